@@ -1,0 +1,1 @@
+"""What is measured: metrics, latency, reports. numpy only, no torch."""

@@ -1,0 +1,1 @@
+"""torch → ONNX: writing and verifying a bundle, fetching the weights."""

@@ -1,0 +1,69 @@
+"""What runs on the edge box: sources, windows, encoders, decisions, events and sinks; numpy and one backend, no torch.
+
+The names in `__all__` are the public API. They load on first use, so that `import ovavel.runtime` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ovavel.runtime.bundle import Bundle as Bundle
+    from ovavel.runtime.encoder import Encoder as Encoder
+    from ovavel.runtime.errors import OvavelError as OvavelError
+    from ovavel.runtime.localizer import Localizer as Localizer
+    from ovavel.runtime.session import Session as Session
+    from ovavel.runtime.sources.camera_mic import CameraMicSource as CameraMicSource
+    from ovavel.runtime.sources.media import MediaSource as MediaSource
+    from ovavel.runtime.tracker import EventTracker as EventTracker
+    from ovavel.runtime.types import Event as Event
+    from ovavel.runtime.types import Segment as Segment
+    from ovavel.runtime.types import SegmentScores as SegmentScores
+    from ovavel.runtime.types import Window as Window
+    from ovavel.runtime.vocabulary import Tokenizer as Tokenizer
+    from ovavel.runtime.vocabulary import Vocabulary as Vocabulary
+
+_HOME = {
+    "Bundle": "bundle",
+    "CameraMicSource": "sources.camera_mic",
+    "Encoder": "encoder",
+    "Event": "types",
+    "EventTracker": "tracker",
+    "Localizer": "localizer",
+    "MediaSource": "sources.media",
+    "OvavelError": "errors",
+    "Segment": "types",
+    "SegmentScores": "types",
+    "Session": "session",
+    "Tokenizer": "vocabulary",
+    "Vocabulary": "vocabulary",
+    "Window": "types",
+}
+
+__all__ = [
+    "Bundle",
+    "CameraMicSource",
+    "Encoder",
+    "Event",
+    "EventTracker",
+    "Localizer",
+    "MediaSource",
+    "OvavelError",
+    "Segment",
+    "SegmentScores",
+    "Session",
+    "Tokenizer",
+    "Vocabulary",
+    "Window",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,106 @@
+"""What runs a bundle's graphs, found by name through the entry-point group `ovavel.backends`.
+
+An entry point names a function `open(bundle, *, device, threads, graphs, **options) -> Backend`, so that a package
+outside ovavel can add one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from ovavel.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.bundle import Bundle
+
+__all__ = ["Backend", "BackendInfo", "Graph", "HeadOutput", "backend_names", "open_backend"]
+
+# B batch, T segments, D embedding size, C classes with the background last
+
+Graph = Literal["vision", "audio", "text", "head"]
+
+
+class HeadOutput(NamedTuple):
+    """What the temporal head says of B clips of T segments (FACTS §4)."""
+
+    audio_similarity: NDArray[np.float32]
+    """(B, T, C) cosine similarities."""
+    vision_similarity: NDArray[np.float32]
+    """(B, T, C) cosine similarities."""
+    score: NDArray[np.float32]
+    """(B, T, C) fused, min-max scaled over the classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendInfo:
+    """What really runs, as the library reports it after loading; never what was merely asked for."""
+
+    name: str
+    device: str
+    """"cpu", or "cuda:N"."""
+    provider: str
+    """Execution provider in the library's own words, e.g. "CPUExecutionProvider"."""
+    precision: Mapping[Graph, str]
+    threads: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """Runs the graphs it was opened with. Calls may come from several threads."""
+
+    @property
+    def info(self) -> BackendInfo:
+        """What really runs."""
+
+    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 3, 224, 224) float32 → (B, D) float32, unit norm."""
+
+    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 1, 128, 204) float32 → (B, D) float32, unit norm."""
+
+    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B, 77) int64 → (B, D) float32, unit norm."""
+
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
+        """(B, T, D), (B, T, D) and (C, D), all unit norm → similarities and scores."""
+
+    def warm_up(self) -> None:
+        """Run each graph once, so that the first real window meets no first-run cost."""
+
+    def close(self) -> None:
+        """Give the memory back. Calling it twice does no harm."""
+
+
+def backend_names() -> list[str]:
+    """Names of the installed backends."""
+    return sorted(entry.name for entry in entry_points(group="ovavel.backends"))
+
+
+def open_backend(
+    bundle: Bundle,
+    *,
+    name: str = "onnxruntime",
+    device: str = "auto",
+    threads: int | None = None,
+    graphs: Iterable[Graph] = ("vision", "audio", "head"),
+    **options: Any,
+) -> Backend:
+    """Load `graphs` of `bundle` with the backend `name` on `device` ("cpu", "cuda", "cuda:N" or "auto").
+
+    Raises:
+        UsageError: there is no such backend.
+        MissingExtraError: its library is not installed.
+        DeviceError: the device is not to be had; never a silent fall-back.
+        BundleError: the bundle does not hold a graph that was asked for.
+    """
+    found = [entry for entry in entry_points(group="ovavel.backends") if entry.name == name]
+    if not found:
+        raise UsageError(f"there is no backend {name!r}; installed: {', '.join(backend_names()) or 'none'}")
+    backend: Backend = found[0].load()(bundle, device=device, threads=threads, graphs=tuple(graphs), **options)
+    return backend

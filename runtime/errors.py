@@ -1,0 +1,93 @@
+"""Every error that ovavel raises on purpose.
+
+One tree, so that `except OvavelError` catches what a user can mend::
+
+    OvavelError
+    ├── UsageError            an option, a name or a value that makes no sense
+    │   └── VocabularyError   a class name that cannot be used
+    ├── MissingExtraError     a library of an optional extra is not installed
+    ├── MediaError            a file or stream that cannot be read
+    ├── DeviceError           a camera, microphone, GPU or provider that is not to be had
+    ├── BundleError           a bundle that is incomplete, altered or of another version
+    ├── CheckpointError       weights that are not what they should be
+    ├── ExportError           an export that missed its tolerance or could not be written
+    ├── DownloadError         weights that could not be fetched
+    └── OutputError           results that could not be written
+
+Each message says what was wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleError",
+    "CheckpointError",
+    "DeviceError",
+    "DownloadError",
+    "ExportError",
+    "MediaError",
+    "MissingExtraError",
+    "OutputError",
+    "OvavelError",
+    "UsageError",
+    "VocabularyError",
+]
+
+
+class OvavelError(Exception):
+    """Base of all errors that ovavel raises on purpose.
+
+    The command line prints the message alone and exits with `exit_code`.
+    """
+
+    exit_code: int = 1
+
+
+class UsageError(OvavelError):
+    """An option, a name or a value that makes no sense."""
+
+    exit_code = 2
+
+
+class VocabularyError(UsageError):
+    """A class name that cannot be used: empty, twice, too long, or the background."""
+
+
+class MissingExtraError(OvavelError):
+    """A library that belongs to an optional extra is not installed."""
+
+    def __init__(self, library: str, extra: str, *, need: str) -> None:
+        """Say what is needed (`need`), which `library` is missing and the command that installs it."""
+        super().__init__(
+            f"{need} needs {library}, which is not installed. Install it with: pip install 'ovavel[{extra}]'"
+        )
+        self.library = library
+        self.extra = extra
+
+
+class MediaError(OvavelError):
+    """A file or stream that cannot be read."""
+
+
+class DeviceError(OvavelError):
+    """A camera, microphone, GPU or execution provider that is not to be had."""
+
+
+class BundleError(OvavelError):
+    """A bundle that is incomplete, altered, or of a version this ovavel does not know."""
+
+
+class CheckpointError(OvavelError):
+    """A checkpoint that is not what it should be."""
+
+
+class ExportError(OvavelError):
+    """An export that missed its tolerance or could not be written."""
+
+
+class DownloadError(OvavelError):
+    """Weights that could not be fetched."""
+
+
+class OutputError(OvavelError):
+    """Results that could not be written."""

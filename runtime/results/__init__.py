@@ -1,0 +1,1 @@
+"""What `ovavel localize` writes: JSON, CSV, subtitles, labels, a timeline picture and a page."""

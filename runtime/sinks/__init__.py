@@ -1,0 +1,1 @@
+"""Where news goes: a terminal, plain lines, a JSONL file."""

@@ -1,0 +1,39 @@
+"""Where pictures and sound come from. A file and a camera differ only here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ovavel.runtime.types import Chunk, Sense
+
+__all__ = ["Source", "StatusListener"]
+
+StatusListener = Callable[[str], None]
+"""Told in one sentence when a source is lost, found again, or slow: for people, not for parsing."""
+
+
+class Source(Protocol):
+    """Delivers frames and sound on one media clock."""
+
+    name: str
+    """What a person would call it: a path, a URL, a device."""
+    senses: frozenset[Sense]
+    """What it delivers. A sense left out on purpose is not in it."""
+    live: bool
+    """True where the newest data wins and old windows may be dropped (and counted); False where every one counts."""
+    duration_s: float | None
+    """Length of the media where known."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield what arrives until the media ends or `close` is called. Call it once.
+
+        While a device is lost, yields `Gap` chunks as time goes by, so that every second is still accounted for.
+
+        Raises:
+            MediaError: the media cannot be read (at the first chunk, or further on).
+            DeviceError: a device cannot be opened at the start.
+        """
+
+    def close(self) -> None:
+        """End `chunks` from any thread, within a second, even while a read is blocked. May be called twice."""

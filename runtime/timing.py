@@ -1,0 +1,52 @@
+"""How long each stage takes, over the last windows."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+__all__ = ["Percentiles", "Timings"]
+
+
+class Percentiles(NamedTuple):
+    """Milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class Timings:
+    """Durations by stage, the newest `keep` of each, in milliseconds. Adding and reading are safe from any thread."""
+
+    def __init__(self, keep: int = 1000) -> None:
+        self._durations_ms: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=keep))
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Time a `with` block as one duration of `stage`."""
+        start_s = time.perf_counter()
+        yield
+        self.add(stage, (time.perf_counter() - start_s) * 1e3)
+
+    def add(self, stage: str, duration_ms: float) -> None:
+        """Record one duration of `stage`."""
+        self._durations_ms[stage].append(duration_ms)
+
+    def stages(self) -> tuple[str, ...]:
+        """The stages seen so far, in the order of their first duration."""
+        return tuple(self._durations_ms)
+
+    def durations_ms(self, stage: str) -> tuple[float, ...]:
+        """What was recorded for `stage`, oldest first; empty for a stage never seen."""
+        return tuple(self._durations_ms[stage]) if stage in self._durations_ms else ()
+
+    def percentiles(self, stage: str) -> Percentiles | None:
+        """p50, p95 and p99 of `stage` by the nearest rank, or None for a stage never seen."""
+        ordered = sorted(self.durations_ms(stage))
+        if not ordered:
+            return None
+        return Percentiles(*(ordered[max(0, -(-len(ordered) * percent // 100) - 1)] for percent in (50, 95, 99)))

@@ -1,0 +1,154 @@
+"""The values that travel along the pipeline, each a frozen dataclass.
+
+    Source ─chunks─▶ WindowAssembler ─Window─▶ Encoder ─Segment─▶ Localizer ─SegmentScores─▶ EventTracker ─Event─▶ Sink
+
+Shapes: H, W frame height and width; n samples in a block; D embedding size; C named classes, so C + 1 with the
+background, which is always last. Times whose name ends in `_s` are seconds of *media time* (0 at the start of the
+source) unless the docstring says otherwise; `captured_s` is `time.monotonic()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "RATE_HZ",
+    "WINDOW_S",
+    "Chunk",
+    "Event",
+    "EventState",
+    "Frame",
+    "Gap",
+    "Samples",
+    "Segment",
+    "SegmentScores",
+    "Sense",
+    "Window",
+]
+
+RATE_HZ = 16_000
+"""Sample rate of every `Window.waveform`."""
+
+WINDOW_S = 1.0
+"""Length of a window, and so of a segment."""
+
+Sense = Literal["vision", "audio"]
+EventState = Literal["start", "update", "end", "retract"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One video frame as a source delivers it."""
+
+    time_s: float
+    """Media time at which it is shown."""
+    captured_s: float
+    """Monotonic clock when it arrived."""
+    image: Callable[[], NDArray[np.uint8]]
+    """Converts to (H, W, 3) uint8 RGB. Called once at most, and only for the one frame a window keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """A block of sound as a source delivers it, in the source's own rate."""
+
+    time_s: float
+    """Media time of the first sample."""
+    captured_s: float
+    """Monotonic clock when the last sample arrived."""
+    waveform: NDArray[np.float32]
+    """(channels, n) float32 in [-1, 1]."""
+    rate_hz: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Something that should have been seen or heard and was not. It is counted, never hidden."""
+
+    sense: Sense
+    cause: str
+    """A short fixed phrase, e.g. "camera lost", "microphone overflow", "clock drift"; counters group by it."""
+    start_s: float
+    duration_s: float
+
+
+Chunk: TypeAlias = Frame | Samples | Gap
+"""What a source yields. A `Gap` chunk also says that its sense has nothing else to come for that stretch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One aligned second of media: a still and its sound."""
+
+    index: int
+    """`start_s` divided by the window length; counts from 0 without holes."""
+    start_s: float
+    frame: NDArray[np.uint8] | None
+    """(H, W, 3) uint8 RGB, the frame nearest the middle of the second; None when nothing was seen."""
+    waveform: NDArray[np.float32] | None
+    """(channels, 16000) float32; None when nothing was heard. Lost stretches are silent and listed in `gaps`."""
+    captured_s: float
+    """Monotonic clock when its last sample or frame arrived."""
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One second as the encoders see it."""
+
+    index: int
+    start_s: float
+    vision: NDArray[np.float32] | None
+    """(D,) float32, unit norm; None when nothing was seen."""
+    audio: NDArray[np.float32] | None
+    """(D,) float32, unit norm; None when nothing was heard."""
+
+    @property
+    def missing(self) -> tuple[Sense, ...]:
+        """The senses this segment lacks; an audio-visual event needs both."""
+        senses: tuple[tuple[Sense, object], ...] = (("vision", self.vision), ("audio", self.audio))
+        return tuple(sense for sense, embedding in senses if embedding is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentScores:
+    """The decision on one second. The same second is scored anew as its context arrives, until `final`."""
+
+    index: int
+    start_s: float
+    label: str
+    """Class of the highest score; the background where a sense is missing."""
+    score: float
+    """Score of `label`, in [0, 1]."""
+    scores: NDArray[np.float32]
+    """(C+1,) float32 fused scores, min-max scaled over the classes (FACTS §4)."""
+    vision_similarity: NDArray[np.float32]
+    """(C+1,) float32 cosine similarities of what was seen; NaN where nothing was."""
+    audio_similarity: NDArray[np.float32]
+    """(C+1,) float32 cosine similarities of what was heard; NaN where nothing was."""
+    context: int
+    """How many segments the temporal head saw for it; 0 where a sense is missing."""
+    final: bool
+    """True once as many later segments are in as the localizer's `lag` asks for. Reported final exactly once."""
+    missing: tuple[Sense, ...] = ()
+    """The senses that were missing, and so why it is background."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """News of one audio-visual event. Every `start` is followed by exactly one `end` or `retract` of the same `id`."""
+
+    id: int
+    label: str
+    start_s: float
+    end_s: float
+    peak_score: float
+    state: EventState
+    vocabulary_version: str
+    """`Vocabulary.version` of the names in force when it was decided."""

@@ -1,0 +1,1 @@
+"""torch: the ImageBind encoders and the temporal head."""
