@@ -29,6 +29,7 @@ __all__ = [
     "Segment",
     "SegmentScores",
     "Sense",
+    "Update",
     "Window",
 ]
 
@@ -152,3 +153,17 @@ class Event:
     state: EventState
     vocabulary_version: str
     """`Vocabulary.version` of the names in force when it was decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """All that one window brought, as a `Session` yields it and a sink receives it."""
+
+    window: Window | None
+    """The newest window; None in the last update, which only closes what was open."""
+    scores: tuple[SegmentScores, ...]
+    """Every second whose scores are not final before, oldest first; the last one is the window's own."""
+    events: tuple[Event, ...]
+    """News of events, in the order to be told."""
+    latency_ms: float | None
+    """From `Window.captured_s` to the decision, on the wall clock; None in the last update."""

@@ -1,1 +1,48 @@
 """Where news goes: a terminal, plain lines, a JSONL file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.stats import Stats
+from ovavel.runtime.types import Sense, Update
+
+__all__ = ["SessionInfo", "Sink"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionInfo:
+    """What stays the same while a session runs."""
+
+    source: str
+    senses: frozenset[Sense]
+    live: bool
+    labels: tuple[str, ...]
+    """Class names, background last."""
+    vocabulary_version: str
+    model: str
+    """Name of the model in the bundle, e.g. "imagebind-huge"."""
+    licence: str
+    """Licence of the model's weights."""
+    bundle_sha256: str
+    backend: BackendInfo
+    lag: int
+    """How many later segments make a score final."""
+
+
+class Sink(Protocol):
+    """Receives all that a session brings. Called from one thread, in the order given here."""
+
+    def open(self, info: SessionInfo, stats: Stats) -> None:
+        """The session is ready: the backend is warm. `stats` goes on counting while it runs."""
+
+    def write(self, update: Update) -> None:
+        """One window's news."""
+
+    def status(self, message: str) -> None:
+        """One sentence on the source's health, e.g. "camera lost, trying again in 2 s"."""
+
+    def close(self) -> None:
+        """The session is over; every event has ended. May be called twice."""

@@ -1,0 +1,73 @@
+"""What a session counts while it runs: windows, losses by cause, and time per stage."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from ovavel.runtime.timing import Timings
+from ovavel.runtime.types import WINDOW_S, Gap
+
+__all__ = ["Stats"]
+
+
+class Stats:
+    """Counters of one session. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self.timings = Timings()
+        """Milliseconds per stage: preprocess, vision, audio, head, decide, latency."""
+        self._lock = threading.Lock()
+        self._windows = 0
+        self._dropped: Counter[str] = Counter()
+        self._gap_s: Counter[str] = Counter()
+        self._busy_s = 0.0
+        self._started_s = time.monotonic()
+
+    def restart_clock(self) -> None:
+        """Set the start of wall time to now, once warm-up is over."""
+        self._started_s = time.monotonic()
+
+    def window_done(self, busy_s: float) -> None:
+        """Count a window that was decided on and the seconds of work it took."""
+        with self._lock:
+            self._windows += 1
+            self._busy_s += busy_s
+
+    def window_dropped(self, cause: str) -> None:
+        """Count a window that was never decided on."""
+        with self._lock:
+            self._dropped[cause] += 1
+
+    def gap(self, gap: Gap) -> None:
+        """Count the seconds of a gap under its cause."""
+        with self._lock:
+            self._gap_s[gap.cause] += gap.duration_s
+
+    @property
+    def windows(self) -> int:
+        """Windows decided on."""
+        return self._windows
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Windows never decided on, by cause."""
+        with self._lock:
+            return dict(self._dropped)
+
+    @property
+    def gap_s(self) -> dict[str, float]:
+        """Seconds of sight or sound that were lost, by cause."""
+        with self._lock:
+            return dict(self._gap_s)
+
+    @property
+    def wall_s(self) -> float:
+        """Wall time since the session was ready."""
+        return time.monotonic() - self._started_s
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of media; below 1 keeps up. 0 before the first window."""
+        return self._busy_s / (self._windows * WINDOW_S) if self._windows else 0.0
