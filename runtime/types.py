@@ -140,6 +140,15 @@ class SegmentScores:
     missing: tuple[Sense, ...] = ()
     """The senses that were missing, and so why it is background."""
 
+    @property
+    def margin(self) -> float:
+        """How far `label` is above the background, in [0, 1]; 0 for the background itself.
+
+        The fused scores are min-max scaled, so the best class always scores (nearly) 1: this is what tells a clear
+        event from a narrow one.
+        """
+        return max(0.0, self.score - float(self.scores[-1]))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -150,6 +159,9 @@ class Event:
     start_s: float
     end_s: float
     peak_score: float
+    """Highest `SegmentScores.score` of its seconds."""
+    peak_margin: float
+    """Highest `SegmentScores.margin` of its seconds: what tells a clear event from a narrow one."""
     state: EventState
     vocabulary_version: str
     """`Vocabulary.version` of the names in force when it was decided."""

@@ -48,6 +48,10 @@ class BackendInfo:
     """Execution provider in the library's own words, e.g. "CPUExecutionProvider"."""
     precision: Mapping[Graph, str]
     threads: int
+    batch: int = 1
+    """Windows worth encoding at once: more than 1 only where that is faster than one by one."""
+    concurrent: bool = False
+    """True where vision and audio gain from running at the same time."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
