@@ -1,0 +1,178 @@
+"""From one second of media to what the encoders take: a normalised still and a log-mel picture of its sound.
+
+The numbers are those the published ImageBind weights were trained with; see docs/method.md, Frame and Waveform.
+
+Shapes: H, W frame height and width; C channels; n samples (one second, 16 000); F frames of the filter bank.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.types import RATE_HZ
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FRAME_SIZE", "MEL_BINS", "MEL_FRAMES", "crop_frame", "prepare_frame", "prepare_waveform"]
+
+FRAME_SIZE = 224
+"""Side of the square picture, in pixels."""
+
+MEL_BINS = 128
+"""Rows of the log-mel picture."""
+
+MEL_FRAMES = 204
+"""Columns of the log-mel picture: 198 of sound, the rest padding."""
+
+_MAX_ASPECT = 100  # a thinner strip would be blown up to gigabytes before the crop
+_PIXEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float64)
+_PIXEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float64)
+
+_FRAME_LENGTH = 400  # 25 ms
+_FRAME_SHIFT = 160  # 10 ms
+_FFT_LENGTH = 512
+_FRAMES_PER_SECOND = RATE_HZ // _FRAME_SHIFT
+_FRAMES = 1 + (2 * RATE_HZ - _FRAME_LENGTH) // _FRAME_SHIFT  # edges snipped
+_LOW_HZ, _HIGH_HZ = 20.0, 8000.0
+_PRE_EMPHASIS = np.float32(0.97)
+_FLOOR = np.finfo(np.float32).eps
+_MEL_MEAN = np.float32(-4.268)
+_MEL_STD = np.float32(9.138)
+
+
+def crop_frame(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Resize to a shorter side of 224 (Pillow's antialiased bicubic), then crop the centre (docs/method.md, Frame).
+
+    Args:
+        frame: (H, W, 3) uint8 RGB of any size.
+
+    Returns:
+        (224, 224, 3) uint8.
+
+    Raises:
+        UsageError: `frame` has another shape or type, no pixels, or is a strip over 100 times as long as wide.
+    """
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise UsageError(f"a frame must be an array (H, W, 3) of uint8, not {_describe(frame)}")
+    height, width = frame.shape[:2]
+    if not height or not width:
+        raise UsageError(f"a frame must hold at least one pixel, not {_describe(frame)}")
+    shorter, longer = sorted((height, width))
+    if longer > _MAX_ASPECT * shorter:
+        raise UsageError(f"a frame must not be more than {_MAX_ASPECT} times as long as wide, as {_describe(frame)} is")
+    if shorter != FRAME_SIZE:
+        # Pillow's `box` would spare the sides that the crop drops, but moves some pixels by one: it rounds to float32.
+        size = (int(FRAME_SIZE * width / shorter), int(FRAME_SIZE * height / shorter))
+        frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+    top, left = (round((side - FRAME_SIZE) / 2) for side in frame.shape[:2])
+    return frame[top : top + FRAME_SIZE, left : left + FRAME_SIZE]
+
+
+def prepare_frame(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Crop a frame and normalise its colours (docs/method.md, Frame).
+
+    Args:
+        frame: (H, W, 3) uint8 RGB of any size.
+
+    Returns:
+        (3, 224, 224) float32.
+
+    Raises:
+        UsageError: `frame` has another shape or type, no pixels, or is a strip over 100 times as long as wide.
+    """
+    crop = crop_frame(frame)
+    table = _pixel_table()
+    return np.stack([table[channel][crop[:, :, channel]] for channel in range(3)])
+
+
+def prepare_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn one second of sound into a normalised log-mel picture (docs/method.md, Waveform).
+
+    The mean is taken over all channels; only the first goes on.
+
+    Args:
+        waveform: (C, 16000) float32 at 16 kHz.
+
+    Returns:
+        (1, 128, 204) float32.
+
+    Raises:
+        UsageError: `waveform` has another shape or type, or holds NaN or infinity.
+    """
+    if (
+        not isinstance(waveform, np.ndarray)
+        or waveform.dtype != np.float32
+        or waveform.ndim != 2
+        or waveform.shape[0] < 1
+        or waveform.shape[1] != RATE_HZ
+    ):
+        raise UsageError(f"a waveform must be an array (C, {RATE_HZ}) of float32, not {_describe(waveform)}")
+    if not np.isfinite(waveform).all():
+        raise UsageError(
+            f"a waveform must be finite; {np.count_nonzero(~np.isfinite(waveform))} of the samples in "
+            f"{_describe(waveform)} are NaN or infinite"
+        )
+    samples = waveform[0] - waveform.mean()
+    log_mels = _log_mels(np.concatenate([samples, samples[: _FRAME_LENGTH - _FRAME_SHIFT]]))  # (100, 128)
+    picture = np.zeros((1, MEL_BINS, MEL_FRAMES), np.float32)
+    # The second is heard twice and holds a whole number of frame shifts, so its frames come back as they were.
+    picture[0, :, :_FRAMES_PER_SECOND] = log_mels.T
+    picture[0, :, _FRAMES_PER_SECOND:_FRAMES] = log_mels[: _FRAMES - _FRAMES_PER_SECOND].T
+    picture -= _MEL_MEAN
+    picture /= _MEL_STD
+    return picture
+
+
+def _log_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) samples → (F, 128) natural logarithms of mel energies, as Kaldi computes them."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, _FRAME_LENGTH)[::_FRAME_SHIFT]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    emphasised = frames * (1 - _PRE_EMPHASIS)  # right for the first sample, which is its own predecessor
+    np.subtract(frames[:, 1:], _PRE_EMPHASIS * frames[:, :-1], out=emphasised[:, 1:])
+    emphasised *= _window()
+    spectrum = np.fft.rfft(emphasised, _FFT_LENGTH)
+    power = spectrum.real**2 + spectrum.imag**2
+    energies = power @ _mel_bank()
+    return np.log(np.maximum(energies, _FLOOR, out=energies), out=energies)
+
+
+@cache
+def _window() -> NDArray[np.float32]:
+    """Symmetric Hann window."""
+    window: NDArray[np.float32] = np.hanning(_FRAME_LENGTH).astype(np.float32)
+    return window
+
+
+@cache
+def _mel_bank() -> NDArray[np.float32]:
+    """(257, 128) triangles, evenly spaced and straight-sided on the mel scale."""
+    low, high = _mel(np.array([_LOW_HZ, _HIGH_HZ], np.float64))
+    corners = np.linspace(low, high, MEL_BINS + 2)
+    bins = _mel(np.fft.rfftfreq(_FFT_LENGTH, 1 / RATE_HZ))[:, None]
+    rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
+    return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+
+
+def _mel(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    mel: NDArray[np.float64] = 1127.0 * np.log1p(frequency_hz / 700.0)
+    return mel
+
+
+@cache
+def _pixel_table() -> NDArray[np.float32]:
+    """(3, 256): what each 8-bit value becomes, by channel."""
+    table = (np.arange(256) / 255.0 - _PIXEL_MEAN[:, None]) / _PIXEL_STD[:, None]
+    return table.astype(np.float32)
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} of {value.dtype}"
+    return type(value).__name__
