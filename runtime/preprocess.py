@@ -152,7 +152,7 @@ def _window() -> NDArray[np.float32]:
 @cache
 def _mel_bank() -> NDArray[np.float32]:
     """(257, 128) triangles, evenly spaced and straight-sided on the mel scale."""
-    low, high = _mel(np.array([_LOW_HZ, _HIGH_HZ], np.float64))
+    low, high = _mel(np.array([_LOW_HZ, _HIGH_HZ]))
     corners = np.linspace(low, high, MEL_BINS + 2)
     bins = _mel(np.fft.rfftfreq(_FFT_LENGTH, 1 / RATE_HZ))[:, None]
     rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
@@ -160,16 +160,17 @@ def _mel_bank() -> NDArray[np.float32]:
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _mel(frequency_hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    mel: NDArray[np.float64] = 1127.0 * np.log1p(frequency_hz / 700.0)
+def _mel(frequency_hz: NDArray[np.floating]) -> NDArray[np.floating]:
+    mel: NDArray[np.floating] = 1127.0 * np.log1p(frequency_hz / 700.0)
     return mel
 
 
 @cache
 def _pixel_table() -> NDArray[np.float32]:
     """(3, 256): what each 8-bit value becomes, by channel."""
-    table = (np.arange(256) / 255.0 - _PIXEL_MEAN[:, None]) / _PIXEL_STD[:, None]
-    return table.astype(np.float32)
+    values = (np.arange(256) / 255.0 - _PIXEL_MEAN[:, None]) / _PIXEL_STD[:, None]
+    table: NDArray[np.float32] = values.astype(np.float32)
+    return table
 
 
 def _describe(value: object) -> str:
