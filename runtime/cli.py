@@ -1,0 +1,88 @@
+"""The `ovavel` command: finds its sub-commands through the entry-point group `ovavel.commands`.
+
+An entry point names a dataclass with a `run` method that returns the exit code; `"export.bundle"` makes
+`ovavel export bundle`. Its docstring's first line is its summary, its fields are the flags. Loading it must be cheap:
+`ovavel --help` loads them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Any
+
+from ovavel.runtime.errors import OvavelError, UsageError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `ovavel` with `arguments` (default: the command line's). Returns the exit code; errors end in one line."""
+    try:
+        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except OvavelError as error:
+        print(f"ovavel: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ovavel: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output is gone. Python would complain once more while it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    commands = {entry.name: entry for entry in entry_points(group="ovavel.commands")}
+    if arguments and arguments[0] in ("-V", "--version"):
+        print(f"ovavel {version('ovavel')}")
+        return 0
+    words = arguments[:2]
+    name = next((n for n in (".".join(words), *words[:1]) if n in commands), None)
+    if name:
+        return _run(name, commands[name], arguments[name.count(".") + 1 :])
+    group = {n: entry for n, entry in commands.items() if words and n.startswith(words[0] + ".")}
+    if not words or words[0] in ("-h", "--help") or (group and words[1:] in ([], ["-h"], ["--help"])):
+        print(_overview(group or commands))
+        return 0
+    near = difflib.get_close_matches(".".join(words) if group else words[0], commands, n=1, cutoff=0.5)
+    hint = f"did you mean 'ovavel {near[0].replace('.', ' ')}'?" if near else "'ovavel --help' lists them"
+    raise UsageError(f"there is no command {' '.join(words if group else words[:1])!r}; {hint}")
+
+
+def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
+    import tyro
+
+    command: Any = tyro.cli(
+        entry.load(),
+        prog=f"ovavel {name.replace('.', ' ')}",
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+    )
+    return int(command.run())
+
+
+def _overview(commands: dict[str, EntryPoint]) -> str:
+    summaries = {
+        name.replace(".", " "): (inspect.getdoc(entry.load()) or "").partition("\n")[0]
+        for name, entry in commands.items()
+    }
+    width = max(map(len, summaries))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in sorted(summaries.items())]
+    return "\n".join(
+        [
+            "usage: ovavel <command> [options]",
+            "",
+            "Live, open-vocabulary audio-visual event localization: which named event is both seen and heard.",
+            "",
+            *lines,
+            "",
+            "'ovavel <command> --help' tells more of each; 'ovavel --version' the version.",
+        ]
+    )

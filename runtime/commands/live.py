@@ -1,0 +1,134 @@
+"""`ovavel live`."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.tracker import EventRules
+
+if TYPE_CHECKING:
+    from ovavel.runtime.sinks import Sink
+    from ovavel.runtime.sources import Source, StatusListener
+
+__all__ = ["Live"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """Watch a camera and a microphone, a stream or a file, and tell which event is both seen and heard.
+
+    Examples:
+        ovavel live --bundle imagebind                          # first camera, default microphone
+        ovavel live --bundle imagebind --camera 1 --microphone "USB Audio" --jsonl events.jsonl
+        ovavel live --bundle imagebind --input rtsp://camera.local/stream
+        ovavel live --bundle imagebind --input clip.mp4 --realtime
+
+    Ctrl-C ends it: open events are ended and told, and the exit code is 0. Sound and pictures stay in memory.
+    """
+
+    bundle: Path | None = None
+    """Folder written by 'ovavel export bundle'."""
+    input: str | None = None
+    """File or URL (RTSP, HTTP, UDP) to watch in place of a camera and a microphone."""
+    realtime: bool = False
+    """Play a file at its own speed rather than as fast as it can be decided on."""
+    camera: str = "0"
+    """Index or URL of the camera; --list-devices shows what there is."""
+    microphone: str = "default"
+    """Index, name or part of the name of the microphone; --list-devices shows what there is."""
+    video: bool = True
+    """With --no-video nothing is seen on purpose: every second is background and says so."""
+    audio: bool = True
+    """With --no-audio nothing is heard on purpose: every second is background and says so."""
+    device: str = "auto"
+    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    threads: int | None = None
+    """Threads of the encoders on a CPU; as many as cores by default."""
+    lag: int = 9
+    """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are told at once."""
+    rules: EventRules = field(default_factory=EventRules)
+    """When an event begins and ends."""
+    jsonl: Path | None = None
+    """Append every decision and event to this file, one JSON object a line; "-" for standard output."""
+    view: Literal["auto", "terminal", "lines", "none"] = "auto"
+    """What to show: a live view, plain lines, or nothing; auto takes the live view where there is a terminal."""
+    list_devices: bool = False
+    """List the cameras and microphones of this machine, and end."""
+
+    def run(self) -> int:
+        """Watch until the source ends or somebody says stop."""
+        if self.list_devices:
+            return _list_devices()
+        if self.bundle is None:
+            raise UsageError("which bundle? Give --bundle DIR; 'ovavel export bundle --help' tells how to make one")
+        from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.drive import drive
+        from ovavel.runtime.session import Session
+
+        statuses: deque[str] = deque(maxlen=100)
+        bundle = Bundle.open(self.bundle)
+        source = self._source(statuses.append)
+        try:
+            sinks = self._sinks(statuses.append)
+            backend = open_backend(bundle, device=self.device, threads=self.threads)
+            with Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules) as session:
+                drive(session, sinks, statuses)
+            backend.close()
+        finally:
+            source.close()
+        return 0
+
+    def _source(self, listener: StatusListener) -> Source:
+        if not (self.video or self.audio):
+            raise UsageError("--no-video and --no-audio together leave nothing to watch; give one of them at most")
+        if self.input is not None:
+            from ovavel.runtime.sources.media import MediaSource
+
+            return MediaSource(
+                self.input, video=self.video, audio=self.audio, realtime=self.realtime, listener=listener
+            )
+        if self.realtime:
+            raise UsageError("--realtime is for files: give one with --input; a camera is always live")
+        from ovavel.runtime.sources.camera_mic import CameraMicSource
+
+        return CameraMicSource(
+            camera=_index_or_name(self.camera) if self.video else None,
+            microphone=_index_or_name(self.microphone) if self.audio else None,
+            listener=listener,
+        )
+
+    def _sinks(self, listener: StatusListener) -> list[Sink]:
+        import sys
+
+        from ovavel.runtime.sinks.jsonl import JsonlSink
+        from ovavel.runtime.sinks.lines import LinesSink
+        from ovavel.runtime.sinks.terminal import TerminalSink
+
+        sinks: list[Sink] = []
+        to_stdout = str(self.jsonl) == "-"
+        view = self.view
+        if view == "auto":
+            view = "none" if to_stdout else "terminal" if sys.stdout.isatty() else "lines"
+        if to_stdout and view != "none":
+            raise UsageError(f"--jsonl - and --view {view} both want standard output; use --view none or give a file")
+        if view != "none":
+            sinks.append(TerminalSink() if view == "terminal" else LinesSink())
+        if self.jsonl is not None:
+            sinks.append(JsonlSink(self.jsonl, listener=listener))
+        return sinks
+
+
+def _index_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _list_devices() -> int:
+    from ovavel.runtime.devices import list_devices
+
+    print(list_devices())
+    return 0

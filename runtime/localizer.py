@@ -1,0 +1,134 @@
+"""Segments → decisions: the temporal head over the last ten seconds, scored anew with every second that arrives."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.types import Segment, SegmentScores
+from ovavel.runtime.vocabulary import Vocabulary
+
+__all__ = ["BUFFER", "LAG", "Head", "Localizer"]
+
+# T segments with both senses, D embedding size, C classes with the background last
+
+Head = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], HeadOutput]
+"""`Backend.head`: audio (1, T, D), vision (1, T, D) and text (C, D) → similarities and scores (1, T, C)."""
+
+BUFFER = 10
+"""Segments the head sees at once: the length of the clips it was trained on."""
+
+LAG = BUFFER - 1
+"""Default lag: a second becomes final with all the context the buffer can give it, as in an offline clip."""
+
+
+class Localizer:
+    """Scores a stream of segments. Pure: the same segments always give the same scores.
+
+    The head sees those of the last `buffer` segments that have both senses. A segment that lacks one cannot hold an
+    audio-visual event: it is background and says which sense was missing.
+    """
+
+    def __init__(self, head: Head, vocabulary: Vocabulary, *, buffer: int = BUFFER, lag: int = LAG) -> None:
+        """Score with `head`; a score is final once `lag` later segments are in (0 = at once, at most `buffer` - 1).
+
+        Raises:
+            UsageError: `buffer` or `lag` is out of range.
+        """
+        if buffer < 1 or not 0 <= lag < buffer:
+            raise UsageError(f"lag must be from 0 to buffer - 1, and buffer at least 1; got lag {lag}, buffer {buffer}")
+        self.vocabulary = vocabulary
+        """Names to tell apart. May be replaced while running: seconds that are not final are scored anew with it."""
+        self.lag = lag
+        self._head = head
+        self._segments: deque[Segment] = deque(maxlen=buffer)
+        self._reported = -1  # index of the newest segment that was reported final
+
+    def push(self, segment: Segment) -> list[SegmentScores]:
+        """Take the next segment; return the scores of every second that was not final before, oldest first.
+
+        Each second is returned by up to `lag` + 1 pushes and is `final` in the last of them. With the default lag the
+        first ten pushes return one to ten scores, and the tenth equals `score` of the same ten segments bit for bit.
+
+        Raises:
+            UsageError: the segment does not follow the one before it.
+        """
+        if self._segments and segment.index != self._segments[-1].index + 1:
+            raise UsageError(
+                f"segment {segment.index} does not follow segment {self._segments[-1].index}; push a segment with both "
+                "senses None for a second that was lost"
+            )
+        self._segments.append(segment)
+        return self._report(final_to=segment.index - self.lag)
+
+    def flush(self) -> list[SegmentScores]:
+        """End of the stream: return what is not final yet as final, and start afresh."""
+        if not self._segments:
+            return []
+        scores = self._report(final_to=self._segments[-1].index)
+        self._segments.clear()
+        self._reported = -1
+        return scores
+
+    def _report(self, *, final_to: int) -> list[SegmentScores]:
+        first = self._reported + 1
+        self._reported = max(self._reported, final_to)
+        return [s for s in self.score(self._segments, final_to=final_to) if s.index >= first]
+
+    def score(self, segments: Sequence[Segment], *, final_to: int | None = None) -> list[SegmentScores]:
+        """Score `segments` as one clip, without touching the stream. Final up to index `final_to`, or all of them."""
+        complete = [s for s in segments if not s.missing]
+        output = None
+        if complete:
+            audio, vision = (np.stack([getattr(s, sense) for s in complete])[None] for sense in ("audio", "vision"))
+            output = self._head(audio, vision, self.vocabulary.embeddings)
+        row = {s.index: t for t, s in enumerate(complete)}
+        return [
+            self._complete(s, output, row[s.index], final=final_to is None or s.index <= final_to)
+            if output is not None and s.index in row
+            else self._incomplete(s, final=final_to is None or s.index <= final_to)
+            for s in segments
+        ]
+
+    def _complete(self, segment: Segment, output: HeadOutput, t: int, *, final: bool) -> SegmentScores:
+        scores = output.score[0, t]
+        # No class at all has a positive product of similarities: arg max would blindly name the first one.
+        best = int(np.argmax(scores)) if scores.any() else len(scores) - 1
+        return SegmentScores(
+            index=segment.index,
+            start_s=segment.start_s,
+            label=self.vocabulary.names[best],
+            score=float(scores[best]),
+            scores=scores,
+            vision_similarity=output.vision_similarity[0, t],
+            audio_similarity=output.audio_similarity[0, t],
+            context=output.score.shape[1],
+            final=final,
+        )
+
+    def _incomplete(self, segment: Segment, *, final: bool) -> SegmentScores:
+        text = self.vocabulary.embeddings
+        scores = np.zeros(len(text), np.float32)
+        scores[-1] = 1.0
+        vision, audio = (
+            # What the other sense has to say is shown as it is, without context: evidence, not a decision.
+            np.full(len(text), np.nan, np.float32) if embedding is None else text @ embedding
+            for embedding in (segment.vision, segment.audio)
+        )
+        return SegmentScores(
+            index=segment.index,
+            start_s=segment.start_s,
+            label=self.vocabulary.background,
+            score=1.0,
+            scores=scores,
+            vision_similarity=vision,
+            audio_similarity=audio,
+            context=0,
+            final=final,
+            missing=segment.missing,
+        )

@@ -1,0 +1,74 @@
+"""The bounded queue between capture and encoder. Live, the newest window wins; for files, capture waits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import replace
+
+from ovavel.runtime.types import WINDOW_S, Gap, Sense, Window
+
+__all__ = ["TOO_SLOW", "WindowQueue"]
+
+TOO_SLOW = "encoder too slow"
+"""Cause of the gaps in a window that was dropped."""
+
+
+class WindowQueue:
+    """First in, first out. A window that must go is emptied in its place, so every second still comes out, in order."""
+
+    def __init__(self, capacity: int, *, live: bool) -> None:
+        """Hold up to `capacity` windows. When full: `live` empties the oldest, otherwise `put` waits."""
+        self._capacity = capacity
+        self._live = live
+        self._windows: deque[Window] = deque()
+        self._full = 0  # windows in the queue that still hold a picture or sound
+        self._closed = False
+        self._change = threading.Condition()
+
+    def put(self, window: Window) -> int:
+        """Add a window. Returns how many windows were dropped for it; after `close` the window itself is refused."""
+        with self._change:
+            if not self._live:
+                self._change.wait_for(lambda: self._closed or len(self._windows) < self._capacity)
+            if self._closed:
+                return 0
+            dropped = 0
+            if self._full == self._capacity:
+                oldest = next(i for i, w in enumerate(self._windows) if _holds_media(w))
+                self._windows[oldest] = _emptied(self._windows[oldest])
+                self._full -= 1
+                dropped = 1
+            self._windows.append(window)
+            self._full += _holds_media(window)
+            self._change.notify_all()
+            return dropped
+
+    def take(self, most: int) -> list[Window]:
+        """Wait for windows and return up to `most` of them; an empty list once closed and drained."""
+        with self._change:
+            self._change.wait_for(lambda: self._windows or self._closed)
+            windows = [self._windows.popleft() for _ in range(min(most, len(self._windows)))]
+            self._full -= sum(map(_holds_media, windows))
+            self._change.notify_all()
+            return windows
+
+    def close(self) -> None:
+        """No more windows will come; what is queued can still be taken."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+
+def _holds_media(window: Window) -> bool:
+    return window.frame is not None or window.waveform is not None
+
+
+def _emptied(window: Window) -> Window:
+    senses: tuple[tuple[Sense, object], ...] = (("vision", window.frame), ("audio", window.waveform))
+    lost = tuple(
+        Gap(sense=sense, cause=TOO_SLOW, start_s=window.start_s, duration_s=WINDOW_S)
+        for sense, content in senses
+        if content is not None
+    )
+    return replace(window, frame=None, waveform=None, gaps=window.gaps + lost)

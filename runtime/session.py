@@ -1,0 +1,184 @@
+"""One source watched from its first window to its last: capture, encode, decide, tell."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from ovavel.runtime.assembler import WindowAssembler
+from ovavel.runtime.backends import Backend, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.localizer import LAG, Localizer
+from ovavel.runtime.queue import WindowQueue
+from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.sources import Source
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.stats import Stats
+from ovavel.runtime.tracker import EventRules, EventTracker
+from ovavel.runtime.types import Event, Segment, Update, Window
+
+__all__ = ["Session"]
+
+_QUEUE = 4
+"""Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and no news is staler than that."""
+
+
+class Session:
+    """Watches one source with one bundle.
+
+    ::
+
+        with Session(Bundle.open("bundle"), "clip.mp4") as session:
+            for event in session.events():
+                print(event.state, event.label, event.start_s, event.end_s)
+
+    Every second of the source ends in exactly one final `SegmentScores`, and every event that starts ends.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        source: Source | str | Path,
+        *,
+        backend: Backend | None = None,
+        device: str = "auto",
+        lag: int = LAG,
+        rules: EventRules | None = None,
+    ) -> None:
+        """Open what is not open yet, and warm the backend up; the session is ready when this returns.
+
+        `source` as a path or URL means `MediaSource`. A `backend` that is given stays open afterwards, so that many
+        sessions can use it; without one, ONNX Runtime on `device` ("cpu", "cuda", "cuda:N" or "auto") is the session's
+        own.
+
+        Raises:
+            BundleError, MediaError, DeviceError, MissingExtraError, UsageError: what cannot be opened, and why.
+        """
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.source: Source = MediaSource(str(source)) if isinstance(source, str | Path) else source
+        self.stats = Stats()
+        self._own_backend = backend is None
+        self._backend = backend or open_backend(self.bundle, device=device)
+        self._backend.warm_up()
+        self._encoder = Encoder(self._backend, self.stats.timings)
+        self._localizer = Localizer(self._backend.head, self.bundle.vocabulary, lag=lag)
+        self._tracker = EventTracker(
+            self.bundle.vocabulary.background, rules, vocabulary_version=self.bundle.vocabulary.version
+        )
+        self._assembler = WindowAssembler(self.source.senses, live=self.source.live)
+        self._queue = WindowQueue(_QUEUE, live=self.source.live)
+        self._stopped = threading.Event()
+        self._failure: BaseException | None = None
+        self._capture_thread = threading.Thread(target=self._capture, name="ovavel-capture", daemon=True)
+
+    @property
+    def info(self) -> SessionInfo:
+        """What stays the same while the session runs."""
+        manifest = self.bundle.manifest
+        return SessionInfo(
+            source=self.source.name,
+            senses=self.source.senses,
+            live=self.source.live,
+            labels=self.bundle.vocabulary.names,
+            vocabulary_version=self.bundle.vocabulary.version,
+            model=manifest.model.name,
+            licence=manifest.model.licence,
+            bundle_sha256=self.bundle.sha256,
+            backend=self._backend.info,
+            lag=self._localizer.lag,
+        )
+
+    def events(self) -> Iterator[Event]:
+        """News of events, as they come. Use it or `updates`, once."""
+        for update in self.updates():
+            yield from update.events
+
+    def updates(self) -> Iterator[Update]:
+        """One update per window, and a last one that ends what was open. Use it or `events`, once.
+
+        Raises:
+            MediaError, DeviceError: the source failed; raised after the last update.
+        """
+        self.stats.restart_clock()
+        self._capture_thread.start()
+        try:
+            while windows := self._queue.take(self._backend.info.batch):
+                if self._stopped.is_set():
+                    for _ in windows:
+                        self.stats.window_dropped("stopped")
+                    continue
+                yield from self._decide(windows)
+            scores = self._localizer.flush()
+            events = [*self._tracker.push(scores), *self._tracker.close()]
+            yield Update(window=None, scores=tuple(scores), events=tuple(events), latency_ms=None)
+        finally:
+            self.stop()
+        if self._failure:
+            raise self._failure
+
+    def stop(self) -> None:
+        """End the session from any thread or signal handler: what waits is dropped and counted, open events end."""
+        self._stopped.set()
+        self.source.close()
+        self._queue.close()
+
+    def close(self) -> None:
+        """Stop, and give the backend's memory back if it is the session's own."""
+        self.stop()
+        if self._capture_thread.is_alive():
+            self._capture_thread.join(timeout=2)
+        self._encoder.close()
+        if self._own_backend:
+            self._backend.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _capture(self) -> None:
+        """Runs in its own thread: source → assembler → queue."""
+        try:
+            for chunk in self.source.chunks():
+                self._put(self._assembler.push(chunk))
+                if self._stopped.is_set():
+                    return
+            self._put(self._assembler.flush())
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to whoever reads the updates
+            if not self._stopped.is_set():
+                self._failure = error
+                self._put(self._assembler.flush())
+        finally:
+            self._queue.close()
+
+    def _put(self, windows: list[Window]) -> None:
+        for window in windows:
+            for _ in range(self._queue.put(window)):
+                self.stats.window_dropped("encoder too slow")
+
+    def _decide(self, windows: list[Window]) -> Iterator[Update]:
+        start_s = time.perf_counter()
+        segments = self._encoder.encode(windows)
+        each_s = (time.perf_counter() - start_s) / len(windows)
+        for window, segment in zip(windows, segments, strict=True):
+            yield self._update(window, segment, encode_s=each_s)
+
+    def _update(self, window: Window, segment: Segment, *, encode_s: float) -> Update:
+        start_s = time.perf_counter()
+        for gap in window.gaps:
+            self.stats.gap(gap)
+        with self.stats.timings.measure("head"):
+            scores = self._localizer.push(segment)
+        with self.stats.timings.measure("decide"):
+            events = self._tracker.push(scores)
+        latency_ms = (time.monotonic() - window.captured_s) * 1e3
+        self.stats.timings.add("latency", latency_ms)
+        self.stats.window_done(encode_s + time.perf_counter() - start_s)
+        return Update(window=window, scores=tuple(scores), events=tuple(events), latency_ms=latency_ms)

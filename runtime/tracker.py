@@ -1,0 +1,145 @@
+"""Decisions → events: runs of seconds with one label, told as they start, change and end.
+
+Two layers. A *run* is what the rules make of a series of decisions; it is worked out anew from the final decisions and
+the provisional ones after them. A *told* event is a run that somebody heard of; each push compares the two and tells
+the difference. So a revised decision needs no special case: a told event whose run is gone is retracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.types import WINDOW_S, Event, EventState, SegmentScores
+
+__all__ = ["EventRules", "EventTracker"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRules:
+    """When an event begins and ends. The defaults are the published decision: the best class, second by second."""
+
+    on: float = 0.0
+    """Margin over the background, in [0, 1], that a second needs to begin an event."""
+    off: float = 0.0
+    """Margin that later seconds need to continue it; not above `on`."""
+    min_duration_s: float = 1.0
+    """Shorter events are not told."""
+    bridge_s: float = 1.0
+    """A pause up to this long inside an event does not end it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.off <= self.on <= 1:
+            raise UsageError(f"event rules need 0 ≤ off ≤ on ≤ 1; got on {self.on}, off {self.off}")
+        if self.min_duration_s < 0 or self.bridge_s < 0:
+            raise UsageError(
+                f"durations cannot be negative; got min-duration-s {self.min_duration_s}, bridge-s {self.bridge_s}"
+            )
+
+
+class _Run(NamedTuple):
+    """Seconds `first` to `last`, by segment index, of one label."""
+
+    label: str
+    first: int
+    last: int
+    score: float
+    margin: float
+
+    def overlap(self, other: _Run) -> int:
+        """Seconds in common; 0 where the two only touch, below 0 where they do not even touch."""
+        return min(self.last, other.last) - max(self.first, other.first) + 1
+
+
+class EventTracker:
+    """Follows the events of one source. Pure: lifecycles count media time, never wall time."""
+
+    def __init__(self, background: str, rules: EventRules | None = None, *, vocabulary_version: str = "") -> None:
+        """Track every label but `background`."""
+        self.vocabulary_version = vocabulary_version
+        """Stamped on the events told from now on. Set it when the vocabulary changes."""
+        self._background = background
+        self._rules = rules or EventRules()
+        self._open: tuple[_Run, ...] = ()  # runs of final decisions that may still go on
+        self._told: dict[int, _Run] = {}
+        self._next_id = 1
+
+    def push(self, scores: Sequence[SegmentScores]) -> list[Event]:
+        """Take what `Localizer.push` or `flush` returned; return the news."""
+        final = [s for s in scores if s.final]
+        self._open, ended = self._follow(self._open, final)
+        still_open, maybe_ended = self._follow(self._open, [s for s in scores if not s.final])
+        return self._tell(ended, [*maybe_ended, *still_open])
+
+    def close(self) -> list[Event]:
+        """End of the stream, on whatever way out: end every event that was told, as far as it was final.
+
+        Push the result of `Localizer.flush` first, so that nothing provisional is left.
+        """
+        ended, self._open = self._open, ()
+        return self._tell(ended, [])
+
+    def _follow(
+        self, runs: Iterable[_Run], scores: Sequence[SegmentScores]
+    ) -> tuple[tuple[_Run, ...], tuple[_Run, ...]]:
+        """Carry `runs` on through `scores`. Returns the runs that may go on and those that are over."""
+        rules = self._rules
+        bridge = int(rules.bridge_s / WINDOW_S + 1e-9)
+        alive = {run.label: run for run in runs}
+        over: list[_Run] = []
+        for s in scores:
+            run = alive.get(s.label)
+            if s.label == self._background or s.margin < (rules.off if run else rules.on):
+                pass
+            elif run:
+                alive[s.label] = run._replace(
+                    last=s.index, score=max(run.score, s.score), margin=max(run.margin, s.margin)
+                )
+            else:
+                alive[s.label] = _Run(s.label, s.index, s.index, s.score, s.margin)
+            late = [label for label, run in alive.items() if s.index - run.last > bridge]
+            over += [alive.pop(label) for label in late]
+        return tuple(alive.values()), tuple(over)
+
+    def _tell(self, ended: Sequence[_Run], going_on: Sequence[_Run]) -> list[Event]:
+        ended, going_on = ([run for run in runs if self._is_long_enough(run)] for runs in (ended, going_on))
+        unheard = [*ended, *going_on]
+        news: list[Event] = []
+        for event_id, told in list(self._told.items()):
+            same = [run for run in unheard if run.label == told.label and run.overlap(told) >= 0]
+            if not same:
+                news.append(self._event(event_id, told, "retract"))
+                del self._told[event_id]
+                continue
+            run = max(same, key=told.overlap)
+            unheard.remove(run)
+            news += self._news(event_id, told, run, over=run in ended)
+        for run in sorted(unheard, key=lambda run: (run.first, run.label)):
+            event_id, self._next_id = self._next_id, self._next_id + 1
+            news.append(self._event(event_id, run, "start"))
+            news += self._news(event_id, run, run, over=run in ended)
+        return news
+
+    def _news(self, event_id: int, told: _Run, run: _Run, *, over: bool) -> list[Event]:
+        if over:
+            self._told.pop(event_id, None)
+            return [self._event(event_id, run, "end")]
+        self._told[event_id] = run
+        return [self._event(event_id, run, "update")] if run != told else []
+
+    def _is_long_enough(self, run: _Run) -> bool:
+        return (run.last - run.first + 1) * WINDOW_S >= self._rules.min_duration_s
+
+    def _event(self, event_id: int, run: _Run, state: EventState) -> Event:
+        return Event(
+            id=event_id,
+            label=run.label,
+            start_s=run.first * WINDOW_S,
+            end_s=(run.last + 1) * WINDOW_S,
+            peak_score=run.score,
+            peak_margin=run.margin,
+            state=state,
+            vocabulary_version=self.vocabulary_version,
+        )
