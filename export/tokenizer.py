@@ -1,0 +1,99 @@
+"""CLIP's byte-pair encoding as a `tokenizer.json` (docs/method.md, Text)."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+from ovavel.runtime.errors import ExportError
+
+__all__ = ["CONTEXT_LENGTH", "MERGES_SHA256", "clip_tokenizer"]
+
+CONTEXT_LENGTH = 77
+MERGES_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
+
+_TOKENS = 49_408
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_WORD_END = "</w>"
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+)"
+"""What is encoded in one piece: a contraction's end, a run of letters, one digit, a run of other signs."""
+
+
+def clip_tokenizer() -> bytes:
+    """Return the `tokenizer.json` of CLIP's 49 408 tokens, cut and padded to 77.
+
+    The start and end tokens are put around each text, but their names inside a text mean nothing.
+
+    Raises:
+        ExportError: the merges file of this installation is not the published one.
+    """
+    packed = (resources.files("ovavel.export") / "data" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    if hashlib.sha256(packed).hexdigest() != MERGES_SHA256:
+        raise ExportError("the byte-pair merges file of this installation is damaged; install ovavel again")
+    lines = gzip.decompress(packed).decode("utf-8").splitlines()
+    signs = _byte_signs()
+    # Past the header, the published file holds more merges than the published vocabulary has room for.
+    merges = [tuple(line.split()) for line in lines[1 : 1 + _TOKENS - 2 * len(signs) - 2]]
+    tokens = [*signs, *(sign + _WORD_END for sign in signs), *("".join(pair) for pair in merges), _START, _END]
+    ids = {token: index for index, token in enumerate(tokens)}
+    template = [{"SpecialToken": {"id": _START, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    template.append({"SpecialToken": {"id": _END, "type_id": 0}})
+    content: dict[str, Any] = {
+        "version": "1.0",
+        "truncation": {
+            "direction": "Right",
+            "max_length": CONTEXT_LENGTH,
+            "strategy": "LongestFirst",
+            "stride": 0,
+        },
+        "padding": {
+            "strategy": {"Fixed": CONTEXT_LENGTH},
+            "direction": "Right",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": tokens[0],
+        },
+        # No added tokens: they would be recognised inside a user's text.
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": _WORDS}, "behavior": "Removed", "invert": True},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": template,
+            "pair": template,
+            "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in (_START, _END)},
+        },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": _WORD_END,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": ids,
+            "merges": [list(pair) for pair in merges],
+        },
+    }
+    return json.dumps(content, ensure_ascii=False).encode("utf-8")
+
+
+def _byte_signs() -> list[str]:
+    """Return the 256 printable signs that stand for the bytes, in the order of their token ids.
+
+    A byte that prints in Latin-1 stands for itself; the others take the code points from 256 on, after them.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = 256 - len(printable)
+    return [chr(code) for code in printable] + [chr(256 + offset) for offset in range(others)]

@@ -1,0 +1,218 @@
+"""A folder that holds all that export and runtime share: graphs, vocabulary, tokenizer and their hashes.
+
+Changing the vocabulary touches three files, and a process may be killed between any two. So the new ones are written
+beside the old ones first, the manifest last: once `manifest.json.new` is there the change counts, and whoever opens
+the bundle next completes it. Until then the old files are untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from msgspec.structs import replace
+
+from ovavel.runtime.backends import Graph
+from ovavel.runtime.errors import BundleError, OutputError, UsageError
+from ovavel.runtime.external_data import external_data
+from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.manifest import ENGINE, MANIFEST, FileEntry, Manifest
+from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
+
+__all__ = ["Bundle", "file_entry"]
+
+_NEW = ".new"
+_AGAIN = "export or copy the bundle again"
+_MANIFEST_LIMIT_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle whose every file was found whole. `Bundle.open` makes one."""
+
+    path: Path
+    """The folder, absolute."""
+    manifest: Manifest
+    sha256: str
+    """Hash of `manifest.json`, which holds the hashes of all other files: the identity of the bundle."""
+    vocabulary: Vocabulary
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read and check the bundle in the folder `path`: sizes first, then the hash of every file.
+
+        Raises:
+            BundleError: it is no bundle, or of an unknown version, incomplete or altered; says which file.
+        """
+        root = Path(path).absolute()
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.exists() else "does not exist"
+            raise BundleError(f"no bundle at {path}: it {what}. `ovavel export bundle` writes one")
+        try:
+            _complete_change(root)
+            with _locked(root, fcntl.LOCK_SH):
+                return cls._read(root)
+        except PermissionError as error:
+            raise BundleError(f"the bundle {path} may not be read ({error}); change its permissions") from error
+        except OSError as error:
+            raise BundleError(f"the bundle {path} cannot be read ({error}); {_AGAIN}") from error
+
+    @classmethod
+    def _read(cls, root: Path) -> Bundle:
+        file = root / MANIFEST
+        if not file.is_file():
+            raise BundleError(f"{root} is not a bundle: it has no {MANIFEST}. `ovavel export bundle` writes one")
+        if file.stat().st_size > _MANIFEST_LIMIT_BYTES:
+            raise BundleError(f"{file} is far too large for a bundle manifest; {_AGAIN}")
+        data = file.read_bytes()
+        manifest = Manifest.decode(data, where=str(file))
+        _check_files(root, manifest)
+        for name in (NAMES, EMBEDDINGS, TOKENIZER):
+            if name not in manifest.files:
+                raise BundleError(f"{file} does not list {name}; {_AGAIN}")
+        for name in {graph for variants in manifest.graphs.values() for graph in variants.values()}:
+            _check_graph(root, name, manifest)
+        vocabulary = Vocabulary.load(root)
+        if vocabulary.embeddings.shape[1] != manifest.embedding_size:
+            raise BundleError(
+                f"{root / EMBEDDINGS} has embeddings of size {vocabulary.embeddings.shape[1]} and the encoders of "
+                f"{manifest.embedding_size}; {_AGAIN}"
+            )
+        return cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
+
+    def graph(self, name: Graph, precision: str | None = None) -> Path:
+        """Return the ONNX file of graph `name`, in the bundle's own precision unless told otherwise.
+
+        Raises:
+            BundleError: the bundle does not hold it; says what it holds.
+        """
+        variants = self.manifest.graphs.get(name)
+        if not variants:
+            held = ", ".join(self.manifest.graphs) or "none"
+            raise BundleError(
+                f"the bundle {self.path} has no {name} graph, only: {held}. Export it again to have all of them"
+            )
+        precision = precision or self.manifest.precision.get(ENGINE, "fp32")
+        if precision not in variants:
+            raise BundleError(
+                f"the bundle {self.path} has no {precision} {name} graph; its precisions are: {', '.join(variants)}"
+            )
+        return self.path / variants[precision]
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer that the text graph was made for."""
+        return Tokenizer.open(self.path / TOKENIZER)
+
+    def save_vocabulary(self, vocabulary: Vocabulary) -> Bundle:
+        """Put `vocabulary` in the place of the bundle's own and return the changed bundle.
+
+        Killed at any point, the bundle has either the old vocabulary or the new one.
+
+        Raises:
+            UsageError: the embeddings are not of the bundle's size.
+            BundleError: somebody else changed the bundle since it was opened.
+            OutputError: it could not be written; the old vocabulary is in force.
+        """
+        if vocabulary.embeddings.shape[1] != self.manifest.embedding_size:
+            raise UsageError(
+                f"the text embeddings have size {vocabulary.embeddings.shape[1]}, the bundle's have "
+                f"{self.manifest.embedding_size}; make them with the bundle's own text graph"
+            )
+        contents = vocabulary.encode()
+        entries = {
+            name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for name, data in contents.items()
+        }
+        manifest = replace(self.manifest, files={**self.manifest.files, **entries})
+        data = manifest.encode()
+        try:
+            with _locked(self.path, fcntl.LOCK_EX):
+                if hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest() != self.sha256:
+                    raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
+                try:
+                    for name, content in contents.items():
+                        atomic_write(self.path / (name + _NEW), content)
+                    atomic_write(self.path / (MANIFEST + _NEW), data)
+                except OutputError:
+                    for name in contents:
+                        (self.path / (name + _NEW)).unlink(missing_ok=True)
+                    raise
+                _move_in_place(self.path)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        return Bundle(path=self.path, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Return size and SHA-256 of the file `path`."""
+    with path.open("rb") as file:
+        return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+@contextlib.contextmanager
+def _locked(root: Path, mode: int) -> Iterator[None]:
+    """Hold the lock of the folder: readers share it, a change of the vocabulary has it alone."""
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, mode)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _complete_change(root: Path) -> None:
+    """Complete a change of the vocabulary that counts but was cut short."""
+    if not (root / (MANIFEST + _NEW)).exists():
+        return
+    try:
+        with _locked(root, fcntl.LOCK_EX):
+            if (root / (MANIFEST + _NEW)).exists():
+                _move_in_place(root)
+    except OSError as error:
+        raise BundleError(
+            f"a change of the vocabulary of {root} was cut short and cannot be completed ({error}); "
+            "run `ovavel vocab list` on it where it may be written to"
+        ) from error
+
+
+def _move_in_place(root: Path) -> None:
+    for name in (NAMES, EMBEDDINGS, MANIFEST):  # the manifest last: its move ends the change
+        with contextlib.suppress(FileNotFoundError):  # moved already before it was cut short
+            (root / (name + _NEW)).replace(root / name)
+
+
+def _check_files(root: Path, manifest: Manifest) -> None:
+    """Check that every listed file is inside `root` and of the listed size and hash."""
+    real_root = os.path.realpath(root)
+    for name, entry in manifest.files.items():
+        parts = PurePosixPath(name).parts
+        if not parts or name != "/".join(parts) or ".." in parts or "\\" in name or "\0" in name or name == MANIFEST:
+            raise BundleError(f"{root / MANIFEST} lists {name!r}, which is no path inside the bundle; do not trust it")
+        file = root / name
+        if not Path(os.path.realpath(file)).is_relative_to(real_root):
+            raise BundleError(f"{file} leads out of the bundle; do not trust it, or copy the bundle without links")
+        if not file.is_file():
+            raise BundleError(f"{file} is missing; {_AGAIN}")
+        size = file.stat().st_size
+        if size != entry.bytes:
+            raise BundleError(f"{file} has {size} bytes and should have {entry.bytes}; {_AGAIN}")
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for name, found in zip(
+            manifest.files, pool.map(file_entry, (root / name for name in manifest.files)), strict=True
+        ):
+            if found != manifest.files[name]:
+                raise BundleError(f"{root / name} was altered: its hash is not the one in {MANIFEST}; {_AGAIN}")
+
+
+def _check_graph(root: Path, name: str, manifest: Manifest) -> None:
+    """Check that the graph `name` is a listed file and keeps its weights in listed files only."""
+    if name not in manifest.files:
+        raise BundleError(f"{root / MANIFEST} names the graph {name!r} but does not list it; {_AGAIN}")
+    for location in external_data(root / name):
+        if (PurePosixPath(name).parent / location).as_posix() not in manifest.files:
+            raise BundleError(f"{root / name} reads {location!r}, which the bundle does not list; do not trust it")

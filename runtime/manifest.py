@@ -1,0 +1,169 @@
+"""What `manifest.json` says of a bundle: read strictly, so that a misspelt or unknown field is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ovavel.runtime.backends import Graph
+from ovavel.runtime.errors import BundleError
+
+__all__ = [
+    "ENGINE",
+    "FORMAT_VERSION",
+    "MANIFEST",
+    "FileEntry",
+    "Fusion",
+    "Manifest",
+    "Model",
+    "Parity",
+    "ParityCheck",
+    "Preprocessing",
+]
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+"""Raised whenever an older runtime would misread a newer bundle."""
+ENGINE = "onnxruntime"
+"""The engine whose precision `Bundle.graph` answers with unless told otherwise."""
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a file of the bundle must be, byte for byte."""
+
+    sha256: Sha256
+    bytes: Annotated[int, Meta(ge=0)]
+
+
+class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The encoders and the temporal head that were exported."""
+
+    name: str
+    weights_sha256: Sha256
+    """Hash of the checkpoint file the encoders came from."""
+    licence: str
+    """Licence of those weights, in a sentence; it binds whoever uses the bundle."""
+    config: dict[str, Any]
+    """Sizes of the encoders, as the exporter was given them."""
+    head_layers: Annotated[int, Meta(ge=0)]
+    """Blocks per modality in the temporal head; 0 without fine-tuning."""
+    head_sha256: Sha256 | None = None
+    """Hash of the temporal head's checkpoint; None without one."""
+
+
+class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the encoders expect of frames and sound (docs/method.md, Frame and Waveform)."""
+
+    frame_px: int = 224
+    frame_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    frame_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    rate_hz: int = 16_000
+    window_s: float = 1.0
+    mel_bins: int = 128
+    mel_frames: int = 204
+    mel_mean: float = -4.268
+    mel_std: float = 9.138
+
+
+class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the head makes a decision of two embeddings (docs/method.md, Temporal head and Decision)."""
+
+    audio_scale: float = 20.0
+    """Norm with which audio embeddings enter the temporal head."""
+    vision_scale: float = 1.0
+    score: str = "min-max(sqrt(max(audio_similarity * vision_similarity, 0)))"
+    min_max_epsilon: float = 1e-8
+    context_segments: int = 10
+    """How many segments the temporal head was made for."""
+
+
+class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far one exported graph is from PyTorch, at worst."""
+
+    graph: Graph
+    cases: int
+    """Inputs that were compared."""
+    max_abs_difference: float
+    min_cosine: float | None
+    """Smallest cosine similarity between the two embeddings; None for the head, which gives no embedding."""
+    tolerance: float
+    """What `max_abs_difference` had to stay within."""
+
+
+class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The comparison that let the bundle be written."""
+
+    versions: dict[str, str]
+    """Libraries that were compared."""
+    checks: tuple[ParityCheck, ...]
+
+
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that export tells runtime. It holds no time of day: the same input gives the same manifest."""
+
+    format_version: int
+    ovavel_version: str
+    model: Model
+    embedding_size: Annotated[int, Meta(ge=1)]
+    graphs: dict[Graph, dict[str, str]]
+    """Graph → precision → file."""
+    precision: dict[str, str]
+    """Engine → the precision it runs unless told otherwise."""
+    files: dict[str, FileEntry]
+    """Every file but the manifest itself."""
+    preprocessing: Preprocessing
+    fusion: Fusion
+    opset: int
+    parity: Parity
+
+    def encode(self) -> bytes:
+        """Return the bytes of `manifest.json`: indented JSON with sorted file names."""
+        ordered = msgspec.structs.replace(self, files=dict(sorted(self.files.items())))
+        return msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes, *, where: str) -> Manifest:
+        """Read the bytes of a `manifest.json`; `where` names it in errors.
+
+        Raises:
+            BundleError: it is not JSON, of another format version, a field is missing, unknown or of the wrong type,
+                or it asks for preprocessing or fusion that this runtime does not do.
+        """
+        try:
+            version = msgspec.json.decode(data, type=_Version).format_version
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise BundleError(f"{where} is not a bundle manifest ({error}); export or copy the bundle again") from error
+        if version != FORMAT_VERSION:
+            mend = "update ovavel" if version > FORMAT_VERSION else "export the bundle again with this ovavel"
+            raise BundleError(
+                f"{where} has format version {version}, and this ovavel reads version {FORMAT_VERSION}: {mend}"
+            )
+        try:
+            manifest = msgspec.json.decode(data, type=cls)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
+        for name, asked, done in (
+            ("preprocessing", manifest.preprocessing, Preprocessing()),
+            ("fusion", manifest.fusion, Fusion()),
+        ):
+            if asked != done:
+                raise BundleError(
+                    f"{where} asks for other {name} than this ovavel does ({_difference(asked, done)}): "
+                    "use the ovavel that wrote it, or export it again"
+                )
+        return manifest
+
+
+class _Version(Struct, kw_only=True):
+    """The one field that every format version has."""
+
+    format_version: int
+
+
+def _difference(asked: Struct, done: Struct) -> str:
+    pairs = ((field, getattr(asked, field), getattr(done, field)) for field in asked.__struct_fields__)
+    return ", ".join(f"{field} = {theirs!r}, not {ours!r}" for field, theirs, ours in pairs if theirs != ours)

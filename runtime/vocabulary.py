@@ -1,0 +1,235 @@
+"""Class names, their tokens and their text embeddings."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import html
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.errors import BundleError, VocabularyError
+
+__all__ = ["EMBEDDINGS", "NAMES", "TOKENIZER", "Tokenizer", "Vocabulary", "check_names", "normalize_text"]
+
+# N texts, L tokens in a text's row (77 for ImageBind), C classes with the background last, D embedding size
+
+NAMES = "vocabulary.json"
+EMBEDDINGS = "vocabulary.npy"
+TOKENIZER = "tokenizer.json"
+
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories that would break a line of output: controls, lone surrogates, line and paragraph separators."""
+
+
+@functools.lru_cache(maxsize=65_536)
+def normalize_text(text: str) -> str:
+    """Return `text` as the tokenizer sees it (docs/method.md, Text): mended, unescaped, one space, lower case."""
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+class Tokenizer:
+    """CLIP's byte-pair encoding, or any other that a `tokenizer.json` describes with a fixed length."""
+
+    def __init__(self, rows: Any, plain: Any, *, context_length: int) -> None:
+        self._rows = rows
+        self._plain = plain
+        self.context_length = context_length
+        """L, the tokens in a row with the start and end tokens."""
+        self.max_tokens = context_length - rows.num_special_tokens_to_add(is_pair=False)
+        """How many tokens of its own a text may have before it is cut."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            BundleError: it is no such file, or does not say to what length texts are cut and padded.
+        """
+        import tokenizers
+
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            rows = tokenizers.Tokenizer.from_str(text)
+            plain = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise BundleError(f"{path} is not a tokenizer file ({error}); export or copy the bundle again") from error
+        length = rows.padding["length"] if rows.padding else None
+        if not length or not rows.truncation or rows.truncation["max_length"] != length:
+            raise BundleError(f"{path} does not cut and pad texts to one length; export the bundle again")
+        plain.no_padding()
+        plain.no_truncation()
+        return cls(rows, plain, context_length=length)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Return the tokens (N, L) of `texts`: start, text, end, then zeros. A longer text is cut before its end token.
+
+        Names of control tokens inside a text are plain text.
+        """
+        encodings = self._rows.encode_batch([normalize_text(text) for text in texts])
+        return np.array([encoding.ids for encoding in encodings], dtype=np.int64).reshape(-1, self.context_length)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has before it is cut, without start and end."""
+        encodings = self._plain.encode_batch([normalize_text(text) for text in texts], add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+
+def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) -> tuple[str, ...]:
+    """Return `names` without outer white space, if they can stand beside `background` in one vocabulary.
+
+    Raises:
+        VocabularyError: there is none, or one is empty, unprintable, too long, there twice or the background.
+            Names that the tokenizer sees as one text, such as "Dog  Barking" and "dog barking", are the same.
+    """
+    stripped = tuple(name.strip() for name in names)
+    if not stripped:
+        raise VocabularyError("a vocabulary needs at least one name; give one name a line")
+    seen = {normalize_text(background): background}
+    for name in stripped:
+        if any(unicodedata.category(sign) in _UNPRINTABLE for sign in name):
+            raise VocabularyError(f"the name {ascii(name)} holds a character that cannot be shown; leave it out")
+        key = normalize_text(name)
+        if not key:
+            raise VocabularyError("a name is empty; leave it out")
+        if key == normalize_text(background):
+            raise VocabularyError(f"{name!r} is the background, which is always in a vocabulary; leave it out")
+        if key in seen:
+            again = "there twice" if seen[key] == name else f"the same name as {seen[key]!r}"
+            raise VocabularyError(f"{name!r} is {again}; leave one out")
+        seen[key] = name
+    for name, count in zip(stripped, tokenizer.count(stripped), strict=True):
+        if count == 0:
+            raise VocabularyError(f"the name {name!r} holds nothing the tokenizer can read; leave it out")
+        if count > tokenizer.max_tokens:
+            raise VocabularyError(
+                f"the name {name[:40] + '…'!r} has {count} tokens, and at most {tokenizer.max_tokens} are read; "
+                "shorten it"
+            )
+    return stripped
+
+
+class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Content of `vocabulary.json`."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Vocabulary:
+    """Names in class order, the background last, with their text embeddings. It never changes."""
+
+    names: tuple[str, ...]
+    """C names, each once."""
+    embeddings: NDArray[np.float32]
+    """(C, D) float32, unit norm, read-only."""
+    version: str = field(init=False)
+    """First 12 hex digits of a SHA-256 over names and embeddings."""
+
+    def __post_init__(self) -> None:
+        names, embeddings = tuple(self.names), np.array(self.embeddings, dtype=np.float32, order="C")
+        if not names or len(set(names)) != len(names):
+            raise VocabularyError("a vocabulary needs names, and each of them once")
+        if embeddings.ndim != 2 or len(embeddings) != len(names):
+            raise VocabularyError(f"{len(names)} names and embeddings of shape {embeddings.shape} do not fit together")
+        if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
+            raise VocabularyError("the text embeddings do not all have norm 1")
+        embeddings.setflags(write=False)
+        digest = hashlib.sha256(msgspec.json.encode(names))
+        digest.update(embeddings.astype("<f4", copy=False).tobytes())
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "embeddings", embeddings)
+        object.__setattr__(self, "version", digest.hexdigest()[:12])
+
+    def __len__(self) -> int:
+        """C, the background among them."""
+        return len(self.names)
+
+    @property
+    def background(self) -> str:
+        """The name of no event."""
+        return self.names[-1]
+
+    def index(self, name: str) -> int:
+        """Class index of `name`, whatever its case and white space.
+
+        Raises:
+            VocabularyError: there is no such name; the nearest one is suggested.
+        """
+        if name in self.names:
+            return self.names.index(name)
+        keys = [normalize_text(known) for known in self.names]
+        key = normalize_text(name)
+        if key in keys:
+            return keys.index(key)
+        import difflib
+
+        near = difflib.get_close_matches(key, keys, n=1)
+        hint = (
+            f"; did you mean {self.names[keys.index(near[0])]!r}?" if near else "; `ovavel vocab list` shows the names"
+        )
+        raise VocabularyError(f"{name!r} is not in the vocabulary{hint}")
+
+    def added(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> Vocabulary:
+        """Return a vocabulary with `names` and their `embeddings` (N, D) before the background."""
+        return Vocabulary(
+            names=(*self.names[:-1], *names, self.background),
+            embeddings=np.concatenate([self.embeddings[:-1], embeddings, self.embeddings[-1:]]),
+        )
+
+    def removed(self, names: Sequence[str]) -> Vocabulary:
+        """Return a vocabulary without `names`.
+
+        Raises:
+            VocabularyError: one of them is not there or is the background, or no name would be left.
+        """
+        gone = {self.index(name) for name in names}
+        if len(self) - 1 in gone:
+            raise VocabularyError(f"{self.background!r} is the background and cannot be removed")
+        kept = [index for index in range(len(self)) if index not in gone]
+        if len(kept) == 1:
+            raise VocabularyError("a vocabulary needs at least one name besides the background; add another one first")
+        return Vocabulary(names=tuple(self.names[index] for index in kept), embeddings=self.embeddings[kept])
+
+    def encode(self) -> dict[str, bytes]:
+        """Return what its two files hold, by file name."""
+        array = io.BytesIO()
+        np.save(array, self.embeddings, allow_pickle=False)
+        listing = msgspec.json.format(msgspec.json.encode(_Names(names=self.names)), indent=2) + b"\n"
+        return {NAMES: listing, EMBEDDINGS: array.getvalue()}
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `vocabulary.json` and `vocabulary.npy` into `folder`. In a bundle, use `Bundle.save_vocabulary`."""
+        for name, data in self.encode().items():
+            (Path(folder) / name).write_bytes(data)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Vocabulary:
+        """Read `vocabulary.json` and `vocabulary.npy` of `folder`.
+
+        Raises:
+            BundleError: one of them is missing or damaged, or they do not fit together.
+        """
+        try:
+            names = msgspec.json.decode((Path(folder) / NAMES).read_bytes(), type=_Names).names
+            embeddings = np.load(Path(folder) / EMBEDDINGS, allow_pickle=False)
+            if not isinstance(embeddings, np.ndarray) or embeddings.dtype != np.float32:
+                raise ValueError(f"{EMBEDDINGS} is not a float32 array")
+            return cls(names=names, embeddings=embeddings)
+        except (OSError, EOFError, ValueError, RecursionError, msgspec.MsgspecError, VocabularyError) as error:
+            raise BundleError(
+                f"the vocabulary in {folder} cannot be read ({error}); export or copy the bundle again"
+            ) from error
