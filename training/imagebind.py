@@ -1,0 +1,364 @@
+"""ImageBind: vision, audio and text encoders whose embeddings share one space.
+
+Written anew from the numbers of the published model (docs/method.md, Encoders) and compatible with its weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, cast, get_args
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovavel.runtime.errors import CheckpointError, UsageError
+from ovavel.training.checkpoint import check_entries, read_checkpoint
+
+__all__ = ["ImageBind", "ImageBindConfig", "Modality", "TowerConfig", "published_entries"]
+
+# B batch, N tokens, W width of a tower, H its heads, D embedding size
+
+Modality = Literal["vision", "audio", "text"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+FRAME = (3, 224, 224)
+LOG_MEL = (1, 128, 204)
+CONTEXT = 77
+VOCABULARY = 49_408
+_FRAME_TOKENS = 256  # 16 × 16 patches of 14 × 14
+_MEL_TOKENS = 228  # 12 × 19 patches of 16 × 16 every 10
+_EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerConfig:
+    """Size of one transformer."""
+
+    width: int
+    blocks: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.blocks, self.heads) < 1 or self.width % self.heads:
+            raise UsageError(f"a tower needs a positive width that its heads divide, and at least one block: {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageBindConfig:
+    """Size of an ImageBind. The stems, the text length and the number of tokens are those of the published model."""
+
+    name: str
+    vision: TowerConfig
+    audio: TowerConfig
+    text: TowerConfig
+    embedding_size: int
+    """D, common to the three."""
+
+    def __post_init__(self) -> None:
+        if self.embedding_size < 1:
+            raise UsageError(f"an embedding needs a positive size, not {self.embedding_size}")
+
+    @classmethod
+    def huge(cls) -> Self:
+        """The published model: 1.07 billion parameters in these three modalities."""
+        return cls(
+            name="huge",
+            vision=TowerConfig(width=1280, blocks=32, heads=16),
+            audio=TowerConfig(width=768, blocks=12, heads=12),
+            text=TowerConfig(width=1024, blocks=24, heads=16),
+            embedding_size=1024,
+        )
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """A model for tests and demonstrations: the same architecture, 4 million parameters."""
+        return cls(
+            name="tiny",
+            vision=TowerConfig(width=64, blocks=2, heads=4),
+            audio=TowerConfig(width=48, blocks=3, heads=4),
+            text=TowerConfig(width=64, blocks=2, heads=4),
+            embedding_size=32,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a bundle's manifest keeps them."""
+        return cast("dict[str, Any]", msgspec.to_builtins(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Undo `to_dict`.
+
+        Raises:
+            UsageError: a value is missing or makes no sense.
+        """
+        try:
+            return msgspec.convert(dict(values), cls)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"not the configuration of an ImageBind: {error}") from error
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, (B, N, W) → (B, N, W)."""
+
+    def __init__(self, config: TowerConfig, *, causal: bool, extra_token: bool) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.causal = causal
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.extra_key = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
+        self.extra_value = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, width = x.shape
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.extra_key is not None and self.extra_value is not None:
+            k = torch.cat((k, self.extra_key.expand(batch, -1, -1)), dim=1)
+            v = torch.cat((v, self.extra_value.expand(batch, -1, -1)), dim=1)
+        q, k, v = (part.unflatten(2, (self.heads, width // self.heads)).transpose(1, 2) for part in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # (B, H, N, W / H)
+        return cast("Tensor", self.out(mixed.transpose(1, 2).flatten(2)))
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block, (B, N, W) → (B, N, W)."""
+
+    def __init__(self, config: TowerConfig, *, causal: bool = False, extra_token: bool = False) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(config.width, eps=_EPS)
+        self.attention = Attention(config, causal=causal, extra_token=extra_token)
+        self.norm_2 = nn.LayerNorm(config.width, eps=_EPS)
+        self.fc1 = nn.Linear(config.width, 4 * config.width)
+        self.fc2 = nn.Linear(4 * config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm_1(x))
+        return x + cast("Tensor", self.fc2(F.gelu(self.fc1(self.norm_2(x)))))
+
+
+class PatchTower(nn.Module):
+    """Encoder of anything cut into patches: frames and log-mels. Its class token becomes the embedding."""
+
+    stem_norm: nn.Module
+    input_norm: nn.Module
+
+    def __init__(self, config: TowerConfig, size: int, stem: nn.Conv2d, tokens: int, *, audio: bool) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stem_norm = nn.LayerNorm(config.width, eps=1e-5) if audio else nn.Identity()
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, config.width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + tokens, config.width))
+        self.input_norm = nn.Identity() if audio else nn.LayerNorm(config.width, eps=_EPS)
+        self.blocks = nn.ModuleList(Block(config, extra_token=audio) for _ in range(config.blocks))
+        self.output_norm = nn.LayerNorm(config.width, eps=_EPS)
+        self.projection = nn.Linear(config.width, size, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, channels, height, width) → (B, D) unit norm."""
+        x = self.stem_norm(self.stem(image).flatten(2).transpose(1, 2))
+        x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1) + self.positions
+        x = self.input_norm(x)
+        for block in self.blocks:
+            x = block(x)
+        return F.normalize(self.projection(self.output_norm(x[:, 0])), dim=-1)
+
+
+class TextTower(nn.Module):
+    """Encoder of token ids. The token with the highest id, which is the end token, becomes the embedding."""
+
+    def __init__(self, config: TowerConfig, size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, config.width)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, CONTEXT, config.width))
+        self.blocks = nn.ModuleList(Block(config, causal=True) for _ in range(config.blocks))
+        self.output_norm = nn.LayerNorm(config.width, eps=_EPS)
+        self.projection = nn.Linear(config.width, size, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, 77) int64 → (B, D) unit norm."""
+        x = self.embedding(tokens) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        end = tokens.argmax(dim=-1)[:, None, None].expand(-1, 1, x.shape[2])
+        return F.normalize(self.projection(self.output_norm(x.gather(1, end)[:, 0])), dim=-1)
+
+
+def _vision_tower(config: ImageBindConfig) -> nn.Module:
+    # The published stem is a Conv3d over the still frame repeated once; a Conv2d of its kernels' sum is the same.
+    stem = nn.Conv2d(FRAME[0], config.vision.width, kernel_size=14, stride=14, bias=False)
+    return PatchTower(config.vision, config.embedding_size, stem, _FRAME_TOKENS, audio=False)
+
+
+def _audio_tower(config: ImageBindConfig) -> nn.Module:
+    stem = nn.Conv2d(LOG_MEL[0], config.audio.width, kernel_size=16, stride=10, bias=False)
+    return PatchTower(config.audio, config.embedding_size, stem, _MEL_TOKENS, audio=True)
+
+
+def _text_tower(config: ImageBindConfig) -> nn.Module:
+    return TextTower(config.text, config.embedding_size)
+
+
+_TOWERS: Mapping[Modality, Callable[[ImageBindConfig], nn.Module]] = {
+    "vision": _vision_tower,
+    "audio": _audio_tower,
+    "text": _text_tower,
+}
+
+
+class ImageBind(nn.Module):
+    """The encoders of some or all modalities.
+
+    All embeddings are float32 of unit norm. The published model scales audio by 20 and text by a learned factor
+    afterwards; the first is a constant of the temporal head here, the second cancels in every cosine similarity.
+    """
+
+    towers: nn.ModuleDict
+    """One encoder per modality, each usable alone, e.g. `model.towers["vision"]`."""
+
+    def __init__(self, config: ImageBindConfig, modalities: Collection[Modality] = MODALITIES) -> None:
+        super().__init__()
+        unknown = sorted(set(modalities) - set(MODALITIES))
+        if unknown or not modalities:
+            raise UsageError(f"modalities are {', '.join(MODALITIES)}; not {', '.join(unknown) or 'none at all'}")
+        self.config = config
+        self.towers = nn.ModuleDict({name: _TOWERS[name](config) for name in MODALITIES if name in modalities})
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        config: ImageBindConfig | None = None,
+        modalities: Collection[Modality] = MODALITIES,
+    ) -> Self:
+        """Load the published checkpoint or one of the same names, in evaluation mode and frozen.
+
+        The weights stay mapped to the file and take memory as they are first used, so keep the file unchanged while
+        the model lives. Half-precision weights are widened to float32, which does copy them.
+
+        Args:
+            path: `.pth` or safetensors. Depth, thermal and IMU entries are ignored.
+            config: size of the model; None: `ImageBindConfig.huge()`, the published one.
+            modalities: which encoders to load; the entries of the others are ignored.
+
+        Raises:
+            CheckpointError: not a checkpoint of this model; the message names what is missing, extra or misshaped.
+        """
+        config = config or ImageBindConfig.huge()
+        with torch.device("meta"):
+            model = cls(config, modalities)
+        model.requires_grad_(requires_grad=False)
+        found = {name: tensor for name, tensor in read_checkpoint(path).items() if not _ignored(name, modalities)}
+        expected = published_entries(config, modalities)
+        optional = frozenset(name for name in expected if name.endswith(".mask"))  # rebuilt by causal attention
+        check_entries(path, found, expected, model=f"ImageBind {config.name!r}", optional=optional)
+        for modality, tower in model.towers.items():
+            state = {}
+            for name in tower.state_dict():
+                tensor = found[_published_name(cast("Modality", modality), name)].float()
+                state[name] = tensor.sum(dim=2) if (modality, name) == ("vision", "stem.weight") else tensor
+            try:
+                tower.load_state_dict(state, assign=True)
+            except RuntimeError as error:
+                raise CheckpointError(f"{path} does not fit ImageBind {config.name!r}: {error}") from error
+        return model.eval()
+
+    def vision(self, frames: Tensor) -> Tensor:
+        """(B, 3, 224, 224) float32, prepared as in docs/method.md, Frame → (B, D)."""
+        return self._encode("vision", frames, FRAME)
+
+    def audio(self, log_mels: Tensor) -> Tensor:
+        """(B, 1, 128, 204) float32, prepared as in docs/method.md, Waveform → (B, D)."""
+        return self._encode("audio", log_mels, LOG_MEL)
+
+    def text(self, tokens: Tensor) -> Tensor:
+        """(B, 77) int64, prepared as in docs/method.md, Text → (B, D)."""
+        return self._encode("text", tokens, (CONTEXT,))
+
+    def _encode(self, modality: Modality, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if modality not in self.towers:
+            raise UsageError(f"this ImageBind was loaded without {modality}; name it in `modalities`")
+        if tuple(x.shape[1:]) != shape:
+            raise UsageError(f"{modality} takes (B, {', '.join(map(str, shape))}), not {tuple(x.shape)}")
+        return cast("Tensor", self.towers[modality](x))
+
+
+def published_entries(
+    config: ImageBindConfig, modalities: Collection[Modality] = MODALITIES
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the published state dict, for a model of this size."""
+    with torch.device("meta"):
+        model = ImageBind(config, modalities)
+    entries = {}
+    for modality, tower in model.towers.items():
+        for name, tensor in tower.state_dict().items():
+            shape = tuple(tensor.shape)
+            if (modality, name) == ("vision", "stem.weight"):
+                shape = (*shape[:2], 2, *shape[2:])
+            entries[_published_name(cast("Modality", modality), name)] = shape
+        if modality == "text":
+            entries["modality_preprocessors.text.mask"] = (CONTEXT, CONTEXT)
+        if modality != "vision":
+            entries[f"modality_postprocessors.{modality}.1.log_logit_scale"] = ()
+    return entries
+
+
+# Own name → published name; `*` stands for the modality.
+_NAMES = {
+    "class_token": "modality_preprocessors.*.cls_token",
+    "stem_norm": "modality_preprocessors.*.rgbt_stem.norm_layer",
+    "embedding": "modality_preprocessors.*.token_embedding",
+    "input_norm": "modality_trunks.*.pre_transformer_layer.0",
+}
+_NAMES_OF: Mapping[Modality, Mapping[str, str]] = {
+    "vision": {
+        "stem": "modality_preprocessors.*.rgbt_stem.proj.1",
+        "positions": "modality_preprocessors.*.pos_embedding_helper.pos_embed",
+        "output_norm": "modality_heads.*.0",
+        "projection": "modality_heads.*.2",
+    },
+    "audio": {
+        "stem": "modality_preprocessors.*.rgbt_stem.proj",
+        "positions": "modality_preprocessors.*.pos_embedding_helper.pos_embed",
+        "output_norm": "modality_heads.*.0",
+        "projection": "modality_heads.*.2",
+    },
+    "text": {
+        "positions": "modality_preprocessors.*.pos_embed",
+        "output_norm": "modality_heads.*.proj.0",
+        "projection": "modality_heads.*.proj.1",
+    },
+}
+_BLOCK_NAMES = {
+    "attention.qkv.weight": "attn.in_proj_weight",
+    "attention.qkv.bias": "attn.in_proj_bias",
+    "attention.out.weight": "attn.out_proj.weight",
+    "attention.out.bias": "attn.out_proj.bias",
+    "attention.extra_key": "attn.bias_k",
+    "attention.extra_value": "attn.bias_v",
+    "fc1.weight": "mlp.fc1.weight",
+    "fc1.bias": "mlp.fc1.bias",
+    "fc2.weight": "mlp.fc2.weight",
+    "fc2.bias": "mlp.fc2.bias",
+}
+
+
+def _published_name(modality: Modality, name: str) -> str:
+    if name.startswith("blocks."):
+        _, index, rest = name.split(".", 2)
+        return f"modality_trunks.{modality}.blocks.{index}.{_BLOCK_NAMES.get(rest, rest)}"
+    first, dot, rest = name.partition(".")
+    published = _NAMES_OF[modality].get(first) or _NAMES[first]
+    return published.replace("*", modality) + dot + rest
+
+
+_FOREIGN = re.compile(r"modality_(preprocessors|trunks|heads|postprocessors)\.(vision|audio|text|depth|thermal|imu)\.")
+
+
+def _ignored(name: str, wanted: Collection[str]) -> bool:
+    match = _FOREIGN.match(name)
+    return match is not None and match[2] not in wanted
