@@ -157,7 +157,8 @@ def _mel_bank() -> NDArray[np.float32]:
     bins = _mel(np.fft.rfftfreq(_FFT_LENGTH, 1 / RATE_HZ))[:, None]
     rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
     falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
-    return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    bank: NDArray[np.float32] = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    return bank
 
 
 def _mel(frequency_hz: NDArray[np.floating]) -> NDArray[np.floating]:

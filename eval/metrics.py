@@ -1,0 +1,151 @@
+"""How well decisions meet the truth: the three measures of OV-AVEBench and their mean (docs/method.md, Metrics).
+
+Shapes: N clips, T segments per clip, C classes with the background last; R rows, a row being one class of one clip
+with at least one predicted or true segment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.fusion import agree_clip
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Scores", "score_agreement", "score_clips"]
+
+_MATCH_IOU = 0.5
+_NOTHING = -1  # a segment that is in no row of the prediction
+
+
+class Scores(NamedTuple):
+    """Means over clips, each in [0, 1]."""
+
+    acc: float
+    """Share of segments whose predicted class is the true one; the background counts as a class."""
+    seg: float
+    """F score of the segments of a class, averaged over the classes of a clip."""
+    eve: float
+    """F score of the events of a class (runs of segments, matched where IoU ≥ 0.5), averaged likewise."""
+    avg: float
+    """Mean of the three."""
+
+
+def score_clips(predicted: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int) -> Scores:
+    """Score one class per segment.
+
+    Args:
+        predicted: (N, T) class indices in [0, n_classes).
+        truth: (N, T) class indices in [0, n_classes).
+        n_classes: C, with the background as the last.
+
+    Raises:
+        UsageError: the shapes differ, there is no clip, or a value is not a class index.
+    """
+    labels, actual = _check({"predicted": predicted, "truth": truth}, n_classes)
+    return _score(labels, labels, actual)
+
+
+def score_agreement(
+    vision_label: NDArray[np.integer], audio_label: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int
+) -> Scores:
+    """Score the agreement protocol of training-free localization.
+
+    Where both senses name the same class there is an event, of the class on which they agreed first; everywhere else
+    is background. If that class is the background itself, the agreeing segments are of no class in Seg. and Eve.,
+    as in the published figures, but still background in Acc.
+
+    Args:
+        vision_label: (N, T) arg max class of what is seen.
+        audio_label: (N, T) arg max class of what is heard.
+        truth: (N, T) class indices in [0, n_classes).
+        n_classes: C, with the background as the last.
+
+    Raises:
+        UsageError: the shapes differ, there is no clip, or a value is not a class index.
+    """
+    vision, audio, actual = _check(
+        {"vision_label": vision_label, "audio_label": audio_label, "truth": truth}, n_classes
+    )
+    labels = agree_clip(vision, audio, n_classes - 1)
+    rows = np.where((vision == audio) & (labels == n_classes - 1), _NOTHING, labels)
+    return _score(labels, rows, actual)
+
+
+def _score(labels: NDArray[np.intp], rows: NDArray[np.intp], truth: NDArray[np.intp]) -> Scores:
+    """Score `labels` in Acc. and `rows`, which may hold `_NOTHING`, in Seg. and Eve.; all (N, T)."""
+    acc = float((labels == truth).mean())
+    clip, predicted_row, true_row = _rows(rows, truth)
+    clips = len(truth)
+    seg = _clip_mean(_segment_f(predicted_row, true_row), clip, clips)
+    eve = _clip_mean(_event_f(predicted_row, true_row), clip, clips)
+    return Scores(acc, seg, eve, (acc + seg + eve) / 3)
+
+
+def _rows(
+    predicted: NDArray[np.intp], truth: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_]]:
+    """(N, T) classes → clip (R,), predicted (R, T) and true (R, T) of every row that is not empty."""
+    clip_of = np.broadcast_to(np.arange(len(truth))[:, None], truth.shape)
+    classes = np.stack([predicted, truth])
+    clips = np.stack([clip_of, clip_of])
+    named = classes != _NOTHING
+    clip, label = np.unique(np.stack([clips[named], classes[named]]), axis=1)
+    return clip, predicted[clip] == label[:, None], truth[clip] == label[:, None]
+
+
+def _segment_f(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(R, T) twice → (R,): F = 2 TP / (2 TP + FN + FP)."""
+    matched = (predicted & truth).sum(axis=1)
+    score: NDArray[np.float64] = 2 * matched / (predicted.sum(axis=1) + truth.sum(axis=1))
+    return score
+
+
+def _event_f(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(R, T) twice → (R,): the F score of runs of segments."""
+    predicted_runs, true_runs = _runs(predicted), _runs(truth)  # (R, K, T) with K the most runs there can be
+    shared = np.einsum("rit,rjt->rij", predicted_runs, true_runs)
+    predicted_length, true_length = predicted_runs.sum(axis=2), true_runs.sum(axis=2)
+    union = predicted_length[:, :, None] + true_length[:, None, :] - shared
+    match = shared >= _MATCH_IOU * np.maximum(union, 1)
+    hits = match.any(axis=2).sum(axis=1)
+    false_alarms = (predicted_length > 0).sum(axis=1) - hits
+    misses = (true_length > 0).sum(axis=1) - match.any(axis=1).sum(axis=1)
+    score: NDArray[np.float64] = 2 * hits / (2 * hits + misses + false_alarms)
+    return score
+
+
+def _runs(active: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(R, T) → (R, K, T): run k of each row as ones, all zeros where a row has fewer runs."""
+    starts = active & ~np.pad(active, ((0, 0), (1, 0)))[:, :-1]
+    number = np.where(active, starts.cumsum(axis=1), 0)
+    most = (active.shape[1] + 1) // 2
+    runs: NDArray[np.int64] = (number[:, None, :] == np.arange(1, most + 1)[:, None]).astype(np.int64)
+    return runs
+
+
+def _clip_mean(row_scores: NDArray[np.float64], clip: NDArray[np.intp], clips: int) -> float:
+    """Mean over the rows of each clip, then over the clips. Every clip has a row, since its truth has a class."""
+    return float((np.bincount(clip, row_scores, clips) / np.bincount(clip, minlength=clips)).mean())
+
+
+def _check(labels: dict[str, NDArray[np.integer]], n_classes: int) -> list[NDArray[np.intp]]:
+    arrays = {name: np.asarray(values) for name, values in labels.items()}
+    shapes = {name: values.shape for name, values in arrays.items()}
+    first = next(iter(shapes.values()))
+    if len(first) != 2 or 0 in first or len(set(shapes.values())) > 1:
+        said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise UsageError(f"labels must be arrays (clips, segments) of one shape and not empty; got {said}")
+    for name, values in arrays.items():
+        if not np.issubdtype(values.dtype, np.integer):
+            raise UsageError(f"{name} must hold class indices, not {values.dtype}")
+        if values.min() < 0 or values.max() >= n_classes:
+            raise UsageError(
+                f"{name} holds class {values.min() if values.min() < 0 else values.max()}; with {n_classes} classes, "
+                f"indices go from 0 to {n_classes - 1}"
+            )
+    return [values.astype(np.intp) for values in arrays.values()]
