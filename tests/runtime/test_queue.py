@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ovavel.runtime.queue import TOO_SLOW, WindowQueue
+from ovavel.runtime.types import Window
+
+
+def window(index: int) -> Window:
+    return Window(
+        index=index,
+        start_s=float(index),
+        frame=np.zeros((2, 2, 3), np.uint8),
+        waveform=np.zeros((1, 16000), np.float32),
+        captured_s=0.0,
+    )
+
+
+def test_live_the_newest_windows_win_and_every_second_still_comes_out() -> None:
+    queue = WindowQueue(2, live=True)
+    dropped = [queue.put(window(i)) for i in range(5)]
+    queue.close()
+    taken = queue.take(10)
+    assert dropped == [0, 0, 1, 1, 1]
+    assert [w.index for w in taken] == [0, 1, 2, 3, 4]
+    assert [w.frame is None for w in taken] == [True, True, True, False, False]
+    assert [{gap.cause for gap in w.gaps} for w in taken] == [{TOO_SLOW}] * 3 + [set()] * 2
+    assert queue.take(1) == []
+
+
+def test_for_files_the_capture_waits_and_nothing_is_dropped() -> None:
+    queue = WindowQueue(2, live=False)
+    thread = threading.Thread(target=lambda: [queue.put(window(i)) for i in range(20)] and queue.close())
+    thread.start()
+    time.sleep(0.05)
+    taken = []
+    while windows := queue.take(1):
+        taken += windows
+    thread.join()
+    assert [w.index for w in taken] == list(range(20))
+    assert all(w.frame is not None for w in taken)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_closing_frees_whoever_waits(live: bool) -> None:
+    queue = WindowQueue(1, live=live)
+    taking = threading.Thread(target=queue.take, args=(1,))
+    taking.start()
+    queue.close()
+    taking.join(timeout=5)
+    assert not taking.is_alive()
+    assert queue.put(window(0)) == 0
+    assert queue.take(1) == []
