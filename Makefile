@@ -1,0 +1,46 @@
+# Every target does its own set-up: Python ≥ 3.11 and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help test quick demo lint format clean
+
+help:
+	@echo "make demo    export a tiny model and localize a generated clip with it; results in demo-out/"
+	@echo "make test    everything CI tests, full-size ImageBind included (about 10 minutes on two cores)"
+	@echo "make quick   the tests without the slow ones"
+	@echo "make lint    ruff, mypy and the import rules"
+
+# The stamp holds what was installed from, so that a changed project file installs again.
+STAMP := $(VENV)/.installed
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ovavel needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@# torch first and alone, so that pip takes the build named in constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
+	@touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+demo: $(STAMP)
+	$(BIN)/ovavel demo --out demo-out
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
