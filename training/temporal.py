@@ -171,7 +171,10 @@ def fuse(audio_similarity: Tensor, vision_similarity: Tensor) -> Tensor:
     # The root of max(product, 0), without its infinite gradient at 0.
     fused = torch.where(positive, torch.where(positive, product, 1.0).sqrt(), 0.0)
     low, high = fused.amin(dim=-1, keepdim=True), fused.amax(dim=-1, keepdim=True)
-    return (fused - low) / (high - low + 1e-8)
+    # (fused - low) / (high - low + 1e-8), bit for bit. The ONNX exporter takes an addend of 1e-8 for zero and drops it,
+    # and then nothing in common would be 0 / 0.
+    scale = 2.0**10
+    return (fused - low) * scale / ((high - low) * scale + 1e-8 * scale)
 
 
 class _Sizes(NamedTuple):
