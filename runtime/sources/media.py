@@ -1,0 +1,256 @@
+"""A recording or a network stream as a source."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.sources import StatusListener
+from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, to_image, to_waveform
+from ovavel.runtime.sources.feed import Feed, Lifeline
+from ovavel.runtime.sources.timeline import LEAP_S, Timeline
+from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["MediaSource"]
+
+DAMAGED_CAUSE: dict[Sense, str] = {"vision": "damaged video", "audio": "damaged audio"}
+SENSE_WORD: dict[Sense, str] = {"vision": "video", "audio": "audio"}
+HOLD_S = 0.5
+"""A frame that stays longer is given again so often: it is still what is to be seen."""
+TRUNCATED_S = 1.0
+"""A file that ends so much before its header says is truncated."""
+LIVE_PATIENCE_S = 3.0
+GAP_EVERY_S = 0.25
+QUEUE_PIECES = 64
+
+
+class MediaSource:
+    """Reads a file, or an RTSP, HTTP or UDP stream, with PyAV. Nothing is converted to RGB before it is asked for.
+
+    Media time 0 is the earliest start of the streams that are used. A network stream without a length is `live`: its
+    reader runs in a thread of its own, and when it ends, freezes or breaks, this is told to `listener`, the seconds
+    that pass are yielded as gaps "stream lost", and it is opened again after 1, 2, 4 … at most 10 seconds.
+
+    Raises:
+        UsageError: neither audio nor video is wanted.
+        MediaError: it cannot be opened, or holds nothing of what is wanted.
+    """
+
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        audio: bool = True,
+        video: bool = True,
+        realtime: bool = False,
+        listener: StatusListener | None = None,
+    ) -> None:
+        """Open `url` and look at its streams; `realtime` hands a recording out no faster than it plays."""
+        if not (audio or video):
+            raise UsageError("neither audio nor video is wanted of the source; leave out one at most")
+        self.name = str(url)
+        self._audio, self._video = audio, video
+        self._tell: StatusListener = listener or (lambda _: None)
+        self._media: Media | None = open_media(self.name, audio=audio, video=video)
+        self.senses: frozenset[Sense] = frozenset(self._media.streams)
+        self.duration_s: float | None = self._media.duration_s
+        self._endless = is_network(self.name) and self.duration_s is None
+        self._realtime = realtime and not self._endless
+        self.live = realtime or self._endless
+        self._stopping = threading.Event()
+        self._started = threading.Lock()
+        self._timeline = Timeline(self.senses, patience_s=LIVE_PATIENCE_S if self._endless else LEAP_S)
+        self._held: tuple[Any, float, float] | None = None
+        """A frame that stays long, when to give it again, and until when."""
+        wanted: dict[Sense, bool] = {"vision": video, "audio": audio}
+        for sense, is_wanted in wanted.items():
+            if is_wanted and sense not in self.senses:
+                self._tell(f"{self.name} has no {SENSE_WORD[sense]}")
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield frames and sound in the order of the media until it ends or `close` is called. Call it once.
+
+        Raises:
+            MediaError: nothing at all in it could be decoded.
+        """
+        if not self._started.acquire(blocking=False) or self._media is None:
+            return
+        media, self._media = self._media, None
+        if self._endless:
+            yield from self._follow(media)
+        else:
+            begin_s = time.monotonic()
+            for chunk in self._read(media):
+                if self._realtime and not self._sleep_until(begin_s + _end_s(chunk)):
+                    return
+                yield chunk if isinstance(chunk, Gap) else replace(chunk, captured_s=time.monotonic())
+
+    def close(self) -> None:
+        """End `chunks`, from any thread. A reader blocked in the network is left to its own time-out."""
+        self._stopping.set()
+        if self._started.acquire(blocking=False) and self._media is not None:
+            self._media.close()
+            self._media = None
+
+    def _read(self, media: Media) -> Iterator[Chunk]:
+        """A recording, read in this thread."""
+        from av.error import FFmpegError
+
+        self._timeline.start(media.origin_s)
+        decoded = False
+        broken = ""
+        try:
+            for piece in media.pieces():
+                if self._stopping.is_set():
+                    return
+                decoded |= piece.data is not None
+                yield from self._place(piece, time.monotonic())
+        except FFmpegError as error:
+            broken = error.strerror or str(error)
+        finally:
+            media.close()
+        if not decoded:
+            raise MediaError(f"nothing in {self.name} could be decoded ({broken or 'all of it is damaged'})")
+        yield from self._end(truncated=media.truncated or bool(broken))
+
+    def _follow(self, media: Media) -> Iterator[Chunk]:
+        """A network stream, read in a thread so that a blocked read blocks nothing else."""
+
+        def connect() -> _Reader:
+            return _Reader(self.name, lambda: open_media(self.name, audio=self._audio, video=self._video))
+
+        reader = _Reader(self.name, lambda: media)
+        self._timeline.start(media.origin_s)
+        line = Lifeline(self.name, reader, connect, self._tell, time.monotonic())
+        lost_media_s = 0.0
+        told_s = 0.0
+        try:
+            while not self._stopping.is_set():
+                reader = cast("_Reader", line.feed)
+                piece = reader.get(timeout_s=0.1)
+                now_s = time.monotonic()
+                # media time goes on with the clock on the wall while nothing comes
+                media_s = lost_media_s + now_s - line.newest_s
+                if piece is not None:
+                    if line.lost:
+                        yield from self._timeline.lose("stream lost", media_s)
+                        self._timeline.start(reader.origin_s, at_s=media_s)
+                    line.arrived(now_s)
+                    yield from self._place(piece, now_s)
+                elif not line.lost:
+                    line.check(now_s)
+                    lost_media_s, self._held = self._timeline.position_s, None
+                else:
+                    line.check(now_s)
+                    if now_s - told_s >= GAP_EVERY_S:
+                        told_s = now_s
+                        yield from self._timeline.lose("stream lost", media_s)
+        finally:
+            line.close()
+
+    def _place(self, piece: Piece, now_s: float) -> Iterator[Chunk]:
+        """The chunks that `piece` becomes, with what must be said before it."""
+        time_s, gaps = self._timeline.place(piece.sense, piece.stamp_s, piece.duration_s)
+        for gap in gaps:
+            if gap.cause == "timestamp jump":
+                self._tell(f"timestamps of the {SENSE_WORD[gap.sense]} in {self.name} jump at {gap.start_s:.3f} s")
+            yield gap
+        if time_s is not None:
+            if piece.sense == "vision" and self._held is not None:
+                yield from self._hold(min(time_s, self._held[2]), now_s)
+                self._held = None
+            else:
+                yield from self._hold(time_s, now_s)
+            if piece.data is None:
+                cause = DAMAGED_CAUSE[piece.sense]
+                yield Gap(sense=piece.sense, cause=cause, start_s=time_s, duration_s=piece.duration_s)
+            elif piece.sense == "vision":
+                yield Frame(time_s=time_s, captured_s=now_s, image=_image_of(piece.data))
+                if piece.duration_s > HOLD_S:
+                    self._held = (piece.data, time_s + HOLD_S, time_s + min(piece.duration_s, LEAP_S))
+            else:
+                data: Any = piece.data
+                waveform, rate_hz = to_waveform(data), data.sample_rate
+                yield Samples(time_s=time_s, captured_s=now_s, waveform=waveform, rate_hz=rate_hz)
+        yield from self._timeline.overdue()
+
+    def _hold(self, until_s: float, now_s: float) -> Iterator[Chunk]:
+        """Give the held frame again for the time up to `until_s`."""
+        while self._held is not None and self._held[1] < min(until_s, self._held[2]):
+            data, next_s, end_s = self._held
+            self._held = (data, next_s + HOLD_S, end_s)
+            yield Frame(time_s=next_s, captured_s=now_s, image=_image_of(data))
+
+    def _end(self, *, truncated: bool) -> Iterator[Chunk]:
+        if self._held is not None:
+            yield from self._hold(self._held[2], time.monotonic())
+        yield from self._timeline.finish()
+        end_s = self._timeline.position_s
+        missing_s = max(0.0, (self.duration_s or 0.0) - end_s)
+        if truncated or missing_s > TRUNCATED_S:
+            self._tell(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(self.duration_s))
+            # one second at most: a header may claim any length
+            yield from self._timeline.lose("truncated", end_s + min(missing_s, 1.0))
+
+    def _sleep_until(self, when_s: float) -> bool:
+        """Sleep to `when_s` on the monotonic clock; false if `close` was called meanwhile."""
+        return not self._stopping.wait(max(0.0, when_s - time.monotonic()))
+
+
+class _Reader(Feed):
+    """Decodes a network stream into a short queue. Owns its container: nothing else may touch it while it reads."""
+
+    def __init__(self, name: str, open_it: Callable[[], Media]) -> None:
+        super().__init__(name)
+        self._open_it = open_it
+        self._pieces: queue.Queue[Piece] = queue.Queue(QUEUE_PIECES)
+        self.origin_s: float | None = None
+        self.start()
+
+    def get(self, *, timeout_s: float) -> Piece | None:
+        """The next piece, or None if none comes in time."""
+        try:
+            return self._pieces.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def _serve(self) -> None:
+        media = self._open_it()
+        self.origin_s = media.origin_s
+        try:
+            for piece in media.pieces():
+                while not self.stopping.is_set():
+                    try:
+                        self._pieces.put(piece, timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if self.stopping.is_set():
+                    return
+        finally:
+            media.close()
+
+
+def _image_of(frame: Any) -> Callable[[], NDArray[np.uint8]]:
+    return lambda: to_image(frame)
+
+
+def _end_s(chunk: Chunk) -> float:
+    """Media time at which a player is through with `chunk`'s sound, or shows its frame."""
+    if isinstance(chunk, Samples):
+        return chunk.time_s + float(chunk.waveform.shape[1]) / chunk.rate_hz
+    return chunk.time_s if isinstance(chunk, Frame) else chunk.start_s + chunk.duration_s
+
+
+def _of(duration_s: float | None) -> str:
+    return "" if duration_s is None else f" of {duration_s:.3f} s"
