@@ -1,0 +1,189 @@
+"""`ovavel localize`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.tracker import EventRules
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ovavel.runtime.results import Localization
+
+__all__ = ["Localize"]
+
+Format = Literal["json", "csv", "srt", "vtt", "audacity", "svg", "html"]
+ALL_FORMATS: tuple[Format, ...] = ("json", "csv", "srt", "vtt", "audacity", "svg", "html")
+
+MEDIA_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("3gp", "avi", "flac", "flv", "m2ts", "m4a", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "mts", "mxf"),
+        *("ogg", "ogv", "opus", "ts", "wav", "webm", "wmv"),
+    )
+)
+"""What is taken for media inside a folder. A file that is named itself may have any suffix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localize:
+    """Tell for recordings which event is both seen and heard, second by second.
+
+    Examples:
+        ovavel localize clip.mp4 --bundle imagebind                 # prints the events
+        ovavel localize clip.mp4 --bundle imagebind --out results   # and writes every format, a web page among them
+        ovavel localize recordings/ --bundle imagebind --out results --format json csv
+
+    Files that have all their results in --out already are left alone, so an interrupted run goes on where it was.
+    A file that cannot be read is named, the others are done, and the exit code is 1.
+    """
+
+    files: Positional[tuple[Path, ...]]
+    """Recordings, or folders to search for them."""
+    bundle: Path
+    """Folder written by 'ovavel export bundle'."""
+    out: Path | None = None
+    """Folder for the results; without it events are only printed, and nothing is written."""
+    format: tuple[Format, ...] = ALL_FORMATS
+    """Which results to write."""
+    overwrite: bool = False
+    """Do files again that have their results already."""
+    video: bool = True
+    """With --no-video nothing is seen on purpose: every second is background and says so."""
+    audio: bool = True
+    """With --no-audio nothing is heard on purpose: every second is background and says so."""
+    device: str = "auto"
+    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    threads: int | None = None
+    """Threads of the encoders on a CPU; as many as cores by default."""
+    lag: int = 9
+    """Seconds of later context, 0 to 9, that a decision is made with."""
+    rules: EventRules = field(default_factory=EventRules)
+    """When an event begins and ends."""
+
+    def run(self) -> int:
+        """Localize every file. Returns 1 if one of them could not be read."""
+        from rich.console import Console
+
+        from ovavel.runtime.results import result_paths
+
+        files = find_media(self.files)
+        base = Path(os.path.commonpath([file.parent.resolve() for file in files]))
+        console = Console(highlight=False, soft_wrap=True)
+        to_do: list[tuple[Path, Path | None]] = []
+        for file in files:
+            folder = self.out / file.parent.resolve().relative_to(base) if self.out else None
+            if folder and not self.overwrite and all(p.exists() for p in result_paths(file, folder, self.format)):
+                console.print(f"{file}: has its results in {folder} already; --overwrite does it again", markup=False)
+            else:
+                to_do.append((file, folder))
+        return self._localize(to_do, console) if to_do else 0
+
+    def _localize(self, to_do: Sequence[tuple[Path, Path | None]], console: Console) -> int:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.recording import localize_recording
+        from ovavel.runtime.results import write_results
+        from ovavel.runtime.sources.media import MediaSource
+
+        bundle = Bundle.open(self.bundle)
+        backend = open_backend(bundle, device=self.device, threads=self.threads)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed:.0f} s, {task.fields[rate]:.1f} × real time"),
+            TimeRemainingColumn(),
+        )
+        failed = 0
+        with Progress(*columns, console=_stderr(), transient=True) as bars:
+            for number, (file, folder) in enumerate(to_do, 1):
+                try:
+                    source = MediaSource(str(file), video=self.video, audio=self.audio)
+                    name = f"{number}/{len(to_do)} {file.name}"
+                    bar = bars.add_task(name, total=source.duration_s, rate=0.0)
+
+                    def advance(done_s: float, bar: object = bar) -> None:
+                        task = bars.tasks[bars.task_ids.index(bar)]  # type: ignore[arg-type]
+                        bars.update(task.id, completed=done_s, rate=done_s / max(task.elapsed or 0.0, 1e-3))
+
+                    localization = localize_recording(
+                        bundle,
+                        source,
+                        backend=backend,
+                        lag=self.lag,
+                        rules=self.rules,
+                        thumbnails=folder is not None and "html" in self.format,
+                        progress=advance,
+                    )
+                    bars.remove_task(bar)
+                except MediaError as error:
+                    failed += 1
+                    _stderr().print(f"ovavel: {error}", markup=False)
+                    continue
+                written = write_results(localization, folder, self.format) if folder else []
+                _print(localization, written, console)
+        backend.close()
+        if failed:
+            _stderr().print(f"ovavel: {failed} of {len(to_do)} files could not be read")
+        return 1 if failed else 0
+
+
+def find_media(paths: Sequence[Path]) -> list[Path]:
+    """The files among `paths` and, in name order, the media files in the folders among them; each once.
+
+    Raises:
+        UsageError: nothing is named, or a folder holds no media.
+        MediaError: a path does not exist.
+    """
+    if not paths:
+        raise UsageError("which recordings? Name files or folders: ovavel localize clip.mp4 --bundle DIR")
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES and p.is_file())
+            if not inside:
+                raise UsageError(f"{path} holds no media files; name a recording to try it whatever its suffix")
+            found.update(dict.fromkeys(inside))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise MediaError(f"there is no file {path}; check the path")
+    return list(found)
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _print(localization: Localization, written: Sequence[Path], console: Console) -> None:
+    from ovavel.runtime.wording import clock, counts
+
+    events = "1 event" if len(localization.events) == 1 else f"{len(localization.events)} events"
+    console.print(f"{localization.source}: {localization.duration_s:.1f} s, {events}", markup=False)
+    for event in localization.events:
+        times = f"{clock(event.start_s)}–{clock(event.end_s)}"
+        console.print(f"  {times}  {event.label}  (margin {event.peak_margin:.2f})", markup=False)
+    lost = {sense for sense in ("vision", "audio") if sense not in localization.senses}
+    for sense in sorted(lost):
+        console.print(
+            f"  no {'picture' if sense == 'vision' else 'sound'}: nothing can be both seen and heard", markup=False
+        )
+    causes: dict[str, float] = {}
+    for gap in localization.gaps:
+        causes[gap.cause] = causes.get(gap.cause, 0.0) + gap.duration_s
+    if causes:
+        console.print(f"  lost: {counts(causes)}", markup=False)
+    if written:
+        console.print(f"  wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ovavel.runtime.cli import main
+
+
+def test_without_arguments_it_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "export bundle" in capsys.readouterr().out
+
+
+def test_a_group_lists_its_own_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vocab"]) == 0
+    out = capsys.readouterr().out
+    assert "vocab add" in out
+    assert "export bundle" not in out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ovavel ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["locolize"], "did you mean 'ovavel localize'?"),
+        (["vocab", "ad"], "did you mean 'ovavel vocab add'?"),
+        (["xyzzy"], "'ovavel --help' lists them"),
+    ],
+)
+def test_an_unknown_command_gets_a_hint(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["live", "localize", "doctor", "bench", "demo", "vocab add", "export bundle"])
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"usage: ovavel {name}" in capsys.readouterr().out
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    code = (
+        f"set -o pipefail; {sys.executable} -c 'from ovavel.runtime.cli import main; raise SystemExit(main())' | true"
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

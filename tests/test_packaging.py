@@ -1,0 +1,81 @@
+"""What a user installs: one import name, every sub-package, and nothing heavy until it is needed."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+HEAVY = ("torch", "onnx", "onnxruntime", "cv2", "av", "sounddevice", "numpy", "PIL", "tokenizers", "matplotlib")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=60)
+
+
+def test_every_folder_with_code_is_a_package_in_pyproject() -> None:
+    layers = ("runtime", "eval", "training", "export")
+    folders = {p.parent.relative_to(ROOT) for layer in layers for p in (ROOT / layer).rglob("*.py")}
+    assert {f"ovavel.{'.'.join(folder.parts)}" for folder in folders} == set(
+        PYPROJECT["tool"]["setuptools"]["packages"]
+    )
+    for layer in layers:
+        assert (ROOT / ".ns" / "ovavel" / layer).resolve() == ROOT / layer
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_ovavel_and_nothing_beside_it(tmp_path: Path) -> None:
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT))
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"ovavel", f"ovavel-{PYPROJECT['project']['version']}.dist-info"}
+    assert "ovavel/runtime/py.typed" in names
+    assert "ovavel/export/data/bpe_simple_vocab_16e6.txt.gz" in names
+    assert not [name for name in names if name.startswith("ovavel/") and name.endswith((".onnx", ".npz", ".pth"))]
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    loaded = run("-c", "import ovavel.runtime.cli, sys; print(*sys.modules)").stdout.split()
+    assert "ovavel.runtime.cli" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_help_loads_every_command_and_still_nothing_heavy() -> None:
+    code = "import sys; from ovavel.runtime.cli import main; main(['--help']); print(*sys.modules)"
+    *help_text, loaded = run("-c", code).stdout.splitlines()
+    assert not set(HEAVY) & set(loaded.split())
+    for name in PYPROJECT["project"]["entry-points"]["ovavel.commands"]:
+        assert any(line.startswith(f"  {name.replace('.', ' ')} ") for line in help_text), name
+
+
+def test_the_public_names_are_all_there() -> None:
+    runtime = importlib.import_module("ovavel.runtime")
+    for name in runtime.__all__:
+        assert getattr(runtime, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = runtime.Nothing
+
+
+@pytest.mark.parametrize("group", ["ovavel.commands", "ovavel.backends"])
+def test_every_entry_point_loads(group: str) -> None:
+    entries = [entry for entry in entry_points(group=group) if entry.value.startswith("ovavel.")]
+    assert {entry.name for entry in entries} == set(PYPROJECT["project"]["entry-points"][group])
+    for entry in entries:
+        assert callable(entry.load())
+
+
+def test_the_runtime_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxscript')))\n"
+        "import ovavel.runtime as r, ovavel.eval.metrics\n"
+        "[getattr(r, name) for name in r.__all__]"
+    )
+    run("-c", code)
