@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from ovavel.runtime.sources import StatusListener
@@ -20,13 +21,15 @@ CONNECT_S = 15.0
 class Feed:
     """One connection to a device or stream, served by a daemon thread, so that a blocked read holds nothing up.
 
-    A subclass opens and reads in `_serve`, calls `_open` when it is ready, and returns soon once `stopping` is set.
+    A subclass opens and reads in `_serve`, calls `bring` for all it gets, and returns soon once `stopping` is set.
     """
 
     def __init__(self, name: str) -> None:
         """Call `start` to connect to what is called `name`."""
         self.opened = threading.Event()
-        """Set when it is open, or when it has failed."""
+        """Set when it has brought something, or has failed."""
+        self.brought_s = 0.0
+        """Monotonic clock when it last brought something."""
         self.ended = threading.Event()
         self.stopping = threading.Event()
         self.error: Exception | None = None
@@ -40,6 +43,11 @@ class Feed:
     def stop(self) -> None:
         """Ask it to end; does not wait. What it holds is released by its own thread."""
         self.stopping.set()
+
+    def bring(self) -> None:
+        """Note that something arrived."""
+        self.brought_s = time.monotonic()
+        self.opened.set()
 
     def _run(self) -> None:
         try:
@@ -62,7 +70,7 @@ class Lifeline:
         self.feed = feed
         self.lost = False
         self.newest_s = now_s
-        """Monotonic clock when it last brought something."""
+        """Monotonic clock when something of it was last taken."""
         self._name, self._connect, self._tell = name, connect, tell
         self._delay_s = FIRST_DELAY_S
         self._retry_s: float | None = None
@@ -88,7 +96,7 @@ class Lifeline:
             if self.feed.ended.is_set() or now_s - self._tried_s > CONNECT_S:
                 self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)
                 self._drop(now_s)
-        elif self.feed.ended.is_set() or now_s - self.newest_s > FROZEN_S:
+        elif self.feed.ended.is_set() or now_s - max(self.newest_s, self.feed.brought_s) > FROZEN_S:
             self.lost = True
             error = self.feed.error
             if self.feed.ended.is_set():

@@ -229,6 +229,7 @@ class _Reader(Feed):
         self.origin_s = media.origin_s
         try:
             for piece in media.pieces():
+                self.bring()
                 while not self.stopping.is_set():
                     try:
                         self._pieces.put(piece, timeout=0.1)

@@ -1,0 +1,132 @@
+"""A camera, read by a thread that keeps its newest frame only."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovavel.runtime.devices import list_cameras
+from ovavel.runtime.errors import DeviceError, MissingExtraError
+from ovavel.runtime.sources.feed import Feed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["CameraFeed", "Picture"]
+
+# H, W frame height and width
+
+OPEN_TIMEOUT_MS = 5000
+READ_TIMEOUT_MS = 2500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A frame as OpenCV delivers it."""
+
+    captured_s: float
+    """Monotonic clock when it was taken, as nearly as that is known."""
+    pixels: NDArray[np.uint8]
+    """(H, W, 3) uint8 BGR."""
+
+    def image(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB."""
+        import cv2
+
+        image: NDArray[np.uint8] = cv2.cvtColor(self.pixels, cv2.COLOR_BGR2RGB)
+        return image
+
+
+class CameraFeed(Feed):
+    """Grabs without a pause, so that no old frame waits in the driver, and keeps the newest."""
+
+    def __init__(self, camera: int | str, notify: Callable[[Feed], None]) -> None:
+        """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called when a frame is there."""
+        super().__init__(f"camera {camera}")
+        self._camera = camera
+        self._notify = notify
+        self._lock = threading.Lock()
+        self._newest: Picture | None = None
+
+    def take(self) -> Picture | None:
+        """The newest frame, once."""
+        with self._lock:
+            newest, self._newest = self._newest, None
+        return newest
+
+    def _serve(self) -> None:
+        cv2 = _load_cv2()
+        capture = _open(cv2, self._camera)
+        try:
+            # the kernel stamps each buffer with the monotonic clock
+            stamped = capture.getBackendName() == "V4L2"
+            while not self.stopping.is_set():
+                if not capture.grab():
+                    raise DeviceError("no picture came" if self.opened.is_set() else _refused(self._camera))
+                captured_s = time.monotonic()
+                if stamped:
+                    age_s = captured_s - capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                    captured_s -= age_s if 0 <= age_s < 1 else 0
+                decoded, pixels = capture.retrieve()
+                if decoded:
+                    self._keep(Picture(captured_s=captured_s, pixels=pixels))
+        finally:
+            capture.release()
+
+    def _keep(self, picture: Picture) -> None:
+        with self._lock:
+            waiting, self._newest = self._newest is not None, picture
+        self.bring()
+        if not waiting:
+            self._notify(self)
+
+
+def _load_cv2() -> Any:
+    # read by OpenCV when it opens a stream: show nothing on the terminal, add no delay
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay")
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingExtraError("opencv", "live", need="Watching a camera") from error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def _open(cv2: Any, camera: int | str) -> Any:
+    if isinstance(camera, str):
+        resolved = str(Path(camera).resolve()) if camera.startswith("/dev/") else camera
+        number = resolved.removeprefix("/dev/video")
+        camera = int(number) if number.isdecimal() else camera
+    if isinstance(camera, int):
+        capture = cv2.VideoCapture(camera)
+    else:
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+        # one thread: decoding on several holds frames back
+        capture = cv2.VideoCapture(camera, cv2.CAP_FFMPEG, [*timeouts, cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        capture.release()
+        raise DeviceError(_refused(camera))
+    return capture
+
+
+def _refused(camera: int | str) -> str:
+    """Why `camera` cannot be opened, as far as can be told, and what there is instead."""
+    if isinstance(camera, str) and "://" in camera:
+        return f"camera {camera} cannot be opened: check the address, and that it is switched on and can be reached"
+    found = list_cameras()
+    there = "; ".join(f"{each.index}: {each.name}" for each in found) or "none"
+    path = Path(camera if isinstance(camera, str) else f"/dev/video{camera}")
+    if not path.exists():
+        why = f"there is no {path}"
+    elif not os.access(path, os.R_OK | os.W_OK):
+        why = f"{path} may not be read; add yourself to its group: sudo usermod -aG video $USER"
+    else:
+        why = "it is busy (another program has it) or delivers no pictures"
+    return f"camera {camera} cannot be opened: {why}. Cameras of this machine: {there}"

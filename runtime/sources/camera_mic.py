@@ -1,0 +1,189 @@
+"""A camera and a microphone as one source."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import cast
+
+from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
+from ovavel.runtime.sources import StatusListener
+from ovavel.runtime.sources.camera import CameraFeed, Picture
+from ovavel.runtime.sources.feed import Feed, Lifeline
+from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
+from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
+
+__all__ = ["CameraMicSource"]
+
+OPEN_S = 10.0
+"""A device that has delivered nothing by then is not opened."""
+GAP_EVERY_S = 0.25
+MARGIN_S = 0.5
+"""What is lost is declared so much later, because what comes after it may have been captured before it arrives."""
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One device, and up to where its sense is accounted for."""
+
+    sense: Sense
+    line: Lifeline
+    lost_cause: str
+    position_s: float = 0.0
+    """Media time up to which something was yielded."""
+    declared_s: float = 0.0
+    """Media time up to which gaps were declared; what comes before is dropped."""
+
+    def gap(self, cause: str, until_s: float) -> Gap:
+        """Declare the time from the last yield to `until_s`."""
+        start_s = self.position_s
+        self.position_s = self.declared_s = max(start_s, until_s)
+        return Gap(sense=self.sense, cause=cause, start_s=start_s, duration_s=self.position_s - start_s)
+
+
+class CameraMicSource:
+    """Watches a camera with OpenCV and listens to a microphone with PortAudio, both on the monotonic clock.
+
+    Media time 0 is the moment `chunks` is called; both devices deliver by then. A device that ends, freezes or is
+    unplugged is noticed within 3 s, told to `listener`, opened again after 1, 2, 4 … at most 10 seconds, and the time
+    in between is yielded as gaps ("camera lost", "microphone lost"). Sound that could not be taken in time is a gap
+    "microphone overflow". A picture that merely stays the same is not lost.
+
+    Raises:
+        UsageError: both are None.
+        DeviceError: one cannot be opened; the message names those there are.
+        MissingExtraError: OpenCV or sounddevice is not installed.
+    """
+
+    def __init__(
+        self,
+        camera: int | str | None = 0,
+        microphone: int | str | None = "default",
+        *,
+        listener: StatusListener | None = None,
+    ) -> None:
+        """Open both devices; None leaves one out on purpose.
+
+        `camera` is an index, a /dev/video file or a URL; `microphone` an index, a name, a part of one, or "default".
+        """
+        self._tell: StatusListener = listener or (lambda _: None)
+        self._news: queue.SimpleQueue[tuple[Feed, Block | None]] = queue.SimpleQueue()
+        self._wanted = threading.Event()
+        self._stopping = threading.Event()
+        self._camera, self._microphone = camera, microphone
+        self._feeds: dict[Sense, Feed] = {}
+        if camera is not None:
+            self._connect("vision")
+        if microphone is not None:
+            self._connect("audio")
+        if not self._feeds:
+            raise UsageError("neither a camera nor a microphone is wanted; leave out one at most")
+        self.senses: frozenset[Sense] = frozenset(self._feeds)
+        self.live = True
+        self.duration_s: float | None = None
+        self._names = {sense: self._name_of(sense) for sense in self._feeds}
+        self.name = " and ".join(self._names.values())
+        try:
+            for sense, feed in self._feeds.items():
+                _wait_for(feed, self._names[sense])
+        except BaseException:
+            self.close()
+            raise
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield each newest frame, and the sound, until `close` is called. Call it once."""
+        begin_s = time.monotonic()
+        self._wanted.set()
+        causes: dict[Sense, str] = {"vision": "camera lost", "audio": "microphone lost"}
+        channels = [self._channel(sense, causes[sense], begin_s) for sense in self._feeds]
+        checked_s = 0.0
+        try:
+            while not self._stopping.is_set():
+                with suppress(queue.Empty):
+                    feed, block = self._news.get(timeout=0.1)
+                    for channel in channels:
+                        if channel.line.feed is feed:
+                            yield from self._deliver(channel, block, begin_s)
+                now_s = time.monotonic()
+                if now_s - checked_s < GAP_EVERY_S:
+                    continue
+                checked_s = now_s
+                for channel in channels:
+                    channel.line.check(now_s)
+                    until_s = now_s - begin_s - MARGIN_S
+                    if channel.line.lost and until_s > channel.position_s:
+                        yield channel.gap(channel.lost_cause, until_s)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End `chunks`, from any thread. A device blocked in its driver is let go by its own thread."""
+        self._stopping.set()
+        for feed in self._feeds.values():
+            feed.stop()
+
+    def _deliver(self, channel: _Channel, block: Block | None, begin_s: float) -> Iterator[Chunk]:
+        if block is None:
+            picture = cast("CameraFeed", channel.line.feed).take()
+            if picture is not None:
+                yield from _see(channel, picture, begin_s)
+        else:
+            cast("MicrophoneFeed", channel.line.feed).taken(block)
+            yield from _hear(channel, block, begin_s)
+
+    def _channel(self, sense: Sense, lost_cause: str, begin_s: float) -> _Channel:
+        line = Lifeline(self._names[sense], self._feeds[sense], lambda: self._connect(sense), self._tell, begin_s)
+        return _Channel(sense=sense, line=line, lost_cause=lost_cause)
+
+    def _connect(self, sense: Sense) -> Feed:
+        feed: Feed
+        if sense == "vision":
+            assert self._camera is not None
+            feed = CameraFeed(self._camera, lambda feed: self._news.put((feed, None)))
+        else:
+            assert self._microphone is not None
+            feed = MicrophoneFeed(self._microphone, lambda feed, block: self._news.put((feed, block)), self._wanted)
+        self._feeds[sense] = feed
+        feed.start()
+        return feed
+
+    def _name_of(self, sense: Sense) -> str:
+        return f"camera {self._camera}" if sense == "vision" else f"microphone {self._microphone}"
+
+
+def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]:
+    time_s = picture.captured_s - begin_s
+    if channel.line.arrived(time.monotonic()) and time_s > channel.position_s:
+        yield channel.gap(channel.lost_cause, time_s)
+    if time_s >= channel.declared_s:
+        channel.position_s = time_s
+        yield Frame(time_s=time_s, captured_s=picture.captured_s, image=picture.image)
+
+
+def _hear(channel: _Channel, block: Block, begin_s: float) -> Iterator[Chunk]:
+    time_s, waveform = block.start_s - begin_s, block.waveform
+    back = channel.line.arrived(time.monotonic())
+    if back and time_s > channel.position_s:
+        yield channel.gap(channel.lost_cause, time_s)
+    elif block.overflow:
+        yield channel.gap("microphone overflow", time_s)
+    early = round((channel.declared_s - time_s) * block.rate_hz)
+    if early > 0:
+        waveform, time_s = waveform[:, early:], time_s + early / block.rate_hz
+    if waveform.shape[1]:
+        channel.position_s = time_s + waveform.shape[1] / block.rate_hz
+        yield Samples(time_s=time_s, captured_s=block.arrived_s, waveform=waveform, rate_hz=block.rate_hz)
+
+
+def _wait_for(feed: Feed, name: str) -> None:
+    """Wait until `feed` delivers. Raises DeviceError or MissingExtraError if it does not."""
+    if not feed.opened.wait(OPEN_S):
+        raise DeviceError(f"{name} was opened but delivered nothing for {OPEN_S:g} s; is it switched on?")
+    if isinstance(feed.error, OvavelError):
+        raise feed.error
+    if feed.error is not None:
+        raise DeviceError(f"{name} cannot be opened: {feed.error}") from feed.error

@@ -1,0 +1,171 @@
+"""A microphone, through PortAudio."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ovavel.runtime.devices import Microphone, list_microphones, load_sounddevice
+from ovavel.runtime.errors import DeviceError
+from ovavel.runtime.sources.feed import Feed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Block", "MicrophoneFeed", "find_microphone"]
+
+# n samples in a block
+
+MAX_CHANNELS = 2
+MAX_WAITING_S = 10.0
+"""Sound that nobody takes is dropped, and counted, beyond this."""
+MAX_AGE_S = 5.0
+"""A block said to be older than this when it arrives carries a time that makes no sense."""
+
+_portaudio = threading.Lock()
+_open_streams = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Sound as PortAudio delivers it."""
+
+    start_s: float
+    """Monotonic clock when its first sample was converted, as nearly as that is known."""
+    arrived_s: float
+    """Monotonic clock when it was handed over."""
+    waveform: NDArray[np.float32]
+    """(channels, n) float32."""
+    rate_hz: int
+    overflow: bool
+    """Whether samples before it were lost."""
+
+
+class MicrophoneFeed(Feed):
+    """Records in the microphone's own rate. The audio callback only copies."""
+
+    def __init__(self, microphone: int | str, notify: Callable[[Feed, Block], None], wanted: threading.Event) -> None:
+        """Prepare to open `microphone`; each block goes to `notify`, once `wanted` is set."""
+        super().__init__(f"microphone {microphone}")
+        self._microphone = microphone
+        self._notify = notify
+        self._wanted = wanted
+        self._rate_hz = 0
+        self._put = 0
+        self._taken = 0
+        self._overflow = False
+        self._finished = threading.Event()
+
+    def taken(self, block: Block) -> None:
+        """Note that `block` no longer waits."""
+        self._taken += block.waveform.shape[1]
+
+    def _serve(self) -> None:
+        sounddevice = load_sounddevice()
+        try:
+            stream = self._open_stream(sounddevice)
+        except (DeviceError, sounddevice.PortAudioError):
+            # PortAudio lists devices once; what was plugged in since is found after a new start
+            if not _restart(sounddevice):
+                raise
+            stream = self._open_stream(sounddevice)
+        try:
+            while not self.stopping.wait(0.1):
+                if self._finished.is_set() or not stream.active:
+                    raise DeviceError("the device stopped")
+        finally:
+            _close(stream)
+
+    def _open_stream(self, sounddevice: Any) -> Any:
+        global _open_streams
+        with _portaudio:
+            found = find_microphone(self._microphone, list_microphones())
+            self._rate_hz = found.rate_hz
+            try:
+                stream = sounddevice.InputStream(
+                    device=found.index,
+                    samplerate=found.rate_hz,
+                    channels=min(MAX_CHANNELS, found.channels),
+                    dtype="float32",
+                    callback=self._copy,
+                    finished_callback=self._finished.set,
+                )
+                stream.start()
+            except sounddevice.PortAudioError as error:
+                raise DeviceError(
+                    f"microphone {found.name!r} cannot be opened: {error}. Is another program using it? "
+                    f"{_there_are(list_microphones())}"
+                ) from error
+            _open_streams += 1
+            return stream
+
+    def _copy(self, samples: NDArray[np.float32], count: int, times: Any, status: Any) -> None:
+        arrived_s = time.monotonic()
+        overflow, self._overflow = self._overflow or bool(status.input_overflow), False
+        if self._wanted.is_set():
+            if self._put - self._taken > MAX_WAITING_S * self._rate_hz:
+                self._overflow = True
+            else:
+                # the difference of two times of one clock needs no knowledge of that clock
+                age_s = times.currentTime - times.inputBufferAdcTime
+                if times.inputBufferAdcTime <= 0 or not 0 < age_s < MAX_AGE_S:
+                    age_s = count / self._rate_hz
+                block = Block(
+                    start_s=arrived_s - age_s,
+                    arrived_s=arrived_s,
+                    waveform=samples.T.copy(),
+                    rate_hz=self._rate_hz,
+                    overflow=overflow,
+                )
+                self._put += count
+                self._notify(self, block)
+        self.bring()
+
+
+def find_microphone(wanted: int | str, microphones: tuple[Microphone, ...]) -> Microphone:
+    """The microphone with that index, that name, or the only one with that part of a name; or "default".
+
+    Raises:
+        DeviceError: there is none, or more than one.
+    """
+    if isinstance(wanted, int):
+        found = [each for each in microphones if each.index == wanted]
+    elif wanted == "default":
+        found = [each for each in microphones if each.default]
+    else:
+        name = wanted.casefold()
+        found = [each for each in microphones if each.name.casefold() == name]
+        found = found or [each for each in microphones if name in each.name.casefold()]
+    if len(found) == 1:
+        return found[0]
+    what = "there is no microphone" if not found else "more than one microphone is called"
+    raise DeviceError(f"{what} {wanted!r}. {_there_are(microphones)}")
+
+
+def _there_are(microphones: tuple[Microphone, ...]) -> str:
+    there = "; ".join(f"{each.index}: {each.name}" for each in microphones) or "none"
+    return f"Microphones of this machine: {there}"
+
+
+def _restart(sounddevice: Any) -> bool:
+    """Let PortAudio look for devices again, unless that would end a stream of another source."""
+    with _portaudio:
+        if _open_streams:
+            return False
+        sounddevice._terminate()
+        sounddevice._initialize()
+        return True
+
+
+def _close(stream: Any) -> None:
+    global _open_streams
+    try:
+        stream.abort(ignore_errors=True)
+        stream.close(ignore_errors=True)
+    finally:
+        with _portaudio:
+            _open_streams -= 1
