@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from ovavel.runtime.errors import OutputError
+
+__all__ = ["atomic_write", "output_error"]
+
+
+def output_error(path: Path | str, error: OSError) -> OutputError:
+    """Put an error of the operating system into words: what could not be written, why, and what to do."""
+    advice = {
+        "FileNotFoundError": "make the folder first, or choose another",
+        "NotADirectoryError": "part of this path is a file; choose another folder",
+        "IsADirectoryError": "this is a folder; give the path of a file",
+        "PermissionError": "choose a folder you may write to",
+    }.get(type(error).__name__, "free some space or choose another place")
+    return OutputError(f"cannot write {path}: {error.strerror or error}; {advice}")
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` beside `path`, then rename it there, so that nobody ever reads half a file.
+
+    Raises:
+        OutputError: the disk is full, the folder is missing, or it may not be written to. What was at `path` is
+            as it was, and nothing is left beside it.
+    """
+    aside = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise output_error(path, error) from error

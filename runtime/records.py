@@ -1,0 +1,214 @@
+"""What ovavel writes down, as plain records: lines of a JSONL file and parts of a JSON file.
+
+Each line of a JSONL file is one `Record`; read it with `msgspec.json.decode(line, type=Record)`. Two runs over one file
+write the same records but for `wall_time` and `latency_ms`. A number that is not finite is written as null.
+
+Shapes: C named classes, so C + 1 with the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
+from ovavel.runtime.wording import encodable
+
+__all__ = [
+    "ClassRecord",
+    "EventFields",
+    "EventRecord",
+    "GapRecord",
+    "Latency",
+    "Record",
+    "SegmentFields",
+    "SegmentRecord",
+    "SessionRecord",
+    "StatusRecord",
+    "SummaryRecord",
+    "event_fields",
+    "gap_record",
+    "number",
+    "segment_fields",
+    "top_classes",
+]
+
+
+def number(value: float, digits: int = 6) -> float | None:
+    """Round `value` to what float32 can tell apart; None where it is not finite."""
+    return round(float(value), digits) if np.isfinite(value) else None
+
+
+class ClassRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one second says of one class."""
+
+    label: str
+    score: float | None
+    vision_similarity: float | None
+    """Null where nothing was seen."""
+    audio_similarity: float | None
+    """Null where nothing was heard."""
+
+
+class GapRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Sight or sound that was lost."""
+
+    sense: Sense
+    cause: str
+    start_s: float
+    duration_s: float
+
+
+class SegmentFields(msgspec.Struct, frozen=True, kw_only=True):
+    """The final decision on one second."""
+
+    index: int
+    start_s: float
+    label: str
+    score: float | None
+    margin: float | None
+    """How far above the background; 0 for the background."""
+    context: int
+    """How many seconds the temporal head saw for it."""
+    missing: tuple[Sense, ...]
+    classes: tuple[ClassRecord, ...]
+    """The best classes, best first."""
+
+
+class EventFields(msgspec.Struct, frozen=True, kw_only=True):
+    """One event, or news of it."""
+
+    id: int
+    label: str
+    start_s: float
+    end_s: float
+    peak_score: float | None
+    peak_margin: float | None
+    """How far above the background, at best."""
+    state: EventState
+    vocabulary_version: str
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="session"):
+    """First line of a session."""
+
+    wall_time: str
+    """ISO 8601, UTC."""
+    ovavel_version: str
+    source: str
+    senses: tuple[Sense, ...]
+    live: bool
+    labels: tuple[str, ...]
+    """Class names, background last."""
+    vocabulary_version: str
+    model: str
+    licence: str
+    bundle_sha256: str
+    backend: str
+    device: str
+    provider: str
+    precision: dict[str, str]
+    versions: dict[str, str]
+    lag: int
+
+
+class SegmentRecord(SegmentFields, frozen=True, kw_only=True, tag_field="type", tag="segment"):
+    """One second, once its decision is final."""
+
+    wall_time: str
+    gaps: tuple[GapRecord, ...]
+
+
+class EventRecord(EventFields, frozen=True, kw_only=True, tag_field="type", tag="event"):
+    """News of one event."""
+
+    wall_time: str
+    latency_ms: float | None
+    """From the capture of the newest second to this news; null for the news at the very end."""
+
+
+class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
+    """One sentence on the source's health."""
+
+    wall_time: str
+    message: str
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds from capture to decision, over the newest windows."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="summary"):
+    """Last line of a session that ended in good order."""
+
+    wall_time: str
+    windows: int
+    dropped: dict[str, int]
+    """Windows never decided on, by cause."""
+    gap_s: dict[str, float]
+    """Seconds of sight or sound that were lost, by cause."""
+    lost_records: int
+    """Records that are missing from this file because the disk was full for too long."""
+    latency_ms: Latency | None
+
+
+Record: TypeAlias = SessionRecord | SegmentRecord | EventRecord | StatusRecord | SummaryRecord
+
+
+def top_classes(scores: SegmentScores, labels: Sequence[str], count: int) -> tuple[ClassRecord, ...]:
+    """Give the `count` classes of the highest score, best first; ties keep the order of the classes."""
+    ranked = np.argsort(-scores.scores, kind="stable")[:count]
+    return tuple(
+        ClassRecord(
+            label=encodable(labels[c]),
+            score=number(scores.scores[c]),
+            vision_similarity=number(scores.vision_similarity[c]),
+            audio_similarity=number(scores.audio_similarity[c]),
+        )
+        for c in ranked
+    )
+
+
+def gap_record(gap: Gap) -> GapRecord:
+    """Write down a gap."""
+    return GapRecord(
+        sense=gap.sense,
+        cause=encodable(gap.cause),
+        start_s=round(float(gap.start_s), 6),
+        duration_s=round(float(gap.duration_s), 6),
+    )
+
+
+def segment_fields(scores: SegmentScores, labels: Sequence[str], count: int) -> dict[str, Any]:
+    """Give the `SegmentFields` of one second, with its `count` best classes."""
+    return {
+        "index": scores.index,
+        "start_s": round(float(scores.start_s), 6),
+        "label": encodable(scores.label),
+        "score": number(scores.score),
+        "margin": number(scores.margin),
+        "context": scores.context,
+        "missing": scores.missing,
+        "classes": top_classes(scores, labels, count),
+    }
+
+
+def event_fields(event: Event) -> dict[str, Any]:
+    """Give the `EventFields` of one piece of news."""
+    return {
+        "id": event.id,
+        "label": encodable(event.label),
+        "start_s": round(float(event.start_s), 6),
+        "end_s": round(float(event.end_s), 6),
+        "peak_score": number(event.peak_score),
+        "peak_margin": number(event.peak_margin),
+        "state": event.state,
+        "vocabulary_version": event.vocabulary_version,
+    }

@@ -1,0 +1,86 @@
+"""Results as JSON that reads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.records import EventFields, GapRecord, SegmentFields, event_fields, gap_record, segment_fields
+from ovavel.runtime.results.localization import Localization
+from ovavel.runtime.types import Sense
+from ovavel.runtime.wording import encodable
+
+__all__ = ["Document", "read_json", "to_json"]
+
+_VERSION = 1
+_TOP = 10
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ovavel.localization"):
+    """What the JSON file of one recording holds."""
+
+    format_version: int
+    source: str
+    duration_s: float
+    senses: tuple[Sense, ...]
+    model: str
+    licence: str
+    bundle_sha256: str
+    backend: str
+    device: str
+    provider: str
+    precision: dict[str, str]
+    labels: tuple[str, ...]
+    """Class names, background last."""
+    events: tuple[EventFields, ...]
+    segments: tuple[SegmentFields, ...]
+    """One per second, each with its ten best classes."""
+    gaps: tuple[GapRecord, ...]
+    dropped: dict[str, int]
+    trailing_s: float
+
+
+def to_json(localization: Localization) -> bytes:
+    """Write the `Document` of a recording, in UTF-8. A number that is not finite becomes null."""
+    backend = localization.backend
+    document = Document(
+        format_version=_VERSION,
+        source=encodable(localization.source),
+        duration_s=round(float(localization.duration_s), 6),
+        senses=tuple(sorted(localization.senses)),
+        model=localization.model,
+        licence=localization.licence,
+        bundle_sha256=localization.bundle_sha256,
+        backend=backend.name,
+        device=backend.device,
+        provider=backend.provider,
+        precision={str(graph): precision for graph, precision in backend.precision.items()},
+        labels=tuple(encodable(label) for label in localization.labels),
+        events=tuple(EventFields(**event_fields(event)) for event in localization.events),
+        segments=tuple(
+            SegmentFields(**segment_fields(scores, localization.labels, _TOP)) for scores in localization.scores
+        ),
+        gaps=tuple(map(gap_record, localization.gaps)),
+        dropped=dict(localization.dropped),
+        trailing_s=round(float(localization.trailing_s), 6),
+    )
+    return msgspec.json.encode(document) + b"\n"
+
+
+def read_json(path: Path) -> Document:
+    """Read what `to_json` wrote.
+
+    Raises:
+        UsageError: it cannot be read, is no such file, or of another version.
+    """
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=Document)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a JSON file of `ovavel localize`: {error}") from error
+    if document.format_version != _VERSION:
+        raise UsageError(
+            f"{path} has format version {document.format_version}; this ovavel reads {_VERSION}. Localize it again"
+        )
+    return document

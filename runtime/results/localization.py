@@ -1,0 +1,43 @@
+"""All that is known of one recording once it has been localized.
+
+Shapes: C named classes, so C + 1 with the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.types import Event, Gap, SegmentScores, Sense
+
+__all__ = ["Localization"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Localization:
+    """The events of one recording, and what they rest on."""
+
+    source: str
+    """Path or URL of the recording."""
+    duration_s: float
+    senses: frozenset[Sense]
+    """What the recording delivers, and was asked to."""
+    labels: tuple[str, ...]
+    """C + 1 class names, background last."""
+    scores: tuple[SegmentScores, ...]
+    """The final scores, one per second, in order."""
+    events: tuple[Event, ...]
+    """The events that held, each in state "end", ordered by start."""
+    gaps: tuple[Gap, ...]
+    model: str
+    licence: str
+    """Licence of the model's weights."""
+    bundle_sha256: str
+    backend: BackendInfo
+    thumbnails: Mapping[int, bytes] = field(default_factory=dict)
+    """Small JPEGs by window index; none unless asked for."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Windows never decided on, by cause."""
+    trailing_s: float = 0.0
+    """Media after the last whole second, too short for a window."""

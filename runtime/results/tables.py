@@ -1,0 +1,36 @@
+"""Events as a table: CSV, and labels for Audacity."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from ovavel.runtime.results.localization import Localization
+from ovavel.runtime.wording import encodable, one_line
+
+__all__ = ["to_audacity", "to_csv"]
+
+
+def to_csv(localization: Localization) -> bytes:
+    """Write a row per event: start_s, end_s, label, peak_score, peak_margin. UTF-8; text is quoted."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    table.writerow(("start_s", "end_s", "label", "peak_score", "peak_margin"))
+    table.writerows(
+        (
+            round(event.start_s, 3),
+            round(event.end_s, 3),
+            encodable(event.label),
+            round(event.peak_score, 4),
+            round(event.peak_margin, 4),
+        )
+        for event in localization.events
+    )
+    return text.getvalue().encode()
+
+
+def to_audacity(localization: Localization) -> bytes:
+    """Write a label track: start, end and label with tabs between. UTF-8; a label keeps to its line."""
+    return "".join(
+        f"{event.start_s:.6f}\t{event.end_s:.6f}\t{one_line(event.label)}\n" for event in localization.events
+    ).encode()

@@ -1,0 +1,137 @@
+"""The timeline of a recording as an SVG picture.
+
+Shapes: R classes shown, T seconds, B bins of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.results.localization import Localization
+from ovavel.runtime.results.summary import colour, matrix, missing_runs, shown_classes
+from ovavel.runtime.types import WINDOW_S
+from ovavel.runtime.wording import clock, one_line
+
+__all__ = ["to_svg"]
+
+# All in SVG units
+_WIDTH, _NAMES, _RIGHT, _TOP, _ROW, _LANE, _AXIS = 1000, 190, 20, 46, 30, 16, 30
+_MAX_BINS = 400
+_MAX_ROWS = 24
+_MIN_ROWS = 4
+_NAME_LENGTH = 27
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+
+_STYLE = """
+.ov-bg{fill:#fff}.ov-text{fill:#24292f;font:13px system-ui,sans-serif}.ov-dim{fill:#6a737d;font-size:11px}
+.ov-title{font-weight:600;font-size:14px}.ov-grid{stroke:#d8dee4;stroke-width:1}.ov-hatch{stroke:#8b949e}
+.ov-miss{fill:url(#ov-hatch);opacity:.35}
+@media(prefers-color-scheme:dark){.ov-bg{fill:#15181d}.ov-text{fill:#e6e9ed}.ov-dim{fill:#98a2ad}
+.ov-grid{stroke:#30363d}.ov-hatch{stroke:#7d8590}}
+"""
+
+
+def to_svg(localization: Localization) -> bytes:
+    """Draw events over time, how far each class is above the background, and where a sense is missing."""
+    return _Drawing(localization).draw().encode()
+
+
+class _Drawing:
+    def __init__(self, localization: Localization) -> None:
+        self.localization = localization
+        self.classes = shown_classes(localization, _MIN_ROWS, _MAX_ROWS)
+        self.end_s = max(localization.duration_s, len(localization.scores) * WINDOW_S, WINDOW_S)
+        self.missing = list(missing_runs(localization))
+        self.lanes = {sense: lane for lane, sense in enumerate(dict.fromkeys(sense for sense, _, _ in self.missing))}
+        self.bottom = _TOP + _ROW * max(1, len(self.classes)) + _LANE * len(self.lanes)
+
+    def x(self, time_s: float) -> float:
+        """Where a time lies."""
+        return round(_NAMES + min(max(time_s / self.end_s, 0.0), 1.0) * (_WIDTH - _NAMES - _RIGHT), 2)
+
+    def draw(self) -> str:
+        height = self.bottom + _AXIS
+        parts = [*self.header(), *self.grid(), *self.rows(), *self.missing_senses()]
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">'
+            f"<title>{_name(self.localization.source)}</title><style>{_STYLE}</style>"
+            '<defs><pattern id="ov-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
+            'patternTransform="rotate(45)"><path class="ov-hatch" d="M0 0V6" stroke-width="3"/></pattern></defs>'
+            f'<rect class="ov-bg" width="{_WIDTH}" height="{height}" rx="8"/>{"".join(parts)}</svg>\n'
+        )
+
+    def header(self) -> Iterator[str]:
+        source, model = one_line(self.localization.source), one_line(self.localization.model)
+        short = source if len(source) <= 80 else "…" + source[-79:]
+        yield f'<text class="ov-text ov-title" x="16" y="25">{escape(short)}</text>'
+        yield f'<text class="ov-text ov-dim" x="{_WIDTH - _RIGHT}" y="25" text-anchor="end">{escape(model)}</text>'
+
+    def grid(self) -> Iterator[str]:
+        step_s = next((step for step in _STEPS_S if self.end_s / step <= 11), _STEPS_S[-1])
+        for tick in range(int(self.end_s // step_s) + 1):
+            x = self.x(tick * step_s)
+            yield f'<path class="ov-grid" d="M{x} {_TOP - 6}V{self.bottom + 4}"/>'
+            text = clock(tick * step_s, 0)
+            yield f'<text class="ov-text ov-dim" x="{x}" y="{self.bottom + 19}" text-anchor="middle">{text}</text>'
+
+    def rows(self) -> Iterator[str]:
+        background = matrix(self.localization, "scores", [len(self.localization.labels) - 1])
+        margins = matrix(self.localization, "scores", self.classes) - background
+        if not self.classes:
+            yield f'<text class="ov-text ov-dim" x="16" y="{_TOP + 20}">no classes</text>'
+        for row, c in enumerate(self.classes):
+            label = self.localization.labels[c]
+            top, fill = _TOP + row * _ROW, colour(row)
+            events = [event for event in self.localization.events if event.label == label]
+            dim = "" if events else " ov-dim"
+            yield (
+                f'<text class="ov-text{dim}" x="16" y="{top + 19}">{escape(_cut(one_line(label)))}'
+                f"<title>{_name(label)}</title></text>"
+            )
+            yield f'<path fill="{fill}" opacity=".22" d="{self.curve(margins[row], top)}"/>'
+            for event in events:
+                x, end = self.x(event.start_s), self.x(event.end_s)
+                told = (
+                    f"{one_line(label)} {clock(event.start_s)} – {clock(event.end_s)}, margin {event.peak_margin:.2f}"
+                )
+                yield (
+                    f'<rect class="ov-event" data-event="{event.id}" x="{x}" y="{top + 6}" rx="4" '
+                    f'width="{max(2.0, round(end - x, 2))}" height="{_ROW - 12}" fill="{fill}">'
+                    f"<title>{escape(told)}</title></rect>"
+                )
+
+    def curve(self, margins: NDArray[np.float32], top: int) -> str:
+        """Outline the margins (T,) of a row: steps of a second each, or of the largest in each of B bins."""
+        size = -(-len(margins) // _MAX_BINS) or 1
+        base, tall = top + _ROW - 3, _ROW - 6
+        path = [f"M{self.x(0)} {base}"]
+        for start in range(0, len(margins), size):
+            value = float(np.nan_to_num(margins[start : start + size]).max())
+            y = round(base - tall * min(max(value, 0.0), 1.0), 1)
+            path.append(f"V{y}H{self.x((start + min(size, len(margins) - start)) * WINDOW_S)}")
+        return "".join([*path, f"V{base}Z"])
+
+    def missing_senses(self) -> Iterator[str]:
+        top = _TOP + _ROW * max(1, len(self.classes))
+        names = {"vision": "not seen", "audio": "not heard"}
+        for sense, lane in self.lanes.items():
+            yield f'<text class="ov-text ov-dim" x="16" y="{top + lane * _LANE + 12}">{names[sense]}</text>'
+        for sense, start_s, end_s in self.missing:
+            x = self.x(start_s)
+            width = max(1.0, round(self.x(end_s) - x, 2))
+            told = f"<title>{names[sense]} {clock(start_s)} – {clock(end_s)}</title>"
+            y = top + self.lanes[sense] * _LANE + 3
+            yield f'<rect class="ov-miss" x="{x}" y="{_TOP - 2}" width="{width}" height="{top - _TOP}">{told}</rect>'
+            yield f'<rect fill="#e08e45" x="{x}" y="{y}" width="{width}" height="{_LANE - 6}" rx="2">{told}</rect>'
+
+
+def _name(text: str) -> str:
+    return escape(one_line(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _NAME_LENGTH else text[: _NAME_LENGTH - 1] + "…"

@@ -1,0 +1,87 @@
+"""News as plain lines, for a log or a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.stats import Stats
+from ovavel.runtime.types import Event, Update
+from ovavel.runtime.wording import clock, counts, one_line, seconds
+
+__all__ = ["LinesSink", "engine", "summary_lines"]
+
+
+class LinesSink:
+    """Writes a line per piece of news, flushed at once; `BrokenPipeError` passes through.
+
+    ::
+
+        00:12.0  start    dog barking  margin 0.41
+        00:12.0  end      dog barking  margin 0.45  until 00:15.0
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to `stream`; standard output by default."""
+        self._stream = stream or sys.stdout
+        self._stats: Stats | None = None
+        self._newest_s = 0.0
+
+    def open(self, info: SessionInfo, stats: Stats) -> None:
+        """Say what is watched and what it runs on."""
+        self._stats = stats
+        self._print(f"ready    {one_line(info.source)}: {one_line(info.model)} on {engine(info)}")
+        self._print(f"         {len(info.labels) - 1} classes; licence of the weights: {one_line(info.licence)}")
+
+    def write(self, update: Update) -> None:
+        """Tell the gaps of the newest second, then the events."""
+        if update.window:
+            self._newest_s = update.window.start_s
+            for gap in update.window.gaps:
+                self._tell(gap.start_s, "gap", f"{one_line(gap.cause)} ({gap.sense})  {seconds(gap.duration_s)}")
+        for event in update.events:
+            self._tell(event.start_s, event.state, _event_text(event))
+
+    def status(self, message: str) -> None:
+        """Tell it beside the time of the newest second."""
+        self._tell(self._newest_s, "status", one_line(message))
+
+    def close(self) -> None:
+        """Sum up, once."""
+        stats, self._stats = self._stats, None
+        if stats:
+            for line in summary_lines(stats):
+                self._print(line)
+
+    def _tell(self, time_s: float, kind: str, text: str) -> None:
+        self._print(f"{clock(time_s)}  {kind:<7}  {text}")
+
+    def _print(self, line: str) -> None:
+        encoding = self._stream.encoding or "utf-8"
+        self._stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+        self._stream.flush()
+
+
+def engine(info: SessionInfo) -> str:
+    """What really runs, in a few words: device, provider, precision, threads."""
+    backend = info.backend
+    precisions = "/".join(dict.fromkeys(backend.precision.values()))
+    threads = f", {backend.threads} threads" if backend.device == "cpu" else ""
+    return one_line(f"{backend.device}, {backend.name} {backend.provider}, {precisions}{threads}")
+
+
+def summary_lines(stats: Stats) -> Iterator[str]:
+    """Sum up a session: windows, losses by cause, latency and real-time factor."""
+    latency = stats.timings.percentiles("latency")
+    speed = (
+        f"latency p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else "no latency"
+    )
+    yield f"summary  {stats.windows} windows, real-time factor {stats.real_time_factor:.2f}, {speed}"
+    yield f"         dropped: {counts(stats.dropped)}; gaps: {counts(stats.gap_s, ' s')}"
+
+
+def _event_text(event: Event) -> str:
+    until = f"  until {clock(event.end_s)}" if event.state in ("end", "update") else ""
+    return f"{one_line(event.label)}  margin {event.peak_margin:.2f}{until}"
