@@ -101,7 +101,7 @@ def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) 
     seen = {normalize_text(background): background}
     for name in stripped:
         if any(unicodedata.category(sign) in _UNPRINTABLE for sign in name):
-            raise VocabularyError(f"the name {ascii(name)} holds a character that cannot be shown; leave it out")
+            raise VocabularyError(f"the name {name!a} holds a character that cannot be shown; leave it out")
         key = normalize_text(name)
         if not key:
             raise VocabularyError("a name is empty; leave it out")

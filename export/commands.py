@@ -1,0 +1,156 @@
+"""`ovavel export weights`, `ovavel export bundle` and `ovavel demo`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from ovavel.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from ovavel.training.imagebind import ImageBindConfig
+
+__all__ = ["Bundle", "Demo", "Weights"]
+
+WEIGHTS_URL = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Download ImageBind's published weights (4.5 GB).
+
+    Example:
+        ovavel export weights --accept-license weights
+
+    A download that was cut goes on where it stopped. The weights are under CC BY-NC-SA 4.0: no commercial use.
+    """
+
+    directory: Positional[Path]
+    """Folder for the weights."""
+    accept_license: bool = False
+    """Say that you accept the licence of the weights; without it, the licence is shown and nothing is downloaded."""
+    url: str = WEIGHTS_URL
+    """Where to fetch the weights, for a mirror."""
+
+    def run(self) -> int:
+        """Download the weights."""
+        from ovavel.export.weights import download_weights
+
+        download_weights(self.directory, accept_license=self.accept_license, url=self.url)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Export ImageBind, a temporal head and a vocabulary into one folder that runs without PyTorch.
+
+    Example:
+        ovavel export bundle --weights weights/imagebind_huge.pth --vocabulary names.txt --out imagebind
+
+    names.txt holds one name a line, used as it is, for instance "dog barking". Blank lines and lines that start with #
+    are skipped. The background, "other", is added as the last one. Every graph is compared with PyTorch before the
+    folder appears. The full size takes a few minutes, 5 GB of disk and 7 GB of memory.
+    """
+
+    weights: Path
+    """ImageBind checkpoint: imagebind_huge.pth, or safetensors of the same names."""
+    vocabulary: Path
+    """Text file with one class name a line."""
+    out: Path
+    """Folder to make."""
+    head: Path | None = None
+    """Checkpoint of a temporal head; without one, the bundle decides without fine-tuning."""
+    config: str = "huge"
+    """Size of the model: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
+    model.config."""
+    overwrite: bool = False
+    """Replace the bundle that is at --out."""
+
+    def run(self) -> int:
+        """Write the bundle."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        from ovavel.export.bundle import write_bundle
+
+        names = read_names(self.vocabulary)
+        config = read_config(self.config)
+        console = Console(stderr=True, highlight=False)
+        columns = SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+        with Progress(*columns, console=console, transient=True) as bars:
+            task = bars.add_task("starting", total=1.0)
+            bundle = write_bundle(
+                self.weights,
+                self.out,
+                names,
+                head=self.head,
+                config=config,
+                overwrite=self.overwrite,
+                progress=lambda stage, share: bars.update(task, description=stage, completed=share),
+            )
+        for check in bundle.manifest.parity.checks:
+            print(f"{check.graph}: at most {check.max_abs_difference:.1e} from PyTorch over {check.cases} inputs")
+        print(f"{bundle.path}: {len(bundle.vocabulary)} classes, version {bundle.vocabulary.version}")
+        print(bundle.manifest.model.licence)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Show every step on a small scale: export an untrained model, make a clip, and localize it.
+
+    Example:
+        ovavel demo --out demo-out
+
+    It needs no download and takes half a minute. The model is random, so its labels mean nothing; the steps and files
+    are those of a real one.
+    """
+
+    out: Path = Path("demo-out")
+    """Folder for the bundle, the clip and the results."""
+
+    def run(self) -> int:
+        """Run the demonstration."""
+        from ovavel.export.demo import run_demo
+
+        return run_demo(self.out)
+
+
+def read_names(path: Path, background: str = "other") -> list[str]:
+    """Read one name a line; blank lines, lines that start with # and the background as the last name are left out.
+
+    Raises:
+        UsageError: the file cannot be read, or is no UTF-8 text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the vocabulary {path} is not UTF-8 text; give one name a line") from error
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return names[:-1] if names[-1:] == [background] else names
+
+
+def read_config(name: str) -> ImageBindConfig:
+    """Return the configuration `huge` or `tiny`, or the one in the JSON file `name`.
+
+    Raises:
+        UsageError: there is no such configuration or file.
+    """
+    import json
+
+    from ovavel.training.imagebind import ImageBindConfig
+
+    if name in ("huge", "tiny"):
+        return ImageBindConfig.huge() if name == "huge" else ImageBindConfig.tiny()
+    try:
+        values = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config must be huge, tiny or a JSON file, and {name!r} is none ({error})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"the configuration {name} must be a JSON object")
+    return ImageBindConfig.from_dict(values)

@@ -1,0 +1,127 @@
+"""`ovavel vocab add`, `ovavel vocab remove` and `ovavel vocab list`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from ovavel.runtime.errors import VocabularyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.vocabulary import Tokenizer
+
+__all__ = ["Add", "List", "Remove"]
+
+_BATCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add:
+    """Add names to a bundle's vocabulary, through its own text encoder.
+
+    Example:
+        ovavel vocab add imagebind "glass breaking" "dog barking"
+
+    Names are used as they are; "glass breaking" works better than "glass". Names that are there already, too long or
+    empty are refused, and then nothing is changed. The background stays last.
+    """
+
+    bundle: Positional[Path]
+    """Folder written by 'ovavel export bundle'."""
+    names: Positional[tuple[str, ...]]
+    """Names to add, in quotes where they have spaces."""
+    threads: int | None = None
+    """Threads of the text encoder; as many as cores by default."""
+
+    def run(self) -> int:
+        """Add the names."""
+        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.vocabulary import check_names
+
+        bundle = Bundle.open(self.bundle)
+        old = bundle.vocabulary
+        bundle.graph("text")  # says so if there is none, before anything else
+        tokenizer = bundle.tokenizer()
+        if not self.names:
+            raise VocabularyError('which names? For example: ovavel vocab add imagebind "glass breaking"')
+        checked = check_names((*old.names[:-1], *self.names), tokenizer=tokenizer, background=old.background)
+        names = checked[len(old) - 1 :]
+        bundle = bundle.save_vocabulary(old.added(names, self._embed(bundle, tokenizer, names)))
+        _tell(bundle)
+        return 0
+
+    def _embed(self, bundle: Bundle, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:
+        """Return the text embeddings (N, D) of `names`."""
+        import numpy as np
+        from rich.console import Console
+        from rich.progress import track
+
+        from ovavel.runtime.backends import open_backend
+
+        tokens = tokenizer.encode(names)
+        backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=("text",))
+        try:
+            starts = track(range(0, len(tokens), _BATCH), "Reading names", console=Console(stderr=True), transient=True)
+            return np.concatenate([backend.text(tokens[start : start + _BATCH]) for start in starts])
+        finally:
+            backend.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remove:
+    """Remove names from a bundle's vocabulary.
+
+    Example:
+        ovavel vocab remove imagebind "dog barking"
+
+    A name that is not there is an error, and then nothing is changed. The background cannot be removed.
+    """
+
+    bundle: Positional[Path]
+    """Folder written by 'ovavel export bundle'."""
+    names: Positional[tuple[str, ...]]
+    """Names to remove, in quotes where they have spaces."""
+
+    def run(self) -> int:
+        """Remove the names."""
+        from ovavel.runtime.bundle import Bundle
+
+        bundle = Bundle.open(self.bundle)
+        if not self.names:
+            raise VocabularyError("which names? 'ovavel vocab list' shows what there is")
+        _tell(bundle.save_vocabulary(bundle.vocabulary.removed(self.names)))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List the names in a bundle's vocabulary, one a line, the background last.
+
+    Example:
+        ovavel vocab list imagebind > names.txt
+
+    The list can be given to 'ovavel export bundle --vocabulary' as it is.
+    """
+
+    bundle: Positional[Path]
+    """Folder written by 'ovavel export bundle'."""
+
+    def run(self) -> int:
+        """Print the names."""
+        from ovavel.runtime.bundle import Bundle
+
+        print("\n".join(Bundle.open(self.bundle).vocabulary.names))
+        return 0
+
+
+def _tell(bundle: Bundle) -> None:
+    vocabulary = bundle.vocabulary
+    print(f"{bundle.path}: {len(vocabulary)} names with the background, version {vocabulary.version}")
