@@ -1,0 +1,226 @@
+"""Runs a bundle's graphs with ONNX Runtime, on the CPU or on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ovavel.runtime.backends import BackendInfo, Graph, HeadOutput
+from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.bundle import Bundle
+
+__all__ = ["OnnxRuntimeBackend", "open_onnxruntime", "physical_cores"]
+
+# B batch, T segments, D embedding size, C classes with the background last
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_GPU_BATCH = 8
+_WARM_UP_SEGMENTS = 10
+
+_log = logging.getLogger(__name__)
+
+
+def open_onnxruntime(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    graphs: Sequence[Graph] = ("vision", "audio", "head"),
+) -> OnnxRuntimeBackend:
+    """Load `graphs` of `bundle`.
+
+    Args:
+        bundle: where the graphs are.
+        device: "cpu", "cuda" (the first GPU), "cuda:N", or "auto": a GPU where ONNX Runtime can really use one, else
+            the CPU; `info.device` says which.
+        threads: cores that one graph may use on the CPU; None: as many as this process has.
+        graphs: which graphs to load; the others are not to be called.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        DeviceError: the device is not to be had. Nothing ever runs elsewhere instead.
+        BundleError: a graph is not in the bundle or cannot be loaded.
+        UsageError: `threads` is not positive.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu", need="Running a bundle") from error
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    cores = threads or physical_cores()
+    if device == "auto":
+        if _CUDA in onnxruntime.get_available_providers():
+            try:
+                return OnnxRuntimeBackend(bundle, 0, cores, graphs)
+            except DeviceError as error:
+                _log.warning("running on the CPU: %s", error)
+        return OnnxRuntimeBackend(bundle, None, cores, graphs)
+    if device == "cpu":
+        return OnnxRuntimeBackend(bundle, None, cores, graphs)
+    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
+    offered = _CUDA in onnxruntime.get_available_providers()
+    if not match or not offered:
+        has = "auto, cpu" + (", cuda, cuda:N" if offered else "")
+        mend = (
+            "; for an NVIDIA GPU replace onnxruntime: pip uninstall onnxruntime && pip install 'ovavel[gpu]'"
+            if match
+            else ""
+        )
+        raise DeviceError(
+            f"there is no device {device!r}: ONNX Runtime {onnxruntime.__version__} offers {has} here{mend}"
+        )
+    return OnnxRuntimeBackend(bundle, int(match[1] or 0), cores, graphs)
+
+
+def physical_cores() -> int:
+    """Count the physical cores this process may run on; two threads of one core share its arithmetic units."""
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            siblings.add(topology.read_text().strip())
+        except OSError:  # a kernel or sandbox that does not tell
+            siblings.add(str(cpu))
+    return len(siblings)
+
+
+class OnnxRuntimeBackend:
+    """Graphs loaded into ONNX Runtime. Open it with `open_onnxruntime`."""
+
+    def __init__(self, bundle: Bundle, gpu: int | None, threads: int, graphs: Sequence[Graph]) -> None:
+        """Load `graphs` on the GPU number `gpu`, or on `threads` cores of the CPU where it is None."""
+        import onnxruntime
+
+        if gpu is not None and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+        self._bundle = bundle
+        self._device = "cpu" if gpu is None else f"cuda:{gpu}"
+        self._sessions: dict[Graph, Any] = {
+            # The head is too small to be worth waking other threads.
+            name: _open_session(bundle.graph(name), gpu, threads if name != "head" else 1)
+            for name in graphs
+        }
+        variants = bundle.manifest.graphs
+        self._info = BackendInfo(
+            name="onnxruntime",
+            device=self._device,
+            provider=_CPU if gpu is None else _CUDA,
+            precision={
+                name: next(p for p, file in variants[name].items() if bundle.path / file == bundle.graph(name))
+                for name in graphs
+            },
+            threads=threads,
+            batch=1 if gpu is None else _GPU_BATCH,
+            concurrent=gpu is not None,  # on the CPU each encoder keeps all cores busy by itself
+            versions={"onnxruntime": onnxruntime.__version__},
+        )
+
+    @property
+    def info(self) -> BackendInfo:
+        """What really runs."""
+        return self._info
+
+    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 3, 224, 224) float32 → (B, D) float32, unit norm."""
+        return self._run("vision", frames)[0]
+
+    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 1, 128, 204) float32 → (B, D) float32, unit norm."""
+        return self._run("audio", log_mels)[0]
+
+    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B, 77) int64 → (B, D) float32, unit norm."""
+        return self._run("text", tokens)[0]
+
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
+        """(B, T, D), (B, T, D) and (C, D), all unit norm → similarities and scores."""
+        return HeadOutput(*self._run("head", audio, vision, text))
+
+    def warm_up(self) -> None:
+        """Run each graph once, so that the first real window meets no first-run cost."""
+        classes = len(self._bundle.vocabulary.names)
+        for name, session in self._sessions.items():
+            inputs = []
+            for value in session.get_inputs():
+                free = {"audio": (1, _WARM_UP_SEGMENTS), "vision": (1, _WARM_UP_SEGMENTS), "text": (classes,)}
+                given = free.get(value.name, (1,)) if name == "head" else (1,)
+                shape = [*given, *value.shape[len(given) :]]
+                inputs.append(np.zeros(shape, np.int64 if name == "text" else np.float32))
+            self._run(name, *inputs)
+
+    def close(self) -> None:
+        """Give the memory back. Calling it twice does no harm."""
+        self._sessions = {}
+
+    def _run(self, graph: Graph, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+        if graph not in self._sessions:
+            opened = ", ".join(self._sessions) or "none: it is closed"
+            raise UsageError(f"this backend was not opened with the {graph} graph; it holds {opened}")
+        session = self._sessions[graph]
+        feed = {value.name: array for value, array in zip(session.get_inputs(), inputs, strict=True)}
+        try:
+            outputs: list[NDArray[np.float32]] = session.run(None, feed)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in feed.items())
+            if type(error).__name__ == "InvalidArgument":
+                raise UsageError(f"the {graph} graph does not take {shapes}: {_first_line(error)}") from error
+            raise DeviceError(
+                f"the {graph} graph failed on {self._device} for {shapes}: {_first_line(error)}. If memory ran out, "
+                "close other programs or use another device"
+            ) from error
+        return outputs
+
+
+def _open_session(path: Path, gpu: int | None, threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; they are raised as well
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads spin while a graph runs, and rest as soon as it is done: the cores belong to the next graph then.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    provider: str | tuple[str, dict[str, str]] = _CPU
+    if gpu is not None:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        provider = (_CUDA, {"device_id": str(gpu), "use_tf32": "0"})
+    wanted = _CPU if gpu is None else _CUDA
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+    except Exception as error:
+        # Its errors share no base class; those that speak of the file are told by name.
+        if gpu is None or type(error).__name__ in ("NoSuchFile", "InvalidProtobuf", "InvalidGraph", "NoModel"):
+            raise BundleError(
+                f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}. "
+                "Export or copy the bundle again"
+            ) from error
+        raise DeviceError(
+            f"ONNX Runtime {ort.__version__} cannot run {path.name} on cuda:{gpu}: {_first_line(error)}. "
+            "Check the driver with nvidia-smi, or use --device cpu"
+        ) from error
+    got = session.get_providers()
+    if not got or got[0] != wanted:
+        raise DeviceError(
+            f"{wanted} was asked for and ONNX Runtime {ort.__version__} gave "
+            f"{', '.join(got) or 'nothing'}: its libraries "
+            "did not load. Check the driver with nvidia-smi, or use --device cpu"
+        )
+    session.disable_fallback()
+    return session
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
