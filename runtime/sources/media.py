@@ -70,6 +70,7 @@ class MediaSource:
         self._stopping = threading.Event()
         self._started = threading.Lock()
         self._timeline = Timeline(self.senses, patience_s=LIVE_PATIENCE_S if self._endless else LEAP_S)
+        self._jumped = False
         self._held: tuple[Any, float, float] | None = None
         """A frame that stays long, when to give it again, and until when."""
         wanted: dict[Sense, bool] = {"vision": video, "audio": audio}
@@ -163,6 +164,7 @@ class MediaSource:
         time_s, gaps = self._timeline.place(piece.sense, piece.stamp_s, piece.duration_s)
         for gap in gaps:
             if gap.cause == "timestamp jump":
+                self._jumped = True
                 self._tell(f"timestamps of the {SENSE_WORD[gap.sense]} in {self.name} jump at {gap.start_s:.3f} s")
             yield gap
         if time_s is not None:
@@ -196,7 +198,8 @@ class MediaSource:
             yield from self._hold(self._held[2], time.monotonic())
         yield from self._timeline.finish()
         end_s = self._timeline.position_s
-        missing_s = max(0.0, (self.duration_s or 0.0) - end_s)
+        # the length that a header tells is in the stream's own time, and means nothing once that has jumped
+        missing_s = 0.0 if self._jumped else max(0.0, (self.duration_s or 0.0) - end_s)
         if truncated or missing_s > TRUNCATED_S:
             self._tell(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(self.duration_s))
             # one second at most: a header may claim any length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,12 @@ MAX_WAITING_S = 10.0
 """Sound that nobody takes is dropped, and counted, beyond this."""
 MAX_AGE_S = 5.0
 """A block said to be older than this when it arrives carries a time that makes no sense."""
+LATENCY_S = 0.1
+"""Length of the buffer asked for: room for a busy interpreter, and still little."""
+STEADY_S = 0.5
+STEADY_WITHIN_S = 0.06
+SETTLE_S = 3.0
+"""The times of the first blocks are waited on no longer than this."""
 
 _portaudio = threading.Lock()
 _open_streams = 0
@@ -55,6 +62,10 @@ class MicrophoneFeed(Feed):
         self._notify = notify
         self._wanted = wanted
         self._rate_hz = 0
+        self._settled = False
+        self._first_s = 0.0
+        self._counted = 0
+        self._bases_s: deque[tuple[float, float]] = deque()
         self._put = 0
         self._taken = 0
         self._overflow = False
@@ -91,6 +102,7 @@ class MicrophoneFeed(Feed):
                     samplerate=found.rate_hz,
                     channels=min(MAX_CHANNELS, found.channels),
                     dtype="float32",
+                    latency=LATENCY_S,
                     callback=self._copy,
                     finished_callback=self._finished.set,
                 )
@@ -105,25 +117,47 @@ class MicrophoneFeed(Feed):
 
     def _copy(self, samples: NDArray[np.float32], count: int, times: Any, status: Any) -> None:
         arrived_s = time.monotonic()
+        # the difference of two times of one clock needs no knowledge of that clock
+        age_s = times.currentTime - times.inputBufferAdcTime
+        if times.inputBufferAdcTime <= 0 or age_s > MAX_AGE_S:
+            age_s = 0.0
+        start_s = arrived_s - max(age_s, count / self._rate_hz)
+        self.brought_s = arrived_s
+        if not self._settled:
+            self._settled = self._settle(arrived_s, start_s, count)
+            return
+        self.opened.set()
         overflow, self._overflow = self._overflow or bool(status.input_overflow), False
-        if self._wanted.is_set():
-            if self._put - self._taken > MAX_WAITING_S * self._rate_hz:
-                self._overflow = True
-            else:
-                # the difference of two times of one clock needs no knowledge of that clock
-                age_s = times.currentTime - times.inputBufferAdcTime
-                if times.inputBufferAdcTime <= 0 or not 0 < age_s < MAX_AGE_S:
-                    age_s = count / self._rate_hz
-                block = Block(
-                    start_s=arrived_s - age_s,
-                    arrived_s=arrived_s,
-                    waveform=samples.T.copy(),
-                    rate_hz=self._rate_hz,
-                    overflow=overflow,
-                )
-                self._put += count
-                self._notify(self, block)
-        self.bring()
+        if not self._wanted.is_set():
+            return
+        if self._put - self._taken > MAX_WAITING_S * self._rate_hz:
+            self._overflow = True
+            return
+        block = Block(
+            start_s=start_s,
+            arrived_s=arrived_s,
+            waveform=samples.T.copy(),
+            rate_hz=self._rate_hz,
+            overflow=overflow,
+        )
+        self._put += count
+        self._notify(self, block)
+
+    def _settle(self, arrived_s: float, start_s: float, count: int) -> bool:
+        """Whether the times of the blocks can be trusted.
+
+        A sound server guesses its delay at first, up to a second wrong, and mends that within two seconds. Once the
+        times agree with the count of samples, and no block is older than the buffer allows, they are right.
+        """
+        self._first_s = self._first_s or arrived_s
+        self._bases_s.append((arrived_s, start_s - self._counted / self._rate_hz))
+        self._counted += count
+        while self._bases_s[0][0] < arrived_s - STEADY_S:
+            self._bases_s.popleft()
+        bases_s = [base_s for _, base_s in self._bases_s]
+        steady = arrived_s - self._first_s > STEADY_S and max(bases_s) - min(bases_s) < STEADY_WITHIN_S
+        fresh = arrived_s - start_s < LATENCY_S + count / self._rate_hz + STEADY_WITHIN_S
+        return (steady and fresh) or arrived_s - self._first_s > SETTLE_S
 
 
 def find_microphone(wanted: int | str, microphones: tuple[Microphone, ...]) -> Microphone:
