@@ -117,7 +117,8 @@ def check_entries(
     if missing:
         shard = re.search(r"\d+-of-\d+", Path(path).name) is not None or len(missing) > len(expected) // 10
         raise CheckpointError(
-            f"{path} lacks {len(missing)} of the {len(expected)} entries of {model}: {_some(missing)}. "
+            f"{path} lacks {len(missing)} of the {len(expected)} entries of {model}: {_some(missing)}"
+            + (f", and holds {_some(extra)}, which it does not have. " if extra else ". ")
             + ("It looks like one shard of several: join them into one file." if shard else "Fetch it anew.")
         )
     if extra:
@@ -159,10 +160,12 @@ def _format(path: Path) -> str:
     try:
         if path.is_dir():
             raise CheckpointError(f"{path} is a folder; give the checkpoint file inside it (.pth or .safetensors)")
+        if path.exists() and not path.is_file():  # reading a pipe could wait for ever
+            raise CheckpointError(f"{path} is not a file; give a checkpoint file (.pth or .safetensors)")
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}") from error
+        raise CheckpointError(f"there is no checkpoint {path}; check the path") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} could not be read: {error}") from error
     if not head:

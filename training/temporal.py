@@ -116,8 +116,11 @@ class TemporalHead(nn.Module):
         """
         found = _head_entries(read_checkpoint(path))
         sizes = _sizes(path, found)
-        with torch.device("meta"):
-            expected = {name: tensor.shape for name, tensor in cls(*sizes).state_dict().items()}
+        try:
+            with torch.device("meta"):
+                expected = {name: tensor.shape for name, tensor in cls(*sizes).state_dict().items()}
+        except UsageError as error:
+            raise CheckpointError(f"{path} is not a temporal head: {error}") from error
         check_entries(path, found, expected, model=f"a temporal head of {sizes.blocks} block(s)")
         head = cls(*sizes)
         head.load_state_dict({name: tensor.float() for name, tensor in found.items()})
@@ -193,7 +196,7 @@ def _head_entries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sizes(path: str | Path, found: Mapping[str, Tensor]) -> _Sizes:
-    numbers = [int(match[1]) for name in found if (match := re.match(r"[av]_sa_blocks\.(\d+)\.", name))]
+    numbers = {match[1] for name in found if (match := re.match(r"[av]_sa_blocks\.(\d+)\.", name))}
     if numbers:
         shapes = []
         for name in ("a_sa_blocks.0.self_attn.q.weight", "a_sa_blocks.0.ffn.w_1.weight"):
@@ -201,7 +204,7 @@ def _sizes(path: str | Path, found: Mapping[str, Tensor]) -> _Sizes:
                 raise CheckpointError(f"{path} is not a temporal head: it has no matrix {name}")
             shapes.append(found[name].shape)
         (hidden, dim), (ffn, _) = shapes
-        return _Sizes(1 + max(numbers), dim, hidden, ffn)
+        return _Sizes(len(numbers), dim, hidden, ffn)
     metadata = read_metadata(path)
     if metadata.get("format") == _FORMAT and not found and metadata.get("blocks") == "0":
         try:

@@ -1,0 +1,317 @@
+"""The encoders against the original implementation, and every way in which a checkpoint can be wrong."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from golden_weights import GOLDEN, MODALITIES, golden_entries, golden_inputs, golden_state, write_golden_checkpoint
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ovavel.runtime.errors import CheckpointError, UsageError
+from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, TowerConfig, published_entries
+
+TINY = ImageBindConfig.tiny()
+HUGE = ImageBindConfig.huge()
+TOLERANCE = 2e-6
+
+
+def inputs(config: ImageBindConfig) -> dict[str, Tensor]:
+    return golden_inputs() | {"text": torch.from_numpy(golden(config)["tokens"])}
+
+
+def golden(config: ImageBindConfig) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"dev_{config.name}.npz") as file:
+        return dict(file)
+
+
+def error_of(model: ImageBind, modality: Modality) -> float:
+    expected = golden(model.config)[modality]
+    expected = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
+    embedding = getattr(model, modality)(inputs(model.config)[modality]).numpy()
+    assert embedding.dtype == np.float32
+    assert embedding.shape == expected.shape
+    return float(np.abs(embedding - expected).max())
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return golden_state(TINY)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ImageBind:
+    return ImageBind.load(write_golden_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.pth", TINY), TINY)
+
+
+@pytest.mark.parametrize("config", [TINY, HUGE], ids=lambda config: config.name)
+def test_entries_are_those_of_the_published_file(config: ImageBindConfig) -> None:
+    assert published_entries(config) == golden_entries(config)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_tiny_matches_the_original(tmp_path: Path, modality: Modality, suffix: str) -> None:
+    path = write_golden_checkpoint(tmp_path / f"tiny{suffix}", TINY)
+    model = ImageBind.load(path, TINY, modalities=(modality,))
+    assert not model.training
+    assert list(model.towers) == [modality]
+    assert error_of(model, modality) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_huge_matches_the_original(modality: Modality, capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest would keep the gigabytes of tmp_path
+        start_s = time.perf_counter()
+        path = write_golden_checkpoint(Path(folder) / "huge.pth", HUGE, (modality,))
+        written_s = time.perf_counter()
+        peak = peak_of_loading(path, HUGE, modality)
+        loaded_s = time.perf_counter()
+        model = ImageBind.load(path, HUGE, modalities=(modality,))
+        error = error_of(model, modality)
+        encoded_s = time.perf_counter()
+        size = size_of(HUGE, modality)
+    with capsys.disabled():
+        print(
+            f"\n{modality}: {size / 1e6:.0f} MB, error {error:.1e}, peak {peak / size:.2f} × its size; written in "
+            f"{written_s - start_s:.1f} s, loaded and run in another process in {loaded_s - written_s:.1f} s, "
+            f"in this one in {encoded_s - loaded_s:.1f} s"
+        )
+    assert error <= TOLERANCE
+    assert peak < 1.3 * size
+
+
+def size_of(config: ImageBindConfig, modality: Modality) -> int:
+    return 4 * sum(int(np.prod(shape)) for shape in golden_entries(config, (modality,)).values())
+
+
+def peak_of_loading(path: Path, config: ImageBindConfig, modality: Modality) -> int:
+    """Bytes that loading and encoding once add at the peak, in a process of its own that just imported torch."""
+    script = f"""
+import sys, torch
+from pathlib import Path
+from ovavel.training.imagebind import ImageBind, ImageBindConfig
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+before = status("VmRSS:")
+model = ImageBind.load({str(path)!r}, ImageBindConfig.from_dict({config.to_dict()!r}), ({modality!r},))
+shape = dict(vision=(1, 3, 224, 224), audio=(1, 1, 128, 204), text=(1, 77))[{modality!r}]
+x = torch.zeros(shape, dtype=torch.int64 if {modality!r} == "text" else torch.float32)
+assert getattr(model, {modality!r})(x).isfinite().all()
+print(1024 * (status("VmHWM:") - before))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
+MEDIUM = ImageBindConfig(
+    name="medium",
+    vision=TowerConfig(width=512, blocks=16, heads=8),
+    audio=TowerConfig(width=512, blocks=16, heads=8),
+    text=TowerConfig(width=512, blocks=8, heads=8),
+    embedding_size=512,
+)
+
+
+@pytest.fixture(scope="module")
+def medium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkpoint of 0.6 GB; its zeros take as much memory as any other number."""
+    path = tmp_path_factory.mktemp("medium") / "medium.pth"
+    torch.save({name: torch.zeros(shape) for name, shape in published_entries(MEDIUM).items()}, path)
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_loading_one_modality_takes_little_more_than_its_size(medium: Path, modality: Modality) -> None:
+    size = size_of(MEDIUM, modality)
+    assert size < 0.5 * medium.stat().st_size
+    assert peak_of_loading(medium, MEDIUM, modality) < 1.3 * size
+
+
+def test_still_frame_equals_the_repeated_frame(state: dict[str, Tensor], model: ImageBind) -> None:
+    frame = inputs(TINY)["vision"]
+    kernel = state["modality_preprocessors.vision.rgbt_stem.proj.1.weight"]
+    repeated = torch.stack((frame, frame), dim=2)
+    expected = torch.nn.functional.conv3d(repeated, kernel, stride=(2, 14, 14)).squeeze(2)
+    torch.testing.assert_close(model.towers["vision"].stem(frame), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_each_of_a_batch_is_encoded_alone(model: ImageBind, modality: Modality) -> None:
+    x = inputs(TINY)[modality]
+    alone = torch.cat([getattr(model, modality)(one[None]) for one in x])
+    torch.testing.assert_close(getattr(model, modality)(x), alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(alone.norm(dim=-1), torch.ones(len(x)), atol=1e-6, rtol=0)
+
+
+def test_text_after_the_end_token_does_not_matter(model: ImageBind) -> None:
+    tokens = torch.zeros(2, 77, dtype=torch.int64)
+    tokens[:, :3] = torch.tensor([49406, 1929, 49407])
+    tokens[1, 3:] = 17
+    first, second = model.text(tokens)
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+
+
+def test_weights_stay_frozen(model: ImageBind) -> None:
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.vision(inputs(TINY)["vision"]).requires_grad
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_towers_export_to_onnx_for_any_batch(model: ImageBind, modality: Modality, tmp_path: Path) -> None:
+    x = inputs(TINY)[modality]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model.towers[modality],
+            (x[:2],),
+            dynamo=True,
+            opset_version=20,
+            input_names=["x"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    program.save(tmp_path / "tower.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "tower.onnx", providers=["CPUExecutionProvider"])
+    for batch in (x[:1], x, x.repeat(3, *[1] * (x.ndim - 1))):
+        (embedding,) = session.run(None, {"x": batch.numpy()})
+        np.testing.assert_allclose(embedding, getattr(model, modality)(batch).numpy(), atol=2e-5, rtol=0)
+
+
+def test_config_travels_as_plain_values() -> None:
+    for config in (TINY, HUGE, MEDIUM):
+        text = msgspec.json.encode(config.to_dict())
+        assert ImageBindConfig.from_dict(msgspec.json.decode(text)) == config
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.pop("audio"),
+        lambda values: values.update(embedding_size="32"),
+        lambda values: values.update(embedding_size=0),
+        lambda values: values["vision"].update(heads=5),
+        lambda values: values["text"].update(blocks=0),
+    ],
+)
+def test_senseless_config_is_refused(change: Callable[[dict], object]) -> None:
+    values = TINY.to_dict()
+    change(values)
+    with pytest.raises(UsageError):
+        ImageBindConfig.from_dict(values)
+
+
+def test_wrong_use_is_told(model: ImageBind, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\(B, 3, 224, 224\), not \(1, 3, 100, 224\)"):
+        model.vision(torch.zeros(1, 3, 100, 224))
+    with pytest.raises(UsageError, match="smell"):
+        ImageBind.load(tmp_path / "none.pth", TINY, modalities=("smell",))
+    with pytest.raises(UsageError, match="without audio"):
+        ImageBind(TINY, ("vision",)).audio(torch.zeros(1, 1, 128, 204))
+
+
+# What a checkpoint may be, and may not be
+
+SOME_NAMES = [name for name in published_entries(TINY) if ".blocks." not in name and not name.endswith(".mask")] + [
+    "modality_trunks.audio.blocks.2.attn.bias_k",
+    "modality_trunks.text.blocks.1.mlp.fc2.weight",
+]
+
+
+def load(state: dict[str, Tensor], folder: Path, **options: object) -> ImageBind:
+    path = folder / "weights.safetensors"
+    save_file(state, path)
+    return ImageBind.load(path, TINY, **options)
+
+
+def test_other_modalities_are_ignored(state: dict[str, Tensor], tmp_path: Path) -> None:
+    extra = {
+        f"modality_{part}.{name}.x": torch.zeros(3)
+        for part in ("preprocessors", "trunks", "heads", "postprocessors")
+        for name in ("depth", "thermal", "imu")
+    }
+    assert error_of(load(state | extra, tmp_path), "audio") <= TOLERANCE
+
+
+def test_causal_mask_may_be_absent(state: dict[str, Tensor], tmp_path: Path) -> None:
+    less = {name: tensor for name, tensor in state.items() if not name.endswith(".mask")}
+    assert error_of(load(less, tmp_path), "text") <= TOLERANCE
+
+
+def test_one_modality_alone_is_enough_for_itself(tmp_path: Path) -> None:
+    state = golden_state(TINY, ("audio",))
+    assert error_of(load(state, tmp_path, modalities=("audio",)), "audio") <= TOLERANCE
+    with pytest.raises(CheckpointError, match="lacks"):
+        load(state, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(state: dict[str, Tensor], tmp_path: Path, dtype: torch.dtype) -> None:
+    model = load({name: tensor.to(dtype) for name, tensor in state.items()}, tmp_path)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert error_of(model, "vision") < 0.02
+
+
+@pytest.mark.parametrize("name", SOME_NAMES)
+def test_missing_entry_is_named(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    less = {key: tensor for key, tensor in state.items() if key != name}
+    torch.save(less, tmp_path / "less.pth")
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        ImageBind.load(tmp_path / "less.pth", TINY)
+
+
+def test_extra_entry_is_named(state: dict[str, Tensor], tmp_path: Path) -> None:
+    for name in ("modality_trunks.vision.blocks.2.norm_1.weight", "temperature", "modality_heads.smell.0.weight"):
+        with pytest.raises(CheckpointError, match=name):
+            load(state | {name: torch.zeros(3)}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["modality_heads.audio.0.bias", "modality_postprocessors.text.1.log_logit_scale"])
+def test_misshaped_entry_is_named(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"{name} is \(7, 7\)"):
+        load(state | {name: torch.zeros(7, 7)}, tmp_path)
+
+
+def test_weights_of_another_size(tmp_path: Path) -> None:
+    path = write_golden_checkpoint(tmp_path / "tiny.pth", TINY)
+    with pytest.raises(CheckpointError, match="of another size"):
+        ImageBind.load(path)
+
+
+def test_integers_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    name = "modality_heads.audio.0.bias"
+    with pytest.raises(CheckpointError, match=f"{name}.*int8.*not floating point"):
+        load(state | {name: torch.zeros(48, dtype=torch.int8)}, tmp_path)
+
+
+def test_shard(state: dict[str, Tensor], tmp_path: Path) -> None:
+    half = dict(list(state.items())[: len(state) // 2])
+    with pytest.raises(CheckpointError, match="shard"):
+        load(half, tmp_path)
+
+
+def test_weights_stay_in_the_mapped_file(tmp_path: Path) -> None:
+    path = write_golden_checkpoint(tmp_path / "tiny.pth", TINY)
+    address = ImageBind.load(path, TINY).towers["text"].embedding.weight.data_ptr()
+    ranges = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+    assert any(int(start, 16) <= address < int(end, 16) for start, end in (each.split("-") for each in ranges))

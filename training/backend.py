@@ -1,0 +1,190 @@
+"""Runs the original weights in PyTorch, fp32 and eager: the reference the exported graphs are measured against."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ovavel.runtime.backends import BackendInfo, Graph, HeadOutput
+from ovavel.runtime.errors import BundleError, DeviceError, UsageError
+from ovavel.training.imagebind import CONTEXT, FRAME, LOG_MEL, ImageBind, ImageBindConfig, Modality
+from ovavel.training.temporal import HeadGraph, TemporalHead
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.bundle import Bundle
+
+__all__ = ["TorchBackend", "open_torch", "resolve_device"]
+
+# B batch, T segments, D embedding size, C classes with the background last
+
+_ENCODERS: tuple[Modality, ...] = ("vision", "audio", "text")
+
+
+def open_torch(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    graphs: Collection[Graph] = ("vision", "audio", "head"),
+    weights: str | Path | None = None,
+    head: str | Path | None = None,
+    config: ImageBindConfig | None = None,
+) -> TorchBackend:
+    """Load the checkpoints a bundle was made from.
+
+    Args:
+        bundle: tells the size of the encoders and of the head.
+        device: "cpu", "cuda", "cuda:N" or "auto": a GPU where there is one.
+        threads: CPU threads, for all of PyTorch in this process; None leaves them as they are.
+        graphs: what to load.
+        weights: ImageBind checkpoint; needed unless `graphs` is the head alone.
+        head: checkpoint of the temporal head; None: the training-free head.
+        config: size of the encoders; None: as the bundle says.
+
+    Raises:
+        UsageError: a checkpoint is not given that the bundle or `graphs` asks for.
+        DeviceError: the device is not to be had.
+        BundleError: the bundle does not say the size of its encoders.
+        CheckpointError: a checkpoint is not what it should be.
+    """
+    chosen = resolve_device(device)
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}")
+        torch.set_num_threads(threads)
+    if chosen.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch allows it for convolutions; it errs by 1e-3
+    modules: dict[Graph, nn.Module] = {}
+    size = config or _config(bundle)
+    encoders = tuple(modality for modality in _ENCODERS if modality in graphs)
+    if encoders:
+        if weights is None:
+            raise UsageError(
+                "the backend torch needs the ImageBind checkpoint the bundle was made from: give `weights`"
+            )
+        model = ImageBind.load(weights, size, encoders)
+        modules.update({modality: model.towers[modality] for modality in encoders})
+    if "head" in graphs:
+        modules["head"] = HeadGraph(_head(bundle, head, size.embedding_size))
+    try:
+        for module in modules.values():
+            module.to(chosen).eval().requires_grad_(requires_grad=False)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"{chosen} has too little free memory for the weights; use the device cpu") from error
+    return TorchBackend(modules, chosen, embedding_size=size.embedding_size)
+
+
+class TorchBackend:
+    """PyTorch, eager, fp32. See `ovavel.runtime.backends.Backend`."""
+
+    def __init__(self, modules: Mapping[Graph, nn.Module], device: torch.device, *, embedding_size: int) -> None:
+        self._modules = dict(modules)
+        self._device = device
+        self._embedding_size = embedding_size
+        versions = {"torch": str(torch.__version__)}
+        if device.type == "cuda":
+            versions["cuda"] = str(torch.version.cuda)
+        self._info = BackendInfo(
+            name="torch",
+            device=str(device),
+            provider="PyTorch eager" + (f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""),
+            precision=dict.fromkeys(modules, "fp32"),
+            threads=torch.get_num_threads(),
+            versions=versions,
+        )
+
+    @property
+    def info(self) -> BackendInfo:
+        """What really runs."""
+        return self._info
+
+    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 3, 224, 224) float32 → (B, D) float32, unit norm."""
+        return self._run("vision", frames)[0]
+
+    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 1, 128, 204) float32 → (B, D) float32, unit norm."""
+        return self._run("audio", log_mels)[0]
+
+    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(B, 77) int64 → (B, D) float32, unit norm."""
+        return self._run("text", tokens)[0]
+
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
+        """(B, T, D), (B, T, D) and (C, D), all unit norm → similarities and scores."""
+        return HeadOutput(*self._run("head", audio, vision, text))
+
+    def warm_up(self) -> None:
+        """Run each graph once."""
+        d = self._embedding_size
+        inputs: dict[Graph, Callable[[], object]] = {
+            "vision": lambda: self.vision(np.zeros((1, *FRAME), np.float32)),
+            "audio": lambda: self.audio(np.zeros((1, *LOG_MEL), np.float32)),
+            "text": lambda: self.text(np.zeros((1, CONTEXT), np.int64)),
+            "head": lambda: self.head(*(np.zeros(shape, np.float32) for shape in ((1, 10, d), (1, 10, d), (2, d)))),
+        }
+        for graph in self._modules:
+            inputs[graph]()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._modules.clear()
+
+    def _run(self, graph: Graph, *arrays: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
+        if graph not in self._modules:
+            raise UsageError(f"this backend was opened without the graph {graph}, or was closed")
+        with torch.inference_mode():
+            output = self._modules[graph](*(torch.tensor(array, device=self._device) for array in arrays))
+        tensors: tuple[Tensor, ...] = output if isinstance(output, tuple) else (output,)
+        return tuple(tensor.cpu().numpy() for tensor in tensors)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn "cpu", "cuda", "cuda:N" or "auto" into a device that is there.
+
+    Raises:
+        UsageError: `name` is none of these.
+        DeviceError: there is no such GPU; what was asked for is never replaced by something else.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", name)
+    if match is None:
+        raise UsageError(f"the backend torch runs on cpu, cuda, cuda:N or auto, not on {name!r}")
+    if not torch.cuda.is_available():
+        why = (
+            "PyTorch sees no NVIDIA GPU" if torch.version.cuda else f"PyTorch {torch.__version__} is built without CUDA"
+        )
+        raise DeviceError(f"{name} is not to be had: {why}. Use the device cpu, or install what is missing")
+    index, count = int(match[1] or 0), torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(f"{name} is not to be had: PyTorch sees {count} GPU(s), cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", index)
+
+
+def _config(bundle: Bundle) -> ImageBindConfig:
+    try:
+        return ImageBindConfig.from_dict(bundle.manifest.model.config)
+    except UsageError as error:
+        raise BundleError(f"the manifest of {bundle.path} does not say the size of its encoders: {error}") from error
+
+
+def _head(bundle: Bundle, path: str | Path | None, dim: int) -> TemporalHead:
+    head = TemporalHead(0, dim) if path is None else TemporalHead.load(path)
+    wanted = bundle.manifest.model.head_layers
+    if (head.blocks, head.dim) != (wanted, dim):
+        raise UsageError(
+            f"the bundle's head has {wanted} block(s) for embeddings of {dim}; "
+            + (f"{path} has {head.blocks} for {head.dim}" if path else "give its checkpoint as `head`")
+        )
+    return head
