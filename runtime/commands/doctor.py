@@ -1,0 +1,205 @@
+"""The `ovavel doctor` command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Doctor"]
+
+REQUIRED = {
+    "numpy": "numpy",
+    "av": "av",
+    "Pillow": "PIL",
+    "soxr": "soxr",
+    "tokenizers": "tokenizers",
+    "ftfy": "ftfy",
+    "msgspec": "msgspec",
+    "rich": "rich",
+    "tyro": "tyro",
+}
+"""Distributions that ovavel always needs, and the modules they bring."""
+RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+OPTIONAL = {
+    "opencv-python-headless": ("cv2", "live", "cameras"),
+    "sounddevice": ("sounddevice", "live", "microphones"),
+    "torch": ("torch", "train", "export and training"),
+    "safetensors": ("safetensors", "train", "export and training"),
+    "onnx": ("onnx", "export", "export"),
+    "onnxscript": ("onnxscript", "export", "export"),
+}
+"""Distributions of the extras: module, extra, and what needs it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doctor:
+    """Look what this machine has, what is missing, and how to get it.
+
+    Lists cameras, microphones, ONNX Runtime's execution providers, the GPU, and the libraries with their versions.
+    Exits with 0 if `ovavel localize` can work here, and with 1 if it cannot.
+
+    Example: ovavel doctor --json
+    """
+
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def run(self) -> int:
+        """Examine the machine and print what was found."""
+        report = _examine()
+        if self.json:
+            import msgspec
+
+            print(msgspec.json.format(msgspec.json.encode(report)).decode())
+        else:
+            from rich.console import Console
+
+            _print_tables(report, Console())
+        return 0 if report["can_localize"] else 1
+
+
+def _examine() -> dict[str, Any]:
+    import os
+    import platform
+
+    from ovavel.runtime.devices import list_devices
+
+    devices = list_devices()
+    required = {name: _version(name, module) for name, module in REQUIRED.items()}
+    optional = {name: _version(name, module) for name, (module, _, _) in OPTIONAL.items()}
+    runtimes = {name: _installed_version(name) for name in RUNTIMES}
+    providers, broken = _providers()
+    problems = [_problem(f"{name} is not installed", "pip install ovavel") for name, at in required.items() if not at]
+    if not any(runtimes.values()):
+        problems.append(_problem("ONNX Runtime is not installed", "pip install 'ovavel[cpu]'"))
+    elif all(runtimes.values()):
+        mend = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'ovavel[gpu]'   # or ovavel[cpu]"
+        problems.append(_problem("onnxruntime and onnxruntime-gpu are both installed and overwrite each other", mend))
+    elif broken:
+        problems.append(
+            _problem(f"ONNX Runtime cannot be loaded: {broken}", "pip install --force-reinstall onnxruntime")
+        )
+    missing: dict[tuple[str, str], list[str]] = {}
+    for name, (_, extra, need) in OPTIONAL.items():
+        if not optional[name]:
+            missing.setdefault((extra, need), []).append(name)
+    for (extra, need), names in missing.items():
+        problems.append(_problem(f"{', '.join(names)} not installed ({need})", f"pip install 'ovavel[{extra}]'"))
+    if not any("sounddevice" in name for names in missing.values() for name in names):
+        problems += [_problem(*_split(problem)) for problem in devices.problems]
+    gpus = _gpus()
+    if gpus and "CUDAExecutionProvider" not in providers:
+        mend = "pip uninstall -y onnxruntime && pip install 'ovavel[gpu]'"
+        problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", mend))
+    return {
+        "ovavel": _installed_version("ovavel"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "cameras": devices.cameras,
+        "microphones": devices.microphones,
+        "gpus": gpus,
+        "providers": providers,
+        "libraries": {**required, **runtimes, **optional},
+        "problems": problems,
+        "can_localize": all(required.values()) and "CPUExecutionProvider" in providers,
+    }
+
+
+def _problem(what: str, mend: str) -> dict[str, str]:
+    return {"what": what, "mend": mend}
+
+
+def _split(message: str) -> tuple[str, str]:
+    """What is wrong, and the command after "with: "."""
+    what, _, mend = message.partition(" Install it with: ")
+    return what, mend
+
+
+def _version(distribution: str, module: str) -> str | None:
+    """Version of what provides `module`; another build of it (opencv-python for its headless one) will do."""
+    from importlib.metadata import packages_distributions
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        return None
+    names = [distribution, *packages_distributions().get(module, ())]
+    return next((version for name in names if (version := _installed_version(name))), "unknown")
+
+
+def _installed_version(distribution: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _providers() -> tuple[list[str], str | None]:
+    """Execution providers of the installed ONNX Runtime, or why it cannot be loaded."""
+    try:
+        import onnxruntime
+
+        return list(onnxruntime.get_available_providers()), None
+    except (ImportError, OSError, AttributeError) as error:
+        return [], str(error)
+
+
+def _gpus() -> list[dict[str, str]]:
+    """What nvidia-smi lists; empty where there is none."""
+    import subprocess
+
+    fields = ["name", "memory.total", "driver_version"]
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [dict(zip(fields, line.split(", "), strict=False)) for line in done.stdout.splitlines() if line.strip()]
+
+
+def _processor() -> str:
+    import platform
+    from pathlib import Path
+
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _print_tables(report: dict[str, Any], console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", "", show_header=False, box=None, pad_edge=False)
+
+    def row(title: str, *values: str) -> None:
+        for index, value in enumerate(values or ("none found",)):
+            table.add_row("" if index else f"[bold]{title}", escape(value))
+
+    row("ovavel", f"{report['ovavel']}, Python {report['python']}")
+    row("Machine", f"{report['processor']}, {report['cores']} cores, {report['system']}")
+    row("GPU", *(", ".join(gpu.values()) for gpu in report["gpus"]))
+    row("Providers", *report["providers"])
+    row("Cameras", *(f"{camera.index}: {camera.name}" for camera in report["cameras"]))
+    microphones = report["microphones"]
+    row("Microphones", *(f"{each.index}: {each.name}{' (default)' if each.default else ''}" for each in microphones))
+    row("Libraries", *(f"{name} {version or '– not installed'}" for name, version in report["libraries"].items()))
+    console.print(table)
+    console.print()
+    for problem in report["problems"]:
+        console.print(f"[yellow]![/] {escape(problem['what'])}", soft_wrap=True)
+        if problem["mend"]:
+            console.print(f"    {escape(problem['mend'])}", soft_wrap=True)
+    if report["can_localize"]:
+        console.print("[green]ovavel localize can work here.")
+    else:
+        console.print("[red]ovavel localize cannot work here; see above.")
