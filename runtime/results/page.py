@@ -55,7 +55,7 @@ const clock = s => {
 };
 function draw() {
   cell = Math.min(40, Math.max(track.clientWidth / bins, bins > 1800 ? 2 : 4));
-  const width = Math.max(1, Math.round(bins * cell)), height = rows.length * ROW + AXIS;
+  const width = Math.max(1, Math.floor(bins * cell)), height = rows.length * ROW + AXIS;
   const ratio = width * devicePixelRatio < 16000 ? devicePixelRatio : 1;
   heat.width = width * ratio; heat.height = height * ratio;
   heat.style.width = width + 'px'; heat.style.height = height + 'px';
@@ -88,7 +88,7 @@ function pictures() {
   let until = 0;
   const chosen = seconds.filter(s => s * px >= until - .5 && ((until = s * px + Math.max(px, 74)), true));
   chosen.forEach((s, n) => {
-    const image = new Image(), next = n + 1 < chosen.length ? chosen[n + 1] * px : s * px + Math.max(px, 104);
+    const image = new Image(), end = bins * cell, next = n + 1 < chosen.length ? chosen[n + 1] * px : end;
     image.src = data.thumbnails[s]; image.alt = 'picture at ' + clock(s);
     image.style.left = s * px + 'px'; image.style.width = Math.min(104, next - s * px) - 2 + 'px';
     strip.append(image);

@@ -8,6 +8,7 @@ import time
 from collections import deque
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -57,6 +58,7 @@ class TerminalSink:
         self._heights = "_.-=+*%#" if self._ascii else "▁▂▃▄▅▆▇█"
         self._shades = "123" if self._ascii else "░▒▓"
         self._strokes = ("=", "-") if self._ascii else ("━", "─")
+        self._times = "x" if self._ascii else "×"
         self._dot = "-" if self._ascii else "·"
         self._info: SessionInfo | None = None
         self._stats: Stats | None = None
@@ -112,8 +114,9 @@ class TerminalSink:
         timeline = self._timeline(self._info, width - 4, 6 if roomy else 3)
         evidence = self._evidence(self._info, (width // 2 if beside else width) - 4, 5 if roomy or beside else 3)
         figures = self._figures(self._stats)
-        used = 2 + timeline.row_count + 3 + (2 if beside else evidence.row_count + 4) + 4 + len(self._messages)
-        events = self._event_list(max(3 if beside else 2, min(8 if beside else 12, height - used)))
+        # Lines of the header, the timeline, the frame of the events, the figures and the messages
+        used = 2 + timeline.row_count + 2 + 2 + 3 + len(self._messages) + (0 if beside else evidence.row_count + 2)
+        events = self._event_list(max(2, min(8 if beside else 12, height - used)))
         middle: RenderableType = Group(self._panel("Newest second", evidence), self._panel("Events", events))
         if beside:
             middle = Table.grid(expand=True)
@@ -173,7 +176,7 @@ class TerminalSink:
         # A label keeps its row for as long as it is to be seen.
         self._rows = dict.fromkeys([label for label in self._rows if label in won] + sorted(won - self._rows.keys()))
         name_width = min(max(16, *(len(label) for label in self._rows)) if self._rows else 16, width // 3)
-        cell = min(8, (width - name_width - 2) // _SPAN)
+        cell = min(12, (width - name_width - 2) // _SPAN)
         table = Table.grid(padding=(0, 0))
         table.add_column(width=name_width + 2, no_wrap=True, overflow="ellipsis")
         for _ in columns:
@@ -192,13 +195,13 @@ class TerminalSink:
                 "x" * (cell - 1) if i in self._seconds and sense in self._seconds[i].missing else "" for i in columns
             )
             table.add_row(Text(name, "yellow"), *(Text(mark, "yellow") for mark in marks))
-        return table
+        return _padded(table, 4)
 
     def _second_name(self, index: int, newest: int, width: int) -> Text:
         if index < 0:
             return Text()
         start_s = index * WINDOW_S
-        name = clock(start_s, 0) if width > 5 and index % 5 == 0 else f":{int(start_s) % 60:02}"
+        name = clock(start_s, 0) if width > 5 and index % 5 == 0 else f"{int(start_s) % 60:02}"
         return Text(name, "bold" if index == newest else _QUIET)
 
     def _cell(self, scores: SegmentScores | None, c: int, label: str, width: int) -> Text:
@@ -220,25 +223,29 @@ class TerminalSink:
         """Both senses' similarities for the best classes of the newest second, relative to the best of all."""
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        for _ in range(3):
-            table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
         bar = max(4, min(_BAR * 2, (width - 36) // 2))
-        table.add_row("", *(Text(name, _QUIET) for name in ("score", "seen".ljust(bar + 5), "heard".ljust(bar + 5))))
+        table.add_row("", *(Text(name, _QUIET) for name in ("score", "seen", "heard")))
         scores = self._seconds[max(self._seconds)] if self._seconds else None
         if scores is None:
-            return table
+            table.add_row(Text("nothing yet", _QUIET))
+            return _padded(table, rows + 1)
         for c in np.argsort(-scores.scores, kind="stable")[:rows]:
             won = info.labels[c] == scores.label
-            senses = (("vision", scores.vision_similarity), ("audio", scores.audio_similarity))
+            seen = self._bar(scores.vision_similarity, int(c), bar, _SENSE_COLOUR["vision"])
+            heard = self._bar(scores.audio_similarity, int(c), bar, _SENSE_COLOUR["audio"])
             score = f"{scores.scores[c]:.2f}" if np.isfinite(scores.scores[c]) else "-"
             table.add_row(
                 Text(one_line(info.labels[c]), "bold" if won else ""),
                 Text(score, "bold" if won else ""),
-                *(self._bar(similarity, int(c), bar, _SENSE_COLOUR[sense]) for sense, similarity in senses),  # type: ignore[index]
+                seen,
+                heard,
             )
         return table
 
-    def _bar(self, similarity: np.ndarray, c: int, width: int, colour: str) -> Text:
+    def _bar(self, similarity: NDArray[np.float32], c: int, width: int, colour: str) -> Text:
         if not np.isfinite(similarity[c]):
             return Text("missing".ljust(width + 5), "yellow")
         best = float(np.nanmax(similarity))
@@ -268,7 +275,7 @@ class TerminalSink:
             )
         if not newest_first:
             table.add_row(Text("none yet", _QUIET))
-        return table
+        return _padded(table, rows)
 
     def _figures(self, stats: Stats) -> RenderableType:
         latency = stats.timings.percentiles("latency")
@@ -276,8 +283,15 @@ class TerminalSink:
         line = Text(" ")
         told = f"p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else "-"
         line.append("latency ", _QUIET).append(told)
-        line.append("   real-time factor ", _QUIET).append(f"{factor:.2f}", "" if factor < 1 else "bold red")
+        line.append("   real time ", _QUIET).append(f"{self._times}{factor:.2f}", "" if factor < 1 else "bold red")
         line.append("\n windows ", _QUIET).append(str(stats.windows))
         for name, by_cause in (("dropped", counts(stats.dropped)), ("gaps", counts(stats.gap_s, " s"))):
             line.append(f"   {name} ", _QUIET).append(by_cause, "" if by_cause == "none" else "yellow")
         return line
+
+
+def _padded(table: Table, rows: int) -> Table:
+    """Keep a panel at its height while its rows come and go."""
+    for _ in range(rows - table.row_count):
+        table.add_row("")
+    return table

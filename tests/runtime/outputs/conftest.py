@@ -84,9 +84,10 @@ def window(index, gaps=()):
     return Window(index=index, start_s=float(index), frame=None, waveform=None, captured_s=0.0, gaps=tuple(gaps))
 
 
-def update(index, label="other", *, events=(), gaps=(), missing=(), latency_ms=412.0):
+def update(index, label="other", *, events=(), gaps=(), missing=(), missing_before=(), latency_ms=412.0):
     """News of second `index`, which makes the one before it final."""
-    scores = (*((segment(index - 1, label),) if index else ()), segment(index, label, final=False, missing=missing))
+    before = (segment(index - 1, label, missing=missing_before),) if index else ()
+    scores = (*before, segment(index, label, final=False, missing=missing))
     return Update(window=window(index, gaps), scores=scores, events=tuple(events), latency_ms=latency_ms)
 
 

@@ -1,0 +1,137 @@
+import dataclasses
+import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from ovavel.runtime.sinks.lines import LinesSink
+from ovavel.runtime.sinks.terminal import TerminalSink
+from ovavel.runtime.types import Gap, Update
+
+HERE = Path(__file__).parent
+
+
+def run(sink, fake, seconds=14, label="dog barking"):
+    stats = fake.stats()
+    sink.open(fake.info, stats)
+    for i in range(seconds):
+        gap = Gap(sense="vision", cause="camera lost", start_s=float(i), duration_s=1.0)
+        missing = ("vision",) if i == 6 else ()
+        if missing:
+            stats.gap(gap)
+            stats.window_dropped("late")
+        before = {"missing_before": ("vision",) if i == 7 else ()}
+        stats.window_done(0.6)
+        stats.timings.add("latency", 800.0 + i)
+        news = [fake.event(1, label, 2.0, 3.0, "start")] if i == 2 else []
+        news += [fake.event(1, label, 2.0, 6.0), fake.event(2, label, 7.0, 8.0, "retract")] if i == 8 else []
+        news += [fake.event(3, label, 9.0, 10.0, "start")] if i == 9 else []
+        sink.write(fake.update(i, label, events=news, gaps=(gap,) if missing else (), missing=missing, **before))
+    sink.status("camera lost, trying again in 2 s")
+    return stats
+
+
+def test_lines_tell_events_gaps_status_and_a_summary(fake):
+    stream = io.StringIO()
+    sink = LinesSink(stream)
+    run(sink, fake)
+    sink.close()
+    sink.close()
+    told = stream.getvalue().splitlines()
+    assert "00:02.0  start    dog barking  margin 0.41" in told
+    assert "00:02.0  end      dog barking  margin 0.41  until 00:06.0" in told
+    assert "00:07.0  retract  dog barking  margin 0.41" in told
+    assert "00:06.0  gap      camera lost (vision)  1.0 s" in told
+    assert "00:13.0  status   camera lost, trying again in 2 s" in told
+    assert told[-2:] == [
+        "summary  14 windows, real-time factor 0.60, latency p50 806  p95 813  p99 813 ms",
+        "         dropped: 1 late; gaps: 1.0 s camera lost",
+    ]
+
+
+def test_lines_stay_lines_whatever_a_name_holds_and_the_stream_can_encode(fake):
+    raw = io.BytesIO()
+    sink = LinesSink(io.TextIOWrapper(raw, encoding="ascii"))
+    sink.open(dataclasses.replace(fake.info, source="a\nb\x1b[31m \udcff"), fake.stats())
+    sink.write(Update(window=None, scores=(), events=(fake.event(1, "Glück\r\n", 0, 1),), latency_ms=None))
+    assert raw.getvalue().count(b"\n") == 3
+    assert b"\x1b" not in raw.getvalue()
+    assert b"Gl?ck" in raw.getvalue()
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (100, 24), (140, 50)])
+def test_the_view_fits_and_shows_everything(fake, width, height):
+    file = io.StringIO()
+    sink = TerminalSink(Console(file=file, width=width, height=height, no_color=True))
+    run(sink, fake)
+    with sink._console.capture() as capture:
+        sink._console.print(sink.render())
+    view = capture.get()
+    lines = view.splitlines()
+    assert len(lines) <= height
+    assert max(map(cell_len, lines)) <= width
+    for text in ("clip.mp4", "imagebind-huge", "dog barking", "not seen", "p50 806", "×0.60", "1 late", "camera lost"):
+        assert text in view
+    for text in ("now", "over", "taken back", "seen", "heard"):
+        assert text in view
+    assert any(mark in view for mark in "▂▃▄▅▆▇█")
+    assert "▒" in view or "▓" in view, "what may change looks otherwise than what is final, without colour too"
+
+
+def test_the_view_copes_with_ascii_terminals_and_hostile_names(fake):
+    raw = io.BytesIO()
+    labels = ("[bold]dog[/bold] \x1b[31mß", *fake.labels[1:])
+    sink = TerminalSink(Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=80, height=24, force_terminal=True))
+    info = dataclasses.replace(fake.info, labels=labels)
+    sink.open(info, fake.stats())
+    scores = (dataclasses.replace(fake.segment(0, "dog barking"), label=labels[0]),)
+    sink.write(Update(window=fake.window(0), scores=scores, events=(), latency_ms=None))
+    sink.close()
+    sink._console.file.flush()
+    assert b"[bold]dog[/bold] [31m?" in raw.getvalue().replace(b"\x1b[1m", b"")
+
+
+def test_close_and_every_other_way_out_give_the_screen_back(fake):
+    code = f"""
+import sys; sys.path.insert(0, {str(HERE)!r})
+import conftest as fake
+from ovavel.runtime.sinks.terminal import TerminalSink
+sink = TerminalSink(); sink.open(fake.INFO, fake.Stats()); sink.write(fake.update(0, "dog barking"))
+if sys.argv[1] == "close":
+    sink.close(); sink.close()
+else:
+    raise SystemExit(3)
+"""
+    for way in ("close", "exit"):
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        process = subprocess.Popen([sys.executable, "-c", code, way], stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:
+            pass
+        process.wait(20)
+        os.close(ours)
+        assert b"Traceback" not in shown
+        assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1
+        assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+
+
+def test_the_view_draws_five_times_a_second_at_most(fake, monkeypatch):
+    sink = TerminalSink(Console(file=io.StringIO(), width=80, height=24, force_terminal=True))
+    drawn = []
+    sink.open(fake.info, fake.stats())
+    monkeypatch.setattr(sink._live, "refresh", lambda: drawn.append(1))
+    for i in range(50):
+        sink.write(fake.update(i, "dog barking"))
+    assert len(drawn) <= 3
+    sink.close()
