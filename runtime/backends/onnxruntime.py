@@ -26,6 +26,7 @@ __all__ = ["OnnxRuntimeBackend", "open_onnxruntime", "physical_cores"]
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _GPU_BATCH = 8
 _WARM_UP_SEGMENTS = 10
+_LONGEST_MESSAGE = 300
 
 _log = logging.getLogger(__name__)
 
@@ -174,9 +175,9 @@ class OnnxRuntimeBackend:
         except Exception as error:
             shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in feed.items())
             if type(error).__name__ == "InvalidArgument":
-                raise UsageError(f"the {graph} graph does not take {shapes}: {_first_line(error)}") from error
+                raise UsageError(f"the {graph} graph does not take {shapes}: {_said(error)}") from error
             raise DeviceError(
-                f"the {graph} graph failed on {self._device} for {shapes}: {_first_line(error)}. If memory ran out, "
+                f"the {graph} graph failed on {self._device} for {shapes}: {_said(error)}. If memory ran out, "
                 "close other programs or use another device"
             ) from error
         return outputs
@@ -204,11 +205,10 @@ def _open_session(path: Path, gpu: int | None, threads: int) -> Any:
         # Its errors share no base class; those that speak of the file are told by name.
         if gpu is None or type(error).__name__ in ("NoSuchFile", "InvalidProtobuf", "InvalidGraph", "NoModel"):
             raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}. "
-                "Export or copy the bundle again"
+                f"ONNX Runtime {ort.__version__} cannot load {path}: {_said(error)}. Export or copy the bundle again"
             ) from error
         raise DeviceError(
-            f"ONNX Runtime {ort.__version__} cannot run {path.name} on cuda:{gpu}: {_first_line(error)}. "
+            f"ONNX Runtime {ort.__version__} cannot run {path.name} on cuda:{gpu}: {_said(error)}. "
             "Check the driver with nvidia-smi, or use --device cpu"
         ) from error
     got = session.get_providers()
@@ -222,5 +222,7 @@ def _open_session(path: Path, gpu: int | None, threads: int) -> Any:
     return session
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _said(error: Exception) -> str:
+    """Put what ONNX Runtime said into one line, without its error number."""
+    line = " ".join(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).split())
+    return (line or type(error).__name__)[:_LONGEST_MESSAGE].rstrip(". ")

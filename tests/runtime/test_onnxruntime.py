@@ -1,0 +1,209 @@
+"""The ONNX Runtime backend, on small graphs written here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovavel.runtime.backends import open_backend
+from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
+from ovavel.runtime.vocabulary import Vocabulary
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+SIZE = 8  # of the embeddings
+
+
+def save(path: Path, nodes: list, inputs: dict, outputs: list[str], weights: dict, *, external: bool = False) -> None:
+    def value(name: str, shape: list | None, kind: int = TensorProto.FLOAT) -> object:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [value(name, shape) for name, shape in inputs.items()],
+        [value(name, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(
+        model, path, save_as_external_data=external, location=path.name + ".data", size_threshold=64
+    ) if external else onnx.save(model, path)
+
+
+def write_vision(path: Path) -> None:
+    projection = np.random.default_rng(0).standard_normal((3, SIZE)).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["frames", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "projection"], ["raw"]),
+        helper.make_node("LpNormalization", ["raw"], ["embedding"], axis=-1, p=2),
+    ]
+    weights = {"axes": np.array([2, 3]), "projection": projection}
+    save(path, nodes, {"frames": ["B", 3, 224, 224]}, ["embedding"], weights, external=True)
+
+
+def write_head(path: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["text"], ["columns"], perm=[1, 0]),
+        helper.make_node("MatMul", ["audio", "columns"], ["audio_similarity"]),
+        helper.make_node("MatMul", ["vision", "columns"], ["vision_similarity"]),
+        helper.make_node("Mul", ["audio_similarity", "vision_similarity"], ["score"]),
+    ]
+    inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
+    save(path, nodes, inputs, ["audio_similarity", "vision_similarity", "score"], {})
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    write_vision(tmp_path / "vision.onnx")
+    write_head(tmp_path / "head.onnx")
+    manifest = Manifest(
+        format_version=1,
+        ovavel_version="0",
+        model=Model(name="test", weights_sha256="0" * 64, licence="none", config={}, head_layers=0),
+        embedding_size=SIZE,
+        graphs={"vision": {"fp32": "vision.onnx"}, "head": {"fp32": "head.onnx"}},
+        precision={},
+        files={},
+        preprocessing=Preprocessing(),
+        fusion=Fusion(),
+        opset=20,
+        parity=Parity(versions={}, checks=()),
+    )
+    vocabulary = Vocabulary(names=("dog", "other"), embeddings=np.eye(2, SIZE, dtype=np.float32))
+    return Bundle(path=tmp_path, manifest=manifest, sha256="", vocabulary=vocabulary)
+
+
+def test_it_runs_what_it_was_asked_for_and_says_so(bundle: Bundle) -> None:
+    backend = open_backend(bundle, device="cpu", threads=1, graphs=("vision", "head"))
+    assert (backend.info.device, backend.info.provider) == ("cpu", "CPUExecutionProvider")
+    assert backend.info.precision == {"vision": "fp32", "head": "fp32"}
+    assert backend.info.threads == 1
+    assert backend.info.versions["onnxruntime"]
+    backend.warm_up()
+    frames = np.random.default_rng(1).uniform(0.1, 1, (5, 3, 224, 224)).astype(np.float32)
+    together = backend.vision(frames)
+    assert together.shape == (5, SIZE)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([backend.vision(f[None]) for f in frames]), together, atol=1e-6)
+
+
+def test_the_head_keeps_its_senses_apart(bundle: Bundle) -> None:
+    backend = open_backend(bundle, device="cpu", graphs=("head",))
+    r = np.random.default_rng(2)
+    audio, vision, text = (r.standard_normal(s).astype(np.float32) for s in ((2, 4, SIZE), (2, 4, SIZE), (3, SIZE)))
+    output = backend.head(audio, vision, text)
+    np.testing.assert_allclose(output.audio_similarity, audio @ text.T, atol=1e-5)
+    np.testing.assert_allclose(output.vision_similarity, vision @ text.T, atol=1e-5)
+    np.testing.assert_allclose(output.score, output.audio_similarity * output.vision_similarity, atol=1e-5)
+
+
+def test_several_threads_may_call_it(bundle: Bundle) -> None:
+    backend = open_backend(bundle, device="cpu", threads=2, graphs=("vision",))
+    frames = np.random.default_rng(3).uniform(0.1, 1, (4, 1, 3, 224, 224)).astype(np.float32)
+    expected = [backend.vision(f) for f in frames]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        wrong.extend(i for _ in range(20) if not np.array_equal(backend.vision(frames[i]), expected[i]))
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_a_graph_that_was_not_opened_is_named(bundle: Bundle) -> None:
+    backend = open_backend(bundle, device="cpu", graphs=("head",))
+    with pytest.raises(UsageError, match=r"vision.*holds head"):
+        backend.vision(np.zeros((1, 3, 224, 224), np.float32))
+    backend.close()
+    backend.close()
+    with pytest.raises(UsageError, match="closed"):
+        backend.head(*np.zeros((3, 1, 1, SIZE), np.float32))
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((1, 3, 100, 224), np.float32), np.zeros((1, 3, 224, 224)), np.zeros((3, 224, 224), np.float32)]
+)
+def test_an_input_of_another_kind_is_refused(bundle: Bundle, frames: np.ndarray) -> None:
+    backend = open_backend(bundle, device="cpu", graphs=("vision",))
+    with pytest.raises(UsageError) as caught:
+        backend.vision(frames)
+    assert f"{frames.shape} {frames.dtype}" in str(caught.value)
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "vision.onnx.data").unlink()
+
+
+def cut_weights(folder: Path) -> None:
+    os.truncate(folder / "vision.onnx.data", 16)
+
+
+def not_a_graph(folder: Path) -> None:
+    (folder / "vision.onnx").write_text("no graph at all")
+
+
+def empty(folder: Path) -> None:
+    (folder / "vision.onnx").write_bytes(b"")
+
+
+def unknown_operator(folder: Path) -> None:
+    save(folder / "vision.onnx", [helper.make_node("Unheard", ["x"], ["y"])], {"x": [1]}, ["y"], {})
+
+
+@pytest.mark.parametrize("spoil", [without_weights, cut_weights, not_a_graph, empty, unknown_operator, None])
+def test_a_broken_graph_is_a_bundle_error(bundle: Bundle, spoil: Callable[[Path], None] | None) -> None:
+    if spoil:
+        spoil(bundle.path)
+    else:
+        (bundle.path / "vision.onnx").unlink()
+    with pytest.raises(BundleError, match=r"vision\.onnx.*again") as caught:
+        open_backend(bundle, device="cpu", graphs=("vision",))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_the_bundle_lacks_is_named(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="no text graph"):
+        open_backend(bundle, device="cpu", graphs=("text",))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", "CPU", "", "tpu:0"])
+def test_an_unknown_device_is_refused_with_what_there_is(bundle: Bundle, device: str) -> None:
+    with pytest.raises(DeviceError, match="offers auto, cpu"):
+        open_backend(bundle, device=device, graphs=("head",))
+
+
+def test_cuda_runs_on_cuda_or_not_at_all(bundle: Bundle) -> None:
+    import onnxruntime
+
+    with pytest.raises(DeviceError, match=r"cuda:99|ovavel\[gpu\]"):  # there is no GPU number 99 anywhere
+        open_backend(bundle, device="cuda:99", graphs=("head",))
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        assert open_backend(bundle, device="auto", graphs=("head",)).info.device == "cpu"
+
+
+def test_threads_are_at_least_one(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="threads"):
+        open_backend(bundle, device="cpu", threads=0, graphs=("head",))
+    assert open_backend(bundle, device="cpu", graphs=("head",)).info.threads == physical_cores()
+    assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_without_onnxruntime_the_command_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ovavel\[cpu\]'"):
+        open_backend(bundle, graphs=("head",))
