@@ -112,10 +112,10 @@ class TerminalSink:
         roomy = height >= _ROOMY
         beside = width >= _BESIDE
         timeline = self._timeline(self._info, width - 4, 6 if roomy else 3)
-        evidence = self._evidence(self._info, (width // 2 if beside else width) - 4, 5 if roomy or beside else 3)
+        evidence = self._evidence(self._info, (width // 2 if beside else width) - 4, 7 if beside else 5 if roomy else 3)
         figures = self._figures(self._stats)
         # Lines of the header, the timeline, the frame of the events, the figures and the messages
-        used = 2 + timeline.row_count + 2 + 2 + 3 + len(self._messages) + (0 if beside else evidence.row_count + 2)
+        used = 3 + timeline.row_count + 2 + 2 + 3 + len(self._messages) + (0 if beside else evidence.row_count + 2)
         events = self._event_list(max(2, min(8 if beside else 12, height - used)))
         middle: RenderableType = Group(self._panel("Newest second", evidence), self._panel("Events", events))
         if beside:
@@ -164,9 +164,11 @@ class TerminalSink:
         top.add_column(no_wrap=True, justify="right")
         name = Text.assemble((" ovavel ", "bold reverse"), "  ", (one_line(info.source), "bold"))
         top.add_row(name, Text.assemble((clock(self._now_s, 0), "bold"), ("  live" if info.live else "  file", _QUIET)))
-        parts = (info.model, engine(info), info.licence, f"{len(info.labels) - 1} classes")
-        about = Text(" " + f" {self._dot} ".join(map(one_line, parts)), _QUIET, no_wrap=True, overflow="ellipsis")
-        return Group(top, about)
+        dot = f" {self._dot} "
+        model = dot.join(map(one_line, (info.model, info.licence, f"{len(info.labels) - 1} classes")))
+        joined = f" {model}{dot}{engine(info)}"
+        told = (joined,) if len(joined) <= self._console.width else (f" {model}", f" {engine(info)}")
+        return Group(top, *(Text(line, _QUIET, no_wrap=True, overflow="ellipsis") for line in told))
 
     def _timeline(self, info: SessionInfo, width: int, rows: int) -> Table:
         background = info.labels[-1]

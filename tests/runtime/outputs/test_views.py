@@ -78,6 +78,8 @@ def test_the_view_fits_and_shows_everything(fake, width, height):
     assert max(map(cell_len, lines)) <= width
     for text in ("clip.mp4", "imagebind-huge", "dog barking", "not seen", "p50 806", "×0.60", "1 late", "camera lost"):
         assert text in view
+    for text in ("CC-BY-NC-SA-4.0", "CPUExecutionProvider, fp32"):
+        assert text in view
     for text in ("now", "over", "taken back", "seen", "heard"):
         assert text in view
     assert any(mark in view for mark in "▂▃▄▅▆▇█")
