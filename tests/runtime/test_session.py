@@ -1,0 +1,250 @@
+"""A real bundle, a real backend and real files, from the first chunk to the last event."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_factory import COLOURS, make_clip
+from numpy.typing import NDArray
+
+from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.drive import drive
+from ovavel.runtime.errors import MediaError
+from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.queue import TOO_SLOW
+from ovavel.runtime.recording import localize_recording
+from ovavel.runtime.session import Session
+from ovavel.runtime.sinks.jsonl import JsonlSink
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.types import Chunk, Event, Frame, Samples, Segment, SegmentScores, Sense, Update
+
+
+@pytest.fixture(scope="module")
+def bundle(exported_bundle: Path) -> Bundle:
+    return Bundle.open(exported_bundle)
+
+
+@pytest.fixture(scope="module")
+def backend(bundle: Bundle) -> Iterator[Backend]:
+    opened = open_backend(bundle, device="cpu")
+    yield opened
+    opened.close()
+
+
+def textured(time_s: float) -> NDArray[np.uint8]:
+    """A different picture every two seconds, with enough in it to tell them apart."""
+    rng = np.random.default_rng(int(time_s) // 2)
+    blocks = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.kron(blocks, np.ones((20, 20, 1), np.uint8))
+
+
+def changing_sound(duration_s: int, rate_hz: int = 16_000) -> NDArray[np.float32]:
+    rng = np.random.default_rng(1)
+    t = np.arange(rate_hz) / rate_hz
+    tones = [sum(np.sin(2 * np.pi * f * t) for f in rng.integers(100, 6000, 3)) / 8 for _ in range(duration_s)]
+    return np.concatenate(tones)[None].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return make_clip(path, duration_s=14, picture=textured, waveform=changing_sound(14))
+
+
+def final_scores(updates: list[Update]) -> list[SegmentScores]:
+    return [s for update in updates for s in update.scores if s.final]
+
+
+def assert_every_start_ends(events: list[Event]) -> None:
+    open_ids: set[int] = set()
+    for event in events:
+        assert (event.id in open_ids) == (event.state != "start"), event
+        (open_ids.add if event.state in ("start", "update") else open_ids.remove)(event.id)
+    assert not open_ids
+
+
+def test_every_second_of_a_file_is_decided_on_once_and_every_start_ends(
+    bundle: Bundle, backend: Backend, clip: Path
+) -> None:
+    with Session(bundle, clip, backend=backend) as session:
+        updates = list(session.updates())
+    assert [s.index for s in final_scores(updates)] == list(range(14))
+    assert [u.window.index for u in updates[:-1] if u.window] == list(range(14))
+    assert updates[-1].window is None
+    assert session.stats.windows == 14
+    assert session.stats.dropped == {}
+    events = [event for update in updates for event in update.events]
+    assert any(event.state == "start" for event in events)
+    assert_every_start_ends(events)
+
+
+def test_the_first_ten_seconds_score_as_the_offline_clip_bit_for_bit(
+    bundle: Bundle, backend: Backend, clip: Path
+) -> None:
+    from ovavel.runtime.assembler import WindowAssembler
+    from ovavel.runtime.encoder import Encoder
+
+    source = MediaSource(str(clip))
+    assembler = WindowAssembler(source.senses, live=False)
+    windows = [w for chunk in source.chunks() for w in assembler.push(chunk)] + assembler.flush()
+    segments: list[Segment] = [Encoder(backend).encode([w])[0] for w in windows[:10]]
+    offline = Localizer(backend.head, bundle.vocabulary).score(segments)
+    with Session(bundle, clip, backend=backend) as session:
+        streamed = [u.scores for u in session.updates()][9]
+    for one, other in zip(streamed, offline, strict=True):
+        assert one.label == other.label
+        np.testing.assert_array_equal(one.scores, other.scores)
+        np.testing.assert_array_equal(one.audio_similarity, other.audio_similarity)
+
+
+def test_live_replay_and_offline_give_the_same_events(
+    bundle: Bundle, backend: Backend, tmp_path: Path, clip: Path
+) -> None:
+    offline = localize_recording(bundle, MediaSource(str(clip)), backend=backend)
+    with Session(bundle, MediaSource(str(clip), realtime=True), backend=backend) as session:
+        assert session.info.live
+        live = [event for event in session.events() if event.state == "end"]
+    assert session.stats.dropped == {}
+    assert tuple(sorted(live, key=lambda e: (e.start_s, e.id))) == offline.events
+
+
+def test_two_runs_write_the_same_jsonl_but_for_the_wall_clock(
+    bundle: Bundle, backend: Backend, clip: Path, tmp_path: Path
+) -> None:
+    runs = []
+    for name in ("one", "two"):
+        with Session(bundle, clip, backend=backend) as session:
+            drive(session, [JsonlSink(tmp_path / name)])
+        records = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        assert [r["type"] for r in (records[0], records[-1])] == ["session", "summary"]
+        for record in records:
+            record.pop("wall_time", None)
+            record.pop("latency_ms", None)
+        runs.append(records)
+    assert runs[0] == runs[1]
+    assert len([r for r in runs[0] if r["type"] == "segment"]) == 14
+
+
+def test_the_library_example_of_the_readme(bundle: Bundle, clip: Path) -> None:
+    with Session(bundle, clip, device="cpu") as session:
+        assert [event.state for event in session.events()].count("start") > 0
+
+
+class Slow:
+    """A backend that takes a while for every picture."""
+
+    def __init__(self, backend: Backend, delay_s: float) -> None:
+        self._backend, self._delay_s = backend, delay_s
+
+    @property
+    def info(self) -> BackendInfo:
+        return self._backend.info
+
+    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        time.sleep(self._delay_s)
+        return self._backend.vision(frames)
+
+    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._backend.audio(log_mels)
+
+    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._backend.text(tokens)
+
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
+        return self._backend.head(audio, vision, text)
+
+    def warm_up(self) -> None:
+        pass
+
+    def close(self) -> None:
+        raise AssertionError("a backend that was given is not the session's to close")
+
+
+class Scripted:
+    """A source that hands out seconds of picture and sound at its own pace, and may fail."""
+
+    name = "scripted"
+    senses: frozenset[Sense] = frozenset({"vision", "audio"})
+    duration_s = None
+
+    def __init__(self, seconds: int, *, live: bool, pace_s: float = 0.0, failure: Exception | None = None) -> None:
+        self.live = live
+        self._seconds, self._pace_s, self._failure = seconds, pace_s, failure
+        self._closed = threading.Event()
+
+    def chunks(self) -> Iterator[Chunk]:
+        for second in range(self._seconds):
+            if self._closed.wait(self._pace_s):
+                return
+            now_s = time.monotonic()
+            image = np.full((8, 8, 3), COLOURS[second % len(COLOURS)], np.uint8)
+            yield Frame(time_s=second + 0.4, captured_s=now_s, image=lambda image=image: image)
+            waveform = np.random.default_rng(second).standard_normal((1, 16_000)).astype(np.float32) / 8
+            yield Samples(time_s=float(second), captured_s=now_s, waveform=waveform, rate_hz=16_000)
+        if self._failure:
+            raise self._failure
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(bundle: Bundle, backend: Backend) -> None:
+    with Session(bundle, Scripted(30, live=True, pace_s=0.01), backend=Slow(backend, 0.1)) as session:
+        updates = list(session.updates())
+    scores = final_scores(updates)
+    assert [s.index for s in scores] == list(range(30))
+    lost = [u.window.index for u in updates if u.window and u.window.gaps and u.window.gaps[0].cause == TOO_SLOW]
+    assert len(lost) == session.stats.dropped[TOO_SLOW] > 5
+    assert session.stats.gap_s[TOO_SLOW] == pytest.approx(2 * len(lost))  # both senses of each
+    assert {s.index for s in scores if s.missing} == set(lost)
+    assert 29 not in lost
+
+
+def test_a_slow_encoder_loses_nothing_of_a_file(bundle: Bundle, backend: Backend) -> None:
+    with Session(bundle, Scripted(12, live=False), backend=Slow(backend, 0.02)) as session:
+        updates = list(session.updates())
+    assert session.stats.dropped == {}
+    assert not any(s.missing for s in final_scores(updates))
+
+
+def test_stop_ends_what_is_open_and_counts_what_waits(bundle: Bundle, backend: Backend) -> None:
+    events: list[Event] = []
+    with Session(bundle, Scripted(1000, live=True, pace_s=0.02), backend=Slow(backend, 0.05)) as session:
+        threading.Timer(0.8, session.stop).start()
+        begin_s = time.monotonic()
+        events += session.events()
+        assert time.monotonic() - begin_s < 5
+    assert any(event.state == "end" for event in events)
+    assert_every_start_ends(events)
+    assert 3 < session.stats.windows < 100
+
+
+def test_a_source_that_fails_is_told_after_everything_open_has_ended(bundle: Bundle, backend: Backend) -> None:
+    source = Scripted(12, live=False, failure=MediaError("the disk was pulled"))
+    events: list[Event] = []
+    with Session(bundle, source, backend=backend) as session:
+        with pytest.raises(MediaError, match="the disk was pulled"):
+            events.extend(session.events())
+    assert session.stats.windows == 12
+    assert_every_start_ends(events)
+
+
+@pytest.mark.parametrize("sense", ["vision", "audio"])
+def test_a_sense_left_out_on_purpose_is_reported_and_never_guessed(
+    bundle: Bundle, backend: Backend, clip: Path, sense: Sense
+) -> None:
+    source = MediaSource(str(clip), video=sense != "vision", audio=sense != "audio")
+    with Session(bundle, source, backend=backend) as session:
+        updates = list(session.updates())
+    scores = final_scores(updates)
+    assert len(scores) == 14
+    assert all(s.missing == (sense,) and s.label == "other" for s in scores)
+    assert not [event for update in updates for event in update.events]
+    assert session.info.senses == {"vision", "audio"} - {sense}
