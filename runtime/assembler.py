@@ -288,7 +288,8 @@ class WindowAssembler:
         if still is None or still.used or still.counted or still is self._latest or still in self._stills.values():
             return
         still.counted = True
-        self._frames_dropped["late video" if still.late else "end of media" if self._closed else "not needed"] += 1
+        never_out = self._closed and still.window >= self._index
+        self._frames_dropped["late video" if still.late else "end of media" if never_out else "not needed"] += 1
 
     def _take_vision_gaps(self, start_s: float, end_s: float) -> list[Gap]:
         """The parts of declared gaps that fall into a window, adjoining ones of one cause as one."""
@@ -302,7 +303,9 @@ class WindowAssembler:
                 first_s = before.start_s
                 parts.pop()
             parts.append(dataclasses.replace(gap, start_s=first_s, duration_s=max(0.0, last_s - first_s)))
-        self._vision_gaps = deque(gap for gap in self._vision_gaps if gap.start_s + gap.duration_s > end_s)
+        self._vision_gaps = deque(
+            gap for gap in self._vision_gaps if gap.start_s >= end_s or gap.start_s + gap.duration_s > end_s
+        )
         return parts
 
     def _media_time_s(self, sense: Sense, time_s: float) -> float:
