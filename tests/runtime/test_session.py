@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,18 @@ from ovavel.runtime.session import Session
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Chunk, Event, Frame, Samples, Segment, SegmentScores, Sense, Update
+from ovavel.runtime.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
 def bundle(exported_bundle: Path) -> Bundle:
-    return Bundle.open(exported_bundle)
+    """The tiny bundle with a vocabulary that its untrained encoders tell apart."""
+    bundle = Bundle.open(exported_bundle)
+    rng = np.random.default_rng(3)
+    embeddings = rng.standard_normal((9, bundle.manifest.embedding_size))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    names = (*(f"event {i}" for i in range(8)), "other")
+    return replace(bundle, vocabulary=Vocabulary(names=names, embeddings=embeddings.astype(np.float32)))
 
 
 @pytest.fixture(scope="module")
