@@ -1,0 +1,262 @@
+"""Writing a bundle: equal to the original, whole or not there at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from golden_weights import GOLDEN, golden_inputs, golden_state, write_golden_checkpoint
+from safetensors.torch import save_file
+
+from ovavel.export import bundle as bundle_module
+from ovavel.export.bundle import write_bundle
+from ovavel.export.commands import read_config, read_names
+from ovavel.export.demo import write_clip
+from ovavel.export.graphs import export_graph
+from ovavel.runtime.backends import Graph, open_backend
+from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import CheckpointError, ExportError, OvavelError, UsageError, VocabularyError
+from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
+
+TINY = ImageBindConfig.tiny()
+TOLERANCE = 2e-5
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"dev_{name}.npz") as file:
+        values = dict(file)
+    unit = {m: values[m] / np.linalg.norm(values[m], axis=1, keepdims=True) for m in get_args(Modality)}
+    return {**values, **unit}
+
+
+def test_the_tiny_bundle_gives_what_the_original_gives(exported_bundle: Path) -> None:
+    expected, inputs = golden("tiny"), golden_inputs()
+    backend = open_backend(Bundle.open(exported_bundle), device="cpu", graphs=("vision", "audio", "text"))
+    answers = {
+        "vision": backend.vision(inputs["vision"].numpy()),
+        "audio": backend.audio(inputs["audio"].numpy()),
+        "text": backend.text(expected["tokens"]),
+    }
+    backend.close()
+    for modality, answer in answers.items():
+        np.testing.assert_allclose(answer, expected[modality], atol=TOLERANCE, rtol=0)
+
+
+def test_the_manifest_tells_what_was_exported(exported_bundle: Path, tiny_weights: Path, tiny_head: Path) -> None:
+    manifest = Bundle.open(exported_bundle).manifest
+    assert manifest.model.name == "imagebind_tiny"
+    assert manifest.model.weights_sha256 == file_entry(tiny_weights).sha256
+    assert manifest.model.head_sha256 == file_entry(tiny_head).sha256
+    assert manifest.model.head_layers == 1
+    assert "CC BY-NC-SA 4.0" in manifest.model.licence
+    assert ImageBindConfig.from_dict(manifest.model.config) == TINY
+    assert set(manifest.files) == {file.name for file in exported_bundle.iterdir()} - {"manifest.json"}
+    assert [check.graph for check in manifest.parity.checks] == list(get_args(Graph))
+    assert all(0 <= check.max_abs_difference <= check.tolerance for check in manifest.parity.checks)
+    assert all(check.min_cosine is None or check.min_cosine > 0.99999 for check in manifest.parity.checks)
+    assert manifest.parity.versions["onnxruntime"] == onnxruntime.__version__
+
+
+def test_the_vocabulary_is_embedded_by_torch(exported_bundle: Path, tiny_weights: Path) -> None:
+    bundle = Bundle.open(exported_bundle)
+    tokens = torch.from_numpy(bundle.tokenizer().encode(bundle.vocabulary.names))
+    with torch.no_grad():
+        expected = ImageBind.load(tiny_weights, TINY, ("text",)).text(tokens).numpy()
+    np.testing.assert_allclose(bundle.vocabulary.embeddings, expected, atol=2e-6)
+
+
+def nothing_left(folder: Path) -> bool:
+    return not list(folder.iterdir())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+def test_an_existing_folder_is_not_touched(tiny_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--overwrite"):
+        write_bundle(tiny_weights, tiny_bundle, ["dog"], config=TINY)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="not a bundle"):
+        write_bundle(tiny_weights, mine, ["dog"], config=TINY, overwrite=True)
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+class QuickGraphs:
+    """Exports copies of graphs that were exported before: for tests of everything around it."""
+
+    def __init__(self, exported: Path) -> None:
+        self.exported = exported
+
+    def __call__(self, name: Graph, _module: object, folder: Path, *, embedding_size: int) -> list[Path]:
+        return [Path(shutil.copy(file, folder)) for file in self.exported.glob(f"{name}.onnx*")]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, exported_bundle: Path) -> None:
+    monkeypatch.setattr(bundle_module, "export_graph", QuickGraphs(exported_bundle))
+
+
+@pytest.mark.usefixtures("quick")
+def test_overwriting_replaces_the_bundle(
+    tiny_bundle: Path, tiny_weights: Path, tiny_head: Path, exported_bundle: Path
+) -> None:
+    stages: list[tuple[str, float]] = []
+    bundle = write_bundle(
+        tiny_weights,
+        tiny_bundle,
+        ["glass breaking"],
+        head=tiny_head,
+        config=TINY,
+        overwrite=True,
+        progress=lambda stage, share: stages.append((stage, share)),
+    )
+    assert bundle.path == tiny_bundle
+    assert Bundle.open(tiny_bundle).sha256 == bundle.sha256 != Bundle.open(exported_bundle).sha256
+    assert bundle.vocabulary.names == ("glass breaking", "other")
+    assert [entry.name for entry in tiny_bundle.parent.iterdir()] == [tiny_bundle.name]
+    assert tiny_bundle.stat().st_mode & 0o777 == exported_bundle.stat().st_mode & 0o777 != 0o700
+    shares = [share for _, share in stages]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert {stage.partition(":")[0] for stage, _ in stages} >= {"vision", "audio", "text", "head"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_same_input_gives_the_same_bundle(
+    tiny_weights: Path, tiny_head: Path, place: Path, exported_bundle: Path
+) -> None:
+    first = Bundle.open(exported_bundle)
+    second = write_bundle(tiny_weights, place / "bundle", first.vocabulary.names[:-1], head=tiny_head, config=TINY)
+    assert first.sha256 == second.sha256
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), ExportError("missed")])
+def test_an_interrupted_export_leaves_nothing(
+    tiny_weights: Path, place: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(bundle_module, "check_graph", fail)
+    with pytest.raises((KeyboardInterrupt, OvavelError)):
+        write_bundle(tiny_weights, place / "bundle", ["dog"], config=TINY)
+    assert nothing_left(place)
+
+
+def test_weights_that_are_not_finite_are_not_exported(place: Path, tmp_path: Path) -> None:
+    state = golden_state(TINY)
+    state["modality_heads.vision.2.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(ExportError, match="vision graph"):
+        write_bundle(tmp_path / "nan.safetensors", place / "bundle", ["dog"], config=TINY)
+    assert nothing_left(place)
+
+
+def test_what_is_wrong_is_said_before_anything_is_written(tiny_weights: Path, tiny_head: Path, place: Path) -> None:
+    out = place / "bundle"
+    with pytest.raises(CheckpointError, match=r"nowhere\.pth"):
+        write_bundle(place / "nowhere.pth", out, ["dog"], config=TINY)
+    with pytest.raises(CheckpointError, match="another size"):
+        write_bundle(tiny_weights, out, ["dog"])
+    with pytest.raises(VocabularyError, match="twice"):
+        write_bundle(tiny_weights, out, ["dog", "dog"], config=TINY)
+    with pytest.raises(UsageError, match="do not belong together"):
+        write_bundle(tiny_weights, out, ["dog"], head=tiny_head, config=ImageBindConfig.huge())
+    with pytest.raises(CheckpointError):
+        write_bundle(tiny_weights, out, ["dog"], head=tiny_weights, config=TINY)
+    assert nothing_left(place)
+
+
+def test_a_full_disk_is_noticed_at_once(tiny_weights: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(place)._replace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(ExportError, match="make room"):
+        write_bundle(tiny_weights, place / "bundle", ["dog"], config=TINY)
+    assert nothing_left(place)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_writes_a_bundle_and_tells_its_licence(
+    tiny_weights: Path, tiny_head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "names.txt").write_text("# pets\n\n  dog barking\ncat purring\nother\n", encoding="utf-8-sig")
+    arguments = ["--weights", str(tiny_weights), "--head", str(tiny_head), "--config", "tiny"]
+    arguments += ["--vocabulary", str(tmp_path / "names.txt")]
+    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 0
+    assert "CC BY-NC-SA 4.0" in capsys.readouterr().out
+    bundle = Bundle.open(tmp_path / "new" / "bundle")
+    assert bundle.vocabulary.names == ("dog barking", "cat purring", "other")
+    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xfa", b"", b"# nothing\n\n"])
+def test_vocabulary_files_that_cannot_be_used(
+    tiny_weights: Path, tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.txt"
+    if content is not None:
+        names.write_bytes(content)
+    arguments = ["--weights", str(tiny_weights), "--vocabulary", str(names), "--out", str(tmp_path / "bundle")]
+    assert main(["export", "bundle", "--config", "tiny", *arguments]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_names_and_configurations_are_read(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("other\ndog\n", encoding="utf-8")
+    assert read_names(tmp_path / "names.txt") == ["other", "dog"]  # refused later: it is not the last one
+    (tmp_path / "config.json").write_text('{"name": "mine"}')
+    for wrong in ("large", str(tmp_path / "nowhere.json"), str(tmp_path / "names.txt"), str(tmp_path / "config.json")):
+        with pytest.raises(UsageError):
+            read_config(wrong)
+    assert read_config("tiny") == TINY
+
+
+def test_the_demo_clip_has_pictures_and_sound(tmp_path: Path) -> None:
+    import av
+
+    write_clip(tmp_path / "clip.mp4")
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        assert container.duration / 1e6 == pytest.approx(20, abs=0.2)
+        assert {stream.type for stream in container.streams} == {"video", "audio"}
+    assert (tmp_path / "clip.mp4").stat().st_size < 1_000_000
+
+
+def test_the_demo_goes_all_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    assert "mean nothing" in capsys.readouterr().out
+    bundle = Bundle.open(tmp_path / "demo" / "bundle")
+    assert "no licence" in bundle.manifest.model.licence
+    assert bundle.manifest.model.head_layers == 0
+    assert (tmp_path / "demo" / "clip.mp4.ovavel.html").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("modality", get_args(Modality))
+def test_full_size_gives_what_the_original_gives(tmp_path: Path, modality: Modality) -> None:
+    huge, expected = ImageBindConfig.huge(), golden("huge")
+    weights = write_golden_checkpoint(tmp_path / "huge.safetensors", huge, (modality,))
+    try:
+        tower = ImageBind.load(weights, huge, (modality,)).towers[modality]
+        graph, _ = export_graph(modality, tower, tmp_path, embedding_size=huge.embedding_size)
+        del tower
+        array = expected["tokens"] if modality == "text" else golden_inputs()[modality].numpy()
+        session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        (answer,) = session.run(None, {session.get_inputs()[0].name: array})
+        np.testing.assert_allclose(answer, expected[modality], atol=TOLERANCE, rtol=0)
+    finally:
+        shutil.rmtree(tmp_path)

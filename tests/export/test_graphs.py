@@ -1,0 +1,172 @@
+"""Exported graphs: their names and shapes, their bytes, and what their verification catches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from golden_weights import GOLDEN, golden_head_inputs, golden_head_state
+from onnx import numpy_helper
+from safetensors.torch import save_file
+
+from ovavel.export.graphs import OPSET, SPECS, example_inputs, export_graph
+from ovavel.export.verify import check_graph, head_inputs, reference, sample_frames, sample_waveforms
+from ovavel.runtime.backends import Graph
+from ovavel.runtime.errors import ExportError
+from ovavel.runtime.fusion import fused_score
+from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.training.temporal import HeadGraph, TemporalHead
+
+SIZE = 32
+
+
+def head_graph(blocks: int = 1, seed: int = 0) -> HeadGraph:
+    torch.manual_seed(seed)
+    return HeadGraph(TemporalHead(blocks, dim=SIZE, hidden=8, ffn=16)).eval()
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`head.onnx` of `head_graph()`: do not change it."""
+    folder = tmp_path_factory.mktemp("head")
+    export_graph("head", head_graph(), folder, embedding_size=SIZE)
+    return folder / "head.onnx"
+
+
+def run(path: Path, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, dict(zip((i.name for i in session.get_inputs()), inputs, strict=True)))
+
+
+@pytest.mark.parametrize("graph", ["vision", "audio", "text", "head"])
+def test_names_and_shapes_are_those_of_the_bundle(exported_bundle: Path, graph: Graph) -> None:
+    model = onnx.load(exported_bundle / f"{graph}.onnx", load_external_data=False)
+    onnx.checker.check_model(exported_bundle / f"{graph}.onnx")
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+    inputs = {
+        value.name: tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)
+        for value in model.graph.input
+    }
+    spec = SPECS[graph]
+    assert inputs == {
+        name: tuple(SIZE if axis == "D" else axis for axis in shape) for name, shape in spec.inputs.items()
+    }
+    assert tuple(value.name for value in model.graph.output) == spec.outputs
+
+
+@pytest.mark.parametrize("graph", ["vision", "audio", "text", "head"])
+def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(exported_bundle: Path, graph: Graph) -> None:
+    data = (exported_bundle / f"{graph}.onnx").read_bytes()
+    for trace in (b".py", b"/home", str(Path.cwd()).encode()):
+        assert trace not in data
+
+
+def test_the_same_module_gives_the_same_bytes(tmp_path: Path, head: Path) -> None:
+    for file in export_graph("head", head_graph(), tmp_path, embedding_size=SIZE):
+        assert file.read_bytes() == (head.parent / file.name).read_bytes()
+
+
+def test_a_head_without_blocks_has_no_weights_outside(tmp_path: Path) -> None:
+    assert export_graph("head", head_graph(0), tmp_path, embedding_size=SIZE) == [tmp_path / "head.onnx"]
+    assert [file.name for file in tmp_path.iterdir()] == ["head.onnx"]
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_golden_head_through_onnx(tmp_path: Path, blocks: int) -> None:
+    save_file(
+        {name: tensor.contiguous() for name, tensor in golden_head_state(blocks).items()}, tmp_path / "head.safetensors"
+    )
+    head = TemporalHead.load(tmp_path / "head.safetensors")
+    export_graph("head", HeadGraph(head).eval(), tmp_path, embedding_size=1024)
+    inputs = [tensor.numpy() for tensor in golden_head_inputs()]
+    with np.load(GOLDEN / "dev_head.npz") as golden:
+        expected = [golden[f"L{blocks}_{name}"] for name in ("sim_audio", "sim_vision", "logits")]
+    for theirs, ours in zip(expected, run(tmp_path / "head.onnx", *inputs), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_scores_are_0_where_no_class_stands_out(exported_bundle: Path) -> None:
+    """An optimiser that takes 1e-8 for 0 turns them into NaN."""
+    rng = np.random.default_rng(0)
+    audio, vision = rng.standard_normal((2, 1, 4, SIZE)).astype(np.float32)
+    for text in (np.zeros((3, SIZE), np.float32), np.ones((1, SIZE), np.float32)):
+        *_, score = run(exported_bundle / "head.onnx", audio, vision, text)
+        assert (score == 0).all()
+
+
+def test_the_head_agrees_with_the_runtime_in_numpy(exported_bundle: Path) -> None:
+    rng = np.random.default_rng(0)
+    audio, vision = rng.standard_normal((2, 2, 7, SIZE)).astype(np.float32)
+    audio_similarity, vision_similarity, score = run(
+        exported_bundle / "head.onnx", audio, vision, rng.standard_normal((5, SIZE)).astype(np.float32)
+    )
+    np.testing.assert_allclose(score, fused_score(audio_similarity, vision_similarity), atol=1e-6)
+
+
+def test_samples_are_what_cameras_and_microphones_give() -> None:
+    frames = [prepare_frame(frame) for frame in sample_frames().values()]
+    waves = [prepare_waveform(wave) for wave in sample_waveforms().values()]
+    assert len({frame.tobytes() for frame in frames}) == len(frames) >= 6
+    assert len({wave.tobytes() for wave in waves}) == len(waves) >= 6
+    assert all(np.abs(wave).max() <= 1.5 for wave in sample_waveforms().values())
+
+
+def text_embeddings() -> np.ndarray:
+    rows = np.random.default_rng(1).standard_normal((5, SIZE)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_a_faithful_head_passes(head: Path) -> None:
+    inputs = head_inputs(text_embeddings())
+    assert {case[0].shape[:2] for case in inputs} >= {(b, t) for b in (1, 3) for t in (1, 2, 10, 13)}
+    check = check_graph(head, reference("head", head_graph(), inputs))
+    assert check.cases == len(inputs)
+    assert 0 < check.max_abs_difference < 1e-5
+
+
+@pytest.mark.parametrize("value", [1e-3, np.nan, np.inf])
+def test_one_altered_weight_is_caught(tmp_path: Path, head: Path, value: float) -> None:
+    model = onnx.load(head)
+    tensor = next(t for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 2)
+    array = numpy_helper.to_array(tensor).copy()
+    array[0] += value
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, tmp_path / "altered.onnx")
+    with pytest.raises(ExportError, match="away from PyTorch"):
+        check_graph(tmp_path / "altered.onnx", reference("head", head_graph(), head_inputs(text_embeddings())))
+
+
+def test_a_lost_epsilon_is_caught(tmp_path: Path, head: Path) -> None:
+    model = onnx.load(head)
+    for tensor in model.graph.initializer:
+        if not tensor.dims and tensor.data_type == 1 and 0 < numpy_helper.to_array(tensor) < 1e-7:
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros((), np.float32), tensor.name))
+    onnx.save(model, tmp_path / "altered.onnx")
+    with pytest.raises(ExportError, match="away from PyTorch"):
+        check_graph(tmp_path / "altered.onnx", reference("head", head_graph(), head_inputs(text_embeddings())))
+
+
+def test_a_file_that_does_not_load_is_an_export_error(tmp_path: Path) -> None:
+    (tmp_path / "head.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ExportError, match="cannot run the head graph"):
+        check_graph(tmp_path / "head.onnx", reference("head", head_graph(), head_inputs(text_embeddings())[:1]))
+
+
+def test_what_onnx_cannot_express_is_an_export_error(tmp_path: Path) -> None:
+    class Strange(torch.nn.Module):
+        def forward(self, audio: torch.Tensor, vision: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+            return audio if float(audio.sum()) > 0 else vision
+
+    with pytest.raises(ExportError, match="head graph"):
+        export_graph("head", Strange(), tmp_path, embedding_size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_examples_are_never_of_size_1() -> None:
+    for graph in SPECS:
+        assert all(tensor.shape[0] > 1 for tensor in example_inputs(graph, SIZE))

@@ -1,0 +1,89 @@
+"""The exported tokenizer against byte-pair encoding written out plainly."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovavel.export import tokenizer as tokenizer_module
+from ovavel.export.tokenizer import clip_tokenizer
+from ovavel.runtime.errors import ExportError
+from ovavel.runtime.vocabulary import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def content() -> dict:
+    return json.loads(clip_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_bytes(clip_tokenizer())
+    return Tokenizer.open(path)
+
+
+@pytest.fixture(scope="module")
+def ranks() -> dict[tuple[str, ...], int]:
+    packed = (resources.files("ovavel.export") / "data" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    return {
+        tuple(line.split()): rank for rank, line in enumerate(gzip.decompress(packed).decode().split("\n")[1:48895])
+    }
+
+
+def test_the_vocabulary_has_49408_tokens(content: dict) -> None:
+    ids = content["model"]["vocab"]
+    assert sorted(ids.values()) == list(range(49_408))
+    assert (ids["!"], ids["!</w>"], ids["<|startoftext|>"], ids["<|endoftext|>"]) == (0, 256, 49_406, 49_407)
+
+
+def test_no_token_is_recognised_inside_a_text(content: dict) -> None:
+    assert content["added_tokens"] == []
+
+
+@settings(deadline=None)
+@given(word=st.text(alphabet="abcdefghijklmnopqrstuvwxyzäöüßñ犬", min_size=1, max_size=24))
+def test_a_word_is_merged_in_the_order_of_the_merges(
+    tokenizer: Tokenizer, content: dict, ranks: dict[tuple[str, ...], int], word: str
+) -> None:
+    signs = dict(zip(_bytes(), list(content["model"]["vocab"])[:256], strict=True))
+    parts = [signs[byte] for byte in word.encode()]
+    parts[-1] += "</w>"
+    while pairs := [pair for pair in itertools.pairwise(parts) if pair in ranks]:
+        best = min(pairs, key=ranks.__getitem__)
+        index = 0
+        while index < len(parts) - 1:
+            if (parts[index], parts[index + 1]) == best:
+                parts[index : index + 2] = ["".join(best)]
+            index += 1
+    expected = [content["model"]["vocab"][part] for part in parts]
+    assert tokenizer.encode([word])[0, 1 : 1 + len(expected)].tolist() == expected
+    assert tokenizer.count([word]) == [len(expected)]
+
+
+def _bytes() -> list[int]:
+    """Bytes in the order of their tokens: those that print in Latin-1 first."""
+    printable = [code for code in range(256) if 33 <= code <= 126 or (161 <= code <= 255 and code != 173)]
+    return printable + [code for code in range(256) if code not in printable]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("don't", 2), ("2024", 4), ("a-b", 3), ("it's we'll", 4), ("!!!", 1), ("3.5", 3)]
+)
+def test_words_are_split_as_in_the_original(tokenizer: Tokenizer, text: str, count: int) -> None:
+    assert tokenizer.count([text]) == [count]
+
+
+def test_a_damaged_merges_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"something else")
+    monkeypatch.setattr(tokenizer_module.resources, "files", lambda _package: tmp_path)
+    with pytest.raises(ExportError, match="install ovavel again"):
+        clip_tokenizer()

@@ -1,0 +1,382 @@
+"""Every way in which a bundle can be wrong, and what happens when a change of its vocabulary is cut short."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from ovavel.runtime import bundle as bundle_module
+from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import BundleError, OutputError, UsageError
+from ovavel.runtime.external_data import external_data
+from ovavel.runtime.manifest import Fusion, Preprocessing
+from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
+from ovavel.runtime.types import RATE_HZ, WINDOW_S
+from ovavel.runtime.vocabulary import Vocabulary
+
+
+def rewrite(folder: Path, change: Callable[[dict], object]) -> None:
+    """Change the manifest as text, as somebody with an editor would."""
+    content = json.loads((folder / "manifest.json").read_text())
+    change(content)
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def relist(folder: Path, name: str) -> None:
+    """Put the true size and hash of `name` into the manifest."""
+    entry = file_entry(folder / name)
+    rewrite(folder, lambda m: m["files"].update({name: {"sha256": entry.sha256, "bytes": entry.bytes}}))
+
+
+def refused(folder: Path, *words: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(folder)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_exported_bundle_opens(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    assert bundle.vocabulary.names == ("dog barking", "race car", "bird chirping", "other")
+    assert bundle.vocabulary.background == "other"
+    assert bundle.graph("vision") == tiny_bundle / "vision.onnx"
+    assert bundle.graph("head", "fp32") == tiny_bundle / "head.onnx"
+    assert bundle.tokenizer().encode(["dog"]).shape == (1, 77)
+    assert bundle.sha256 == file_entry(tiny_bundle / "manifest.json").sha256
+    assert Bundle.open(tiny_bundle).sha256 == bundle.sha256
+
+
+def test_its_parameters_are_those_the_runtime_works_with() -> None:
+    asked = Preprocessing()
+    assert (asked.frame_px, asked.mel_bins, asked.mel_frames) == (FRAME_SIZE, MEL_BINS, MEL_FRAMES)
+    assert (asked.rate_hz, asked.window_s) == (RATE_HZ, WINDOW_S)
+
+
+@pytest.mark.parametrize(
+    "name", ["vision.onnx", "text.onnx.data", "vocabulary.npy", "vocabulary.json", "tokenizer.json"]
+)
+def test_a_flipped_bit_is_found(tiny_bundle: Path, name: str) -> None:
+    data = bytearray((tiny_bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tiny_bundle / name).write_bytes(data)
+    refused(tiny_bundle, str(tiny_bundle / name), "altered", "again")
+
+
+@pytest.mark.parametrize("name", ["audio.onnx", "audio.onnx.data", "vocabulary.json", "tokenizer.json"])
+def test_a_missing_file_is_named(tiny_bundle: Path, name: str) -> None:
+    (tiny_bundle / name).unlink()
+    refused(tiny_bundle, str(tiny_bundle / name), "missing")
+
+
+def test_a_truncated_file_is_named(tiny_bundle: Path) -> None:
+    os.truncate(tiny_bundle / "text.onnx.data", 1000)
+    refused(tiny_bundle, "text.onnx.data has 1000 bytes")
+
+
+def test_a_folder_in_the_place_of_a_file(tiny_bundle: Path) -> None:
+    (tiny_bundle / "head.onnx").unlink()
+    (tiny_bundle / "head.onnx").mkdir()
+    refused(tiny_bundle, "head.onnx")
+
+
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(tiny_bundle: Path) -> None:
+    (tiny_bundle / "head.onnx").unlink()
+    os.mkfifo(tiny_bundle / "head.onnx")
+    refused(tiny_bundle, "head.onnx")
+
+
+def test_not_a_bundle(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing", "does not exist", "ovavel export bundle")
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file", "is a file")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "has no manifest.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"{}",
+        b'{"format_version": "1"}',
+        b'{"format_version": 1}',
+        b"\xff\xfe\x00",
+        b"[" * 9999,
+    ],
+)
+def test_a_manifest_that_is_none(tiny_bundle: Path, content: bytes) -> None:
+    (tiny_bundle / "manifest.json").write_bytes(content)
+    refused(tiny_bundle, str(tiny_bundle / "manifest.json"))
+
+
+def test_a_truncated_manifest(tiny_bundle: Path) -> None:
+    os.truncate(tiny_bundle / "manifest.json", 700)
+    refused(tiny_bundle, "manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("version", "mend"), [(2, "update ovavel"), (99, "update ovavel"), (0, "export the bundle again")]
+)
+def test_an_unknown_version(tiny_bundle: Path, version: int, mend: str) -> None:
+    rewrite(tiny_bundle, lambda m: m.update(format_version=version, something_new=[]))
+    refused(tiny_bundle, f"format version {version}", mend)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(extra=1),
+        lambda m: m["model"].update(extra=1),
+        lambda m: m.pop("opset"),
+        lambda m: m.update(embedding_size="32"),
+        lambda m: m["files"].update({"head.onnx": {"sha256": "XYZ", "bytes": 1}}),
+        lambda m: m["graphs"].update(smell={"fp32": "vision.onnx"}),
+    ],
+)
+def test_a_manifest_with_a_strange_field(tiny_bundle: Path, change: Callable[[dict], object]) -> None:
+    rewrite(tiny_bundle, change)
+    refused(tiny_bundle, "manifest.json is damaged")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside",
+        "/etc/hostname",
+        "a/../../outside",
+        "./head.onnx",
+        "a//b",
+        "",
+        "manifest.json",
+        "a\\b",
+        "a\0b",
+        "..",
+    ],
+)
+def test_a_path_that_climbs_out(tiny_bundle: Path, name: str) -> None:
+    (tiny_bundle.parent / "outside").write_bytes(b"secret")
+    entry = file_entry(tiny_bundle.parent / "outside")
+    rewrite(tiny_bundle, lambda m: m["files"].update({name: {"sha256": entry.sha256, "bytes": entry.bytes}}))
+    refused(tiny_bundle, repr(name), "no path inside the bundle")
+
+
+def test_a_link_that_leads_out(tiny_bundle: Path) -> None:
+    shutil.move(tiny_bundle / "head.onnx", tiny_bundle.parent / "head.onnx")
+    (tiny_bundle / "head.onnx").symlink_to(tiny_bundle.parent / "head.onnx")
+    refused(tiny_bundle, "head.onnx leads out of the bundle")
+
+
+def test_a_link_to_the_bundle_itself_is_fine(tiny_bundle: Path) -> None:
+    link = tiny_bundle.parent / "link"
+    link.symlink_to(tiny_bundle)
+    assert len(Bundle.open(link).vocabulary) == 4
+
+
+@pytest.mark.parametrize("name", ["vocabulary.npy", "tokenizer.json", "vision.onnx"])
+def test_a_file_that_is_not_listed(tiny_bundle: Path, name: str) -> None:
+    rewrite(tiny_bundle, lambda m: m["files"].pop(name))
+    refused(tiny_bundle, name, "list")
+
+
+@pytest.mark.parametrize("location", ["../outside", "/etc/hostname", "unlisted.data"])
+def test_weights_outside_the_listed_files(tiny_bundle: Path, location: str) -> None:
+    model = onnx.load(tiny_bundle / "vision.onnx", load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.external_data)
+    next(entry for entry in tensor.external_data if entry.key == "location").value = location
+    (tiny_bundle / "vision.onnx").write_bytes(model.SerializeToString())
+    relist(tiny_bundle, "vision.onnx")
+    refused(tiny_bundle, repr(location), "do not trust it")
+
+
+def test_external_data_is_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
+    def tensor(location: str) -> onnx.TensorProto:
+        made = onnx.TensorProto(dims=[1], data_type=1, data_location=1)
+        made.external_data.add(key="location", value=location)
+        return made
+
+    inner = onnx.GraphProto(initializer=[tensor("in a branch")])
+    sparse = onnx.SparseTensorProto(values=tensor("sparse"))
+    attributes = [
+        onnx.AttributeProto(name="value", t=tensor("attribute"), tensors=[tensor("attributes")], sparse_tensor=sparse),
+        onnx.AttributeProto(name="then_branch", g=inner),
+    ]
+    function = onnx.FunctionProto(node=[onnx.NodeProto(attribute=[onnx.AttributeProto(t=tensor("in a function"))])])
+    model = onnx.ModelProto(
+        graph=onnx.GraphProto(node=[onnx.NodeProto(attribute=attributes)], initializer=[tensor("initializer")]),
+        functions=[function],
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert external_data(path) == {
+        "initializer", "attribute", "attributes", "in a branch", "sparse", "in a function"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"", b"not onnx at all", b"\x3a\xff\xff\xff\xff\x7f", b"\x3a\x80"])
+def test_a_graph_that_is_no_onnx_file(tiny_bundle: Path, content: bytes) -> None:
+    (tiny_bundle / "head.onnx").write_bytes(content)
+    relist(tiny_bundle, "head.onnx")
+    refused(tiny_bundle, "head.onnx is not an ONNX file")
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"), [("preprocessing", "mel_bins", 64), ("fusion", "audio_scale", 1.0)]
+)
+def test_parameters_the_runtime_does_not_do(tiny_bundle: Path, section: str, field: str, value: float) -> None:
+    rewrite(tiny_bundle, lambda m: m[section].update({field: value}))
+    refused(tiny_bundle, f"{field} = {value}")
+    assert getattr({"preprocessing": Preprocessing(), "fusion": Fusion()}[section], field) != value
+
+
+def test_embeddings_of_another_size(tiny_bundle: Path) -> None:
+    Vocabulary(names=("dog", "other"), embeddings=np.eye(2, 16, dtype=np.float32)).save(tiny_bundle)
+    relist(tiny_bundle, "vocabulary.json")
+    relist(tiny_bundle, "vocabulary.npy")
+    refused(tiny_bundle, "size 16")
+
+
+def test_a_graph_the_bundle_does_not_hold(tiny_bundle: Path) -> None:
+    rewrite(tiny_bundle, lambda m: m["graphs"].pop("text"))
+    bundle = Bundle.open(tiny_bundle)
+    with pytest.raises(BundleError, match="no text graph, only: vision, audio, head"):
+        bundle.graph("text")
+    with pytest.raises(BundleError, match="no int8 vision graph; its precisions are: fp32"):
+        bundle.graph("vision", "int8")
+
+
+def larger(bundle: Bundle) -> Vocabulary:
+    return bundle.vocabulary.added(["glass breaking"], np.eye(1, bundle.manifest.embedding_size, dtype=np.float32))
+
+
+def test_a_saved_vocabulary_is_read_back(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    saved = bundle.save_vocabulary(larger(bundle))
+    again = Bundle.open(tiny_bundle)
+    assert again.vocabulary.names == saved.vocabulary.names
+    assert again.sha256 == saved.sha256 != bundle.sha256
+    assert not [
+        file.name for file in tiny_bundle.iterdir() if file.name not in {*again.manifest.files, "manifest.json"}
+    ]
+
+
+def test_a_vocabulary_of_another_size_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="size 8"):
+        Bundle.open(tiny_bundle).save_vocabulary(
+            Vocabulary(names=("dog", "other"), embeddings=np.eye(2, 8, dtype=np.float32))
+        )
+
+
+def test_a_change_by_somebody_else_is_noticed(tiny_bundle: Path) -> None:
+    first, second = Bundle.open(tiny_bundle), Bundle.open(tiny_bundle)
+    first.save_vocabulary(larger(first))
+    with pytest.raises(BundleError, match="somebody else"):
+        second.save_vocabulary(second.vocabulary.removed(["race car"]))
+
+
+_STEPS = ["write 0", "write 1", "write 2", "move 0", "move 1", "move 2", "never"]
+
+
+def _save_and_die(folder: Path, step: str) -> None:
+    """Save a larger vocabulary and kill this process right before `step`."""
+    kind, _, number = step.partition(" ")
+    left = int(number or 0)
+
+    def dying(action: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return action(*arguments)
+
+        return run
+
+    bundle = Bundle.open(folder)
+    if kind == "write":
+        bundle_module.atomic_write = dying(bundle_module.atomic_write)  # type: ignore[assignment]
+    elif kind == "move":
+
+        def move(root: Path) -> None:
+            Path.replace = dying(Path.replace)  # type: ignore[method-assign,assignment]
+            original(root)
+
+        original = bundle_module._move_in_place
+        bundle_module._move_in_place = move
+    bundle.save_vocabulary(larger(bundle))
+
+
+@pytest.mark.parametrize("step", _STEPS)
+def test_killed_at_any_point_the_vocabulary_is_the_old_or_the_new_one(tiny_bundle: Path, step: str) -> None:
+    old = Bundle.open(tiny_bundle)
+    child = multiprocessing.get_context("fork").Process(target=_save_and_die, args=(tiny_bundle, step))
+    child.start()
+    child.join(30)
+    assert child.exitcode == (0 if step == "never" else -signal.SIGKILL)
+    found = Bundle.open(tiny_bundle)
+    expected = old.vocabulary if step.startswith("write") else larger(old)
+    assert found.vocabulary.version == expected.version
+    again = found.save_vocabulary(found.vocabulary.removed(["race car"]))
+    assert Bundle.open(tiny_bundle).sha256 == again.sha256
+
+
+def test_a_full_disk_leaves_the_old_vocabulary(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.name.startswith("manifest"):
+            raise OutputError("disk full")
+        path.write_bytes(data)
+
+    bundle = Bundle.open(tiny_bundle)
+    monkeypatch.setattr(bundle_module, "atomic_write", full)
+    with pytest.raises(OutputError):
+        bundle.save_vocabulary(larger(bundle))
+    assert Bundle.open(tiny_bundle).sha256 == bundle.sha256
+    assert not list(tiny_bundle.glob("*.new"))
+
+
+def test_vocab_commands_go_through_the_text_graph(
+    tiny_bundle: Path, exported_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vocab", "remove", str(tiny_bundle), "race car"]) == 0
+    assert main(["vocab", "add", str(tiny_bundle), "glass breaking", "race car"]) == 0
+    assert main(["vocab", "list", str(tiny_bundle)]) == 0
+    names = capsys.readouterr().out.splitlines()[-5:]
+    assert names == ["dog barking", "bird chirping", "glass breaking", "race car", "other"]
+    added, exported = Bundle.open(tiny_bundle).vocabulary, Bundle.open(exported_bundle).vocabulary
+    np.testing.assert_allclose(
+        added.embeddings[added.index("race car")], exported.embeddings[exported.index("race car")], atol=2e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["add", "dog barking"], "is there twice"),
+        (["add", "Dog Barking"], "the same name as 'dog barking'"),
+        (["add", "glass", "other"], "is the background"),
+        (["add", ""], "is empty"),
+        (["add", "word " * 80], "80 tokens"),
+        (["remove", "bird chriping"], "did you mean 'bird chirping'?"),
+        (["remove", "dog barking", "other"], "cannot be removed"),
+    ],
+)
+def test_refused_names_change_nothing(
+    tiny_bundle: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = file_entry(tiny_bundle / "manifest.json")
+    action, *names = arguments
+    assert main(["vocab", action, str(tiny_bundle), *names]) == 2
+    assert re.search(re.escape(words), capsys.readouterr().err)
+    assert file_entry(tiny_bundle / "manifest.json") == before

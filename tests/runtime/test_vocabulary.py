@@ -1,0 +1,223 @@
+"""Names and tokens against the original implementation, and every name that must be refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_weights import GOLDEN
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovavel.export.tokenizer import clip_tokenizer
+from ovavel.runtime.errors import BundleError, VocabularyError
+from ovavel.runtime.vocabulary import Tokenizer, Vocabulary, check_names, normalize_text
+
+START, END = 49_406, 49_407
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_bytes(clip_tokenizer())
+    return Tokenizer.open(path)
+
+
+def unit(rows: int, size: int = 8, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).standard_normal((rows, size)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def vocabulary(*names: str) -> Vocabulary:
+    return Vocabulary(names=names, embeddings=unit(len(names)))
+
+
+def test_tokens_are_those_of_the_original(tokenizer: Tokenizer) -> None:
+    texts = json.loads((GOLDEN / "dev_tokens.json").read_text(encoding="utf-8"))["texts"]
+    with np.load(GOLDEN / "dev_tokens.npz") as file:
+        expected = file["tokens"]
+    tokens = tokenizer.encode(texts)
+    assert tokens.dtype == np.int64
+    np.testing.assert_array_equal(tokens, expected)
+
+
+def test_control_tokens_in_a_text_are_plain_text(tokenizer: Tokenizer) -> None:
+    (row,) = tokenizer.encode(["<|endoftext|>a dog<|startoftext|>"])
+    assert np.count_nonzero(row == START) == 1
+    assert np.count_nonzero(row == END) == 1
+    assert row[np.flatnonzero(row)[-1]] == END
+
+
+def test_no_texts_give_no_rows(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode([]).shape == (0, 77)
+
+
+@given(texts=st.lists(st.text(max_size=200), min_size=1, max_size=5))
+def test_any_text_gives_a_whole_row(tokenizer: Tokenizer, texts: list[str]) -> None:
+    rows = tokenizer.encode(texts)
+    for row, count in zip(rows, tokenizer.count(texts), strict=True):
+        kept = min(count, 75)
+        assert row[0] == START
+        assert row[1 + kept] == END
+        assert not row[2 + kept :].any()
+        assert (row[1 : 1 + kept] < START).all()
+
+
+@given(text=st.text(max_size=60))
+def test_normal_text_has_single_spaces_inside_only(text: str) -> None:
+    normal = normalize_text(text)
+    assert normal == " ".join(normal.split())
+
+
+def test_a_tokenizer_of_another_length_and_vocabulary(tmp_path: Path) -> None:
+    content = json.loads(clip_tokenizer())
+    content["padding"]["strategy"]["Fixed"] = content["truncation"]["max_length"] = 5
+    content["model"] = {**content["model"], "vocab": {"a": 0, "b</w>": 1, "ab</w>": 2, "<s>": 3, "</s>": 4, "b": 5}}
+    content["model"]["merges"] = [["a", "b</w>"]]
+    for template in ("single", "pair"):
+        content["post_processor"][template][0]["SpecialToken"]["id"] = "<s>"
+        content["post_processor"][template][2]["SpecialToken"]["id"] = "</s>"
+    content["post_processor"]["special_tokens"] = {
+        name: {"id": name, "ids": [index], "tokens": [name]} for name, index in (("<s>", 3), ("</s>", 4))
+    }
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(content))
+    tokenizer = Tokenizer.open(path)
+    assert tokenizer.max_tokens == 3
+    assert tokenizer.encode(["ab", "ab ab ab ab"]).tolist() == [[3, 2, 4, 0, 0], [3, 2, 2, 2, 4]]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b'{"version": "1.0"}'])
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=re.escape(str(path))):
+        Tokenizer.open(path)
+
+
+@pytest.mark.parametrize("part", ["padding", "truncation"])
+def test_a_tokenizer_without_a_length_is_refused(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(clip_tokenizer()), part: None}))
+    with pytest.raises(BundleError, match="one length"):
+        Tokenizer.open(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "at least one name"),
+        (["dog", ""], "a name is empty"),
+        (["dog", " \t "], "a name is empty"),
+        (["dog", "\u200b\x07"], "cannot be shown"),
+        (["a\nb"], "cannot be shown"),
+        (["\ud800"], "cannot be shown"),
+        (["dog", "dog"], "'dog' is there twice"),
+        (["Dog  Barking", "dog barking"], "the same name as 'Dog  Barking'"),
+        (["caf\u00e9", "cafe\u0301"], "the same name"),
+        (["dog", "other"], "is the background"),
+        (["OTHER "], "is the background"),
+        (["word " * 76], "has 76 tokens, and at most 75 are read"),
+    ],
+)
+def test_names_that_cannot_be_used(tokenizer: Tokenizer, names: list[str], words: str) -> None:
+    with pytest.raises(VocabularyError, match=re.escape(words)):
+        check_names(names, tokenizer=tokenizer, background="other")
+
+
+def test_names_that_can_be_used(tokenizer: Tokenizer) -> None:
+    names = (" dog barking ", "Vogelgezwitscher", "犬の鳴き声", "🎻 playing violin", "word " * 75)
+    assert check_names(names, tokenizer=tokenizer, background="other") == tuple(name.strip() for name in names)
+
+
+def test_ten_thousand_names(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    names = check_names([f"event number {n}" for n in range(10_000)], tokenizer=tokenizer, background="other")
+    vocabulary = Vocabulary(names=(*names, "other"), embeddings=unit(10_001, 64))
+    vocabulary.save(tmp_path)
+    again = Vocabulary.load(tmp_path)
+    assert again.names == vocabulary.names
+    assert again.version == vocabulary.version
+    assert again.index("Event Number 9999") == 9999
+
+
+def test_version_follows_names_and_embeddings() -> None:
+    first = vocabulary("dog", "car", "other")
+    assert re.fullmatch("[0-9a-f]{12}", first.version)
+    assert vocabulary("dog", "car", "other").version == first.version
+    assert vocabulary("car", "dog", "other").version != first.version
+    assert Vocabulary(names=first.names, embeddings=unit(3, seed=1)).version != first.version
+
+
+def test_a_vocabulary_never_changes() -> None:
+    rows = unit(2)
+    made = Vocabulary(names=("dog", "other"), embeddings=rows)
+    rows[0] = 0
+    assert made.embeddings[0].any()
+    with pytest.raises(ValueError, match="read-only"):
+        made.embeddings[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("names", "embeddings"),
+    [
+        ((), unit(0)),
+        (("dog", "dog"), unit(2)),
+        (("dog", "other"), unit(3)),
+        (("dog", "other"), 2 * unit(2)),
+        (("dog", "other"), np.full((2, 8), np.nan, np.float32)),
+    ],
+)
+def test_what_does_not_fit_together_is_no_vocabulary(names: tuple[str, ...], embeddings: np.ndarray) -> None:
+    with pytest.raises(VocabularyError):
+        Vocabulary(names=names, embeddings=embeddings)
+
+
+def test_adding_and_removing_keep_the_background_last() -> None:
+    first = vocabulary("dog", "car", "other")
+    more = first.added(["bird"], unit(1, seed=2))
+    assert more.names == ("dog", "car", "bird", "other")
+    np.testing.assert_array_equal(more.embeddings[-1], first.embeddings[-1])
+    fewer = more.removed(["Car", "bird"])
+    assert fewer.names == ("dog", "other")
+    np.testing.assert_array_equal(fewer.embeddings, first.embeddings[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["other"], "cannot be removed"),
+        (["dgo"], "did you mean 'dog'?"),
+        (["zebra"], "ovavel vocab list"),
+        (["dog", "car"], "needs at least one name"),
+    ],
+)
+def test_what_cannot_be_removed(names: list[str], words: str) -> None:
+    with pytest.raises(VocabularyError, match=re.escape(words)):
+        vocabulary("dog", "car", "other").removed(names)
+
+
+def test_pickled_embeddings_are_not_read(tmp_path: Path) -> None:
+    vocabulary("dog", "other").save(tmp_path)
+    np.save(tmp_path / "vocabulary.npy", np.array([{"a": 1}, 2], dtype=object), allow_pickle=True)
+    with pytest.raises(BundleError, match="vocabulary"):
+        Vocabulary.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("vocabulary.json", b'{"names": ["dog", "other"], "more": 1}'),
+        ("vocabulary.json", b'["dog", "other"]'),
+        ("vocabulary.json", b"\xff"),
+        ("vocabulary.npy", b""),
+        ("vocabulary.npy", b"\x93NUMPY\x01\x00"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, file: str, content: bytes) -> None:
+    vocabulary("dog", "other").save(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(BundleError, match=re.escape(str(tmp_path))):
+        Vocabulary.load(tmp_path)
