@@ -5,7 +5,6 @@ Written anew from the numbers of the published model (docs/method.md, Encoders) 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.checkpoint import check_entries, read_checkpoint
+from ovavel.training.published_names import modality_of, published_name
 
 __all__ = ["ImageBind", "ImageBindConfig", "Modality", "TowerConfig", "published_entries"]
 
@@ -151,8 +151,8 @@ class PatchTower(nn.Module):
         super().__init__()
         self.stem = stem
         self.stem_norm = nn.LayerNorm(config.width, eps=1e-5) if audio else nn.Identity()
-        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, config.width))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + tokens, config.width))
+        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + tokens, config.width))
         self.input_norm = nn.Identity() if audio else nn.LayerNorm(config.width, eps=_EPS)
         self.blocks = nn.ModuleList(Block(config, extra_token=audio) for _ in range(config.blocks))
         self.output_norm = nn.LayerNorm(config.width, eps=_EPS)
@@ -173,15 +173,16 @@ class TextTower(nn.Module):
 
     def __init__(self, config: TowerConfig, size: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, config.width)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, CONTEXT, config.width))
+        # Not nn.Embedding: its random start, on the meta device, imports 0.1 GB of compiler.
+        self.embedding = nn.Parameter(torch.zeros(VOCABULARY, config.width))
+        self.positions = nn.Parameter(torch.zeros(1, CONTEXT, config.width))
         self.blocks = nn.ModuleList(Block(config, causal=True) for _ in range(config.blocks))
         self.output_norm = nn.LayerNorm(config.width, eps=_EPS)
         self.projection = nn.Linear(config.width, size, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, 77) int64 → (B, D) unit norm."""
-        x = self.embedding(tokens) + self.positions
+        x = F.embedding(tokens, self.embedding) + self.positions
         for block in self.blocks:
             x = block(x)
         end = tokens.argmax(dim=-1)[:, None, None].expand(-1, 1, x.shape[2])
@@ -215,6 +216,7 @@ class ImageBind(nn.Module):
 
     All embeddings are float32 of unit norm. The published model scales audio by 20 and text by a learned factor
     afterwards; the first is a constant of the temporal head here, the second cancels in every cosine similarity.
+    `load` makes a model; the constructor alone leaves weights without meaning.
     """
 
     towers: nn.ModuleDict
@@ -252,14 +254,15 @@ class ImageBind(nn.Module):
         with torch.device("meta"):
             model = cls(config, modalities)
         model.requires_grad_(requires_grad=False)
-        found = {name: tensor for name, tensor in read_checkpoint(path).items() if not _ignored(name, modalities)}
+        ours = (None, *modalities)  # what belongs to no modality is not ignored but refused
+        found = {name: tensor for name, tensor in read_checkpoint(path).items() if modality_of(name) in ours}
         expected = published_entries(config, modalities)
         optional = frozenset(name for name in expected if name.endswith(".mask"))  # rebuilt by causal attention
         check_entries(path, found, expected, model=f"ImageBind {config.name!r}", optional=optional)
         for modality, tower in model.towers.items():
             state = {}
             for name in tower.state_dict():
-                tensor = found[_published_name(cast("Modality", modality), name)].float()
+                tensor = found[published_name(modality, name)].float()
                 state[name] = tensor.sum(dim=2) if (modality, name) == ("vision", "stem.weight") else tensor
             try:
                 tower.load_state_dict(state, assign=True)
@@ -299,66 +302,9 @@ def published_entries(
             shape = tuple(tensor.shape)
             if (modality, name) == ("vision", "stem.weight"):
                 shape = (*shape[:2], 2, *shape[2:])
-            entries[_published_name(cast("Modality", modality), name)] = shape
+            entries[published_name(modality, name)] = shape
         if modality == "text":
             entries["modality_preprocessors.text.mask"] = (CONTEXT, CONTEXT)
         if modality != "vision":
             entries[f"modality_postprocessors.{modality}.1.log_logit_scale"] = ()
     return entries
-
-
-# Own name → published name; `*` stands for the modality.
-_NAMES = {
-    "class_token": "modality_preprocessors.*.cls_token",
-    "stem_norm": "modality_preprocessors.*.rgbt_stem.norm_layer",
-    "embedding": "modality_preprocessors.*.token_embedding",
-    "input_norm": "modality_trunks.*.pre_transformer_layer.0",
-}
-_NAMES_OF: Mapping[Modality, Mapping[str, str]] = {
-    "vision": {
-        "stem": "modality_preprocessors.*.rgbt_stem.proj.1",
-        "positions": "modality_preprocessors.*.pos_embedding_helper.pos_embed",
-        "output_norm": "modality_heads.*.0",
-        "projection": "modality_heads.*.2",
-    },
-    "audio": {
-        "stem": "modality_preprocessors.*.rgbt_stem.proj",
-        "positions": "modality_preprocessors.*.pos_embedding_helper.pos_embed",
-        "output_norm": "modality_heads.*.0",
-        "projection": "modality_heads.*.2",
-    },
-    "text": {
-        "positions": "modality_preprocessors.*.pos_embed",
-        "output_norm": "modality_heads.*.proj.0",
-        "projection": "modality_heads.*.proj.1",
-    },
-}
-_BLOCK_NAMES = {
-    "attention.qkv.weight": "attn.in_proj_weight",
-    "attention.qkv.bias": "attn.in_proj_bias",
-    "attention.out.weight": "attn.out_proj.weight",
-    "attention.out.bias": "attn.out_proj.bias",
-    "attention.extra_key": "attn.bias_k",
-    "attention.extra_value": "attn.bias_v",
-    "fc1.weight": "mlp.fc1.weight",
-    "fc1.bias": "mlp.fc1.bias",
-    "fc2.weight": "mlp.fc2.weight",
-    "fc2.bias": "mlp.fc2.bias",
-}
-
-
-def _published_name(modality: Modality, name: str) -> str:
-    if name.startswith("blocks."):
-        _, index, rest = name.split(".", 2)
-        return f"modality_trunks.{modality}.blocks.{index}.{_BLOCK_NAMES.get(rest, rest)}"
-    first, dot, rest = name.partition(".")
-    published = _NAMES_OF[modality].get(first) or _NAMES[first]
-    return published.replace("*", modality) + dot + rest
-
-
-_FOREIGN = re.compile(r"modality_(preprocessors|trunks|heads|postprocessors)\.(vision|audio|text|depth|thermal|imu)\.")
-
-
-def _ignored(name: str, wanted: Collection[str]) -> bool:
-    match = _FOREIGN.match(name)
-    return match is not None and match[2] not in wanted

@@ -1,0 +1,137 @@
+"""The PyTorch backend, found through its entry point as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_weights import GOLDEN, MODALITIES, golden_inputs, write_golden_checkpoint
+
+from ovavel.runtime.backends import open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import BundleError, CheckpointError, DeviceError, UsageError
+from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
+from ovavel.runtime.vocabulary import Vocabulary
+from ovavel.training.imagebind import ImageBindConfig
+from ovavel.training.temporal import TemporalHead
+
+TINY = ImageBindConfig.tiny()
+
+
+def bundle(config: dict[str, Any], head_layers: int) -> Bundle:
+    model = Model(name="tiny", weights_sha256="0" * 64, licence="none", config=config, head_layers=head_layers)
+    manifest = Manifest(
+        format_version=1,
+        ovavel_version="0",
+        model=model,
+        embedding_size=32,
+        graphs={},
+        precision={},
+        files={},
+        preprocessing=Preprocessing(),
+        fusion=Fusion(),
+        opset=20,
+        parity=Parity(versions={}, checks=()),
+    )
+    vocabulary = Vocabulary(names=("dog", "other"), embeddings=np.eye(2, 32, dtype=np.float32))
+    return Bundle(path=Path("tiny"), manifest=manifest, sha256="0" * 64, vocabulary=vocabulary)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_golden_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pth", TINY)
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_runs_the_original_weights(weights: Path, tmp_path: Path) -> None:
+    TemporalHead(1, dim=32, hidden=8, ffn=16).save(tmp_path / "head.safetensors")
+    backend = open_backend(
+        bundle(TINY.to_dict(), 1),
+        name="torch",
+        device="cpu",
+        threads=1,
+        graphs=(*MODALITIES, "head"),
+        weights=weights,
+        head=tmp_path / "head.safetensors",
+    )
+    assert (backend.info.name, backend.info.device, backend.info.threads) == ("torch", "cpu", 1)
+    assert backend.info.precision == dict.fromkeys((*MODALITIES, "head"), "fp32")
+    assert backend.info.versions == {"torch": torch.__version__}
+    backend.warm_up()
+    with np.load(GOLDEN / "dev_tiny.npz") as golden:
+        tokens = golden["tokens"]
+        frames, log_mels = (golden_inputs()[name].numpy() for name in ("vision", "audio"))
+        frames.setflags(write=False)
+        for name, x in (("vision", frames), ("audio", log_mels), ("text", tokens)):
+            expected = golden[name] / np.linalg.norm(golden[name], axis=-1, keepdims=True)
+            np.testing.assert_allclose(getattr(backend, name)(x), expected, atol=2e-6, rtol=0)
+    text = backend.text(tokens)
+    output = backend.head(backend.audio(log_mels)[None], backend.vision(frames)[None], text)
+    assert {array.shape for array in output} == {(1, 2, 3)}
+    assert {array.dtype for array in output} == {np.dtype(np.float32)}
+    backend.close()
+    backend.close()
+    with pytest.raises(UsageError, match="closed"):
+        backend.vision(frames)
+
+
+def test_training_free_head_compares_the_embeddings_themselves(weights: Path) -> None:
+    backend = open_backend(bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("head",))
+    g = np.random.default_rng(0)
+    audio, vision, text = (g.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 32), (2, 3, 32), (5, 32)))
+    audio, vision, text = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (audio, vision, text))
+    output = backend.head(audio, vision, text)
+    np.testing.assert_allclose(output.audio_similarity, audio @ text.T, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(output.vision_similarity, vision @ text.T, atol=1e-6, rtol=0)
+    with pytest.raises(UsageError, match="without the graph vision"):
+        backend.vision(np.zeros((1, 3, 224, 224), np.float32))
+
+
+def test_what_is_missing_or_does_not_fit_is_told(weights: Path, tmp_path: Path) -> None:
+    def opened(config: dict[str, Any] | None = None, head_layers: int = 0, **options: Any) -> None:
+        open_backend(bundle(TINY.to_dict() if config is None else config, head_layers), name="torch", **options)
+
+    with pytest.raises(UsageError, match="`weights`"):
+        opened()
+    with pytest.raises(UsageError, match=r"has 1 block\(s\).*give its checkpoint"):
+        opened(head_layers=1, weights=weights)
+    TemporalHead(1, dim=16, hidden=8, ffn=16).save(tmp_path / "head.safetensors")
+    with pytest.raises(UsageError, match=r"for embeddings of 32; .* has 1 for 16"):
+        opened(head_layers=1, weights=weights, head=tmp_path / "head.safetensors")
+    with pytest.raises(BundleError, match="size of its encoders"):
+        opened({}, weights=weights)
+    with pytest.raises(CheckpointError, match="of another size"):
+        opened(ImageBindConfig.huge().to_dict(), weights=weights)
+    with pytest.raises(UsageError, match="threads"):
+        opened(weights=weights, threads=0)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:99"])
+def test_a_gpu_that_is_not_there_is_an_error(weights: Path, device: str) -> None:
+    if torch.cuda.is_available() and device != "cuda:99":
+        backend = open_backend(bundle(TINY.to_dict(), 0), name="torch", device=device, weights=weights)
+        assert backend.info.device == "cuda:0"
+        return
+    with pytest.raises(DeviceError, match=device):
+        open_backend(bundle(TINY.to_dict(), 0), name="torch", device=device, weights=weights)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "mps", "", "CUDA"])
+def test_a_device_that_makes_no_sense_is_refused(weights: Path, device: str) -> None:
+    with pytest.raises(UsageError, match="cpu, cuda, cuda:N or auto"):
+        open_backend(bundle(TINY.to_dict(), 0), name="torch", device=device, weights=weights)
+
+
+def test_auto_takes_what_is_there(weights: Path) -> None:
+    backend = open_backend(bundle(TINY.to_dict(), 0), name="torch", device="auto", weights=weights)
+    assert backend.info.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
