@@ -87,7 +87,7 @@ def _video_jobs(
     stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
     height, width = picture(0.0).shape[:2]
     stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
-    if codec != "mjpeg":
+    if codec not in ("mjpeg", "mpeg2video"):
         stream.codec_context.time_base = Fraction(1, 1000)
     stream.codec_context.max_b_frames = 0
     if rotation:

@@ -174,6 +174,7 @@ def _hear(channel: _Channel, block: Block, begin_s: float) -> Iterator[Chunk]:
     early = round((channel.declared_s - time_s) * block.rate_hz)
     if early > 0:
         waveform, time_s = waveform[:, early:], time_s + early / block.rate_hz
+    time_s = max(time_s, channel.declared_s)
     if waveform.shape[1]:
         channel.position_s = time_s + waveform.shape[1] / block.rate_hz
         yield Samples(time_s=time_s, captured_s=block.arrived_s, waveform=waveform, rate_hz=block.rate_hz)

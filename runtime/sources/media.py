@@ -67,6 +67,8 @@ class MediaSource:
         self._endless = is_network(self.name) and self.duration_s is None
         self._realtime = realtime and not self._endless
         self.live = realtime or self._endless
+        if self.live:
+            self._media.decode_at_once()
         self._stopping = threading.Event()
         self._started = threading.Lock()
         self._timeline = Timeline(self.senses, patience_s=LIVE_PATIENCE_S if self._endless else LEAP_S)
@@ -127,34 +129,36 @@ class MediaSource:
     def _follow(self, media: Media) -> Iterator[Chunk]:
         """A network stream, read in a thread so that a blocked read blocks nothing else."""
 
+        def reopen() -> Media:
+            again = open_media(self.name, audio=self._audio, video=self._video)
+            again.decode_at_once()
+            return again
+
         def connect() -> _Reader:
-            return _Reader(self.name, lambda: open_media(self.name, audio=self._audio, video=self._video))
+            return _Reader(self.name, reopen)
 
         reader = _Reader(self.name, lambda: media)
         self._timeline.start(media.origin_s)
-        line = Lifeline(self.name, reader, connect, self._tell, time.monotonic())
-        lost_media_s = 0.0
+        begin_s = time.monotonic()
+        line = Lifeline(self.name, reader, connect, self._tell, begin_s)
         told_s = 0.0
         try:
             while not self._stopping.is_set():
                 reader = cast("_Reader", line.feed)
                 piece = reader.get(timeout_s=0.1)
                 now_s = time.monotonic()
-                # media time goes on with the clock on the wall while nothing comes
-                media_s = lost_media_s + now_s - line.newest_s
+                # while nothing comes, media time is the time since the start, so that bursts do not add up
+                media_s = max(self._timeline.position_s, now_s - begin_s)
                 if piece is not None:
                     if line.lost:
                         yield from self._timeline.lose("stream lost", media_s)
                         self._timeline.start(reader.origin_s, at_s=media_s)
                     line.arrived(now_s)
                     yield from self._place(piece, now_s)
-                elif not line.lost:
-                    line.check(now_s)
-                    lost_media_s, self._held = self._timeline.position_s, None
                 else:
                     line.check(now_s)
-                    if now_s - told_s >= GAP_EVERY_S:
-                        told_s = now_s
+                    if line.lost and now_s - told_s >= GAP_EVERY_S:
+                        told_s, self._held = now_s, None
                         yield from self._timeline.lose("stream lost", media_s)
         finally:
             line.close()

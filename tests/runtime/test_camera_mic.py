@@ -1,0 +1,332 @@
+"""A real camera (OpenCV on a stream of JPEG pictures) and a real microphone (PortAudio on a PulseAudio null sink)."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pulse
+import pytest
+
+from ovavel.runtime.devices import Microphone
+from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.sources.camera_mic import CameraMicSource
+from ovavel.runtime.sources.microphone import find_microphone
+from ovavel.runtime.types import Chunk, Frame, Gap
+
+FPS = 20
+
+
+class JpegCamera:
+    """Serves multipart JPEG over HTTP, as network cameras do. Its picture's colour is `colour` (RGB)."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.colour = (200, 30, 30)
+        self.changed_s = 0.0
+        self.muted = threading.Event()
+        self.stopped = threading.Event()
+        camera = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                try:
+                    while not camera.stopped.is_set():
+                        if not camera.muted.is_set():
+                            picture = np.full((120, 160, 3), camera.colour[::-1], np.uint8)
+                            jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+                            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                            self.wfile.write(head.encode() + jpeg + b"\r\n")
+                        time.sleep(1 / FPS)
+                except OSError:
+                    pass
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/camera.mjpeg"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def change(self, colour: tuple[int, int, int]) -> None:
+        self.colour, self.changed_s = colour, time.monotonic()
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def camera() -> Iterator[JpegCamera]:
+    camera = JpegCamera()
+    yield camera
+    camera.stop()
+
+
+def until(source: CameraMicSource, seconds: float) -> Iterator[Chunk]:
+    """The chunks of `source`, which is closed after `seconds` at the latest."""
+    timer = threading.Timer(seconds, source.close)
+    timer.start()
+    try:
+        yield from source.chunks()
+    finally:
+        timer.cancel()
+        source.close()
+
+
+def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera) -> None:
+    source = CameraMicSource(camera.url, None)
+    assert source.senses == {"vision"}
+    assert source.live
+    assert source.duration_s is None
+    assert camera.url in source.name
+    frames: list[Frame] = []
+    begin_s = time.monotonic()
+    changed: Frame | None = None
+    for chunk in until(source, 10):
+        assert isinstance(chunk, Frame)
+        frames.append(chunk)
+        if len(frames) == 10:
+            assert chunk.image()[60, 80] == pytest.approx((200, 30, 30), abs=8)
+            camera.change((30, 60, 220))
+        if camera.changed_s and chunk.image()[60, 80, 2] > 150:
+            changed = chunk
+            break
+    assert changed is not None
+    assert changed.image().dtype == np.uint8
+    # one frame on its way, and one in OpenCV
+    assert changed.captured_s - camera.changed_s < 4 / FPS
+    assert changed.time_s == pytest.approx(changed.captured_s - begin_s, abs=0.05)
+    times_s = [frame.time_s for frame in frames]
+    assert times_s == sorted(set(times_s))
+    assert np.median(np.diff(times_s)) == pytest.approx(1 / FPS, abs=0.02)
+
+
+def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> None:
+    told: list[tuple[float, str]] = []
+    source = CameraMicSource(camera.url, None, listener=lambda text: told.append((time.monotonic(), text)))
+    killed_s = 0.0
+    again: JpegCamera | None = None
+    chunks = []
+    for chunk in until(source, 20):
+        chunks.append(chunk)
+        if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not killed_s:
+            killed_s = time.monotonic()
+            camera.stop()
+        elif isinstance(chunk, Gap) and again is None:
+            again = JpegCamera(port=camera.port)
+        elif isinstance(chunk, Frame) and again is not None:
+            break
+    assert again is not None
+    again.stop()
+    assert ["lost" in told[0][1], "back" in told[1][1]] == [True, True]
+    assert told[0][0] - killed_s < 3
+    gaps = [chunk for chunk in chunks if isinstance(chunk, Gap)]
+    assert {(gap.sense, gap.cause) for gap in gaps} == {("vision", "camera lost")}
+    # the gaps touch each other, and fill the time between the frames around them
+    edges = [(gap.start_s, gap.start_s + gap.duration_s) for gap in gaps]
+    assert [start for start, _ in edges[1:]] == pytest.approx([end for _, end in edges[:-1]])
+    before = [chunk for chunk in chunks[: chunks.index(gaps[0])] if isinstance(chunk, Frame)][-1]
+    assert edges[0][0] == pytest.approx(before.time_s)
+    assert edges[-1][1] == pytest.approx(chunks[-1].time_s)
+
+
+def test_a_frozen_camera_is_noticed_within_three_seconds_and_does_not_hold_up_close(camera: JpegCamera) -> None:
+    told: list[float] = []
+    source = CameraMicSource(camera.url, None, listener=lambda _: told.append(time.monotonic()))
+    muted_s = closed_s = 0.0
+    for chunk in until(source, 10):
+        if not muted_s:
+            camera.muted.set()
+            muted_s = time.monotonic()
+        elif isinstance(chunk, Gap) and not closed_s:
+            closed_s = time.monotonic()
+            threading.Thread(target=source.close).start()
+    assert told[0] - muted_s < 3
+    assert time.monotonic() - closed_s < 1
+
+
+def test_a_picture_that_stays_the_same_is_not_lost(camera: JpegCamera) -> None:
+    told: list[str] = []
+    chunks = list(until(CameraMicSource(camera.url, None, listener=told.append), 3.5))
+    assert told == []
+    assert all(isinstance(chunk, Frame) for chunk in chunks)
+    assert len(chunks) > 2 * FPS
+
+
+def test_nothing_wanted() -> None:
+    with pytest.raises(UsageError, match="neither"):
+        CameraMicSource(None, None)
+
+
+def test_no_camera_names_those_there_are() -> None:
+    with pytest.raises(
+        DeviceError, match=r"camera 97 cannot be opened: there is no /dev/video97.*Cameras of this mach"
+    ):
+        CameraMicSource(97, None)
+
+
+def test_nobody_at_the_cameras_address(camera: JpegCamera) -> None:
+    camera.stop()
+    with pytest.raises(DeviceError, match="cannot be opened: check the address"):
+        CameraMicSource(camera.url, None)
+
+
+def test_opencv_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ovavel\[live\]'"):
+        CameraMicSource(0, None)
+
+
+def test_microphone_by_index_name_part_or_default() -> None:
+    front = Microphone(index=0, name="USB Audio: Front", channels=2, rate_hz=48_000, default=False)
+    back = Microphone(index=3, name="USB Audio: Back", channels=1, rate_hz=16_000, default=True)
+    both = (front, back)
+    assert find_microphone(0, both) is front
+    assert find_microphone("usb audio: back", both) is back
+    assert find_microphone("front", both) is front
+    assert find_microphone("default", both) is back
+    with pytest.raises(
+        DeviceError, match=r"more than one microphone is called 'USB'.*0: USB Audio: Front; 3: USB Audio"
+    ):
+        find_microphone("USB", both)
+    with pytest.raises(DeviceError, match=r"no microphone 1.*3: USB Audio: Back"):
+        find_microphone(1, both)
+    with pytest.raises(DeviceError, match="Microphones of this machine: none"):
+        find_microphone("default", ())
+
+
+def listen(environment: dict[str, str], code: str) -> dict:
+    """Run `code` where PortAudio sees the null sink; what it puts into `found` comes back."""
+    script = f"""
+import json, sys, threading, time
+import numpy as np
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.sources.camera_mic import CameraMicSource
+from ovavel.runtime.types import Gap, Samples
+found = {{}}
+{code}
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_no_microphone(tmp_path: Path) -> None:
+    (tmp_path / ".asoundrc").write_text("")
+    code = """
+try:
+    CameraMicSource(None, "default")
+except OvavelError as error:
+    found = {"error": type(error).__name__, "message": str(error)}
+"""
+    found = listen({"HOME": str(tmp_path), "PULSE_SERVER": "unix:/nowhere", "PATH": ""}, code)
+    assert found["error"] == "DeviceError"
+    assert "Microphones of this machine" in found["message"]
+
+
+def test_the_microphone_hears_a_tone_when_it_sounds(tmp_path: Path) -> None:
+    code = """
+import subprocess
+source = CameraMicSource(None, "default")
+marks = []
+def toggle():
+    # silence is heard at once, so this measures the clock: the sine sounds all the time
+    for state in "1010":
+        time.sleep(0.8)
+        subprocess.run(["pactl", "set-sink-mute", "null", state], check=True)
+        marks.append(time.monotonic() - begin_s)
+    time.sleep(0.8)
+    source.close()
+begin_s = time.monotonic()
+threading.Thread(target=toggle).start()
+chunks = list(source.chunks())
+blocks = [chunk for chunk in chunks if isinstance(chunk, Samples)]
+rate_hz = blocks[0].rate_hz
+switches, loud = [], None
+for block in blocks:
+    for start in range(0, block.waveform.shape[1] - 200, 200):
+        now_loud = bool(np.abs(block.waveform[0, start:start + 200]).max() > 0.05)
+        if loud is not None and now_loud != loud:
+            switches.append((block.time_s + start / rate_hz, now_loud))
+        loud = now_loud
+whole = np.concatenate([block.waveform for block in blocks], axis=1)
+spectrum = np.abs(np.fft.rfft(whole[0]))
+found = {
+    "name": source.name, "senses": sorted(source.senses), "rate_hz": rate_hz, "channels": whole.shape[0],
+    "peak_hz": float(spectrum.argmax() * rate_hz / whole.shape[1]),
+    "marks": marks, "switches": switches, "first_s": blocks[0].time_s, "duration_s": whole.shape[1] / rate_hz,
+    "last_s": blocks[-1].time_s, "lag_s": float(np.median([b.captured_s - begin_s - b.time_s for b in blocks])),
+}
+"""
+    with pulse.null_sink(tmp_path) as server:
+        server.control("load-module", "module-sine", "sink=null", "frequency=440")
+        found = listen(server.environment, code)
+    assert found["name"] == "microphone default"
+    assert found["senses"] == ["audio"]
+    assert found["channels"] == 2
+    assert found["peak_hz"] == pytest.approx(440, abs=5)
+    assert 0 <= found["first_s"] < 0.3
+    assert found["duration_s"] == pytest.approx(4, abs=0.5)
+    assert 0 < found["lag_s"] < 0.5
+    errors_s = [
+        min(abs(at_s - mark_s) for at_s, loud in found["switches"] if loud == (index % 2 == 1))
+        for index, mark_s in enumerate(found["marks"])
+    ]
+    assert np.median(errors_s) < 0.1, found
+
+
+def test_a_microphone_that_is_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
+    code = """
+told = []
+source = CameraMicSource(None, "default", listener=lambda text: told.append((time.monotonic(), text)))
+timer = threading.Timer(25, source.close)
+timer.start()
+gaps, newest_s, back = [], 0.0, 0
+for chunk in source.chunks():
+    if isinstance(chunk, Samples):
+        newest_s = time.monotonic() if not told else newest_s
+    if isinstance(chunk, Gap):
+        gaps.append((chunk.cause, chunk.start_s, chunk.duration_s))
+    if isinstance(chunk, Samples) and len(told) == 2:
+        back = chunk.time_s
+        source.close()
+timer.cancel()
+found = {"told": [text for _, text in told], "noticed_s": told[0][0] - newest_s, "gaps": gaps, "back_s": back}
+"""
+    with pulse.null_sink(tmp_path) as server:
+        restarted: list[pulse.PulseServer] = []
+
+        def replug() -> None:
+            time.sleep(5)
+            server.stop()
+            time.sleep(2)
+            restarted.append(pulse.start(tmp_path))
+
+        thread = threading.Thread(target=replug)
+        thread.start()
+        try:
+            found = listen(server.environment, code)
+        finally:
+            thread.join()
+            restarted[0].stop()
+    assert ["lost" in found["told"][0], "back" in found["told"][1]] == [True, True]
+    assert 0 < found["noticed_s"] < 3
+    assert {cause for cause, _, _ in found["gaps"]} == {"microphone lost"}
+    for (_, start_s, duration_s), (_, next_s, _) in zip(found["gaps"], found["gaps"][1:], strict=False):
+        assert next_s == pytest.approx(start_s + duration_s)
+    assert sum(duration_s for _, _, duration_s in found["gaps"]) > 2
+    _, start_s, duration_s = found["gaps"][-1]
+    assert found["back_s"] == pytest.approx(start_s + duration_s, abs=0.01)

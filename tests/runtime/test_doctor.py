@@ -1,0 +1,121 @@
+"""`ovavel doctor` and the lists of devices."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ovavel.runtime import devices
+from ovavel.runtime.commands import doctor
+from ovavel.runtime.commands.doctor import Doctor
+from ovavel.runtime.devices import Camera, Devices, Microphone, list_cameras, list_devices
+from ovavel.runtime.errors import DeviceError, MissingExtraError
+
+
+def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict]:
+    capsys.readouterr()
+    code = Doctor(json=True).run()
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_json_names_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = report(capsys)
+    assert code == 0
+    assert found["can_localize"] is True
+    assert "CPUExecutionProvider" in found["providers"]
+    assert found["python"] == sys.version.split()[0]
+    assert found["libraries"]["numpy"] == __import__("numpy").__version__
+    assert found["libraries"]["av"] == __import__("av").__version__
+
+
+def test_text_says_whether_localize_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Doctor().run() == 0
+    out = capsys.readouterr().out
+    assert "ovavel localize can work here" in out
+    assert "CPUExecutionProvider" in out
+
+
+def test_both_runtimes_are_warned_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = doctor._installed_version
+    both = {"onnxruntime": "1.23.0", "onnxruntime-gpu": "1.23.0"}
+    monkeypatch.setattr(doctor, "_installed_version", lambda name: both.get(name) or installed(name))
+    _, found = report(capsys)
+    assert any("overwrite each other" in problem["what"] for problem in found["problems"])
+
+
+def test_no_runtime_fails_and_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    installed = doctor._installed_version
+    monkeypatch.setattr(doctor, "_installed_version", lambda name: None if "onnxruntime" in name else installed(name))
+    code, found = report(capsys)
+    assert code == 1
+    assert any(problem["mend"] == "pip install 'ovavel[cpu]'" for problem in found["problems"])
+    assert Doctor().run() == 1
+    assert "cannot work here" in capsys.readouterr().out
+
+
+def test_missing_extra_names_its_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor.OPTIONAL, "sounddevice", ("no_such_module_here", "live", "microphones"))
+    _, found = report(capsys)
+    assert {"what": "sounddevice not installed (microphones)", "mend": "pip install 'ovavel[live]'"} in found[
+        "problems"
+    ]
+
+
+def test_portaudio_not_installed_names_the_package(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    with pytest.raises(DeviceError, match="apt install libportaudio2"):
+        devices.load_sounddevice()
+    assert any("libportaudio2" in problem for problem in list_devices().problems)
+    code, found = report(capsys)
+    assert code == 0
+    assert any("libportaudio2" in problem["mend"] for problem in found["problems"])
+
+
+def test_sounddevice_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    with pytest.raises(MissingExtraError, match=r"ovavel\[live\]"):
+        devices.load_sounddevice()
+
+
+def test_cameras_are_listed_by_the_kernels_names(tmp_path: Path) -> None:
+    for node, name, index in (("video0", "Front Camera", 0), ("video1", "Front Camera", 1), ("video10", "Capture", 0)):
+        (tmp_path / node).mkdir()
+        (tmp_path / node / "name").write_text(f"{name}\n")
+        (tmp_path / node / "index").write_text(f"{index}\n")
+    assert list_cameras(folder=tmp_path) == (
+        Camera(index=0, name="Front Camera", path="/dev/video0"),
+        Camera(index=10, name="Capture", path="/dev/video10"),
+    )
+    assert list_cameras(folder=tmp_path / "none") == ()
+
+
+def test_devices_print_as_a_list() -> None:
+    text = str(
+        Devices(
+            cameras=(Camera(index=0, name="Front"),),
+            microphones=(Microphone(index=3, name="USB", channels=1, rate_hz=48_000, default=True),),
+            problems=("something is missing",),
+        )
+    )
+    assert "0  Front" in text
+    assert "3  USB, 1 in, 48000 Hz  (default)" in text
+    assert text.endswith("something is missing")
+    assert str(Devices(cameras=(), microphones=())).count("none found") == 2
+
+
+def test_the_command_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, ovavel.runtime.commands.doctor;"
+        "print(*{'av', 'cv2', 'numpy', 'onnxruntime', 'rich', 'sounddevice', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,529 @@
+"""Recordings and network streams as sources, made on the spot; see also `media_factory`."""
+
+import itertools
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from media_factory import colour_of_second, make_clip, tone
+from numpy.typing import NDArray
+
+from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.timeline import LEAP_S, Timeline
+from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
+
+MP2_SOUND: dict = {
+    "audio_codec": "mp2",
+    "audio_format": "s16",
+    "waveform": (tone(2, 16_000) * 30_000).astype(np.int16),
+}
+
+
+class Played:
+    """All that a source gave, by kind."""
+
+    def __init__(self, path: Path, **options: bool) -> None:
+        self.told: list[str] = []
+        self.source = MediaSource(path, listener=self.told.append, **options)
+        self.chunks: list[Chunk] = list(self.source.chunks())
+        self.frames = [chunk for chunk in self.chunks if isinstance(chunk, Frame)]
+        self.blocks = [chunk for chunk in self.chunks if isinstance(chunk, Samples)]
+        self.gaps = [chunk for chunk in self.chunks if isinstance(chunk, Gap)]
+
+    @property
+    def waveform(self) -> NDArray[np.float32]:
+        return np.concatenate([block.waveform for block in self.blocks], axis=1)
+
+    def check_clock(self) -> None:
+        for times in ([frame.time_s for frame in self.frames], [block.time_s for block in self.blocks]):
+            assert all(math.isfinite(time_s) for time_s in times)
+            assert min(times, default=0) >= 0
+            assert times == sorted(times)
+
+
+def wav(path: Path, waveform: NDArray, rate_hz: int, codec: str, sample_format: str) -> Path:
+    return make_clip(
+        path, video=False, waveform=waveform, rate_hz=rate_hz, audio_codec=codec, audio_format=sample_format
+    )
+
+
+def test_frames_and_sound_on_one_clock(tmp_path: Path) -> None:
+    played = Played(make_clip(tmp_path / "clip.mp4"))
+    assert played.source.senses == {"vision", "audio"}
+    assert played.source.live is False
+    assert played.source.duration_s == pytest.approx(3.0, abs=0.1)
+    assert [frame.time_s for frame in played.frames] == pytest.approx([index / 25 for index in range(75)])
+    assert played.blocks[0].time_s == 0
+    assert played.gaps == []
+    for frame in played.frames[12::25]:
+        image = frame.image()
+        assert (image.shape, image.dtype) == ((120, 160, 3), np.uint8)
+        assert image[60, 80] == pytest.approx(colour_of_second(frame.time_s), abs=8)
+    played.check_clock()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "senses", "told"),
+    [
+        ("silent.mp4", {"audio": False}, {"vision"}, "has no audio"),
+        ("sound.m4a", {"video": False}, {"audio"}, "no video"),
+    ],
+)
+def test_one_sense_missing(tmp_path: Path, name: str, options: dict, senses: set[Sense], told: str) -> None:
+    played = Played(make_clip(tmp_path / name, **options))
+    assert played.source.senses == senses
+    assert told in played.told[0]
+    assert bool(played.frames) == ("vision" in senses)
+    assert bool(played.blocks) == ("audio" in senses)
+
+
+def test_left_out_on_purpose(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", duration_s=1)
+    played = Played(clip, audio=False)
+    assert (played.source.senses, played.blocks, played.told) == ({"vision"}, [], [])
+    with pytest.raises(UsageError, match="neither"):
+        MediaSource(clip, audio=False, video=False)
+    with pytest.raises(MediaError, match="only audio"):
+        MediaSource(make_clip(tmp_path / "sound.m4a", video=False), audio=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "there is no file"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_bytes(b"no media at all " * 99), "cannot be opened"),
+        (lambda path: path.write_bytes(bytes(5000)), "cannot be opened"),
+        (
+            lambda path: path.write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n\n"),
+            "neither video nor audio|cannot be",
+        ),
+        (lambda path: __import__("os").mkfifo(path), "not a regular file"),
+    ],
+    ids=["missing", "folder", "empty", "text", "zeros", "subtitles", "fifo"],
+)
+def test_what_is_no_media_is_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    path = tmp_path / "clip.mp4"
+    make(path)
+    with pytest.raises(MediaError, match=message) as error:
+        MediaSource(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "wav"])
+def test_truncated_delivers_what_it_has(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip.{suffix}"
+    if suffix == "wav":
+        wav(path, (tone(6, 16_000) * 32767).astype(np.int16), 16_000, "pcm_s16le", "s16")
+    else:
+        make_clip(path, duration_s=6, options={"movflags": "faststart"} if suffix == "mp4" else None)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3 + 1])
+    played = Played(path)
+    assert 3 < played.waveform.shape[1] / 16_000 < 5
+    assert any("truncated" in told for told in played.told)
+    assert "truncated" in {gap.cause for gap in played.gaps} or suffix == "wav"
+    assert sum(gap.duration_s for gap in played.gaps) < 5
+    played.check_clock()
+
+
+def test_truncated_without_its_index_is_refused(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4")
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(MediaError, match="the end of it is missing"):
+        MediaSource(path)
+
+
+def test_damaged_packets_are_counted_and_passed_over(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mkv", duration_s=6)
+    content = bytearray(path.read_bytes())
+    noise = np.random.default_rng(0).integers(0, 256, len(content) // 5, np.uint8).tobytes()
+    start = len(content) * 2 // 5
+    content[start : start + len(noise)] = noise
+    path.write_bytes(content)
+    played = Played(path)
+    played.check_clock()
+    assert played.gaps
+    assert played.frames[-1].time_s > 5
+    assert played.blocks[-1].time_s > 5
+    assert 0 < sum(gap.duration_s for gap in played.gaps if gap.sense == "vision") < 4
+
+
+def test_variable_frame_rate_shows_each_frame_as_long_as_it_lasts(tmp_path: Path) -> None:
+    times_s = [0, 0.04, 0.1, 0.5, 2.0, 2.04, 2.9]
+    played = Played(
+        make_clip(
+            tmp_path / "clip.mp4", times_s=times_s, picture=lambda t: np.full((64, 64, 3), round(80 * t), np.uint8)
+        )
+    )
+    assert set(times_s) <= {round(frame.time_s, 3) for frame in played.frames}
+    # the frame of 0.5 s is still there at 1.0 and 1.5 s
+    held = [frame for frame in played.frames if 0.9 < frame.time_s < 1.9]
+    assert [frame.time_s for frame in held] == pytest.approx([1.0, 1.5])
+    assert all(abs(int(frame.image().mean()) - 40) < 4 for frame in held)
+    assert [gap for gap in played.gaps if gap.cause == "timestamp jump"] == []
+    played.check_clock()
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_rotation_is_undone(tmp_path: Path, rotation: int) -> None:
+    upright = np.zeros((96, 160, 3), np.uint8)
+    upright[:48, :80], upright[:48, 80:], upright[48:, :80] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    path = make_clip(tmp_path / "clip.mp4", rotation=rotation, picture=lambda _: upright, audio=False, duration_s=0.2)
+    # set_display_rotation counts counterclockwise, as np.rot90 does
+    expected = np.rot90(upright, rotation // 90)
+    image = Played(path).frames[0].image()
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected)[8:40, 8:40].max() < 12
+    assert np.abs(image.astype(int) - expected)[-40:-8, -40:-8].max() < 12
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "suffix"),
+    [
+        ("libx264", "yuv420p", "mp4"),
+        ("ffv1", "yuv420p10le", "mkv"),
+        ("mjpeg", "yuvj420p", "avi"),
+        ("ffv1", "bgra", "mkv"),
+        ("png", "rgba", "mov"),
+        ("ffv1", "gray", "mkv"),
+    ],
+)
+def test_colours_are_right_in_every_pixel_format(tmp_path: Path, codec: str, pixel_format: str, suffix: str) -> None:
+    path = make_clip(tmp_path / f"clip.{suffix}", codec=codec, pixel_format=pixel_format, audio=False, duration_s=0.2)
+    colour = np.array(colour_of_second(0.0))
+    expected = np.full(3, colour @ (0.299, 0.587, 0.114)) if pixel_format == "gray" else colour
+    assert Played(path).frames[0].image()[60, 80] == pytest.approx(expected, abs=5)
+
+
+def test_4k_frames(tmp_path: Path) -> None:
+    path = make_clip(
+        tmp_path / "clip.mp4", duration_s=0.2, audio=False, picture=lambda _: np.full((2160, 3840, 3), 90, np.uint8)
+    )
+    assert Played(path).frames[0].image().shape == (2160, 3840, 3)
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 48_000, 96_000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize(("codec", "sample_format", "scale", "tolerance"), [
+    ("pcm_u8", "u8", 127, 2e-2), ("pcm_s16le", "s16", 32767, 1e-4), ("pcm_s24le", "s32", 2**31 - 1, 1e-6),
+    ("pcm_f32le", "flt", 1, 0), ("pcm_f64le", "dbl", 1, 1e-7),
+])  # fmt: skip
+def test_sound_of_every_kind(
+    tmp_path: Path, rate_hz: int, channels: int, codec: str, sample_format: str, scale: int, tolerance: float
+) -> None:
+    sound = tone(0.5, rate_hz, channels=channels) * np.linspace(0.2, 1, channels, dtype=np.float32)[:, None]
+    dtype = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}[sample_format]
+    written = sound.astype(np.float64) * scale + (128 if sample_format == "u8" else 0)
+    played = Played(wav(tmp_path / "sound.wav", written.astype(dtype), rate_hz, codec, sample_format))
+    assert {block.rate_hz for block in played.blocks} == {rate_hz}
+    assert played.waveform.dtype == np.float32
+    assert played.waveform.shape == sound.shape
+    assert np.abs(played.waveform - sound).max() <= tolerance
+
+
+def test_nan_samples_are_passed_on(tmp_path: Path) -> None:
+    sound = tone(1, 16_000)
+    sound[0, 100:200] = np.nan
+    played = Played(wav(tmp_path / "sound.wav", sound, 16_000, "pcm_f32le", "flt"))
+    np.testing.assert_array_equal(played.waveform, sound)
+
+
+@pytest.mark.parametrize("step_s", [1e6, 40.0])
+def test_a_splice_is_declared_and_keeps_sound_and_picture_together(tmp_path: Path, step_s: float) -> None:
+    def spliced(time_s: float) -> float:
+        return time_s + 2 + (step_s if time_s >= 2 else 0)
+
+    path = make_clip(tmp_path / "clip.mkv", duration_s=4, video_stamps=spliced, audio_stamps=spliced)
+    played = Played(path)
+    played.check_clock()
+    assert {(gap.sense, gap.cause) for gap in played.gaps} >= {
+        ("vision", "timestamp jump"),
+        ("audio", "timestamp jump"),
+    }
+    assert sum(gap.duration_s for gap in played.gaps) < 3
+    assert any("jump" in told for told in played.told)
+    assert [frame.time_s for frame in played.frames] == pytest.approx([index / 25 for index in range(100)], abs=0.13)
+    assert played.blocks[-1].time_s == pytest.approx(3.97, abs=0.13)
+
+
+def test_timestamps_that_run_backwards(tmp_path: Path) -> None:
+    parts = [make_clip(tmp_path / f"{n}.ts", duration_s=2, codec="mpeg2video", **MP2_SOUND) for n in range(2)]
+    path = tmp_path / "clip.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    played = Played(path)
+    played.check_clock()
+    assert {(gap.sense, gap.cause) for gap in played.gaps} >= {
+        ("vision", "timestamp jump"),
+        ("audio", "timestamp jump"),
+    }
+    assert played.frames[-1].time_s == pytest.approx(3.96, abs=0.2)
+    assert played.blocks[-1].time_s == pytest.approx(3.95, abs=0.2)
+    # sound and picture of the second part are still together
+    again = [
+        frame.time_s
+        for frame in played.frames[50:]
+        if np.abs(frame.image()[60, 80] - 0.0 - colour_of_second(1)).max() < 20
+    ]
+    assert again[0] == pytest.approx(3.0, abs=0.2)
+
+
+def test_a_pause_in_the_timestamps_is_kept_and_declared(tmp_path: Path) -> None:
+    def paused(time_s: float) -> float:
+        return time_s + (3 if time_s >= 2 else 0)
+
+    played = Played(make_clip(tmp_path / "clip.mkv", duration_s=4, video_stamps=paused, audio_stamps=paused))
+    played.check_clock()
+    assert [(gap.sense, gap.start_s, gap.duration_s) for gap in played.gaps] == [
+        ("audio", pytest.approx(2.05, abs=0.1), pytest.approx(3, abs=0.1)),
+        ("vision", pytest.approx(2.0, abs=0.1), pytest.approx(3, abs=0.1)),
+    ]
+    assert played.frames[-1].time_s == pytest.approx(6.96, abs=0.01)
+
+
+def test_sound_that_ends_early_is_declared(tmp_path: Path) -> None:
+    played = Played(make_clip(tmp_path / "clip.mp4", duration_s=14, fps=5, waveform=tone(1, 16_000)))
+    missing = [gap for gap in played.gaps if gap.cause == "no audio"]
+    assert missing[0].start_s == pytest.approx(1, abs=0.1)
+    assert missing[-1].start_s + missing[-1].duration_s == pytest.approx(14, abs=0.2)
+    for before, after in itertools.pairwise(missing):
+        assert after.start_s == pytest.approx(before.start_s + before.duration_s)
+
+
+def test_realtime_plays_at_its_own_speed_and_close_interrupts(tmp_path: Path) -> None:
+    source = MediaSource(make_clip(tmp_path / "clip.mp4"), realtime=True)
+    assert source.live
+    begin_s = time.monotonic()
+    late = []
+    for chunk in source.chunks():
+        if isinstance(chunk, Frame):
+            late.append(chunk.captured_s - begin_s - chunk.time_s)
+            if chunk.time_s > 1:
+                threading.Timer(0.1, source.close).start()
+    assert min(late) >= -0.001
+    assert np.median(late) < 0.1
+    assert time.monotonic() - begin_s < 2.5
+    source.close()
+
+
+def test_close_before_chunks_and_a_second_call(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", duration_s=1)
+    source = MediaSource(clip)
+    source.close()
+    source.close()
+    assert list(source.chunks()) == []
+    source = MediaSource(clip)
+    assert list(source.chunks())
+    assert list(source.chunks()) == []
+
+
+stamps = st.one_of(st.none(), st.floats(-1e9, 1e9), st.floats(0, 20), st.just(math.nan), st.just(math.inf))
+pieces = st.lists(st.tuples(st.sampled_from(["vision", "audio"]), stamps, st.floats(0, 2)), max_size=60)
+
+
+@given(pieces=pieces, origin_s=st.one_of(st.none(), st.floats(-1e9, 1e9)))
+def test_whatever_the_timestamps_the_clock_never_runs_back_or_away(pieces: list, origin_s: float | None) -> None:
+    timeline = Timeline(("vision", "audio"))
+    timeline.start(origin_s)
+    newest = {"vision": 0.0, "audio": 0.0}
+    declared = {"vision": 0.0, "audio": 0.0}
+    bound_s = 0.0
+    for sense, stamp_s, duration_s in pieces:
+        placed = timeline.place(sense, stamp_s, duration_s)
+        bound_s += LEAP_S + duration_s
+        for gap in (*placed.gaps, *timeline.overdue()):
+            assert gap.duration_s >= 0
+            assert gap.start_s >= declared[gap.sense] - 1e-6, "a stretch was declared twice"
+            if gap in placed.gaps and placed.time_s is not None:
+                assert gap.start_s + gap.duration_s <= placed.time_s + 1e-6
+            declared[gap.sense] = gap.start_s + gap.duration_s
+        if placed.time_s is not None:
+            assert placed.time_s >= newest[sense]
+            newest[sense] = placed.time_s
+        assert timeline.position_s <= bound_s + 1e-6
+    for gap in timeline.finish():
+        assert gap.start_s + gap.duration_s == pytest.approx(timeline.position_s)
+
+
+@given(jitter=st.lists(st.floats(-0.02, 0.02), min_size=30, max_size=30), origin_s=st.floats(-1e5, 1e5))
+def test_jitter_is_no_jump(jitter: list[float], origin_s: float) -> None:
+    timeline = Timeline(("audio",))
+    timeline.start(origin_s)
+    for index, shift_s in enumerate(jitter):
+        placed = timeline.place("audio", origin_s + index * 0.1 + shift_s, 0.1)
+        assert placed.gaps == ()
+        assert placed.time_s == pytest.approx(max(0, index * 0.1 + shift_s), abs=0.03)
+
+
+class Station:
+    """Serves an MPEG transport stream over HTTP at its own speed; can fall silent, be stopped, and come back."""
+
+    def __init__(self, clip: bytes, *, rate_bytes: float, port: int = 0) -> None:
+        self.muted = threading.Event()
+        self.stopped = threading.Event()
+        station = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "video/mp2t")
+                self.end_headers()
+                begin_s, sent = time.monotonic(), 0
+                try:
+                    while sent < len(clip) and not station.stopped.is_set():
+                        while station.muted.is_set() and not station.stopped.is_set():
+                            time.sleep(0.02)
+                        due = int((time.monotonic() - begin_s + 1) * rate_bytes)
+                        self.wfile.write(clip[sent:due])
+                        sent = max(sent, due)
+                        time.sleep(0.02)
+                except OSError:
+                    pass
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def stream_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("stream") / "clip.ts"
+    sound = (tone(20, 16_000) * 30_000).astype(np.int16)
+    return make_clip(path, duration_s=20, codec="mpeg2video", **{**MP2_SOUND, "waveform": sound}).read_bytes()
+
+
+@pytest.fixture
+def station(stream_bytes: bytes) -> Iterator[Station]:
+    station = Station(stream_bytes, rate_bytes=len(stream_bytes) / 20)
+    yield station
+    station.stop()
+
+
+def test_a_stream_that_freezes_and_comes_back(station: Station, stream_bytes: bytes) -> None:
+    told: list[tuple[float, str]] = []
+    source = MediaSource(
+        f"http://127.0.0.1:{station.port}/live", listener=lambda text: told.append((time.monotonic(), text))
+    )
+    assert source.live
+    assert source.senses == {"vision", "audio"}
+    assert source.duration_s is None
+    timer = threading.Timer(25, source.close)
+    timer.start()
+    muted_s = 0.0
+    chunks = []
+    back_after = 0
+    for chunk in source.chunks():
+        chunks.append(chunk)
+        if isinstance(chunk, Frame) and chunk.time_s > 1 and not muted_s:
+            station.muted.set()
+            muted_s = time.monotonic()
+        if told and station.muted.is_set():
+            station.muted.clear()
+        if len(told) == 2:
+            back_after += isinstance(chunk, Frame)
+            if back_after > 25:
+                source.close()
+    timer.cancel()
+    assert "lost" in told[0][1]
+    assert "back" in told[1][1]
+    assert told[0][0] - muted_s < 3.2  # what was on its way when it fell silent takes a moment
+    gaps = [chunk for chunk in chunks if isinstance(chunk, Gap) and chunk.cause == "stream lost"]
+    assert {gap.sense for gap in gaps} == {"vision", "audio"}
+    lost_s = sum(gap.duration_s for gap in gaps if gap.sense == "vision")
+    assert 2 < lost_s < told[1][0] - muted_s + 1
+    for sense in (Frame, Samples):
+        times = [chunk.time_s for chunk in chunks if isinstance(chunk, sense)]
+        assert times == sorted(times)
+    frames = [chunk for chunk in chunks if isinstance(chunk, Frame)]
+    # media time went on with the clock on the wall
+    elapsed_s = frames[-1].captured_s - frames[0].captured_s
+    assert frames[-1].time_s - frames[0].time_s == pytest.approx(elapsed_s, abs=1.5)
+
+
+def test_a_stream_that_is_cut_and_restarted(station: Station, stream_bytes: bytes) -> None:
+    told: list[str] = []
+    source = MediaSource(f"http://127.0.0.1:{station.port}/live", listener=told.append)
+    timer = threading.Timer(25, source.close)
+    timer.start()
+    cut = False
+    restarted: Station | None = None
+    for chunk in source.chunks():
+        if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not cut:
+            cut = True
+            station.stop()
+        elif isinstance(chunk, Gap) and restarted is None and cut:
+            restarted = Station(stream_bytes, rate_bytes=len(stream_bytes) / 20, port=station.port)
+        elif isinstance(chunk, Frame) and restarted is not None and len(told) == 2:
+            source.close()
+    timer.cancel()
+    assert ["lost" in told[0], "back" in told[1]] == [True, True]
+    assert restarted is not None
+    restarted.stop()
+
+
+def test_close_ends_a_blocked_read_within_a_second(station: Station) -> None:
+    source = MediaSource(f"http://127.0.0.1:{station.port}/live")
+    chunks = source.chunks()
+    next(chunks)
+    station.muted.set()
+    closed_s: list[float] = []
+
+    def close() -> None:
+        closed_s.append(time.monotonic())
+        source.close()
+
+    threading.Timer(1.5, close).start()
+    for _ in chunks:
+        pass
+    assert time.monotonic() - closed_s[0] < 1
+
+
+def test_nobody_at_the_address() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(MediaError, match=f"127.0.0.1:{port}.*check the address"):
+        MediaSource(f"http://127.0.0.1:{port}/nothing")
+
+
+def test_a_whole_file_over_http_is_a_recording(tmp_path: Path) -> None:
+    content = make_clip(tmp_path / "clip.mp4", options={"movflags": "faststart"}).read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        source = MediaSource(f"http://127.0.0.1:{server.server_address[1]}/clip.mp4")
+        assert not source.live
+        assert sum(isinstance(chunk, Frame) for chunk in source.chunks()) == 75
+    finally:
+        server.shutdown()
+        server.server_close()
