@@ -184,6 +184,6 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
     for gap in localization.gaps:
         causes[gap.cause] = causes.get(gap.cause, 0.0) + gap.duration_s
     if causes:
-        console.print(f"  lost: {counts(causes)}", markup=False)
+        console.print(f"  lost: {counts(causes, ' s')}", markup=False)
     if written:
         console.print(f"  wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)

@@ -1,0 +1,154 @@
+"""`ovavel live` as a user runs it: a process of its own, real signals, real pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from media_factory import make_clip
+
+OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    noise = np.random.default_rng(0).standard_normal((1, 16_000 * 30)).astype(np.float32) / 8
+    return make_clip(tmp_path_factory.mktemp("live") / "clip.mp4", duration_s=30, fps=5, waveform=noise)
+
+
+def live(bundle: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    command = [*OVAVEL, "live", "--bundle", str(bundle), "--device", "cpu", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def wait_for(path: Path, record_type: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_text().count(f'"type":"{record_type}"') < count:
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.05)
+
+
+def assert_every_start_ends(events: Sequence[dict[str, Any]]) -> None:
+    states: dict[int, list[str]] = {}
+    for event in events:
+        states.setdefault(event["id"], []).append(event["state"])
+    for told in states.values():
+        assert told[0] == "start"
+        assert told[-1] in ("end", "retract")
+        assert not {"end", "retract"} & set(told[:-1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_open_events_and_exits_0(
+    exported_bundle: Path, clip: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    news = tmp_path / "news.jsonl"
+    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0)
+    wait_for(news, "segment", 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert "ready" in out
+    told = records(news)
+    assert told[-1]["type"] == "summary"
+    assert_every_start_ends([r for r in told if r["type"] == "event"])
+    assert len([r for r in told if r["type"] == "segment"]) < 30
+
+
+def test_a_closed_pipe_ends_it_quietly(exported_bundle: Path, clip: Path) -> None:
+    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", "-")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["type"] == "session"
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    news = tmp_path / "news.jsonl"
+    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0)
+    wait_for(news, "segment", 2)
+    process.kill()
+    process.wait()
+    before = records(news)
+    assert [r["index"] for r in before if r["type"] == "segment"][:2] == [0, 1]
+    done = live(exported_bundle, "--input", clip, "--jsonl", news)
+    assert done.wait(60) == 0
+    done.communicate()
+    assert records(news)[: len(before)] == before
+    assert records(news)[-1]["type"] == "summary"
+
+
+def test_a_full_disk_is_told_and_does_not_stop_the_watch(exported_bundle: Path, clip: Path) -> None:
+    process = live(exported_bundle, "--input", clip, "--jsonl", "/dev/full", "--view", "lines")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "/dev/full" in err
+    assert re.search(r"30 windows", out)
+
+
+def test_the_live_view_runs_in_a_terminal(exported_bundle: Path, clip: Path) -> None:
+    parent, child = pty.openpty()
+    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip)]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment)
+    os.close(child)
+    screen = b""
+    try:
+        while data := os.read(parent, 65536):
+            screen += data
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(30) == 0
+    os.close(parent)
+    assert b"\x1b[?1049h" in screen
+    assert b"\x1b[?1049l" in screen
+    assert b"Traceback" not in screen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--input", "no/such/file.mp4"], 1, "no/such/file.mp4"),
+        (["--input", "CLIP", "--device", "tpu"], 1, "tpu"),
+        (["--input", "CLIP", "--device", "cuda:7"], 1, "cuda"),
+        (["--input", "CLIP", "--no-audio", "--no-video"], 2, "nothing to watch"),
+        (["--input", "CLIP", "--lag", "10"], 2, "lag"),
+        (["--realtime"], 2, "--input"),
+        (["--input", "CLIP", "--off", "0.5"], 2, "off"),
+        (["--input", "CLIP", "--jsonl", "-", "--view", "lines"], 2, "standard output"),
+        (["--input", "CLIP", "--jsonl", "no/such/folder/x.jsonl"], 1, "no/such/folder"),
+        (["--camera", "97", "--no-audio"], 1, "camera"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    exported_bundle: Path, clip: Path, arguments: list[str], code: int, message: str
+) -> None:
+    process = live(exported_bundle, *[str(clip) if a == "CLIP" else a for a in arguments])
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_without_a_bundle_it_says_how_to_make_one() -> None:
+    done = subprocess.run([*OVAVEL, "live"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "ovavel export bundle" in done.stderr

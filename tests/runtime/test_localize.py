@@ -1,0 +1,100 @@
+"""`ovavel localize` over files and folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from media_factory import make_clip
+
+from ovavel.runtime.cli import main
+from ovavel.runtime.commands.localize import ALL_FORMATS, find_media
+from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.results import FORMATS, read_json
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a/clip.mp4", "b/clip.mp4"):
+        (tmp_path / name).parent.mkdir()
+        make_clip(tmp_path / name, duration_s=3, fps=5)
+    (tmp_path / "b" / "notes.txt").write_text("no media")
+    return tmp_path
+
+
+def localize(bundle: Path, *arguments: object) -> int:
+    return main(["localize", *map(str, arguments), "--bundle", str(bundle), "--device", "cpu"])
+
+
+def test_the_formats_are_those_there_are() -> None:
+    assert ALL_FORMATS == FORMATS
+
+
+def test_a_folder_is_searched_and_every_format_written(
+    exported_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "out"
+    assert localize(exported_bundle, folder, "--out", out) == 0
+    for name in ("a", "b"):
+        assert len(list((out / name).iterdir())) == len(FORMATS)
+        document = read_json(out / name / "clip.mp4.ovavel.json")
+        assert len(document.segments) == 3
+    assert "clip.mp4: 3.0 s" in capsys.readouterr().out
+
+
+def test_what_is_done_is_left_alone_until_asked(
+    exported_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, out = folder / "a" / "clip.mp4", folder / "out"
+    result = out / "clip.mp4.ovavel.json"
+    assert localize(exported_bundle, clip, "--out", out, "--format", "json") == 0
+    first = result.stat().st_mtime_ns
+    assert localize(exported_bundle, clip, "--out", out, "--format", "json") == 0
+    assert result.stat().st_mtime_ns == first
+    assert "--overwrite" in capsys.readouterr().out
+    assert localize(exported_bundle, clip, "--out", out, "--format", "json", "--overwrite") == 0
+    assert result.stat().st_mtime_ns > first
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(
+    exported_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = folder / "b" / "notes.txt"
+    assert localize(exported_bundle, folder / "a", notes, "--out", folder / "out", "--format", "csv") == 1
+    captured = capsys.readouterr()
+    assert str(notes) in captured.err
+    assert "1 of 2" in captured.err
+    assert (folder / "out" / "a" / "clip.mp4.ovavel.csv").exists()
+
+
+def test_without_out_nothing_is_written(exported_bundle: Path, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    assert localize(exported_bundle, folder / "a" / "clip.mp4") == 0
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_no_sound_on_purpose_is_said(exported_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "out"
+    assert localize(exported_bundle, folder / "a" / "clip.mp4", "--no-audio", "--out", out, "--format", "json") == 0
+    assert "no sound" in capsys.readouterr().out
+    segments = json.loads((out / "clip.mp4.ovavel.json").read_text())["segments"]
+    assert all(s["missing"] == ["audio"] and s["label"] == "other" for s in segments)
+
+
+def test_a_results_folder_that_cannot_be_made_is_said(
+    exported_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocked = folder / "blocked"
+    blocked.write_text("a file, not a folder")
+    assert localize(exported_bundle, folder / "a" / "clip.mp4", "--out", blocked) == 1
+    assert str(blocked) in capsys.readouterr().err
+
+
+def test_find_media(folder: Path) -> None:
+    assert find_media([folder, folder / "a" / "clip.mp4"]) == [folder / "a" / "clip.mp4", folder / "b" / "clip.mp4"]
+    with pytest.raises(MediaError, match=r"there is no file .*gone\.mp4"):
+        find_media([folder / "gone.mp4"])
+    (folder / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no media"):
+        find_media([folder / "empty"])
