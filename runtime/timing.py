@@ -36,6 +36,10 @@ class Timings:
         """Record one duration of `stage`."""
         self._durations_ms[stage].append(duration_ms)
 
+    def clear(self) -> None:
+        """Forget everything, once warm-up is over."""
+        self._durations_ms.clear()
+
     def stages(self) -> tuple[str, ...]:
         """The stages seen so far, in the order of their first duration."""
         return tuple(self._durations_ms)
