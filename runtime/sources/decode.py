@@ -174,7 +174,7 @@ def open_media(url: str, *, audio: bool, video: bool) -> Media:
         MediaError: it does not exist, cannot be reached, is no media, or holds nothing of what is wanted.
     """
     import av
-    from av.error import FFmpegError
+    from av.error import ExitError, FFmpegError
 
     options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
     try:
@@ -182,6 +182,8 @@ def open_media(url: str, *, audio: bool, video: bool) -> Media:
             container = av.open(url, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
         else:
             container = av.open(f"file:{_check_file(url)}")
+    except ExitError as error:
+        raise MediaError(f"{url} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address") from error
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         mend = "check the address" if is_network(url) else "it is no media file, or the end of it is missing"
