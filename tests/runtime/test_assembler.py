@@ -434,8 +434,7 @@ def card(ppm: float, *, hours: float, block: int, seed: int = 0) -> tuple[float,
         if i is None:
             made = assembler.flush()
         else:
-            wave = wave.copy()  # windows may hold on to what they were given
-            wave[0] = i + 1
+            wave[0] = i + 1  # blocks of several channels are copied when they are pushed
             time_s = max(0.0, i * block / true_hz + jitter_s[i])
             made = assembler.push(Samples(time_s=time_s, captured_s=time_s, waveform=wave, rate_hz=16_000))
         for window in made:

@@ -1,0 +1,72 @@
+"""Six hours of media at full speed: memory stays flat and every second is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ovavel.runtime.session import Session
+from ovavel.runtime.sinks.jsonl import JsonlSink
+from ovavel.runtime.sinks.terminal import TerminalSink
+from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
+
+HOURS = 6
+SECONDS = HOURS * 3600
+SETTLED_S = 600
+
+
+class SixHours:
+    """A source without pace: pictures and sound that change, and an outage now and then."""
+
+    name = "six hours"
+    senses: frozenset[Sense] = frozenset({"vision", "audio"})
+    live = False
+    duration_s = float(SECONDS)
+
+    def chunks(self) -> Iterator[Chunk]:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (16, 224, 224, 3), dtype=np.uint8)
+        waveforms = (rng.standard_normal((16, 1, 16_000)) / 8).astype(np.float32)
+        for second in range(SECONDS):
+            now_s = time.monotonic()
+            if second % 1000 < 990:
+                image = images[second // 7 % 16]
+                yield Frame(time_s=second + 0.4, captured_s=now_s, image=lambda image=image: image)
+            else:
+                yield Gap(sense="vision", cause="camera lost", start_s=float(second), duration_s=1.0)
+            waveform = waveforms[second // 7 % 16]
+            yield Samples(time_s=float(second), captured_s=now_s, waveform=waveform, rate_hz=16_000)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_six_hours_hold_memory_flat_and_count_every_window(exported_bundle: Path, tmp_path: Path) -> None:
+    process = psutil.Process()
+    memory_mb: list[tuple[float, float]] = []  # hours of media, MB
+    indexes: list[int] = []
+    jsonl, terminal = JsonlSink(tmp_path / "news.jsonl"), TerminalSink()
+    with Session(exported_bundle, SixHours(), device="cpu") as session:
+        jsonl.open(session.info, session.stats)
+        for update in session.updates():
+            jsonl.write(update)
+            indexes += [s.index for s in update.scores if s.final]
+            if update.window and update.window.index % 60 == 0:
+                terminal.render()
+                memory_mb.append((update.window.index / 3600, process.memory_info().rss / 1e6))
+        jsonl.close()
+
+    assert indexes == list(range(SECONDS))
+    assert session.stats.windows == SECONDS
+    assert session.stats.dropped == {}
+    assert session.stats.gap_s == {"camera lost": pytest.approx(SECONDS / 100, rel=0.05)}
+    settled = np.array([m for m in memory_mb if m[0] * 3600 >= SETTLED_S])
+    slope_mb_h = np.polyfit(*settled.T, 1)[0]
+    assert slope_mb_h < 1, f"memory grows by {slope_mb_h:.2f} MB an hour"
