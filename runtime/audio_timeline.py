@@ -102,7 +102,7 @@ class AudioTimeline:
         return sum(len(piece.samples) for piece in self._pieces)
 
     def push(self, block: Samples) -> None:
-        """Place a block.
+        """Place a block. It may be kept without a copy, so it must not be altered any more.
 
         Raises:
             MediaError: its rate is beyond what can be resampled.
@@ -235,8 +235,8 @@ class AudioTimeline:
     def _clean(self, waveform: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
         """(C, n) → (n, C) in memory order, with invalid samples silent and noted."""
         samples = np.ascontiguousarray(waveform.T, dtype=np.float32)
-        valid = np.abs(samples) <= LOUDEST
-        if not valid.all():
+        if not (samples.min() >= -LOUDEST and samples.max() <= LOUDEST):  # NaN fails both
+            valid = np.abs(samples) <= LOUDEST
             samples = np.where(valid, samples, np.float32(0))
             places = self._origin / RATE_HZ + (self._run_in + np.nonzero(~valid.all(axis=1))[0]) / rate_hz
             for second in np.unique(np.floor(places)):
