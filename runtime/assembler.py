@@ -187,9 +187,12 @@ class WindowAssembler:
             self._sound.finish()
             ends_s.append(self._sound.heard_s)
         if self._latest is not None:
-            # The last frame is shown for as long as the one before it was.
-            ends_s.append(self._latest.frame.time_s + min(self._interval_s, self._hold_s, 2 * WINDOW_S))
-            self._seen_s = max(self._seen_s, ends_s[-1])
+            last_s = self._latest.frame.time_s
+            if last_s >= max(ends_s, default=0.0):
+                # No sound tells how long the last frame is shown: for as long as the one before it was.
+                last_s += min(self._interval_s, self._hold_s, 2 * WINDOW_S)
+            ends_s.append(last_s)
+            self._seen_s = max(self._seen_s, last_s)
         windows = []
         while self._newest_s() >= (self._index + 1) * WINDOW_S:
             windows.append(self._emit(ended=True))
