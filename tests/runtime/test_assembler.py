@@ -693,7 +693,10 @@ def test_a_clock_that_leaps_is_followed_without_a_flood(leap_s: float) -> None:
     windows += assembler.flush()
     assert len(windows) == 30
     assert [window.frame is not None and window.waveform is not None for window in windows] == [True] * 30
-    assert max_error_s(windows, lambda number: number / 16_000) < 0.15
+    # The senses leap together and stay together.
+    shown = [int(window.frame[0, 0, 0]) for window in windows if window.frame is not None]
+    assert shown == [(10 * window.index + 5) % 256 for window in windows]
+    assert max_error_s(windows, lambda number: number / 16_000) < 1e-6
     assert {gap.sense for window in windows for gap in window.gaps if gap.cause == "timestamp jump"} == BOTH
     assert_accounted(assembler.counts)
 
