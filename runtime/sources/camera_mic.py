@@ -22,6 +22,8 @@ __all__ = ["CameraMicSource"]
 OPEN_S = 10.0
 """A device that has delivered nothing by then is not opened."""
 GAP_EVERY_S = 0.25
+CLOSE_S = 0.5
+"""How long `close` waits for the devices to be let go of."""
 MARGIN_S = 0.5
 """What is lost is declared so much later, because what comes after it may have been captured before it arrives."""
 
@@ -121,10 +123,13 @@ class CameraMicSource:
             self.close()
 
     def close(self) -> None:
-        """End `chunks`, from any thread. A device blocked in its driver is let go by its own thread."""
+        """End `chunks`, from any thread. A device blocked in its driver is waited for no longer than half a second."""
         self._stopping.set()
         for feed in self._feeds.values():
             feed.stop()
+        deadline_s = time.monotonic() + CLOSE_S
+        for feed in self._feeds.values():
+            feed.ended.wait(max(0.0, deadline_s - time.monotonic()))
 
     def _deliver(self, channel: _Channel, block: Block | None, begin_s: float) -> Iterator[Chunk]:
         if block is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
@@ -35,6 +36,8 @@ SETTLE_S = 3.0
 
 _portaudio = threading.Lock()
 _open_streams = 0
+LEAVE_S = 1.0
+"""How long the end of the program waits for streams to be closed by their own threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,10 @@ class MicrophoneFeed(Feed):
 
     def _open_stream(self, sounddevice: Any) -> Any:
         global _open_streams
+        # sounddevice's own handler joins PortAudio's thread while that waits for the interpreter: a hang, for good.
+        atexit.unregister(sounddevice._exit_handler)
+        atexit.unregister(_leave)
+        atexit.register(_leave, sounddevice)
         with _portaudio:
             found = find_microphone(self._microphone, list_microphones())
             self._rate_hz = found.rate_hz
@@ -193,6 +200,15 @@ def _restart(sounddevice: Any) -> bool:
         sounddevice._terminate()
         sounddevice._initialize()
         return True
+
+
+def _leave(sounddevice: Any) -> None:
+    """End PortAudio with the program, unless a driver does not let go of its stream: that one ends with the process."""
+    deadline_s = time.monotonic() + LEAVE_S
+    while _open_streams and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    if not _open_streams:
+        sounddevice._exit_handler()
 
 
 def _close(stream: Any) -> None:
