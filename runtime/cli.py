@@ -59,11 +59,13 @@ def _dispatch(arguments: list[str]) -> int:
 def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
     import tyro
 
+    kind = entry.load()
     command: Any = tyro.cli(
-        entry.load(),
+        kind,
         prog=f"ovavel {name.replace('.', ' ')}",
+        description=inspect.getdoc(kind),  # all of it: tyro alone would leave the examples out
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
     )
     return int(command.run())
 

@@ -62,13 +62,16 @@ class Session:
         self.source: Source = MediaSource(str(source)) if isinstance(source, str | Path) else source
         self.stats = Stats()
         self._own_backend = backend is None
-        self._backend = backend or open_backend(self.bundle, device=device)
-        self._backend.warm_up()
+        try:
+            self._backend = backend or open_backend(self.bundle, device=device)
+            self._backend.warm_up()
+        except BaseException:
+            self.source.close()
+            raise
+        vocabulary = self.bundle.vocabulary
         self._encoder = Encoder(self._backend, self.stats.timings)
-        self._localizer = Localizer(self._backend.head, self.bundle.vocabulary, lag=lag)
-        self._tracker = EventTracker(
-            self.bundle.vocabulary.background, rules, vocabulary_version=self.bundle.vocabulary.version
-        )
+        self._localizer = Localizer(self._backend.head, vocabulary, lag=lag)
+        self._tracker = EventTracker(vocabulary.background, rules, vocabulary_version=vocabulary.version)
         self._assembler = WindowAssembler(self.source.senses, live=self.source.live)
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
         self._stopped = threading.Event()

@@ -40,10 +40,10 @@ class Live:
     """Index or URL of the camera; --list-devices shows what there is."""
     microphone: str = "default"
     """Index, name or part of the name of the microphone; --list-devices shows what there is."""
-    video: bool = True
-    """With --no-video nothing is seen on purpose: every second is background and says so."""
-    audio: bool = True
-    """With --no-audio nothing is heard on purpose: every second is background and says so."""
+    no_video: bool = False
+    """See nothing, on purpose: every second is background and says so."""
+    no_audio: bool = False
+    """Hear nothing, on purpose: every second is background and says so."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
@@ -84,21 +84,21 @@ class Live:
         return 0
 
     def _source(self, listener: StatusListener) -> Source:
-        if not (self.video or self.audio):
+        if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to watch; give one of them at most")
         if self.input is not None:
             from ovavel.runtime.sources.media import MediaSource
 
             return MediaSource(
-                self.input, video=self.video, audio=self.audio, realtime=self.realtime, listener=listener
+                self.input, video=not self.no_video, audio=not self.no_audio, realtime=self.realtime, listener=listener
             )
         if self.realtime:
             raise UsageError("--realtime is for files: give one with --input; a camera is always live")
         from ovavel.runtime.sources.camera_mic import CameraMicSource
 
         return CameraMicSource(
-            camera=_index_or_name(self.camera) if self.video else None,
-            microphone=_index_or_name(self.microphone) if self.audio else None,
+            camera=None if self.no_video else _index_or_name(self.camera),
+            microphone=None if self.no_audio else _index_or_name(self.microphone),
             listener=listener,
         )
 

@@ -56,10 +56,10 @@ class Localize:
     """Which results to write."""
     overwrite: bool = False
     """Do files again that have their results already."""
-    video: bool = True
-    """With --no-video nothing is seen on purpose: every second is background and says so."""
-    audio: bool = True
-    """With --no-audio nothing is heard on purpose: every second is background and says so."""
+    no_video: bool = False
+    """See nothing, on purpose: every second is background and says so."""
+    no_audio: bool = False
+    """Hear nothing, on purpose: every second is background and says so."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
@@ -108,7 +108,7 @@ class Localize:
         with Progress(*columns, console=_stderr(), transient=True) as bars:
             for number, (file, folder) in enumerate(to_do, 1):
                 try:
-                    source = MediaSource(str(file), video=self.video, audio=self.audio)
+                    source = MediaSource(str(file), video=not self.no_video, audio=not self.no_audio)
                     name = f"{number}/{len(to_do)} {file.name}"
                     bar = bars.add_task(name, total=source.duration_s, rate=0.0)
 
