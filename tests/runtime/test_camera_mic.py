@@ -190,6 +190,23 @@ except OvavelError as error:
     assert "Microphones of this machine" in found["message"]
 
 
+def test_a_microphone_that_is_busy(tmp_path: Path) -> None:
+    code = """
+import sounddevice
+def busy(**options):
+    raise sounddevice.PortAudioError("Device unavailable", -9985)
+sounddevice.InputStream = busy
+try:
+    CameraMicSource(None, "default")
+except OvavelError as error:
+    found = {"error": type(error).__name__, "message": str(error)}
+"""
+    with pulse.null_sink(tmp_path) as server:
+        found = listen(server.environment, code)
+    assert found["error"] == "DeviceError"
+    assert "Is another program using it?" in found["message"]
+
+
 def test_the_microphone_hears_a_tone_when_it_sounds(tmp_path: Path) -> None:
     code = """
 import subprocess
