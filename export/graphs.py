@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from ovavel.export.quantize import quantize_matmuls
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 
@@ -15,11 +19,13 @@ if TYPE_CHECKING:
     import onnx_ir
     from torch import Tensor, nn
 
-__all__ = ["OPSET", "GraphSpec", "SPECS", "example_inputs", "export_graph"]
+__all__ = ["OPSET", "GraphSpec", "Precision", "SPECS", "example_inputs", "export_graph"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
 OPSET = 20
+
+Precision = Literal["fp32", "int8"]
 
 _EXAMPLE = {"B": 2, "T": 10, "C": 3}
 """Sizes the graphs are traced with. They must be above 1, or PyTorch would take them for constants."""
@@ -44,8 +50,10 @@ SPECS: dict[Graph, GraphSpec] = {
 }
 
 
-def export_graph(name: Graph, module: nn.Module, folder: Path, *, embedding_size: int) -> list[Path]:
-    """Write `NAME.onnx` and `NAME.onnx.data` into `folder`; return the files.
+def export_graph(
+    name: Graph, module: nn.Module, folder: Path, *, embedding_size: int, precision: Precision = "fp32"
+) -> list[Path]:
+    """Write `NAME.onnx`, or `NAME.int8.onnx`, and its `.data` into `folder`; return the files.
 
     The graph carries no trace of the machine that wrote it: the same module gives the same bytes.
 
@@ -65,7 +73,7 @@ def export_graph(name: Graph, module: nn.Module, folder: Path, *, embedding_size
         {axis: torch.export.Dim(size) for axis, size in enumerate(shape) if isinstance(size, str) and size != "D"}
         for shape in spec.inputs.values()
     )
-    path = folder / f"{name}.onnx"
+    path = folder / (f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx")
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -80,6 +88,7 @@ def export_graph(name: Graph, module: nn.Module, folder: Path, *, embedding_size
                 input_names=list(spec.inputs),
                 output_names=list(spec.outputs),
                 dynamic_shapes=dynamic,
+                custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
                 optimize=False,
                 verbose=False,
             )
@@ -91,6 +100,8 @@ def export_graph(name: Graph, module: nn.Module, folder: Path, *, embedding_size
         raise ExportError(f"PyTorch gave no {name} graph")
     model = program.model
     _simplify(model)
+    if precision == "int8":
+        quantize_matmuls(model)
     for node in model.graph:
         for value in node.outputs:
             # An inner value that PyTorch happens to call as we call an output would make the file invalid.
@@ -104,6 +115,52 @@ def export_graph(name: Graph, module: nn.Module, folder: Path, *, embedding_size
     return [path, weights]
 
 
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention over (B, H, N, K) in ONNX's elementary operators, those that every engine knows.
+
+    PyTorch's own translation works out shapes at run time to transpose the keys, and engines do not fuse it.
+    """
+    import onnx_ir
+    from onnxscript import opset20 as op
+
+    if attn_mask is not None or dropout_p or enable_gqa:
+        raise ExportError("attention with a mask of its own, dropout or grouped queries is not exported")
+    size = query.shape[3]
+    scores = op.MatMul(op.Mul(query, scale or 1 / math.sqrt(size)), op.Transpose(key, perm=[0, 1, 3, 2]))
+    if is_causal:
+        future = np.triu(np.full((query.shape[2], key.shape[2]), -np.inf, np.float32), 1)
+        scores = op.Add(scores, op.Constant(value=onnx_ir.tensor(future)))
+    return op.MatMul(op.Softmax(scores, axis=-1), value)
+
+
+def _fix_shapes(model: onnx_ir.Model) -> None:
+    """Give each Reshape a constant shape, with -1 for the one size that may differ from call to call.
+
+    What is worked out at run time, engines work out on the CPU, and a GPU waits for it.
+    """
+    import onnx_ir
+
+    for node in model.graph:
+        shape = node.outputs[0].shape
+        if node.op_type != "Reshape" or shape is None:
+            continue
+        sizes = [size if isinstance(size, int) else -1 for size in shape]
+        if sizes.count(-1) <= 1 and 0 not in sizes:
+            name = f"{node.outputs[0].name}_shape"
+            value = onnx_ir.Value(name=name, const_value=onnx_ir.tensor(np.array(sizes, np.int64), name=name))
+            model.graph.register_initializer(value)
+            node.replace_input_with(1, value)
+
+
 def _simplify(model: onnx_ir.Model) -> None:
     """Fold constants and drop what is not used.
 
@@ -113,6 +170,7 @@ def _simplify(model: onnx_ir.Model) -> None:
     from onnxscript import optimizer
 
     common.InlinePass()(model)
+    _fix_shapes(model)
     for _ in range(2):
         optimizer.fold_constants(model)
         common.RemoveUnusedNodesPass()(model)

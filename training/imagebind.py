@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.checkpoint import check_entries, read_checkpoint
 from ovavel.training.published_names import modality_of, published_name
+from ovavel.training.unit import unit_norm
 
 __all__ = ["ImageBind", "ImageBindConfig", "Modality", "TowerConfig", "published_entries"]
 
@@ -102,6 +103,15 @@ class ImageBindConfig:
             raise UsageError(f"not the configuration of an ImageBind: {error}") from error
 
 
+def _for_each(x: Tensor, row: Tensor) -> Tensor:
+    """(B, N, W) and (1, 1, W) → (B, 1, W): `row` once for each of the batch.
+
+    This form becomes ONNX without arithmetic on shapes, which GPUs leave to the CPU. `expand` needs that, and for `pad`
+    ONNX Runtime long had no CUDA kernel.
+    """
+    return x.narrow(1, 0, 1) * 0 + row
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, (B, N, W) → (B, N, W)."""
 
@@ -114,13 +124,15 @@ class Attention(nn.Module):
         self.extra_key = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
         self.extra_value = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, _, width = x.shape
+    def forward(self, x: Tensor, *, first_only: bool = False) -> Tensor:
+        """With `first_only`, (B, 1, W): what the first token makes of all."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if first_only:
+            q = q.narrow(1, 0, 1)
         if self.extra_key is not None and self.extra_value is not None:
-            k = torch.cat((k, self.extra_key.expand(batch, -1, -1)), dim=1)
-            v = torch.cat((v, self.extra_value.expand(batch, -1, -1)), dim=1)
-        q, k, v = (part.unflatten(2, (self.heads, width // self.heads)).transpose(1, 2) for part in (q, k, v))
+            k = torch.cat((k, _for_each(k, self.extra_key)), dim=1)
+            v = torch.cat((v, _for_each(v, self.extra_value)), dim=1)
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # (B, H, N, W / H)
         return cast("Tensor", self.out(mixed.transpose(1, 2).flatten(2)))
 
@@ -136,8 +148,10 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(config.width, 4 * config.width)
         self.fc2 = nn.Linear(4 * config.width, config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm_1(x))
+    def forward(self, x: Tensor, *, first_only: bool = False) -> Tensor:
+        """With `first_only`, (B, 1, W): the first token alone, as it would come out among the others."""
+        mixed = self.attention(self.norm_1(x), first_only=first_only)
+        x = (x.narrow(1, 0, 1) if first_only else x) + mixed
         return x + cast("Tensor", self.fc2(F.gelu(self.fc1(self.norm_2(x)))))
 
 
@@ -161,11 +175,13 @@ class PatchTower(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, channels, height, width) → (B, D) unit norm."""
         x = self.stem_norm(self.stem(image).flatten(2).transpose(1, 2))
-        x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1) + self.positions
+        x = torch.cat((_for_each(x, self.class_token), x), dim=1) + self.positions
         x = self.input_norm(x)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x)
-        return F.normalize(self.projection(self.output_norm(x[:, 0])), dim=-1)
+        x = last(x, first_only=True)  # nobody asks for the other tokens any more
+        return unit_norm(self.projection(self.output_norm(x[:, 0])))
 
 
 class TextTower(nn.Module):
@@ -186,7 +202,7 @@ class TextTower(nn.Module):
         for block in self.blocks:
             x = block(x)
         end = tokens.argmax(dim=-1)[:, None, None].expand(-1, 1, x.shape[2])
-        return F.normalize(self.projection(self.output_norm(x.gather(1, end)[:, 0])), dim=-1)
+        return unit_norm(self.projection(self.output_norm(x.gather(1, end)[:, 0])))
 
 
 def _vision_tower(config: ImageBindConfig) -> nn.Module:

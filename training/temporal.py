@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.checkpoint import check_entries, read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.unit import unit_norm
 
 __all__ = ["AUDIO_SCALE", "Decision", "HeadGraph", "TemporalHead", "fuse"]
 
@@ -161,9 +162,9 @@ class HeadGraph(nn.Module):
     def forward(self, audio: Tensor, vision: Tensor, text: Tensor) -> Decision:
         """(B, T, D), (B, T, D) and (C, D), all of unit norm → similarities and scores."""
         audio, vision = self.head(audio, vision)
-        names = F.normalize(text, dim=-1).T
-        audio_similarity = F.normalize(audio, dim=-1) @ names
-        vision_similarity = F.normalize(vision, dim=-1) @ names
+        names = unit_norm(text).T
+        audio_similarity = unit_norm(audio) @ names
+        vision_similarity = unit_norm(vision) @ names
         return Decision(audio_similarity, vision_similarity, fuse(audio_similarity, vision_similarity))
 
 
