@@ -10,14 +10,14 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.graphs import OPSET, export_graph
+from ovavel.export.graphs import OPSET, Precision, export_graph
 from ovavel.export.tokenizer import clip_tokenizer
 from ovavel.export.verify import check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.backends import Graph
@@ -56,7 +56,6 @@ IMAGEBIND_LICENCE = (
 Progress = Callable[[str, float], None]
 """Told what happens now, and which share of the whole, in [0, 1], is done."""
 
-_PRECISION = "fp32"
 _COMPARED = ("onnx", "onnxruntime", "onnxscript", "torch")
 _TEXT_BATCH = 16
 _SHARES = {"vision": 0.45, "audio": 0.1, "text": 0.3, "head": 0.05}
@@ -70,6 +69,7 @@ def write_bundle(
     *,
     head: str | os.PathLike[str] | None = None,
     config: ImageBindConfig | None = None,
+    precision: Precision = "fp32",
     background: str = BACKGROUND,
     licence: str = IMAGEBIND_LICENCE,
     overwrite: bool = False,
@@ -85,6 +85,7 @@ def write_bundle(
         names: class names without the background.
         head: checkpoint of a temporal head; without one the bundle decides without fine-tuning.
         config: size of the model; the published one by default.
+        precision: of the vision and audio encoders; the others are small or run rarely and stay in fp32.
         background: name of no event.
         licence: of `weights`, in a sentence.
         overwrite: replace an older bundle at `out`.
@@ -94,7 +95,7 @@ def write_bundle(
         CheckpointError: `weights` or `head` is not what it should be.
         VocabularyError: a name cannot be used.
         UsageError: `out` exists.
-        ExportError: a graph misses its tolerance, or the disk is too full.
+        ExportError: a graph misses its tolerance or loses too much in int8, or the disk is too full.
         OutputError: the bundle cannot be written.
     """
     _need_libraries()
@@ -102,7 +103,7 @@ def write_bundle(
     from ovavel.training.temporal import TemporalHead
 
     weights, out, config = Path(weights), Path(out).absolute(), config or ImageBindConfig.huge()
-    _check_place(out, config, overwrite=overwrite)
+    _check_place(out, config, precision, overwrite=overwrite)
     if not weights.is_file():
         raise CheckpointError(f"there is no checkpoint {weights}")
     temporal = TemporalHead.load(Path(head)) if head else TemporalHead(0, config.embedding_size).eval()
@@ -115,7 +116,7 @@ def write_bundle(
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            bundle = _Writer(aside, weights, config, progress).write(
+            bundle = _Writer(aside, weights, config, precision, progress).write(
                 names, temporal, head=Path(head) if head else None, background=background, licence=licence
             )
             progress("putting it in its place", 1.0)
@@ -130,10 +131,13 @@ def write_bundle(
 class _Writer:
     """Fills a folder with a bundle. One encoder at a time is in memory."""
 
-    def __init__(self, folder: Path, weights: Path, config: ImageBindConfig, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, weights: Path, config: ImageBindConfig, precision: Precision, progress: Progress
+    ) -> None:
         self._folder = folder
         self._weights = weights
         self._config = config
+        self._precision = precision
         self._progress = progress
         self._done = 0.0
         self._checks: list[ParityCheck] = []
@@ -164,7 +168,7 @@ class _Writer:
             ),
             embedding_size=self._config.embedding_size,
             graphs=self._graphs,
-            precision={ENGINE: _PRECISION},
+            precision={ENGINE: {graph: next(iter(files)) for graph, files in self._graphs.items()}},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
             preprocessing=Preprocessing(),
             fusion=Fusion(),
@@ -184,7 +188,8 @@ class _Writer:
             tower = ImageBind.load(self._weights, self._config, modalities=(modality,)).towers[modality]
             if modality == "text":
                 text = self._embed(tower, tokenizer, names)
-            self._export(modality, tower, encoder_inputs(modality, tokenizer, names))
+            precision: Precision = "fp32" if modality == "text" else self._precision
+            self._export(modality, tower, encoder_inputs(modality, tokenizer, names, precision), precision)
             del tower
             gc.collect()
         return text
@@ -194,7 +199,8 @@ class _Writer:
         rows = []
         for start in range(0, len(tokens), _TEXT_BATCH):
             self._progress(f"text: {start} of {len(tokens)} names embedded", self._done)
-            ((_, outputs),) = reference("text", tower, [(tokens[start : start + _TEXT_BATCH],)]).cases
+            batch = {"names": (tokens[start : start + _TEXT_BATCH],)}
+            _, outputs = reference("text", tower, batch).cases["names"]
             rows.append(outputs[0])
         embeddings: NDArray[np.float32] = np.concatenate(rows)
         return embeddings
@@ -202,17 +208,24 @@ class _Writer:
     def _head(self, temporal: TemporalHead, vocabulary: Vocabulary) -> None:
         from ovavel.training.temporal import HeadGraph
 
-        self._export("head", HeadGraph(temporal).eval(), head_inputs(np.array(vocabulary.embeddings)))
+        self._export("head", HeadGraph(temporal).eval(), head_inputs(np.array(vocabulary.embeddings)), "fp32")
 
-    def _export(self, graph: Graph, module: nn.Module, inputs: Sequence[tuple[NDArray[np.float32], ...]]) -> None:
+    def _export(
+        self,
+        graph: Graph,
+        module: nn.Module,
+        inputs: Mapping[str, tuple[NDArray[np.float32], ...]],
+        precision: Precision,
+    ) -> None:
         start, share = self._done, _SHARES[graph]
         self._progress(f"{graph}: running PyTorch", start)
         expected = reference(graph, module, inputs)
         self._progress(f"{graph}: writing ONNX", start + share / 4)
-        export_graph(graph, module, self._folder, embedding_size=self._config.embedding_size)
+        size = self._config.embedding_size
+        file, *_ = export_graph(graph, module, self._folder, embedding_size=size, precision=precision)
         self._progress(f"{graph}: comparing ONNX Runtime with PyTorch", start + share / 2)
-        self._checks.append(check_graph(self._folder / f"{graph}.onnx", expected))
-        self._graphs[graph] = {_PRECISION: f"{graph}.onnx"}
+        self._checks.append(check_graph(file, expected, precision))
+        self._graphs[graph] = {precision: file.name}
         self._done += share
 
 
@@ -225,9 +238,9 @@ def _need_libraries() -> None:
             raise MissingExtraError(library, extra, need="Exporting a bundle") from error
 
 
-def _check_place(out: Path, config: ImageBindConfig, *, overwrite: bool) -> None:
+def _check_place(out: Path, config: ImageBindConfig, precision: Precision, *, overwrite: bool) -> None:
     """Refuse an `out` that holds something else, and a disk without room for the graphs."""
-    from ovavel.training.imagebind import published_entries
+    from ovavel.training.imagebind import Modality, published_entries
 
     if out.exists() or out.is_symlink():
         if not overwrite:
@@ -235,7 +248,11 @@ def _check_place(out: Path, config: ImageBindConfig, *, overwrite: bool) -> None
         if not (out / MANIFEST).is_file():
             raise UsageError(f"{out} is not a bundle, so it is not overwritten; choose another folder")
     place = next(folder for folder in out.parents if folder.exists())
-    need = 4 * sum(math.prod(shape) for shape in published_entries(config).values()) + 64 * 2**20
+    quantised = () if precision == "fp32" else ("vision", "audio")
+    sizes = {modality: published_entries(config, (modality,)).values() for modality in get_args(Modality)}
+    need = 64 * 2**20 + sum(
+        (1.1 if modality in quantised else 4) * sum(map(math.prod, shapes)) for modality, shapes in sizes.items()
+    )
     free = shutil.disk_usage(place).free
     if free < need:
         raise ExportError(f"{place} has {free / 1e9:.1f} GB free and the bundle needs {need / 1e9:.1f} GB; make room")

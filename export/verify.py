@@ -1,8 +1,12 @@
-"""Runs PyTorch and ONNX Runtime on the same inputs, and says how far apart they are."""
+"""Runs PyTorch and ONNX Runtime on the same inputs, and says how far apart they are.
+
+A graph in fp32 must give PyTorch's numbers but for rounding. One in int8 cannot; its embeddings must point the same
+way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.graphs import SPECS
+from ovavel.export.graphs import SPECS, Precision
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.manifest import ParityCheck
@@ -24,11 +28,14 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDING_TOLERANCE",
     "HEAD_TOLERANCE",
+    "INT8_COSINE",
     "Reference",
     "check_graph",
     "encoder_inputs",
     "head_inputs",
     "reference",
+    "random_frame",
+    "random_waveform",
     "sample_frames",
     "sample_waveforms",
 ]
@@ -37,9 +44,13 @@ __all__ = [
 
 EMBEDDING_TOLERANCE = 2e-5
 HEAD_TOLERANCE = 1e-4
+INT8_COSINE = 0.99
+"""Least cosine similarity with PyTorch's embedding. The names of a vocabulary are much further apart than that."""
 
 _TEXTS = 16
 """How many names of the vocabulary are compared; they take the same way, and a vocabulary may hold thousands."""
+_RANDOM_INPUTS = 18
+"""Further inputs of a graph in int8: what it loses depends on the input."""
 _ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
@@ -50,8 +61,8 @@ class Reference:
     """Inputs of a graph and what PyTorch makes of them."""
 
     graph: Graph
-    cases: tuple[tuple[Arrays, Arrays], ...]
-    """Inputs and outputs of each call."""
+    cases: Mapping[str, tuple[Arrays, Arrays]]
+    """Name of each call → its inputs and outputs."""
 
 
 def sample_frames() -> dict[str, NDArray[np.uint8]]:
@@ -95,18 +106,62 @@ def sample_waveforms() -> dict[str, NDArray[np.float32]]:
     return {**{name: wave[None].astype(np.float32) for name, wave in mono.items()}, "chirp": stereo.astype(np.float32)}
 
 
-def encoder_inputs(graph: Graph, tokenizer: Tokenizer, names: Sequence[str]) -> list[Arrays]:
-    """Return what an encoder is compared on: its cases one by one (the first two) and all in one batch."""
+def random_frame(seed: int) -> NDArray[np.uint8]:
+    """Return a frame (360, 480, 3) uint8 of soft light and discs with sharp edges, like few others."""
+    rng = np.random.default_rng(seed)
+    down, right = np.mgrid[0:360, 0:480].astype(np.float32) / 360
+    waves = [np.sin(down[..., None] * rng.normal(0, 8, 3) + right[..., None] * rng.normal(0, 8, 3)) for _ in range(4)]
+    picture = rng.uniform(20, 230) + rng.uniform(5, 60) * np.mean(waves, axis=0)
+    for _ in range(rng.integers(0, 12)):
+        inside = np.hypot(down - rng.uniform(0, 1), right - rng.uniform(0, 1.3)) < rng.uniform(0.02, 0.3)
+        picture[inside] = 0.3 * picture[inside] + 0.7 * rng.uniform(0, 255, 3)
+    picture += rng.normal(0, rng.uniform(0, 12), picture.shape)
+    frame: NDArray[np.uint8] = picture.clip(0, 255).astype(np.uint8)
+    return frame
+
+
+def random_waveform(seed: int) -> NDArray[np.float32]:
+    """Return a waveform (1, 16000) float32 of harmonics and coloured noise that swell, from quiet to loud."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(RATE_HZ) / RATE_HZ
+    pitch = rng.uniform(60, 2000) * (1 + rng.uniform(0, 0.1) * np.sin(2 * np.pi * rng.uniform(1, 8) * time_s))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE_HZ
+    tone = sum(rng.uniform(0, 1) / k * np.sin(k * phase) for k in range(1, 9))
+    slope = rng.uniform(0, 1.5)  # 0 is white noise
+    spectrum = np.fft.rfft(rng.standard_normal(RATE_HZ))
+    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** slope, RATE_HZ)
+    swell = np.sin(np.pi * rng.uniform(0.5, 6) * time_s + rng.uniform(0, np.pi)) ** 2
+    sound = swell * (rng.uniform(0, 1) * tone + rng.uniform(0, 1) * noise / noise.std())
+    level = 10 ** rng.uniform(-3, -0.1)
+    waveform: NDArray[np.float32] = (level * sound / np.abs(sound).max()).astype(np.float32)
+    return waveform[None]
+
+
+def encoder_inputs(
+    graph: Graph, tokenizer: Tokenizer, names: Sequence[str], precision: Precision = "fp32"
+) -> dict[str, Arrays]:
+    """Return what an encoder is compared on, by name.
+
+    In fp32: two inputs one by one, and all in one batch. In int8, where the inputs of a batch share the scale of their
+    activations: every input by itself, as a CPU gets them, and many more of them.
+    """
+    more = range(_RANDOM_INPUTS if precision == "int8" else 0)
     if graph == "vision":
-        batch: NDArray[Any] = np.stack([prepare_frame(frame) for frame in sample_frames().values()])
+        frames = sample_frames() | {f"random frame {seed}": random_frame(seed) for seed in more}
+        inputs: dict[str, NDArray[Any]] = {name: prepare_frame(frame) for name, frame in frames.items()}
     elif graph == "audio":
-        batch = np.stack([prepare_waveform(waveform) for waveform in sample_waveforms().values()])
+        waveforms = sample_waveforms() | {f"random waveform {seed}": random_waveform(seed) for seed in more}
+        inputs = {name: prepare_waveform(waveform) for name, waveform in waveforms.items()}
     else:
-        batch = tokenizer.encode([*names[:_TEXTS], *_ODD_TEXTS])
-    return [(batch[:1],), (batch[1:2],), (batch,)]
+        texts = (*names[:_TEXTS], *_ODD_TEXTS)
+        inputs = {repr(text[:20]): tokens for text, tokens in zip(texts, tokenizer.encode(texts), strict=True)}
+    cases: dict[str, Arrays] = {name: (array[None],) for name, array in inputs.items()}
+    if precision == "int8":
+        return cases
+    return {name: cases[name] for name in list(cases)[:2]} | {"all in a batch": (np.stack(list(inputs.values())),)}
 
 
-def head_inputs(text: NDArray[np.float32]) -> list[Arrays]:
+def head_inputs(text: NDArray[np.float32]) -> dict[str, Arrays]:
     """Return what the head is compared on: several B and T, unrelated, equal and opposed senses, and no text at all.
 
     Args:
@@ -114,36 +169,40 @@ def head_inputs(text: NDArray[np.float32]) -> list[Arrays]:
     """
     rng = np.random.default_rng(0)
     size = text.shape[1]
-    cases: list[Arrays] = []
+    cases: dict[str, Arrays] = {}
     for batch in (1, 3):
         for segments in (1, 2, 10, 13):
             audio, vision = (_unit(rng.standard_normal((batch, segments, size))) for _ in range(2))
             near = _unit(text[rng.integers(0, len(text), (batch, segments))] + 0.05 * audio)
-            cases += [(audio, vision, text), (near, near, text), (near, -near, text)]
+            place = f"of B = {batch}, T = {segments}"
+            cases[f"unrelated senses {place}"] = (audio, vision, text)
+            cases[f"equal senses {place}"] = (near, near, text)
+            cases[f"opposed senses {place}"] = (near, -near, text)
     # Every score is the same, so its scaling divides zero by the epsilon alone.
-    cases.append((audio, vision, np.zeros((2, size), np.float32)))
+    cases["no text"] = (audio, vision, np.zeros((2, size), np.float32))
     return cases
 
 
-def reference(graph: Graph, module: nn.Module, inputs: Sequence[Arrays]) -> Reference:
+def reference(graph: Graph, module: nn.Module, inputs: Mapping[str, Arrays]) -> Reference:
     """Run `module` in PyTorch on `inputs`."""
     import torch
 
-    cases = []
+    cases = {}
     with torch.inference_mode():
-        for arrays in inputs:
+        for name, arrays in inputs.items():
             answer = module(*(torch.from_numpy(array) for array in arrays))
             outputs = answer if isinstance(answer, tuple) else (answer,)
-            cases.append((arrays, tuple(output.numpy() for output in outputs)))
-    return Reference(graph=graph, cases=tuple(cases))
+            cases[name] = (arrays, tuple(output.numpy() for output in outputs))
+    return Reference(graph=graph, cases=cases)
 
 
-def check_graph(path: Path, expected: Reference) -> ParityCheck:
+def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") -> ParityCheck:
     """Run the ONNX file `path` with ONNX Runtime on the CPU and compare.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ExportError: ONNX Runtime refuses the file, or its answers are not finite or further away than the tolerance.
+        ExportError: ONNX Runtime refuses the file, or its answers are not finite, further away than the tolerance, or,
+            in int8, of a lower cosine than required.
     """
     try:
         import onnxruntime
@@ -152,32 +211,55 @@ def check_graph(path: Path, expected: Reference) -> ParityCheck:
     names = list(SPECS[expected.graph].inputs)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        answers = [session.run(None, dict(zip(names, arrays, strict=True))) for arrays, _ in expected.cases]
+        answers = {
+            case: session.run(None, dict(zip(names, arrays, strict=True)))
+            for case, (arrays, _) in expected.cases.items()
+        }
     except Exception as error:  # onnxruntime raises many kinds, all of them plain
         raise ExportError(f"ONNX Runtime cannot run the {expected.graph} graph: {error}") from error
-    compare = _compare_head if expected.graph == "head" else _compare_embeddings
-    check = compare(expected, answers)
-    if not check.max_abs_difference <= check.tolerance:  # also where it is NaN
+    differences = _head_differences if expected.graph == "head" else _embedding_differences
+    away = differences(expected, answers)
+    cosines = None if expected.graph == "head" else _cosines(expected, answers)
+    worst = max(away, key=lambda case: away[case])
+    check = ParityCheck(
+        graph=expected.graph,
+        cases=len(answers) if cosines is None else sum(len(answer[0]) for answer in answers.values()),
+        max_abs_difference=away[worst],
+        min_cosine=min(cosines.values()) if cosines else None,
+        tolerance=None if precision == "int8" else HEAD_TOLERANCE if expected.graph == "head" else EMBEDDING_TOLERANCE,
+        required_cosine=INT8_COSINE if precision == "int8" else None,
+    )
+    limit = 2.0 if check.tolerance is None else check.tolerance  # unit vectors are nowhere further apart than 2
+    if away[worst] > limit:
         raise ExportError(
-            f"the {expected.graph} graph is up to {check.max_abs_difference:.2g} away from PyTorch, and only "
-            f"{check.tolerance:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
+            f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
+            f"{limit:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
         )
+    if cosines and check.required_cosine is not None:
+        worst = min(cosines, key=lambda case: cosines[case])
+        if cosines[worst] < check.required_cosine:
+            raise ExportError(
+                f"the {expected.graph} graph in {precision} gives an embedding whose cosine with PyTorch's is "
+                f"{cosines[worst]:.4f} (for {worst}), and at least {check.required_cosine} is required; nothing was "
+                "written. These weights lose too much: export them with --precision fp32"
+            )
     return check
 
 
-def _compare_embeddings(expected: Reference, answers: Sequence[Sequence[NDArray[Any]]]) -> ParityCheck:
-    pairs = [(outputs[0], answer[0]) for (_, outputs), answer in zip(expected.cases, answers, strict=True)]
-    cosine = min(float((theirs * ours).sum(axis=-1).min()) for theirs, ours in pairs)
-    return ParityCheck(
-        graph=expected.graph,
-        cases=sum(len(ours) for _, ours in pairs),
-        max_abs_difference=max(_difference(theirs, ours) for theirs, ours in pairs),
-        min_cosine=cosine,
-        tolerance=EMBEDDING_TOLERANCE,
-    )
+Answers: TypeAlias = Mapping[str, Sequence[NDArray[Any]]]
 
 
-def _compare_head(expected: Reference, answers: Sequence[Sequence[NDArray[Any]]]) -> ParityCheck:
+def _embedding_differences(expected: Reference, answers: Answers) -> dict[str, float]:
+    return {case: _difference(theirs[0], answers[case][0]) for case, (_, theirs) in expected.cases.items()}
+
+
+def _cosines(expected: Reference, answers: Answers) -> dict[str, float]:
+    return {
+        case: float((theirs[0] * answers[case][0]).sum(axis=-1).min()) for case, (_, theirs) in expected.cases.items()
+    }
+
+
+def _head_differences(expected: Reference, answers: Answers) -> dict[str, float]:
     """Compare the similarities with PyTorch's, and the scores with PyTorch's fusion of the *same* similarities.
 
     The square root is infinitely steep at 0: where a similarity is 0 but for rounding, the scores of two correct
@@ -187,19 +269,13 @@ def _compare_head(expected: Reference, answers: Sequence[Sequence[NDArray[Any]]]
 
     from ovavel.training.temporal import fuse
 
-    worst = 0.0
-    for (_, outputs), answer in zip(expected.cases, answers, strict=True):
-        audio, vision, score = answer
+    differences = {}
+    for case, (_, outputs) in expected.cases.items():
+        audio, vision, score = answers[case]
         fused = fuse(torch.from_numpy(audio), torch.from_numpy(vision)).numpy()
         pairs = ((outputs[0], audio), (outputs[1], vision), (fused, score))
-        worst = max(worst, *(_difference(theirs, ours) for theirs, ours in pairs))
-    return ParityCheck(
-        graph="head",
-        cases=len(answers),
-        max_abs_difference=worst,
-        min_cosine=None,
-        tolerance=HEAD_TOLERANCE,
-    )
+        differences[case] = max(_difference(theirs, ours) for theirs, ours in pairs)
+    return differences
 
 
 def _difference(theirs: NDArray[Any], ours: NDArray[Any]) -> float:

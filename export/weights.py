@@ -19,12 +19,10 @@ from urllib.parse import unquote, urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import DownloadError, UsageError
 
-__all__ = ["DEFAULT_URL", "LICENCE", "PUBLISHED", "Patience", "download_weights"]
-
-DEFAULT_URL = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
-"""ImageBind-Huge as its authors publish it."""
+__all__ = ["LICENCE", "PUBLISHED", "Patience", "download_weights"]
 
 LICENCE = (
     "The weights of ImageBind are published by Meta under CC BY-NC-SA 4.0 "

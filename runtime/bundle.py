@@ -98,7 +98,7 @@ class Bundle:
             raise BundleError(
                 f"the bundle {self.path} has no {name} graph, only: {held}. Export it again to have all of them"
             )
-        precision = precision or self.manifest.precision.get(ENGINE, "fp32")
+        precision = precision or self.manifest.precision.get(ENGINE, {}).get(name, "fp32")
         if precision not in variants:
             raise BundleError(
                 f"the bundle {self.path} has no {precision} {name} graph; its precisions are: {', '.join(variants)}"

@@ -90,8 +90,10 @@ class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_abs_difference: float
     min_cosine: float | None
     """Smallest cosine similarity between the two embeddings; None for the head, which gives no embedding."""
-    tolerance: float
-    """What `max_abs_difference` had to stay within."""
+    tolerance: float | None
+    """What `max_abs_difference` had to stay within; None for a quantised graph, which is held to its cosine."""
+    required_cosine: float | None = None
+    """What `min_cosine` had to reach; None for a graph in full precision."""
 
 
 class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,8 +113,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     embedding_size: Annotated[int, Meta(ge=1)]
     graphs: dict[Graph, dict[str, str]]
     """Graph → precision → file."""
-    precision: dict[str, str]
-    """Engine → the precision it runs unless told otherwise."""
+    precision: dict[str, dict[Graph, str]]
+    """Engine → graph → the precision it runs unless told otherwise."""
     files: dict[str, FileEntry]
     """Every file but the manifest itself."""
     preprocessing: Preprocessing

@@ -103,24 +103,31 @@ class OnnxRuntimeBackend:
         """Load `graphs` on the GPU number `gpu`, or on `threads` cores of the CPU where it is None."""
         import onnxruntime
 
+        variants = bundle.manifest.graphs
+        files = {name: bundle.graph(name) for name in graphs}
+        precision = {
+            name: next(p for p, file in variants[name].items() if bundle.path / file == files[name]) for name in graphs
+        }
+        quantised = sorted(name for name, each in precision.items() if each == "int8")
+        if gpu is not None and quantised:
+            raise DeviceError(
+                f"the bundle {bundle.path} holds {' and '.join(quantised)} in int8, which is for CPUs: export it with "
+                "--precision fp32 for a GPU, or use --device cpu"
+            )
         if gpu is not None and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
         self._bundle = bundle
         self._device = "cpu" if gpu is None else f"cuda:{gpu}"
         self._sessions: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
-            name: _open_session(bundle.graph(name), gpu, threads if name != "head" else 1)
-            for name in graphs
+            name: _open_session(file, gpu, threads if name != "head" else 1)
+            for name, file in files.items()
         }
-        variants = bundle.manifest.graphs
         self._info = BackendInfo(
             name="onnxruntime",
             device=self._device,
             provider=_CPU if gpu is None else _CUDA,
-            precision={
-                name: next(p for p, file in variants[name].items() if bundle.path / file == bundle.graph(name))
-                for name in graphs
-            },
+            precision=precision,
             threads=threads,
             batch=1 if gpu is None else _GPU_BATCH,
             concurrent=gpu is not None,  # on the CPU each encoder keeps all cores busy by itself

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, TowerConfig, published_entries
+from ovavel.training.unit import unit_norm
 
 TINY = ImageBindConfig.tiny()
 HUGE = ImageBindConfig.huge()
@@ -167,6 +168,22 @@ def test_each_of_a_batch_is_encoded_alone(model: ImageBind, modality: Modality) 
     alone = torch.cat([getattr(model, modality)(one[None]) for one in x])
     torch.testing.assert_close(getattr(model, modality)(x), alone, atol=1e-6, rtol=0)
     torch.testing.assert_close(alone.norm(dim=-1), torch.ones(len(x)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio"])
+def test_the_last_block_on_one_token_is_the_last_block_on_all(model: ImageBind, modality: Modality) -> None:
+    block = model.towers[modality].blocks[-1]
+    x = torch.randn(2, 7, block.norm_1.weight.shape[0], generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(block(x, first_only=True), block(x)[:, :1], atol=1e-5, rtol=1e-5)
+
+
+def test_unit_norm_is_that_of_pytorch_bit_for_bit() -> None:
+    x = (
+        torch.randn(3, 5, 1024, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([1e-20, 1.0, 1e10])[:, None, None]
+    )
+    x[1, 2] = 0
+    assert torch.equal(unit_norm(x), torch.nn.functional.normalize(x, dim=-1))
 
 
 def test_text_after_the_end_token_does_not_matter(model: ImageBind) -> None:

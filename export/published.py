@@ -1,0 +1,8 @@
+"""Where ImageBind is published. Apart from what downloads it, because `ovavel --help` reads it too."""
+
+from __future__ import annotations
+
+__all__ = ["DEFAULT_URL"]
+
+DEFAULT_URL = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
+"""ImageBind-Huge as its authors publish it."""
