@@ -50,6 +50,7 @@ class Bench:
 
         from ovavel.eval.bench import run_bench
         from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write
 
         with Console(stderr=True).status("opening the bundle") as status:
@@ -63,7 +64,7 @@ class Bench:
                 media=self.input,
                 tell=status.update,
             )
-        _print(report, Console(highlight=False, soft_wrap=True))
+        _print(report, OutputConsole(highlight=False, soft_wrap=True))
         if self.out:
             data = msgspec.json.format(msgspec.json.encode(report), indent=2)
             atomic_write(self.out, data + b"\n")

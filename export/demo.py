@@ -43,12 +43,11 @@ _SCENES = (
 
 def run_demo(out: Path) -> int:
     """Write an untrained tiny bundle and a clip into `out`, localize the clip there, and return the exit code."""
-    from rich.console import Console
-
+    from ovavel.runtime.console import OutputConsole
     from ovavel.runtime.commands.localize import Localize
     from ovavel.training.imagebind import ImageBindConfig
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = OutputConsole(highlight=False, soft_wrap=True)
     weights, bundle, clip = out / "random.safetensors", out / "bundle", out / "clip.mp4"
     try:
         out.mkdir(parents=True, exist_ok=True)

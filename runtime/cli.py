@@ -7,6 +7,7 @@ An entry point names a dataclass with a `run` method that returns the exit code;
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import os
@@ -22,6 +23,8 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `ovavel` with `arguments` (default: the command line's). Returns the exit code; errors end in one line."""
+    if sys.stdout is None:  # closed before we began
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     try:
         code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -31,11 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ovavel: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output is gone. Python would complain once more while it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output is gone
+        _silence_stdout()
         return 0
+    except OSError as error:  # bad input ends in our own errors, so this is standard output, closed or full
+        print(f"ovavel: cannot write to standard output: {error.strerror or error}", file=sys.stderr)
+        _silence_stdout()
+        return 1
     return code
+
+
+def _silence_stdout() -> None:
+    """Keep Python from complaining once more when it flushes standard output at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:

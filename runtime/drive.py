@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 from ovavel.runtime.errors import OutputError
+from ovavel.runtime.files import output_error
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import Sink
 from ovavel.runtime.types import Update
@@ -17,52 +17,58 @@ from ovavel.runtime.types import Update
 __all__ = ["drive"]
 
 
-def drive(session: Session, sinks: Sequence[Sink], statuses: deque[str] | None = None) -> None:
+def drive(session: Session, sinks: Sequence[Sink]) -> None:
     """Feed `sinks` with all that `session` brings; returns when it is over and every open event has ended.
 
-    The first SIGINT or SIGTERM, and a sink whose reader went away (a closed pipe), end the session in good order: the
-    sinks still get the last update. A second SIGINT interrupts at once. `statuses` is where the source's listener
-    puts its messages.
+    The first SIGINT, SIGTERM or SIGHUP, and a sink whose reader went away (a closed pipe), end the session in good
+    order: the sinks still get the last update. A second SIGINT interrupts at once.
 
     Raises:
         OutputError: a sink could not write all it was given; raised after everything else has been closed.
-        MediaError, DeviceError: the source failed; raised after the last update.
+        MediaError, DeviceError: the source or the backend failed; raised after the last update.
     """
-    listening = list(sinks)
     unwritten: list[OutputError] = []
+
+    def guarded(sink: Sink, act: Callable[..., None], *arguments: object) -> bool:
+        """Whether `act` of `sink` went well; a sink that fails must not take the others down."""
+        try:
+            act(*arguments)
+        except BrokenPipeError:
+            return False
+        except OutputError as error:
+            unwritten.append(error)
+            return False
+        except OSError as error:
+            unwritten.append(output_error(sink.name, error))
+            return False
+        return True
+
     try:
-        for sink in sinks:
-            sink.open(session.info, session.stats)
+        listening = [sink for sink in sinks if guarded(sink, sink.open, session.info, session.stats)]
         with _stop_on_signals(session):
+            if len(listening) < len(sinks):
+                session.stop()
             for update in session.updates():
-                messages = [statuses.popleft() for _ in range(len(statuses))] if statuses else []
                 for sink in tuple(listening):
-                    try:
-                        _write(sink, messages, update)
-                    except BrokenPipeError:
+                    if not guarded(sink, _write, sink, update):
                         listening.remove(sink)
                         session.stop()
     finally:
-        for sink in listening:
-            try:
-                sink.close()
-            except BrokenPipeError:
-                pass
-            except OutputError as error:
-                unwritten.append(error)
+        for sink in sinks:
+            guarded(sink, sink.close)
     if unwritten:
         raise unwritten[0]
 
 
-def _write(sink: Sink, messages: Sequence[str], update: Update) -> None:
-    for message in messages:
+def _write(sink: Sink, update: Update) -> None:
+    for message in update.statuses:
         sink.status(message)
     sink.write(update)
 
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the session. Does nothing outside the main thread, where signals do not go."""
+    """The first signal stops the session. Does nothing outside the main thread, where signals do not go."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -72,7 +78,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
         # Closing takes locks that the interrupted thread may hold, so it is not done in the handler itself.
         threading.Thread(target=session.stop, name="ovavel-stop", daemon=True).start()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

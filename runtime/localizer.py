@@ -96,7 +96,8 @@ class Localizer:
         ]
 
     def _complete(self, segment: Segment, output: HeadOutput, t: int, *, final: bool) -> SegmentScores:
-        scores = output.score[0, t]
+        # Copies: a row that is kept would keep all that the head returned.
+        audio, vision, scores = (rows[0, t].copy() for rows in output)
         # No class at all has a positive product of similarities: arg max would blindly name the first one.
         best = int(np.argmax(scores)) if scores.any() else len(scores) - 1
         return SegmentScores(
@@ -105,8 +106,8 @@ class Localizer:
             label=self.vocabulary.names[best],
             score=float(scores[best]),
             scores=scores,
-            vision_similarity=output.vision_similarity[0, t],
-            audio_similarity=output.audio_similarity[0, t],
+            vision_similarity=vision,
+            audio_similarity=audio,
             context=output.score.shape[1],
             final=final,
         )

@@ -27,14 +27,14 @@ class WindowQueue:
         self._change = threading.Condition()
 
     def put(self, window: Window) -> int:
-        """Add a window. Returns how many windows were dropped for it; after `close` the window itself is refused."""
+        """Add a window. Returns how many windows were dropped for it, or 1 after `close`: the window itself."""
         with self._change:
             if not self._live:
                 self._change.wait_for(lambda: self._closed or len(self._windows) < self._capacity)
             if self._closed:
-                return 0
+                return 1
             dropped = 0
-            if self._full == self._capacity:
+            if self._full == self._capacity and _holds_media(window):
                 oldest = next(i for i, w in enumerate(self._windows) if _holds_media(w))
                 self._windows[oldest] = _emptied(self._windows[oldest])
                 self._full -= 1

@@ -13,7 +13,7 @@ from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
 from ovavel.runtime.sources import Source
 from ovavel.runtime.tracker import EventRules
-from ovavel.runtime.types import Event, Gap, SegmentScores
+from ovavel.runtime.types import RATE_HZ, Event, Gap, SegmentScores
 
 __all__ = ["localize_recording"]
 
@@ -49,6 +49,9 @@ def localize_recording(
                 gaps += window.gaps
                 if thumbnails and window.frame is not None and window.index % every == 0:
                     pictures[window.index] = thumbnail(window.frame)
+                    if len(pictures) > 2 * _MOST_THUMBNAILS:  # longer than it said, or it did not say
+                        every *= 2
+                        pictures = {index: picture for index, picture in pictures.items() if index % every == 0}
                 if progress:
                     progress(window.start_s + 1)
         info = session.info
@@ -66,4 +69,5 @@ def localize_recording(
         bundle_sha256=info.bundle_sha256,
         backend=info.backend,
         dropped=session.stats.dropped,
+        trailing_s=session.counts.samples_dropped.get("end of media", 0) / RATE_HZ,
     )

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import filterfalse
 from pathlib import Path
 from types import TracebackType
 
-from ovavel.runtime.assembler import WindowAssembler
+from ovavel.runtime.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.localizer import LAG, Localizer
-from ovavel.runtime.queue import WindowQueue
+from ovavel.runtime.queue import TOO_SLOW, WindowQueue
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.tracker import EventRules, EventTracker
-from ovavel.runtime.types import Event, Segment, Update, Window
+from ovavel.runtime.types import Event, Segment, SegmentScores, Update, Window
 
 __all__ = ["Session"]
 
@@ -48,34 +51,41 @@ class Session:
         device: str = "auto",
         lag: int = LAG,
         rules: EventRules | None = None,
+        statuses: deque[str] | None = None,
     ) -> None:
         """Open what is not open yet, and warm the backend up; the session is ready when this returns.
 
         `source` as a path or URL means `MediaSource`. A `backend` that is given stays open afterwards, so that many
         sessions can use it; without one, ONNX Runtime on `device` ("cpu", "cuda", "cuda:N" or "auto") is the session's
-        own.
+        own. `statuses` is where the source's listener puts its messages, to be passed on with the updates.
 
         Raises:
             BundleError, MediaError, DeviceError, MissingExtraError, UsageError: what cannot be opened, and why.
         """
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        self.source: Source = MediaSource(str(source)) if isinstance(source, str | Path) else source
         self.stats = Stats()
-        self._own_backend = backend is None
+        self._own_backend: Backend | None = None
         try:
-            self._backend = backend or open_backend(self.bundle, device=device)
-            self._backend.warm_up()
+            self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+            self.source: Source = MediaSource(str(source)) if isinstance(source, str | Path) else source
+            if backend is None:
+                backend = self._own_backend = open_backend(self.bundle, device=device)
+            vocabulary = self.bundle.vocabulary
+            self._localizer = Localizer(backend.head, vocabulary, lag=lag)
+            self._tracker = EventTracker(vocabulary.background, rules, vocabulary_version=vocabulary.version)
+            self._assembler = WindowAssembler(self.source.senses, live=not self.source.recorded)
+            backend.warm_up()
         except BaseException:
-            self.source.close()
+            for opened in (getattr(self, "source", source), self._own_backend):
+                if not isinstance(opened, str | Path | None):
+                    opened.close()
             raise
-        vocabulary = self.bundle.vocabulary
-        self._encoder = Encoder(self._backend, self.stats.timings)
-        self._localizer = Localizer(self._backend.head, vocabulary, lag=lag)
-        self._tracker = EventTracker(vocabulary.background, rules, vocabulary_version=vocabulary.version)
-        self._assembler = WindowAssembler(self.source.senses, live=self.source.live)
+        self._backend = backend
+        self._encoder = Encoder(backend, self.stats.timings)
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
+        self._statuses: deque[str] = deque() if statuses is None else statuses
+        self._said: dict[int, tuple[str, ...]] = {}  # statuses by the window they belong to
         self._stopped = threading.Event()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self._capture_thread = threading.Thread(target=self._capture, name="ovavel-capture", daemon=True)
 
     @property
@@ -95,6 +105,11 @@ class Session:
             lag=self._localizer.lag,
         )
 
+    @property
+    def counts(self) -> AssemblerCounts:
+        """What became of every frame and sample of the source so far."""
+        return self._assembler.counts
+
     def events(self) -> Iterator[Event]:
         """News of events, as they come. Use it or `updates`, once."""
         for update in self.updates():
@@ -104,20 +119,30 @@ class Session:
         """One update per window, and a last one that ends what was open. Use it or `events`, once.
 
         Raises:
-            MediaError, DeviceError: the source failed; raised after the last update.
+            MediaError, DeviceError: the source or the backend failed; raised after the last update.
         """
         self.stats.restart_clock()
         self._capture_thread.start()
+        scores: list[SegmentScores] = []
         try:
-            while windows := self._queue.take(self._backend.info.batch):
-                if self._stopped.is_set():
-                    for _ in windows:
-                        self.stats.window_dropped("stopped")
-                    continue
-                yield from self._decide(windows)
-            scores = self._localizer.flush()
+            try:
+                while windows := self._queue.take(self._backend.info.batch):
+                    if self._stopped.is_set():
+                        self._drop(windows, "stopped")
+                    else:
+                        yield from self._decide(windows)
+                scores = self._localizer.flush()
+            except Exception as error:  # noqa: BLE001 - it is raised below, once the open events have ended
+                self._failure = self._failure or error
+                self.stop()
+                while windows := self._queue.take(self._backend.info.batch):
+                    self._drop(windows, "stopped")
+                with suppress(Exception):  # what broke may be the head
+                    scores = self._localizer.flush()
             events = [*self._tracker.push(scores), *self._tracker.close()]
-            yield Update(window=None, scores=tuple(scores), events=tuple(events), latency_ms=None)
+            yield Update(
+                window=None, scores=tuple(scores), events=tuple(events), latency_ms=None, statuses=self._take_statuses()
+            )
         finally:
             self.stop()
         if self._failure:
@@ -136,7 +161,7 @@ class Session:
             self._capture_thread.join(timeout=2)
         self._encoder.close()
         if self._own_backend:
-            self._backend.close()
+            self._own_backend.close()
 
     def __enter__(self) -> Session:
         return self
@@ -163,15 +188,32 @@ class Session:
 
     def _put(self, windows: list[Window]) -> None:
         for window in windows:
+            # Here, and not where updates are made: so a recording says the same at the same second every time.
+            self._said[window.index] = self._take_statuses()
             for _ in range(self._queue.put(window)):
-                self.stats.window_dropped("encoder too slow")
+                self.stats.window_dropped("stopped" if self._stopped.is_set() else TOO_SLOW)
+
+    def _drop(self, windows: Iterable[Window], cause: str) -> None:
+        """Count windows that will not be decided on; those the queue emptied are counted already."""
+        for _ in filterfalse(_was_dropped, windows):
+            self.stats.window_dropped(cause)
+
+    def _take_statuses(self) -> tuple[str, ...]:
+        return tuple(self._statuses.popleft() for _ in range(len(self._statuses)))
 
     def _decide(self, windows: list[Window]) -> Iterator[Update]:
         start_s = time.perf_counter()
-        segments = self._encoder.encode(windows)
-        each_s = (time.perf_counter() - start_s) / len(windows)
-        for window, segment in zip(windows, segments, strict=True):
-            yield self._update(window, segment, encode_s=each_s)
+        undecided = deque(windows)
+        try:
+            segments = self._encoder.encode(windows)
+            each_s = (time.perf_counter() - start_s) / len(windows)
+            for segment in segments:
+                update = self._update(undecided[0], segment, encode_s=each_s)
+                undecided.popleft()
+                yield update
+        except Exception:
+            self._drop(undecided, "backend failed")
+            raise
 
     def _update(self, window: Window, segment: Segment, *, encode_s: float) -> Update:
         start_s = time.perf_counter()
@@ -181,7 +223,20 @@ class Session:
             scores = self._localizer.push(segment)
         with self.stats.timings.measure("decide"):
             events = self._tracker.push(scores)
-        latency_ms = (time.monotonic() - window.captured_s) * 1e3
-        self.stats.timings.add("latency", latency_ms)
-        self.stats.window_done(encode_s + time.perf_counter() - start_s)
-        return Update(window=window, scores=tuple(scores), events=tuple(events), latency_ms=latency_ms)
+        latency_ms = None
+        # A window that was dropped is counted where that happened; it would make the encoder look fast.
+        if not _was_dropped(window):
+            latency_ms = (time.monotonic() - window.captured_s) * 1e3
+            self.stats.timings.add("latency", latency_ms)
+            self.stats.window_done(encode_s + time.perf_counter() - start_s)
+        return Update(
+            window=window,
+            scores=tuple(scores),
+            events=tuple(events),
+            latency_ms=latency_ms,
+            statuses=self._said.pop(window.index, ()),
+        )
+
+
+def _was_dropped(window: Window) -> bool:
+    return any(gap.cause == TOO_SLOW for gap in window.gaps)

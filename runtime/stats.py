@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 from ovavel.runtime.timing import Timings
 from ovavel.runtime.types import WINDOW_S, Gap
@@ -21,7 +21,7 @@ class Stats:
         self._lock = threading.Lock()
         self._windows = 0
         self._dropped: Counter[str] = Counter()
-        self._gap_s: Counter[str] = Counter()
+        self._gap_s: defaultdict[str, float] = defaultdict(float)
         self._busy_s = 0.0
         self._started_s = time.monotonic()
 
@@ -30,13 +30,13 @@ class Stats:
         self._started_s = time.monotonic()
 
     def window_done(self, busy_s: float) -> None:
-        """Count a window that was decided on and the seconds of work it took."""
+        """Count a window that went through the encoder and the decision, and the seconds of work it took."""
         with self._lock:
             self._windows += 1
             self._busy_s += busy_s
 
     def window_dropped(self, cause: str) -> None:
-        """Count a window that was never decided on."""
+        """Count a window that never reached the encoder."""
         with self._lock:
             self._dropped[cause] += 1
 
@@ -47,12 +47,12 @@ class Stats:
 
     @property
     def windows(self) -> int:
-        """Windows decided on."""
+        """Windows encoded and decided on; with those of `dropped`, all the seconds there were."""
         return self._windows
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Windows never decided on, by cause."""
+        """Windows that never reached the encoder, by cause."""
         with self._lock:
             return dict(self._dropped)
 

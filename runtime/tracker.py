@@ -7,6 +7,7 @@ the difference. So a revised decision needs no special case: a told event whose 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -33,9 +34,10 @@ class EventRules:
     def __post_init__(self) -> None:
         if not 0 <= self.off <= self.on <= 1:
             raise UsageError(f"event rules need 0 ≤ off ≤ on ≤ 1; got on {self.on}, off {self.off}")
-        if self.min_duration_s < 0 or self.bridge_s < 0:
+        if not (0 <= self.min_duration_s < math.inf and 0 <= self.bridge_s < math.inf):
             raise UsageError(
-                f"durations cannot be negative; got min-duration-s {self.min_duration_s}, bridge-s {self.bridge_s}"
+                "durations must be finite and not negative; "
+                f"got min-duration-s {self.min_duration_s}, bridge-s {self.bridge_s}"
             )
 
 

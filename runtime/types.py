@@ -128,7 +128,7 @@ class SegmentScores:
     score: float
     """Score of `label`, in [0, 1]."""
     scores: NDArray[np.float32]
-    """(C+1,) float32 fused scores, min-max scaled over the classes (FACTS §4)."""
+    """(C+1,) float32 fused scores, min-max scaled over the classes (docs/method.md, Decision)."""
     vision_similarity: NDArray[np.float32]
     """(C+1,) float32 cosine similarities of what was seen; NaN where nothing was."""
     audio_similarity: NDArray[np.float32]
@@ -178,4 +178,6 @@ class Update:
     events: tuple[Event, ...]
     """News of events, in the order to be told."""
     latency_ms: float | None
-    """From `Window.captured_s` to the decision, on the wall clock; None in the last update."""
+    """From `Window.captured_s` to the decision, on the wall clock; None where nothing was encoded."""
+    statuses: tuple[str, ...] = ()
+    """What the source had to say of itself up to this window, for people."""

@@ -27,7 +27,7 @@ Graph = Literal["vision", "audio", "text", "head"]
 
 
 class HeadOutput(NamedTuple):
-    """What the temporal head says of B clips of T segments (FACTS §4)."""
+    """What the temporal head says of B clips of T segments (docs/method.md, Decision)."""
 
     audio_similarity: NDArray[np.float32]
     """(B, T, C) cosine similarities."""

@@ -55,9 +55,9 @@ class Doctor:
 
             print(msgspec.json.format(msgspec.json.encode(report)).decode())
         else:
-            from rich.console import Console
+            from ovavel.runtime.console import OutputConsole
 
-            _print_tables(report, Console())
+            _print_tables(report, OutputConsole())
         return 0 if report["can_localize"] else 1
 
 

@@ -76,8 +76,8 @@ class Live:
         try:
             sinks = self._sinks(statuses.append)
             backend = open_backend(bundle, device=self.device, threads=self.threads)
-            with Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules) as session:
-                drive(session, sinks, statuses)
+            with Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules, statuses=statuses) as session:
+                drive(session, sinks)
             backend.close()
         finally:
             source.close()

@@ -71,13 +71,12 @@ class Localize:
 
     def run(self) -> int:
         """Localize every file. Returns 1 if one of them could not be read."""
-        from rich.console import Console
-
+        from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.results import result_paths
 
         files = find_media(self.files)
         base = Path(os.path.commonpath([file.parent.resolve() for file in files]))
-        console = Console(highlight=False, soft_wrap=True)
+        console = OutputConsole(highlight=False, soft_wrap=True)
         to_do: list[tuple[Path, Path | None]] = []
         for file in files:
             folder = self.out / file.parent.resolve().relative_to(base) if self.out else None
@@ -105,8 +104,10 @@ class Localize:
             TimeRemainingColumn(),
         )
         failed = 0
-        with Progress(*columns, console=_stderr(), transient=True) as bars:
+        stderr = _stderr()
+        with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
             for number, (file, folder) in enumerate(to_do, 1):
+                bar = None
                 try:
                     source = MediaSource(str(file), video=not self.no_video, audio=not self.no_audio)
                     name = f"{number}/{len(to_do)} {file.name}"
@@ -125,11 +126,14 @@ class Localize:
                         thumbnails=folder is not None and "html" in self.format,
                         progress=advance,
                     )
-                    bars.remove_task(bar)
-                except MediaError as error:
+                except (MediaError, UsageError) as error:  # the latter for frames no model could use
                     failed += 1
-                    _stderr().print(f"ovavel: {error}", markup=False)
+                    where = "" if str(file) in str(error) else f"{file}: "
+                    _stderr().print(f"ovavel: {where}{error}", markup=False)
                     continue
+                finally:
+                    if bar is not None:
+                        bars.remove_task(bar)
                 written = write_results(localization, folder, self.format) if folder else []
                 _print(localization, written, console)
         backend.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -53,7 +54,9 @@ def _plain_name(source: str) -> str:
     name = encodable(re.split(r"[/\\]", source.rstrip("/\\"))[-1])
     plain = re.sub(r'[\x00-\x1f<>:"|?*]+', "_", name).strip(". ")
     # File systems count bytes: 255 at most, of which the suffix needs some.
-    return plain.encode()[:200].decode(errors="ignore") or "recording"
+    plain = plain.encode()[:200].decode(errors="ignore") or "recording"
+    # A name that had to change might now be that of another recording.
+    return plain if plain == name else f"{plain}.{hashlib.sha256(source.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def write_results(localization: Localization, out_dir: Path, formats: Iterable[str]) -> list[Path]:

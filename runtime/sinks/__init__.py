@@ -35,6 +35,9 @@ class SessionInfo:
 class Sink(Protocol):
     """Receives all that a session brings. Called from one thread, in the order given here."""
 
+    name: str
+    """What a person would call it: a file, standard output."""
+
     def open(self, info: SessionInfo, stats: Stats) -> None:
         """The session is ready: the backend is warm. `stats` goes on counting while it runs."""
 

@@ -23,6 +23,8 @@ class LinesSink:
         00:12.0  end      dog barking  margin 0.45  until 00:15.0
     """
 
+    name = "standard output"
+
     def __init__(self, stream: TextIO | None = None) -> None:
         """Write to `stream`; standard output by default."""
         self._stream = stream or sys.stdout

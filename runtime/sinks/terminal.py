@@ -17,6 +17,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ovavel.runtime.console import OutputConsole
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.lines import engine
 from ovavel.runtime.stats import Stats
@@ -48,9 +49,11 @@ class TerminalSink:
     in the normal one. The terminal is put right by `close`, or at exit.
     """
 
+    name = "the terminal"
+
     def __init__(self, console: Console | None = None) -> None:
         """Draw on `console`; on standard output by default."""
-        self._console = console or Console()
+        self._console = console or OutputConsole()
         self._ascii = self._console.options.ascii_only
         if self._ascii and isinstance(self._console.file, io.TextIOWrapper):
             # A name that the terminal cannot write becomes question marks, not a traceback.

@@ -22,6 +22,8 @@ class Source(Protocol):
     """What it delivers. A sense left out on purpose is not in it."""
     live: bool
     """True where the newest data wins and old windows may be dropped (and counted); False where every one counts."""
+    recorded: bool
+    """True where its timestamps were written once and for all, so that playing it again gives the same windows."""
     duration_s: float | None
     """Length of the media where known."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovavel.runtime.devices import list_cameras
 from ovavel.runtime.errors import DeviceError, MissingExtraError
+from ovavel.runtime.sources.decode import without_login
 from ovavel.runtime.sources.feed import Feed
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class CameraFeed(Feed):
 
     def __init__(self, camera: int | str, notify: Callable[[Feed], None]) -> None:
         """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called when a frame is there."""
-        super().__init__(f"camera {camera}")
+        super().__init__(f"camera {without_login(str(camera))}")
         self._camera = camera
         self._notify = notify
         self._lock = threading.Lock()
@@ -119,7 +120,8 @@ def _open(cv2: Any, camera: int | str) -> Any:
 def _refused(camera: int | str) -> str:
     """Why `camera` cannot be opened, as far as can be told, and what there is instead."""
     if isinstance(camera, str) and "://" in camera:
-        return f"camera {camera} cannot be opened: check the address, and that it is switched on and can be reached"
+        address = without_login(camera)
+        return f"camera {address} cannot be opened: check the address, and that it is switched on and can be reached"
     found = list_cameras()
     there = "; ".join(f"{each.index}: {each.name}" for each in found) or "none"
     path = Path(camera if isinstance(camera, str) else f"/dev/video{camera}")

@@ -13,6 +13,7 @@ from typing import cast
 from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
 from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.camera import CameraFeed, Picture
+from ovavel.runtime.sources.decode import without_login
 from ovavel.runtime.sources.feed import Feed, Lifeline
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
@@ -86,6 +87,7 @@ class CameraMicSource:
             raise UsageError("neither a camera nor a microphone is wanted; leave out one at most")
         self.senses: frozenset[Sense] = frozenset(self._feeds)
         self.live = True
+        self.recorded = False
         self.duration_s: float | None = None
         self._names = {sense: self._name_of(sense) for sense in self._feeds}
         self.name = " and ".join(self._names.values())
@@ -157,7 +159,7 @@ class CameraMicSource:
         return feed
 
     def _name_of(self, sense: Sense) -> str:
-        return f"camera {self._camera}" if sense == "vision" else f"microphone {self._microphone}"
+        return f"camera {without_login(str(self._camera))}" if sense == "vision" else f"microphone {self._microphone}"
 
 
 def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]:

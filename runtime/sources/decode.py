@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
 
-__all__ = ["Media", "Piece", "is_network", "open_media", "to_image", "to_waveform"]
+__all__ = ["Media", "Piece", "is_network", "open_media", "to_image", "to_waveform", "without_login"]
 
 # H, W frame height and width; n samples in a block
 
@@ -131,7 +131,7 @@ class Media:
             failures = 0
             if packet.size:
                 self.truncated = packet.is_corrupt
-            yield from self._decode(packet, senses[packet.stream_index])
+            yield from self._decode(packet, senses[packet.stream.index])
 
     def decode_at_once(self) -> None:
         """Hold no frame back: decoding whole frames on several threads is faster, but each thread keeps one."""
@@ -176,6 +176,7 @@ def open_media(url: str, *, audio: bool, video: bool) -> Media:
     import av
     from av.error import ExitError, FFmpegError
 
+    name = without_login(url)
     options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
     try:
         if is_network(url):
@@ -183,21 +184,40 @@ def open_media(url: str, *, audio: bool, video: bool) -> Media:
         else:
             container = av.open(f"file:{_check_file(url)}")
     except ExitError as error:
-        raise MediaError(f"{url} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address") from error
+        raise MediaError(
+            f"{name} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address"
+        ) from error
     except (FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         mend = "check the address" if is_network(url) else "it is no media file, or the end of it is missing"
-        raise MediaError(f"{url} cannot be opened: {reason} ({mend})") from error
+        raise MediaError(f"{name} cannot be opened: {reason} ({mend})") from error
     try:
-        return Media(container, name=url, audio=audio, video=video)
+        return Media(container, name=name, audio=audio, video=video)
     except BaseException:
         container.close()
         raise
 
 
+def without_login(url: str) -> str:
+    """`url` without its user name and password, to be shown and written down."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
+
+
 def to_image(frame: VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, turned and mirrored as the recording asks for. Pixels that are not square stay so."""
-    image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")  # type: ignore[assignment]
+    """(H, W, 3) uint8 RGB, turned and mirrored as the recording asks for. Pixels that are not square stay so.
+
+    Raises:
+        MediaError: FFmpeg cannot convert it.
+    """
+    from av.error import FFmpegError
+
+    try:
+        image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")  # type: ignore[assignment]
+    except (FFmpegError, ValueError) as error:
+        raise MediaError(
+            f"a frame of {frame.width} × {frame.height} pixels in format {frame.format.name} cannot be converted to "
+            f"RGB ({error}); convert the recording first"
+        ) from error
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return image

@@ -16,6 +16,8 @@ FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 10.0
 CONNECT_S = 15.0
 """An attempt that brings nothing for so long has failed, even if it still hangs in a driver."""
+MOST_HANGING = 3
+"""With so many attempts hanging in a driver, another waits until one of them returns."""
 
 
 class Feed:
@@ -76,6 +78,7 @@ class Lifeline:
         self._retry_s: float | None = None
         """When to connect again; None while a feed is at work."""
         self._tried_s = now_s
+        self._hanging: list[Feed] = []
 
     def arrived(self, now_s: float) -> bool:
         """Note that the feed brought something; true if it had been lost before."""
@@ -89,7 +92,8 @@ class Lifeline:
     def check(self, now_s: float) -> None:
         """Notice a loss, and connect again when it is time to."""
         if self._retry_s is not None:
-            if now_s >= self._retry_s:
+            self._hanging = [feed for feed in self._hanging if not feed.ended.is_set()]
+            if now_s >= self._retry_s and len(self._hanging) < MOST_HANGING:
                 self._retry_s, self._tried_s = None, now_s
                 self.feed = self._connect()
         elif self.lost:
@@ -112,4 +116,5 @@ class Lifeline:
 
     def _drop(self, now_s: float) -> None:
         self.feed.stop()
+        self._hanging.append(self.feed)
         self._retry_s = now_s + self._delay_s

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.sources import StatusListener
-from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, to_image, to_waveform
+from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, to_image, to_waveform, without_login
 from ovavel.runtime.sources.feed import Feed, Lifeline
 from ovavel.runtime.sources.timeline import LEAP_S, Timeline
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
@@ -58,15 +58,17 @@ class MediaSource:
         """Open `url` and look at its streams; `realtime` hands a recording out no faster than it plays."""
         if not (audio or video):
             raise UsageError("neither audio nor video is wanted of the source; leave out one at most")
-        self.name = str(url)
+        self._url = str(url)
+        self.name = without_login(self._url)
         self._audio, self._video = audio, video
         self._tell: StatusListener = listener or (lambda _: None)
-        self._media: Media | None = open_media(self.name, audio=audio, video=video)
+        self._media: Media | None = open_media(self._url, audio=audio, video=video)
         self.senses: frozenset[Sense] = frozenset(self._media.streams)
         self.duration_s: float | None = self._media.duration_s
-        self._endless = is_network(self.name) and self.duration_s is None
+        self._endless = is_network(self._url) and self.duration_s is None
         self._realtime = realtime and not self._endless
         self.live = realtime or self._endless
+        self.recorded = not self._endless
         if self.live:
             self._media.decode_at_once()
         self._stopping = threading.Event()
@@ -130,7 +132,7 @@ class MediaSource:
         """A network stream, read in a thread so that a blocked read blocks nothing else."""
 
         def reopen() -> Media:
-            again = open_media(self.name, audio=self._audio, video=self._video)
+            again = open_media(self._url, audio=self._audio, video=self._video)
             again.decode_at_once()
             return again
 

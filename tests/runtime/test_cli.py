@@ -52,3 +52,12 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     )
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_standard_output_that_cannot_be_written_is_said(redirection: str) -> None:
+    code = f"{sys.executable} -c 'from ovavel.runtime.cli import main; raise SystemExit(main())' --help {redirection}"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if "full" in redirection else 0)
+    assert ("standard output" in done.stderr) == ("full" in redirection)

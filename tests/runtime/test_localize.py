@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from media_factory import make_clip
 
@@ -98,3 +101,23 @@ def test_find_media(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no media"):
         find_media([folder / "empty"])
+
+
+def test_a_reader_that_went_away_is_no_error(exported_bundle: Path, folder: Path) -> None:
+    python = f"{sys.executable} -c 'from ovavel.runtime.cli import main; raise SystemExit(main())'"
+    command = f"set -o pipefail; {python} localize {folder}/a {folder}/b --bundle {exported_bundle} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_frame_no_model_can_use_is_named_and_the_others_are_done(
+    exported_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strip = make_clip(
+        tmp_path / "strip.mkv", duration_s=2, fps=5, picture=lambda t: np.zeros((2000, 16, 3), np.uint8), codec="ffv1"
+    )
+    good = make_clip(tmp_path / "good.mp4", duration_s=2, fps=5)
+    assert localize(exported_bundle, strip, good) == 1
+    captured = capsys.readouterr()
+    assert "strip.mkv" in captured.err
+    assert "good.mp4: 2.0 s" in captured.out

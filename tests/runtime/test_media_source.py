@@ -527,3 +527,10 @@ def test_a_whole_file_over_http_is_a_recording(tmp_path: Path) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_login_is_never_shown() -> None:
+    with pytest.raises(MediaError) as refused:
+        MediaSource("http://user:secret@127.0.0.1:9/stream")
+    assert "127.0.0.1:9/stream" in str(refused.value)
+    assert "secret" not in str(refused.value)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,5 +54,12 @@ def test_closing_frees_whoever_waits(live: bool) -> None:
     queue.close()
     taking.join(timeout=5)
     assert not taking.is_alive()
-    assert queue.put(window(0)) == 0
+    assert queue.put(window(0)) == 1
     assert queue.take(1) == []
+
+
+def test_an_empty_window_pushes_nothing_out() -> None:
+    queue = WindowQueue(1, live=True)
+    queue.put(window(0))
+    assert queue.put(replace(window(1), frame=None, waveform=None)) == 0
+    assert queue.take(1)[0].frame is not None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,13 +19,15 @@ from numpy.typing import NDArray
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.drive import drive
-from ovavel.runtime.errors import MediaError
+from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
 from ovavel.runtime.localizer import Localizer
 from ovavel.runtime.queue import TOO_SLOW
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.session import Session
+from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Chunk, Event, Frame, Samples, Segment, SegmentScores, Sense, Update
 from ovavel.runtime.vocabulary import Vocabulary
 
@@ -180,18 +184,25 @@ class Scripted:
 
     name = "scripted"
     senses: frozenset[Sense] = frozenset({"vision", "audio"})
+    recorded = True
     duration_s = None
 
     def __init__(self, seconds: int, *, live: bool, pace_s: float = 0.0, failure: Exception | None = None) -> None:
         self.live = live
         self._seconds, self._pace_s, self._failure = seconds, pace_s, failure
         self._closed = threading.Event()
+        self.tell: Callable[[int], object] = lambda second: None
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
 
     def chunks(self) -> Iterator[Chunk]:
         for second in range(self._seconds):
             if self._closed.wait(self._pace_s):
                 return
             now_s = time.monotonic()
+            self.tell(second)
             image = np.full((8, 8, 3), COLOURS[second % len(COLOURS)], np.uint8)
             yield Frame(time_s=second + 0.4, captured_s=now_s, image=lambda image=image: image)
             waveform = np.random.default_rng(second).standard_normal((1, 16_000)).astype(np.float32) / 8
@@ -210,6 +221,8 @@ def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(bundle: Bundle,
     assert [s.index for s in scores] == list(range(30))
     lost = [u.window.index for u in updates if u.window and u.window.gaps and u.window.gaps[0].cause == TOO_SLOW]
     assert len(lost) == session.stats.dropped[TOO_SLOW] > 5
+    assert session.stats.windows + len(lost) == 30
+    assert session.stats.real_time_factor > 0.09, "windows that were dropped must not make the encoder look fast"
     assert session.stats.gap_s[TOO_SLOW] == pytest.approx(2 * len(lost))  # both senses of each
     assert {s.index for s in scores if s.missing} == set(lost)
     assert 29 not in lost
@@ -232,6 +245,7 @@ def test_stop_ends_what_is_open_and_counts_what_waits(bundle: Bundle, backend: B
     assert any(event.state == "end" for event in events)
     assert_every_start_ends(events)
     assert 3 < session.stats.windows < 100
+    assert session.stats.windows + sum(session.stats.dropped.values()) == session.counts.windows
 
 
 def test_a_source_that_fails_is_told_after_everything_open_has_ended(bundle: Bundle, backend: Backend) -> None:
@@ -242,6 +256,128 @@ def test_a_source_that_fails_is_told_after_everything_open_has_ended(bundle: Bun
             events.extend(session.events())
     assert session.stats.windows == 12
     assert_every_start_ends(events)
+
+
+class Failing(Slow):
+    """A backend that breaks after a while."""
+
+    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._delay_s -= 1
+        if self._delay_s < 0:
+            raise DeviceError("the GPU fell off the bus")
+        return self._backend.vision(frames)
+
+
+def test_a_backend_that_fails_is_told_after_everything_open_has_ended(bundle: Bundle, backend: Backend) -> None:
+    events: list[Event] = []
+    with Session(bundle, Scripted(12, live=False), backend=Failing(backend, 6)) as session:
+        with pytest.raises(DeviceError, match="fell off the bus"):
+            events.extend(session.events())
+    assert any(event.state == "end" for event in events)
+    assert_every_start_ends(events)
+    assert session.stats.windows == 6
+    assert session.stats.windows + sum(session.stats.dropped.values()) == session.counts.windows
+
+
+class Broken:
+    """A sink whose disk is full."""
+
+    name = "a full disk"
+
+    def open(self, info: SessionInfo, stats: Stats) -> None:
+        pass
+
+    def write(self, update: Update) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def status(self, message: str) -> None:
+        pass
+
+    def close(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_sink_that_fails_does_not_take_the_others_down(
+    bundle: Bundle, backend: Backend, clip: Path, tmp_path: Path
+) -> None:
+    with Session(bundle, clip, backend=backend) as session:
+        with pytest.raises(OutputError, match="a full disk"):
+            drive(session, [Broken(), JsonlSink(tmp_path / "news")])
+    records = [json.loads(line) for line in (tmp_path / "news").read_text().splitlines()]
+    assert records[-1]["type"] == "summary"
+
+
+@pytest.mark.parametrize("broken", ["hole", "late sound"])
+def test_a_recording_with_flaws_replays_live_as_offline(
+    bundle: Bundle, backend: Backend, tmp_path: Path, broken: str
+) -> None:
+    """What is right for a microphone (impatience, a tolerant clock) must not be done to a recording played live."""
+    stamps = {"hole": lambda t: t + 0.08 * (t > 2), "late sound": lambda t: t}[broken]
+    path = make_clip(
+        tmp_path / "clip.mkv",
+        duration_s=5,
+        picture=textured,
+        waveform=changing_sound(5),
+        audio_codec="pcm_f32le",
+        audio_format="flt",
+        audio_stamps=stamps,
+    )
+    sources = [MediaSource(str(path)), MediaSource(str(path), realtime=True)]
+    if broken == "late sound":
+        sources = [LateSound(source) for source in sources]
+    runs = []
+    for source in sources:
+        with Session(bundle, source, backend=backend) as session:
+            runs.append(list(session.updates()))
+    for one, other in zip(*runs, strict=True):
+        assert (one.window is None) == (other.window is None)
+        if one.window and other.window:
+            assert one.window.gaps == other.window.gaps
+            np.testing.assert_array_equal(one.window.frame, other.window.frame)
+            np.testing.assert_array_equal(one.window.waveform, other.window.waveform)
+        assert one.events == other.events
+
+
+class LateSound:
+    """The chunks of a recording whose sound is stored three seconds behind its picture."""
+
+    def __init__(self, source: MediaSource) -> None:
+        self._source = source
+        self.name, self.senses, self.duration_s = source.name, source.senses, source.duration_s
+        self.live, self.recorded = source.live, source.recorded
+        self.close = source.close
+
+    def chunks(self) -> Iterator[Chunk]:
+        waiting: list[Samples] = []
+        for chunk in self._source.chunks():
+            if isinstance(chunk, Samples):
+                waiting.append(chunk)
+                continue
+            while waiting and isinstance(chunk, Frame) and waiting[0].time_s < chunk.time_s - 3:
+                yield waiting.pop(0)
+            yield chunk
+        yield from waiting
+
+
+def test_what_a_source_says_comes_at_the_same_second_every_time(
+    bundle: Bundle, backend: Backend, clip: Path, tmp_path: Path
+) -> None:
+    runs = []
+    for delay_s in (0.0, 0.05):
+        statuses: deque[str] = deque()
+        source = Scripted(8, live=False)
+        source.tell = lambda second, statuses=statuses: statuses.append(f"second {second}")
+        with Session(bundle, source, backend=Slow(backend, delay_s), statuses=statuses) as session:
+            runs.append([(u.window.index if u.window else None, u.statuses) for u in session.updates()])
+    assert runs[0] == runs[1]
+    assert [message for _, messages in runs[0] for message in messages] == [f"second {i}" for i in range(8)]
+
+
+def test_what_cannot_be_opened_closes_what_was(bundle: Bundle, clip: Path) -> None:
+    source = Scripted(1, live=False)
+    with pytest.raises(UsageError, match="lag"):
+        Session(bundle, source, device="cpu", lag=20)
+    assert source.closed
 
 
 @pytest.mark.parametrize("sense", ["vision", "audio"])

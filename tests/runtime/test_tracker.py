@@ -137,7 +137,9 @@ def test_whatever_happens_every_start_ends_once_and_final_events_do_not_depend_o
     assert not [e for e in expected if e.state == "retract"]
 
 
-@pytest.mark.parametrize("bad", [{"on": 0.1, "off": 0.2}, {"on": 1.5}, {"bridge_s": -1}, {"min_duration_s": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"on": 0.1, "off": 0.2}, {"on": 1.5}, {"bridge_s": -1}, {"min_duration_s": -1}, {"bridge_s": float("inf")}]
+)
 def test_rules_that_contradict_themselves_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         EventRules(**bad)
