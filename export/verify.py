@@ -217,33 +217,34 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
         }
     except Exception as error:  # onnxruntime raises many kinds, all of them plain
         raise ExportError(f"ONNX Runtime cannot run the {expected.graph} graph: {error}") from error
-    differences = _head_differences if expected.graph == "head" else _embedding_differences
-    away = differences(expected, answers)
-    cosines = None if expected.graph == "head" else _cosines(expected, answers)
+    if expected.graph == "head":
+        away, tolerance = _head_differences(expected, answers), HEAD_TOLERANCE
+    else:
+        away, tolerance = _embedding_differences(expected, answers), EMBEDDING_TOLERANCE
+    if precision == "int8":
+        tolerance = 2.0  # no two unit vectors are further apart; what is not finite is
     worst = max(away, key=lambda case: away[case])
-    check = ParityCheck(
-        graph=expected.graph,
-        cases=len(answers) if cosines is None else sum(len(answer[0]) for answer in answers.values()),
-        max_abs_difference=away[worst],
-        min_cosine=min(cosines.values()) if cosines else None,
-        tolerance=None if precision == "int8" else HEAD_TOLERANCE if expected.graph == "head" else EMBEDDING_TOLERANCE,
-        required_cosine=INT8_COSINE if precision == "int8" else None,
-    )
-    limit = 2.0 if check.tolerance is None else check.tolerance  # unit vectors are nowhere further apart than 2
-    if away[worst] > limit:
+    if away[worst] > tolerance:
         raise ExportError(
             f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
-            f"{limit:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
+            f"{tolerance:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
         )
-    if cosines and check.required_cosine is not None:
-        worst = min(cosines, key=lambda case: cosines[case])
-        if cosines[worst] < check.required_cosine:
-            raise ExportError(
-                f"the {expected.graph} graph in {precision} gives an embedding whose cosine with PyTorch's is "
-                f"{cosines[worst]:.4f} (for {worst}), and at least {check.required_cosine} is required; nothing was "
-                "written. These weights lose too much: export them with --precision fp32"
-            )
-    return check
+    cosines = {} if expected.graph == "head" else _cosines(expected, answers)
+    least = min(cosines, key=lambda case: cosines[case], default=None)
+    if precision == "int8" and least and cosines[least] < INT8_COSINE:
+        raise ExportError(
+            f"the {expected.graph} graph in int8 gives an embedding whose cosine with PyTorch's is "
+            f"{cosines[least]:.4f} (for {least}), and at least {INT8_COSINE} is required; nothing was written. These "
+            "weights lose too much: export them with --precision fp32"
+        )
+    return ParityCheck(
+        graph=expected.graph,
+        cases=sum(len(answer[0]) for answer in answers.values()) if cosines else len(answers),
+        max_abs_difference=away[worst],
+        min_cosine=cosines[least] if least else None,
+        tolerance=None if precision == "int8" else tolerance,
+        required_cosine=INT8_COSINE if precision == "int8" else None,
+    )
 
 
 Answers: TypeAlias = Mapping[str, Sequence[NDArray[Any]]]

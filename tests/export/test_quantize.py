@@ -116,7 +116,7 @@ def test_the_same_weights_give_the_same_bytes(int8_bundle: Path, tiny_weights: P
 
 def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
     state = golden_state(TINY)
-    # A channel 10 000 times as large as the others takes all 256 steps of its tensor for itself. In fp32 it is harmless:
+    # A channel 10 000 times as large as the others takes all 256 steps of its tensor for itself. fp32 does not mind:
     # the matrix after it ignores it.
     for norm, matrix in (("norm_1", "attn.in_proj_weight"), ("norm_2", "mlp.fc1.weight")):
         state[f"modality_trunks.vision.blocks.0.{norm}.weight"][5] *= 1e4
