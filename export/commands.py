@@ -22,7 +22,7 @@ __all__ = ["Bundle", "Demo", "Weights"]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Download ImageBind's published weights (4.5 GB).
+    """Download ImageBind's published weights (4.8 GB).
 
     Example:
         ovavel export weights --accept-license weights

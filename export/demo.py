@@ -43,8 +43,8 @@ _SCENES = (
 
 def run_demo(out: Path) -> int:
     """Write an untrained tiny bundle and a clip into `out`, localize the clip there, and return the exit code."""
-    from ovavel.runtime.console import OutputConsole
     from ovavel.runtime.commands.localize import Localize
+    from ovavel.runtime.console import OutputConsole
     from ovavel.training.imagebind import ImageBindConfig
 
     console = OutputConsole(highlight=False, soft_wrap=True)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from rich.console import Console
 
 __all__ = ["OutputConsole"]
 
 
 class OutputConsole(Console):
-    """A console for standard output that lets `BrokenPipeError` through, where rich would exit with 1."""
+    """A console for standard output, as wide as a table needs where no terminal says how wide it is.
+
+    It lets `BrokenPipeError` through, where rich would exit with 1.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = 120
 
     def on_broken_pipe(self) -> None:
         """Pass it on; `ovavel.runtime.cli` ends quietly with 0."""

@@ -85,7 +85,9 @@ def open_onnxruntime(
 
 
 def physical_cores() -> int:
-    """Count the physical cores this process may run on; two threads of one core share its arithmetic units."""
+    """Count the physical cores this process may use; two threads of one core share its arithmetic units."""
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return os.cpu_count() or 1
     siblings = set()
     for cpu in os.sched_getaffinity(0):
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
@@ -93,7 +95,16 @@ def physical_cores() -> int:
             siblings.add(topology.read_text().strip())
         except OSError:  # a kernel or sandbox that does not tell
             siblings.add(str(cpu))
-    return len(siblings)
+    return min(len(siblings), _container_cores())
+
+
+def _container_cores() -> int:
+    """Cores that the quota of the container amounts to: more threads than that would only wait for each other."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):  # no container, or "max": no quota
+        return os.cpu_count() or 1
 
 
 class OnnxRuntimeBackend:

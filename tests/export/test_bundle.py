@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from golden_weights import GOLDEN, golden_inputs, golden_state, write_golden_checkpoint
+from golden_weights import GOLDEN, golden_inputs, golden_state
 from safetensors.torch import save_file
 
 from ovavel.export import bundle as bundle_module
@@ -268,11 +269,12 @@ def test_the_demo_goes_all_the_way(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("modality", get_args(Modality))
-def test_full_size_gives_what_the_original_gives(tmp_path: Path, modality: Modality) -> None:
+def test_full_size_gives_what_the_original_gives(
+    tmp_path: Path, huge_weights: Callable[[Modality], Path], modality: Modality
+) -> None:
     huge, expected = ImageBindConfig.huge(), golden("huge")
-    weights = write_golden_checkpoint(tmp_path / "huge.safetensors", huge, (modality,))
     try:
-        tower = ImageBind.load(weights, huge, (modality,)).towers[modality]
+        tower = ImageBind.load(huge_weights(modality), huge, (modality,)).towers[modality]
         graph, _ = export_graph(modality, tower, tmp_path, embedding_size=huge.embedding_size)
         del tower
         array = expected["tokens"] if modality == "text" else golden_inputs()[modality].numpy()
