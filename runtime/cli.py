@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output is gone
         _silence_stdout()
         return 0
-    except OSError as error:  # bad input ends in our own errors, so this is standard output, closed or full
-        print(f"ovavel: cannot write to standard output: {error.strerror or error}", file=sys.stderr)
+    except OSError as error:  # bad input ends in our own errors: this is standard output, closed or full
+        print(f"ovavel: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
         _silence_stdout()
         return 1
     return code
