@@ -27,7 +27,7 @@ def test_every_stage_is_timed(exported_bundle: Path) -> None:
     assert report.runtime.backend.threads == 1
     assert report.pytorch is None
     assert report.ratios is None
-    assert 20 < report.peak_memory_mb <= peak_memory_mb() + 0.1
+    assert 20 < report.peak_memory_mb < 1.05 * peak_memory_mb()  # the kernel counts in batches
 
 
 def test_pytorch_is_timed_on_the_same_windows(

@@ -91,7 +91,7 @@ def size_of(config: ImageBindConfig, modality: Modality) -> int:
 
 
 def peak_of_loading(path: Path, config: ImageBindConfig, modality: Modality) -> int:
-    """Bytes that loading and encoding once add at the peak, in a process of its own that just imported torch."""
+    """Bytes that loading and encoding once add at the peak, in a process of its own that has encoded with another model."""
     script = f"""
 import sys, torch
 from pathlib import Path
@@ -101,10 +101,12 @@ def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
-before = status("VmRSS:")
-model = ImageBind.load({str(path)!r}, ImageBindConfig.from_dict({config.to_dict()!r}), ({modality!r},))
 shape = dict(vision=(1, 3, 224, 224), audio=(1, 1, 128, 204), text=(1, 77))[{modality!r}]
 x = torch.zeros(shape, dtype=torch.int64 if {modality!r} == "text" else torch.float32)
+# PyTorch's own code is mapped as it is first used: that is not the model's.
+getattr(ImageBind(ImageBindConfig.tiny(), ({modality!r},)), {modality!r})(x)
+before = status("VmRSS:")
+model = ImageBind.load({str(path)!r}, ImageBindConfig.from_dict({config.to_dict()!r}), ({modality!r},))
 assert getattr(model, {modality!r})(x).isfinite().all()
 print(1024 * (status("VmHWM:") - before))
 """
