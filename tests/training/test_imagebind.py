@@ -91,7 +91,7 @@ def size_of(config: ImageBindConfig, modality: Modality) -> int:
 
 
 def peak_of_loading(path: Path, config: ImageBindConfig, modality: Modality) -> int:
-    """Bytes that loading and encoding once add at the peak, in a process of its own that has encoded with another model."""
+    """Bytes that loading and encoding once add at the peak, in another process, where PyTorch is warm."""
     script = f"""
 import sys, torch
 from pathlib import Path
