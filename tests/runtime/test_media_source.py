@@ -534,3 +534,38 @@ def test_a_login_is_never_shown() -> None:
         MediaSource("http://user:secret@127.0.0.1:9/stream")
     assert "127.0.0.1:9/stream" in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_udp_stream_is_watched_until_closed(stream_bytes: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    stopped = threading.Event()
+
+    def send() -> None:
+        packet = 7 * 188  # as many packets of the transport stream as fit a datagram
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for at in range(0, len(stream_bytes), packet):
+                sender.sendto(stream_bytes[at : at + packet], ("127.0.0.1", port))
+                if stopped.wait(20 * packet / len(stream_bytes)):
+                    return
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        source = MediaSource(f"udp://127.0.0.1:{port}")
+        assert source.live
+        assert not source.recorded
+        assert source.senses == {"vision", "audio"}
+        colours, heard_s = [], 0.0
+        for chunk in source.chunks():
+            if isinstance(chunk, Samples):
+                heard_s += chunk.waveform.shape[1] / chunk.rate_hz
+            if isinstance(chunk, Frame) and len(colours) < 50:
+                colours.append(chunk.image().mean(axis=(0, 1)))
+            if len(colours) == 50 and heard_s > 1.5:
+                source.close()
+    finally:
+        stopped.set()
+        thread.join()
+    assert np.ptp(np.array(colours), axis=0).max() > 50, "the picture changes its colour every second"
