@@ -5,17 +5,10 @@ torch is imported where it is needed: most tests of the runtime do without.
 
 from __future__ import annotations
 
-import functools
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from ovavel.training.imagebind import Modality
 
 NAMES = ("dog barking", "race car", "bird chirping")
 
@@ -28,22 +21,6 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ovavel.training.imagebind import ImageBindConfig
 
     return write_golden_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors", ImageBindConfig.tiny())
-
-
-@pytest.fixture(scope="session")
-def huge_weights() -> Iterator[Callable[[Modality], Path]]:
-    """Golden weights of one modality of the full-size model, written once: 2.5, 0.3 or 1.4 GB."""
-    from golden_weights import write_golden_checkpoint
-
-    from ovavel.training.imagebind import ImageBindConfig
-
-    with tempfile.TemporaryDirectory() as folder:  # pytest would keep the gigabytes of its own
-
-        @functools.cache
-        def write(modality: Modality) -> Path:
-            return write_golden_checkpoint(Path(folder) / f"{modality}.pth", ImageBindConfig.huge(), (modality,))
-
-        yield write
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import zlib
 from collections.abc import Collection
 from pathlib import Path
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ovavel.training.imagebind import ImageBindConfig, Modality, published_entries
+from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, published_entries
 
 GOLDEN = Path(__file__).parent / "golden"
 MODALITIES: tuple[Modality, ...] = ("vision", "audio", "text")
@@ -111,3 +113,59 @@ def golden_head_inputs() -> tuple[Tensor, Tensor, Tensor]:
 
     audio, vision, text = unit("a", (3, 10, 1024)), unit("v", (3, 10, 1024)), unit("t", (68, 1024))
     return torch.from_numpy(audio), torch.from_numpy(vision), torch.from_numpy(text)
+
+
+def inputs(config: ImageBindConfig) -> dict[str, Tensor]:
+    """What the golden embeddings were made of."""
+    return golden_inputs() | {"text": torch.from_numpy(golden(config)["tokens"])}
+
+
+def golden(config: ImageBindConfig) -> dict[str, NDArray[np.float32]]:
+    """Embeddings as the original gives them, and the tokens."""
+    with np.load(GOLDEN / f"dev_{config.name}.npz") as file:
+        return dict(file)
+
+
+def error_of(model: ImageBind, modality: Modality) -> float:
+    """Largest difference from the original after L2-normalising."""
+    embedding = getattr(model, modality)(inputs(model.config)[modality]).numpy()
+    return difference(embedding, model.config, modality)
+
+
+def difference(embedding: NDArray[np.float32], config: ImageBindConfig, modality: Modality) -> float:
+    """Largest difference of `embedding` from the original's, which is L2-normalised first."""
+    expected = golden(config)[modality]
+    expected = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
+    assert embedding.dtype == np.float32
+    assert embedding.shape == expected.shape
+    return float(np.abs(embedding - expected).max())
+
+
+def size_of(config: ImageBindConfig, modality: Modality) -> int:
+    """Bytes of the float32 weights of one modality."""
+    return 4 * sum(int(np.prod(shape)) for shape in golden_entries(config, (modality,)).values())
+
+
+def peak_of_loading(path: Path, config: ImageBindConfig, modality: Modality) -> int:
+    """Bytes that loading and encoding once add at the peak, in another process, where PyTorch is warm."""
+    script = f"""
+import sys, torch
+from pathlib import Path
+from ovavel.training.imagebind import ImageBind, ImageBindConfig
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+shape = dict(vision=(1, 3, 224, 224), audio=(1, 1, 128, 204), text=(1, 77))[{modality!r}]
+x = torch.zeros(shape, dtype=torch.int64 if {modality!r} == "text" else torch.float32)
+# PyTorch's own code is mapped as it is first used: that is not the model's.
+getattr(ImageBind(ImageBindConfig.tiny(), ({modality!r},)), {modality!r})(x)
+before = status("VmRSS:")
+model = ImageBind.load({str(path)!r}, ImageBindConfig.from_dict({config.to_dict()!r}), ({modality!r},))
+assert getattr(model, {modality!r})(x).isfinite().all()
+print(1024 * (status("VmHWM:") - before))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)

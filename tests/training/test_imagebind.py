@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from golden_weights import GOLDEN, MODALITIES, golden_entries, golden_inputs, golden_state, write_golden_checkpoint
+from golden_weights import (
+    MODALITIES,
+    error_of,
+    golden_entries,
+    golden_state,
+    inputs,
+    peak_of_loading,
+    size_of,
+    write_golden_checkpoint,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,24 +33,6 @@ from ovavel.training.unit import unit_norm
 TINY = ImageBindConfig.tiny()
 HUGE = ImageBindConfig.huge()
 TOLERANCE = 2e-6
-
-
-def inputs(config: ImageBindConfig) -> dict[str, Tensor]:
-    return golden_inputs() | {"text": torch.from_numpy(golden(config)["tokens"])}
-
-
-def golden(config: ImageBindConfig) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"dev_{config.name}.npz") as file:
-        return dict(file)
-
-
-def error_of(model: ImageBind, modality: Modality) -> float:
-    expected = golden(model.config)[modality]
-    expected = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
-    embedding = getattr(model, modality)(inputs(model.config)[modality]).numpy()
-    assert embedding.dtype == np.float32
-    assert embedding.shape == expected.shape
-    return float(np.abs(embedding - expected).max())
 
 
 @pytest.fixture(scope="module")
@@ -69,50 +58,6 @@ def test_tiny_matches_the_original(tmp_path: Path, modality: Modality, suffix: s
     assert not model.training
     assert list(model.towers) == [modality]
     assert error_of(model, modality) <= TOLERANCE
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_huge_matches_the_original(
-    modality: Modality, huge_weights: Callable[[Modality], Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    path, size = huge_weights(modality), size_of(HUGE, modality)
-    peak = peak_of_loading(path, HUGE, modality)
-    error = error_of(ImageBind.load(path, HUGE, modalities=(modality,)), modality)
-    with capsys.disabled():
-        print(f"\n{modality}: {size / 1e6:.0f} MB, error {error:.1e}, peak {peak / size:.2f} × its size")
-    assert error <= TOLERANCE
-    assert peak < 1.3 * size
-
-
-def size_of(config: ImageBindConfig, modality: Modality) -> int:
-    return 4 * sum(int(np.prod(shape)) for shape in golden_entries(config, (modality,)).values())
-
-
-def peak_of_loading(path: Path, config: ImageBindConfig, modality: Modality) -> int:
-    """Bytes that loading and encoding once add at the peak, in another process, where PyTorch is warm."""
-    script = f"""
-import sys, torch
-from pathlib import Path
-from ovavel.training.imagebind import ImageBind, ImageBindConfig
-
-def status(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
-
-shape = dict(vision=(1, 3, 224, 224), audio=(1, 1, 128, 204), text=(1, 77))[{modality!r}]
-x = torch.zeros(shape, dtype=torch.int64 if {modality!r} == "text" else torch.float32)
-# PyTorch's own code is mapped as it is first used: that is not the model's.
-getattr(ImageBind(ImageBindConfig.tiny(), ({modality!r},)), {modality!r})(x)
-before = status("VmRSS:")
-model = ImageBind.load({str(path)!r}, ImageBindConfig.from_dict({config.to_dict()!r}), ({modality!r},))
-assert getattr(model, {modality!r})(x).isfinite().all()
-print(1024 * (status("VmHWM:") - before))
-"""
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return int(run.stdout)
 
 
 MEDIUM = ImageBindConfig(
