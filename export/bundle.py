@@ -98,7 +98,7 @@ def write_bundle(
         ExportError: a graph misses its tolerance or loses too much in int8, or the disk is too full.
         OutputError: the bundle cannot be written.
     """
-    _need_libraries()
+    need_libraries()
     from ovavel.training.imagebind import ImageBindConfig
     from ovavel.training.temporal import TemporalHead
 
@@ -229,7 +229,7 @@ class _Writer:
         self._done += share
 
 
-def _need_libraries() -> None:
+def need_libraries() -> None:
     """Name what is missing before minutes of work, not after."""
     for library, extra in (("torch", "export"), ("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "cpu")):
         try:

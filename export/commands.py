@@ -88,8 +88,9 @@ class Bundle:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        from ovavel.export.bundle import write_bundle
+        from ovavel.export.bundle import need_libraries, write_bundle
 
+        need_libraries()
         names = read_names(self.vocabulary)
         config = read_config(self.config)
         console = Console(stderr=True, highlight=False)

@@ -61,7 +61,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _run(name, commands[name], arguments[name.count(".") + 1 :])
     group = {n: entry for n, entry in commands.items() if words and n.startswith(words[0] + ".")}
     if not words or words[0] in ("-h", "--help") or (group and words[1:] in ([], ["-h"], ["--help"])):
-        print(_overview(group or commands))
+        print(_overview(group or commands, " ".join(["ovavel", *words[:1]]) if group else "ovavel"))
         return 0
     near = difflib.get_close_matches(".".join(words) if group else words[0], commands, n=1, cutoff=0.5)
     hint = f"did you mean 'ovavel {near[0].replace('.', ' ')}'?" if near else "'ovavel --help' lists them"
@@ -82,7 +82,7 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
     return int(command.run())
 
 
-def _overview(commands: dict[str, EntryPoint]) -> str:
+def _overview(commands: dict[str, EntryPoint], prog: str) -> str:
     summaries = {
         name.replace(".", " "): (inspect.getdoc(entry.load()) or "").partition("\n")[0]
         for name, entry in commands.items()
@@ -91,7 +91,7 @@ def _overview(commands: dict[str, EntryPoint]) -> str:
     lines = [f"  {name:<{width}}  {summary}" for name, summary in sorted(summaries.items())]
     return "\n".join(
         [
-            "usage: ovavel <command> [options]",
+            f"usage: {prog} <command> [options]",
             "",
             "Live, open-vocabulary audio-visual event localization: which named event is both seen and heard.",
             "",

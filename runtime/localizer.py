@@ -13,7 +13,7 @@ from ovavel.runtime.errors import UsageError
 from ovavel.runtime.types import Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
-__all__ = ["BUFFER", "LAG", "Head", "Localizer"]
+__all__ = ["BUFFER", "LAG", "Head", "Localizer", "check_lag"]
 
 # T segments with both senses, D embedding size, C classes with the background last
 
@@ -25,6 +25,16 @@ BUFFER = 10
 
 LAG = BUFFER - 1
 """Default lag: a second becomes final with all the context the buffer can give it, as in an offline clip."""
+
+
+def check_lag(lag: int, buffer: int = BUFFER) -> None:
+    """Refuse a lag that a buffer of so many segments cannot serve.
+
+    Raises:
+        UsageError: it is out of range.
+    """
+    if not 0 <= lag < buffer:
+        raise UsageError(f"lag must be from 0 to {buffer - 1} segments, not {lag}")
 
 
 class Localizer:
@@ -40,8 +50,9 @@ class Localizer:
         Raises:
             UsageError: `buffer` or `lag` is out of range.
         """
-        if buffer < 1 or not 0 <= lag < buffer:
-            raise UsageError(f"lag must be from 0 to buffer - 1, and buffer at least 1; got lag {lag}, buffer {buffer}")
+        if buffer < 1:
+            raise UsageError(f"a buffer holds at least 1 segment, not {buffer}")
+        check_lag(lag, buffer)
         self.vocabulary = vocabulary
         """Names to tell apart. May be replaced while running: seconds that are not final are scored anew with it."""
         self.lag = lag

@@ -152,6 +152,8 @@ class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     windows: int
     dropped: dict[str, int]
     """Windows never decided on, by cause."""
+    missing: dict[str, int]
+    """Seconds that could hold no event because a sense was missing, by sense."""
     gap_s: dict[str, float]
     """Seconds of sight or sound that were lost, by cause."""
     lost_records: int

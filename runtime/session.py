@@ -219,6 +219,8 @@ class Session:
         start_s = time.perf_counter()
         for gap in window.gaps:
             self.stats.gap(gap)
+        for sense in segment.missing:
+            self.stats.sense_missing(sense)
         with self.stats.timings.measure("head"):
             scores = self._localizer.push(segment)
         with self.stats.timings.measure("decide"):

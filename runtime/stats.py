@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 
 from ovavel.runtime.timing import Timings
-from ovavel.runtime.types import WINDOW_S, Gap
+from ovavel.runtime.types import WINDOW_S, Gap, Sense
 
 __all__ = ["Stats"]
 
@@ -22,6 +22,7 @@ class Stats:
         self._windows = 0
         self._dropped: Counter[str] = Counter()
         self._gap_s: defaultdict[str, float] = defaultdict(float)
+        self._missing: Counter[str] = Counter()
         self._busy_s = 0.0
         self._started_s = time.monotonic()
 
@@ -44,6 +45,17 @@ class Stats:
         """Count the seconds of a gap under its cause."""
         with self._lock:
             self._gap_s[gap.cause] += gap.duration_s
+
+    def sense_missing(self, sense: Sense) -> None:
+        """Count a second in which `sense` was missing, for whatever reason."""
+        with self._lock:
+            self._missing[sense] += 1
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Seconds that could hold no event because a sense was missing, by sense."""
+        with self._lock:
+            return dict(self._missing)
 
     @property
     def windows(self) -> int:

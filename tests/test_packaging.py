@@ -38,7 +38,7 @@ def test_a_wheel_holds_ovavel_and_nothing_beside_it(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"ovavel", f"ovavel-{PYPROJECT['project']['version']}.dist-info"}
     assert "ovavel/runtime/py.typed" in names
-    assert "ovavel/export/data/bpe_simple_vocab_16e6.txt.gz" in names
+    assert "ovavel/export/bpe_simple_vocab_16e6.txt.gz" in names
     assert not [name for name in names if name.startswith("ovavel/") and name.endswith((".onnx", ".npz", ".pth"))]
 
 
@@ -79,3 +79,38 @@ def test_the_runtime_needs_no_torch() -> None:
         "[getattr(r, name) for name in r.__all__]"
     )
     run("-c", code)
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+sys.meta_path.insert(0, Missing())
+from ovavel.runtime.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("demo", "--out", "OUT"),
+        ("export", "bundle", "--config", "tiny", "--weights", "w", "--vocabulary", "v", "--out", "OUT"),
+        ("bench", "--bundle", "BUNDLE", "--weights", "w", "--windows", "1"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_what_needs_torch_says_how_to_install_it(
+    arguments: tuple[str, ...], exported_bundle: Path, tmp_path: Path
+) -> None:
+    places = {"OUT": str(tmp_path / "out"), "BUNDLE": str(exported_bundle)}
+    command = [sys.executable, "-c", WITHOUT_TORCH, *(places.get(word, word) for word in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "needs torch, which is not installed. Install it with: pip install 'ovavel[" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Backend", "BackendInfo", "Graph", "HeadOutput", "backend_names", "open_backend"]
 
 # B batch, T segments, D embedding size, C classes with the background last
+
+_EXTRAS = {"torch": "train", "safetensors": "train"}
 
 Graph = Literal["vision", "audio", "text", "head"]
 
@@ -106,5 +108,10 @@ def open_backend(
     found = [entry for entry in entry_points(group="ovavel.backends") if entry.name == name]
     if not found:
         raise UsageError(f"there is no backend {name!r}; installed: {', '.join(backend_names()) or 'none'}")
-    backend: Backend = found[0].load()(bundle, device=device, threads=threads, graphs=tuple(graphs), **options)
+    try:
+        open_it = found[0].load()
+    except ModuleNotFoundError as error:
+        library = error.name or name
+        raise MissingExtraError(library, _EXTRAS.get(library, name), need=f"The backend {name!r}") from error
+    backend: Backend = open_it(bundle, device=device, threads=threads, graphs=tuple(graphs), **options)
     return backend

@@ -68,8 +68,10 @@ class Live:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.drive import drive
+        from ovavel.runtime.localizer import check_lag
         from ovavel.runtime.session import Session
 
+        check_lag(self.lag)
         statuses: deque[str] = deque(maxlen=100)
         bundle = Bundle.open(self.bundle)
         source = self._source(statuses.append)

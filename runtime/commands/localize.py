@@ -47,7 +47,7 @@ class Localize:
     """
 
     files: Positional[tuple[Path, ...]]
-    """Recordings, or folders to search for them."""
+    """Recordings, or folders to search for them. They come first, before the options."""
     bundle: Path
     """Folder written by 'ovavel export bundle'."""
     out: Path | None = None
@@ -72,8 +72,10 @@ class Localize:
     def run(self) -> int:
         """Localize every file. Returns 1 if one of them could not be read."""
         from ovavel.runtime.console import OutputConsole
+        from ovavel.runtime.localizer import check_lag
         from ovavel.runtime.results import result_paths
 
+        check_lag(self.lag)
         files = find_media(self.files)
         base = Path(os.path.commonpath([file.parent.resolve() for file in files]))
         console = OutputConsole(highlight=False, soft_wrap=True)

@@ -169,6 +169,7 @@ class JsonlSink:
             wall_time=_now(),
             windows=stats.windows,
             dropped=dict(sorted(stats.dropped.items())),
+            missing=dict(sorted(stats.missing.items())),
             gap_s={cause: round(gap_s, 6) for cause, gap_s in sorted(stats.gap_s.items())},
             lost_records=self._lost,
             latency_ms=Latency(**{name: round(ms, 3) for name, ms in latency._asdict().items()}) if latency else None,

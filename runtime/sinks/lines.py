@@ -37,6 +37,10 @@ class LinesSink:
         self._print(f"ready    {one_line(info.source)}: {one_line(info.model)} on {engine(info)}")
         self._print(f"         {len(info.labels) - 1} classes; licence of the weights: {one_line(info.licence)}")
 
+        for sense, word in (("vision", "picture"), ("audio", "sound")):
+            if sense not in info.senses:
+                self._print(f"         no {word}: nothing can be both seen and heard")
+
     def write(self, update: Update) -> None:
         """Tell the gaps of the newest second, then the events."""
         if update.window:
@@ -82,6 +86,8 @@ def summary_lines(stats: Stats) -> Iterator[str]:
     )
     yield f"summary  {stats.windows} windows, real-time factor {stats.real_time_factor:.2f}, {speed}"
     yield f"         dropped: {counts(stats.dropped)}; gaps: {counts(stats.gap_s, ' s')}"
+    if stats.missing:
+        yield f"         background for want of a sense: {counts(stats.missing, ' s')}"
 
 
 def _event_text(event: Event) -> str:

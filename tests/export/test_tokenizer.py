@@ -32,7 +32,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def ranks() -> dict[tuple[str, ...], int]:
-    packed = (resources.files("ovavel.export") / "data" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = (resources.files("ovavel.export") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
     return {
         tuple(line.split()): rank for rank, line in enumerate(gzip.decompress(packed).decode().split("\n")[1:48895])
     }
@@ -82,8 +82,7 @@ def test_words_are_split_as_in_the_original(tokenizer: Tokenizer, text: str, cou
 
 
 def test_a_damaged_merges_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"something else")
+    (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"something else")
     monkeypatch.setattr(tokenizer_module.resources, "files", lambda _package: tmp_path)
     with pytest.raises(ExportError, match="install ovavel again"):
         clip_tokenizer()
