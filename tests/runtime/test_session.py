@@ -67,7 +67,7 @@ def changing_sound(duration_s: int, rate_hz: int = 16_000) -> NDArray[np.float32
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return make_clip(path, duration_s=14, picture=textured, waveform=changing_sound(14))
+    return make_clip(path, duration_s=11, picture=textured, waveform=changing_sound(11))
 
 
 def final_scores(updates: list[Update]) -> list[SegmentScores]:
@@ -87,10 +87,10 @@ def test_every_second_of_a_file_is_decided_on_once_and_every_start_ends(
 ) -> None:
     with Session(bundle, clip, backend=backend) as session:
         updates = list(session.updates())
-    assert [s.index for s in final_scores(updates)] == list(range(14))
-    assert [u.window.index for u in updates[:-1] if u.window] == list(range(14))
+    assert [s.index for s in final_scores(updates)] == list(range(11))
+    assert [u.window.index for u in updates[:-1] if u.window] == list(range(11))
     assert updates[-1].window is None
-    assert session.stats.windows == 14
+    assert session.stats.windows == 11
     assert session.stats.dropped == {}
     events = [event for update in updates for event in update.events]
     assert any(event.state == "start" for event in events)
@@ -141,7 +141,7 @@ def test_two_runs_write_the_same_jsonl_but_for_the_wall_clock(
             record.pop("latency_ms", None)
         runs.append(records)
     assert runs[0] == runs[1]
-    assert len([r for r in runs[0] if r["type"] == "segment"]) == 14
+    assert len([r for r in runs[0] if r["type"] == "segment"]) == 11
 
 
 def test_the_library_example_of_the_readme(bundle: Bundle, clip: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_sense_left_out_on_purpose_is_reported_and_never_guessed(
     with Session(bundle, source, backend=backend) as session:
         updates = list(session.updates())
     scores = final_scores(updates)
-    assert len(scores) == 14
+    assert len(scores) == 11
     assert all(s.missing == (sense,) and s.label == "other" for s in scores)
     assert not [event for update in updates for event in update.events]
     assert session.info.senses == {"vision", "audio"} - {sense}
