@@ -91,6 +91,8 @@ class Lifeline:
 
     def check(self, now_s: float) -> None:
         """Notice a loss, and connect again when it is time to."""
+        if self._retry_s is None and self.feed.stopping.is_set():
+            return  # it ends because it was asked to, from another thread
         if self._retry_s is not None:
             self._hanging = [feed for feed in self._hanging if not feed.ended.is_set()]
             if now_s >= self._retry_s and len(self._hanging) < MOST_HANGING:
