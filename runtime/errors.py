@@ -7,6 +7,7 @@ One tree, so that `except OvavelError` catches what a user can mend::
     │   └── VocabularyError   a class name that cannot be used
     ├── MissingExtraError     a library of an optional extra is not installed
     ├── MediaError            a file or stream that cannot be read
+    ├── DatasetError          annotations or a feature cache that are missing, damaged or of something else
     ├── DeviceError           a camera, microphone, GPU or provider that is not to be had
     ├── BundleError           a bundle that is incomplete, altered or of another version
     ├── CheckpointError       weights that are not what they should be
@@ -22,6 +23,7 @@ from __future__ import annotations
 __all__ = [
     "BundleError",
     "CheckpointError",
+    "DatasetError",
     "DeviceError",
     "DownloadError",
     "ExportError",
@@ -67,6 +69,10 @@ class MissingExtraError(OvavelError):
 
 class MediaError(OvavelError):
     """A file or stream that cannot be read."""
+
+
+class DatasetError(OvavelError):
+    """Annotations or a feature cache that are missing, damaged, or of something else than was asked for."""
 
 
 class DeviceError(OvavelError):

@@ -31,6 +31,7 @@ FRAME = (3, 224, 224)
 LOG_MEL = (1, 128, 204)
 CONTEXT = 77
 VOCABULARY = 49_408
+"""Tokens of CLIP's byte-pair encoding."""
 _FRAME_TOKENS = 256  # 16 × 16 patches of 14 × 14
 _MEL_TOKENS = 228  # 12 × 19 patches of 16 × 16 every 10
 _EPS = 1e-6
@@ -59,10 +60,12 @@ class ImageBindConfig:
     text: TowerConfig
     embedding_size: int
     """D, common to the three."""
+    vocabulary: int = VOCABULARY
+    """How many tokens the text tower knows; the published ones unless the model has a tokenizer of its own."""
 
     def __post_init__(self) -> None:
-        if self.embedding_size < 1:
-            raise UsageError(f"an embedding needs a positive size, not {self.embedding_size}")
+        if min(self.embedding_size, self.vocabulary) < 1:
+            raise UsageError(f"sizes must be positive, not {self.embedding_size} (embedding), {self.vocabulary} (tokens)")
 
     @classmethod
     def huge(cls) -> Self:
@@ -187,10 +190,10 @@ class PatchTower(nn.Module):
 class TextTower(nn.Module):
     """Encoder of token ids. The token with the highest id, which is the end token, becomes the embedding."""
 
-    def __init__(self, config: TowerConfig, size: int) -> None:
+    def __init__(self, config: TowerConfig, size: int, vocabulary: int) -> None:
         super().__init__()
         # Not nn.Embedding: its random start, on the meta device, imports 0.1 GB of compiler.
-        self.embedding = nn.Parameter(torch.zeros(VOCABULARY, config.width))
+        self.embedding = nn.Parameter(torch.zeros(vocabulary, config.width))
         self.positions = nn.Parameter(torch.zeros(1, CONTEXT, config.width))
         self.blocks = nn.ModuleList(Block(config, causal=True) for _ in range(config.blocks))
         self.output_norm = nn.LayerNorm(config.width, eps=_EPS)
@@ -217,7 +220,7 @@ def _audio_tower(config: ImageBindConfig) -> nn.Module:
 
 
 def _text_tower(config: ImageBindConfig) -> nn.Module:
-    return TextTower(config.text, config.embedding_size)
+    return TextTower(config.text, config.embedding_size, config.vocabulary)
 
 
 _TOWERS: Mapping[Modality, Callable[[ImageBindConfig], nn.Module]] = {

@@ -1,4 +1,4 @@
-"""The `ovavel bench` command."""
+"""`ovavel bench`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Commands that measure: `ovavel bench`, `ovavel eval …`, `ovavel demo`."""
