@@ -1,0 +1,162 @@
+"""OV-AVEBench's table: scores of seen, unseen and all classes, the published figures, decisions on many clips.
+
+Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the background last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.metrics import Scores, score_agreement, score_clips
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.localizer import Head
+
+__all__ = ["PUBLISHED", "Published", "Rows", "decide", "fused_labels", "score_rows", "score_rows_agreement"]
+
+
+class Rows(NamedTuple):
+    """Scores of the clips of seen classes, of unseen classes, and of all of them."""
+
+    seen: Scores | None
+    """None where there is no such clip."""
+    unseen: Scores | None
+    """None where there is no such clip."""
+    total: Scores
+
+
+class Published(NamedTuple):
+    """A published result on the test split, in [0, 1]."""
+
+    rows: Rows | None
+    """None where only the mean over all clips was published."""
+    total_avg: float
+
+
+def _row(seen: str, unseen: str, total: str) -> Published:
+    rows = Rows(*(Scores(*(round(float(value) / 100, 4) for value in part.split())) for part in (seen, unseen, total)))
+    return Published(rows, rows.total.avg)
+
+
+def _ablation(total_avg: float) -> Published:
+    return Published(None, round(total_avg / 100, 4))
+
+
+PUBLISHED: Mapping[str, Published] = MappingProxyType(
+    {
+        "Video-LLaMA2": _row("50.1 40.6 32.0 40.9", "48.5 38.5 29.0 38.6", "48.9 39.1 29.8 39.3"),
+        "CLIP & CLAP": _row("51.4 41.4 31.9 41.6", "51.6 42.2 31.6 41.8", "51.5 41.9 31.7 41.7"),
+        "training-free": _row("57.5 45.0 34.0 45.5", "59.8 47.3 34.0 47.0", "59.2 46.7 34.0 46.6"),
+        "CMRA": _row("65.2 58.8 54.3 59.4", "36.0 31.0 26.3 31.1", "44.3 38.9 34.3 39.2"),
+        "AVE": _row("76.6 63.6 56.0 65.4", "44.6 33.2 24.0 34.0", "53.8 41.9 33.2 42.9"),
+        "PSP": _row("75.4 66.8 61.0 67.7", "33.7 28.2 24.2 28.7", "45.6 39.3 34.7 39.9"),
+        "MM-Pyramid": _row("76.5 66.9 62.3 68.6", "36.8 29.0 23.8 29.9", "48.4 40.2 35.2 41.2"),
+        "fine-tuned": _row("72.5 61.8 54.5 62.9", "64.9 55.0 47.5 55.8", "67.1 56.9 49.5 57.8"),
+        "without other": _ablation(47.0),
+        "Prob-avg": _ablation(39.0),
+        "Fea-avg": _ablation(40.2),
+        "Linear in place of the block": _ablation(39.0),
+        "two blocks": _ablation(56.9),
+        "cross-modal only": _ablation(46.5),
+        "75 % of the training data": _ablation(57.6),
+        "50 % of the training data": _ablation(57.8),
+        "25 % of the training data": _ablation(57.7),
+    }
+)
+"""Figures of the OV-AVEBench paper (Zhou et al., CVPR 2025) by method, its ablations last; Avg as printed there."""
+
+
+def score_rows(
+    predicted: NDArray[np.integer], truth: NDArray[np.integer], seen: NDArray[np.bool_], n_classes: int
+) -> Rows:
+    """Score one class per segment (docs/method.md, Metrics) for the seen, the unseen and all clips.
+
+    Args:
+        predicted: (N, T) class indices in [0, n_classes).
+        truth: (N, T) class indices in [0, n_classes).
+        seen: (N,) bool, True for clips of a class that was trained on.
+        n_classes: C, with the background as the last.
+
+    Raises:
+        UsageError: the shapes differ, there is no clip, or a value is not a class index.
+    """
+    return _rows(lambda keep: score_clips(predicted[keep], truth[keep], n_classes), seen, len(truth))
+
+
+def score_rows_agreement(
+    vision_label: NDArray[np.integer],
+    audio_label: NDArray[np.integer],
+    truth: NDArray[np.integer],
+    seen: NDArray[np.bool_],
+    n_classes: int,
+) -> Rows:
+    """Score the agreement protocol (docs/method.md, Metrics) for the seen, the unseen and all clips.
+
+    Args:
+        vision_label: (N, T) arg max class of what is seen.
+        audio_label: (N, T) arg max class of what is heard.
+        truth: (N, T) class indices in [0, n_classes).
+        seen: (N,) bool, True for clips of a class that was trained on.
+        n_classes: C, with the background as the last.
+
+    Raises:
+        UsageError: the shapes differ, there is no clip, or a value is not a class index.
+    """
+    return _rows(
+        lambda keep: score_agreement(vision_label[keep], audio_label[keep], truth[keep], n_classes), seen, len(truth)
+    )
+
+
+def _rows(score: Callable[[NDArray[np.bool_] | slice], Scores], seen: NDArray[np.bool_], clips: int) -> Rows:
+    total = score(slice(None))
+    seen = np.asarray(seen)
+    if seen.shape != (clips,) or seen.dtype != np.bool_:
+        raise UsageError(f"seen must be one bool per clip, ({clips},); got {seen.shape} {seen.dtype}")
+    return Rows(score(seen) if seen.any() else None, None if seen.all() else score(~seen), total)
+
+
+def decide(
+    head: Head,
+    audio: NDArray[np.float32],
+    vision: NDArray[np.float32],
+    text: NDArray[np.float32],
+    batch: int = 256,
+) -> HeadOutput:
+    """Run a head, such as `Backend.head`, over any number of clips, `batch` at a time.
+
+    Args:
+        head: takes audio (B, T, D), vision (B, T, D) and text (C, D).
+        audio: (N, T, D) float32, unit norm.
+        vision: (N, T, D) float32, unit norm.
+        text: (C, D) float32, unit norm, background last.
+        batch: clips at once; it bounds the memory the head takes.
+
+    Returns:
+        (N, T, C) float32 arrays.
+
+    Raises:
+        UsageError: there is no clip, the shapes do not fit together, or `batch` is below 1.
+    """
+    if audio.ndim != 3 or audio.shape != vision.shape or not audio.size or audio.shape[2:] != text.shape[1:]:
+        raise UsageError(
+            f"audio {audio.shape} and vision {vision.shape} must be (clips, segments, embedding size), not empty, and "
+            f"text {text.shape} (classes, embedding size)"
+        )
+    if batch < 1:
+        raise UsageError(f"a batch holds at least 1 clip, not {batch}")
+    outputs = [
+        head(np.ascontiguousarray(audio[i : i + batch]), np.ascontiguousarray(vision[i : i + batch]), text)
+        for i in range(0, len(audio), batch)
+    ]
+    return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*outputs, strict=True)))
+
+
+def fused_labels(score: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Decide on fused scores (..., C) as the live `Localizer` does: (...) arg max classes, background if all are 0."""
+    labels: NDArray[np.intp] = np.where(score.any(axis=-1), score.argmax(axis=-1), score.shape[-1] - 1)
+    return labels
