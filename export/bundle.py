@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.export.graphs import OPSET, Precision, export_graph
-from ovavel.export.tokenizer import clip_tokenizer
 from ovavel.export.verify import check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle import Bundle, file_entry
@@ -36,6 +35,7 @@ from ovavel.runtime.manifest import (
     Preprocessing,
 )
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
+from ovavel.training.tokenizer import clip_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,15 +7,12 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tyro.conf import Positional
 
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import UsageError
-
-if TYPE_CHECKING:
-    from ovavel.training.imagebind import ImageBindConfig
 
 __all__ = ["Bundle", "Demo", "Weights"]
 
@@ -91,6 +88,8 @@ class Bundle:
         from ovavel.export.bundle import need_libraries, write_bundle
 
         need_libraries()
+        from ovavel.training.imagebind import read_config
+
         names = read_names(self.vocabulary)
         config = read_config(self.config)
         console = Console(stderr=True, highlight=False)
@@ -163,24 +162,3 @@ def read_names(path: Path, background: str = "other") -> list[str]:
         raise UsageError(f"the vocabulary {path} is not UTF-8 text; give one name a line") from error
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     return names[:-1] if names[-1:] == [background] else names
-
-
-def read_config(name: str) -> ImageBindConfig:
-    """Return the configuration `huge` or `tiny`, or the one in the JSON file `name`.
-
-    Raises:
-        UsageError: there is no such configuration or file.
-    """
-    import json
-
-    from ovavel.training.imagebind import ImageBindConfig
-
-    if name in ("huge", "tiny"):
-        return ImageBindConfig.huge() if name == "huge" else ImageBindConfig.tiny()
-    try:
-        values = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--config must be huge, tiny or a JSON file, and {name!r} is none ({error})") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"the configuration {name} must be a JSON object")
-    return ImageBindConfig.from_dict(values)

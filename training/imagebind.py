@@ -5,6 +5,7 @@ Written anew from the numbers of the published model (docs/method.md, Encoders) 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from ovavel.training.checkpoint import check_entries, read_checkpoint
 from ovavel.training.published_names import modality_of, published_name
 from ovavel.training.unit import unit_norm
 
-__all__ = ["ImageBind", "ImageBindConfig", "Modality", "TowerConfig", "published_entries"]
+__all__ = ["ImageBind", "ImageBindConfig", "Modality", "TowerConfig", "published_entries", "read_config"]
 
 # B batch, N tokens, W width of a tower, H its heads, D embedding size
 
@@ -65,7 +66,9 @@ class ImageBindConfig:
 
     def __post_init__(self) -> None:
         if min(self.embedding_size, self.vocabulary) < 1:
-            raise UsageError(f"sizes must be positive, not {self.embedding_size} (embedding), {self.vocabulary} (tokens)")
+            raise UsageError(
+                f"sizes must be positive, not {self.embedding_size} (embedding), {self.vocabulary} (tokens)"
+            )
 
     @classmethod
     def huge(cls) -> Self:
@@ -327,3 +330,20 @@ def published_entries(
         if modality != "vision":
             entries[f"modality_postprocessors.{modality}.1.log_logit_scale"] = ()
     return entries
+
+
+def read_config(name: str) -> ImageBindConfig:
+    """Return the configuration `huge` or `tiny`, or the one in the JSON file `name`.
+
+    Raises:
+        UsageError: there is no such configuration or file.
+    """
+    if name in ("huge", "tiny"):
+        return ImageBindConfig.huge() if name == "huge" else ImageBindConfig.tiny()
+    try:
+        values = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config must be huge, tiny or a JSON file, and {name!r} is none ({error})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"the configuration {name} must be a JSON object")
+    return ImageBindConfig.from_dict(values)

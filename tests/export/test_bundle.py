@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import write_bundle
-from ovavel.export.commands import read_config, read_names
+from ovavel.export.commands import read_names
 from ovavel.export.demo import write_clip
 from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import CheckpointError, ExportError, OvavelError, UsageError, VocabularyError
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
+from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, read_config
 
 TINY = ImageBindConfig.tiny()
 TOLERANCE = 2e-5

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovavel.export import tokenizer as tokenizer_module
-from ovavel.export.tokenizer import clip_tokenizer
 from ovavel.runtime.errors import ExportError
 from ovavel.runtime.vocabulary import Tokenizer
+from ovavel.training import tokenizer as tokenizer_module
+from ovavel.training.tokenizer import clip_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def ranks() -> dict[tuple[str, ...], int]:
-    packed = (resources.files("ovavel.export") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = (resources.files("ovavel.training") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
     return {
         tuple(line.split()): rank for rank, line in enumerate(gzip.decompress(packed).decode().split("\n")[1:48895])
     }
