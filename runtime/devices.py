@@ -9,7 +9,16 @@ from typing import Any
 
 from ovavel.runtime.errors import DeviceError, MissingExtraError, OvavelError
 
-__all__ = ["Camera", "Devices", "Microphone", "list_cameras", "list_devices", "list_microphones", "load_sounddevice"]
+__all__ = [
+    "Camera",
+    "Devices",
+    "Microphone",
+    "index_or_name",
+    "list_cameras",
+    "list_devices",
+    "list_microphones",
+    "load_sounddevice",
+]
 
 PROBED_CAMERAS = 4
 """Where the system does not list cameras, so many indexes are tried."""
@@ -57,6 +66,11 @@ class Devices:
         if not self.microphones:
             lines.append("  none found")
         return "\n".join([*lines, *self.problems])
+
+
+def index_or_name(text: str) -> int | str:
+    """How a person names a device on the command line: digits are its index, all else its name, path or URL."""
+    return int(text) if text.isdecimal() else text
 
 
 def list_devices() -> Devices:

@@ -11,13 +11,73 @@ from ovavel.runtime.localizer import LAG
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
+from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
+from ovavel.runtime.stats import Stats
 from ovavel.runtime.tracker import EventRules
-from ovavel.runtime.types import RATE_HZ, Event, Gap, SegmentScores
+from ovavel.runtime.types import RATE_HZ, Event, Gap, SegmentScores, Update
 
-__all__ = ["localize_recording"]
+__all__ = ["Recorder", "localize_recording"]
 
 _MOST_THUMBNAILS = 200
+
+
+class Recorder:
+    """A sink that gathers a session over a recording, to be asked for its `Localization` afterwards."""
+
+    name = "memory"
+
+    def __init__(self, *, thumbnails: bool = False, duration_s: float | None = None) -> None:
+        """Gather; `thumbnails` keeps a few small pictures, spread over the `duration_s` that is expected."""
+        self._thumbnails = thumbnails
+        self._every = max(1, math.ceil((duration_s or 0) / _MOST_THUMBNAILS))
+        self._scores: list[SegmentScores] = []
+        self._events: list[Event] = []
+        self._gaps: list[Gap] = []
+        self._pictures: dict[int, bytes] = {}
+
+    def open(self, info: SessionInfo, stats: Stats) -> None:
+        """Nothing to prepare."""
+
+    def write(self, update: Update) -> None:
+        """Keep what is final."""
+        self._scores += [scores for scores in update.scores if scores.final]
+        self._events += [event for event in update.events if event.state == "end"]
+        window = update.window
+        if window is None:
+            return
+        self._gaps += window.gaps
+        if self._thumbnails and window.frame is not None and window.index % self._every == 0:
+            self._pictures[window.index] = thumbnail(window.frame)
+            if len(self._pictures) > 2 * _MOST_THUMBNAILS:  # longer than it said, or it did not say
+                self._every *= 2
+                self._pictures = {i: picture for i, picture in self._pictures.items() if i % self._every == 0}
+
+    def status(self, message: str) -> None:
+        """What the source says for people is not kept."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def localization(self, session: Session) -> Localization:
+        """Put together what was gathered of `session`, once that is over."""
+        info, duration_s = session.info, session.source.duration_s
+        return Localization(
+            source=info.source,
+            duration_s=duration_s if duration_s is not None else float(len(self._scores)),
+            senses=info.senses,
+            labels=info.labels,
+            scores=tuple(self._scores),
+            events=tuple(sorted(self._events, key=lambda event: (event.start_s, event.id))),
+            gaps=tuple(self._gaps),
+            thumbnails=self._pictures,
+            model=info.model,
+            licence=info.licence,
+            bundle_sha256=info.bundle_sha256,
+            backend=info.backend,
+            dropped=session.stats.dropped,
+            trailing_s=session.counts.samples_dropped.get("end of media", 0) / RATE_HZ,
+        )
 
 
 def localize_recording(
@@ -35,39 +95,10 @@ def localize_recording(
     Raises:
         MediaError: the source cannot be read. What was decided before is lost with it.
     """
-    scores: list[SegmentScores] = []
-    events: list[Event] = []
-    gaps: list[Gap] = []
-    pictures: dict[int, bytes] = {}
-    every = max(1, math.ceil((source.duration_s or 0) / _MOST_THUMBNAILS))
+    recorder = Recorder(thumbnails=thumbnails, duration_s=source.duration_s)
     with Session(bundle, source, backend=backend, lag=lag, rules=rules) as session:
         for update in session.updates():
-            scores += [s for s in update.scores if s.final]
-            events += [event for event in update.events if event.state == "end"]
-            window = update.window
-            if window:
-                gaps += window.gaps
-                if thumbnails and window.frame is not None and window.index % every == 0:
-                    pictures[window.index] = thumbnail(window.frame)
-                    if len(pictures) > 2 * _MOST_THUMBNAILS:  # longer than it said, or it did not say
-                        every *= 2
-                        pictures = {index: picture for index, picture in pictures.items() if index % every == 0}
-                if progress:
-                    progress(window.start_s + 1)
-        info = session.info
-    return Localization(
-        source=info.source,
-        duration_s=source.duration_s if source.duration_s is not None else float(len(scores)),
-        senses=info.senses,
-        labels=info.labels,
-        scores=tuple(scores),
-        events=tuple(sorted(events, key=lambda event: (event.start_s, event.id))),
-        gaps=tuple(gaps),
-        thumbnails=pictures,
-        model=info.model,
-        licence=info.licence,
-        bundle_sha256=info.bundle_sha256,
-        backend=info.backend,
-        dropped=session.stats.dropped,
-        trailing_s=session.counts.samples_dropped.get("end of media", 0) / RATE_HZ,
-    )
+            recorder.write(update)
+            if update.window and progress:
+                progress(update.window.start_s + 1)
+    return recorder.localization(session)

@@ -96,37 +96,29 @@ class Live:
             )
         if self.realtime:
             raise UsageError("--realtime is for files: give one with --input; a camera is always live")
+        from ovavel.runtime.devices import index_or_name
         from ovavel.runtime.sources.camera_mic import CameraMicSource
 
         return CameraMicSource(
-            camera=None if self.no_video else _index_or_name(self.camera),
-            microphone=None if self.no_audio else _index_or_name(self.microphone),
+            camera=None if self.no_video else index_or_name(self.camera),
+            microphone=None if self.no_audio else index_or_name(self.microphone),
             listener=listener,
         )
 
     def _sinks(self, listener: StatusListener) -> list[Sink]:
-        import sys
-
         from ovavel.runtime.sinks.jsonl import JsonlSink
-        from ovavel.runtime.sinks.lines import LinesSink
-        from ovavel.runtime.sinks.terminal import TerminalSink
+        from ovavel.runtime.sinks.view import open_view
 
         sinks: list[Sink] = []
         to_stdout = str(self.jsonl) == "-"
-        view = self.view
-        if view == "auto":
-            view = "none" if to_stdout else "terminal" if sys.stdout.isatty() else "lines"
+        view = "none" if self.view == "auto" and to_stdout else self.view
         if to_stdout and view != "none":
             raise UsageError(f"--jsonl - and --view {view} both want standard output; use --view none or give a file")
         if view != "none":
-            sinks.append(TerminalSink() if view == "terminal" else LinesSink())
+            sinks.append(open_view(view))
         if self.jsonl is not None:
             sinks.append(JsonlSink(self.jsonl, listener=listener))
         return sinks
-
-
-def _index_or_name(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def _list_devices() -> int:
