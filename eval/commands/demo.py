@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from ovavel.runtime.errors import UsageError
 
 __all__ = ["Demo"]
+
+_OUT = Path("demo-out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Watch a small trained model localize events in a clip of its own made-up world."""
+    """Watch a small trained model localize events in a clip of its own made-up world.
+
+    Examples:
+        ovavel demo                     # 40 seconds, live; then the truth beside what was told
+        ovavel demo --fast              # the same at once
+        ovavel demo --camera            # the same model on your camera and microphone
+
+    The model and the clip come with ovavel: nothing is downloaded, and neither PyTorch nor a GPU is needed. The model
+    was trained on a world of drawn things and synthetic sounds, on other clips than this one. It shows how ovavel
+    works; it knows nothing of the real world. Results go to --out: a page with the clip, the truth and what was told,
+    and all that 'ovavel localize' writes. --camera writes nothing.
+    """
+
+    fast: bool = False
+    """Play the clip as fast as it can be decided on, rather than live."""
+    out: Annotated[Path | None, arg(metavar="PATH")] = None
+    """Folder for the clip, the model and the results; demo-out by default."""
+    camera: Annotated[tuple[str, ...] | None, arg(metavar="[INDEX|URL]")] = None
+    """Watch a real camera and listen to a real microphone instead, the first camera unless told which; needs
+    'ovavel[live]'."""
+    microphone: Annotated[str | None, arg(metavar="INDEX|NAME")] = None
+    """With --camera: which microphone, by index, name or part of the name; the default one otherwise."""
 
     def run(self) -> int:
-        """Run."""
-        raise NotImplementedError
+        """Play the clip, or watch the camera."""
+        if self.camera is None and self.microphone is not None:
+            raise UsageError("--microphone goes with --camera; the clip brings its own sound")
+        if self.camera is not None and (self.fast or self.out is not None):
+            raise UsageError("--fast and --out are for the clip; --camera is always live and writes nothing")
+        if self.camera is not None and len(self.camera) > 1:
+            raise UsageError(f"one camera at most, not {len(self.camera)}: {', '.join(self.camera)}")
+        from ovavel.eval.demo.assets import Assets
+        from ovavel.eval.demo.play import play_clip, watch_camera
+
+        assets = Assets.open()
+        if self.camera is not None:
+            return watch_camera(assets, self.camera[0] if self.camera else "0", self.microphone or "default")
+        return play_clip(assets, self.out or _OUT, fast=self.fast)

@@ -1,1 +1,1 @@
-"""The demo: a bundle and a clip of the demo world, played through the live pipeline."""
+"""A trained model of a small made-up world, a clip of that world, and what `ovavel demo` does with both."""

@@ -1,0 +1,119 @@
+"""The truth of one recording beside what was told of it.
+
+Shapes: T seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import msgspec
+import numpy as np
+
+from ovavel.eval.metrics import Scores, score_clips
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.results import Localization
+from ovavel.runtime.types import WINDOW_S
+
+__all__ = ["Comparison", "Stretch", "compare", "to_json"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Seconds in a row in which neither the truth nor what was told changes."""
+
+    start_s: float
+    end_s: float
+    truth: str
+    """Name of the event; empty for the background."""
+    told: str
+    """Name of the event; empty for the background."""
+    note: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether what was told is the truth."""
+        return self.truth == self.told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Truth and prediction of one recording, second by second, and how well they agree."""
+
+    truth: tuple[str, ...]
+    """(T,) names of events; empty for the background."""
+    told: tuple[str, ...]
+    """(T,) names of events; empty for the background."""
+    notes: tuple[str, ...]
+    """(T,) what is worth knowing of each second, or nothing at all."""
+    scores: Scores
+    """Of this recording as one video of T segments (docs/method.md, Metrics)."""
+    dropped: int
+    """Seconds that were never decided on, because the machine was too slow; they count as background."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Each event's name once, in the order of their first second, those of the truth first."""
+        return tuple(dict.fromkeys(label for label in (*self.truth, *self.told) if label))
+
+    @property
+    def right_s(self) -> int:
+        """Seconds that were told right."""
+        return sum(truth == told for truth, told in zip(self.truth, self.told, strict=True))
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The recording from beginning to end, cut wherever truth, prediction or note change."""
+        notes = self.notes or ("",) * len(self.truth)
+        stretches = []
+        start = 0
+        for (truth, told, note), run in groupby(zip(self.truth, self.told, notes, strict=True)):
+            end = start + len(list(run))
+            stretches.append(Stretch(start_s=start * WINDOW_S, end_s=end * WINDOW_S, truth=truth, told=told, note=note))
+            start = end
+        return tuple(stretches)
+
+
+def compare(localization: Localization, truth: tuple[str, ...], notes: tuple[str, ...] = ()) -> Comparison:
+    """Hold the events of `localization` to the (T,) `truth`, empty where nothing happens.
+
+    What counts is what was told: a second belongs to the event that covers it. Where two events overlap, it belongs to
+    the one that its own decision names.
+
+    Raises:
+        UsageError: the recording has not been decided on from beginning to end.
+    """
+    if len(localization.scores) != len(truth):
+        raise UsageError(f"{len(localization.scores)} seconds were decided on, and the truth is of {len(truth)}")
+    told = tuple(_told(localization, second) for second in range(len(truth)))
+    index = {label: number for number, label in enumerate(localization.labels)}
+    index[""] = len(index) - 1
+    predicted, actual = (np.array([[index[label] for label in labels]]) for labels in (told, truth))
+    return Comparison(
+        truth=truth,
+        told=told,
+        notes=notes,
+        scores=score_clips(predicted, actual, len(localization.labels)),
+        dropped=sum(localization.dropped.values()),
+    )
+
+
+def _told(localization: Localization, second: int) -> str:
+    start_s = second * WINDOW_S
+    covering = [event.label for event in localization.events if event.start_s <= start_s < event.end_s]
+    own = localization.scores[second].label
+    return own if own in covering else covering[0] if covering else ""
+
+
+def to_json(comparison: Comparison) -> bytes:
+    """Write scores and stretches, in UTF-8."""
+    document = {
+        "type": "ovavel.demo",
+        "seconds": len(comparison.truth),
+        "right_s": comparison.right_s,
+        "dropped_s": comparison.dropped,
+        "scores": comparison.scores._asdict(),
+        "stretches": comparison.stretches,
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"

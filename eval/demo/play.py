@@ -1,0 +1,151 @@
+"""The demo itself: the clip or a real camera through the live pipeline, and what is said before and after."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+
+from ovavel.eval.demo.assets import Assets
+from ovavel.eval.demo.comparison import Comparison, compare, to_json
+from ovavel.eval.demo.report import to_html
+from ovavel.eval.demo.show import percent, side_by_side, verdict
+from ovavel.runtime.backends import open_backend
+from ovavel.runtime.console import OutputConsole
+from ovavel.runtime.devices import index_or_name
+from ovavel.runtime.drive import drive
+from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.recording import Recorder
+from ovavel.runtime.results import FORMATS, write_results
+from ovavel.runtime.session import Session
+from ovavel.runtime.sinks.view import open_view
+from ovavel.runtime.sources.camera_mic import CameraMicSource
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.wording import one_line
+
+__all__ = ["ENOUGH_EVE", "play_clip", "watch_camera"]
+
+ENOUGH_EVE = 0.7
+"""Eve. that the shipped model reaches on its clip; below it something is wrong, and the demo says so."""
+_INTERRUPTED = 130
+
+
+def play_clip(assets: Assets, out: Path, *, fast: bool = False) -> int:
+    """Play the clip, write all results into `out`, hold them to the truth, and return the exit code.
+
+    Raises:
+        OutputError: `out` cannot be written to; said before anything is played.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    console = OutputConsole(highlight=False, soft_wrap=True)
+    backend = open_backend(assets.bundle, device="cpu")
+    clip = _hand_out(assets, out)
+    seconds = len(assets.truth.labels)
+    console.print(
+        f"A clip of {seconds} seconds from a small made-up world, and a small model that was trained on other clips of "
+        f"that world.\nIt watches and listens {'as fast as it can' if fast else 'live'}, and tells which of "
+        f"{len(assets.bundle.vocabulary) - 1} things is both seen and heard. Ctrl-C ends it.\n"
+    )
+    recorder = Recorder(thumbnails=True, duration_s=seconds)
+    source = MediaSource(clip, realtime=not fast)
+    with Session(assets.bundle, source, backend=backend) as session:
+        drive(session, [open_view(), recorder])
+    backend.close()
+    localization = recorder.localization(session)
+    if len(localization.scores) < seconds:
+        console.print(
+            f"\nStopped after {len(localization.scores)} of {seconds} seconds, too early to compare with the truth. "
+            "--fast takes a second or two."
+        )
+        return _INTERRUPTED
+    comparison = compare(localization, assets.truth.labels, assets.truth.notes)
+    write_results(localization, out, FORMATS)
+    page = out / "demo.html"
+    atomic_write(page, to_html(comparison, localization, clip))
+    atomic_write(out / "demo.json", to_json(comparison))
+    _conclude(comparison, page, console)
+    return 0
+
+
+def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
+    """Run the same model on a real camera and microphone until somebody says stop, and return the exit code.
+
+    Raises:
+        DeviceError, MissingExtraError: the camera or the microphone cannot be opened.
+    """
+    console = OutputConsole(highlight=False, soft_wrap=True)
+    statuses: deque[str] = deque(maxlen=100)
+    source = CameraMicSource(index_or_name(camera), index_or_name(microphone), listener=statuses.append)
+    console.print(
+        "This model knows nothing but its own made-up world of drawings and synthetic sounds. Whatever your camera and "
+        "microphone\nbring, it can only answer with one of these names, and it will mostly be wrong:\n",
+        style="yellow",
+    )
+    console.print(", ".join(map(one_line, assets.bundle.vocabulary.names[:-1])), markup=False, style="bright_black")
+    console.print("\nHold a screen that shows the demo's clip into the camera, and it has a chance. Ctrl-C ends it.\n")
+    with Session(assets.bundle, source, device="cpu", statuses=statuses) as session:
+        drive(session, [open_view()])
+    console.print(
+        f"\nThat was the demo model, which knows only its own world. The real one: {_command()} export weights --help",
+        markup=False,
+    )
+    return 0
+
+
+def _hand_out(assets: Assets, out: Path) -> Path:
+    """Put the clip and, unless there is one already, the bundle into `out`; return the clip there."""
+    clip, bundle = out / assets.clip.name, out / "bundle"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write(clip, assets.clip.read_bytes())
+        if not bundle.exists():  # one that is there may have got names of its user's own
+            with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
+                aside = Path(folder) / "bundle"
+                aside.mkdir()
+                for file in assets.bundle.path.iterdir():
+                    shutil.copyfile(file, aside / file.name)
+                aside.rename(bundle)
+    except OSError as error:
+        raise output_error(out, error) from error
+    return clip
+
+
+def _conclude(comparison: Comparison, page: Path, console: OutputConsole) -> None:
+    console.print()
+    console.print(side_by_side(comparison, console))
+    console.print(f"{verdict(comparison)}\n", style="bold", markup=False)
+    if comparison.dropped:
+        console.print(
+            f"This machine was too slow for {comparison.dropped} of the seconds; they count as wrong unless nothing "
+            "happened in them. Try --fast.\n",
+            style="yellow",
+        )
+    if comparison.scores.eve < ENOUGH_EVE:
+        console.print(
+            f"Its events do not match the truth: Eve. {percent(comparison.scores.eve)}, where this model should reach "
+            f"{percent(ENOUGH_EVE)} on this clip.\n",
+            style="yellow",
+        )
+    console.print(
+        "A demo world: this model has learnt made-up pictures and sounds alone, and knows nothing of the real world.\n"
+    )
+    command, out = _command(), page.parent
+    for what, why in (
+        (str(page), "open it in a browser: the clip, with the truth and what ovavel said"),
+        (f"{out / 'clip.mp4'}.ovavel.*", "what 'ovavel localize' writes for any recording"),
+        (str(out / "bundle"), f"the model, to try things with: {command} vocab list {out / 'bundle'}"),
+    ):
+        console.print(f"{what}\n    {why}", markup=False)
+    console.print("\nWhat next:", style="bold")
+    console.print(f"  {command} demo --camera\n    the same model on your camera and microphone", markup=False)
+    console.print(
+        f"  {command} export weights --help\n    the real model: ImageBind, and any names you like", markup=False
+    )
+
+
+def _command() -> str:
+    """How to call ovavel from here: as it was called, where a shell would not find it."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "ovavel" and not shutil.which("ovavel") else "ovavel"
