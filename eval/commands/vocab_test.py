@@ -2,15 +2,201 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media
+from ovavel.runtime.errors import MediaError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ovavel.eval.vocab_test import Recording, Trial
+    from ovavel.runtime.backends import Backend, BackendInfo
+    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.vocabulary import Vocabulary
 
 __all__ = ["Test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Test:
-    """Score phrasings against recordings, to choose words that work."""
+    """Score phrasings against recordings and rank them, to choose words that work.
+
+    Examples:
+        ovavel vocab test imagebind "dog barking" "a barking dog" dog.mp4
+        ovavel vocab test imagebind "dog barking" "woof" dog.mp4 park.mp4 --truth dog.mp4=3-8 park.mp4=none --out lab
+        ovavel vocab test imagebind --phrases "dog barking" "woof" --clips recordings/ --without "dog barking"
+
+    Each phrase is added alone to the bundle's vocabulary, and every recording is decided anew: a phrase that wins its
+    seconds against all the other names, and no seconds elsewhere, is a good one. The bundle is not changed; 'ovavel
+    vocab add' adds the phrase of your choice. The recordings are encoded once, whatever the number of phrases.
+    Phrases are ranked by the F score of the seconds they win, then by how far they lead. If none reaches 0.5 the
+    command says that no phrase works, and the exit code is 1.
+    """
+
+    bundle: Positional[Path]
+    """Folder written by 'ovavel export bundle', with its text encoder."""
+    words: Positional[tuple[str, ...]] = ()
+    """Phrases, in quotes where they have spaces, and recordings: what is an existing file is a recording."""
+    phrases: tuple[str, ...] = ()
+    """More phrases, whatever files there are of the same name."""
+    clips: tuple[Path, ...] = ()
+    """More recordings, or folders to search for them."""
+    truth: tuple[str, ...] = ()
+    """Where the event is, in seconds: CLIP=3-8,12-15 or CLIP=none. Without it, all of a recording counts as event."""
+    without: tuple[str, ...] = ()
+    """Names of the vocabulary to leave out, for example the one that a phrase is to replace."""
+    out: Path | None = None
+    """Folder for vocab-test.json and vocab-test.html; without it the table is only printed."""
+    device: str = "auto"
+    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    threads: int | None = None
+    """Threads of the encoders on a CPU; as many as cores by default."""
 
     def run(self) -> int:
-        """Run."""
-        raise NotImplementedError
+        """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
+        from rich.console import Console
+        from rich.text import Text
+
+        from ovavel.eval.texts import embed_texts
+        from ovavel.eval.vocab_test import parse_truth, try_phrases
+        from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.vocabulary import check_names
+        from ovavel.runtime.wording import one_line
+
+        phrases, clips = self._sorted_words()
+        truth = parse_truth(self.truth, clips)
+        bundle = Bundle.open(self.bundle)
+        vocabulary = self._vocabulary(bundle)
+        phrases = check_names(phrases, tokenizer=bundle.tokenizer(), background=vocabulary.background)
+        embeddings = embed_texts(bundle, phrases, threads=self.threads)
+        backend = open_backend(bundle, device=self.device, threads=self.threads)
+        try:
+            backend.warm_up()
+            recordings = _encode(clips, backend, truth)
+            with Console(stderr=True).status("trying phrases") as status:
+                trial = try_phrases(
+                    recordings,
+                    phrases,
+                    embeddings,
+                    vocabulary,
+                    backend.head,
+                    tell=lambda phrase: status.update(Text(f"trying {one_line(phrase)}")),
+                )
+            info = backend.info
+        finally:
+            backend.close()
+        written = _write(self.out, trial, recordings, bundle, info) if self.out else []
+        _print(trial, recordings, written)
+        return 0 if trial.works else 1
+
+    def _sorted_words(self) -> tuple[tuple[str, ...], list[Path]]:
+        """Tell phrases from recordings."""
+        files = [Path(word) for word in self.words if Path(word).is_file()]
+        phrases = tuple(word for word in self.words if not Path(word).is_file())
+        for word in phrases:
+            if Path(word).suffix.lower() in MEDIA_SUFFIXES:
+                raise MediaError(f"there is no file {word}; check the path, or give it with --phrases if it is words")
+            if Path(word).is_dir():
+                raise UsageError(f"{word} is a folder; give it with --clips, or with --phrases if it is words")
+        clips = [*files, *self.clips]
+        if not clips:
+            raise UsageError("which recordings? For example: ovavel vocab test imagebind 'dog barking' clip.mp4")
+        if not (phrases or self.phrases):
+            raise UsageError("which phrases? For example: ovavel vocab test imagebind 'dog barking' clip.mp4")
+        return (*phrases, *self.phrases), find_media(clips)
+
+    def _vocabulary(self, bundle: Bundle) -> Vocabulary:
+        """The bundle's vocabulary less `without`; the background alone may be left."""
+        from ovavel.runtime.vocabulary import Vocabulary
+
+        whole = bundle.vocabulary
+        gone = {whole.index(name) for name in self.without}
+        if len(whole) - 1 in gone:
+            raise UsageError(f"{whole.background!r} is the background and cannot be left out")
+        kept = [index for index in range(len(whole)) if index not in gone]
+        return Vocabulary(names=tuple(whole.names[index] for index in kept), embeddings=whole.embeddings[kept])
+
+
+def _encode(
+    clips: Sequence[Path], backend: Backend, truth: dict[Path, tuple[tuple[float, float], ...]]
+) -> list[Recording]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from ovavel.eval.vocab_test import encode_recording
+    from ovavel.runtime.sources.media import MediaSource
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} s, {task.fields[rate]:.1f} × real time"),
+        TimeRemainingColumn(),
+    )
+    recordings = []
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+        for number, clip in enumerate(clips, 1):
+            source = MediaSource(clip)
+            length_s = source.duration_s
+            source.close()
+            bar = bars.add_task(f"{number}/{len(clips)} {clip.name}", total=length_s, rate=0.0)
+
+            def advance(done_s: float, bar: TaskID = bar) -> None:
+                elapsed_s = next(task.elapsed or 0.0 for task in bars.tasks if task.id == bar)
+                bars.update(bar, completed=done_s, rate=done_s / max(elapsed_s, 1e-3))
+
+            recordings.append(encode_recording(clip, backend, truth.get(clip), progress=advance))
+            bars.remove_task(bar)
+    return recordings
+
+
+def _write(
+    out: Path, trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo
+) -> list[Path]:
+    from ovavel.eval.vocab_report import to_html, to_json
+    from ovavel.runtime.files import atomic_write, output_error
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(out, error) from error
+    paths = [out / "vocab-test.json", out / "vocab-test.html"]
+    for path, write in zip(paths, (to_json, to_html), strict=True):
+        atomic_write(path, write(trial, recordings, bundle, backend))
+    return paths
+
+
+def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ovavel.eval.vocab_report import COLUMNS, cells, verdict
+    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.wording import one_line
+
+    console: Console = OutputConsole(highlight=False, soft_wrap=True)
+    table = Table(title="each phrase alone in the vocabulary")
+    for title in COLUMNS:
+        words = title in ("phrase", "strongest other")
+        table.add_column(title, justify="left" if words else "right", no_wrap=not words)
+    for phrase in trial.phrases:
+        style = "bold" if phrase.rank == 1 and trial.works else ""
+        table.add_row(*(Text(one_line(cell)) for cell in cells(phrase)), style=style)
+    console.print(table)
+    for recording in recordings:
+        if recording.missing_s:
+            console.print(
+                f"{recording.name}: {recording.missing_s} of {len(recording.segments)} s without picture or sound, "
+                "where no words can win",
+                markup=False,
+            )
+    console.print(verdict(trial), markup=False)
+    if written:
+        console.print(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)

@@ -1,0 +1,150 @@
+"""What `ovavel vocab test` writes: JSON, and one HTML page with a timeline for every recording."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.page import facts, lane, page, section, table, text
+from ovavel.eval.vocab_test import Phrase, Recording, Trial
+from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.bundle import Bundle
+
+__all__ = ["COLUMNS", "cells", "to_html", "to_json", "verdict"]
+
+COLUMNS = ("", "phrase", "seconds won", "elsewhere", "F", "lead", "margin", "seen", "heard", "strongest other")
+"""Titles of the table of phrases."""
+
+_HINT = (
+    "Seconds won: of the seconds of the event, how many would bear this name were it added alone; elsewhere: seconds "
+    "without the event that would. F: F score of these seconds, 1 at best. Lead: mean fused score over the strongest "
+    "other class; above 0 it wins. Margin: over the background. Seen, heard: mean cosine with picture and sound after "
+    "the temporal head."
+)
+
+
+def cells(phrase: Phrase) -> tuple[str, ...]:
+    """One row of the table of phrases, in the order of `COLUMNS`."""
+    numbers = (phrase.lead, phrase.margin, phrase.vision_similarity, phrase.audio_similarity)
+    return (
+        str(phrase.rank),
+        phrase.phrase + (" (in the vocabulary)" if phrase.in_vocabulary else ""),
+        f"{phrase.won_s} of {phrase.event_s}",
+        str(phrase.elsewhere_s),
+        f"{phrase.f:.2f}",
+        *(f"{number:+.3f}" for number in numbers),
+        phrase.rival,
+    )
+
+
+def verdict(trial: Trial) -> str:
+    """Say in a sentence which phrase to take, which are as good, or that none works."""
+    best = [phrase for phrase in trial.phrases if phrase.rank == 1]
+    first = best[0]
+    if not trial.works:
+        why = (
+            "none of them would win a second of the event"
+            if not any(phrase.won_s for phrase in trial.phrases)
+            else f"the best, {first.phrase!r}, would win {first.won_s} of {first.event_s} s of the event and "
+            f"{first.elsewhere_s} s elsewhere"
+        )
+        return (
+            f"No phrase works: {why}. The strongest other class is {first.rival!r}; try words for what is both seen "
+            "and heard, or leave a rival of the same meaning out with --without."
+        )
+    if len(best) > 1:
+        return f"A tie: {', '.join(repr(phrase.phrase) for phrase in best)} work equally well."
+    elsewhere = f", and {first.elsewhere_s} s elsewhere" if first.elsewhere_s else ""
+    return f"Best: {first.phrase!r}, which would win {first.won_s} of {first.event_s} s of the event{elsewhere}."
+
+
+def to_json(trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo) -> bytes:
+    """All figures, second by second; a second that lacks a sense has null."""
+    document = {
+        "ovavel": version("ovavel"),
+        "bundle": {"path": str(bundle.path), "sha256": bundle.sha256, "model": bundle.manifest.model.name},
+        "backend": backend,
+        "works": trial.works,
+        "verdict": verdict(trial),
+        "recordings": [
+            {
+                "path": recording.name,
+                "seconds": len(recording.segments),
+                "seconds_without_a_sense": recording.missing_s,
+                "event": recording.event.tolist(),
+                "labels_before": before,
+            }
+            for recording, before in zip(recordings, trial.before, strict=True)
+        ],
+        "phrases": [
+            {name: getattr(phrase, name) for name in _SUMS}
+            | {
+                "recordings": [
+                    {"path": clip.name, "labels": clip.labels, "rivals": clip.rivals}
+                    | {name: _numbers(getattr(clip, name)) for name in _CURVES}
+                    for clip in phrase.clips
+                ]
+            }
+            for phrase in trial.phrases
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+_SUMS = (
+    *("phrase", "label", "rank", "in_vocabulary", "won_s", "event_s", "elsewhere_s", "f"),
+    *("lead", "margin", "vision_similarity", "audio_similarity", "rival"),
+)
+_CURVES = ("lead", "margin", "vision_similarity", "audio_similarity")
+
+
+def _numbers(values: NDArray[np.float32]) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 5) for value in values.tolist()]
+
+
+def to_html(trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo) -> bytes:
+    """The table, and for each recording who wins each second, phrase by phrase."""
+    names = (
+        ("bundle", f"{bundle.path.name} {bundle.sha256[:12]}"),
+        ("model", bundle.manifest.model.name),
+        ("names", len(bundle.vocabulary)),
+        ("ran on", f"{backend.device}, {backend.name} {backend.provider}"),
+        ("ovavel", version("ovavel")),
+    )
+    best = [i for i, phrase in enumerate(trial.phrases) if phrase.rank == 1 and trial.works]
+    return page(
+        "Which words work",
+        facts(names),
+        section(
+            verdict(trial),
+            table(COLUMNS, [cells(phrase) for phrase in trial.phrases], bold=best),
+            f'<p class="dim">{text(_HINT)}</p>',
+        ),
+        *(section(recording.name, "".join(_lanes(trial, recordings, n))) for n, recording in enumerate(recordings)),
+        '<p class="dim">Green: the phrase wins a second of the event; red: it wins elsewhere; hatched: it misses a '
+        "second of the event, which goes to the class named. Blue: where the event is. A pale cell is a second outside "
+        "the event.</p>",
+    )
+
+
+def _lanes(trial: Trial, recordings: Sequence[Recording], n: int) -> Iterator[str]:
+    event = recordings[n].event.tolist()
+    seconds = f"{len(event)} s" + (
+        f", {recordings[n].missing_s} of them without picture or sound" if recordings[n].missing_s else ""
+    )
+    yield f'<p class="dim">{seconds}</p>'
+    yield lane("event", [("true" if on else "none", "event" if on else "") for on in event])
+    yield lane("without any of them", [("none", label) for label in trial.before[n]])
+    for phrase in trial.phrases:
+        clip = phrase.clips[n]
+        seconds_of_lane = []
+        for on, label in zip(event, clip.labels, strict=True):
+            won = label == phrase.label
+            kind = ("right" if won else "miss") if on else ("wrong" if won else "none")
+            seconds_of_lane.append((kind, label))
+        yield lane(phrase.phrase, seconds_of_lane)

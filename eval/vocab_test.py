@@ -1,0 +1,313 @@
+"""How well words work: each phrase alone joins a bundle's vocabulary, and recordings are decided anew.
+
+Recordings go through the encoders once. Each phrase then gets decisions of its own from the very `Localizer` that runs
+live, so what is counted here is what the bundle would do with that phrase in its vocabulary.
+
+Shapes: T seconds of a recording, C names with the background last, D embedding size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.assembler import WindowAssembler
+from ovavel.runtime.backends import Backend
+from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
+from ovavel.runtime.localizer import Head, Localizer
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.types import Segment, SegmentScores, Window
+from ovavel.runtime.vocabulary import Vocabulary, normalize_text
+
+__all__ = [
+    "WORKS",
+    "ClipResult",
+    "Phrase",
+    "Recording",
+    "Trial",
+    "encode_recording",
+    "parse_truth",
+    "rank",
+    "try_phrases",
+]
+
+WORKS = 0.5
+"""F score from which on a phrase is said to work."""
+
+_TIE = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Recording:
+    """A recording as the encoders see it."""
+
+    name: str
+    segments: tuple[Segment, ...]
+    """T segments."""
+    event: NDArray[np.bool_]
+    """(T,) where the event is, as the user says; every second without a word of them. A second that lacks a sense
+    is never one: no words could find it."""
+    missing_s: int
+    """Seconds that lack a sense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipResult:
+    """One phrase on one recording, or the vocabulary as it is."""
+
+    name: str
+    labels: tuple[str, ...]
+    """T decisions."""
+    margin: NDArray[np.float32]
+    """(T,) fused score of the phrase less that of the background; NaN where a sense is missing."""
+    lead: NDArray[np.float32]
+    """(T,) fused score of the phrase less that of the strongest other class or the background; NaN likewise."""
+    rivals: tuple[str, ...]
+    """T names: that strongest other class."""
+    vision_similarity: NDArray[np.float32]
+    """(T,) cosine between phrase and picture after the temporal head; NaN likewise."""
+    audio_similarity: NDArray[np.float32]
+    """(T,) cosine between phrase and sound after the temporal head; NaN likewise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Phrase:
+    """What a phrase is worth over all recordings. Means are over the seconds where the event is."""
+
+    phrase: str
+    label: str
+    """The phrase as it stands in the vocabulary."""
+    rank: int
+    """1 for the best; equals share a rank."""
+    in_vocabulary: bool
+    """The vocabulary has it already, so nothing was added for it."""
+    won_s: int
+    """Seconds of the event that would bear its name."""
+    event_s: int
+    """Seconds of the event."""
+    elsewhere_s: int
+    """Seconds without the event that would bear its name: false alarms."""
+    f: float
+    """F score of its seconds, as of a row in Seg. (docs/method.md, Metrics), in [0, 1]."""
+    margin: float
+    """Mean fused score over the background's."""
+    lead: float
+    """Mean fused score over that of the strongest other class."""
+    vision_similarity: float
+    audio_similarity: float
+    rival: str
+    """The class that is most often the strongest other one."""
+    clips: tuple[ClipResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """All phrases, the best first, and what is decided without any of them."""
+
+    phrases: tuple[Phrase, ...]
+    before: tuple[tuple[str, ...], ...]
+    """T decisions for each recording with the vocabulary as it is."""
+
+    @property
+    def works(self) -> bool:
+        """Whether the best phrase reaches an F score of `WORKS`."""
+        return self.phrases[0].f >= WORKS
+
+
+def parse_truth(said: Sequence[str], clips: Sequence[Path]) -> dict[Path, tuple[tuple[float, float], ...]]:
+    """Read `CLIP=START-END[,START-END…]` or `CLIP=none`, in seconds, into spans by clip.
+
+    Raises:
+        UsageError: it is written otherwise, an end is not after its start, or no clip or several are meant.
+    """
+    found: dict[Path, tuple[tuple[float, float], ...]] = {}
+    for words in said:
+        name, sign, spans = words.rpartition("=")
+        meant = [clip for clip in clips if name == str(clip)] or [clip for clip in clips if name == clip.name]
+        if not sign or len(meant) != 1:
+            fault = "names several of the recordings; give the whole path" if len(meant) > 1 else "names no recording"
+            raise UsageError(f"--truth {words!r} {fault}; write for example {clips[0].name}=3-8,12-15")
+        if meant[0] in found:
+            raise UsageError(f"--truth tells of {name} twice; put all its spans in one, such as {name}=3-8,12-15")
+        found[meant[0]] = () if spans == "none" else tuple(_span(span, words) for span in spans.split(","))
+    return found
+
+
+def _span(span: str, words: str) -> tuple[float, float]:
+    start, _, end = span.partition("-")
+    try:
+        start_s, end_s = float(start), float(end)
+    except ValueError:
+        raise UsageError(f"--truth {words!r}: {span!r} is not START-END in seconds, such as 3-8, nor 'none'") from None
+    if not 0 <= start_s < end_s < float("inf"):
+        raise UsageError(f"--truth {words!r}: {span!r} must begin at 0 or later and end after its start")
+    return start_s, end_s
+
+
+def encode_recording(
+    path: Path,
+    backend: Backend,
+    truth: Sequence[tuple[float, float]] | None = None,
+    *,
+    progress: Callable[[float], None] | None = None,
+) -> Recording:
+    """Run the encoders over a recording. `truth`: spans in seconds that hold the event; None: it all may.
+
+    A second counts as event when at least half of it lies in a span. `progress` is told the seconds done.
+
+    Raises:
+        MediaError: it cannot be read, or is shorter than half a second.
+        UsageError: a span of `truth` begins after its end.
+    """
+    encoder, segments, waiting = Encoder(backend), list[Segment](), list[Window]()
+    try:
+        for window in _windows(path):
+            waiting.append(window)
+            if len(waiting) == backend.info.batch:
+                segments += encoder.encode(waiting)
+                waiting.clear()
+                if progress:
+                    progress(float(len(segments)))
+        segments += encoder.encode(waiting)
+    finally:
+        encoder.close()
+    if not segments:
+        raise MediaError(f"{path} holds less than one second; give a longer recording")
+    seconds = np.arange(len(segments))
+    event = np.full(len(segments), truth is None)
+    for start_s, end_s in truth or ():
+        if start_s >= len(segments):
+            raise UsageError(f"--truth begins at {start_s:g} s, but {path} has {len(segments)} s")
+        event |= np.minimum(seconds + 1, end_s) - np.maximum(seconds, start_s) >= 0.5
+    missing = np.array([bool(segment.missing) for segment in segments])
+    return Recording(name=str(path), segments=tuple(segments), event=event & ~missing, missing_s=int(missing.sum()))
+
+
+def _windows(path: Path) -> Iterator[Window]:
+    source = MediaSource(path)
+    try:
+        assembler = WindowAssembler(source.senses, live=False)
+        for chunk in source.chunks():
+            yield from assembler.push(chunk)
+        yield from assembler.flush()
+    finally:
+        source.close()
+
+
+def try_phrases(
+    recordings: Sequence[Recording],
+    phrases: Sequence[str],
+    embeddings: NDArray[np.float32],
+    vocabulary: Vocabulary,
+    head: Head,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Trial:
+    """Add each phrase alone to `vocabulary`, decide on every recording anew, and rank the phrases.
+
+    Args:
+        recordings: at least one, with at least one second of the event among them.
+        phrases: at least one; one that the vocabulary has already is tried as it is there.
+        embeddings: (phrases, D) float32, unit norm.
+        vocabulary: what the phrases are added to; it may be the background alone.
+        head: `Backend.head`.
+        tell: is told which phrase is tried.
+
+    Raises:
+        VocabularyError: no phrase is given, or one is the background.
+        UsageError: no second holds both senses and the event.
+    """
+    if not phrases:
+        raise VocabularyError("which phrases? For example: ovavel vocab test imagebind 'dog barking' clip.mp4")
+    if not any(recording.event.any() for recording in recordings):
+        raise UsageError(
+            "no second of the recordings can hold the event: it needs picture and sound at once, and --truth must not "
+            "say 'none' of all of them"
+        )
+    known = [normalize_text(name) for name in vocabulary.names]
+    tried: list[Phrase] = []
+    for number, (phrase, embedding) in enumerate(zip(phrases, embeddings, strict=True), 1):
+        tell(f"{number} of {len(phrases)}: {phrase}")
+        key = normalize_text(phrase)
+        if key == known[-1]:
+            raise VocabularyError(f"{phrase!r} is the background, which is always in a vocabulary; try other words")
+        there = key in known
+        words = vocabulary if there else vocabulary.added([phrase], embedding[None])
+        c = known.index(key) if there else len(words) - 2
+        clips = tuple(_on_clip(recording, words, c, head) for recording in recordings)
+        tried.append(_sum_up(phrase, words.names[c], clips, recordings, in_vocabulary=there))
+    before = tuple(tuple(s.label for s in _decide(recording, vocabulary, head)) for recording in recordings)
+    return Trial(phrases=rank(tried), before=before)
+
+
+def _decide(recording: Recording, vocabulary: Vocabulary, head: Head) -> list[SegmentScores]:
+    """The final decision on every second, as live."""
+    localizer = Localizer(head, vocabulary)
+    scores = [s for segment in recording.segments for s in localizer.push(segment) if s.final]
+    return scores + localizer.flush()
+
+
+def _on_clip(recording: Recording, vocabulary: Vocabulary, c: int, head: Head) -> ClipResult:
+    decided = _decide(recording, vocabulary, head)
+    whole = np.array([not s.missing for s in decided])
+    scores = np.stack([s.scores for s in decided])  # (T, C)
+    others = np.delete(scores, c, axis=1)
+    names = (*vocabulary.names[:c], *vocabulary.names[c + 1 :])
+    nan = np.float32(np.nan)
+    # Where nothing has any evidence the background wins, so it is the one to beat.
+    strongest = np.where(others.any(axis=1), others.argmax(axis=1), len(names) - 1)
+    return ClipResult(
+        name=recording.name,
+        labels=tuple(s.label for s in decided),
+        margin=np.where(whole, scores[:, c] - scores[:, -1], nan),
+        lead=np.where(whole, scores[:, c] - others.max(axis=1), nan),
+        rivals=tuple(names[i] for i in strongest),
+        vision_similarity=np.where(whole, np.stack([s.vision_similarity[c] for s in decided]), nan),
+        audio_similarity=np.where(whole, np.stack([s.audio_similarity[c] for s in decided]), nan),
+    )
+
+
+def _sum_up(
+    phrase: str, label: str, clips: Sequence[ClipResult], recordings: Sequence[Recording], *, in_vocabulary: bool
+) -> Phrase:
+    event = np.concatenate([recording.event for recording in recordings])
+    won = np.array([said == label for clip in clips for said in clip.labels])
+    rivals = [rival for clip in clips for rival in clip.rivals]
+
+    def mean(field: str) -> float:
+        return float(np.concatenate([getattr(clip, field) for clip in clips])[event].mean())
+
+    hits, false_alarms = int((won & event).sum()), int((won & ~event).sum())
+    return Phrase(
+        phrase=phrase,
+        label=label,
+        rank=0,
+        in_vocabulary=in_vocabulary,
+        won_s=hits,
+        event_s=int(event.sum()),
+        elsewhere_s=false_alarms,
+        f=2 * hits / (hits + int(event.sum()) + false_alarms),
+        margin=mean("margin"),
+        lead=mean("lead"),
+        vision_similarity=mean("vision_similarity"),
+        audio_similarity=mean("audio_similarity"),
+        rival=Counter(np.array(rivals, object)[event].tolist()).most_common(1)[0][0],
+        clips=tuple(clips),
+    )
+
+
+def rank(phrases: Sequence[Phrase]) -> tuple[Phrase, ...]:
+    """Order by F score, then by mean lead, then by mean margin; equals share a rank."""
+
+    def key(phrase: Phrase) -> tuple[int, ...]:
+        return round(phrase.f / _TIE), round(phrase.lead / _TIE), round(phrase.margin / _TIE)
+
+    ordered = sorted(phrases, key=key, reverse=True)
+    keys = [key(phrase) for phrase in ordered]
+    return tuple(replace(phrase, rank=keys.index(k) + 1) for phrase, k in zip(ordered, keys, strict=True))
