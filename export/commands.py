@@ -1,4 +1,4 @@
-"""`ovavel export weights`, `ovavel export bundle` and `ovavel demo`."""
+"""`ovavel export weights` and `ovavel export bundle`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import UsageError
 
-__all__ = ["Bundle", "Demo", "Weights"]
+__all__ = ["Bundle", "Weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,28 +114,6 @@ class Bundle:
         print(f"{bundle.path}: {len(bundle.vocabulary)} classes, version {bundle.vocabulary.version}")
         print(bundle.manifest.model.licence)
         return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo:
-    """Show every step on a small scale: export an untrained model, make a clip, and localize it.
-
-    Example:
-        ovavel demo --out demo-out
-
-    It needs no download and takes half a minute. The model is random, so its labels mean nothing; the steps and files
-    are those of a real one.
-    """
-
-    out: Path = Path("demo-out")
-    """Folder for the bundle, the clip and the results."""
-
-    def run(self) -> int:
-        """Run the demonstration."""
-        from ovavel.export.demo import run_demo
-
-        with _terminated_as_interrupted():
-            return run_demo(self.out)
 
 
 @contextlib.contextmanager

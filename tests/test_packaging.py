@@ -39,7 +39,11 @@ def test_a_wheel_holds_ovavel_and_nothing_beside_it(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"ovavel", f"ovavel-{PYPROJECT['project']['version']}.dist-info"}
     assert "ovavel/runtime/py.typed" in names
     assert "ovavel/training/bpe_simple_vocab_16e6.txt.gz" in names
-    assert not [name for name in names if name.startswith("ovavel/") and name.endswith((".onnx", ".npz", ".pth"))]
+    demo = {name for name in names if name.startswith("ovavel/eval/demo/")}
+    assert {f"ovavel/eval/demo/{name}" for name in ("bundle/manifest.json", "clip.mp4", "truth.json")} <= demo
+    shipped = {path.relative_to(ROOT / "eval" / "demo") for path in (ROOT / "eval" / "demo" / "bundle").iterdir()}
+    assert {f"ovavel/eval/demo/{path}" for path in shipped} <= demo
+    assert not [name for name in names if name.endswith((".onnx", ".npz", ".pth")) and name not in demo]
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
@@ -98,7 +102,6 @@ raise SystemExit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("demo", "--out", "OUT"),
         ("export", "bundle", "--config", "tiny", "--weights", "w", "--vocabulary", "v", "--out", "OUT"),
         ("bench", "--bundle", "BUNDLE", "--weights", "w", "--windows", "1"),
     ],

@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import write_bundle
 from ovavel.export.commands import read_names
-from ovavel.export.demo import write_clip
 from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
@@ -243,22 +242,3 @@ def test_names_and_configurations_are_read(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             read_config(wrong)
     assert read_config("tiny") == TINY
-
-
-def test_the_demo_clip_has_pictures_and_sound(tmp_path: Path) -> None:
-    import av
-
-    write_clip(tmp_path / "clip.mp4")
-    with av.open(str(tmp_path / "clip.mp4")) as container:
-        assert container.duration / 1e6 == pytest.approx(20, abs=0.2)
-        assert {stream.type for stream in container.streams} == {"video", "audio"}
-    assert (tmp_path / "clip.mp4").stat().st_size < 1_000_000
-
-
-def test_the_demo_goes_all_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
-    assert "mean nothing" in capsys.readouterr().out
-    bundle = Bundle.open(tmp_path / "demo" / "bundle")
-    assert "no licence" in bundle.manifest.model.licence
-    assert bundle.manifest.model.head_layers == 0
-    assert (tmp_path / "demo" / "clip.mp4.ovavel.html").stat().st_size > 1000
