@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Any
 
@@ -13,11 +14,14 @@ __all__ = ["OutputConsole"]
 class OutputConsole(Console):
     """A console for standard output, as wide as a table needs where no terminal says how wide it is.
 
-    It lets `BrokenPipeError` through, where rich would exit with 1.
+    It lets `BrokenPipeError` through, where rich would exit with 1. What an output without Unicode cannot hold becomes
+    question marks, not a traceback.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        if self.options.ascii_only and isinstance(self.file, io.TextIOWrapper):
+            self.file.reconfigure(errors="replace")
         if not self.is_terminal and "COLUMNS" not in os.environ:
             self.width = 120
 

@@ -37,8 +37,8 @@ def side_by_side(comparison: Comparison, console: Console) -> RenderableType:
     table = Table(box=box.ASCII if ascii_only else box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("when", no_wrap=True)
-    table.add_column("truth")
-    table.add_column("ovavel")
+    table.add_column("truth", overflow="fold")
+    table.add_column("ovavel", overflow="fold")
     if comparison.notes:
         table.add_column("", style=_QUIET)
     for stretch in comparison.stretches:
