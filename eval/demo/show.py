@@ -19,6 +19,7 @@ __all__ = ["percent", "side_by_side", "verdict"]
 _NAMES = string.ascii_uppercase + string.ascii_lowercase
 _INDENT = 10
 _MARK_EVERY_S = 10
+_NARROWEST = 8
 _GOOD, _BAD, _QUIET = "green", "bold red", "bright_black"
 
 
@@ -37,8 +38,8 @@ def side_by_side(comparison: Comparison, console: Console) -> RenderableType:
     table = Table(box=box.ASCII if ascii_only else box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("when", no_wrap=True)
-    table.add_column("truth", overflow="fold")
-    table.add_column("ovavel", overflow="fold")
+    table.add_column("truth", overflow="fold", min_width=_NARROWEST)
+    table.add_column("ovavel", overflow="fold", min_width=_NARROWEST)
     if comparison.notes:
         table.add_column("", style=_QUIET)
     for stretch in comparison.stretches:
