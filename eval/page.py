@@ -25,7 +25,7 @@ text-overflow:ellipsis;white-space:nowrap}
 overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:#fff;background:var(--line)}
 .lane i.none{color:var(--dim)}
 .lane i.true{background:#2f6fb0}.lane i.right{background:#2c8a57}.lane i.wrong{background:#c2453c}
-.lane i.miss{background:repeating-linear-gradient(45deg,#c2453c55 0 4px,transparent 4px 8px)}
+.lane i.miss{color:var(--ink);background:repeating-linear-gradient(45deg,#c2453c55 0 4px,transparent 4px 8px)}
 svg.heat{display:block;max-width:100%;height:auto}
 """
 

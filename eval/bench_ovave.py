@@ -1,0 +1,264 @@
+"""A bundle on OV-AVEBench: its encoders over the media, or a feature cache, then its head, then the measures.
+
+A decision is the runtime's own: `Backend.head` over the ten segments of a clip, arg max, and background where no class
+has any evidence, as `Localizer.score` decides on a clip.
+
+Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the background last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.features import FeatureCache, Features
+from ovavel.eval.metrics import Scores, score_agreement, score_clips
+from ovavel.eval.ovave import Rows, decide, fused_labels, score_rows, score_rows_agreement
+from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench
+from ovavel.runtime.backends import Backend, BackendInfo
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.fusion import agree_clip, cosine_similarity
+from ovavel.runtime.localizer import Head
+from ovavel.runtime.types import Window
+
+__all__ = [
+    "PROTOCOLS",
+    "DamagedRecord",
+    "Encoded",
+    "Protocol",
+    "Report",
+    "Result",
+    "encode_clips",
+    "load_cached",
+    "score_protocol",
+]
+
+Protocol = Literal["fused", "agreement", "agreement-without-other"]
+"""How a decision is made (docs/method.md, Decision): "fused" by the bundle's head; the others are training-free, from
+the embeddings as they are, with the background among the classes or without it."""
+
+PROTOCOLS: tuple[Protocol, ...] = ("fused", "agreement", "agreement-without-other")
+
+_READERS = 2
+_AHEAD = 8  # clips that may wait in memory for the encoders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedRecord:
+    """A clip that could not be read. It is in no score, and in every table."""
+
+    split: str
+    name: str
+    category: str
+    kind: str
+    message: str
+
+
+class Encoded(NamedTuple):
+    """Embeddings of the clips that could be read, and what became of the others."""
+
+    features: Features
+    damaged: tuple[DamagedRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Result:
+    """One protocol's decisions and scores."""
+
+    protocol: Protocol
+    labels: NDArray[np.intp]
+    """(N, T) decisions."""
+    senses: tuple[NDArray[np.intp], NDArray[np.intp]] | None
+    """(N, T) arg max classes of vision and audio in an agreement protocol; None in the fused one."""
+    rows: Rows
+
+    def score(self, keep: NDArray[np.bool_] | slice, truth: NDArray[np.intp], n_classes: int) -> Scores:
+        """Score the clips `keep` alone."""
+        if self.senses is None:
+            return score_clips(self.labels[keep], truth[keep], n_classes)
+        vision, audio = self.senses
+        return score_agreement(vision[keep], audio[keep], truth[keep], n_classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """All that `ovavel eval bench-ovave` finds out."""
+
+    root: str
+    split: str
+    dataset_fingerprint: str
+    names: tuple[str, ...]
+    """C names."""
+    clips: tuple[Clip, ...]
+    """The N clips that are scored."""
+    damaged: tuple[DamagedRecord, ...]
+    """The clips of the split that are not."""
+    truth: NDArray[np.intp]
+    """(N, T) class indices."""
+    results: tuple[Result, ...]
+    """One for each protocol asked for."""
+    bundle: Bundle
+    backend: BackendInfo
+    cache: FeatureCache | None
+    """Where the embeddings come from; None: from the media, through the backend."""
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """(N,) whether the clip's class is a seen one."""
+        return np.array([clip.seen for clip in self.clips])
+
+    @property
+    def counted(self) -> str:
+        """How many clips of the split are scored, and why not all."""
+        kinds = Counter(record.kind for record in self.damaged)
+        told = ", ".join(
+            f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+        )
+        why = f"; {len(self.damaged)} damaged: {told}" if self.damaged else ""
+        return f"{len(self.clips)} of {len(self.clips) + len(self.damaged)} clips{why}"
+
+    @property
+    def as_published(self) -> bool:
+        """Whether this is the split that the published figures were measured on, as far as its counts tell."""
+        counts = (self.split, len(self.names), len(self.clips) + len(self.damaged))
+        return counts == ("test", 68, 5820)
+
+
+def load_cached(cache: FeatureCache, dataset: OVAVEBench, bundle: Bundle, clips: Sequence[Clip]) -> Encoded:
+    """Take the embeddings of `clips` from a cache, if it is of this dataset and of the bundle's encoders.
+
+    Raises:
+        DatasetError: it is of other annotations or other weights, or lacks a clip.
+    """
+    if cache.info.dataset_fingerprint != dataset.fingerprint or cache.names != dataset.names:
+        raise DatasetError(
+            f"the feature cache {cache.path} was made for other annotations than those of {dataset.root}; "
+            "run `ovavel train features` for these"
+        )
+    weights = bundle.manifest.model.weights_sha256
+    if cache.info.weights_sha256 != weights:
+        raise DatasetError(
+            f"the feature cache {cache.path} is of the weights {cache.info.weights_sha256[:12]}… and the bundle "
+            f"{bundle.path} of {weights[:12]}…; give the cache of the bundle's own encoders"
+        )
+    features = cache.load(clips)
+    damaged = []
+    for clip in features.damaged:
+        damage = cache.damaged[clip.split, clip.name]
+        damaged.append(_record(clip, damage.kind, damage.message))
+    return _checked(features, damaged)
+
+
+def encode_clips(
+    dataset: OVAVEBench,
+    clips: Sequence[Clip],
+    backend: Backend,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Encoded:
+    """Run the encoders of `backend` over the media of `clips`, read ahead in threads. `progress` is told clips done.
+
+    Raises:
+        DatasetError: not one of the clips could be read.
+    """
+    size = 1 if backend.info.batch == 1 else 10  # on a GPU a whole clip at once
+    whole: list[Clip] = []
+    audio: list[NDArray[np.float32]] = []
+    vision: list[NDArray[np.float32]] = []
+    damaged: list[DamagedRecord] = []
+    encoder = Encoder(backend)
+    try:
+        for done, (clip, windows) in enumerate(_read_ahead(dataset, clips), 1):
+            if isinstance(windows, DamagedClip):
+                damaged.append(_record(clip, windows.kind, str(windows)))
+            else:
+                segments = [s for i in range(0, len(windows), size) for s in encoder.encode(windows[i : i + size])]
+                audio.append(np.stack([s.audio for s in segments if s.audio is not None]))
+                vision.append(np.stack([s.vision for s in segments if s.vision is not None]))
+                whole.append(clip)
+            progress(done)
+    finally:
+        encoder.close()
+    lost = {(record.split, record.name) for record in damaged}
+    features = Features(
+        clips=tuple(whole),
+        audio=np.stack(audio) if audio else np.empty((0, 10, 0), np.float32),
+        vision=np.stack(vision) if vision else np.empty((0, 10, 0), np.float32),
+        damaged=tuple(clip for clip in clips if (clip.split, clip.name) in lost),
+    )
+    return _checked(features, damaged)
+
+
+def _record(clip: Clip, kind: str, message: str) -> DamagedRecord:
+    return DamagedRecord(split=clip.split, name=clip.name, category=clip.category, kind=kind, message=message)
+
+
+def _checked(features: Features, damaged: Sequence[DamagedRecord]) -> Encoded:
+    if not features.clips:
+        said = (
+            f"all {len(damaged)} clips are damaged; the first: {damaged[0].message}" if damaged else "there is no clip"
+        )
+        raise DatasetError(f"nothing can be scored: {said}. `ovavel eval check-data` tells of every clip")
+    return Encoded(features, tuple(damaged))
+
+
+def _read_ahead(dataset: OVAVEBench, clips: Sequence[Clip]) -> Iterator[tuple[Clip, list[Window] | DamagedClip]]:
+    """Clips in order with their ten windows, or why there are none."""
+    waiting: deque[tuple[Clip, Future[list[Window]]]] = deque()
+    coming = iter(clips)
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="ovavel-read") as pool:
+        try:
+            while True:
+                while len(waiting) < _AHEAD and (clip := next(coming, None)) is not None:
+                    waiting.append((clip, pool.submit(dataset.windows, clip)))
+                if not waiting:
+                    return
+                clip, windows = waiting.popleft()
+                try:
+                    found: list[Window] | DamagedClip = windows.result()
+                except DamagedClip as damage:
+                    found = damage
+                yield clip, found
+        finally:
+            for _, windows in waiting:
+                windows.cancel()
+
+
+def score_protocol(
+    protocol: Protocol,
+    features: Features,
+    head: Head,
+    text: NDArray[np.float32],
+    truth: NDArray[np.intp],
+) -> Result:
+    """Decide on every clip and score the decisions.
+
+    Args:
+        protocol: how to decide.
+        features: embeddings of N clips.
+        head: `Backend.head`; only the fused protocol asks it.
+        text: (C, D) float32, unit norm, background last.
+        truth: (N, T) class indices.
+    """
+    seen, n_classes = np.array([clip.seen for clip in features.clips]), len(text)
+    if protocol == "fused":
+        labels = fused_labels(decide(head, features.audio, features.vision, text).score)
+        return Result(protocol=protocol, labels=labels, senses=None, rows=score_rows(labels, truth, seen, n_classes))
+    named = text if protocol == "agreement" else text[:-1]
+    vision, audio = (
+        cosine_similarity(embeddings, named).argmax(axis=-1) for embeddings in (features.vision, features.audio)
+    )
+    return Result(
+        protocol=protocol,
+        labels=agree_clip(vision, audio, n_classes - 1),
+        senses=(vision, audio),
+        rows=score_rows_agreement(vision, audio, truth, seen, n_classes),
+    )

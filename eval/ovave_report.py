@@ -1,0 +1,304 @@
+"""What `ovavel eval bench-ovave` tells: the table beside the published figures, JSON, and one HTML page.
+
+Shapes: N clips, T segments per clip, C classes with the background last.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.bench_ovave import Protocol, Report
+from ovavel.eval.metrics import Scores
+from ovavel.eval.ovave import PUBLISHED, Rows
+from ovavel.eval.page import facts, lane, page, section, table, text
+
+__all__ = [
+    "ClassResult",
+    "class_results",
+    "clip_scores",
+    "confusion",
+    "method",
+    "note",
+    "table_rows",
+    "to_html",
+    "to_json",
+]
+
+_MEASURES = ("Acc", "Seg", "Eve", "Avg")
+_PARTS = ("seen", "unseen", "total")
+_CONFUSIONS = 20
+_EXAMPLES = 12
+
+
+class ClassResult(NamedTuple):
+    """The clips of one class."""
+
+    name: str
+    seen: bool
+    clips: int
+    scores: Scores
+
+
+def method(report: Report, protocol: Protocol) -> str:
+    """Name of our row in the table."""
+    layers = report.bundle.manifest.model.head_layers
+    return {
+        "fused": f"ovavel fused, {layers or 'no'} block{'' if layers == 1 else 's'}",
+        "agreement": "ovavel agreement",
+        "agreement-without-other": "ovavel agreement, no other",
+    }[protocol]
+
+
+def table_rows(report: Report) -> list[tuple[str, ...]]:
+    """Rows of the table: a method and its 12 figures in points; published ones first, where they are of this split."""
+    published = [(name, each.rows) for name, each in PUBLISHED.items() if each.rows] if report.as_published else []
+    ours = [(method(report, result.protocol), result.rows) for result in report.results]
+    return [(name, *_points(rows)) for name, rows in (*published, *ours)]
+
+
+def _points(rows: Rows) -> Iterator[str]:
+    for scores in rows:
+        yield from ("–",) * 4 if scores is None else (f"{100 * value:.1f}" for value in scores)
+
+
+def note(report: Report) -> str:
+    """Say what the published rows are, or why there are none."""
+    if report.as_published:
+        return "The rows not of ovavel are the published figures on this split."
+    return "No published figures stand beside these: they are for the 5 820 clips of OV-AVEBench's own test split only."
+
+
+def class_results(report: Report) -> list[ClassResult]:
+    """The first protocol's scores by class, in the order of the names; classes without a clip are left out."""
+    found = []
+    for name in report.names:
+        keep = np.array([clip.category == name for clip in report.clips])
+        if keep.any():
+            scores = report.results[0].score(keep, report.truth, len(report.names))
+            seen = report.clips[int(keep.argmax())].seen
+            found.append(ClassResult(name, seen, int(keep.sum()), scores))
+    return found
+
+
+def clip_scores(report: Report) -> list[Scores]:
+    """The first protocol's scores of each clip."""
+    first, n_classes = report.results[0], len(report.names)
+    return [first.score(slice(i, i + 1), report.truth, n_classes) for i in range(len(report.clips))]
+
+
+def confusion(report: Report) -> NDArray[np.intp]:
+    """(C, C) segments by true class (row) and decided class (column), in the first protocol."""
+    n_classes = len(report.names)
+    pairs = report.truth * n_classes + report.results[0].labels
+    counts: NDArray[np.intp] = np.bincount(pairs.ravel(), minlength=n_classes**2).reshape(n_classes, n_classes)
+    return counts
+
+
+def _top_confusions(report: Report, counts: NDArray[np.intp]) -> list[tuple[str, str, int, float]]:
+    """True class, decided class, segments, share of the true class's segments; most segments first."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
+    pairs = [divmod(int(index), len(counts)) for index in order if wrong.flat[index]]
+    return [
+        (
+            report.names[true],
+            report.names[said],
+            int(counts[true, said]),
+            float(counts[true, said] / counts[true].sum()),
+        )
+        for true, said in pairs
+    ]
+
+
+def to_json(report: Report) -> bytes:
+    """Everything, down to the decision on every segment in the first protocol."""
+    manifest, counts = report.bundle.manifest, confusion(report)
+    kinds = Counter(record.kind for record in report.damaged)
+    document = {
+        "ovavel": version("ovavel"),
+        "dataset": {
+            "root": report.root,
+            "fingerprint": report.dataset_fingerprint,
+            "split": report.split,
+            "names": report.names,
+            "clips": len(report.clips) + len(report.damaged),
+            "scored": len(report.clips),
+            "damaged": {"count": len(report.damaged), "kinds": kinds, "clips": report.damaged},
+        },
+        "bundle": {
+            "path": str(report.bundle.path),
+            "sha256": report.bundle.sha256,
+            "model": manifest.model.name,
+            "weights_sha256": manifest.model.weights_sha256,
+            "head_layers": manifest.model.head_layers,
+            "head_sha256": manifest.model.head_sha256,
+            "made_with": manifest.ovavel_version,
+        },
+        "backend": report.backend,
+        "features": {"path": str(report.cache.path), "info": report.cache.info} if report.cache else None,
+        "results": [
+            {"protocol": result.protocol, "method": method(report, result.protocol)}
+            | {part: scores and scores._asdict() for part, scores in result.rows._asdict().items()}
+            for result in report.results
+        ],
+        "published": {
+            name: {part: scores and scores._asdict() for part, scores in each.rows._asdict().items()}
+            for name, each in PUBLISHED.items()
+            if each.rows and report.as_published
+        },
+        "details_of": report.results[0].protocol,
+        "classes": [
+            {"name": each.name, "seen": each.seen, "clips": each.clips, **each.scores._asdict()}
+            for each in class_results(report)
+        ],
+        "confusions": [
+            {"truth": true, "decided": said, "segments": segments, "share": share}
+            for true, said, segments, share in _top_confusions(report, counts)
+        ],
+        "clips": [
+            {"name": clip.name, "category": clip.category, "seen": clip.seen, **scores._asdict()}
+            | {"truth": truth, "decided": decided}
+            for clip, scores, truth, decided in zip(
+                report.clips,
+                clip_scores(report),
+                report.truth.tolist(),
+                report.results[0].labels.tolist(),
+                strict=True,
+            )
+        ],
+    }
+    return msgspec.json.encode(document) + b"\n"
+
+
+def to_html(report: Report) -> bytes:
+    """The page: table, damaged clips, classes, confusions, best and worst clips."""
+    rows, first, counts = table_rows(report), report.results[0], confusion(report)
+    ours = range(len(rows) - len(report.results), len(rows))
+    head = ("method", *(f"{part} {measure}" for part in _PARTS for measure in _MEASURES))
+    classes = sorted(class_results(report), key=lambda each: -each.scores.avg)
+    shown = method(report, first.protocol)
+    return page(
+        f"OV-AVEBench, {report.split} split",
+        facts(_facts(report)),
+        section("Scores", table(head, rows, bold=ours), f'<p class="dim">{text(note(report))}</p>'),
+        _damaged(report),
+        section(
+            f"Classes: {shown}",
+            table(
+                ("class", "", "clips", *_MEASURES),
+                [
+                    (each.name, "seen" if each.seen else "unseen", str(each.clips), *_percent(each.scores))
+                    for each in classes
+                ],
+            ),
+        ),
+        section(
+            f"Confusions: {shown}",
+            table(
+                ("true class", "decided", "segments", "% of the true class"),
+                [(a, b, str(n), f"{100 * share:.1f}") for a, b, n, share in _top_confusions(report, counts)],
+            ),
+            '<p class="dim">Every class: rows are the truth, columns what was decided; the stronger the colour, the '
+            "larger the share of the row. The background is last.</p>",
+            _heat_map(report, counts),
+        ),
+        *_examples(report),
+    )
+
+
+def _percent(scores: Scores) -> tuple[str, ...]:
+    return tuple(f"{100 * value:.1f}" for value in scores)
+
+
+def _facts(report: Report) -> Iterator[tuple[str, object]]:
+    info = report.backend
+    yield "scored", report.counted
+    yield "dataset", f"{report.root}, annotations {report.dataset_fingerprint[:12]}"
+    yield "names", len(report.names)
+    yield "bundle", f"{report.bundle.path.name} {report.bundle.sha256[:12]}"
+    yield "model", report.bundle.manifest.model.name
+    yield "ran on", f"{info.device}, {info.name} {info.provider}"
+    yield "precision", ", ".join(f"{graph} {precision}" for graph, precision in info.precision.items())
+    if report.cache:
+        yield "embeddings", f"cache {report.cache.path.name}, {report.cache.info.backend} {report.cache.info.precision}"
+    yield "versions", ", ".join(f"{k} {v}" for k, v in ({"ovavel": version("ovavel")} | dict(info.versions)).items())
+
+
+def _damaged(report: Report) -> str:
+    if not report.damaged:
+        return ""
+    rows = [(each.kind, f"{each.split}/{each.category}/{each.name}", each.message) for each in report.damaged]
+    return section(f"Damaged clips, left out: {len(rows)}", table(("kind", "clip", "what is wrong"), sorted(rows)))
+
+
+def _heat_map(report: Report, counts: NDArray[np.intp]) -> str:
+    cell, left, top = 12, 190, 130
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = len(counts) * cell
+    labels = "".join(
+        f'<text x="{left - 5}" y="{top + i * cell + 9}" text-anchor="end">{text(name[:32])}</text>'
+        f'<text transform="translate({left + i * cell + 9} {top - 5}) rotate(-90)">{text(name[:22])}</text>'
+        for i, name in enumerate(report.names)
+    )
+    cells = "".join(
+        f'<rect x="{left + said * cell}" y="{top + true * cell}" width="{cell - 1}" height="{cell - 1}" '
+        f'fill="{"#2c8a57" if true == said else "#c2453c"}" opacity="{0.08 + 0.92 * share[true, said]:.2f}"><title>'
+        f"{text(report.names[true])} as {text(report.names[said])}: {counts[true, said]} segments</title></rect>"
+        for true, said in np.argwhere(counts).tolist()
+    )
+    return (
+        f'<svg class="heat" viewBox="0 0 {left + size} {top + size}" width="{left + size}" role="img" '
+        'font-size="9" font-family="system-ui,sans-serif" fill="currentColor"><title>confusion of classes</title>'
+        f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" stroke="currentColor" opacity=".25"/>'
+        f"{labels}{cells}</svg>"
+    )
+
+
+def _examples(report: Report) -> Iterator[str]:
+    scores = clip_scores(report)
+    background = len(report.names) - 1
+    eventful = np.flatnonzero((report.truth != background).any(axis=1)).tolist()
+    best = sorted(eventful, key=lambda i: -scores[i].avg)
+    worst = sorted(range(len(scores)), key=lambda i: scores[i].avg)
+    key = (
+        '<p class="dim">Blue: an event. Green: decided as it is. Red: another class, or an event where there is none. '
+        "Hatched: an event that was missed. One clip for each class.</p>"
+    )
+    for title, order in (("Best clips", best), ("Worst clips", worst)):
+        chosen = _one_a_class(report, order)[:_EXAMPLES]
+        yield section(title, key, "".join(_clip(report, i, scores[i]) for i in chosen))
+
+
+def _one_a_class(report: Report, order: Sequence[int]) -> list[int]:
+    first: dict[str, int] = {}
+    for i in order:
+        first.setdefault(report.clips[i].category, i)
+    return list(first.values())
+
+
+def _clip(report: Report, i: int, scores: Scores) -> str:
+    background, clip = len(report.names) - 1, report.clips[i]
+    truth, decided = report.truth[i].tolist(), report.results[0].labels[i].tolist()
+
+    def named(c: int) -> str:
+        return report.names[c]
+
+    kinds = [
+        ("none" if true == background else "right") if true == said else ("miss" if said == background else "wrong")
+        for true, said in zip(truth, decided, strict=True)
+    ]
+    figures = ", ".join(f"{measure} {value}" for measure, value in zip(_MEASURES, _percent(scores), strict=True))
+    seen = "seen" if clip.seen else "unseen"
+    return (
+        f'<p class="dim">{text(clip.category)} / {text(clip.name)} ({seen}): {figures}</p>'
+        + lane("truth", [("none" if c == background else "true", named(c)) for c in truth])
+        + lane("decided", [(kind, named(c)) for kind, c in zip(kinds, decided, strict=True)])
+    )

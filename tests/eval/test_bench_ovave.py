@@ -1,0 +1,354 @@
+"""A bundle on OV-AVEBench, from media and from a feature cache."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovavel.eval.bench_ovave import Encoded, Report, Result, encode_clips, load_cached, score_protocol
+from ovavel.eval.features import FeatureCache, Features
+from ovavel.eval.metrics import score_agreement, score_clips
+from ovavel.eval.ovave import decide, fused_labels, score_rows
+from ovavel.eval.ovave_report import class_results, clip_scores, confusion, note, table_rows, to_html
+from ovavel.eval.ovavebench import Clip, OVAVEBench
+from ovavel.eval.texts import embed_texts
+from ovavel.runtime.backends import Backend, HeadOutput, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.fusion import agree_clip, cosine_similarity, fused_score
+from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.types import Segment
+from ovavel.runtime.vocabulary import Vocabulary
+
+STRANGE = "engine <b>idling [red]"
+NAMES = ("dog barking", "race car", "bird chirping", STRANGE, "other")
+SEEN = NAMES[:2]
+
+
+def write_dataset(root: Path) -> Path:
+    """Write two clips a class for the test split and one for val; of the test clips three are broken."""
+    rng = np.random.default_rng(0)
+    rows, labels = [], {}
+    for split, each in (("train", 1), ("val", 1), ("test", 2)):
+        for c, name in enumerate(NAMES[:-1]):
+            for n in range(each):
+                clip = f"{split}{c}{n}"
+                kind = "close" if name in SEEN else "open"
+                if split == "train" and kind == "open":
+                    continue
+                rows.append((split, name, kind, clip))
+                event = [0] * 10 if n else [int(start <= t < start + 5) for start in [c] for t in range(10)]
+                labels[clip] = {"category": name, "label": json.dumps(event)}
+                pictures = root / split / "video" / name / clip
+                pictures.mkdir(parents=True)
+                for t in range(10):
+                    noise = rng.integers(0, 256, (9, 12, 3), np.uint8)
+                    Image.fromarray(np.kron(noise, np.ones((8, 8, 1), np.uint8))).save(pictures / f"{t:02}.jpg")
+                sound = root / split / "audio" / name / f"{clip}.wav"
+                sound.parent.mkdir(parents=True, exist_ok=True)
+                with wave.open(str(sound), "wb") as file:
+                    file.setnchannels(1)
+                    file.setsampwidth(2)
+                    file.setframerate(16_000)
+                    file.writeframes(rng.integers(-9000, 9000, 160_000).astype("<i2").tobytes())
+    with (root / "ovave_dataset_meta.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("split", "cls_name", "cls_type", "vid_name"), *rows])
+    (root / "released_ovavel_dataset_anno.json").write_text(json.dumps(labels, indent=4))
+    (root / "ovave_total_close_open_categories.csv").write_text("\n".join(NAMES))
+    (root / "ovave_train_close_categories.csv").write_text("\n".join((*SEEN, NAMES[-1])))
+    shutil.copy(root / "ovave_dataset_meta.csv", root / "ovave_trainratio0.25_meta.csv")
+    (root / "test/video/dog barking/test01/03.jpg").unlink()
+    (root / "test/audio/race car/test11.wav").write_bytes(b"no wave")
+    shutil.rmtree(root / "test/video/bird chirping/test20")
+    return root
+
+
+BROKEN = {"test01", "test11", "test20"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("ovave"))
+
+
+@pytest.fixture(scope="module")
+def bundle(exported_bundle: Path) -> Bundle:
+    return Bundle.open(exported_bundle)
+
+
+@pytest.fixture(scope="module")
+def backend(bundle: Bundle) -> Iterator[Backend]:
+    opened = open_backend(bundle, device="cpu", threads=1)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def encoded(data: Path, backend: Backend) -> Encoded:
+    dataset = OVAVEBench.open(data)
+    return encode_clips(dataset, dataset.select("test"), backend)
+
+
+@pytest.fixture(scope="module")
+def text(bundle: Bundle) -> np.ndarray:
+    return embed_texts(bundle, NAMES)
+
+
+def test_every_clip_is_accounted_for(encoded: Encoded, data: Path) -> None:
+    features, damaged = encoded
+    assert {record.name for record in damaged} == {clip.name for clip in features.damaged} == BROKEN
+    clips = OVAVEBench.open(data).select("test")
+    assert [clip.name for clip in features.clips] == [clip.name for clip in clips if clip.name not in BROKEN]
+    assert features.audio.shape == features.vision.shape == (5, 10, 32)
+    assert all(record.kind and record.name in record.message for record in damaged)
+
+
+def test_a_batch_decides_as_the_localizer(encoded: Encoded, text: np.ndarray, backend: Backend, bundle: Bundle) -> None:
+    features = encoded.features
+    localizer = Localizer(backend.head, Vocabulary(names=NAMES, embeddings=text))
+    output = decide(backend.head, features.audio, features.vision, text)
+    labels = fused_labels(output.score)
+    for n in range(len(features.clips)):
+        clip = zip(features.audio[n], features.vision[n], strict=True)
+        segments = [Segment(index=t, start_s=float(t), vision=v, audio=a) for t, (a, v) in enumerate(clip)]
+        for t, scores in enumerate(localizer.score(segments)):
+            assert scores.label == NAMES[labels[n, t]]
+            np.testing.assert_allclose(scores.scores, output.score[n, t], atol=1e-5)
+    assert bundle.vocabulary.names != NAMES  # so the text encoder had its part
+
+
+def silent_head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
+    """What is seen is the opposite of what is heard: no class ever has a positive product."""
+    heard = np.abs(cosine_similarity(audio, text))
+    return HeadOutput(heard, -heard, fused_score(heard, -heard))
+
+
+def test_no_evidence_is_background_in_both(encoded: Encoded, text: np.ndarray) -> None:
+    features = encoded.features
+    truth = np.zeros((len(features.clips), 10), np.intp)
+    result = score_protocol("fused", features, silent_head, text, truth)
+    assert (result.labels == len(NAMES) - 1).all()
+    segments = [
+        Segment(index=t, start_s=float(t), vision=features.vision[0, t], audio=features.audio[0, t]) for t in range(10)
+    ]
+    scores = Localizer(silent_head, Vocabulary(names=NAMES, embeddings=text)).score(segments)
+    assert {each.label for each in scores} == {"other"}
+
+
+def test_agreement_asks_the_embeddings_as_they_are(encoded: Encoded, text: np.ndarray) -> None:
+    features = encoded.features
+    truth = np.random.default_rng(0).integers(0, 5, (5, 10))
+
+    def no_head(*_: np.ndarray) -> HeadOutput:
+        raise AssertionError("training-free")
+
+    for protocol, names in (("agreement", 5), ("agreement-without-other", 4)):
+        vision, audio = ((each @ text[:names].T).argmax(-1) for each in (features.vision, features.audio))
+        result = score_protocol(protocol, features, no_head, text, truth)
+        np.testing.assert_array_equal(result.labels, agree_clip(vision, audio, 4))
+        assert result.rows.total == score_agreement(vision, audio, truth, 5)
+        keep = np.array([True, False, True, False, False])
+        assert result.score(keep, truth, 5) == score_agreement(vision[keep], audio[keep], truth[keep], 5)
+
+
+def write_cache(root: Path, dataset: OVAVEBench, bundle: Bundle, encoded: Encoded, text: np.ndarray) -> Path:
+    """Write a cache of the test split in one shard."""
+    from ovavel.eval.features import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
+
+    clips = dataset.select("test")
+    damage = {record.name: Damage(kind=record.kind, message=record.message) for record in encoded.damaged}
+    info = CacheInfo(
+        model="tiny",
+        weights_sha256=bundle.manifest.model.weights_sha256,
+        graphs_sha256=None,
+        tokenizer_sha256="0" * 64,
+        backend="onnxruntime",
+        device="cpu",
+        precision="fp32",
+        embedding_size=32,
+        dataset_fingerprint=dataset.fingerprint,
+        shard_clips=100,
+        names=dataset.names,
+        clips={"test": len(clips)},
+    )
+    folder = root / info.fingerprint[:16]
+    folder.mkdir(parents=True)
+    array, index = shard_names("test", 0)
+    np.save(folder / TEXT, text)
+    np.save(folder / array, np.stack([encoded.features.audio, encoded.features.vision]))
+    shard = ShardIndex(
+        split="test",
+        array_sha256=hashlib.sha256((folder / array).read_bytes()).hexdigest(),
+        clips=tuple(
+            ClipRecord(name=clip.name, bytes=1, sha256="0" * 64, damage=damage.get(clip.name)) for clip in clips
+        ),
+    )
+    (folder / index).write_bytes(msgspec.json.encode(shard))
+    (folder / CACHE).write_bytes(msgspec.json.encode(info))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(
+    tmp_path_factory: pytest.TempPathFactory, data: Path, bundle: Bundle, encoded: Encoded, text: np.ndarray
+) -> Path:
+    return write_cache(tmp_path_factory.mktemp("features"), OVAVEBench.open(data), bundle, encoded, text)
+
+
+def test_media_and_cache_give_the_same_report(
+    data: Path, exported_bundle: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: np.ndarray
+) -> None:
+    common = ["--data", str(data), "--bundle", str(exported_bundle), "--device", "cpu", "--threads", "1"]
+    assert main(["eval", "bench-ovave", *common, "--out", str(tmp_path / "media")]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        main(["eval", "bench-ovave", *common, "--features", str(cache.parent), "--out", str(tmp_path / "cache")]) == 0
+    )
+    ours, cached = (json.loads((tmp_path / kind / "ovave-test.json").read_text()) for kind in ("media", "cache"))
+    assert ours["results"] == cached["results"]
+    assert ours["clips"] == cached["clips"]
+    assert ours["dataset"] == cached["dataset"]
+    assert (ours["features"], cached["features"]["info"]["backend"]) == (None, "onnxruntime")
+    assert ours["bundle"]["sha256"] == Bundle.open(exported_bundle).sha256
+    # Every clip is in the scores or among the damaged, in all three places.
+    assert (ours["dataset"]["clips"], ours["dataset"]["scored"], ours["dataset"]["damaged"]["count"]) == (8, 5, 3)
+    assert sum(ours["dataset"]["damaged"]["kinds"].values()) == 3
+    assert {clip["name"] for clip in ours["dataset"]["damaged"]["clips"]} == BROKEN
+    assert "5 of 8 clips; 3 damaged" in printed
+    html = (tmp_path / "media/ovave-test.html").read_text()
+    for name in BROKEN:
+        assert name in html
+        assert name in printed
+    # The scores are those of the decisions that are written down.
+    truth, decided = (np.array([clip[key] for clip in ours["clips"]]) for key in ("truth", "decided"))
+    total = score_clips(decided, truth, 5)
+    assert ours["results"][0]["total"] == pytest.approx(total._asdict())
+    assert np.mean([clip["avg"] for clip in ours["clips"]]) == pytest.approx(total.avg)
+    assert [each["protocol"] for each in ours["results"]] == ["fused", "agreement", "agreement-without-other"]
+    seen = np.array([clip["seen"] for clip in ours["clips"]])
+    assert ours["results"][0]["unseen"] == pytest.approx(score_clips(decided[~seen], truth[~seen], 5)._asdict())
+    # Strange names are text wherever they stand.
+    assert "engine &lt;b&gt;idling" in html
+    assert "<b>idling" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert "No published figures" in printed
+    assert "Video-LLaMA2" not in printed
+
+
+def random_report(encoded: Encoded, bundle: Bundle, backend: Backend, data: Path) -> Report:
+    truth = OVAVEBench.open(data).truth(encoded.features.clips)
+    labels = np.random.default_rng(0).integers(0, len(NAMES), truth.shape)
+    seen = np.array([clip.seen for clip in encoded.features.clips])
+    rows = score_rows(labels, truth, seen, len(NAMES))
+    result = Result(protocol="fused", labels=labels, senses=None, rows=rows)
+    return Report(
+        root="ovave",
+        split="test",
+        dataset_fingerprint="0" * 64,
+        names=NAMES,
+        clips=encoded.features.clips,
+        damaged=encoded.damaged,
+        truth=truth,
+        results=(result,),
+        bundle=bundle,
+        backend=backend.info,
+        cache=None,
+    )
+
+
+def test_details_add_up(encoded: Encoded, bundle: Bundle, backend: Backend, data: Path) -> None:
+    made = random_report(encoded, bundle, backend, data)
+    counts = confusion(made)
+    assert counts.sum() == 50
+    assert np.trace(counts) / 50 == pytest.approx(made.results[0].rows.total.acc)
+    classes = class_results(made)
+    assert [(each.name, each.clips) for each in classes] == [(NAMES[0], 1), (NAMES[1], 1), (NAMES[2], 1), (STRANGE, 2)]
+    mean = sum(each.clips * each.scores.avg for each in classes) / 5
+    assert mean == pytest.approx(made.results[0].rows.total.avg)
+    assert clip_scores(made)[0].avg == pytest.approx(classes[0].scores.avg)
+
+
+def test_published_rows_stand_beside_their_own_split_only(
+    encoded: Encoded, bundle: Bundle, backend: Backend, text: np.ndarray
+) -> None:
+    rng = np.random.default_rng(0)
+    names = (*(f"class {c}" for c in range(67)), "other")
+    clips = tuple(
+        Clip(split="test", name=f"{n}", category=names[n % 67], seen=n % 67 < 46, labels=(1,) * 10) for n in range(5819)
+    )
+    embeddings = rng.standard_normal((2, 1, 10, 8), np.float32).repeat(len(clips), axis=1)
+    features = Features(clips=clips, audio=embeddings[0], vision=embeddings[1], damaged=())
+    truth = np.array([[names.index(clip.category)] * 10 for clip in clips])
+    result = score_protocol("agreement", features, backend.head, rng.standard_normal((68, 8), np.float32), truth)
+    whole = Report(
+        root="ovave",
+        split="test",
+        dataset_fingerprint="0" * 64,
+        names=names,
+        clips=clips,
+        damaged=encoded.damaged[:1],
+        truth=truth,
+        results=(result,),
+        bundle=bundle,
+        backend=backend.info,
+        cache=None,
+    )
+    assert whole.as_published
+    rows = table_rows(whole)
+    assert [row[0] for row in rows][-2:] == ["fine-tuned", "ovavel agreement"]
+    assert " ".join(rows[-2][1:]) == "72.5 61.8 54.5 62.9 64.9 55.0 47.5 55.8 67.1 56.9 49.5 57.8"
+    assert whole.counted.startswith("5819 of 5820 clips; 1 damaged: 1 ")
+    html = to_html(whole).decode()
+    assert "MM-Pyramid" in html
+    assert len(html) < 3_000_000
+    assert "published figures on this split" in note(whole)
+
+
+def test_another_dataset_or_other_weights_are_refused(cache: Path, data: Path, bundle: Bundle, tmp_path: Path) -> None:
+    dataset, opened = OVAVEBench.open(data), FeatureCache.open(cache)
+    clips = dataset.select("test")
+    with pytest.raises(DatasetError, match="val"):
+        load_cached(opened, dataset, bundle, dataset.select("val"))
+    for field in ("weights_sha256", "dataset_fingerprint"):
+        other = tmp_path / field
+        shutil.copytree(cache, other)
+        info = json.loads((cache / "cache.json").read_text()) | {field: "1" * 64}
+        (other / "cache.json").write_text(json.dumps(info))
+        with pytest.raises(DatasetError, match="weights" if field == "weights_sha256" else "other annotations"):
+            load_cached(FeatureCache.open(other), dataset, bundle, clips)
+
+
+def test_what_cannot_be_scored_is_refused(
+    data: Path, exported_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in data.glob("ovave_*.csv"):
+        shutil.copy(file, bare)
+    shutil.copy(data / "released_ovavel_dataset_anno.json", bare)
+    bundle = ["--bundle", str(exported_bundle), "--threads", "1"]
+    wrong = {
+        "all 8 clips are damaged": ["--data", str(bare), *bundle],
+        "no annotations|annotation": ["--data", str(tmp_path), *bundle],
+        "no bundle": ["--data", str(data), "--bundle", str(tmp_path / "gone")],
+        "ovavel train features": ["--data", str(data), *bundle, "--features", str(tmp_path)],
+        "--weights is for": ["--data", str(data), *bundle, "--weights", "x"],
+        "which protocols": ["--data", str(data), *bundle, "--protocols"],
+    }
+    for said, words in wrong.items():
+        assert main(["eval", "bench-ovave", *words, "--out", str(tmp_path / "out")]) > 0
+        error = capsys.readouterr().err
+        assert any(each in error for each in said.split("|")), error
+        assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
