@@ -30,6 +30,8 @@ __all__ = ["ENOUGH_EVE", "play_clip", "watch_camera"]
 ENOUGH_EVE = 0.7
 """Eve. that the shipped model reaches on its clip; below it something is wrong, and the demo says so."""
 _INTERRUPTED = 130
+_LABEL = "a demo world: this model knows made-up things alone, nothing of the real world"
+"""Shown with the live view, which hides what was printed before it."""
 
 
 def play_clip(assets: Assets, out: Path, *, fast: bool = False) -> int:
@@ -50,7 +52,7 @@ def play_clip(assets: Assets, out: Path, *, fast: bool = False) -> int:
     )
     recorder = Recorder(thumbnails=True, duration_s=seconds)
     source = MediaSource(clip, realtime=not fast)
-    with Session(assets.bundle, source, backend=backend) as session:
+    with Session(assets.bundle, source, backend=backend, statuses=deque([_LABEL])) as session:
         drive(session, [open_view(), recorder])
     backend.close()
     localization = recorder.localization(session)
@@ -76,7 +78,7 @@ def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
         DeviceError, MissingExtraError: the camera or the microphone cannot be opened.
     """
     console = OutputConsole(highlight=False, soft_wrap=True)
-    statuses: deque[str] = deque(maxlen=100)
+    statuses = deque([_LABEL], maxlen=100)
     source = CameraMicSource(index_or_name(camera), index_or_name(microphone), listener=statuses.append)
     console.print(
         "This model knows nothing but its own made-up world of drawings and synthetic sounds. Whatever your camera and "

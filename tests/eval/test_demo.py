@@ -19,10 +19,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pulse
 import pytest
 from conftest import NAMES
 from hypothesis import given
 from hypothesis import strategies as st
+from jpeg_camera import JpegCamera
 from media_factory import make_clip
 from rich.console import Console
 
@@ -224,6 +226,28 @@ def test_a_terminal_gets_the_live_view_and_then_the_table(world: Path, tmp_path:
     assert "\x1b[?1049h" in live
     assert f"{SECONDS} of {SECONDS} seconds right" in after
     assert "Traceback" not in after
+
+
+def test_the_camera_is_watched_with_a_warning(world: Path, tmp_path: Path) -> None:
+    camera = JpegCamera()
+    with pulse.null_sink(tmp_path) as server:
+        process = demo(world, "--camera", camera.url, env=server.environment, cwd=tmp_path, bufsize=1)
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "  status  " in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    camera.stop()
+    assert (process.returncode, err) == (0, "")
+    before, _, after = (said + out).partition("ready    ")
+    assert "knows nothing but its own made-up world" in before
+    assert all(name in before for name in NAMES)
+    assert "nothing of the real world" in after
+    assert "knows only its own world" in out.splitlines()[-1]
+    assert not (tmp_path / "demo-out").exists()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
