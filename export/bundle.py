@@ -69,6 +69,7 @@ def write_bundle(
     *,
     head: str | os.PathLike[str] | None = None,
     config: ImageBindConfig | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     precision: Precision = "fp32",
     background: str = BACKGROUND,
     licence: str = IMAGEBIND_LICENCE,
@@ -85,6 +86,7 @@ def write_bundle(
         names: class names without the background.
         head: checkpoint of a temporal head; without one the bundle decides without fine-tuning.
         config: size of the model; the published one by default.
+        tokenizer: `tokenizer.json` of a model with a tokenizer of its own; CLIP's by default.
         precision: of the vision and audio encoders; the others are small or run rarely and stay in fp32.
         background: name of no event.
         licence: of `weights`, in a sentence.
@@ -117,7 +119,12 @@ def write_bundle(
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             bundle = _Writer(aside, weights, config, precision, progress).write(
-                names, temporal, head=Path(head) if head else None, background=background, licence=licence
+                names,
+                temporal,
+                head=Path(head) if head else None,
+                tokenizer_json=_tokenizer_json(tokenizer, config),
+                background=background,
+                licence=licence,
             )
             progress("putting it in its place", 1.0)
             _put_in_place(aside, out)
@@ -144,9 +151,16 @@ class _Writer:
         self._graphs: dict[Graph, dict[str, str]] = {}
 
     def write(
-        self, names: Sequence[str], temporal: TemporalHead, *, head: Path | None, background: str, licence: str
+        self,
+        names: Sequence[str],
+        temporal: TemporalHead,
+        *,
+        head: Path | None,
+        tokenizer_json: bytes,
+        background: str,
+        licence: str,
     ) -> Bundle:
-        (self._folder / TOKENIZER).write_bytes(clip_tokenizer())
+        (self._folder / TOKENIZER).write_bytes(tokenizer_json)
         tokenizer = Tokenizer.open(self._folder / TOKENIZER)
         names = (*check_names(names, tokenizer=tokenizer, background=background), background)
         text = self._encoders(tokenizer, names)
@@ -236,6 +250,30 @@ def need_libraries() -> None:
             importlib.import_module(library)
         except ImportError as error:
             raise MissingExtraError(library, extra, need="Exporting a bundle") from error
+
+
+def _tokenizer_json(path: str | os.PathLike[str] | None, config: ImageBindConfig) -> bytes:
+    """Return the tokenizer to put into the bundle, if it writes no token that the text tower does not know."""
+    if path is None:
+        data = clip_tokenizer()
+    else:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
+    from tokenizers import Tokenizer as Library
+
+    try:
+        # The control tokens are not in the vocabulary, so an encoded text tells more than its size.
+        highest = max(Library.from_str(data.decode()).encode("a").ids)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UsageError(f"{path} is not a tokenizer.json ({error})") from error
+    if highest >= config.vocabulary:
+        raise UsageError(
+            f"the tokenizer {path or 'of CLIP'} writes token {highest}, and the text tower of {config.name!r} knows "
+            f"{config.vocabulary}: give the tokenizer that the model was trained with"
+        )
+    return data
 
 
 def _check_place(out: Path, config: ImageBindConfig, precision: Precision, *, overwrite: bool) -> None:

@@ -71,6 +71,8 @@ class Bundle:
     config: str = "huge"
     """Size of the model: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
     model.config."""
+    tokenizer: Path | None = None
+    """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
     precision: Literal["fp32", "int8"] = "fp32"
     """Of the vision and audio encoders: fp32, as PyTorch computes them, or int8, smaller and faster on CPUs."""
     overwrite: bool = False
@@ -102,6 +104,7 @@ class Bundle:
                 names,
                 head=self.head,
                 config=config,
+                tokenizer=self.tokenizer,
                 precision=self.precision,
                 overwrite=self.overwrite,
                 progress=lambda stage, share: bars.update(task, description=stage, completed=share),

@@ -1,0 +1,72 @@
+"""What the demo world's encoders read: phrases of the world, and a tokenizer that knows their words."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.training.demo.world import KINDS, THINGS
+
+__all__ = ["CAPTIONS", "Captions", "demo_tokenizer"]
+
+_EMPTY = "nothing but the background"
+_TOKENS = 400
+_CONTEXT = 77
+
+
+class Captions(NamedTuple):
+    """Phrases of one form, of which exactly one fits each segment."""
+
+    texts: tuple[str, ...]
+    of_kind: NDArray[np.int64]
+    """Index of the phrase that fits each of `KINDS`, and last of an empty second."""
+
+
+def _captions(form: str) -> Captions:
+    phrases = [
+        form.format(size=kind.size, thing=kind.thing, does=THINGS[kind.thing], speed=kind.speed) for kind in KINDS
+    ]
+    texts = tuple(dict.fromkeys([*phrases, _EMPTY]))
+    return Captions(texts, np.array([texts.index(phrase) for phrase in [*phrases, _EMPTY]]))
+
+
+CAPTIONS = tuple(
+    _captions(form)
+    for form in (
+        "{size} {thing} {does} {speed}",
+        "{thing}",
+        "{thing} {does}",
+        "{size} {thing}",
+        "{thing} {does} {speed}",
+    )
+)
+"""From the whole phrase, which is the class name, to its parts."""
+
+
+def demo_tokenizer() -> bytes:
+    """Return a `tokenizer.json`: byte-level pairs learnt from the world's phrases, cut and padded to 77.
+
+    Any text can be written in it, so any name can be asked for; what words outside the world mean it never learnt.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    start, end = "<start>", "<end>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_TOKENS - 2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    texts = sorted({text for captions in CAPTIONS for text in captions.texts} | {"other"})
+    tokenizer.train_from_iterator(texts, trainer)
+    vocabulary = tokenizer.get_vocab()
+    ids = {start: len(vocabulary), end: len(vocabulary) + 1}  # the text tower reads the token of the highest id
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=list(ids.items())
+    )
+    tokenizer.enable_truncation(_CONTEXT)
+    tokenizer.enable_padding(length=_CONTEXT, pad_id=0, pad_token=tokenizer.id_to_token(0))
+    text: str = tokenizer.to_str()
+    return text.encode()

@@ -1,0 +1,147 @@
+"""Writes clips of the demo world the way OV-AVEBench lies on disk, so that every tool for the one takes the other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import wave
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ovavel.runtime.files import atomic_write
+from ovavel.training.demo.scene import Scene, Script, write_script
+from ovavel.training.demo.sounds import RATE_HZ
+from ovavel.training.demo.world import BACKGROUND, KINDS, Kind
+
+__all__ = ["Sizes", "write_dataset"]
+
+SECONDS = 10
+
+
+class Sizes(NamedTuple):
+    """Clips per class in each split."""
+
+    train: int = 36
+    val: int = 6
+    test: int = 18
+
+
+class _Clip(NamedTuple):
+    split: str
+    kind: Kind
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.kind.name.replace(' ', '-')}-{self.number:03}"
+
+    def random(self, seed: int) -> np.random.Generator:
+        return np.random.default_rng(
+            (seed, ("train", "val", "test").index(self.split), KINDS.index(self.kind), self.number)
+        )
+
+    def script(self, seed: int) -> tuple[Script, np.random.Generator]:
+        random = self.random(seed)
+        # Nothing unseen may turn up in training, not even as the wrong thing at the wrong time.
+        others = [kind for kind in KINDS if kind.seen] if self.split == "train" else KINDS
+        return write_script(self.kind, others, random, SECONDS), random
+
+
+def write_dataset(root: Path, sizes: Sizes, seed: int, *, workers: int, progress: Callable[[int, int], None]) -> None:
+    """Write annotations and media into `root`. Run again after a cut, it goes on; the same seed gives the same files.
+
+    Raises:
+        OutputError: the annotations could not be written.
+    """
+    clips = list(_clips(sizes))
+    root.mkdir(parents=True, exist_ok=True)
+    _write_annotations(root, clips, seed)
+    missing = [clip for clip in clips if not (_frames(root, clip).is_dir() and _audio(root, clip).is_file())]
+    progress(len(clips) - len(missing), len(clips))
+    if not missing:
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        tasks = [
+            pool.submit(_write_clips, root, missing[start : start + 20], seed) for start in range(0, len(missing), 20)
+        ]
+        done = len(clips) - len(missing)
+        for task in as_completed(tasks):
+            done += task.result()
+            progress(done, len(clips))
+
+
+def _clips(sizes: Sizes) -> Iterator[_Clip]:
+    for split, count in sizes._asdict().items():
+        for kind in KINDS:
+            if kind.seen or split != "train":
+                yield from (_Clip(split, kind, number) for number in range(count))
+
+
+def _write_annotations(root: Path, clips: Sequence[_Clip], seed: int) -> None:
+    rows = [(clip.split, clip.kind.name, "close" if clip.kind.seen else "open", clip.name) for clip in clips]
+    header = ("split", "cls_name", "cls_type", "vid_name")
+    few = [row for row, clip in zip(rows, clips, strict=True) if clip.split != "train" or clip.number % 4 == 0]
+    labels = {
+        clip.name: {"category": clip.kind.name, "label": str(list(clip.script(seed)[0].labels))} for clip in clips
+    }
+    every = [(kind.name,) for kind in KINDS] + [(BACKGROUND,)]
+    seen = [(kind.name,) for kind in KINDS if kind.seen] + [(BACKGROUND,)]
+    for name, content in (
+        ("ovave_dataset_meta.csv", _csv([header, *rows])),
+        ("ovave_trainratio0.25_meta.csv", _csv([header, *few])),
+        ("ovave_total_close_open_categories.csv", _csv(every)),
+        ("ovave_train_close_categories.csv", _csv(seen)),
+        ("released_ovavel_dataset_anno.json", json.dumps(labels, indent=4)),
+    ):
+        atomic_write(root / name, content.encode())
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _audio(root: Path, clip: _Clip) -> Path:
+    return root / clip.split / "audio" / clip.kind.name / f"{clip.name}.wav"
+
+
+def _frames(root: Path, clip: _Clip) -> Path:
+    return root / clip.split / "video" / clip.kind.name / clip.name
+
+
+def _write_clips(root: Path, clips: Sequence[_Clip], seed: int) -> int:
+    for clip in clips:
+        script, random = clip.script(seed)
+        scene = Scene(script, random)
+        atomic_folder = _frames(root, clip).with_name(f".{clip.name}.{os.getpid()}.part")
+        shutil.rmtree(atomic_folder, ignore_errors=True)
+        atomic_folder.mkdir(parents=True)
+        quality = int(random.integers(60, 96))
+        for second in range(SECONDS):
+            frame = Image.fromarray(scene.frame(second + 0.5))
+            frame.save(atomic_folder / f"{second:02}.jpg", quality=quality)
+        _audio(root, clip).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(_audio(root, clip), _wav(scene))
+        shutil.rmtree(_frames(root, clip), ignore_errors=True)
+        atomic_folder.rename(_frames(root, clip))
+    return len(clips)
+
+
+def _wav(scene: Scene) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(RATE_HZ)
+        sound.writeframes((32_767 * scene.sound()).astype("<i2").tobytes())
+    return file.getvalue()

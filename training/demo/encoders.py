@@ -1,0 +1,210 @@
+"""A tiny ImageBind, trained from scratch so that frames, sounds and phrases of the demo world share one space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovavel.runtime.vocabulary import Tokenizer
+from ovavel.training.checkpoint import write_checkpoint
+from ovavel.training.demo.captions import CAPTIONS
+from ovavel.training.demo.segments import Segments
+from ovavel.training.imagebind import ImageBind, ImageBindConfig, TowerConfig
+from ovavel.training.published_names import published_name
+
+__all__ = ["CONFIG", "Schooling", "train_encoders"]
+
+# B segments in a batch, D embedding size, P phrases
+
+CONFIG = ImageBindConfig(
+    name="demo-world",
+    vision=TowerConfig(width=96, blocks=4, heads=3),
+    audio=TowerConfig(width=80, blocks=4, heads=4),
+    text=TowerConfig(width=64, blocks=2, heads=4),
+    embedding_size=64,
+    vocabulary=395,
+)
+
+_MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
+_STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
+_PHRASE_WEIGHTS = (1.0, 0.15, 0.1, 0.25, 0.25)
+"""Of the forms in `CAPTIONS`: the class names matter most."""
+_PAIR_WEIGHT = 0.3
+"""Of frame with sound, which texts alone would bind only by way of words."""
+_MOST_SCALE = 40.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schooling:
+    """How long and how the encoders learn."""
+
+    steps: int = 1000
+    batch: int = 96
+    learning_rate: float = 1.5e-3
+    warm_up: float = 0.05
+    """Share of the steps over which the learning rate rises; it falls as a cosine afterwards."""
+    weight_decay: float = 0.05
+    seed: int = 1
+
+
+def train_encoders(
+    segments: Segments,
+    tokenizer: Tokenizer,
+    out: Path,
+    schooling: Schooling,
+    *,
+    progress: Callable[[int, float], None],
+) -> None:
+    """Train on `segments` by contrast (frame with text, sound with text, frame with sound); write the weights to `out`.
+
+    `progress` is told the steps done and the loss. A run that was cut goes on from the file beside `out`, and ends with
+    the same weights as one that was not.
+    """
+    torch.manual_seed(schooling.seed)
+    model = ImageBind(CONFIG)
+    _begin(model)
+    scale = nn.Parameter(torch.tensor(math.log(12.0)))
+    tokens = [torch.from_numpy(tokenizer.encode(captions.texts)) for captions in CAPTIONS]
+    groups = [torch.from_numpy(captions.of_kind) for captions in CAPTIONS]
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": schooling.weight_decay},
+            {"params": [*others, scale], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+    )
+    state = out.with_suffix(".state")
+    first = _resume(state, schooling, model, optimizer, scale) if state.is_file() else 0
+    for step in range(first, schooling.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schooling.learning_rate * _share(step, schooling)
+        rows = _rows(step, len(segments.kinds), schooling)
+        random = np.random.default_rng((schooling.seed, step))
+        kinds = torch.from_numpy(segments.kinds[rows])
+        vision = model.towers["vision"](_frames(segments.frames[rows], random))
+        audio = model.towers["audio"](_log_mels(segments.log_mels[rows], random))
+        factor = scale.exp().clamp(max=_MOST_SCALE)
+        text = model.towers["text"](torch.cat(tokens)).split([len(part) for part in tokens])
+        loss = _PAIR_WEIGHT * _pairs(vision, audio, kinds, factor)
+        for weight, phrases, of_kind in zip(_PHRASE_WEIGHTS, text, groups, strict=True):
+            for seen_or_heard in (vision, audio):
+                loss = loss + weight * F.cross_entropy(factor * seen_or_heard @ phrases.T, of_kind[kinds])
+        loss.backward()
+        nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress(step + 1, float(loss.detach()))
+        if (step + 1) % 100 == 0:
+            _keep(state, step + 1, schooling, model, optimizer, scale)
+    _write(out, model, scale)
+    state.unlink(missing_ok=True)
+
+
+def _begin(model: ImageBind) -> None:
+    """Random weights; positions begin as waves, from which nearness can be read off."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("positions", "class_token", "embedding")):
+            nn.init.normal_(parameter, std=0.02)
+        elif parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.7 / math.sqrt(math.prod(parameter.shape[1:])))
+    with torch.no_grad():
+        for modality, rows, columns in (("vision", 16, 16), ("audio", 12, 19)):
+            positions = model.towers[modality].positions
+            positions[0, 1:] = 0.3 * _waves(rows, columns, positions.shape[2])
+
+
+def _waves(rows: int, columns: int, width: int) -> Tensor:
+    """(rows × columns, width): sines and cosines of both coordinates."""
+    count = width // 4
+    hz = 0.5 * 20 ** (-torch.arange(count) / count) * math.pi
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    parts = [f(c.reshape(-1, 1) * hz) for c in (y, x) for f in (torch.sin, torch.cos)]
+    return torch.cat(parts, dim=1)
+
+
+def _rows(step: int, count: int, schooling: Schooling) -> Any:
+    """Rows of a step: each round through the segments is a new shuffle of all, cut into whole batches."""
+    per_round = count // schooling.batch
+    order = np.random.default_rng((schooling.seed, 7, step // per_round)).permutation(count)
+    start = step % per_round * schooling.batch
+    return np.sort(order[start : start + schooling.batch])
+
+
+def _share(step: int, schooling: Schooling) -> float:
+    warm = max(1, int(schooling.warm_up * schooling.steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, schooling.steps - warm)))
+
+
+def _frames(frames: Any, random: np.random.Generator) -> Tensor:
+    """(B, 224, 224, 3) uint8 → (B, 3, 224, 224) as the encoder takes it; every other one mirrored."""
+    x = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(255)
+    mirrored = torch.from_numpy(random.random(len(x)) < 0.5)
+    x[mirrored] = x[mirrored].flip(-1)
+    return (x - _MEAN) / _STD
+
+
+def _log_mels(log_mels: Any, random: np.random.Generator) -> Tensor:
+    """(B, 1, 128, 204) → the same as float32, louder or softer."""
+    x = torch.from_numpy(log_mels).float()
+    gain = torch.from_numpy(random.uniform(-0.25, 0.25, (len(x), 1, 1, 1)).astype(np.float32))
+    x[..., :198] += gain  # not the padding
+    return x
+
+
+def _pairs(vision: Tensor, audio: Tensor, kinds: Tensor, factor: Tensor) -> Tensor:
+    """Contrast of frames with sounds, both ways; all of the same kind belong together."""
+    logits = factor * vision @ audio.T
+    same = (kinds[:, None] == kinds[None, :]).float()
+    target = same / same.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _keep(
+    path: Path, step: int, schooling: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor
+) -> None:
+    aside = path.with_suffix(".part")
+    content = {
+        "step": step,
+        "schooling": repr(schooling),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scale": scale.detach(),
+    }
+    torch.save(content, aside)
+    aside.replace(path)
+
+
+def _resume(path: Path, schooling: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor) -> int:
+    content = torch.load(path, weights_only=True)
+    if content["schooling"] != repr(schooling):
+        return 0
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    with torch.no_grad():
+        scale.copy_(content["scale"])
+    return int(content["step"])
+
+
+def _write(out: Path, model: ImageBind, scale: Tensor) -> None:
+    """Write the weights under the published names and shapes."""
+    tensors: dict[str, Tensor] = {}
+    for modality, tower in model.towers.items():
+        for name, tensor in tower.state_dict().items():
+            if (modality, name) == ("vision", "stem.weight"):
+                tensor = torch.stack([tensor / 2, tensor / 2], dim=2)  # the still is shown twice
+            tensors[published_name(modality, name)] = tensor
+    tensors["modality_postprocessors.audio.1.log_logit_scale"] = torch.tensor(math.log(20.0))
+    tensors["modality_postprocessors.text.1.log_logit_scale"] = scale.detach().clone()
+    write_checkpoint(out, tensors, {"licence": "Apache-2.0", "model": CONFIG.name})

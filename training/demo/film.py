@@ -1,0 +1,104 @@
+"""The demo clip: forty seconds of the demo world as an ordinary video file, with what is true in each second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovavel.runtime.errors import OutputError
+from ovavel.runtime.files import atomic_write
+from ovavel.training.demo.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
+from ovavel.training.demo.sounds import RATE_HZ
+from ovavel.training.demo.world import KINDS, Kind
+
+__all__ = ["FPS", "write_film"]
+
+FPS = 12
+
+
+def _kind(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind.name == name)
+
+
+def _script(*parts: tuple[int, str, str]) -> Script:
+    """From (seconds, shown, heard); an empty name is nothing."""
+    shown = [_kind(name) if name else None for seconds, name, _ in parts for _ in range(seconds)]
+    heard = [_kind(name) if name else None for seconds, _, name in parts for _ in range(seconds)]
+    return Script(shown=tuple(shown), heard=tuple(heard))
+
+
+_BELL, _DOG, _DRUM = "small bell ringing quickly", "large dog barking slowly", "large drum beating quickly"
+_BIRD, _SIREN, _FROG = "small bird singing slowly", "large siren wailing slowly", "large frog croaking quickly"
+
+_SCRIPTS = (
+    # A bell that rings, rests in full view, and rings again.
+    _script((4, _BELL, _BELL), (3, _BELL, ""), (3, _BELL, _BELL)),
+    # A dog that is first heard and not seen; then it comes into view.
+    _script((3, "", _DOG), (6, _DOG, _DOG)),
+    # A bird in view while a siren wails elsewhere: two things, no event.
+    _script((5, _BIRD, _SIREN), (5, _BIRD, _BIRD)),
+    _script((6, _DRUM, _DRUM), (2, "", "")),
+    _script((3, _FROG, _FROG)),
+)
+"""Scene by scene. Some of the kinds are seen in training, some are not; the clip itself is not."""
+
+
+def write_film(path: Path, truth: Path, seed: int) -> None:
+    """Write the clip to `path` (MP4, 288 × 224 at 12 frames a second, mono sound) and its truth as JSON to `truth`.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    random = np.random.default_rng(seed)
+    scenes = [Scene(script, random) for script in _SCRIPTS]
+    aside = path.with_name(f".{path.name}.part.mp4")
+    try:
+        _encode(aside, scenes)
+        aside.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    labels = [
+        shown.name if shown and label else ""
+        for script in _SCRIPTS
+        for shown, label in zip(script.shown, script.labels, strict=True)
+    ]
+    content: dict[str, Any] = {"duration_s": len(labels), "labels": labels, "seen": {}}
+    content["seen"] = {kind.name: kind.seen for kind in KINDS if kind.name in labels}
+    atomic_write(truth, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _encode(path: Path, scenes: list[Scene]) -> None:
+    import av
+
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+        video = container.add_stream("libx264", rate=FPS, options={"crf": "27", "preset": "slow", "threads": "1"})
+        video.width, video.height, video.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        sound = container.add_stream("aac", rate=RATE_HZ, layout="mono")
+        sound.bit_rate = 64_000
+        samples = np.concatenate([scene.sound() for scene in scenes])
+        start = 0
+        for scene in scenes:
+            for number in range(len(scene.script.shown) * FPS):
+                picture = scene.frame((number + 0.5) / FPS)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                end = start + RATE_HZ // FPS
+                _mux_sound(container, sound, samples[start:end], start)
+                start = end
+        _mux_sound(container, sound, samples[start:], start)
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+
+
+def _mux_sound(container: Any, stream: Any, samples: Any, start: int) -> None:
+    import av
+
+    if not len(samples):
+        return
+    block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="fltp", layout="mono")
+    block.sample_rate, block.pts = RATE_HZ, start
+    container.mux(stream.encode(block))

@@ -1,0 +1,82 @@
+"""Single seconds of the demo world for its encoders to learn from, as the published ones learnt from the whole web."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ovavel.runtime.preprocess import crop_frame, prepare_waveform
+from ovavel.training.demo.scene import Scene, Script
+from ovavel.training.demo.world import KINDS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["NOTHING", "Segments", "make_segments"]
+
+# N segments
+
+NOTHING = len(KINDS)
+"""In place of the index of a kind: nothing to see, or nothing to hear but noise."""
+
+_BLOCK = 250
+"""Segments that one task makes."""
+_NOTHING_SHARE = 0.06
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segments:
+    """Seconds of the world, each a frame and a sound of the same kind."""
+
+    frames: NDArray[np.uint8]
+    """(N, 224, 224, 3) RGB."""
+    log_mels: NDArray[np.float16]
+    """(N, 1, 128, 204)."""
+    kinds: NDArray[np.int64]
+    """(N,) index in `KINDS`, or `NOTHING`."""
+
+
+def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress: Callable[[int], None]) -> Segments:
+    """Draw `count` segments into `folder` and map them. The same seed gives the same segments."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (count, 224, 224, 3))
+    log_mels = np.lib.format.open_memmap(folder / "log_mels.npy", "w+", np.float16, (count, 1, 128, 204))
+    kinds = np.empty(count, np.int64)
+    starts = range(0, count, _BLOCK)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(_block, seed, start, min(_BLOCK, count - start)) for start in starts]
+        for start, task in zip(starts, tasks, strict=True):
+            block = task.result()
+            rows = slice(start, start + len(block.kinds))
+            frames[rows], log_mels[rows], kinds[rows] = block.frames, block.log_mels, block.kinds
+            progress(rows.stop)
+    return Segments(frames=frames, log_mels=log_mels, kinds=kinds)
+
+
+def _block(seed: int, start: int, count: int) -> Segments:
+    random = np.random.default_rng((seed, start))
+    frames = np.empty((count, 224, 224, 3), np.uint8)
+    log_mels = np.empty((count, 1, 128, 204), np.float16)
+    kinds = np.empty(count, np.int64)
+    for row in range(count):
+        kinds[row] = NOTHING if random.random() < _NOTHING_SHARE else random.integers(len(KINDS))
+        kind = None if kinds[row] == NOTHING else KINDS[kinds[row]]
+        scene = Scene(Script(shown=(kind,), heard=(kind,)), random)
+        frames[row] = crop_frame(_compressed(scene.frame(random.uniform(0, 1)), int(random.integers(50, 96))))
+        log_mels[row] = prepare_waveform(scene.sound()[None])
+    return Segments(frames=frames, log_mels=log_mels, kinds=kinds)
+
+
+def _compressed(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """As a file or a stream would deliver it: with the marks of compression."""
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file).convert("RGB"))
