@@ -14,11 +14,13 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
 from ovavel.runtime.backends import Graph
+from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError, OutputError, UsageError
 from ovavel.runtime.external_data import external_data
 from ovavel.runtime.files import atomic_write, output_error
@@ -132,8 +134,7 @@ class Bundle:
         data = manifest.encode()
         try:
             with _locked(self.path, fcntl.LOCK_EX):
-                if hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest() != self.sha256:
-                    raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
+                self._check_unchanged()
                 try:
                     for name, content in contents.items():
                         atomic_write(self.path / (name + _NEW), content)
@@ -146,6 +147,31 @@ class Bundle:
         except OSError as error:
             raise output_error(self.path, error) from error
         return Bundle(path=self.path, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
+
+    def save_calibration(self, calibration: Calibration | None) -> Bundle:
+        """Put `calibration`, or none, in the place of the bundle's own and return the changed bundle.
+
+        Killed at any point, the bundle has either the old calibration or the new one.
+
+        Raises:
+            BundleError: somebody else changed the bundle since it was opened.
+            OutputError: it could not be written; the old calibration is in force.
+        """
+        manifest = self.manifest.calibrated(calibration)
+        data = manifest.encode()
+        try:
+            with _locked(self.path, fcntl.LOCK_EX):
+                self._check_unchanged()
+                atomic_write(self.path / MANIFEST, data)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        return replace_fields(self, manifest=manifest, sha256=hashlib.sha256(data).hexdigest())
+
+    def _check_unchanged(self) -> None:
+        """Refuse to go on where somebody else changed the manifest, or was cut short while doing so."""
+        unchanged = hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest() == self.sha256
+        if not unchanged or (self.path / (MANIFEST + _NEW)).exists():
+            raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
 
 
 def file_entry(path: Path) -> FileEntry:

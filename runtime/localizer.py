@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.calibration import Calibration, probabilities
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.types import Segment, SegmentScores
+from ovavel.runtime.types import BUFFER, LAG, Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
 __all__ = ["BUFFER", "LAG", "Head", "Localizer", "check_lag"]
@@ -19,12 +20,6 @@ __all__ = ["BUFFER", "LAG", "Head", "Localizer", "check_lag"]
 
 Head = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], HeadOutput]
 """`Backend.head`: audio (1, T, D), vision (1, T, D) and text (C, D) → similarities and scores (1, T, C)."""
-
-BUFFER = 10
-"""Segments the head sees at once: the length of the clips it was trained on."""
-
-LAG = BUFFER - 1
-"""Default lag: a second becomes final with all the context the buffer can give it, as in an offline clip."""
 
 
 def check_lag(lag: int, buffer: int = BUFFER) -> None:
@@ -44,8 +39,18 @@ class Localizer:
     audio-visual event: it is background and says which sense was missing.
     """
 
-    def __init__(self, head: Head, vocabulary: Vocabulary, *, buffer: int = BUFFER, lag: int = LAG) -> None:
+    def __init__(
+        self,
+        head: Head,
+        vocabulary: Vocabulary,
+        *,
+        buffer: int = BUFFER,
+        lag: int = LAG,
+        calibration: Calibration | None = None,
+    ) -> None:
         """Score with `head`; a score is final once `lag` later segments are in (0 = at once, at most `buffer` - 1).
+
+        With a `calibration` the scores carry probabilities; it changes no decision.
 
         Raises:
             UsageError: `buffer` or `lag` is out of range.
@@ -57,14 +62,15 @@ class Localizer:
         """Names to tell apart. May be replaced while running: seconds that are not final are scored anew with it."""
         self.lag = lag
         self._head = head
+        self._calibration = calibration
         self._segments: deque[Segment] = deque(maxlen=buffer)
         self._reported = -1  # index of the newest segment that was reported final
 
     def push(self, segment: Segment) -> list[SegmentScores]:
         """Take the next segment; return the scores of every second that was not final before, oldest first.
 
-        Each second is returned by up to `lag` + 1 pushes and is `final` in the last of them. With the default lag the
-        first ten pushes return one to ten scores, and the tenth equals `score` of the same ten segments bit for bit.
+        Each second is returned by up to `lag` + 1 pushes and is `final` in the last of them. With lag 9 the first ten
+        pushes return one to ten scores, and the tenth equals `score` of the same ten segments bit for bit.
 
         Raises:
             UsageError: the segment does not follow the one before it.
@@ -111,6 +117,7 @@ class Localizer:
         audio, vision, scores = (rows[0, t].copy() for rows in output)
         # No class at all has a positive product of similarities: arg max would blindly name the first one.
         best = int(np.argmax(scores)) if scores.any() else len(scores) - 1
+        calibration = self._calibration
         return SegmentScores(
             index=segment.index,
             start_s=segment.start_s,
@@ -121,6 +128,7 @@ class Localizer:
             audio_similarity=audio,
             context=output.score.shape[1],
             final=final,
+            probability=float(probabilities(scores, calibration.temperature)[best]) if calibration else None,
         )
 
     def _incomplete(self, segment: Segment, *, final: bool) -> SegmentScores:

@@ -8,9 +8,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ovavel.runtime.backends import Graph
+from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError
 
 __all__ = [
+    "CALIBRATED_VERSION",
     "ENGINE",
     "FORMAT_VERSION",
     "MANIFEST",
@@ -26,6 +28,8 @@ __all__ = [
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 """Raised whenever an older runtime would misread a newer bundle."""
+CALIBRATED_VERSION = 2
+"""Of a manifest with the field `calibration`, which a runtime of version 1 does not know: it says so, and no more."""
 ENGINE = "onnxruntime"
 """The engine whose precision `Bundle.graph` answers with unless told otherwise."""
 
@@ -104,7 +108,7 @@ class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checks: tuple[ParityCheck, ...]
 
 
-class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """All that export tells runtime. It holds no time of day: the same input gives the same manifest."""
 
     format_version: int
@@ -121,6 +125,13 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fusion: Fusion
     opset: int
     parity: Parity
+    calibration: Calibration | None = None
+    """What makes its scores probabilities; left out of the file where there is none, which then is of version 1."""
+
+    def calibrated(self, calibration: Calibration | None) -> Manifest:
+        """Return this manifest with `calibration` in the place of its own, or without one."""
+        version = CALIBRATED_VERSION if calibration else FORMAT_VERSION
+        return msgspec.structs.replace(self, calibration=calibration, format_version=version)
 
     def encode(self) -> bytes:
         """Return the bytes of `manifest.json`: indented JSON with sorted file names."""
@@ -139,15 +150,19 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             version = msgspec.json.decode(data, type=_Version).format_version
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BundleError(f"{where} is not a bundle manifest ({error}); export or copy the bundle again") from error
-        if version != FORMAT_VERSION:
+        if not FORMAT_VERSION <= version <= CALIBRATED_VERSION:
             mend = "update ovavel" if version > FORMAT_VERSION else "export the bundle again with this ovavel"
             raise BundleError(
-                f"{where} has format version {version}, and this ovavel reads version {FORMAT_VERSION}: {mend}"
+                f"{where} has format version {version}, and this ovavel reads versions {FORMAT_VERSION} and "
+                f"{CALIBRATED_VERSION}: {mend}"
             )
         try:
             manifest = msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
+        if (manifest.calibration is None) == (version == CALIBRATED_VERSION):
+            has = "no" if manifest.calibration is None else "a"
+            raise BundleError(f"{where} is damaged: version {version} has {has} calibration; export the bundle again")
         for name, asked, done in (
             ("preprocessing", manifest.preprocessing, Preprocessing()),
             ("fusion", manifest.fusion, Fusion()),

@@ -76,6 +76,8 @@ class SegmentFields(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[Sense, ...]
     classes: tuple[ClassRecord, ...]
     """The best classes, best first."""
+    probability: float | None = None
+    """Calibrated probability of `label`; null where the bundle is not calibrated or a sense is missing."""
 
 
 class EventFields(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +92,8 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True):
     """How far above the background, at best."""
     state: EventState
     vocabulary_version: str
+    peak_probability: float | None = None
+    """Highest probability of its seconds; null where the bundle is not calibrated."""
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="session"):
@@ -199,6 +203,7 @@ def segment_fields(scores: SegmentScores, labels: Sequence[str], count: int) -> 
         "context": scores.context,
         "missing": scores.missing,
         "classes": top_classes(scores, labels, count),
+        "probability": None if scores.probability is None else number(scores.probability),
     }
 
 
@@ -213,4 +218,5 @@ def event_fields(event: Event) -> dict[str, Any]:
         "peak_margin": number(event.peak_margin),
         "state": event.state,
         "vocabulary_version": event.vocabulary_version,
+        "peak_probability": None if event.peak_probability is None else number(event.peak_probability),
     }

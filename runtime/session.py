@@ -70,8 +70,11 @@ class Session:
             if backend is None:
                 backend = self._own_backend = open_backend(self.bundle, device=device)
             vocabulary = self.bundle.vocabulary
-            self._localizer = Localizer(backend.head, vocabulary, lag=lag)
-            self._tracker = EventTracker(vocabulary.background, rules, vocabulary_version=vocabulary.version)
+            calibration = self.bundle.manifest.calibration
+            self._localizer = Localizer(backend.head, vocabulary, lag=lag, calibration=calibration)
+            self._tracker = EventTracker(
+                vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
+            )
             self._assembler = WindowAssembler(self.source.senses, live=not self.source.recorded)
             backend.warm_up()
         except BaseException:

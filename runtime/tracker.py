@@ -10,35 +10,61 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.types import WINDOW_S, Event, EventState, SegmentScores
+
+if TYPE_CHECKING:
+    from ovavel.runtime.calibration import Calibration
 
 __all__ = ["EventRules", "EventTracker"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventRules:
-    """When an event begins and ends. The defaults are the published decision: the best class, second by second."""
+    """When an event begins and ends.
 
-    on: float = 0.0
-    """Margin over the background, in [0, 1], that a second needs to begin an event."""
-    off: float = 0.0
-    """Margin that later seconds need to continue it; not above `on`."""
+    Without a calibration the defaults are the published decision: the best class, second by second.
+    """
+
+    on: float | None = None
+    """Margin over the background, in [0, 1], that a second needs to begin an event. Not given, it is the bundle's own
+    if that is calibrated, else 0."""
+    off: float | None = None
+    """Margin that later seconds need to continue it; not above `on`. Not given, it is the bundle's own if that is
+    calibrated, else 0."""
     min_duration_s: float = 1.0
     """Shorter events are not told."""
     bridge_s: float = 1.0
     """A pause up to this long inside an event does not end it."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.off <= self.on <= 1:
-            raise UsageError(f"event rules need 0 ≤ off ≤ on ≤ 1; got on {self.on}, off {self.off}")
+        _check_margins(1.0 if self.on is None else self.on, 0.0 if self.off is None else self.off, self)
         if not (0 <= self.min_duration_s < math.inf and 0 <= self.bridge_s < math.inf):
             raise UsageError(
                 "durations must be finite and not negative; "
                 f"got min-duration-s {self.min_duration_s}, bridge-s {self.bridge_s}"
             )
+
+    def margins(self, calibration: Calibration | None = None) -> tuple[float, float]:
+        """Margins to begin and to continue an event: those given, else those of `calibration`, else 0.
+
+        Raises:
+            UsageError: only one is given, and it does not go with the other.
+        """
+        on, off = (calibration.on, calibration.off) if calibration else (0.0, 0.0)
+        on, off = on if self.on is None else self.on, off if self.off is None else self.off
+        _check_margins(on, off, self)
+        return on, off
+
+
+def _check_margins(on: float, off: float, rules: EventRules) -> None:
+    if not 0 <= off <= on <= 1:
+        given = ", ".join(
+            f"{name} {getattr(rules, name)}" for name in ("on", "off") if getattr(rules, name) is not None
+        )
+        raise UsageError(f"event rules need 0 ≤ off ≤ on ≤ 1; got on {on}, off {off} (given: {given}); give both")
 
 
 class _Run(NamedTuple):
@@ -49,6 +75,17 @@ class _Run(NamedTuple):
     last: int
     score: float
     margin: float
+    probability: float | None
+
+    def and_then(self, s: SegmentScores) -> _Run:
+        """Carry on to the second `s`."""
+        known = [p for p in (self.probability, s.probability) if p is not None]
+        return self._replace(
+            last=s.index,
+            score=max(self.score, s.score),
+            margin=max(self.margin, s.margin),
+            probability=max(known, default=None),
+        )
 
     def overlap(self, other: _Run) -> int:
         """Seconds in common; 0 where the two only touch, below 0 where they do not even touch."""
@@ -58,12 +95,20 @@ class _Run(NamedTuple):
 class EventTracker:
     """Follows the events of one source. Pure: lifecycles count media time, never wall time."""
 
-    def __init__(self, background: str, rules: EventRules | None = None, *, vocabulary_version: str = "") -> None:
-        """Track every label but `background`."""
+    def __init__(
+        self,
+        background: str,
+        rules: EventRules | None = None,
+        *,
+        vocabulary_version: str = "",
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Track every label but `background`; `calibration` gives the margins that `rules` leaves open."""
         self.vocabulary_version = vocabulary_version
         """Stamped on the events told from now on. Set it when the vocabulary changes."""
         self._background = background
         self._rules = rules or EventRules()
+        self._on, self._off = self._rules.margins(calibration)
         self._open: tuple[_Run, ...] = ()  # runs of final decisions that may still go on
         self._told: dict[int, _Run] = {}
         self._next_id = 1
@@ -87,20 +132,17 @@ class EventTracker:
         self, runs: Iterable[_Run], scores: Sequence[SegmentScores]
     ) -> tuple[tuple[_Run, ...], tuple[_Run, ...]]:
         """Carry `runs` on through `scores`. Returns the runs that may go on and those that are over."""
-        rules = self._rules
-        bridge = int(rules.bridge_s / WINDOW_S + 1e-9)
+        bridge = int(self._rules.bridge_s / WINDOW_S + 1e-9)
         alive = {run.label: run for run in runs}
         over: list[_Run] = []
         for s in scores:
             run = alive.get(s.label)
-            if s.label == self._background or s.margin < (rules.off if run else rules.on):
+            if s.label == self._background or s.margin < (self._off if run else self._on):
                 pass
             elif run:
-                alive[s.label] = run._replace(
-                    last=s.index, score=max(run.score, s.score), margin=max(run.margin, s.margin)
-                )
+                alive[s.label] = run.and_then(s)
             else:
-                alive[s.label] = _Run(s.label, s.index, s.index, s.score, s.margin)
+                alive[s.label] = _Run(s.label, s.index, s.index, s.score, s.margin, s.probability)
             late = [label for label, run in alive.items() if s.index - run.last > bridge]
             over += [alive.pop(label) for label in late]
         return tuple(alive.values()), tuple(over)
@@ -144,4 +186,5 @@ class EventTracker:
             peak_margin=run.margin,
             state=state,
             vocabulary_version=self.vocabulary_version,
+            peak_probability=run.probability,
         )

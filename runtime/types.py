@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BUFFER",
+    "LAG",
     "RATE_HZ",
     "WINDOW_S",
     "Chunk",
@@ -38,6 +40,12 @@ RATE_HZ = 16_000
 
 WINDOW_S = 1.0
 """Length of a window, and so of a segment."""
+
+BUFFER = 10
+"""Segments the temporal head sees at once: the length of the clips it was trained on."""
+
+LAG = BUFFER - 1
+"""Default lag: how many later segments make a decision final (docs/method.md, Streaming). The one place to set it."""
 
 Sense = Literal["vision", "audio"]
 EventState = Literal["start", "update", "end", "retract"]
@@ -139,6 +147,8 @@ class SegmentScores:
     """True once as many later segments are in as the localizer's `lag` asks for. Reported final exactly once."""
     missing: tuple[Sense, ...] = ()
     """The senses that were missing, and so why it is background."""
+    probability: float | None = None
+    """Calibrated probability of `label`, in (0, 1]; None where the bundle is not calibrated or a sense is missing."""
 
     @property
     def margin(self) -> float:
@@ -165,6 +175,8 @@ class Event:
     state: EventState
     vocabulary_version: str
     """`Vocabulary.version` of the names in force when it was decided."""
+    peak_probability: float | None = None
+    """Highest `SegmentScores.probability` of its seconds; None where the bundle is not calibrated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

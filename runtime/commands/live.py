@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
+from ovavel.runtime.types import LAG
 
 if TYPE_CHECKING:
     from ovavel.runtime.sinks import Sink
@@ -48,7 +49,7 @@ class Live:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""
-    lag: int = 9
+    lag: int = LAG
     """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are told at once."""
     rules: EventRules = field(default_factory=EventRules)
     """When an event begins and ends."""

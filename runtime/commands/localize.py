@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.tracker import EventRules
+from ovavel.runtime.types import LAG
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ class Localize:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""
-    lag: int = 9
+    lag: int = LAG
     """Seconds of later context, 0 to 9, that a decision is made with."""
     rules: EventRules = field(default_factory=EventRules)
     """When an event begins and ends."""
@@ -180,7 +181,8 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
     console.print(f"{localization.source}: {localization.duration_s:.1f} s, {events}", markup=False)
     for event in localization.events:
         times = f"{clock(event.start_s)}–{clock(event.end_s)}"
-        console.print(f"  {times}  {event.label}  (margin {event.peak_margin:.2f})", markup=False)
+        probability = "" if event.peak_probability is None else f", probability {event.peak_probability:.2f}"
+        console.print(f"  {times}  {event.label}  (margin {event.peak_margin:.2f}{probability})", markup=False)
     lost = {sense for sense in ("vision", "audio") if sense not in localization.senses}
     for sense in sorted(lost):
         console.print(

@@ -86,10 +86,13 @@ def _events(localization: Localization, classes: list[int]) -> str:
         f'<tr data-event="{event.id}" tabindex="0"><td>{clock(event.start_s)} – {clock(event.end_s)}</td>'
         f'<td><span class="dot" style="background:{colours.get(event.label, _GREY)}"></span>'
         f"{_text(event.label)}</td><td>{event.end_s - event.start_s:.1f} s</td>"
-        f"<td>{event.peak_score:.2f}</td><td>{event.peak_margin:.2f}</td></tr>"
+        f"<td>{event.peak_score:.2f}</td><td>{event.peak_margin:.2f}</td>"
+        f"{'' if event.peak_probability is None else f'<td>{event.peak_probability:.2f}</td>'}</tr>"
         for event in localization.events
     )
-    titles = ("when", "what", "length", "best score", "best margin over the background")
+    titles = ["when", "what", "length", "best score", "best margin over the background"]
+    if any(event.peak_probability is not None for event in localization.events):
+        titles.append("best probability")
     head = "".join(f"<th>{title}</th>" for title in titles)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 

@@ -12,10 +12,15 @@ __all__ = ["to_audacity", "to_csv"]
 
 
 def to_csv(localization: Localization) -> bytes:
-    """Write a row per event: start_s, end_s, label, peak_score, peak_margin. UTF-8; text is quoted."""
+    """Write a row per event: start_s, end_s, label, peak_score, peak_margin. UTF-8; text is quoted.
+
+    With a calibrated bundle there is a last column, peak_probability.
+    """
     text = io.StringIO(newline="")
     table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    table.writerow(("start_s", "end_s", "label", "peak_score", "peak_margin"))
+    calibrated = any(event.peak_probability is not None for event in localization.events)
+    columns = ("start_s", "end_s", "label", "peak_score", "peak_margin")
+    table.writerow((*columns, "peak_probability") if calibrated else columns)
     table.writerows(
         (
             round(event.start_s, 3),
@@ -23,6 +28,7 @@ def to_csv(localization: Localization) -> bytes:
             encodable(event.label),
             round(event.peak_score, 4),
             round(event.peak_margin, 4),
+            *(() if event.peak_probability is None else (round(event.peak_probability, 4),)),
         )
         for event in localization.events
     )

@@ -98,6 +98,8 @@ class _Drawing:
                 told = (
                     f"{one_line(label)} {clock(event.start_s)} – {clock(event.end_s)}, margin {event.peak_margin:.2f}"
                 )
+                if event.peak_probability is not None:
+                    told += f", probability {event.peak_probability:.2f}"
                 yield (
                     f'<rect class="ov-event" data-event="{event.id}" x="{x}" y="{top + 6}" rx="4" '
                     f'width="{max(2.0, round(end - x, 2))}" height="{_ROW - 12}" fill="{fill}">'

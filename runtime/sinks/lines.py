@@ -92,4 +92,5 @@ def summary_lines(stats: Stats) -> Iterator[str]:
 
 def _event_text(event: Event) -> str:
     until = f"  until {clock(event.end_s)}" if event.state in ("end", "update") else ""
-    return f"{one_line(event.label)}  margin {event.peak_margin:.2f}{until}"
+    probability = "" if event.peak_probability is None else f"  probability {event.peak_probability:.2f}"
+    return f"{one_line(event.label)}  margin {event.peak_margin:.2f}{probability}{until}"

@@ -120,13 +120,14 @@ class TerminalSink:
         # Lines of the header, the timeline, the frame of the events, the figures and the messages
         used = 3 + timeline.row_count + 2 + 2 + 3 + len(self._messages) + (0 if beside else evidence.row_count + 2)
         events = self._event_list(max(2, min(8 if beside else 12, height - used)))
-        middle: RenderableType = Group(self._panel("Newest second", evidence), self._panel("Events", events))
+        sure = self._probability()
+        middle: RenderableType = Group(self._panel("Newest second", evidence, note=sure), self._panel("Events", events))
         if beside:
             middle = Table.grid(expand=True)
             middle.add_column(width=width // 2)
             middle.add_column(ratio=1)
             rows = max(evidence.row_count, events.row_count) + 2
-            middle.add_row(self._panel("Newest second", evidence, rows), self._panel("Events", events, rows))
+            middle.add_row(self._panel("Newest second", evidence, rows, sure), self._panel("Events", events, rows))
         told = [Text(f" {clock(at_s, 0)}  {message}", "yellow", no_wrap=True) for at_s, message in self._messages]
         return Group(
             self._header(self._info),
@@ -160,6 +161,11 @@ class TerminalSink:
 
     def _key(self) -> str:
         return f"[{_QUIET}]{self._heights[5] * 2} final  {self._shades[1] * 2} may change[/]"
+
+    def _probability(self) -> str | None:
+        """How probable the decision on the newest second is; None without a calibration."""
+        probability = self._seconds[max(self._seconds)].probability if self._seconds else None
+        return None if probability is None else f"[{_QUIET}]{probability:.0%} probable[/]"
 
     def _header(self, info: SessionInfo) -> RenderableType:
         top = Table.grid(expand=True, padding=(0, 1))
@@ -275,7 +281,7 @@ class TerminalSink:
                     style,
                 ),
                 Text(one_line(event.label), style + " strike" if event.state == "retract" else f"{style} bold"),
-                Text(f"{event.peak_margin:.2f}", style),
+                Text(_surety(event), style),
                 Text(_STATE_NAME[event.state], colour),
             )
         if not newest_first:
@@ -293,6 +299,11 @@ class TerminalSink:
         for name, by_cause in (("dropped", counts(stats.dropped)), ("gaps", counts(stats.gap_s, " s"))):
             line.append(f"   {name} ", _QUIET).append(by_cause, "" if by_cause == "none" else "yellow")
         return line
+
+
+def _surety(event: Event) -> str:
+    """The probability as a percentage where there is one, else the margin."""
+    return f"{event.peak_margin:.2f}" if event.peak_probability is None else f"{event.peak_probability:.0%}"
 
 
 def _padded(table: Table, rows: int) -> Table:

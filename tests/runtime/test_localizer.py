@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
-from ovavel.runtime.localizer import LAG, Localizer
+from ovavel.runtime.localizer import BUFFER, Localizer
 from ovavel.runtime.types import Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
@@ -54,7 +54,7 @@ def same(a: SegmentScores, b: SegmentScores) -> bool:
 
 def test_ten_pushes_equal_the_offline_clip_bit_for_bit() -> None:
     clip = [segment(i) for i in range(10)]
-    localizer = Localizer(head, VOCABULARY)
+    localizer = Localizer(head, VOCABULARY, lag=BUFFER - 1)
     for s in clip:
         pushed = localizer.push(s)
     offline = Localizer(head, VOCABULARY).score(clip)
@@ -65,7 +65,7 @@ def test_ten_pushes_equal_the_offline_clip_bit_for_bit() -> None:
 
 @given(
     st.lists(st.sampled_from(["both", "vision", "audio", "none"]), min_size=1, max_size=30),
-    st.integers(0, LAG),
+    st.integers(0, BUFFER - 1),
     st.integers(10, 12),
 )
 def test_every_second_is_final_exactly_once_in_order_with_its_lag(senses: list[str], lag: int, buffer: int) -> None:

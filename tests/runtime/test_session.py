@@ -108,7 +108,7 @@ def test_the_first_ten_seconds_score_as_the_offline_clip_bit_for_bit(
     windows = [w for chunk in source.chunks() for w in assembler.push(chunk)] + assembler.flush()
     segments: list[Segment] = [Encoder(backend).encode([w])[0] for w in windows[:10]]
     offline = Localizer(backend.head, bundle.vocabulary).score(segments)
-    with Session(bundle, clip, backend=backend) as session:
+    with Session(bundle, clip, backend=backend, lag=9) as session:
         streamed = [u.scores for u in session.updates()][9]
     for one, other in zip(streamed, offline, strict=True):
         assert one.label == other.label

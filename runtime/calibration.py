@@ -1,0 +1,66 @@
+"""What makes the scores of a bundle mean something: a temperature and two margins, fitted on clips with known truth.
+
+Shapes: C classes with the background last; `...` any leading dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from ovavel.runtime.errors import UsageError
+
+__all__ = ["Calibration", "probabilities"]
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the scores of a bundle are to be trusted (docs/method.md, Calibration).
+
+    It was fitted for the names of its dataset and for final decisions. With other names, and for seconds that are not
+    final yet, its probabilities are a guide, no measurement.
+    """
+
+    temperature: Annotated[float, Meta(gt=0)]
+    """By which the fused scores are divided before the softmax."""
+    on: Share
+    """Margin over the background that a second needs to begin an event; `EventRules.on` unless the user gives one."""
+    off: Share
+    """Margin that later seconds need to continue it; not above `on`."""
+    ece_before: Share
+    """Expected calibration error at temperature 1, on clips that the fit did not see where there were any."""
+    ece_after: Share
+    """The same at `temperature`."""
+    segments: Annotated[int, Meta(ge=1)]
+    """Seconds it was fitted on."""
+    dataset: str
+    """Fingerprint of the dataset they came from."""
+
+    def __post_init__(self) -> None:
+        if self.off > self.on or not np.isfinite(self.temperature):
+            raise ValueError(f"a calibration needs a finite temperature and off ≤ on; got {self}")
+
+
+def probabilities(scores: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Softmax over the classes of fused scores divided by `temperature` (docs/method.md, Calibration).
+
+    Args:
+        scores: (..., C) fused, min-max scaled scores in [0, 1].
+        temperature: above 0; 1 leaves the scores as they are.
+
+    Returns:
+        (..., C) float64, each sums to 1.
+
+    Raises:
+        UsageError: the temperature is not above 0 and finite.
+    """
+    if not 0 < temperature < np.inf:
+        raise UsageError(f"a temperature must be finite and above 0, not {temperature}")
+    logits = np.asarray(scores, np.float64) / temperature
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return shares
