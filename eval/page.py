@@ -14,14 +14,15 @@ __all__ = ["facts", "lane", "page", "section", "table", "text"]
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 _MORE_STYLE = """
-td:nth-child(2){overflow-wrap:normal}
+.scroll{max-height:560px}td:nth-child(2){overflow-wrap:normal}
 td.n,th.n{text-align:right;white-space:nowrap}
 tr.ours td{font-weight:600}
 .lane{display:flex;height:22px;margin:2px 0;align-items:center}
 .lane>span{flex:none;width:170px;padding-right:10px;text-align:right;font-size:12px;color:var(--dim);overflow:hidden;
 text-overflow:ellipsis;white-space:nowrap}
 .lane>div{flex:1;display:flex;height:20px;min-width:0}
-.lane i{font-style:normal;font-size:11px;line-height:20px;padding:0 4px;border-radius:3px;margin-right:1px;min-width:0;
+.lane i{font-style:normal;font-size:11px;line-height:20px;text-indent:4px;border-radius:3px;min-width:0;
+box-shadow:inset -1px 0 var(--card);
 overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:#fff;background:var(--line)}
 .lane i.none{color:var(--dim)}
 .lane i.true{background:#2f6fb0}.lane i.right{background:#2c8a57}.lane i.wrong{background:#c2453c}
@@ -62,7 +63,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, bold: Iterab
 
 
 def _is_number(cell: str) -> bool:
-    return cell in ("", "–") or cell.replace("−", "-").lstrip("-").replace(".", "", 1).replace(" ", "").isdecimal()
+    return cell in ("", "–") or cell.lstrip("+-").replace(".", "", 1).replace(" ", "").isdecimal()
 
 
 def lane(name: str, seconds: Sequence[tuple[str, str]]) -> str:

@@ -53,10 +53,12 @@ def verdict(trial: Trial) -> str:
             else f"the best, {first.phrase!r}, would win {first.won_s} of {first.event_s} s of the event and "
             f"{first.elsewhere_s} s elsewhere"
         )
-        return (
-            f"No phrase works: {why}. The strongest other class is {first.rival!r}; try words for what is both seen "
-            "and heard, or leave a rival of the same meaning out with --without."
+        advice = (
+            "Try other words for what is both seen and heard: these are no nearer to it than the background"
+            if first.rival == trial.background
+            else f"{first.rival!r} is nearer; try other words, or leave it out with --without if it means the same"
         )
+        return f"No phrase works: {why}. {advice}."
     if len(best) > 1:
         return f"A tie: {', '.join(repr(phrase.phrase) for phrase in best)} work equally well."
     elsewhere = f", and {first.elsewhere_s} s elsewhere" if first.elsewhere_s else ""

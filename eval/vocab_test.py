@@ -113,6 +113,7 @@ class Trial:
     phrases: tuple[Phrase, ...]
     before: tuple[tuple[str, ...], ...]
     """T decisions for each recording with the vocabulary as it is."""
+    background: str
 
     @property
     def works(self) -> bool:
@@ -243,7 +244,7 @@ def try_phrases(
         clips = tuple(_on_clip(recording, words, c, head) for recording in recordings)
         tried.append(_sum_up(phrase, words.names[c], clips, recordings, in_vocabulary=there))
     before = tuple(tuple(s.label for s in _decide(recording, vocabulary, head)) for recording in recordings)
-    return Trial(phrases=rank(tried), before=before)
+    return Trial(phrases=rank(tried), before=before, background=vocabulary.background)
 
 
 def _decide(recording: Recording, vocabulary: Vocabulary, head: Head) -> list[SegmentScores]:

@@ -90,7 +90,8 @@ def test_equals_share_a_rank_and_none_working_is_told() -> None:
     none = trial([recording([AXES[0]] * 3)], bell=BELL, drum=DRUM)
     assert not none.works
     assert "none of them would win a second" in verdict(none)
-    assert "'dog'" in verdict(none)
+    assert "'dog' is nearer" in verdict(none)
+    assert "than the background" in verdict(trial([recording([AXES[4]] * 3)], bell=BELL))
 
 
 def test_a_name_of_the_vocabulary_is_tried_as_it_is() -> None:
