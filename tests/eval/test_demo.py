@@ -22,9 +22,9 @@ import numpy as np
 import pulse
 import pytest
 from conftest import NAMES
+from http_station import JpegCamera
 from hypothesis import given
 from hypothesis import strategies as st
-from jpeg_camera import JpegCamera
 from media_factory import make_clip
 from rich.console import Console
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pulse
 import pytest
-from jpeg_camera import JpegCamera
+from http_station import JpegCamera
 
 WATCH = """
 import json, sys, time

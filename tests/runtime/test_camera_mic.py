@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pulse
 import pytest
-from jpeg_camera import FPS, JpegCamera
+from http_station import FPS, JpegCamera
 
 from ovavel.runtime.devices import Microphone
 from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from http_station import TransportStream
 from hypothesis import given
 from hypothesis import strategies as st
 from media_factory import colour_of_second, make_clip, tone
@@ -365,45 +366,6 @@ def test_jitter_is_no_jump(jitter: list[float], origin_s: float) -> None:
         assert placed.time_s == pytest.approx(max(0, index * 0.1 + shift_s), abs=0.03)
 
 
-class Station:
-    """Serves an MPEG transport stream over HTTP at its own speed; can fall silent, be stopped, and come back."""
-
-    def __init__(self, clip: bytes, *, rate_bytes: float, port: int = 0) -> None:
-        self.muted = threading.Event()
-        self.stopped = threading.Event()
-        station = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "video/mp2t")
-                self.end_headers()
-                begin_s, sent = time.monotonic(), 0
-                try:
-                    while sent < len(clip) and not station.stopped.is_set():
-                        while station.muted.is_set() and not station.stopped.is_set():
-                            time.sleep(0.02)
-                        due = int((time.monotonic() - begin_s + 1) * rate_bytes)
-                        self.wfile.write(clip[sent:due])
-                        sent = max(sent, due)
-                        time.sleep(0.02)
-                except OSError:
-                    pass
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def stop(self) -> None:
-        self.stopped.set()
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture(scope="module")
 def stream_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("stream") / "clip.ts"
@@ -412,17 +374,15 @@ def stream_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def station(stream_bytes: bytes) -> Iterator[Station]:
-    station = Station(stream_bytes, rate_bytes=len(stream_bytes) / 20)
+def station(stream_bytes: bytes) -> Iterator[TransportStream]:
+    station = TransportStream(stream_bytes, rate_bytes=len(stream_bytes) / 20)
     yield station
     station.stop()
 
 
-def test_a_stream_that_freezes_and_comes_back(station: Station, stream_bytes: bytes) -> None:
+def test_a_stream_that_freezes_and_comes_back(station: TransportStream, stream_bytes: bytes) -> None:
     told: list[tuple[float, str]] = []
-    source = MediaSource(
-        f"http://127.0.0.1:{station.port}/live", listener=lambda text: told.append((time.monotonic(), text))
-    )
+    source = MediaSource(station.url, listener=lambda text: told.append((time.monotonic(), text)))
     assert source.live
     assert source.senses == {"vision", "audio"}
     assert source.duration_s is None
@@ -459,19 +419,19 @@ def test_a_stream_that_freezes_and_comes_back(station: Station, stream_bytes: by
     assert frames[-1].time_s - frames[0].time_s == pytest.approx(elapsed_s, abs=1.5)
 
 
-def test_a_stream_that_is_cut_and_restarted(station: Station, stream_bytes: bytes) -> None:
+def test_a_stream_that_is_cut_and_restarted(station: TransportStream, stream_bytes: bytes) -> None:
     told: list[str] = []
-    source = MediaSource(f"http://127.0.0.1:{station.port}/live", listener=told.append)
+    source = MediaSource(station.url, listener=told.append)
     timer = threading.Timer(25, source.close)
     timer.start()
     cut = False
-    restarted: Station | None = None
+    restarted: TransportStream | None = None
     for chunk in source.chunks():
         if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not cut:
             cut = True
             station.stop()
         elif isinstance(chunk, Gap) and restarted is None and cut:
-            restarted = Station(stream_bytes, rate_bytes=len(stream_bytes) / 20, port=station.port)
+            restarted = TransportStream(stream_bytes, rate_bytes=len(stream_bytes) / 20, port=station.port)
         elif isinstance(chunk, Frame) and restarted is not None and len(told) == 2:
             source.close()
     timer.cancel()
@@ -480,8 +440,8 @@ def test_a_stream_that_is_cut_and_restarted(station: Station, stream_bytes: byte
     restarted.stop()
 
 
-def test_close_ends_a_blocked_read_within_a_second(station: Station) -> None:
-    source = MediaSource(f"http://127.0.0.1:{station.port}/live")
+def test_close_ends_a_blocked_read_within_a_second(station: TransportStream) -> None:
+    source = MediaSource(station.url)
     chunks = source.chunks()
     next(chunks)
     station.muted.set()

@@ -1,0 +1,95 @@
+"""Something on loopback that sends one endless answer to whoever asks; can fall silent, be killed and come back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import BinaryIO
+
+FPS = 20
+"""Of the camera."""
+
+
+class HttpStation:
+    """Serves what `send` writes until `stopped` is set; `send` minds `muted`."""
+
+    content_type = "application/octet-stream"
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.muted = threading.Event()
+        self.stopped = threading.Event()
+        station = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", station.content_type)
+                self.end_headers()
+                with suppress(OSError):  # whoever asked has gone
+                    station.send(self.wfile)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def send(self, out: BinaryIO) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class JpegCamera(HttpStation):
+    """Multipart JPEG, as network cameras send it. Its picture's colour is `colour` (RGB)."""
+
+    content_type = "multipart/x-mixed-replace; boundary=frame"
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.colour = (200, 30, 30)
+        self.changed_s = 0.0
+        super().__init__(port=port)
+        self.url = f"http://127.0.0.1:{self.port}/camera.mjpeg"
+
+    def send(self, out: BinaryIO) -> None:
+        import cv2
+        import numpy as np
+
+        while not self.stopped.is_set():
+            if not self.muted.is_set():
+                picture = np.full((120, 160, 3), self.colour[::-1], np.uint8)
+                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+                out.write(f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode())
+                out.write(jpeg + b"\r\n")
+            time.sleep(1 / FPS)
+
+    def change(self, colour: tuple[int, int, int]) -> None:
+        self.colour, self.changed_s = colour, time.monotonic()
+
+
+class TransportStream(HttpStation):
+    """An MPEG transport stream at its own speed."""
+
+    content_type = "video/mp2t"
+
+    def __init__(self, clip: bytes, *, rate_bytes: float, port: int = 0) -> None:
+        self.clip, self.rate_bytes = clip, rate_bytes
+        super().__init__(port=port)
+        self.url = f"http://127.0.0.1:{self.port}/live"
+
+    def send(self, out: BinaryIO) -> None:
+        begin_s, sent = time.monotonic(), 0
+        while sent < len(self.clip) and not self.stopped.is_set():
+            while self.muted.is_set() and not self.stopped.is_set():
+                time.sleep(0.02)
+            due = int((time.monotonic() - begin_s + 1) * self.rate_bytes)
+            out.write(self.clip[sent:due])
+            sent = max(sent, due)
+            time.sleep(0.02)
