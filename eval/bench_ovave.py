@@ -9,8 +9,9 @@ Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -174,9 +175,8 @@ def encode_clips(
     audio: list[NDArray[np.float32]] = []
     vision: list[NDArray[np.float32]] = []
     damaged: list[DamagedRecord] = []
-    encoder = Encoder(backend)
-    try:
-        for done, (clip, windows) in enumerate(_read_ahead(dataset, clips), 1):
+    with closing(Encoder(backend)) as encoder, closing(_read_ahead(dataset, clips)) as reading:
+        for done, (clip, windows) in enumerate(reading, 1):
             if isinstance(windows, DamagedClip):
                 damaged.append(_record(clip, windows.kind, str(windows)))
             else:
@@ -185,8 +185,6 @@ def encode_clips(
                 vision.append(np.stack([s.vision for s in segments if s.vision is not None]))
                 whole.append(clip)
             progress(done)
-    finally:
-        encoder.close()
     lost = {(record.split, record.name) for record in damaged}
     features = Features(
         clips=tuple(whole),
@@ -210,7 +208,7 @@ def _checked(features: Features, damaged: Sequence[DamagedRecord]) -> Encoded:
     return Encoded(features, tuple(damaged))
 
 
-def _read_ahead(dataset: OVAVEBench, clips: Sequence[Clip]) -> Iterator[tuple[Clip, list[Window] | DamagedClip]]:
+def _read_ahead(dataset: OVAVEBench, clips: Sequence[Clip]) -> Generator[tuple[Clip, list[Window] | DamagedClip]]:
     """Clips in order with their ten windows, or why there are none."""
     waiting: deque[tuple[Clip, Future[list[Window]]]] = deque()
     coming = iter(clips)

@@ -62,6 +62,8 @@ class BenchOvave:
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
+        from rich.console import Console
+
         from ovavel.eval.bench_ovave import Report, load_cached, score_protocol
         from ovavel.eval.features import FeatureCache
         from ovavel.eval.ovavebench import OVAVEBench
@@ -72,17 +74,25 @@ class BenchOvave:
         if not self.protocols:
             raise UsageError("which protocols? For example: --protocols fused agreement")
         options = self._torch_options()
-        dataset = OVAVEBench.open(self.data, self.annotations)
-        clips = dataset.select(self.split)
-        if not clips:
-            raise DatasetError(f"the annotations of {self.data} hold no clip of the split {self.split}; choose another")
-        bundle = Bundle.open(self.bundle)
-        cache = FeatureCache.open(self.features) if self.features else None
-        text = cache.text if cache else embed_texts(bundle, dataset.names, threads=self.threads)
-        graphs: tuple[Literal["vision", "audio", "head"], ...] = ("head",) if cache else ("vision", "audio", "head")
-        backend = open_backend(
-            bundle, name=self.backend, device=self.device, threads=self.threads, graphs=graphs, **options
-        )
+        with Console(stderr=True).status("reading annotations") as status:
+            dataset = OVAVEBench.open(self.data, self.annotations)
+            clips = dataset.select(self.split)
+            if not clips:
+                raise DatasetError(f"the annotations of {self.data} hold no clip of the split {self.split}")
+            cache = FeatureCache.open(self.features) if self.features else None
+            status.update("opening the bundle")
+            bundle = Bundle.open(self.bundle)
+            status.update("embedding the names")
+            text = cache.text if cache else embed_texts(bundle, dataset.names, threads=self.threads)
+            status.update("loading the backend")
+            backend = open_backend(
+                bundle,
+                name=self.backend,
+                device=self.device,
+                threads=self.threads,
+                graphs=("head",) if cache else ("vision", "audio", "head"),
+                **options,
+            )
         try:
             backend.warm_up()
             encoded = load_cached(cache, dataset, bundle, clips) if cache else _encode(dataset, clips, backend)
