@@ -1,11 +1,11 @@
-"""Runs the original weights in PyTorch, fp32 and eager: the reference the exported graphs are measured against."""
+"""Runs the original weights in PyTorch, eager: in fp32 it is the reference the exported graphs are measured against."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,15 +15,19 @@ from ovavel.runtime.backends import BackendInfo, Graph, HeadOutput
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 from ovavel.training.imagebind import CONTEXT, FRAME, LOG_MEL, ImageBind, ImageBindConfig, Modality
 from ovavel.training.temporal import HeadGraph, TemporalHead
+from ovavel.training.unit import unit_norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle import Bundle
 
-__all__ = ["TorchBackend", "open_torch", "resolve_device"]
+__all__ = ["Precision", "TorchBackend", "open_torch", "open_weights", "resolve_device"]
 
 # B batch, T segments, D embedding size, C classes with the background last
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _ENCODERS: tuple[Modality, ...] = ("vision", "audio", "text")
 
@@ -55,13 +59,7 @@ def open_torch(
         BundleError: the bundle does not say the size of its encoders.
         CheckpointError: a checkpoint is not what it should be.
     """
-    chosen = resolve_device(device)
-    if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads must be at least 1, not {threads}")
-        torch.set_num_threads(threads)
-    if chosen.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # PyTorch allows it for convolutions; it errs by 1e-3
+    chosen = _prepared(device, threads)
     modules: dict[Graph, nn.Module] = {}
     size = config or _config(bundle)
     encoders = tuple(modality for modality in _ENCODERS if modality in graphs)
@@ -74,18 +72,78 @@ def open_torch(
         modules.update({modality: model.towers[modality] for modality in encoders})
     if "head" in graphs:
         modules["head"] = HeadGraph(_head(bundle, head, size.embedding_size))
-    try:
-        for module in modules.values():
-            module.to(chosen).eval().requires_grad_(requires_grad=False)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(f"{chosen} has too little free memory for the weights; use the device cpu") from error
+    _move(modules.values(), chosen)
     return TorchBackend(modules, chosen, embedding_size=size.embedding_size)
 
 
-class TorchBackend:
-    """PyTorch, eager, fp32. See `ovavel.runtime.backends.Backend`."""
+def open_weights(
+    weights: str | Path,
+    config: ImageBindConfig,
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+) -> TorchBackend:
+    """Load the vision, audio and text encoders of a checkpoint; no bundle is needed, and there is no head.
 
-    def __init__(self, modules: Mapping[Graph, nn.Module], device: torch.device, *, embedding_size: int) -> None:
+    Args:
+        weights: ImageBind checkpoint.
+        config: size of the encoders.
+        device: "cpu", "cuda", "cuda:N" or "auto": a GPU where there is one.
+        precision: of vision and audio; text stays in fp32. "bf16" and "fp16" compute with PyTorch's autocast: the
+            weights and what comes out are float32.
+
+    Raises:
+        UsageError: there is no such precision, or not on this device.
+        DeviceError: the device is not to be had, or has too little memory.
+        CheckpointError: the checkpoint is not what it should be.
+    """
+    if precision not in get_args(Precision):
+        raise UsageError(f"the precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
+    chosen = _prepared(device, None)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise UsageError("fp16 is for GPUs; on the CPU use fp32 or bf16")
+    model = ImageBind.load(weights, config, _ENCODERS)
+    modules: dict[Graph, nn.Module] = {modality: model.towers[modality] for modality in _ENCODERS}
+    _move(modules.values(), chosen)
+    return TorchBackend(
+        modules,
+        chosen,
+        embedding_size=config.embedding_size,
+        precision={"vision": precision, "audio": precision},
+    )
+
+
+def _prepared(device: str, threads: int | None) -> torch.device:
+    """Resolve the device and set PyTorch up for it."""
+    chosen = resolve_device(device)
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}")
+        torch.set_num_threads(threads)
+    if chosen.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch allows it for convolutions; it errs by 1e-3
+    return chosen
+
+
+def _move(modules: Iterable[nn.Module], device: torch.device) -> None:
+    try:
+        for module in modules:
+            module.to(device).eval().requires_grad_(requires_grad=False)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"{device} has too little free memory for the weights; use the device cpu") from error
+
+
+class TorchBackend:
+    """PyTorch, eager, fp32 unless told otherwise. See `ovavel.runtime.backends.Backend`."""
+
+    def __init__(
+        self,
+        modules: Mapping[Graph, nn.Module],
+        device: torch.device,
+        *,
+        embedding_size: int,
+        precision: Mapping[Graph, Precision] | None = None,
+    ) -> None:
         self._modules = dict(modules)
         self._device = device
         self._embedding_size = embedding_size
@@ -96,7 +154,7 @@ class TorchBackend:
             name="torch",
             device=str(device),
             provider="PyTorch eager" + (f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""),
-            precision=dict.fromkeys(modules, "fp32"),
+            precision=dict.fromkeys(modules, "fp32") | dict(precision or {}),
             threads=torch.get_num_threads(),
             versions=versions,
         )
@@ -141,10 +199,18 @@ class TorchBackend:
     def _run(self, graph: Graph, *arrays: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
         if graph not in self._modules:
             raise UsageError(f"this backend was opened without the graph {graph}, or was closed")
-        with torch.inference_mode():
-            output = self._modules[graph](*(torch.tensor(array, device=self._device) for array in arrays))
-        tensors: tuple[Tensor, ...] = output if isinstance(output, tuple) else (output,)
-        return tuple(tensor.cpu().numpy() for tensor in tensors)
+        reduced = _AUTOCAST.get(self._info.precision[graph])
+        try:
+            with torch.inference_mode(), torch.autocast(self._device.type, reduced, enabled=reduced is not None):
+                output = self._modules[graph](*(torch.tensor(array, device=self._device) for array in arrays))
+                tensors: tuple[Tensor, ...] = output if isinstance(output, tuple) else (output,)
+                if reduced is not None:  # an encoder, which was normalised in the precision it computes in
+                    tensors = tuple(unit_norm(tensor.float()) for tensor in tensors)
+                return tuple(tensor.cpu().numpy() for tensor in tensors)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self._device} ran out of memory for {len(arrays[0])} inputs of {graph}; give fewer at once"
+            ) from error
 
 
 def resolve_device(name: str) -> torch.device:

@@ -1,0 +1,292 @@
+"""Embeddings of a dataset's clips, made once by `ovavel train features` and read by all that trains or measures a head.
+
+A cache is a folder named by its fingerprint, which covers everything that the embeddings depend on::
+
+    <fingerprint>/
+      cache.json               what made it: `CacheInfo`
+      text.npy                 text embeddings of the dataset's names
+      train-00000.npy          embeddings of the first clips of the split, those that could be read
+      train-00000.json         which clips these are, and why the others are missing: `ShardIndex`; written last
+      …
+
+Shapes: N clips, T segments of a clip (10), D embedding size, C classes with the background last. A shard's array is
+(2, n, T, D) float32, audio first, with one row for each clip that could be read, in the order of the dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.manifest import Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ovavel.eval.ovavebench import Clip
+
+__all__ = [
+    "CACHE",
+    "FORMAT_VERSION",
+    "SEGMENTS",
+    "TEXT",
+    "CacheInfo",
+    "ClipRecord",
+    "Damage",
+    "FeatureCache",
+    "Features",
+    "ShardIndex",
+    "shard_names",
+]
+
+CACHE = "cache.json"
+TEXT = "text.npy"
+FORMAT_VERSION = 1
+"""Raised whenever files, or the way from media to the encoders' inputs, change: older caches are not gone on with."""
+SEGMENTS = 10
+"""T."""
+
+_AGAIN = "run `ovavel train features` again"
+_NAMED = 3  # how many clips an error names before it only counts
+
+_Content = TypeVar("_Content", bound=Struct)
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class CacheInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that the embeddings of a cache depend on. Where one value differs, it is another cache."""
+
+    format_version: int = FORMAT_VERSION
+    model: str
+    """Name of the encoders, e.g. "imagebind_huge"."""
+    weights_sha256: Sha256
+    """Hash of the checkpoint the encoders came from."""
+    graphs_sha256: Sha256 | None
+    """Hash over the bundle's encoder graphs; None where the checkpoint itself ran."""
+    tokenizer_sha256: Sha256
+    backend: str
+    """What ran the encoders, e.g. "torch"."""
+    device: str
+    """Kind of device: "cpu" or "cuda"."""
+    precision: str
+    """In which vision and audio were computed: "fp32", "bf16", "fp16", "int8", or "vision …, audio …"."""
+    embedding_size: Annotated[int, Meta(ge=1)]
+    """D."""
+    preprocessing: Preprocessing = Preprocessing()
+    dataset_fingerprint: str
+    """`OVAVEBench.fingerprint`."""
+    shard_clips: Annotated[int, Meta(ge=1)]
+    """How many clips of the dataset belong to one shard."""
+    names: tuple[str, ...]
+    """The C names of `FeatureCache.text`, background last."""
+    clips: dict[str, int]
+    """How many clips each split of the dataset has."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all fields; its first 16 digits name the folder."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+
+class Damage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a clip has no embeddings."""
+
+    kind: str
+    """A short fixed phrase; tables count by it."""
+    message: str
+
+
+class ClipRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One clip of a shard and the files it was read from."""
+
+    name: str
+    bytes: int
+    """Size of its files, together."""
+    sha256: Sha256
+    """Hash over the names and contents of its files."""
+    damage: Damage | None = None
+    """None where it could be read, and so has a row in the array."""
+
+
+class ShardIndex(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a shard holds. It is written after the array: a shard without it does not count."""
+
+    split: str
+    array_sha256: Sha256
+    """Hash of the `.npy` file."""
+    clips: tuple[ClipRecord, ...]
+
+
+class Features(NamedTuple):
+    """Embeddings of the clips that were asked for, as far as they could be read."""
+
+    clips: tuple[Clip, ...]
+    """N clips, in the order they were asked for."""
+    audio: NDArray[np.float32]
+    """(N, T, D), unit norm."""
+    vision: NDArray[np.float32]
+    """(N, T, D), unit norm."""
+    damaged: tuple[Clip, ...]
+    """Asked for, but they could not be read when the cache was made; every table that leaves them out must say so."""
+
+
+def shard_names(split: str, number: int) -> tuple[str, str]:
+    """File names of the array and of the index of a split's shard, counted from 0."""
+    return f"{split}-{number:05d}.npy", f"{split}-{number:05d}.json"
+
+
+class _Place(NamedTuple):
+    array: str
+    """File name of the shard's array."""
+    row: int
+
+
+class _Array(NamedTuple):
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureCache:
+    """A feature cache, whole or still growing. `FeatureCache.open` makes one."""
+
+    path: Path
+    """The folder whose name is the fingerprint."""
+    info: CacheInfo
+    text: NDArray[np.float32]
+    """(C, D) float32, unit norm, read-only: the embeddings of `names`."""
+    damaged: Mapping[tuple[str, str], Damage]
+    """Split and name of each clip that could not be read → why."""
+    _places: Mapping[tuple[str, str], _Place]
+    _arrays: Mapping[str, _Array]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dataset's total label space, background last."""
+        return self.info.names
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Read the index of the cache in the folder `path`, or in the only folder of `path` that holds one.
+
+        Raises:
+            DatasetError: there is none or more than one, or it is damaged or of another version.
+        """
+        root = _find(Path(path))
+        info = _read(root / CACHE, CacheInfo)
+        if info.format_version != FORMAT_VERSION:
+            raise DatasetError(
+                f"the feature cache {root} has format version {info.format_version} and this ovavel reads "
+                f"{FORMAT_VERSION}; {_AGAIN}, which makes a new one"
+            )
+        places: dict[tuple[str, str], _Place] = {}
+        damaged: dict[tuple[str, str], Damage] = {}
+        arrays: dict[str, _Array] = {}
+        for split, count in info.clips.items():
+            for number in range(-(-count // info.shard_clips)):
+                array, index = shard_names(split, number)
+                if not (root / index).is_file():
+                    continue
+                shard = _read(root / index, ShardIndex)
+                row = 0
+                for record in shard.clips:
+                    if record.damage:
+                        damaged[shard.split, record.name] = record.damage
+                    else:
+                        places[shard.split, record.name] = _Place(array, row)
+                        row += 1
+                arrays[array] = _Array(shard.array_sha256, row)
+        text = _read_text(root / TEXT, info)
+        return cls(path=root, info=info, text=text, damaged=damaged, _places=places, _arrays=arrays)
+
+    def load(self, clips: Sequence[Clip]) -> Features:
+        """Return the embeddings of `clips`, in their order.
+
+        The shards are memory-mapped, so that nothing but the result takes memory; each is checked against its hash.
+
+        Raises:
+            DatasetError: a clip is neither in the cache nor among its damaged ones, or a shard is damaged.
+        """
+        keys = [(clip.split, clip.name) for clip in clips]
+        missing = [key for key in keys if key not in self._places and key not in self.damaged]
+        if missing:
+            named = ", ".join(f"{split}/{name}" for split, name in missing[:_NAMED])
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            splits = ",".join(sorted({split for split, _ in missing}))
+            raise DatasetError(
+                f"the feature cache {self.path} lacks {len(missing)} of {len(keys)} clips ({named}{more}); "
+                f"{_AGAIN} with --splits {splits}"
+            )
+        present = [clip for clip, key in zip(clips, keys, strict=True) if key in self._places]
+        wanted: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for index, clip in enumerate(present):
+            place = self._places[clip.split, clip.name]
+            wanted[place.array].append((index, place.row))
+        shape = (len(present), SEGMENTS, self.info.embedding_size)
+        audio, vision = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        for name, pairs in wanted.items():
+            array = self._map(name)
+            indices, rows = (list(column) for column in zip(*pairs, strict=True))
+            audio[indices], vision[indices] = array[0, rows], array[1, rows]
+        damaged = tuple(clip for clip, key in zip(clips, keys, strict=True) if key in self.damaged)
+        return Features(clips=tuple(present), audio=audio, vision=vision, damaged=damaged)
+
+    def _map(self, name: str) -> NDArray[np.float32]:
+        """(2, n, T, D), memory-mapped."""
+        file, wanted = self.path / name, self._arrays[name]
+        try:
+            with file.open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+            array: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DatasetError(f"cannot read {file} ({error}); delete it and its .json, and {_AGAIN}") from error
+        if found != wanted.sha256 or array.shape != (2, wanted.rows, SEGMENTS, self.info.embedding_size):
+            raise DatasetError(f"{file} was altered since it was written; delete it and its .json, and {_AGAIN}")
+        return array
+
+
+def _find(path: Path) -> Path:
+    if (path / CACHE).is_file():
+        return path
+    found = sorted(file.parent for file in path.glob(f"*/{CACHE}"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listing = "; ".join(f"{each.name} ({_describe(_read(each / CACHE, CacheInfo))})" for each in found)
+        raise DatasetError(f"{path} holds {len(found)} feature caches, give the folder of one of them: {listing}")
+    what = "holds no feature cache" if path.is_dir() else "is a file" if path.exists() else "does not exist"
+    raise DatasetError(f"{path} {what}; `ovavel train features` makes one")
+
+
+def _describe(info: CacheInfo) -> str:
+    clips = sum(info.clips.values())
+    return f"{info.model} by {info.backend} in {info.precision} on {info.device}, a dataset of {clips} clips"
+
+
+def _read(file: Path, kind: type[_Content]) -> _Content:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DatasetError(f"cannot read {file} ({error}); delete it, and {_AGAIN}") from error
+
+
+def _read_text(file: Path, info: CacheInfo) -> NDArray[np.float32]:
+    try:
+        text = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"cannot read {file} ({error}); delete {CACHE} beside it, and {_AGAIN}") from error
+    if text.dtype != np.float32 or text.shape != (len(info.names), info.embedding_size):
+        raise DatasetError(f"{file} does not fit {CACHE} beside it; delete both, and {_AGAIN}")
+    text.setflags(write=False)
+    checked: NDArray[np.float32] = text
+    return checked

@@ -1,0 +1,272 @@
+"""Clips → what the encoders take, in processes of their own, a few clips ahead of whoever reads them.
+
+Each process decodes and prepares one clip at a time into a slot of memory that it shares with the reader, so no array
+travels between them. Clips come out in the order they went in.
+
+Shapes: T segments of a clip (10).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+from ovavel.runtime.errors import DeviceError, UsageError
+
+# Nothing here may import numpy before a process has said how many threads it may use.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ovavel.eval.features import ClipRecord, Damage
+    from ovavel.eval.ovavebench import Clip, OVAVEBench
+
+__all__ = [
+    "Decoded",
+    "Decoder",
+    "DryRun",
+    "Progress",
+    "decode_only",
+    "select_clips",
+    "silent",
+    "source_bytes",
+    "source_record",
+]
+
+_SEGMENTS = 10
+_FRAME = (3, 224, 224)
+_LOG_MEL = (1, 128, 204)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Progress(Protocol):
+    """Told of every clip."""
+
+    def __call__(self, what: str, done: int, total: int, damaged: int) -> None:
+        """`done` of `total` clips; `damaged` of those done could not be read."""
+
+
+def silent(what: str, done: int, total: int, damaged: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """What `decode_only` found."""
+
+    clips: int
+    damaged: dict[tuple[str, str], Damage]
+    """Split and name of each clip that could not be read → why."""
+    segments_per_s: float
+    """Once the processes had started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """One clip, ready for the encoders."""
+
+    clip: Clip
+    record: ClipRecord
+    """Its sources, and its damage if it could not be read: then the arrays mean nothing."""
+    frames: NDArray[np.float32]
+    """(T, 3, 224, 224) float32, valid until the next clip is asked for."""
+    log_mels: NDArray[np.float32]
+    """(T, 1, 128, 204) float32, valid until the next clip is asked for."""
+
+
+class Decoder:
+    """Decodes clips of a dataset in processes. Use it in a `with` block, which ends them."""
+
+    def __init__(self, bench: OVAVEBench, *, workers: int, ahead: int = 0) -> None:
+        """Decode in `workers` processes; hold `ahead` clips ready besides those in work.
+
+        Raises:
+            UsageError: there is to be no process at all.
+        """
+        if workers < 1:
+            raise UsageError(f"--workers must be at least 1, not {workers}")
+        self._slots = 2 * workers + ahead
+        spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of the encoder
+        frames = spawn.RawArray("f", self._slots * _size(_FRAME))
+        log_mels = spawn.RawArray("f", self._slots * _size(_LOG_MEL))
+        self._frames, self._log_mels = _arrays(frames, log_mels)
+        self._pool = ProcessPoolExecutor(
+            workers, mp_context=spawn, initializer=_start, initargs=(pickle.dumps(bench), frames, log_mels)
+        )
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the processes, once each is done with the clip it has in work."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def decode(self, clips: Iterable[Clip]) -> Iterator[Decoded]:
+        """Yield every one of `clips`, in order, the damaged ones too.
+
+        Raises:
+            DeviceError: a process was ended from outside, as a system short of memory does.
+        """
+        waiting: deque[tuple[int, Clip, Future[ClipRecord]]] = deque()
+        rest = enumerate(clips)
+        try:
+            for index, clip in islice(rest, self._slots):
+                waiting.append((index, clip, self._pool.submit(_decode, index, clip)))
+            while waiting:
+                slot, clip, future = waiting.popleft()
+                record = future.result()
+                yield Decoded(clip=clip, record=record, frames=self._frames[slot], log_mels=self._log_mels[slot])
+                for _, following in islice(rest, 1):
+                    waiting.append((slot, following, self._pool.submit(_decode, slot, following)))
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a decoding process was ended from outside, perhaps because memory ran out; "
+                "run it again with fewer --workers"
+            ) from error
+
+
+def select_clips(bench: OVAVEBench, splits: Sequence[str]) -> tuple[Clip, ...]:
+    """All clips of `splits`, in the order of the dataset.
+
+    Raises:
+        UsageError: the dataset has no such split.
+    """
+    has = {clip.split for clip in bench.clips}
+    unknown = sorted(set(splits) - has)
+    if unknown or not splits:
+        raise UsageError(
+            f"the dataset has the splits {', '.join(sorted(has)) or 'none'}; not {', '.join(unknown) or 'none at all'}"
+        )
+    return tuple(clip for clip in bench.clips if clip.split in splits)
+
+
+def decode_only(
+    bench: OVAVEBench, clips: Sequence[Clip], *, workers: int, ahead: int = 8, progress: Progress = silent
+) -> DryRun:
+    """Decode and prepare `clips` as for the encoders, encode nothing, and measure how fast that is.
+
+    Raises:
+        UsageError, DeviceError: as `Decoder`.
+    """
+    damaged: dict[tuple[str, str], Damage] = {}
+    first_s = time.monotonic()
+    with Decoder(bench, workers=workers, ahead=ahead) as decoder:
+        for done, decoded in enumerate(decoder.decode(clips), 1):
+            if done == 1:
+                first_s = time.monotonic()
+            if decoded.record.damage:
+                damaged[decoded.clip.split, decoded.clip.name] = decoded.record.damage
+            progress("decoding", done, len(clips), len(damaged))
+    elapsed_s = max(time.monotonic() - first_s, 1e-9)
+    return DryRun(clips=len(clips), damaged=damaged, segments_per_s=_SEGMENTS * max(0, len(clips) - 1) / elapsed_s)
+
+
+def source_bytes(bench: OVAVEBench, clip: Clip) -> int:
+    """Size of the clip's files, together."""
+    return sum(file.stat().st_size for file in _files(bench, clip))
+
+
+def source_record(bench: OVAVEBench, clip: Clip, damage: Damage | None = None) -> ClipRecord:
+    """Read the clip's files and return their size and a hash over names and contents, beside `damage`."""
+    from ovavel.eval.features import ClipRecord
+
+    digest, total = hashlib.sha256(), 0
+    for file in _files(bench, clip):
+        try:
+            content = file.read_bytes()
+        except OSError as error:  # then it is damaged, and `damage` says how
+            content = f"unreadable: {error.errno}".encode()
+        total += file.stat().st_size
+        digest.update(f"{file.name}\0{len(content)}\0".encode(errors="surrogateescape"))
+        digest.update(content)
+    return ClipRecord(name=clip.name, bytes=total, sha256=digest.hexdigest(), damage=damage)
+
+
+def _files(bench: OVAVEBench, clip: Clip) -> list[Path]:
+    """The sound and all pictures of the clip, as far as they are there."""
+    folder = bench.frames_dir(clip)
+    pictures = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [file for file in (bench.audio_path(clip), *pictures) if file.is_file()]
+
+
+class _Worker(NamedTuple):
+    bench: OVAVEBench
+    frames: NDArray[np.float32]
+    log_mels: NDArray[np.float32]
+
+
+_worker: _Worker | None = None
+"""Set once in each process."""
+
+
+def _start(bench: bytes, frames: Any, log_mels: Any) -> None:
+    """Make this process ready; `bench` is pickled, because unpickling it imports numpy."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for name in _THREADS:  # as many processes as cores: more threads would only be in each other's way
+        os.environ[name] = "1"
+    _worker = _Worker(pickle.loads(bench), *_arrays(frames, log_mels))  # noqa: S301 - from our own parent
+
+
+def _end_with_parent() -> None:
+    """Do not stay behind when the parent is killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _decode(slot: int, clip: Clip) -> ClipRecord:
+    """Fill the slot with a clip; runs in a process of the pool."""
+    from ovavel.eval.features import Damage
+    from ovavel.eval.ovavebench import DamagedClip
+    from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+
+    assert _worker
+    damage = None
+    try:
+        for index, window in enumerate(_worker.bench.windows(clip)):
+            assert window.frame is not None
+            assert window.waveform is not None
+            _worker.frames[slot, index] = prepare_frame(window.frame)
+            _worker.log_mels[slot, index] = prepare_waveform(window.waveform)
+    except DamagedClip as error:
+        damage = Damage(kind=error.kind, message=str(error))
+    except UsageError as error:  # readable, but nothing the encoders can take
+        damage = Damage(kind="unusable contents", message=str(error))
+    return source_record(_worker.bench, clip, damage)
+
+
+def _arrays(frames: Any, log_mels: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(slots, T, …) views of the shared memory."""
+    import numpy as np
+
+    return (
+        np.frombuffer(frames, np.float32).reshape(-1, _SEGMENTS, *_FRAME),
+        np.frombuffer(log_mels, np.float32).reshape(-1, _SEGMENTS, *_LOG_MEL),
+    )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    """Values of one clip."""
+    return _SEGMENTS * math.prod(shape)

@@ -1,0 +1,169 @@
+"""The frozen encoders that features are made with: a checkpoint in PyTorch, or a bundle in any backend."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.backends import Backend, Graph, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import CheckpointError, UsageError
+from ovavel.runtime.external_data import external_data
+from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer
+from ovavel.training.backend import Precision, open_weights
+from ovavel.training.imagebind import CONTEXT, VOCABULARY, ImageBindConfig
+from ovavel.training.tokenizer import clip_tokenizer
+
+__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256"]
+
+# C names, D embedding size
+
+_ENCODERS: tuple[Graph, ...] = ("vision", "audio", "text")
+_BLOCK_BYTES = 8 * 2**20
+_TEXT_BATCH = 16
+
+Progress = Callable[[str, float], None]
+"""Told what happens now, and which share of it, in [0, 1], is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoders:
+    """What encodes, and what identifies it."""
+
+    backend: Backend
+    """Opened with vision, audio and text."""
+    model: str
+    weights_sha256: str
+    """Hash of the checkpoint."""
+    graphs_sha256: str | None
+    """Hash over the bundle's encoder graphs; None for a checkpoint."""
+    embedding_size: int
+    """D."""
+    tokenizer: Tokenizer
+    tokenizer_sha256: str
+
+    @property
+    def precision(self) -> str:
+        """In which vision and audio are computed, in one word where it is the same."""
+        vision, audio = (self.backend.info.precision[graph] for graph in ("vision", "audio"))
+        return vision if vision == audio else f"vision {vision}, audio {audio}"
+
+    @property
+    def device(self) -> str:
+        """Kind of device: "cpu" or "cuda"."""
+        return self.backend.info.device.partition(":")[0]
+
+    def embed(self, names: tuple[str, ...]) -> NDArray[np.float32]:
+        """Text embeddings (C, D) of `names`, as they are."""
+        tokens = self.tokenizer.encode(names)
+        rows = [self.backend.text(tokens[i : i + _TEXT_BATCH]) for i in range(0, len(tokens), _TEXT_BATCH)]
+        return np.concatenate(rows)
+
+
+def checkpoint_encoders(
+    weights: Path,
+    config: ImageBindConfig,
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    tokenizer: Path | None = None,
+    progress: Progress = lambda _what, _share: None,
+) -> Encoders:
+    """Hash and load a checkpoint. Names are always embedded in fp32, as there are few.
+
+    Args:
+        weights: ImageBind checkpoint, `.pth` or safetensors.
+        config: size of the model.
+        device: as `open_weights` takes it.
+        precision: of vision and audio.
+        tokenizer: a `tokenizer.json`; None: CLIP's, which the published model was made for.
+        progress: told about the hashing, which takes a while for 4.8 GB.
+
+    Raises:
+        CheckpointError: the checkpoint is not what it should be.
+        BundleError: `tokenizer` is no tokenizer file.
+        UsageError: the tokenizer does not fit the model, or the precision not the device.
+        DeviceError: the device is not to be had.
+    """
+    if tokenizer is None and config.vocabulary != VOCABULARY:
+        raise UsageError(
+            f"the model {config.name!r} knows {config.vocabulary} tokens, so it has a tokenizer of its own: "
+            "give its tokenizer.json as --tokenizer"
+        )
+    opened, tokenizer_sha256, size = _tokenizer(tokenizer)
+    if opened.context_length != CONTEXT or size > config.vocabulary:
+        raise UsageError(
+            f"the tokenizer {tokenizer or 'of CLIP'} has {size} tokens in rows of {opened.context_length}, and the "
+            f"model {config.name!r} takes {config.vocabulary} in rows of {CONTEXT}: give the model's own as --tokenizer"
+        )
+    backend = open_weights(weights, config, device=device, precision=precision)
+    return Encoders(
+        backend=backend,
+        model=f"imagebind_{config.name}",
+        weights_sha256=file_sha256(weights, progress),
+        graphs_sha256=None,
+        embedding_size=config.embedding_size,
+        tokenizer=opened,
+        tokenizer_sha256=tokenizer_sha256,
+    )
+
+
+def bundle_encoders(path: Path, *, backend: str = "onnxruntime", device: str = "auto") -> Encoders:
+    """Open the encoders of a bundle; its head and vocabulary do not matter.
+
+    Raises:
+        BundleError: it is no bundle, or is altered, or has no text graph.
+        UsageError, MissingExtraError, DeviceError: as `open_backend`.
+    """
+    bundle = Bundle.open(path)
+    opened = open_backend(bundle, name=backend, device=device, graphs=_ENCODERS)
+    graphs = [bundle.graph(name) for name in _ENCODERS]
+    names = {file.name for file in graphs} | {each for file in graphs for each in external_data(file)}
+    listing = "".join(f"{name} {bundle.manifest.files[name].sha256}\n" for name in sorted(names))
+    return Encoders(
+        backend=opened,
+        model=bundle.manifest.model.name,
+        weights_sha256=bundle.manifest.model.weights_sha256,
+        graphs_sha256=hashlib.sha256(listing.encode()).hexdigest(),
+        embedding_size=bundle.manifest.embedding_size,
+        tokenizer=bundle.tokenizer(),
+        tokenizer_sha256=bundle.manifest.files[TOKENIZER].sha256,
+    )
+
+
+def file_sha256(path: Path, progress: Progress = lambda _what, _share: None) -> str:
+    """SHA-256 of a file, block by block.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    digest, done = hashlib.sha256(), 0
+    try:
+        total = max(1, path.stat().st_size)
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                done += len(block)
+                progress(f"hashing {path.name}, {total / 1e9:.1f} GB", done / total)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _tokenizer(path: Path | None) -> tuple[Tokenizer, str, int]:
+    """The tokenizer, the hash of its file, and one more than its highest token."""
+    import tokenizers
+
+    with tempfile.TemporaryDirectory() as folder:
+        if path is None:
+            path = Path(folder) / TOKENIZER
+            path.write_bytes(clip_tokenizer())
+        opened = Tokenizer.open(path)
+        size = max(tokenizers.Tokenizer.from_file(str(path)).get_vocab().values(), default=-1) + 1
+        return opened, file_sha256(path), size
