@@ -190,7 +190,8 @@ def _print(report: Report, written: list[Path]) -> None:
     console.print(table)
     console.print(note(report), markup=False)
     for record in report.damaged[:_NAMED]:
-        console.print(f"damaged: {one_line(record.message)}", markup=False)
+        clip = one_line(f"{record.split}/{record.category}/{record.name}")
+        console.print(f"damaged: {clip}, {record.kind}: {one_line(record.message)}", markup=False)
     if len(report.damaged) > _NAMED:
         console.print(f"damaged: {len(report.damaged) - _NAMED} more; --out names them all", markup=False)
     if written:
