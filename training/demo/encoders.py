@@ -99,7 +99,7 @@ def train_encoders(
         for weight, phrases, of_kind in zip(_PHRASE_WEIGHTS, text, groups, strict=True):
             for seen_or_heard in (vision, audio):
                 loss = loss + weight * F.cross_entropy(factor * seen_or_heard @ phrases.T, of_kind[kinds])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -119,7 +119,7 @@ def _begin(model: ImageBind) -> None:
             nn.init.normal_(parameter, std=0.7 / math.sqrt(math.prod(parameter.shape[1:])))
     with torch.no_grad():
         for modality, rows, columns in (("vision", 16, 16), ("audio", 12, 19)):
-            positions = model.towers[modality].positions
+            positions = model.get_parameter(f"towers.{modality}.positions")
             positions[0, 1:] = 0.3 * _waves(rows, columns, positions.shape[2])
 
 

@@ -6,6 +6,7 @@ on the picture it stands, how large it is and how it is lit.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -227,7 +228,7 @@ def _saw(pen: Pen, swing: float) -> None:
     pen.box(-0.9, 0.35, 0.9, 0.75, (195, 155, 95))
     pen.polygon([(-0.9 + x, -0.2), (0.45 + x, -0.5), (0.45 + x, 0.15), (-0.9 + x, 0.05)], (205, 215, 225))
     teeth = np.linspace(-0.9, 0.45, 10)
-    for left, right in zip(teeth, teeth[1:], strict=False):
+    for left, right in itertools.pairwise(teeth):
         y = 0.05 + 0.1 * (left + 0.9) / 1.35
         pen.polygon([(left + x, y - 0.02), (right + x, y - 0.02), ((left + right) / 2 + x, y + 0.14)], (170, 180, 190))
     pen.box(0.42 + x, -0.6, 0.85 + x, 0.25, (30, 120, 90))

@@ -21,42 +21,45 @@ __all__ = ["RATE_HZ", "background_noise", "reverberate", "stroke_rate_hz", "stro
 
 RATE_HZ = 16_000
 Sound = NDArray[np.float32]
+Wave = NDArray[np.float64]
 Random = np.random.Generator
 
 
-def _time(duration_s: float) -> NDArray[np.float64]:
+def _time(duration_s: float) -> Wave:
     return np.arange(int(duration_s * RATE_HZ)) / RATE_HZ
 
 
-def _tone(t: NDArray[np.float64], start_hz: float, end_hz: float | None = None) -> NDArray[np.float64]:
+def _tone(t: Wave, start_hz: float, end_hz: float | None = None) -> Wave:
     """Sine that glides from one frequency to another over the length of `t`."""
     end_hz = start_hz if end_hz is None else end_hz
     hz = np.linspace(start_hz, end_hz, len(t))
-    tone: NDArray[np.float64] = np.sin(2 * np.pi * np.cumsum(hz) / RATE_HZ)
+    tone: Wave = np.sin(2 * np.pi * np.cumsum(hz) / RATE_HZ)
     return tone
 
 
-def _buzz(t: NDArray[np.float64], start_hz: float, end_hz: float | None = None) -> NDArray[np.float64]:
+def _buzz(t: Wave, start_hz: float, end_hz: float | None = None) -> Wave:
     """Eight harmonics that fall off as 1 / n, less those the rate cannot hold."""
     end_hz = start_hz if end_hz is None else end_hz
     count = min(8, max(1, int(7_500 / max(start_hz, end_hz))))
-    return np.sum([_tone(t, n * start_hz, n * end_hz) / n for n in range(1, count + 1)], axis=0)
+    buzz: Wave = np.sum([_tone(t, n * start_hz, n * end_hz) / n for n in range(1, count + 1)], axis=0)
+    return buzz
 
 
-def _noise(n: int, low_hz: float, high_hz: float, random: Random) -> NDArray[np.float64]:
+def _noise(n: int, low_hz: float, high_hz: float, random: Random) -> Wave:
     """Noise of unit deviation between two frequencies."""
     spectrum = np.fft.rfft(random.standard_normal(n))
     hz = np.fft.rfftfreq(n, 1 / RATE_HZ)
-    noise = np.fft.irfft(spectrum * ((hz >= low_hz) & (hz <= high_hz)), n)
-    return noise / (noise.std() + 1e-9)
+    noise: Wave = np.fft.irfft(spectrum * ((hz >= low_hz) & (hz <= high_hz)), n)
+    noise /= noise.std() + 1e-9
+    return noise
 
 
-def _swell(t: NDArray[np.float64]) -> NDArray[np.float64]:
+def _swell(t: Wave) -> Wave:
     """Rise and fall, half a sine long."""
     return np.sin(np.pi * np.arange(len(t)) / max(1, len(t)))
 
 
-def _bell(hz: float, _period_s: float, _random: Random) -> NDArray[np.float64]:
+def _bell(hz: float, _period_s: float, _random: Random) -> Wave:
     t = _time(0.7)
     partials = (
         (0.5, 0.4, 2.5),
@@ -67,50 +70,51 @@ def _bell(hz: float, _period_s: float, _random: Random) -> NDArray[np.float64]:
         (2.74, 0.5, 9),
         (4.1, 0.3, 14),
     )
-    return np.sum([gain * _tone(t, part * hz) * np.exp(-fall * t) for part, gain, fall in partials], axis=0)
+    bell: Wave = np.sum([gain * _tone(t, part * hz) * np.exp(-fall * t) for part, gain, fall in partials], axis=0)
+    return bell
 
 
-def _drum(hz: float, _period_s: float, random: Random) -> NDArray[np.float64]:
+def _drum(hz: float, _period_s: float, random: Random) -> Wave:
     t = _time(0.22)
     return _tone(t, 1.5 * hz, hz) * np.exp(-14 * t) + 0.25 * _noise(len(t), 200, 6_000, random) * np.exp(-50 * t)
 
 
-def _siren(hz: float, period_s: float, _random: Random) -> NDArray[np.float64]:
+def _siren(hz: float, period_s: float, _random: Random) -> Wave:
     t = _time(period_s)
     glide = hz * (1 + 0.35 * np.sin(2 * np.pi * t / period_s))
     phase = 2 * np.pi * np.cumsum(glide) / RATE_HZ
     return np.sin(phase) + 0.3 * np.sin(3 * phase)
 
 
-def _bird(hz: float, _period_s: float, _random: Random) -> NDArray[np.float64]:
+def _bird(hz: float, _period_s: float, _random: Random) -> Wave:
     t = _time(0.06)
     notes = [_tone(t, hz, 1.35 * hz) * _swell(t), np.zeros(240), _tone(t, 1.5 * hz, 1.1 * hz) * _swell(t)]
     return np.concatenate(notes)
 
 
-def _frog(hz: float, _period_s: float, _random: Random) -> NDArray[np.float64]:
+def _frog(hz: float, _period_s: float, _random: Random) -> Wave:
     t = _time(0.16)
     return _buzz(t, hz, 1.2 * hz) * (0.5 + 0.5 * np.sign(np.sin(2 * np.pi * 55 * t))) * _swell(t)
 
 
-def _clock(hz: float, _period_s: float, random: Random) -> NDArray[np.float64]:
+def _clock(hz: float, _period_s: float, random: Random) -> Wave:
     t = _time(0.03)
     return (_tone(t, hz) + 0.8 * _noise(len(t), hz, min(7_900, 3 * hz), random)) * np.exp(-180 * t)
 
 
-def _engine(hz: float, period_s: float, random: Random) -> NDArray[np.float64]:
+def _engine(hz: float, period_s: float, random: Random) -> Wave:
     t = _time(period_s)
     chug = np.exp(-2.5 * t / period_s)
     return (_buzz(t, hz) + 0.5 * _noise(len(t), 100, 1_200, random)) * chug
 
 
-def _kettle(hz: float, period_s: float, random: Random) -> NDArray[np.float64]:
+def _kettle(hz: float, period_s: float, random: Random) -> Wave:
     t = _time(period_s)
     wobble = 0.65 + 0.35 * np.sin(2 * np.pi * t / period_s)
     return (_tone(t, hz) + 0.35 * _noise(len(t), 3_000, 7_500, random)) * wobble
 
 
-def _ball(hz: float, period_s: float, _random: Random) -> NDArray[np.float64]:
+def _ball(hz: float, period_s: float, _random: Random) -> Wave:
     t = _time(0.09)
     thud = _tone(t, 2.2 * hz, hz) * np.exp(-45 * t)
     row = np.zeros(int(period_s * RATE_HZ) + len(t))
@@ -120,7 +124,7 @@ def _ball(hz: float, period_s: float, _random: Random) -> NDArray[np.float64]:
     return row
 
 
-def _guitar(hz: float, _period_s: float, random: Random) -> NDArray[np.float64]:
+def _guitar(hz: float, _period_s: float, random: Random) -> Wave:
     t = _time(0.45)
     strum = np.zeros(len(t))
     for number, part in enumerate((1.0, 1.26, 1.5, 2.0)):
@@ -134,37 +138,38 @@ def _guitar(hz: float, _period_s: float, random: Random) -> NDArray[np.float64]:
     return strum + 0.05 * random.standard_normal(len(t)) * np.exp(-60 * t)
 
 
-def _tap(hz: float, _period_s: float, _random: Random) -> NDArray[np.float64]:
+def _tap(hz: float, _period_s: float, _random: Random) -> Wave:
     t = _time(0.07)
     return _tone(t, hz, 2.1 * hz) * np.exp(-35 * t) * np.minimum(1, t * 400)
 
 
-def _boot(hz: float, _period_s: float, random: Random) -> NDArray[np.float64]:
+def _boot(hz: float, _period_s: float, random: Random) -> Wave:
     t = _time(0.16)
     crunch = _noise(len(t), 2.5 * hz, 12 * hz, random) * _swell(t) ** 2
     return crunch + 1.2 * _tone(t, 0.6 * hz, 0.4 * hz) * np.exp(-30 * t)
 
 
-def _dog(hz: float, _period_s: float, random: Random) -> NDArray[np.float64]:
+def _dog(hz: float, _period_s: float, random: Random) -> Wave:
     t = _time(0.15)
     return (_buzz(t, 1.3 * hz, 0.8 * hz) + 0.35 * _noise(len(t), 2 * hz, 5 * hz, random)) * _swell(t) ** 0.6
 
 
-def _saw(hz: float, period_s: float, random: Random) -> NDArray[np.float64]:
+def _saw(hz: float, period_s: float, random: Random) -> Wave:
     t = _time(period_s / 2)
     pull = _noise(len(t), hz, 2.2 * hz, random) * _swell(t)
     push = _noise(len(t), 1.5 * hz, 3.2 * hz, random) * _swell(t)
     return np.concatenate([pull, 0.7 * push])
 
 
-def _horn(hz: float, period_s: float, _random: Random) -> NDArray[np.float64]:
+def _horn(hz: float, period_s: float, _random: Random) -> Wave:
     t = _time(min(0.4, 0.6 * period_s))
-    edge = np.minimum(1, np.minimum(t, t[::-1]) * 80)
-    return (_buzz(t, hz) + _buzz(t, 1.26 * hz)) * edge
+    chord = _buzz(t, hz) + _buzz(t, 1.26 * hz)
+    chord *= np.minimum(1, np.minimum(t, t[::-1]) * 80)
+    return chord
 
 
 class _Voice(NamedTuple):
-    stroke: Callable[[float, float, Random], NDArray[np.float64]]
+    stroke: Callable[[float, float, Random], Wave]
     """From the pitch and the time to the next stroke."""
     large_hz: float
     """Pitch of a large one."""
@@ -217,7 +222,8 @@ def strokes(kind: Kind, duration_s: float, rate_hz: float, random: Random) -> So
         sound[start : start + max(0, len(stroke) - skip)] += stroke[skip:]
         place_s += period_s * random.uniform(0.96, 1.04)
     sound = sound[:n]
-    return (sound / (np.abs(sound).max() + 1e-9)).astype(np.float32)
+    sound /= np.abs(sound).max() + 1e-9
+    return sound.astype(np.float32)
 
 
 def background_noise(duration_s: float, random: Random) -> Sound:
