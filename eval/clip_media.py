@@ -1,0 +1,233 @@
+"""The frames and the sound of one clip of OV-AVEBench, and what can be wrong with them.
+
+Shapes: T segments of a clip (10); H, W frame height and width; C channels; n samples.
+"""
+
+from __future__ import annotations
+
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ovavel.runtime.errors import MediaError
+from ovavel.runtime.types import RATE_HZ, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CLIP_SAMPLES",
+    "FRAME_SUFFIXES",
+    "KINDS",
+    "SEGMENTS",
+    "ClipMedia",
+    "DamagedClip",
+    "fit",
+    "frame_paths",
+    "read_frame",
+    "read_frames",
+    "read_sound",
+    "to_windows",
+]
+
+SEGMENTS = 10
+"""T."""
+
+CLIP_SAMPLES = SEGMENTS * RATE_HZ
+
+FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+KINDS = (
+    "label missing",
+    "label unreadable",
+    "label of wrong length",
+    "label of another class",
+    "no sound file",
+    "sound unreadable",
+    "sound truncated",
+    "sound empty",
+    "no frames folder",
+    "wrong number of frames",
+    "frame unreadable",
+    "frame truncated",
+)
+"""All kinds of damage that a clip can have, in the order in which they are looked for."""
+
+_UNKNOWN_BYTES = 0x7FFFFFFF - 0xFFFF
+"""A wav file claims so many bytes or more when it was written to a pipe, and its length was not known."""
+
+
+class DamagedClip(MediaError):  # noqa: N818 - it names the clip, as one says it
+    """A clip that cannot be used: its annotation or its media are missing, unreadable or not as they should be."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        """`kind` is one of `KINDS`; `message` says what was wrong and where."""
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[DamagedClip], tuple[str, str]]:
+        return type(self), (self.kind, str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipMedia:
+    """Ten seconds of media."""
+
+    frames: tuple[NDArray[np.uint8], ...]
+    """T frames, each (H, W, 3) uint8 RGB: the middle frame of each second."""
+    waveform: NDArray[np.float32]
+    """(C, 160000) float32 in [-1, 1] at 16 kHz, cut or padded with zeros to ten seconds."""
+
+
+def to_windows(media: ClipMedia) -> list[Window]:
+    """The T windows of a clip, as a recording would have given them."""
+    return [
+        Window(
+            index=index,
+            start_s=float(index),
+            frame=frame,
+            waveform=np.ascontiguousarray(media.waveform[:, index * RATE_HZ : (index + 1) * RATE_HZ]),
+            captured_s=0.0,
+        )
+        for index, frame in enumerate(media.frames)
+    ]
+
+
+def fit(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(C, n) → (C, 160000): cut, or padded with zeros at the end (docs/method.md, One segment)."""
+    waveform = waveform[:, :CLIP_SAMPLES]
+    missing = CLIP_SAMPLES - waveform.shape[1]
+    return np.pad(waveform, ((0, 0), (0, missing))) if missing else waveform
+
+
+def read_sound(path: Path) -> NDArray[np.float32]:
+    """(C, n) float32 at 16 kHz: the first ten seconds at most, whatever rate and format the file has.
+
+    Raises:
+        DamagedClip: there is no such file, or its sound is unreadable, truncated or empty.
+    """
+    try:
+        waveform = _read_wave(path)
+    except FileNotFoundError:
+        raise DamagedClip("no sound file", f"there is no file {path}") from None
+    except OSError as error:
+        raise DamagedClip("sound unreadable", f"{path} cannot be read: {error.strerror or error}") from error
+    if waveform is None:
+        waveform = _read_any(path)
+    if not waveform.shape[1]:
+        raise DamagedClip("sound empty", f"{path} holds no samples")
+    return waveform
+
+
+def frame_paths(folder: Path) -> list[Path]:
+    """The T images of a clip, in name order; files that are hidden or no images do not count.
+
+    Raises:
+        DamagedClip: there is no such folder, it cannot be read, or it does not hold exactly ten images.
+    """
+    try:
+        paths = sorted(
+            path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES and not path.name.startswith(".")
+        )
+    except OSError as error:
+        reason = f"there is no folder {folder}" if isinstance(error, FileNotFoundError) else f"{folder}: {error}"
+        raise DamagedClip("no frames folder", reason) from error
+    if len(paths) != SEGMENTS:
+        raise DamagedClip("wrong number of frames", f"{folder} holds {len(paths)} images instead of {SEGMENTS}")
+    return paths
+
+
+def read_frames(folder: Path) -> tuple[NDArray[np.uint8], ...]:
+    """T frames, each (H, W, 3) uint8 RGB.
+
+    Raises:
+        DamagedClip: there are not exactly ten, or one is unreadable or truncated.
+    """
+    return tuple(read_frame(path) for path in frame_paths(folder))
+
+
+def read_frame(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB. A truncated image is an error, never filled up with grey.
+
+    Raises:
+        DamagedClip: it is unreadable or truncated.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise DamagedClip("frame unreadable", f"{path} is no image of a known format") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        kind = "frame truncated" if "truncated" in str(error) else "frame unreadable"
+        raise DamagedClip(kind, f"{path}: {error}") from error
+
+
+def _read_wave(path: Path) -> NDArray[np.float32] | None:
+    """The fast path: 16-bit PCM at 16 kHz. None for anything else, which FFmpeg may know how to read."""
+    try:
+        with wave.open(str(path), "rb") as sound:
+            channels, width, rate_hz, claimed = sound.getparams()[:4]
+            if (width, rate_hz) != (2, RATE_HZ) or not channels:
+                return None
+            data = sound.readframes(min(claimed, CLIP_SAMPLES))
+    except (wave.Error, EOFError):
+        return None
+    n = len(data) // (2 * channels)
+    if n < min(claimed, CLIP_SAMPLES) and claimed * 2 * channels < _UNKNOWN_BYTES:
+        raise _truncated(path, n, claimed)
+    samples = np.frombuffer(data, "<i2", n * channels).reshape(n, channels)
+    return np.ascontiguousarray(samples.T, dtype=np.float32) * np.float32(1 / 32768)
+
+
+def _read_any(path: Path) -> NDArray[np.float32]:
+    """Any rate and format that FFmpeg reads."""
+    import soxr
+    from av.error import FFmpegError
+
+    from ovavel.runtime.sources.decode import open_media, to_waveform
+
+    if not path.stat().st_size:
+        raise DamagedClip("sound empty", f"{path} is empty (0 bytes)")
+    try:
+        media = open_media(str(path), audio=True, video=False)
+    except MediaError as error:
+        raise DamagedClip("sound unreadable", str(error)) from error
+    blocks: list[NDArray[np.float32]] = []
+    seconds, rate_hz = 0.0, 0
+    try:
+        for piece in media.pieces():
+            if seconds >= SEGMENTS:
+                break
+            if piece.data is None:
+                raise DamagedClip("sound unreadable", f"{path} is damaged at {seconds:.3f} s")
+            data: object = piece.data
+            block, rate = to_waveform(data), int(data.sample_rate)  # type: ignore[arg-type,attr-defined]
+            if blocks and (rate, len(block)) != (rate_hz, len(blocks[0])):
+                raise DamagedClip("sound unreadable", f"{path} changes its rate or channels at {seconds:.3f} s")
+            if not np.isfinite(block).all():
+                raise DamagedClip("sound unreadable", f"{path} holds values that are no numbers at {seconds:.3f} s")
+            rate_hz = rate
+            blocks.append(block)
+            seconds += block.shape[1] / rate
+    except (FFmpegError, ValueError) as error:
+        raise DamagedClip("sound unreadable", f"{path}: {error}") from error
+    finally:
+        media.close()
+    if not blocks:
+        raise DamagedClip("sound empty", f"{path} holds no samples")
+    if seconds < SEGMENTS and (media.truncated or (media.duration_s or 0.0) - seconds > 0.1):
+        raise _truncated(path, round(seconds * rate_hz), round((media.duration_s or 0.0) * rate_hz))
+    waveform = np.concatenate(blocks, axis=1)[:, : SEGMENTS * rate_hz]
+    if rate_hz != RATE_HZ:
+        resampled: NDArray[np.float32] = soxr.resample(waveform.T, rate_hz, RATE_HZ, quality="HQ").T
+        waveform = resampled
+    return np.ascontiguousarray(waveform[:, :CLIP_SAMPLES], dtype=np.float32)
+
+
+def _truncated(path: Path, samples: int, claimed: int) -> DamagedClip:
+    return DamagedClip("sound truncated", f"{path} ends after {samples} of the {claimed} samples it claims to hold")
