@@ -62,14 +62,26 @@ def write_film(path: Path, truth: Path, seed: int) -> None:
         raise OutputError(f"cannot write {path}: {error}") from error
     finally:
         aside.unlink(missing_ok=True)
-    labels = [
-        shown.name if shown and label else ""
-        for script in _SCRIPTS
-        for shown, label in zip(script.shown, script.labels, strict=True)
-    ]
-    content: dict[str, Any] = {"duration_s": len(labels), "labels": labels, "seen": {}}
-    content["seen"] = {kind.name: kind.seen for kind in KINDS if kind.name in labels}
+    seconds = [pair for script in _SCRIPTS for pair in zip(script.shown, script.heard, strict=True)]
+    content = {
+        "names": [kind.name for kind in KINDS],
+        "duration_s": len(seconds),
+        "labels": [shown.name if shown and shown == heard else "" for shown, heard in seconds],
+        "notes": [_note(shown, heard) for shown, heard in seconds],
+    }
     atomic_write(truth, json.dumps(content, indent=2).encode() + b"\n")
+
+
+def _note(shown: Kind | None, heard: Kind | None) -> str:
+    if shown == heard:
+        return "" if shown is None or shown.seen else "not among the classes the head was trained on"
+    if shown is None:
+        return f"{heard.thing if heard else 'nothing'} heard, but out of sight"
+    return (
+        f"{shown.thing} in sight, but silent"
+        if heard is None
+        else f"{shown.thing} in sight while a {heard.thing} is heard"
+    )
 
 
 def _encode(path: Path, scenes: list[Scene]) -> None:

@@ -8,11 +8,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.preprocess import crop_frame, prepare_waveform
 from ovavel.training.demo.scene import Scene, Script
 from ovavel.training.demo.world import KINDS
@@ -45,20 +46,43 @@ class Segments:
 
 
 def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress: Callable[[int], None]) -> Segments:
-    """Draw `count` segments into `folder` and map them. The same seed gives the same segments."""
-    folder.mkdir(parents=True, exist_ok=True)
-    frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (count, 224, 224, 3))
-    log_mels = np.lib.format.open_memmap(folder / "log_mels.npy", "w+", np.float16, (count, 1, 128, 204))
-    kinds = np.empty(count, np.int64)
-    starts = range(0, count, _BLOCK)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        tasks = [pool.submit(_block, seed, start, min(_BLOCK, count - start)) for start in starts]
-        for start, task in zip(starts, tasks, strict=True):
-            block = task.result()
-            rows = slice(start, start + len(block.kinds))
-            frames[rows], log_mels[rows], kinds[rows] = block.frames, block.log_mels, block.kinds
-            progress(rows.stop)
-    return Segments(frames=frames, log_mels=log_mels, kinds=kinds)
+    """Draw `count` segments into `folder` and map them. The same seed gives the same segments; a cut run goes on.
+
+    Raises:
+        OutputError: they could not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        started = folder / f"{count}-of-seed-{seed}"
+        done = int(started.read_text()) if started.is_file() else 0
+        mode: Literal["r+", "w+"] = "r+" if done else "w+"
+        segments = Segments(
+            frames=_mapped(folder / "frames.npy", mode, np.dtype(np.uint8), (count, 224, 224, 3)),
+            log_mels=_mapped(folder / "log_mels.npy", mode, np.dtype(np.float16), (count, 1, 128, 204)),
+            kinds=_mapped(folder / "kinds.npy", mode, np.dtype(np.int64), (count,)),
+        )
+        progress(done)
+        starts = range(done, count, _BLOCK)
+        if not starts:
+            return segments
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            tasks = [pool.submit(_block, seed, start, min(_BLOCK, count - start)) for start in starts]
+            for start, task in zip(starts, tasks, strict=True):
+                block = task.result()
+                rows = slice(start, start + len(block.kinds))
+                segments.frames[rows], segments.log_mels[rows] = block.frames, block.log_mels
+                segments.kinds[rows] = block.kinds
+                atomic_write(started, str(rows.stop).encode())
+                progress(rows.stop)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    return segments
+
+
+def _mapped(path: Path, mode: Literal["r+", "w+"], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if mode == "w+":
+        return np.lib.format.open_memmap(path, mode, dtype, shape)
+    return np.lib.format.open_memmap(path, mode)
 
 
 def _block(seed: int, start: int, count: int) -> Segments:
