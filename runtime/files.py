@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ovavel.runtime.errors import OutputError
 
-__all__ = ["atomic_write", "output_error"]
+__all__ = ["atomic_write", "make_folder", "output_error"]
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
@@ -16,10 +16,23 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
     advice = {
         "FileNotFoundError": "make the folder first, or choose another",
         "NotADirectoryError": "part of this path is a file; choose another folder",
+        "FileExistsError": "there is a file of this name; choose another folder",
         "IsADirectoryError": "this is a folder; give the path of a file",
         "PermissionError": "choose a folder you may write to",
     }.get(type(error).__name__, "free some space or choose another place")
     return OutputError(f"cannot write {path}: {error.strerror or error}; {advice}")
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder `path` and those above it, if need be: before long work, not after.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -1,0 +1,171 @@
+"""Small SVG pictures that stand alone or inside a page: curves and reliability diagrams, light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import NamedTuple
+
+from ovavel.runtime.results.summary import colour
+from ovavel.runtime.wording import one_line
+
+__all__ = ["Bar", "Series", "bar_charts", "line_charts"]
+
+# All in SVG units
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 300, 52, 14, 40, 46
+_KEY_ROW = 20
+
+_STYLE = """
+.ov-bg{fill:#fff}.ov-text{fill:#24292f;font:13px system-ui,sans-serif}.ov-dim{fill:#6a737d;font-size:11px}
+.ov-title{font-weight:600;font-size:14px}.ov-grid{stroke:#d8dee4;stroke-width:1;fill:none}
+.ov-mark{stroke:#6a737d;stroke-width:1;stroke-dasharray:2 3}
+@media(prefers-color-scheme:dark){.ov-bg{fill:#15181d}.ov-text{fill:#e6e9ed}.ov-dim{fill:#98a2ad}
+.ov-grid{stroke:#30363d}.ov-mark{stroke:#98a2ad}}
+"""
+
+
+class Series(NamedTuple):
+    """One curve."""
+
+    name: str
+    values: Sequence[float]
+    """One for each x."""
+    dashed: bool = False
+
+
+class Bar(NamedTuple):
+    """One bar of a chart over [0, 1] × [0, 1]."""
+
+    left: float
+    right: float
+    height: float
+    weight: float
+    """How opaque, in [0, 1]: the share of the data that it stands for."""
+    told: str
+    """Shown where a pointer rests on it."""
+
+
+def line_charts(
+    panels: Sequence[tuple[str, Sequence[Series]]], x: Sequence[float], *, x_label: str, marked: float | None = None
+) -> str:
+    """Draw panels side by side, two in a row, with one key; `marked` is an x with a line through it.
+
+    All panels have series of the same names, with a value for each x.
+    """
+    rows = -(-len(panels) // 2)
+    names = panels[0][1]
+    height = rows * _HEIGHT + _KEY_ROW * -(-len(names) // 2) + 10
+    parts = []
+    for number, (title, series) in enumerate(panels):
+        inside = "".join(_lines(title, series, x, x_label, marked))
+        parts.append(f'<g transform="translate({number % 2 * _WIDTH} {number // 2 * _HEIGHT})">{inside}</g>')
+    for number, each in enumerate(names):
+        left, top = 20 + number % 2 * _WIDTH, rows * _HEIGHT + 14 + number // 2 * _KEY_ROW
+        parts.append(f'<path d="M{left} {top - 4}h26" {_stroke(number, dashed=each.dashed)}/>')
+        parts.append(f'<text class="ov-text" x="{left + 34}" y="{top}">{_text(each.name)}</text>')
+    return _svg(min(2, len(panels)) * _WIDTH, height, parts)
+
+
+def bar_charts(panels: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str, y_label: str) -> str:
+    """Draw panels side by side, each with bars and the diagonal that they would follow at best."""
+    parts = []
+    for number, (title, bars) in enumerate(panels):
+        inside = "".join(_bars(title, bars, x_label, y_label))
+        parts.append(f'<g transform="translate({number * _WIDTH} 0)">{inside}</g>')
+    return _svg(len(panels) * _WIDTH, _HEIGHT, parts)
+
+
+def _lines(
+    title: str, series: Sequence[Series], x: Sequence[float], x_label: str, marked: float | None
+) -> Iterator[str]:
+    values = [value for each in series for value in each.values]
+    ticks = _ticks(min(values), max(values))
+    yield from _frame(title, x_label)
+    for tick in ticks:
+        top = _y(tick, ticks)
+        yield f'<path class="ov-grid" d="M{_LEFT} {top}H{_WIDTH - _RIGHT}"/>'
+        yield f'<text class="ov-text ov-dim" x="{_LEFT - 6}" y="{top + 4}" text-anchor="end">{tick:g}</text>'
+    for value in x:
+        left = _x(value, x)
+        yield _x_name(value, left)
+    if marked is not None:
+        yield f'<path class="ov-mark" d="M{_x(marked, x)} {_TOP}V{_HEIGHT - _BOTTOM}"/>'
+    for number, each in enumerate(series):
+        points = [(_x(a, x), _y(b, ticks)) for a, b in zip(x, each.values, strict=True)]
+        path = "L".join(f"{left} {top}" for left, top in points)
+        yield f'<path d="M{path}" {_stroke(number, dashed=each.dashed)}/>'
+        for (left, top), a, b in zip(points, x, each.values, strict=True):
+            told = f"<title>{_text(each.name)}: {a:g} → {b:.2f}</title>"
+            yield f'<circle cx="{left}" cy="{top}" r="3" fill="{colour(number)}">{told}</circle>'
+
+
+def _bars(title: str, bars: Sequence[Bar], x_label: str, y_label: str) -> Iterator[str]:
+    unit = (0.0, 1.0)
+    yield from _frame(title, x_label, y_label)
+    for tick in (0, 0.2, 0.4, 0.6, 0.8, 1):
+        left, top = _x(tick, unit), _y(tick, unit)
+        yield f'<path class="ov-grid" d="M{_LEFT} {top}H{_WIDTH - _RIGHT}"/>'
+        yield f'<text class="ov-text ov-dim" x="{_LEFT - 6}" y="{top + 4}" text-anchor="end">{tick:g}</text>'
+        yield _x_name(tick, left)
+    for bar in bars:
+        left, right, top, base = _x(bar.left, unit), _x(bar.right, unit), _y(bar.height, unit), _y(0, unit)
+        yield (
+            f'<rect x="{left + 0.5:.2f}" y="{top}" width="{right - left - 1:.2f}" height="{base - top:.2f}" '
+            f'fill="{colour(0)}" opacity="{0.25 + 0.75 * bar.weight:.2f}"><title>{_text(bar.told)}</title></rect>'
+        )
+    yield f'<path class="ov-mark" d="M{_x(0, unit)} {_y(0, unit)}L{_x(1, unit)} {_y(1, unit)}"/>'
+
+
+def _frame(title: str, x_label: str, y_label: str = "") -> Iterator[str]:
+    yield f'<text class="ov-text ov-title" x="{_LEFT - 32}" y="22">{_text(title)}</text>'
+    yield (
+        f'<text class="ov-text ov-dim" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 12}" '
+        f'text-anchor="middle">{_text(x_label)}</text>'
+    )
+    if y_label:
+        middle = (_TOP + _HEIGHT - _BOTTOM) / 2
+        yield (
+            f'<text class="ov-text ov-dim" x="14" y="{middle}" text-anchor="middle" '
+            f'transform="rotate(-90 14 {middle})">{_text(y_label)}</text>'
+        )
+
+
+def _x_name(value: float, left: float) -> str:
+    return f'<text class="ov-text ov-dim" x="{left}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value:g}</text>'
+
+
+def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"><style>{_STYLE}</style>'
+        f'<rect class="ov-bg" width="{width}" height="{height}" rx="8"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values from below `low` to above `high`, four to eight of them."""
+    span = max(high - low, 1e-3)
+    rough = span / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(step * number, 9) for number in range(first, max(last, first + 1) + 1)]
+
+
+def _x(value: float, values: Sequence[float]) -> float:
+    low, high = min(values), max(values)
+    return round(_LEFT + 8 + (value - low) / max(high - low, 1e-9) * (_WIDTH - _LEFT - _RIGHT - 16), 2)
+
+
+def _y(value: float, values: Sequence[float]) -> float:
+    low, high = min(values), max(values)
+    return round(_HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _BOTTOM - _TOP), 2)
+
+
+def _stroke(number: int, *, dashed: bool) -> str:
+    dashes = ' stroke-dasharray="5 4"' if dashed else ""
+    return f'fill="none" stroke="{colour(number)}" stroke-width="2"{dashes}'
+
+
+def _text(value: str) -> str:
+    return escape(one_line(value))

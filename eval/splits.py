@@ -1,0 +1,139 @@
+"""Embeddings of a dataset's split, its truth, and the head that decides on them: what measurements start from.
+
+Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the background last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.bench_ovave import DamagedRecord, encode_clips, load_cached
+from ovavel.eval.features import FeatureCache
+from ovavel.eval.ovavebench import Clip, OVAVEBench
+from ovavel.eval.texts import embed_texts
+from ovavel.runtime.backends import Backend, Graph, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import DatasetError
+
+__all__ = ["Material", "Split", "clip_progress", "open_material"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Split:
+    """The clips of one split that could be read."""
+
+    name: str
+    clips: tuple[Clip, ...]
+    audio: NDArray[np.float32]
+    """(N, T, D), unit norm."""
+    vision: NDArray[np.float32]
+    """(N, T, D), unit norm."""
+    truth: NDArray[np.intp]
+    """(N, T) class indices in the dataset's total label space."""
+    damaged: tuple[DamagedRecord, ...]
+    """Clips of the split that are not here."""
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """(N,) whether the clip's class is a seen one."""
+        return np.array([clip.seen for clip in self.clips])
+
+    @property
+    def counted(self) -> str:
+        """How many clips of the split are here."""
+        lost = f"; {len(self.damaged)} damaged" if self.damaged else ""
+        return f"{self.name}: {len(self.clips)} of {len(self.clips) + len(self.damaged)} clips{lost}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """A dataset and a bundle that was opened for it. `open_material` makes one."""
+
+    dataset: OVAVEBench
+    bundle: Bundle
+    backend: Backend
+    cache: FeatureCache | None
+    """Where the embeddings come from; None: from the media, through the backend."""
+    text: NDArray[np.float32]
+    """(C, D) unit norm: the dataset's names, background last."""
+
+    def split(self, name: str) -> Split:
+        """Load the clips of the split `name`, or run the encoders over their media.
+
+        Raises:
+            DatasetError: there is none that could be read, or the cache is of something else or not complete.
+        """
+        clips = self.dataset.select(name)
+        if not clips:
+            raise DatasetError(f"the annotations of {self.dataset.root} hold no clip of the split {name}")
+        if self.cache:
+            encoded = load_cached(self.cache, self.dataset, self.bundle, clips)
+        else:
+            with clip_progress(f"encoding {name}", len(clips)) as progress:
+                encoded = encode_clips(self.dataset, clips, self.backend, progress=progress)
+        features = encoded.features
+        return Split(
+            name=name,
+            clips=features.clips,
+            audio=features.audio,
+            vision=features.vision,
+            truth=self.dataset.truth(features.clips),
+            damaged=encoded.damaged,
+        )
+
+
+@contextmanager
+def open_material(
+    data: Path,
+    bundle: Path,
+    *,
+    annotations: Path | None = None,
+    features: Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Iterator[Material]:
+    """Open a dataset, a bundle and, if it is given, a feature cache of its encoders; the backend is closed at the end.
+
+    Raises:
+        DatasetError, BundleError, DeviceError, VocabularyError: what cannot be opened, and why.
+    """
+    dataset = OVAVEBench.open(data, annotations)
+    cache = FeatureCache.open(features) if features else None
+    opened = Bundle.open(bundle)
+    text = cache.text if cache else embed_texts(opened, dataset.names, threads=threads)
+    graphs: tuple[Graph, ...] = ("head",) if cache else ("vision", "audio", "head")
+    backend = open_backend(opened, device=device, threads=threads, graphs=graphs)
+    try:
+        backend.warm_up()
+        yield Material(dataset=dataset, bundle=opened, backend=backend, cache=cache, text=text)
+    finally:
+        backend.close()
+
+
+@contextmanager
+def clip_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and time left on standard error; yields what is told the clips done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total} clips, {task.fields[rate]:.0f}/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(title, total=total, rate=0.0)
+
+        def advance(done: int) -> None:
+            elapsed_s = bars.tasks[0].elapsed or 0.0
+            bars.update(bar, completed=done, rate=done / max(elapsed_s, 1e-3))
+
+        yield advance
