@@ -3,14 +3,82 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from ovavel.eval.check_data import CheckReport
 
 __all__ = ["CheckData"]
 
+_NAMED = 20  # damaged clips that are printed; all are in --out
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckData:
-    """Check a copy of OV-AVEBench: what is missing, unreadable, or of the wrong length or count."""
+    """Check a copy of OV-AVEBench: what is missing, unreadable, or of the wrong length or count.
+
+    Examples:
+        ovavel eval check-data ovavebench --annotations ovavel-annotations
+        ovavel eval check-data ovavebench --out check.json
+
+    Reads every sound and every frame, in parallel, and prints a table of splits and kinds of damage. The exit code is
+    1 if anything is damaged. Damaged clips stop nothing later on: they are left out, and counted beside each result.
+    """
+
+    root: Positional[Path]
+    """Folder of the dataset: <split>/audio/<class>/<video>.wav and <split>/video/<class>/<video>/ with ten images."""
+    annotations: Path | None = None
+    """Folder of the published annotation files; ROOT/annotations or ROOT itself by default."""
+    out: Path | None = None
+    """JSON file for the counts and every damaged clip."""
+    workers: int | None = None
+    """How many processes read; as many as cores by default."""
 
     def run(self) -> int:
-        """Run."""
-        raise NotImplementedError
+        """Check, print a table and write the JSON file."""
+        import msgspec
+
+        from ovavel.eval.check_data import check_data
+        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.runtime.files import atomic_write
+
+        report = check_data(OVAVEBench.open(self.root, self.annotations), workers=self.workers)
+        if self.out:
+            atomic_write(self.out, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        _print(report, self.out)
+        return 1 if report.damaged else 0
+
+
+def _print(report: CheckReport, out: Path | None) -> None:
+    from rich.table import Table
+
+    from ovavel.runtime.console import OutputConsole
+
+    console = OutputConsole(highlight=False, soft_wrap=True, markup=False)
+    splits = report.splits
+    table = Table("", *splits, "total", title="clips")
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def add(name: str, counts: list[int]) -> None:
+        table.add_row(name, *(f"{count:,}".replace(",", " ") for count in (*counts, sum(counts))))
+
+    add("annotated", [split.clips for split in splits.values()])
+    add("undamaged", [split.undamaged for split in splits.values()])
+    add("damaged", [split.damaged for split in splits.values()])
+    for kind in report.kinds:
+        add(f"  {kind}", [split.kinds.get(kind, 0) for split in splits.values()])
+    if report.short_sounds:
+        add("sound below 10 s (padded)", [split.short_sounds for split in splits.values()])
+    console.print(table)
+    for clip in report.damaged[:_NAMED]:
+        for problem in clip.problems:
+            console.print(f"{clip.split}/{clip.name}: {problem.kind}: {problem.message}")
+    if len(report.damaged) > _NAMED:
+        where = f"all are in {out}" if out else "--out writes down all of them"
+        console.print(f"… and {len(report.damaged) - _NAMED} more damaged clips; {where}")
+    if not report.damaged:
+        console.print("nothing is damaged")

@@ -1,0 +1,174 @@
+"""Looks at every clip of a copy of OV-AVEBench: what is missing, unreadable, or of the wrong length or count."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from ovavel.eval.clip_media import CLIP_SAMPLES, KINDS, DamagedClip, frame_paths, read_frame, read_sound
+from ovavel.eval.ovavebench import SPLITS, OVAVEBench
+from ovavel.eval.parallel import Crashed, default_workers, run_each, show_progress
+from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.types import RATE_HZ
+
+__all__ = ["CRASH_KIND", "CheckReport", "ClipProblems", "Problem", "SplitCheck", "check_data"]
+
+CRASH_KIND = "ends its reader"
+"""Kind of a clip that made the process crash that read it."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a clip."""
+
+    kind: str
+    """One of `clip_media.KINDS`, or `CRASH_KIND`."""
+    message: str
+
+
+class ClipProblems(Struct, frozen=True, kw_only=True):
+    """A damaged clip."""
+
+    split: str
+    name: str
+    category: str
+    problems: tuple[Problem, ...]
+    """All of them: those of the label, the sound and the frames, the first of each."""
+
+
+class ShortSound(Struct, frozen=True, kw_only=True):
+    """A sound of less than ten seconds. It is padded with silence, and no damage."""
+
+    split: str
+    name: str
+    duration_s: float
+
+
+class SplitCheck(Struct, frozen=True, kw_only=True):
+    """Counts of one split."""
+
+    clips: int
+    undamaged: int
+    """Clips without any damage."""
+    damaged: int
+    kinds: dict[str, int]
+    """Damaged clips by kind. A clip with two kinds of damage counts under both."""
+    short_sounds: int
+
+
+class CheckReport(Struct, frozen=True, kw_only=True):
+    """What `check_data` found."""
+
+    root: str
+    fingerprint: str
+    """`OVAVEBench.fingerprint` of the annotation files."""
+    splits: dict[str, SplitCheck]
+    damaged: tuple[ClipProblems, ...]
+    """Every damaged clip, in the order of the dataset."""
+    short_sounds: tuple[ShortSound, ...]
+    """In the order of the dataset."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of damage that were found, in the order in which they are looked for."""
+        return tuple(kind for kind in (*KINDS, CRASH_KIND) if any(kind in s.kinds for s in self.splits.values()))
+
+
+class _Job(NamedTuple):
+    place: int
+    sound: Path
+    frames: Path
+
+
+class _Result(NamedTuple):
+    problems: tuple[Problem, ...]
+    duration_s: float
+    """Of the sound, ten seconds at most."""
+
+
+def check_data(bench: OVAVEBench, *, workers: int | None = None) -> CheckReport:
+    """Read all media of all clips, in as many processes as `workers` (default: cores).
+
+    Raises:
+        DatasetError: the dataset's folder holds none of its splits.
+        UsageError: `workers` is below 1.
+    """
+    if not any((bench.root / split).is_dir() for split in SPLITS):
+        raise DatasetError(
+            f"{bench.root} has no folder train, val or test; give the folder that holds the splits "
+            "(`ovavel train prepare` makes one of raw videos)"
+        )
+    jobs = [_Job(place, bench.audio_path(clip), bench.frames_dir(clip)) for place, clip in enumerate(bench.clips)]
+    problems: dict[int, tuple[Problem, ...]] = {}
+    short: dict[int, float] = {}
+    results = run_each(_check, jobs, workers=default_workers() if workers is None else workers)
+    for job, result in show_progress(results, len(jobs), "checking", "clips"):
+        clip = bench.clips[job.place]
+        found: list[Problem] = []
+        if clip.label_damage:
+            found.append(Problem(kind=clip.label_damage[0], message=clip.label_damage[1]))
+        if isinstance(result, Crashed):
+            found.append(Problem(kind=CRASH_KIND, message=f"{job.sound} or an image in {job.frames}"))
+        else:
+            found += result.problems
+            if result.duration_s < CLIP_SAMPLES / RATE_HZ:
+                short[job.place] = result.duration_s
+        if found:
+            problems[job.place] = tuple(found)
+    return CheckReport(
+        root=str(bench.root),
+        fingerprint=bench.fingerprint,
+        splits={split: _count(bench, split, problems, short) for split in SPLITS},
+        damaged=tuple(
+            ClipProblems(split=clip.split, name=clip.name, category=clip.category, problems=problems[index])
+            for index, clip in enumerate(bench.clips)
+            if index in problems
+        ),
+        short_sounds=tuple(
+            ShortSound(split=clip.split, name=clip.name, duration_s=round(short[index], 6))
+            for index, clip in enumerate(bench.clips)
+            if index in short
+        ),
+    )
+
+
+def _check(job: _Job) -> _Result:
+    """Runs in a process of the pool."""
+    problems: list[Problem] = []
+    duration_s = CLIP_SAMPLES / RATE_HZ
+
+    def look(at: Callable[[], None]) -> None:
+        try:
+            at()
+        except DamagedClip as error:
+            problems.append(Problem(kind=error.kind, message=str(error)))
+
+    def listen() -> None:
+        nonlocal duration_s
+        duration_s = read_sound(job.sound).shape[1] / RATE_HZ
+
+    def watch() -> None:
+        for path in frame_paths(job.frames):
+            read_frame(path)
+
+    look(listen)
+    look(watch)
+    return _Result(tuple(problems), duration_s)
+
+
+def _count(
+    bench: OVAVEBench, split: str, problems: dict[int, tuple[Problem, ...]], short: dict[int, float]
+) -> SplitCheck:
+    indices: Sequence[int] = [index for index, clip in enumerate(bench.clips) if clip.split == split]
+    kinds = Counter(kind for i in indices for kind in {problem.kind for problem in problems.get(i, ())})
+    damaged = sum(index in problems for index in indices)
+    return SplitCheck(
+        clips=len(indices),
+        undamaged=len(indices) - damaged,
+        damaged=damaged,
+        kinds={kind: kinds[kind] for kind in (*KINDS, CRASH_KIND) if kinds[kind]},
+        short_sounds=sum(index in short for index in indices),
+    )

@@ -1,0 +1,122 @@
+"""Many small jobs in processes of their own, where no job can end the run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Final, TypeVar
+
+from ovavel.runtime.errors import UsageError
+
+__all__ = ["CRASHED", "Crashed", "default_workers", "run_each", "show_progress"]
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Crashed:
+    """The result of a job whose process died: a fault in a library, or no memory left."""
+
+
+CRASHED: Final = Crashed()
+
+_AHEAD = 4  # jobs that each process finds waiting
+
+
+def default_workers() -> int:
+    """As many processes as cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_each(
+    function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
+) -> Iterator[tuple[Job, Result | Crashed]]:
+    """Yield each job with what `function` makes of it, in the order in which they are done.
+
+    The processes are started afresh, ignore Ctrl-C (the caller's loop hears it) and end with the caller, even when
+    that is killed. Jobs in work when a process dies are tried once more, each in a process of its own.
+
+    Raises:
+        UsageError: `workers` is below 1.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {workers}")
+    rest = iter(jobs)
+    more = True
+    while more:
+        suspects: list[Job] = []
+        pending: dict[Future[Result], Job] = {}
+        pool = _pool(workers)
+        try:
+            for job in islice(rest, _AHEAD * workers):
+                pending[pool.submit(function, job)] = job
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = pending.pop(future)
+                    try:
+                        result = future.result()
+                    except BrokenProcessPool:
+                        suspects.append(job)
+                        continue
+                    yield job, result
+                    if not suspects:
+                        for job in islice(rest, 1):
+                            try:
+                                pending[pool.submit(function, job)] = job
+                            except BrokenProcessPool:
+                                suspects.append(job)
+            more = bool(suspects)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        for job in suspects:
+            with _pool(1) as alone:
+                try:
+                    result = alone.submit(function, job).result()
+                except BrokenProcessPool:
+                    yield job, CRASHED
+                    continue
+            yield job, result
+
+
+def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -> Iterator[Result]:
+    """Pass `results` on, with a bar, the rate and the time left on standard error where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn(f"{{task.completed}}/{{task.total}} {unit}{{task.fields[rate]}}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(what, total=total, rate="")
+        for result in results:
+            speed = bars.tasks[0].speed
+            bars.update(task, advance=1, rate=f", {speed:.1f} {unit}/s" if speed else "")
+            yield result
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
