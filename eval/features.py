@@ -247,7 +247,7 @@ class FeatureCache:
         try:
             with file.open("rb") as content:
                 found = hashlib.file_digest(content, "sha256").hexdigest()
-            array: NDArray[np.float32] = np.load(file, mmap_mode="r", allow_pickle=False)
+            array: NDArray[np.float32] = np.lib.format.open_memmap(file, mode="r")  # np.load would try ZIP files too
         except (OSError, ValueError, EOFError) as error:
             raise DatasetError(f"cannot read {file} ({error}); delete it and its .json, and {_AGAIN}") from error
         if found != wanted.sha256 or array.shape != (2, wanted.rows, SEGMENTS, self.info.embedding_size):
@@ -282,7 +282,8 @@ def _read(file: Path, kind: type[_Content]) -> _Content:
 
 def _read_text(file: Path, info: CacheInfo) -> NDArray[np.float32]:
     try:
-        text = np.load(file, allow_pickle=False)
+        with file.open("rb") as content:
+            text = np.lib.format.read_array(content, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f"cannot read {file} ({error}); delete {CACHE} beside it, and {_AGAIN}") from error
     if text.dtype != np.float32 or text.shape != (len(info.names), info.embedding_size):

@@ -81,6 +81,7 @@ def open_weights(
     config: ImageBindConfig,
     *,
     device: str = "auto",
+    threads: int | None = None,
     precision: Precision = "fp32",
 ) -> TorchBackend:
     """Load the vision, audio and text encoders of a checkpoint; no bundle is needed, and there is no head.
@@ -89,6 +90,7 @@ def open_weights(
         weights: ImageBind checkpoint.
         config: size of the encoders.
         device: "cpu", "cuda", "cuda:N" or "auto": a GPU where there is one.
+        threads: CPU threads, for all of PyTorch in this process; None leaves them as they are.
         precision: of vision and audio; text stays in fp32. "bf16" and "fp16" compute with PyTorch's autocast: the
             weights and what comes out are float32.
 
@@ -99,7 +101,7 @@ def open_weights(
     """
     if precision not in get_args(Precision):
         raise UsageError(f"the precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
-    chosen = _prepared(device, None)
+    chosen = _prepared(device, threads)
     if precision == "fp16" and chosen.type == "cpu":
         raise UsageError("fp16 is for GPUs; on the CPU use fp32 or bf16")
     model = ImageBind.load(weights, config, _ENCODERS)

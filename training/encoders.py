@@ -71,6 +71,7 @@ def checkpoint_encoders(
     config: ImageBindConfig,
     *,
     device: str = "auto",
+    threads: int | None = None,
     precision: Precision = "fp32",
     tokenizer: Path | None = None,
     progress: Progress = lambda _what, _share: None,
@@ -81,6 +82,7 @@ def checkpoint_encoders(
         weights: ImageBind checkpoint, `.pth` or safetensors.
         config: size of the model.
         device: as `open_weights` takes it.
+        threads: as `open_weights` takes them.
         precision: of vision and audio.
         tokenizer: a `tokenizer.json`; None: CLIP's, which the published model was made for.
         progress: told about the hashing, which takes a while for 4.8 GB.
@@ -102,7 +104,7 @@ def checkpoint_encoders(
             f"the tokenizer {tokenizer or 'of CLIP'} has {size} tokens in rows of {opened.context_length}, and the "
             f"model {config.name!r} takes {config.vocabulary} in rows of {CONTEXT}: give the model's own as --tokenizer"
         )
-    backend = open_weights(weights, config, device=device, precision=precision)
+    backend = open_weights(weights, config, device=device, threads=threads, precision=precision)
     return Encoders(
         backend=backend,
         model=f"imagebind_{config.name}",
@@ -114,7 +116,9 @@ def checkpoint_encoders(
     )
 
 
-def bundle_encoders(path: Path, *, backend: str = "onnxruntime", device: str = "auto") -> Encoders:
+def bundle_encoders(
+    path: Path, *, backend: str = "onnxruntime", device: str = "auto", threads: int | None = None
+) -> Encoders:
     """Open the encoders of a bundle; its head and vocabulary do not matter.
 
     Raises:
@@ -122,7 +126,7 @@ def bundle_encoders(path: Path, *, backend: str = "onnxruntime", device: str = "
         UsageError, MissingExtraError, DeviceError: as `open_backend`.
     """
     bundle = Bundle.open(path)
-    opened = open_backend(bundle, name=backend, device=device, graphs=_ENCODERS)
+    opened = open_backend(bundle, name=backend, device=device, threads=threads, graphs=_ENCODERS)
     graphs = [bundle.graph(name) for name in _ENCODERS]
     names = {file.name for file in graphs} | {each for file in graphs for each in external_data(file)}
     listing = "".join(f"{name} {bundle.manifest.files[name].sha256}\n" for name in sorted(names))

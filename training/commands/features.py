@@ -39,7 +39,7 @@ class Features:
     The cache is a folder of --out, named by a fingerprint of all that the embeddings depend on: weights or graphs,
     tokenizer, backend, kind of device, precision, preprocessing, annotations. Change one of them and you get another
     cache, never a mix. Stop it at any time, by Ctrl-C or worse, and run the same command again: it goes on with the
-    first shard that is not done. With the same --batch on the same CPU the files are the same, bit for bit.
+    first shard that is not done. With the same --batch and --threads, a CPU makes the same files again, bit for bit.
 
     A clip that cannot be read stops nothing: the cache says which and why, and every table counts it. Mend its files
     and run this again: the shards of changed clips are made anew. All of OV-AVEBench takes 2.1 GB.
@@ -67,6 +67,9 @@ class Features:
     """What runs --bundle."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    threads: int | None = None
+    """Threads of the encoders on a CPU; as many as cores by default. A small model is faster with cores left to
+    --workers."""
     splits: str = "train,val,test"
     """Which splits, with commas between them; others can be added to the cache by another run."""
     batch: int | None = None
@@ -152,13 +155,14 @@ class Features:
 
         if self.bundle:
             with console.status("opening the bundle"):
-                return bundle_encoders(self.bundle, backend=self.backend, device=self.device)
+                return bundle_encoders(self.bundle, backend=self.backend, device=self.device, threads=self.threads)
         assert self.weights
         with console.status("loading the weights") as status:
             return checkpoint_encoders(
                 self.weights,
                 read_config(self.config),
                 device=self.device,
+                threads=self.threads,
                 precision=self.precision,
                 tokenizer=self.tokenizer,
                 progress=lambda what, share: status.update(f"{what}: {share:.0%}"),
