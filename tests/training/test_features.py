@@ -1,0 +1,423 @@
+"""The feature cache is filled by real encoders from real files, cut at any moment, and comes out the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from golden_weights import write_golden_checkpoint
+from ovavebench_factory import DAMAGE, break_clip, make_bench
+
+from ovavel.eval.features import FeatureCache
+from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
+from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.training.decode import decode_only, select_clips
+from ovavel.training.encoders import Encoders, bundle_encoders, checkpoint_encoders
+from ovavel.training.features import cache_info, extract
+from ovavel.training.imagebind import ImageBindConfig
+from ovavel.training.tokenizer import clip_tokenizer
+
+TINY = ImageBindConfig.tiny()
+SHARD = 3
+CLASSES = {"seen": ("cat purring", "race car"), "unseen": ("dog barking",)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 clips to train on, 6 for val and 6 for test; do not change it."""
+    return make_bench(tmp_path_factory.mktemp("whole"), **CLASSES)
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, str], str]]:
+    """A dataset with one clip of each kind of damage, and which clips these are; do not change it."""
+    root = make_bench(tmp_path_factory.mktemp("broken"), **CLASSES)
+    clips = OVAVEBench.open(root).clips
+    chosen = dict(zip(random.Random(1).sample(range(len(clips)), len(DAMAGE)), DAMAGE, strict=True))
+    for index, kind in chosen.items():
+        break_clip(root, clips[index], kind)
+    return root, {(clips[index].split, clips[index].name): kind for index, kind in chosen.items()}
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_weights: Path) -> Encoders:
+    return checkpoint_encoders(tiny_weights, TINY, device="cpu")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, broken: tuple[Path, dict[tuple[str, str], str]], encoders: Encoders
+) -> dict[str, bytes]:
+    """The files of a cache of `broken` that was made in one go."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    extract(OVAVEBench.open(broken[0]), encoders, out, batch=2, shard_clips=SHARD)
+    return contents(out)
+
+
+def test_the_embeddings_are_those_of_each_segment_alone(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
+    bench = OVAVEBench.open(whole)
+    told: list[tuple[str, int, int, int]] = []
+    done = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD, progress=lambda *news: told.append(news))
+    assert (done.encoded, done.kept, done.renewed) == (16, 0, 0)
+    assert told[-1] == ("encoding", 16, 16, 0)
+    features = FeatureCache.open(tmp_path).load(bench.clips[::-1])
+    assert features.clips == bench.clips[::-1]
+    assert not features.damaged
+    for index in (0, 7, 15):
+        windows = bench.windows(features.clips[index])
+        frames = np.stack([prepare_frame(w.frame) for w in windows if w.frame is not None])
+        log_mels = np.stack([prepare_waveform(w.waveform) for w in windows if w.waveform is not None])
+        np.testing.assert_allclose(features.vision[index], encoders.backend.vision(frames), atol=2e-6)
+        np.testing.assert_allclose(features.audio[index], encoders.backend.audio(log_mels), atol=2e-6)
+    assert done.cache.names == bench.names
+    np.testing.assert_allclose(
+        done.cache.text, encoders.backend.text(encoders.tokenizer.encode(bench.names)), atol=2e-6
+    )
+    assert abs(float((done.cache.text[0] @ done.cache.text[1:].T).max())) < 0.9999  # the names are told apart
+
+
+def test_a_bundle_gives_the_same_embeddings(
+    whole: Path, encoders: Encoders, exported_bundle: Path, tmp_path: Path
+) -> None:
+    bench = OVAVEBench.open(whole)
+    others = bundle_encoders(exported_bundle, device="cpu", threads=1)
+    assert others.weights_sha256 == encoders.weights_sha256
+    assert others.tokenizer_sha256 == encoders.tokenizer_sha256
+    caches = [extract(bench, each, tmp_path, splits=["val"]).cache for each in (encoders, others)]
+    ours, theirs = (cache.load(bench.select("val")) for cache in caches)
+    np.testing.assert_allclose(ours.audio, theirs.audio, atol=2e-5)
+    np.testing.assert_allclose(ours.vision, theirs.vision, atol=2e-5)
+    np.testing.assert_allclose(caches[0].text, caches[1].text, atol=2e-5)
+    assert caches[0].path != caches[1].path
+
+
+def test_the_vocabulary_of_a_bundle_does_not_matter(tiny_bundle: Path) -> None:
+    from ovavel.runtime.bundle import Bundle
+
+    before = bundle_encoders(tiny_bundle, device="cpu", threads=1).graphs_sha256
+    bundle = Bundle.open(tiny_bundle)
+    bundle.save_vocabulary(bundle.vocabulary.removed(["race car"]))
+    assert bundle_encoders(tiny_bundle, device="cpu", threads=1).graphs_sha256 == before
+
+
+def test_every_damaged_clip_is_named(
+    broken: tuple[Path, dict[tuple[str, str], str]], undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    root, damaged = broken
+    for name, data in undisturbed.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    cache, bench = FeatureCache.open(tmp_path), OVAVEBench.open(root)
+    assert set(cache.damaged) == set(damaged)
+    assert len(Counter(damage.kind for damage in cache.damaged.values())) >= 5
+    features = cache.load(bench.clips)
+    assert len(features.clips) + len(features.damaged) == len(bench.clips)
+    assert {(clip.split, clip.name) for clip in features.damaged} == set(damaged)
+    assert np.linalg.norm(features.vision, axis=-1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_interrupted_and_gone_on_with_it_is_the_same(
+    broken: tuple[Path, Any], undisturbed: dict[str, bytes], encoders: Encoders, tmp_path: Path, seed: int
+) -> None:
+    bench, moment = OVAVEBench.open(broken[0]), random.Random(seed).randint(1, 16)
+
+    def interrupt(what: str, done: int, total: int, damaged: int) -> None:
+        if what == "encoding" and done == moment:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD, progress=interrupt)
+    rest = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD)
+    assert rest.kept <= moment
+    assert contents(tmp_path) == undisturbed
+
+
+def test_splits_can_be_added_one_by_one(
+    broken: tuple[Path, Any], undisturbed: dict[str, bytes], encoders: Encoders, tmp_path: Path
+) -> None:
+    bench = OVAVEBench.open(broken[0])
+    for split in ("test", "train"):
+        extract(bench, encoders, tmp_path, splits=[split], batch=2, shard_clips=SHARD)
+    with pytest.raises(DatasetError, match="lacks 6 of 6 clips"):
+        FeatureCache.open(tmp_path).load(bench.select("val"))
+    done = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD)
+    assert done.kept == 10
+    assert contents(tmp_path) == undisturbed
+
+
+def test_clips_whose_files_change_are_made_anew(tmp_path: Path, encoders: Encoders) -> None:
+    root = make_bench(tmp_path / "data", **CLASSES)
+    clips = OVAVEBench.open(root).select("val")
+    sound = OVAVEBench.open(root).audio_path(clips[0])
+    good = sound.read_bytes()
+    break_clip(root, clips[0], "sound unreadable")
+    bench = OVAVEBench.open(root)
+
+    def again() -> tuple[int, int, FeatureCache]:
+        done = extract(bench, encoders, tmp_path / "out", splits=["val"], shard_clips=SHARD)
+        return done.encoded, done.renewed, done.cache
+
+    assert again()[:2] == (5, 0)
+    assert again()[:2] == (0, 0)
+    sound.write_bytes(good)
+    encoded, renewed, cache = again()
+    assert (encoded, renewed) == (3, 1)
+    assert not cache.damaged
+    shutil.copy(bench.frames_dir(clips[1]) / "0.jpg", bench.frames_dir(clips[5]) / "0.jpg")
+    assert again()[:2] == (3, 1)
+    assert again()[:2] == (0, 0)
+
+
+def test_what_the_embeddings_depend_on_makes_another_cache(
+    whole: Path, broken: tuple[Path, Any], tiny_weights: Path, encoders: Encoders, tmp_path: Path
+) -> None:
+    other = write_golden_checkpoint(tmp_path / "other.safetensors", TINY)
+    state = bytearray(other.read_bytes())
+    state[-4] ^= 1
+    other.write_bytes(state)
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_bytes(clip_tokenizer() + b"\n")
+    bench = OVAVEBench.open(whole)
+    infos = [
+        cache_info(bench, encoders),
+        cache_info(OVAVEBench.open(broken[0]), encoders),
+        cache_info(bench, checkpoint_encoders(other, TINY, device="cpu")),
+        cache_info(bench, checkpoint_encoders(tiny_weights, TINY, device="cpu", precision="bf16")),
+        cache_info(bench, checkpoint_encoders(tiny_weights, TINY, device="cpu", tokenizer=tokenizer)),
+    ]
+    assert len({info.fingerprint for info in infos}) == len(infos)
+    assert cache_info(bench, checkpoint_encoders(tiny_weights, TINY, device="cpu")) == infos[0]
+
+
+def test_bf16_is_near_fp32_and_of_unit_norm(
+    whole: Path, tiny_weights: Path, encoders: Encoders, tmp_path: Path
+) -> None:
+    bench = OVAVEBench.open(whole)
+    reduced = checkpoint_encoders(tiny_weights, TINY, device="cpu", precision="bf16")
+    full, half = (
+        extract(bench, each, tmp_path, splits=["train"]).cache.load(bench.select("train"))
+        for each in (encoders, reduced)
+    )
+    for ours, theirs in ((full.audio, half.audio), (full.vision, half.vision)):
+        assert 0 < np.abs(ours - theirs).max() < 0.02
+        assert np.linalg.norm(theirs, axis=-1) == pytest.approx(1, abs=1e-6)
+
+
+def test_two_processes_do_not_fill_one_cache(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
+    bench = OVAVEBench.open(whole)
+    root = tmp_path / cache_info(bench, encoders).fingerprint[:16]
+    root.mkdir()
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another process is filling"):
+            extract(bench, encoders, tmp_path)
+    finally:
+        os.close(folder)
+
+
+def test_a_full_disk_is_told_before_and_survived_during(
+    whole: Path, encoders: Encoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = OVAVEBench.open(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10, 10, 0))
+        with pytest.raises(OutputError, match="free some space"):
+            extract(bench, encoders, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(what: str, done: int, total: int, damaged: int) -> None:
+        if what == "encoding" and done == 4:  # as a disk that is full once the first shard is written
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            extract(bench, encoders, tmp_path, shard_clips=SHARD, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    done = extract(bench, encoders, tmp_path, shard_clips=SHARD)
+    assert done.kept == SHARD
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_memory_that_runs_out_is_told_and_survived(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
+    class Short:
+        """Fails as PyTorch does on a GPU, once it is asked for more than one clip at once."""
+
+        info = encoders.backend.info
+        text = staticmethod(encoders.backend.text)
+        vision = staticmethod(encoders.backend.vision)
+
+        @staticmethod
+        def audio(log_mels: np.ndarray) -> np.ndarray:
+            if len(log_mels) > 10:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand much more")
+            return encoders.backend.audio(log_mels)
+
+    bench, short = OVAVEBench.open(whole), dataclasses.replace(encoders, backend=Short())  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match=r"2 clips at once failed \(CUDA out of memory.*smaller --batch"):
+        extract(bench, short, tmp_path, splits=["val"], batch=2, shard_clips=SHARD)
+    assert extract(bench, short, tmp_path, splits=["val"], batch=1, shard_clips=SHARD).encoded == 6
+
+
+def test_a_decoding_process_that_is_killed_ends_the_run(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
+    def kill(what: str, done: int, total: int, damaged: int) -> None:
+        if what == "encoding" and done == 1:
+            for child in psutil.Process().children():
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+
+    with pytest.raises(DeviceError, match="fewer --workers"):
+        extract(OVAVEBench.open(whole), encoders, tmp_path, shard_clips=SHARD, progress=kill)
+
+
+def test_numbers_that_are_none_are_refused(whole: Path, tiny_weights: Path, tmp_path: Path, encoders: Encoders) -> None:
+    class Overflowing:
+        info = encoders.backend.info
+        text = staticmethod(encoders.backend.text)
+        vision = staticmethod(encoders.backend.vision)
+
+        @staticmethod
+        def audio(log_mels: np.ndarray) -> np.ndarray:
+            return np.full((len(log_mels), TINY.embedding_size), np.nan, np.float32)
+
+    bad = dataclasses.replace(encoders, backend=Overflowing())  # type: ignore[arg-type]
+    with pytest.raises(DeviceError, match="no numbers in fp32"):
+        extract(OVAVEBench.open(whole), bad, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch": 0}, {"shard_clips": 0}, {"workers": 0}, {"splits": ["all"]}, {"splits": []}],
+    ids=str,
+)
+def test_options_without_sense_are_refused(
+    whole: Path, encoders: Encoders, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError):
+        extract(OVAVEBench.open(whole), encoders, tmp_path, **wrong)
+
+
+def test_a_tokenizer_must_fit_the_model(tiny_weights: Path, tmp_path: Path) -> None:
+    small = dataclasses.replace(TINY, vocabulary=100)
+    with pytest.raises(UsageError, match="--tokenizer"):
+        checkpoint_encoders(tiny_weights, small, device="cpu")
+    (tmp_path / "clip.json").write_bytes(clip_tokenizer())
+    with pytest.raises(UsageError, match="49408 tokens"):
+        checkpoint_encoders(tiny_weights, small, device="cpu", tokenizer=tmp_path / "clip.json")
+
+
+def test_fp16_is_not_for_cpus(tiny_weights: Path) -> None:
+    with pytest.raises(UsageError, match="bf16"):
+        checkpoint_encoders(tiny_weights, TINY, device="cpu", precision="fp16")
+
+
+def test_decoding_alone_is_measured(broken: tuple[Path, dict[tuple[str, str], str]]) -> None:
+    bench = OVAVEBench.open(broken[0])
+    result = decode_only(bench, select_clips(bench, ["val", "test"]), workers=1)
+    assert result.clips == 12
+    assert set(result.damaged) == {key for key in broken[1] if key[0] != "train"}
+    assert result.segments_per_s > 1
+
+
+def command(data: Path, weights: Path, out: Path) -> list[str]:
+    options = ["--config", "tiny", "--device", "cpu", "--batch", "2", "--threads", "1", "--shard-clips", str(SHARD)]
+    return ["train", "features", "--data", str(data), "--weights", str(weights), "--out", str(out), *options]
+
+
+def test_the_command_tells_what_it_did(
+    broken: tuple[Path, Any],
+    undisturbed: dict[str, bytes],
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(command(broken[0], tiny_weights, tmp_path)) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"6 clips encoded now, [\d.]+ segments/s; 0 were there already", told)
+    assert "6 of 16 clips could be read; 10 damaged" in told
+    assert str(FeatureCache.open(tmp_path).path) in told
+    assert contents(tmp_path) == undisturbed
+    assert main(["train", "features", "--data", str(broken[0]), "--dry-run", "--splits", "train"]) == 0
+    assert re.search(r"[\d.]+ segments/s with \d+ process", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--out", "x"], "either --weights or --bundle"),
+        (["--out", "x", "--weights", "w", "--bundle", "b"], "either --weights or --bundle"),
+        (["--weights", "w"], "give --out"),
+        (["--out", "x", "--bundle", "b", "--precision", "bf16"], "are for --weights"),
+        (["--out", "x", "--weights", "none.pth", "--config", "tiny"], "none.pth"),
+        (["--out", "x", "--bundle", "none"], "no bundle at none"),
+        (["--dry-run", "--splits", "training"], "the splits"),
+    ],
+    ids=str,
+)
+def test_the_command_says_what_is_wrong(
+    whole: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "features", "--data", str(whole), *options]) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.startswith("ovavel: ")
+    assert said in error
+
+
+def _until(condition: Callable[[], bool], limit_s: float) -> None:
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s, "waited too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_killed_at_random_moments_the_files_are_the_same(
+    broken: tuple[Path, Any], undisturbed: dict[str, bytes], tiny_weights: Path, tmp_path: Path, end: str
+) -> None:
+    rng = random.Random(end)
+    for shards in (0, 0, 1, 2, 3, 4):
+        run = psutil.Popen(
+            ["ovavel", *command(broken[0], tiny_weights, tmp_path)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _until(lambda n=shards, run=run: len(list(tmp_path.glob("*/*-*.json"))) >= n or run.poll() is not None, 60)
+        time.sleep(rng.uniform(0, 4 if shards == 0 else 0.3))
+        children = run.children(recursive=True)
+        getattr(run, end)()
+        assert run.wait(20) != 0 or len(list(tmp_path.glob("*/*-*.json"))) == 6
+        _until(lambda gone=children: not any(map(psutil.Process.is_running, gone)), 20)
+    assert subprocess.run(["ovavel", *command(broken[0], tiny_weights, tmp_path)], capture_output=True).returncode == 0
+    assert contents(tmp_path) == undisturbed
