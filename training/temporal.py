@@ -4,79 +4,60 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import Literal, NamedTuple, Self, cast, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.checkpoint import check_entries, read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.layers import SegmentLinear, TemporalBlock
 from ovavel.training.unit import unit_norm
 
-__all__ = ["AUDIO_SCALE", "Decision", "HeadGraph", "TemporalHead", "fuse"]
+__all__ = ["AUDIO_SCALE", "Decision", "HeadGraph", "HeadKind", "ScoreKind", "TemporalHead", "fuse", "min_max"]
 
-# B batch, T segments, D embedding size, K size of queries, keys and values, C classes with the background last
+# B batch, T segments, D embedding size, C classes with the background last
 
 AUDIO_SCALE = 20.0
-"""Norm with which audio embeddings enter the blocks; vision enters with norm 1."""
+"""Norm with which audio embeddings enter the blocks of the published head; vision enters with norm 1."""
+
+HeadKind = Literal["temporal", "linear", "cross-modal"]
+"""What a block is: attention among the segments of a modality; one matrix for each segment by itself; attention of a
+modality's segments to those of the other."""
+
+ScoreKind = Literal["geometric", "prob-avg", "feature-avg"]
+"""What is min-max scaled into scores: the root of the product of both similarities; their mean; the similarity of the
+mean of both features."""
 
 _FORMAT = "ovavel temporal head 1"
 _UNUSED = re.compile(r"[av]_xa_blocks\.|[av]_sa_blocks\.\d+\.(loc_adj\.[wb]|self_attn\.alpha)$")
-
-
-class SelfAttention(nn.Module):
-    """One head of attention among the segments, (B, T, D) → (B, T, D)."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.q = nn.Linear(dim, hidden)
-        self.k = nn.Linear(dim, hidden)
-        self.v = nn.Linear(dim, hidden)
-        self.o = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (linear(x).unsqueeze(1) for linear in (self.q, self.k, self.v))  # (B, 1, T, K)
-        return cast("Tensor", self.o(F.scaled_dot_product_attention(q, k, v).squeeze(1)))
-
-
-class FeedForward(nn.Module):
-    """(B, T, D) → (B, T, D), each segment for itself."""
-
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.w_1 = nn.Linear(dim, hidden)
-        self.w_2 = nn.Linear(hidden, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast("Tensor", self.w_2(self.dropout(F.relu(self.w_1(x)))))
-
-
-class TemporalBlock(nn.Module):
-    """One post-norm block, (B, T, D) → (B, T, D)."""
-
-    def __init__(self, dim: int, hidden: int, ffn: int, dropout: float) -> None:
-        super().__init__()
-        self.self_attn = SelfAttention(dim, hidden)
-        self.ffn = FeedForward(dim, ffn, dropout)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm1(x + self.self_attn(x))
-        return cast("Tensor", self.norm2(x + self.ffn(x)))
+_STACKS: Mapping[HeadKind, str] = {"temporal": "sa_blocks", "linear": "linears", "cross-modal": "xa_blocks"}
 
 
 class TemporalHead(nn.Module):
     """A stack of blocks for audio and another for vision. Without blocks it is the training-free head.
 
-    Its state dict has the names of the published head, less the entries that never take part in the result.
+    The state dict of the kind "temporal" has the names of the published head, less the entries that never take part in
+    the result.
     """
 
+    gate: Tensor | None
+
     def __init__(
-        self, blocks: int = 1, dim: int = 1024, hidden: int = 256, ffn: int = 512, *, dropout: float = 0.1
+        self,
+        blocks: int = 1,
+        dim: int = 1024,
+        hidden: int = 256,
+        ffn: int = 512,
+        *,
+        dropout: float = 0.1,
+        kind: HeadKind = "temporal",
+        gate: float | None = None,
+        learn_gate: bool = False,
+        audio_scale: float = AUDIO_SCALE,
+        score: ScoreKind = "geometric",
     ) -> None:
         """Make a head with random weights.
 
@@ -86,6 +67,12 @@ class TemporalHead(nn.Module):
             hidden: size of queries, keys and values.
             ffn: inner size of the feed-forward part.
             dropout: of the feed-forward part, in training mode only.
+            kind: what a block is.
+            gate: share of the blocks' output in the result, in [0, 1]; the rest is the embedding as it came, both of
+                unit norm. None: the blocks' output alone, of any norm.
+            learn_gate: learn the shares, one per modality, from `gate` on.
+            audio_scale: norm with which audio enters the blocks.
+            score: how `HeadGraph` scores with this head.
 
         Raises:
             UsageError: a size makes no sense.
@@ -93,49 +80,72 @@ class TemporalHead(nn.Module):
         super().__init__()
         if blocks < 0 or min(dim, hidden, ffn) < 1:
             raise UsageError(f"a head needs blocks ≥ 0 and positive sizes, not {(blocks, dim, hidden, ffn)}")
+        if gate is None and learn_gate:
+            raise UsageError("a gate that is learned must start somewhere: give its first share")
         self.blocks, self.dim, self.hidden, self.ffn = blocks, dim, hidden, ffn
-        self.a_sa_blocks = nn.ModuleList(TemporalBlock(dim, hidden, ffn, dropout) for _ in range(blocks))
-        self.v_sa_blocks = nn.ModuleList(TemporalBlock(dim, hidden, ffn, dropout) for _ in range(blocks))
+        self.kind, self.audio_scale, self.score = kind, audio_scale, score
+        for modality in "av":
+            stack = (
+                SegmentLinear(dim)
+                if kind == "linear"
+                else TemporalBlock(dim, hidden, ffn, dropout, cross=kind == "cross-modal")
+                for _ in range(blocks)
+            )
+            self.add_module(f"{modality}_{_STACKS[kind]}", nn.ModuleList(stack))
+        shares = None if gate is None else torch.full((2,), float(gate))  # of audio and of vision
+        if shares is not None and learn_gate:
+            self.gate = nn.Parameter(shares)
+        else:
+            self.register_buffer("gate", shares)
 
     def forward(self, audio: Tensor, vision: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, D) of unit norm, twice → (B, T, D) features of audio and of vision."""
-        audio = audio * AUDIO_SCALE
-        for block in self.a_sa_blocks:
-            audio = block(audio)
-        for block in self.v_sa_blocks:
-            vision = block(vision)
-        return audio, vision
+        a, v = audio * self.audio_scale, vision
+        stacks = (cast("nn.ModuleList", self.get_submodule(f"{modality}_{_STACKS[self.kind]}")) for modality in "av")
+        for audio_block, vision_block in zip(*stacks, strict=True):
+            a, v = audio_block(a, v), vision_block(v, a)
+        if self.gate is None:
+            return a, v
+        share = self.gate.clamp(0, 1)
+        return audio + share[0] * (unit_norm(a) - audio), vision + share[1] * (unit_norm(v) - vision)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Load a head that `save` wrote, or a published one, alone or inside a full checkpoint; in evaluation mode.
+        """Load a head of any kind that `save` wrote, or a published one, alone or inside a full checkpoint.
 
-        The sizes and the number of blocks are read from the file.
+        The sizes and the number of blocks are read from the file. The head is in evaluation mode.
 
         Raises:
             CheckpointError: not a head; the message names what is missing, extra or misshaped.
         """
-        found = _head_entries(read_checkpoint(path))
-        sizes = _sizes(path, found)
+        tensors, metadata = read_checkpoint(path), read_metadata(path)
+        own = metadata.get("format") == _FORMAT
+        found = dict(tensors) if own else _published_entries(tensors)
+        spec = _read_spec(path, metadata, entries=len(found)) if own else _published_spec(path, found)
+        make = partial(cls, **spec._asdict(), gate=1.0 if "gate" in found else None)
         try:
             with torch.device("meta"):
-                expected = {name: tensor.shape for name, tensor in cls(*sizes).state_dict().items()}
+                expected = {name: tensor.shape for name, tensor in make().state_dict().items()}
         except UsageError as error:
             raise CheckpointError(f"{path} is not a temporal head: {error}") from error
-        check_entries(path, found, expected, model=f"a temporal head of {sizes.blocks} block(s)")
-        head = cls(*sizes)
+        check_entries(path, found, expected, model=f"a {spec.kind} head of {spec.blocks} block(s)")
+        head = make()
         head.load_state_dict({name: tensor.float() for name, tensor in found.items()})
         return head.eval()
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file that `load` reads back, whole or not at all.
+
+        Args:
+            path: the file.
+            notes: more metadata, such as the recipe the head was trained with.
 
         Raises:
             OutputError: it could not be written.
         """
-        sizes = _Sizes(self.blocks, self.dim, self.hidden, self.ffn)
-        metadata = {"format": _FORMAT, **{name: str(size) for name, size in sizes._asdict().items()}}
-        write_checkpoint(path, self.state_dict(), metadata)
+        spec = _Spec(self.blocks, self.dim, self.hidden, self.ffn, self.kind, self.audio_scale, self.score)
+        metadata = {"format": _FORMAT, **{name: str(value) for name, value in spec._asdict().items()}}
+        write_checkpoint(path, self.state_dict(), {**(notes or {}), **metadata})
 
 
 class Decision(NamedTuple):
@@ -162,10 +172,20 @@ class HeadGraph(nn.Module):
     def forward(self, audio: Tensor, vision: Tensor, text: Tensor) -> Decision:
         """(B, T, D), (B, T, D) and (C, D), all of unit norm → similarities and scores."""
         audio, vision = self.head(audio, vision)
+        return self.compare(audio, vision, text)
+
+    def compare(self, audio: Tensor, vision: Tensor, text: Tensor) -> Decision:
+        """Compare the head's features (B, T, D) of audio and of vision with the texts (C, D)."""
         names = unit_norm(text).T
         audio_similarity = unit_norm(audio) @ names
         vision_similarity = unit_norm(vision) @ names
-        return Decision(audio_similarity, vision_similarity, fuse(audio_similarity, vision_similarity))
+        if self.head.score == "geometric":
+            score = fuse(audio_similarity, vision_similarity)
+        elif self.head.score == "prob-avg":
+            score = min_max((audio_similarity + vision_similarity) / 2)
+        else:
+            score = min_max(unit_norm((audio + vision) / 2) @ names)
+        return Decision(audio_similarity, vision_similarity, score)
 
 
 def fuse(audio_similarity: Tensor, vision_similarity: Tensor) -> Tensor:
@@ -173,22 +193,44 @@ def fuse(audio_similarity: Tensor, vision_similarity: Tensor) -> Tensor:
     product = audio_similarity * vision_similarity
     positive = product > 0
     # The root of max(product, 0), without its infinite gradient at 0.
-    fused = torch.where(positive, torch.where(positive, product, 1.0).sqrt(), 0.0)
-    low, high = fused.amin(dim=-1, keepdim=True), fused.amax(dim=-1, keepdim=True)
-    # (fused - low) / (high - low + 1e-8), bit for bit. The ONNX exporter takes an addend of 1e-8 for zero and drops it,
-    # and then nothing in common would be 0 / 0.
+    return min_max(torch.where(positive, torch.where(positive, product, 1.0).sqrt(), 0.0))
+
+
+def min_max(values: Tensor) -> Tensor:
+    """(…, C) → (…, C) in [0, 1]: `(x - min) / (max - min + 1e-8)` over the classes."""
+    low, high = values.amin(dim=-1, keepdim=True), values.amax(dim=-1, keepdim=True)
+    # That formula, bit for bit. The ONNX exporter takes an addend of 1e-8 for zero and drops it, and then nothing in
+    # common would be 0 / 0.
     scale = 2.0**10
-    return (fused - low) * scale / ((high - low) * scale + 1e-8 * scale)
+    return (values - low) * scale / ((high - low) * scale + 1e-8 * scale)
 
 
-class _Sizes(NamedTuple):
+class _Spec(NamedTuple):
     blocks: int
     dim: int
     hidden: int
     ffn: int
+    kind: HeadKind = "temporal"
+    audio_scale: float = AUDIO_SCALE
+    score: ScoreKind = "geometric"
 
 
-def _head_entries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _read_spec(path: str | Path, metadata: Mapping[str, str], *, entries: int) -> _Spec:
+    """Read what `save` noted; files of before there were kinds say nothing of them."""
+    try:
+        blocks, dim, hidden, ffn = (int(metadata[name]) for name in ("blocks", "dim", "hidden", "ffn"))
+        audio_scale = float(metadata.get("audio_scale", AUDIO_SCALE))
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} does not say the sizes of its head in numbers: {error}") from error
+    kind, score = metadata.get("kind", "temporal"), metadata.get("score", "geometric")
+    if kind not in get_args(HeadKind) or score not in get_args(ScoreKind):
+        raise CheckpointError(f"{path} is a head of a kind this ovavel does not know: {kind}, {score}; update ovavel")
+    if blocks > entries:
+        raise CheckpointError(f"{path} says that it has {blocks} blocks and holds {entries} entries; fetch it anew")
+    return _Spec(blocks, dim, hidden, ffn, cast("HeadKind", kind), audio_scale, cast("ScoreKind", score))
+
+
+def _published_entries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Entries of the head under their bare names, less the unused ones; of a full checkpoint only its head."""
     prefix = "temporal_av_layer."
     if any(name.startswith(prefix) for name in tensors):
@@ -196,23 +238,17 @@ def _head_entries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not _UNUSED.match(name)}
 
 
-def _sizes(path: str | Path, found: Mapping[str, Tensor]) -> _Sizes:
+def _published_spec(path: str | Path, found: Mapping[str, Tensor]) -> _Spec:
     numbers = {match[1] for name in found if (match := re.match(r"[av]_sa_blocks\.(\d+)\.", name))}
-    if numbers:
-        shapes = []
-        for name in ("a_sa_blocks.0.self_attn.q.weight", "a_sa_blocks.0.ffn.w_1.weight"):
-            if name not in found or found[name].ndim != 2:
-                raise CheckpointError(f"{path} is not a temporal head: it has no matrix {name}")
-            shapes.append(found[name].shape)
-        (hidden, dim), (ffn, _) = shapes
-        return _Sizes(len(numbers), dim, hidden, ffn)
-    metadata = read_metadata(path)
-    if metadata.get("format") == _FORMAT and not found and metadata.get("blocks") == "0":
-        try:
-            return _Sizes(*(int(metadata[name]) for name in _Sizes._fields))
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} does not say the sizes of its head in whole numbers: {error}") from error
-    raise CheckpointError(
-        f"{path} is not a temporal head: it has no entries a_sa_blocks.* or v_sa_blocks.*, bare or under "
-        "temporal_av_layer.*"
-    )
+    if not numbers:
+        raise CheckpointError(
+            f"{path} is not a temporal head: it has no entries a_sa_blocks.* or v_sa_blocks.*, bare or under "
+            "temporal_av_layer.*"
+        )
+    shapes = []
+    for name in ("a_sa_blocks.0.self_attn.q.weight", "a_sa_blocks.0.ffn.w_1.weight"):
+        if name not in found or found[name].ndim != 2:
+            raise CheckpointError(f"{path} is not a temporal head: it has no matrix {name}")
+        shapes.append(found[name].shape)
+    (hidden, dim), (ffn, _) = shapes
+    return _Spec(len(numbers), dim, hidden, ffn)

@@ -1,0 +1,431 @@
+"""Fine-tunes a temporal head on cached embeddings (docs/method.md, Training).
+
+All that is drawn depends on seed, epoch and step alone, never on what was drawn before: a run that was killed goes on
+from its last epoch to the same files, byte for byte, and several processes train together as one would.
+
+Shapes: B clips of a step, T segments, D embedding size, C' classes of training with the background last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ovavel.eval.ovave import Rows, decide, fused_labels, score_rows
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.errors import CheckpointError, MissingExtraError, UsageError
+from ovavel.runtime.files import atomic_write, output_error
+from ovavel.training.backend import resolve_device
+from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.fit_data import Data, Part, read_data
+from ovavel.training.fit_result import RESULT, DataInfo, Epoch, FitResult, pick, row_table
+from ovavel.training.layers import Dropout
+from ovavel.training.recipes import Recipe
+from ovavel.training.temporal import HeadGraph, TemporalHead
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from ovavel.eval.features import FeatureCache
+    from ovavel.eval.ovavebench import OVAVEBench
+
+__all__ = ["HEAD", "REPORT", "Progress", "evaluate", "fit", "fit_data"]
+
+HEAD = "head.safetensors"
+REPORT = "report.html"
+_STATE = "state.safetensors"
+_LOGS = "tensorboard"
+_STATE_FORMAT = "ovavel training state 1"
+
+Progress = Callable[[int, int, str], None]
+"""Told how many steps are done, how many there are at most, and the news in words."""
+
+
+def fit(
+    recipe: Recipe,
+    dataset: OVAVEBench,
+    cache: FeatureCache,
+    out: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    progress: Progress = lambda _done, _total, _news: None,
+) -> FitResult:
+    """Train a head on the clips of a dataset whose features are cached. See `fit_data` and `read_data`."""
+    data = read_data(dataset, cache, recipe.train_ratio)
+    return fit_data(recipe, data, out, device=device, overwrite=overwrite, tensorboard=tensorboard, progress=progress)
+
+
+def fit_data(
+    recipe: Recipe,
+    data: Data,
+    out: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    progress: Progress = lambda _done, _total, _news: None,
+) -> FitResult:
+    """Train a head as `recipe` says and leave it in the folder `out`, with a result in JSON and a report in HTML.
+
+    A run that was cut short goes on where its last whole epoch ended; one that is done is not done again. Within a
+    process group (`torch.distributed`) each process trains its share of every step; they need one file system.
+
+    Args:
+        recipe: how to train.
+        data: what to train and validate on.
+        out: folder for `head.safetensors`, `result.json` and `report.html`; made if it is not there.
+        device: "cpu", "cuda", "cuda:N" or "auto".
+        overwrite: begin anew where `out` holds another run.
+        tensorboard: write event files for TensorBoard into `out`/tensorboard.
+        progress: told after each step.
+
+    Raises:
+        UsageError: `out` holds a run of another recipe or of other data, or the recipe does not fit the data.
+        CheckpointError: the run in `out` cannot be gone on with.
+        DeviceError: the device is not to be had.
+        MissingExtraError: TensorBoard is asked for and not installed.
+        OutputError: something could not be written.
+    """
+    out = Path(out)
+    if recipe.select == "test" and data.test is None:
+        raise UsageError("the epoch is to be selected on the test split, which was not read")
+    if recipe.select == "val-seen" and not data.val.seen.any():
+        raise UsageError("the epoch is to be selected on the seen classes of the validation split, and it has none")
+    chosen_device = resolve_device(device)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    info = DataInfo.of(data)
+    if rank == 0:
+        _prepare(out, recipe, info, overwrite=overwrite)
+    _wait(world)
+    done = FitResult.read(out)
+    _wait(world)
+    if done:
+        return done
+    with _deterministic(), contextlib.ExitStack() as stack:
+        logs = stack.enter_context(_logs(out / _LOGS)) if tensorboard and rank == 0 else None
+        run = _Run(recipe, data, out, chosen_device, rank, world)
+        epochs = run.resume()
+        while len(epochs) < recipe.epochs and not _stopped(recipe, epochs):
+            epochs = (*epochs, run.epoch(epochs, progress))
+            if logs:
+                _log(logs, epochs[-1])
+    result = _result(recipe, info, epochs)
+    if rank == 0:
+        _finish(out, result)
+    _wait(world)
+    return result
+
+
+def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Rows:
+    """Score the decisions of `head` on the clips of `part` against the embeddings (C, D) of all names."""
+    graph = HeadGraph(head).eval()
+    place = next(iter(head.state_dict().values())).device if head.state_dict() else torch.device("cpu")
+
+    def run(audio: NDArray[np.float32], vision: NDArray[np.float32], names: NDArray[np.float32]) -> HeadOutput:
+        with torch.inference_mode():
+            decision = graph(*(torch.tensor(array, device=place) for array in (audio, vision, names)))
+        return HeadOutput(*(tensor.cpu().numpy() for tensor in decision))
+
+    score = decide(run, part.audio, part.vision, text).score
+    return score_rows(fused_labels(score), part.truth, part.seen, len(text))
+
+
+class _Run:
+    """One training run in one process."""
+
+    def __init__(self, recipe: Recipe, data: Data, out: Path, device: torch.device, rank: int, world: int) -> None:
+        self._recipe, self._data, self._out, self._device = recipe, data, out, device
+        self._rank, self._world = rank, world
+        train = data.train
+        truth = train.truth
+        if recipe.shuffle_labels:
+            truth = truth[_random(recipe, "labels").permutation(len(truth))]
+        # On a CPU these share the memory of the arrays.
+        place = torch.device("cpu") if device.type == "cpu" else device
+        self._audio, self._vision = (torch.from_numpy(x).to(place) for x in (train.audio, train.vision))
+        self._truth = torch.from_numpy(truth).to(place)
+        self._text = torch.tensor(data.train_text, device=device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            head = _make_head(recipe, data.text.shape[1])
+        self._graph = HeadGraph(head.to(device)).train()
+        self._weights = dict(head.named_parameters())
+        self._average = {name: weight.detach().clone() for name, weight in self._weights.items() if recipe.ema}
+        self._optimizer = torch.optim.Adam(self._weights.values(), lr=recipe.learning_rate, fused=True)
+        self._dropouts = [module for module in head.modules() if isinstance(module, Dropout)]
+
+    def resume(self) -> tuple[Epoch, ...]:
+        """Take up the state of a run that was cut short; returns the epochs that are done."""
+        file = self._out / _STATE
+        if not file.exists():
+            return ()
+        metadata, tensors = read_metadata(file), read_checkpoint(file)
+        try:
+            epochs = msgspec.json.decode(metadata["epochs"], type=tuple[Epoch, ...])
+            state = {}
+            for index, (name, weight) in enumerate(self._weights.items()):
+                weight.data.copy_(tensors[f"weight.{name}"])
+                moments = {key: tensors[f"{key}.{name}"].clone() for key in ("exp_avg", "exp_avg_sq", "step")}
+                state[index] = moments
+            for name, average in self._average.items():
+                average.copy_(tensors[f"average.{name}"])
+        except (KeyError, RuntimeError, msgspec.MsgspecError) as error:
+            raise CheckpointError(f"{file} cannot be gone on with ({error}); train anew with --overwrite") from error
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
+        return epochs
+
+    def epoch(self, before: tuple[Epoch, ...], progress: Progress) -> Epoch:
+        """Train one epoch more, validate it, keep its head if it is the best so far, and save the state."""
+        recipe, clips = self._recipe, len(self._data.train)
+        number = len(before)
+        rate = recipe.learning_rate * 0.5 ** sum(number >= milestone for milestone in recipe.halve_at)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        order = _random(recipe, "order", number).permutation(clips)
+        steps = -(-clips // recipe.batch_clips)
+        total = torch.zeros((), device=self._device)
+        news = f"epoch {number + 1} of {recipe.epochs}"
+        for step in range(steps):
+            batch = order[step * recipe.batch_clips : (step + 1) * recipe.batch_clips]
+            total += self._step(batch, number * steps + step) * len(batch)
+            progress(number * steps + step + 1, recipe.epochs * steps, news)
+        loss = float(total) / clips
+        if not np.isfinite(loss):
+            raise UsageError(
+                f"training with the recipe {recipe.name!r} diverged in epoch {number + 1}: the loss is {loss}; "
+                "choose a smaller --learning-rate"
+            )
+        record = None
+        if self._rank == 0:
+            head, record = self._validate(number + 1, rate, loss)
+            epochs = (*before, record)
+            if pick(recipe, epochs)[0] == len(epochs):
+                head.save(self._out / HEAD, _notes(_result(recipe, DataInfo.of(self._data), epochs)))
+            self._save(epochs)
+        if self._world == 1:
+            assert record
+            return record
+        box = [msgspec.json.encode(record)]
+        dist.broadcast_object_list(box, src=0)
+        return msgspec.json.decode(box[0], type=Epoch)
+
+    def _step(self, batch: NDArray[np.intp], number: int) -> Tensor:
+        """Train one step on this process's share of the clips `batch`; returns the mean loss of all of it."""
+        recipe, random = self._recipe, _random(self._recipe, "step", number)
+        size, segments = len(batch), self._truth.shape[1]
+        low, high = (size * part // self._world for part in (self._rank, self._rank + 1))
+        mine = slice(low, high)
+        drawn = torch.Generator(self._device).manual_seed(int(random.integers(2**62)))
+        for dropout in self._dropouts:  # drawn for the whole batch, so that the share of it does not matter
+            keep = torch.rand(size, segments, recipe.ffn, generator=drawn, device=self._device) >= dropout.share
+            dropout.mask = keep[mine] / (1 - dropout.share)
+        audio, vision, truth = self._take(batch[mine])
+        targets = [(1.0, truth)]
+        if recipe.mixup:
+            share = float(random.beta(recipe.mixup, recipe.mixup))
+            other_audio, other_vision, other_truth = self._take(batch[random.permutation(size)][mine])
+            audio = F.normalize(share * audio + (1 - share) * other_audio, dim=-1)
+            vision = F.normalize(share * vision + (1 - share) * other_vision, dim=-1)
+            targets = [(share, truth), (1 - share, other_truth)]
+        self._optimizer.zero_grad()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            audio, vision = self._graph.head(audio, vision)
+        logits = self._graph.compare(audio.float(), vision.float(), self._text).score / recipe.temperature
+        loss = torch.zeros((), device=self._device)
+        for share, target in targets:
+            entropy = F.cross_entropy(
+                logits.flatten(0, 1), target.flatten(), reduction="sum", label_smoothing=recipe.label_smoothing
+            )
+            loss = loss + share * entropy / (size * segments)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._together(loss.detach())
+        torch.nn.utils.clip_grad_norm_(self._weights.values(), recipe.clip_norm)
+        self._optimizer.step()
+        for name, average in self._average.items():
+            average.lerp_(self._weights[name].detach(), 1 - recipe.ema)
+        return loss
+
+    def _take(self, clips: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
+        index = torch.from_numpy(clips).to(self._audio.device)
+        return self._audio[index], self._vision[index], self._truth[index]
+
+    def _together(self, loss: Tensor) -> Tensor:
+        """Sum loss and gradients over the processes; each has divided by the segments of the whole batch."""
+        if self._world == 1:
+            return loss
+        gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
+        flat = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
+        dist.all_reduce(flat)
+        loss, *parts = torch.split(flat, [1, *(gradient.numel() for gradient in gradients)])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return loss[0]
+
+    def _validate(self, number: int, rate: float, loss: float) -> tuple[TemporalHead, Epoch]:
+        """Measure the head as it is now, with each share to try; returns the best one."""
+        recipe, data, found = self._recipe, self._data, []
+        source = self._average or self._weights
+        weights = {name: weight.detach().clone() for name, weight in source.items()}
+        for share in recipe.blend or (recipe.gate,):
+            head = _make_head(recipe, data.text.shape[1], gate=share, learn_gate=False)
+            head.load_state_dict(weights, strict=False)  # the gate of a blend is not among the weights
+            head = head.to(self._device).eval().requires_grad_(requires_grad=False)
+            gate = None if head.gate is None else (float(head.gate[0]), float(head.gate[1]))
+            val, test = (row_table(evaluate(head, part, data.text)) if part else None for part in (data.val, data.test))
+            assert val
+            found.append((head, Epoch(number=number, learning_rate=rate, loss=loss, gate=gate, val=val, test=test)))
+        best, _ = pick(recipe, tuple(epoch for _, epoch in found))
+        return found[best - 1]
+
+    def _save(self, epochs: tuple[Epoch, ...]) -> None:
+        state = self._optimizer.state_dict()["state"]
+        tensors: dict[str, Tensor] = {}
+        for index, (name, weight) in enumerate(self._weights.items()):
+            tensors[f"weight.{name}"] = weight
+            tensors |= {f"{key}.{name}": value for key, value in state[index].items()}
+        tensors |= {f"average.{name}": average for name, average in self._average.items()}
+        metadata = {
+            "format": _STATE_FORMAT,
+            "epochs": msgspec.json.encode(epochs).decode(),
+            "identity": _identity(self._recipe, DataInfo.of(self._data)),
+        }
+        write_checkpoint(self._out / _STATE, tensors, metadata)
+
+
+def _make_head(recipe: Recipe, dim: int, *, gate: float | None = None, learn_gate: bool | None = None) -> TemporalHead:
+    return TemporalHead(
+        recipe.blocks,
+        dim,
+        recipe.hidden,
+        recipe.ffn,
+        dropout=recipe.dropout,
+        kind=recipe.head,
+        gate=recipe.gate if gate is None else gate,
+        learn_gate=recipe.learn_gate if learn_gate is None else learn_gate,
+        audio_scale=recipe.audio_scale,
+        score=recipe.score,
+    )
+
+
+def _random(recipe: Recipe, purpose: str, number: int = 0) -> np.random.Generator:
+    """Make a generator that depends on the seed, on what it is for and on `number` alone."""
+    digest = hashlib.sha256(f"{recipe.seed} {purpose} {number}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16]))
+
+
+def _stopped(recipe: Recipe, epochs: tuple[Epoch, ...]) -> bool:
+    """Tell whether the recipe's patience is at its end."""
+    return bool(recipe.patience and epochs and len(epochs) - pick(recipe, epochs)[0] >= recipe.patience)
+
+
+def _result(recipe: Recipe, info: DataInfo, epochs: tuple[Epoch, ...]) -> FitResult:
+    chosen, test_choice = pick(recipe, epochs)
+    return FitResult(recipe=recipe, data=info, epochs=epochs, chosen=chosen, test_choice=test_choice)
+
+
+def _notes(result: FitResult) -> dict[str, str]:
+    """What a head's file says of how it came about."""
+    best = result.best
+    measures: Mapping[str, object] = {"epoch": best.number, "loss": best.loss, "val": best.val, "test": best.test}
+    return {
+        "recipe": msgspec.json.encode(result.recipe).decode(),
+        "data": msgspec.json.encode(result.data).decode(),
+        "metrics": json.dumps(measures),
+    }
+
+
+def _identity(recipe: Recipe, info: DataInfo) -> str:
+    return msgspec.json.encode([recipe, info]).decode()
+
+
+def _prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> None:
+    """Make the folder, or make sure that what is in it belongs to this run."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for name in (RESULT, _STATE, REPORT, HEAD):  # the result first: without it the run is not done
+                (out / name).unlink(missing_ok=True)
+            return
+    except OSError as error:
+        raise output_error(out, error) from error
+    found = None
+    if done := FitResult.read(out):
+        found = _identity(done.recipe, done.data)
+    elif (out / _STATE).exists():
+        found = read_metadata(out / _STATE).get("identity", "")
+    elif (out / HEAD).exists():  # killed in its first epoch, or somebody's own head
+        found = None if _notes_identity(out / HEAD) == _identity(recipe, info) else ""
+    if found is not None and found != _identity(recipe, info):
+        raise UsageError(
+            f"{out} holds a head of another recipe or of other data; choose another folder, or begin anew with "
+            "--overwrite"
+        )
+    if (done or (out / _STATE).exists()) and not (out / HEAD).exists():
+        raise CheckpointError(f"{out} holds a run without its head {HEAD}; begin anew with --overwrite")
+
+
+def _notes_identity(head: Path) -> str:
+    metadata = read_metadata(head)
+    return f"[{metadata.get('recipe', '')},{metadata.get('data', '')}]"
+
+
+def _finish(out: Path, result: FitResult) -> None:
+    from ovavel.training.report import to_html
+
+    atomic_write(out / REPORT, to_html(result))
+    atomic_write(out / RESULT, result.encode())
+    (out / _STATE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    """Have PyTorch use algorithms that give the same result each time, or complain."""
+    before = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before)
+
+
+@contextlib.contextmanager
+def _logs(folder: Path) -> Iterator[SummaryWriter]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError("tensorboard", "train", need="Logging for TensorBoard") from error
+    with SummaryWriter(str(folder)) as writer:
+        yield writer
+
+
+def _log(logs: SummaryWriter, epoch: Epoch) -> None:
+    values = {"train/loss": epoch.loss, "train/learning_rate": epoch.learning_rate}
+    for split, table in (("val", epoch.val), ("test", epoch.test or {})):
+        for part, scores in table.items():
+            values |= {f"{split} {part}/{measure}": value for measure, value in (scores or {}).items()}
+    if epoch.gate:
+        values |= {"gate/audio": epoch.gate[0], "gate/vision": epoch.gate[1]}
+    for name, value in values.items():
+        logs.add_scalar(name, value, epoch.number)
+    logs.flush()
+
+
+def _wait(world: int) -> None:
+    if world > 1:
+        dist.barrier()

@@ -1,0 +1,149 @@
+"""How a temporal head is trained: the published recipe, its ablations, and recipes of our own, each a few fields away.
+
+Nothing here needs PyTorch, so that command lines can be built from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Literal
+
+from ovavel.runtime.errors import UsageError
+
+__all__ = ["RECIPES", "Recipe", "find_recipe"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that a trained head depends on besides the data; the defaults are the paper's (docs/method.md, Training)."""
+
+    name: str = "paper"
+    """What tables call it."""
+    head: Literal["temporal", "linear", "cross-modal"] = "temporal"
+    """What a block is: attention among the segments of a modality; one matrix for each segment by itself; attention of
+    a modality's segments to those of the other."""
+    blocks: int = 1
+    """Blocks per modality."""
+    hidden: int = 256
+    """Size of queries, keys and values."""
+    ffn: int = 512
+    """Inner size of the feed-forward part."""
+    dropout: float = 0.1
+    """Share of the feed-forward part's inner values that are dropped in training."""
+    audio_scale: float = 20.0
+    """Norm with which audio enters the blocks; vision enters with norm 1."""
+    gate: float | None = None
+    """Share of the blocks' output in the features, in [0, 1]; the rest is the embedding as it came, both of unit norm.
+    Without it, features are the blocks' output alone."""
+    learn_gate: bool = False
+    """Learn that share, one per modality, from --gate on."""
+    blend: tuple[float, ...] = ()
+    """Shares to try after training, with a head trained without a gate; validation picks one. It is weight averaging
+    with the training-free head, done in the space of the features."""
+    score: Literal["geometric", "prob-avg", "feature-avg"] = "geometric"
+    """What is min-max scaled into scores: the root of the product of both similarities; their mean; the similarity of
+    the mean of both features."""
+    epochs: int = 5
+    """Times each clip is trained on."""
+    batch_clips: int = 32
+    """Clips of one step, over all processes together."""
+    learning_rate: float = 5e-5
+    """Of Adam."""
+    halve_at: tuple[int, ...] = (10, 20, 30)
+    """Epochs after which the learning rate is halved."""
+    clip_norm: float = 0.8
+    """Largest norm of the gradient; larger ones are scaled down."""
+    temperature: float = 1.0
+    """Scores are divided by it to become the logits of the cross-entropy."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    mixup: float = 0.0
+    """Mix each clip with another one of its batch by a share drawn from Beta(mixup, mixup); 0: not at all."""
+    ema: float = 0.0
+    """Decay per step of the moving average of weights that is validated and saved; 0: the weights themselves."""
+    train_ratio: float = 1.0
+    """Share of the training clips to use."""
+    shuffle_labels: bool = False
+    """Give each training clip the labels of another: a control that can learn no names."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the blocks in training (autocast); similarities, scores and loss stay in fp32."""
+    select: Literal["val", "val-seen", "test"] = "val"
+    """What picks the epoch, by the mean of the three measures: all clips of the validation split, its seen classes
+    alone, or the test split, as the published script did."""
+    patience: int | None = None
+    """Stop after so many epochs without a better one; by default all epochs are trained."""
+    seed: int = 123
+    """Of the first weights, the order of clips, dropout and all else that is drawn."""
+
+    def __post_init__(self) -> None:
+        positive = ("blocks", "hidden", "ffn", "epochs", "batch_clips", "learning_rate", "clip_norm", "temperature")
+        for name in (*positive, "audio_scale"):
+            self._require(name, getattr(self, name) > 0, "above 0")
+        for name in ("dropout", "label_smoothing", "ema"):
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("mixup", self.mixup >= 0, "at least 0")
+        self._require("train_ratio", 0 < self.train_ratio <= 1, "above 0 and at most 1")
+        self._require("gate", self.gate is None or 0 <= self.gate <= 1, "from 0 to 1")
+        self._require("blend", all(0 <= share <= 1 for share in self.blend), "from 0 to 1")
+        self._require("patience", self.patience is None or self.patience > 0, "above 0")
+        self._require("seed", self.seed >= 0, "at least 0")
+        if self.learn_gate and self.gate is None:
+            raise UsageError("a gate that is learned must start somewhere: give its first share as `gate`")
+        if self.blend and self.gate is not None:
+            raise UsageError("`blend` is for heads that are trained without a gate: leave one of the two out")
+
+    def _require(self, name: str, fine: bool, rule: str) -> None:
+        if not fine:
+            raise UsageError(f"{name} of the recipe {self.name!r} must be {rule}, not {getattr(self, name)}")
+
+    def changes(self) -> dict[str, object]:
+        """Fields that differ from the paper's, but for name and seed."""
+        plain = Recipe()
+        return {
+            field.name: value
+            for field in fields(self)
+            if field.name not in ("name", "seed") and (value := getattr(self, field.name)) != getattr(plain, field.name)
+        }
+
+
+_ALL = (
+    Recipe(),
+    # the paper's ablations, and its script
+    Recipe(name="linear", head="linear"),
+    Recipe(name="two-blocks", blocks=2),
+    Recipe(name="cross-modal", head="cross-modal"),
+    Recipe(name="prob-avg", score="prob-avg"),
+    Recipe(name="feature-avg", score="feature-avg"),
+    Recipe(name="ratio-75", train_ratio=0.75),
+    Recipe(name="ratio-50", train_ratio=0.5),
+    Recipe(name="ratio-25", train_ratio=0.25),
+    Recipe(name="published-script", epochs=10, select="test"),
+    # a control
+    Recipe(name="shuffled-labels", shuffle_labels=True),
+    # our own
+    Recipe(name="residual", gate=0.5),
+    Recipe(name="learned-gate", gate=0.5, learn_gate=True),
+    Recipe(name="blended", blend=(0.2, 0.4, 0.6, 0.8, 1.0)),
+    Recipe(name="unit-inputs", audio_scale=1.0),
+    Recipe(name="smooth", label_smoothing=0.1),
+    Recipe(name="sharp", temperature=0.1),
+    Recipe(name="mixed", mixup=0.4),
+    Recipe(name="averaged", ema=0.99),
+    Recipe(name="gated-smooth", gate=0.5, audio_scale=1.0, temperature=0.1, label_smoothing=0.1, mixup=0.4, ema=0.99),
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
+"""Named recipes: the paper's first, then its ablations, a control, and our own."""
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe called `name`.
+
+    Raises:
+        UsageError: there is none; says which there are.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,140 @@
+"""The HTML page of a training run: how the loss fell, what each epoch was worth, and which one was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+
+from ovavel.eval.page import facts, page, section, table, text
+from ovavel.training.fit_result import FitResult, RowTable
+
+__all__ = ["curves", "to_html"]
+
+_COLOURS = ("#2f6fb0", "#e08e45", "#2c8a57", "#c2453c")
+_MEASURES = ("acc", "seg", "eve", "avg")
+_PARTS = ("seen", "unseen", "total")
+
+
+def to_html(result: FitResult) -> bytes:
+    """Write the page. It needs nothing else, and the same result gives the same bytes."""
+    numbers = [epoch.number for epoch in result.epochs]
+    splits: dict[str, Sequence[RowTable | None]] = {
+        "validation": [epoch.val for epoch in result.epochs],
+        "test": [epoch.test for epoch in result.epochs],
+    }
+    charts = [curves("Loss per segment", numbers, {"training": [epoch.loss for epoch in result.epochs]})]
+    for split, tables in splits.items():
+        found = {part: [each[part] for each in tables if each] for part in _PARTS}
+        lines = {part: [100 * s["avg"] for s in scores if s] for part, scores in found.items() if scores and scores[0]}
+        if lines:
+            charts.append(curves(f"Avg on {split} (%)", numbers, lines, mark=result.chosen))
+    return page(
+        f"Training a head: {result.recipe.name}",
+        facts(_facts(result)),
+        section("Curves", *charts),
+        section(
+            f"The head that was kept: epoch {result.chosen}",
+            table(("split", *(f"{part} {measure}" for part in _PARTS for measure in _MEASURES)), list(_scores(result))),
+            f'<p class="dim">{text(_told(result))}</p>',
+        ),
+        section(
+            "Every epoch",
+            table(
+                ("epoch", "learning rate", "loss", "gate: audio, vision", "val Avg", "test Avg"), list(_epochs(result))
+            ),
+        ),
+    )
+
+
+def _facts(result: FitResult) -> Iterator[tuple[str, object]]:
+    changes = ", ".join(f"{name} {value}" for name, value in result.recipe.changes().items())
+    data = result.data
+    yield "recipe", f"{result.recipe.name}, {changes or 'as the paper trains'}"
+    yield "seed", result.recipe.seed
+    yield "selected on", result.recipe.select
+    yield "trained on", f"{data.train.counted}, {data.train_classes} names"
+    yield "validated on", f"{data.val.counted}, {data.classes} names"
+    yield "tested on", data.test.counted if data.test else "nothing"
+    yield "embedding size", data.embedding_size
+    yield "data", data.fingerprint[:12]
+    yield "ovavel", version("ovavel")
+
+
+def _told(result: FitResult) -> str:
+    if result.test_choice is None:
+        return "The test split was not read."
+    if result.recipe.select == "test":
+        return "The epoch was picked on the test split, as the published script does: its test scores are optimistic."
+    same = "the same epoch" if result.test_choice == result.chosen else f"epoch {result.test_choice}"
+    return f"Picked on validation. Picking on the test split, as the published script does, would have taken {same}."
+
+
+def _scores(result: FitResult) -> Iterator[tuple[str, ...]]:
+    for split, tables in (("validation", result.best.val), ("test", result.best.test)):
+        if tables:
+            parts = (tables[part] for part in _PARTS)
+            yield split, *(f"{100 * part[m]:.1f}" if part else "–" for part in parts for m in _MEASURES)
+
+
+def _epochs(result: FitResult) -> Iterator[tuple[str, ...]]:
+    for epoch in result.epochs:
+        gate = "–" if epoch.gate is None else f"{epoch.gate[0]:.3f}, {epoch.gate[1]:.3f}"
+        totals = (_total(epoch.val), _total(epoch.test))
+        yield str(epoch.number), f"{epoch.learning_rate:.2e}", f"{epoch.loss:.4f}", gate, *totals
+
+
+def _total(tables: RowTable | None) -> str:
+    total = tables and tables["total"]
+    return f"{100 * total['avg']:.1f}" if total else "–"
+
+
+def curves(title: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]], *, mark: float | None = None) -> str:
+    """Draw `lines` (name → one value for each of `xs`) as an inline SVG; a vertical line stands at `mark`."""
+    width, height, left, right, top, bottom = 560, 220, 56, 110, 26, 26
+    values = [value for line in lines.values() for value in line]
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    low, high = low - margin, high + margin
+    span = (xs[-1] - xs[0]) or 1
+
+    def x(value: float) -> float:
+        return round(left + (value - xs[0]) / span * (width - left - right), 2)
+
+    def y(value: float) -> float:
+        return round(height - bottom - (value - low) / (high - low) * (height - top - bottom), 2)
+
+    grid = f'x1="{left}" x2="{width - right}" stroke="currentColor" opacity=".15"'
+    parts = [
+        f'<line y1="{y(tick)}" y2="{y(tick)}" {grid}/>'
+        f'<text x="{left - 6}" y="{y(tick) + 4}" text-anchor="end">{tick:.4g}</text>'
+        for tick in (low + (high - low) * step / 4 for step in range(5))
+    ]
+    parts += [
+        f'<text x="{x(tick)}" y="{height - 8}" text-anchor="middle">{tick:g}</text>'
+        for tick in sorted({xs[0], xs[len(xs) // 2], xs[-1]})
+    ]
+    if mark is not None:
+        parts.append(
+            f'<line x1="{x(mark)}" x2="{x(mark)}" y1="{top}" y2="{height - bottom}" stroke="currentColor" '
+            'opacity=".5" stroke-dasharray="4 3"><title>kept</title></line>'
+        )
+    labels = sorted((y(line[-1]), name) for name, line in lines.items())
+    places: dict[str, float] = {}
+    for place, name in labels:  # apart, so that names of lines that end close together can be read
+        places[name] = max(place, max(places.values(), default=-99.0) + 13)
+    for (name, line), colour in zip(lines.items(), _COLOURS, strict=False):
+        points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(xs, line, strict=True))
+        dots = "".join(
+            f'<circle cx="{x(a)}" cy="{y(b)}" r="3" fill="{colour}"><title>{text(f"{name} {a:g}: {b:.4g}")}</title>'
+            "</circle>"
+            for a, b in zip(xs, line, strict=True)
+        )
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}'
+            f'<text x="{width - right + 10}" y="{places[name] + 4}" style="fill:{colour}">{text(name)}</text>'
+        )
+    return (
+        f'<svg class="heat" viewBox="0 0 {width} {height}" width="{width}" role="img" font-size="11" '
+        f'font-family="system-ui,sans-serif" fill="currentColor"><title>{text(title)}</title>'
+        f'<text x="{left}" y="14" font-size="13">{text(title)}</text>{"".join(parts)}</svg>'
+    )
