@@ -402,22 +402,24 @@ def _until(condition: Callable[[], bool], limit_s: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", ["kill", "terminate"])
+@pytest.mark.parametrize(("end", "times"), [("kill", 10), ("terminate", 5)])
 def test_killed_at_random_moments_the_files_are_the_same(
-    broken: tuple[Path, Any], undisturbed: dict[str, bytes], tiny_weights: Path, tmp_path: Path, end: str
+    broken: tuple[Path, Any], undisturbed: dict[str, bytes], tiny_weights: Path, tmp_path: Path, end: str, times: int
 ) -> None:
     rng = random.Random(end)
-    for shards in (0, 0, 1, 2, 3, 4):
+    hits = 0
+    for shards in [min(6 * number // times, 4) for number in range(times)]:
         run = psutil.Popen(
             ["ovavel", *command(broken[0], tiny_weights, tmp_path)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         _until(lambda n=shards, run=run: len(list(tmp_path.glob("*/*-*.json"))) >= n or run.poll() is not None, 60)
-        time.sleep(rng.uniform(0, 4 if shards == 0 else 0.3))
+        time.sleep(rng.uniform(0, 3 if shards == 0 else 0.1))
         children = run.children(recursive=True)
         getattr(run, end)()
-        assert run.wait(20) != 0 or len(list(tmp_path.glob("*/*-*.json"))) == 6
+        hits += run.wait(20) != 0
         _until(lambda gone=children: not any(map(psutil.Process.is_running, gone)), 20)
+    assert hits >= 3  # the others were quicker than we were
     assert subprocess.run(["ovavel", *command(broken[0], tiny_weights, tmp_path)], capture_output=True).returncode == 0
     assert contents(tmp_path) == undisturbed
