@@ -1,0 +1,195 @@
+"""The demo world keeps its promises: what a name says can be seen and heard, and seeds make it again."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.runtime.vocabulary import Tokenizer
+from ovavel.training.demo.captions import CAPTIONS, demo_tokenizer
+from ovavel.training.demo.dataset import Sizes, write_dataset
+from ovavel.training.demo.scene import Scene, Script, write_script
+from ovavel.training.demo.sounds import RATE_HZ, stroke_rate_hz, strokes
+from ovavel.training.demo.world import KINDS, THINGS, Kind
+
+BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+def variants(thing: str) -> dict[tuple[str, str], Kind]:
+    return {(kind.size, kind.speed): kind for kind in KINDS if kind.thing == thing}
+
+
+class TestKinds:
+    def test_there_are_enough_in_every_combination(self) -> None:
+        assert len(THINGS) >= 12
+        assert len(KINDS) >= 48
+        assert {(k.thing, k.size, k.speed) for k in KINDS} == set(
+            product(THINGS, ("small", "large"), ("slowly", "quickly"))
+        )
+        assert len(BY_NAME) == len(KINDS)
+
+    def test_two_of_three_are_seen(self) -> None:
+        assert sum(kind.seen for kind in KINDS) == 2 * sum(not kind.seen for kind in KINDS)
+
+    def test_each_word_of_an_unseen_name_is_seen_beside_the_same_thing(self) -> None:
+        for thing in THINGS:
+            seen = [kind for kind in KINDS if kind.thing == thing and kind.seen]
+            assert {kind.size for kind in seen} == {"small", "large"}
+            assert {kind.speed for kind in seen} == {"slowly", "quickly"}
+
+
+class TestSounds:
+    @pytest.mark.parametrize("thing", THINGS)
+    def test_small_things_sound_higher(self, thing: str) -> None:
+        def centre_hz(kind: Kind) -> float:
+            random = np.random.default_rng(3)
+            power = np.abs(np.fft.rfft(strokes(kind, 4, 3.0, random))) ** 2
+            return float((power * np.fft.rfftfreq(4 * RATE_HZ, 1 / RATE_HZ)).sum() / power.sum())
+
+        kinds = variants(thing)
+        assert centre_hz(kinds["small", "slowly"]) > 1.25 * centre_hz(kinds["large", "slowly"])
+
+    @pytest.mark.parametrize("thing", THINGS)
+    def test_quick_things_strike_more_often(self, thing: str) -> None:
+        random = np.random.default_rng(3)
+        kinds = variants(thing)
+        slow, quick = (
+            [stroke_rate_hz(kinds[size, speed], random) for size in ("small", "large") for _ in range(20)]
+            for speed in ("slowly", "quickly")
+        )
+        assert min(quick) > 2 * max(slow)
+        assert min(slow) > 0.9  # heard in every second; the slowest, a ball, bounces three times a stroke
+
+    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+    def test_each_second_of_an_event_is_heard(self, kind: Kind) -> None:
+        random = np.random.default_rng(0)
+        sound = strokes(kind, 5, stroke_rate_hz(kind, random), random)
+        assert np.abs(sound).max() == pytest.approx(1)
+        assert (np.abs(sound.reshape(5, -1)).max(axis=1) > 0.2).all()
+
+
+class TestScenes:
+    def scene(self, shown: str, heard: str = "", seed: int = 5) -> Scene:
+        script = Script(shown=(BY_NAME.get(shown),), heard=(BY_NAME.get(heard),))
+        return Scene(script, np.random.default_rng(seed))
+
+    @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+    def test_what_is_shown_can_be_seen(self, kind: Kind) -> None:
+        scene = Scene(Script(shown=(kind, None), heard=(None, None)), np.random.default_rng(5))
+        changed = np.abs(scene.frame(0.5).astype(int) - scene.frame(1.5)).max(axis=2) > 60
+        share = changed.mean()
+        assert share > (0.02 if kind.size == "large" else 0.002)
+
+    def test_large_things_are_larger(self) -> None:
+        def area(name: str) -> int:
+            scene = Scene(Script(shown=(BY_NAME[name], None), heard=(None, None)), np.random.default_rng(5))
+            return int((np.abs(scene.frame(0.5).astype(int) - scene.frame(1.5)).max(axis=2) > 60).sum())
+
+        assert area("large clock ticking slowly") > 3 * area("small clock ticking slowly")
+
+    def test_a_seed_makes_the_same_scene_again(self) -> None:
+        one, two = (self.scene("large dog barking slowly", "large dog barking slowly") for _ in range(2))
+        assert (one.frame(0.3) == two.frame(0.3)).all()
+        assert (one.sound() == two.sound()).all()
+        other = self.scene("large dog barking slowly", "large dog barking slowly", seed=6)
+        assert (other.frame(0.3) != one.frame(0.3)).any()
+
+    def test_a_silent_thing_is_not_heard(self) -> None:
+        loud = self.scene("large drum beating slowly", "large drum beating slowly").sound()
+        silent = self.scene("large drum beating slowly").sound()
+        assert silent.std() < loud.std()
+        assert 0 < silent.std()  # there is noise in every room
+
+    def test_sound_and_pictures_have_the_shapes_of_the_real_thing(self) -> None:
+        scene = self.scene("small tap dripping slowly", "small tap dripping slowly")
+        assert scene.frame(0.5).shape == (224, 288, 3)
+        assert scene.frame(0.5).dtype == np.uint8
+        assert scene.sound().shape == (RATE_HZ,)
+        assert np.abs(scene.sound()).max() <= 1
+
+
+class TestScripts:
+    @settings(max_examples=60, deadline=None)
+    @given(seed=st.integers(0, 2**32 - 1), number=st.integers(0, len(KINDS) - 1), seconds=st.integers(3, 15))
+    def test_the_only_event_is_the_one_it_is_about(self, seed: int, number: int, seconds: int) -> None:
+        kind = KINDS[number]
+        script = write_script(kind, KINDS, np.random.default_rng(seed), seconds)
+        assert len(script.shown) == len(script.heard) == len(script.labels) == seconds
+        for shown, heard, label in zip(script.shown, script.heard, script.labels, strict=True):
+            assert label == int(shown is not None and shown == heard)
+            assert not label or shown == kind
+            # A trap is another thing, never another variant of this one.
+            assert all(one is None or one == kind or one.thing != kind.thing for one in (shown, heard))
+
+    def test_shares_are_about_those_of_ovavebench(self) -> None:
+        random = np.random.default_rng(0)
+        labels = np.array([write_script(KINDS[7], KINDS, random).labels for _ in range(3000)])
+        assert (labels.all(axis=1)).mean() == pytest.approx(0.43, abs=0.03)
+        assert (~labels.any(axis=1)).mean() == pytest.approx(0.24, abs=0.03)
+
+    def test_every_trap_turns_up(self) -> None:
+        random = np.random.default_rng(0)
+        kind = KINDS[7]
+        found = set()
+        for _ in range(300):
+            script = write_script(kind, KINDS, random)
+            for shown, heard in zip(script.shown, script.heard, strict=True):
+                senses = tuple("it" if one == kind else "another" if one else "none" for one in (shown, heard))
+                found.add(senses)
+        assert found == {
+            ("it", "it"),
+            ("it", "none"),
+            ("none", "it"),
+            ("none", "none"),
+            ("it", "another"),
+            ("another", "it"),
+        }
+
+
+class TestWords:
+    def test_every_caption_group_has_one_phrase_for_each_kind(self) -> None:
+        names, *parts = CAPTIONS
+        assert set(names.texts) == {*BY_NAME, names.texts[names.of_kind[-1]]}
+        for captions in parts:
+            for kind, index in zip(KINDS, captions.of_kind, strict=False):
+                assert set(captions.texts[index].split()) <= set(kind.name.split())
+
+    def test_the_tokenizer_is_the_same_each_time_and_keeps_texts_apart(self, tmp_path) -> None:
+        data = demo_tokenizer()
+        assert data == demo_tokenizer()
+        (tmp_path / "tokenizer.json").write_bytes(data)
+        tokenizer = Tokenizer.open(tmp_path / "tokenizer.json")
+        texts = [*BY_NAME, "other", "a zebra, é", "ringing bell"]
+        tokens = tokenizer.encode(texts)
+        assert tokens.shape == (len(texts), 77)
+        assert len({tuple(row) for row in tokens}) == len(texts)
+        ends = tokens.max(axis=1)
+        assert (ends == ends[0]).all()  # the end token is the highest, and the text tower reads there
+
+
+class TestDataset:
+    SIZES = Sizes(train=1, val=1, test=1)
+
+    def test_it_is_an_ovavebench_and_goes_on_where_it_was(self, tmp_path) -> None:
+        root = tmp_path / "one"
+        write_dataset(root, self.SIZES, 4, workers=2, progress=lambda _done, _all: None)
+        bench = OVAVEBench.open(root)
+        assert len(bench.names) == len(KINDS) + 1
+        assert len(bench.clips) == 40 + 60 + 60
+        assert {clip.category for clip in bench.select("train")} == {kind.name for kind in KINDS if kind.seen}
+        clip = bench.select("test", kind="unseen")[0]
+        media = bench.media(clip)
+        assert len(media.frames) == 10
+        assert media.waveform.shape == (1, 160_000)
+
+        files = {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        victims = [bench.audio_path(clip), *bench.frames_dir(bench.select("val")[3]).iterdir()]
+        for victim in victims:
+            victim.unlink()
+        bench.frames_dir(bench.select("val")[3]).rmdir()
+        write_dataset(root, self.SIZES, 4, workers=1, progress=lambda _done, _all: None)
+        again = {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        assert again == files
