@@ -16,7 +16,7 @@ from ovavel.runtime.fusion import agree_clip
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Scores", "score_agreement", "score_clips"]
+__all__ = ["Scores", "score_agreement", "score_clips", "score_events"]
 
 _MATCH_IOU = 0.5
 _NOTHING = -1  # a segment that is in no row of the prediction
@@ -74,6 +74,26 @@ def score_agreement(
     labels = agree_clip(vision, audio, n_classes - 1)
     rows = np.where((vision == audio) & (labels == n_classes - 1), _NOTHING, labels)
     return _score(labels, rows, actual)
+
+
+def score_events(predicted: NDArray[np.bool_], truth: NDArray[np.integer]) -> float:
+    """Eve. of events that may overlap, in [0, 1].
+
+    Args:
+        predicted: (N, C, T) bool, the seconds of each class; the background last, as a class of its own.
+        truth: (N, T) class indices in [0, C).
+
+    Raises:
+        UsageError: the shapes do not fit together, there is no clip, or a value is not a class index.
+    """
+    clips, classes, _ = predicted.shape
+    (actual,) = _check({"truth": truth}, classes)
+    if predicted.shape != (len(actual), classes, actual.shape[1]):
+        raise UsageError(f"events {predicted.shape} must be (clips, classes, segments) for truth {actual.shape}")
+    rows: NDArray[np.bool_] = np.array(predicted.any(axis=2))
+    rows[np.arange(clips)[:, None], actual] = True
+    clip, label = np.nonzero(rows)
+    return _clip_mean(_event_f(predicted[clip, label], actual[clip] == label[:, None]), clip, clips)
 
 
 def _score(labels: NDArray[np.intp], rows: NDArray[np.intp], truth: NDArray[np.intp]) -> Scores:

@@ -21,6 +21,7 @@ from ovavel.export.graphs import OPSET, Precision, export_graph
 from ovavel.export.verify import check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, UsageError
 from ovavel.runtime.files import output_error
 from ovavel.runtime.manifest import (
@@ -101,6 +102,7 @@ def write_bundle(
         OutputError: the bundle cannot be written.
     """
     need_libraries()
+    from ovavel.training.calibrated import read_calibration
     from ovavel.training.imagebind import ImageBindConfig
     from ovavel.training.temporal import TemporalHead
 
@@ -122,6 +124,7 @@ def write_bundle(
                 names,
                 temporal,
                 head=Path(head) if head else None,
+                calibration=read_calibration(head) if head else None,
                 tokenizer_json=_tokenizer_json(tokenizer, config),
                 background=background,
                 licence=licence,
@@ -156,6 +159,7 @@ class _Writer:
         temporal: TemporalHead,
         *,
         head: Path | None,
+        calibration: Calibration | None,
         tokenizer_json: bytes,
         background: str,
         licence: str,
@@ -188,7 +192,7 @@ class _Writer:
             fusion=Fusion(),
             opset=OPSET,
             parity=Parity(versions=versions, checks=tuple(self._checks)),
-        )
+        ).calibrated(calibration)
         (self._folder / MANIFEST).write_bytes(manifest.encode())
         return Bundle.open(self._folder)
 

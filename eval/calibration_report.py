@@ -1,0 +1,133 @@
+"""The result of a calibration as data, a reliability diagram and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct
+
+from ovavel.eval.calibration import Reliability
+from ovavel.eval.charts import Bar, bar_charts
+from ovavel.eval.page import facts, page, section, table
+from ovavel.runtime.calibration import Calibration
+
+__all__ = ["CalibrationReport", "SplitReport", "to_html", "to_json", "to_svg"]
+
+
+class SplitReport(Struct, frozen=True, kw_only=True):
+    """How well a calibration holds on one split."""
+
+    split: str
+    clips: int
+    damaged: dict[str, str]
+    """Name of each clip of the split that could not be read → why; in no figure."""
+    segments: int
+    acc: float
+    """Share of seconds decided right, which a calibration does not change; what probabilities are held against."""
+    before: Reliability
+    """At temperature 1."""
+    after: Reliability
+    """At the fitted temperature."""
+    eve_before: float
+    """Eve. of the events with margins of 0."""
+    eve_after: float
+    """Eve. of the events with the fitted margins."""
+
+
+class CalibrationReport(Struct, frozen=True, kw_only=True):
+    """All that `ovavel eval calibrate` finds out; the content of its JSON file."""
+
+    calibration: Calibration
+    dataset: str
+    """Fingerprint of the annotations."""
+    classes: int
+    bundle_sha256: str
+    """Of the bundle as it was before a calibration was written into it."""
+    model: str
+    lag: int
+    """Later seconds after which a score is final: the scores it was fitted on."""
+    fitted: SplitReport
+    held_out: SplitReport | None
+    """None where the split that was to be held out has no clip."""
+
+
+def to_json(report: CalibrationReport) -> bytes:
+    """Write the report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def to_svg(report: CalibrationReport) -> bytes:
+    """Draw the reliability diagrams before and after, on the held-out split if there is one."""
+    return _diagrams(report.held_out or report.fitted).encode()
+
+
+def to_html(report: CalibrationReport) -> bytes:
+    """Write a page that needs nothing else: the diagrams of both splits and every figure."""
+    splits = [each for each in (report.fitted, report.held_out) if each]
+    damaged = [(each.split, name, why) for each in splits for name, why in each.damaged.items()]
+    return page(
+        "Calibration",
+        facts(_facts(report)),
+        section("Before and after", table(("", "clips", *_FIGURES), (_row(report, each) for each in splits))),
+        *(
+            section(
+                f"{each.split}: what decisions claim, and how often they are right",
+                f'<div class="timeline">{_diagrams(each)}</div>',
+                "<p>A bar as high as the line is honest; the paler, the fewer decisions it stands for.</p>",
+                table(("probability", "decisions", "mean claim", "right"), _bins(each.after)),
+            )
+            for each in splits
+        ),
+        *([section("Damaged clips, in no figure", table(("split", "clip", "why"), damaged))] if damaged else []),
+    )
+
+
+_FIGURES = ("Acc.", "ECE before", "ECE after", "NLL before", "NLL after", "Eve. before", "Eve. after")
+
+
+def _row(report: CalibrationReport, each: SplitReport) -> tuple[str, ...]:
+    return (
+        f"{each.split}, {'fitted' if each is report.fitted else 'held out'}",
+        str(each.clips),
+        f"{100 * each.acc:.1f}",
+        *(f"{100 * value.ece:.1f}" for value in (each.before, each.after)),
+        *(f"{value.nll:.3f}" for value in (each.before, each.after)),
+        *(f"{100 * value:.1f}" for value in (each.eve_before, each.eve_after)),
+    )
+
+
+def _diagrams(each: SplitReport) -> str:
+    panels = []
+    for title, value in (("before", each.before), ("after", each.after)):
+        most = max((each.decisions for each in value.bins), default=1)
+        bars = [
+            Bar(
+                left=k.low,
+                right=k.high,
+                height=k.accuracy,
+                weight=k.decisions / most,
+                told=f"{k.decisions} decisions claim {k.probability:.2f}; {k.accuracy:.2f} of them are right",
+            )
+            for k in value.bins
+            if k.decisions
+        ]
+        panels.append((f"{each.split}, {title}: ECE {100 * value.ece:.1f} %", bars))
+    return bar_charts(panels, x_label="probability of the decision", y_label="share that is right")
+
+
+def _bins(value: Reliability) -> Iterator[tuple[str, ...]]:
+    for k in value.bins:
+        figures = (f"{k.probability:.3f}", f"{k.accuracy:.3f}") if k.decisions else ("–", "–")
+        yield f"{k.low:.2f} to {k.high:.2f}", str(k.decisions), *figures
+
+
+def _facts(report: CalibrationReport) -> Iterator[tuple[str, object]]:
+    yield "temperature", f"{report.calibration.temperature:.4g}"
+    yield "event begins at margin", report.calibration.on
+    yield "goes on at margin", report.calibration.off
+    yield "lag", report.lag
+    yield "classes", report.classes - 1
+    yield "model", report.model
+    yield "bundle", report.bundle_sha256[:12]
+    yield "dataset", report.dataset[:12]

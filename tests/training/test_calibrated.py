@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.errors import CheckpointError
+from ovavel.training.calibrated import METADATA, attach_calibration, read_calibration
+from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
+
+CALIBRATION = Calibration(temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.1, segments=9, dataset="ab")
+
+
+@pytest.fixture
+def head(tmp_path: Path, tiny_head: Path) -> Path:
+    return Path(shutil.copy(tiny_head, tmp_path / "head.safetensors"))
+
+
+def test_a_head_keeps_its_calibration_and_all_else(head: Path) -> None:
+    tensors = {name: tensor.clone() for name, tensor in read_checkpoint(head).items()}
+    metadata = read_metadata(head)
+    assert read_calibration(head) is None
+    attach_calibration(head, CALIBRATION)
+    assert read_calibration(head) == CALIBRATION
+    attach_calibration(head, CALIBRATION)  # again, in the place of the one it has
+    assert {name: value for name, value in read_metadata(head).items() if name != METADATA} == metadata
+    again = read_checkpoint(head)
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+    assert [path.name for path in head.parent.iterdir()] == [head.name]
+
+
+def test_what_cannot_hold_a_calibration_says_so(tmp_path: Path, head: Path) -> None:
+    published = tmp_path / "head.pth"
+    torch.save(dict(read_checkpoint(head)), published)
+    with pytest.raises(CheckpointError, match="no metadata"):
+        attach_calibration(published, CALIBRATION)
+    assert read_calibration(published) is None
+
+
+def test_a_damaged_calibration_is_no_calibration(head: Path) -> None:
+    write_checkpoint(head, read_checkpoint(head), {**read_metadata(head), METADATA: '{"temperature": 0}'})
+    with pytest.raises(CheckpointError, match="damaged calibration"):
+        read_calibration(head)
+
+
+def test_a_bundle_made_from_a_calibrated_head_is_calibrated(tmp_path: Path, tiny_weights: Path, head: Path) -> None:
+    from ovavel.export.bundle import write_bundle
+    from ovavel.training.imagebind import ImageBindConfig
+
+    attach_calibration(head, CALIBRATION)
+    write_bundle(tiny_weights, tmp_path / "bundle", ("dog", "car"), head=head, config=ImageBindConfig.tiny())
+    assert Bundle.open(tmp_path / "bundle").manifest.calibration == CALIBRATION
