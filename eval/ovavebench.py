@@ -87,6 +87,8 @@ class OVAVEBench:
     """All clips, in file order."""
     fingerprint: str
     """SHA-256 over the contents of all annotation files."""
+    annotation_paths: tuple[Path, ...]
+    """The annotation files."""
     published_choices: Mapping[float, frozenset[str]]
     """Training clips of the ratios for which there is an annotation file."""
 
@@ -135,6 +137,7 @@ class OVAVEBench:
             seen_names=seen_names,
             clips=clips,
             fingerprint=digest.hexdigest(),
+            annotation_paths=tuple(folder / name for name in sorted(contents)),
             published_choices=choices,
         )
 

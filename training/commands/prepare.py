@@ -3,14 +3,76 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ovavel.training.prepare import PrepareReport
 
 __all__ = ["Prepare"]
 
+_NAMED = 20  # failed clips that are printed; all are in the report
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """Cut raw videos into OV-AVEBench's ten frames and one sound each."""
+    """Cut raw videos into OV-AVEBench's ten frames and one sound each.
+
+    Examples:
+        ovavel train prepare --videos videos --annotations ovavel-annotations --out ovavebench
+
+    Of each annotated video, found as <video>.<any suffix> in --videos or a folder below it, the first ten seconds
+    become ten JPEG images (the middle frame of each second, in the video's own size) and one 16 kHz wav; the annotation
+    files are copied beside them. Run it again after an interruption, even kill -9, or after more downloads: what is
+    there is kept, and the files are the same as those of one undisturbed run. Videos that are missing, unreadable or
+    too short are named in OUT/prepare.json and stop nothing. The exit code is 1 if no clip at all could be made.
+    """
+
+    videos: Path
+    """Folder of the raw videos, in any container that FFmpeg reads."""
+    annotations: Path
+    """Folder of the published annotation files."""
+    out: Path
+    """Folder for the dataset."""
+    workers: int | None = None
+    """How many processes cut; as many as cores by default."""
 
     def run(self) -> int:
-        """Run."""
-        raise NotImplementedError
+        """Prepare, and print a table."""
+        from ovavel.training.prepare import prepare
+
+        report, fresh = prepare(self.videos, self.out, self.annotations, workers=self.workers)
+        _print(report, fresh, self.out)
+        return 0 if any(split.prepared for split in report.splits.values()) else 1
+
+
+def _print(report: PrepareReport, fresh: int, out: Path) -> None:
+    from rich.table import Table
+
+    from ovavel.runtime.console import OutputConsole
+    from ovavel.training.prepare import NO_FILE, REPORT
+
+    console = OutputConsole(highlight=False, soft_wrap=True, markup=False)
+    splits = report.splits
+    table = Table("", *splits, "total", title="clips")
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def add(name: str, counts: list[int]) -> None:
+        table.add_row(name, *(f"{count:,}".replace(",", " ") for count in (*counts, sum(counts))))
+
+    add("annotated", [split.clips for split in splits.values()])
+    add("prepared", [split.prepared for split in splits.values()])
+    for kind in sorted({kind for split in splits.values() for kind in split.failed}):
+        add(f"  {kind}", [split.failed.get(kind, 0) for split in splits.values()])
+    console.print(table)
+    failures = [failure for failure in report.failures if failure.kind != NO_FILE]  # those say all by their count
+    for failure in failures[:_NAMED]:
+        console.print(f"{failure.split}/{failure.name}: {failure.kind}: {failure.message}")
+    if len(failures) > _NAMED:
+        console.print(f"… and {len(failures) - _NAMED} more")
+    if report.losses:
+        clips = len({(loss.split, loss.name) for loss in report.losses})
+        console.print(f"{clips} of the prepared clips lack some of their sound or pictures: see 'losses' in the report")
+    prepared = sum(split.prepared for split in splits.values())
+    console.print(f"{fresh} made now, {prepared - fresh} were there; {out / REPORT} names every clip that failed")

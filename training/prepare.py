@@ -1,0 +1,386 @@
+"""Raw videos → the ten middle frames and the 16 kHz sound of each clip, in the layout of OV-AVEBench.
+
+The seconds are cut by the same `MediaSource` and `WindowAssembler` as live, so a clip that is prepared here and a
+recording that is localized hold the same frames and samples (docs/method.md, One segment).
+
+Every file is written aside and renamed, first the folder of frames, then the sound: a clip is done once both are
+there, and a run that was killed goes on with the clips that are not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import secrets
+import shutil
+import wave
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from ovavel.eval.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
+from ovavel.eval.ovavebench import SPLITS, Clip, OVAVEBench
+from ovavel.eval.parallel import Crashed, default_workers, run_each, show_progress
+from ovavel.runtime.assembler import WindowAssembler
+from ovavel.runtime.errors import MediaError, OutputError, UsageError
+from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.types import RATE_HZ, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["NO_FILE", "REPORT", "Failure", "Loss", "PrepareReport", "SplitPrepared", "cut_windows", "prepare"]
+
+# H, W frame height and width; C channels
+
+REPORT = "prepare.json"
+NO_FILE = "no video file"
+"""Kind of failure of a clip whose video was not found."""
+
+JPEG_QUALITY = 95
+NEGLIGIBLE_S = 0.1
+"""Sound or pictures that are missing for less than this in all ten seconds are not worth telling."""
+
+_FORMAT = 1  # raised whenever the same video gives other files
+_OWN = ".prepare"  # folder of the lock, of what is being written, and of the losses of the clips that are done
+_UNFINISHED = frozenset({".part", ".ytdl", ".tmp", ".download", ".crdownload"})
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """A clip that could not be made."""
+
+    split: str
+    name: str
+    category: str
+    kind: str
+    """A short fixed phrase: "no video file", "video unreadable", "no pictures", "no sound", "video too short" …"""
+    message: str
+
+
+class Loss(Struct, frozen=True, kw_only=True):
+    """A part of a clip that was made, which its video does not have: silent, or shown by the frame before."""
+
+    split: str
+    name: str
+    sense: str
+    """"vision" or "audio"."""
+    cause: str
+    """As in `Gap.cause`."""
+    duration_s: float
+
+
+class SplitPrepared(Struct, frozen=True, kw_only=True):
+    """Counts of one split."""
+
+    clips: int
+    prepared: int
+    failed: dict[str, int]
+    """By kind."""
+
+
+class PrepareReport(Struct, frozen=True, kw_only=True):
+    """What became of all clips; the same after any number of interruptions."""
+
+    videos: str
+    fingerprint: str
+    """`OVAVEBench.fingerprint` of the annotation files."""
+    splits: dict[str, SplitPrepared]
+    failures: tuple[Failure, ...]
+    """In the order of the dataset."""
+    losses: tuple[Loss, ...]
+    """In the order of the dataset."""
+
+
+class _Settings(Struct, frozen=True, kw_only=True):
+    """What everything in a folder was made with."""
+
+    format: int
+    annotations: str
+
+
+class _Job(NamedTuple):
+    clip: Clip
+    videos: tuple[Path, ...]
+    sound: Path
+    frames: Path
+    losses: Path
+    work: Path
+
+
+class _Result(NamedTuple):
+    kind: str = ""
+    """Of the failure, if it is one."""
+    message: str = ""
+    fresh: bool = False
+    """Whether it was made now."""
+
+
+def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None = None) -> tuple[PrepareReport, int]:
+    """Make the clips that are not in `out` yet; returns the report on all of them, and how many were made now.
+
+    The annotation files are copied to `out`/annotations, the report is `out`/prepare.json. Missing, unreadable and
+    short videos are failures in the report, and tried again when `prepare` runs again.
+
+    Raises:
+        DatasetError: the annotation files are missing or malformed.
+        UsageError: `videos` is no folder, or `out` holds something that was not made by this from these annotations.
+        OutputError: `out` cannot be written to, or another run is writing to it.
+    """
+    if not videos.is_dir():
+        raise UsageError(f"--videos {videos} is not a folder; give the folder of the downloaded videos")
+    workers = default_workers() if workers is None else workers
+    bench = OVAVEBench.open(out, annotations)
+    with _locked(out) as own:
+        _settle(out, own, bench)
+        work = own / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        found = _find(videos, {clip.name for clip in bench.clips})
+        jobs = [_job(bench, clip, found, own) for clip in bench.clips]
+        results: dict[str, _Result] = {}
+        for job, result in show_progress(run_each(_prepare, jobs, workers=workers), len(jobs), "preparing", "clips"):
+            if isinstance(result, Crashed):
+                result = _Result("ends its reader", f"{job.videos[0]} makes the process crash that reads it")
+            results[job.clip.name] = result
+        report = _report(bench, videos, results, jobs)
+        shutil.rmtree(work, ignore_errors=True)
+        atomic_write(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    return report, sum(result.fresh for result in results.values())
+
+
+def cut_windows(video: Path) -> list[Window]:
+    """The first ten aligned seconds of a video, each with its middle frame.
+
+    Raises:
+        DamagedClip: it is unreadable, too short, or has no pictures or no sound.
+    """
+    from av.error import FFmpegError
+
+    try:
+        source = MediaSource(video)
+        for sense, kind in (("vision", "no pictures"), ("audio", "no sound")):
+            if sense not in source.senses:
+                source.close()
+                raise DamagedClip(kind, f"{video} has {kind}")
+        assembler = WindowAssembler(source.senses, live=False)
+        windows: list[Window] = []
+        chunks = source.chunks()
+        for chunk in chunks:
+            windows += assembler.push(chunk)
+            if len(windows) >= SEGMENTS:
+                chunks.close()  # type: ignore[attr-defined]
+                break
+        else:
+            windows += assembler.flush()
+    except DamagedClip:
+        raise
+    except (MediaError, FFmpegError, OSError, ValueError) as error:
+        raise DamagedClip(
+            "video unreadable", str(error) if str(video) in str(error) else f"{video}: {error}"
+        ) from error
+    windows = windows[:SEGMENTS]
+    if len(windows) < SEGMENTS:
+        raise DamagedClip("video too short", f"{video} holds {len(windows)} of the {SEGMENTS} seconds")
+    blind = [window for window in windows if window.frame is None]
+    if blind:
+        causes = ", ".join(sorted({gap.cause for window in blind for gap in window.gaps if gap.sense == "vision"}))
+        raise DamagedClip(
+            "pictures missing", f"{video} has no picture in {len(blind)} of the {SEGMENTS} seconds ({causes})"
+        )
+    if all(window.waveform is None for window in windows):
+        raise DamagedClip("no sound", f"{video} has a sound track, but nothing in the first {SEGMENTS} seconds of it")
+    return windows
+
+
+def _prepare(job: _Job) -> _Result:
+    """Make one clip; runs in a process of the pool."""
+    if _is_done(job):
+        return _Result()
+    if not job.videos:
+        return _Result(NO_FILE, f"there is no video {job.clip.name}.*")
+    failures = []
+    for video in sorted(job.videos, key=_size_first):
+        try:
+            windows = cut_windows(video)
+        except DamagedClip as error:
+            failures.append(_Result(error.kind, str(error)))
+            continue
+        try:
+            _write(job, windows)
+        except OSError as error:
+            raise output_error(job.frames.parent, error) from error
+        return _Result(fresh=True)
+    return failures[0]
+
+
+def _write(job: _Job, windows: Sequence[Window]) -> None:
+    from PIL import Image
+
+    aside = job.work / secrets.token_hex(8)
+    aside.mkdir()
+    frames, sound, old = aside / "frames", aside / "sound.wav", aside / "old"
+    frames.mkdir()
+    for window in windows:
+        assert window.frame is not None
+        Image.fromarray(window.frame).save(frames / f"{window.index}.jpg", quality=JPEG_QUALITY, subsampling="4:2:0")
+    sound.write_bytes(_wav(windows))
+    if losses := _losses(job.clip, windows):
+        job.losses.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(job.losses, msgspec.json.encode(losses))
+    else:
+        job.losses.unlink(missing_ok=True)
+    for path in (job.frames, job.sound):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    job.sound.unlink(missing_ok=True)  # until both are in their places the clip is not done
+    if job.frames.exists():
+        job.frames.rename(old)
+    frames.rename(job.frames)
+    sound.rename(job.sound)
+    shutil.rmtree(aside)
+
+
+def _wav(windows: Sequence[Window]) -> bytes:
+    """Ten seconds of 16-bit PCM at 16 kHz, in the channels of the video; what is missing is silent."""
+    channels = max(len(window.waveform) for window in windows if window.waveform is not None)
+    waveform: NDArray[np.float32] = np.zeros((channels, CLIP_SAMPLES), np.float32)
+    for window in windows:
+        if window.waveform is not None:
+            part = waveform[:, window.index * RATE_HZ : (window.index + 1) * RATE_HZ]
+            part[: len(window.waveform)] = window.waveform
+            part[len(window.waveform) :] = window.waveform[0]  # the channel count changed on the way
+    samples = np.clip(np.rint(waveform.T * 32768), -32768, 32767).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((channels, 2, RATE_HZ, 0, "NONE", ""))
+        sound.writeframes(samples.tobytes())
+    return file.getvalue()
+
+
+def _losses(clip: Clip, windows: Sequence[Window]) -> tuple[Loss, ...]:
+    lost_s: Counter[tuple[str, str]] = Counter()
+    for window in windows:
+        for gap in window.gaps:
+            lost_s[gap.sense, gap.cause] += gap.duration_s  # type: ignore[assignment]
+    return tuple(
+        Loss(split=clip.split, name=clip.name, sense=sense, cause=cause, duration_s=round(duration_s, 3))
+        for (sense, cause), duration_s in sorted(lost_s.items())
+        if duration_s >= NEGLIGIBLE_S
+    )
+
+
+def _is_done(job: _Job) -> bool:
+    try:
+        frame_paths(job.frames)
+    except DamagedClip:
+        return False
+    return job.sound.is_file()
+
+
+def _size_first(path: Path) -> tuple[int, str]:
+    """Of several files of one name (pictures, sound tracks, descriptions), the largest is the video."""
+    try:
+        return -path.stat().st_size, str(path)
+    except OSError:
+        return 0, str(path)
+
+
+def _job(bench: OVAVEBench, clip: Clip, found: dict[str, tuple[Path, ...]], own: Path) -> _Job:
+    return _Job(
+        clip=clip,
+        videos=found.get(clip.name, ()),
+        sound=bench.audio_path(clip),
+        frames=bench.frames_dir(clip),
+        losses=own / "losses" / clip.split / f"{clip.name}.json",
+        work=own / "work",
+    )
+
+
+def _find(videos: Path, names: set[str]) -> dict[str, tuple[Path, ...]]:
+    """Files of each name, in the folder and those below it."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    seen: set[str] = set()
+    for folder, below, files in os.walk(videos, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads in a circle
+            below.clear()
+            continue
+        seen.add(real)
+        for file in files:
+            stem, suffix = Path(file).stem, Path(file).suffix
+            if suffix and stem in names and suffix.lower() not in _UNFINISHED:
+                found[stem].append(Path(folder, file))
+    return {name: tuple(sorted(paths)) for name, paths in found.items()}
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[Path]:
+    """The folder of our own in `out`, which nobody else writes to meanwhile."""
+    own = out / _OWN
+    try:
+        if not own.exists() and any((out / split).exists() for split in SPLITS):
+            raise UsageError(f"{out} holds a dataset that was not made by 'ovavel train prepare'; choose another --out")
+        own.mkdir(parents=True, exist_ok=True)
+        lock = (own / "lock").open("w")
+    except OSError as error:
+        raise output_error(own, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(f"another 'ovavel train prepare' is writing to {out}; wait until it ends") from error
+        yield own
+
+
+def _settle(out: Path, own: Path, bench: OVAVEBench) -> None:
+    """Write down what this folder is made of, or compare."""
+    settings, path = _Settings(format=_FORMAT, annotations=bench.fingerprint), own / "settings.json"
+    if path.exists():
+        try:
+            before = msgspec.json.decode(path.read_bytes(), type=_Settings)
+        except (OSError, msgspec.DecodeError) as error:
+            raise OutputError(f"{path} cannot be read ({error}); choose another --out") from error
+        if before != settings:
+            how = "of other annotation files" if before.format == _FORMAT else "by another version, which cut otherwise"
+            raise UsageError(f"{out} was made {how}; choose another --out")
+    copies = out / "annotations"
+    try:
+        copies.mkdir(exist_ok=True)
+        for source in bench.annotation_paths:
+            atomic_write(copies / source.name, source.read_bytes())
+    except OSError as error:
+        raise output_error(copies, error) from error
+    atomic_write(path, msgspec.json.encode(settings))
+
+
+def _report(bench: OVAVEBench, videos: Path, results: dict[str, _Result], jobs: Sequence[_Job]) -> PrepareReport:
+    failures = tuple(
+        Failure(
+            split=job.clip.split,
+            name=job.clip.name,
+            category=job.clip.category,
+            kind=results[job.clip.name].kind,
+            message=results[job.clip.name].message,
+        )
+        for job in jobs
+        if results[job.clip.name].kind
+    )
+    losses: list[Loss] = []
+    for job in jobs:
+        if not results[job.clip.name].kind and job.losses.exists():
+            losses += msgspec.json.decode(job.losses.read_bytes(), type=list[Loss])
+    splits = {}
+    for split in SPLITS:
+        kinds = Counter(failure.kind for failure in failures if failure.split == split)
+        clips = sum(clip.split == split for clip in bench.clips)
+        splits[split] = SplitPrepared(clips=clips, prepared=clips - kinds.total(), failed=dict(sorted(kinds.items())))
+    return PrepareReport(
+        videos=str(videos), fingerprint=bench.fingerprint, splits=splits, failures=failures, losses=tuple(losses)
+    )
