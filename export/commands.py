@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -80,7 +77,9 @@ class Bundle:
 
     def run(self) -> int:
         """Write the bundle."""
-        with _terminated_as_interrupted():
+        from ovavel.runtime.interrupt import terminated_as_interrupted
+
+        with terminated_as_interrupted():
             return self._export()
 
     def _export(self) -> int:
@@ -117,16 +116,6 @@ class Bundle:
         print(f"{bundle.path}: {len(bundle.vocabulary)} classes, version {bundle.vocabulary.version}")
         print(bundle.manifest.model.licence)
         return 0
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C, so that what is half written is removed."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def read_names(path: Path, background: str = "other") -> list[str]:
