@@ -5,21 +5,24 @@ It is a training command, but it ends in an exported bundle, and only this layer
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 __all__ = ["DemoWorld"]
 
+ASSETS = "assets"
 LICENCE = "made by ovavel in a made-up world, Apache-2.0: it knows nothing of the real one"
+
+_NUMBERS = "world.json"
+_ANY = ("out", "workers")
+"""What does not matter for the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +32,10 @@ class DemoWorld:
     Example:
         ovavel train demo-world --out demo-world
 
-    Draws single seconds of a made-up world and trains a tiny ImageBind on them; writes clips the way OV-AVEBench lies on
-    disk, encodes them, trains a temporal head on the seen classes, calibrates it, exports the bundle, and films the clip
-    of the demo. Takes about half an hour on two cores and 4 GB of disk. The same numbers give the same files on the same
-    machine. A run that was cut goes on where it was.
+    Draws single seconds of a made-up world and trains a tiny ImageBind on them; writes clips the way OV-AVEBench lies
+    on disk, encodes them, trains a temporal head on the seen classes, calibrates it, exports the bundle, and films the
+    clip of the demo. Takes about half an hour on two cores and 4 GB of disk. The same numbers give the same files on
+    the same machine. A run that was cut goes on where it was.
 
     Afterwards the folder holds assets/ (bundle, clip.mp4 and truth.json), and dataset/ and features/ for experiments:
     'ovavel train table --data demo-world/dataset --features demo-world/features' compares recipes.
@@ -56,8 +59,6 @@ class DemoWorld:
     """Another seed makes another world of the same kind."""
     workers: int = 2
     """Processes that draw and decode."""
-    overwrite: bool = False
-    """Replace the bundle, clip and truth of an earlier run in --out."""
 
     def run(self) -> int:
         """Make everything, or go on with it."""
@@ -66,46 +67,159 @@ class DemoWorld:
         if min(self.segments, self.steps, self.train_clips, self.val_clips, self.test_clips, self.workers) < 1:
             raise UsageError("the numbers of segments, steps, clips and workers must be positive")
         need_libraries()
-        assets = self.out / "assets"
-        if assets.exists() and not self.overwrite:
-            raise UsageError(f"{assets} exists already; choose another --out, or make it anew with --overwrite")
         from rich.console import Console
 
-        with _bars(Console(stderr=True, highlight=False)) as bars:
+        from ovavel.runtime.interrupt import terminated_as_interrupted
+
+        self._remember()
+        with terminated_as_interrupted(), _bars(Console(stderr=True, highlight=False)) as bars:
             tokenizer, weights = self._encoders(bars)
             head = self._head(bars, tokenizer, weights)
-            self._assets(bars, assets, tokenizer, weights, head)
-        print(f"{assets}: the bundle, the clip and the truth of the demo")
+            self._assets(bars, tokenizer, weights, head)
+        print(f"{self.out / ASSETS}: the bundle, the clip and the truth of the demo")
         return 0
 
+    def _remember(self) -> None:
+        """Note the numbers in the folder, and refuse to go on with others: the result would be of neither."""
+        import json
+
+        from ovavel.runtime.files import atomic_write, output_error
+
+        numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ANY}
+        path = self.out / _NUMBERS
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            before = json.loads(path.read_bytes()) if path.is_file() else numbers
+        except (OSError, ValueError) as error:
+            raise (
+                output_error(path, error)
+                if isinstance(error, OSError)
+                else UsageError(f"{path} is damaged ({error}); choose another --out")
+            ) from error
+        if before != numbers:
+            told = ", ".join(f"{name} {before.get(name)}" for name in numbers if before.get(name) != numbers[name])
+            raise UsageError(f"{self.out} was begun with other numbers ({told}); choose another --out, or delete it")
+        atomic_write(path, json.dumps(numbers, indent=2).encode() + b"\n")
+
     def _encoders(self, bars: Progress) -> tuple[Path, Path]:
+        """Draw seconds of the world and train the encoders on them; return tokenizer and weights."""
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.vocabulary import Tokenizer
         from ovavel.training.demo.captions import demo_tokenizer
         from ovavel.training.demo.encoders import Schooling, train_encoders
         from ovavel.training.demo.segments import make_segments
 
-        task = bars.add_task("drawing seconds of the world", total=self.segments)
+        drawing = bars.add_task("drawing seconds of the world", total=self.segments)
+        training = bars.add_task("training the encoders", total=self.steps)
+        tokenizer, weights = self.out / "tokenizer.json", self.out / "encoders.safetensors"
+        if weights.is_file():
+            bars.update(drawing, completed=self.segments)
+            bars.update(training, completed=self.steps)
+            return tokenizer, weights
         segments = make_segments(
             self.out / "segments",
             self.segments,
             self.seed,
             workers=self.workers,
-            progress=lambda done: bars.update(task, completed=done),
+            progress=lambda done: bars.update(drawing, completed=done),
         )
-        tokenizer, weights = self.out / "tokenizer.json", self.out / "encoders.safetensors"
         atomic_write(tokenizer, demo_tokenizer())
-        school = bars.add_task("training the encoders", total=self.steps)
-        if weights.is_file():
-            bars.update(school, completed=self.steps)
-        else:
-            train_encoders(
-                segments,
-                Tokenizer.open(tokenizer),
-                weights,
-                Schooling(steps=self.steps, seed=self.seed),
-                progress=lambda step, loss: bars.update(
-                    school, completed=step, description=f"training the encoders, loss {loss:.3f}"
-                ),
-            )
+        train_encoders(
+            segments,
+            Tokenizer.open(tokenizer),
+            weights,
+            Schooling(steps=self.steps, seed=self.seed),
+            progress=lambda step, loss: bars.update(
+                training, completed=step, description=f"training the encoders, loss {loss:.2f}"
+            ),
+        )
         return tokenizer, weights
+
+    def _head(self, bars: Progress, tokenizer: Path, weights: Path) -> Path:
+        """Write clips, encode them, train a head on the seen classes and calibrate it; return its checkpoint."""
+        from dataclasses import replace
+
+        from ovavel.eval.calibration import fit_calibration
+        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.training.calibrated import attach_calibration
+        from ovavel.training.demo.dataset import Sizes, write_dataset
+        from ovavel.training.demo.encoders import CONFIG
+        from ovavel.training.encoders import checkpoint_encoders
+        from ovavel.training.features import extract
+        from ovavel.training.fit import decisions, fit_data
+        from ovavel.training.fit_data import read_data
+        from ovavel.training.recipes import find_recipe
+        from ovavel.training.temporal import TemporalHead
+
+        writing = bars.add_task("writing clips", total=None)
+        write_dataset(
+            self.out / "dataset",
+            Sizes(self.train_clips, self.val_clips, self.test_clips),
+            self.seed,
+            workers=self.workers,
+            progress=lambda done, total: bars.update(writing, completed=done, total=total),
+        )
+        bench = OVAVEBench.open(self.out / "dataset")
+        encoding = bars.add_task("encoding clips", total=len(bench.clips))
+        encoders = checkpoint_encoders(weights, CONFIG, device="cpu", tokenizer=tokenizer)
+        cache = extract(
+            bench,
+            encoders,
+            self.out / "features",
+            batch=4,
+            workers=self.workers,
+            progress=lambda _what, done, total, _damaged: bars.update(encoding, completed=done, total=total),
+        ).cache
+        encoders.backend.close()
+        fitting = bars.add_task("training the head", total=None)
+        data = read_data(bench, cache)
+        out = self.out / "head"
+        fit_data(
+            replace(find_recipe(self.recipe), seed=self.seed),
+            data,
+            out,
+            device="cpu",
+            progress=lambda done, total, _news: bars.update(fitting, completed=done, total=total),
+        )
+        head = out / "head.safetensors"
+        scores = decisions(TemporalHead.load(head), data.val, data.text).score
+        attach_calibration(head, fit_calibration(scores, data.val.truth, dataset=bench.fingerprint))
+        return head
+
+    def _assets(self, bars: Progress, tokenizer: Path, weights: Path, head: Path) -> None:
+        """Export the bundle and film the clip."""
+        from ovavel.export.bundle import write_bundle
+        from ovavel.training.demo.encoders import CONFIG
+        from ovavel.training.demo.film import write_film
+        from ovavel.training.demo.world import BACKGROUND, KINDS
+
+        assets = self.out / ASSETS
+        exporting = bars.add_task("exporting", total=1.0)
+        write_bundle(
+            weights,
+            assets / "bundle",
+            [kind.name for kind in KINDS],
+            head=head,
+            config=CONFIG,
+            tokenizer=tokenizer,
+            background=BACKGROUND,
+            licence=LICENCE,
+            overwrite=(assets / "bundle").exists(),
+            progress=lambda _stage, share: bars.update(exporting, completed=share),
+        )
+        # The film's seed is none of the clips': nothing in it was trained on.
+        write_film(assets / "clip.mp4", assets / "truth.json", self.seed + 1_000)
+
+
+def _bars(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ovavel.eval.features import FeatureCache
     from ovavel.eval.ovavebench import OVAVEBench
 
-__all__ = ["HEAD", "REPORT", "Progress", "evaluate", "fit", "fit_data"]
+__all__ = ["HEAD", "REPORT", "Progress", "decisions", "evaluate", "fit", "fit_data"]
 
 HEAD = "head.safetensors"
 REPORT = "report.html"
@@ -131,8 +131,8 @@ def fit_data(
     return result
 
 
-def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Rows:
-    """Score the decisions of `head` on the clips of `part` against the embeddings (C, D) of all names."""
+def decisions(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> HeadOutput:
+    """What `head` says of the clips of `part` with the embeddings (C, D) of all names: (N, T, C) each."""
     graph = HeadGraph(head).eval()
     place = next(iter(head.state_dict().values())).device if head.state_dict() else torch.device("cpu")
 
@@ -141,8 +141,12 @@ def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Rows:
             decision = graph(*(torch.tensor(array, device=place) for array in (audio, vision, names)))
         return HeadOutput(*(tensor.cpu().numpy() for tensor in decision))
 
-    score = decide(run, part.audio, part.vision, text).score
-    return score_rows(fused_labels(score), part.truth, part.seen, len(text))
+    return decide(run, part.audio, part.vision, text)
+
+
+def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Rows:
+    """Score the decisions of `head` on the clips of `part` against the embeddings (C, D) of all names."""
+    return score_rows(fused_labels(decisions(head, part, text).score), part.truth, part.seen, len(text))
 
 
 class _Run:
