@@ -34,6 +34,7 @@ DAMAGE = (
 )
 """What `break_clip` can do: ten kinds."""
 
+_NOISE = np.random.default_rng(0).normal(0, 0.02, (10, 16_000))
 _ANNOTATIONS = "annotations"
 _LABELS = "released_ovavel_dataset_anno.json"
 
@@ -128,11 +129,12 @@ def _write_media(
     sound.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True)
     tone = 0.4 * np.sin(2 * np.pi * (200 + 150 * index) * np.arange(16_000) / 16_000)
-    noise = rng.normal(0, 0.02, (10, 16_000))
+    noise = np.roll(_NOISE, int(rng.integers(16_000)), axis=1)
     write_wav(sound, (noise + np.outer(label, tone)).reshape(1, -1).astype(np.float32))
     colour = np.array([(37 * index) % 256, (91 * index + 60) % 256, (153 * index + 120) % 256])
     for second, there in enumerate(label):
-        pixels = np.clip(rng.normal(0, 9, (size[1], size[0], 3)) + (colour if there else 128), 0, 255)
+        grain = rng.integers(-20, 21, (size[1], size[0], 3))
+        pixels = np.clip(grain + (colour if there else 128), 0, 255)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{second}.jpg", quality=90)
 
 
