@@ -125,3 +125,5 @@ class List:
 def _tell(bundle: Bundle) -> None:
     vocabulary = bundle.vocabulary
     print(f"{bundle.path}: {len(vocabulary)} names with the background, version {vocabulary.version}")
+    if bundle.manifest.calibration:
+        print("its calibration was measured with other names: probabilities are a guide until it is calibrated again")
