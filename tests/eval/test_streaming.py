@@ -99,7 +99,7 @@ def test_at_lag_nine_a_clip_alone_is_the_offline_clip() -> None:
 def test_joined_clips_are_the_stream_of_the_localizer_and_return_to_their_places(
     monkeypatch: pytest.MonkeyPatch, clips: int, stream_clips: int
 ) -> None:
-    monkeypatch.setattr("ovavel.eval.streaming._BATCH", 8)
+    monkeypatch.setattr("ovavel.eval.streaming._BATCH", 4)
     truth, audio, vision = streams(clips, 10)
     seen = np.arange(clips) % 2 == 0
     done: list[int] = []
