@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -146,6 +147,7 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
         os.close(handle)
         aside = Path(name)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside, dict(metadata))
+        _sort_metadata(aside)
         aside.chmod(0o666 & ~_umask())  # mkstemp lets only the owner read
         aside.replace(path)
     except (OSError, SafetensorError) as error:
@@ -153,6 +155,21 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
     finally:
         if aside is not None:
             aside.unlink(missing_ok=True)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order, so that the same content gives the same bytes.
+
+    The library writes them in an order that differs from run to run.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        metadata = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items()))}
+        text = json.dumps(metadata | header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= size
+        file.seek(8)
+        file.write(text.ljust(size))  # the format pads with blanks
 
 
 def _format(path: Path) -> str:

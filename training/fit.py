@@ -158,19 +158,18 @@ class _Run:
         train = data.train
         truth = train.truth
         if recipe.shuffle_labels:
-            truth = truth[_random(recipe, "labels").permutation(len(truth))]
+            truth = _random(recipe, "labels").permutation(truth.ravel()).reshape(truth.shape)
         # On a CPU these share the memory of the arrays.
         place = torch.device("cpu") if device.type == "cpu" else device
         self._audio, self._vision = (torch.from_numpy(x).to(place) for x in (train.audio, train.vision))
         self._truth = torch.from_numpy(truth).to(place)
         self._text = torch.tensor(data.train_text, device=device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            head = _make_head(recipe, data.text.shape[1])
+        head = _make_head(recipe, data.text.shape[1])
         self._graph = HeadGraph(head.to(device)).train()
         self._weights = dict(head.named_parameters())
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items() if recipe.ema}
         self._optimizer = torch.optim.Adam(self._weights.values(), lr=recipe.learning_rate, fused=True)
+        self._norms = torch.zeros((), device=device)  # of the gradients of an epoch; it shows if one was not finite
         self._dropouts = [module for module in head.modules() if isinstance(module, Dropout)]
 
     def resume(self) -> tuple[Epoch, ...]:
@@ -203,16 +202,18 @@ class _Run:
         order = _random(recipe, "order", number).permutation(clips)
         steps = -(-clips // recipe.batch_clips)
         total = torch.zeros((), device=self._device)
+        self._norms.zero_()
         news = f"epoch {number + 1} of {recipe.epochs}"
         for step in range(steps):
             batch = order[step * recipe.batch_clips : (step + 1) * recipe.batch_clips]
             total += self._step(batch, number * steps + step) * len(batch)
             progress(number * steps + step + 1, recipe.epochs * steps, news)
         loss = float(total) / clips
-        if not np.isfinite(loss):
+        if not (np.isfinite(loss) and self._norms.isfinite()):
             raise UsageError(
-                f"training with the recipe {recipe.name!r} diverged in epoch {number + 1}: the loss is {loss}; "
-                "choose a smaller --learning-rate"
+                f"training with the recipe {recipe.name!r} diverged in epoch {number + 1}: loss {loss}, norms of the "
+                f"gradients add up to {float(self._norms)}; choose a smaller --learning-rate, or look for features "
+                "that are not finite"
             )
         record = None
         if self._rank == 0:
@@ -258,7 +259,7 @@ class _Run:
             loss = loss + share * entropy / (size * segments)
         loss.backward()  # type: ignore[no-untyped-call]
         loss = self._together(loss.detach())
-        torch.nn.utils.clip_grad_norm_(self._weights.values(), recipe.clip_norm)
+        self._norms += torch.nn.utils.clip_grad_norm_(self._weights.values(), recipe.clip_norm)
         self._optimizer.step()
         for name, average in self._average.items():
             average.lerp_(self._weights[name].detach(), 1 - recipe.ema)
@@ -312,18 +313,21 @@ class _Run:
 
 
 def _make_head(recipe: Recipe, dim: int, *, gate: float | None = None, learn_gate: bool | None = None) -> TemporalHead:
-    return TemporalHead(
-        recipe.blocks,
-        dim,
-        recipe.hidden,
-        recipe.ffn,
-        dropout=recipe.dropout,
-        kind=recipe.head,
-        gate=recipe.gate if gate is None else gate,
-        learn_gate=recipe.learn_gate if learn_gate is None else learn_gate,
-        audio_scale=recipe.audio_scale,
-        score=recipe.score,
-    )
+    """Make the head of `recipe` with the weights it begins with; what others draw is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return TemporalHead(
+            recipe.blocks,
+            dim,
+            recipe.hidden,
+            recipe.ffn,
+            dropout=recipe.dropout,
+            kind=recipe.head,
+            gate=recipe.gate if gate is None else gate,
+            learn_gate=recipe.learn_gate if learn_gate is None else learn_gate,
+            audio_scale=recipe.audio_scale,
+            score=recipe.score,
+        )
 
 
 def _random(recipe: Recipe, purpose: str, number: int = 0) -> np.random.Generator:

@@ -66,7 +66,7 @@ class Recipe:
     train_ratio: float = 1.0
     """Share of the training clips to use."""
     shuffle_labels: bool = False
-    """Give each training clip the labels of another: a control that can learn no names."""
+    """Give each training segment the label of another: a control that can learn nothing but how often each label is."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the blocks in training (autocast); similarities, scores and loss stay in fp32."""
     select: Literal["val", "val-seen", "test"] = "val"

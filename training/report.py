@@ -8,11 +8,12 @@ from importlib.metadata import version
 from ovavel.eval.page import facts, page, section, table, text
 from ovavel.training.fit_result import FitResult, RowTable
 
-__all__ = ["curves", "to_html"]
+__all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_html"]
+
+MEASURES = ("Acc", "Seg", "Eve", "Avg")
+PARTS = ("seen", "unseen", "total")
 
 _COLOURS = ("#2f6fb0", "#e08e45", "#2c8a57", "#c2453c")
-_MEASURES = ("acc", "seg", "eve", "avg")
-_PARTS = ("seen", "unseen", "total")
 
 
 def to_html(result: FitResult) -> bytes:
@@ -24,7 +25,7 @@ def to_html(result: FitResult) -> bytes:
     }
     charts = [curves("Loss per segment", numbers, {"training": [epoch.loss for epoch in result.epochs]})]
     for split, tables in splits.items():
-        found = {part: [each[part] for each in tables if each] for part in _PARTS}
+        found = {part: [each[part] for each in tables if each] for part in PARTS}
         lines = {part: [100 * s["avg"] for s in scores if s] for part, scores in found.items() if scores and scores[0]}
         if lines:
             charts.append(curves(f"Avg on {split} (%)", numbers, lines, mark=result.chosen))
@@ -34,8 +35,8 @@ def to_html(result: FitResult) -> bytes:
         section("Curves", *charts),
         section(
             f"The head that was kept: epoch {result.chosen}",
-            table(("split", *(f"{part} {measure}" for part in _PARTS for measure in _MEASURES)), list(_scores(result))),
-            f'<p class="dim">{text(_told(result))}</p>',
+            table(("split", *(f"{part} {measure}" for part in PARTS for measure in MEASURES)), list(_scores(result))),
+            f'<p class="dim">{text(selection(result))}</p>',
         ),
         section(
             "Every epoch",
@@ -60,7 +61,8 @@ def _facts(result: FitResult) -> Iterator[tuple[str, object]]:
     yield "ovavel", version("ovavel")
 
 
-def _told(result: FitResult) -> str:
+def selection(result: FitResult) -> str:
+    """Say how the epoch was picked, and which one the test split would have picked."""
     if result.test_choice is None:
         return "The test split was not read."
     if result.recipe.select == "test":
@@ -72,8 +74,15 @@ def _told(result: FitResult) -> str:
 def _scores(result: FitResult) -> Iterator[tuple[str, ...]]:
     for split, tables in (("validation", result.best.val), ("test", result.best.test)):
         if tables:
-            parts = (tables[part] for part in _PARTS)
-            yield split, *(f"{100 * part[m]:.1f}" if part else "–" for part in parts for m in _MEASURES)
+            parts = (tables[part] for part in PARTS)
+            yield split, *(f"{100 * part[m.lower()]:.1f}" if part else "–" for part in parts for m in MEASURES)
+
+
+def score_cells(scores: RowTable) -> Iterator[str]:
+    """The four measures of seen, unseen and all clips in points, a cell for each; "–" where there is no such clip."""
+    for part in PARTS:
+        values = scores[part]
+        yield " / ".join(f"{100 * value:.1f}" for value in values.values()) if values else "–"
 
 
 def _epochs(result: FitResult) -> Iterator[tuple[str, ...]]:

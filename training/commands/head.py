@@ -3,14 +3,114 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
+from ovavel.training.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from ovavel.runtime.console import OutputConsole
+    from ovavel.training.fit_result import FitResult
 
 __all__ = ["Head"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Train a temporal head on cached features."""
+    """Fine-tune a temporal head on cached features.
+
+    Examples:
+        ovavel train head --data OV-AVEBench --features features --out heads/paper
+        ovavel train head --data OV-AVEBench --features features --recipe residual --epochs 10 --out heads/residual
+        torchrun --nproc-per-node 2 --no-python ovavel train head --data OV-AVEBench --features features --out head
+
+    The recipe "paper" is the published one; the others are its ablations (linear, two-blocks, cross-modal, prob-avg,
+    feature-avg, ratio-75, ratio-50, ratio-25, published-script), a control (shuffled-labels), and our own (residual,
+    learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, gated-smooth). Every field of a recipe is a
+    flag.
+
+    --out gets the best head (head.safetensors, for 'ovavel export bundle --head'), result.json, report.html and event
+    files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command again: it goes on after its
+    last whole epoch. On a CPU with the same number of threads, the same seed gives the same head, bit for bit,
+    interrupted or not. Run by torchrun, each process trains its share of every step: same losses, same head but for
+    rounding; all processes need to see --out.
+    """
+
+    data: Path
+    """Folder of the dataset, for its annotations."""
+    annotations: Path | None = None
+    """Folder of the annotation files; by default 'annotations' in the dataset's folder, or that folder itself."""
+    features: Path
+    """Feature cache, made by 'ovavel train features'."""
+    out: Path
+    """Folder for the head and all that is told about it."""
+    recipe: str = "paper"
+    """Name of the recipe to start from."""
+    changes: RecipeFlags = None
+    """Fields of the recipe to change."""
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    tensorboard: bool = True
+    """Write event files for TensorBoard."""
+    overwrite: bool = False
+    """Begin anew where --out holds another run."""
 
     def run(self) -> int:
-        """Run."""
-        raise NotImplementedError
+        """Train, and print what the head is worth."""
+        from rich.console import Console
+
+        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.runtime.console import OutputConsole
+        from ovavel.runtime.errors import MissingExtraError
+        from ovavel.runtime.interrupt import terminated_as_interrupted
+
+        recipe = apply_flags(find_recipe(self.recipe), self.changes)
+        try:
+            from ovavel.training.fit import fit_data
+            from ovavel.training.processes import processes
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch", "train", need="Training a head") from error
+        from ovavel.eval.features import FeatureCache
+        from ovavel.training.commands.bars import steps
+        from ovavel.training.fit_data import read_data
+
+        console = Console(stderr=True, highlight=False)
+        with terminated_as_interrupted(), processes(self.device) as (rank, device):
+            console.quiet = rank > 0
+            with console.status("reading the features"):
+                dataset = OVAVEBench.open(self.data, self.annotations)
+                data = read_data(dataset, FeatureCache.open(self.features), recipe.train_ratio)
+            with steps(console) as tell:
+                result = fit_data(
+                    recipe,
+                    data,
+                    self.out,
+                    device=device,
+                    overwrite=self.overwrite,
+                    tensorboard=self.tensorboard,
+                    progress=tell,
+                )
+        if not rank:
+            if recipe.train_ratio < 1:
+                print(f"trained on {dataset.describe_ratio(recipe.train_ratio)}")
+            _print(result, self.out, OutputConsole(highlight=False, soft_wrap=True))
+        return 0
+
+
+def _print(result: FitResult, out: Path, console: OutputConsole) -> None:
+    from rich.table import Table
+
+    from ovavel.training.report import MEASURES, score_cells, selection
+
+    data = result.data
+    table = Table(title=f"recipe {result.recipe.name}, seed {result.recipe.seed}, epoch {result.chosen} (%)")
+    table.add_column("split")
+    for part in ("seen", "unseen", "total"):
+        table.add_column(f"{part}\n{' / '.join(MEASURES)}", justify="right", no_wrap=True)
+    for split, scores, clips in (("val", result.best.val, data.val), ("test", result.best.test, data.test)):
+        if scores and clips:
+            table.add_row(f"{split}\n{clips.counted}", *score_cells(scores))
+    console.print(table)
+    console.print(f"trained on {data.train.counted}; {selection(result)}")
+    console.print(f"{out / 'head.safetensors'}; curves: {out / 'report.html'}", markup=False)

@@ -31,12 +31,13 @@ def make_data(*, train: int = 192, val: int = 96, test: int | None = 96, seed: i
         second = np.arange(SEGMENTS)
         event = (second >= start[:, None]) & (second < (start + length)[:, None])
         event &= (g.random(clips) > 0.2)[:, None]
+        alone = (g.random((clips, SEGMENTS)) < 0.3) & (g.random(clips) < 0.5)[
+            :, None
+        ]  # of one sense, which is no event
+        which = g.integers(0, 2, (clips, SEGMENTS))
         senses = []
         for sense in range(2):
-            on = event | ((g.random((clips, SEGMENTS)) < 0.3) & (g.random(clips) < 0.5)[:, None])
-            if sense:
-                on = np.where(event, True, on & ~last)
-            last = on & ~event
+            on = event | (alone & (which == sense))
             mean = np.where(on[..., None], text[category][:, None], nothing[sense])
             senses.append(unit(mean + 0.9 / np.sqrt(dim) * g.standard_normal((clips, SEGMENTS, dim))))
         return Part(

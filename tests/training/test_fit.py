@@ -1,0 +1,401 @@
+"""Training: it learns, it repeats itself bit for bit, goes on after a kill, and several processes are as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from synthetic import CLASSES, DIM, SEEN, make_data
+
+from ovavel.eval.ovave import Rows
+from ovavel.runtime.errors import CheckpointError, DeviceError, MissingExtraError, OutputError, UsageError
+from ovavel.training.checkpoint import read_metadata
+from ovavel.training.fit import HEAD, REPORT, evaluate, fit_data
+from ovavel.training.fit_data import Data, Part
+from ovavel.training.fit_result import RESULT, Epoch, FitResult, pick, rows_of
+from ovavel.training.recipes import RECIPES, Recipe
+from ovavel.training.temporal import TemporalHead
+
+FAST = Recipe(epochs=3, learning_rate=1e-3, hidden=16, ffn=24)
+ALL_AT_ONCE = replace(FAST, gate=0.5, learn_gate=True, mixup=0.3, ema=0.9, label_smoothing=0.1, halve_at=(1,))
+FILES = (HEAD, RESULT, REPORT)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small are slower on two threads, and far slower where something else keeps one of them busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return make_data()
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in FILES}
+
+
+def test_training_learns_what_is_an_event(data: Data, tmp_path: Path) -> None:
+    free = evaluate(TemporalHead(0, DIM), data.val, data.text)
+    result = fit_data(replace(FAST, epochs=6), data, tmp_path)
+    rows = rows_of(result.best.val)
+    assert rows.total.avg > free.total.avg + 0.2
+    assert rows.unseen
+    assert free.unseen
+    assert rows.unseen.avg > free.unseen.avg
+    assert result.epochs[-1].loss < result.epochs[0].loss
+
+
+def test_shuffled_labels_teach_no_names(data: Data, tmp_path: Path) -> None:
+    def renamed(part: Part) -> Part:
+        """Each seen class is called what another one was: names that only training can tell."""
+        return replace(part, truth=np.where(part.truth < SEEN, (part.truth + 1) % SEEN, part.truth))
+
+    strange = replace(data, train=renamed(data.train), val=renamed(data.val), test=None)
+    recipe = replace(FAST, epochs=10, temperature=0.1, select="val-seen")
+    real = fit_data(recipe, strange, tmp_path / "real")
+    control = fit_data(replace(recipe, shuffle_labels=True), strange, tmp_path / "control")
+    scores = [rows_of(result.best.val).seen for result in (control, real)]
+    assert scores[0]
+    assert scores[1]
+    assert scores[1].eve > 0.7
+    assert scores[0].eve < scores[1].eve - 0.3
+
+
+def test_what_is_left_in_the_folder(data: Data, tmp_path: Path) -> None:
+    result = fit_data(FAST, data, tmp_path / "new" / "out")
+    out = tmp_path / "new" / "out"
+    assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
+    assert FitResult.read(out) == result
+    head = TemporalHead.load(out / HEAD)
+    assert evaluate(head, data.val, data.text) == rows_of(result.best.val)
+    assert data.test
+    assert result.best.test
+    assert evaluate(head, data.test, data.text) == rows_of(result.best.test)
+    notes = read_metadata(out / HEAD)
+    assert msgspec.json.decode(notes["recipe"], type=Recipe) == FAST
+    assert json.loads(notes["data"])["fingerprint"] == data.fingerprint
+    assert json.loads(notes["metrics"])["val"] == result.best.val
+    averages = [epoch.val["total"]["avg"] for epoch in result.epochs if epoch.val["total"]]
+    assert averages[result.chosen - 1] == max(averages)
+    page = (out / REPORT).read_text()
+    assert "<svg" in page
+    assert not re.search(r"https?://|<script|src=", page)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("ratio")])
+def test_every_named_recipe_trains(name: str, tmp_path: Path) -> None:
+    tiny = make_data(train=20, val=12, test=8)
+    recipe = replace(RECIPES[name], epochs=2, hidden=8, ffn=8)
+    result = fit_data(recipe, tiny, tmp_path)
+    head = TemporalHead.load(tmp_path / HEAD)
+    assert (head.kind, head.score, head.audio_scale) == (recipe.head, recipe.score, recipe.audio_scale)
+    assert (head.gate is not None) == (recipe.gate is not None or bool(recipe.blend))
+    assert np.isfinite([epoch.loss for epoch in result.epochs]).all()
+    if recipe.learn_gate:
+        assert result.epochs[-1].gate != (recipe.gate, recipe.gate)
+
+
+@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE])
+def test_a_seed_gives_one_head(recipe: Recipe, data: Data, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    fit_data(recipe, data, tmp_path / "a")
+    before = torch.random.get_rng_state()
+    fit_data(recipe, data, tmp_path / "b")
+    assert torch.equal(before, torch.random.get_rng_state())  # what others draw is left alone
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    fit_data(replace(recipe, seed=5), data, tmp_path / "c")
+    assert contents(tmp_path / "a")[HEAD] != contents(tmp_path / "c")[HEAD]
+
+
+class Cut(Exception):  # noqa: N818 - it is no error
+    pass
+
+
+@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, replace(FAST, blend=(0.3, 1.0))])
+def test_cut_anywhere_it_ends_the_same(recipe: Recipe, data: Data, tmp_path: Path) -> None:
+    fit_data(recipe, data, tmp_path / "whole")
+    steps = 3 * 6
+    for stop in (1, 6, 7, 12, 15):
+        trained = []
+
+        def tell(done: int, total: int, _news: str, stop: int = stop, trained: list[int] = trained) -> None:
+            assert total == steps
+            trained.append(done)
+            if done == stop and len(trained) <= stop:
+                raise Cut
+
+        out = tmp_path / f"cut{stop}"
+        with pytest.raises(Cut):
+            fit_data(recipe, data, out, progress=tell)
+        assert not (out / RESULT).exists()
+        again: list[int] = []
+        fit_data(recipe, data, out, progress=lambda done, _total, _news, again=again: again.append(done))
+        assert again == list(range((stop - 1) // 6 * 6 + 1, steps + 1))
+        assert contents(out) == contents(tmp_path / "whole")
+
+
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+SCRIPT = """
+import sys, torch
+sys.path[:0] = {tests!r}
+torch.set_num_threads(1)
+from synthetic import make_data
+from test_fit import ALL_AT_ONCE
+from dataclasses import replace
+from ovavel.training.fit import fit_data
+fit_data(replace(ALL_AT_ONCE, epochs=12), make_data(), sys.argv[1],
+         progress=lambda done, total, news: print(done, flush=True))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
+    script = SCRIPT.format(tests=PATHS)
+    chance = random.Random(0)
+
+    def start(out: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True)
+
+    with start(tmp_path / "whole") as whole:
+        assert whole.stdout
+        steps = len(whole.stdout.readlines())
+    assert whole.returncode == 0
+    assert steps == 12 * 6
+    kills = 0
+    for number in range(5):
+        out = tmp_path / f"killed{number}"
+        while not (out / RESULT).exists():
+            with start(out) as process:
+                assert process.stdout
+                for _ in range(chance.randrange(1, 30)):
+                    process.stdout.readline()
+                time.sleep(chance.random() * 0.02)
+                process.send_signal(signal.SIGKILL)
+            kills += process.returncode == -signal.SIGKILL
+        # killed after the result was there, its state may be left
+        with start(out) as process:
+            assert process.stdout
+            assert not process.stdout.readlines()
+        assert contents(out) == contents(tmp_path / "whole")
+        leftovers = {file.name for file in out.iterdir()} - set(FILES) - {"state.safetensors"}
+        assert all(name.startswith(".") for name in leftovers)
+    assert kills >= 10
+
+
+TWO = """
+import sys, torch
+sys.path[:0] = {tests!r}
+torch.set_num_threads(1)
+from synthetic import make_data
+from test_fit import ALL_AT_ONCE, FAST
+from dataclasses import replace
+from ovavel.training.fit import fit_data
+from ovavel.training.processes import processes
+with processes("cpu") as (rank, device):
+    for name, recipe in (("fast", FAST), ("all", ALL_AT_ONCE)):
+        # 193 clips leave one for the last step, and so none for one of the processes
+        result = fit_data(replace(recipe, dropout=0.3), make_data(train=193), sys.argv[1] + "/" + name, device=device)
+        assert len(result.epochs) == 3
+"""
+
+
+def run_two(script: Path, *arguments: str) -> None:
+    """Start what torchrun would start, without its second and more of waiting."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=110)
+        assert process.returncode == 0, errors
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO.format(tests=PATHS))
+    run_two(script, str(tmp_path / "two"))
+    for name, recipe in (("fast", FAST), ("all", ALL_AT_ONCE)):
+        one = fit_data(replace(recipe, dropout=0.3), make_data(train=193), tmp_path / "one" / name)
+        two = FitResult.read(tmp_path / "two" / name)
+        assert two
+        losses = [[epoch.loss for epoch in result.epochs] for result in (one, two)]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+        other = fit_data(replace(recipe, dropout=0.3, seed=4), make_data(train=193), tmp_path / "other" / name)
+        assert abs(other.epochs[-1].loss - losses[0][-1]) > 1e-3  # what would be seen if the masks differed
+        mine, theirs = (TemporalHead.load(tmp_path / which / name / HEAD).state_dict() for which in ("one", "two"))
+        for key, value in mine.items():
+            torch.testing.assert_close(theirs[key], value, rtol=1e-2, atol=2e-3)  # Adam makes much of tiny gradients
+
+
+def test_what_is_done_is_not_done_again(data: Data, tmp_path: Path) -> None:
+    first = fit_data(FAST, data, tmp_path)
+    before = contents(tmp_path)
+    again = fit_data(FAST, data, tmp_path, progress=lambda *_: pytest.fail("it trained again"))
+    assert again == first
+    assert contents(tmp_path) == before
+
+
+def test_another_run_is_not_mixed_in(data: Data, tmp_path: Path) -> None:
+    fit_data(FAST, data, tmp_path / "done")
+
+    def cut(done: int, _total: int, _news: str) -> None:
+        if done == 8:
+            raise Cut
+
+    with pytest.raises(Cut):
+        fit_data(FAST, data, tmp_path / "half", progress=cut)
+    TemporalHead(1, DIM, 4, 4).save(tmp_path / "own" / HEAD)
+    for out in ("done", "half", "own"):
+        before = {file.name: file.read_bytes() for file in (tmp_path / out).iterdir()}
+        for recipe, other in ((replace(FAST, epochs=4), data), (FAST, make_data(seed=1))):
+            with pytest.raises(UsageError, match="--overwrite"):
+                fit_data(recipe, other, tmp_path / out)
+        assert {file.name: file.read_bytes() for file in (tmp_path / out).iterdir()} == before
+        fit_data(replace(FAST, epochs=1), data, tmp_path / out, overwrite=True)
+        assert sorted(file.name for file in (tmp_path / out).iterdir()) == sorted(FILES)
+
+
+def test_a_damaged_run_is_refused(data: Data, tmp_path: Path) -> None:
+    def cut(done: int, _total: int, _news: str) -> None:
+        if done == 8:
+            raise Cut
+
+    for name in ("cut short", "no head", "result"):
+        with pytest.raises(Cut):
+            fit_data(FAST, data, tmp_path / name, progress=cut)
+    state = tmp_path / "cut short" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    (tmp_path / "no head" / HEAD).unlink()
+    (tmp_path / "result" / RESULT).write_text("{")
+    for name, message in (("cut short", "damaged"), ("no head", "without its head"), ("result", "--overwrite")):
+        with pytest.raises((CheckpointError, UsageError), match=message):
+            fit_data(FAST, data, tmp_path / name)
+
+
+def test_where_it_cannot_write_or_run(data: Data, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        fit_data(FAST, data, tmp_path / "file" / "out")
+    with pytest.raises(UsageError, match="cpu, cuda"):
+        fit_data(FAST, data, tmp_path / "out", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError):
+            fit_data(FAST, data, tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
+
+
+def test_learning_rate_is_halved(data: Data, tmp_path: Path) -> None:
+    result = fit_data(replace(FAST, epochs=5, halve_at=(2, 4)), make_data(train=8, val=8, test=None), tmp_path)
+    assert [epoch.learning_rate for epoch in result.epochs] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]
+    assert result.test_choice is None
+
+
+def test_patience_ends_it_early(tmp_path: Path) -> None:
+    data = make_data(train=64, val=32)
+    result = fit_data(replace(FAST, epochs=60, learning_rate=3e-3, patience=2), data, tmp_path)
+    assert len(result.epochs) == result.chosen + 2 < 60
+
+
+def test_divergence_is_said(data: Data, tmp_path: Path) -> None:
+    nan = data.train.audio.copy()
+    nan[3] = np.nan
+    with pytest.raises(UsageError, match="diverged in epoch 1"):
+        fit_data(FAST, replace(data, train=replace(data.train, audio=nan)), tmp_path)
+    assert not (tmp_path / RESULT).exists()
+
+
+def test_bf16_is_near_fp32(data: Data, tmp_path: Path) -> None:
+    full = fit_data(FAST, data, tmp_path / "fp32")
+    half = fit_data(replace(FAST, precision="bf16"), data, tmp_path / "bf16")
+    assert half.epochs[-1].loss == pytest.approx(full.epochs[-1].loss, rel=0.05)
+    assert half.epochs[-1].loss != full.epochs[-1].loss
+    state = TemporalHead.load(tmp_path / "bf16" / HEAD).state_dict()
+    assert all(value.dtype == torch.float32 for value in state.values())
+
+
+def epoch(number: int, seen: float | None, total: float, test: float | None) -> Epoch:
+    def scores(avg: float | None) -> dict[str, float] | None:
+        return None if avg is None else {"acc": avg, "seg": avg, "eve": avg, "avg": avg}
+
+    return Epoch(
+        number=number,
+        learning_rate=1,
+        loss=1,
+        gate=None,
+        val={"seen": scores(seen), "unseen": None, "total": scores(total)},
+        test=None if test is None else {"seen": None, "unseen": None, "total": scores(test)},
+    )
+
+
+def test_the_epoch_is_picked_as_asked() -> None:
+    epochs = (epoch(1, 0.5, 0.2, 0.7), epoch(2, 0.4, 0.6, 0.1), epoch(3, 0.5, 0.6, 0.7))
+    assert pick(Recipe(), epochs) == (2, 1)
+    assert pick(Recipe(select="val-seen"), epochs) == (1, 1)
+    assert pick(Recipe(select="test"), epochs[1:]) == (2, 2)
+    untested = (epoch(1, None, 0.5, None),)
+    assert pick(Recipe(), untested) == (1, None)
+    for select in ("test", "val-seen"):
+        with pytest.raises(UsageError):
+            pick(Recipe(select=select), untested)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_selected_on_is_refused_before_training(tmp_path: Path) -> None:
+    data = make_data(train=8, val=8, test=None)
+    unseen = replace(data, val=replace(data.val, seen=np.zeros(8, np.bool_)))
+    for recipe, each in ((replace(FAST, select="test"), data), (replace(FAST, select="val-seen"), unseen)):
+        with pytest.raises(UsageError, match="selected on"):
+            fit_data(recipe, each, tmp_path, progress=lambda *_: pytest.fail("it trained"))
+
+
+def test_logs_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = make_data(train=16, val=8, test=8)
+    result = fit_data(replace(FAST, gate=0.5), data, tmp_path / "out", tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    losses = events.Scalars("train/loss")
+    assert [each.step for each in losses] == [1, 2, 3]
+    assert [each.value for each in losses] == pytest.approx([each.loss for each in result.epochs])
+    assert {"val total/avg", "test unseen/eve", "gate/audio"} <= set(events.Tags()["scalars"])
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match="tensorboard"):
+        fit_data(FAST, data, tmp_path / "other", tensorboard=True)
+
+
+def test_random_scores_are_near_chance(data: Data) -> None:
+    """The measure itself: a head that knows nothing is at chance, so that what is above it was learned."""
+    g = np.random.default_rng(0)
+    noise = replace(data.val, audio=g.standard_normal(data.val.audio.shape, dtype=np.float32))
+    rows = evaluate(TemporalHead(0, DIM), noise, data.text)
+    assert isinstance(rows, Rows)
+    assert rows.total.acc < 3 / CLASSES
