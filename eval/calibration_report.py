@@ -21,7 +21,7 @@ class SplitReport(Struct, frozen=True, kw_only=True):
     split: str
     clips: int
     damaged: dict[str, str]
-    """Name of each clip of the split that could not be read → why; in no figure."""
+    """Class/name of each clip of the split that could not be read → why; in no figure."""
     segments: int
     acc: float
     """Share of seconds decided right, which a calibration does not change; what probabilities are held against."""

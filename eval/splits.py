@@ -45,6 +45,11 @@ class Split:
         return np.array([clip.seen for clip in self.clips])
 
     @property
+    def reasons(self) -> dict[str, str]:
+        """Class/name of each damaged clip → why it is not here."""
+        return {f"{each.category}/{each.name}": f"{each.kind}: {each.message}" for each in self.damaged}
+
+    @property
     def counted(self) -> str:
         """How many clips of the split are here."""
         lost = f"; {len(self.damaged)} damaged" if self.damaged else ""

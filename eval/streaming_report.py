@@ -24,7 +24,7 @@ class StreamingReport(Struct, frozen=True, kw_only=True):
     split: str
     clips: int
     damaged: dict[str, str]
-    """Name of each clip of the split that could not be read → why; in no figure."""
+    """Class/name of each clip of the split that could not be read → why; in no figure."""
     classes: int
     bundle_sha256: str
     model: str
@@ -126,7 +126,7 @@ def _cells(result: LagResult) -> Iterator[str]:
 
 def _cost(alone: Curve, joined: Curve) -> str:
     rows = [
-        (str(a.lag), *(f"{100 * (getattr(b.total, field) - getattr(a.total, field)):+.1f}" for field in MEASURES))
+        (str(a.lag), *(_points(getattr(b.total, field) - getattr(a.total, field)) for field in MEASURES))
         for a, b in zip(alone.lags, joined.lags, strict=True)
     ]
     note = (
@@ -134,6 +134,10 @@ def _cost(alone: Curve, joined: Curve) -> str:
         "do with the one it decides on; a buffer of a clip alone is shorter where the clip begins.</p>"
     )
     return note + table(("lag", *MEASURES.values()), rows)
+
+
+def _points(difference: float) -> str:
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # adding nought turns -0.0 into 0.0
 
 
 def _facts(report: StreamingReport) -> Iterator[tuple[str, object]]:

@@ -134,7 +134,7 @@ def _look(split: Split, scores: NDArray[np.float32], calibration: Calibration) -
     return SplitReport(
         split=split.name,
         clips=len(split.clips),
-        damaged={record.name: f"{record.kind}: {record.message}" for record in split.damaged},
+        damaged=split.reasons,
         segments=truth.size,
         acc=float((fused_labels(scores) == truth).mean()),
         before=reliability(scores, truth, temperature=1.0),

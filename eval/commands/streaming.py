@@ -81,7 +81,7 @@ class Streaming:
             dataset=material.dataset.fingerprint,
             split=self.split,
             clips=len(split.clips),
-            damaged={record.name: f"{record.kind}: {record.message}" for record in split.damaged},
+            damaged=split.reasons,
             classes=len(material.text),
             bundle_sha256=material.bundle.sha256,
             model=material.bundle.manifest.model.name,

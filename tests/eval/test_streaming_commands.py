@@ -34,8 +34,9 @@ def test_a_split_is_streamed_and_every_clip_accounted_for(
     assert sorted(path.name for path in out.iterdir()) == ["streaming.html", "streaming.json", "streaming.svg"]
     report = msgspec.json.decode((out / "streaming.json").read_bytes(), type=StreamingReport)
     damaged = OVAVEBench.open(data).select("test")[2]
-    assert (report.clips, list(report.damaged), report.seeds) == (5, [damaged.name], (3, 4))
-    assert report.damaged[damaged.name].startswith("no sound file")
+    place = f"{damaged.category}/{damaged.name}"
+    assert (report.clips, list(report.damaged), report.seeds) == (5, [place], (3, 4))
+    assert report.damaged[place].startswith("no sound file")
     assert report.bundle_sha256 == Bundle.open(exported_bundle).sha256
     said = capsys.readouterr().out
     assert "5 of 6 clips; 1 damaged" in said
