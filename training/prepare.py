@@ -139,10 +139,10 @@ def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None =
     workers = default_workers() if workers is None else workers
     bench = OVAVEBench.open(out, annotations)
     with _locked(out) as own:
-        _settle(out, own, bench)
         work = own / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
+        _settle(out, own, work, bench)
         found = _find(videos, {clip.name for clip in bench.clips})
         jobs = [_job(bench, clip, found, own) for clip in bench.clips]
         results: dict[str, _Result] = {}
@@ -151,8 +151,8 @@ def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None =
                 result = _Result("ends its reader", f"{job.videos[0]} makes the process crash that reads it")
             results[job.clip.name] = result
         report = _report(bench, videos, results, jobs)
+        _put(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n", work)
         shutil.rmtree(work, ignore_errors=True)
-        atomic_write(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return report, sum(result.fresh for result in results.values())
 
 
@@ -234,7 +234,7 @@ def _write(job: _Job, windows: Sequence[Window]) -> None:
     sound.write_bytes(_wav(windows))
     if losses := _losses(job.clip, windows):
         job.losses.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(job.losses, msgspec.json.encode(losses))
+        _put(job.losses, msgspec.json.encode(losses), job.work)
     else:
         job.losses.unlink(missing_ok=True)
     for path in (job.frames, job.sound):
@@ -339,7 +339,17 @@ def _locked(out: Path) -> Iterator[Path]:
         yield own
 
 
-def _settle(out: Path, own: Path, bench: OVAVEBench) -> None:
+def _put(path: Path, data: bytes, work: Path) -> None:
+    """`atomic_write`, but by way of `work`: a kill leaves nothing beside `path`, and the next run clears `work`."""
+    aside = work / secrets.token_hex(8)
+    atomic_write(aside, data)
+    try:
+        aside.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def _settle(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None:
     """Write down what this folder is made of, or compare."""
     settings, path = _Settings(format=_FORMAT, annotations=bench.fingerprint), own / "settings.json"
     if path.exists():
@@ -354,10 +364,10 @@ def _settle(out: Path, own: Path, bench: OVAVEBench) -> None:
     try:
         copies.mkdir(exist_ok=True)
         for source in bench.annotation_paths:
-            atomic_write(copies / source.name, source.read_bytes())
+            _put(copies / source.name, source.read_bytes(), work)
     except OSError as error:
         raise output_error(copies, error) from error
-    atomic_write(path, msgspec.json.encode(settings))
+    _put(path, msgspec.json.encode(settings), work)
 
 
 def _report(bench: OVAVEBench, videos: Path, results: dict[str, _Result], jobs: Sequence[_Job]) -> PrepareReport:

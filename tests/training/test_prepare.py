@@ -50,7 +50,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_bench(tmp_path_factory.mktemp("raw") / "raw", media=False, clips=1)
     whole = [
         video(root / "mono.mkv", waveform=tone(10.2, 44_100), rate_hz=44_100),
-        video(root / "stereo.mkv", waveform=tone(10.2, 16_000, channels=2)),
+        video(root / "stereo.mkv", duration_s=9.7, waveform=tone(9.7, 16_000, channels=2)),  # loses something
     ]
     for number, clip in enumerate(OVAVEBench.open(root).clips):
         folder = root / "videos" / (clip.category if number % 3 else "")
@@ -144,22 +144,23 @@ def test_a_video_that_came_later_is_made(raw: Path, prepared: Path, tmp_path: Pa
     video(videos / f"{bench.clips[0].name}.avi", duration_s=9.7)
     report, fresh = prepare(videos, out, raw / "annotations", workers=1)
     assert fresh == 1
-    assert bench.clips[0].name not in {failure.name for failure in report.failures}
-    assert {loss.name for loss in report.losses} == {bench.clips[0].name}
-    silent = [loss for loss in report.losses if loss.sense == "audio"]
+    before = {failure["name"] for failure in json.loads((prepared / "prepare.json").read_text())["failures"]}
+    assert before - {failure.name for failure in report.failures} == {bench.clips[0].name}
+    silent = [loss for loss in report.losses if (loss.name, loss.sense) == (bench.clips[0].name, "audio")]
     assert [loss.cause for loss in silent] == ["end of media"]
     assert silent[0].duration_s == pytest.approx(0.3, abs=0.1)
     again, _ = prepare(videos, out, raw / "annotations", workers=1)
     assert again == report
 
 
+@pytest.mark.timeout(300)  # on a busy machine; 13 s otherwise
 def test_killed_at_random_moments_it_ends_the_same(raw: Path, prepared: Path, tmp_path: Path) -> None:
     out, rng = tmp_path / "out", random.Random(5)
     command = [sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())"]
     command += ["train", "prepare", *arguments(raw, out), "--workers", "2"]
     interrupted = 0
     bench = OVAVEBench.open(raw)
-    for wanted in sorted(rng.sample(range(1, 11), 4)):
+    for wanted in sorted(rng.sample(range(1, 11), 3)):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             # Not by the clock: on a busy machine a run may not have begun by then, on a fast one it is over.
             while process.poll() is None and len(list(out.glob("*/audio/*/*.wav"))) < wanted:
@@ -172,7 +173,7 @@ def test_killed_at_random_moments_it_ends_the_same(raw: Path, prepared: Path, tm
         for clip in bench.clips:  # whatever is there is whole
             frames = out / bench.frames_dir(clip).relative_to(raw)
             assert not frames.exists() or len(list(frames.iterdir())) == 10
-    assert interrupted >= 3
+    assert interrupted >= 2
     assert subprocess.run([*command], check=False, capture_output=True).returncode == 0
     assert contents(out) == contents(prepared)
 
