@@ -98,7 +98,8 @@ def write_bundle(
         CheckpointError: `weights` or `head` is not what it should be.
         VocabularyError: a name cannot be used.
         UsageError: `out` exists.
-        ExportError: a graph misses its tolerance or loses too much in int8, or the disk is too full.
+        ExportError: a graph misses its tolerance or loses too much in int8, the head does not score by the geometric
+            mean, or the disk is too full.
         OutputError: the bundle cannot be written.
     """
     need_libraries()
@@ -115,6 +116,11 @@ def write_bundle(
         raise UsageError(
             f"the head {head} is for embeddings of size {temporal.dim}, and the model {config.name!r} makes "
             f"{config.embedding_size}: they do not belong together"
+        )
+    if temporal.score != "geometric":
+        raise ExportError(
+            f"the head {head} scores by {temporal.score}, an ablation that the runtime does not do; "
+            "export a head with the score 'geometric'"
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +195,7 @@ class _Writer:
             precision={ENGINE: {graph: next(iter(files)) for graph, files in self._graphs.items()}},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
             preprocessing=Preprocessing(),
-            fusion=Fusion(),
+            fusion=Fusion(audio_scale=temporal.audio_scale),
             opset=OPSET,
             parity=Parity(versions=versions, checks=tuple(self._checks)),
         ).calibrated(calibration)

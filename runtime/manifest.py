@@ -77,7 +77,7 @@ class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the head makes a decision of two embeddings (docs/method.md, Temporal head and Decision)."""
 
     audio_scale: float = 20.0
-    """Norm with which audio embeddings enter the temporal head."""
+    """Norm with which audio embeddings enter the temporal head. Any will do: the head's graph scales them itself."""
     vision_scale: float = 1.0
     score: str = "min-max(sqrt(max(audio_similarity * vision_similarity, 0)))"
     min_max_epsilon: float = 1e-8
@@ -165,7 +165,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             raise BundleError(f"{where} is damaged: version {version} has {has} calibration; export the bundle again")
         for name, asked, done in (
             ("preprocessing", manifest.preprocessing, Preprocessing()),
-            ("fusion", manifest.fusion, Fusion()),
+            ("fusion", msgspec.structs.replace(manifest.fusion, audio_scale=Fusion().audio_scale), Fusion()),
         ):
             if asked != done:
                 raise BundleError(

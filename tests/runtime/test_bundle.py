@@ -233,7 +233,7 @@ def test_a_graph_that_is_no_onnx_file(tiny_bundle: Path, content: bytes) -> None
 
 
 @pytest.mark.parametrize(
-    ("section", "field", "value"), [("preprocessing", "mel_bins", 64), ("fusion", "audio_scale", 1.0)]
+    ("section", "field", "value"), [("preprocessing", "mel_bins", 64), ("fusion", "vision_scale", 2.0)]
 )
 def test_parameters_the_runtime_does_not_do(tiny_bundle: Path, section: str, field: str, value: float) -> None:
     rewrite(tiny_bundle, lambda m: m[section].update({field: value}))
