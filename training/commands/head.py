@@ -27,7 +27,7 @@ class Head:
 
     The recipe "paper" is the published one; the others are its ablations (linear, two-blocks, cross-modal, prob-avg,
     feature-avg, ratio-75, ratio-50, ratio-25, published-script), a control (shuffled-labels), and our own (residual,
-    learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, gated-smooth). Every field of a recipe is a
+    learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo). Every field of a recipe is a
     flag.
 
     --out gets the best head (head.safetensors, for 'ovavel export bundle --head'), result.json, report.html and event
