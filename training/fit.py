@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovavel.eval.ovave import Rows, decide, fused_labels, score_rows
+from ovavel.eval.ovave import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import CheckpointError, MissingExtraError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
@@ -48,6 +48,7 @@ HEAD = "head.safetensors"
 REPORT = "report.html"
 _STATE = "state.safetensors"
 _LOGS = "tensorboard"
+_EVALUATED = 64  # clips at once
 _STATE_FORMAT = "ovavel training state 1"
 
 Progress = Callable[[int, int, str], None]
@@ -133,20 +134,26 @@ def fit_data(
 
 def decisions(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> HeadOutput:
     """What `head` says of the clips of `part` with the embeddings (C, D) of all names: (N, T, C) each."""
-    graph = HeadGraph(head).eval()
-    place = next(iter(head.state_dict().values())).device if head.state_dict() else torch.device("cpu")
-
-    def run(audio: NDArray[np.float32], vision: NDArray[np.float32], names: NDArray[np.float32]) -> HeadOutput:
-        with torch.inference_mode():
-            decision = graph(*(torch.tensor(array, device=place) for array in (audio, vision, names)))
-        return HeadOutput(*(tensor.cpu().numpy() for tensor in decision))
-
-    return decide(run, part.audio, part.vision, text)
+    return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
 
 
 def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Rows:
     """Score the decisions of `head` on the clips of `part` against the embeddings (C, D) of all names."""
-    return score_rows(fused_labels(decisions(head, part, text).score), part.truth, part.seen, len(text))
+    labels = np.concatenate([fused_labels(output.score) for output in _decide(head, part, text)])
+    return score_rows(labels, part.truth, part.seen, len(text))
+
+
+def _decide(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Iterator[HeadOutput]:
+    """Decide on a few clips after the other, so that it takes little memory."""
+    graph = HeadGraph(head).eval()
+    device = next(iter(head.state_dict().values()), torch.zeros(0)).device
+    with torch.inference_mode():
+        names = torch.tensor(text, device=device)
+        for start in range(0, len(part), _EVALUATED):
+            audio, vision = (
+                torch.tensor(x[start : start + _EVALUATED], device=device) for x in (part.audio, part.vision)
+            )
+            yield HeadOutput(*(tensor.cpu().numpy() for tensor in graph(audio, vision, names)))
 
 
 class _Run:

@@ -3,14 +3,128 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovavel.runtime.errors import MissingExtraError, UsageError
+from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
+from ovavel.training.recipes import find_recipe
+
+if TYPE_CHECKING:
+    from ovavel.runtime.console import OutputConsole
+    from ovavel.training.table import Results
 
 __all__ = ["Table"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Train and score several recipes, and print them as the paper's tables."""
+    """Train recipes over several seeds and print the paper's table beside the published figures.
+
+    Examples:
+        ovavel train table --data OV-AVEBench --features features --out table
+        ovavel train table --data OV-AVEBench --features features --out table --recipes paper,residual --seeds 0,1,2,3,4
+
+    By default the paper's recipe, its ablations and a control with shuffled labels, with the paper's seed. What needs
+    no training is in the table too: chance, agreement with and without the background, and fused scores. Each run is
+    a folder of --out, as 'ovavel train head' writes it; those that are done are not done again, so recipes and seeds
+    can be added, and an interrupted table goes on. Fields of the recipes can be changed for all of them at once.
+
+    Writes table.json and table.html. The published figures stand beside ours only where the test split is the one they
+    are of.
+    """
+
+    data: Path
+    """Folder of the dataset, for its annotations."""
+    annotations: Path | None = None
+    """Folder of the annotation files; by default 'annotations' in the dataset's folder, or that folder itself."""
+    features: Path
+    """Feature cache, made by 'ovavel train features'."""
+    out: Path
+    """Folder for all runs and the table."""
+    recipes: str = "paper,linear,two-blocks,cross-modal,prob-avg,feature-avg,ratio-75,ratio-50,ratio-25,shuffled-labels"
+    """Names of recipes, with commas between them."""
+    seeds: str = "123"
+    """Seeds, with commas between them."""
+    changes: RecipeFlags = None
+    """Fields to change in every recipe."""
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    overwrite: bool = False
+    """Begin each run anew."""
 
     def run(self) -> int:
-        """Run."""
-        raise NotImplementedError
+        """Train what is not trained yet, and print the table."""
+        from rich.console import Console
+
+        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.runtime.console import OutputConsole
+        from ovavel.runtime.files import atomic_write
+        from ovavel.runtime.interrupt import terminated_as_interrupted
+
+        recipes = [apply_flags(find_recipe(name), self.changes) for name in _split(self.recipes)]
+        try:
+            seeds = [int(seed) for seed in _split(self.seeds)]
+        except ValueError as error:
+            raise UsageError(f"seeds are whole numbers with commas between them, not {self.seeds!r}") from error
+        if not recipes or not seeds:
+            raise UsageError("name at least one recipe and one seed")
+        if getattr(self.changes, "seed", None) is not None:
+            raise UsageError("a table has --seeds; leave --seed out")
+        try:
+            from ovavel.training.table import run_table, to_html
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch", "train", need="Training heads") from error
+        from ovavel.eval.features import FeatureCache
+        from ovavel.training.commands.bars import steps
+
+        console = Console(stderr=True, highlight=False)
+        with terminated_as_interrupted():
+            with console.status("reading the annotations"):
+                dataset, cache = OVAVEBench.open(self.data, self.annotations), FeatureCache.open(self.features)
+            with steps(console) as tell:
+                results = run_table(
+                    dataset,
+                    cache,
+                    recipes,
+                    seeds,
+                    self.out,
+                    device=self.device,
+                    overwrite=self.overwrite,
+                    progress=tell,
+                )
+            atomic_write(self.out / "table.json", results.encode() + b"\n")
+            atomic_write(self.out / "table.html", to_html(results))
+        _print(results, OutputConsole(highlight=False, soft_wrap=True))
+        print(f"{self.out / 'table.html'}, {self.out / 'table.json'}")
+        return 0
+
+
+def _split(words: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
+
+
+def _print(results: Results, console: OutputConsole) -> None:
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    from ovavel.training.report import MEASURES, PARTS
+    from ovavel.training.table import cells, notes
+
+    table = RichTable(title="test split, %")
+    table.add_column("method")
+    for part in PARTS:
+        table.add_column(f"{part}\n{' / '.join(MEASURES)}", justify="right", no_wrap=True)
+    table.add_column("published\nAvg", justify="right")
+    for name, *figures, published in cells(results):
+        groups = (figures[start : start + len(MEASURES)] for start in range(0, len(figures), len(MEASURES)))
+        table.add_row(escape(name), *(_short(group) for group in groups), published)
+    console.print(table)
+    for note in notes(results):
+        console.print(note, markup=False)
+
+
+def _short(figures: list[str]) -> str:
+    """Measures of one part in a cell; the deviation of Avg alone, as the JSON and the page have the others."""
+    *others, avg = figures
+    return " / ".join([*(figure.split(" ")[0] for figure in others), avg])

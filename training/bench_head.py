@@ -1,0 +1,103 @@
+"""Times fine-tuning on random features of OV-AVEBench's size: `python -m ovavel.training.bench_head`."""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
+from ovavel.training.fit import fit_data
+from ovavel.training.fit_data import Data, Part
+from ovavel.training.recipes import find_recipe
+
+__all__ = ["BenchHead", "random_data"]
+
+_SEGMENTS = 10
+
+
+def random_data(train: int, val: int, test: int, *, dim: int, classes: int, seen: int) -> Data:
+    """Make unit-norm noise with random truth; `classes` and `seen` are without the background."""
+    random = np.random.default_rng(0)
+
+    def unit(*shape: int) -> NDArray[np.float32]:
+        values = random.standard_normal(shape, dtype=np.float32)
+        for rows in values:  # one by one, so that it takes no second copy
+            rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
+        return values
+
+    def part(clips: int, names: int) -> Part:
+        return Part(
+            audio=unit(clips, _SEGMENTS, dim),
+            vision=unit(clips, _SEGMENTS, dim),
+            truth=random.integers(0, names + 1, (clips, _SEGMENTS)),
+            seen=random.random(clips) < seen / names,
+        )
+
+    text = unit(classes + 1, 1, dim)[:, 0]
+    return Data(
+        train=part(train, seen),
+        val=part(val, classes),
+        test=part(test, classes) if test else None,
+        names=tuple(f"class {index}" for index in range(classes + 1)),
+        text=text,
+        train_text=np.concatenate([text[:seen], text[-1:]]),
+        fingerprint=f"random {train} {val} {test} {dim} {classes} {seen}",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchHead:
+    """Train a head on random features and print what it took."""
+
+    recipe: str = "paper"
+    """Name of the recipe."""
+    changes: RecipeFlags = None
+    """Fields of the recipe to change."""
+    train_clips: int = 13_182
+    """Clips of the training split."""
+    val_clips: int = 5_798
+    """Clips that are validated on after each epoch."""
+    test_clips: int = 5_820
+    """Clips that are tested on after each epoch; 0: none."""
+    dim: int = 1024
+    """Embedding size."""
+    device: str = "cpu"
+    """Where to train."""
+    threads: int | None = None
+    """CPU threads; PyTorch's own choice by default."""
+
+    def run(self) -> None:
+        """Train once."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        recipe = apply_flags(find_recipe(self.recipe), self.changes)
+        data = random_data(self.train_clips, self.val_clips, self.test_clips, dim=self.dim, classes=67, seen=46)
+        before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        marks = [0.0]
+
+        def tell(done: int, total: int, _news: str) -> None:
+            if done * recipe.epochs % total == 0:
+                marks.append(time.perf_counter() - start)
+
+        with tempfile.TemporaryDirectory() as folder:
+            result = fit_data(recipe, data, Path(folder), device=self.device, progress=tell)
+        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+        user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+        print(f"recipe {recipe.name}, {len(result.epochs)} epochs of {len(data.train)} clips, embeddings of {self.dim}")
+        print(f"wall {wall:.1f} s, user {user:.1f} s, system {system:.1f} s")
+        print(f"epochs ended training at {', '.join(f'{mark:.1f}' for mark in marks[1:])} s")
+        print(
+            f"most resident memory {after.ru_maxrss / 1024:.0f} MiB, {torch.get_num_threads()} threads on {self.device}"
+        )
+
+
+if __name__ == "__main__":
+    tyro.cli(BenchHead, config=(tyro.conf.OmitArgPrefixes,)).run()
