@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ovavel.eval.metrics import Scores, score_agreement, score_clips
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.localizer import Head
 
 __all__ = ["PUBLISHED", "Published", "Rows", "decide", "fused_labels", "score_rows", "score_rows_agreement"]
@@ -154,9 +155,3 @@ def decide(
         for i in range(0, len(audio), batch)
     ]
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*outputs, strict=True)))
-
-
-def fused_labels(score: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Decide on fused scores (..., C) as the live `Localizer` does: (...) arg max classes, background if all are 0."""
-    labels: NDArray[np.intp] = np.where(score.any(axis=-1), score.argmax(axis=-1), score.shape[-1] - 1)
-    return labels

@@ -20,6 +20,7 @@ from ovavel.runtime.assembler import WindowAssembler
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
+from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.localizer import Head, Localizer
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Segment, SegmentScores, Window
@@ -261,14 +262,12 @@ def _on_clip(recording: Recording, vocabulary: Vocabulary, c: int, head: Head) -
     others = np.delete(scores, c, axis=1)
     names = (*vocabulary.names[:c], *vocabulary.names[c + 1 :])
     nan = np.float32(np.nan)
-    # Where nothing has any evidence the background wins, so it is the one to beat.
-    strongest = np.where(others.any(axis=1), others.argmax(axis=1), len(names) - 1)
     return ClipResult(
         name=recording.name,
         labels=tuple(s.label for s in decided),
         margin=np.where(whole, scores[:, c] - scores[:, -1], nan),
         lead=np.where(whole, scores[:, c] - others.max(axis=1), nan),
-        rivals=tuple(names[i] for i in strongest),
+        rivals=tuple(names[i] for i in fused_labels(others)),
         vision_similarity=np.where(whole, np.stack([s.vision_similarity[c] for s in decided]), nan),
         audio_similarity=np.where(whole, np.stack([s.audio_similarity[c] for s in decided]), nan),
     )

@@ -16,7 +16,7 @@ from ovavel.runtime.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MIN_MAX_EPSILON", "agree", "agree_clip", "cosine_similarity", "fused_score"]
+__all__ = ["MIN_MAX_EPSILON", "agree", "agree_clip", "cosine_similarity", "fused_labels", "fused_score"]
 
 MIN_MAX_EPSILON = 1e-8
 """Keeps min-max scaling finite where all classes score the same."""
@@ -50,6 +50,15 @@ def fused_score(audio_similarity: NDArray[np.float32], vision_similarity: NDArra
     low, high = (extreme(axis=-1, keepdims=True) for extreme in (score.min, score.max))
     fused: NDArray[np.float32] = (score - low) / (high - low + np.float32(MIN_MAX_EPSILON))
     return fused
+
+
+def fused_labels(score: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Decide on fused scores (..., C): (...) arg max classes, and the background where all scores are 0.
+
+    No class then has a positive product of similarities, and arg max would blindly name the first one.
+    """
+    labels: NDArray[np.intp] = np.where(score.any(axis=-1), score.argmax(axis=-1), score.shape[-1] - 1)
+    return labels
 
 
 def agree(vision_label: NDArray[np.integer], audio_label: NDArray[np.integer], background: int) -> NDArray[np.intp]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration, probabilities
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.types import BUFFER, LAG, Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
@@ -115,8 +116,7 @@ class Localizer:
     def _complete(self, segment: Segment, output: HeadOutput, t: int, *, final: bool) -> SegmentScores:
         # Copies: a row that is kept would keep all that the head returned.
         audio, vision, scores = (rows[0, t].copy() for rows in output)
-        # No class at all has a positive product of similarities: arg max would blindly name the first one.
-        best = int(np.argmax(scores)) if scores.any() else len(scores) - 1
+        best = int(fused_labels(scores))
         calibration = self._calibration
         return SegmentScores(
             index=segment.index,
