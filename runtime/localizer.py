@@ -12,10 +12,10 @@ from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration, probabilities
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_labels
-from ovavel.runtime.types import BUFFER, LAG, Segment, SegmentScores
+from ovavel.runtime.types import BUFFER, Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
-__all__ = ["BUFFER", "LAG", "Head", "Localizer", "check_lag"]
+__all__ = ["BUFFER", "Head", "Localizer", "check_lag"]
 
 # T segments with both senses, D embedding size, C classes with the background last
 
@@ -46,11 +46,12 @@ class Localizer:
         vocabulary: Vocabulary,
         *,
         buffer: int = BUFFER,
-        lag: int = LAG,
+        lag: int = BUFFER - 1,
         calibration: Calibration | None = None,
     ) -> None:
         """Score with `head`; a score is final once `lag` later segments are in (0 = at once, at most `buffer` - 1).
 
+        By default a segment gets all the context there can be, as in an offline clip. Sessions wait less (`LAG`).
         With a `calibration` the scores carry probabilities; it changes no decision.
 
         Raises:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.localizer import LAG
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
@@ -15,7 +14,7 @@ from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.tracker import EventRules
-from ovavel.runtime.types import RATE_HZ, Event, Gap, SegmentScores, Update
+from ovavel.runtime.types import LAG, RATE_HZ, Event, Gap, SegmentScores, Update
 
 __all__ = ["Recorder", "localize_recording"]
 

@@ -15,14 +15,14 @@ from ovavel.runtime.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
-from ovavel.runtime.localizer import LAG, Localizer
+from ovavel.runtime.localizer import Localizer
 from ovavel.runtime.queue import TOO_SLOW, WindowQueue
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.tracker import EventRules, EventTracker
-from ovavel.runtime.types import Event, Segment, SegmentScores, Update, Window
+from ovavel.runtime.types import LAG, Event, Segment, SegmentScores, Update, Window
 
 __all__ = ["Session"]
 

@@ -44,8 +44,9 @@ WINDOW_S = 1.0
 BUFFER = 10
 """Segments the temporal head sees at once: the length of the clips it was trained on."""
 
-LAG = BUFFER - 1
-"""Default lag: how many later segments make a decision final (docs/method.md, Streaming). The one place to set it."""
+LAG = 2
+"""Default lag of live use and recordings: how many later segments make a decision final. Chosen by measurement
+(docs/streaming.md): longer waiting makes news late and hardly better. The one place to set it."""
 
 Sense = Literal["vision", "audio"]
 EventState = Literal["start", "update", "end", "retract"]
