@@ -139,17 +139,15 @@ class DemoWorld:
         """Write clips, encode them, train a head on the seen classes and calibrate it; return its checkpoint."""
         from dataclasses import replace
 
-        from ovavel.eval.calibration import fit_calibration
         from ovavel.eval.ovavebench import OVAVEBench
-        from ovavel.training.calibrated import attach_calibration
+        from ovavel.training.calibrated import calibrate_head
         from ovavel.training.demo.dataset import Sizes, write_dataset
         from ovavel.training.demo.encoders import CONFIG
         from ovavel.training.encoders import checkpoint_encoders
         from ovavel.training.features import extract
-        from ovavel.training.fit import decisions, fit_data
+        from ovavel.training.fit import fit_data
         from ovavel.training.fit_data import read_data
         from ovavel.training.recipes import find_recipe
-        from ovavel.training.temporal import TemporalHead
 
         writing = bars.add_task("writing clips", total=None)
         write_dataset(
@@ -182,8 +180,7 @@ class DemoWorld:
             progress=lambda done, total, _news: bars.update(fitting, completed=done, total=total),
         )
         head = out / "head.safetensors"
-        scores = decisions(TemporalHead.load(head), data.val, data.text).score
-        attach_calibration(head, fit_calibration(scores, data.val.truth, dataset=bench.fingerprint))
+        calibrate_head(head, data, bench.fingerprint)
         return head
 
     def _assets(self, bars: Progress, tokenizer: Path, weights: Path, head: Path) -> None:

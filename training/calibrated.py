@@ -1,20 +1,59 @@
-"""A head's calibration, kept in the metadata of its checkpoint so that every bundle made from it has it."""
+"""A head's calibration: fitted on the validation split, and kept in the metadata of its checkpoint.
+
+Every bundle made from the head has it then.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import torch
 
+from ovavel.eval.calibration import fit_calibration
+from ovavel.eval.streaming import final_scores
+from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
+from ovavel.runtime.types import LAG
 from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.fit_data import Data, Part
+from ovavel.training.temporal import HeadGraph, TemporalHead
 
-__all__ = ["METADATA", "attach_calibration", "read_calibration"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["METADATA", "attach_calibration", "calibrate_head", "read_calibration"]
 
 METADATA = "calibration"
 """Key of the metadata; its value is a `Calibration` as JSON."""
+
+
+def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Calibration:
+    """Fit a calibration to the head's decisions on the validation split at the default lag, and attach it.
+
+    Its calibration errors are those on the test split where `data` has one. `dataset` is the fingerprint to note.
+
+    Raises:
+        CheckpointError: it is no head that ovavel saved.
+        OutputError: it could not be written; then it is as it was.
+    """
+    graph = HeadGraph(TemporalHead.load(Path(head))).eval()
+
+    def run(audio: NDArray[Any], vision: NDArray[Any], text: NDArray[Any]) -> HeadOutput:
+        with torch.inference_mode():
+            decision = graph(*(torch.tensor(array) for array in (audio, vision, text)))
+        return HeadOutput(*(tensor.numpy() for tensor in decision))
+
+    def final(part: Part) -> NDArray[Any]:
+        return final_scores(run, part.audio, part.vision, data.text, lag=LAG)
+
+    held_out = (final(data.test), data.test.truth) if data.test else None
+    calibration = fit_calibration(final(data.val), data.val.truth, dataset=dataset, held_out=held_out)
+    attach_calibration(head, calibration)
+    return calibration
 
 
 def attach_calibration(head: str | os.PathLike[str], calibration: Calibration) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from synthetic import make_data
 
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
-from ovavel.training.calibrated import METADATA, attach_calibration, read_calibration
+from ovavel.training.calibrated import METADATA, attach_calibration, calibrate_head, read_calibration
 from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.temporal import TemporalHead
 
 CALIBRATION = Calibration(temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.1, segments=9, dataset="ab")
 
@@ -55,3 +57,17 @@ def test_a_bundle_made_from_a_calibrated_head_is_calibrated(tmp_path: Path, tiny
     attach_calibration(head, CALIBRATION)
     write_bundle(tiny_weights, tmp_path / "bundle", ("dog", "car"), head=head, config=ImageBindConfig.tiny())
     assert Bundle.open(tmp_path / "bundle").manifest.calibration == CALIBRATION
+
+
+def test_a_head_is_calibrated_on_val(tmp_path: Path) -> None:
+    data = make_data()
+    torch.manual_seed(0)
+    head = tmp_path / "head.safetensors"
+    TemporalHead(1, dim=data.text.shape[1], hidden=8, ffn=16).save(head)
+    calibration = calibrate_head(head, data, "abc")
+    assert read_calibration(head) == calibration
+    assert calibration.segments == data.val.truth.size
+    assert calibration.dataset == "abc"
+    before = head.read_bytes()
+    calibrate_head(head, data, "abc")
+    assert head.read_bytes() == before

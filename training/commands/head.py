@@ -27,14 +27,14 @@ class Head:
 
     The recipe "paper" is the published one; the others are its ablations (linear, two-blocks, cross-modal, prob-avg,
     feature-avg, ratio-75, ratio-50, ratio-25, published-script), a control (shuffled-labels), and our own (residual,
-    learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo). Every field of a recipe is a
-    flag.
+    learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo). Every field
+    of a recipe is a flag.
 
-    --out gets the best head (head.safetensors, for 'ovavel export bundle --head'), result.json, report.html and event
-    files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command again: it goes on after its
-    last whole epoch. On a CPU with the same number of threads, the same seed gives the same head, bit for bit,
-    interrupted or not. Run by torchrun, each process trains its share of every step: same losses, same head but for
-    rounding; all processes need to see --out.
+    --out gets the best head (head.safetensors, calibrated, for 'ovavel export bundle --head'), result.json, report.html
+    and event files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command again: it goes on
+    after its last whole epoch. On a CPU with the same number of threads, the same seed gives the same head, bit for
+    bit, interrupted or not. Run by torchrun, each process trains its share of every step: same losses, same head but
+    for rounding; all processes need to see --out.
     """
 
     data: Path
@@ -67,7 +67,8 @@ class Head:
 
         recipe = apply_flags(find_recipe(self.recipe), self.changes)
         try:
-            from ovavel.training.fit import fit_data
+            from ovavel.training.calibrated import calibrate_head
+            from ovavel.training.fit import HEAD, fit_data
             from ovavel.training.processes import processes
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training a head") from error
@@ -91,6 +92,9 @@ class Head:
                     tensorboard=self.tensorboard,
                     progress=tell,
                 )
+            if not rank:
+                with console.status("calibrating"):
+                    calibrate_head(self.out / HEAD, data, dataset.fingerprint)
         if not rank:
             if recipe.train_ratio < 1:
                 print(f"trained on {dataset.describe_ratio(recipe.train_ratio)}")
