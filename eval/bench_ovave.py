@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.fusion import agree_clip, cosine_similarity
 from ovavel.runtime.localizer import Head
 from ovavel.runtime.types import Window
+
+if TYPE_CHECKING:
+    from ovavel.eval.splits import Split
 
 __all__ = [
     "PROTOCOLS",
@@ -110,11 +113,6 @@ class Report:
     backend: BackendInfo
     cache: FeatureCache | None
     """Where the embeddings come from; None: from the media, through the backend."""
-
-    @property
-    def seen(self) -> NDArray[np.bool_]:
-        """(N,) whether the clip's class is a seen one."""
-        return np.array([clip.seen for clip in self.clips])
 
     @property
     def counted(self) -> str:
@@ -232,28 +230,24 @@ def _read_ahead(dataset: OVAVEBench, clips: Sequence[Clip]) -> Generator[tuple[C
 
 def score_protocol(
     protocol: Protocol,
-    features: Features,
+    split: Split,
     head: Head,
     text: NDArray[np.float32],
-    truth: NDArray[np.intp],
 ) -> Result:
     """Decide on every clip and score the decisions.
 
     Args:
         protocol: how to decide.
-        features: embeddings of N clips.
+        split: embeddings and truth of N clips.
         head: `Backend.head`; only the fused protocol asks it.
         text: (C, D) float32, unit norm, background last.
-        truth: (N, T) class indices.
     """
-    seen, n_classes = np.array([clip.seen for clip in features.clips]), len(text)
+    seen, truth, n_classes = split.seen, split.truth, len(text)
     if protocol == "fused":
-        labels = fused_labels(decide(head, features.audio, features.vision, text).score)
+        labels = fused_labels(decide(head, split.audio, split.vision, text).score)
         return Result(protocol=protocol, labels=labels, senses=None, rows=score_rows(labels, truth, seen, n_classes))
     named = text if protocol == "agreement" else text[:-1]
-    vision, audio = (
-        cosine_similarity(embeddings, named).argmax(axis=-1) for embeddings in (features.vision, features.audio)
-    )
+    vision, audio = (cosine_similarity(embeddings, named).argmax(axis=-1) for embeddings in (split.vision, split.audio))
     return Result(
         protocol=protocol,
         labels=agree_clip(vision, audio, n_classes - 1),

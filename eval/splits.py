@@ -100,25 +100,35 @@ def open_material(
     *,
     annotations: Path | None = None,
     features: Path | None = None,
+    backend: str = "onnxruntime",
     device: str = "auto",
     threads: int | None = None,
+    **options: Path,
 ) -> Iterator[Material]:
     """Open a dataset, a bundle and, if it is given, a feature cache of its encoders; the backend is closed at the end.
+
+    `options` are those of the backend, see `open_backend`.
 
     Raises:
         DatasetError, BundleError, DeviceError, VocabularyError: what cannot be opened, and why.
     """
-    dataset = OVAVEBench.open(data, annotations)
-    cache = FeatureCache.open(features) if features else None
-    opened = Bundle.open(bundle)
-    text = cache.text if cache else embed_texts(opened, dataset.names, threads=threads)
-    graphs: tuple[Graph, ...] = ("head",) if cache else ("vision", "audio", "head")
-    backend = open_backend(opened, device=device, threads=threads, graphs=graphs)
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading annotations") as status:
+        dataset = OVAVEBench.open(data, annotations)
+        cache = FeatureCache.open(features) if features else None
+        status.update("opening the bundle")
+        opened = Bundle.open(bundle)
+        status.update("embedding the names")
+        text = cache.text if cache else embed_texts(opened, dataset.names, threads=threads)
+        status.update("loading the backend")
+        graphs: tuple[Graph, ...] = ("head",) if cache else ("vision", "audio", "head")
+        running = open_backend(opened, name=backend, device=device, threads=threads, graphs=graphs, **options)
     try:
-        backend.warm_up()
-        yield Material(dataset=dataset, bundle=opened, backend=backend, cache=cache, text=text)
+        running.warm_up()
+        yield Material(dataset=dataset, bundle=opened, backend=running, cache=cache, text=text)
     finally:
-        backend.close()
+        running.close()
 
 
 @contextmanager

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ovavel.runtime.errors import DatasetError, UsageError
+from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from ovavel.eval.bench_ovave import Encoded, Protocol, Report
-    from ovavel.eval.ovavebench import Clip, OVAVEBench
-    from ovavel.runtime.backends import Backend
+    from ovavel.eval.bench_ovave import Protocol, Report
 
 __all__ = ["BenchOvave"]
 
@@ -48,7 +46,8 @@ class BenchOvave:
     protocols: _Protocols = ("fused", "agreement", "agreement-without-other")
     """How to decide; the report shows classes, confusions and clips of the first one."""
     out: Path | None = None
-    """Folder for ovave-SPLIT.json and ovave-SPLIT.html; without it the table is only printed."""
+    """Folder for ovave-SPLIT.json and ovave-SPLIT.html, made if it is not there; without it the table is only
+    printed."""
     backend: str = "onnxruntime"
     """What runs the graphs: onnxruntime, torch, or another one that is installed."""
     weights: Path | None = None
@@ -62,59 +61,41 @@ class BenchOvave:
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
-        from rich.console import Console
-
-        from ovavel.eval.bench_ovave import Report, load_cached, score_protocol
-        from ovavel.eval.features import FeatureCache
-        from ovavel.eval.ovavebench import OVAVEBench
-        from ovavel.eval.texts import embed_texts
-        from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.eval.bench_ovave import Report, score_protocol
+        from ovavel.eval.splits import open_material
+        from ovavel.runtime.files import make_folder
 
         if not self.protocols:
             raise UsageError("which protocols? For example: --protocols fused agreement")
         options = self._torch_options()
-        with Console(stderr=True).status("reading annotations") as status:
-            dataset = OVAVEBench.open(self.data, self.annotations)
-            clips = dataset.select(self.split)
-            if not clips:
-                raise DatasetError(f"the annotations of {self.data} hold no clip of the split {self.split}")
-            cache = FeatureCache.open(self.features) if self.features else None
-            status.update("opening the bundle")
-            bundle = Bundle.open(self.bundle)
-            status.update("embedding the names")
-            text = cache.text if cache else embed_texts(bundle, dataset.names, threads=self.threads)
-            status.update("loading the backend")
-            backend = open_backend(
-                bundle,
-                name=self.backend,
-                device=self.device,
-                threads=self.threads,
-                graphs=("head",) if cache else ("vision", "audio", "head"),
-                **options,
-            )
-        try:
-            backend.warm_up()
-            encoded = load_cached(cache, dataset, bundle, clips) if cache else _encode(dataset, clips, backend)
-            truth = dataset.truth(encoded.features.clips)
+        if self.out:
+            make_folder(self.out)
+        with open_material(
+            self.data,
+            self.bundle,
+            annotations=self.annotations,
+            features=self.features,
+            backend=self.backend,
+            device=self.device,
+            threads=self.threads,
+            **options,
+        ) as material:
+            split = material.split(self.split)
             protocols: dict[Protocol, None] = dict.fromkeys(self.protocols)
-            results = tuple(score_protocol(each, encoded.features, backend.head, text, truth) for each in protocols)
-            info = backend.info
-        finally:
-            backend.close()
-        report = Report(
-            root=str(self.data),
-            split=self.split,
-            dataset_fingerprint=dataset.fingerprint,
-            names=dataset.names,
-            clips=encoded.features.clips,
-            damaged=encoded.damaged,
-            truth=truth,
-            results=results,
-            bundle=bundle,
-            backend=info,
-            cache=cache,
-        )
+            head, text = material.backend.head, material.text
+            report = Report(
+                root=str(self.data),
+                split=self.split,
+                dataset_fingerprint=material.dataset.fingerprint,
+                names=material.dataset.names,
+                clips=split.clips,
+                damaged=split.damaged,
+                truth=split.truth,
+                results=tuple(score_protocol(each, split, head, text) for each in protocols),
+                bundle=material.bundle,
+                backend=material.backend.info,
+                cache=material.cache,
+            )
         written = _write(report, self.out) if self.out else []
         _print(report, written)
         return 0
@@ -129,38 +110,10 @@ class BenchOvave:
         return given
 
 
-def _encode(dataset: OVAVEBench, clips: tuple[Clip, ...], backend: Backend) -> Encoded:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ovavel.eval.bench_ovave import encode_clips
-
-    columns = (
-        TextColumn("encoding"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("clips, {task.fields[rate]:.1f} segments/s"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    stderr = Console(stderr=True)
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
-        bar = bars.add_task("encoding", total=len(clips), rate=0.0)
-
-        def advance(done: int) -> None:
-            elapsed_s = bars.tasks[0].elapsed or 0.0
-            bars.update(bar, completed=done, rate=10 * done / max(elapsed_s, 1e-3))
-
-        return encode_clips(dataset, clips, backend, progress=advance)
-
-
 def _write(report: Report, out: Path) -> list[Path]:
     from ovavel.eval.ovave_report import to_html, to_json
-    from ovavel.runtime.files import atomic_write, output_error
+    from ovavel.runtime.files import atomic_write
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(out, error) from error
     paths = [out / f"ovave-{report.split}.json", out / f"ovave-{report.split}.html"]
     for path, write in zip(paths, (to_json, to_html), strict=True):
         atomic_write(path, write(report))
