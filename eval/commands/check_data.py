@@ -33,7 +33,7 @@ class CheckData:
     annotations: Path | None = None
     """Folder of the published annotation files; ROOT/annotations or ROOT itself by default."""
     out: Path | None = None
-    """JSON file for the counts and every damaged clip."""
+    """JSON file for the counts and every damaged clip; its folder is made if it is not there."""
     workers: int | None = None
     """How many processes read; as many as cores by default."""
 
@@ -43,12 +43,14 @@ class CheckData:
 
         from ovavel.eval.check_data import check_data
         from ovavel.eval.ovavebench import OVAVEBench
-        from ovavel.runtime.files import atomic_write
+        from ovavel.runtime.files import atomic_write, make_folder
 
+        if self.out:
+            make_folder(self.out.parent)
         report = check_data(OVAVEBench.open(self.root, self.annotations), workers=self.workers)
+        _print(report, self.out)
         if self.out:
             atomic_write(self.out, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        _print(report, self.out)
         return 1 if report.damaged else 0
 
 
@@ -56,6 +58,7 @@ def _print(report: CheckReport, out: Path | None) -> None:
     from rich.table import Table
 
     from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.wording import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True, markup=False)
     splits = report.splits
@@ -76,7 +79,7 @@ def _print(report: CheckReport, out: Path | None) -> None:
     console.print(table)
     for clip in report.damaged[:_NAMED]:
         for problem in clip.problems:
-            console.print(f"{clip.split}/{clip.name}: {problem.kind}: {problem.message}")
+            console.print(one_line(f"{clip.split}/{clip.category}/{clip.name}: {problem.kind}: {problem.message}"))
     if len(report.damaged) > _NAMED:
         where = f"all are in {out}" if out else "--out writes down all of them"
         console.print(f"… and {len(report.damaged) - _NAMED} more damaged clips; {where}")
