@@ -180,7 +180,7 @@ def encode_recording(
     finally:
         encoder.close()
     if not segments:
-        raise MediaError(f"{path} holds less than one second; give a longer recording")
+        raise MediaError(f"{path} holds less than half a second; give a longer recording")
     seconds = np.arange(len(segments))
     event = np.full(len(segments), truth is None)
     for start_s, end_s in truth or ():

@@ -67,10 +67,13 @@ class Test:
         from ovavel.eval.vocab_test import parse_truth, try_phrases
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.files import make_folder
         from ovavel.runtime.vocabulary import check_names
         from ovavel.runtime.wording import one_line
 
         phrases, clips = self._sorted_words()
+        if self.out:
+            make_folder(self.out)
         truth = parse_truth(self.truth, clips)
         bundle = Bundle.open(self.bundle)
         vocabulary = self._vocabulary(bundle)
@@ -161,12 +164,8 @@ def _write(
     out: Path, trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo
 ) -> list[Path]:
     from ovavel.eval.vocab_report import to_html, to_json
-    from ovavel.runtime.files import atomic_write, output_error
+    from ovavel.runtime.files import atomic_write
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(out, error) from error
     paths = [out / "vocab-test.json", out / "vocab-test.html"]
     for path, write in zip(paths, (to_json, to_html), strict=True):
         atomic_write(path, write(trial, recordings, bundle, backend))
@@ -193,10 +192,10 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
     for recording in recordings:
         if recording.missing_s:
             console.print(
-                f"{recording.name}: {recording.missing_s} of {len(recording.segments)} s without picture or sound, "
-                "where no words can win",
+                f"{one_line(recording.name)}: {recording.missing_s} of {len(recording.segments)} s without picture or "
+                "sound, where no words can win",
                 markup=False,
             )
-    console.print(verdict(trial), markup=False)
+    console.print(one_line(verdict(trial)), markup=False)
     if written:
         console.print(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)

@@ -244,7 +244,7 @@ def test_an_empty_recording_is_refused(exported_bundle: Path, tmp_path: Path) ->
     short = make_clip(tmp_path / "short.mp4", duration_s=0.3)
     backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
     try:
-        with pytest.raises(MediaError, match="less than one second"):
+        with pytest.raises(MediaError, match="less than half a second"):
             encode_recording(short, backend)
     finally:
         backend.close()
