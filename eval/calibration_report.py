@@ -49,7 +49,7 @@ class CalibrationReport(Struct, frozen=True, kw_only=True):
     """Later seconds after which a score is final: the scores it was fitted on."""
     fitted: SplitReport
     held_out: SplitReport | None
-    """None where the split that was to be held out has no clip."""
+    """None where no split was to be held out."""
 
 
 def to_json(report: CalibrationReport) -> bytes:

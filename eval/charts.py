@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import NamedTuple
 
+from ovavel.eval.page import text
 from ovavel.runtime.results.summary import colour
-from ovavel.runtime.wording import one_line
 
 __all__ = ["Bar", "Series", "bar_charts", "line_charts"]
 
@@ -63,7 +62,7 @@ def line_charts(
     for number, each in enumerate(names):
         left, top = 20 + number % 2 * _WIDTH, rows * _HEIGHT + 14 + number // 2 * _KEY_ROW
         parts.append(f'<path d="M{left} {top - 4}h26" {_stroke(number, dashed=each.dashed)}/>')
-        parts.append(f'<text class="ov-text" x="{left + 34}" y="{top}">{_text(each.name)}</text>')
+        parts.append(f'<text class="ov-text" x="{left + 34}" y="{top}">{text(each.name)}</text>')
     return _svg(min(2, len(panels)) * _WIDTH, height, parts)
 
 
@@ -96,7 +95,7 @@ def _lines(
         path = "L".join(f"{left} {top}" for left, top in points)
         yield f'<path d="M{path}" {_stroke(number, dashed=each.dashed)}/>'
         for (left, top), a, b in zip(points, x, each.values, strict=True):
-            told = f"<title>{_text(each.name)}: {a:g} → {b:.2f}</title>"
+            told = f"<title>{text(each.name)}: {a:g} → {b:.2f}</title>"
             yield f'<circle cx="{left}" cy="{top}" r="3" fill="{colour(number)}">{told}</circle>'
 
 
@@ -112,22 +111,22 @@ def _bars(title: str, bars: Sequence[Bar], x_label: str, y_label: str) -> Iterat
         left, right, top, base = _x(bar.left, unit), _x(bar.right, unit), _y(bar.height, unit), _y(0, unit)
         yield (
             f'<rect x="{left + 0.5:.2f}" y="{top}" width="{right - left - 1:.2f}" height="{base - top:.2f}" '
-            f'fill="{colour(0)}" opacity="{0.25 + 0.75 * bar.weight:.2f}"><title>{_text(bar.told)}</title></rect>'
+            f'fill="{colour(0)}" opacity="{0.25 + 0.75 * bar.weight:.2f}"><title>{text(bar.told)}</title></rect>'
         )
     yield f'<path class="ov-mark" d="M{_x(0, unit)} {_y(0, unit)}L{_x(1, unit)} {_y(1, unit)}"/>'
 
 
 def _frame(title: str, x_label: str, y_label: str = "") -> Iterator[str]:
-    yield f'<text class="ov-text ov-title" x="{_LEFT - 32}" y="22">{_text(title)}</text>'
+    yield f'<text class="ov-text ov-title" x="{_LEFT - 32}" y="22">{text(title)}</text>'
     yield (
         f'<text class="ov-text ov-dim" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 12}" '
-        f'text-anchor="middle">{_text(x_label)}</text>'
+        f'text-anchor="middle">{text(x_label)}</text>'
     )
     if y_label:
         middle = (_TOP + _HEIGHT - _BOTTOM) / 2
         yield (
             f'<text class="ov-text ov-dim" x="14" y="{middle}" text-anchor="middle" '
-            f'transform="rotate(-90 14 {middle})">{_text(y_label)}</text>'
+            f'transform="rotate(-90 14 {middle})">{text(y_label)}</text>'
         )
 
 
@@ -165,7 +164,3 @@ def _y(value: float, values: Sequence[float]) -> float:
 def _stroke(number: int, *, dashed: bool) -> str:
     dashes = ' stroke-dasharray="5 4"' if dashed else ""
     return f'fill="none" stroke="{colour(number)}" stroke-width="2"{dashes}'
-
-
-def _text(value: str) -> str:
-    return escape(one_line(value))

@@ -186,9 +186,8 @@ def measure_streaming(
         nonlocal done
         labels = np.empty((len(RULES), BUFFER, clips, length), np.intp)
         for chosen in _batches(order, each):  # (B, each) clips
-            shape = (len(chosen), each_length := chosen.shape[1] * length, -1)
+            shape = (len(chosen), chosen.shape[1] * length, -1)
             streams = stream_labels(head, audio[chosen].reshape(shape), vision[chosen].reshape(shape), text)
-            assert streams.shape[-1] == each_length
             labels[:, :, chosen.reshape(-1)] = streams.reshape(len(RULES), BUFFER, -1, length)
             done += chosen.size
             progress(done)
