@@ -55,8 +55,7 @@ def run_each(
         pending: dict[Future[Result], Job] = {}
         pool = _pool(workers)
         try:
-            for job in islice(rest, _AHEAD * workers):
-                pending[pool.submit(function, job)] = job
+            suspects += _submit(pool, function, islice(rest, _AHEAD * workers), pending)
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -68,11 +67,7 @@ def run_each(
                         continue
                     yield job, result
                     if not suspects:
-                        for job in islice(rest, 1):
-                            try:
-                                pending[pool.submit(function, job)] = job
-                            except BrokenProcessPool:
-                                suspects.append(job)
+                        suspects += _submit(pool, function, islice(rest, 1), pending)
             more = bool(suspects)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -84,6 +79,21 @@ def run_each(
                     yield job, CRASHED
                     continue
             yield job, result
+
+
+def _submit(
+    pool: ProcessPoolExecutor,
+    function: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    pending: dict[Future[Result], Job],
+) -> list[Job]:
+    """Hand out `jobs` until a process has died; returns the job that came too late, if any."""
+    for job in jobs:
+        try:
+            pending[pool.submit(function, job)] = job
+        except BrokenProcessPool:
+            return [job]
+    return []
 
 
 def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -> Iterator[Result]:

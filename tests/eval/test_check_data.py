@@ -6,6 +6,8 @@ import functools
 import json
 import operator
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,17 @@ def test_a_job_that_kills_its_process_costs_no_other_job() -> None:
     assert sorted(result for _, result in results if result is not CRASHED) == list(range(12))
     assert [job for job, result in results if result is CRASHED] == [fatal]
     assert CRASH_KIND not in DAMAGE
+
+
+def test_a_process_that_dies_while_jobs_are_handed_out_costs_none() -> None:
+    def jobs() -> Iterator[functools.partial[int]]:
+        yield functools.partial(os._exit, 9)
+        time.sleep(2)  # meanwhile the process has died
+        yield from (functools.partial(abs, -number) for number in range(6))
+
+    results = [result for _, result in run_each(operator.call, jobs(), workers=1)]
+    assert sorted(result for result in results if result is not CRASHED) == list(range(6))
+    assert results.count(CRASHED) == 1
 
 
 def test_an_error_of_a_job_reaches_the_caller() -> None:
