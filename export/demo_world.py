@@ -21,6 +21,8 @@ ASSETS = "assets"
 LICENCE = "made by ovavel in a made-up world, Apache-2.0: it knows nothing of the real one"
 
 _NUMBERS = "world.json"
+_THREADS = 2
+"""Of PyTorch. How a sum is cut up among threads shows in its last digits, so this is fixed and not the machine's."""
 _ANY = ("out", "workers")
 """What does not matter for the result."""
 
@@ -67,11 +69,13 @@ class DemoWorld:
         if min(self.segments, self.steps, self.train_clips, self.val_clips, self.test_clips, self.workers) < 1:
             raise UsageError("the numbers of segments, steps, clips and workers must be positive")
         need_libraries()
+        import torch
         from rich.console import Console
 
         from ovavel.runtime.interrupt import terminated_as_interrupted
 
         self._remember()
+        torch.set_num_threads(_THREADS)
         with terminated_as_interrupted(), _bars(Console(stderr=True, highlight=False)) as bars:
             tokenizer, weights = self._encoders(bars)
             head = self._head(bars, tokenizer, weights)
