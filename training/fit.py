@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,28 +25,22 @@ from torch import Tensor
 
 from ovavel.eval.ovave import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.errors import CheckpointError, MissingExtraError, UsageError
-from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.backend import resolve_device
 from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from ovavel.training.fit_data import Data, Part, read_data
-from ovavel.training.fit_result import RESULT, DataInfo, Epoch, FitResult, pick, row_table
+from ovavel.training.fit_folder import HEAD, LOGS, REPORT, STATE, finish, head_notes, identity, log, open_logs, prepare
+from ovavel.training.fit_result import DataInfo, Epoch, FitResult, pick, row_table
 from ovavel.training.layers import Dropout
 from ovavel.training.recipes import Recipe
 from ovavel.training.temporal import HeadGraph, TemporalHead
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from ovavel.eval.features import FeatureCache
     from ovavel.eval.ovavebench import OVAVEBench
 
 __all__ = ["HEAD", "REPORT", "Progress", "decisions", "evaluate", "fit", "fit_data"]
 
-HEAD = "head.safetensors"
-REPORT = "report.html"
-_STATE = "state.safetensors"
-_LOGS = "tensorboard"
 _EVALUATED = 64  # clips at once
 _STATE_FORMAT = "ovavel training state 1"
 
@@ -111,23 +104,23 @@ def fit_data(
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     info = DataInfo.of(data)
     if rank == 0:
-        _prepare(out, recipe, info, overwrite=overwrite)
+        prepare(out, recipe, info, overwrite=overwrite)
     _wait(world)
     done = FitResult.read(out)
     _wait(world)
     if done:
         return done
     with _deterministic(), contextlib.ExitStack() as stack:
-        logs = stack.enter_context(_logs(out / _LOGS)) if tensorboard and rank == 0 else None
+        logs = stack.enter_context(open_logs(out / LOGS)) if tensorboard and rank == 0 else None
         run = _Run(recipe, data, out, chosen_device, rank, world)
         epochs = run.resume()
         while len(epochs) < recipe.epochs and not _stopped(recipe, epochs):
             epochs = (*epochs, run.epoch(epochs, progress))
             if logs:
-                _log(logs, epochs[-1])
+                log(logs, epochs[-1])
     result = _result(recipe, info, epochs)
     if rank == 0:
-        _finish(out, result)
+        finish(out, result)
     _wait(world)
     return result
 
@@ -181,10 +174,12 @@ class _Run:
 
     def resume(self) -> tuple[Epoch, ...]:
         """Take up the state of a run that was cut short; returns the epochs that are done."""
-        file = self._out / _STATE
+        file = self._out / STATE
         if not file.exists():
             return ()
         metadata, tensors = read_metadata(file), read_checkpoint(file)
+        if metadata.get("format") != _STATE_FORMAT:
+            raise CheckpointError(f"{file} is of another version of ovavel; train anew with --overwrite")
         try:
             epochs = msgspec.json.decode(metadata["epochs"], type=tuple[Epoch, ...])
             state = {}
@@ -227,7 +222,7 @@ class _Run:
             head, record = self._validate(number + 1, rate, loss)
             epochs = (*before, record)
             if pick(recipe, epochs)[0] == len(epochs):
-                head.save(self._out / HEAD, _notes(_result(recipe, DataInfo.of(self._data), epochs)))
+                head.save(self._out / HEAD, head_notes(_result(recipe, DataInfo.of(self._data), epochs)))
             self._save(epochs)
         if self._world == 1:
             assert record
@@ -314,9 +309,9 @@ class _Run:
         metadata = {
             "format": _STATE_FORMAT,
             "epochs": msgspec.json.encode(epochs).decode(),
-            "identity": _identity(self._recipe, DataInfo.of(self._data)),
+            "identity": identity(self._recipe, DataInfo.of(self._data)),
         }
-        write_checkpoint(self._out / _STATE, tensors, metadata)
+        write_checkpoint(self._out / STATE, tensors, metadata)
 
 
 def _make_head(recipe: Recipe, dim: int, *, gate: float | None = None, learn_gate: bool | None = None) -> TemporalHead:
@@ -353,92 +348,16 @@ def _result(recipe: Recipe, info: DataInfo, epochs: tuple[Epoch, ...]) -> FitRes
     return FitResult(recipe=recipe, data=info, epochs=epochs, chosen=chosen, test_choice=test_choice)
 
 
-def _notes(result: FitResult) -> dict[str, str]:
-    """What a head's file says of how it came about."""
-    best = result.best
-    measures: Mapping[str, object] = {"epoch": best.number, "loss": best.loss, "val": best.val, "test": best.test}
-    return {
-        "recipe": msgspec.json.encode(result.recipe).decode(),
-        "data": msgspec.json.encode(result.data).decode(),
-        "metrics": json.dumps(measures),
-    }
-
-
-def _identity(recipe: Recipe, info: DataInfo) -> str:
-    return msgspec.json.encode([recipe, info]).decode()
-
-
-def _prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> None:
-    """Make the folder, or make sure that what is in it belongs to this run."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for name in (RESULT, _STATE, REPORT, HEAD):  # the result first: without it the run is not done
-                (out / name).unlink(missing_ok=True)
-            return
-    except OSError as error:
-        raise output_error(out, error) from error
-    found = None
-    if done := FitResult.read(out):
-        found = _identity(done.recipe, done.data)
-    elif (out / _STATE).exists():
-        found = read_metadata(out / _STATE).get("identity", "")
-    elif (out / HEAD).exists():  # killed in its first epoch, or somebody's own head
-        found = None if _notes_identity(out / HEAD) == _identity(recipe, info) else ""
-    if found is not None and found != _identity(recipe, info):
-        raise UsageError(
-            f"{out} holds a head of another recipe or of other data; choose another folder, or begin anew with "
-            "--overwrite"
-        )
-    if (done or (out / _STATE).exists()) and not (out / HEAD).exists():
-        raise CheckpointError(f"{out} holds a run without its head {HEAD}; begin anew with --overwrite")
-
-
-def _notes_identity(head: Path) -> str:
-    metadata = read_metadata(head)
-    return f"[{metadata.get('recipe', '')},{metadata.get('data', '')}]"
-
-
-def _finish(out: Path, result: FitResult) -> None:
-    from ovavel.training.report import to_html
-
-    atomic_write(out / REPORT, to_html(result))
-    atomic_write(out / RESULT, result.encode())
-    (out / _STATE).unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
     """Have PyTorch use algorithms that give the same result each time, or complain."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
-    torch.use_deterministic_algorithms(mode=True)
+    torch.set_deterministic_debug_mode("error")  # unlike `use_deterministic_algorithms`, it does not load a compiler
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(mode=before)
-
-
-@contextlib.contextmanager
-def _logs(folder: Path) -> Iterator[SummaryWriter]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError("tensorboard", "train", need="Logging for TensorBoard") from error
-    with SummaryWriter(str(folder)) as writer:
-        yield writer
-
-
-def _log(logs: SummaryWriter, epoch: Epoch) -> None:
-    values = {"train/loss": epoch.loss, "train/learning_rate": epoch.learning_rate}
-    for split, table in (("val", epoch.val), ("test", epoch.test or {})):
-        for part, scores in table.items():
-            values |= {f"{split} {part}/{measure}": value for measure, value in (scores or {}).items()}
-    if epoch.gate:
-        values |= {"gate/audio": epoch.gate[0], "gate/vision": epoch.gate[1]}
-    for name, value in values.items():
-        logs.add_scalar(name, value, epoch.number)
-    logs.flush()
+        torch.set_deterministic_debug_mode(before)
 
 
 def _wait(world: int) -> None:

@@ -165,15 +165,15 @@ def untrained(part: Part, text: NDArray[np.float32]) -> tuple[Line, ...]:
     chance = [score(random.integers(0, len(text), truth.shape)) for _ in range(_CHANCE_DRAWS)]
     free = evaluate(TemporalHead(0, text.shape[1]), part, text)
     return (
-        Line(name="chance: a random class each second", mean=_over(chance, np.mean)),
+        Line(name="chance: random classes", mean=_over(chance, np.mean)),
         Line(name="background everywhere", mean=score(np.full(truth.shape, background))),
-        Line(name="training-free: agreement", mean=agreement(len(text)), published="training-free"),
+        Line(name="agreement, training-free", mean=agreement(len(text)), published="training-free"),
         Line(
-            name="training-free: agreement without the background",
+            name="agreement without background",
             mean=agreement(background),
             published="without other",
         ),
-        Line(name="training-free: fused", mean=row_table(free)),
+        Line(name="fused, training-free", mean=row_table(free)),
     )
 
 

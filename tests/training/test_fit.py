@@ -199,8 +199,7 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
             assert process.stdout
             assert not process.stdout.readlines()
         assert contents(out) == contents(tmp_path / "whole")
-        leftovers = {file.name for file in out.iterdir()} - set(FILES) - {"state.safetensors"}
-        assert all(name.startswith(".") for name in leftovers)
+        assert {file.name for file in out.iterdir()} - set(FILES) <= {"state.safetensors"}
     assert kills >= 10
 
 

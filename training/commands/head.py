@@ -116,5 +116,5 @@ def _print(result: FitResult, out: Path, console: OutputConsole) -> None:
         if scores and clips:
             table.add_row(f"{split}\n{clips.counted}", *score_cells(scores))
     console.print(table)
-    console.print(f"trained on {data.train.counted}; {selection(result)}")
+    console.print(f"Trained on {data.train.counted}. {selection(result)}")
     console.print(f"{out / 'head.safetensors'}; curves: {out / 'report.html'}", markup=False)

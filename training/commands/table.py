@@ -112,10 +112,10 @@ def _print(results: Results, console: OutputConsole) -> None:
     from ovavel.training.table import cells, notes
 
     table = RichTable(title="test split, %")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for part in PARTS:
-        table.add_column(f"{part}\n{' / '.join(MEASURES)}", justify="right", no_wrap=True)
-    table.add_column("published\nAvg", justify="right")
+        table.add_column(f"{part}\n{'  '.join(MEASURES)}", justify="right", no_wrap=True)
+    table.add_column("paper's\nAvg", justify="right")
     for name, *figures, published in cells(results):
         groups = (figures[start : start + len(MEASURES)] for start in range(0, len(figures), len(MEASURES)))
         table.add_row(escape(name), *(_short(group) for group in groups), published)
@@ -127,4 +127,4 @@ def _print(results: Results, console: OutputConsole) -> None:
 def _short(figures: list[str]) -> str:
     """Measures of one part in a cell; the deviation of Avg alone, as the JSON and the page have the others."""
     *others, avg = figures
-    return " / ".join([*(figure.split(" ")[0] for figure in others), avg])
+    return " ".join([*(figure.split(" ")[0].rjust(4) for figure in others), avg.replace(" ", "").rjust(4)])

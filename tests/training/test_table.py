@@ -1,0 +1,331 @@
+"""`ovavel train head` and `ovavel train table` on a tiny dataset whose features are made up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from ovavebench_factory import make_bench
+from synthetic import unit
+
+from ovavel.eval.features import (
+    CACHE,
+    TEXT,
+    CacheInfo,
+    ClipRecord,
+    Damage,
+    FeatureCache,
+    ShardIndex,
+    shard_names,
+)
+from ovavel.eval.metrics import Scores, score_agreement
+from ovavel.eval.ovave import PUBLISHED, Rows
+from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.fusion import cosine_similarity
+from ovavel.training.commands.table import Table
+from ovavel.training.fit_data import read_data
+from ovavel.training.fit_result import DataInfo, Epoch, FitResult, PartInfo, row_table, rows_of
+from ovavel.training.recipes import RECIPES, Recipe
+from ovavel.training.table import Line, Results, cells, run_table, summarize, to_html, untrained
+from ovavel.training.temporal import TemporalHead
+
+DIM = 24
+SMALL = "--epochs 2 --hidden 8 --ffn 8 --learning-rate 1e-3 --device cpu"
+
+
+def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int]) -> None:
+    """Embeddings near the texts where there is an event, and noise elsewhere; the first clips of a split damaged."""
+    g = np.random.default_rng(0)
+    text = unit(g.standard_normal((len(bench.names), DIM)))
+    splits = {split: bench.select(split) for split in ("train", "val", "test")}
+    info = CacheInfo(
+        model="made up",
+        weights_sha256="0" * 64,
+        graphs_sha256=None,
+        tokenizer_sha256="0" * 64,
+        backend="none",
+        device="cpu",
+        precision="fp32",
+        embedding_size=DIM,
+        dataset_fingerprint=bench.fingerprint,
+        shard_clips=1000,
+        names=bench.names,
+        clips={split: len(clips) for split, clips in splits.items()},
+    )
+    folder.mkdir(parents=True)
+    np.save(folder / TEXT, text)
+    for split, clips in splits.items():
+        gone = damaged.get(split, 0)
+        mean = text[bench.truth(clips[gone:])]
+        values = np.stack([unit(mean + 0.25 * g.standard_normal(mean.shape)) for _ in range(2)])
+        array, index = shard_names(split, 0)
+        np.save(folder / array, values)
+        records = [
+            ClipRecord(
+                name=clip.name,
+                bytes=1,
+                sha256="0" * 64,
+                damage=Damage(kind="gone", message="it is gone") if number < gone else None,
+            )
+            for number, clip in enumerate(clips)
+        ]
+        digest = hashlib.sha256((folder / array).read_bytes()).hexdigest()
+        shard = ShardIndex(split=split, array_sha256=digest, clips=tuple(records))
+        (folder / index).write_bytes(msgspec.json.encode(shard))
+    (folder / CACHE).write_bytes(msgspec.json.encode(info))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset in `data`, its features in `features`; one training clip and two test clips are damaged."""
+    place = tmp_path_factory.mktemp("table")
+    make_bench(place / "data", clips=8, media=False)
+    write_cache(place / "features" / "cache", OVAVEBench.open(place / "data"), {"train": 1, "test": 2})
+    return place
+
+
+def flags(place: Path, out: Path | str) -> list[str]:
+    return ["--data", str(place / "data"), "--features", str(place / "features"), "--out", str(out)]
+
+
+def test_data_is_what_the_dataset_says(place: Path) -> None:
+    bench, cache = OVAVEBench.open(place / "data"), FeatureCache.open(place / "features")
+    data = read_data(bench, cache)
+    assert data.test
+    counts = [(len(part), part.damaged) for part in (data.train, data.val, data.test)]
+    assert counts == [(31, 1), (48, 0), (46, 2)]
+    assert len(data.train_text) == len(bench.seen_names) == 5
+    assert np.array_equal(data.train_text, cache.text[[bench.names.index(name) for name in bench.seen_names]])
+    clips = cache.load(bench.select("train")).clips
+    assert np.array_equal(data.train.truth, bench.truth(clips, bench.seen_names))
+    assert data.train.truth.max() == 4
+    assert data.train.seen.all()
+    assert data.val.seen.sum() == 32
+    quarter = read_data(bench, cache, 0.25, test=False)
+    assert quarter.test is None
+    assert len(quarter.train) + quarter.train.damaged == len(bench.select("train", train_ratio=0.25)) == 8
+    assert quarter.fingerprint != data.fingerprint == read_data(bench, cache).fingerprint
+
+
+def test_features_of_another_dataset_are_refused(place: Path, tmp_path: Path) -> None:
+    other = OVAVEBench.open(make_bench(tmp_path / "data", clips=3, media=False))
+    with pytest.raises(DatasetError, match="other annotations"):
+        read_data(other, FeatureCache.open(place / "features"))
+
+
+def test_head_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "train",
+        "head",
+        *flags(place, tmp_path / "out"),
+        *SMALL.split(),
+        "--recipe",
+        "residual",
+        "--no-tensorboard",
+    ]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "31 of 32 clips; 1 damaged" in out
+    assert "46 of 48 clips; 2 damaged" in out
+    result = FitResult.read(tmp_path / "out")
+    assert result
+    assert result.recipe == replace(RECIPES["residual"], epochs=2, hidden=8, ffn=8, learning_rate=1e-3)
+    assert TemporalHead.load(tmp_path / "out" / "head.safetensors").gate is not None
+    assert not (tmp_path / "out" / "tensorboard").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "1 damaged" in page
+    assert main([*command, "--seed", "4"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--seed", "4", "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--recipe papper", "there is no recipe 'papper'"),
+        ("--epochs 0", "epochs"),
+        ("--device cuda:99", "cuda:99"),
+        ("--features nowhere", "nowhere"),
+        ("--annotations nowhere", "nowhere"),
+        ("--train-ratio 0", "train_ratio"),
+    ],
+)
+def test_head_command_says_what_is_wrong(
+    more: str, message: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "head", *flags(place, tmp_path / "out"), *more.split()]) != 0
+    error = capsys.readouterr().err
+    assert error.startswith("ovavel: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_torchrun_trains_the_same(place: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    ovavel = str(Path(sys.executable).with_name("ovavel"))
+    command = [ovavel, "train", "head", *flags(place, tmp_path / "two"), *SMALL.split()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run([*torchrun, *command], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Trained on") == 1  # one process speaks
+    assert main(["train", "head", *flags(place, tmp_path / "one"), *SMALL.split()]) == 0
+    one, two = (FitResult.read(tmp_path / name) for name in ("one", "two"))
+    assert one
+    assert two
+    np.testing.assert_allclose([e.loss for e in one.epochs], [e.loss for e in two.epochs], rtol=1e-5)
+    assert one.best.test == two.best.test
+
+
+@pytest.fixture(scope="module")
+def made(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("made")
+    command = ["train", "table", *flags(place, out), *SMALL.split()]
+    assert main([*command, "--recipes", "ratio-25,paper", "--seeds", "1,2"]) == 0
+    return out
+
+
+def test_table_command(place: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {file: file.read_bytes() for file in made.rglob("head.safetensors")}
+    assert sorted(str(file.parent.relative_to(made)) for file in before) == [
+        "paper/seed-1", "paper/seed-2", "ratio-25/seed-1", "ratio-25/seed-2",
+    ]  # fmt: skip
+    command = ["train", "table", *flags(place, made), *SMALL.split()]
+    assert main([*command, "--recipes", "paper,shuffled-labels", "--seeds", "1,2"]) == 0
+    out = capsys.readouterr().out
+    assert "shuffled-labels" in out
+    assert "46 of 48 clips; 2 damaged" in out
+    assert "published: " not in out  # it is not their test split
+    for file, content in before.items():
+        assert file.read_bytes() == content
+    told = json.loads((made / "table.json").read_text())
+    assert "published" not in told
+    lines = {line["name"]: line for line in told["lines"]}
+    assert list(lines)[-2:] == ["paper", "shuffled-labels"]
+    runs = [json.loads((made / "paper" / f"seed-{seed}" / "result.json").read_text()) for seed in (1, 2)]
+    values = [run["epochs"][run["chosen"] - 1]["test"]["unseen"]["eve"] for run in runs]
+    assert lines["paper"]["mean"]["unseen"]["eve"] == pytest.approx(np.mean(values))
+    assert lines["paper"]["deviation"]["unseen"]["eve"] == pytest.approx(np.std(values, ddof=1))
+    page = (made / "table.html").read_text()
+    assert "<svg" in page
+    assert not re.search(r"https?://|<script|src=", page)
+
+
+def test_table_names_the_share_of_training_clips(place: Path, made: Path) -> None:
+    runs = [FitResult.read(made / name / "seed-1") for name in ("ratio-25", "paper")]
+    assert [run.data.train.clips + run.data.train.damaged for run in runs if run] == [8, 32]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("--recipes paper,nothing", "'nothing'"),
+        ("--recipes ,", "at least one"),
+        ("--seeds one", "whole numbers"),
+        ("--seed 3", "--seeds"),
+    ],
+)
+def test_table_command_says_what_is_wrong(
+    more: str, message: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "table", *flags(place, tmp_path / "out"), *SMALL.split(), *more.split()]) != 0
+    error = capsys.readouterr().err
+    assert error.startswith("ovavel: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_share_that_is_not_to_be_had_is_said_before_anything_is_trained(place: Path, tmp_path: Path) -> None:
+    bench, cache = OVAVEBench.open(place / "data"), FeatureCache.open(place / "features")
+    recipes = [RECIPES["paper"], RECIPES["ratio-25"]]
+    with pytest.raises(DatasetError, match=r"0\.25"):
+        run_table(replace(bench, published_choices={}), cache, recipes, [1], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_default_recipes_exist() -> None:
+    names = Table.recipes.split(",")
+    assert names[0] == "paper"
+    assert set(names) <= RECIPES.keys()
+
+
+def test_what_needs_no_training(place: Path) -> None:
+    data = read_data(OVAVEBench.open(place / "data"), FeatureCache.open(place / "features"))
+    assert data.test
+    lines = {line.name: rows_of(line.mean) for line in untrained(data.test, data.text)}
+    chance, nothing = lines["chance: random classes"], lines["background everywhere"]
+    assert abs(chance.total.acc - 1 / len(data.names)) < 0.04
+    assert nothing.total.acc == pytest.approx((data.test.truth == len(data.names) - 1).mean())
+    free = lines["agreement, training-free"]
+    assert free.total.avg > nothing.total.avg > chance.total.avg
+    without = lines["agreement without background"]
+    vision, audio = (cosine_similarity(x, data.text[:-1]).argmax(-1) for x in (data.test.vision, data.test.audio))
+    assert without.total == score_agreement(vision, audio, data.test.truth, len(data.names)) != free.total
+
+
+def result(seed: int, avg: float) -> FitResult:
+    scores = Rows(Scores(avg, avg, avg, avg), None, Scores(avg, avg, avg, avg))
+    epoch = Epoch(number=1, learning_rate=1, loss=1, gate=None, val=row_table(scores), test=row_table(scores))
+    part = PartInfo(clips=10, damaged=0)
+    info = DataInfo(
+        fingerprint="", embedding_size=4, train_classes=47, classes=68, train=part, val=part,
+        test=PartInfo(clips=5817, damaged=3),
+    )  # fmt: skip
+    return FitResult(recipe=Recipe(seed=seed), data=info, epochs=(epoch,), chosen=1, test_choice=1)
+
+
+def test_published_figures_stand_beside_ours_where_they_belong() -> None:
+    line = summarize([result(0, 0.5), result(1, 0.6)])
+    assert line.published == "fine-tuned"
+    assert line.mean["unseen"] is None
+    assert line.deviation
+    assert line.deviation["total"] == pytest.approx(dict.fromkeys(("acc", "seg", "eve", "avg"), 0.1 / np.sqrt(2)))
+    one = summarize([result(0, 0.5)])
+    assert one.deviation is None
+    lines = (line, Line(name="linear", mean=one.mean, published="Linear in place of the block"))
+    results = Results(dataset_fingerprint="f", data=result(0, 0).data, as_published=True, ratios={}, lines=lines)
+    rows = {row[0]: row[1:] for row in cells(results)}
+    assert rows["paper"] == (*["55.0 ± 7.1"] * 4, *["–"] * 4, *["55.0 ± 7.1"] * 4, "57.8")
+    assert rows["  published: fine-tuned"][-2] == "57.8"
+    assert rows["linear"][-1] == "39.0"
+    assert rows["published: CMRA"][-2:] == ("39.2", "39.2")
+    assert all(len(row) == 13 for row in rows.values())
+    told = json.loads(results.encode())
+    assert told["published"]["fine-tuned"]["total_avg"] == PUBLISHED["fine-tuned"].total_avg
+    assert "5817 of 5820 clips; 3 damaged" in to_html(results).decode()
+    elsewhere = {row[0]: row for row in cells(msgspec.structs.replace(results, as_published=False))}
+    assert list(elsewhere) == ["paper", "linear"]
+    assert elsewhere["paper"][-1] == "–"
+
+
+def test_names_are_escaped() -> None:
+    line = Line(name="<b>&", mean=row_table(Rows(None, None, Scores(0.1, 0.2, 0.3, 0.2))))
+    results = Results(
+        dataset_fingerprint="f", data=result(0, 0).data, as_published=False, ratios={"<i>": "x"}, lines=(line,)
+    )
+    page = to_html(results).decode()
+    assert "<b>" not in page.replace("<b>68</b>", "").replace("<b>47</b>", "").replace("<b>0.1.0</b>", "")
+    assert "&lt;b&gt;&amp;" in page
+    assert "<i>" not in page
