@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import msgspec
@@ -170,5 +169,5 @@ def test_a_change_of_the_vocabulary_that_was_cut_short_is_not_lost(tiny_bundle: 
     (tiny_bundle / "manifest.json.new").write_bytes(bundle.manifest.encode())
     with pytest.raises(BundleError, match="try again"):
         bundle.save_calibration(CALIBRATION)
-    os.unlink(tiny_bundle / "manifest.json.new")
+    (tiny_bundle / "manifest.json.new").unlink()
     assert bundle.save_calibration(CALIBRATION).manifest.calibration == CALIBRATION
