@@ -36,7 +36,6 @@ from ovavel.runtime.manifest import (
     Preprocessing,
 )
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
-from ovavel.training.tokenizer import clip_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,6 +103,7 @@ def write_bundle(
     """
     need_libraries()
     from ovavel.training.calibrated import read_calibration
+    from ovavel.training.encoders import model_tokenizer
     from ovavel.training.imagebind import ImageBindConfig
     from ovavel.training.temporal import TemporalHead
 
@@ -131,7 +131,7 @@ def write_bundle(
                 temporal,
                 head=Path(head) if head else None,
                 calibration=read_calibration(head) if head else None,
-                tokenizer_json=_tokenizer_json(tokenizer, config),
+                tokenizer_json=model_tokenizer(tokenizer, config),
                 background=background,
                 licence=licence,
             )
@@ -260,30 +260,6 @@ def need_libraries() -> None:
             importlib.import_module(library)
         except ImportError as error:
             raise MissingExtraError(library, extra, need="Exporting a bundle") from error
-
-
-def _tokenizer_json(path: str | os.PathLike[str] | None, config: ImageBindConfig) -> bytes:
-    """Return the tokenizer to put into the bundle, if it writes no token that the text tower does not know."""
-    if path is None:
-        data = clip_tokenizer()
-    else:
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
-    from tokenizers import Tokenizer as Library
-
-    try:
-        # The control tokens are not in the vocabulary, so an encoded text tells more than its size.
-        highest = max(Library.from_str(data.decode()).encode("a").ids)
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise UsageError(f"{path} is not a tokenizer.json ({error})") from error
-    if highest >= config.vocabulary:
-        raise UsageError(
-            f"the tokenizer {path or 'of CLIP'} writes token {highest}, and the text tower of {config.name!r} knows "
-            f"{config.vocabulary}: give the tokenizer that the model was trained with"
-        )
-    return data
 
 
 def _check_place(out: Path, config: ImageBindConfig, precision: Precision, *, overwrite: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ovavel.training.backend import Precision, open_weights
 from ovavel.training.imagebind import CONTEXT, VOCABULARY, ImageBindConfig
 from ovavel.training.tokenizer import clip_tokenizer
 
-__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256"]
+__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256", "model_tokenizer"]
 
 # C names, D embedding size
 
@@ -89,8 +90,7 @@ def checkpoint_encoders(
 
     Raises:
         CheckpointError: the checkpoint is not what it should be.
-        BundleError: `tokenizer` is no tokenizer file.
-        UsageError: the tokenizer does not fit the model, or the precision not the device.
+        UsageError: the tokenizer cannot be read or does not fit the model, or the precision not the device.
         DeviceError: the device is not to be had.
     """
     if tokenizer is None and config.vocabulary != VOCABULARY:
@@ -98,12 +98,10 @@ def checkpoint_encoders(
             f"the model {config.name!r} knows {config.vocabulary} tokens, so it has a tokenizer of its own: "
             "give its tokenizer.json as --tokenizer"
         )
-    opened, tokenizer_sha256, size = _tokenizer(tokenizer)
-    if opened.context_length != CONTEXT or size > config.vocabulary:
-        raise UsageError(
-            f"the tokenizer {tokenizer or 'of CLIP'} has {size} tokens in rows of {opened.context_length}, and the "
-            f"model {config.name!r} takes {config.vocabulary} in rows of {CONTEXT}: give the model's own as --tokenizer"
-        )
+    tokenizer_json = model_tokenizer(tokenizer, config)
+    with tempfile.TemporaryDirectory() as folder:
+        (copy := Path(folder) / TOKENIZER).write_bytes(tokenizer_json)
+        opened = Tokenizer.open(copy)
     backend = open_weights(weights, config, device=device, threads=threads, precision=precision)
     return Encoders(
         backend=backend,
@@ -112,7 +110,7 @@ def checkpoint_encoders(
         graphs_sha256=None,
         embedding_size=config.embedding_size,
         tokenizer=opened,
-        tokenizer_sha256=tokenizer_sha256,
+        tokenizer_sha256=hashlib.sha256(tokenizer_json).hexdigest(),
     )
 
 
@@ -160,14 +158,28 @@ def file_sha256(path: Path, progress: Progress = lambda _what, _share: None) -> 
     return digest.hexdigest()
 
 
-def _tokenizer(path: Path | None) -> tuple[Tokenizer, str, int]:
-    """The tokenizer, the hash of its file, and one more than its highest token."""
+def model_tokenizer(path: str | os.PathLike[str] | None, config: ImageBindConfig) -> bytes:
+    """Return the `tokenizer.json` of a model (None: CLIP's), if the model knows every token that it writes.
+
+    Raises:
+        UsageError: it cannot be read, is no tokenizer, or is that of another model.
+    """
     import tokenizers
 
-    with tempfile.TemporaryDirectory() as folder:
-        if path is None:
-            path = Path(folder) / TOKENIZER
-            path.write_bytes(clip_tokenizer())
-        opened = Tokenizer.open(path)
-        size = max(tokenizers.Tokenizer.from_file(str(path)).get_vocab().values(), default=-1) + 1
-        return opened, file_sha256(path), size
+    try:
+        data = clip_tokenizer() if path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(data.decode())
+        row = tokenizer.encode("a").ids
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise UsageError(f"{path} is not a tokenizer.json ({error})") from error
+    # Control tokens need not be in the vocabulary, so an encoded text can tell of more.
+    size = 1 + max(*row, *tokenizer.get_vocab().values())
+    if size > config.vocabulary or len(row) != CONTEXT:
+        raise UsageError(
+            f"the tokenizer {path or 'of CLIP'} has {size} tokens in rows of {len(row)}, and the model {config.name!r} "
+            f"takes {config.vocabulary} in rows of {CONTEXT}: give the model's own as --tokenizer"
+        )
+    return data

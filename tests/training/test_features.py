@@ -29,7 +29,8 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.training.decode import decode_only, select_clips
-from ovavel.training.encoders import Encoders, bundle_encoders, checkpoint_encoders
+from ovavel.training.demo.captions import demo_tokenizer
+from ovavel.training.encoders import Encoders, bundle_encoders, checkpoint_encoders, model_tokenizer
 from ovavel.training.features import cache_info, extract
 from ovavel.training.imagebind import ImageBindConfig
 from ovavel.training.tokenizer import clip_tokenizer
@@ -335,6 +336,21 @@ def test_a_tokenizer_must_fit_the_model(tiny_weights: Path, tmp_path: Path) -> N
     (tmp_path / "clip.json").write_bytes(clip_tokenizer())
     with pytest.raises(UsageError, match="49408 tokens"):
         checkpoint_encoders(tiny_weights, small, device="cpu", tokenizer=tmp_path / "clip.json")
+    # The control tokens of the demo world's tokenizer, 393 and 394, are not in its vocabulary.
+    (tmp_path / "demo.json").write_bytes(demo_tokenizer())
+    with pytest.raises(UsageError, match="395 tokens"):
+        model_tokenizer(tmp_path / "demo.json", dataclasses.replace(TINY, vocabulary=393))
+    assert model_tokenizer(tmp_path / "demo.json", dataclasses.replace(TINY, vocabulary=395)) == demo_tokenizer()
+    short = demo_tokenizer().replace(b"77", b"64")
+    (tmp_path / "short.json").write_bytes(short)
+    with pytest.raises(UsageError, match="rows of 64"):
+        model_tokenizer(tmp_path / "short.json", TINY)
+    for content in (b"{}", b"\xff"):
+        (tmp_path / "broken.json").write_bytes(content)
+        with pytest.raises(UsageError, match="not a tokenizer"):
+            model_tokenizer(tmp_path / "broken.json", TINY)
+    with pytest.raises(UsageError, match="cannot read"):
+        model_tokenizer(tmp_path / "none.json", TINY)
 
 
 def test_fp16_is_not_for_cpus(tiny_weights: Path) -> None:
