@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovavel.runtime.errors import CheckpointError
+from ovavel.runtime.files import atomic_write
+from ovavel.runtime.manifest import Preprocessing
 from ovavel.runtime.vocabulary import Tokenizer
 from ovavel.training.checkpoint import write_checkpoint
 from ovavel.training.demo.captions import CAPTIONS
@@ -33,13 +37,15 @@ CONFIG = ImageBindConfig(
     vocabulary=395,
 )
 
-_MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
-_STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
+_MEAN = torch.tensor(Preprocessing().frame_mean).view(3, 1, 1)
+_STD = torch.tensor(Preprocessing().frame_std).view(3, 1, 1)
 _PHRASE_WEIGHTS = (1.0, 0.15, 0.1, 0.25, 0.25)
 """Of the forms in `CAPTIONS`: the class names matter most."""
 _PAIR_WEIGHT = 0.3
 """Of frame with sound, which texts alone would bind only by way of words."""
 _MOST_SCALE = 40.0
+_KEPT_EVERY = 100
+"""Steps after which the state is kept, for a run that is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +71,12 @@ def train_encoders(
 ) -> None:
     """Train on `segments` by contrast (frame with text, sound with text, frame with sound); write the weights to `out`.
 
-    `progress` is told the steps done and the loss. A run that was cut goes on from the file beside `out`, and ends with
-    the same weights as one that was not.
+    There must be at least a batch of segments. `progress` is told the steps done and the loss. A run that was cut goes
+    on from the file beside `out`, and ends with the same weights as one that was not.
+
+    Raises:
+        CheckpointError: the file of a run that was cut is damaged.
+        OutputError: something could not be written.
     """
     torch.manual_seed(schooling.seed)
     model = ImageBind(CONFIG)
@@ -104,7 +114,7 @@ def train_encoders(
         optimizer.step()
         optimizer.zero_grad()
         progress(step + 1, float(loss.detach()))
-        if (step + 1) % 100 == 0:
+        if (step + 1) % _KEPT_EVERY == 0:
             _keep(state, step + 1, schooling, model, optimizer, scale)
     _write(out, model, scale)
     state.unlink(missing_ok=True)
@@ -174,7 +184,7 @@ def _pairs(vision: Tensor, audio: Tensor, kinds: Tensor, factor: Tensor) -> Tens
 def _keep(
     path: Path, step: int, schooling: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor
 ) -> None:
-    aside = path.with_suffix(".part")
+    file = io.BytesIO()
     content = {
         "step": step,
         "schooling": repr(schooling),
@@ -182,19 +192,23 @@ def _keep(
         "optimizer": optimizer.state_dict(),
         "scale": scale.detach(),
     }
-    torch.save(content, aside)
-    aside.replace(path)
+    torch.save(content, file)
+    atomic_write(path, file.getvalue())
 
 
 def _resume(path: Path, schooling: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor) -> int:
-    content = torch.load(path, weights_only=True)
-    if content["schooling"] != repr(schooling):
-        return 0
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    with torch.no_grad():
-        scale.copy_(content["scale"])
-    return int(content["step"])
+    try:
+        content = torch.load(path, weights_only=True)
+        if content["schooling"] != repr(schooling):
+            return 0
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        with torch.no_grad():
+            scale.copy_(content["scale"])
+        return int(content["step"])
+    except Exception as error:  # a damaged archive fails in many ways
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path} cannot be gone on with ({reason}); delete it to train anew") from error
 
 
 def _write(out: Path, model: ImageBind, scale: Tensor) -> None:
