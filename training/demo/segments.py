@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from ovavel.eval.parallel import Crashed, run_each
+from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.preprocess import crop_frame, prepare_waveform
 from ovavel.training.demo.scene import Scene, Script
@@ -50,43 +52,50 @@ def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress
 
     Raises:
         OutputError: they could not be written.
+        DeviceError: a process that draws was ended from outside.
     """
+    shapes: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        "frames": (np.dtype(np.uint8), (count, 224, 224, 3)),
+        "log_mels": (np.dtype(np.float16), (count, 1, 128, 204)),
+        "kinds": (np.dtype(np.int64), (count,)),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         started = folder / f"{count}-of-seed-{seed}"
         done = int(started.read_text()) if started.is_file() else 0
-        mode: Literal["r+", "w+"] = "r+" if done else "w+"
         segments = Segments(
-            frames=_mapped(folder / "frames.npy", mode, np.dtype(np.uint8), (count, 224, 224, 3)),
-            log_mels=_mapped(folder / "log_mels.npy", mode, np.dtype(np.float16), (count, 1, 128, 204)),
-            kinds=_mapped(folder / "kinds.npy", mode, np.dtype(np.int64), (count,)),
+            **{name: _mapped(folder / f"{name}.npy", *shape, there=done > 0) for name, shape in shapes.items()}
         )
         progress(done)
-        starts = range(done, count, _BLOCK)
-        if not starts:
-            return segments
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            tasks = [pool.submit(_block, seed, start, min(_BLOCK, count - start)) for start in starts]
-            for start, task in zip(starts, tasks, strict=True):
-                block = task.result()
-                rows = slice(start, start + len(block.kinds))
-                segments.frames[rows], segments.log_mels[rows] = block.frames, block.log_mels
-                segments.kinds[rows] = block.kinds
-                atomic_write(started, str(rows.stop).encode())
-                progress(rows.stop)
+        finished: set[int] = set()
+        for start, block in run_each(partial(_block, seed, count), range(done, count, _BLOCK), workers=workers):
+            if isinstance(block, Crashed):
+                raise DeviceError("a process that draws segments was ended from outside; run it again, it goes on")
+            rows = slice(start, start + len(block.kinds))
+            segments.frames[rows], segments.log_mels[rows] = block.frames, block.log_mels
+            segments.kinds[rows] = block.kinds
+            finished.add(start)
+            while done in finished:  # all up to here is there
+                done = min(done + _BLOCK, count)
+            atomic_write(started, str(done).encode())
+            progress(done)
     except OSError as error:
         raise output_error(folder, error) from error
     return segments
 
 
-def _mapped(path: Path, mode: Literal["r+", "w+"], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if mode == "w+":
-        return np.lib.format.open_memmap(path, mode, dtype, shape)
-    return np.lib.format.open_memmap(path, mode)
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, there: bool) -> NDArray[Any]:
+    if there:
+        return np.lib.format.open_memmap(path, "r+")
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:  # a disk that fills up later would end the process without a word
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
-def _block(seed: int, start: int, count: int) -> Segments:
+def _block(seed: int, total: int, start: int) -> Segments:
     random = np.random.default_rng((seed, start))
+    count = min(_BLOCK, total - start)
     frames = np.empty((count, 224, 224, 3), np.uint8)
     log_mels = np.empty((count, 1, 128, 204), np.float16)
     kinds = np.empty(count, np.int64)
