@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 import wave
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ovavel.runtime.files import atomic_write
+from ovavel.eval.parallel import Crashed, run_each
+from ovavel.runtime.errors import DeviceError
+from ovavel.runtime.files import atomic_write, make_folder, output_error
 from ovavel.training.demo.scene import Scene, Script, write_script
 from ovavel.training.demo.sounds import RATE_HZ
 from ovavel.training.demo.world import BACKGROUND, KINDS, Kind
@@ -60,23 +60,22 @@ def write_dataset(root: Path, sizes: Sizes, seed: int, *, workers: int, progress
     """Write annotations and media into `root`. Run again after a cut, it goes on; the same seed gives the same files.
 
     Raises:
-        OutputError: the annotations could not be written.
+        OutputError: something could not be written.
+        DeviceError: a process that writes was ended from outside.
     """
     clips = list(_clips(sizes))
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
+    for leftover in root.rglob(".*.part"):  # of a process that was killed while it wrote
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     _write_annotations(root, clips, seed)
     missing = [clip for clip in clips if not (_frames(root, clip).is_dir() and _audio(root, clip).is_file())]
-    progress(len(clips) - len(missing), len(clips))
-    if not missing:
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        tasks = [
-            pool.submit(_write_clips, root, missing[start : start + 20], seed) for start in range(0, len(missing), 20)
-        ]
-        done = len(clips) - len(missing)
-        for task in as_completed(tasks):
-            done += task.result()
-            progress(done, len(clips))
+    done = len(clips) - len(missing)
+    progress(done, len(clips))
+    for _, result in run_each(partial(_write_clip, root, seed), missing, workers=workers):
+        if isinstance(result, Crashed):
+            raise DeviceError("a process that writes clips was ended from outside; run it again, it goes on")
+        done += 1
+        progress(done, len(clips))
 
 
 def _clips(sizes: Sizes) -> Iterator[_Clip]:
@@ -119,22 +118,23 @@ def _frames(root: Path, clip: _Clip) -> Path:
     return root / clip.split / "video" / clip.kind.name / clip.name
 
 
-def _write_clips(root: Path, clips: Sequence[_Clip], seed: int) -> int:
-    for clip in clips:
-        script, random = clip.script(seed)
-        scene = Scene(script, random)
-        atomic_folder = _frames(root, clip).with_name(f".{clip.name}.{os.getpid()}.part")
-        shutil.rmtree(atomic_folder, ignore_errors=True)
-        atomic_folder.mkdir(parents=True)
+def _write_clip(root: Path, seed: int, clip: _Clip) -> None:
+    script, random = clip.script(seed)
+    scene = Scene(script, random)
+    frames, sound = _frames(root, clip), _audio(root, clip)
+    aside = frames.with_name(f".{clip.name}.part")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
         quality = int(random.integers(60, 96))
         for second in range(SECONDS):
-            frame = Image.fromarray(scene.frame(second + 0.5))
-            frame.save(atomic_folder / f"{second:02}.jpg", quality=quality)
-        _audio(root, clip).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(_audio(root, clip), _wav(scene))
-        shutil.rmtree(_frames(root, clip), ignore_errors=True)
-        atomic_folder.rename(_frames(root, clip))
-    return len(clips)
+            Image.fromarray(scene.frame(second + 0.5)).save(aside / f"{second:02}.jpg", quality=quality)
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(sound, _wav(scene))
+        shutil.rmtree(frames, ignore_errors=True)
+        aside.rename(frames)
+    except OSError as error:
+        raise output_error(root, error) from error
 
 
 def _wav(scene: Scene) -> bytes:
