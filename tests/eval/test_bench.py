@@ -11,7 +11,7 @@ import pytest
 from media_factory import make_clip
 
 from ovavel.eval.bench import STAGES, run_bench
-from ovavel.eval.commands import Bench
+from ovavel.eval.commands.bench import Bench
 from ovavel.eval.machine import describe_machine, peak_memory_mb
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import MediaError, UsageError
