@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ def prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> No
         if overwrite:
             for name in (RESULT, STATE, REPORT, HEAD):  # the result first: without it the run is not done
                 (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / LOGS, ignore_errors=True)  # or TensorBoard would show both runs as one
             return
     except OSError as error:
         raise output_error(out, error) from error

@@ -380,7 +380,8 @@ def test_logs_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     data = make_data(train=16, val=8, test=8)
-    result = fit_data(replace(FAST, gate=0.5), data, tmp_path / "out", tensorboard=True)
+    fit_data(replace(FAST, epochs=1), data, tmp_path / "out", tensorboard=True)
+    result = fit_data(replace(FAST, gate=0.5), data, tmp_path / "out", tensorboard=True, overwrite=True)
     events = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     losses = events.Scalars("train/loss")
     assert [each.step for each in losses] == [1, 2, 3]
