@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -186,7 +187,7 @@ def to_html(report: Report) -> bytes:
     classes = sorted(class_results(report), key=lambda each: -each.scores.avg)
     shown = method(report, first.protocol)
     return page(
-        f"OV-AVEBench, {report.split} split",
+        f"{'OV-AVEBench' if report.as_published else Path(report.root).name}, {report.split} split",
         facts(_facts(report)),
         section("Scores", table(head, rows, bold=ours), f'<p class="dim">{text(note(report))}</p>'),
         _damaged(report),

@@ -297,6 +297,8 @@ def _parse_label(text: str) -> tuple[int, ...] | tuple[str, str]:
 
 def _find_annotations(root: Path, annotations: Path | str | None) -> Path:
     candidates = [Path(annotations)] if annotations is not None else [root / "annotations", root]
+    if not candidates[-1].is_dir():
+        raise DatasetError(f"there is no folder {candidates[-1]}; give the folder of the dataset or its annotations")
     for folder in candidates:
         if (folder / META).is_file():
             return folder

@@ -73,7 +73,9 @@ class DemoWorld:
         from rich.console import Console
 
         from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.training.recipes import find_recipe
 
+        find_recipe(self.recipe)  # before the work, not after it
         self._remember()
         torch.set_num_threads(_THREADS)
         with terminated_as_interrupted(), _bars(Console(stderr=True, highlight=False)) as bars:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections import deque
+from importlib.util import find_spec
 from pathlib import Path
 
 from ovavel.eval.demo.assets import Assets
@@ -141,7 +142,8 @@ def _conclude(comparison: Comparison, page: Path, console: OutputConsole) -> Non
     ):
         console.print(f"{what}\n    {why}", markup=False)
     console.print("\nWhat next:", style="bold")
-    console.print(f"  {command} demo --camera\n    the same model on your camera and microphone", markup=False)
+    needs = "" if find_spec("cv2") and find_spec("sounddevice") else "; needs pip install '.[live]' in a checkout"
+    console.print(f"  {command} demo --camera\n    the same model on your camera and microphone{needs}", markup=False)
     console.print(
         f"  {command} export weights --help\n    the real model: ImageBind, and any names you like", markup=False
     )

@@ -37,10 +37,10 @@ class Live:
     """File or URL (RTSP, HTTP, UDP) to watch in place of a camera and a microphone."""
     realtime: bool = False
     """Play a file at its own speed rather than as fast as it can be decided on."""
-    camera: str = "0"
-    """Index or URL of the camera; --list-devices shows what there is."""
-    microphone: str = "default"
-    """Index, name or part of the name of the microphone; --list-devices shows what there is."""
+    camera: str | None = None
+    """Index or URL of the camera, the first one by default; --list-devices shows what there is."""
+    microphone: str | None = None
+    """Index, name or part of the name of the microphone, the system's default one unless given."""
     no_video: bool = False
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
@@ -90,6 +90,8 @@ class Live:
         if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to watch; give one of them at most")
         if self.input is not None:
+            if self.camera is not None or self.microphone is not None:
+                raise UsageError("--input brings its own picture and sound; leave --camera and --microphone out")
             from ovavel.runtime.sources.media import MediaSource
 
             return MediaSource(
@@ -101,8 +103,8 @@ class Live:
         from ovavel.runtime.sources.camera_mic import CameraMicSource
 
         return CameraMicSource(
-            camera=None if self.no_video else index_or_name(self.camera),
-            microphone=None if self.no_audio else index_or_name(self.microphone),
+            camera=None if self.no_video else index_or_name(self.camera or "0"),
+            microphone=None if self.no_audio else index_or_name(self.microphone or "default"),
             listener=listener,
         )
 

@@ -131,6 +131,7 @@ def test_the_live_view_runs_in_a_terminal(exported_bundle: Path, clip: Path) -> 
         (["--input", "CLIP", "--device", "cuda:7"], 1, "cuda"),
         (["--input", "CLIP", "--no-audio", "--no-video"], 2, "nothing to watch"),
         (["--input", "CLIP", "--lag", "10"], 2, "lag"),
+        (["--input", "CLIP", "--microphone", "nonesuch"], 2, "leave --camera and --microphone out"),
         (["--realtime"], 2, "--input"),
         (["--input", "CLIP", "--off", "0.5"], 2, "off"),
         (["--input", "CLIP", "--jsonl", "-", "--view", "lines"], 2, "standard output"),

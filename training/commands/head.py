@@ -52,7 +52,7 @@ class Head:
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     tensorboard: bool = True
-    """Write event files for TensorBoard."""
+    """Event files for TensorBoard; this leaves them out."""
     overwrite: bool = False
     """Begin anew where --out holds another run."""
 
