@@ -32,7 +32,7 @@ def to_html(result: FitResult) -> bytes:
     return page(
         f"Training a head: {result.recipe.name}",
         facts(_facts(result)),
-        section("Curves", *charts),
+        section("Curves", f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(charts)}</div>'),
         section(
             f"The head that was kept: epoch {result.chosen}",
             table(("split", *(f"{part} {measure}" for part in PARTS for measure in MEASURES)), list(_scores(result))),

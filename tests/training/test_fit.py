@@ -399,3 +399,16 @@ def test_random_scores_are_near_chance(data: Data) -> None:
     rows = evaluate(TemporalHead(0, DIM), noise, data.text)
     assert isinstance(rows, Rows)
     assert rows.total.acc < 3 / CLASSES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_training_at_full_size_costs() -> None:
+    """Five epochs of OV-AVEBench are 2060 steps; four minutes on two cores are 480 seconds of one."""
+    flags = "--epochs 1 --train-clips 1600 --val-clips 32 --test-clips 0 --threads 1"
+    command = [sys.executable, "-m", "ovavel.training.bench_head", *flags.split()]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    user = re.search(r"user ([\d.]+) s", run.stdout)
+    assert user
+    assert float(user[1]) / 50 < 0.2  # of 480 / 2060; the rest is for validation
