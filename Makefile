@@ -10,7 +10,7 @@ DEMO_VENV := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-demo)
 
 help:
 	@echo "make demo    watch a small trained model in its made-up world, without PyTorch; results in demo-out/"
-	@echo "make test    everything CI tests, full-size ImageBind included (about 10 minutes on two cores)"
+	@echo "make test    everything CI tests, full-size ImageBind included (about 15 minutes on two cores)"
 	@echo "make quick   the tests without the slow ones"
 	@echo "make lint    ruff, mypy and the import rules"
 
