@@ -1,0 +1,36 @@
+"""`ovavel train demo-world`, small: every step once, and what it refuses."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ovavel.eval.demo.assets import Assets
+from ovavel.runtime.cli import main
+
+SMALL = ["--segments", "100", "--steps", "2", "--train-clips", "1", "--val-clips", "1", "--test-clips", "1"]
+
+
+def test_a_recipe_is_checked_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "demo-world", "--out", str(tmp_path / "world"), "--recipe", "nope"]) == 2
+    assert "there is no recipe 'nope'" in capsys.readouterr().err
+    assert not (tmp_path / "world").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_it_makes_the_demo_and_goes_on_only_with_the_same_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "demo-world", "--out", str(tmp_path), *SMALL]
+    assert main(command) == 0
+    assets = Assets.open(tmp_path / "assets")
+    assert assets.bundle.manifest.calibration is not None
+    assert assets.truth.duration_s == 40
+    files = {path: path.read_bytes() for path in (tmp_path / "assets").rglob("*") if path.is_file()}
+    shutil.rmtree(tmp_path / "head")
+    (tmp_path / "assets" / "clip.mp4").unlink()
+    assert main(command) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "assets").rglob("*") if path.is_file()} == files
+    assert main([*command, "--seed", "2"]) == 2
+    assert "was begun with other numbers (seed 1)" in capsys.readouterr().err
