@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,7 @@ def open_material(
     backend: str = "onnxruntime",
     device: str = "auto",
     threads: int | None = None,
-    **options: Path,
+    **options: Any,
 ) -> Iterator[Material]:
     """Open a dataset, a bundle and, if it is given, a feature cache of its encoders; the backend is closed at the end.
 

@@ -12,12 +12,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.graphs import OPSET, Precision, export_graph
+from ovavel.export.graphs import OPSET, save_variant, traced
+from ovavel.export.precision import BYTES_PER_WEIGHT
 from ovavel.export.verify import check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle import Bundle, file_entry
@@ -25,7 +26,6 @@ from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, UsageError
 from ovavel.runtime.files import output_error
 from ovavel.runtime.manifest import (
-    ENGINE,
     FORMAT_VERSION,
     MANIFEST,
     Fusion,
@@ -35,6 +35,7 @@ from ovavel.runtime.manifest import (
     ParityCheck,
     Preprocessing,
 )
+from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision, preferred
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def write_bundle(
     head: str | os.PathLike[str] | None = None,
     config: ImageBindConfig | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
-    precision: Precision = "fp32",
+    precisions: Sequence[Precision] = ("fp32",),
     background: str = BACKGROUND,
     licence: str = IMAGEBIND_LICENCE,
     overwrite: bool = False,
@@ -87,7 +88,8 @@ def write_bundle(
         head: checkpoint of a temporal head; without one the bundle decides without fine-tuning.
         config: size of the model; the published one by default.
         tokenizer: `tokenizer.json` of a model with a tokenizer of its own; CLIP's by default.
-        precision: of the vision and audio encoders; the others are small or run rarely and stay in fp32.
+        precisions: of the vision and audio encoders, each a file of its own; the other graphs are small or run rarely
+            and stay in fp32. What an engine runs unless told otherwise is the first of `ENGINE_PRECISIONS` among them.
         background: name of no event.
         licence: of `weights`, in a sentence.
         overwrite: replace an older bundle at `out`.
@@ -96,9 +98,9 @@ def write_bundle(
     Raises:
         CheckpointError: `weights` or `head` is not what it should be.
         VocabularyError: a name cannot be used.
-        UsageError: `out` exists.
-        ExportError: a graph misses its tolerance or loses too much in int8, the head does not score by the geometric
-            mean, or the disk is too full.
+        UsageError: `out` exists, or no precision is named.
+        ExportError: a graph misses its tolerance or loses too much in its precision, the head does not score by the
+            geometric mean, or the disk is too full.
         OutputError: the bundle cannot be written.
     """
     need_libraries()
@@ -108,7 +110,10 @@ def write_bundle(
     from ovavel.training.temporal import TemporalHead
 
     weights, out, config = Path(weights), Path(out).absolute(), config or ImageBindConfig.huge()
-    _check_place(out, config, precision, overwrite=overwrite)
+    precisions = tuple(dict.fromkeys(precisions))
+    if not precisions:
+        raise UsageError("name at least one precision to export in")
+    _check_place(out, config, precisions, overwrite=overwrite)
     if not weights.is_file():
         raise CheckpointError(f"there is no checkpoint {weights}")
     temporal = TemporalHead.load(Path(head)) if head else TemporalHead(0, config.embedding_size).eval()
@@ -126,7 +131,7 @@ def write_bundle(
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            bundle = _Writer(aside, weights, config, precision, progress).write(
+            bundle = _Writer(aside, weights, config, precisions, progress).write(
                 names,
                 temporal,
                 head=Path(head) if head else None,
@@ -148,12 +153,17 @@ class _Writer:
     """Fills a folder with a bundle. One encoder at a time is in memory."""
 
     def __init__(
-        self, folder: Path, weights: Path, config: ImageBindConfig, precision: Precision, progress: Progress
+        self,
+        folder: Path,
+        weights: Path,
+        config: ImageBindConfig,
+        precisions: Sequence[Precision],
+        progress: Progress,
     ) -> None:
         self._folder = folder
         self._weights = weights
         self._config = config
-        self._precision = precision
+        self._precisions = precisions
         self._progress = progress
         self._done = 0.0
         self._checks: list[ParityCheck] = []
@@ -192,7 +202,7 @@ class _Writer:
             ),
             embedding_size=self._config.embedding_size,
             graphs=self._graphs,
-            precision={ENGINE: {graph: next(iter(files)) for graph, files in self._graphs.items()}},
+            precision={engine: _defaults(engine, self._graphs) for engine in ENGINE_PRECISIONS},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
             preprocessing=Preprocessing(),
             fusion=Fusion(audio_scale=temporal.audio_scale),
@@ -212,8 +222,9 @@ class _Writer:
             tower = ImageBind.load(self._weights, self._config, modalities=(modality,)).towers[modality]
             if modality == "text":
                 text = self._embed(tower, tokenizer, names)
-            precision: Precision = "fp32" if modality == "text" else self._precision
-            self._export(modality, tower, encoder_inputs(modality, tokenizer, names, precision), precision)
+            precisions = ("fp32",) if modality == "text" else self._precisions
+            inputs = {each: encoder_inputs(modality, tokenizer, names, each) for each in precisions}
+            self._export(modality, tower, inputs)
             del tower
             gc.collect()
         return text
@@ -232,25 +243,32 @@ class _Writer:
     def _head(self, temporal: TemporalHead, vocabulary: Vocabulary) -> None:
         from ovavel.training.temporal import HeadGraph
 
-        self._export("head", HeadGraph(temporal).eval(), head_inputs(np.array(vocabulary.embeddings)), "fp32")
+        inputs = head_inputs(np.array(vocabulary.embeddings))
+        self._export("head", HeadGraph(temporal).eval(), {"fp32": inputs})
 
     def _export(
         self,
         graph: Graph,
         module: nn.Module,
-        inputs: Mapping[str, tuple[NDArray[np.float32], ...]],
-        precision: Precision,
+        inputs: Mapping[Precision, Mapping[str, tuple[NDArray[Any], ...]]],
     ) -> None:
+        """Write `graph` in each precision of `inputs`, and compare it on those inputs."""
         start, share = self._done, _SHARES[graph]
-        self._progress(f"{graph}: running PyTorch", start)
-        expected = reference(graph, module, inputs)
-        self._progress(f"{graph}: writing ONNX", start + share / 4)
-        size = self._config.embedding_size
-        file, *_ = export_graph(graph, module, self._folder, embedding_size=size, precision=precision)
-        self._progress(f"{graph}: comparing ONNX Runtime with PyTorch", start + share / 2)
-        self._checks.append(check_graph(file, expected, precision))
-        self._graphs[graph] = {precision: file.name}
-        self._done += share
+        self._progress(f"{graph}: expressing it in ONNX", start)
+        model = traced(graph, module, embedding_size=self._config.embedding_size)
+        files = {}
+        for precision in inputs:
+            self._progress(f"{graph}: writing {precision}", self._done)
+            files[precision], *_ = save_variant(model, graph, self._folder, precision)
+            self._done += share / 2 / len(inputs)
+        del model  # it holds weights of its own, and so does ONNX Runtime
+        gc.collect()
+        for precision, cases in inputs.items():
+            self._progress(f"{graph}: comparing {precision} with PyTorch", self._done)
+            self._checks.append(check_graph(files[precision], reference(graph, module, cases), precision))
+            self._done += share / 2 / len(inputs)
+        self._graphs[graph] = {precision: file.name for precision, file in files.items()}
+        self._done = start + share
 
 
 def need_libraries() -> None:
@@ -262,7 +280,13 @@ def need_libraries() -> None:
             raise MissingExtraError(library, extra, need="Exporting a bundle") from error
 
 
-def _check_place(out: Path, config: ImageBindConfig, precision: Precision, *, overwrite: bool) -> None:
+def _defaults(engine: str, graphs: Mapping[Graph, Mapping[str, str]]) -> dict[Graph, str]:
+    """Return graph → the precision `engine` runs, for the graphs that it runs in one of theirs."""
+    choices = {graph: preferred(engine, files) for graph, files in graphs.items()}
+    return {graph: choice for graph, choice in choices.items() if choice}
+
+
+def _check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precision], *, overwrite: bool) -> None:
     """Refuse an `out` that holds something else, and a disk without room for the graphs."""
     from ovavel.training.imagebind import Modality, published_entries
 
@@ -272,11 +296,10 @@ def _check_place(out: Path, config: ImageBindConfig, precision: Precision, *, ov
         if not (out / MANIFEST).is_file():
             raise UsageError(f"{out} is not a bundle, so it is not overwritten; choose another folder")
     place = next(folder for folder in out.parents if folder.exists())
-    quantised = () if precision == "fp32" else ("vision", "audio")
-    sizes = {modality: published_entries(config, (modality,)).values() for modality in get_args(Modality)}
-    need = 64 * 2**20 + sum(
-        (1.1 if modality in quantised else 4) * sum(map(math.prod, shapes)) for modality, shapes in sizes.items()
-    )
+    need = 64.0 * 2**20
+    for modality in get_args(Modality):
+        weights = sum(math.prod(shape) for shape in published_entries(config, (modality,)).values())
+        need += weights * sum(BYTES_PER_WEIGHT[each] for each in (("fp32",) if modality == "text" else precisions))
     free = shutil.disk_usage(place).free
     if free < need:
         raise ExportError(f"{place} has {free / 1e9:.1f} GB free and the bundle needs {need / 1e9:.1f} GB; make room")

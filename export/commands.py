@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tyro.conf import Positional
 
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.precisions import Precision
 
 __all__ = ["Bundle", "Weights"]
 
@@ -70,8 +70,9 @@ class Bundle:
     model.config."""
     tokenizer: Path | None = None
     """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
-    precision: Literal["fp32", "int8"] = "fp32"
-    """Of the vision and audio encoders: fp32, as PyTorch computes them, or int8, smaller and faster on CPUs."""
+    precision: tuple[Precision, ...] = ("fp32",)
+    """Of the vision and audio encoders, one or several: fp32, as PyTorch computes them, or int8, smaller and faster on
+    CPUs. Each engine runs the fastest that it can, unless told otherwise."""
     overwrite: bool = False
     """Replace the bundle that is at --out."""
 
@@ -104,15 +105,15 @@ class Bundle:
                 head=self.head,
                 config=config,
                 tokenizer=self.tokenizer,
-                precision=self.precision,
+                precisions=self.precision,
                 overwrite=self.overwrite,
                 progress=lambda stage, share: bars.update(task, description=stage, completed=share),
             )
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
             if check.required_cosine is not None:
-                near = f"{self.precision}, a cosine of at least {check.min_cosine:.4f} with PyTorch"
-            print(f"{check.graph}: {near} over {check.cases} inputs")
+                near = f"a cosine of at least {check.min_cosine:.4f} with PyTorch"
+            print(f"{check.graph} in {check.precision}: {near} over {check.cases} inputs ({check.method})")
         print(f"{bundle.path}: {len(bundle.vocabulary)} classes, version {bundle.vocabulary.version}")
         print(bundle.manifest.model.licence)
         return 0

@@ -7,25 +7,24 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovavel.export.quantize import quantize_matmuls
+from ovavel.export.precision import PASSES
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
+from ovavel.runtime.precisions import Precision
 
 if TYPE_CHECKING:
     import onnx_ir
     from torch import Tensor, nn
 
-__all__ = ["OPSET", "GraphSpec", "Precision", "SPECS", "example_inputs", "export_graph"]
+__all__ = ["OPSET", "GraphSpec", "SPECS", "example_inputs", "export_graph", "save_variant", "traced"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
 OPSET = 20
-
-Precision = Literal["fp32", "int8"]
 
 _EXAMPLE = {"B": 2, "T": 10, "C": 3}
 """Sizes the graphs are traced with. They must be above 1, or PyTorch would take them for constants."""
@@ -53,9 +52,12 @@ SPECS: dict[Graph, GraphSpec] = {
 def export_graph(
     name: Graph, module: nn.Module, folder: Path, *, embedding_size: int, precision: Precision = "fp32"
 ) -> list[Path]:
-    """Write `NAME.onnx`, or `NAME.int8.onnx`, and its `.data` into `folder`; return the files.
+    """Write `module` as the graph `name` in one precision. See `traced` and `save_variant`."""
+    return save_variant(traced(name, module, embedding_size=embedding_size), name, folder, precision)
 
-    The graph carries no trace of the machine that wrote it: the same module gives the same bytes.
+
+def traced(name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Model:
+    """Express `module` in ONNX, in fp32, simplified: what all precisions are made from.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
@@ -73,7 +75,6 @@ def export_graph(
         {axis: torch.export.Dim(size) for axis, size in enumerate(shape) if isinstance(size, str) and size != "D"}
         for shape in spec.inputs.values()
     )
-    path = folder / (f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx")
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -100,14 +101,26 @@ def export_graph(
         raise ExportError(f"PyTorch gave no {name} graph")
     model = program.model
     _simplify(model)
-    if precision == "int8":
-        quantize_matmuls(model)
     for node in model.graph:
         for value in node.outputs:
             # An inner value that PyTorch happens to call as we call an output would make the file invalid.
             if value.name in spec.outputs and not value.is_graph_output():
                 value.name = f"{value.name}_inner"
-    program.save(path, external_data=True)
+    return model
+
+
+def save_variant(model: onnx_ir.Model, name: Graph, folder: Path, precision: Precision) -> list[Path]:
+    """Write `NAME.onnx`, or `NAME.PRECISION.onnx`, and its `.data` into `folder`; return the files.
+
+    `model`, as `traced` gave it, stays as it is; its weights are not copied but one by one. The file carries no trace
+    of the machine that wrote it: the same model gives the same bytes.
+    """
+    import onnx_ir
+
+    path = folder / (f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx")
+    variant = model.clone()
+    PASSES[precision](variant)
+    onnx_ir.save(variant, path, external_data=f"{path.name}.data")
     weights = path.with_name(path.name + ".data")
     if not weights.stat().st_size:  # a head without blocks has none
         weights.unlink()

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.graphs import SPECS, Precision
+from ovavel.export.graphs import SPECS
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.manifest import ParityCheck
+from ovavel.runtime.precisions import Precision
 from ovavel.runtime.preprocess import FRAME_SIZE, prepare_frame, prepare_waveform
 from ovavel.runtime.types import RATE_HZ
 from ovavel.runtime.vocabulary import Tokenizer
@@ -239,6 +240,7 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
         )
     return ParityCheck(
         graph=expected.graph,
+        precision=precision,
         cases=sum(len(answer[0]) for answer in answers.values()) if cosines else len(answers),
         max_abs_difference=away[worst],
         min_cosine=cosines[least] if least else None,

@@ -24,7 +24,8 @@ from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError, OutputError, UsageError
 from ovavel.runtime.external_data import external_data
 from ovavel.runtime.files import atomic_write, output_error
-from ovavel.runtime.manifest import ENGINE, MANIFEST, FileEntry, Manifest
+from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Manifest
+from ovavel.runtime.precisions import ENGINE_PRECISIONS
 from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
 
 __all__ = ["Bundle", "file_entry"]
@@ -88,24 +89,46 @@ class Bundle:
             )
         return cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
 
-    def graph(self, name: Graph, precision: str | None = None) -> Path:
-        """Return the ONNX file of graph `name`, in the bundle's own precision unless told otherwise.
+    def graph(self, name: Graph, precision: str | None = None, *, engine: str = ENGINE) -> Path:
+        """Return the ONNX file of graph `name`, in the precision that `precision()` chooses.
 
         Raises:
             BundleError: the bundle does not hold it; says what it holds.
         """
+        chosen = self.precision(name, engine, precision)
+        return self.path / self.manifest.graphs[name][chosen]
+
+    def precision(self, name: Graph, engine: str, asked: str | None = None) -> str:
+        """Return the precision `engine` runs graph `name` in: as asked, else the bundle's default for it, or fp32.
+
+        What is asked for concerns vision and audio. Text and head run in it where they have it, else in fp32.
+
+        Raises:
+            UsageError: `engine` does not run what was asked for; says what it runs.
+            BundleError: the bundle does not hold the graph, or not in this precision; says what it holds.
+        """
+        runs = ENGINE_PRECISIONS.get(engine)
+        if asked and runs and asked not in runs:
+            raise UsageError(f"{engine} does not run {asked}; it runs {', '.join(runs)}")
         variants = self.manifest.graphs.get(name)
         if not variants:
             held = ", ".join(self.manifest.graphs) or "none"
             raise BundleError(
                 f"the bundle {self.path} has no {name} graph, only: {held}. Export it again to have all of them"
             )
-        precision = precision or self.manifest.precision.get(ENGINE, {}).get(name, "fp32")
-        if precision not in variants:
+        if asked in variants:
+            return asked
+        if asked and name in ("vision", "audio"):
+            chosen = asked
+        else:
+            defaults = {OLD_ENGINE_NAMES.get(key, key): each for key, each in self.manifest.precision.items()}
+            chosen = "fp32" if asked else defaults.get(engine, {}).get(name, "fp32")
+        if chosen not in variants:
             raise BundleError(
-                f"the bundle {self.path} has no {precision} {name} graph; its precisions are: {', '.join(variants)}"
+                f"the bundle {self.path} has no {chosen} {name} graph for {engine}; its precisions are: "
+                f"{', '.join(variants)}. Name one with --precision, or export the bundle again with {chosen} among them"
             )
-        return self.path / variants[precision]
+        return chosen
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that the text graph was made for."""

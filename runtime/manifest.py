@@ -16,6 +16,7 @@ __all__ = [
     "ENGINE",
     "FORMAT_VERSION",
     "MANIFEST",
+    "OLD_ENGINE_NAMES",
     "FileEntry",
     "Fusion",
     "Manifest",
@@ -30,8 +31,10 @@ FORMAT_VERSION = 1
 """Raised whenever an older runtime would misread a newer bundle."""
 CALIBRATED_VERSION = 2
 """Of a manifest with the field `calibration`, which a runtime of version 1 does not know: it says so, and no more."""
-ENGINE = "onnxruntime"
+ENGINE = "onnxruntime-cpu"
 """The engine whose precision `Bundle.graph` answers with unless told otherwise."""
+OLD_ENGINE_NAMES = {"onnxruntime": ENGINE}
+"""What manifests once called an engine → what it is called now."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -85,10 +88,13 @@ class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many segments the temporal head was made for."""
 
 
-class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How far one exported graph is from PyTorch, at worst."""
 
     graph: Graph
+    precision: str = "fp32"
+    method: str = "ONNX Runtime on the CPU"
+    """What ran the graph for the comparison, e.g. "ONNX Runtime on the CPU, emulating bf16"."""
     cases: int
     """Inputs that were compared."""
     max_abs_difference: float
@@ -118,7 +124,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     graphs: dict[Graph, dict[str, str]]
     """Graph → precision → file."""
     precision: dict[str, dict[Graph, str]]
-    """Engine → graph → the precision it runs unless told otherwise."""
+    """Engine (`BackendInfo.engine`) → graph → the precision it runs unless told otherwise."""
     files: dict[str, FileEntry]
     """Every file but the manifest itself."""
     preprocessing: Preprocessing

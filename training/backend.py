@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ovavel.runtime.backends import BackendInfo, Graph, HeadOutput
+from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
-from ovavel.training.imagebind import CONTEXT, FRAME, LOG_MEL, ImageBind, ImageBindConfig, Modality
+from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
 from ovavel.training.temporal import HeadGraph, TemporalHead
 from ovavel.training.unit import unit_norm
 
@@ -38,6 +39,7 @@ def open_torch(
     device: str = "auto",
     threads: int | None = None,
     graphs: Collection[Graph] = ("vision", "audio", "head"),
+    precision: str | None = None,
     weights: str | Path | None = None,
     head: str | Path | None = None,
     config: ImageBindConfig | None = None,
@@ -49,17 +51,20 @@ def open_torch(
         device: "cpu", "cuda", "cuda:N" or "auto": a GPU where there is one.
         threads: CPU threads, for all of PyTorch in this process; None leaves them as they are.
         graphs: what to load.
+        precision: of vision and audio: "fp32", the default, or "bf16" or "fp16", PyTorch's autocast.
         weights: ImageBind checkpoint; needed unless `graphs` is the head alone.
         head: checkpoint of the temporal head; None: the training-free head.
         config: size of the encoders; None: as the bundle says.
 
     Raises:
-        UsageError: a checkpoint is not given that the bundle or `graphs` asks for.
+        UsageError: a checkpoint is not given that the bundle or `graphs` asks for, or there is no such precision on
+            this device.
         DeviceError: the device is not to be had.
         BundleError: the bundle does not say the size of its encoders.
         CheckpointError: a checkpoint is not what it should be.
     """
     chosen = _prepared(device, threads)
+    reduced = _check_precision(precision or "fp32", chosen)
     modules: dict[Graph, nn.Module] = {}
     size = config or _config(bundle)
     encoders = tuple(modality for modality in _ENCODERS if modality in graphs)
@@ -73,7 +78,13 @@ def open_torch(
     if "head" in graphs:
         modules["head"] = HeadGraph(_head(bundle, head, size.embedding_size))
     _move(modules.values(), chosen)
-    return TorchBackend(modules, chosen, embedding_size=size.embedding_size)
+    return TorchBackend(
+        modules,
+        chosen,
+        embedding_size=size.embedding_size,
+        classes=len(bundle.vocabulary.names),
+        precision={graph: reduced for graph in modules if graph in ("vision", "audio")},
+    )
 
 
 def open_weights(
@@ -99,11 +110,8 @@ def open_weights(
         DeviceError: the device is not to be had, or has too little memory.
         CheckpointError: the checkpoint is not what it should be.
     """
-    if precision not in get_args(Precision):
-        raise UsageError(f"the precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
     chosen = _prepared(device, threads)
-    if precision == "fp16" and chosen.type == "cpu":
-        raise UsageError("fp16 is for GPUs; on the CPU use fp32 or bf16")
+    precision = _check_precision(precision, chosen)
     model = ImageBind.load(weights, config, _ENCODERS)
     modules: dict[Graph, nn.Module] = {modality: model.towers[modality] for modality in _ENCODERS}
     _move(modules.values(), chosen)
@@ -113,6 +121,16 @@ def open_weights(
         embedding_size=config.embedding_size,
         precision={"vision": precision, "audio": precision},
     )
+
+
+def _check_precision(precision: str, device: torch.device) -> Precision:
+    if precision not in get_args(Precision):
+        raise UsageError(
+            f"PyTorch runs it in {', '.join(get_args(Precision))}, not in {precision!r}; choose one of these"
+        )
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 is for GPUs; on the CPU use fp32 or bf16")
+    return cast("Precision", precision)
 
 
 def _prepared(device: str, threads: int | None) -> torch.device:
@@ -135,7 +153,7 @@ def _move(modules: Iterable[nn.Module], device: torch.device) -> None:
         raise DeviceError(f"{device} has too little free memory for the weights; use the device cpu") from error
 
 
-class TorchBackend:
+class TorchBackend(GraphBackend):
     """PyTorch, eager, fp32 unless told otherwise. See `ovavel.runtime.backends.Backend`."""
 
     def __init__(
@@ -144,63 +162,31 @@ class TorchBackend:
         device: torch.device,
         *,
         embedding_size: int,
+        classes: int = 2,
         precision: Mapping[Graph, Precision] | None = None,
     ) -> None:
         self._modules = dict(modules)
         self._device = device
-        self._embedding_size = embedding_size
         versions = {"torch": str(torch.__version__)}
         if device.type == "cuda":
             versions["cuda"] = str(torch.version.cuda)
-        self._info = BackendInfo(
+        info = BackendInfo(
             name="torch",
+            engine="torch",
             device=str(device),
             provider="PyTorch eager" + (f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""),
             precision=dict.fromkeys(modules, "fp32") | dict(precision or {}),
             threads=torch.get_num_threads(),
             versions=versions,
         )
-
-    @property
-    def info(self) -> BackendInfo:
-        """What really runs."""
-        return self._info
-
-    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 3, 224, 224) float32 → (B, D) float32, unit norm."""
-        return self._run("vision", frames)[0]
-
-    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 1, 128, 204) float32 → (B, D) float32, unit norm."""
-        return self._run("audio", log_mels)[0]
-
-    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(B, 77) int64 → (B, D) float32, unit norm."""
-        return self._run("text", tokens)[0]
-
-    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
-        """(B, T, D), (B, T, D) and (C, D), all unit norm → similarities and scores."""
-        return HeadOutput(*self._run("head", audio, vision, text))
-
-    def warm_up(self) -> None:
-        """Run each graph once."""
-        d = self._embedding_size
-        inputs: dict[Graph, Callable[[], object]] = {
-            "vision": lambda: self.vision(np.zeros((1, *FRAME), np.float32)),
-            "audio": lambda: self.audio(np.zeros((1, *LOG_MEL), np.float32)),
-            "text": lambda: self.text(np.zeros((1, CONTEXT), np.int64)),
-            "head": lambda: self.head(*(np.zeros(shape, np.float32) for shape in ((1, 10, d), (1, 10, d), (2, d)))),
-        }
-        for graph in self._modules:
-            inputs[graph]()
+        super().__init__(info, embedding_size=embedding_size, classes=classes)
 
     def close(self) -> None:
         """Give the memory back."""
+        super().close()
         self._modules.clear()
 
-    def _run(self, graph: Graph, *arrays: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
-        if graph not in self._modules:
-            raise UsageError(f"this backend was opened without the graph {graph}, or was closed")
+    def _compute(self, graph: Graph, *arrays: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
         reduced = _AUTOCAST.get(self._info.precision[graph])
         try:
             with torch.inference_mode(), torch.autocast(self._device.type, reduced, enabled=reduced is not None):

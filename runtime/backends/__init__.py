@@ -1,7 +1,7 @@
 """What runs a bundle's graphs, found by name through the entry-point group `ovavel.backends`.
 
-An entry point names a function `open(bundle, *, device, threads, graphs, **options) -> Backend`, so that a package
-outside ovavel can add one.
+An entry point names a function `open(bundle, *, device, threads, graphs, precision, **options) -> Backend`, so that a
+package outside ovavel can add one.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class BackendInfo:
     """What really runs, as the library reports it after loading; never what was merely asked for."""
 
     name: str
+    engine: str
+    """What runs the graphs on this kind of device, e.g. "onnxruntime-cuda": a bundle has defaults for each."""
     device: str
     """"cpu", or "cuda:N"."""
     provider: str
@@ -95,15 +97,18 @@ def open_backend(
     device: str = "auto",
     threads: int | None = None,
     graphs: Iterable[Graph] = ("vision", "audio", "head"),
+    precision: str | None = None,
     **options: Any,
 ) -> Backend:
     """Load `graphs` of `bundle` with the backend `name` on `device` ("cpu", "cuda", "cuda:N" or "auto").
+
+    `precision` is of vision and audio; None: the bundle's default for the engine. See `Bundle.precision`.
 
     Raises:
         UsageError: there is no such backend.
         MissingExtraError: its library is not installed.
         DeviceError: the device is not to be had; never a silent fall-back.
-        BundleError: the bundle does not hold a graph that was asked for.
+        BundleError: the bundle does not hold a graph, or a precision, that was asked for.
     """
     found = [entry for entry in entry_points(group="ovavel.backends") if entry.name == name]
     if not found:
@@ -113,5 +118,7 @@ def open_backend(
     except ModuleNotFoundError as error:
         library = error.name or name
         raise MissingExtraError(library, _EXTRAS.get(library, name), need=f"The backend {name!r}") from error
-    backend: Backend = open_it(bundle, device=device, threads=threads, graphs=tuple(graphs), **options)
+    backend: Backend = open_it(
+        bundle, device=device, threads=threads, graphs=tuple(graphs), precision=precision, **options
+    )
     return backend

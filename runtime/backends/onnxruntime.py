@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ovavel.runtime.backends import BackendInfo, Graph, HeadOutput
+from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle import Bundle
@@ -25,7 +25,6 @@ __all__ = ["OnnxRuntimeBackend", "open_onnxruntime", "physical_cores"]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _GPU_BATCH = 8
-_WARM_UP_SEGMENTS = 10
 _LONGEST_MESSAGE = 300
 
 _log = logging.getLogger(__name__)
@@ -37,6 +36,7 @@ def open_onnxruntime(
     device: str = "auto",
     threads: int | None = None,
     graphs: Sequence[Graph] = ("vision", "audio", "head"),
+    precision: str | None = None,
 ) -> OnnxRuntimeBackend:
     """Load `graphs` of `bundle`.
 
@@ -46,12 +46,13 @@ def open_onnxruntime(
             the CPU; `info.device` says which.
         threads: cores that one graph may use on the CPU; None: as many as this process has.
         graphs: which graphs to load; the others are not to be called.
+        precision: of vision and audio; None: the bundle's default for the CPU or for CUDA.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
         DeviceError: the device is not to be had. Nothing ever runs elsewhere instead.
-        BundleError: a graph is not in the bundle or cannot be loaded.
-        UsageError: `threads` is not positive.
+        BundleError: a graph is not in the bundle, or not in this precision, or cannot be loaded.
+        UsageError: `threads` is not positive, or the engine does not run this precision.
     """
     try:
         import onnxruntime
@@ -63,12 +64,12 @@ def open_onnxruntime(
     if device == "auto":
         if _CUDA in onnxruntime.get_available_providers():
             try:
-                return OnnxRuntimeBackend(bundle, 0, cores, graphs)
-            except DeviceError as error:
+                return OnnxRuntimeBackend(bundle, 0, cores, graphs, precision)
+            except (BundleError, DeviceError, UsageError) as error:
                 _log.warning("running on the CPU: %s", error)
-        return OnnxRuntimeBackend(bundle, None, cores, graphs)
+        return OnnxRuntimeBackend(bundle, None, cores, graphs, precision)
     if device == "cpu":
-        return OnnxRuntimeBackend(bundle, None, cores, graphs)
+        return OnnxRuntimeBackend(bundle, None, cores, graphs, precision)
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
     offered = _CUDA in onnxruntime.get_available_providers()
     if not match or not offered:
@@ -81,7 +82,7 @@ def open_onnxruntime(
         raise DeviceError(
             f"there is no device {device!r}: ONNX Runtime {onnxruntime.__version__} offers {has} here{mend}"
         )
-    return OnnxRuntimeBackend(bundle, int(match[1] or 0), cores, graphs)
+    return OnnxRuntimeBackend(bundle, int(match[1] or 0), cores, graphs, precision)
 
 
 def physical_cores() -> int:
@@ -107,35 +108,28 @@ def _container_cores() -> int:
         return os.cpu_count() or 1
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(GraphBackend):
     """Graphs loaded into ONNX Runtime. Open it with `open_onnxruntime`."""
 
-    def __init__(self, bundle: Bundle, gpu: int | None, threads: int, graphs: Sequence[Graph]) -> None:
-        """Load `graphs` on the GPU number `gpu`, or on `threads` cores of the CPU where it is None."""
+    def __init__(
+        self, bundle: Bundle, gpu: int | None, threads: int, graphs: Sequence[Graph], asked: str | None = None
+    ) -> None:
+        """Load `graphs`, in the precision `asked` for, on the GPU number `gpu` or, where it is None, on CPU threads."""
         import onnxruntime
 
-        variants = bundle.manifest.graphs
-        files = {name: bundle.graph(name) for name in graphs}
-        precision = {
-            name: next(p for p, file in variants[name].items() if bundle.path / file == files[name]) for name in graphs
-        }
-        quantised = sorted(name for name, each in precision.items() if each == "int8")
-        if gpu is not None and quantised:
-            raise DeviceError(
-                f"the bundle {bundle.path} holds {' and '.join(quantised)} in int8, which is for CPUs: export it with "
-                "--precision fp32 for a GPU, or use --device cpu"
-            )
+        engine = "onnxruntime-cpu" if gpu is None else "onnxruntime-cuda"
+        precision = {name: bundle.precision(name, engine, asked) for name in graphs}
         if gpu is not None and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
-        self._bundle = bundle
-        self._device = "cpu" if gpu is None else f"cuda:{gpu}"
         self._sessions: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
-            name: _open_session(file, gpu, threads if name != "head" else 1)
-            for name, file in files.items()
+            name: _open_session(bundle.graph(name, each), gpu, threads if name != "head" else 1)
+            for name, each in precision.items()
         }
-        self._info = BackendInfo(
+        self._device = "cpu" if gpu is None else f"cuda:{gpu}"
+        info = BackendInfo(
             name="onnxruntime",
+            engine=engine,
             device=self._device,
             provider=_CPU if gpu is None else _CUDA,
             precision=precision,
@@ -144,48 +138,14 @@ class OnnxRuntimeBackend:
             concurrent=gpu is not None,  # on the CPU each encoder keeps all cores busy by itself
             versions={"onnxruntime": onnxruntime.__version__},
         )
-
-    @property
-    def info(self) -> BackendInfo:
-        """What really runs."""
-        return self._info
-
-    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 3, 224, 224) float32 → (B, D) float32, unit norm."""
-        return self._run("vision", frames)[0]
-
-    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 1, 128, 204) float32 → (B, D) float32, unit norm."""
-        return self._run("audio", log_mels)[0]
-
-    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(B, 77) int64 → (B, D) float32, unit norm."""
-        return self._run("text", tokens)[0]
-
-    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
-        """(B, T, D), (B, T, D) and (C, D), all unit norm → similarities and scores."""
-        return HeadOutput(*self._run("head", audio, vision, text))
-
-    def warm_up(self) -> None:
-        """Run each graph once, so that the first real window meets no first-run cost."""
-        classes = len(self._bundle.vocabulary.names)
-        for name, session in self._sessions.items():
-            inputs = []
-            for value in session.get_inputs():
-                free = {"audio": (1, _WARM_UP_SEGMENTS), "vision": (1, _WARM_UP_SEGMENTS), "text": (classes,)}
-                given = free.get(value.name, (1,)) if name == "head" else (1,)
-                shape = [*given, *value.shape[len(given) :]]
-                inputs.append(np.zeros(shape, np.int64 if name == "text" else np.float32))
-            self._run(name, *inputs)
+        super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
 
     def close(self) -> None:
         """Give the memory back. Calling it twice does no harm."""
+        super().close()
         self._sessions = {}
 
-    def _run(self, graph: Graph, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
-        if graph not in self._sessions:
-            opened = ", ".join(self._sessions) or "none: it is closed"
-            raise UsageError(f"this backend was not opened with the {graph} graph; it holds {opened}")
+    def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         session = self._sessions[graph]
         feed = {value.name: array for value, array in zip(session.get_inputs(), inputs, strict=True)}
         try:

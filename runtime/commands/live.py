@@ -45,6 +45,10 @@ class Live:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
+    backend: str = "onnxruntime"
+    """What runs the encoders: onnxruntime, or another that is installed."""
+    precision: str | None = None
+    """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
@@ -78,7 +82,9 @@ class Live:
         source = self._source(statuses.append)
         try:
             sinks = self._sinks(statuses.append)
-            backend = open_backend(bundle, device=self.device, threads=self.threads)
+            backend = open_backend(
+                bundle, device=self.device, threads=self.threads, name=self.backend, precision=self.precision
+            )
             with Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules, statuses=statuses) as session:
                 drive(session, sinks)
             backend.close()

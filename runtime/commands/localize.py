@@ -61,6 +61,10 @@ class Localize:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
+    backend: str = "onnxruntime"
+    """What runs the encoders: onnxruntime, or another that is installed."""
+    precision: str | None = None
+    """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
@@ -99,7 +103,9 @@ class Localize:
         from ovavel.runtime.sources.media import MediaSource
 
         bundle = Bundle.open(self.bundle)
-        backend = open_backend(bundle, device=self.device, threads=self.threads)
+        backend = open_backend(
+            bundle, device=self.device, threads=self.threads, name=self.backend, precision=self.precision
+        )
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),

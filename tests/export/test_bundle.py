@@ -99,13 +99,14 @@ class QuickGraphs:
     def __init__(self, exported: Path) -> None:
         self.exported = exported
 
-    def __call__(self, name: Graph, _module: object, folder: Path, **_: object) -> list[Path]:
+    def __call__(self, _model: object, name: Graph, folder: Path, _precision: str) -> list[Path]:
         return [Path(shutil.copy(file, folder)) for file in sorted(self.exported.glob(f"{name}.onnx*"))]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, exported_bundle: Path) -> None:
-    monkeypatch.setattr(bundle_module, "export_graph", QuickGraphs(exported_bundle))
+    monkeypatch.setattr(bundle_module, "traced", lambda *_, **__: None)
+    monkeypatch.setattr(bundle_module, "save_variant", QuickGraphs(exported_bundle))
 
 
 @pytest.mark.usefixtures("quick")

@@ -18,7 +18,7 @@ from ovavel.export.verify import INT8_COSINE, random_frame, random_waveform
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import DeviceError, ExportError
+from ovavel.runtime.errors import BundleError, ExportError, UsageError
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
 
@@ -104,8 +104,11 @@ def test_the_backend_says_what_runs(int8_bundle: Path) -> None:
 def test_int8_is_refused_on_a_gpu(int8_bundle: Path) -> None:
     from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    with pytest.raises(DeviceError, match=r"audio and vision in int8.*--precision fp32"):
-        OnnxRuntimeBackend(Bundle.open(int8_bundle), 0, 1, ("vision", "audio", "head"))
+    bundle = Bundle.open(int8_bundle)
+    with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8; it runs fp16, bf16, fp32"):
+        OnnxRuntimeBackend(bundle, 0, 1, ("vision",), "int8")
+    with pytest.raises(BundleError, match="no fp32 vision graph for onnxruntime-cuda; its precisions are: int8"):
+        OnnxRuntimeBackend(bundle, 0, 1, ("vision",))
 
 
 def test_the_same_weights_give_the_same_bytes(int8_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -125,6 +128,6 @@ def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
     (tmp_path / "place").mkdir()
     with pytest.raises(ExportError, match=r"vision graph in int8 .* is -?0\.\d{4} \(for .+\).*0\.99.*--precision fp32"):
         write_bundle(
-            tmp_path / "outlier.safetensors", tmp_path / "place" / "bundle", ["dog"], config=TINY, precision="int8"
+            tmp_path / "outlier.safetensors", tmp_path / "place" / "bundle", ["dog"], config=TINY, precisions=["int8"]
         )
     assert not list((tmp_path / "place").iterdir())

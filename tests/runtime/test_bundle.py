@@ -253,8 +253,47 @@ def test_a_graph_the_bundle_does_not_hold(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     with pytest.raises(BundleError, match="no text graph, only: vision, audio, head"):
         bundle.graph("text")
-    with pytest.raises(BundleError, match="no int8 vision graph; its precisions are: fp32"):
+    with pytest.raises(BundleError, match="no int8 vision graph for onnxruntime-cpu; its precisions are: fp32"):
         bundle.graph("vision", "int8")
+
+
+def with_variants(folder: Path, engine: str) -> Bundle:
+    """A bundle that has vision in fp32, int8 and fp16, of which `engine` runs int8 unless told otherwise."""
+
+    def change(manifest: dict) -> None:
+        manifest["graphs"]["vision"].update(int8="audio.onnx", fp16="text.onnx")
+        manifest["precision"] = {engine: {"vision": "int8"}}
+
+    rewrite(folder, change)
+    return Bundle.open(folder)
+
+
+@pytest.mark.parametrize("key", ["onnxruntime-cpu", "onnxruntime"])  # the latter is what older manifests say
+def test_an_engine_has_a_precision_of_its_own(tiny_bundle: Path, key: str) -> None:
+    bundle = with_variants(tiny_bundle, key)
+    assert bundle.graph("vision") == tiny_bundle / "audio.onnx"
+    assert bundle.graph("vision", "fp32") == tiny_bundle / "vision.onnx"
+    assert bundle.graph("vision", engine="onnxruntime-cuda") == tiny_bundle / "vision.onnx"
+    assert bundle.precision("vision", "onnxruntime-cpu") == "int8"
+    assert bundle.precision("vision", "onnxruntime-cuda", "fp16") == "fp16"
+    assert bundle.precision("vision", "an engine of somebody else's") == "fp32"
+
+
+def test_text_and_head_run_in_fp32_whatever_vision_runs_in(tiny_bundle: Path) -> None:
+    bundle = with_variants(tiny_bundle, "onnxruntime-cpu")
+    assert [bundle.precision(name, "onnxruntime-cpu", "fp16") for name in ("vision", "text", "head")] == [
+        "fp16",
+        "fp32",
+        "fp32",
+    ]
+    with pytest.raises(BundleError, match="no fp16 audio graph for onnxruntime-cpu; its precisions are: fp32"):
+        bundle.precision("audio", "onnxruntime-cpu", "fp16")
+
+
+def test_a_precision_the_engine_does_not_run_is_refused(tiny_bundle: Path) -> None:
+    bundle = with_variants(tiny_bundle, "onnxruntime-cpu")
+    with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8; it runs"):
+        bundle.precision("vision", "onnxruntime-cuda", "int8")
 
 
 def larger(bundle: Bundle) -> Vocabulary:

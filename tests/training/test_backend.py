@@ -93,7 +93,7 @@ def test_training_free_head_compares_the_embeddings_themselves(weights: Path) ->
     output = backend.head(audio, vision, text)
     np.testing.assert_allclose(output.audio_similarity, audio @ text.T, atol=1e-6, rtol=0)
     np.testing.assert_allclose(output.vision_similarity, vision @ text.T, atol=1e-6, rtol=0)
-    with pytest.raises(UsageError, match="without the graph vision"):
+    with pytest.raises(UsageError, match="not opened with the vision graph"):
         backend.vision(np.zeros((1, 3, 224, 224), np.float32))
 
 

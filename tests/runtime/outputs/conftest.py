@@ -17,6 +17,7 @@ LABELS = ("dog barking", "race car", "mynah bird singing", "church bell ringing"
 
 BACKEND = BackendInfo(
     name="onnxruntime",
+    engine="onnxruntime-cpu",
     device="cpu",
     provider="CPUExecutionProvider",
     precision={"vision": "fp32", "audio": "fp32", "head": "fp32"},
