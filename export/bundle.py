@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.export.golden import GoldenWriter, checked
 from ovavel.export.graphs import OPSET, save_variant, traced
 from ovavel.export.precision import BYTES_PER_WEIGHT
 from ovavel.export.verify import check_graph, encoder_inputs, head_inputs, reference
@@ -59,8 +60,8 @@ Progress = Callable[[str, float], None]
 
 _COMPARED = ("onnx", "onnxruntime", "onnxscript", "torch")
 _TEXT_BATCH = 16
-_SHARES = {"vision": 0.45, "audio": 0.1, "text": 0.3, "head": 0.05}
-"""About how much of the time each graph takes; hashing takes the rest."""
+_SHARES = {"vision": 0.4, "audio": 0.1, "text": 0.25, "head": 0.05, "check": 0.1}
+"""About how much of the time each graph and the bundle's check of itself take; hashing takes the rest."""
 
 
 def write_bundle(
@@ -167,6 +168,7 @@ class _Writer:
         self._progress = progress
         self._done = 0.0
         self._checks: list[ParityCheck] = []
+        self._golden = GoldenWriter()
         self._graphs: dict[Graph, dict[str, str]] = {}
 
     def write(
@@ -186,7 +188,8 @@ class _Writer:
         text = self._encoders(tokenizer, names)
         vocabulary = Vocabulary(names=names, embeddings=text)
         vocabulary.save(self._folder)
-        self._head(temporal, vocabulary)
+        self._head(temporal, vocabulary, tokenizer)
+        self._golden.write(self._folder)
         self._progress("hashing every file", self._done)
         versions = {library: importlib.metadata.version(library) for library in _COMPARED}
         manifest = Manifest(
@@ -210,7 +213,12 @@ class _Writer:
             parity=Parity(versions=versions, checks=tuple(self._checks)),
         ).calibrated(calibration)
         (self._folder / MANIFEST).write_bytes(manifest.encode())
-        return Bundle.open(self._folder)
+        runs = [each for each in self._precisions if each in ENGINE_PRECISIONS["onnxruntime-cpu"]]
+
+        def progress(what: str, share: float) -> None:
+            self._progress(f"bundle: comparing with PyTorch, {what}", self._done + share * _SHARES["check"])
+
+        return checked(Bundle.open(self._folder), runs, progress)
 
     def _encoders(self, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:
         """Export the encoders one after the other; return the text embeddings (C, D) of `names`."""
@@ -224,6 +232,7 @@ class _Writer:
                 text = self._embed(tower, tokenizer, names)
             precisions = ("fp32",) if modality == "text" else self._precisions
             inputs = {each: encoder_inputs(modality, tokenizer, names, each) for each in precisions}
+            self._golden.encode(modality, tower)
             self._export(modality, tower, inputs)
             del tower
             gc.collect()
@@ -240,11 +249,12 @@ class _Writer:
         embeddings: NDArray[np.float32] = np.concatenate(rows)
         return embeddings
 
-    def _head(self, temporal: TemporalHead, vocabulary: Vocabulary) -> None:
+    def _head(self, temporal: TemporalHead, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
         from ovavel.training.temporal import HeadGraph
 
-        inputs = head_inputs(np.array(vocabulary.embeddings))
-        self._export("head", HeadGraph(temporal).eval(), {"fp32": inputs})
+        head, text = HeadGraph(temporal).eval(), np.array(vocabulary.embeddings)
+        self._golden.decide(head, vocabulary.names, tokenizer.encode(vocabulary.names), text)
+        self._export("head", head, {"fp32": head_inputs(text)})
 
     def _export(
         self,

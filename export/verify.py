@@ -19,8 +19,8 @@ from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
-from ovavel.runtime.preprocess import FRAME_SIZE, prepare_frame, prepare_waveform
-from ovavel.runtime.types import RATE_HZ
+from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.runtime.vocabulary import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ __all__ = [
     "encoder_inputs",
     "head_inputs",
     "reference",
-    "random_frame",
-    "random_waveform",
-    "sample_frames",
-    "sample_waveforms",
 ]
 
 # B batch, T segments, D embedding size, C classes with the background last
@@ -64,78 +60,6 @@ class Reference:
     graph: Graph
     cases: Mapping[str, tuple[Arrays, Arrays]]
     """Name of each call → its inputs and outputs."""
-
-
-def sample_frames() -> dict[str, NDArray[np.uint8]]:
-    """Return frames (H, W, 3) uint8: black, white, noise, one that looks like a photograph, a checkerboard, stripes."""
-    rng = np.random.default_rng(0)
-    size = FRAME_SIZE
-    down, right = np.mgrid[0:360, 0:640].astype(np.float32) / 360
-    waves = sum(
-        np.sin(down[..., None] * rng.uniform(1, 20, 3) + right[..., None] * rng.uniform(1, 20, 3)) / (k + 1)
-        for k in range(6)
-    )
-    squares = ((np.indices((size, size)) // 8).sum(axis=0) % 2 * 255).astype(np.uint8)
-    stripes = np.zeros((270, 480, 3), np.uint8)
-    stripes[:, ::2, 0] = 255
-    return {
-        "black": np.zeros((size, size, 3), np.uint8),
-        "white": np.full((size, size, 3), 255, np.uint8),
-        "noise": rng.integers(0, 256, (size, size, 3), dtype=np.uint8),
-        "photograph": (128 + 50 * waves + rng.normal(0, 4, (360, 640, 3))).clip(0, 255).astype(np.uint8),
-        "checkerboard": np.repeat(squares[..., None], 3, axis=2),
-        "stripes": stripes,
-    }
-
-
-def sample_waveforms() -> dict[str, NDArray[np.float32]]:
-    """Return waveforms (C, 16000) float32: silence, quiet, noise, clipping, a click, and a fading chirp in stereo."""
-    rng = np.random.default_rng(0)
-    time_s = np.arange(RATE_HZ) / RATE_HZ
-    phase = 2 * np.pi * (200 * time_s + 900 * time_s**2)
-    chirp = sum(np.sin(k * phase) / k for k in range(1, 5)) * 0.2 * np.exp(-2 * time_s)
-    click = np.zeros(RATE_HZ)
-    click[8000] = 1
-    mono = {
-        "silence": np.zeros(RATE_HZ),
-        "quiet": 1e-4 * rng.standard_normal(RATE_HZ),
-        "noise": 0.3 * rng.standard_normal(RATE_HZ),
-        "clipping": np.sign(np.sin(2 * np.pi * 440 * time_s)),
-        "click": click,
-    }
-    stereo = np.stack([chirp, 0.3 * rng.standard_normal(RATE_HZ)])
-    return {**{name: wave[None].astype(np.float32) for name, wave in mono.items()}, "chirp": stereo.astype(np.float32)}
-
-
-def random_frame(seed: int) -> NDArray[np.uint8]:
-    """Return a frame (360, 480, 3) uint8 of soft light and discs with sharp edges, like few others."""
-    rng = np.random.default_rng(seed)
-    down, right = np.mgrid[0:360, 0:480].astype(np.float32) / 360
-    waves = [np.sin(down[..., None] * rng.normal(0, 8, 3) + right[..., None] * rng.normal(0, 8, 3)) for _ in range(4)]
-    picture = rng.uniform(20, 230) + rng.uniform(5, 60) * np.mean(waves, axis=0)
-    for _ in range(rng.integers(0, 12)):
-        inside = np.hypot(down - rng.uniform(0, 1), right - rng.uniform(0, 1.3)) < rng.uniform(0.02, 0.3)
-        picture[inside] = 0.3 * picture[inside] + 0.7 * rng.uniform(0, 255, 3)
-    picture += rng.normal(0, rng.uniform(0, 12), picture.shape)
-    frame: NDArray[np.uint8] = picture.clip(0, 255).astype(np.uint8)
-    return frame
-
-
-def random_waveform(seed: int) -> NDArray[np.float32]:
-    """Return a waveform (1, 16000) float32 of harmonics and coloured noise that swell, from quiet to loud."""
-    rng = np.random.default_rng(seed)
-    time_s = np.arange(RATE_HZ) / RATE_HZ
-    pitch = rng.uniform(60, 2000) * (1 + rng.uniform(0, 0.1) * np.sin(2 * np.pi * rng.uniform(1, 8) * time_s))
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE_HZ
-    tone = sum(rng.uniform(0, 1) / k * np.sin(k * phase) for k in range(1, 9))
-    slope = rng.uniform(0, 1.5)  # 0 is white noise
-    spectrum = np.fft.rfft(rng.standard_normal(RATE_HZ))
-    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** slope, RATE_HZ)
-    swell = np.sin(np.pi * rng.uniform(0.5, 6) * time_s + rng.uniform(0, np.pi)) ** 2
-    sound = swell * (rng.uniform(0, 1) * tone + rng.uniform(0, 1) * noise / noise.std())
-    level = 10 ** rng.uniform(-3, -0.1)
-    waveform: NDArray[np.float32] = (level * sound / np.abs(sound).max()).astype(np.float32)
-    return waveform[None]
 
 
 def encoder_inputs(

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -24,7 +24,7 @@ from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError, OutputError, UsageError
 from ovavel.runtime.external_data import external_data
 from ovavel.runtime.files import atomic_write, output_error
-from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Manifest
+from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
 from ovavel.runtime.precisions import ENGINE_PRECISIONS
 from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
 
@@ -33,6 +33,7 @@ __all__ = ["Bundle", "file_entry"]
 _NEW = ".new"
 _AGAIN = "export or copy the bundle again"
 _MANIFEST_LIMIT_BYTES = 16 * 2**20
+_DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,21 @@ class Bundle:
             )
         return chosen
 
+    def graphs_sha256(self, precision: Mapping[Graph, str]) -> str:
+        """Return a hash over the files, weights included, of the graphs that a window goes through.
+
+        `precision` is of each graph; others than vision, audio and head do not count. Where an engine makes a
+        precision of its own, the hash is over all files of the graph.
+        """
+        digest = hashlib.sha256()
+        for graph in _DECIDING:
+            variants = self.manifest.graphs.get(graph, {}) if graph in precision else {}
+            for file in [variants[precision[graph]]] if precision.get(graph) in variants else sorted(variants.values()):
+                weights = ((PurePosixPath(file).parent / each).as_posix() for each in external_data(self.path / file))
+                for name in (file, *sorted(weights)):
+                    digest.update(f"{graph} {name} {self.manifest.files[name].sha256}\n".encode())
+        return digest.hexdigest()
+
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that the text graph was made for."""
         return Tokenizer.open(self.path / TOKENIZER)
@@ -180,7 +196,19 @@ class Bundle:
             BundleError: somebody else changed the bundle since it was opened.
             OutputError: it could not be written; the old calibration is in force.
         """
-        manifest = self.manifest.calibrated(calibration)
+        return self._save_manifest(self.manifest.calibrated(calibration))
+
+    def save_gates(self, gates: Iterable[Gate]) -> Bundle:
+        """Put `gates` into the manifest, each in the place of an older one of its kind; return the changed bundle.
+
+        Raises:
+            BundleError: somebody else changed the bundle since it was opened.
+            OutputError: it could not be written; nothing has changed.
+        """
+        return self._save_manifest(self.manifest.gated(gates))
+
+    def _save_manifest(self, manifest: Manifest) -> Bundle:
+        """Write a manifest that differs in what it says, not in the files it lists."""
         data = manifest.encode()
         try:
             with _locked(self.path, fcntl.LOCK_EX):

@@ -10,6 +10,7 @@ One tree, so that `except OvavelError` catches what a user can mend::
     ├── DatasetError          annotations or a feature cache that are missing, damaged or of something else
     ├── DeviceError           a camera, microphone, GPU or provider that is not to be had
     ├── BundleError           a bundle that is incomplete, altered or of another version
+    │   └── UnverifiedError   an engine that no comparison with PyTorch vouches for
     ├── CheckpointError       weights that are not what they should be
     ├── ExportError           an export that missed its tolerance or could not be written
     ├── DownloadError         weights that could not be fetched
@@ -31,6 +32,7 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "OvavelError",
+    "UnverifiedError",
     "UsageError",
     "VocabularyError",
 ]
@@ -81,6 +83,10 @@ class DeviceError(OvavelError):
 
 class BundleError(OvavelError):
     """A bundle that is incomplete, altered, or of a version this ovavel does not know."""
+
+
+class UnverifiedError(BundleError):
+    """An engine that no comparison with PyTorch vouches for, or that failed it."""
 
 
 class CheckpointError(OvavelError):

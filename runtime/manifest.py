@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -19,6 +20,7 @@ __all__ = [
     "OLD_ENGINE_NAMES",
     "FileEntry",
     "Fusion",
+    "Gate",
     "Manifest",
     "Model",
     "Parity",
@@ -27,10 +29,10 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
-"""Raised whenever an older runtime would misread a newer bundle."""
+FORMAT_VERSION = 3
+"""Of what this ovavel writes; raised whenever an older runtime would misread a newer bundle."""
 CALIBRATED_VERSION = 2
-"""Of a manifest with the field `calibration`, which a runtime of version 1 does not know: it says so, and no more."""
+"""Of older manifests with a calibration. Those of version 1 have none, and neither has gates."""
 ENGINE = "onnxruntime-cpu"
 """The engine whose precision `Bundle.graph` answers with unless told otherwise."""
 OLD_ENGINE_NAMES = {"onnxruntime": ENGINE}
@@ -106,12 +108,42 @@ class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """What `min_cosine` had to reach; None for a graph in full precision."""
 
 
-class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The comparison that let the bundle be written."""
+class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A comparison with PyTorch in fp32 that an engine went through at a precision (docs/parity.md)."""
+
+    engine: str
+    """What ran the graphs, e.g. "onnxruntime-cpu"."""
+    precision: dict[Graph, str]
+    """Of each graph that was compared."""
+    passed: bool
+    reference: str
+    """"PyTorch fp32", or "golden outputs of PyTorch fp32"."""
+    inputs: int
+    """Frames and waveforms that were compared."""
+    min_cosine: dict[Graph, float]
+    """Smallest cosine similarity of an embedding with the reference's. What is not finite is told as -1."""
+    max_abs_difference: dict[Graph, float]
+    """Largest difference of a component of an embedding, or of a similarity for the head; likewise told as 2."""
+    decisions: float
+    """Share of the seconds decided alike, in [0, 1]."""
+    device: str
+    """Name of the CPU or GPU."""
+    versions: dict[str, str]
+    """Libraries of the engine."""
+    graphs_sha256: Sha256
+    """Hash over the files of the vision, audio and head graphs: other graphs need another gate."""
+    failures: tuple[str, ...]
+    """What kept it from passing, the first stage first, e.g. "audio: cosine 0.9100, needs 0.99 (for silence)"."""
+
+
+class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The comparisons that let the bundle be written, and those that vouch for engines."""
 
     versions: dict[str, str]
     """Libraries that were compared."""
     checks: tuple[ParityCheck, ...]
+    gates: tuple[Gate, ...] = ()
+    """One for each engine, precision, device and state of the graphs that was compared."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -132,12 +164,17 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     opset: int
     parity: Parity
     calibration: Calibration | None = None
-    """What makes its scores probabilities; left out of the file where there is none, which then is of version 1."""
+    """What makes its scores probabilities; left out of the file where there is none."""
 
     def calibrated(self, calibration: Calibration | None) -> Manifest:
         """Return this manifest with `calibration` in the place of its own, or without one."""
-        version = CALIBRATED_VERSION if calibration else FORMAT_VERSION
-        return msgspec.structs.replace(self, calibration=calibration, format_version=version)
+        return msgspec.structs.replace(self, calibration=calibration, format_version=FORMAT_VERSION)
+
+    def gated(self, gates: Iterable[Gate]) -> Manifest:
+        """Return this manifest with `gates`, each in the place of the older one of the same kind."""
+        kept = {_kind(gate): gate for gate in (*self.parity.gates, *gates)}
+        parity = msgspec.structs.replace(self.parity, gates=tuple(kept.values()))
+        return msgspec.structs.replace(self, parity=parity, format_version=FORMAT_VERSION)
 
     def encode(self) -> bytes:
         """Return the bytes of `manifest.json`: indented JSON with sorted file names."""
@@ -156,17 +193,16 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             version = msgspec.json.decode(data, type=_Version).format_version
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BundleError(f"{where} is not a bundle manifest ({error}); export or copy the bundle again") from error
-        if not FORMAT_VERSION <= version <= CALIBRATED_VERSION:
+        if not 1 <= version <= FORMAT_VERSION:
             mend = "update ovavel" if version > FORMAT_VERSION else "export the bundle again with this ovavel"
             raise BundleError(
-                f"{where} has format version {version}, and this ovavel reads versions {FORMAT_VERSION} and "
-                f"{CALIBRATED_VERSION}: {mend}"
+                f"{where} has format version {version}, and this ovavel reads versions 1 to {FORMAT_VERSION}: {mend}"
             )
         try:
             manifest = msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
-        if (manifest.calibration is None) == (version == CALIBRATED_VERSION):
+        if version < FORMAT_VERSION and (manifest.calibration is None) == (version == CALIBRATED_VERSION):
             has = "no" if manifest.calibration is None else "a"
             raise BundleError(f"{where} is damaged: version {version} has {has} calibration; export the bundle again")
         for name, asked, done in (
@@ -185,6 +221,11 @@ class _Version(Struct, kw_only=True):
     """The one field that every format version has."""
 
     format_version: int
+
+
+def _kind(gate: Gate) -> tuple[object, ...]:
+    """What tells gates apart: of two with the same, the newer one counts."""
+    return gate.engine, tuple(sorted(gate.precision.items())), gate.device, gate.graphs_sha256, gate.reference
 
 
 def _difference(asked: Struct, done: Struct) -> str:

@@ -15,6 +15,7 @@ from ovavel.runtime.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.gates import find_gate
 from ovavel.runtime.localizer import Localizer
 from ovavel.runtime.queue import TOO_SLOW, WindowQueue
 from ovavel.runtime.sinks import SessionInfo
@@ -83,6 +84,7 @@ class Session:
                     opened.close()
             raise
         self._backend = backend
+        self._gate = find_gate(self.bundle, backend.info)
         self._encoder = Encoder(backend, self.stats.timings)
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
         self._statuses: deque[str] = deque() if statuses is None else statuses
@@ -105,6 +107,7 @@ class Session:
             licence=manifest.model.licence,
             bundle_sha256=self.bundle.sha256,
             backend=self._backend.info,
+            gate=self._gate,
             lag=self._localizer.lag,
         )
 

@@ -53,6 +53,8 @@ class Live:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""
+    allow_unverified: bool = False
+    """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: int = LAG
     """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are told at once."""
     rules: EventRules = field(default_factory=EventRules)
@@ -73,6 +75,7 @@ class Live:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.drive import drive
+        from ovavel.runtime.gates import require_gate
         from ovavel.runtime.localizer import check_lag
         from ovavel.runtime.session import Session
 
@@ -85,6 +88,7 @@ class Live:
             backend = open_backend(
                 bundle, device=self.device, threads=self.threads, name=self.backend, precision=self.precision
             )
+            require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             with Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules, statuses=statuses) as session:
                 drive(session, sinks)
             backend.close()

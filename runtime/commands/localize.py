@@ -69,6 +69,8 @@ class Localize:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""
+    allow_unverified: bool = False
+    """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: int = LAG
     """Seconds of later context, 0 to 9, that a decision is made with."""
     rules: EventRules = field(default_factory=EventRules)
@@ -98,6 +100,7 @@ class Localize:
 
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.gates import gate_text, require_gate
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.media import MediaSource
@@ -106,6 +109,8 @@ class Localize:
         backend = open_backend(
             bundle, device=self.device, threads=self.threads, name=self.backend, precision=self.precision
         )
+        gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
+        _stderr().print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),

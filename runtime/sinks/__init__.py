@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.manifest import Gate
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Sense, Update
 
@@ -28,6 +29,8 @@ class SessionInfo:
     """Licence of the model's weights."""
     bundle_sha256: str
     backend: BackendInfo
+    gate: Gate | None
+    """The comparison with PyTorch that vouches for the backend; None: nobody made one."""
     lag: int
     """How many later segments make a score final."""
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from ovavel.runtime.gates import gate_text
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Event, Update
@@ -36,7 +37,7 @@ class LinesSink:
         self._stats = stats
         self._print(f"ready    {one_line(info.source)}: {one_line(info.model)} on {engine(info)}")
         self._print(f"         {len(info.labels) - 1} classes; licence of the weights: {one_line(info.licence)}")
-
+        self._print(f"         {one_line(gate_text(info.gate))}")
         for sense, word in (("vision", "picture"), ("audio", "sound")):
             if sense not in info.senses:
                 self._print(f"         no {word}: nothing can be both seen and heard")

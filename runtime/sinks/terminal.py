@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ovavel.runtime.console import OutputConsole
+from ovavel.runtime.gates import gate_text
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.lines import engine
 from ovavel.runtime.stats import Stats
@@ -175,9 +176,9 @@ class TerminalSink:
         top.add_row(name, Text.assemble((clock(self._now_s, 0), "bold"), ("  live" if info.live else "  file", _QUIET)))
         dot = f" {self._dot} "
         model = dot.join(map(one_line, (info.model, info.licence, f"{len(info.labels) - 1} classes")))
-        joined = f" {model}{dot}{engine(info)}"
-        told = (joined,) if len(joined) <= self._console.width else (f" {model}", f" {engine(info)}")
-        return Group(top, *(Text(line, _QUIET, no_wrap=True, overflow="ellipsis") for line in told))
+        runs = f"{engine(info)}{dot}{one_line(gate_text(info.gate))}"
+        told = [(f" {model}", _QUIET), (f" {runs}", _QUIET if info.gate and info.gate.passed else "yellow")]
+        return Group(top, *(Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in told))
 
     def _timeline(self, info: SessionInfo, width: int, rows: int) -> Table:
         background = info.labels[-1]

@@ -19,16 +19,13 @@ from ovavel.export.graphs import OPSET, SPECS, example_inputs, export_graph
 from ovavel.export.verify import (
     check_graph,
     head_inputs,
-    random_frame,
-    random_waveform,
     reference,
-    sample_frames,
-    sample_waveforms,
 )
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError
 from ovavel.runtime.fusion import fused_score
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
 from ovavel.training.temporal import HeadGraph, TemporalHead
 

@@ -14,12 +14,13 @@ from safetensors.torch import save_file
 
 from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import export_graph
-from ovavel.export.verify import INT8_COSINE, random_frame, random_waveform
+from ovavel.export.verify import INT8_COSINE
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, ExportError, UsageError
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.samples import random_frame, random_waveform
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
 
 TINY = ImageBindConfig.tiny()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.manifest import Gate
 from ovavel.runtime.results import Localization
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.stats import Stats
@@ -16,13 +17,28 @@ from ovavel.runtime.types import Event, Gap, SegmentScores, Update, Window
 LABELS = ("dog barking", "race car", "mynah bird singing", "church bell ringing", "chainsaw", "playing violin", "other")
 
 BACKEND = BackendInfo(
-    name="onnxruntime",
     engine="onnxruntime-cpu",
+    name="onnxruntime",
     device="cpu",
     provider="CPUExecutionProvider",
     precision={"vision": "fp32", "audio": "fp32", "head": "fp32"},
     threads=2,
     versions={"onnxruntime": "1.23"},
+)
+
+GATE = Gate(
+    engine="onnxruntime-cpu",
+    precision=dict(BACKEND.precision),
+    passed=True,
+    reference="golden outputs of PyTorch fp32",
+    inputs=22,
+    min_cosine={"vision": 0.99999996, "audio": 0.9999999},
+    max_abs_difference={"vision": 2e-7, "audio": 3e-7, "head": 1e-7},
+    decisions=1.0,
+    device="a CPU",
+    versions={"onnxruntime": "1.23"},
+    graphs_sha256=64 * "0",
+    failures=(),
 )
 
 INFO = SessionInfo(
@@ -35,6 +51,7 @@ INFO = SessionInfo(
     licence="CC-BY-NC-SA-4.0",
     bundle_sha256="ab" * 32,
     backend=BACKEND,
+    gate=GATE,
     lag=5,
 )
 

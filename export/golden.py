@@ -1,0 +1,164 @@
+"""Writes a bundle's golden file, and lets every variant that ONNX Runtime runs on a CPU check itself against it.
+
+The inputs are fixed, but for the clips: of many random ones, those are taken on which PyTorch decides most clearly.
+
+Shapes: D embedding size, C golden names with the background last, K clips of T seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.export.verify import reference
+from ovavel.runtime.backends import Graph, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import ExportError
+from ovavel.runtime.golden import GOLDEN, Golden, to_float
+from ovavel.runtime.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
+from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
+from ovavel.runtime.self_check import graphs_to_check, self_check
+from ovavel.runtime.types import BUFFER
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["GoldenWriter", "checked"]
+
+_RANDOM_FRAMES = 4
+_RANDOM_WAVEFORMS = 4
+_NAMES = 128
+"""Golden names at most, the background among them."""
+_CLIPS = 6
+_CANDIDATES = 48
+"""Random clips of which `_CLIPS` are chosen."""
+
+
+class GoldenWriter:
+    """Gathers what PyTorch makes of the golden inputs, one encoder at a time, and writes it."""
+
+    def __init__(self) -> None:
+        self._frames = golden_frames()
+        self._waveforms = golden_waveforms()
+        self._embeddings: dict[str, NDArray[np.float32]] = {}
+        self._golden: Golden | None = None
+
+    def encode(self, graph: Graph, module: nn.Module) -> None:
+        """Run the golden windows through the encoder `module`, if it is one of windows."""
+        inputs: Iterable[NDArray[np.float32]]
+        if graph == "vision":
+            inputs = map(prepare_frame, self._frames.values())
+        elif graph == "audio":
+            inputs = (prepare_waveform(to_float(wave)) for wave in self._waveforms.values())
+        else:
+            return
+        cases = {str(number): (array[None],) for number, array in enumerate(inputs)}
+        found = reference(graph, module, cases).cases.values()
+        self._embeddings[graph] = np.concatenate([outputs[0] for _, outputs in found])
+
+    def decide(
+        self,
+        head: nn.Module,
+        names: Sequence[str],
+        tokens: NDArray[np.int64],
+        text: NDArray[np.float32],
+    ) -> None:
+        """Decide on golden clips with the names (all C) of the vocabulary, or the first of them and the background."""
+        kept = list(range(len(names)))
+        if len(kept) > _NAMES:
+            kept = [*kept[: _NAMES - 1], len(names) - 1]
+        text = text[kept]
+        vision, audio = self._embeddings["vision"], self._embeddings["audio"]
+        random = np.random.default_rng(0)
+        shape = (_CANDIDATES, BUFFER)
+        clips = np.stack([random.integers(0, len(vision), shape), random.integers(0, len(audio), shape)], axis=-1)
+        arrays = audio[clips[..., 1]], vision[clips[..., 0]], text
+        _, outputs = reference("head", head, {"clips": arrays}).cases["clips"]
+        levels = np.arange(FRAME_SIZE * FRAME_SIZE) % 256
+        ramp = np.repeat(levels.reshape(FRAME_SIZE, FRAME_SIZE, 1), 3, axis=2).astype(np.uint8)
+        self._golden = _clearest(
+            Golden(
+                frames=self._frames,
+                waveforms=self._waveforms,
+                crops={name: crop_frame(frame) for name, frame in self._frames.items()},
+                pixels=prepare_frame(ramp).reshape(3, -1)[:, :256],
+                log_mels={name: prepare_waveform(to_float(wave)) for name, wave in self._waveforms.items()},
+                vision=vision,
+                audio=audio,
+                names=tuple(names[i] for i in kept),
+                tokens=tokens[kept],
+                text=text,
+                clips=clips,
+                audio_similarity=outputs[0],
+                vision_similarity=outputs[1],
+                score=outputs[2],
+            )
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `golden.npz` into `folder`."""
+        assert self._golden is not None, "decide comes first"
+        (folder / GOLDEN).write_bytes(self._golden.encode())
+
+
+def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, float], None]) -> Bundle:
+    """Let ONNX Runtime on the CPU run `bundle` in each of `precisions`, and put the gates into its manifest.
+
+    Raises:
+        ExportError: one of them is too far from PyTorch.
+    """
+    gates = []
+    wanted = list(precisions)
+    for number, precision in enumerate(wanted):
+        backend = open_backend(bundle, device="cpu", graphs=graphs_to_check(bundle), precision=precision)
+
+        def tell(what: str, share: float, told: str = precision, done: int = number) -> None:
+            progress(f"{told}: {what}", (done + share) / len(wanted))
+
+        try:
+            gate = self_check(bundle, backend, tell)
+        finally:
+            backend.close()
+        if not gate.passed:
+            raise ExportError(
+                f"the bundle in {precision} fails its own check ({'; '.join(gate.failures)}); nothing was written. "
+                "Are the weights finite and for this model?"
+            )
+        gates.append(gate)
+    return bundle.save_gates(gates)
+
+
+def golden_frames() -> dict[str, NDArray[np.uint8]]:
+    """Raw frames by name: the extremes, and pictures of several sizes; small, because every bundle carries them."""
+    samples = sample_frames()
+    samples["photograph"] = np.ascontiguousarray(samples["photograph"][::3, ::3])
+    for seed in range(_RANDOM_FRAMES):
+        picture = random_frame(seed)
+        wide = seed % 2 == 0
+        samples[f"picture {seed}"] = picture[:FRAME_SIZE, :FRAME_SIZE] if wide else np.rot90(picture[::4, ::4]).copy()
+    return samples
+
+
+def golden_waveforms() -> dict[str, NDArray[np.int16]]:
+    """Raw waveforms by name, as 16-bit samples."""
+    samples: dict[str, NDArray[Any]] = dict(sample_waveforms())
+    samples |= {f"sound {seed}": random_waveform(seed) for seed in range(_RANDOM_WAVEFORMS)}
+    return {name: (wave * 32767).round().clip(-32768, 32767).astype(np.int16) for name, wave in samples.items()}
+
+
+def _clearest(golden: Golden) -> Golden:
+    """Keep the clips whose seconds are decided most clearly, on the whole."""
+    from dataclasses import replace
+
+    best = np.argsort(-np.quantile(golden.lead, 0.1, axis=1), kind="stable")[:_CLIPS]
+    return replace(
+        golden,
+        clips=golden.clips[best],
+        audio_similarity=golden.audio_similarity[best],
+        vision_similarity=golden.vision_similarity[best],
+        score=golden.score[best],
+    )

@@ -1,0 +1,145 @@
+"""Which comparison with PyTorch vouches for an engine: the bundle's own, or one that this machine made.
+
+A gate counts for the graphs it was made with, byte for byte. What the bundle brings counts everywhere for fp32 on a
+CPU, whose arithmetic is the same all over; any other engine or precision has to be compared on a device of the same
+name with libraries of the same versions: older CPUs saturate sums of int8, and GPUs choose their kernels by model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import UnverifiedError
+from ovavel.runtime.files import atomic_write, make_folder
+from ovavel.runtime.hardware import device_name
+from ovavel.runtime.manifest import Gate
+from ovavel.runtime.requirements import REQUIREMENTS
+from ovavel.runtime.self_check import self_check
+
+__all__ = ["REQUIREMENTS", "Gate", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
+
+_DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
+"""The graphs that a window goes through."""
+
+
+def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
+    """Return the newest gate of this machine for what `info` says runs, else the bundle's own; None: there is none."""
+    stored = _read(_path(bundle, info))
+    if stored and _is_of(stored, bundle, info):
+        return stored
+    anywhere = info.engine == "onnxruntime-cpu" and set(_precision(info).values()) == {"fp32"}
+    found = [
+        gate
+        for gate in bundle.manifest.parity.gates
+        if _is_of(gate, bundle, info)
+        and (anywhere or (gate.device == device_name(info.device) and gate.versions == dict(info.versions)))
+    ]
+    return next((gate for gate in reversed(found) if not gate.passed), found[-1] if found else None)
+
+
+def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
+    """Keep `gate` in this machine's own store, in the place of an older one of the same kind; return the file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = _path(bundle, info)
+    make_folder(path.parent)
+    atomic_write(path, msgspec.json.format(msgspec.json.encode(gate), indent=2) + b"\n")
+    return path
+
+
+def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -> Gate | None:
+    """Return the gate that vouches for what `info` says runs.
+
+    With `allow_unverified`, None where there is none, and one that failed is returned as it is.
+
+    Raises:
+        UnverifiedError: there is none, or it failed.
+    """
+    gate = find_gate(bundle, info)
+    if allow_unverified or (gate and gate.passed):
+        return gate
+    what = f"{info.engine} in {_precisions(info)}"
+    mend = f"`{_command(bundle, info)}` compares them in under a minute; --allow-unverified goes on without"
+    if gate is None:
+        raise UnverifiedError(
+            f"nobody has compared {what} of the bundle {bundle.path} with PyTorch on this machine: {mend}"
+        )
+    raise UnverifiedError(
+        f"{what} of the bundle {bundle.path} decides otherwise than PyTorch: {gate.failures[0]}. Use another engine or "
+        f"precision, or export the bundle again; {mend}"
+    )
+
+
+def gate_text(gate: Gate | None) -> str:
+    """Say in a few words what vouches for an engine."""
+    if gate is None:
+        return "not verified"
+    if not gate.passed:
+        return f"not verified: {gate.failures[0]}"
+    cosine = min(gate.min_cosine.values(), default=0.0)
+    return f"verified against {gate.reference.removeprefix('golden outputs of ')}, cosine ≥ {_floor(cosine)}"
+
+
+def _floor(cosine: float) -> str:
+    """A cosine in as many digits as tell it from 1, never rounded up."""
+    for digits in (3, 4, 5, 6, 7):
+        cut = int(cosine * 10**digits) / 10**digits
+        if 1 - cut < 1.5 * (1 - cosine):
+            return f"{cut:.{digits}f}"
+    return "0.9999999"
+
+
+def _is_of(gate: Gate, bundle: Bundle, info: BackendInfo) -> bool:
+    """Whether `gate` is of these graphs, run by this engine at this precision."""
+    wanted = _precision(info)
+    return (
+        gate.engine == info.engine
+        and {graph: gate.precision.get(graph) for graph in wanted} == wanted
+        and gate.graphs_sha256 == bundle.graphs_sha256(wanted)
+    )
+
+
+def _path(bundle: Bundle, info: BackendInfo) -> Path:
+    """The file of the store; its name covers everything that a comparison depends on."""
+    precision = _precision(info)
+    parts = {
+        "engine": info.engine,
+        "precision": precision,
+        "graphs": bundle.graphs_sha256(precision),
+        "versions": {**info.versions, "ovavel": version("ovavel")},
+        "device": device_name(info.device),
+    }
+    key = hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "ovavel" / "gates" / f"{key}.json"
+
+
+def _read(path: Path) -> Gate | None:
+    """The gate in `path`. One that cannot be read counts for nothing: the comparison is made anew."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Gate)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _precision(info: BackendInfo) -> dict[Graph, str]:
+    return {graph: info.precision[graph] for graph in _DECIDING if graph in info.precision}
+
+
+def _precisions(info: BackendInfo) -> str:
+    return "/".join(dict.fromkeys(_precision(info).values()))
+
+
+def _command(bundle: Bundle, info: BackendInfo) -> str:
+    """The self-check of exactly what `info` says runs."""
+    precision = info.precision.get("vision", "fp32")
+    return f"ovavel eval self-check {bundle.path} --backend {info.name} --device {info.device} --precision {precision}"

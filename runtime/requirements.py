@@ -1,0 +1,45 @@
+"""How near to PyTorch in fp32 an engine must stay, by the precision it computes in (docs/parity.md).
+
+The one place where these numbers stand: the exporter, `ovavel eval self-check` and `ovavel eval parity` ask here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["REQUIREMENTS", "Requirement", "requirement"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """What one precision is held to."""
+
+    min_cosine: float
+    """Least cosine similarity of every single embedding with PyTorch's."""
+    max_abs_difference: float | None
+    """Most that any component of an embedding may be off; None where rounding alone moves them more."""
+    head_difference: float
+    """Most that a similarity may be off for the same embeddings, and a score for the same similarities."""
+    decisions: float | None
+    """Least share of the seconds that are decided alike; None where the measures count instead."""
+    tie: float
+    """Lead of the best score over the next below which a golden second is a tie: rounding may settle it either way.
+    Seconds of real media always count."""
+    measures: float = 0.99
+    """What Acc., Seg., Eve. and Avg. must each keep of the reference's own."""
+
+
+# In fp32, rounding moves components by 2e-7 and a LayerNorm epsilon of 1e-5 for 1e-6 by 4e-5 or more (docs/parity.md).
+_FP32 = Requirement(
+    min_cosine=0.999999, max_abs_difference=5e-6, head_difference=1e-4, decisions=0.999, tie=1e-3, measures=0.99
+)
+_HALF = Requirement(min_cosine=0.999, max_abs_difference=None, head_difference=1e-2, decisions=0.999, tie=0.1)
+_EIGHT_BITS = Requirement(min_cosine=0.99, max_abs_difference=None, head_difference=5e-2, decisions=None, tie=0.3)
+
+REQUIREMENTS = {"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _EIGHT_BITS, "fp8": _EIGHT_BITS}
+"""By precision."""
+
+
+def requirement(precision: str) -> Requirement:
+    """What `precision` is held to: a precision that is not in `REQUIREMENTS` is a quantised one, held to int8's."""
+    return REQUIREMENTS.get(precision, _EIGHT_BITS)

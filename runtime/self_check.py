@@ -1,0 +1,315 @@
+"""A bundle checks itself against PyTorch, without PyTorch: every stage on its golden inputs, in under a minute.
+
+Each stage is fed with what the stage before it *should* have given, so that one fault shows in one stage; the last
+one, decision, goes the whole way from prepared windows. The first stage that is off is where to look.
+
+Shapes: N inputs, D embedding size, C names with the background last, K clips of T seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.backends import Backend, Graph, HeadOutput
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.fusion import fused_labels, fused_score
+from ovavel.runtime.golden import Golden, to_float
+from ovavel.runtime.hardware import device_name
+from ovavel.runtime.manifest import Gate
+from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.requirements import Requirement, requirement
+from ovavel.runtime.vocabulary import Vocabulary, normalize_text
+
+__all__ = [
+    "GOLDEN_REFERENCE",
+    "STAGES",
+    "Progress",
+    "SelfCheck",
+    "Stage",
+    "StageCheck",
+    "check_stages",
+    "compare_embeddings",
+    "graphs_to_check",
+    "off_by",
+    "self_check",
+]
+
+Stage: TypeAlias = Literal[
+    "preprocess frame", "preprocess sound", "vision", "audio", "text", "vocabulary", "similarity", "score", "decision"
+]
+STAGES: tuple[Stage, ...] = (
+    "preprocess frame",
+    "preprocess sound",
+    "vision",
+    "audio",
+    "text",
+    "vocabulary",
+    "similarity",
+    "score",
+    "decision",
+)
+"""In the order of a window's way."""
+
+GOLDEN_REFERENCE = "golden outputs of PyTorch fp32"
+
+FRAME_TOLERANCE = 0.016
+"""One of 255 levels after normalisation: versions of Pillow differ by no more where they resize."""
+SOUND_TOLERANCE = 1e-3
+"""Of a log-mel value: versions of the FFT differ by less."""
+
+Progress = Callable[[str, float], None]
+"""Told what is compared now, and which share of all, in [0, 1], is done."""
+
+Embed: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCheck:
+    """What became of one stage."""
+
+    stage: Stage
+    told: str
+    """What was measured, in a few words."""
+    failure: str | None = None
+    """What is off, how far, and on which input; None where nothing is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfCheck:
+    """A gate and the stages that it sums up."""
+
+    gate: Gate
+    stages: tuple[StageCheck, ...]
+    seconds_s: float
+    """How long it took."""
+
+    @property
+    def off(self) -> Stage | None:
+        """The first stage that is off; None where none is."""
+        return next((each.stage for each in self.stages if each.failure), None)
+
+
+def graphs_to_check(bundle: Bundle) -> tuple[Graph, ...]:
+    """The graphs to open for a self-check: all that the bundle has."""
+    wanted: tuple[Graph, ...] = ("vision", "audio", "text", "head")
+    return tuple(graph for graph in wanted if graph in bundle.manifest.graphs)
+
+
+def self_check(bundle: Bundle, backend: Backend, progress: Progress = lambda _what, _share: None) -> Gate:
+    """Compare `backend` with the golden outputs in `bundle`. See `check_stages`."""
+    return check_stages(bundle, backend, progress).gate
+
+
+def check_stages(bundle: Bundle, backend: Backend, progress: Progress = lambda _what, _share: None) -> SelfCheck:
+    """Compare every stage of `backend`, opened on `bundle`, with the golden outputs in the bundle.
+
+    The text graph is compared where the backend was opened with it.
+
+    Raises:
+        BundleError: the bundle has no golden file, or a damaged one.
+        DeviceError: the backend failed.
+    """
+    start_s = time.perf_counter()
+    checker = _Checker(bundle, Golden.load(bundle), backend)
+    stages = tuple(checker.run(progress))
+    failures = tuple(f"{each.stage}: {each.failure}" for each in stages if each.failure)
+    info = backend.info
+    gate = Gate(
+        engine=info.engine,
+        precision=dict(info.precision),
+        passed=not failures,
+        reference=GOLDEN_REFERENCE,
+        inputs=len(checker.golden.frames) + len(checker.golden.waveforms),
+        min_cosine=checker.min_cosine,
+        max_abs_difference=checker.max_abs_difference,
+        decisions=checker.decisions,
+        device=device_name(info.device),
+        versions=dict(info.versions),
+        graphs_sha256=bundle.graphs_sha256(info.precision),
+        failures=failures,
+    )
+    return SelfCheck(gate=gate, stages=stages, seconds_s=time.perf_counter() - start_s)
+
+
+class _Checker:
+    """One comparison; what it measured for the gate is in its fields."""
+
+    def __init__(self, bundle: Bundle, golden: Golden, backend: Backend) -> None:
+        self.golden = golden
+        self.min_cosine: dict[Graph, float] = {}
+        self.max_abs_difference: dict[Graph, float] = {}
+        self.decisions = 0.0
+        self._bundle = bundle
+        self._backend = backend
+        self._precision = backend.info.precision
+
+    def run(self, progress: Progress) -> Iterator[StageCheck]:
+        golden, backend = self.golden, self._backend
+        windows = len(golden.frames) + len(golden.waveforms) + len(golden.names)
+
+        def steps(stage: Stage, done: int) -> Callable[[int], None]:
+            return lambda more: progress(stage, (done + more) / windows)
+
+        progress("preprocess frame", 0.0)
+        yield self._frames()
+        yield self._sounds()
+        frames = {name: golden.prepared_frame(name) for name in golden.frames}
+        vision = _batched(backend.vision, frames.values(), backend.info.batch, steps("vision", 0))
+        yield self._embeddings("vision", vision, golden.vision, list(frames))
+        progress_sound = steps("audio", len(frames))
+        audio = _batched(backend.audio, golden.log_mels.values(), backend.info.batch, progress_sound)
+        yield self._embeddings("audio", audio, golden.audio, list(golden.log_mels))
+        if "text" in self._precision:
+            progress_text = steps("text", len(frames) + len(golden.log_mels))
+            text = _batched(backend.text, golden.tokens, 8, progress_text)  # type: ignore[arg-type]  # int64
+            yield self._text(text)
+        yield self._vocabulary(self._bundle.vocabulary)
+        progress("decision", 1.0)
+        frame, sound = golden.clips[..., 0], golden.clips[..., 1]
+        output = backend.head(golden.audio[sound], golden.vision[frame], golden.text)
+        yield self._similarity(output)
+        yield self._score(output)
+        yield self._decision(backend.head(audio[sound], vision[frame], golden.text).score)
+
+    def _frames(self) -> StageCheck:
+        golden = self.golden
+        away = {name: off_by(prepare_frame(raw), golden.prepared_frame(name)) for name, raw in golden.frames.items()}
+        return _within("preprocess frame", away, FRAME_TOLERANCE, "of a frame's values")
+
+    def _sounds(self) -> StageCheck:
+        away = {
+            name: off_by(prepare_waveform(to_float(raw)), self.golden.log_mels[name])
+            for name, raw in self.golden.waveforms.items()
+        }
+        return _within("preprocess sound", away, SOUND_TOLERANCE, "of the log-mel picture")
+
+    def _embeddings(
+        self,
+        graph: Literal["vision", "audio", "text"],
+        ours: NDArray[np.float32],
+        theirs: NDArray[np.float32],
+        names: Sequence[str],
+    ) -> StageCheck:
+        cosine, away = compare_embeddings(ours, theirs)
+        self.min_cosine[graph], self.max_abs_difference[graph] = float(cosine.min()), float(away.max())
+        told = f"{len(names)} inputs, cosine at least {cosine.min():.7f}, components at most {away.max():.1e} off"
+        failure = embedding_failure(requirement(self._precision[graph]), cosine, away, names)
+        return StageCheck(stage=graph, told=told, failure=failure)
+
+    def _text(self, ours: NDArray[np.float32]) -> StageCheck:
+        golden = self.golden
+        check = self._embeddings("text", ours, golden.text, golden.names)
+        found = self._bundle.tokenizer().encode(golden.names)
+        odd = [name for name, a, b in zip(golden.names, found, golden.tokens, strict=True) if not np.array_equal(a, b)]
+        if odd and not check.failure:
+            return StageCheck(stage="text", told=check.told, failure=f"the tokenizer gives other tokens for {odd[0]!r}")
+        return check
+
+    def _vocabulary(self, vocabulary: Vocabulary) -> StageCheck:
+        """Names may come and go, but what is called as a golden name must point where that points."""
+        golden, limit = self.golden, requirement("fp32")
+        known = {normalize_text(name): row for name, row in zip(golden.names, golden.text, strict=True)}
+        both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
+        told = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
+        if normalize_text(vocabulary.background) != normalize_text(golden.names[-1]):
+            failure = f"the last name is {vocabulary.background!r}, and the background was {golden.names[-1]!r}"
+            return StageCheck(stage="vocabulary", told=told, failure=failure)
+        ours = np.stack([vocabulary.embeddings[i] for i, _ in both])
+        theirs = np.stack([known[normalize_text(name)] for _, name in both])
+        cosine, away = compare_embeddings(ours, theirs)
+        odd = embedding_failure(limit, cosine, away, [name for _, name in both])
+        return StageCheck(stage="vocabulary", told=told, failure=odd)
+
+    def _similarity(self, output: HeadOutput) -> StageCheck:
+        golden, limit = self.golden, requirement(self._precision["head"]).head_difference
+        away = {
+            "audio": off_by(output.audio_similarity, golden.audio_similarity),
+            "vision": off_by(output.vision_similarity, golden.vision_similarity),
+        }
+        self.max_abs_difference["head"] = max(away.values())
+        return _within("similarity", away, limit, "of a similarity")
+
+    def _score(self, output: HeadOutput) -> StageCheck:
+        """The square root is infinitely steep at 0, so scores are compared with those of the *same* similarities."""
+        fused = fused_score(output.audio_similarity, output.vision_similarity)
+        away = {"the golden clips": off_by(output.score, fused)}
+        return _within("score", away, requirement(self._precision["head"]).head_difference, "of a score")
+
+    def _decision(self, score: NDArray[np.float32]) -> StageCheck:
+        golden = self.golden
+        limit = min((requirement(each) for each in self._precision.values()), key=lambda each: each.min_cosine)
+        clear = golden.lead >= limit.tie
+        alike = np.asarray(fused_labels(score) == golden.labels) & np.isfinite(score).all(axis=-1)
+        self.decisions = float(alike[clear].mean()) if clear.any() else float(alike.mean())
+        told = (
+            f"{self.decisions:.1%} of {np.count_nonzero(clear)} seconds decided alike "
+            f"({np.count_nonzero(~clear)} ties left out)"
+        )
+        failure = None
+        if limit.decisions is not None and self.decisions < limit.decisions:
+            failure = f"{self.decisions:.1%} of the seconds are decided alike, needs {limit.decisions:.1%}"
+        return StageCheck(stage="decision", told=told, failure=failure)
+
+
+def compare_embeddings(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compare two times (N, D) embeddings, row by row.
+
+    Returns:
+        (N,) cosine similarities, -1 where a value is not finite, and (N,) largest differences of a component, 2
+        there: as far away as two unit vectors can be.
+    """
+    ours64, theirs64 = ours.astype(np.float64), theirs.astype(np.float64)
+    finite = np.isfinite(ours64).all(axis=1)
+    ours64 = np.where(finite[:, None], ours64, 1.0)
+    norms = np.linalg.norm(ours64, axis=1) * np.linalg.norm(theirs64, axis=1)
+    cosine = (ours64 * theirs64).sum(axis=1) / np.maximum(norms, 1e-30)
+    away = np.abs(ours64 - theirs64).max(axis=1)
+    return np.where(finite, cosine, -1.0), np.where(finite, away, 2.0)
+
+
+def embedding_failure(
+    limit: Requirement, cosine: NDArray[np.float64], away: NDArray[np.float64], names: Sequence[str]
+) -> str | None:
+    """Say which of the embeddings, (N,) figures and names, misses `limit` most; None: none does."""
+    worst = int(cosine.argmin())
+    if away[worst] == 2.0:
+        return f"not finite (for {names[worst]})"
+    if cosine[worst] < limit.min_cosine:
+        return f"cosine {cosine[worst]:.6f}, needs {limit.min_cosine:g} (for {names[worst]})"
+    worst = int(away.argmax())
+    if limit.max_abs_difference is not None and away[worst] > limit.max_abs_difference:
+        return f"{away[worst]:.1e} off, at most {limit.max_abs_difference:.0e} is allowed (for {names[worst]})"
+    return None
+
+
+def off_by(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    """Largest difference; 2, as far as two similarities can be, where shapes differ or a value is not finite."""
+    if ours.shape != theirs.shape or not np.isfinite(ours).all():
+        return 2.0
+    return float(np.abs(ours.astype(np.float64) - theirs).max())
+
+
+def _within(stage: Stage, away: Mapping[str, float], limit: float, what: str) -> StageCheck:
+    worst = max(away, key=lambda name: away[name])
+    failure = f"{away[worst]:.2g} {what}, at most {limit:g} is allowed (for {worst})" if away[worst] > limit else None
+    return StageCheck(stage=stage, told=f"at most {away[worst]:.1e} off", failure=failure)
+
+
+def _batched(
+    embed: Embed, inputs: Iterable[NDArray[np.float32]], size: int, progress: Callable[[int], None]
+) -> NDArray[np.float32]:
+    """Embed `inputs` in batches of `size`, as the runtime does; returns (N, D)."""
+    waiting = list(inputs)
+    rows = []
+    for start in range(0, len(waiting), size):
+        progress(start)
+        rows.append(embed(np.stack(waiting[start : start + size])))
+    return np.concatenate(rows)
