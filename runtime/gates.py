@@ -86,7 +86,7 @@ def gate_text(gate: Gate | None) -> str:
     if not gate.passed:
         return f"not verified: {gate.failures[0]}"
     cosine = min(gate.min_cosine.values(), default=0.0)
-    return f"verified against {gate.reference.removeprefix('golden outputs of ')}, cosine ≥ {_floor(cosine)}"
+    return f"verified against {gate.reference.removeprefix('golden outputs of ')}, cosine at least {_floor(cosine)}"
 
 
 def _floor(cosine: float) -> str:

@@ -245,7 +245,7 @@ class _Checker:
         golden = self.golden
         limit = min((requirement(each) for each in self._precision.values()), key=lambda each: each.min_cosine)
         clear = golden.lead >= limit.tie
-        alike = np.asarray(fused_labels(score) == golden.labels) & np.isfinite(score).all(axis=-1)
+        alike: NDArray[np.bool_] = np.equal(fused_labels(score), golden.labels) & np.isfinite(score).all(axis=-1)
         self.decisions = float(alike[clear].mean()) if clear.any() else float(alike.mean())
         told = (
             f"{self.decisions:.1%} of {np.count_nonzero(clear)} seconds decided alike "
@@ -267,7 +267,7 @@ def compare_embeddings(
         there: as far away as two unit vectors can be.
     """
     ours64, theirs64 = ours.astype(np.float64), theirs.astype(np.float64)
-    finite = np.isfinite(ours64).all(axis=1)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(ours64), axis=1)
     ours64 = np.where(finite[:, None], ours64, 1.0)
     norms = np.linalg.norm(ours64, axis=1) * np.linalg.norm(theirs64, axis=1)
     cosine = (ours64 * theirs64).sum(axis=1) / np.maximum(norms, 1e-30)

@@ -110,7 +110,7 @@ class Localize:
             bundle, device=self.device, threads=self.threads, name=self.backend, precision=self.precision
         )
         gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
-        _stderr().print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)
+        console.print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -128,7 +128,7 @@ def test_a_truncated_manifest(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "mend"), [(3, "update ovavel"), (99, "update ovavel"), (0, "export the bundle again")]
+    ("version", "mend"), [(4, "update ovavel"), (99, "update ovavel"), (0, "export the bundle again")]
 )
 def test_an_unknown_version(tiny_bundle: Path, version: int, mend: str) -> None:
     rewrite(tiny_bundle, lambda m: m.update(format_version=version, something_new=[]))

@@ -142,12 +142,15 @@ def test_a_bundle_keeps_its_calibration(tiny_bundle: Path) -> None:
     assert (tiny_bundle / "manifest.json").read_bytes() == before
 
 
-def test_only_a_calibrated_manifest_is_of_the_newer_version(tiny_bundle: Path) -> None:
+def test_an_older_manifest_is_of_version_2_if_it_is_calibrated(tiny_bundle: Path) -> None:
     path = tiny_bundle / "manifest.json"
-    assert json.loads(path.read_bytes())["format_version"] == 1
-    Bundle.open(tiny_bundle).save_calibration(CALIBRATION)
-    content = json.loads(path.read_bytes())
-    assert content["format_version"] == 2
+    older = json.loads(path.read_bytes())
+    del older["parity"]["gates"]
+    assert Manifest.decode(json.dumps({**older, "format_version": 1}).encode(), where="here").calibration is None
+    path.write_text(json.dumps({**older, "format_version": 1}))
+    assert Bundle.open(tiny_bundle).save_calibration(CALIBRATION).manifest.format_version == 3
+    content = {**json.loads(path.read_bytes()), "format_version": 2}
+    assert Manifest.decode(json.dumps(content).encode(), where="here").calibration == CALIBRATION
     for damaged in ({**content, "format_version": 1}, {k: v for k, v in content.items() if k != "calibration"}):
         with pytest.raises(BundleError, match="damaged"):
             Manifest.decode(json.dumps(damaged).encode(), where="here")

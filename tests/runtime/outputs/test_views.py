@@ -60,7 +60,7 @@ def test_lines_stay_lines_whatever_a_name_holds_and_the_stream_can_encode(fake):
     sink = LinesSink(io.TextIOWrapper(raw, encoding="ascii"))
     sink.open(dataclasses.replace(fake.info, source="a\nb\x1b[31m \udcff"), fake.stats())
     sink.write(Update(window=None, scores=(), events=(fake.event(1, "Glück\r\n", 0, 1),), latency_ms=None))
-    assert raw.getvalue().count(b"\n") == 3
+    assert raw.getvalue().count(b"\n") == 4
     assert b"\x1b" not in raw.getvalue()
     assert b"Gl?ck" in raw.getvalue()
 

@@ -1,0 +1,169 @@
+"""What vouches for an engine: where gates are found, which count, and what is refused without one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from media_factory import make_clip
+
+from ovavel.runtime.backends import BackendInfo, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import BundleError, UnverifiedError
+from ovavel.runtime.gates import find_gate, gate_text, require_gate, self_check, store_gate
+from ovavel.runtime.golden import GOLDEN, Golden
+from ovavel.runtime.hardware import device_name
+from ovavel.runtime.self_check import STAGES, check_stages, graphs_to_check
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def info(exported_bundle: Path) -> BackendInfo:
+    backend = open_backend(Bundle.open(exported_bundle), device="cpu")
+    backend.close()
+    return backend.info
+
+
+def without_gates(folder: Path) -> Bundle:
+    content = json.loads((folder / "manifest.json").read_text())
+    content["parity"].pop("gates")
+    (folder / "manifest.json").write_text(json.dumps(content))
+    return Bundle.open(folder)
+
+
+def test_an_exported_bundle_vouches_for_itself(exported_bundle: Path, info: BackendInfo) -> None:
+    bundle = Bundle.open(exported_bundle)
+    (gate,) = bundle.manifest.parity.gates
+    assert gate.passed
+    assert gate.engine == "onnxruntime-cpu"
+    assert set(gate.precision.items()) >= set(info.precision.items())
+    assert gate.inputs >= 20
+    assert min(gate.min_cosine.values()) >= 0.999999
+    assert max(gate.max_abs_difference.values()) < 5e-6
+    assert gate.decisions == 1.0
+    assert find_gate(bundle, info) == gate == require_gate(bundle, info, allow_unverified=False)
+    assert gate_text(gate).startswith("verified against PyTorch fp32, cosine at least 0.99999")
+
+
+def test_golden_survives_the_file(exported_bundle: Path) -> None:
+    golden = Golden.load(Bundle.open(exported_bundle))
+    assert golden.encode() == (exported_bundle / GOLDEN).read_bytes()
+    assert golden.clips.shape[1:] == (10, 2)
+    assert golden.names == ("dog barking", "race car", "bird chirping", "other")
+    assert {"black", "white", "noise", "saturated red"} < set(golden.frames)
+    assert {"silence", "near silence", "noise", "clipping", "click"} < set(golden.waveforms)
+    assert (exported_bundle / GOLDEN).stat().st_size < 1.6e6
+
+
+def test_every_stage_is_checked_and_progress_told(exported_bundle: Path) -> None:
+    bundle = Bundle.open(exported_bundle)
+    backend = open_backend(bundle, device="cpu", graphs=graphs_to_check(bundle))
+    told: list[float] = []
+    check = check_stages(bundle, backend, lambda _what, share: told.append(share))
+    backend.close()
+    assert tuple(each.stage for each in check.stages) == STAGES
+    assert check.off is None
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_a_gate_counts_for_its_graphs_alone(tiny_bundle: Path, info: BackendInfo) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    other = bundle.save_gates(
+        [msgspec.structs.replace(g, graphs_sha256="0" * 64) for g in bundle.manifest.parity.gates]
+    )
+    assert find_gate(other, info) is not None, "the gate of the true graphs is still there"
+    assert find_gate(without_gates(tiny_bundle), info) is None
+
+
+def test_a_vocabulary_may_change_and_the_gate_stays(tiny_bundle: Path, info: BackendInfo) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    changed = bundle.save_vocabulary(bundle.vocabulary.removed(("race car",)))
+    assert find_gate(changed, info)
+    assert main(["vocab", "add", str(tiny_bundle), "glass breaking"]) == 0
+    assert main(["eval", "self-check", str(tiny_bundle)]) == 0
+
+
+@pytest.mark.parametrize("change", [{"device": "another CPU"}, {"versions": {"onnxruntime": "0.1"}}])
+def test_fp32_on_a_cpu_counts_anywhere_and_nothing_else_does(
+    tiny_bundle: Path, info: BackendInfo, change: dict[str, object]
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    elsewhere = [msgspec.structs.replace(gate, **change) for gate in bundle.manifest.parity.gates]
+    assert find_gate(without_gates(tiny_bundle).save_gates(elsewhere), info)
+    cuda = dataclasses.replace(info, engine="onnxruntime-cuda", device="cpu")
+    there = [msgspec.structs.replace(gate, engine="onnxruntime-cuda") for gate in elsewhere]
+    assert not find_gate(Bundle.open(tiny_bundle).save_gates(there), cuda)
+    here = [msgspec.structs.replace(g, device=device_name("cpu"), versions=dict(info.versions)) for g in there]
+    assert find_gate(Bundle.open(tiny_bundle).save_gates(here), cuda)
+
+
+def test_this_machines_store_counts(tiny_bundle: Path, info: BackendInfo) -> None:
+    bundle = without_gates(tiny_bundle)
+    with pytest.raises(UnverifiedError, match=r"`ovavel eval self-check .* --device cpu --precision fp32`"):
+        require_gate(bundle, info, allow_unverified=False)
+    assert require_gate(bundle, info, allow_unverified=True) is None
+    backend = open_backend(bundle, device="cpu")
+    gate = self_check(bundle, backend)
+    backend.close()
+    path = store_gate(bundle, info, gate)
+    assert find_gate(bundle, info) == gate
+    path.write_text("{damaged")
+    assert find_gate(bundle, info) is None
+
+
+def test_a_failed_gate_is_refused_and_says_why(tiny_bundle: Path, info: BackendInfo) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    failed = msgspec.structs.replace(bundle.manifest.parity.gates[0], passed=False, failures=("audio: far off",))
+    store_gate(bundle, info, failed)
+    with pytest.raises(UnverifiedError, match="decides otherwise than PyTorch: audio: far off"):
+        require_gate(bundle, info, allow_unverified=False)
+    assert gate_text(require_gate(bundle, info, allow_unverified=True)) == "not verified: audio: far off"
+
+
+def test_live_and_localize_refuse_what_nobody_compared(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = str(make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5))
+    live = ["live", "--bundle", str(tiny_bundle), "--input", clip, "--view", "lines", "--device", "cpu"]
+    localize = ["localize", clip, "--bundle", str(tiny_bundle), "--device", "cpu"]
+    for command in (live, localize):
+        assert main(command) == 0
+        assert "verified against PyTorch fp32" in capsys.readouterr().out
+    without_gates(tiny_bundle)
+    for command in (live, localize):
+        assert main(command) == 1
+        assert "ovavel eval self-check" in capsys.readouterr().err
+        assert main([*command, "--allow-unverified"]) == 0
+        assert "not verified" in capsys.readouterr().out
+    assert main(["eval", "self-check", str(tiny_bundle), "--device", "cpu"]) == 0
+    assert "passed: it decides as PyTorch does" in capsys.readouterr().out
+    assert main(live) == 0
+    assert not Bundle.open(tiny_bundle).manifest.parity.gates
+    assert main(["eval", "self-check", str(tiny_bundle), "--device", "cpu", "--record"]) == 0
+    assert Bundle.open(tiny_bundle).manifest.parity.gates
+
+
+def test_a_bundle_without_golden_outputs_says_so(tiny_bundle: Path) -> None:
+    content = json.loads((tiny_bundle / "manifest.json").read_text())
+    del content["files"][GOLDEN]
+    (tiny_bundle / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="an older ovavel wrote it"):
+        Golden.load(Bundle.open(tiny_bundle))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_damaged_golden_file_is_named(tiny_bundle: Path, damage: bytes | None) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    data = (tiny_bundle / GOLDEN).read_bytes()
+    (tiny_bundle / GOLDEN).write_bytes(data[: len(data) // 2] if damage is None else damage)
+    with pytest.raises(BundleError, match=r"golden\.npz is damaged"):
+        Golden.load(bundle)
