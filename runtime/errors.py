@@ -11,6 +11,7 @@ One tree, so that `except OvavelError` catches what a user can mend::
     ├── DeviceError           a camera, microphone, GPU or provider that is not to be had
     ├── BundleError           a bundle that is incomplete, altered or of another version
     │   └── UnverifiedError   an engine that no comparison with PyTorch vouches for
+    ├── EngineError           a TensorRT engine that cannot be built, or is not what it should be
     ├── CheckpointError       weights that are not what they should be
     ├── ExportError           an export that missed its tolerance or could not be written
     ├── DownloadError         weights that could not be fetched
@@ -27,6 +28,7 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "DownloadError",
+    "EngineError",
     "ExportError",
     "MediaError",
     "MissingExtraError",
@@ -87,6 +89,8 @@ class BundleError(OvavelError):
 
 class UnverifiedError(BundleError):
     """An engine that no comparison with PyTorch vouches for, or that failed it."""
+class EngineError(OvavelError):
+    """A TensorRT engine that cannot be built, is damaged, or is for another GPU, version or precision."""
 
 
 class CheckpointError(OvavelError):

@@ -1,0 +1,275 @@
+"""Builds one engine: parse the ONNX file, optimise for fixed batch sizes, write the plan."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ovavel.runtime.backends.tensorrt import layers
+from ovavel.runtime.backends.tensorrt.library import Library
+from ovavel.runtime.backends.tensorrt.plan import METADATA, PLAN, Engine, EngineFor, Evidence
+from ovavel.runtime.bundle import file_entry
+from ovavel.runtime.errors import DeviceError, EngineError, OutputError
+from ovavel.runtime.files import atomic_write, output_error
+
+if TYPE_CHECKING:
+    from ovavel.runtime.backends.tensorrt.cuda import Cuda
+
+__all__ = ["MOST_CLASSES", "MOST_SEGMENTS", "Progress", "build_engine"]
+
+# B batch, T segments, D embedding size, C classes with the background last
+
+Progress = Callable[[str, float], None]
+"""Told a stage in words and the share of all work that is done."""
+
+MOST_SEGMENTS = 10
+"""T of the head; the temporal head was made for as many."""
+MOST_CLASSES = 4096
+"""C of the head, so that a new vocabulary needs no new engine."""
+_USUAL_CLASSES = 68  # those of OV-AVEBench, and the background
+_PARSED, _BUILT = 0.1, 0.95  # shares of the work
+_POLL_S = 0.1
+
+_one_at_a_time = threading.Lock()  # the library has one log for all builders
+_log = logging.getLogger(__name__)
+
+
+def build_engine(
+    onnx: Path,
+    folder: Path,
+    made_for: EngineFor,
+    library: Library,
+    *,
+    cuda: Cuda | None = None,
+    timing_cache: Path | None = None,
+    progress: Progress = lambda _, __: None,
+) -> Engine:
+    """Build the engine of the file `onnx` into `folder`, which exists and is empty: a plan, and what it is for.
+
+    Args:
+        onnx: the graph, in the precision of `made_for`.
+        folder: where `engine.plan` and `engine.json` are written.
+        made_for: graph, precision, compute capability and options.
+        library: what builds it.
+        cuda: the GPU to build on. TensorRT needs it: it measures there what is fastest. TensorRT-RTX does without.
+        timing_cache: file of earlier measurements, which TensorRT uses and adds to.
+        progress: told what is done, in the calling thread.
+
+    Raises:
+        EngineError: the library cannot build it, or computes in another precision than that of `made_for`.
+        OutputError: the plan could not be written.
+        KeyboardInterrupt: on Ctrl-C, as soon as the library has finished the step it is at.
+    """
+    state = _State()
+    worker = threading.Thread(
+        target=state.keep, args=(lambda: _build(onnx, made_for, library, cuda, timing_cache, state),), name="ovavel-build"
+    )
+    started_s = time.monotonic()
+    with _one_at_a_time:
+        # The library runs in a thread of its own: this one stays free to hear Ctrl-C.
+        worker.start()
+        try:
+            while worker.is_alive():
+                worker.join(_POLL_S)
+                progress(state.stage, state.share)
+        finally:
+            state.cancelled = True
+            worker.join()
+        plan, evidence = state.result()
+    progress(f"writing {made_for.graph}", _BUILT)
+    try:
+        with (folder / PLAN).open("xb") as file:
+            file.write(plan)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise output_error(folder / PLAN, error) from error
+    engine = Engine(
+        made_for=made_for,
+        plan=file_entry(folder / PLAN),
+        evidence=evidence,
+        build_s=round(time.monotonic() - started_s, 2),
+    )
+    atomic_write(folder / METADATA, msgspec.json.format(msgspec.json.encode(engine), indent=2) + b"\n")
+    progress(f"built {made_for.graph}", 1.0)
+    return engine
+
+
+class _State:
+    """What the building thread and the waiting one tell each other."""
+
+    def __init__(self) -> None:
+        self.stage = "starting"
+        self.share = 0.0
+        self.cancelled = False
+        self._result: tuple[Any, Evidence] | None = None
+        self._error: BaseException | None = None
+
+    def keep(self, work: Callable[[], tuple[Any, Evidence]]) -> None:
+        try:
+            self._result = work()
+        except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
+            self._error = error
+
+    def result(self) -> tuple[Any, Evidence]:
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
+def _build(
+    onnx: Path, made_for: EngineFor, library: Library, cuda: Cuda | None, timing_cache: Path | None, state: _State
+) -> tuple[Any, Evidence]:
+    """Return the plan, as the library's own memory, and how its precision is known."""
+    trt, where = library.module, f"{onnx.name} with {library.title} {library.version}"
+    if cuda is not None:
+        cuda.select()
+    library.errors.clear()
+    library.layers.clear()
+    state.stage = f"reading {made_for.graph}"
+    builder = trt.Builder(library.logger)
+    # Version 11 knows no other kind of network, and one day not the flag either.
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(1 << int(typed) if typed is not None else 0)
+    parser = trt.OnnxParser(network, library.logger)
+    if not parser.parse_from_file(str(onnx)):
+        said = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)) or library.complaint()
+        raise EngineError(f"cannot build {where}: {' '.join(said.split())[:600]}. Use another precision or backend")
+    products = layers.check_network(network, made_for.precision, where=str(onnx))
+    state.share = _PARSED
+    config = _configure(builder, network, made_for, library)
+    if not library.rtx:
+        _use_timings(config, timing_cache)
+    config.progress_monitor = _monitor(trt, made_for.graph, state)
+    plan = None if state.cancelled else builder.build_serialized_network(network, config)
+    if state.cancelled:
+        raise KeyboardInterrupt
+    if plan is None:
+        raise EngineError(f"cannot build {where}: {library.complaint()}. Use another precision, GPU or backend")
+    if not library.rtx and timing_cache is not None:
+        _keep_timings(config, timing_cache)
+    source, made_of = "network", []
+    if library.layers:
+        source, made_of = "network and build log", layers.logged_layers(library.layers[-1])
+    elif cuda is not None:
+        source, made_of = "network and engine inspector", _inspect(plan, library)
+    found = layers.check_engine(made_of, products, made_for.precision, where=where)
+    counts = Counter(each.precision for each in products)
+    return plan, Evidence(products=dict(counts), found=found, read_from=source if found is not None else "network")
+
+
+def _configure(builder: Any, network: Any, made_for: EngineFor, library: Library) -> Any:
+    trt, options = library.module, made_for.options
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the engine can then be asked what it computes in
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb * 2**20)
+    if library.rtx:
+        if made_for.compute_capability not in library.capabilities:
+            raise EngineError(
+                f"{library.title} {library.version} builds for the compute capabilities "
+                f"{', '.join(library.capabilities)}, not {made_for.compute_capability}; use the backend tensorrt there"
+            )
+        config.num_compute_capabilities = 1
+        number = made_for.compute_capability.replace(".", "")
+        config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), 0)
+    inputs = {tensor.name: tuple(tensor.shape) for tensor in map(network.get_input, range(network.num_inputs))}
+    for sizes in _profiles(made_for, inputs):
+        profile = builder.create_optimization_profile()
+        for name, (least, usual, most) in sizes.items():
+            profile.set_shape(name, least, usual, most)
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineError(f"{library.title} takes no profile for {made_for.graph}: {library.complaint()}")
+    return config
+
+
+_Shape = tuple[int, ...]
+
+
+def _profiles(made_for: EngineFor, inputs: dict[str, _Shape]) -> list[dict[str, tuple[_Shape, _Shape, _Shape]]]:
+    """Least, usual and greatest shape of every input, one dictionary a profile.
+
+    An encoder gets a profile of fixed shapes for each batch size, since fixed shapes run fastest. The head is small,
+    and its T and C change: one profile serves them all.
+    """
+    batches = made_for.options.batches
+    if made_for.graph == "head":
+        sizes = {"audio": (1, 1), "vision": (1, 1), "text": (1,)}
+        usual = {"audio": (1, MOST_SEGMENTS), "vision": (1, MOST_SEGMENTS), "text": (_USUAL_CLASSES,)}
+        most = {"audio": (max(batches), MOST_SEGMENTS), "vision": (max(batches), MOST_SEGMENTS), "text": (MOST_CLASSES,)}
+        return [{name: tuple((*s[name], shape[-1]) for s in (sizes, usual, most)) for name, shape in inputs.items()}]  # type: ignore[misc]
+    return [{name: ((batch, *shape[1:]),) * 3 for name, shape in inputs.items()} for batch in batches]
+
+
+def _monitor(trt: Any, graph: str, state: _State) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        """Turns the tree of phases into one share: a phase is a step of the one it is in."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._lock = threading.Lock()  # the library calls from several threads
+            self._phases: dict[str, tuple[str | None, int, int]] = {}  # name → parent, steps, steps done
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._phases[phase_name] = parent_phase, max(num_steps, 1), 0
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                self._phases.pop(phase_name, None)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                if phase_name in self._phases:
+                    parent, steps, _ = self._phases[phase_name]
+                    self._phases[phase_name] = parent, steps, step + 1
+                    share = _PARSED + (_BUILT - _PARSED) * self._share(phase_name)
+                    state.share = max(state.share, min(share, _BUILT))
+                state.stage = f"building {graph}: {phase_name.lower()}"
+            return not state.cancelled
+
+        def _share(self, phase: str) -> float:
+            share = 0.0
+            name: str | None = phase
+            while name in self._phases:
+                parent, steps, done = self._phases[name]
+                share = min(1.0, (done + share) / steps)
+                name = parent
+            return share
+
+    return Monitor()
+
+
+def _use_timings(config: Any, path: Path | None) -> None:
+    try:
+        kept = path.read_bytes() if path else b""
+    except OSError:  # the first build on this machine
+        kept = b""
+    cache = config.create_timing_cache(kept) or config.create_timing_cache(b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+
+
+def _keep_timings(config: Any, path: Path) -> None:
+    try:
+        atomic_write(path, bytes(memoryview(config.get_timing_cache().serialize())))
+    except OutputError as error:  # the next build measures again
+        _log.warning("%s", error)
+
+
+def _inspect(plan: Any, library: Library) -> list[layers.EngineLayer]:
+    """The engine's own layers. Loading it takes the GPU it was built on."""
+    trt = library.module
+    engine = trt.Runtime(library.logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise DeviceError(f"the engine that was just built cannot be loaded: {library.complaint()}")
+    inspector = engine.create_engine_inspector()
+    return layers.engine_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -1,0 +1,115 @@
+"""Built engines on disk: made once, whichever process asks first, and whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
+from ovavel.runtime.backends.tensorrt.library import Library
+from ovavel.runtime.backends.tensorrt.plan import METADATA, Engine, EngineFor, read_engine
+from ovavel.runtime.errors import EngineError
+from ovavel.runtime.files import make_folder, output_error
+
+if TYPE_CHECKING:
+    from ovavel.runtime.backends.tensorrt.cuda import Cuda
+
+__all__ = ["engines_folder", "provide_engine"]
+
+_WAIT_S = 0.2
+
+
+def engines_folder() -> Path:
+    """Where engines are kept unless told otherwise: `$XDG_CACHE_HOME/ovavel/engines`."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "ovavel" / "engines"
+
+
+def provide_engine(
+    onnx: Path,
+    made_for: EngineFor,
+    library: Library,
+    *,
+    root: Path,
+    cuda: Cuda | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda _, __: None,
+) -> tuple[Path, Engine]:
+    """Return the folder of the engine for `made_for` in `root` and what it says of itself; build it if need be.
+
+    Args:
+        onnx: the graph that the engine is built of.
+        made_for: what it is for.
+        library: what builds it.
+        root: folder of engines.
+        cuda: the GPU, where there is one.
+        overwrite: build it even where it is there.
+        progress: told what is being built; not called where nothing is.
+
+    Raises:
+        EngineError: it cannot be built, or the one that is there is damaged.
+        OutputError: the folder cannot be written to.
+    """
+    folder = root / made_for.key
+    if overwrite or not (folder / METADATA).is_file():
+        make_folder(root)
+        with _alone(root, made_for, progress):
+            if overwrite or not (folder / METADATA).is_file():  # another process may have built it meanwhile
+                _build_aside(onnx, folder, made_for, library, cuda, progress)
+    return folder, read_engine(folder, made_for)
+
+
+def _build_aside(
+    onnx: Path, folder: Path, made_for: EngineFor, library: Library, cuda: Cuda | None, progress: Progress
+) -> None:
+    root = folder.parent
+    for left in root.glob(f".{folder.name}.*.part"):  # of a process that was killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    aside = root / f".{folder.name}.{secrets.token_hex(4)}.part"
+    try:
+        aside.mkdir()
+        build_engine(
+            onnx, aside, made_for, library, cuda=cuda, timing_cache=_timings(root, made_for), progress=progress
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _timings(root: Path, made_for: EngineFor) -> Path:
+    machine = f"{made_for.version} {made_for.platform} {made_for.gpu} {made_for.compute_capability}"
+    return root / f"timings-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.cache"
+
+
+@contextlib.contextmanager
+def _alone(root: Path, made_for: EngineFor, progress: Progress) -> Iterator[None]:
+    """Hold the lock of one engine; the system lets it go if the process dies."""
+    try:
+        lock = os.open(root / f".{made_for.key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise output_error(root, error) from error
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                progress(f"waiting: another process builds {made_for.graph}", 0.0)
+                time.sleep(_WAIT_S)
+            except OSError as error:
+                raise EngineError(f"{root} cannot be locked ({error}); use a folder on a local disk") from error
+        yield
+    finally:
+        os.close(lock)

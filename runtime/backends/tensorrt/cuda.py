@@ -1,0 +1,167 @@
+"""The few calls to the CUDA runtime that running an engine takes, through cuda-python; failures become DeviceError."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ovavel.runtime.backends.tensorrt.library import EXTRAS, LibraryName
+from ovavel.runtime.errors import DeviceError, MissingExtraError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Buffer", "Cuda", "Gpu", "cuda_runtime"]
+
+_CHECK = "check the driver with nvidia-smi"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One NVIDIA GPU of this machine."""
+
+    index: int
+    name: str
+    compute_capability: str
+    """As "8.9"."""
+    memory_bytes: int
+
+
+def cuda_runtime(library: LibraryName) -> Any:
+    """Import `cuda.bindings.runtime`, which the extra of `library` brings.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise MissingExtraError("cuda-python", EXTRAS[library], need=f"Running {library} on a GPU") from error
+    return runtime
+
+
+class Cuda:
+    """One GPU and one stream of its own. Use it from one thread at a time."""
+
+    def __init__(self, library: LibraryName, index: int) -> None:
+        """Take GPU number `index`.
+
+        Raises:
+            MissingExtraError: cuda-python is not installed.
+            DeviceError: there is no such GPU, or no driver.
+        """
+        self._runtime = cuda_runtime(library)
+        count = self.call("cudaGetDeviceCount")
+        if index >= count:
+            raise DeviceError(f"there is no device 'cuda:{index}': this machine has {count} NVIDIA GPUs; {_CHECK}")
+        properties = self.call("cudaGetDeviceProperties", index)
+        self.gpu = Gpu(
+            index=index,
+            name=properties.name.decode().strip("\0 "),
+            compute_capability=f"{properties.major}.{properties.minor}",
+            memory_bytes=int(properties.totalGlobalMem),
+        )
+        self.select()
+        self._stream: Any = None
+
+    @property
+    def stream(self) -> Any:
+        """The stream, made when it is first needed; it does not wait for the default stream."""
+        if self._stream is None:
+            self._stream = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
+        return self._stream
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call the function `name` of the CUDA runtime and return its answer.
+
+        Raises:
+            DeviceError: it failed.
+        """
+        error, *answer = getattr(self._runtime, name)(*arguments)
+        if int(error):
+            _, text = self._runtime.cudaGetErrorString(error)
+            raise DeviceError(f"{name} failed: {text.decode()} ({error.name}); {_CHECK}")
+        return answer[0] if answer else None
+
+    def select(self) -> None:
+        """Make this GPU the current one of the calling thread."""
+        self.call("cudaSetDevice", self.gpu.index)
+
+    def upload(self, buffer: Buffer, nbytes: int) -> None:
+        """Enqueue the copy of the first `nbytes` of `buffer` from the host to the GPU."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self.call("cudaMemcpyAsync", buffer.device, buffer.address, nbytes, kind, self.stream)
+
+    def download(self, buffer: Buffer, nbytes: int) -> None:
+        """Enqueue the copy of the first `nbytes` of `buffer` from the GPU to the host."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self.call("cudaMemcpyAsync", buffer.address, buffer.device, nbytes, kind, self.stream)
+
+    def wait(self) -> None:
+        """Wait until all that was enqueued is done."""
+        self.call("cudaStreamSynchronize", self.stream)
+
+    @contextlib.contextmanager
+    def capturing(self, graphs: list[Any]) -> Any:
+        """Record what is enqueued inside into a CUDA graph, which is put into `graphs`, and run none of it."""
+        # Other threads may allocate memory meanwhile: only this one's calls are checked.
+        self.call("cudaStreamBeginCapture", self.stream, self._runtime.cudaStreamCaptureMode(1))
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(DeviceError):
+                self.call("cudaStreamEndCapture", self.stream)  # leaves the stream usable
+            raise
+        graph = self.call("cudaStreamEndCapture", self.stream)
+        try:
+            graphs.append(self.call("cudaGraphInstantiate", graph, 0))
+        finally:
+            self.call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any) -> None:
+        """Enqueue all of a CUDA graph at once."""
+        self.call("cudaGraphLaunch", graph, self.stream)
+
+    def destroy(self, graph: Any) -> None:
+        """Give back a CUDA graph."""
+        self.call("cudaGraphExecDestroy", graph)
+
+    def close(self) -> None:
+        """Give the stream back. Calling it twice does no harm."""
+        if self._stream is not None:
+            self.call("cudaStreamDestroy", self._stream)
+            self._stream = None
+
+
+class Buffer:
+    """Memory on the GPU, and page-locked memory of the same size on the host, which the GPU copies without help."""
+
+    def __init__(self, cuda: Cuda, nbytes: int) -> None:
+        """Allocate `nbytes` on both sides, zeroed.
+
+        Raises:
+            DeviceError: there is not enough memory.
+        """
+        self._cuda = cuda
+        self.device: int = cuda.call("cudaMalloc", nbytes)
+        try:
+            self.address: int = cuda.call("cudaMallocHost", nbytes)
+        except DeviceError:
+            cuda.call("cudaFree", self.device)
+            raise
+        self._bytes = np.frombuffer((ctypes.c_ubyte * nbytes).from_address(self.address), np.uint8)
+        self._bytes[:] = 0
+
+    def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the host's side as an array; it may be smaller than the buffer."""
+        count = int(np.prod(shape)) * dtype.itemsize
+        return self._bytes[:count].view(dtype).reshape(shape)
+
+    def free(self) -> None:
+        """Give both sides back; no view may be used after."""
+        self._cuda.call("cudaFree", self.device)
+        self._cuda.call("cudaFreeHost", self.address)

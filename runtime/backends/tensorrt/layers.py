@@ -1,0 +1,178 @@
+"""Which number format a network's matrix products are in, and whether the engine made of it keeps to that.
+
+A strongly typed network computes in the types its ONNX file says, and nothing else. That is read from the parsed network
+here; the engine's own layers are compared with it wherever the library shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ovavel.runtime.errors import EngineError
+
+__all__ = ["EngineLayer", "MatrixProduct", "check_engine", "check_network", "engine_layers", "logged_layers"]
+
+_PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM")
+_PASSED_THROUGH = ("SHUFFLE", "IDENTITY", "CAST", "UNSQUEEZE", "SQUEEZE")
+_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
+"""Names of the library's DataType → ours."""
+_WORDS = (  # as the libraries' lists of layers spell them; the first that matches counts
+    ("bf16", re.compile(r"\b(bfloat16|bf16)\b", re.IGNORECASE)),
+    ("fp16", re.compile(r"\b(half|fp16)\b", re.IGNORECASE)),
+    ("fp8", re.compile(r"\b(fp8|float8\w*|e4m3\w*)\b", re.IGNORECASE)),
+    ("int8", re.compile(r"\bint8\b", re.IGNORECASE)),
+    ("fp32", re.compile(r"\b(float|fp32)\b", re.IGNORECASE)),
+)
+_ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*?)(?: \[profile \d+\])?\]")
+_TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")
+_LINE = re.compile(r"^Name: (?P<name>.*?), LayerType: .*?, Inputs: (?P<taken>.*), Outputs: .*?, Metadata: (?P<origin>.*)$")
+
+REQUIRED_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.9, "bf16": 0.9, "int8": 0.5, "fp8": 0.5}
+"""Precision → the share of the products with weights that must be in it: single ones are left in more bits on purpose,
+and more of them where a precision is as coarse as 8 bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixProduct:
+    """One matrix product or convolution of a parsed network."""
+
+    name: str
+    """Of the ONNX node it comes from."""
+    precision: str
+    weights: bool
+    """Whether one of its factors is a constant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLayer:
+    """One layer of a built engine."""
+
+    name: str
+    origins: frozenset[str]
+    """The ONNX nodes it was made of."""
+    taken: frozenset[str]
+    """Precisions of the tensors and weights that it takes; single numbers do not count."""
+
+
+def check_network(network: Any, precision: str, *, where: str) -> list[MatrixProduct]:
+    """Return the products that have weights, or all of them where none has.
+
+    Raises:
+        EngineError: too few of them are in `precision`.
+    """
+    products = list(_products(network))
+    counted = [each for each in products if each.weights] or products
+    there = Counter(each.precision for each in counted)
+    if not counted or there[precision] < REQUIRED_SHARE.get(precision, 1.0) * len(counted):
+        has = ", ".join(f"{count} in {name}" for name, count in there.most_common()) or "none at all"
+        raise EngineError(
+            f"{where} does not compute in {precision}: of its matrix products there are {has}. "
+            f"Export the bundle again with {precision}"
+        )
+    return counted
+
+
+def _products(network: Any) -> Iterator[MatrixProduct]:
+    producers: dict[str, Any] = {}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        producers.update((layer.get_output(i).name, layer) for i in range(layer.num_outputs))
+        if layer.type.name not in _PRODUCTS:
+            continue
+        factors = [layer.get_input(i) for i in range(layer.num_inputs)]
+        sources = [_source(factor, producers) for factor in factors if factor is not None]
+        quantised = [layer.get_input(0) for layer in sources if layer is not None and layer.type.name == "DEQUANTIZE"]
+        types = {_TYPES.get(tensor.dtype.name, tensor.dtype.name.lower()) for tensor in quantised}
+        if len(quantised) < len(sources) or len(types) != 1:  # one factor alone in 8 bits saves memory, not arithmetic
+            types = {_TYPES.get(layer.get_output(0).dtype.name, layer.get_output(0).dtype.name.lower())}
+        origin = _origins(str(layer.metadata)) or {layer.name}
+        yield MatrixProduct(
+            name=min(origin),
+            precision=types.pop(),
+            weights=layer.type.name == "CONVOLUTION" or any(map(_is_constant, sources, [producers] * len(sources))),
+        )
+
+
+def _source(tensor: Any, producers: Mapping[str, Any]) -> Any:
+    """The layer that makes `tensor`, seen through those that only give it another shape; None: an input."""
+    layer = producers.get(tensor.name)
+    while layer is not None and layer.type.name in _PASSED_THROUGH:
+        layer = producers.get(layer.get_input(0).name)
+    return layer
+
+
+def _is_constant(layer: Any, producers: Mapping[str, Any]) -> bool:
+    while layer is not None and layer.type.name in ("DEQUANTIZE", "QUANTIZE"):
+        layer = _source(layer.get_input(0), producers)
+    return layer is not None and layer.type.name == "CONSTANT"
+
+
+def _origins(metadata: str) -> frozenset[str]:
+    return frozenset(_ORIGIN.findall(metadata))
+
+
+def logged_layers(text: str) -> list[EngineLayer]:
+    """Read the list of layers that TensorRT-RTX writes into its log when it has built an engine."""
+    found = []
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match:
+            tensors = _TENSOR.findall(match["taken"])
+            taken = {_word(kind) for sizes, kind in tensors if sizes.strip() not in ("", "1")}
+            found.append(EngineLayer(name=match["name"], origins=_origins(match["origin"]), taken=frozenset(taken)))
+    return found
+
+
+def engine_layers(information: str) -> list[EngineLayer]:
+    """Read what an EngineInspector says in JSON; empty where it names layers without telling more."""
+    layers = json.loads(information).get("Layers", [])
+    found = []
+    for layer in layers:
+        if not isinstance(layer, dict):
+            continue
+        tensors = [*layer.get("Inputs", ()), *layer.get("Constants", ())]
+        taken = {_word(_type_text(tensor)) for tensor in tensors if tensor.get("Dimensions") not in ([], [1])}
+        origins = _origins(str(layer.get("Metadata", "")))
+        found.append(EngineLayer(name=str(layer.get("Name")), origins=origins, taken=frozenset(taken)))
+    return found
+
+
+def _type_text(tensor: Mapping[str, Any]) -> str:
+    """Version 10 says "Format/Datatype", version 11 "DataType"."""
+    return " ".join(str(value) for key, value in tensor.items() if "datatype" in key.lower())
+
+
+def _word(text: str) -> str:
+    return next((precision for precision, pattern in _WORDS if pattern.search(text)), text.lower())
+
+
+def check_engine(
+    layers: Iterable[EngineLayer], products: Iterable[MatrixProduct], precision: str, *, where: str
+) -> int | None:
+    """Return how many of `products` were found in the engine's layers, in `precision`; None: the layers do not tell.
+
+    Raises:
+        EngineError: the engine computes too many of those that the network has in `precision` in something else.
+    """
+    by_origin: dict[str, list[EngineLayer]] = {}
+    for layer in layers:
+        for origin in layer.origins:
+            by_origin.setdefault(origin, []).append(layer)
+    asked = [each for each in products if each.precision == precision]
+    seen = [each for each in asked if each.name in by_origin]
+    if not seen:
+        return None
+    kept = [each for each in seen if any(precision in layer.taken for layer in by_origin[each.name])]
+    if len(kept) < REQUIRED_SHARE.get(precision, 1.0) * len(seen):
+        other = next(each.name for each in seen if each not in kept)
+        took = sorted(set().union(*(layer.taken for layer in by_origin[other])))
+        raise EngineError(
+            f"{where} was asked for in {precision} and the engine computes {len(seen) - len(kept)} of {len(seen)} matrix "
+            f"products in something else ({other}: {', '.join(took)}); use another precision"
+        )
+    return len(kept)
