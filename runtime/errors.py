@@ -89,6 +89,8 @@ class BundleError(OvavelError):
 
 class UnverifiedError(BundleError):
     """An engine that no comparison with PyTorch vouches for, or that failed it."""
+
+
 class EngineError(OvavelError):
     """A TensorRT engine that cannot be built, is damaged, or is for another GPU, version or precision."""
 

@@ -6,9 +6,10 @@ package outside ovavel can add one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ovavel.runtime.errors import MissingExtraError, UsageError
@@ -98,11 +99,13 @@ def open_backend(
     threads: int | None = None,
     graphs: Iterable[Graph] = ("vision", "audio", "head"),
     precision: str | None = None,
+    progress: Callable[[str, float], None] | None = None,
     **options: Any,
 ) -> Backend:
     """Load `graphs` of `bundle` with the backend `name` on `device` ("cpu", "cuda", "cuda:N" or "auto").
 
-    `precision` is of vision and audio; None: the bundle's default for the engine. See `Bundle.precision`.
+    `precision` is of vision and audio; None: the bundle's default for the engine. See `Bundle.precision`. `progress` is
+    told a stage and the share that is done by a backend that first builds something, and by no other.
 
     Raises:
         UsageError: there is no such backend.
@@ -118,6 +121,8 @@ def open_backend(
     except ModuleNotFoundError as error:
         library = error.name or name
         raise MissingExtraError(library, _EXTRAS.get(library, name), need=f"The backend {name!r}") from error
+    if progress and "progress" in signature(open_it).parameters:
+        options["progress"] = progress
     backend: Backend = open_it(
         bundle, device=device, threads=threads, graphs=tuple(graphs), precision=precision, **options
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ovavel.runtime.backends.tensorrt.library import LibraryName
+
 __all__ = ["Doctor"]
 
 REQUIRED = {
@@ -38,7 +40,8 @@ OPTIONAL = {
 class Doctor:
     """Look what this machine has, what is missing, and how to get it.
 
-    Lists cameras, microphones, ONNX Runtime's execution providers, the GPU, and the libraries with their versions.
+    Lists cameras, microphones, ONNX Runtime's execution providers, the GPU, TensorRT, and the libraries'
+    versions.
     Exits with 0 if `ovavel localize` can work here, and with 1 if it cannot.
 
     Example: ovavel doctor --json
@@ -65,6 +68,7 @@ def _examine() -> dict[str, Any]:
     import os
     import platform
 
+    from ovavel.runtime.backends.tensorrt.library import EXTRAS
     from ovavel.runtime.devices import list_devices
 
     devices = list_devices()
@@ -94,6 +98,12 @@ def _examine() -> dict[str, Any]:
     if gpus and "CUDAExecutionProvider" not in providers:
         mend = "pip uninstall -y onnxruntime && pip install 'ovavel[gpu]'"
         problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", mend))
+    engines = {name: _engine_library(name) for name in EXTRAS}  # a machine without a GPU lacks nothing without them
+    problems += [
+        _problem(f"{name} {state['problem']}", f"pip install 'ovavel[{EXTRAS[name]}]'")
+        for name, state in engines.items()
+        if gpus and state["version"] and state["problem"]
+    ]
     return {
         "ovavel": _installed_version("ovavel"),
         "python": platform.python_version(),
@@ -104,6 +114,7 @@ def _examine() -> dict[str, Any]:
         "microphones": devices.microphones,
         "gpus": gpus,
         "providers": providers,
+        "engine_libraries": engines,
         "libraries": {**required, **runtimes, **optional},
         "problems": problems,
         "can_localize": all(required.values()) and "CPUExecutionProvider" in providers,
@@ -150,6 +161,25 @@ def _providers() -> tuple[list[str], str | None]:
         return [], str(error)
 
 
+def _engine_library(name: LibraryName) -> dict[str, str | None]:
+    """Version of the library, None where it is not installed, and why its backend cannot run here, if so."""
+    from importlib.util import find_spec
+
+    from ovavel.runtime.backends.tensorrt.cuda import Cuda
+    from ovavel.runtime.backends.tensorrt.library import load_library
+    from ovavel.runtime.errors import OvavelError
+
+    if find_spec(name.replace("-", "_")) is None:
+        return {"version": None, "problem": "is not installed"}
+    version = "unknown"
+    try:
+        version = load_library(name).version
+        Cuda(name, 0)
+    except OvavelError as error:
+        return {"version": version, "problem": f"cannot run here: {error}"}
+    return {"version": version, "problem": None}
+
+
 def _gpus() -> list[dict[str, str]]:
     """What nvidia-smi lists; empty where there is none."""
     import subprocess
@@ -189,6 +219,13 @@ def _print_tables(report: dict[str, Any], console: Console) -> None:
     row("Machine", f"{report['processor']}, {report['cores']} cores, {report['system']}")
     row("GPU", *(", ".join(gpu.values()) for gpu in report["gpus"]))
     row("Providers", *report["providers"])
+    row(
+        "Engines",
+        *(
+            f"{name} {state['version'] or ''} – {state['problem'] or 'can run here'}".replace("  ", " ")
+            for name, state in report["engine_libraries"].items()
+        ),
+    )
     row("Cameras", *(f"{camera.index}: {camera.name}" for camera in report["cameras"]))
     microphones = report["microphones"]
     row("Microphones", *(f"{each.index}: {each.name}{' (default)' if each.default else ''}" for each in microphones))

@@ -46,7 +46,7 @@ class Live:
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
     backend: str = "onnxruntime"
-    """What runs the encoders: onnxruntime, or another that is installed."""
+    """What runs the encoders: onnxruntime, tensorrt, tensorrt-rtx, or another that is installed."""
     precision: str | None = None
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
@@ -77,6 +77,7 @@ class Live:
         from ovavel.runtime.drive import drive
         from ovavel.runtime.gates import require_gate
         from ovavel.runtime.localizer import check_lag
+        from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.session import Session
 
         check_lag(self.lag)
@@ -85,9 +86,15 @@ class Live:
         source = self._source(statuses.append)
         try:
             sinks = self._sinks(statuses.append)
-            backend = open_backend(
-                bundle, device=self.device, threads=self.threads, name=self.backend, precision=self.precision
-            )
+            with shown_progress() as progress:
+                backend = open_backend(
+                    bundle,
+                    device=self.device,
+                    threads=self.threads,
+                    name=self.backend,
+                    precision=self.precision,
+                    progress=progress,
+                )
             require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             with Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules, statuses=statuses) as session:
                 drive(session, sinks)

@@ -62,7 +62,7 @@ class Localize:
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
     backend: str = "onnxruntime"
-    """What runs the encoders: onnxruntime, or another that is installed."""
+    """What runs the encoders: onnxruntime, tensorrt, tensorrt-rtx, or another that is installed."""
     precision: str | None = None
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
@@ -101,14 +101,21 @@ class Localize:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.gates import gate_text, require_gate
+        from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.media import MediaSource
 
         bundle = Bundle.open(self.bundle)
-        backend = open_backend(
-            bundle, device=self.device, threads=self.threads, name=self.backend, precision=self.precision
-        )
+        with shown_progress() as progress:
+            backend = open_backend(
+                bundle,
+                device=self.device,
+                threads=self.threads,
+                name=self.backend,
+                precision=self.precision,
+                progress=progress,
+            )
         gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
         console.print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)
         columns = (

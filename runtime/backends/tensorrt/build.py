@@ -23,7 +23,7 @@ from ovavel.runtime.files import atomic_write, output_error
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
 
-__all__ = ["MOST_CLASSES", "MOST_SEGMENTS", "Progress", "build_engine"]
+__all__ = ["MOST_CLASSES", "MOST_SEGMENTS", "Progress", "build_engine", "profiles_of"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
@@ -70,7 +70,9 @@ def build_engine(
     """
     state = _State()
     worker = threading.Thread(
-        target=state.keep, args=(lambda: _build(onnx, made_for, library, cuda, timing_cache, state),), name="ovavel-build"
+        target=state.keep,
+        args=(lambda: _build(onnx, made_for, library, cuda, timing_cache, state),),
+        name="ovavel-build",
     )
     started_s = time.monotonic()
     with _one_at_a_time:
@@ -144,6 +146,14 @@ def _build(
     if not parser.parse_from_file(str(onnx)):
         said = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)) or library.complaint()
         raise EngineError(f"cannot build {where}: {' '.join(said.split())[:600]}. Use another precision or backend")
+    for tensor in [
+        *map(network.get_input, range(network.num_inputs)),
+        *map(network.get_output, range(network.num_outputs)),
+    ]:
+        if tensor.dtype not in (trt.DataType.FLOAT, trt.DataType.INT64):
+            raise EngineError(
+                f"{onnx} has {tensor.name} in {tensor.dtype.name.lower()}: a bundle's graphs take and give fp32"
+            )
     products = layers.check_network(network, made_for.precision, where=str(onnx))
     state.share = _PARSED
     config = _configure(builder, network, made_for, library)
@@ -183,7 +193,7 @@ def _configure(builder: Any, network: Any, made_for: EngineFor, library: Library
         number = made_for.compute_capability.replace(".", "")
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), 0)
     inputs = {tensor.name: tuple(tensor.shape) for tensor in map(network.get_input, range(network.num_inputs))}
-    for sizes in _profiles(made_for, inputs):
+    for sizes in profiles_of(made_for, inputs):
         profile = builder.create_optimization_profile()
         for name, (least, usual, most) in sizes.items():
             profile.set_shape(name, least, usual, most)
@@ -195,7 +205,7 @@ def _configure(builder: Any, network: Any, made_for: EngineFor, library: Library
 _Shape = tuple[int, ...]
 
 
-def _profiles(made_for: EngineFor, inputs: dict[str, _Shape]) -> list[dict[str, tuple[_Shape, _Shape, _Shape]]]:
+def profiles_of(made_for: EngineFor, inputs: dict[str, _Shape]) -> list[dict[str, tuple[_Shape, _Shape, _Shape]]]:
     """Least, usual and greatest shape of every input, one dictionary a profile.
 
     An encoder gets a profile of fixed shapes for each batch size, since fixed shapes run fastest. The head is small,
@@ -205,13 +215,17 @@ def _profiles(made_for: EngineFor, inputs: dict[str, _Shape]) -> list[dict[str, 
     if made_for.graph == "head":
         sizes = {"audio": (1, 1), "vision": (1, 1), "text": (1,)}
         usual = {"audio": (1, MOST_SEGMENTS), "vision": (1, MOST_SEGMENTS), "text": (_USUAL_CLASSES,)}
-        most = {"audio": (max(batches), MOST_SEGMENTS), "vision": (max(batches), MOST_SEGMENTS), "text": (MOST_CLASSES,)}
+        most = {
+            "audio": (max(batches), MOST_SEGMENTS),
+            "vision": (max(batches), MOST_SEGMENTS),
+            "text": (MOST_CLASSES,),
+        }
         return [{name: tuple((*s[name], shape[-1]) for s in (sizes, usual, most)) for name, shape in inputs.items()}]  # type: ignore[misc]
     return [{name: ((batch, *shape[1:]),) * 3 for name, shape in inputs.items()} for batch in batches]
 
 
 def _monitor(trt: Any, graph: str, state: _State) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Turns the tree of phases into one share: a phase is a step of the one it is in."""
 
         def __init__(self) -> None:

@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
-from ovavel.runtime.backends.tensorrt.plan import METADATA, Engine, EngineFor, read_engine
+from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
 from ovavel.runtime.errors import EngineError
 from ovavel.runtime.files import make_folder, output_error
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
 
-__all__ = ["engines_folder", "provide_engine"]
+__all__ = ["engines_folder", "found_options", "provide_engine"]
 
 _WAIT_S = 0.2
 
@@ -31,6 +33,17 @@ def engines_folder() -> Path:
     """Where engines are kept unless told otherwise: `$XDG_CACHE_HOME/ovavel/engines`."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "ovavel" / "engines"
+
+
+def found_options(root: Path, wanted: EngineFor) -> BuildOptions:
+    """Return `wanted.options` where there is such an engine in `root` or none at all, else those of the newest one."""
+    if (root / wanted.key / METADATA).is_file():
+        return wanted.options
+    others = sorted(root.glob(f"{wanted.family}-*/{METADATA}"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(others):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(path.read_bytes(), type=Engine).made_for.options
+    return wanted.options
 
 
 def provide_engine(

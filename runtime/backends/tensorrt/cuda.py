@@ -55,7 +55,10 @@ class Cuda:
             DeviceError: there is no such GPU, or no driver.
         """
         self._runtime = cuda_runtime(library)
-        count = self.call("cudaGetDeviceCount")
+        try:
+            count = self.call("cudaGetDeviceCount")
+        except DeviceError as error:
+            raise DeviceError(f"{library} needs an NVIDIA GPU, and none can be used here: {error}") from error
         if index >= count:
             raise DeviceError(f"there is no device 'cuda:{index}': this machine has {count} NVIDIA GPUs; {_CHECK}")
         properties = self.call("cudaGetDeviceProperties", index)
@@ -67,6 +70,12 @@ class Cuda:
         )
         self.select()
         self._stream: Any = None
+
+    @property
+    def driver(self) -> str:
+        """Newest CUDA version that the driver serves, as "13.0"."""
+        number = self.call("cudaDriverGetVersion")
+        return f"{number // 1000}.{number % 1000 // 10}"
 
     @property
     def stream(self) -> Any:
@@ -153,13 +162,14 @@ class Buffer:
         except DeviceError:
             cuda.call("cudaFree", self.device)
             raise
-        self._bytes = np.frombuffer((ctypes.c_ubyte * nbytes).from_address(self.address), np.uint8)
+        self._bytes = np.ctypeslib.as_array((ctypes.c_ubyte * nbytes).from_address(self.address))
         self._bytes[:] = 0
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return the host's side as an array; it may be smaller than the buffer."""
         count = int(np.prod(shape)) * dtype.itemsize
-        return self._bytes[:count].view(dtype).reshape(shape)
+        view: NDArray[Any] = self._bytes[:count].view(dtype).reshape(shape)
+        return view
 
     def free(self) -> None:
         """Give both sides back; no view may be used after."""

@@ -1,7 +1,7 @@
 """Which number format a network's matrix products are in, and whether the engine made of it keeps to that.
 
-A strongly typed network computes in the types its ONNX file says, and nothing else. That is read from the parsed network
-here; the engine's own layers are compared with it wherever the library shows them.
+A strongly typed network computes in the types its ONNX file says, and nothing else. They are read from the parsed
+network here, and the engine's own layers are compared with it wherever the library shows them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _WORDS = (  # as the libraries' lists of layers spell them; the first that match
 )
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*?)(?: \[profile \d+\])?\]")
 _TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")
-_LINE = re.compile(r"^Name: (?P<name>.*?), LayerType: .*?, Inputs: (?P<taken>.*), Outputs: .*?, Metadata: (?P<origin>.*)$")
+_LINE = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: .*?, Inputs: (?P<taken>.*), Outputs: .*?, Metadata: (?P<origin>.*)$"
+)
 
 REQUIRED_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.9, "bf16": 0.9, "int8": 0.5, "fp8": 0.5}
 """Precision → the share of the products with weights that must be in it: single ones are left in more bits on purpose,
@@ -172,7 +174,7 @@ def check_engine(
         other = next(each.name for each in seen if each not in kept)
         took = sorted(set().union(*(layer.taken for layer in by_origin[other])))
         raise EngineError(
-            f"{where} was asked for in {precision} and the engine computes {len(seen) - len(kept)} of {len(seen)} matrix "
-            f"products in something else ({other}: {', '.join(took)}); use another precision"
+            f"{where} was asked for in {precision} and the engine computes {len(seen) - len(kept)} of {len(seen)} "
+            f"matrix products in something else ({other}: {', '.join(took)}); use another precision"
         )
     return len(kept)

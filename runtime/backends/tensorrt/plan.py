@@ -48,10 +48,19 @@ class EngineFor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     options: BuildOptions
 
     @property
+    def family(self) -> str:
+        """What the names of the folders of all engines begin with that differ in nothing but their options."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "options"}
+        return f"{self.graph}-{self.precision}-{_digest(fields)[:16]}"
+
+    @property
     def key(self) -> str:
         """Name of its folder in the cache."""
-        digest = hashlib.sha256(msgspec.json.encode((_FORMAT_VERSION, self), order="sorted")).hexdigest()
-        return f"{self.graph}-{self.precision}-{digest[:24]}"
+        return f"{self.family}-{_digest(self.options)[:8]}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode((_FORMAT_VERSION, value), order="sorted")).hexdigest()
 
 
 class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,4 +135,3 @@ def read_engine(folder: Path, wanted: EngineFor) -> Engine:
     if entry != engine.plan:
         raise EngineError(f"{folder / PLAN} is damaged: its hash is not the one in {METADATA}; {again}")
     return engine
-

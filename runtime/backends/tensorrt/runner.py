@@ -78,15 +78,40 @@ class EngineRunner:
         self._kernels = _KernelCache(folder / f"kernels-{gpu}.cache") if library.rtx else None
         self._slots: list[_Slot] = []
         try:
-            for index in range(self._engine.num_optimization_profiles):
-                self._slots.append(_Slot(self, index))
+            for profile in range(self._engine.num_optimization_profiles):
+                context = self._context(profile)
+                self._slots.append(_Slot(context, profile, self._inputs, self._types, cuda, capture=not library.rtx))
         except BaseException:
             self.close()
             raise
 
+    def _context(self, profile: int) -> Any:
+        trt = self._library.module
+        strategy = (
+            trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        )  # memory for its own profile, not the largest
+        if self._kernels is None:
+            context = self._engine.create_execution_context(strategy)
+        else:
+            config = self._engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            # The library compiles for this GPU now, and keeps that; it captures CUDA graphs itself.
+            config.set_runtime_cache(self._kernels.of(config))
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            # Kernels that change after a while would change the last bits of a score with them.
+            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.NONE
+            context = self._engine.create_execution_context(config)
+        if context is None or not context.set_optimization_profile_async(profile, int(self._cuda.stream)):
+            raise DeviceError(
+                f"{self._cuda.gpu.name} cannot run the {self._graph} engine: {self._library.complaint()}. If memory "
+                "ran out, close other programs or build with fewer --batch"
+            )
+        self._cuda.wait()
+        return context
+
     @property
     def captured(self) -> int:
-        """How many profiles run as a CUDA graph now."""
+        """How many profiles replay a CUDA graph of ours now; TensorRT-RTX keeps its own."""
         return sum(slot.captured for slot in self._slots)
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
@@ -121,26 +146,154 @@ class EngineRunner:
 
     def _check(self, feed: dict[str, NDArray[Any]]) -> None:
         for name, array in feed.items():
-            most = tuple(self._engine.get_tensor_profile_shape(name, len(self._slots) - 1)[2])
-            free = {"head": 1 if name == "text" else 2}.get(self._graph, 1)
-            batched = free == 1 and name != "text" or self._graph != "head"
-            wrong = array.ndim != len(most) or array.shape[free:] != most[free:] or 0 in array.shape
-            if wrong or array.dtype != self._types[name]:
-                takes = ", ".join(["any", *map(str, most[1:])] if batched else map(str, most))
+            cut = self._graph != "head" or name != "text"  # its batch goes in pieces, however large
+            shapes = self._engine.get_tensor_profile_shape(name, 0)  # least, usual and greatest
+            limits = list(zip(shapes[0], shapes[2], strict=True))
+            fits = array.ndim == len(limits) and all(
+                low <= size <= high or (cut and axis == 0 and size > 0)
+                for axis, (size, (low, high)) in enumerate(zip(array.shape, limits, strict=True))
+            )
+            if not fits or array.dtype != self._types[name]:
+                sizes = [f"{low} to {high}" if low < high else str(low) for low, high in limits]
                 raise UsageError(
-                    f"the {self._graph} graph does not take {name} {array.shape} {array.dtype}: it takes ({takes}) "
-                    f"{self._types[name]}"
+                    f"the {self._graph} graph does not take {name} {array.shape} {array.dtype}: this engine takes "
+                    f"({', '.join(['any', *sizes[1:]] if cut else sizes)}) {self._types[name]}"
                 )
-            if self._graph == "head" and any(a > b for a, b in list(zip(array.shape, most, strict=True))[free - 1 : free]):
-                raise UsageError(f"the engine of the head takes {name} of at most {most}, not {array.shape}")
+        if self._graph == "head" and feed["audio"].shape != feed["vision"].shape:
+            raise UsageError(
+                f"the head graph takes audio and vision of the same shape, not {feed['audio'].shape} and "
+                f"{feed['vision'].shape}"
+            )
+
+    def warm_up(self) -> None:
+        """Run every profile twice: the first run compiles, the second becomes a CUDA graph. Keeps what was compiled."""
+        with self._lock:
+            self._cuda.select()
+            for slot in self._slots:
+                for _ in range(2):
+                    slot.run({}, slot.usual)
+            if self._kernels is not None:
+                self._kernels.save()
 
     def close(self) -> None:
         """Give the GPU's memory back. Calling it twice does no harm."""
         with self._lock:
-            if self._kernels is not None and self._slots:
-                self._kernels.save()
             for slot in self._slots:
                 slot.close()
             self._slots = []
             self._engine = None
             self._cuda.close()
+
+
+class _KernelCache:
+    """What TensorRT-RTX compiled for this GPU, kept for the next start in a file beside the plan."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._cache: Any = None
+
+    def of(self, config: Any) -> Any:
+        """The one cache of all contexts; `config` makes it the first time."""
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+            with contextlib.suppress(FileNotFoundError):
+                if not self._cache.deserialize(self._path.read_bytes()):
+                    _log.info("%s is for another driver or GPU; it is made anew", self._path)
+        return self._cache
+
+    def save(self) -> None:
+        try:
+            atomic_write(self._path, bytes(memoryview(self._cache.serialize())))
+        except OutputError as error:  # the next start compiles again
+            _log.warning("%s", error)
+
+
+class _Slot:
+    """One execution context for one profile, with buffers of its largest shapes."""
+
+    def __init__(
+        self,
+        context: Any,
+        profile: int,
+        inputs: Sequence[str],
+        types: dict[str, np.dtype[Any]],
+        cuda: Cuda,
+        *,
+        capture: bool,
+    ) -> None:
+        """Allocate. With `capture`, shapes that come twice in a row become a CUDA graph."""
+        self._context, self._cuda, self._types, self._capture = context, cuda, types, capture
+        self._inputs, self._outputs = list(inputs), [name for name in types if name not in inputs]
+        shapes = {name: context.engine.get_tensor_profile_shape(name, profile) for name in inputs}
+        self.usual: dict[str, _Shape] = {name: tuple(each[1]) for name, each in shapes.items()}
+        self._shapes: dict[str, _Shape] = {}
+        self._runs = 0
+        self._graphs: list[Any] = []
+        self._buffers: dict[str, Buffer] = {}
+        self._set_shapes({name: tuple(each[2]) for name, each in shapes.items()})
+        for name in types:
+            self._buffers[name] = Buffer(cuda, self._bytes(name))
+            context.set_tensor_address(name, self._buffers[name].device)
+
+    @property
+    def captured(self) -> bool:
+        return bool(self._graphs)
+
+    def run(self, feed: dict[str, NDArray[Any]], shapes: dict[str, _Shape]) -> list[NDArray[np.float32]]:
+        """Run on `feed`, whose arrays may fill only the first part of `shapes`; what is beyond is of no meaning."""
+        if shapes != self._shapes:
+            self._set_shapes(shapes)
+        for name, array in feed.items():
+            self._view(name)[: len(array)] = array
+        if self._runs == 1 and self._capture:
+            self._record()
+        if self._graphs:
+            self._cuda.launch(self._graphs[0])
+        else:
+            self._enqueue()
+        self._cuda.wait()
+        self._runs += 1
+        return [self._view(name).copy() for name in self._outputs]
+
+    def _set_shapes(self, shapes: dict[str, _Shape]) -> None:
+        self._forget()
+        for name, shape in shapes.items():
+            if not self._context.set_input_shape(name, shape):
+                raise DeviceError(f"the engine refuses {name} of shape {shape}; build it again")
+        made = {name: tuple(self._context.get_tensor_shape(name)) for name in self._outputs}
+        self._shapes, self._all_shapes, self._runs = shapes, {**shapes, **made}, 0
+
+    def _bytes(self, name: str) -> int:
+        return int(np.prod(self._all_shapes[name])) * self._types[name].itemsize
+
+    def _view(self, name: str) -> NDArray[Any]:
+        return self._buffers[name].view(self._all_shapes[name], self._types[name])
+
+    def _enqueue(self) -> None:
+        for name in self._inputs:
+            self._cuda.upload(self._buffers[name], self._bytes(name))
+        if not self._context.execute_async_v3(int(self._cuda.stream)):
+            raise DeviceError("the engine could not be started on the GPU; check the driver with nvidia-smi")
+        for name in self._outputs:
+            self._cuda.download(self._buffers[name], self._bytes(name))
+
+    def _record(self) -> None:
+        """Make a CUDA graph of copying in, running and copying out; the run before has settled what is put off."""
+        try:
+            with self._cuda.capturing(self._graphs):
+                self._enqueue()
+        except DeviceError as error:
+            self._capture = False
+            _log.warning("without a CUDA graph, so more slowly: %s", error)
+
+    def _forget(self) -> None:
+        for graph in self._graphs:
+            self._cuda.destroy(graph)
+        self._graphs = []
+
+    def close(self) -> None:
+        self._forget()
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers = {}
+        self._context = None

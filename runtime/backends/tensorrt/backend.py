@@ -1,0 +1,114 @@
+"""Runs a bundle's graphs with TensorRT or TensorRT-RTX: one engine and one stream a graph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends.base import GraphBackend
+from ovavel.runtime.backends.tensorrt.build import Progress
+from ovavel.runtime.backends.tensorrt.cache import engines_folder
+from ovavel.runtime.backends.tensorrt.cuda import Cuda
+from ovavel.runtime.backends.tensorrt.engines import provide_engines
+from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
+from ovavel.runtime.backends.tensorrt.plan import BuildOptions
+from ovavel.runtime.backends.tensorrt.runner import EngineRunner
+from ovavel.runtime.errors import DeviceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.bundle import Bundle
+
+__all__ = ["TensorRTBackend", "gpu_index", "open_engines"]
+
+
+def gpu_index(device: str, backend: str) -> int:
+    """Return the number of the GPU that `device` means: 0 for "auto" and "cuda", N for "cuda:N".
+
+    Raises:
+        DeviceError: it is no GPU.
+    """
+    match = re.fullmatch(r"auto|cuda(?::(\d{1,3}))?", device)
+    if not match:
+        raise DeviceError(
+            f"the backend {backend} runs on NVIDIA GPUs alone, as cuda or cuda:N, not on {device!r}; "
+            "use --backend onnxruntime there"
+        )
+    return int(match[1] or 0)
+
+
+def open_engines(
+    name: LibraryName,
+    bundle: Bundle,
+    device: str,
+    graphs: Sequence[Graph],
+    precision: str | None,
+    options: BuildOptions | None,
+    engines: Path | None,
+    progress: Progress,
+) -> TensorRTBackend:
+    """Load `graphs` into the library `name`: see `open_tensorrt`."""
+    index = gpu_index(device, name)
+    precisions = {graph: bundle.precision(graph, name, precision) for graph in graphs}
+    library = load_library(name)
+    cuda = Cuda(name, index)
+    provided = provide_engines(
+        bundle,
+        library,
+        precisions,
+        cuda=cuda,
+        options=options,
+        root=engines or engines_folder(),
+        progress=progress,
+    )
+    runners: dict[Graph, EngineRunner] = {}
+    try:
+        for graph, (folder, engine) in provided.items():
+            runners[graph] = EngineRunner(folder, engine, library, Cuda(name, index))
+    except BaseException:
+        for runner in runners.values():
+            runner.close()
+        raise
+    info = BackendInfo(
+        name=name,
+        engine=name,
+        device=f"cuda:{index}",
+        provider=f"{library.title} on {cuda.gpu.name}",
+        precision=precisions,
+        threads=1,
+        batch=min(max(engine.made_for.options.batches) for _, engine in provided.values()),
+        concurrent=True,
+        versions={name: library.version, "cuda-bindings": version("cuda-bindings"), "CUDA driver": cuda.driver},
+    )
+    return TensorRTBackend(bundle, runners, info)
+
+
+class TensorRTBackend(GraphBackend):
+    """Engines loaded on one GPU. Open it with `open_tensorrt` or `open_tensorrt_rtx`."""
+
+    def __init__(self, bundle: Bundle, runners: Mapping[Graph, EngineRunner], info: BackendInfo) -> None:
+        """Run each graph with its runner."""
+        super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
+        self._runners = dict(runners)
+
+    def warm_up(self) -> None:
+        """Run each batch size of each graph, so that no window meets a first-run cost; may compile for seconds."""
+        for runner in self._runners.values():
+            runner.warm_up()
+        super().warm_up()  # with the vocabulary's own number of classes
+
+    def close(self) -> None:
+        """Give the GPU's memory back. Calling it twice does no harm."""
+        super().close()
+        for runner in self._runners.values():
+            runner.close()
+        self._runners = {}
+
+    def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
+        return self._runners[graph].run(inputs)

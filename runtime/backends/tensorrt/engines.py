@@ -1,0 +1,93 @@
+"""From a bundle to its engines: which are needed, which are there, and how far the building of the others is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from ovavel.runtime.backends import Graph
+from ovavel.runtime.backends.tensorrt.build import Progress
+from ovavel.runtime.backends.tensorrt.cache import found_options, provide_engine
+from ovavel.runtime.backends.tensorrt.cuda import Cuda
+from ovavel.runtime.backends.tensorrt.library import Library
+from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, engine_for
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import UsageError
+
+__all__ = ["provide_engines"]
+
+
+def provide_engines(
+    bundle: Bundle,
+    library: Library,
+    precisions: Mapping[Graph, str],
+    *,
+    cuda: Cuda | None,
+    compute_capability: str | None = None,
+    options: BuildOptions | None,
+    root: Path,
+    overwrite: bool = False,
+    progress: Progress = lambda _, __: None,
+) -> dict[Graph, tuple[Path, Engine]]:
+    """Return folder and description of the engine of each graph of `precisions`; build those that are not in `root`.
+
+    Args:
+        bundle: where the graphs are.
+        library: what builds them.
+        precisions: graph → the precision to build it in.
+        cuda: the GPU they are for; TensorRT-RTX builds without one for the `compute_capability` alone.
+        compute_capability: as "8.9"; None: the GPU's own.
+        options: what the builder is told; None: an engine that is there will do whatever its options, newest first.
+        root: folder of engines.
+        overwrite: build them even where they are there.
+        progress: told the stage and the share of all graphs' work; never called where all engines are there.
+
+    Raises:
+        UsageError: neither a GPU nor a compute capability, or a capability that the library does not build for.
+        EngineError: one cannot be built, is damaged, or does not compute in the precision asked for.
+        OutputError: `root` cannot be written to.
+    """
+    if compute_capability is None:
+        if cuda is None:
+            raise UsageError("which GPU is the engine for? Name its compute capability, e.g. 8.9")
+        compute_capability = cuda.gpu.compute_capability
+    if library.rtx and compute_capability not in library.capabilities:
+        raise UsageError(
+            f"{library.title} {library.version} builds for the compute capabilities {', '.join(library.capabilities)}, "
+            f"not {compute_capability}; use TensorRT or ONNX Runtime for such a GPU"
+        )
+    wanted = {
+        graph: engine_for(
+            bundle,
+            graph,
+            precision,
+            library=library,
+            gpu=cuda.gpu.name if cuda else None,
+            compute_capability=compute_capability,
+            options=options or BuildOptions(),
+        )
+        for graph, precision in precisions.items()
+    }
+    if options is None:
+        wanted = {graph: replace(each, options=found_options(root, each)) for graph, each in wanted.items()}
+    bytes_of = {graph: sum(entry.bytes for entry in each.sources) for graph, each in wanted.items()}
+    total, done = sum(bytes_of.values()), 0
+    provided = {}
+    for graph, made_for in wanted.items():
+
+        def tell(stage: str, share: float, done: int = done, size: int = bytes_of[graph]) -> None:
+            progress(stage, (done + share * size) / total)
+
+        provided[graph] = provide_engine(
+            bundle.graph(graph, made_for.precision),
+            made_for,
+            library,
+            root=root,
+            cuda=cuda,
+            overwrite=overwrite,
+            progress=tell,
+        )
+        done += bytes_of[graph]
+    return provided

@@ -1,0 +1,108 @@
+"""`ovavel export engine`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from ovavel.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from ovavel.runtime.backends.tensorrt.cuda import Cuda
+
+__all__ = ["Engine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Build a bundle's TensorRT engines ahead of time.
+
+    Examples:
+        ovavel export engine imagebind --precision fp16               # for the GPU of this machine
+        ovavel export engine imagebind --library tensorrt-rtx --compute-capability 8.9 --out engines   # without a GPU
+
+    live and localize with --backend tensorrt or tensorrt-rtx build what they need on first use; this does it before, so
+    that nobody waits. An engine is for one version of its library and one GPU model (TensorRT) or compute capability
+    (TensorRT-RTX). Those of --out are found once their folders lie in ~/.cache/ovavel/engines of the machine that runs
+    them. What is there already is left alone, and Ctrl-C leaves nothing half done.
+    """
+
+    bundle: Positional[Path]
+    """Folder written by 'ovavel export bundle'."""
+    library: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
+    """TensorRT, for every recent NVIDIA GPU, or TensorRT-RTX, for GeForce and RTX GPUs."""
+    precision: str | None = None
+    """Of vision and audio, where the bundle has it; by default the bundle's own choice."""
+    graphs: tuple[Literal["vision", "audio", "text", "head"], ...] = ("vision", "audio", "head")
+    """Which graphs to build."""
+    batch: tuple[int, ...] = (1, 4, 16)
+    """Numbers of windows to optimise for; other numbers are put together of these."""
+    workspace_mb: int = 4096
+    """Scratch memory that a layer may use on the GPU."""
+    compute_capability: str | None = None
+    """Of the GPU to build for where it is not here, e.g. 8.9; TensorRT-RTX only."""
+    device: str = "auto"
+    """The GPU to build on and for: cuda, or cuda:N."""
+    out: Path | None = None
+    """Folder for the engines; by default the one where live looks for them."""
+    overwrite: bool = False
+    """Build what is there already, too."""
+
+    def run(self) -> int:
+        """Build the engines and print what they compute in."""
+        from ovavel.runtime.interrupt import terminated_as_interrupted
+
+        if not self.batch or min(self.batch) < 1:
+            raise UsageError(f"--batch takes numbers of at least 1, not {' '.join(map(str, self.batch)) or 'none'}")
+        if self.compute_capability and self.library == "tensorrt":
+            raise UsageError(
+                "TensorRT measures on the GPU that it builds for; --compute-capability is for --library tensorrt-rtx"
+            )
+        with terminated_as_interrupted():
+            return self._build()
+
+    def _build(self) -> int:
+        from ovavel.runtime.backends.tensorrt.cache import engines_folder
+        from ovavel.runtime.backends.tensorrt.engines import provide_engines
+        from ovavel.runtime.backends.tensorrt.library import load_library
+        from ovavel.runtime.backends.tensorrt.plan import BuildOptions
+        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.progress import shown_progress
+
+        library = load_library(self.library)
+        cuda = None if self.compute_capability else self._gpu()
+        bundle = Bundle.open(self.bundle)
+        with shown_progress() as progress:
+            provided = provide_engines(
+                bundle,
+                library,
+                {graph: bundle.precision(graph, self.library, self.precision) for graph in self.graphs},
+                cuda=cuda,
+                compute_capability=self.compute_capability,
+                options=BuildOptions(batches=tuple(sorted(set(self.batch))), workspace_mb=self.workspace_mb),
+                root=self.out or engines_folder(),
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+        for graph, (folder, engine) in provided.items():
+            evidence, precision = engine.evidence, engine.made_for.precision
+            print(
+                f"{graph}: {engine.plan.bytes / 1e6:.0f} MB, built in {engine.build_s:.0f} s, "
+                f"{evidence.products[precision]} of {sum(evidence.products.values())} matrix products in {precision} "
+                f"({evidence.read_from}): {folder}"
+            )
+        return 0
+
+    def _gpu(self) -> Cuda:
+        from ovavel.runtime.backends.tensorrt.backend import gpu_index
+        from ovavel.runtime.backends.tensorrt.cuda import Cuda
+        from ovavel.runtime.errors import DeviceError
+
+        try:
+            return Cuda(self.library, gpu_index(self.device, self.library))
+        except DeviceError as error:
+            elsewhere = "" if self.library == "tensorrt" else "; to build for another machine give --compute-capability"
+            raise DeviceError(f"{error}{elsewhere}") from error
