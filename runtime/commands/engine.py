@@ -12,6 +12,8 @@ from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
+    from ovavel.runtime.backends.tensorrt.plan import BuildOptions
+    from ovavel.runtime.bundle import Bundle
 
 __all__ = ["Engine"]
 
@@ -27,7 +29,8 @@ class Engine:
     live and localize with --backend tensorrt or tensorrt-rtx build what they need on first use; this does it before, so
     that nobody waits. An engine is for one version of its library and one GPU model (TensorRT) or compute capability
     (TensorRT-RTX). Those of --out are found once their folders lie in ~/.cache/ovavel/engines of the machine that runs
-    them. What is there already is left alone, and Ctrl-C leaves nothing half done.
+    them. What is there already is left alone, and Ctrl-C leaves nothing half done. Where there is a GPU, the engines
+    are then compared with the golden outputs in the bundle; if they decide otherwise than PyTorch, the exit code is 1.
     """
 
     bundle: Positional[Path]
@@ -75,6 +78,7 @@ class Engine:
         library = load_library(self.library)
         cuda = None if self.compute_capability else self._gpu()
         bundle = Bundle.open(self.bundle)
+        options = BuildOptions(batches=tuple(sorted(set(self.batch))), workspace_mb=self.workspace_mb)
         with shown_progress() as progress:
             provided = provide_engines(
                 bundle,
@@ -82,19 +86,43 @@ class Engine:
                 {graph: bundle.precision(graph, self.library, self.precision) for graph in self.graphs},
                 cuda=cuda,
                 compute_capability=self.compute_capability,
-                options=BuildOptions(batches=tuple(sorted(set(self.batch))), workspace_mb=self.workspace_mb),
+                options=options,
                 root=self.out or engines_folder(),
                 overwrite=self.overwrite,
                 progress=progress,
             )
-        for graph, (folder, engine) in provided.items():
-            evidence, precision = engine.evidence, engine.made_for.precision
-            print(
-                f"{graph}: {engine.plan.bytes / 1e6:.0f} MB, built in {engine.build_s:.0f} s, "
-                f"{evidence.products[precision]} of {sum(evidence.products.values())} matrix products in {precision} "
-                f"({evidence.read_from}): {folder}"
+        for graph, each in provided.items():
+            evidence, precision = each.engine.evidence, each.engine.made_for.precision
+            products = f"{evidence.products[precision]} of {sum(evidence.products.values())} matrix products"
+            done = f"built in {each.engine.build_s:.0f} s" if each.built else "was there already"
+            size = f"{each.engine.plan.bytes / 1e6:.0f} MB"
+            print(f"{graph}: {size}, {done}, {products} in {precision} ({evidence.read_from}): {each.folder}")
+        return self._compare(bundle, options) if cuda else 0
+
+    def _compare(self, bundle: Bundle, options: BuildOptions) -> int:
+        """Compare the engines with the bundle's golden outputs, which takes a GPU."""
+        from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.backends.tensorrt.backend import TensorRTBackend, compare_with_pytorch
+        from ovavel.runtime.gates import gate_text
+        from ovavel.runtime.progress import shown_progress
+
+        with shown_progress() as progress:
+            backend = open_backend(
+                bundle,
+                name=self.library,
+                device=self.device,
+                graphs=self.graphs,
+                precision=self.precision,
+                options=options,
+                engines=self.out,
             )
-        return 0
+            assert isinstance(backend, TensorRTBackend)
+            try:
+                gate = compare_with_pytorch(bundle, backend, progress)
+            finally:
+                backend.close()
+        print(f"{self.library} on {backend.info.device}: {gate_text(gate)}")
+        return 0 if gate is None or gate.passed else 1
 
     def _gpu(self) -> Cuda:
         from ovavel.runtime.backends.tensorrt.backend import gpu_index

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.manifest import Gate
 
-__all__ = ["TensorRTBackend", "gpu_index", "open_engines"]
+__all__ = ["TensorRTBackend", "compare_with_pytorch", "gpu_index", "open_engines"]
 
 
 def gpu_index(device: str, backend: str) -> int:
@@ -69,8 +70,8 @@ def open_engines(
     )
     runners: dict[Graph, EngineRunner] = {}
     try:
-        for graph, (folder, engine) in provided.items():
-            runners[graph] = EngineRunner(folder, engine, library, Cuda(name, index))
+        for graph, each in provided.items():
+            runners[graph] = EngineRunner(each.folder, each.engine, library, Cuda(name, index))
     except BaseException:
         for runner in runners.values():
             runner.close()
@@ -82,11 +83,33 @@ def open_engines(
         provider=f"{library.title} on {cuda.gpu.name}",
         precision=precisions,
         threads=1,
-        batch=min(max(engine.made_for.options.batches) for _, engine in provided.values()),
+        batch=min(max(each.engine.made_for.options.batches) for each in provided.values()),
         concurrent=True,
         versions={name: library.version, "cuda-bindings": version("cuda-bindings"), "CUDA driver": cuda.driver},
     )
-    return TensorRTBackend(bundle, runners, info)
+    backend = TensorRTBackend(bundle, runners, info)
+    try:
+        if any(each.built for each in provided.values()):
+            compare_with_pytorch(bundle, backend, progress)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+def compare_with_pytorch(bundle: Bundle, backend: TensorRTBackend, progress: Progress) -> Gate | None:
+    """Compare new engines with the bundle's golden outputs and keep the outcome, good or bad, for `require_gate`.
+
+    None where that cannot be done: the bundle has no golden outputs, or not all graphs of a decision were opened.
+    """
+    from ovavel.runtime.gates import self_check, store_gate
+    from ovavel.runtime.golden import GOLDEN
+
+    if GOLDEN not in bundle.manifest.files or not {"vision", "audio", "head"} <= backend.info.precision.keys():
+        return None
+    gate = self_check(bundle, backend, lambda what, share: progress(f"comparing {what}", share))
+    store_gate(bundle, backend.info, gate)
+    return gate
 
 
 class TensorRTBackend(GraphBackend):

@@ -76,14 +76,15 @@ def build_engine(
     )
     started_s = time.monotonic()
     with _one_at_a_time:
-        # The library runs in a thread of its own: this one stays free to hear Ctrl-C.
+        # The library runs in a thread of its own: this one stays free to hear Ctrl-C. It must not leave before the
+        # library has: memory would be taken from under it. (Thread.join may, when it is interrupted.)
         worker.start()
         try:
-            while worker.is_alive():
-                worker.join(_POLL_S)
+            while not state.done.wait(_POLL_S):
                 progress(state.stage, state.share)
         finally:
             state.cancelled = True
+            state.done.wait()
             worker.join()
         plan, evidence = state.result()
     progress(f"writing {made_for.graph}", _BUILT)
@@ -112,6 +113,7 @@ class _State:
         self.stage = "starting"
         self.share = 0.0
         self.cancelled = False
+        self.done = threading.Event()
         self._result: tuple[Any, Evidence] | None = None
         self._error: BaseException | None = None
 
@@ -120,6 +122,8 @@ class _State:
             self._result = work()
         except BaseException as error:  # noqa: BLE001 - raised again in the waiting thread
             self._error = error
+        finally:
+            self.done.set()
 
     def result(self) -> tuple[Any, Evidence]:
         if self._error is not None:

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,19 @@ from ovavel.runtime.files import make_folder, output_error
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
 
-__all__ = ["engines_folder", "found_options", "provide_engine"]
+__all__ = ["Provided", "engines_folder", "found_options", "provide_engine"]
 
 _WAIT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provided:
+    """An engine that is there and was checked."""
+
+    folder: Path
+    engine: Engine
+    built: bool
+    """Whether it was built just now, by this process."""
 
 
 def engines_folder() -> Path:
@@ -55,8 +66,8 @@ def provide_engine(
     cuda: Cuda | None = None,
     overwrite: bool = False,
     progress: Progress = lambda _, __: None,
-) -> tuple[Path, Engine]:
-    """Return the folder of the engine for `made_for` in `root` and what it says of itself; build it if need be.
+) -> Provided:
+    """Return the engine for `made_for` in `root`; build it if need be.
 
     Args:
         onnx: the graph that the engine is built of.
@@ -71,13 +82,14 @@ def provide_engine(
         EngineError: it cannot be built, or the one that is there is damaged.
         OutputError: the folder cannot be written to.
     """
-    folder = root / made_for.key
+    folder, built = root / made_for.key, False
     if overwrite or not (folder / METADATA).is_file():
         make_folder(root)
         with _alone(root, made_for, progress):
             if overwrite or not (folder / METADATA).is_file():  # another process may have built it meanwhile
                 _build_aside(onnx, folder, made_for, library, cuda, progress)
-    return folder, read_engine(folder, made_for)
+                built = True
+    return Provided(folder=folder, engine=read_engine(folder, made_for), built=built)
 
 
 def _build_aside(

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.backends.tensorrt.build import Progress
-from ovavel.runtime.backends.tensorrt.cache import found_options, provide_engine
+from ovavel.runtime.backends.tensorrt.cache import Provided, found_options, provide_engine
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.library import Library
-from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, engine_for
+from ovavel.runtime.backends.tensorrt.plan import BuildOptions, engine_for
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
 
@@ -30,8 +30,8 @@ def provide_engines(
     root: Path,
     overwrite: bool = False,
     progress: Progress = lambda _, __: None,
-) -> dict[Graph, tuple[Path, Engine]]:
-    """Return folder and description of the engine of each graph of `precisions`; build those that are not in `root`.
+) -> dict[Graph, Provided]:
+    """Return the engine of each graph of `precisions`; build those that are not in `root`.
 
     Args:
         bundle: where the graphs are.

@@ -129,7 +129,7 @@ def read_engine(folder: Path, wanted: EngineFor) -> Engine:
     for name in EngineFor.__struct_fields__:
         theirs, ours = getattr(made_for, name), getattr(wanted, name)
         if theirs != ours:
-            what = name.replace("_", " ")
+            what = {"gpu": "GPU", "sources": "bundle"}.get(name, name.replace("_", " "))
             values = "" if name in ("sources", "options") else f": {theirs or 'any'}, and here it is {ours or 'any'}"
             raise EngineError(f"the engine {folder} was built for another {what}{values}; {again}")
     if entry != engine.plan:

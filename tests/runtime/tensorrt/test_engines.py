@@ -1,0 +1,322 @@
+"""Engines are built, kept, found and refused: with the real TensorRT-RTX, which needs no GPU to build."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from ovavel.runtime.backends.tensorrt.build import build_engine
+from ovavel.runtime.backends.tensorrt.cache import Provided, provide_engine
+from ovavel.runtime.backends.tensorrt.engines import provide_engines
+from ovavel.runtime.backends.tensorrt.library import Library, load_library
+from ovavel.runtime.backends.tensorrt.plan import BuildOptions, EngineFor, engine_for, read_engine
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import EngineError, OutputError, UsageError
+from ovavel.runtime.vocabulary import Vocabulary
+
+pytest.importorskip("tensorrt_rtx")
+
+GRAPHS = ("vision", "audio", "head")
+SMALL = BuildOptions(batches=(1, 2), workspace_mb=64)
+
+
+@dataclass
+class Told:
+    """What a progress function was told."""
+
+    stages: list[str]
+    shares: list[float]
+
+    def __call__(self, stage: str, share: float) -> None:
+        self.stages.append(stage)
+        self.shares.append(share)
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return load_library("tensorrt-rtx")
+
+
+def provide(bundle: Path | Bundle, root: Path, library: Library, graph: str = "head", **options: object) -> Provided:
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    arguments = {"cuda": None, "compute_capability": "8.9", "options": SMALL, **options}
+    return provide_engines(opened, library, {graph: "fp32"}, root=root, **arguments)[graph]
+
+
+def wanted(bundle: Path, library: Library, graph: str = "head") -> EngineFor:
+    return engine_for(
+        Bundle.open(bundle), graph, "fp32", library=library, gpu=None, compute_capability="8.9", options=SMALL
+    )
+
+
+def left_in(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_product_of_an_fp32_engine_is_read_back_in_fp32(
+    exported_bundle: Path, tmp_path: Path, library: Library, graph: str
+) -> None:
+    told = Told([], [])
+    provided = provide(exported_bundle, tmp_path, library, graph, progress=told)
+    evidence = provided.engine.evidence
+    assert set(evidence.products) == {"fp32"}
+    assert evidence.found == evidence.products["fp32"] > 5
+    assert evidence.read_from == "network and build log"
+    assert provided.built
+    assert provided.engine.plan.bytes == (provided.folder / "engine.plan").stat().st_size > 10_000
+    assert told.shares == sorted(told.shares)
+    assert told.shares[-1] == 1
+    assert all(graph in stage for stage in told.stages if stage != "starting")
+
+
+def test_the_second_time_it_is_found(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+    first = provide(exported_bundle, tmp_path, library)
+    written = (first.folder / "engine.plan").stat().st_mtime_ns
+    told = Told([], [])
+    again = provide(exported_bundle, tmp_path, library, progress=told)
+    assert (again.folder, again.engine, again.built) == (first.folder, first.engine, False)
+    assert (again.folder / "engine.plan").stat().st_mtime_ns == written
+    assert not told.stages
+    anew = provide(exported_bundle, tmp_path, library, overwrite=True)
+    assert anew.built
+    assert (anew.folder / "engine.plan").stat().st_mtime_ns > written
+    assert left_in(tmp_path) == [first.folder.name]
+
+
+def test_a_changed_vocabulary_needs_no_new_engine(tiny_bundle: Path, tmp_path: Path, library: Library) -> None:
+    first = provide(tiny_bundle, tmp_path / "engines", library)
+    bundle = Bundle.open(tiny_bundle)
+    old = bundle.vocabulary
+    changed = bundle.save_vocabulary(Vocabulary(names=("cat", *old.names[1:]), embeddings=old.embeddings))
+    assert not provide(changed, tmp_path / "engines", library).built
+    assert provide(changed, tmp_path / "engines", library).folder == first.folder
+
+
+def test_other_options_make_another_engine_but_any_will_do(
+    exported_bundle: Path, tmp_path: Path, library: Library
+) -> None:
+    first = provide(exported_bundle, tmp_path, library)
+    other = provide(exported_bundle, tmp_path, library, options=BuildOptions(batches=(1,), workspace_mb=64))
+    assert other.built
+    assert other.folder != first.folder
+    found = provide(exported_bundle, tmp_path, library, options=None)
+    assert not found.built
+    assert found.folder == other.folder
+    elsewhere = provide(exported_bundle, tmp_path, library, options=None, compute_capability="8.6")
+    assert elsewhere.built
+    assert elsewhere.engine.made_for.options == BuildOptions()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("version", "1.0.0", r"another version: 1\.0\.0, and here it is 1\."),
+        ("gpu", "NVIDIA GeForce RTX 5090", "another GPU: NVIDIA GeForce RTX 5090, and here it is any"),
+        ("compute_capability", "12.0", "another compute capability: 12.0, and here it is 8.9"),
+        ("platform", "linux aarch64", "another platform: linux aarch64"),
+        ("precision", "fp16", "another precision"),
+        ("sources", (), "another bundle"),
+    ],
+)
+def test_an_engine_of_elsewhere_is_refused(
+    exported_bundle: Path, tmp_path: Path, library: Library, field: str, value: object, said: str
+) -> None:
+    provided = provide(exported_bundle, tmp_path, library)
+    changed = replace(provided.engine, made_for=replace(provided.engine.made_for, **{field: value}))
+    (provided.folder / "engine.json").write_bytes(msgspec.json.encode(changed))
+    with pytest.raises(EngineError, match=rf"(?s){said}.*--overwrite"):
+        provide(exported_bundle, tmp_path, library)
+    assert provide(exported_bundle, tmp_path, library, overwrite=True).built
+
+
+@pytest.mark.parametrize("damage", ["a byte", "its end", "the plan", "half of the description", "an old format"])
+def test_a_damaged_engine_is_refused(exported_bundle: Path, tmp_path: Path, library: Library, damage: str) -> None:
+    folder = provide(exported_bundle, tmp_path, library).folder
+    plan, description = folder / "engine.plan", folder / "engine.json"
+    data = bytearray(plan.read_bytes())
+    if damage == "a byte":
+        data[len(data) // 2] ^= 1
+        plan.write_bytes(data)
+    elif damage == "its end":
+        plan.write_bytes(data[:-100])
+    elif damage == "the plan":
+        plan.unlink()
+    elif damage == "half of the description":
+        description.write_bytes(description.read_bytes()[:200])
+    else:
+        description.write_text(description.read_text().replace('"format_version": 1', '"format_version": 0'))
+    with pytest.raises(EngineError, match=r"damaged|another version of ovavel") as error:
+        provide(exported_bundle, tmp_path, library)
+    assert str(folder) in str(error.value)
+    assert "--overwrite" in str(error.value)
+
+
+def test_an_interrupted_build_leaves_nothing(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+    def interrupt(stage: str, share: float) -> None:
+        if share > 0.1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        provide(exported_bundle, tmp_path, library, "vision", progress=interrupt)
+    assert left_in(tmp_path) == []
+    assert provide(exported_bundle, tmp_path, library, "vision").built
+
+
+def test_a_build_that_fails_leaves_nothing(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"\x08\x0a nothing of a graph")
+    with pytest.raises(EngineError, match=r"cannot build bad\.onnx with TensorRT-RTX"):
+        provide_engine(tmp_path / "bad.onnx", wanted(exported_bundle, library), library, root=tmp_path / "engines")
+    assert left_in(tmp_path / "engines") == []
+
+
+def test_a_precision_that_is_not_used_is_an_error(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+    asked = replace(wanted(exported_bundle, library), precision="fp16")
+    with pytest.raises(EngineError, match=r"head\.onnx does not compute in fp16: .* 12 in fp32"):
+        provide_engine(exported_bundle / "head.onnx", asked, library, root=tmp_path)
+    assert left_in(tmp_path) == []
+
+
+def test_a_compute_capability_that_it_does_not_build_for_is_refused(
+    exported_bundle: Path, tmp_path: Path, library: Library
+) -> None:
+    with pytest.raises(UsageError, match=r"builds for the compute capabilities 7\.5, .*, not 9\.0"):
+        provide(exported_bundle, tmp_path, library, compute_capability="9.0")
+    with pytest.raises(UsageError, match="which GPU is the engine for"):
+        provide(exported_bundle, tmp_path, library, compute_capability=None)
+
+
+def test_what_a_killed_build_left_is_cleared(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+    left = tmp_path / f".{wanted(exported_bundle, library).key}.0123.part"
+    left.mkdir()
+    (left / "engine.plan").write_bytes(b"half")
+    other = tmp_path / ".another-engine.0123.part"
+    other.mkdir()
+    provided = provide(exported_bundle, tmp_path, library)
+    assert left_in(tmp_path) == [other.name, provided.folder.name]
+
+
+def test_a_folder_that_may_not_be_written_is_a_clear_error(
+    exported_bundle: Path, tmp_path: Path, library: Library
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot write"):
+        provide(exported_bundle, tmp_path / "file" / "engines", library)
+
+
+def test_two_processes_build_once(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+    root = tmp_path / "engines"
+    root.mkdir()
+    asked = wanted(exported_bundle, library)
+    with (root / f".{asked.key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told, done = Told([], []), []
+        waiting = threading.Thread(target=lambda: done.append(provide(exported_bundle, root, library, progress=told)))
+        waiting.start()
+        while not told.stages:
+            time.sleep(0.01)
+        assert told.stages[0] == "waiting: another process builds head"
+        folder = root / asked.key  # what the other process builds meanwhile
+        folder.mkdir()
+        build_engine(exported_bundle / "head.onnx", folder, asked, library)
+    waiting.join(30)
+    assert not done[0].built
+    assert read_engine(folder, asked) == done[0].engine
+
+
+def test_shares_cover_all_graphs_once(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+    told = Told([], [])
+    bundle = Bundle.open(exported_bundle)
+    arguments = {"cuda": None, "compute_capability": "8.9", "options": SMALL, "root": tmp_path, "progress": told}
+    provided = provide_engines(bundle, library, dict.fromkeys(GRAPHS, "fp32"), **arguments)
+    assert list(provided) == list(GRAPHS)
+    assert told.shares == sorted(told.shares)
+    assert told.shares[-1] == pytest.approx(1)
+
+
+COMMAND = [sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())", "export", "engine"]
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path) -> None:
+    arguments = (exported_bundle, "--library", "tensorrt-rtx", "--compute-capability", "8.9", "--batch", "1", "2")
+    done = run(*arguments, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(GRAPHS)
+    assert all("matrix products in fp32 (network and build log)" in line for line in lines)
+    folders = [Path(line.rpartition(": ")[2]) for line in lines]
+    assert {folder.parent for folder in folders} == {tmp_path / "ovavel" / "engines"}
+    assert all((folder / "engine.plan").is_file() for folder in folders)
+    again = run(*arguments, XDG_CACHE_HOME=str(tmp_path))
+    assert again.stdout.count("was there already") == 3
+    assert not again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--library", "tensorrt"), r"needs tensorrt, which is not installed.*pip install 'ovavel\[tensorrt\]'"),
+        (
+            ("--library", "tensorrt", "--compute-capability", "8.9"),
+            "--compute-capability is for --library tensorrt-rtx",
+        ),
+        (("--library", "tensorrt-rtx", "--compute-capability", "9.0"), "not 9.0"),
+        (("--library", "tensorrt-rtx", "--batch", "0", "--compute-capability", "8.9"), "--batch takes numbers of at"),
+        (("--library", "tensorrt-rtx", "--precision", "fp8", "--compute-capability", "8.9"), "fp8"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_a_line(
+    exported_bundle: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    if arguments == ("--library", "tensorrt") and find_spec("tensorrt"):
+        pytest.skip("tensorrt is installed here")
+    done = run(exported_bundle, *arguments, "--out", tmp_path / "out")
+    assert done.returncode in (1, 2)
+    assert re.search(said, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_ends_it_cleanly(exported_bundle: Path, tmp_path: Path) -> None:
+    root = tmp_path / "engines"
+    options = ("--library", "tensorrt-rtx", "--compute-capability", "8.9", "--out", str(root))
+    # many batch sizes, so that there is something to interrupt
+    process = subprocess.Popen(
+        [*COMMAND, str(exported_bundle), *options, "--batch", *map(str, range(1, 33))],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not list(root.glob(".*.part")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert left_in(root) == []
