@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,18 +44,22 @@ class Weights:
 class Bundle:
     """Export ImageBind, a temporal head and a vocabulary into one folder that runs without PyTorch.
 
-    Example:
+    Examples:
         ovavel export bundle --weights weights/imagebind_huge.pth --vocabulary names.txt --out imagebind
+        ovavel export bundle --weights ... --vocabulary names.txt --out imagebind --precision fp32 int8 fp16
 
     names.txt holds one name a line, used as it is, for instance "dog barking". Blank lines and lines that start with #
     are skipped. The background, "other", is added as the last one. Every graph is compared with PyTorch before the
     folder appears. The full size takes a few minutes, 5 GB of disk and 7 GB of memory.
 
+    --precision names the number formats of vision and audio, each a file of its own beside the others: fp16 and bf16
+    are for GPUs and half as large, int8 is for CPUs. 'ovavel live' and the others run the fastest that their engine can.
+
     --precision int8 quantises the transformers of vision and audio: a quarter of their size and, on a CPU with integer
     dot products (AVX512-VNNI, AVX-VNNI or ARM's), about four times their speed; it is for CPUs only. On older x86 CPUs
     ONNX Runtime may saturate sums at 16 bits, so export on the machine that is to run it. Weights differ in how well
     they quantise, random ones too: unless each embedding of the verification keeps a cosine of 0.99 or more with
-    PyTorch's, nothing is written.
+    PyTorch's, or 0.999 in fp16 and bf16, nothing is written.
     """
 
     weights: Path
@@ -71,8 +76,7 @@ class Bundle:
     tokenizer: Path | None = None
     """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
     precision: tuple[Precision, ...] = ("fp32",)
-    """Of the vision and audio encoders, one or several: fp32, as PyTorch computes them, or int8, smaller and faster on
-    CPUs. Each engine runs the fastest that it can, unless told otherwise."""
+    """Of the vision and audio encoders, one or several."""
     overwrite: bool = False
     """Replace the bundle that is at --out."""
 
@@ -111,8 +115,8 @@ class Bundle:
             )
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
-            if check.required_cosine is not None:
-                near = f"a cosine of at least {check.min_cosine:.4f} with PyTorch"
+            if check.min_cosine is not None and check.required_cosine is not None:
+                near = f"a cosine of at least {math.floor(check.min_cosine * 1e5) / 1e5:.5f} with PyTorch"
             print(f"{check.graph} in {check.precision}: {near} over {check.cases} inputs ({check.method})")
         print(f"{bundle.path}: {len(bundle.vocabulary)} classes, version {bundle.vocabulary.version}")
         print(bundle.manifest.model.licence)

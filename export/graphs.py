@@ -187,6 +187,7 @@ def _simplify(model: onnx_ir.Model) -> None:
     for _ in range(2):
         optimizer.fold_constants(model)
         common.RemoveUnusedNodesPass()(model)
+    _join_transposes(model)
     for tidy in (
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.DeduplicateInitializersPass(),
@@ -197,6 +198,55 @@ def _simplify(model: onnx_ir.Model) -> None:
         common.ClearMetadataAndDocStringPass(),  # source lines and paths of the writing machine
     ):
         tidy(model)
+    _fold_query_scales(model)
+
+
+def _join_transposes(model: onnx_ir.Model) -> None:
+    """Let each Transpose of a Transpose read what that one reads: the keys of attention are transposed twice."""
+    import onnx_ir
+
+    for node in model.graph:
+        before = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] else None
+        if before is not None and before.op_type == "Transpose":
+            first, second = (each.attributes["perm"].as_ints() for each in (before, node))
+            node.attributes.add(onnx_ir.AttrInt64s("perm", [first[axis] for axis in second]))
+            node.replace_input_with(0, before.inputs[0])
+
+
+def _fold_query_scales(model: onnx_ir.Model) -> None:
+    """Scale the columns of the matrix that makes the queries, once, and not the queries each time."""
+    import onnx_ir
+
+    for node in list(model.graph):
+        factor = node.inputs[1].const_value if node.op_type == "Mul" and node.inputs[1] else None
+        if factor is None or factor.size != 1 or node.inputs[0] is None:
+            continue
+        columns, constants = _made_of(node.inputs[0])
+        for constant in constants:
+            assert constant.const_value is not None
+            scaled = constant.const_value.numpy().copy()
+            scaled[..., columns] *= factor.numpy().item()
+            constant.const_value = onnx_ir.tensor(scaled, name=constant.name)
+        if constants:
+            node.outputs[0].replace_all_uses_with(node.inputs[0])
+            model.graph.remove(node, safe=True)
+
+
+def _made_of(value: onnx_ir.Value) -> tuple[slice, tuple[onnx_ir.Value, ...]]:
+    """Return the matrix and the bias that `value` comes from, and which of their columns; none where there is more."""
+    columns = slice(None)
+    while (node := value.producer()) and len(value.uses()) == 1 and node.inputs[0]:
+        source = node.inputs[0]
+        if node.op_type == "Add" and (product := source.producer()) and product.op_type == "MatMul":
+            constants = tuple(each for each in (product.inputs[1], node.inputs[1]) if each and each.const_value)
+            return (columns, constants) if [len(each.uses()) for each in constants] == [1, 1] else (columns, ())
+        width = value.shape[-1] if value.shape is not None else None
+        if node.op_type == "Split" and value is node.outputs[0] and isinstance(width, int):
+            columns = slice(0, width)
+        elif node.op_type not in ("Reshape", "Slice", "Transpose", "Unsqueeze"):
+            break
+        value = source
+    return columns, ()
 
 
 def example_inputs(name: Graph, embedding_size: int) -> tuple[Tensor, ...]:

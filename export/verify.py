@@ -1,7 +1,7 @@
 """Runs PyTorch and ONNX Runtime on the same inputs, and says how far apart they are.
 
-A graph in fp32 must give PyTorch's numbers but for rounding. One in int8 cannot; its embeddings must point the same
-way.
+A graph in fp32 must give PyTorch's numbers but for rounding. One in a reduced precision cannot; its embeddings must
+point the same way.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.export.graphs import SPECS
+from ovavel.export.half import Half, emulated
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.requirements import requirement
 from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.runtime.vocabulary import Tokenizer
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDING_TOLERANCE",
     "HEAD_TOLERANCE",
-    "INT8_COSINE",
     "Reference",
     "check_graph",
     "encoder_inputs",
@@ -41,13 +42,11 @@ __all__ = [
 
 EMBEDDING_TOLERANCE = 2e-5
 HEAD_TOLERANCE = 1e-4
-INT8_COSINE = 0.99
-"""Least cosine similarity with PyTorch's embedding. The names of a vocabulary are much further apart than that."""
 
 _TEXTS = 16
 """How many names of the vocabulary are compared; they take the same way, and a vocabulary may hold thousands."""
 _RANDOM_INPUTS = 18
-"""Further inputs of a graph in int8: what it loses depends on the input."""
+"""Further inputs of a graph in a reduced precision: what it loses depends on the input."""
 _ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
@@ -67,10 +66,10 @@ def encoder_inputs(
 ) -> dict[str, Arrays]:
     """Return what an encoder is compared on, by name.
 
-    In fp32: two inputs one by one, and all in one batch. In int8, where the inputs of a batch share the scale of their
-    activations: every input by itself, as a CPU gets them, and many more of them.
+    In fp32: two inputs one by one, and all in one batch. In a reduced precision, where the inputs of a batch may share
+    the scale of their activations: every input by itself, and many more of them.
     """
-    more = range(_RANDOM_INPUTS if precision == "int8" else 0)
+    more = range(0 if precision == "fp32" else _RANDOM_INPUTS)
     if graph == "vision":
         frames = sample_frames() | {f"random frame {seed}": random_frame(seed) for seed in more}
         inputs: dict[str, NDArray[Any]] = {name: prepare_frame(frame) for name, frame in frames.items()}
@@ -81,7 +80,7 @@ def encoder_inputs(
         texts = (*names[:_TEXTS], *_ODD_TEXTS)
         inputs = {repr(text[:20]): tokens for text, tokens in zip(texts, tokenizer.encode(texts), strict=True)}
     cases: dict[str, Arrays] = {name: (array[None],) for name, array in inputs.items()}
-    if precision == "int8":
+    if precision != "fp32":
         return cases
     return {name: cases[name] for name in list(cases)[:2]} | {"all in a batch": (np.stack(list(inputs.values())),)}
 
@@ -122,13 +121,64 @@ def reference(graph: Graph, module: nn.Module, inputs: Mapping[str, Arrays]) -> 
 
 
 def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") -> ParityCheck:
-    """Run the ONNX file `path` with ONNX Runtime on the CPU and compare.
+    """Run the ONNX file `path` with ONNX Runtime on the CPU and compare; fp16 and bf16 are emulated (`half.emulated`).
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
         ExportError: ONNX Runtime refuses the file, or its answers are not finite, further away than the tolerance, or,
-            in int8, of a lower cosine than required.
+            in a reduced precision, of a lower cosine than required.
     """
+    method = "ONNX Runtime on the CPU"
+    if precision in get_args(Half):
+        method += f", emulating {precision}"
+        with emulated(path) as twin:
+            answers = _run(twin, expected)
+    else:
+        answers = _run(path, expected)
+    if expected.graph == "head":
+        away, tolerance = _head_differences(expected, answers), HEAD_TOLERANCE
+    else:
+        away, tolerance = _embedding_differences(expected, answers), EMBEDDING_TOLERANCE
+    required = None if precision == "fp32" else requirement(precision).min_cosine
+    if required:
+        tolerance = 2.0  # no two unit vectors are further apart; what is not finite is
+    worst = max(away, key=lambda case: away[case])
+    if away[worst] > tolerance:
+        if required:
+            raise ExportError(
+                f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst}); nothing "
+                f"was written. Where fp32 does, these weights make numbers too large for {precision}: export them without "
+                f"--precision {precision}"
+            )
+        raise ExportError(
+            f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
+            f"{tolerance:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
+        )
+    cosines = {} if expected.graph == "head" else _cosines(expected, answers)
+    least = min(cosines, key=lambda case: cosines[case], default=None)
+    if required and least and cosines[least] < required:
+        raise ExportError(
+            f"the {expected.graph} graph in {precision} gives an embedding whose cosine with PyTorch's is "
+            f"{cosines[least]:.4f} (for {least}), and at least {required} is required; nothing was written. These "
+            f"weights lose too much: export them without --precision {precision}"
+        )
+    return ParityCheck(
+        graph=expected.graph,
+        precision=precision,
+        method=method,
+        cases=sum(len(answer[0]) for answer in answers.values()) if cosines else len(answers),
+        max_abs_difference=away[worst],
+        min_cosine=cosines[least] if least else None,
+        tolerance=None if required else tolerance,
+        required_cosine=required,
+    )
+
+
+Answers: TypeAlias = Mapping[str, Sequence[NDArray[Any]]]
+
+
+def _run(path: Path, expected: Reference) -> Answers:
+    """Run the ONNX file `path` on every input."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -136,44 +186,12 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     names = list(SPECS[expected.graph].inputs)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        answers = {
+        return {
             case: session.run(None, dict(zip(names, arrays, strict=True)))
             for case, (arrays, _) in expected.cases.items()
         }
     except Exception as error:  # onnxruntime raises many kinds, all of them plain
         raise ExportError(f"ONNX Runtime cannot run the {expected.graph} graph: {error}") from error
-    if expected.graph == "head":
-        away, tolerance = _head_differences(expected, answers), HEAD_TOLERANCE
-    else:
-        away, tolerance = _embedding_differences(expected, answers), EMBEDDING_TOLERANCE
-    if precision == "int8":
-        tolerance = 2.0  # no two unit vectors are further apart; what is not finite is
-    worst = max(away, key=lambda case: away[case])
-    if away[worst] > tolerance:
-        raise ExportError(
-            f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
-            f"{tolerance:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
-        )
-    cosines = {} if expected.graph == "head" else _cosines(expected, answers)
-    least = min(cosines, key=lambda case: cosines[case], default=None)
-    if precision == "int8" and least and cosines[least] < INT8_COSINE:
-        raise ExportError(
-            f"the {expected.graph} graph in int8 gives an embedding whose cosine with PyTorch's is "
-            f"{cosines[least]:.4f} (for {least}), and at least {INT8_COSINE} is required; nothing was written. These "
-            "weights lose too much: export them with --precision fp32"
-        )
-    return ParityCheck(
-        graph=expected.graph,
-        precision=precision,
-        cases=sum(len(answer[0]) for answer in answers.values()) if cosines else len(answers),
-        max_abs_difference=away[worst],
-        min_cosine=cosines[least] if least else None,
-        tolerance=None if precision == "int8" else tolerance,
-        required_cosine=INT8_COSINE if precision == "int8" else None,
-    )
-
-
-Answers: TypeAlias = Mapping[str, Sequence[NDArray[Any]]]
 
 
 def _embedding_differences(expected: Reference, answers: Answers) -> dict[str, float]:

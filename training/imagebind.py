@@ -109,13 +109,13 @@ class ImageBindConfig:
             raise UsageError(f"not the configuration of an ImageBind: {error}") from error
 
 
-def _for_each(x: Tensor, row: Tensor) -> Tensor:
-    """(B, N, W) and (1, 1, W) → (B, 1, W): `row` once for each of the batch.
+def _zeros(x: Tensor) -> Tensor:
+    """(B, N, W) → (B, 1, W) of zeros: added to a parameter of (1, 1, W), it gives that once for each of the batch.
 
     This form becomes ONNX without arithmetic on shapes, which GPUs leave to the CPU. `expand` needs that, and for `pad`
     ONNX Runtime long had no CUDA kernel.
     """
-    return x.narrow(1, 0, 1) * 0 + row
+    return x.narrow(1, 0, 1) * 0
 
 
 class Attention(nn.Module):
@@ -130,14 +130,18 @@ class Attention(nn.Module):
         self.extra_key = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
         self.extra_value = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
 
-    def forward(self, x: Tensor, *, first_only: bool = False) -> Tensor:
-        """With `first_only`, (B, 1, W): what the first token makes of all."""
+    def forward(self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False) -> Tensor:
+        """With `first_only`, (B, 1, W): what the first token makes of all.
+
+        `zeros` are those of `_zeros`, where the caller has them already.
+        """
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if first_only:
             q = q.narrow(1, 0, 1)
         if self.extra_key is not None and self.extra_value is not None:
-            k = torch.cat((k, _for_each(k, self.extra_key)), dim=1)
-            v = torch.cat((v, _for_each(v, self.extra_value)), dim=1)
+            zeros = _zeros(x) if zeros is None else zeros
+            k = torch.cat((k, zeros + self.extra_key), dim=1)
+            v = torch.cat((v, zeros + self.extra_value), dim=1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # (B, H, N, W / H)
         return cast("Tensor", self.out(mixed.transpose(1, 2).flatten(2)))
@@ -154,9 +158,9 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(config.width, 4 * config.width)
         self.fc2 = nn.Linear(4 * config.width, config.width)
 
-    def forward(self, x: Tensor, *, first_only: bool = False) -> Tensor:
+    def forward(self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False) -> Tensor:
         """With `first_only`, (B, 1, W): the first token alone, as it would come out among the others."""
-        mixed = self.attention(self.norm_1(x), first_only=first_only)
+        mixed = self.attention(self.norm_1(x), zeros, first_only=first_only)
         x = (x.narrow(1, 0, 1) if first_only else x) + mixed
         return x + cast("Tensor", self.fc2(F.gelu(self.fc1(self.norm_2(x)))))
 
@@ -181,13 +185,14 @@ class PatchTower(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, channels, height, width) → (B, D) unit norm."""
         x = self.stem_norm(self.stem(image).flatten(2).transpose(1, 2))
-        x = torch.cat((_for_each(x, self.class_token), x), dim=1) + self.positions
+        zeros = _zeros(x)
+        x = torch.cat((zeros + self.class_token, x), dim=1) + self.positions
         x = self.input_norm(x)
         *blocks, last = self.blocks
         for block in blocks:
-            x = block(x)
-        x = last(x, first_only=True)  # nobody asks for the other tokens any more
-        return unit_norm(self.projection(self.output_norm(x[:, 0])))
+            x = block(x, zeros)
+        x = last(x, zeros, first_only=True)  # nobody asks for the other tokens any more
+        return unit_norm(self.projection(self.output_norm(x.squeeze(1))))
 
 
 class TextTower(nn.Module):

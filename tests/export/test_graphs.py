@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def test_names_and_shapes_are_those_of_the_bundle(exported_bundle: Path, graph: 
 def test_a_graph_for_gpus_leaves_nothing_to_the_cpu(exported_bundle: Path, graph: Graph) -> None:
     """ONNX Runtime puts arithmetic on shapes onto the CPU, and is told to refuse that where a GPU was asked for."""
     assert not computed_shapes(exported_bundle / f"{graph}.onnx")
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio"])
+def test_nothing_is_computed_that_could_have_been_folded(exported_bundle: Path, modality: Modality) -> None:
+    """A block: 2 norms, 4 matrices with their biases, the 2 products and the softmax of attention, 2 sums."""
+    graph = onnx.load(exported_bundle / f"{modality}.onnx", load_external_data=False).graph
+    count = Counter(node.op_type for node in graph.node)
+    blocks, audio = getattr(TINY, modality).blocks, modality == "audio"
+    extra = 2 * blocks if audio else 0  # the key and the value that audio adds to each block
+    assert count["MatMul"] == 6 * blocks
+    assert count["Add"] == 6 * blocks + 2 + extra  # class token, positions
+    assert count["LayerNormalization"] == 2 * blocks + 2
+    assert (count["Softmax"], count["Gelu"], count["Split"]) == (blocks, blocks, blocks)
+    assert (count["Reshape"], count["Transpose"]) == (4 * blocks + 1, 4 * blocks + 1)  # heads apart and together
+    assert count["Slice"] == 3  # the first token: for the shape of the batch, as a query, and in the residual stream
+    assert count["Mul"] == 1  # by 0, for the shape of the batch: attention's scale is in its weights
+    assert count["Concat"] == 1 + extra
+    assert not {"Gather", "Unsqueeze", "Cast", "Constant", "Identity", "Conv3d"} & set(count)
+    assert len(graph.node) == (29 if audio else 25) * blocks + 17
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])

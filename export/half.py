@@ -1,0 +1,145 @@
+"""float32 → fp16 or bf16, in a graph that is being exported, and back again for its verification.
+
+ONNX Runtime's CPU has no kernels for bf16. In fp16 it computes chains of operators in fp32, so that a value too large
+for fp16 may pass. `emulate` rounds after every step instead, as a GPU does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+__all__ = ["Half", "emulate", "emulated", "halve"]
+
+Half = Literal["fp16", "bf16"]
+
+_PRODUCTS: Mapping[Half, frozenset[str]] = {
+    "fp16": frozenset({"Conv", "Gemm", "MatMul"}),
+    "bf16": frozenset({"Gemm", "MatMul"}),  # Conv knows bf16 from opset 22 on
+}
+"""Nearly all of the arithmetic, and all that tensor cores speed up. They sum in fp32."""
+_FOLLOW = frozenset({"Add", "Concat", "Gelu", "Mul", "Reshape", "Slice", "Softmax", "Split", "Squeeze", "Transpose"})
+"""What is as well done in half precision where all it reads is. The other operators stay in fp32: normalisations, and
+the sums of the residual stream, which read fp32."""
+
+
+def halve(model: onnx_ir.Model, half: Half) -> None:
+    """Let matrix products, and what lies between them, compute in `half`, with their weights; inputs and outputs stay.
+
+    Casts stand where the two meet, once for each value.
+    """
+    import onnx_ir
+
+    lower, upper = _dtype(half), onnx_ir.DataType.FLOAT
+    graph = model.graph
+    cast: dict[tuple[onnx_ir.Value, onnx_ir.DataType], onnx_ir.Value] = {}
+
+    def as_type(value: onnx_ir.Value, dtype: onnx_ir.DataType, before: onnx_ir.Node) -> onnx_ir.Value:
+        if (value, dtype) not in cast:
+            if value.const_value is not None:
+                name = f"{value.name}_{half}"
+                tensor = _converted(value.const_value, dtype, name)
+                cast[value, dtype] = onnx_ir.Value(
+                    name=name, const_value=tensor, shape=tensor.shape, type=onnx_ir.TensorType(dtype)
+                )
+                graph.register_initializer(cast[value, dtype])
+            else:
+                node = onnx_ir.node("Cast", [value], {"to": dtype})
+                node.outputs[0].type, node.outputs[0].shape = onnx_ir.TensorType(dtype), value.shape
+                before.prepend(node)
+                cast[value, dtype] = node.outputs[0]
+        return cast[value, dtype]
+
+    lowered: set[onnx_ir.Value] = set()
+    for node in list(graph):
+        computed = {value for value in node.inputs if value is not None and value.const_value is None}
+        fits = node.op_type in _PRODUCTS[half] or (node.op_type in _FOLLOW and computed <= lowered)
+        for index, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            constant = value.const_value is not None and value.const_value.dtype == upper
+            if fits and (constant or (value in computed and value not in lowered)):
+                node.replace_input_with(index, as_type(value, lower, node))
+            elif not fits and value in lowered:
+                node.replace_input_with(index, as_type(value, upper, node))
+        if fits:
+            lowered.update(node.outputs)
+            for output in node.outputs:
+                output.type = onnx_ir.TensorType(lower)  # the old one is shared with the graph this one is a clone of
+    for value in [value for value in graph.initializers.values() if not value.uses()]:
+        del graph.initializers[value.name or ""]
+
+
+def emulate(model: onnx_ir.Model) -> None:
+    """Let a graph that `halve` made compute in fp32, and round each value that was in half precision there."""
+    import onnx_ir
+
+    upper = onnx_ir.DataType.FLOAT
+    halves = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
+    for value in list(model.graph.initializers.values()):
+        if value.dtype in halves:
+            users = list(value.uses())
+            wide = onnx_ir.node("Cast", [value], {"to": upper})
+            model.graph.insert_before(model.graph[0], wide)
+            for use in users:
+                use.node.replace_input_with(use.idx, wide.outputs[0])
+    for node in list(model.graph):
+        for output in node.outputs:
+            half = output.dtype
+            if half not in halves:
+                continue
+            users = list(output.uses())
+            rounded = onnx_ir.node("Cast", [output], {"to": half})
+            wide = onnx_ir.node("Cast", rounded.outputs, {"to": upper})
+            if node.op_type != "Cast":
+                output.dtype = upper
+            model.graph.insert_after(node, [rounded, wide])
+            for use in users:
+                use.node.replace_input_with(use.idx, wide.outputs[0])
+
+
+@contextmanager
+def emulated(path: Path) -> Iterator[Path]:
+    """Give what `emulate` makes of the ONNX file `path`, as a file beside it for as long as it is needed.
+
+    The weights are read from where they are, in half precision.
+    """
+    import onnx_ir
+
+    model = onnx_ir.load(path)
+    emulate(model)
+    twin = path.with_name(f"{path.stem}.emulated.onnx")
+    try:
+        onnx_ir.save(model, twin)
+        yield twin
+    finally:
+        twin.unlink(missing_ok=True)
+
+
+def _dtype(half: Half) -> onnx_ir.DataType:
+    import onnx_ir
+
+    return {"fp16": onnx_ir.DataType.FLOAT16, "bf16": onnx_ir.DataType.BFLOAT16}[half]
+
+
+def _converted(tensor: onnx_ir.TensorProtocol, dtype: onnx_ir.DataType, name: str) -> onnx_ir.LazyTensor:
+    """Return `tensor` as `dtype`, worked out when it is written: the weights are never there twice."""
+    import onnx_ir
+
+    def convert() -> onnx_ir.Tensor:
+        with np.errstate(over="ignore"):  # the verification meets what becomes infinite
+            return onnx_ir.Tensor(tensor.numpy().astype(dtype.numpy()), name=name)
+
+    return onnx_ir.LazyTensor(
+        convert,
+        dtype=dtype,
+        shape=onnx_ir.Shape(tensor.shape.numpy()),
+        name=name,
+    )
