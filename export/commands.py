@@ -53,7 +53,7 @@ class Bundle:
     folder appears. The full size takes a few minutes, 5 GB of disk and 7 GB of memory.
 
     --precision names the number formats of vision and audio, each a file of its own beside the others: fp16 and bf16
-    are for GPUs and half as large, int8 is for CPUs. 'ovavel live' and the others run the fastest that their engine can.
+    are for GPUs and half as large, int8 is for CPUs. 'ovavel live' and the others run the fastest their engine can.
 
     --precision int8 quantises the transformers of vision and audio: a quarter of their size and, on a CPU with integer
     dot products (AVX512-VNNI, AVX-VNNI or ARM's), about four times their speed; it is for CPUs only. On older x86 CPUs

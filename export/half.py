@@ -133,7 +133,7 @@ def _converted(tensor: onnx_ir.TensorProtocol, dtype: onnx_ir.DataType, name: st
     """Return `tensor` as `dtype`, worked out when it is written: the weights are never there twice."""
     import onnx_ir
 
-    def convert() -> onnx_ir.Tensor:
+    def convert() -> onnx_ir.TensorProtocol:
         with np.errstate(over="ignore"):  # the verification meets what becomes infinite
             return onnx_ir.Tensor(tensor.numpy().astype(dtype.numpy()), name=name)
 

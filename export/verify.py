@@ -147,7 +147,7 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
         if required:
             raise ExportError(
                 f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst}); nothing "
-                f"was written. Where fp32 does, these weights make numbers too large for {precision}: export them without "
+                f"was written. Where fp32 does not, numbers grow too large for {precision}: export them without "
                 f"--precision {precision}"
             )
         raise ExportError(
