@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
+from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, check_placement, cuda_options
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ __all__ = ["OnnxRuntimeBackend", "open_onnxruntime", "physical_cores"]
 # B batch, T segments, D embedding size, C classes with the background last
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_GPU_BATCH = 8
 _LONGEST_MESSAGE = 300
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def open_onnxruntime(
     threads: int | None = None,
     graphs: Sequence[Graph] = ("vision", "audio", "head"),
     precision: str | None = None,
+    cuda_graphs: bool = True,
 ) -> OnnxRuntimeBackend:
     """Load `graphs` of `bundle`.
 
@@ -47,6 +48,8 @@ def open_onnxruntime(
         threads: cores that one graph may use on the CPU; None: as many as this process has.
         graphs: which graphs to load; the others are not to be called.
         precision: of vision and audio; None: the bundle's default for the CPU or for CUDA.
+        cuda_graphs: on a GPU, record vision and audio once and replay them. False launches every kernel anew, which is
+            slower and takes less of the GPU's memory.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -64,7 +67,7 @@ def open_onnxruntime(
     if device == "auto":
         if _CUDA in onnxruntime.get_available_providers():
             try:
-                return OnnxRuntimeBackend(bundle, 0, cores, graphs, precision)
+                return OnnxRuntimeBackend(bundle, 0, cores, graphs, precision, cuda_graphs)
             except (BundleError, DeviceError, UsageError) as error:
                 _log.warning("running on the CPU: %s", error)
         return OnnxRuntimeBackend(bundle, None, cores, graphs, precision)
@@ -82,7 +85,7 @@ def open_onnxruntime(
         raise DeviceError(
             f"there is no device {device!r}: ONNX Runtime {onnxruntime.__version__} offers {has} here{mend}"
         )
-    return OnnxRuntimeBackend(bundle, int(match[1] or 0), cores, graphs, precision)
+    return OnnxRuntimeBackend(bundle, int(match[1] or 0), cores, graphs, precision, cuda_graphs)
 
 
 def physical_cores() -> int:
@@ -112,7 +115,13 @@ class OnnxRuntimeBackend(GraphBackend):
     """Graphs loaded into ONNX Runtime. Open it with `open_onnxruntime`."""
 
     def __init__(
-        self, bundle: Bundle, gpu: int | None, threads: int, graphs: Sequence[Graph], asked: str | None = None
+        self,
+        bundle: Bundle,
+        gpu: int | None,
+        threads: int,
+        graphs: Sequence[Graph],
+        asked: str | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         """Load `graphs`, in the precision `asked` for, on the GPU number `gpu` or, where it is None, on CPU threads."""
         import onnxruntime
@@ -121,12 +130,23 @@ class OnnxRuntimeBackend(GraphBackend):
         precision = {name: bundle.precision(name, engine, asked) for name in graphs}
         if gpu is not None and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+        self._device = "cpu" if gpu is None else f"cuda:{gpu}"
+        recorded = [name for name in graphs if name in ("vision", "audio")] if gpu is not None and cuda_graphs else []
         self._sessions: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
-            name: _open_session(bundle.graph(name, each), gpu, threads if name != "head" else 1)
+            name: _open_session(bundle.graph(name, each), gpu, threads if name != "head" else 1, name in recorded)
             for name, each in precision.items()
         }
-        self._device = "cpu" if gpu is None else f"cuda:{gpu}"
+        self._recorded: dict[Graph, FixedBatches] = {}
+        for name in recorded:
+            try:
+                self._recorded[name] = FixedBatches(self._sessions[name], "cuda", gpu or 0)
+            except Exception as error:  # onnxruntime's errors share no base class
+                self._end()
+                raise DeviceError(
+                    f"the {name} graph cannot be recorded on {self._device}: {_said(error)}. If memory ran out, close "
+                    "other programs; else open the backend with cuda_graphs=False, or use --device cpu"
+                ) from error
         info = BackendInfo(
             name="onnxruntime",
             engine=engine,
@@ -134,7 +154,7 @@ class OnnxRuntimeBackend(GraphBackend):
             provider=_CPU if gpu is None else _CUDA,
             precision=precision,
             threads=threads,
-            batch=1 if gpu is None else _GPU_BATCH,
+            batch=1 if gpu is None else BATCHES[-1],
             concurrent=gpu is not None,  # on the CPU each encoder keeps all cores busy by itself
             versions={"onnxruntime": onnxruntime.__version__},
         )
@@ -143,16 +163,24 @@ class OnnxRuntimeBackend(GraphBackend):
     def close(self) -> None:
         """Give the memory back. Calling it twice does no harm."""
         super().close()
+        self._end()
+
+    def _end(self) -> None:
+        for each in self._recorded.values():
+            each.close()
+        self._recorded = {}
         self._sessions = {}
 
     def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         session = self._sessions[graph]
         feed = {value.name: array for value, array in zip(session.get_inputs(), inputs, strict=True)}
         try:
+            if graph in self._recorded:
+                return [self._recorded[graph].run(*inputs)]
             outputs: list[NDArray[np.float32]] = session.run(None, feed)
         except Exception as error:
             shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in feed.items())
-            if type(error).__name__ == "InvalidArgument":
+            if isinstance(error, UsageError) or type(error).__name__ == "InvalidArgument":
                 raise UsageError(f"the {graph} graph does not take {shapes}: {_said(error)}") from error
             raise DeviceError(
                 f"the {graph} graph failed on {self._device} for {shapes}: {_said(error)}. If memory ran out, "
@@ -161,7 +189,7 @@ class OnnxRuntimeBackend(GraphBackend):
         return outputs
 
 
-def _open_session(path: Path, gpu: int | None, threads: int) -> Any:
+def _open_session(path: Path, gpu: int | None, threads: int, record: bool) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -176,7 +204,8 @@ def _open_session(path: Path, gpu: int | None, threads: int) -> Any:
     provider: str | tuple[str, dict[str, str]] = _CPU
     if gpu is not None:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        provider = (_CUDA, {"device_id": str(gpu), "use_tf32": "0"})
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        provider = (_CUDA, cuda_options(gpu, record=record))
     wanted = _CPU if gpu is None else _CUDA
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
@@ -198,6 +227,8 @@ def _open_session(path: Path, gpu: int | None, threads: int) -> Any:
             "did not load. Check the driver with nvidia-smi, or use --device cpu"
         )
     session.disable_fallback()
+    if gpu is not None:
+        check_placement(session, _CUDA, path.name)
     return session
 
 

@@ -1,0 +1,141 @@
+"""What ONNX Runtime needs on an NVIDIA GPU: its options, a check of where nodes run, and replay of recorded launches.
+
+A GPU computes a window in less time than a CPU takes to launch its hundreds of kernels one by one. So they are recorded
+once as a CUDA graph, for each of a few batch sizes, and replayed with one launch. A recording holds addresses: input
+and output stay in buffers on the device.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ovavel.runtime.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BATCHES", "FixedBatches", "check_placement", "cuda_options"]
+
+# B batch, D embedding size
+
+BATCHES = (1, 2, 4, 8)
+"""Batch sizes that are recorded. Others are filled up to the next of them, or split."""
+
+
+def cuda_options(gpu: int, *, record: bool) -> dict[str, str]:
+    """Return ONNX Runtime's options of the provider CUDA, for a session whose launches are recorded or not."""
+    return {
+        "device_id": str(gpu),
+        "use_tf32": "0",  # it errs by 1e-3, and fp32 is to be fp32
+        "arena_extend_strategy": "kSameAsRequested",  # the default takes up to twice what weights need
+        "cudnn_conv_algo_search": "HEURISTIC",  # the default tries all and takes now this one, now that
+        "enable_cuda_graph": "1" if record else "0",
+    }
+
+
+def check_placement(session: Any, provider: str, what: str) -> None:
+    """Check that `provider` runs every node of `session`; `what` names the graph.
+
+    The session must have been opened with "session.record_ep_graph_assignment_info". ONNX Runtime tells since 1.24;
+    before, "session.disable_cpu_ep_fallback" alone must do.
+
+    Raises:
+        DeviceError: another provider runs some of them; says which.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return
+    elsewhere: dict[str, set[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        if part.ep_name != provider:
+            elsewhere.setdefault(part.ep_name, set()).update(node.op_type for node in part.get_nodes())
+    if elsewhere:
+        told = "; ".join(f"{name} runs {', '.join(sorted(types))}" for name, types in elsewhere.items())
+        raise DeviceError(f"{provider} does not run all of {what}: {told}. Use --device cpu, or another precision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slot:
+    """Buffers of one batch size, and the binding that a recording belongs to."""
+
+    host: NDArray[np.float32]
+    """(B, ...) where a batch is put together."""
+    input: Any
+    output: Any
+    """OrtValues on the device."""
+    binding: Any
+    options: Any
+    """The run's options: the number of the recording."""
+
+
+class FixedBatches:
+    """An encoder's session that runs in batches of the sizes in `BATCHES` only. Calls may come from several threads.
+
+    All its work is done in one thread of its own, because ONNX Runtime records for each thread anew. The recordings are
+    made here, one after the other: while one is made, no other thread may use the device.
+    """
+
+    def __init__(self, session: Any, device: str, gpu: int) -> None:
+        """Record `session` on `device` ("cuda", or "cpu", which does the same without recording) number `gpu`."""
+        (source,), (target,) = session.get_inputs(), session.get_outputs()
+        self._session = session
+        self._row = tuple(source.shape[1:])
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"ovavel-{source.name}")
+        self._slots: dict[int, _Slot] = {}
+        try:
+            for number, size in enumerate(BATCHES, 1):  # 0 is ONNX Runtime's own
+                slot = _slot(session, device, gpu, number, (size, *self._row), (size, *target.shape[1:]))
+                self._slots[size] = slot
+                self._worker.submit(self._fill_and_run, slot, slot.host).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, ...) → (B, D), for any B.
+
+        Raises:
+            UsageError: `array` is of another shape or type than the encoder's input.
+        """
+        if array.shape[1:] != self._row or array.dtype != np.float32 or not len(array):
+            raise UsageError(f"the input must be float32 (B, {', '.join(map(str, self._row))}) with at least one row")
+        return self._worker.submit(self._run, array).result()
+
+    def close(self) -> None:
+        """Give the buffers back, and end the thread."""
+        self._worker.shutdown()
+        self._slots.clear()
+
+    def _run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        largest = BATCHES[-1]
+        answers = []
+        for rows in (array[start : start + largest] for start in range(0, len(array), largest)):
+            slot = self._slots[next(size for size in BATCHES if size >= len(rows))]
+            answers.append(self._fill_and_run(slot, rows))
+        return np.concatenate(answers)
+
+    def _fill_and_run(self, slot: _Slot, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        slot.host[: len(rows)] = rows  # what is below stays from before: rows do not know of each other
+        slot.input.update_inplace(slot.host)
+        self._session.run_with_iobinding(slot.binding, slot.options)
+        answer: NDArray[np.float32] = slot.output.numpy()[: len(rows)].copy()  # on a CPU, a view of the buffer
+        return answer
+
+
+def _slot(
+    session: Any, device: str, gpu: int, number: int, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> _Slot:
+    import onnxruntime as ort
+
+    host = np.zeros(input_shape, np.float32)
+    source = ort.OrtValue.ortvalue_from_numpy(host, device, gpu)
+    target = ort.OrtValue.ortvalue_from_shape_and_type(output_shape, np.float32, device, gpu)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(session.get_inputs()[0].name, source)
+    binding.bind_ortvalue_output(session.get_outputs()[0].name, target)
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return _Slot(host=host, input=source, output=target, binding=binding, options=options)
