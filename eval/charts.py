@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ovavel.eval.page import text
 from ovavel.runtime.results.summary import colour
 
-__all__ = ["Bar", "Series", "bar_charts", "line_charts"]
+__all__ = ["Bar", "Series", "bar_charts", "line_charts", "row_charts"]
 
 # All in SVG units
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 300, 52, 14, 40, 46
@@ -73,6 +73,33 @@ def bar_charts(panels: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str, y_l
         inside = "".join(_bars(title, bars, x_label, y_label))
         parts.append(f'<g transform="translate({number * _WIDTH} 0)">{inside}</g>')
     return _svg(len(panels) * _WIDTH, _HEIGHT, parts)
+
+
+def row_charts(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit: str) -> str:
+    """Draw a bar for each row, made of named parts that add up; all rows have the same parts."""
+    width, left, step = 2 * _WIDTH, 250, 26
+    most = max(sum(value for _, value in parts) for _, parts in rows)
+    scale = (width - left - 90) / max(most, 1e-9)
+    drawn = []
+    for number, (name, parts) in enumerate(rows):
+        top, start = 12 + number * step, float(left)
+        drawn.append(f'<text class="ov-text" x="{left - 8}" y="{top + 14}" text-anchor="end">{text(name)}</text>')
+        for part, (title, value) in enumerate(parts):
+            told = f"<title>{text(name)}: {text(title)} {value:.2f} {text(unit)}</title>"
+            drawn.append(
+                f'<rect x="{start:.2f}" y="{top}" width="{max(0.0, value * scale):.2f}" height="18" '
+                f'fill="{colour(part)}">{told}</rect>'
+            )
+            start += max(0.0, value * scale)
+        whole = sum(value for _, value in parts)
+        drawn.append(f'<text class="ov-text ov-dim" x="{start + 6:.2f}" y="{top + 14}">{whole:.1f}</text>')
+    below = 12 + len(rows) * step + 16
+    for part, (title, _) in enumerate(rows[0][1]):
+        across = left + part * 130
+        drawn.append(f'<rect x="{across}" y="{below - 11}" width="12" height="12" fill="{colour(part)}"/>')
+        drawn.append(f'<text class="ov-text" x="{across + 18}" y="{below}">{text(title)}</text>')
+    drawn.append(f'<text class="ov-text ov-dim" x="{left - 8}" y="{below}" text-anchor="end">{text(unit)}</text>')
+    return _svg(width, below + 14, drawn)
 
 
 def _lines(

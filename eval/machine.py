@@ -11,10 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.hardware import cpu_name
 
-__all__ = ["Machine", "describe_machine", "peak_memory_mb"]
+__all__ = ["Machine", "describe_machine", "peak_memory_mb", "resident_memory_mb"]
 
-_LIBRARIES = ("ovavel", "numpy", "Pillow", "av", "soxr", "onnxruntime", "onnxruntime-gpu", "torch")
+_LIBRARIES = (
+    *("ovavel", "numpy", "Pillow", "av", "soxr"),
+    *("onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx", "openvino"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,8 @@ class Machine:
     """Physical cores this process may use."""
     memory_gb: float
     """RAM of the machine, in units of 10^9 bytes."""
+    cpu_clock: str = "not told"
+    """Clock, governor and load when the run began."""
     gpus: tuple[str, ...]
     """Name, memory and driver, as nvidia-smi tells them."""
     system: str
@@ -45,9 +51,10 @@ def describe_machine() -> Machine:
         except PackageNotFoundError:
             continue
     return Machine(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cores=physical_cores(),
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        cpu_clock=_cpu_clock(),
         gpus=_gpus(),
         system=_system(),
         python=platform.python_version(),
@@ -58,20 +65,36 @@ def describe_machine() -> Machine:
 
 def peak_memory_mb() -> float:
     """Most memory this process has had resident so far, in units of 2^20 bytes."""
+    return _status_mb("VmHWM")
+
+
+def resident_memory_mb() -> float:
+    """Memory this process has resident now, in units of 2^20 bytes."""
+    return _status_mb("VmRSS")
+
+
+def _status_mb(wanted: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
-        if name == "VmHWM":
+        if name == wanted:
             return int(value.split()[0]) / 1024
-    raise RuntimeError("this kernel does not tell VmHWM")
+    raise RuntimeError(f"this kernel does not tell {wanted}")
 
 
-def _cpu() -> str:
+def _cpu_clock() -> str:
+    """Clock of the fastest core now, its governor, and the load that others bring."""
+    told = []
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
+        clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+        told.append(f"{max(clocks):.0f} MHz")
+    except (OSError, ValueError):  # no Linux, or a processor that does not tell
+        told.append("clock not told")
+    try:
+        told.append(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip())
     except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+        told.append("governor not told")
+    return ", ".join([*told, f"load {os.getloadavg()[0]:.2f}"])
 
 
 def _gpus() -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Runs the original weights in PyTorch, eager: in fp32 it is the reference the exported graphs are measured against."""
+"""Runs the original weights in PyTorch: eager in fp32 it is the reference the exported graphs are measured against.
+
+For comparisons of speed it also runs them compiled, as CUDA graphs and in lower precisions.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
+from ovavel.training.manners import Cast, Manner, in_manner
 from ovavel.training.temporal import HeadGraph, TemporalHead
 from ovavel.training.unit import unit_norm
 
@@ -30,6 +34,12 @@ __all__ = ["Precision", "TorchBackend", "open_torch", "open_weights", "resolve_d
 Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+_PROVIDERS: Mapping[Manner, str] = {
+    "eager": "PyTorch eager",
+    "compile": "PyTorch compiled",
+    "graph": "PyTorch CUDA graphs",
+}
+_LONGEST_MESSAGE = 300
 _ENCODERS: tuple[Modality, ...] = ("vision", "audio", "text")
 
 
@@ -43,6 +53,8 @@ def open_torch(
     weights: str | Path | None = None,
     head: str | Path | None = None,
     config: ImageBindConfig | None = None,
+    manner: Manner = "eager",
+    cast_weights: bool = False,
 ) -> TorchBackend:
     """Load the checkpoints a bundle was made from.
 
@@ -55,16 +67,24 @@ def open_torch(
         weights: ImageBind checkpoint; needed unless `graphs` is the head alone.
         head: checkpoint of the temporal head; None: the training-free head.
         config: size of the encoders; None: as the bundle says.
+        manner: how vision and audio are run. "compile" and "graph" take long with the first input of a batch size.
+        cast_weights: keep the weights of vision and audio in `precision` and compute in it, in place of autocast.
 
     Raises:
         UsageError: a checkpoint is not given that the bundle or `graphs` asks for, or there is no such precision on
             this device.
-        DeviceError: the device is not to be had.
+        DeviceError: the device is not to be had, or cannot run it in this manner.
         BundleError: the bundle does not say the size of its encoders.
         CheckpointError: a checkpoint is not what it should be.
     """
     chosen = _prepared(device, threads)
     reduced = _check_precision(precision or "fp32", chosen)
+    if manner not in get_args(Manner):
+        raise UsageError(f"PyTorch runs it in the manners {', '.join(get_args(Manner))}, not {manner!r}")
+    if manner == "graph" and chosen.type != "cuda":
+        raise DeviceError("CUDA graphs are for GPUs; on the CPU run it eager or compiled")
+    if cast_weights and reduced == "fp32":
+        raise UsageError("the weights are fp32 already; cast them to bf16 or fp16")
     modules: dict[Graph, nn.Module] = {}
     size = config or _config(bundle)
     encoders = tuple(modality for modality in _ENCODERS if modality in graphs)
@@ -77,13 +97,20 @@ def open_torch(
         modules.update({modality: model.towers[modality] for modality in encoders})
     if "head" in graphs:
         modules["head"] = HeadGraph(_head(bundle, head, size.embedding_size))
+    graded = [graph for graph in modules if graph in ("vision", "audio")]
+    for graph in graded if cast_weights else ():
+        modules[graph] = Cast(modules[graph], _AUTOCAST[reduced])
     _move(modules.values(), chosen)
+    for graph in graded:
+        modules[graph] = in_manner(modules[graph], manner)
     return TorchBackend(
         modules,
         chosen,
         embedding_size=size.embedding_size,
         classes=len(bundle.vocabulary.names),
-        precision={graph: reduced for graph in modules if graph in ("vision", "audio")},
+        precision=dict.fromkeys(graded, reduced),
+        manner=manner,
+        cast_weights=cast_weights,
     )
 
 
@@ -154,7 +181,7 @@ def _move(modules: Iterable[nn.Module], device: torch.device) -> None:
 
 
 class TorchBackend(GraphBackend):
-    """PyTorch, eager, fp32 unless told otherwise. See `ovavel.runtime.backends.Backend`."""
+    """PyTorch, eager and in fp32 unless told otherwise. See `ovavel.runtime.backends.Backend`."""
 
     def __init__(
         self,
@@ -164,9 +191,13 @@ class TorchBackend(GraphBackend):
         embedding_size: int,
         classes: int = 2,
         precision: Mapping[Graph, Precision] | None = None,
+        manner: Manner = "eager",
+        cast_weights: bool = False,
     ) -> None:
         self._modules = dict(modules)
         self._device = device
+        self._manner = manner
+        self._autocast = not cast_weights
         versions = {"torch": str(torch.__version__)}
         if device.type == "cuda":
             versions["cuda"] = str(torch.version.cuda)
@@ -174,7 +205,9 @@ class TorchBackend(GraphBackend):
             name="torch",
             engine="torch",
             device=str(device),
-            provider="PyTorch eager" + (f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""),
+            provider=_PROVIDERS[manner]
+            + (", cast weights" if cast_weights else "")
+            + (f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""),
             precision=dict.fromkeys(modules, "fp32") | dict(precision or {}),
             threads=torch.get_num_threads(),
             versions=versions,
@@ -189,7 +222,10 @@ class TorchBackend(GraphBackend):
     def _compute(self, graph: Graph, *arrays: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
         reduced = _AUTOCAST.get(self._info.precision[graph])
         try:
-            with torch.inference_mode(), torch.autocast(self._device.type, reduced, enabled=reduced is not None):
+            with (
+                torch.inference_mode(),
+                torch.autocast(self._device.type, reduced, enabled=self._autocast and reduced is not None),
+            ):
                 output = self._modules[graph](*(torch.tensor(array, device=self._device) for array in arrays))
                 tensors: tuple[Tensor, ...] = output if isinstance(output, tuple) else (output,)
                 if reduced is not None:  # an encoder, which was normalised in the precision it computes in
@@ -199,6 +235,12 @@ class TorchBackend(GraphBackend):
             raise DeviceError(
                 f"{self._device} ran out of memory for {len(arrays[0])} inputs of {graph}; give fewer at once"
             ) from error
+        except RuntimeError as error:
+            if self._manner == "eager":
+                raise
+            # Mostly a compiler that is missing. Its own classes of errors would take a second to import.
+            said = " ".join(str(error).split())[:_LONGEST_MESSAGE]
+            raise DeviceError(f"{self.info.provider} cannot run {graph} on {self._device}: {said}") from error
 
 
 def resolve_device(name: str) -> torch.device:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from ovavel.eval.bench import BenchReport
+from typing import Literal
 
 __all__ = ["Bench"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Time a bundle on this machine, stage by stage, and against PyTorch on request.
+    """Time a bundle on this machine in MLPerf's scenarios, stage by stage, and against PyTorch on request.
 
     Examples:
         ovavel bench --bundle imagebind
-        ovavel bench --bundle imagebind --weights imagebind_huge.pth --input clip.mp4 --out bench.json
+        ovavel bench --bundle imagebind --precision fp32 int8 --scenarios single live
+        ovavel bench --bundle imagebind --weights imagebind_huge.pth --input clip.mp4 --out bench.json --page bench.html
 
-    Prints p50, p95 and p99 of each stage after warm-up, and the most memory it took. With --weights each window also
-    goes through PyTorch (eager, fp32) in the same run, on the same device and threads.
+    Scenarios: single (one window after the other: p50, p90, p99 of each stage), offline (windows a second, best batch),
+    live (cameras that send a window a second each and do not wait: how many keep 99 % of the decisions within the
+    deadline) and capture (from a camera that stamps its frames to the decision). Rows are warmed up until they are
+    steady; the output says by which rule and whether they were. With --weights PyTorch runs in the same run, on the
+    same device and threads, and the rows take turns window by window. The floor is what the device needs at least, by
+    rates measured in the run. Ctrl-C ends the run early and shows what was measured until then.
     """
 
     bundle: Path
@@ -32,68 +32,89 @@ class Bench:
     """ImageBind checkpoint the bundle was made from: runs PyTorch too and tells how many times faster the bundle is."""
     head: Path | None = None
     """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
+    backend: tuple[str, ...] = ("onnxruntime",)
+    """Backends to run, one row each: onnxruntime and whatever else is installed."""
+    precision: tuple[str, ...] = ()
+    """Precisions of vision and audio, one row each; without it, the one that the bundle runs by default."""
+    references: tuple[str, ...] = ("eager", "compile", "bf16", "fp16")
+    """PyTorch's rows: eager, compile or graph (CUDA), with +bf16 or +fp16 (autocast; with +cast the weights are cast
+    once). What cannot be had is told as "not measured"."""
+    scenarios: tuple[Literal["single", "offline", "live", "capture"], ...] = ("single", "offline", "live", "capture")
+    """What to measure. Live and capture are for the bundle's rows alone."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""
-    windows: int = 30
-    """How many windows to time. A short recording is gone through again."""
+    windows: int | None = None
+    """How many windows to time one by one. By default 30, or as many as take 10 s, 1000 at most; p99 means something
+    from 100 on. A short recording is gone through again."""
+    deadline_ms: float = 1000.0
+    """Live: a decision must come so soon after its window, queueing included."""
+    trial_s: float = 5.0
+    """Live: how long each number of cameras is tried."""
+    most_cameras: int = 4096
+    """Live: the largest number to try."""
+    largest_batch: int = 64
+    """Offline: the largest batch to try."""
+    capture_windows: int = 10
+    """Capture: how many windows, each a second long."""
+    warm_up_s: float = 20.0
+    """Limit for the warm-up of a row that does not become steady."""
     input: str | None = None
     """Recording to take windows from; without it, a clip of noise is made."""
     out: Path | None = None
-    """JSON file for all figures and a description of the machine."""
+    """JSON file for all figures, raw durations and a description of the machine; see 'ovavel bench compare'."""
+    markdown: Path | None = None
+    """Markdown file for the tables."""
+    page: Path | None = None
+    """HTML file for tables and pictures."""
 
     def run(self) -> int:
-        """Measure, print a table and write the JSON file."""
+        """Measure, print tables and write the files; 130 where it was interrupted."""
         import msgspec
         from rich.console import Console
 
-        from ovavel.eval.bench import run_bench
+        from ovavel.eval.bench import Settings, run_bench
+        from ovavel.eval.bench.html import report_page
+        from ovavel.eval.bench.tables import markdown, print_report
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.console import OutputConsole
-        from ovavel.runtime.files import atomic_write
+        from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.runtime.interrupt import terminated_as_interrupted
 
-        with Console(stderr=True).status("opening the bundle") as status:
+        settings = Settings(
+            scenarios=self.scenarios,
+            windows=self.windows,
+            warm_up_s=self.warm_up_s,
+            largest_batch=self.largest_batch,
+            deadline_ms=self.deadline_ms,
+            trial_s=self.trial_s,
+            most_cameras=self.most_cameras,
+            capture_windows=self.capture_windows,
+            rates=True,
+        )
+        for path in (self.out, self.markdown, self.page):
+            if path:
+                make_folder(path.absolute().parent)
+        with terminated_as_interrupted(), Console(stderr=True).status("opening the bundle") as status:
             report = run_bench(
                 Bundle.open(self.bundle),
                 weights=self.weights,
                 head=self.head,
                 device=self.device,
                 threads=self.threads,
-                windows=self.windows,
                 media=self.input,
+                backends=self.backend,
+                precisions=self.precision,
+                references=self.references,
+                settings=settings,
                 tell=status.update,
             )
-        _print(report, OutputConsole(highlight=False, soft_wrap=True))
         if self.out:
-            data = msgspec.json.format(msgspec.json.encode(report), indent=2)
-            atomic_write(self.out, data + b"\n")
-        return 0
-
-
-def _print(report: BenchReport, console: Console) -> None:
-    from rich.table import Table
-
-    machine, reports = report.machine, [report.runtime, *([report.pytorch] if report.pytorch else [])]
-    console.print(f"{report.model} on {machine.cpu}, {machine.cores} cores, {machine.memory_gb} GB; {machine.system}")
-    for gpu in machine.gpus:
-        console.print(gpu)
-    table = Table(title=f"milliseconds a window, {report.windows} windows of {report.media}")
-    table.add_column("stage")
-    for each in reports:
-        precisions = ", ".join(sorted(set(each.backend.precision.values())))
-        title = f"{each.backend.name}, {precisions}\n{each.backend.device}"
-        table.add_column(f"{title}\np50 / p95 / p99", justify="right", no_wrap=True)
-    if report.ratios:
-        table.add_column("times faster\n\n(p5 to p95)", justify="right", no_wrap=True)
-    for stage in report.runtime.stages_ms:
-        cells = [" / ".join(f"{value:.1f}" for value in each.stages_ms[stage]) for each in reports]
-        if report.ratios:
-            ratio = report.ratios.get(stage)
-            cells.append(f"{ratio.of_medians:.2f} ({ratio.p5:.2f} to {ratio.p95:.2f})" if ratio else "")
-        table.add_row(stage, *cells)
-    console.print(table)
-    info = report.runtime.backend
-    versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
-    console.print(f"{info.provider} with {info.threads} threads, {versions}")
-    console.print(f"resident memory: at most {report.peak_memory_mb:.0f} MB")
+            atomic_write(self.out, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        if self.markdown:
+            atomic_write(self.markdown, markdown(report).encode())
+        if self.page:
+            atomic_write(self.page, report_page(report))
+        print_report(report, OutputConsole(highlight=False, soft_wrap=True))
+        return 130 if report.partial else 0

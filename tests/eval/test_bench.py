@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from media_factory import make_clip
 
-from ovavel.eval.bench import STAGES, run_bench
+from ovavel.eval.bench import STAGES, Settings, run_bench
+from ovavel.eval.bench.live import run_trial
+from ovavel.eval.bench.report import Trial
+from ovavel.eval.bench.tables import markdown
 from ovavel.eval.commands.bench import Bench
+from ovavel.eval.demo import assets
 from ovavel.eval.machine import describe_machine, peak_memory_mb
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import MediaError, OvavelError, UsageError
+
+DEMO = Path(assets.__file__).parent
 
 
 def test_every_stage_is_timed(exported_bundle: Path) -> None:
@@ -35,13 +43,30 @@ def test_pytorch_is_timed_on_the_same_windows(
 ) -> None:
     out = tmp_path / "bench.json"
     bench = Bench(
-        bundle=exported_bundle, weights=tiny_weights, head=tiny_head, device="cpu", threads=1, windows=4, out=out
+        bundle=exported_bundle,
+        weights=tiny_weights,
+        head=tiny_head,
+        references=("eager", "bf16", "fp16"),
+        scenarios=("single",),
+        device="cpu",
+        threads=1,
+        windows=4,
+        warm_up_s=1,
+        out=out,
     )
     assert bench.run() == 0
     said = capsys.readouterr().out
-    for word in ("onnxruntime", "torch", "times faster", "end to end", "resident memory"):
+    for word in ("onnxruntime", "PyTorch eager fp32", "times faster", "end to end", "resident memory"):
         assert word in said
+    assert "PyTorch eager fp16 autocast: not measured: fp16 is for GPUs" in said
     report = json.loads(out.read_text())
+    own, eager, bf16, fp16 = report["rows"]
+    assert [row["name"] for row in report["rows"][1:3]] == ["PyTorch eager fp32", "PyTorch eager bf16 autocast"]
+    assert bf16["backend"]["precision"] == {"vision": "bf16", "audio": "bf16", "head": "fp32"}
+    assert fp16["single"] is None
+    assert [len(row["single"]["durations_ms"]["window"]) for row in (own, eager, bf16)] == [4, 4, 4]
+    assert own["single"]["ratios"]["window"] == report["ratios"]["window"]
+    assert eager["single"]["ratios"] is None
     assert report["pytorch"]["backend"]["name"] == "torch"
     assert report["pytorch"]["backend"]["threads"] == report["runtime"]["backend"]["threads"] == 1
     medians = {name: report[name]["stages_ms"]["window"][0] for name in ("runtime", "pytorch")}
@@ -65,6 +90,115 @@ def test_bad_requests_are_refused(exported_bundle: Path, tmp_path: Path) -> None
         run_bench(bundle, windows=0)
     with pytest.raises(MediaError, match="nowhere"):
         run_bench(bundle, windows=1, media=str(tmp_path / "nowhere.mp4"))
+
+
+def test_every_scenario_in_a_few_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that CI runs, on the demo's bundle."""
+    files = {name: tmp_path / f"bench.{name}" for name in ("json", "md", "html")}
+    command = ["bench", "--bundle", str(DEMO / "bundle"), "--input", str(DEMO / "clip.mp4"), "--device", "cpu"]
+    limits = ["--windows", "25", "--trial-s", "1", "--most-cameras", "3", "--capture-windows", "2"]
+    limits += ["--largest-batch", "2", "--warm-up-s", "2", "--threads", "1"]
+    outputs = ["--out", str(files["json"]), "--markdown", str(files["md"]), "--page", str(files["html"])]
+    assert main([*command, *limits, *outputs]) == 0
+    said = capsys.readouterr().out
+    report = json.loads(files["json"].read_text())
+    (row,) = report["rows"]
+    assert not report["partial"]
+    assert row["notes"] == []
+    assert row["warm_up"]["windows"] >= 6
+    assert len(row["single"]["durations_ms"]["window"]) == len(row["single"]["yardstick_ms"]) == 25
+    assert {batch["size"] for batch in row["offline"]["batches"]} == {1, 2}
+    assert row["offline"]["best"]["windows_per_s"] == max(b["windows_per_s"] for b in row["offline"]["batches"])
+    assert row["live"]["cameras"] == max([t["cameras"] for t in row["live"]["trials"] if t["passed"]], default=0)
+    assert row["live"]["at_most"] == (row["live"]["cameras"] == 3)
+    assert row["capture"]["windows"] == 2
+    # half of a window's second is still to come when its frame is drawn
+    assert row["capture"]["frame_ms"]["p50"] > 400
+    assert 0 < row["capture"]["sound_ms"]["p50"] < row["capture"]["frame_ms"]["p50"]
+    assert set(report["rates"]["flops_per_s"]) == {"fp32", "int8"}
+    assert row["floor"]["floor_ms"] == max(row["floor"]["memory_ms"], row["floor"]["compute_ms"]) > 0
+    assert row["memory"]["host_mb"] == report["peak_memory_mb"]
+    assert set(report["rules"]) == {"warm-up", "single", "offline", "live", "capture", "yardstick", "floor"}
+    for text in (said, files["md"].read_text(), files["html"].read_text()):
+        for word in (
+            "single stream",
+            "offline",
+            "live",
+            "capture",
+            "floor",
+            "steady",
+            "not told",
+            "imagebind_demo-world",
+        ):
+            assert word in text
+    assert "<svg" in files["html"].read_text()
+    assert main(["bench", "compare", str(files["json"]), str(files["json"])]) == 0
+
+
+def test_what_was_measured_until_ctrl_c_is_kept(exported_bundle: Path) -> None:
+    def interrupt(doing: str) -> None:
+        if doing == "single stream: window 8 of 50":
+            raise KeyboardInterrupt
+
+    settings = Settings(windows=50, warm_up_s=1)
+    report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, settings=settings, tell=interrupt)
+    assert report.partial
+    assert report.windows == 7
+    assert report.rows[0].single
+    assert {len(values) for stage, values in report.rows[0].single.durations_ms.items() if stage != "decode"} == {7}
+    assert "PARTIAL" in markdown(report)
+
+
+def test_an_interruption_before_anything_was_measured_is_one(exported_bundle: Path) -> None:
+    def interrupt(doing: str) -> None:
+        if "warming up" in doing:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bench(Bundle.open(exported_bundle), device="cpu", tell=interrupt)
+
+
+def test_a_live_search_that_is_interrupted_keeps_its_trials(exported_bundle: Path) -> None:
+    trials: list[object] = []
+
+    def stop(pipeline: object, windows: object, cameras: int, **options: object) -> Trial:
+        if trials:
+            raise KeyboardInterrupt
+        trials.append(cameras)
+        return run_trial(pipeline, windows, cameras, **options)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ovavel.eval.bench.live.run_trial", stop)
+        settings = Settings(scenarios=("single", "live"), windows=1, trial_s=1, warm_up_s=1)
+        report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, settings=settings)
+    assert report.partial
+    assert report.rows[0].live
+    assert len(report.rows[0].live.trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precisions": ("fp32", "fp32")}, "twice"),
+        ({"backends": ("abacus",)}, "no backend 'abacus'"),
+        ({"precisions": ("int3",)}, "int3"),
+        ({"weights": Path("w"), "references": ("eager+compile",)}, "no reference 'eager.compile'"),
+        ({"weights": Path("w"), "references": ("cast",)}, "no reference 'cast'"),
+        ({"weights": Path("w"), "references": ("quick",)}, "no reference 'quick'"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused(exported_bundle: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OvavelError, match=said):
+        run_bench(Bundle.open(exported_bundle), device="cpu", **options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"scenarios": ("server",)}, {"scenarios": ()}, {"windows": 0}, {"trial_s": 0}, {"deadline_ms": float("inf")}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Settings(**wrong)
 
 
 def test_the_machine_is_described() -> None:

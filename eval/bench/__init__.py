@@ -1,0 +1,24 @@
+"""How fast a bundle is on this machine, in scenarios with MLPerf's meaning, and beside PyTorch.
+
+Each window goes through the runtime's own parts. `run` opens what is to be measured and goes through the scenarios:
+`single` (one window after the other), `offline` (as many as possible), `live` (cameras that do not wait) and `capture`
+(from a camera to the decision). `compare` tells two reports apart from noise.
+"""
+
+from __future__ import annotations
+
+from ovavel.eval.bench.report import STAGES, BackendReport, BenchReport, Ratio, Row
+from ovavel.eval.bench.rows import RowSpec
+from ovavel.eval.bench.run import SCENARIOS, Settings, run_bench
+
+__all__ = [
+    "SCENARIOS",
+    "STAGES",
+    "BackendReport",
+    "BenchReport",
+    "Ratio",
+    "Row",
+    "RowSpec",
+    "Settings",
+    "run_bench",
+]

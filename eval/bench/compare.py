@@ -1,0 +1,301 @@
+"""Two reports of `ovavel bench`, told apart from noise.
+
+Both runs took a yardstick just before each window, so that a machine that was slower in one of them does not count.
+What is compared is the logarithm of window over yardstick, window by window, once on the clock and once in processor
+time: another program that takes the cores stretches the first, one that shares their caches or clock the second.
+The middle of the run (its interquartile mean) is set against that of the other run; how far chance moves that
+difference is told by drawing blocks of neighbouring windows again and again (circular block bootstrap; Politis and
+Romano, 1992), since noise comes in spells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.bench.report import FORMAT
+from ovavel.runtime.errors import UsageError
+
+__all__ = ["COMPARE_RULE", "LEAST_WINDOWS", "Change", "Comparison", "RowChange", "compare", "read_report"]
+
+# n windows of a run, R draws of the bootstrap
+
+LEAST_WINDOWS = 20
+TOLERANCE = 0.05
+CLOCK_ALONE = 0.25
+_DRAWS = 2000
+_BLOCKS = 10
+_LEVEL = 0.95
+
+COMPARE_RULE = (
+    f"slower or faster: the {_LEVEL:.0%} interval of the change, the mean of that on the clock and that in processor "
+    f"time, lies beyond {TOLERANCE:.0%} and neither is below {TOLERANCE / 2:.1%}; or the clock alone is beyond "
+    f"{CLOCK_ALONE:.0%}. Without a yardstick (GPU): the clock is beyond {TOLERANCE:.0%}"
+)
+
+Verdict = Literal["slower", "faster", "same"]
+
+
+class _Spread(msgspec.Struct):
+    p50: float
+    p99: float
+
+
+class _Single(msgspec.Struct):
+    stages: dict[str, _Spread]
+    durations_ms: dict[str, list[float]]
+    cpu_ms: list[float]
+    yardstick_ms: list[float]
+    yardstick_cpu_ms: list[float]
+
+
+class _Best(msgspec.Struct):
+    windows_per_s: float
+
+
+class _Offline(msgspec.Struct):
+    best: _Best
+
+
+class _Live(msgspec.Struct):
+    cameras: int
+
+
+class _Memory(msgspec.Struct):
+    host_mb: float
+
+
+class _Backend(msgspec.Struct):
+    device: str
+    threads: int
+    versions: dict[str, str]
+
+
+class _Row(msgspec.Struct):
+    name: str
+    reference: bool
+    backend: _Backend | None = None
+    single: _Single | None = None
+    offline: _Offline | None = None
+    live: _Live | None = None
+    memory: _Memory | None = None
+
+
+class _Machine(msgspec.Struct):
+    cpu: str
+    cores: int
+    gpus: list[str]
+    versions: dict[str, str]
+
+
+class Report(msgspec.Struct):
+    """What a comparison reads of a report's JSON."""
+
+    format: int
+    machine: _Machine
+    media: str
+    rows: list[_Row]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """By what share something changed; 0.15 is 15 % more."""
+
+    share: float
+    low: float
+    """Ends of the interval, as is `high`."""
+    high: float
+
+    def beyond(self, tolerance: float) -> Verdict:
+        """Whether the whole interval lies beyond a slow-down, or a speed-up, of `tolerance`."""
+        if self.low > tolerance:
+            return "slower"
+        return "faster" if self.high < 1 / (1 + tolerance) - 1 else "same"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowChange:
+    """One row in both reports."""
+
+    name: str
+    p50_ms: tuple[float, float]
+    """Of a window in the first and the second report, as measured."""
+    p99_ms: tuple[float, float]
+    clock: Change
+    """Of a window on the clock, over the yardstick where there is one."""
+    processor: Change | None
+    """Of a window in processor time over the yardstick's; None without a yardstick."""
+    both: Change | None
+    """The mean of these two: what makes one look slow makes the other look fast."""
+    stages: dict[str, Change]
+    """On the clock, for where to look; no verdict."""
+    others: dict[str, tuple[float, float]]
+    """Memory, windows a second offline and cameras, where both reports have them; no verdict."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two reports side by side."""
+
+    rows: list[RowChange]
+    unlike: list[str]
+    """What was not the same in both runs, beside what was to be compared."""
+
+    @property
+    def slower(self) -> bool:
+        """Whether any row became slower beyond noise."""
+        return any(row.verdict == "slower" for row in self.rows)
+
+
+def read_report(path: Path) -> Report:
+    """Read a JSON file of `ovavel bench --out`.
+
+    Raises:
+        UsageError: it cannot be read, or holds no raw durations.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} is no report of 'ovavel bench --out' in format {FORMAT}: {error}. Measure again with this version"
+        ) from error
+
+
+def compare(before: Report, after: Report) -> Comparison:
+    """Set the rows of the same name against each other; a lone row of each report, whatever its name.
+
+    Raises:
+        UsageError: nothing can be compared, or a row has too few windows.
+    """
+    for report in (before, after):
+        if report.format != FORMAT:
+            raise UsageError(f"a report has format {report.format}, and this version compares {FORMAT}; measure again")
+    pairs = _pairs(before.rows, after.rows)
+    if not pairs:
+        names = [", ".join(row.name for row in report.rows if row.single) or "none" for report in (before, after)]
+        raise UsageError(f"no row was measured in both: the first has {names[0]}; the second {names[1]}")
+    return Comparison(rows=[_row_change(one, other) for one, other in pairs], unlike=_unlike(before, after, pairs))
+
+
+def _pairs(before: Sequence[_Row], after: Sequence[_Row]) -> list[tuple[_Row, _Row]]:
+    measured = [[row for row in rows if row.single] for rows in (before, after)]
+    own = [[row for row in rows if not row.reference] for rows in measured]
+    named = {row.name: row for row in measured[1]}
+    pairs = [(row, named[row.name]) for row in measured[0] if row.name in named]
+    if len(own[0]) == len(own[1]) == 1 and own[0][0].name != own[1][0].name:
+        pairs.insert(0, (own[0][0], own[1][0]))
+    return pairs
+
+
+def _row_change(before: _Row, after: _Row) -> RowChange:
+    one, other = before.single, after.single
+    assert one is not None and other is not None  # noqa: PT018 - `_pairs` takes no others
+    for single in (one, other):
+        windows = len(single.durations_ms["window"])
+        if windows < LEAST_WINDOWS:
+            raise UsageError(
+                f"{before.name}: {windows} windows are too few to tell a change from noise; measure at least "
+                f"{LEAST_WINDOWS}, better 200, with --windows"
+            )
+    yardstick = bool(one.yardstick_ms and other.yardstick_ms)
+    clock = {
+        stage: _change(*(_relative(s.durations_ms[stage], s.yardstick_ms if yardstick else []) for s in (one, other)))
+        for stage in one.durations_ms
+        if stage in other.durations_ms and stage in ("preprocess", "vision", "audio", "head", "decide", "window")
+    }
+    window, logs = clock.pop("window"), [_relative(s.durations_ms["window"], s.yardstick_ms) for s in (one, other)]
+    cpu_logs = [_relative(s.cpu_ms, s.yardstick_cpu_ms) for s in (one, other)] if yardstick else []
+    processor = _change(*cpu_logs) if yardstick else None
+    both = _change(*(np.stack(pair) for pair in zip(logs, cpu_logs, strict=True))) if yardstick else None
+    return RowChange(
+        name=before.name if before.name == after.name else f"{before.name} → {after.name}",
+        p50_ms=(one.stages["window"].p50, other.stages["window"].p50),
+        p99_ms=(one.stages["window"].p99, other.stages["window"].p99),
+        clock=window,
+        processor=processor,
+        both=both,
+        stages=clock,
+        others=_others(before, after),
+        verdict=_verdict(window, processor, both),
+    )
+
+
+def _verdict(clock: Change, processor: Change | None, both: Change | None) -> Verdict:
+    if processor is None or both is None:
+        return clock.beyond(TOLERANCE)
+    verdict = both.beyond(TOLERANCE)
+    shares = clock.share, processor.share
+    agreed = min(shares) > TOLERANCE / 2 if verdict == "slower" else max(shares) < -TOLERANCE / 2
+    return verdict if agreed else clock.beyond(CLOCK_ALONE)
+
+
+def _relative(durations: Sequence[float], yardstick: Sequence[float]) -> NDArray[np.float64]:
+    """Logarithms (n,) of durations, over the yardstick where there is one."""
+    # A stage may be shorter than the clock's tick.
+    logs: NDArray[np.float64] = np.log(np.maximum(durations, 1e-4))
+    return logs - np.log(np.maximum(yardstick, 1e-4)) if len(yardstick) else logs
+
+
+def _change(before: NDArray[np.float64], after: NDArray[np.float64]) -> Change:
+    """How the middle of (n,) logarithms moved, with the interval of the bootstrap; of (m, n), m middles' mean."""
+    random = np.random.default_rng(0)
+    moved = _middle(np.atleast_2d(after)).mean() - _middle(np.atleast_2d(before)).mean()
+    draws = _drawn(np.atleast_2d(after), random) - _drawn(np.atleast_2d(before), random)
+    low, high = np.quantile(draws, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Change(share=float(np.expm1(moved)), low=float(np.expm1(low)), high=float(np.expm1(high)))
+
+
+def _drawn(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """(R,) mean middles of (m, n), each from whole blocks of neighbours, the last window followed by the first."""
+    n = values.shape[1]
+    length = -(-n // _BLOCKS)
+    starts = random.integers(0, n, (_DRAWS, -(-n // length)))
+    places = ((starts[..., None] + np.arange(length)) % n).reshape(_DRAWS, -1)[:, :n]
+    drawn: NDArray[np.float64] = np.mean([_middle(row[places]) for row in values], axis=0)
+    return drawn
+
+
+def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interquartile mean of each row of (R, n)."""
+    n = values.shape[1]
+    ordered = np.sort(values, axis=1)[:, n // 4 : n - n // 4]
+    middle: NDArray[np.float64] = ordered.mean(axis=1)
+    return middle
+
+
+def _others(before: _Row, after: _Row) -> dict[str, tuple[float, float]]:
+    found: dict[str, tuple[float, float]] = {}
+    if before.memory and after.memory:
+        found["resident memory, MB"] = (before.memory.host_mb, after.memory.host_mb)
+    if before.offline and after.offline:
+        found["offline, windows/s"] = (before.offline.best.windows_per_s, after.offline.best.windows_per_s)
+    if before.live and after.live:
+        found["live, cameras"] = (before.live.cameras, after.live.cameras)
+    return found
+
+
+def _unlike(before: Report, after: Report, pairs: Sequence[tuple[_Row, _Row]]) -> list[str]:
+    """What else differs, in words."""
+    found = {
+        "the processor": (before.machine.cpu, after.machine.cpu),
+        "the cores": (before.machine.cores, after.machine.cores),
+        "the GPU": (" and ".join(before.machine.gpus), " and ".join(after.machine.gpus)),
+        "the media": (before.media, after.media),
+    }
+    backends = [(one.backend, other.backend) for one, other in pairs[:1] if one.backend and other.backend]
+    for one, other in backends:
+        found["the device"] = (one.device, other.device)
+        found["the threads"] = (one.threads, other.threads)
+    versions = before.machine.versions, after.machine.versions
+    for library in sorted({*versions[0], *versions[1]}):
+        found[library] = (versions[0].get(library, "missing"), versions[1].get(library, "missing"))
+    return [f"{what}: {one or 'none'}, then {other or 'none'}" for what, (one, other) in found.items() if one != other]

@@ -1,0 +1,88 @@
+"""What the NVIDIA driver tells of a GPU: memory, clocks, energy. Asked through its own library, NVML."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+__all__ = ["Gpu", "open_gpu"]
+
+_LIBRARY = "libnvidia-ml.so.1"
+_SM, _MEMORY = 1, 2  # nvmlClockType_t
+_PERFORMANCE_LIMITS = {0x4: "power", 0x20: "heat", 0x40: "heat", 0x8: "hardware", 0x80: "power brake"}
+"""nvmlClocksEventReasons that hold the clocks down."""
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class Gpu:
+    """One GPU. What the driver does not tell is None."""
+
+    def __init__(self, library: Any, handle: ctypes.c_void_p) -> None:
+        self._library = library
+        self._handle = handle
+
+    def memory_mb(self) -> float | None:
+        """Used memory of the whole device, in units of 2^20 bytes."""
+        memory = _Memory()
+        return None if self._ask("nvmlDeviceGetMemoryInfo", memory) is None else memory.used / 2**20
+
+    def energy_j(self) -> float | None:
+        """Energy since the driver was loaded; Volta and newer."""
+        energy_mj = self._ask("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong())
+        return None if energy_mj is None else energy_mj / 1e3
+
+    def clocks(self) -> str | None:
+        """Clocks of the cores and of the memory, power, temperature, and what holds the clocks down, in words."""
+        told = []
+        for name, kind in (("cores", _SM), ("memory", _MEMORY)):
+            now = self._ask("nvmlDeviceGetClockInfo", ctypes.c_uint(), kind)
+            most = self._ask("nvmlDeviceGetMaxClockInfo", ctypes.c_uint(), kind)
+            if now is not None:
+                told.append(f"{name} {now} MHz" + (f" of {most}" if most else ""))
+        power_mw = self._ask("nvmlDeviceGetPowerUsage", ctypes.c_uint())
+        limit_mw = self._ask("nvmlDeviceGetEnforcedPowerLimit", ctypes.c_uint())
+        if power_mw is not None:
+            told.append(f"{power_mw / 1e3:.0f} W" + (f" of {limit_mw / 1e3:.0f}" if limit_mw else ""))
+        heat = self._ask("nvmlDeviceGetTemperature", ctypes.c_uint(), 0)
+        if heat is not None:
+            told.append(f"{heat} °C")
+        reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong())
+        if reasons is not None:
+            limits = sorted({name for bit, name in _PERFORMANCE_LIMITS.items() if reasons & bit})
+            told.append(f"held down by {' and '.join(limits)}" if limits else "not held down")
+        return ", ".join(told) or None
+
+    def _ask(self, function: str, answer: Any, *arguments: Any) -> int | None:
+        """Call `function(handle, *arguments, &answer)`; its value, or None where the driver has no answer."""
+        try:
+            call = getattr(self._library, function)
+        except AttributeError:  # an older driver
+            return None
+        if call(self._handle, *arguments, ctypes.byref(answer)) != 0:
+            return None
+        return int(getattr(answer, "value", 0))
+
+
+def open_gpu(device: str, *, library: Any = None) -> Gpu | None:
+    """Return the GPU that CUDA calls `device` ("cuda:N"); None for a CPU, or where there is no driver to ask."""
+    if not device.startswith("cuda"):
+        return None
+    try:
+        library = library or ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return None
+    number = int(device.partition(":")[2] or 0)
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    name = visible[number] if number < len(visible) else str(number)
+    handle = ctypes.c_void_p()
+    if library.nvmlInit_v2() != 0:
+        return None
+    if name.isdecimal():
+        found = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
+    else:
+        found = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+    return Gpu(library, handle) if found == 0 else None

@@ -1,0 +1,46 @@
+"""Memory that a row takes: resident in this process, and used on its GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from contextlib import suppress
+from pathlib import Path
+
+from ovavel.eval.bench.gpu import Gpu
+from ovavel.eval.bench.report import Memory
+from ovavel.eval.machine import peak_memory_mb, resident_memory_mb
+
+__all__ = ["MemoryWatch"]
+
+
+class MemoryWatch:
+    """Watches one row after the other come in. The first row's memory is that of the whole process."""
+
+    def __init__(self, gpu: Gpu | None) -> None:
+        self._gpu = gpu
+        self._before_mb = 0.0
+        self._gpu_before_mb: float | None = None
+        self._first = True
+
+    def begin(self) -> None:
+        """Note what there is before a row is opened."""
+        if not self._first:
+            gc.collect()
+            with suppress(OSError, AttributeError):  # another C library than glibc
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
+            with suppress(OSError):  # a kernel that does not let the peak be forgotten: it only grows then
+                Path("/proc/self/clear_refs").write_text("5")
+            self._before_mb = resident_memory_mb()
+        self._first = False
+        self._gpu_before_mb = self._gpu.memory_mb() if self._gpu else None
+
+    def end(self) -> Memory:
+        """Return what was added since `begin`, at most."""
+        device_mb = self._gpu.memory_mb() if self._gpu else None
+        return Memory(
+            host_mb=round(max(0.0, peak_memory_mb() - self._before_mb), 1),
+            device_mb=None
+            if device_mb is None or self._gpu_before_mb is None
+            else round(max(0.0, device_mb - self._gpu_before_mb), 1),
+        )

@@ -1,0 +1,113 @@
+"""A window's whole way through one backend, timed, and the rule by which it is warmed up."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from ovavel.eval.bench.report import WarmUp
+from ovavel.eval.bench.yardstick import Moment, Yardstick
+from ovavel.runtime.backends import Backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.timing import Timings
+from ovavel.runtime.tracker import EventTracker
+from ovavel.runtime.types import Segment, Window
+
+__all__ = ["WARM_UP_RULE", "Decider", "Pipeline"]
+
+_STEADY = 0.05
+_LEAST_WINDOWS = 3
+_LEAST_S = 0.25
+
+WARM_UP_RULE = (
+    f"windows are run until the median of the last k differs by less than {_STEADY:.0%} from that of the k before; k "
+    f"is at least {_LEAST_WINDOWS} and as many as take {_LEAST_S:g} s; a limit in seconds ends it, and the row says so"
+)
+
+
+class Decider:
+    """The head and the event tracker of one source."""
+
+    def __init__(self, backend: Backend, bundle: Bundle) -> None:
+        self._localizer = Localizer(backend.head, bundle.vocabulary)
+        self._tracker = EventTracker(bundle.vocabulary.background)
+        self._index = 0
+
+    def decide(self, segment: Segment, timings: Timings) -> None:
+        """Take the next second. The same few windows come again and again; here they are one long stream."""
+        segment = Segment(index=self._index, start_s=float(self._index), vision=segment.vision, audio=segment.audio)
+        self._index += 1
+        with timings.measure("head"):
+            scores = self._localizer.push(segment)
+        with timings.measure("decide"):
+            self._tracker.push(scores)
+
+
+class Pipeline:
+    """All that happens to a window after decoding, in the runtime's own parts."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.durations_ms: dict[str, list[float]] = defaultdict(list)
+        """By stage, one for each window that `run` saw through."""
+        self.cpu_ms: list[float] = []
+        self.yardstick: list[Moment] = []
+        """Taken just before each window."""
+        self._timings = Timings()
+        self.encoder = Encoder(backend, self._timings)
+        self._decider = Decider(backend, bundle)
+
+    def run(self, window: Window, yardstick: Yardstick | None = None) -> float:
+        """Take one window to its decision and note how long that took; return the milliseconds of all of it."""
+        self._timings.clear()
+        moment = yardstick.measure() if yardstick else None
+        begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
+        self._decider.decide(self.encoder.encode([window])[0], self._timings)
+        duration_ms = (time.perf_counter() - begin_s) * 1e3
+        cpu_ms = (time.process_time() - begin_cpu_s) * 1e3
+        # Noted all at once, so that an interruption leaves whole windows.
+        for stage in self._timings.stages():
+            self.durations_ms[stage].append(self._timings.durations_ms(stage)[0])
+        self.durations_ms["window"].append(duration_ms)
+        self.cpu_ms.append(cpu_ms)
+        if moment:
+            self.yardstick.append(moment)
+        return duration_ms
+
+    def forget(self) -> None:
+        """Forget every duration, once warm-up is over."""
+        self.durations_ms.clear()
+        self.cpu_ms.clear()
+        self.yardstick.clear()
+
+    def warm_up(self, windows: Sequence[Window], *, limit_s: float) -> WarmUp:
+        """Run until it is steady (`WARM_UP_RULE`) or `limit_s` has passed."""
+        begin_s = time.perf_counter()
+        self.backend.warm_up()
+        durations: list[float] = []
+        moved, steady = float("inf"), False
+        for window in itertools.cycle(windows):
+            durations.append(self.run(window))
+            k = max(_LEAST_WINDOWS, int(np.ceil(_LEAST_S * 1e3 / float(np.median(durations)))))
+            if len(durations) >= 2 * k:
+                before, last = (float(np.median(part)) for part in (durations[-2 * k : -k], durations[-k:]))
+                moved = abs(last / before - 1)
+                steady = moved < _STEADY
+            if steady or (time.perf_counter() - begin_s > limit_s and np.isfinite(moved)):
+                break
+        self.forget()
+        return WarmUp(
+            windows=len(durations), seconds=round(time.perf_counter() - begin_s, 3), steady=steady, moved=moved
+        )
+
+    def close(self) -> None:
+        """Give the backend's memory back."""
+        self.encoder.close()
+        self.backend.close()

@@ -1,0 +1,280 @@
+"""What `ovavel bench` found out, as plain values: written as JSON, read again by `compare`, shown as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ovavel.eval.machine import Machine
+from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.timing import Percentiles
+
+__all__ = [
+    "FORMAT",
+    "STAGES",
+    "BackendReport",
+    "Batch",
+    "BenchReport",
+    "Capture",
+    "Floor",
+    "Live",
+    "Memory",
+    "Offline",
+    "Rates",
+    "Ratio",
+    "Row",
+    "Single",
+    "Spread",
+    "Trial",
+    "WarmUp",
+    "percentile",
+]
+
+FORMAT = 2
+"""Of the JSON file. Files without one hold no raw durations."""
+
+STAGES = (
+    *("decode", "preprocess", "vision", "audio", "encoders", "head", "decide"),
+    *("besides encoders", "window", "end to end"),
+)
+"""`encoders` is vision and audio, which a GPU may run at once; `besides encoders` is preprocess, head and decide;
+`window` is both; `end to end` adds decoding."""
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Of `values` by the nearest rank: the smallest that at least `percent` % of them do not exceed."""
+    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Percentiles of durations by the nearest rank, milliseconds."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, durations_ms: Sequence[float]) -> Spread:
+        """Sum up at least one duration."""
+        return cls(**{f"p{percent}": percentile(durations_ms, percent) for percent in (50, 90, 95, 99)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendReport:
+    """One backend's figures, one window at a time."""
+
+    backend: BackendInfo
+    stages_ms: dict[str, Percentiles]
+    """Milliseconds a window, by stage; a sense the media lacks has no stage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """How many times faster than the reference."""
+
+    of_medians: float
+    p5: float
+    """Of the ratios of the single pairs, as are `p50` and `p95`."""
+    p50: float
+    p95: float
+
+    @classmethod
+    def of(cls, slow: Sequence[float], fast: Sequence[float]) -> Ratio:
+        """Compare durations that were taken in turns; a pair is missing where the run was interrupted."""
+        count = min(len(slow), len(fast))
+        pairs = np.array(slow[:count]) / np.array(fast[:count])
+        p5, p50, p95 = (float(value) for value in np.percentile(pairs, [5, 50, 95]))
+        return cls(of_medians=float(np.median(slow[:count]) / np.median(fast[:count])), p5=p5, p50=p50, p95=p95)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUp:
+    """What ran before anything was measured."""
+
+    windows: int
+    seconds: float
+    steady: bool
+    """Whether the rule was met; otherwise its limit ended it."""
+    moved: float
+    """By what share the last two medians of the rule differed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single:
+    """Single stream: one window after the other, the next as soon as the one before is decided."""
+
+    stages: dict[str, Spread]
+    ratios: dict[str, Ratio] | None
+    """By stage, to the reference row; None for that row itself and without one."""
+    drift: float
+    """Median window of the second half of the run over that of the first, less 1."""
+    durations_ms: dict[str, list[float]]
+    """By stage, in the order they were measured: what `compare` works with."""
+    cpu_ms: list[float]
+    """Processor time of each window, all threads of the process together."""
+    yardstick_ms: list[float]
+    """The yardstick just before each window, on the clock: how fast the machine was at that moment. Empty on a GPU."""
+    yardstick_cpu_ms: list[float]
+    """The same in processor time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Windows of one batch size, as fast as they go."""
+
+    size: int
+    windows_per_s: float
+    """Of the median call."""
+    calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offline:
+    """Offline: all windows are there already."""
+
+    best: Batch
+    batches: list[Batch]
+    ended: str
+    """Why no larger batch was tried."""
+    energy_j: float | None
+    """Energy of the whole device for a window in the best batch; None where the device does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """So many cameras for a while."""
+
+    cameras: int
+    windows: int
+    """How many were decided: fewer than were sent where the trial was lost before its end."""
+    latency_ms: Spread
+    """From a window's arrival to its decision, queueing included."""
+    missed: int
+    """Windows decided later than the deadline."""
+    caught_up: bool
+    """Whether, in the second half, there was a moment when nothing waited: the queue did not grow without end."""
+    largest_batch: int
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """Live: N cameras send a window a second each, whether or not the ones before are decided."""
+
+    cameras: int
+    """Largest number that passed; 0 where one was too many."""
+    at_most: bool
+    """True where the search ended at its limit: more might have passed."""
+    deadline_ms: float
+    trial_s: float
+    batch: int
+    """Windows encoded at once at most."""
+    trials: list[Trial]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """From a camera's picture and sound to the decision, through the network and the whole session."""
+
+    windows: int
+    frame_ms: Spread
+    """From the moment the camera drew the frame a window keeps to the window's decision; half of the window's second
+    is still to come when that frame is drawn."""
+    sound_ms: Spread | None
+    """From the moment the last sample of a window was made to its decision; None where sound was not asked for."""
+    dropped: int
+    """Windows that the session dropped because the encoder was too slow."""
+    camera: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Memory of one row, in units of 2^20 bytes."""
+
+    host_mb: float
+    """What its loading and first windows added to the resident memory at most; the first row's holds the process."""
+    device_mb: float | None
+    """What it added to the used memory of the GPU; None on a CPU and where the driver does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the device did at best in the run: the most it can be asked for."""
+
+    device: str
+    bytes_per_s: float
+    """Reading memory."""
+    flops_per_s: dict[str, float]
+    """Multiplying large matrices, by precision; a multiplication and an addition are two operations."""
+    by: dict[str, str]
+    """Library each was measured with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """Both encoders on one window: least time by `Rates`, and the share of it that was reached."""
+
+    weight_bytes: int
+    flops: float
+    memory_ms: float
+    """Reading all weights once."""
+    compute_ms: float
+    floor_ms: float
+    """The larger of the two."""
+    reached: float
+    """`floor_ms` over the median time of both encoders."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One backend, precision and set of options."""
+
+    name: str
+    reference: bool
+    """Whether it is PyTorch, run for comparison."""
+    not_measured: str | None = None
+    """Why there are no figures."""
+    backend: BackendInfo | None = None
+    load_s: float | None = None
+    warm_up: WarmUp | None = None
+    memory: Memory | None = None
+    single: Single | None = None
+    offline: Offline | None = None
+    live: Live | None = None
+    capture: Capture | None = None
+    floor: Floor | None = None
+    clocks: str | None = None
+    """Of the GPU under load, as the driver tells them."""
+    notes: list[str] = field(default_factory=list)
+    """Scenarios that failed, and why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchReport:
+    """All that `ovavel bench` finds out."""
+
+    format: int = FORMAT
+    machine: Machine
+    bundle_sha256: str
+    model: str
+    media: str
+    windows: int
+    runtime: BackendReport
+    """The first row, one window at a time."""
+    peak_memory_mb: float
+    """Most memory resident while the first row alone was loaded and running, in units of 2^20 bytes."""
+    pytorch: BackendReport | None = None
+    """PyTorch eager in fp32, where it was run too."""
+    ratios: dict[str, Ratio] | None = None
+    """How many times faster `runtime` is than `pytorch`, by stage."""
+    rows: list[Row]
+    rates: Rates | None = None
+    rules: dict[str, str]
+    """How warm-up, live search and the others were done, in words."""
+    partial: bool = False
+    """Whether it was interrupted: figures are of what was measured until then."""
+    took_s: float

@@ -1,0 +1,135 @@
+"""What is measured side by side: the bundle in several precisions and backends, and PyTorch in several manners."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ovavel.eval.bench.memory import MemoryWatch
+from ovavel.eval.bench.pipeline import Pipeline
+from ovavel.eval.bench.report import Memory, WarmUp
+from ovavel.runtime.backends import open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import OvavelError, UsageError
+from ovavel.runtime.types import Window
+
+__all__ = ["EAGER", "OpenRow", "RowSpec", "open_row", "own_rows", "reference_rows"]
+
+EAGER = "PyTorch eager fp32"
+"""The row that the others are compared with."""
+
+_MANNERS = ("eager", "compile", "graph")
+_PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSpec:
+    """What to open for a row."""
+
+    name: str
+    backend: str = "onnxruntime"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of `open_backend`, beside device and threads."""
+    reference: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenRow:
+    """A row on its way: opened and warm, or the reason why not."""
+
+    spec: RowSpec
+    pipeline: Pipeline | None = None
+    not_measured: str | None = None
+    load_s: float | None = None
+    warm_up: WarmUp | None = None
+    memory: Memory | None = None
+
+
+def own_rows(backends: Sequence[str], precisions: Sequence[str]) -> list[RowSpec]:
+    """One row for each backend and precision; without precisions, each backend runs what the bundle says.
+
+    Raises:
+        UsageError: one is named twice.
+    """
+    for named in (backends, precisions):
+        if len(set(named)) < len(named):
+            raise UsageError(f"{' '.join(named)} names one of them twice; name each once")
+    wanted: list[str | None] = [*precisions] or [None]
+    return [
+        RowSpec(
+            name=f"{backend} {precision}" if precision else backend,
+            backend=backend,
+            options={"precision": precision} if precision else {},
+        )
+        for backend in backends
+        for precision in wanted
+    ]
+
+
+def reference_rows(names: Sequence[str], weights: Path, head: Path | None) -> list[RowSpec]:
+    """Rows of PyTorch: words joined by +, one of eager, compile and graph, one of fp32, bf16 and fp16, and cast.
+
+    "compile" is `torch.compile`, "graph" a CUDA graph; bf16 and fp16 are autocast, or with "cast" weights of that type.
+
+    Raises:
+        UsageError: a name is none of these.
+    """
+    specs = []
+    for name in dict.fromkeys(names):
+        words = name.split("+")
+        manners, precisions = ([word for word in words if word in known] for known in (_MANNERS, _PRECISIONS))
+        rest = [word for word in words if word not in (*_MANNERS, *_PRECISIONS)]
+        if len(manners) > 1 or len(precisions) > 1 or rest not in ([], ["cast"]) or (rest and not precisions):
+            raise UsageError(
+                f"there is no reference {name!r}; join with +, for instance compile+bf16, at most one of "
+                f"{', '.join(_MANNERS)}, one of {', '.join(_PRECISIONS)}, and cast after bf16 or fp16"
+            )
+        manner, precision = (manners or ["eager"])[0], (precisions or ["fp32"])[0]
+        kind = "" if precision == "fp32" else " weights" if rest else " autocast"
+        options = {
+            "weights": weights,
+            "head": head,
+            "precision": precision,
+            "manner": manner,
+            "cast_weights": bool(rest),
+        }
+        specs.append(
+            RowSpec(name=f"PyTorch {manner} {precision}{kind}", backend="torch", options=options, reference=True)
+        )
+    return specs
+
+
+def open_row(
+    spec: RowSpec,
+    bundle: Bundle,
+    windows: Sequence[Window],
+    *,
+    device: str,
+    threads: int | None,
+    memory: MemoryWatch,
+    warm_up_s: float,
+    required: bool,
+) -> OpenRow:
+    """Open a backend and warm it up; where a row that is not `required` cannot be had, it says why.
+
+    Raises:
+        OvavelError: the backend of a `required` row cannot be opened.
+    """
+    memory.begin()
+    begin_s = time.perf_counter()
+    pipeline = None
+    try:
+        options = dict(spec.options)
+        pipeline = Pipeline(bundle, open_backend(bundle, name=spec.backend, device=device, threads=threads, **options))
+        load_s = time.perf_counter() - begin_s
+        warm_up = pipeline.warm_up(windows, limit_s=warm_up_s)
+    except BaseException as error:
+        if pipeline:
+            pipeline.close()
+        if required or not isinstance(error, OvavelError):
+            raise
+        return OpenRow(spec=spec, not_measured=str(error))
+    return OpenRow(spec=spec, pipeline=pipeline, load_s=round(load_s, 3), warm_up=warm_up, memory=memory.end())

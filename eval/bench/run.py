@@ -1,0 +1,345 @@
+"""All scenarios in one run: open the rows, warm them up, measure, sum up; what is there when interrupted is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from ovavel.eval.bench.capture import CAPTURE_RULE, run_capture
+from ovavel.eval.bench.energy import EnergyMeter
+from ovavel.eval.bench.gpu import Gpu, open_gpu
+from ovavel.eval.bench.live import LIVE_RULE, live_report, run_live
+from ovavel.eval.bench.media import NOISE, decode
+from ovavel.eval.bench.memory import MemoryWatch
+from ovavel.eval.bench.offline import OFFLINE_RULE, run_offline
+from ovavel.eval.bench.pipeline import WARM_UP_RULE, Pipeline
+from ovavel.eval.bench.rates import FLOOR_RULE, floor, measure_rates
+from ovavel.eval.bench.report import (
+    BackendReport,
+    BenchReport,
+    Capture,
+    Live,
+    Offline,
+    Rates,
+    Row,
+    Trial,
+)
+from ovavel.eval.bench.rows import EAGER, OpenRow, RowSpec, open_row, own_rows, reference_rows
+from ovavel.eval.bench.single import SINGLE_RULE, ratios, run_single, single_report
+from ovavel.eval.bench.yardstick import YARDSTICK_RULE, Yardstick
+from ovavel.eval.machine import describe_machine
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import OvavelError, UsageError
+from ovavel.runtime.timing import Percentiles
+from ovavel.runtime.types import Window
+
+__all__ = ["SCENARIOS", "Scenario", "Settings", "run_bench"]
+
+Scenario = Literal["single", "offline", "live", "capture"]
+SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+
+_LEAST_WINDOWS, _MOST_WINDOWS = 30, 1000
+_LONG_ENOUGH_S = 10.0
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How much of what to measure."""
+
+    scenarios: Sequence[Scenario] = ("single",)
+    windows: int | None = None
+    """Of single stream; None: 30, or as many as take 10 s, 1000 at most."""
+    warm_up_s: float = 20.0
+    """Limit for a row that does not become steady."""
+    offline_s: float = 0.5
+    """Least time for a batch size."""
+    largest_batch: int = 64
+    deadline_ms: float = 1000.0
+    trial_s: float = 5.0
+    """Of a number of cameras, in the live scenario."""
+    most_cameras: int = 4096
+    capture_windows: int = 10
+    rates: bool = False
+    """Measure what the device can do at best, and the share of it that was reached."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.scenarios) - set(SCENARIOS))
+        if unknown or not self.scenarios:
+            raise UsageError(f"scenarios are {', '.join(SCENARIOS)}; not {', '.join(unknown) or 'none at all'}")
+        for name in ("windows", "largest_batch", "most_cameras", "capture_windows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
+        for name in ("warm_up_s", "offline_s", "deadline_ms", "trial_s"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
+
+
+def run_bench(
+    bundle: Bundle,
+    *,
+    weights: Path | None = None,
+    head: Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    windows: int = _LEAST_WINDOWS,
+    media: str | None = None,
+    backends: Sequence[str] = ("onnxruntime",),
+    precisions: Sequence[str] = (),
+    references: Sequence[str] = ("eager",),
+    rows: Sequence[RowSpec] | None = None,
+    settings: Settings | None = None,
+    tell: Tell = lambda _: None,
+) -> BenchReport:
+    """Measure a bundle, and PyTorch beside it on request.
+
+    Args:
+        bundle: what to run.
+        weights: the ImageBind checkpoint of the bundle: runs PyTorch too, on the same device and threads.
+        head: the temporal head's checkpoint for PyTorch, where the bundle has one.
+        device: "cpu", "cuda", "cuda:N" or "auto".
+        threads: cores for the encoders on the CPU.
+        windows: how many to time one by one where no `settings` are given; the media is gone through again as often
+            as it takes.
+        media: a recording; None makes a clip of noise.
+        backends: each is a row of its own, with each of `precisions`.
+        precisions: of vision and audio; none: what the bundle runs by default.
+        references: PyTorch's rows, where there are `weights`; see `reference_rows`.
+        rows: what to open instead of `backends` with `precisions`.
+        settings: what to measure; None: single stream only.
+        tell: told in a few words what is going on.
+
+    An interruption (`KeyboardInterrupt`) after the first measured window ends it early: the report is `partial`.
+
+    Raises:
+        UsageError: a number is not positive, a name unknown, or `media` is a live stream.
+        MediaError, DeviceError, BundleError, CheckpointError, MissingExtraError: what cannot be opened, and why.
+    """
+    settings = settings or Settings(windows=windows)
+    specs = list(rows) if rows is not None else own_rows(backends, precisions)
+    if weights is not None:
+        specs += reference_rows(references, weights, head)
+    begin_s = time.perf_counter()
+    tell("decoding")
+    kept, decode_ms = decode(media, settings.windows or _LEAST_WINDOWS)
+    bench = _Bench(bundle=bundle, kept=kept, decode_ms=decode_ms, settings=settings, tell=tell)
+    try:
+        bench.open(specs, device=device, threads=threads)
+        try:
+            bench.measure()
+        except KeyboardInterrupt:
+            if not bench.rows[0].pipeline or not bench.rows[0].pipeline.durations_ms:
+                raise
+            bench.partial = True
+        return bench.report(media or NOISE, took_s=time.perf_counter() - begin_s)
+    finally:
+        bench.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Results:
+    offline: Offline | None = None
+    live: Live | None = None
+    capture: Capture | None = None
+    clocks: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bench:
+    """One run: what is open and what was found so far."""
+
+    bundle: Bundle
+    kept: Sequence[Window]
+    decode_ms: Sequence[float]
+    settings: Settings
+    tell: Tell
+    rows: list[OpenRow] = field(default_factory=list)
+    results: dict[str, _Results] = field(default_factory=dict)
+    gpu: Gpu | None = None
+    yardstick: Yardstick | None = None
+    rates: Rates | None = None
+    partial: bool = False
+
+    def open(self, specs: Sequence[RowSpec], *, device: str, threads: int | None) -> None:
+        """Open all rows and warm them up. The first and PyTorch eager must be had; others may say why not."""
+        self.gpu = open_gpu(device)
+        memory = MemoryWatch(self.gpu)
+        for spec in specs:
+            self.tell(f"{spec.name}: loading and warming up")
+            row = open_row(
+                spec,
+                self.bundle,
+                self.kept,
+                device=device,
+                threads=threads,
+                memory=memory,
+                warm_up_s=self.settings.warm_up_s,
+                required=not spec.reference or spec.name == EAGER,
+            )
+            self.rows.append(row)
+            self.results[spec.name] = _Results()
+            if row.pipeline and len(self.rows) == 1:  # the others run where the first one does
+                device, threads = row.pipeline.backend.info.device, row.pipeline.backend.info.threads
+                self.gpu = self.gpu or open_gpu(device)
+
+    def measure(self) -> None:
+        """Go through the scenarios."""
+        ready = {row.spec.name: row.pipeline for row in self.rows if row.pipeline}
+        own = {row.spec.name: row.pipeline for row in self.rows if row.pipeline and not row.spec.reference}
+        first = next(iter(own.values())).backend.info
+        if "single" in self.settings.scenarios:
+            if first.device == "cpu":
+                self.yardstick = Yardstick(first.threads)
+            count = self.settings.windows or self._enough(list(ready.values()))
+            run_single(
+                list(ready.values()),
+                self.kept,
+                count,
+                yardstick=self.yardstick,
+                tell=lambda i: self.tell(f"single stream: window {i + 1} of {count}"),
+            )
+        if self.settings.rates:
+            self.tell("what the device can do at best")
+            libraries = {"torch"} if first.device != "cpu" or len(ready) > len(own) else set()
+            self.rates = measure_rates(first.device, first.threads, frozenset(libraries))
+        scenarios = {"offline": (self._offline, ready), "live": (self._live, own), "capture": (self._capture, own)}
+        for scenario, (measure, pipelines) in scenarios.items():
+            if scenario not in self.settings.scenarios:
+                continue
+            for name, pipeline in pipelines.items():
+                self.tell(f"{scenario}: {name}")
+                try:
+                    measure(name, pipeline)
+                except OvavelError as error:
+                    self.results[name].notes.append(f"{scenario}: {error}")
+
+    def _enough(self, pipelines: Sequence[Pipeline]) -> int:
+        """How many windows fill the time, by the first one."""
+        begin_s = time.perf_counter()
+        for pipeline in pipelines:
+            pipeline.run(self.kept[0])
+            pipeline.forget()
+        round_s = time.perf_counter() - begin_s
+        return int(np.clip(_LONG_ENOUGH_S / round_s, _LEAST_WINDOWS, _MOST_WINDOWS))
+
+    def _offline(self, name: str, pipeline: Pipeline) -> None:
+        settings, results = self.settings, self.results[name]
+        results.offline = run_offline(
+            pipeline,
+            self.kept,
+            least_s=settings.offline_s,
+            largest=settings.largest_batch,
+            meter=EnergyMeter(self.gpu),
+        )
+        results.clocks = self.gpu.clocks() if self.gpu else None
+
+    def _live(self, name: str, pipeline: Pipeline) -> None:
+        settings, results, trials = self.settings, self.results[name], list[Trial]()
+        offline = results.offline
+        guess = (
+            offline.best.windows_per_s if offline else 1e3 / float(np.median(pipeline.durations_ms["window"] or [1e3]))
+        )
+        try:
+            results.live = run_live(
+                pipeline,
+                self.kept,
+                guess=guess,
+                deadline_ms=settings.deadline_ms,
+                trial_s=settings.trial_s,
+                most=settings.most_cameras,
+                trials=trials,
+            )
+        except KeyboardInterrupt:
+            if trials:
+                results.live = live_report(
+                    trials,
+                    cameras=max((trial.cameras for trial in trials if trial.passed), default=0),
+                    at_most=False,
+                    deadline_ms=settings.deadline_ms,
+                    trial_s=settings.trial_s,
+                    batch=pipeline.backend.info.batch,
+                )
+            raise
+
+    def _capture(self, name: str, pipeline: Pipeline) -> None:
+        self.results[name].capture = run_capture(self.bundle, pipeline.backend, self.settings.capture_windows)
+
+    def report(self, media: str, *, took_s: float) -> BenchReport:
+        """Sum up what is there."""
+        first = self.rows[0]
+        eager = next((row for row in self.rows if row.spec.name == EAGER and row.pipeline), None)
+        runtime = self._backend_report(first)
+        assert first.memory is not None and runtime is not None  # noqa: PT018 - a required row
+        return BenchReport(
+            machine=describe_machine(),
+            bundle_sha256=self.bundle.sha256,
+            model=self.bundle.manifest.model.name,
+            media=media,
+            windows=len(first.pipeline.durations_ms["window"]) if first.pipeline else 0,
+            runtime=runtime,
+            peak_memory_mb=first.memory.host_mb,
+            pytorch=self._backend_report(eager) if eager else None,
+            ratios=ratios(eager.pipeline, first.pipeline, self.decode_ms) if eager and first.pipeline else None,
+            rows=[self._row(row, eager) for row in self.rows],
+            rates=self.rates,
+            rules=self._rules(),
+            partial=self.partial,
+            took_s=round(took_s, 1),
+        )
+
+    def _row(self, row: OpenRow, eager: OpenRow | None) -> Row:
+        pipeline, results = row.pipeline, self.results[row.spec.name]
+        if pipeline is None:
+            return Row(name=row.spec.name, reference=row.spec.reference, not_measured=row.not_measured)
+        info = pipeline.backend.info
+        single = single_report(pipeline, self.decode_ms, eager.pipeline if eager else None)
+        medians = {stage: spread.p50 for stage, spread in single.stages.items()} if single else {}
+        return Row(
+            name=row.spec.name,
+            reference=row.spec.reference,
+            backend=info,
+            load_s=row.load_s,
+            warm_up=row.warm_up,
+            memory=row.memory,
+            single=single,
+            offline=results.offline,
+            live=results.live,
+            capture=results.capture,
+            floor=floor(self.bundle, info, self.rates, medians) if self.rates else None,
+            clocks=results.clocks,
+            notes=results.notes,
+        )
+
+    def _backend_report(self, row: OpenRow) -> BackendReport | None:
+        if row.pipeline is None:
+            return None
+        single = single_report(row.pipeline, self.decode_ms, None)
+        stages = single.stages if single else {}
+        return BackendReport(
+            backend=row.pipeline.backend.info,
+            stages_ms={stage: Percentiles(each.p50, each.p95, each.p99) for stage, each in stages.items()},
+        )
+
+    def _rules(self) -> dict[str, str]:
+        of_scenario = {"single": SINGLE_RULE, "offline": OFFLINE_RULE, "live": LIVE_RULE, "capture": CAPTURE_RULE}
+        rules = {"warm-up": f"{WARM_UP_RULE}; here {self.settings.warm_up_s:g} s"}
+        rules |= {name: rule for name, rule in of_scenario.items() if name in self.settings.scenarios}
+        if self.yardstick:
+            rules["yardstick"] = YARDSTICK_RULE
+        return rules | ({"floor": FLOOR_RULE} if self.rates else {})
+
+    def close(self) -> None:
+        """Give all memory back."""
+        for row in self.rows:
+            if row.pipeline:
+                row.pipeline.close()
+        if self.yardstick:
+            self.yardstick.close()

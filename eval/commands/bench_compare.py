@@ -1,0 +1,73 @@
+"""`ovavel bench compare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from ovavel.eval.bench.compare import Change, Comparison
+
+__all__ = ["Compare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """Say what changed between two runs of 'ovavel bench' beyond noise.
+
+    Example:
+        ovavel bench --bundle imagebind --scenarios single --windows 200 --out before.json
+        ovavel bench --bundle changed   --scenarios single --windows 200 --out after.json
+        ovavel bench compare before.json after.json
+
+    Exits with 1 if a row became slower beyond noise, and with 0 otherwise. On a CPU each window is set against a
+    yardstick that ran just before it, so that a machine that was busier or hotter in one of the runs does not count.
+    Give both runs 200 windows or more, the same threads, and the same machine.
+    """
+
+    before: Positional[Path]
+    """JSON file of 'ovavel bench --out'."""
+    after: Positional[Path]
+    """Another one."""
+    out: Path | None = None
+    """JSON file for the comparison."""
+
+    def run(self) -> int:
+        """Compare, print and return 1 for a slow-down."""
+        import msgspec
+
+        from ovavel.eval.bench.compare import compare, read_report
+        from ovavel.runtime.console import OutputConsole
+        from ovavel.runtime.files import atomic_write
+
+        comparison = compare(read_report(self.before), read_report(self.after))
+        if self.out:
+            atomic_write(self.out, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+        console = OutputConsole(highlight=False, soft_wrap=True)
+        for line in _lines(comparison):
+            console.print(line, markup=False)
+        return int(comparison.slower)
+
+
+def _lines(comparison: Comparison) -> list[str]:
+    from ovavel.eval.bench.compare import COMPARE_RULE
+
+    words = {"slower": "SLOWER beyond noise", "faster": "faster beyond noise", "same": "no change beyond noise"}
+    lines = [f"not the same in both runs: {what}" for what in comparison.unlike]
+    for row in comparison.rows:
+        lines.append(f"{row.name}: {words[row.verdict]}")
+        lines.append(f"  window, on the clock       {_told(row.clock)}")
+        if row.processor and row.both:
+            lines.append(f"  window, in processor time  {_told(row.processor)}")
+            lines.append(f"  window, mean of both       {_told(row.both)}")
+        for name, (before, after) in {"p50, ms": row.p50_ms, "p99, ms": row.p99_ms, **row.others}.items():
+            lines.append(f"  {name:<25}  {before:.4g} → {after:.4g}, as measured")
+        lines += [f"  {stage:<25}  {_told(change)}" for stage, change in row.stages.items()]
+    return [*lines, f"({COMPARE_RULE})"]
+
+
+def _told(change: Change) -> str:
+    return f"{change.share:+.1%} ({change.low:+.1%} to {change.high:+.1%})"

@@ -1,0 +1,72 @@
+"""Encoders run in other manners than eager: compiled, as a CUDA graph, with weights of half the size.
+
+They are what a bundle is measured against (`ovavel bench`); nothing else uses them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Cast", "CudaGraphs", "Manner", "in_manner"]
+
+Manner = Literal["eager", "compile", "graph"]
+"""As it is; through `torch.compile`; replayed as CUDA graphs."""
+
+_RUNS_BEFORE_RECORDING = 3
+
+
+class Cast(nn.Module):
+    """An encoder whose weights and arithmetic are of `dtype`; float32 comes in, what comes out is of `dtype`."""
+
+    def __init__(self, tower: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        # A copy of its own: the weights may be mapped from a file that others read.
+        self.tower = copy.deepcopy(tower).to(dtype)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) float32 → (B, D) of `dtype`."""
+        return cast("Tensor", self.tower(x.to(self.dtype)))
+
+
+class CudaGraphs(nn.Module):
+    """Records an encoder as a CUDA graph for each shape of its input, and replays it."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+        self._recorded: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) → (B, D)."""
+        shape = tuple(x.shape)
+        if shape not in self._recorded:
+            self._recorded[shape] = self._record(x)
+        graph, given, answer = self._recorded[shape]
+        given.copy_(x)
+        graph.replay()
+        return answer.clone()
+
+    def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        given = x.clone()
+        side = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]  # libraries choose and allocate in the first runs, which is not recorded
+        side.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(side):
+            for _ in range(_RUNS_BEFORE_RECORDING):
+                self.tower(given)
+        torch.cuda.current_stream(x.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            answer = self.tower(given)
+        return graph, given, answer
+
+
+def in_manner(tower: nn.Module, manner: Manner) -> nn.Module:
+    """Wrap an encoder that is on its device already."""
+    if manner == "compile":
+        return cast("nn.Module", torch.compile(tower, dynamic=False))
+    return CudaGraphs(tower) if manner == "graph" else tower
