@@ -193,8 +193,31 @@ class SimulatedEngine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> tuple:
         return self.profiles[profile][name]
 
-    def create_execution_context(self, strategy: Any) -> SimulatedContext:
+    def create_execution_context(self, strategy_or_config: Any) -> SimulatedContext:
         return SimulatedContext(self)
+
+    def create_runtime_config(self) -> Any:
+        return SimpleNamespace(
+            create_runtime_cache=SimulatedKernels,
+            set_execution_context_allocation_strategy=lambda strategy: None,
+            set_runtime_cache=lambda cache: True,
+        )
+
+
+class SimulatedKernels:
+    """Stands for an IRuntimeCache, which takes back what it gave and nothing else."""
+
+    CONTENT = b"kernels of the simulated GPU"
+
+    def __init__(self) -> None:
+        self.taken = False
+
+    def serialize(self) -> bytes:
+        return self.CONTENT
+
+    def deserialize(self, content: bytes) -> bool:
+        self.taken = content == self.CONTENT
+        return self.taken
 
 
 class SimulatedContext:

@@ -286,7 +286,8 @@ def _keep_timings(config: Any, path: Path) -> None:
 def _inspect(plan: Any, library: Library) -> list[layers.EngineLayer]:
     """The engine's own layers. Loading it takes the GPU it was built on."""
     trt = library.module
-    engine = trt.Runtime(library.logger).deserialize_cuda_engine(plan)
+    runtime = trt.Runtime(library.logger)  # outlives its engine
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise DeviceError(f"the engine that was just built cannot be loaded: {library.complaint()}")
     inspector = engine.create_engine_inspector()

@@ -34,7 +34,7 @@ _LINE = re.compile(
     r"^Name: (?P<name>.*?), LayerType: .*?, Inputs: (?P<taken>.*), Outputs: .*?, Metadata: (?P<origin>.*)$"
 )
 
-REQUIRED_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.9, "bf16": 0.9, "int8": 0.5, "fp8": 0.5}
+REQUIRED_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.8, "bf16": 0.8, "int8": 0.5, "fp8": 0.5}
 """Precision → the share of the products with weights that must be in it: single ones are left in more bits on purpose,
 and more of them where a precision is as coarse as 8 bits."""
 

@@ -64,7 +64,8 @@ class EngineRunner:
         trt = library.module
         library.errors.clear()
         with (folder / PLAN).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
-            self._engine = trt.Runtime(library.logger).deserialize_cuda_engine(plan)
+            self._runtime = trt.Runtime(library.logger)  # outlives its engine
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(
                 f"{library.title} {library.version} cannot load {folder / PLAN} on {cuda.gpu.name}: "
@@ -181,7 +182,7 @@ class EngineRunner:
             for slot in self._slots:
                 slot.close()
             self._slots = []
-            self._engine = None
+            self._engine = self._runtime = None
             self._cuda.close()
 
 
