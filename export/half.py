@@ -73,6 +73,14 @@ def halve(model: onnx_ir.Model, half: Half) -> None:
             lowered.update(node.outputs)
             for output in node.outputs:
                 output.type = onnx_ir.TensorType(lower)  # the old one is shared with the graph this one is a clone of
+    for index, output in enumerate(graph.outputs):
+        if output in lowered:
+            node = onnx_ir.node("Cast", [output], {"to": upper})
+            wide = node.outputs[0]
+            wide.name, output.name = output.name, f"{output.name}_{half}"
+            wide.type, wide.shape = onnx_ir.TensorType(upper), output.shape
+            graph.append(node)
+            graph.outputs[index] = wide
     for value in [value for value in graph.initializers.values() if not value.uses()]:
         del graph.initializers[value.name or ""]
 

@@ -81,7 +81,7 @@ def provide_engines(
             progress(stage, (done + share * size) / total)
 
         provided[graph] = provide_engine(
-            bundle.graph(graph, made_for.precision),
+            bundle.graph(graph, made_for.precision, engine=library.name),
             made_for,
             library,
             root=root,

@@ -95,7 +95,7 @@ def engine_for(
     options: BuildOptions,
 ) -> EngineFor:
     """Say what the engine of `graph` in `precision` would be for; hashes come from the bundle's manifest."""
-    path = bundle.graph(graph, precision)
+    path = bundle.graph(graph, precision, engine=library.name)
     files = [path, *(path.parent / location for location in sorted(external_data(path)))]
     listed = bundle.manifest.files
     return EngineFor(
