@@ -91,13 +91,24 @@ class Bundle:
         return cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
 
     def graph(self, name: Graph, precision: str | None = None, *, engine: str = ENGINE) -> Path:
-        """Return the ONNX file of graph `name`, in the precision that `precision()` chooses.
+        """Return the ONNX file of graph `name` in `precision`, or in what `engine` runs unless told otherwise.
 
         Raises:
             BundleError: the bundle does not hold it; says what it holds.
         """
-        chosen = self.precision(name, engine, precision)
-        return self.path / self.manifest.graphs[name][chosen]
+        variants = self.manifest.graphs.get(name)
+        if not variants:
+            held = ", ".join(self.manifest.graphs) or "none"
+            raise BundleError(
+                f"the bundle {self.path} has no {name} graph, only: {held}. Export it again to have all of them"
+            )
+        chosen = precision or self.precision(name, engine)
+        if chosen not in variants:
+            raise BundleError(
+                f"the bundle {self.path} has no {chosen} {name} graph; its precisions are: {', '.join(variants)}. "
+                f"Name one with --precision, or export the bundle again with {chosen} among them"
+            )
+        return self.path / variants[chosen]
 
     def precision(self, name: Graph, engine: str, asked: str | None = None) -> str:
         """Return the precision `engine` runs graph `name` in: as asked, else the bundle's default for it, or fp32.
@@ -111,25 +122,13 @@ class Bundle:
         runs = ENGINE_PRECISIONS.get(engine)
         if asked and runs and asked not in runs:
             raise UsageError(f"{engine} does not run {asked}; it runs {', '.join(runs)}")
-        variants = self.manifest.graphs.get(name)
-        if not variants:
-            held = ", ".join(self.manifest.graphs) or "none"
-            raise BundleError(
-                f"the bundle {self.path} has no {name} graph, only: {held}. Export it again to have all of them"
-            )
-        if asked in variants:
-            return asked
-        if asked and name in ("vision", "audio"):
-            chosen = asked
-        else:
+        if asked is None:
             defaults = {OLD_ENGINE_NAMES.get(key, key): each for key, each in self.manifest.precision.items()}
-            chosen = "fp32" if asked else defaults.get(engine, {}).get(name, "fp32")
-        if chosen not in variants:
-            raise BundleError(
-                f"the bundle {self.path} has no {chosen} {name} graph for {engine}; its precisions are: "
-                f"{', '.join(variants)}. Name one with --precision, or export the bundle again with {chosen} among them"
-            )
-        return chosen
+            asked = defaults.get(engine, {}).get(name, "fp32")
+        elif name not in ("vision", "audio") and asked not in self.manifest.graphs.get(name, {}):
+            asked = "fp32"
+        self.graph(name, asked)
+        return asked
 
     def graphs_sha256(self, precision: Mapping[Graph, str]) -> str:
         """Return a hash over the files, weights included, of the graphs that a window goes through.

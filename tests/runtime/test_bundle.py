@@ -253,7 +253,7 @@ def test_a_graph_the_bundle_does_not_hold(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     with pytest.raises(BundleError, match="no text graph, only: vision, audio, head"):
         bundle.graph("text")
-    with pytest.raises(BundleError, match="no int8 vision graph for onnxruntime-cpu; its precisions are: fp32"):
+    with pytest.raises(BundleError, match="no int8 vision graph; its precisions are: fp32"):
         bundle.graph("vision", "int8")
 
 
@@ -276,6 +276,7 @@ def test_an_engine_has_a_precision_of_its_own(tiny_bundle: Path, key: str) -> No
     assert bundle.graph("vision", engine="onnxruntime-cuda") == tiny_bundle / "vision.onnx"
     assert bundle.precision("vision", "onnxruntime-cpu") == "int8"
     assert bundle.precision("vision", "onnxruntime-cuda", "fp16") == "fp16"
+    assert bundle.graph("vision", "fp16") == tiny_bundle / "text.onnx"
     assert bundle.precision("vision", "an engine of somebody else's") == "fp32"
 
 
@@ -286,8 +287,13 @@ def test_text_and_head_run_in_fp32_whatever_vision_runs_in(tiny_bundle: Path) ->
         "fp32",
         "fp32",
     ]
-    with pytest.raises(BundleError, match="no fp16 audio graph for onnxruntime-cpu; its precisions are: fp32"):
+    with pytest.raises(BundleError, match="no fp16 audio graph; its precisions are: fp32"):
         bundle.precision("audio", "onnxruntime-cpu", "fp16")
+
+
+def test_the_file_of_a_precision_is_there_for_every_engine(tiny_bundle: Path) -> None:
+    rewrite(tiny_bundle, lambda m: m["graphs"]["vision"].update(bf16="audio.onnx"))  # which no CPU runs
+    assert Bundle.open(tiny_bundle).graph("vision", "bf16") == tiny_bundle / "audio.onnx"
 
 
 def test_a_precision_the_engine_does_not_run_is_refused(tiny_bundle: Path) -> None:
