@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ovavel.eval.page import text
 from ovavel.runtime.results.summary import colour
 
-__all__ = ["Bar", "Series", "bar_charts", "line_charts", "row_charts"]
+__all__ = ["Bar", "Histogram", "Series", "bar_charts", "histograms", "line_charts", "row_charts"]
 
 # All in SVG units
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 300, 52, 14, 40, 46
 _KEY_ROW = 20
+_BINS = 29
 
 _STYLE = """
 .ov-bg{fill:#fff}.ov-text{fill:#24292f;font:13px system-ui,sans-serif}.ov-dim{fill:#6a737d;font-size:11px}
@@ -43,6 +44,16 @@ class Bar(NamedTuple):
     """How opaque, in [0, 1]: the share of the data that it stands for."""
     told: str
     """Shown where a pointer rests on it."""
+
+
+class Histogram(NamedTuple):
+    """How often values fall where, between two ends."""
+
+    title: str
+    values: Iterable[float]
+    """What is beyond an end counts at that end."""
+    low: float
+    high: float
 
 
 def line_charts(
@@ -100,6 +111,42 @@ def row_charts(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit:
         drawn.append(f'<text class="ov-text" x="{across + 18}" y="{below}">{text(title)}</text>')
     drawn.append(f'<text class="ov-text ov-dim" x="{left - 8}" y="{below}" text-anchor="end">{text(unit)}</text>')
     return _svg(width, below + 14, drawn)
+
+
+def histograms(panels: Sequence[Histogram], *, x_label: str) -> str:
+    """Draw panels side by side, two in a row; the height of a bar is how many values it stands for."""
+    rows = -(-len(panels) // 2)
+    parts = []
+    for number, panel in enumerate(panels):
+        inside = "".join(_histogram(panel, x_label))
+        parts.append(f'<g transform="translate({number % 2 * _WIDTH} {number // 2 * _HEIGHT})">{inside}</g>')
+    return _svg(min(2, len(panels)) * _WIDTH, rows * _HEIGHT, parts)
+
+
+def _histogram(panel: Histogram, x_label: str) -> Iterator[str]:
+    counts = [0] * _BINS
+    for value in panel.values:
+        share = (value - panel.low) / (panel.high - panel.low)
+        counts[min(_BINS - 1, max(0, int(share * _BINS)))] += 1
+    ends = (panel.low, panel.high)
+    ticks = _ticks(0, max(counts))
+    yield from _frame(panel.title, x_label)
+    for tick in ticks:
+        top = _y(tick, ticks)
+        yield f'<path class="ov-grid" d="M{_LEFT} {top}H{_WIDTH - _RIGHT}"/>'
+        yield f'<text class="ov-text ov-dim" x="{_LEFT - 6}" y="{top + 4}" text-anchor="end">{tick:g}</text>'
+    for mark in _ticks(*ends):
+        if panel.low <= mark <= panel.high:
+            yield _x_name(mark, _x(mark, ends))
+    for number, count in enumerate(counts):
+        if count:
+            span = [panel.low + (panel.high - panel.low) * edge / _BINS for edge in (number, number + 1)]
+            left, right = (_x(edge, ends) for edge in span)
+            top, base = _y(count, ticks), _y(0, ticks)
+            yield (
+                f'<rect x="{left + 0.5:.2f}" y="{top}" width="{right - left - 1:.2f}" height="{base - top:.2f}" '
+                f'fill="{colour(0)}"><title>{count} from {span[0]:.3g} to {span[1]:.3g}</title></rect>'
+            )
 
 
 def _lines(

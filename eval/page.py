@@ -11,7 +11,7 @@ from ovavel.runtime.wording import one_line
 
 __all__ = ["facts", "lane", "page", "section", "table", "text"]
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _MORE_STYLE = """
 .scroll{max-height:560px}td:nth-child(2){overflow-wrap:normal}

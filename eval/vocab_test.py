@@ -9,20 +9,19 @@ Shapes: T seconds of a recording, C names with the background last, D embedding 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.runtime.assembler import WindowAssembler
+from ovavel.eval.recordings import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
 from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.localizer import Head, Localizer
-from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Segment, SegmentScores, Window
 from ovavel.runtime.vocabulary import Vocabulary, normalize_text
 
@@ -169,7 +168,7 @@ def encode_recording(
     """
     encoder, segments, waiting = Encoder(backend), list[Segment](), list[Window]()
     try:
-        for window in _windows(path):
+        for window in read_windows(path):
             waiting.append(window)
             if len(waiting) == backend.info.batch:
                 segments += encoder.encode(waiting)
@@ -189,17 +188,6 @@ def encode_recording(
         event |= np.minimum(seconds + 1, end_s) - np.maximum(seconds, start_s) >= 0.5
     missing = np.array([bool(segment.missing) for segment in segments])
     return Recording(name=str(path), segments=tuple(segments), event=event & ~missing, missing_s=int(missing.sum()))
-
-
-def _windows(path: Path) -> Iterator[Window]:
-    source = MediaSource(path)
-    try:
-        assembler = WindowAssembler(source.senses, live=False)
-        for chunk in source.chunks():
-            yield from assembler.push(chunk)
-        yield from assembler.flush()
-    finally:
-        source.close()
 
 
 def try_phrases(

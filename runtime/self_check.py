@@ -33,8 +33,12 @@ __all__ = [
     "SelfCheck",
     "Stage",
     "StageCheck",
+    "check_preprocessing",
     "check_stages",
+    "check_vocabulary",
+    "check_within",
     "compare_embeddings",
+    "embedding_failure",
     "graphs_to_check",
     "off_by",
     "self_check",
@@ -157,8 +161,7 @@ class _Checker:
             return lambda more: progress(stage, (done + more) / windows)
 
         progress("preprocess frame", 0.0)
-        yield self._frames()
-        yield self._sounds()
+        yield from check_preprocessing(golden)
         frames = {name: golden.prepared_frame(name) for name in golden.frames}
         vision = _batched(backend.vision, frames.values(), backend.info.batch, steps("vision", 0))
         yield self._embeddings("vision", vision, golden.vision, list(frames))
@@ -169,25 +172,13 @@ class _Checker:
             progress_text = steps("text", len(frames) + len(golden.log_mels))
             text = _batched(backend.text, golden.tokens, 8, progress_text)  # type: ignore[arg-type]  # int64
             yield self._text(text)
-        yield self._vocabulary(self._bundle.vocabulary)
+        yield check_vocabulary(golden, self._bundle.vocabulary)
         progress("decision", 1.0)
         frame, sound = golden.clips[..., 0], golden.clips[..., 1]
         output = backend.head(golden.audio[sound], golden.vision[frame], golden.text)
         yield self._similarity(output)
         yield self._score(output)
         yield self._decision(backend.head(audio[sound], vision[frame], golden.text).score)
-
-    def _frames(self) -> StageCheck:
-        golden = self.golden
-        away = {name: off_by(prepare_frame(raw), golden.prepared_frame(name)) for name, raw in golden.frames.items()}
-        return _within("preprocess frame", away, FRAME_TOLERANCE, "of a frame's values")
-
-    def _sounds(self) -> StageCheck:
-        away = {
-            name: off_by(prepare_waveform(to_float(raw)), self.golden.log_mels[name])
-            for name, raw in self.golden.waveforms.items()
-        }
-        return _within("preprocess sound", away, SOUND_TOLERANCE, "of the log-mel picture")
 
     def _embeddings(
         self,
@@ -211,35 +202,20 @@ class _Checker:
             return StageCheck(stage="text", told=check.told, failure=f"the tokenizer gives other tokens for {odd[0]!r}")
         return check
 
-    def _vocabulary(self, vocabulary: Vocabulary) -> StageCheck:
-        """Names may come and go, but what is called as a golden name must point where that points."""
-        golden, limit = self.golden, requirement("fp32")
-        known = {normalize_text(name): row for name, row in zip(golden.names, golden.text, strict=True)}
-        both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
-        told = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
-        if normalize_text(vocabulary.background) != normalize_text(golden.names[-1]):
-            failure = f"the last name is {vocabulary.background!r}, and the background was {golden.names[-1]!r}"
-            return StageCheck(stage="vocabulary", told=told, failure=failure)
-        ours = np.stack([vocabulary.embeddings[i] for i, _ in both])
-        theirs = np.stack([known[normalize_text(name)] for _, name in both])
-        cosine, away = compare_embeddings(ours, theirs)
-        odd = embedding_failure(limit, cosine, away, [name for _, name in both])
-        return StageCheck(stage="vocabulary", told=told, failure=odd)
-
     def _similarity(self, output: HeadOutput) -> StageCheck:
         golden, limit = self.golden, requirement(self._precision["head"]).head_difference
         away = {
-            "audio": off_by(output.audio_similarity, golden.audio_similarity),
-            "vision": off_by(output.vision_similarity, golden.vision_similarity),
+            "sound": off_by(output.audio_similarity, golden.audio_similarity),
+            "sight": off_by(output.vision_similarity, golden.vision_similarity),
         }
         self.max_abs_difference["head"] = max(away.values())
-        return _within("similarity", away, limit, "of a similarity")
+        return check_within("similarity", away, limit, "in a similarity")
 
     def _score(self, output: HeadOutput) -> StageCheck:
         """The square root is infinitely steep at 0, so scores are compared with those of the *same* similarities."""
         fused = fused_score(output.audio_similarity, output.vision_similarity)
         away = {"the golden clips": off_by(output.score, fused)}
-        return _within("score", away, requirement(self._precision["head"]).head_difference, "of a score")
+        return check_within("score", away, requirement(self._precision["head"]).head_difference, "in a score")
 
     def _decision(self, score: NDArray[np.float32]) -> StageCheck:
         golden = self.golden
@@ -255,6 +231,31 @@ class _Checker:
         if limit.decisions is not None and self.decisions < limit.decisions:
             failure = f"{self.decisions:.1%} of the seconds are decided alike, needs {limit.decisions:.1%}"
         return StageCheck(stage="decision", told=told, failure=failure)
+
+
+def check_preprocessing(golden: Golden) -> Iterator[StageCheck]:
+    """Prepare the golden frames and waveforms, and compare: the stages "preprocess frame" and "preprocess sound"."""
+    away = {name: off_by(prepare_frame(raw), golden.prepared_frame(name)) for name, raw in golden.frames.items()}
+    yield check_within("preprocess frame", away, FRAME_TOLERANCE, "in a prepared frame")
+    away = {
+        name: off_by(prepare_waveform(to_float(raw)), golden.log_mels[name]) for name, raw in golden.waveforms.items()
+    }
+    yield check_within("preprocess sound", away, SOUND_TOLERANCE, "in a log-mel picture")
+
+
+def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
+    """Names may come and go, but what is called as a golden name must point where that points."""
+    known = {normalize_text(name): row for name, row in zip(golden.names, golden.text, strict=True)}
+    both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
+    told = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
+    if normalize_text(vocabulary.background) != normalize_text(golden.names[-1]):
+        moved = f"the last name is {vocabulary.background!r}, and the background was {golden.names[-1]!r}"
+        return StageCheck(stage="vocabulary", told=told, failure=moved)
+    ours = np.stack([vocabulary.embeddings[i] for i, _ in both])
+    theirs = np.stack([known[normalize_text(name)] for _, name in both])
+    cosine, away = compare_embeddings(ours, theirs)
+    failure = embedding_failure(requirement("fp32"), cosine, away, [name for _, name in both])
+    return StageCheck(stage="vocabulary", told=told, failure=failure)
 
 
 def compare_embeddings(
@@ -297,9 +298,12 @@ def off_by(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     return float(np.abs(ours.astype(np.float64) - theirs).max())
 
 
-def _within(stage: Stage, away: Mapping[str, float], limit: float, what: str) -> StageCheck:
+def check_within(stage: Stage, away: Mapping[str, float], limit: float, what: str) -> StageCheck:
+    """Hold differences, by what they are of, to `limit`; `what` ends the sentence "0.3 off …"."""
     worst = max(away, key=lambda name: away[name])
-    failure = f"{away[worst]:.2g} {what}, at most {limit:g} is allowed (for {worst})" if away[worst] > limit else None
+    failure = (
+        f"{away[worst]:.2g} off {what}, at most {limit:g} is allowed (for {worst})" if away[worst] > limit else None
+    )
     return StageCheck(stage=stage, told=f"at most {away[worst]:.1e} off", failure=failure)
 
 

@@ -1,0 +1,214 @@
+"""`ovavel eval parity`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from ovavel.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from ovavel.eval.parity import Choice, ParityReport, Tell
+    from ovavel.eval.parity_clips import DatasetClips, RecordedClips
+    from ovavel.runtime.bundle import Bundle
+
+__all__ = ["Parity"]
+
+_FLIPS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """Compare two backends stage by stage and decision by decision, and say whether they may stand for each other.
+
+    Examples:
+        ovavel eval parity imagebind --weights imagebind_huge.pth --data ovavebench --clips 100 --out parity
+        ovavel eval parity imagebind --precision int8 --media recordings/             # against its own fp32
+        ovavel eval parity imagebind --device cuda --precision fp16 --weights imagebind_huge.pth --media clip.mp4
+        ovavel eval parity new-bundle --reference-bundle old-bundle --media recordings/
+
+    The candidate is the bundle with --backend, --device and --precision. The reference is PyTorch in fp32 where
+    --weights are given, else ONNX Runtime on the CPU in fp32, with the same bundle or --reference-bundle. Both go over
+    the same clips, and over inputs that no camera should give: black, saturated, noise, silence, clipped and such.
+    What is required depends on the candidate's precision; docs/parity.md says what and why. If it is missed, the first
+    stage that is off is named, and the exit code is 1. Against PyTorch in fp32 the outcome is remembered on this
+    machine, for 'ovavel live' and 'ovavel localize'.
+    """
+
+    bundle: Positional[Path]
+    """Folder written by 'ovavel export bundle'."""
+    data: Path | None = None
+    """A labelled dataset that lies on disk as OV-AVEBench does."""
+    annotations: Path | None = None
+    """Folder of its annotation files, where it is neither the root nor its folder annotations."""
+    split: Literal["test", "val", "train"] = "test"
+    """Which of its clips."""
+    clips: int | None = None
+    """How many of them, evenly spread; all by default."""
+    media: tuple[Path, ...] = ()
+    """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
+    backend: str = "onnxruntime"
+    """What runs the candidate."""
+    device: str = "auto"
+    """Where it runs: cpu, cuda, cuda:N, or auto."""
+    precision: str | None = None
+    """Its precision of vision and audio; the bundle's default for the engine unless given."""
+    weights: Path | None = None
+    """ImageBind checkpoint the bundle was made from: the reference is PyTorch."""
+    head: Path | None = None
+    """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
+    reference_bundle: Path | None = None
+    """Another bundle for the reference."""
+    reference_backend: str | None = None
+    """What runs the reference, in place of the default."""
+    reference_device: str = "cpu"
+    """Where the reference runs."""
+    reference_precision: str = "fp32"
+    """The reference's precision of vision and audio."""
+    threads: int | None = None
+    """Threads of both on a CPU; as many as cores by default."""
+    out: Path | None = None
+    """Folder for parity.json and parity.html; without it the figures are only printed."""
+    record: bool = False
+    """Write the outcome into the bundle's manifest; only against PyTorch in fp32."""
+
+    def run(self) -> int:
+        """Compare, print and write. Returns 1 if the gate is not passed."""
+        from ovavel.eval.parity import PYTORCH, compare_backends
+        from ovavel.eval.parity_report import look_again, to_html, to_json
+        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.runtime.gates import store_gate
+
+        if self.out:
+            make_folder(self.out)
+        bundle = Bundle.open(self.bundle)
+        candidate, reference = self._candidate(bundle), self._reference(bundle)
+        if self.record and (reference.backend, reference.precision) != ("torch", "fp32"):
+            raise UsageError("--record is for a comparison with PyTorch in fp32: give --weights")
+        clips = self._clips()
+        with _progress(clips.duration_s) as tell:
+            report = compare_backends(reference, candidate, clips, tell=tell)
+        if report.reference == PYTORCH:
+            store_gate(bundle, report.candidate_info, report.gate)
+        if self.record:
+            bundle.save_gates([report.gate])
+        written = []
+        if self.out:
+            written = [self.out / "parity.json", self.out / "parity.html"]
+            for path, data in zip(written, (to_json(report), to_html(report, look_again(clips))), strict=True):
+                atomic_write(path, data)
+        _print(report, written)
+        return 0 if report.gate.passed else 1
+
+    def _candidate(self, bundle: Bundle) -> Choice:
+        from ovavel.eval.parity import Choice
+
+        return Choice(
+            bundle=bundle,
+            backend=self.backend,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            options=self._checkpoints() if self.backend == "torch" else {},
+        )
+
+    def _reference(self, bundle: Bundle) -> Choice:
+        from ovavel.eval.parity import Choice
+        from ovavel.runtime.bundle import Bundle as OpenBundle
+
+        backend = self.reference_backend or ("torch" if self.weights else "onnxruntime")
+        other = OpenBundle.open(self.reference_bundle) if self.reference_bundle else bundle
+        return Choice(
+            bundle=other,
+            backend=backend,
+            device=self.reference_device,
+            precision=self.reference_precision,
+            threads=self.threads,
+            options=self._checkpoints() if backend == "torch" else {},
+        )
+
+    def _checkpoints(self) -> dict[str, Path | None]:
+        return {"weights": self.weights, "head": self.head}
+
+    def _clips(self) -> DatasetClips | RecordedClips:
+        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.eval.parity_clips import DatasetClips, RecordedClips
+        from ovavel.runtime.commands.localize import find_media
+
+        if bool(self.data) == bool(self.media):
+            raise UsageError("compare on what? Give either --data with a labelled dataset, or --media with recordings")
+        if self.data:
+            return DatasetClips(OVAVEBench.open(self.data, self.annotations), self.split, self.clips)
+        return RecordedClips(find_media(self.media))
+
+
+@contextmanager
+def _progress(duration_s: float) -> Iterator[Tell]:
+    """Show what runs, with its rate and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} s, {task.fields[rate]:.1f} × real time"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("opening", total=duration_s, rate=0.0)
+
+        def tell(what: str, done_s: float) -> None:
+            if what != bars.tasks[0].description:
+                bars.reset(bar, description=what)
+            elapsed_s = bars.tasks[0].elapsed or 0.0
+            bars.update(bar, completed=done_s, rate=done_s / max(elapsed_s, 1e-3))
+
+        yield tell
+
+
+def _print(report: ParityReport, written: list[Path]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ovavel.eval.parity_report import (
+        FLIP_COLUMNS,
+        GRAPH_COLUMNS,
+        MEASURE_COLUMNS,
+        decision_facts,
+        flip_cells,
+        graph_rows,
+        measure_rows,
+        verdict,
+    )
+    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.wording import one_line
+
+    console = OutputConsole(highlight=False, soft_wrap=True)
+    console.print(f"{report.candidate} on {report.gate.device} against {report.reference}", markup=False)
+    console.print(f"{report.clips}, and adversarial inputs", markup=False)
+    truth = "Acc., Seg., Eve. and Avg." if report.decisions.labelled else "measures, with the reference as the truth"
+    stages = [(each.stage, "off" if each.failure else "ok", each.failure or each.told) for each in report.stages]
+    tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
+        ("embeddings", GRAPH_COLUMNS, graph_rows(report)),
+        (truth, MEASURE_COLUMNS, measure_rows(report)),
+        (f"flipped seconds, {_FLIPS} at most", FLIP_COLUMNS, flip_cells(report, _FLIPS)),
+        ("gate", ("stage", "", "measured"), stages),
+    ]
+    for name, columns, rows in tables:
+        if rows:
+            shown = Table(*columns, title=name)
+            for row in rows:
+                shown.add_row(*(Text(one_line(cell)) for cell in row))
+            console.print(shown)
+    for name, told in decision_facts(report):
+        console.print(f"{name}: {told}", markup=False)
+    console.print(verdict(report), style="bold", markup=False)
+    if written:
+        console.print(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)

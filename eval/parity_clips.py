@@ -1,0 +1,219 @@
+"""What two backends are compared on: a labelled dataset or recordings, and inputs no camera should ever give.
+
+Shapes: N inputs, T seconds of a clip (at most ten), D embedding size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.bench_ovave import DamagedRecord, encode_clips
+from ovavel.eval.ovavebench import Clip, OVAVEBench
+from ovavel.eval.recordings import read_windows
+from ovavel.runtime.backends import Backend
+from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.types import BUFFER, Segment, Window
+
+__all__ = [
+    "ClipEmbeddings",
+    "Clips",
+    "DatasetClips",
+    "RecordedClips",
+    "adversarial_frames",
+    "adversarial_waveforms",
+    "encode_adversarial",
+]
+
+_RANDOM = 6
+"""Random pictures and sounds beside the extremes."""
+
+Progress = Callable[[float], None]
+"""Told the seconds of media that are done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipEmbeddings:
+    """What one backend's encoders make of one clip; seconds that lack a sense are left out."""
+
+    name: str
+    seconds: tuple[int, ...]
+    """Where the T seconds stand in what `name` names."""
+    vision: NDArray[np.float32]
+    """(T, D)."""
+    audio: NDArray[np.float32]
+    """(T, D)."""
+
+
+class Clips(Protocol):
+    """Clips that any backend can be run over, as often as need be."""
+
+    @property
+    def told(self) -> str:
+        """What they are, in a few words."""
+
+    @property
+    def duration_s(self) -> float:
+        """About how many seconds of media."""
+
+    def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
+        """Run the encoders of `backend` over all of them, in the same order every time."""
+
+    def window(self, name: str, second: int) -> Window:
+        """One second again, to be shown."""
+
+
+class DatasetClips:
+    """Clips of a split of OV-AVEBench's layout, evenly chosen."""
+
+    def __init__(self, dataset: OVAVEBench, split: str, most: int | None = None) -> None:
+        """Take `most` clips of the split `split`, spread over it, or all of them.
+
+        Raises:
+            UsageError: there is no such split, or `most` is not positive.
+        """
+        if most is not None and most < 1:
+            raise UsageError(f"the number of clips must be at least 1, not {most}")
+        whole = dataset.select(split)
+        count = min(most or len(whole), len(whole))
+        self.clips: tuple[Clip, ...] = tuple(whole[i * len(whole) // count] for i in range(count))
+        self.damaged: tuple[DamagedRecord, ...] = ()
+        self.dataset = dataset
+        self._split, self._all = split, len(whole)
+
+    @property
+    def told(self) -> str:
+        """What they are, in a few words."""
+        lost = f", {len(self.damaged)} of them damaged" if self.damaged else ""
+        return f"{len(self.clips)} of {self._all} clips of {self._split}{lost}"
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of media."""
+        return float(BUFFER * len(self.clips))
+
+    def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
+        """Run the encoders over all that can be read."""
+        encoded = encode_clips(self.dataset, self.clips, backend, progress=lambda done: progress(float(BUFFER * done)))
+        self.damaged = encoded.damaged
+        features = encoded.features
+        return [
+            ClipEmbeddings(name=_clip_name(clip), seconds=tuple(range(BUFFER)), vision=vision, audio=audio)
+            for clip, vision, audio in zip(features.clips, features.vision, features.audio, strict=True)
+        ]
+
+    def window(self, name: str, second: int) -> Window:
+        """One second again."""
+        clip = next(clip for clip in self.clips if _clip_name(clip) == name)
+        return self.dataset.windows(clip)[second]
+
+    def truth(self, names: Sequence[str]) -> NDArray[np.intp]:
+        """(clips, T) true classes of the clips called `names`."""
+        by_name = {_clip_name(clip): clip for clip in self.clips}
+        return self.dataset.truth([by_name[name] for name in names])
+
+
+class RecordedClips:
+    """Recordings, cut into pieces of ten seconds."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Take all of `files`.
+
+        Raises:
+            MediaError: one of them cannot be read.
+        """
+        self._files = {str(file): file for file in files}
+        self.duration_s = sum(_duration_s(file) for file in files)
+
+    @property
+    def told(self) -> str:
+        """What they are, in a few words."""
+        return f"{len(self._files)} recordings" if len(self._files) > 1 else next(iter(self._files))
+
+    def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
+        """Run the encoders over all of them."""
+        clips: list[ClipEmbeddings] = []
+        done_s = 0.0
+        for name, file in self._files.items():
+            segments: list[Segment] = []
+            for window_segments in _encoded(read_windows(file), backend):
+                segments += window_segments
+                progress(done_s + len(segments))
+            done_s += len(segments)
+            pieces = (_clip(name, segments[start : start + BUFFER]) for start in range(0, len(segments), BUFFER))
+            clips += [piece for piece in pieces if piece]
+        if not clips:
+            raise MediaError(f"{self.told}: no second has both picture and sound; give recordings that have")
+        return clips
+
+    def window(self, name: str, second: int) -> Window:
+        """One second again."""
+        return next(window for window in read_windows(self._files[name]) if window.index == second)
+
+
+def adversarial_frames() -> dict[str, NDArray[np.uint8]]:
+    """Frames by name: the extremes, and random ones beside them."""
+    return sample_frames() | {f"picture {seed}": random_frame(seed) for seed in range(_RANDOM)}
+
+
+def adversarial_waveforms() -> dict[str, NDArray[np.float32]]:
+    """Waveforms by name: the extremes, and random ones beside them. All are finite."""
+    return sample_waveforms() | {f"sound {seed}": random_waveform(seed) for seed in range(_RANDOM)}
+
+
+def encode_adversarial(backend: Backend) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run the encoders over each of them by itself, as a camera brings them; (N, D) of vision, (N, D) of audio."""
+    encoder = Encoder(backend)
+    try:
+        seen = [encoder.encode([_window(frame=frame)])[0].vision for frame in adversarial_frames().values()]
+        heard = [encoder.encode([_window(waveform=wave)])[0].audio for wave in adversarial_waveforms().values()]
+    finally:
+        encoder.close()
+    return np.stack([row for row in seen if row is not None]), np.stack([row for row in heard if row is not None])
+
+
+def _window(*, frame: NDArray[np.uint8] | None = None, waveform: NDArray[np.float32] | None = None) -> Window:
+    return Window(index=0, start_s=0.0, frame=frame, waveform=waveform, captured_s=0.0)
+
+
+def _encoded(windows: Iterator[Window], backend: Backend) -> Iterator[list[Segment]]:
+    encoder, waiting = Encoder(backend), list[Window]()
+    try:
+        for window in windows:
+            waiting.append(window)
+            if len(waiting) == backend.info.batch:
+                yield encoder.encode(waiting)
+                waiting.clear()
+        yield encoder.encode(waiting)
+    finally:
+        encoder.close()
+
+
+def _clip(name: str, segments: Sequence[Segment]) -> ClipEmbeddings | None:
+    whole = [s for s in segments if s.vision is not None and s.audio is not None]
+    if not whole:
+        return None
+    return ClipEmbeddings(
+        name=name,
+        seconds=tuple(s.index for s in whole),
+        vision=np.stack([s.vision for s in whole if s.vision is not None]),
+        audio=np.stack([s.audio for s in whole if s.audio is not None]),
+    )
+
+
+def _duration_s(path: Path) -> float:
+    source = MediaSource(path)
+    source.close()
+    return source.duration_s or 0.0
+
+
+def _clip_name(clip: Clip) -> str:
+    return f"{clip.category}/{clip.name}"

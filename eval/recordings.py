@@ -1,0 +1,28 @@
+"""Windows of a recording, for whoever measures rather than watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ovavel.runtime.assembler import WindowAssembler
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.types import Window
+
+__all__ = ["read_windows"]
+
+
+def read_windows(path: Path) -> Iterator[Window]:
+    """Decode `path` from its first second to its last.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    source = MediaSource(path)
+    try:
+        assembler = WindowAssembler(source.senses, live=False)
+        for chunk in source.chunks():
+            yield from assembler.push(chunk)
+        yield from assembler.flush()
+    finally:
+        source.close()
