@@ -125,7 +125,8 @@ class Side:
         """What ran, in a few words."""
         if self.info.engine == "torch":
             return f"PyTorch {self.info.precision['vision']}"
-        return f"{self.info.engine} {'/'.join(dict.fromkeys(self.info.precision.values()))}"
+        precisions = dict.fromkeys(self.info.precision[graph] for graph in ("vision", "audio"))
+        return f"{self.info.engine} {'/'.join(precisions)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

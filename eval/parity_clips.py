@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -159,11 +160,13 @@ class RecordedClips:
         return next(window for window in read_windows(self._files[name]) if window.index == second)
 
 
+@cache
 def adversarial_frames() -> dict[str, NDArray[np.uint8]]:
     """Frames by name: the extremes, and random ones beside them."""
     return sample_frames() | {f"picture {seed}": random_frame(seed) for seed in range(_RANDOM)}
 
 
+@cache
 def adversarial_waveforms() -> dict[str, NDArray[np.float32]]:
     """Waveforms by name: the extremes, and random ones beside them. All are finite."""
     return sample_waveforms() | {f"sound {seed}": random_waveform(seed) for seed in range(_RANDOM)}

@@ -1,0 +1,211 @@
+"""Two backends compared: the figures, the gates, and what the command prints, writes and remembers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_factory import make_clip
+from ovavebench_factory import DAMAGE, break_clip, make_bench
+
+from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.parity_clips import DatasetClips, RecordedClips
+from ovavel.eval.parity_figures import Place, compare_decisions, compare_graph, event_iou
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.fusion import fused_score
+from ovavel.runtime.requirements import REQUIREMENTS, requirement
+from ovavel.runtime.self_check import embedding_failure
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def head_output(labels: list[int], classes: int = 4, seed: int = 0) -> HeadOutput:
+    similarity = np.random.default_rng(seed).uniform(0.1, 0.3, (len(labels), classes)).astype(np.float32)
+    similarity[np.arange(len(labels)), labels] = 0.5
+    return HeadOutput(similarity, similarity, fused_score(similarity, similarity))
+
+
+PLACES = [[Place("clip", second) for second in range(4)]]
+
+
+def test_embeddings_that_are_equal_near_far_and_not_finite() -> None:
+    theirs = unit(np.random.default_rng(0).standard_normal((4, 8)))
+    ours = theirs.copy()
+    ours[1] = unit(theirs[1] + 0.01)
+    ours[2] = -theirs[2]
+    ours[3, 0] = np.nan
+    figures = compare_graph("vision", ours, theirs, [Place(name) for name in "abcd"])
+    assert figures.cosine[0] == pytest.approx(1, abs=1e-6)
+    assert 0.99 < figures.cosine[1] < 1
+    assert figures.cosine[2] == pytest.approx(-1, abs=1e-6)
+    assert (figures.cosine[3], figures.away[3]) == (-1, 2)
+    assert set(figures.worst(2)) == {2, 3}
+    assert figures.away[0] == 0
+
+
+def test_requirements_by_precision() -> None:
+    names = ["black"]
+    for precision, cosine in (("fp32", 0.999999), ("fp16", 0.999), ("bf16", 0.999), ("int8", 0.99), ("fp8", 0.99)):
+        limit = REQUIREMENTS[precision]
+        assert limit.min_cosine == cosine
+        assert embedding_failure(limit, np.array([cosine]), np.array([1e-7]), names) is None
+        told = embedding_failure(limit, np.array([cosine - 1e-5]), np.array([1e-7]), names)
+        assert told is not None
+        assert "black" in told
+    assert "off" in (embedding_failure(REQUIREMENTS["fp32"], np.array([1.0]), np.array([1e-5]), names) or "")
+    assert embedding_failure(REQUIREMENTS["fp16"], np.array([1.0]), np.array([1e-2]), names) is None
+    assert "not finite" in (embedding_failure(REQUIREMENTS["int8"], np.array([-1.0]), np.array([2.0]), names) or "")
+    assert requirement("int4-something") == REQUIREMENTS["int8"]
+
+
+def test_events_that_move_split_and_vanish() -> None:
+    def iou(ours: list[int], theirs: list[int]) -> float:
+        return event_iou([np.array(ours)], [np.array(theirs)], 9)
+
+    assert iou([9, 9, 9], [9, 9, 9]) == 1
+    assert iou([1, 1, 9, 2], [1, 1, 9, 2]) == 1
+    assert iou([1, 1, 9, 9], [1, 1, 1, 1]) == 0.5
+    assert iou([1, 9, 9, 9], [2, 9, 9, 9]) == 0
+    assert iou([1, 1, 1, 9], [1, 9, 1, 9]) == pytest.approx((1 / 3 + 1 / 3 + 1 / 3) / 3)
+
+
+def test_a_flipped_second_is_listed_with_its_margins() -> None:
+    names = ["dog", "cat", "bell", "other"]
+    same, flipped = head_output([0, 1, 3, 3]), head_output([0, 2, 3, 3])
+    found = compare_decisions([same], [same], PLACES, names, None)
+    assert (found.alike, found.top5, found.event_iou, found.flips) == (1, 1, 1, ())
+    assert found.reference == found.candidate == (1, 1, 1, 1)
+    found = compare_decisions([flipped], [same], PLACES, names, np.array([[0, 1, 3, 3]]))
+    (flip,) = found.flips
+    assert (flip.place, flip.reference, flip.candidate) == (Place("clip", 1), "cat", "bell")
+    assert flip.reference_margin > 0 < flip.candidate_margin
+    assert found.alike == 0.75
+    assert found.labelled
+    assert found.candidate.acc == 0.75 < found.reference.acc == 1
+    assert found.drift[0] == 0 < found.drift[1]
+
+
+def test_scores_that_are_not_finite_mean_background() -> None:
+    names = ["dog", "cat", "bell", "other"]
+    same = head_output([0, 1, 3, 3])
+    broken = HeadOutput(*(np.full_like(rows, np.nan) for rows in same))
+    found = compare_decisions([broken], [same], PLACES, names, None)
+    assert found.alike == 0.5
+    assert found.audio_similarity == found.vision_similarity == 2
+    assert np.isfinite(found.drift).all()
+
+
+def test_clips_of_a_dataset_are_spread_and_damaged_ones_told(tmp_path: Path, exported_bundle: Path) -> None:
+    from ovavel.runtime.backends import open_backend
+
+    bench = OVAVEBench.open(make_bench(tmp_path / "bench", clips=1))
+    break_clip(bench.root, bench.select("test")[0], DAMAGE[2])
+    clips = DatasetClips(bench, "test", 3)
+    assert [clip.category for clip in clips.clips] == ["ambulance siren", "race car", "church bell ringing"]
+    backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
+    told: list[float] = []
+    encoded = clips.encode(backend, told.append)
+    backend.close()
+    assert len(encoded) == 2
+    assert told == [10, 20, 30]
+    assert clips.told == "3 of 6 clips of test, 1 of them damaged"
+    assert clips.truth([clip.name for clip in encoded]).shape == (2, 10)
+    window = clips.window(encoded[0].name, 4)
+    assert window.frame is not None
+    assert window.waveform is not None
+    with pytest.raises(UsageError, match="at least 1"):
+        DatasetClips(bench, "test", 0)
+
+
+def test_a_recording_is_cut_into_pieces_of_ten_seconds(tmp_path: Path, exported_bundle: Path) -> None:
+    from ovavel.runtime.backends import open_backend
+
+    clips = RecordedClips([make_clip(tmp_path / "clip.mp4", duration_s=12, fps=5)])
+    backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
+    encoded = clips.encode(backend, lambda _: None)
+    backend.close()
+    assert [clip.seconds for clip in encoded] == [tuple(range(10)), (10, 11)]
+    assert clips.window(encoded[1].name, 11).index == 11
+    assert clips.duration_s == pytest.approx(12, abs=0.2)
+
+
+def parity(bundle: Path, *arguments: object) -> int:
+    return main(["eval", "parity", str(bundle), "--device", "cpu", "--threads", "1", *map(str, arguments)])
+
+
+def test_a_labelled_set_against_pytorch(
+    tiny_bundle: Path, tiny_weights: Path, tiny_head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = make_bench(tmp_path / "bench", clips=1)
+    out = tmp_path / "out"
+    before = Bundle.open(tiny_bundle).manifest.parity.gates
+    checkpoints = ("--weights", tiny_weights, "--head", tiny_head)
+    assert parity(tiny_bundle, *checkpoints, "--data", bench, "--clips", 2, "--out", out, "--record") == 0
+    printed = capsys.readouterr().out
+    assert "passed: onnxruntime-cpu fp32 decides as PyTorch fp32 does" in printed
+    assert "Acc., Seg., Eve. and Avg." in printed
+    document = json.loads((out / "parity.json").read_bytes())
+    assert document["passed"] is True
+    assert document["first_stage_off"] is None
+    assert document["truth"] == "the dataset's"
+    assert document["embeddings"]["vision"]["inputs"] == 2 * 10 + 13
+    assert document["embeddings"]["vision"]["cosine"]["min"] >= 0.999999
+    assert [stage["stage"] for stage in document["stages"]][-1] == "decision"
+    assert set(document["measures"]) == {"acc", "seg", "eve", "avg"}
+    page = (out / "parity.html").read_text()
+    assert page.count("data:image/jpeg;base64,") >= 6
+    assert page.count('aria-label="waveform"') >= 6
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace('http-equiv="', "")
+    gates = Bundle.open(tiny_bundle).manifest.parity.gates
+    assert len(gates) == len(before) + 1
+    assert gates[-1].reference == "PyTorch fp32"
+    assert list((tmp_path / "cache" / "ovavel" / "gates").iterdir())
+
+
+def test_another_bundle_that_decides_otherwise(
+    tiny_bundle: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same encoders with another head: similarity is the first stage that is off."""
+    from ovavel.export.bundle import write_bundle
+    from ovavel.training.imagebind import ImageBindConfig
+
+    other = tmp_path / "other"
+    names = Bundle.open(tiny_bundle).vocabulary.names[:-1]
+    write_bundle(tiny_weights, other, names, config=ImageBindConfig.tiny())
+    clip = make_clip(tmp_path / "clip.mp4", duration_s=3, fps=5)
+    out = tmp_path / "out"
+    assert parity(tiny_bundle, "--reference-bundle", other, "--media", clip, "--out", out) == 1
+    printed = capsys.readouterr().out
+    assert "NOT passed: similarity" in printed
+    assert "the reference as the truth" in printed
+    document = json.loads((out / "parity.json").read_bytes())
+    assert document["first_stage_off"] == "similarity"
+    assert not (tmp_path / "cache").exists(), "only PyTorch's word is remembered"
+    assert "NOT passed" in (out / "parity.html").read_text()
+
+
+def test_what_makes_no_sense_is_refused(
+    exported_bundle: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5)
+    for arguments, told in (
+        ((), "compare on what?"),
+        (("--media", clip, "--data", tmp_path), "compare on what?"),
+        (("--media", clip), "would compare a backend with itself"),
+        (("--media", clip, "--record"), "--record is for a comparison with PyTorch"),
+        (("--media", clip, "--weights", tiny_weights), "give its checkpoint as `head`"),
+    ):
+        assert parity(exported_bundle, *arguments) == 2
+        assert told in capsys.readouterr().err
