@@ -48,6 +48,7 @@ class SimulatedCuda:
 
     cudaStreamNonBlocking = 1
     cudaMemcpyKind = Kind
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
     def __init__(self, *, name: str = "Simulated GPU", memory_bytes: int = 2**30) -> None:
         self.name, self.memory_bytes = name, memory_bytes
@@ -68,9 +69,6 @@ class SimulatedCuda:
     def _next(self) -> int:
         self._number += 1
         return self._number
-
-    def cudaStreamCaptureMode(self, mode: int) -> int:
-        return mode
 
     def cudaGetErrorString(self, error: Error) -> tuple[Error, bytes]:
         return Error.cudaSuccess, error.name.encode()

@@ -19,7 +19,7 @@ import msgspec
 from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
-from ovavel.runtime.errors import EngineError
+from ovavel.runtime.errors import EngineError, OutputError
 from ovavel.runtime.files import make_folder, output_error
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Provided", "engines_folder", "found_options", "provide_engine"]
 
 _WAIT_S = 0.2
+_SPARE_BYTES = 128 * 2**20
+"""Disk space for an engine beyond that of its graph: its code, for several batch sizes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,9 @@ def _build_aside(
     root = folder.parent
     for left in root.glob(f".{folder.name}.*.part"):  # of a process that was killed: the lock is ours
         shutil.rmtree(left, ignore_errors=True)
+    need, free = sum(entry.bytes for entry in made_for.sources) + _SPARE_BYTES, shutil.disk_usage(root).free
+    if free < need:
+        raise OutputError(f"{root} has {free / 1e9:.1f} GB free and the engine needs {need / 1e9:.1f} GB; make room")
     aside = root / f".{folder.name}.{secrets.token_hex(4)}.part"
     try:
         aside.mkdir()

@@ -90,7 +90,10 @@ class Cuda:
         Raises:
             DeviceError: it failed.
         """
-        error, *answer = getattr(self._runtime, name)(*arguments)
+        try:
+            error, *answer = getattr(self._runtime, name)(*arguments)
+        except RuntimeError as failed:  # versions 12 raise it where there is no driver
+            raise DeviceError(f"{name} failed: {failed}; {_CHECK}") from failed
         if int(error):
             _, text = self._runtime.cudaGetErrorString(error)
             raise DeviceError(f"{name} failed: {text.decode()} ({error.name}); {_CHECK}")
@@ -118,7 +121,8 @@ class Cuda:
     def capturing(self, graphs: list[Any]) -> Any:
         """Record what is enqueued inside into a CUDA graph, which is put into `graphs`, and run none of it."""
         # Other threads may allocate memory meanwhile: only this one's calls are checked.
-        self.call("cudaStreamBeginCapture", self.stream, self._runtime.cudaStreamCaptureMode(1))
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self.call("cudaStreamBeginCapture", self.stream, mode)
         try:
             yield
         except BaseException:

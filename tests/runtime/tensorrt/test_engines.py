@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -215,6 +217,16 @@ def test_a_folder_that_may_not_be_written_is_a_clear_error(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
         provide(exported_bundle, tmp_path / "file" / "engines", library)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work(
+    exported_bundle: Path, tmp_path: Path, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    told = Told([], [])
+    with pytest.raises(OutputError, match=r"has 0\.0 GB free and the engine needs 0\.1 GB"):
+        provide(exported_bundle, tmp_path, library, progress=told)
+    assert not told.stages
 
 
 def test_two_processes_build_once(exported_bundle: Path, tmp_path: Path, library: Library) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import psutil
 import pytest
 from golden_weights import write_golden_checkpoint
 from msgspec.structs import replace
+from onnx import TensorProto, helper, numpy_helper
 
-from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import save_variant, traced
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.backends.tensorrt.build import build_engine
@@ -28,13 +31,14 @@ from ovavel.training.imagebind import ImageBind, ImageBindConfig
 from ovavel.training.temporal import HeadGraph, TemporalHead
 
 pytest.importorskip("tensorrt_rtx")
+pytestmark = pytest.mark.timeout(400)  # the first one exports every graph
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 GRAPHS: tuple[Graph, ...] = ("vision", "audio", "head")
 SMALL = BuildOptions(batches=(1, 2), workspace_mb=64)
 
 
-def made_for(onnx: Path, graph: Graph, precision: str, options: BuildOptions) -> EngineFor:
+def made_for(file: Path, graph: Graph, precision: str, options: BuildOptions) -> EngineFor:
     library = load_library("tensorrt-rtx")
     return EngineFor(
         library=library.name,
@@ -44,7 +48,7 @@ def made_for(onnx: Path, graph: Graph, precision: str, options: BuildOptions) ->
         compute_capability="8.9",
         graph=graph,
         precision=precision,
-        sources=(file_entry(onnx),),
+        sources=(file_entry(file),),
         options=options,
     )
 
@@ -81,34 +85,72 @@ def file_of(folder: Path, graph: Graph, precision: str) -> Path:
 def test_what_was_asked_for_is_what_the_engine_computes_in(
     variants: Path, tmp_path: Path, graph: Graph, products: int, precision: Precision
 ) -> None:
-    onnx = file_of(variants, graph, precision)
-    asked = made_for(onnx, graph, precision, SMALL)
-    provided = provide_engine(onnx, asked, load_library("tensorrt-rtx"), root=tmp_path)
+    file = file_of(variants, graph, precision)
+    asked = made_for(file, graph, precision, SMALL)
+    provided = provide_engine(file, asked, load_library("tensorrt-rtx"), root=tmp_path)
     check(provided.engine, precision, products=products)
 
 
 @pytest.mark.parametrize(("asked", "given"), [("fp16", "fp32"), ("fp32", "fp16"), ("bf16", "fp16")])
 def test_a_graph_in_another_precision_is_refused(variants: Path, tmp_path: Path, asked: str, given: str) -> None:
-    onnx = file_of(variants, "vision", given)
+    file = file_of(variants, "vision", given)
     with pytest.raises(EngineError, match=rf"does not compute in {asked}: .* in {given}"):
         provide_engine(
-            onnx, made_for(onnx, "vision", asked, SMALL), load_library("tensorrt-rtx"), root=tmp_path / "engines"
+            file, made_for(file, "vision", asked, SMALL), load_library("tensorrt-rtx"), root=tmp_path / "engines"
         )
     assert not [path for path in (tmp_path / "engines").iterdir() if path.suffix != ".lock"]
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_are_read_back_where_both_factors_have_them(tmp_path: Path, precision: str) -> None:
+    path = tmp_path / "vision.onnx"
+    write_quantised(path, precision, both=True)
+    asked = made_for(path, "vision", precision, SMALL)
+    built = provide_engine(path, asked, load_library("tensorrt-rtx"), root=tmp_path)
+    assert (built.engine.evidence.products, built.engine.evidence.found) == ({precision: 1}, 1)
+    write_quantised(path, precision, both=False)
+    with pytest.raises(EngineError, match=rf"does not compute in {precision}: .* 1 in fp32"):
+        provide_engine(path, asked, load_library("tensorrt-rtx"), root=tmp_path, overwrite=True)
+
+
+def write_quantised(path: Path, precision: str, *, both: bool) -> None:
+    """Write one matrix product whose weights, and with `both` its activations too, go through 8 bits."""
+    kind = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}[precision]
+    weights = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    constants = [
+        numpy_helper.from_array(weights, "w"),
+        numpy_helper.from_array(np.array(0.05, np.float32), "scale"),
+        helper.make_tensor("zero", kind, [], bytes(1), raw=True),
+    ]
+    nodes = []
+    for name in ("x", "w") if both else ("w",):
+        nodes += [
+            helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}_8"]),
+            helper.make_node("DequantizeLinear", [f"{name}_8", "scale", "zero"], [f"{name}_back"]),
+        ]
+    nodes.append(helper.make_node("MatMul", ["x_back" if both else "x", "w_back"], ["y"], name="product"))
+    inputs, outputs = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 64])] for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
 def test_a_gpu_without_bf16_is_an_error_in_the_librarys_words(variants: Path, tmp_path: Path) -> None:
-    onnx = file_of(variants, "vision", "bf16")
-    turing = replace(made_for(onnx, "vision", "bf16", SMALL), compute_capability="7.5")
+    file = file_of(variants, "vision", "bf16")
+    turing = replace(made_for(file, "vision", "bf16", SMALL), compute_capability="7.5")
     with pytest.raises(EngineError, match=r"cannot build vision\.bf16\.onnx .*sm75"):
-        provide_engine(onnx, turing, load_library("tensorrt-rtx"), root=tmp_path)
+        provide_engine(file, turing, load_library("tensorrt-rtx"), root=tmp_path)
 
 
-def test_a_bundle_of_three_precisions_gives_three_engines(tiny_weights: Path, tiny_head: Path, tmp_path: Path) -> None:
-    names = ("dog barking", "race car")
-    config = ImageBindConfig.tiny()
-    write_bundle(tiny_weights, tmp_path / "bundle", names, head=tiny_head, config=config, precisions=PRECISIONS)
-    bundle, library = Bundle.open(tmp_path / "bundle"), load_library("tensorrt-rtx")
+def test_a_bundle_of_three_precisions_gives_three_engines(tiny_bundle: Path, variants: Path, tmp_path: Path) -> None:
+    manifest, files = Bundle.open(tiny_bundle).manifest, {}
+    graphs = {graph: dict(each) for graph, each in manifest.graphs.items()}
+    for graph, precision in itertools.product(("vision", "audio"), ("fp16", "bf16")):
+        graphs[graph][precision] = f"{graph}.{precision}.onnx"
+        for name in (f"{graph}.{precision}.onnx", f"{graph}.{precision}.onnx.data"):
+            files[name] = file_entry(Path(shutil.copy(variants / name, tiny_bundle)))
+    manifest = replace(manifest, graphs=graphs, files={**manifest.files, **files})
+    (tiny_bundle / "manifest.json").write_bytes(manifest.encode())
+    bundle, library = Bundle.open(tiny_bundle), load_library("tensorrt-rtx")
     folders = set()
     for precision in PRECISIONS:
         chosen = {graph: bundle.precision(graph, "tensorrt-rtx", precision) for graph in GRAPHS}
@@ -146,17 +188,17 @@ def test_full_size_builds_in_every_precision(folder: Path, graph: Graph, product
     del module
     sizes = {}
     for precision in PRECISIONS:
-        onnx, *_ = files = save_variant(model, graph, folder, precision)
+        file, *_ = files = save_variant(model, graph, folder, precision)
         if precision == PRECISIONS[-1]:
             del model
         gc.collect()
         (folder / "engine").mkdir()
-        engine = build_engine(onnx, folder / "engine", made_for(onnx, graph, precision, BuildOptions()), library)
+        engine = build_engine(file, folder / "engine", made_for(file, graph, precision, BuildOptions()), library)
         check(engine, precision, products=products)
         sizes[precision] = engine.plan.bytes
         shutil.rmtree(folder / "engine")
-        for file in files:
-            file.unlink()
+        for each in files:
+            each.unlink()
     if graph != "head":
         assert sizes["fp16"] < 0.6 * sizes["fp32"]
         assert sizes["bf16"] < 0.6 * sizes["fp32"]

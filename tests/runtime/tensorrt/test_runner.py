@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import deque
 from pathlib import Path
@@ -186,6 +187,23 @@ def test_a_plan_that_the_library_refuses_is_an_engine_error(
 class _Refusing:
     def deserialize_cuda_engine(self, plan: object) -> None:
         return None
+
+
+def test_a_machine_without_a_driver_is_told(gpu: SimulatedCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: SimulatedCuda) -> None:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")  # as cuda-python 12 does
+
+    monkeypatch.setattr(SimulatedCuda, "cudaGetDeviceCount", fail)
+    with pytest.raises(DeviceError, match=r"tensorrt needs an NVIDIA GPU, and none can be used here: .*libcuda"):
+        Cuda("tensorrt", 0)
+
+
+def test_every_call_is_one_that_cuda_python_has() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    source = Path(cuda_module.__file__).read_text()
+    names = set(re.findall(r'call\("(\w+)"', source)) | set(re.findall(r"_runtime\.(\w+)", source))
+    assert len(names) > 15
+    assert not [name for name in names if not hasattr(runtime, name)]
 
 
 def test_there_is_no_second_gpu(gpu: SimulatedCuda) -> None:
