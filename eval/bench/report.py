@@ -9,6 +9,7 @@ import numpy as np
 
 from ovavel.eval.machine import Machine
 from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.manifest import Gate
 from ovavel.runtime.timing import Percentiles
 
 __all__ = [
@@ -247,6 +248,8 @@ class Row:
     live: Live | None = None
     capture: Capture | None = None
     floor: Floor | None = None
+    gate: Gate | None = None
+    """The comparison with PyTorch on the bundle's golden inputs."""
     clocks: str | None = None
     """Of the GPU under load, as the driver tells them."""
     notes: list[str] = field(default_factory=list)

@@ -35,16 +35,22 @@ from ovavel.eval.bench.yardstick import YARDSTICK_RULE, Yardstick
 from ovavel.eval.machine import describe_machine
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError, UsageError
+from ovavel.runtime.gates import Gate, self_check
 from ovavel.runtime.timing import Percentiles
 from ovavel.runtime.types import Window
 
 __all__ = ["SCENARIOS", "Scenario", "Settings", "run_bench"]
 
-Scenario = Literal["single", "offline", "live", "capture"]
+Scenario = Literal["parity", "single", "offline", "live", "capture"]
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
 _LEAST_WINDOWS, _MOST_WINDOWS = 30, 1000
 _LONG_ENOUGH_S = 10.0
+
+PARITY_RULE = (
+    "the golden inputs of the bundle, adversarial ones included, against what PyTorch made of them in fp32: cosine of "
+    "embeddings and share of decisions, as `ovavel eval self-check` does it"
+)
 
 Tell = Callable[[str], None]
 
@@ -148,6 +154,7 @@ class _Results:
     offline: Offline | None = None
     live: Live | None = None
     capture: Capture | None = None
+    gate: Gate | None = None
     clocks: str | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -182,7 +189,7 @@ class _Bench:
                 threads=threads,
                 memory=memory,
                 warm_up_s=self.settings.warm_up_s,
-                required=not spec.reference or spec.name == EAGER,
+                required=not self.rows or not spec.reference or spec.name == EAGER,
             )
             self.rows.append(row)
             self.results[spec.name] = _Results()
@@ -194,7 +201,7 @@ class _Bench:
         """Go through the scenarios."""
         ready = {row.spec.name: row.pipeline for row in self.rows if row.pipeline}
         own = {row.spec.name: row.pipeline for row in self.rows if row.pipeline and not row.spec.reference}
-        first = next(iter(own.values())).backend.info
+        first = next(iter(ready.values())).backend.info
         if "single" in self.settings.scenarios:
             if first.device == "cpu":
                 self.yardstick = Yardstick(first.threads)
@@ -210,7 +217,12 @@ class _Bench:
             self.tell("what the device can do at best")
             libraries = {"torch"} if first.device != "cpu" or len(ready) > len(own) else set()
             self.rates = measure_rates(first.device, first.threads, frozenset(libraries))
-        scenarios = {"offline": (self._offline, ready), "live": (self._live, own), "capture": (self._capture, own)}
+        scenarios = {
+            "parity": (self._parity, ready),
+            "offline": (self._offline, ready),
+            "live": (self._live, own or ready),
+            "capture": (self._capture, own or ready),
+        }
         for scenario, (measure, pipelines) in scenarios.items():
             if scenario not in self.settings.scenarios:
                 continue
@@ -229,6 +241,9 @@ class _Bench:
             pipeline.forget()
         round_s = time.perf_counter() - begin_s
         return int(np.clip(_LONG_ENOUGH_S / round_s, _LEAST_WINDOWS, _MOST_WINDOWS))
+
+    def _parity(self, name: str, pipeline: Pipeline) -> None:
+        self.results[name].gate = self_check(self.bundle, pipeline.backend)
 
     def _offline(self, name: str, pipeline: Pipeline) -> None:
         settings, results = self.settings, self.results[name]
@@ -314,6 +329,7 @@ class _Bench:
             live=results.live,
             capture=results.capture,
             floor=floor(self.bundle, info, self.rates, medians) if self.rates else None,
+            gate=results.gate,
             clocks=results.clocks,
             notes=results.notes,
         )
@@ -329,7 +345,13 @@ class _Bench:
         )
 
     def _rules(self) -> dict[str, str]:
-        of_scenario = {"single": SINGLE_RULE, "offline": OFFLINE_RULE, "live": LIVE_RULE, "capture": CAPTURE_RULE}
+        of_scenario = {
+            "parity": PARITY_RULE,
+            "single": SINGLE_RULE,
+            "offline": OFFLINE_RULE,
+            "live": LIVE_RULE,
+            "capture": CAPTURE_RULE,
+        }
         rules = {"warm-up": f"{WARM_UP_RULE}; here {self.settings.warm_up_s:g} s"}
         rules |= {name: rule for name, rule in of_scenario.items() if name in self.settings.scenarios}
         if self.yardstick:

@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ovavel.eval.bench.report import STAGES, BenchReport, Row
+from ovavel.eval.bench.cost import ENCODERS
+from ovavel.eval.bench.report import STAGES, BenchReport, Rates, Row
 from ovavel.eval.bench.rows import EAGER
+from ovavel.eval.machine import Machine
 
-__all__ = ["Grid", "device_lines", "grids", "markdown", "print_report"]
+__all__ = ["Grid", "device_lines", "device_lines_of", "grids", "markdown", "print_report"]
 
 _NONE = "–"
 
@@ -55,20 +57,24 @@ def markdown(report: BenchReport) -> str:
 
 def device_lines(report: BenchReport) -> Iterator[str]:
     """What was measured on what."""
-    machine = report.machine
+    yield from device_lines_of(report.machine, report.rates)
+    yield f"{report.model}, bundle {report.bundle_sha256[:12]}; windows of {report.media}; {report.machine.date}"
+    if report.partial:
+        yield "PARTIAL: the run was interrupted, and these are the figures until then"
+
+
+def device_lines_of(machine: Machine, rates: Rates | None) -> Iterator[str]:
+    """The machine, its libraries, and what it can do at best."""
     yield f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb} GB; {machine.cpu_clock}; {machine.system}"
     yield from machine.gpus
     yield f"Python {machine.python}, " + ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    yield f"{report.model}, bundle {report.bundle_sha256[:12]}; windows of {report.media}; {machine.date}"
-    if report.rates:
-        rates = ", ".join(
-            f"{precision} {rate / 1e12:.2f} TFLOP/s ({report.rates.by[precision]})"
-            for precision, rate in report.rates.flops_per_s.items()
+    if rates:
+        products = ", ".join(
+            f"{precision} {rate / 1e12:.2f} TFLOP/s ({rates.by[precision]})"
+            for precision, rate in rates.flops_per_s.items()
         )
-        memory = f"memory {report.rates.bytes_per_s / 1e9:.0f} GB/s ({report.rates.by.get('memory', 'not told')})"
-        yield f"{report.rates.device} at best, measured in this run: {memory}, {rates or 'no matrix product'}"
-    if report.partial:
-        yield "PARTIAL: the run was interrupted, and these are the figures until then"
+        memory = f"memory {rates.bytes_per_s / 1e9:.0f} GB/s ({rates.by.get('memory', 'not told')})"
+        yield f"{rates.device} at best, measured in this run: {memory}, {products or 'no matrix product'}"
 
 
 def grids(report: BenchReport) -> Iterator[Grid]:
@@ -77,6 +83,8 @@ def grids(report: BenchReport) -> Iterator[Grid]:
     yield _speed(report)
     yield _stages(report, measured)
     yield _cost(report)
+    if any(row.gate for row in measured):
+        yield _parity(measured)
     yield _what_ran(report)
     for row in measured:
         if row.live:
@@ -172,6 +180,17 @@ def _stages(report: BenchReport, measured: Sequence[Row]) -> Grid:
             *(f"{row.name}: median of the second half {single.drift:+.0%} against the first" for row, single in shown),
         ],
     )
+
+
+def _parity(measured: Sequence[Row]) -> Grid:
+    rows = []
+    for row in measured:
+        if row.gate:
+            least = [f"{row.gate.min_cosine[graph]:.7f}" for graph in ENCODERS]
+            verdict = "passed" if row.gate.passed else row.gate.failures[0]
+            rows.append((row.name, *least, f"{row.gate.decisions:.2%}", verdict))
+    head = ("row", "vision, least cosine", "audio, least cosine", "decided alike", "gate")
+    return Grid(title="Parity with PyTorch eager fp32", head=head, rows=rows, notes=[])
 
 
 def _what_ran(report: BenchReport) -> Grid:

@@ -20,7 +20,8 @@ class Bench:
 
     Scenarios: single (one window after the other: p50, p90, p99 of each stage), offline (windows a second, best batch),
     live (cameras that send a window a second each and do not wait: how many keep 99 % of the decisions within the
-    deadline) and capture (from a camera that stamps its frames to the decision). Rows are warmed up until they are
+    deadline) and capture (from a camera that stamps its frames to the decision); parity compares each row with what
+    PyTorch made of the bundle's golden inputs. Rows are warmed up until they are
     steady; the output says by which rule and whether they were. With --weights PyTorch runs in the same run, on the
     same device and threads, and the rows take turns window by window. The floor is what the device needs at least, by
     rates measured in the run. Ctrl-C ends the run early and shows what was measured until then.
@@ -39,8 +40,11 @@ class Bench:
     references: tuple[str, ...] = ("eager", "compile", "bf16", "fp16")
     """PyTorch's rows: eager, compile or graph (CUDA), with +bf16 or +fp16 (autocast; with +cast the weights are cast
     once). What cannot be had is told as "not measured"."""
-    scenarios: tuple[Literal["single", "offline", "live", "capture"], ...] = ("single", "offline", "live", "capture")
-    """What to measure. Live and capture are for the bundle's rows alone."""
+    scenarios: tuple[Literal["parity", "single", "offline", "live", "capture"], ...] = (
+        *("single", "offline"),
+        *("live", "capture"),
+    )
+    """What to measure. Live and capture are for the bundle's rows alone; parity takes up to a minute a row."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None

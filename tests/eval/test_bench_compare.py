@@ -165,10 +165,10 @@ class TestRealRuns:
     """Of the demo's bundle, one after the other, on whatever machine this is and whatever else it does."""
 
     @pytest.fixture
-    def measure(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Report]:
+    def measure(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, int], Report]:
         bundle = Bundle.open(DEMO / "bundle")
 
-        def run(share: float) -> Report:
+        def run(share: float, windows: int) -> Report:
             monkeypatch.setattr(
                 "ovavel.eval.bench.rows.open_backend",
                 lambda *args, **options: Late(open_backend(*args, **options), share),
@@ -178,15 +178,15 @@ class TestRealRuns:
                 device="cpu",
                 threads=1,
                 media=str(DEMO / "clip.mp4"),
-                settings=Settings(windows=150, warm_up_s=2),
+                settings=Settings(windows=windows, warm_up_s=2),
             )
             return msgspec.json.decode(msgspec.json.encode(found), type=Report)
 
         return run
 
-    def rounds(self, measure: Callable[[float], Report], count: int) -> tuple[list[str], list[str]]:
+    def rounds(self, measure: Callable[[float, int], Report], count: int, windows: int) -> tuple[list[str], list[str]]:
         """Verdicts on `count` repeated runs, and on as many that are slower by what is planted."""
-        before = measure(0)
+        before = measure(0, windows)
         single = before.rows[0].single
         assert single
         within = sum(np.median(single.durations_ms[stage]) for stage in ("vision", "audio", "head"))
@@ -195,18 +195,18 @@ class TestRealRuns:
         )  # of the calls, so that the window is 15 % more
         repeated, planted = [], []
         for _ in range(count):
-            again, slow = measure(0), measure(share)
+            again, slow = measure(0, windows), measure(share, windows)
             repeated.append(compare(before, again).rows[0].verdict)
             planted.append(compare(before, slow).rows[0].verdict)
             before = again
         return repeated, planted
 
     def test_a_planted_slow_down_is_found_and_a_repeated_run_is_not_one(
-        self, measure: Callable[[float], Report]
+        self, measure: Callable[[float, int], Report]
     ) -> None:
-        assert self.rounds(measure, 1) == (["same"], ["slower"])
+        assert self.rounds(measure, 1, 150) == (["same"], ["slower"])
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    def test_ten_times_out_of_ten(self, measure: Callable[[float], Report]) -> None:
-        assert self.rounds(measure, 10) == (["same"] * 10, ["slower"] * 10)
+    def test_ten_times_out_of_ten(self, measure: Callable[[float, int], Report]) -> None:
+        assert self.rounds(measure, 10, 300) == (["same"] * 10, ["slower"] * 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,58 @@ def test_a_device_that_makes_no_sense_is_refused(weights: Path, device: str) -> 
 def test_auto_takes_what_is_there(weights: Path) -> None:
     backend = open_backend(bundle(TINY.to_dict(), 0), name="torch", device="auto", weights=weights)
     assert backend.info.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def test_other_manners_give_the_same_or_say_why_not(weights: Path) -> None:
+    def opened(**options: Any) -> Any:
+        graphs = ("vision", "audio")
+        return open_backend(
+            bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=graphs, weights=weights, **options
+        )
+
+    frames = golden_inputs()["vision"].numpy()
+    eager, cast = opened(), opened(precision="bf16", cast_weights=True)
+    assert cast.info.provider == "PyTorch eager, cast weights"
+    assert cast.info.precision == {"vision": "bf16", "audio": "bf16"}
+    answer = cast.vision(frames)
+    assert answer.dtype == np.float32
+    assert (answer * eager.vision(frames)).sum(axis=1).min() > 0.999
+    for options, error, said in (
+        ({"manner": "graph"}, DeviceError, "CUDA graphs are for GPUs"),
+        ({"manner": "quick"}, UsageError, "eager, compile, graph"),
+        ({"cast_weights": True}, UsageError, "fp32 already"),
+        ({"precision": "fp16", "cast_weights": True}, UsageError, "fp16 is for GPUs"),
+    ):
+        with pytest.raises(error, match=said):
+            opened(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_it_gives_the_same_or_says_what_is_missing(weights: Path) -> None:
+    compiled = open_backend(
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+    )
+    eager = open_backend(bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights)
+    log_mels = golden_inputs()["audio"].numpy()
+    if shutil.which("g++") is None:
+        with pytest.raises(DeviceError, match=r"PyTorch compiled cannot run audio"):
+            compiled.audio(log_mels)
+        return
+    np.testing.assert_allclose(compiled.audio(log_mels), eager.audio(log_mels), atol=1e-5)
+
+
+def test_without_a_compiler_a_compiled_encoder_says_so(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(tower: torch.nn.Module, **options: Any) -> torch.nn.Module:
+        class Broken(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                raise RuntimeError("InvalidCxxCompiler: no working C++ compiler")
+
+        return Broken()
+
+    monkeypatch.setattr(torch, "compile", broken)
+    compiled = open_backend(
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+    )
+    with pytest.raises(DeviceError, match=r"PyTorch compiled cannot run audio on cpu: .*no working C\+\+ compiler"):
+        compiled.audio(golden_inputs()["audio"].numpy())

@@ -1,0 +1,273 @@
+"""Every engine on one GPU, each in a process of its own: what one row breaks, or takes too long for, no other feels.
+
+Full-size random weights are made and exported first: the arithmetic is that of the published ones, and nothing has to
+be fetched. Text has no part in a window, so its encoder is small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ovavel.eval.bench.rates import floor
+from ovavel.eval.bench.report import BenchReport, Rates, Row
+from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
+from ovavel.eval.demo.assets import Assets
+from ovavel.eval.machine import Machine, describe_machine
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import ExportError
+from ovavel.runtime.precisions import Precision
+from ovavel.training.imagebind import ImageBindConfig
+
+__all__ = ["MatrixReport", "Prepared", "matrix_rows", "prepare", "run_matrix"]
+
+_ENGINES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+_REFERENCES = (
+    *("eager", "graph+fp16+cast", "compile+fp16+cast", "graph+bf16+cast", "compile", "graph"),
+    *("bf16", "fp16"),
+)
+_NAMES = tuple(f"event {number}" for number in range(1, 30))
+_LEAST_S = 15.0
+"""A row with less time left is not begun."""
+_LONGEST_MESSAGE = 300
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What the rows run."""
+
+    bundle: Path
+    weights: Path
+    head: Path | None
+    missing: str | None = None
+    """Why the bundle holds fp32 alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixReport:
+    """All rows of one GPU."""
+
+    device: str
+    machine: Machine
+    date: str
+    """UTC, ISO 8601, to the second."""
+    model: str
+    bundle_sha256: str
+    budget_s: float
+    prepared_s: float
+    """How long weights and bundle took to make."""
+    took_s: float
+    rates: Rates | None
+    rows: list[Row]
+    rules: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    partial: bool = False
+    """Whether it was interrupted."""
+
+
+def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ()) -> list[RowSpec]:
+    """PyTorch eager, then the bundle's engines, then PyTorch's other manners: what matters most is measured first.
+
+    Args:
+        weights: checkpoint of the bundle.
+        head: checkpoint of its temporal head.
+        wanted: parts of names; rows whose name holds none of them are left out.
+    """
+    eager, *others = reference_rows(_REFERENCES, weights, head)
+    own = own_rows(_ENGINES, _PRECISIONS)
+    own.sort(key=lambda spec: ("fp16", "fp32", "bf16").index(str(spec.options["precision"])))
+    specs = [eager, *own, *others]
+    return [spec for spec in specs if not wanted or any(part in spec.name for part in wanted)]
+
+
+def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
+    """Make random weights of the size `config`, a random head and their bundle in `folder`.
+
+    Raises:
+        ExportError: not even fp32 could be exported.
+        OutputError: the disk is full.
+    """
+    import torch
+
+    from ovavel.export.bundle import write_bundle
+    from ovavel.training.temporal import TemporalHead
+
+    tell("making random weights")
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = _random_weights(folder / "weights.safetensors", config)
+    torch.manual_seed(0)
+    head = folder / "head.safetensors"
+    TemporalHead(1, config.embedding_size).save(head)
+    missing = None
+    attempts: tuple[tuple[Precision, ...], ...] = (_PRECISIONS, ("fp32",))
+    for precisions in attempts:
+        try:
+            write_bundle(
+                weights,
+                folder / "bundle",
+                _NAMES,
+                head=head,
+                config=config,
+                precisions=precisions,
+                licence="random weights",
+                progress=lambda stage, share: tell(f"exporting, {share:.0%}: {stage}"),
+            )
+            break
+        except ExportError as error:
+            if precisions == ("fp32",):
+                raise
+            missing = f"only fp32 could be exported: {error}"
+    return Prepared(bundle=folder / "bundle", weights=weights, head=head, missing=missing)
+
+
+def run_matrix(
+    prepared: Prepared,
+    specs: Sequence[RowSpec],
+    *,
+    device: str,
+    begin_s: float,
+    prepared_s: float,
+    budget_s: float,
+    row_s: float,
+    settings: Mapping[str, Any],
+    folder: Path,
+    tell: Tell,
+) -> MatrixReport:
+    """Run each row in a process of its own until `budget_s` after `begin_s` on the monotonic clock.
+
+    Args:
+        prepared: what to run.
+        specs: the rows.
+        device: "cuda", "cuda:N", or "cpu" to try the way.
+        begin_s: when the budget began.
+        prepared_s: how much of it preparing took.
+        budget_s: seconds for all of it.
+        row_s: seconds for one row.
+        settings: fields of `ovavel.eval.bench.Settings`.
+        folder: for the files between the processes.
+        tell: told what is going on.
+    """
+    bundle = Bundle.open(prepared.bundle)
+    rows: list[Row] = []
+    rules: dict[str, str] = {}
+    rates, found_device, partial, notes = None, device, False, [prepared.missing] if prepared.missing else []
+    job = {"bundle": str(prepared.bundle), "device": device, "media": str(Assets.open().clip), "settings": settings}
+    try:
+        tell(f"what {device} can do at best")
+        limit_s = min(row_s, budget_s - (time.monotonic() - begin_s))
+        answer = _in_process({**job, "rates": True}, folder, limit_s=limit_s)
+        if isinstance(answer, bytes):
+            rates = msgspec.json.decode(answer, type=Rates)
+        else:
+            notes.append(f"rates not measured: {answer}")
+        for number, spec in enumerate(specs, 1):
+            left_s = budget_s - (time.monotonic() - begin_s)
+            if left_s < _LEAST_S:
+                why = f"the time budget of {budget_s:g} s was used up"
+                rows.append(Row(name=spec.name, reference=spec.reference, not_measured=why))
+                continue
+            tell(f"{number} of {len(specs)}: {spec.name}; {left_s:.0f} s left")
+            answer = _in_process({**job, "spec": _plain(spec)}, folder, limit_s=min(row_s, left_s))
+            if isinstance(answer, str):
+                rows.append(Row(name=spec.name, reference=spec.reference, not_measured=answer))
+                continue
+            report = msgspec.json.decode(answer, type=BenchReport)
+            rows.append(_with_floor(report.rows[0], bundle, rates))
+            rules = report.rules
+    except KeyboardInterrupt:
+        partial = True
+        measured = {row.name for row in rows}
+        rows += [
+            Row(name=spec.name, reference=spec.reference, not_measured="interrupted")
+            for spec in specs
+            if spec.name not in measured
+        ]
+    machine = describe_machine()
+    gpus = [gpu.partition(",")[0] for gpu in machine.gpus]
+    if device != "cpu":
+        index = int(device.partition(":")[2] or 0)
+        found_device = gpus[index] if index < len(gpus) else device
+    return MatrixReport(
+        device=machine.cpu if device == "cpu" else found_device,
+        machine=machine,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=bundle.manifest.model.name,
+        bundle_sha256=bundle.sha256,
+        budget_s=budget_s,
+        prepared_s=round(prepared_s, 1),
+        took_s=round(time.monotonic() - begin_s, 1),
+        rates=rates,
+        rows=rows,
+        rules=rules,
+        notes=notes,
+        partial=partial,
+    )
+
+
+def _with_floor(row: Row, bundle: Bundle, rates: Rates | None) -> Row:
+    if rates is None or row.backend is None or row.single is None:
+        return row
+    medians = {stage: spread.p50 for stage, spread in row.single.stages.items()}
+    return replace(row, floor=floor(bundle, row.backend, rates, medians))
+
+
+def _plain(spec: RowSpec) -> dict[str, Any]:
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in spec.options.items()}
+    return {"name": spec.name, "backend": spec.backend, "options": options, "reference": spec.reference}
+
+
+def _in_process(job: Mapping[str, Any], folder: Path, *, limit_s: float) -> bytes | str:
+    """Run a job in a process of its own; return what it wrote, or why it did not."""
+    answer, said = folder / "answer.json", folder / "said.txt"
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "ovavel.export.matrix_row", msgspec.json.encode(job).decode(), str(answer)]
+    with said.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            code = process.wait(timeout=max(1.0, limit_s))
+        except subprocess.TimeoutExpired:
+            return f"it took longer than {limit_s:.0f} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # also what it started: compilers, say
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code == 0 and answer.is_file():
+        return answer.read_bytes()
+    lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
+    last = lines[-1].strip()[:_LONGEST_MESSAGE] if lines else "it said nothing"
+    return f"it died of {signal.Signals(-code).name}: {last}" if code < 0 else last
+
+
+def _random_weights(path: Path, config: ImageBindConfig) -> Path:
+    """Write a checkpoint with the published names, of the scale that trained weights start from."""
+    import torch
+
+    from ovavel.training.checkpoint import write_checkpoint
+    from ovavel.training.imagebind import published_entries
+
+    random = torch.Generator().manual_seed(0)
+    state = {}
+    for name, shape in published_entries(config).items():
+        if name.endswith(".mask"):
+            continue  # optional: causal attention makes it anew
+        if len(shape) < 2:
+            state[name] = torch.full(shape, 1.0 if name.endswith("weight") else 0.0)
+        else:
+            state[name] = torch.randn(shape, generator=random) / math.sqrt(math.prod(shape[1:]))
+    write_checkpoint(path, state, {})
+    return path

@@ -1,0 +1,130 @@
+"""`ovavel bench matrix`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovavel.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from ovavel.training.imagebind import ImageBindConfig
+
+__all__ = ["Matrix"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """Measure every engine on this machine's NVIDIA GPU, with random weights of full size, in under 8 minutes.
+
+    Examples:
+        ovavel bench matrix
+        ovavel bench matrix --rows onnxruntime "PyTorch eager fp32" --budget-s 240
+
+    Rows: PyTorch eager, compiled and as CUDA graphs, ONNX Runtime, TensorRT and TensorRT-RTX, in fp32, fp16 and bf16.
+    Each runs in a process of its own: parity with PyTorch, single stream, offline, the largest number of cameras. A
+    row that fails or takes too long is reported with its reason, and the rest goes on. The weights are random and made
+    here, so that no network is needed; give --bundle, --weights and --head to measure your own. Needs PyTorch and the
+    extra 'export'; Markdown and JSON are named after the device and the day.
+    """
+
+    out: Path = Path("docs/benchmarks")
+    """Folder for the two files."""
+    device: str = "cuda"
+    """cuda or cuda:N; cpu tries the way."""
+    config: str = "huge"
+    """Size of the model to make: huge, tiny, or a JSON file with the fields of a manifest's model.config."""
+    bundle: Path | None = None
+    """A bundle to measure in place of random weights, in fp32, fp16 and bf16."""
+    weights: Path | None = None
+    """The ImageBind checkpoint of that bundle."""
+    head: Path | None = None
+    """The temporal head's checkpoint of that bundle, where it has one."""
+    rows: tuple[str, ...] = ()
+    """Parts of names of rows; all rows unless given."""
+    budget_s: float = 470.0
+    """Seconds for all of it, making the weights included; what is not done by then is not measured."""
+    row_s: float = 120.0
+    """Seconds for one row."""
+    windows: int = 200
+    """Windows of single stream."""
+    trial_s: float = 1.0
+    """How long each number of cameras is tried."""
+    keep: Path | None = None
+    """Folder to make weights and bundle in, and to leave them there; otherwise they are removed at the end."""
+
+    def run(self) -> int:
+        """Measure and write the files; 130 where it was interrupted."""
+        import tempfile
+        import time
+        from contextlib import ExitStack
+
+        from rich.console import Console
+
+        from ovavel.export.bundle import need_libraries
+
+        begin_s = time.monotonic()
+        if (self.bundle is None) != (self.weights is None):
+            raise UsageError("--bundle and --weights belong together; give both or neither")
+        need_libraries()
+        from ovavel.export.matrix import Prepared, matrix_rows, prepare, run_matrix
+        from ovavel.export.matrix_report import matrix_markdown, write_matrix
+        from ovavel.runtime.files import make_folder
+        from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.training.backend import resolve_device
+        from ovavel.training.imagebind import read_config
+
+        resolve_device(self.device)
+        make_folder(self.out)
+        with ExitStack() as stack:
+            stack.enter_context(terminated_as_interrupted())
+            status = stack.enter_context(Console(stderr=True).status("starting"))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ovavel-matrix-", dir=_roomy())))
+            if self.bundle and self.weights:
+                prepared = Prepared(bundle=self.bundle, weights=self.weights, head=self.head)
+            else:
+                prepared = prepare(self.keep or folder, _without_text(read_config(self.config)), status.update)
+            specs = matrix_rows(prepared.weights, prepared.head, wanted=self.rows)
+            if not specs:
+                raise UsageError(f"no row has a name with {' or '.join(self.rows)}")
+            report = run_matrix(
+                prepared,
+                specs,
+                device=self.device,
+                begin_s=begin_s,
+                prepared_s=time.monotonic() - begin_s,
+                budget_s=self.budget_s,
+                row_s=self.row_s,
+                settings={
+                    "scenarios": ["parity", "single", "offline", "live"],
+                    "windows": self.windows,
+                    "trial_s": self.trial_s,
+                    "warm_up_s": 10.0,
+                },
+                folder=folder,
+                tell=status.update,
+            )
+        paths = write_matrix(report, self.out)
+        print(matrix_markdown(report))
+        print(f"written: {', '.join(map(str, paths))}")
+        return 130 if report.partial else 0
+
+
+def _without_text(config: ImageBindConfig) -> ImageBindConfig:
+    """The same vision and audio with a small text encoder, which has no part in a window."""
+    from dataclasses import replace
+
+    from ovavel.training.imagebind import ImageBindConfig as Config
+
+    return replace(config, name=f"{config.name}-random", text=Config.tiny().text)
+
+
+def _roomy() -> str | None:
+    """Memory, where there is plenty of it: disks are slow, and everything is read again for each row."""
+    import os
+    import shutil
+
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of random weights
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return str(memory) if memory.is_dir() and min(shutil.disk_usage(memory).free, free) > 48e9 else None

@@ -1,0 +1,50 @@
+"""One row of the matrix in a process of its own: `python -m ovavel.export.matrix_row JOB ANSWER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from ovavel.eval.bench import RowSpec, Settings, run_bench
+from ovavel.eval.bench.rates import measure_rates
+from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.files import atomic_write
+
+__all__ = ["Job", "main"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to measure."""
+
+    bundle: str
+    device: str
+    media: str
+    settings: Settings
+    spec: RowSpec | None = None
+    """The row; None where `rates` are asked for."""
+    rates: bool = False
+
+
+def main(job_json: str, answer: str) -> int:
+    """Measure and write the answer; what went wrong is one line on standard error."""
+    job = msgspec.json.decode(job_json, type=Job)
+    try:
+        if job.spec is None:
+            device = "cuda:0" if job.device == "cuda" else job.device
+            found: object = measure_rates(device, physical_cores(), frozenset({"torch"}))
+        else:
+            bundle = Bundle.open(job.bundle)
+            found = run_bench(bundle, device=job.device, media=job.media, rows=[job.spec], settings=job.settings)
+    except OvavelError as error:
+        print(error, file=sys.stderr)
+        return 1
+    atomic_write(Path(answer), msgspec.json.encode(found))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))

@@ -1,0 +1,196 @@
+"""What the benchmark is made of: the search, the floor, the stamps, the meters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from ovavel.eval.bench.camera import read_frame_s, read_sound_s, stamp_frame, stamp_sound
+from ovavel.eval.bench.cost import flops, parameters, weight_bytes
+from ovavel.eval.bench.energy import EnergyMeter
+from ovavel.eval.bench.gemm import gemm_model
+from ovavel.eval.bench.gpu import Gpu, open_gpu
+from ovavel.eval.bench.live import largest_passing
+from ovavel.eval.bench.pipeline import Pipeline
+from ovavel.eval.bench.report import Ratio, Spread, percentile
+from ovavel.runtime.backends import Graph, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import BundleError
+from ovavel.runtime.types import RATE_HZ, Window
+from ovavel.training.imagebind import FRAME, LOG_MEL, ImageBind, ImageBindConfig
+
+
+@given(limit=st.integers(0, 3000), guess=st.integers(-5, 4000), most=st.integers(1, 2500))
+def test_the_search_ends_within_two_per_cent_of_the_truth(limit: int, guess: int, most: int) -> None:
+    asked: list[int] = []
+
+    def passes(cameras: int) -> bool:
+        asked.append(cameras)
+        return cameras <= limit
+
+    found = largest_passing(passes, guess=guess, most=most)
+    truth = min(limit, most)
+    assert found <= truth
+    assert truth - found <= max(1, 0.02 * truth) - (truth <= 50)  # exact where a camera is more than 2 %
+    assert found == 0 or found in asked
+    assert all(1 <= cameras <= most for cameras in asked)
+    assert len(asked) == len(set(asked)) <= 60
+
+
+@pytest.mark.parametrize("config", [ImageBindConfig.tiny(), ImageBindConfig.huge()])
+def test_operations_and_weights_are_those_that_pytorch_counts(config: ImageBindConfig) -> None:
+    with torch.device("meta"):
+        model = ImageBind(config, ("vision", "audio")).eval()
+        for graph, shape in (("vision", FRAME), ("audio", LOG_MEL)):
+            tower = model.towers[graph]
+            with FlopCounterMode(display=False) as counter, torch.inference_mode():
+                tower(torch.zeros(1, *shape))
+            assert flops(config.to_dict(), graph) == counter.get_total_flops()
+            assert parameters(config.to_dict(), graph) == sum(p.numel() for p in tower.parameters())
+
+
+def test_a_manifest_without_sizes_is_told() -> None:
+    with pytest.raises(BundleError, match="size of the vision encoder"):
+        flops({"vision": {"width": 3}}, "vision")
+
+
+def test_weights_are_the_files_that_a_graph_reads(exported_bundle: Path) -> None:
+    bundle = Bundle.open(exported_bundle)
+    backend = open_backend(bundle, device="cpu", threads=1)
+    graphs: tuple[Graph, ...] = ("vision", "audio")
+    for graph in graphs:
+        least = 4 * parameters(bundle.manifest.model.config, graph)
+        assert least <= weight_bytes(bundle, graph, backend.info) < 1.3 * least
+    backend.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_product_of_matrices_is_one(precision: str) -> None:
+    session = onnxruntime.InferenceSession(gemm_model(precision, 48, 32), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    weights = (
+        random.integers(-64, 64, (48, 32), np.int8) if precision == "int8" else random.random((48, 32), np.float32)
+    )
+    left = np.arange(3 * 48).reshape(3, 48).astype(np.uint8 if precision == "int8" else np.float32)
+    (product,) = session.run(None, {"left": left})
+    kind = np.int32 if precision == "int8" else np.float32
+    np.testing.assert_allclose(product, left.astype(kind) @ weights.astype(kind), rtol=1e-5)
+
+
+@given(drawn_s=st.floats(0, 1e7), age_s=st.floats(0, 30))
+def test_a_frame_tells_when_it_was_drawn(drawn_s: float, age_s: float) -> None:
+    random = np.random.default_rng(0)
+    picture = stamp_frame(drawn_s).astype(int) + random.integers(-40, 41, (240, 320, 3))  # what a codec does to it
+    read = read_frame_s(picture.clip(0, 255).astype(np.uint8), drawn_s + age_s)
+    assert read == pytest.approx(drawn_s, abs=2e-3)
+    assert read_frame_s(np.full((240, 320, 3), 128, np.uint8), drawn_s) is None
+
+
+@given(begin_s=st.floats(0, 1e6), age_s=st.floats(0, 15))
+def test_sound_tells_when_it_was_made(begin_s: float, age_s: float) -> None:
+    samples = stamp_sound(begin_s, 640)
+    last_s = begin_s + 639 / RATE_HZ
+    read = read_sound_s(samples[None].astype(np.float32) / 32768, last_s + age_s)
+    wrapped = abs(read - last_s) % 16
+    assert min(wrapped, 16 - wrapped) < 2e-3
+
+
+def test_percentiles_are_by_the_nearest_rank() -> None:
+    assert [percentile([3.0, 1.0, 2.0, 4.0], p) for p in (1, 25, 50, 51, 99, 100)] == [1, 1, 2, 3, 4, 4]
+    assert Spread.of([5.0]) == Spread(p50=5, p90=5, p95=5, p99=5)
+    ratio = Ratio.of([2.0, 4.0, 6.0], [1.0, 2.0])  # one run was cut off
+    assert (ratio.of_medians, ratio.p50) == (2, 2)
+
+
+def test_warm_up_ends_when_it_is_steady_or_at_its_limit(exported_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(exported_bundle)
+    pipeline = Pipeline(bundle, open_backend(bundle, device="cpu", threads=1))
+    window = Window(index=0, start_s=0.0, frame=None, waveform=None, captured_s=0.0)
+
+    def times(durations_ms: Any) -> None:
+        monkeypatch.setattr(Pipeline, "run", lambda *_: next(durations_ms))
+
+    times(iter([900.0, 500.0, 480.0, *[400.0] * 9]))
+    warm = pipeline.warm_up([window], limit_s=60)
+    assert (warm.windows, warm.steady) == (8, True)  # 400, 400, 400 after 480, 400, 400
+    times(iter(1000.0 * 1.5**i for i in range(99)))
+    warm = pipeline.warm_up([window], limit_s=1e-9)
+    assert (warm.windows, warm.steady) == (6, False)
+    assert warm.moved == pytest.approx(1.5**3 - 1)
+    pipeline.close()
+
+
+class FakeDriver:
+    """NVML as a library: what it has no answer for returns 3."""
+
+    def __init__(self, **answers: int) -> None:
+        self.answers = answers
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: Any, handle: Any) -> int:  # noqa: N802
+        return 0 if index.value == 0 else 6
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:  # noqa: N802
+        return 0 if uuid == b"GPU-1" else 6
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.answers:
+            raise AttributeError(name)
+
+        def call(handle: Any, *arguments: Any) -> int:
+            target = arguments[-1]._obj
+            setattr(target, "used" if hasattr(target, "used") else "value", self.answers[name])
+            return 0
+
+        return call
+
+
+def test_the_driver_tells_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    driver = FakeDriver(
+        nvmlDeviceGetMemoryInfo=3 * 2**20,
+        nvmlDeviceGetTotalEnergyConsumption=5000,
+        nvmlDeviceGetClockInfo=1700,
+        nvmlDeviceGetPowerUsage=250_000,
+        nvmlDeviceGetCurrentClocksThrottleReasons=0x4,
+    )
+    gpu = open_gpu("cuda:0", library=driver)
+    assert gpu
+    assert (gpu.memory_mb(), gpu.energy_j()) == (3.0, 5.0)
+    assert gpu.clocks() == "cores 1700 MHz, memory 1700 MHz, 250 W, held down by power"
+    meter = EnergyMeter(gpu)
+    meter.begin()
+    driver.answers["nvmlDeviceGetTotalEnergyConsumption"] = 7500
+    assert meter.end_j() == 2.5
+    silent = Gpu(FakeDriver(), gpu._handle)
+    assert (silent.memory_mb(), silent.energy_j(), silent.clocks()) == (None, None, None)
+    assert open_gpu("cpu", library=driver) is None
+    assert open_gpu("cuda:1", library=driver) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0,GPU-1")
+    assert open_gpu("cuda:0", library=driver) is None
+    assert open_gpu("cuda:1", library=driver)
+
+
+def test_the_cpu_tells_its_energy_where_it_may(tmp_path: Path) -> None:
+    meter = EnergyMeter(None, folder=tmp_path)
+    meter.begin()
+    assert meter.end_j() is None
+    for name, energy in (("intel-rapl:0", 9_000_000), ("intel-rapl:0:0", 1), ("intel-rapl:1", 2_000_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{energy}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
+    meter = EnergyMeter(None, folder=tmp_path)
+    meter.begin()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000\n")  # begun anew at 10 J
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("2500000\n")
+    assert meter.end_j() == pytest.approx(2.5)

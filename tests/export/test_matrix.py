@@ -1,0 +1,102 @@
+"""The matrix of engines, tried on the CPU with the tiny model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from ovavel.eval.bench import RowSpec
+from ovavel.export.matrix import Prepared, _in_process, matrix_rows, prepare, run_matrix
+from ovavel.export.matrix_report import matrix_markdown, write_matrix
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.cli import main
+from ovavel.training.imagebind import ImageBindConfig
+
+QUICK = {"scenarios": ["parity", "single", "live"], "windows": 5, "trial_s": 1.0, "warm_up_s": 1.0, "most_cameras": 1}
+
+
+def test_one_row_fails_and_the_others_go_on(
+    exported_bundle: Path, tiny_weights: Path, tiny_head: Path, tmp_path: Path
+) -> None:
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=tiny_head)
+    specs = matrix_rows(tiny_weights, tiny_head, wanted=["graph fp32", "onnxruntime fp32", "tensorrt-rtx fp16"])
+    report = run_matrix(
+        prepared,
+        specs,
+        device="cpu",
+        begin_s=time.monotonic(),
+        prepared_s=0.0,
+        budget_s=100.0,
+        row_s=60.0,
+        settings=QUICK,
+        folder=tmp_path,
+        tell=lambda _: None,
+    )
+    rows = {row.name: row for row in report.rows}
+    own = rows["onnxruntime fp32"]
+    assert own.single
+    assert len(own.single.durations_ms["window"]) == 5
+    assert own.live
+    assert own.gate
+    assert own.gate.passed
+    assert own.floor
+    assert "CUDA graphs are for GPUs" in str(rows["PyTorch graph fp32"].not_measured)
+    assert "NVIDIA" in str(rows["tensorrt-rtx fp16"].not_measured)
+    text = matrix_markdown(report)
+    assert "| onnxruntime fp32 |" in text
+    assert "- PyTorch graph fp32: CUDA graphs" in text
+    page, data = write_matrix(report, tmp_path / "out")
+    assert page.read_text() == text
+    assert json.loads(data.read_text())["rows"][0]["name"] == report.rows[0].name
+
+
+def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    report = run_matrix(
+        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None),
+        [RowSpec(name="onnxruntime")],
+        device="cpu",
+        begin_s=time.monotonic() - 100,
+        prepared_s=0.0,
+        budget_s=101.0,
+        row_s=60.0,
+        settings=QUICK,
+        folder=tmp_path,
+        tell=lambda _: None,
+    )
+    assert report.rates is None
+    assert report.rows[0].not_measured == "the time budget of 101 s was used up"
+    assert report.notes == ["rates not measured: it took longer than 1 s"]
+
+
+def test_a_process_that_dies_says_of_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dying = tmp_path / "python"
+    dying.write_text(f"#!/bin/sh\necho out of memory\nkill -{int(signal.SIGSEGV)} $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(dying))
+    assert _in_process({}, tmp_path, limit_s=20) == "it died of SIGSEGV: out of memory"
+    dying.write_text("#!/bin/sh\nsleep 60\n")
+    assert _in_process({}, tmp_path, limit_s=1) == "it took longer than 1 s"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_weights_and_bundle_are_made_without_network(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path / "made", ImageBindConfig.tiny(), lambda _: None)
+    bundle = Bundle.open(prepared.bundle)
+    assert prepared.missing is None
+    assert set(bundle.manifest.graphs["vision"]) == {"fp32", "fp16", "bf16"}
+    assert bundle.manifest.model.head_layers == 1
+
+
+def test_without_a_gpu_it_says_so_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert main(["bench", "matrix", "--out", str(tmp_path / "out")]) == 1
+    assert "cuda is not to be had" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
