@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.golden import GoldenWriter, checked
 from ovavel.export.graphs import OPSET, save_variant, traced
-from ovavel.export.precision import BYTES_PER_WEIGHT
-from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
+from ovavel.export.precision import BYTES_PER_WEIGHT, FITTED
+from ovavel.export.verify import Reference, calibration_inputs, check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.calibration import Calibration
@@ -266,10 +267,14 @@ class _Writer:
         start, share = self._done, _SHARES[graph]
         self._progress(f"{graph}: expressing it in ONNX", start)
         model = traced(graph, module, embedding_size=self._config.embedding_size)
+        seen: Sequence[Activation] = ()
+        if (graph == "vision" or graph == "audio") and FITTED & inputs.keys():  # noqa: PLR1714  mypy narrows this form
+            self._progress(f"{graph}: observing activations", self._done)
+            seen = observe_activations(module, calibration_inputs(graph))
         files = {}
         for precision in inputs:
             self._progress(f"{graph}: writing {precision}", self._done)
-            files[precision], *_ = save_variant(model, graph, self._folder, precision)
+            files[precision], *_ = save_variant(model, graph, self._folder, precision, seen)
             self._done += share / 2 / len(inputs)
         del model  # it holds weights of its own, and so does ONNX Runtime
         gc.collect()

@@ -109,17 +109,20 @@ def traced(name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Mo
     return model
 
 
-def save_variant(model: onnx_ir.Model, name: Graph, folder: Path, precision: Precision) -> list[Path]:
+def save_variant(
+    model: onnx_ir.Model, name: Graph, folder: Path, precision: Precision, seen: Sequence[Activation] = ()
+) -> list[Path]:
     """Write `NAME.onnx`, or `NAME.PRECISION.onnx`, and its `.data` into `folder`; return the files.
 
     `model`, as `traced` gave it, stays as it is; its weights are not copied but one by one. The file carries no trace
-    of the machine that wrote it: the same model gives the same bytes.
+    of the machine that wrote it: the same model gives the same bytes. A precision in `FITTED` needs what the layers
+    were `seen` to get.
     """
     import onnx_ir
 
     path = folder / (f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx")
     variant = model.clone()
-    PASSES[precision](variant)
+    PASSES[precision](variant, seen)
     onnx_ir.save(variant, path, external_data=f"{path.name}.data")
     weights = path.with_name(path.name + ".data")
     if not weights.stat().st_size:  # a head without blocks has none

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ovavel.export.activations import Activation
 from ovavel.export.half import halve
-from ovavel.export.quantize import quantize_matmuls
+from ovavel.export.quantize import INT8, INT16, quantize
 from ovavel.runtime.precisions import Precision
 
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["BYTES_PER_WEIGHT", "PASSES"]
+__all__ = ["BYTES_PER_WEIGHT", "FITTED", "PASSES"]
 
-PASSES: Mapping[Precision, Callable[[onnx_ir.Model], object]] = {
-    "fp32": lambda model: model,
-    "fp16": lambda model: halve(model, "fp16"),
-    "bf16": lambda model: halve(model, "bf16"),
-    "int8": quantize_matmuls,
+PASSES: Mapping[Precision, Callable[[onnx_ir.Model, Sequence[Activation]], object]] = {
+    "fp32": lambda model, _: model,
+    "fp16": lambda model, _: halve(model, "fp16"),
+    "bf16": lambda model, _: halve(model, "bf16"),
+    "int16": lambda model, seen: quantize(model, seen, INT16),
+    "int8": lambda model, seen: quantize(model, seen, INT8),
 }
 """Precision → what brings a simplified fp32 graph into it, in place."""
 
-BYTES_PER_WEIGHT: Mapping[Precision, float] = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1.1}
+FITTED: frozenset[Precision] = frozenset({"int16", "int8"})
+"""What is fitted to the activations that the layers were seen to get."""
+
+BYTES_PER_WEIGHT: Mapping[Precision, float] = {"fp32": 4, "fp16": 2, "bf16": 2, "int16": 2.1, "int8": 1.1}
 """Disk space, roughly."""

@@ -1,62 +1,259 @@
-"""float32 matrices → int8, in a graph that is being exported.
+"""float32 matrices → integers, in a graph that is being exported, for ONNX Runtime on the CPU.
 
-ONNX Runtime's own quantiser does the same to a finished file. It holds all weights twice and failed on graphs of more
-than 2 GB, so this one works on the graph in memory, one matrix at a time.
+ONNX Runtime's own quantiser does the same to a finished file. It holds all weights twice, failed on graphs of more
+than 2 GB and has neither migration nor 16 bits, so this one works on the graph in memory, one block at a time.
+
+A linear layer computes in one of four modes. CPUs multiply 8-bit integers only; 16 bits are made of two of them, the
+second of which holds what the first one rounded away:
+
+    8x8    round(x) @ round(W)                                  one product
+    16x8   (round(x) + round(x - round(x))) @ round(W)          two: for activations that 8 bits do not do justice to
+    16x16  the same with W; the product of both rests is left out  three: as near to float32 as float32 sums are
+    float  x @ W
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.export.activations import Activation
+from ovavel.export.linears import CONTRIB, Linear, array, constant, find_linears, fuse_attention, producer, replace
+from ovavel.runtime.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["quantize_matmuls"]
+__all__ = ["INT8", "INT16", "Mode", "QuantizeRecipe", "quantize", "rounding_noise"]
 
-# N rows of an activation, I inputs and O outputs of a matrix
+# B batch, N tokens, R rows of an activation, I inputs and O outputs of a matrix
+
+Mode = Literal["8x8", "16x8", "16x16", "float"]
+"""Bits of the activation and of the matrix."""
 
 _LARGEST = 127
-"""-128 stays unused, so that 0 is in the middle."""
+"""Of a weight; -128 stays unused, so that 0 is in the middle."""
+_STEPS = 255
+"""Of an activation, uint8 with a zero point."""
+_SMALLEST = 1e-5
+"""Of a peak: no factor grows without bound over a channel that never was anything but 0."""
+_TINY = np.finfo(np.float32).tiny
+_PER_BLOCK = 4
+"""Linear layers of a transformer block, in running order: queries, keys and values; what attention gives; the two of
+the perceptron."""
+
+Floats: TypeAlias = NDArray[np.float32]
 
 
-def quantize_matmuls(model: onnx_ir.Model) -> int:
-    """Let every MatMul of `model` with a constant matrix (I, O) compute in integers; return how many there are.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeRecipe:
+    """How the linear layers of an encoder's blocks are brought into integers. Stem and projection stay float32."""
 
-    The matrix becomes int8 with one scale per column, symmetric around 0. The activation becomes uint8 with one scale
-    and one zero point for the whole tensor, which the graph finds out at run time. Sums are int32, so that only the two
-    roundings cost accuracy. All in standard operators, which ONNX Runtime fuses into one on loading.
+    mode: Mode = "8x8"
+    """Of every layer that is not too noisy in it."""
+    migrate: bool = True
+    """Move the spread of the activations' channels into the weights first."""
+    noise: float | None = None
+    """Relative error of its answer that a layer may have in `mode`; None: any."""
+    instead: Mode = "16x8"
+    """Mode of the layers that are noisier."""
+
+
+INT8 = QuantizeRecipe(noise=0.1)
+"""The fastest that keeps a cosine of 0.99: only what is very noisy takes longer."""
+INT16 = QuantizeRecipe(mode="16x16")
+"""As faithful as float32, and faster where integers are."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Layer:
+    """A linear layer on its way."""
+
+    name: str
+    linear: Linear
+    weights: Floats
+    """(I, O)."""
+    bias: Floats | None
+    """(O,)."""
+    seen: Activation
+
+
+def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeRecipe) -> dict[str, Mode]:
+    """Let the linear layers of `model` compute in integers, and fuse its attentions.
+
+    A matrix gets one scale per column, symmetric around 0; an activation one scale and one zero point for the whole
+    tensor, which the graph finds out at run time. Sums are int32, so that only the roundings cost accuracy.
+
+    Args:
+        model: an encoder in float32, as `ovavel.export.graphs.traced` gives it; changed in place.
+        seen: what its layers were given, from `observe_activations`.
+        recipe: how.
+
+    Returns:
+        Name of each layer → the mode it computes in now.
+
+    Raises:
+        ExportError: `seen` is of another encoder, or the graph is not of the form that ovavel exports.
     """
+    graph = model.graph
+    fuse_attention(model)
+    linears = find_linears(graph)
+    widths = [len(array(linear.matrix)) for linear in linears]
+    if len(linears) % _PER_BLOCK or widths != [len(each.peaks) for each in seen[: len(linears)]]:
+        raise ExportError(f"the graph has {len(linears)} linear layers, which are not those that were observed")
+    modes: dict[str, Mode] = {}
+    for start in range(0, len(linears), _PER_BLOCK):
+        block = [
+            _Layer(
+                name=f"block_{start // _PER_BLOCK}.{part}",
+                linear=linears[start + i],
+                weights=array(linears[start + i].matrix),
+                bias=None if (bias := linears[start + i].bias) is None else array(bias),
+                seen=seen[start + i],
+            )
+            for i, part in enumerate(("qkv", "out", "fc1", "fc2"))
+        ]
+        if recipe.migrate:
+            _migrate(graph, block)
+        for layer in block:
+            noisy = recipe.noise is not None and rounding_noise(layer.weights, layer.seen, recipe.mode) > recipe.noise
+            modes[layer.name] = recipe.instead if noisy else recipe.mode
+            _emit(graph, layer, modes[layer.name])
+    return modes
+
+
+def rounding_noise(weights: Floats, seen: Activation, mode: Mode) -> float:
+    """Return how far `mode` brings a layer from its float32 answer: the norm of the difference over that of the answer.
+
+    Args:
+        weights: (I, O).
+        seen: what goes into the layer.
+        mode: how it would compute.
+    """
+    if mode == "float":
+        return 0.0
+    rounded = _rounded_weights(weights)
+    matrix = rounded.high * rounded.scale + (rounded.low * rounded.low_scale if mode == "16x16" else 0)
+    error = total = 0.0
+    for rows in seen.rows:
+        near = _round_rows(rows)
+        if mode != "8x8":
+            near = near + _round_rows(rows - near)
+        answer = rows @ weights
+        error += float(np.square(near @ matrix - answer).sum())
+        total += float(np.square(answer).sum())
+    return float(np.sqrt(error / total)) if total else 0.0
+
+
+def _migrate(graph: onnx_ir.Graph, block: Sequence[_Layer]) -> None:
+    """Move the spread of the channels of `block`'s activations into its weights; it computes the same function.
+
+    One scale for a whole activation leaves no steps for its small channels where a few are large; a matrix has a scale
+    per column. So each channel is divided by a factor, and the row of the matrix that it meets is multiplied by it.
+    The factor, (peak of the channel / peak of the row) ** 0.5, is SmoothQuant's (Xiao et al. 2023, equation 4). Where
+    the activation comes out of a LayerNorm or, through attention, out of a linear layer, dividing costs nothing: the
+    gain and the bias are divided instead. GELU lets nothing through, so the perceptron's second layer keeps its own.
+    """
+    qkv, out, fc1, _ = block
+    for layer in (qkv, fc1):
+        factors = _absorb(layer)
+        norm = producer(layer.linear.activation, "LayerNormalization")
+        for i, name in ((1, "gain"), (2, "offset")):
+            norm.replace_input_with(i, constant(graph, f"{layer.name}.{name}", array(norm.inputs[i]) / factors))
+    # Attention mixes tokens and never channels, so that the values may be divided before it instead of behind it.
+    factors = _absorb(out)
+    before = np.concatenate([np.ones(qkv.weights.shape[1] - len(factors), np.float32), factors])
+    qkv.weights = qkv.weights / before
+    if qkv.bias is not None:
+        qkv.bias = qkv.bias / before
+    values = producer(out.linear.activation, "MultiHeadAttention").inputs[2]
+    if values and (joined := values.producer()) and joined.op_type == "Concat":  # with a token of their own
+        extra = producer(joined.inputs[1], "Add")
+        extra.replace_input_with(1, constant(graph, f"{out.name}.extra_value", array(extra.inputs[1]) / factors))
+
+
+def _absorb(layer: _Layer) -> Floats:
+    """Multiply the rows of a layer's matrix by their factors, (I,), and return these."""
+    peaks = np.maximum(layer.seen.peaks, _SMALLEST)
+    factors: Floats = np.sqrt(peaks / np.maximum(np.abs(layer.weights).max(axis=1), _SMALLEST))
+    layer.weights = layer.weights * factors[:, None]
+    layer.seen = layer.seen.divided(factors)
+    return factors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RoundedWeights:
+    """weights ≈ high * scale + low * low_scale."""
+
+    high: NDArray[np.int8]
+    """(I, O)."""
+    scale: Floats
+    """(O,)."""
+    low: NDArray[np.int8]
+    """(I, O)."""
+    low_scale: Floats
+    """(O,)."""
+
+
+def _rounded_weights(weights: Floats) -> _RoundedWeights:
+    scale = np.maximum(np.abs(weights).max(axis=0) / np.float32(_LARGEST), _TINY)
+    high = np.rint(weights / scale)
+    low_scale = np.maximum(scale / np.float32(2 * _LARGEST), _TINY)
+    low = np.rint((weights - high * scale) / low_scale).clip(-_LARGEST, _LARGEST)
+    return _RoundedWeights(high=high.astype(np.int8), scale=scale, low=low.astype(np.int8), low_scale=low_scale)
+
+
+def _round_rows(rows: Floats) -> Floats:
+    """Round to the steps that ONNX's DynamicQuantizeLinear would choose for these rows."""
+    step = (max(rows.max(), 0) - min(rows.min(), 0)) / _STEPS
+    rounded: Floats = np.rint(rows / step) * step if step else rows
+    return rounded
+
+
+def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode) -> None:
+    """Put the layer's nodes in `mode` in the place of its old ones."""
     import onnx_ir
 
-    matmuls = [
-        node
-        for node in model.graph
-        if node.op_type == "MatMul"
-        and (matrix := node.inputs[1])
-        and matrix.const_value
-        and len(matrix.shape or ()) == 2
-    ]
-    for node in matmuls:
-        activation, matrix = node.inputs
-        assert activation is not None and matrix is not None and matrix.const_value is not None  # noqa: PT018
-        values = matrix.const_value.numpy()
-        scale = np.maximum(np.abs(values).max(axis=0) / np.float32(_LARGEST), np.finfo(np.float32).tiny)
-        constants = []
-        for suffix, array in (("int8", np.rint(values / scale).astype(np.int8)), ("scale", scale)):
-            name = f"{matrix.name}_{suffix}"
-            constants.append(onnx_ir.Value(name=name, const_value=onnx_ir.tensor(array, name=name)))
-            model.graph.register_initializer(constants[-1])
-        quantized = onnx_ir.node("DynamicQuantizeLinear", [activation], num_outputs=3)
-        rows, row_scale, zero_point = quantized.outputs
-        product = onnx_ir.node("MatMulInteger", [rows, constants[0], zero_point])
-        floats = onnx_ir.node("Cast", product.outputs, {"to": onnx_ir.DataType.FLOAT})
-        scales = onnx_ir.node("Mul", [row_scale, constants[1]])
-        answer = onnx_ir.node("Mul", [floats.outputs[0], scales.outputs[0]])
-        onnx_ir.convenience.replace_nodes_and_values(
-            model.graph, node, [node], [quantized, product, floats, scales, answer], node.outputs, answer.outputs
-        )
-        if not matrix.uses():
-            del model.graph.initializers[matrix.name or ""]
-    return len(matmuls)
+    def put(name: str, values: NDArray[np.generic]) -> onnx_ir.Value:
+        return constant(graph, f"{layer.name}.{name}", values)
+
+    x = layer.linear.activation
+    bias = None if layer.bias is None else put("bias", layer.bias)
+    if mode == "float":
+        nodes = [onnx_ir.node("MatMul", [x, put("weight", layer.weights)])]
+        if bias:
+            nodes.append(onnx_ir.node("Add", [nodes[0].outputs[0], bias]))
+        replace(graph, layer.linear.nodes, nodes)
+        return
+    rounded = _rounded_weights(layer.weights)
+    high, scale = put("high", rounded.high), put("scale", rounded.scale)
+    if mode == "8x8":
+        inputs = [x, high, scale, None, bias]
+        replace(graph, layer.linear.nodes, [onnx_ir.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB)])
+        return
+    first = onnx_ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+    near = onnx_ir.node("DequantizeLinear", first.outputs)
+    rest = onnx_ir.node("Sub", [x, near.outputs[0]])
+    second = onnx_ir.node("DynamicQuantizeLinear", rest.outputs, num_outputs=3)
+    products = [_product(first, high, scale, bias), _product(second, high, scale)]
+    if mode == "16x16":
+        products.append(_product(first, put("low", rounded.low), put("low_scale", rounded.low_scale)))
+    nodes = [first, near, rest, second, *products]
+    total = products[0]
+    for product in products[1:]:  # not Sum: ONNX Runtime gives it one thread
+        total = onnx_ir.node("Add", [total.outputs[0], product.outputs[0]])
+        nodes.append(total)
+    replace(graph, layer.linear.nodes, nodes)
+
+
+def _product(
+    rounded: onnx_ir.Node, matrix: onnx_ir.Value, scale: onnx_ir.Value, bias: onnx_ir.Value | None = None
+) -> onnx_ir.Node:
+    import onnx_ir
+
+    rows, step, zero = rounded.outputs
+    return onnx_ir.node("MatMulIntegerToFloat", [rows, matrix, step, scale, zero, None, bias], domain=CONTRIB)

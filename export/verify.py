@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ __all__ = [
     "EMBEDDING_TOLERANCE",
     "HEAD_TOLERANCE",
     "Reference",
+    "calibration_inputs",
     "check_graph",
     "encoder_inputs",
     "head_inputs",
@@ -47,6 +48,7 @@ _TEXTS = 16
 """How many names of the vocabulary are compared; they take the same way, and a vocabulary may hold thousands."""
 _RANDOM_INPUTS = 18
 """Further inputs of a graph in a reduced precision: what it loses depends on the input."""
+_CALIBRATION_INPUTS, _CALIBRATION_SEED = 10, 1000
 _ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
@@ -83,6 +85,16 @@ def encoder_inputs(
     if precision != "fp32":
         return cases
     return {name: cases[name] for name in list(cases)[:2]} | {"all in a batch": (np.stack(list(inputs.values())),)}
+
+
+def calibration_inputs(graph: Literal["vision", "audio"]) -> list[NDArray[np.float32]]:
+    """Return inputs, (1, …) float32, to fit a quantisation to; the random ones are none of `encoder_inputs`."""
+    seeds = range(_CALIBRATION_SEED, _CALIBRATION_SEED + _CALIBRATION_INPUTS)
+    if graph == "vision":
+        frames = [*sample_frames().values(), *map(random_frame, seeds)]
+        return [prepare_frame(frame)[None] for frame in frames]
+    waveforms = [*sample_waveforms().values(), *map(random_waveform, seeds)]
+    return [prepare_waveform(waveform)[None] for waveform in waveforms]
 
 
 def head_inputs(text: NDArray[np.float32]) -> dict[str, Arrays]:

@@ -7,12 +7,13 @@ from typing import Literal
 
 __all__ = ["ENGINE_PRECISIONS", "Precision", "preferred"]
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int16", "int8"]
 """docs/precision.md tells what each of them is."""
 
 ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
-    "onnxruntime-cpu": ("int8", "fp32", "fp16"),
+    "onnxruntime-cpu": ("int8", "int16", "fp32", "fp16"),
     "onnxruntime-cuda": ("fp16", "bf16", "fp32"),
+    "openvino": ("bf16", "fp32"),
     "tensorrt": ("fp16", "bf16", "fp32"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32"),
 }

@@ -33,10 +33,14 @@ class Requirement:
 _FP32 = Requirement(
     min_cosine=0.999999, max_abs_difference=5e-6, head_difference=1e-4, decisions=0.999, tie=1e-3, measures=0.99
 )
+# As near as fp32 in direction; of a component, an outlier's rounding is worth a few 1e-5.
+_SIXTEEN_BITS = Requirement(
+    min_cosine=0.999999, max_abs_difference=1e-3, head_difference=1e-3, decisions=0.999, tie=1e-2
+)
 _HALF = Requirement(min_cosine=0.999, max_abs_difference=None, head_difference=1e-2, decisions=0.999, tie=0.1)
 _EIGHT_BITS = Requirement(min_cosine=0.99, max_abs_difference=None, head_difference=5e-2, decisions=None, tie=0.3)
 
-REQUIREMENTS = {"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int8": _EIGHT_BITS, "fp8": _EIGHT_BITS}
+REQUIREMENTS = {"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int16": _SIXTEEN_BITS, "int8": _EIGHT_BITS, "fp8": _EIGHT_BITS}
 """By precision."""
 
 

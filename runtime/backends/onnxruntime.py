@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle import Bundle
 
-__all__ = ["OnnxRuntimeBackend", "open_onnxruntime", "physical_cores"]
+__all__ = ["OnnxRuntimeBackend", "open_onnxruntime", "open_session", "physical_cores"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
@@ -134,7 +134,7 @@ class OnnxRuntimeBackend(GraphBackend):
         recorded = [name for name in graphs if name in ("vision", "audio")] if gpu is not None and cuda_graphs else []
         self._sessions: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
-            name: _open_session(bundle.graph(name, each), gpu, threads if name != "head" else 1, name in recorded)
+            name: open_session(bundle.graph(name, each), gpu, threads if name != "head" else 1, name in recorded)
             for name, each in precision.items()
         }
         self._recorded: dict[Graph, FixedBatches] = {}
@@ -189,7 +189,13 @@ class OnnxRuntimeBackend(GraphBackend):
         return outputs
 
 
-def _open_session(path: Path, gpu: int | None, threads: int, record: bool) -> Any:
+def open_session(path: Path, gpu: int | None, threads: int, record: bool = False) -> Any:
+    """Load the ONNX file `path` on the GPU number `gpu`, or on CPU threads; `record` its launches on the GPU.
+
+    Raises:
+        BundleError: it cannot be loaded.
+        DeviceError: the GPU is not to be had, or would leave nodes to the CPU.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()

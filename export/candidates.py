@@ -1,0 +1,116 @@
+"""The ways to run the encoders on a CPU that the frontier compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ovavel.export.activations import Activation
+from ovavel.export.linears import CONTRIB, array, constant, find_linears, fuse_attention, replace
+from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+__all__ = ["CANDIDATES", "REFERENCE", "Candidate", "quantize_blocks"]
+
+# I inputs and O outputs of a matrix, K blocks of a column
+
+REFERENCE = "PyTorch eager fp32"
+_BLOCK = 128
+_CAREFUL = 0.03
+
+Write = Callable[["onnx_ir.Model", Sequence[Activation]], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One way to run both encoders."""
+
+    name: str
+    engine: Literal["torch", "onnxruntime", "openvino"]
+    file: str = "fp32"
+    """Which form of the graphs it runs; several candidates may run the same."""
+    write: Write | None = None
+    """What brings the fp32 graphs into that form, in place."""
+    computes: Literal["fp32", "bf16"] = "fp32"
+    """What PyTorch or OpenVINO is told to compute in."""
+    gate: str = "int8"
+    """The precision whose requirements it is held to."""
+    exported: bool = False
+    """Whether a bundle can have it: what is only compared is no candidate for the default."""
+
+
+def quantize_blocks(model: onnx_ir.Model) -> None:
+    """Let ONNX Runtime's MatMulNBits take the place of the linear layers' products: 8-bit weights, a scale per block.
+
+    With accuracy level 4 it rounds the activation to 8 bits as well, with a scale for each block of a row.
+    """
+    import onnx_ir
+
+    fuse_attention(model)
+    for number, linear in enumerate(find_linears(model.graph)):
+        weights = array(linear.matrix).T  # (O, I)
+        outputs, size = weights.shape
+        blocks = -(-size // _BLOCK)
+        padded = np.pad(weights, ((0, 0), (0, blocks * _BLOCK - size))).reshape(outputs, blocks, _BLOCK)  # (O, K, _)
+        scales = np.maximum(np.abs(padded).max(axis=-1) / np.float32(127), np.finfo(np.float32).tiny)
+        rounded = (np.rint(padded / scales[..., None]) + 128).astype(np.uint8)
+        product = onnx_ir.node(
+            "MatMulNBits",
+            [
+                linear.activation,
+                constant(model.graph, f"linear_{number}.weight", rounded),
+                constant(model.graph, f"linear_{number}.scales", scales.reshape(-1)),
+            ],
+            {"K": size, "N": outputs, "bits": 8, "block_size": _BLOCK, "accuracy_level": 4},
+            domain=CONTRIB,
+        )
+        nodes = [product]
+        if linear.bias is not None:
+            nodes.append(onnx_ir.node("Add", [product.outputs[0], linear.bias]))
+        replace(model.graph, linear.nodes, nodes)
+
+
+def _by(recipe: QuantizeRecipe) -> Write:
+    return lambda model, seen: quantize(model, seen, recipe)
+
+
+CANDIDATES: tuple[Candidate, ...] = (
+    Candidate(name=REFERENCE, engine="torch", gate="fp32"),
+    Candidate(name="PyTorch eager bf16", engine="torch", computes="bf16", gate="bf16"),
+    Candidate(name="ONNX Runtime fp32", engine="onnxruntime", gate="fp32", exported=True),
+    Candidate(
+        name="ONNX Runtime int16: 16-bit activations and weights",
+        engine="onnxruntime", file="int16", write=_by(INT16), gate="int16", exported=True,
+    ),
+    Candidate(
+        name="ONNX Runtime int8, plain dynamic",
+        engine="onnxruntime", file="plain", write=_by(QuantizeRecipe(migrate=False)),
+    ),
+    Candidate(
+        name="… + outlier migration",
+        engine="onnxruntime", file="migrated", write=_by(QuantizeRecipe()),
+    ),
+    Candidate(
+        name="… + layers of more than 3 % noise in float32",
+        engine="onnxruntime", file="float", write=_by(QuantizeRecipe(noise=_CAREFUL, instead="float")),
+    ),
+    Candidate(
+        name="… + these with 16-bit activations instead",
+        engine="onnxruntime", file="careful", write=_by(QuantizeRecipe(noise=_CAREFUL)),
+    ),
+    Candidate(
+        name="ONNX Runtime int8: migration, layers of more than 10 % noise with 16-bit activations",
+        engine="onnxruntime", file="int8", write=_by(INT8), exported=True,
+    ),
+    Candidate(
+        name="ONNX Runtime MatMulNBits, 8 bits in blocks of 128",
+        engine="onnxruntime", file="blocks", write=lambda model, _: quantize_blocks(model),
+    ),
+    Candidate(name="OpenVINO bf16", engine="openvino", computes="bf16", gate="bf16", exported=True),
+)  # fmt: skip
+"""The reference first."""

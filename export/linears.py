@@ -1,0 +1,144 @@
+"""The linear layers and attentions of an encoder's graph: found, and put other nodes in the place of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+__all__ = ["CONTRIB", "Linear", "array", "constant", "find_linears", "fuse_attention", "producer", "replace"]
+
+# B batch, N tokens, H heads, K size of a head, I inputs and O outputs of a matrix
+
+CONTRIB = "com.microsoft"
+"""Domain of ONNX Runtime's own operators; only it runs them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """A MatMul with a constant matrix, and the addition of its bias where there is one."""
+
+    activation: onnx_ir.Value
+    """(B, N, I)."""
+    matrix: onnx_ir.Value
+    """(I, O) float32."""
+    bias: onnx_ir.Value | None
+    """(O,) float32."""
+    nodes: tuple[onnx_ir.Node, ...]
+
+
+def find_linears(graph: onnx_ir.Graph) -> list[Linear]:
+    """Return the linear layers in the order in which they run."""
+    found = []
+    for node in graph:
+        if node.op_type != "MatMul" or not _is_constant(node.inputs[1], rank=2):
+            continue
+        activation, matrix = node.inputs
+        assert activation is not None and matrix is not None  # noqa: PT018
+        users = [use.node for use in node.outputs[0].uses()]
+        added = len(users) == 1 and users[0].op_type == "Add" and _is_constant(users[0].inputs[1], rank=1)
+        bias, nodes = (users[0].inputs[1], (node, users[0])) if added else (None, (node,))
+        found.append(Linear(activation=activation, matrix=matrix, bias=bias, nodes=nodes))
+    return found
+
+
+def fuse_attention(model: onnx_ir.Model) -> int:
+    """Put ONNX Runtime's MultiHeadAttention in the place of each attention's nodes; return how many.
+
+    It takes queries, keys and values as the linear layer gives them, (B, N, H * K), so that the transposed copies of
+    them and of the answer are gone.
+
+    Raises:
+        ExportError: an attention is not of the form that `ovavel.export.graphs` gives it.
+    """
+    import onnx_ir
+    from onnx_ir.passes import common
+
+    graph = model.graph
+    found = [node for node in graph if node.op_type == "Softmax"]
+    for softmax in found:
+        scores, mixed = producer(softmax.inputs[0], "MatMul"), _user(softmax, "MatMul")
+        query, scale = scores.inputs[0], 1.0
+        scaling = query.producer() if query else None
+        if scaling and scaling.op_type == "Mul":
+            query, scale = scaling.inputs[0], float(array(scaling.inputs[1]))
+        heads = [_split_into_heads(value) for value in (query, scores.inputs[1], mixed.inputs[1])]
+        attention = onnx_ir.node(
+            "MultiHeadAttention",
+            [reshape.inputs[0] for reshape in heads],
+            {"num_heads": int(array(heads[0].inputs[1])[2]), "scale": scale},
+            domain=CONTRIB,
+        )
+        merged = _user(_user(mixed, "Transpose"), "Reshape")
+        replace(graph, [merged], [attention])
+    common.RemoveUnusedNodesPass()(model)  # ONNX Runtime would run the old attentions beside the new ones
+    graph.opset_imports[CONTRIB] = 1
+    return len(found)
+
+
+def replace(graph: onnx_ir.Graph, old: Sequence[onnx_ir.Node], new: Sequence[onnx_ir.Node]) -> None:
+    """Put `new`, whose last node gives the answer, in the place of `old`, and drop constants nobody uses any more."""
+    import onnx_ir
+
+    inputs = [value for node in old for value in node.inputs if value is not None]
+    last = old[-1]
+    onnx_ir.convenience.replace_nodes_and_values(graph, last, old[::-1], new, last.outputs, new[-1].outputs)
+    for value in inputs:
+        if value.name and value.name in graph.initializers and not value.uses():
+            del graph.initializers[value.name]
+
+
+def constant(graph: onnx_ir.Graph, name: str, values: NDArray[np.generic]) -> onnx_ir.Value:
+    """Add an initializer of that name."""
+    import onnx_ir
+
+    tensor = onnx_ir.tensor(values, name=name)
+    kind = onnx_ir.TensorType(tensor.dtype)
+    value = onnx_ir.Value(name=name, shape=onnx_ir.Shape(values.shape), type=kind, const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def array(value: onnx_ir.Value | None) -> NDArray[np.float32]:
+    """Return the constant that `value` is."""
+    assert value is not None and value.const_value is not None  # noqa: PT018
+    found: NDArray[np.float32] = value.const_value.numpy()
+    return found
+
+
+def producer(value: onnx_ir.Value | None, kind: str) -> onnx_ir.Node:
+    """Return the node of operator `kind` that gives `value`.
+
+    Raises:
+        ExportError: it is given by something else.
+    """
+    node = value.producer() if value else None
+    if node is None or node.op_type != kind:
+        raise ExportError(f"the graph has no {kind} where one was expected: it is not of the form that ovavel exports")
+    return node
+
+
+def _is_constant(value: onnx_ir.Value | None, *, rank: int) -> bool:
+    return value is not None and value.const_value is not None and len(value.const_value.shape) == rank
+
+
+def _split_into_heads(value: onnx_ir.Value | None) -> onnx_ir.Node:
+    """Return the Reshape, (B, N, H * K) → (B, N, H, K), that `value` is transposed from."""
+    while value and (node := value.producer()) and node.op_type == "Transpose":
+        value = node.inputs[0]
+    return producer(value, "Reshape")
+
+
+def _user(node: onnx_ir.Node, kind: str) -> onnx_ir.Node:
+    users = [use.node for use in node.outputs[0].uses()]
+    if len(users) != 1 or users[0].op_type != kind:
+        raise ExportError(f"an attention of the graph is not followed by one {kind}; it cannot be fused")
+    return users[0]

@@ -1,0 +1,153 @@
+"""Runs a bundle's graphs with OpenVINO on CPUs; in bf16 it uses the matrix units that recent ones have."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends.base import GraphBackend
+from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.bundle import Bundle
+
+__all__ = ["OpenVinoBackend", "compile_graph", "open_openvino"]
+
+_ENGINE = "openvino"
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_LONGEST_MESSAGE = 300
+
+
+def open_openvino(
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    graphs: Sequence[Graph] = ("vision", "audio", "head"),
+    precision: str | None = None,
+) -> OpenVinoBackend:
+    """Load `graphs` of `bundle`.
+
+    Args:
+        bundle: where the graphs are.
+        device: "cpu" or "auto", which are the same.
+        threads: cores that one graph may use; None: as many as this process has.
+        graphs: which graphs to load; the others are not to be called.
+        precision: of vision and audio; None: bf16 if the bundle has it, else fp32.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        DeviceError: another device, or this CPU cannot compute in `precision`. Nothing else runs instead.
+        BundleError: a graph is not in the bundle, or not in this precision, or cannot be loaded.
+        UsageError: `threads` is not positive, or the engine does not run this precision.
+    """
+    try:
+        import openvino  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino", need="The backend 'openvino'") from error
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"the backend openvino runs on the device cpu here, not on {device!r}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    return OpenVinoBackend(bundle, threads or physical_cores(), graphs, precision)
+
+
+class OpenVinoBackend(GraphBackend):
+    """Graphs compiled by OpenVINO. Open it with `open_openvino`."""
+
+    def __init__(self, bundle: Bundle, threads: int, graphs: Sequence[Graph], asked: str | None = None) -> None:
+        """Compile `graphs`, in the precision `asked` for, for `threads` cores."""
+        import openvino
+
+        precision = {graph: bundle.precision(graph, _ENGINE, asked) for graph in graphs}
+        self._locks = {graph: threading.Lock() for graph in graphs}
+        self._requests: dict[Graph, Any] = {
+            # The head is too small to be worth waking other threads.
+            graph: compile_graph(
+                bundle.graph(graph, each),
+                each,
+                threads if graph != "head" else 1,
+                batch=None if graph == "head" else 1,
+            )
+            for graph, each in precision.items()
+        }
+        info = BackendInfo(
+            name="openvino",
+            engine=_ENGINE,
+            device="cpu",
+            provider=openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"),
+            precision=precision,
+            threads=threads,
+            versions={"openvino": openvino.__version__.partition("-")[0]},
+        )
+        super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
+
+    def close(self) -> None:
+        """Give the memory back. Calling it twice does no harm."""
+        super().close()
+        self._requests = {}
+
+    def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
+        if graph == "head":
+            return self._infer(graph, inputs)
+        # Compiled for a batch of 1, which is faster than for any, and on a CPU no slower than more at once.
+        rows = [self._infer(graph, [inputs[0][i : i + 1]])[0] for i in range(len(inputs[0]))]
+        return [np.concatenate(rows)]
+
+    def _infer(self, graph: Graph, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        request = self._requests[graph]
+        with self._locks[graph]:  # a request holds the buffers of one call
+            try:
+                answer = request.infer(dict(enumerate(inputs)))
+            except RuntimeError as error:
+                shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs)
+                raise UsageError(f"the {graph} graph does not take {shapes}: {_said(error)}") from error
+            return [np.array(answer[i]) for i in range(len(answer))]
+
+
+def compile_graph(path: Path, precision: str, threads: int, *, batch: int | None = None) -> Any:
+    """Compile the ONNX file `path` for the CPU; return an infer request, which serves one call at a time.
+
+    Args:
+        path: the graph; one input where `batch` is given.
+        precision: "fp32" or "bf16", to compute in.
+        threads: cores to use.
+        batch: the only batch it will get, which is faster than any.
+
+    Raises:
+        BundleError: OpenVINO cannot load it.
+        DeviceError: this CPU cannot compute in `precision`.
+    """
+    import openvino
+
+    hint = _HINTS[precision]
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+        if batch is not None:
+            (shape,) = (each.partial_shape for each in model.inputs)
+            model.reshape([batch, *(shape[axis].get_length() for axis in range(1, len(shape)))])
+        compiled = core.compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise BundleError(f"OpenVINO cannot load {path}: {_said(error)}. Export or copy the bundle again") from error
+    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if used != hint:
+        raise DeviceError(
+            f"{precision} was asked for and OpenVINO would compute in {used}: this CPU has no {precision} arithmetic. "
+            "Use --backend onnxruntime"
+        )
+    return compiled.create_infer_request()
+
+
+def _said(error: Exception) -> str:
+    """Put what OpenVINO said into one line."""
+    return " ".join(str(error).split())[-_LONGEST_MESSAGE:].rstrip(". ")
