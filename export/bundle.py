@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.golden import GoldenWriter, checked
 from ovavel.export.graphs import OPSET, save_variant, traced
+from ovavel.export.inputs import calibration_inputs
 from ovavel.export.precision import BYTES_PER_WEIGHT, FITTED
-from ovavel.export.verify import Reference, calibration_inputs, check_graph, encoder_inputs, head_inputs, reference
+from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.calibration import Calibration
@@ -268,7 +269,7 @@ class _Writer:
         self._progress(f"{graph}: expressing it in ONNX", start)
         model = traced(graph, module, embedding_size=self._config.embedding_size)
         seen: Sequence[Activation] = ()
-        if (graph == "vision" or graph == "audio") and FITTED & inputs.keys():  # noqa: PLR1714  mypy narrows this form
+        if (graph == "vision" or graph == "audio") and FITTED & inputs.keys():
             self._progress(f"{graph}: observing activations", self._done)
             seen = observe_activations(module, calibration_inputs(graph))
         files = {}

@@ -7,7 +7,6 @@ the other, so that a busy moment of the machine meets all. Those whose turn it i
 from __future__ import annotations
 
 import gc
-import itertools
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,17 +14,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.machine import Machine, describe_machine, resident_memory_mb
+from ovavel.eval.machine import Machine, describe_machine, peak_memory_mb
 from ovavel.export.activations import Activation, observe_activations
-from ovavel.export.candidates import CANDIDATES, REFERENCE, Candidate
+from ovavel.export.candidates import CANDIDATES, Candidate
 from ovavel.export.graphs import traced
+from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.outliers import plant_outliers
-from ovavel.export.verify import calibration_inputs, encoder_inputs
 from ovavel.runtime.backends.onnxruntime import open_session, physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.requirements import requirement
@@ -38,8 +37,6 @@ __all__ = ["Frontier", "FrontierRow", "default_of", "measure_frontier"]
 
 # B batch, D embedding size
 
-Encoder = Literal["vision", "audio"]
-_ENCODERS: tuple[Encoder, ...] = ("vision", "audio")
 _START_LIMIT_S, _WINDOW_LIMIT_S = 600, 120
 _REST_S = 0.05  # the threads of one candidate come to rest before the next one is timed
 _WARM_UP = 2
@@ -62,9 +59,9 @@ class FrontierRow:
     """Than PyTorch eager fp32: the median of the ratios of the pairs."""
     times_faster_p5: float = 0
     times_faster_p95: float = 0
-    min_cosine: Mapping[str, float] | None = None
+    min_cosine: Mapping[Sense, float] | None = None
     """With PyTorch eager fp32, by encoder, over all windows."""
-    resident_mb: float = 0
+    peak_mb: float = 0
     """Most memory its process had, in units of 2^20 bytes."""
     gate: str = ""
     """The precision whose requirements it is held to."""
@@ -106,7 +103,7 @@ def measure_frontier(
         folder: an empty one, for the graphs: 9 GB at full size. It is the caller's to remove.
         config: size of the model.
         outliers: give the weights the outliers of trained ones first.
-        windows: how many each candidate runs, all of them different; at most 24.
+        windows: how many each candidate runs, all of them different.
         threads: cores to use; None: as many as this process has.
         candidates: the first one is what the others are compared with.
         tell: told about each stage.
@@ -115,11 +112,11 @@ def measure_frontier(
         CheckpointError: `weights` is not what it should be.
         ExportError: the reference could not be measured.
     """
-    cases: dict[Encoder, list[NDArray[np.float32]]] = {
-        encoder: list(itertools.islice((array for (array,) in encoder_inputs(encoder, "int8").values()), windows))
-        for encoder in _ENCODERS
+    cases: dict[Sense, list[NDArray[np.float32]]] = {
+        encoder: [array[None] for array in sense_inputs(encoder, range(windows)).values()][:windows]
+        for encoder in SENSES
     }
-    for number, encoder in enumerate(_ENCODERS):
+    for number, encoder in enumerate(SENSES):
         tell(f"{encoder}: writing", number / 4)
         _write(encoder, weights, folder, config, candidates, outliers=outliers)
     threads = threads or physical_cores()
@@ -133,18 +130,18 @@ def measure_frontier(
                 workers[candidate.name] = str(error)
         running = {name: worker for name, worker in workers.items() if isinstance(worker, _Worker)}
         durations_ms: dict[str, list[float]] = {name: [] for name in running}
-        answers: dict[str, dict[Encoder, list[NDArray[np.float32]]]] = {
-            name: {encoder: [] for encoder in _ENCODERS} for name in running
+        answers: dict[str, dict[Sense, list[NDArray[np.float32]]]] = {
+            name: {encoder: [] for encoder in SENSES} for name in running
         }
         count = len(cases["vision"])
         for turn in range(-_WARM_UP, count):
             tell(f"window {max(turn, 0) + 1} of {count}", 0.6 + 0.4 * max(turn, 0) / count)
             for name, worker in running.items():
                 time.sleep(_REST_S)
-                embeddings, duration_ms = worker.run({encoder: cases[encoder][max(turn, 0)] for encoder in _ENCODERS})
+                embeddings, duration_ms = worker.run({encoder: cases[encoder][max(turn, 0)] for encoder in SENSES})
                 if turn >= 0:
                     durations_ms[name].append(duration_ms)
-                    for encoder in _ENCODERS:
+                    for encoder in SENSES:
                         answers[name][encoder].append(embeddings[encoder])
         memory_mb = {name: worker.memory_mb() for name, worker in running.items()}
     if candidates[0].name not in running:
@@ -174,7 +171,7 @@ def default_of(rows: Sequence[FrontierRow]) -> str | None:
 
 
 def _write(
-    encoder: Encoder,
+    encoder: Sense,
     weights: Path,
     folder: Path,
     config: ImageBindConfig,
@@ -211,15 +208,14 @@ def _write(
 def _row(
     candidate: Candidate,
     durations_ms: Mapping[str, list[float]],
-    answers: Mapping[str, Mapping[Encoder, list[NDArray[np.float32]]]],
+    answers: Mapping[str, Mapping[Sense, list[NDArray[np.float32]]]],
     memory_mb: float,
     reference: str,
 ) -> FrontierRow:
     own, theirs = (np.array(durations_ms[name]) for name in (candidate.name, reference))
     p5, p50, p95 = np.percentile(theirs / own, [5, 50, 95])
     cosines = {
-        encoder: min(map(_cosine, answers[candidate.name][encoder], answers[reference][encoder]))
-        for encoder in _ENCODERS
+        encoder: min(map(_cosine, answers[candidate.name][encoder], answers[reference][encoder])) for encoder in SENSES
     }
     return FrontierRow(
         name=candidate.name,
@@ -228,7 +224,7 @@ def _row(
         times_faster_p5=float(p5),
         times_faster_p95=float(p95),
         min_cosine=cosines,
-        resident_mb=memory_mb,
+        peak_mb=memory_mb,
         gate=candidate.gate,
         passed=min(cosines.values()) >= requirement(candidate.gate).min_cosine,
         exported=candidate.exported,
@@ -249,9 +245,9 @@ class _Worker:
         self._name = name
         self._connection = connection
 
-    def run(self, inputs: Mapping[Encoder, NDArray[np.float32]]) -> tuple[dict[Encoder, NDArray[np.float32]], float]:
+    def run(self, inputs: Mapping[Sense, NDArray[np.float32]]) -> tuple[dict[Sense, NDArray[np.float32]], float]:
         """Return the embeddings of a window and the milliseconds they took."""
-        answer: tuple[dict[Encoder, NDArray[np.float32]], float] = self._ask(inputs, _WINDOW_LIMIT_S)
+        answer: tuple[dict[Sense, NDArray[np.float32]], float] = self._ask(inputs, _WINDOW_LIMIT_S)
         return answer
 
     def memory_mb(self) -> float:
@@ -305,9 +301,7 @@ def _serve(
 ) -> None:
     """Load both encoders, say so, and run what comes until the other side is gone."""
     try:
-        encoders = {
-            encoder: _OPEN[engine](folder, encoder, file, computes, config, threads) for encoder in _ENCODERS
-        }
+        encoders = {encoder: _OPEN[engine](folder, encoder, file, computes, config, threads) for encoder in SENSES}
     except Exception as error:  # noqa: BLE001  the other side tells it
         connection.send(str(error) or type(error).__name__)
         return
@@ -318,7 +312,7 @@ def _serve(
         except (EOFError, ConnectionError):
             return
         if inputs is None:
-            connection.send(resident_memory_mb())
+            connection.send(peak_memory_mb())
             continue
         begin_s = time.perf_counter()
         embeddings = {encoder: run(inputs[encoder]) for encoder, run in encoders.items()}
@@ -326,7 +320,7 @@ def _serve(
 
 
 def _open_onnxruntime(
-    folder: Path, encoder: Encoder, file: str, _computes: str, _config: ImageBindConfig, threads: int
+    folder: Path, encoder: Sense, file: str, _computes: str, _config: ImageBindConfig, threads: int
 ) -> Run:
     session = open_session(folder / f"{encoder}.{file}.onnx", None, threads)
     (name,) = (value.name for value in session.get_inputs())
@@ -334,7 +328,7 @@ def _open_onnxruntime(
 
 
 def _open_openvino(
-    folder: Path, encoder: Encoder, file: str, computes: str, _config: ImageBindConfig, threads: int
+    folder: Path, encoder: Sense, file: str, computes: str, _config: ImageBindConfig, threads: int
 ) -> Run:
     from ovavel.runtime.backends.openvino import compile_graph
 
@@ -342,9 +336,7 @@ def _open_openvino(
     return lambda array: np.array(request.infer([array])[0])
 
 
-def _open_torch(
-    folder: Path, encoder: Encoder, _file: str, computes: str, config: ImageBindConfig, threads: int
-) -> Run:
+def _open_torch(folder: Path, encoder: Sense, _file: str, computes: str, config: ImageBindConfig, threads: int) -> Run:
     import torch
     from safetensors.torch import load_model
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovavel.export.precision import PASSES
+from ovavel.export.activations import Activation, observe_activations
+from ovavel.export.inputs import calibration_inputs
+from ovavel.export.precision import FITTED, PASSES
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.precisions import Precision
@@ -53,7 +56,9 @@ def export_graph(
     name: Graph, module: nn.Module, folder: Path, *, embedding_size: int, precision: Precision = "fp32"
 ) -> list[Path]:
     """Write `module` as the graph `name` in one precision. See `traced` and `save_variant`."""
-    return save_variant(traced(name, module, embedding_size=embedding_size), name, folder, precision)
+    fitted = precision in FITTED and (name == "vision" or name == "audio")
+    seen = observe_activations(module, calibration_inputs(name)) if fitted else ()
+    return save_variant(traced(name, module, embedding_size=embedding_size), name, folder, precision, seen)
 
 
 def traced(name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Model:

@@ -8,10 +8,13 @@ answer far more than the others, and a few tokens whose residual is hundreds of 
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
+from torch import nn
 
-from ovavel.training.imagebind import PatchTower
+from ovavel.training.imagebind import Block, PatchTower
 
 __all__ = ["plant_outliers"]
 
@@ -26,13 +29,19 @@ _COMPENSATED = 0.75
 the channel keeps more of a say than the others. At 1 the function would be that of the even weights."""
 
 
-def plant_outliers(tower: PatchTower, seed: int = 0) -> None:
-    """Change the weights of `tower` in place: large LayerNorm gains, large hidden units and massive tokens."""
+def plant_outliers(tower: nn.Module, seed: int = 0) -> None:
+    """Change the weights of `tower` in place: large LayerNorm gains, large hidden units and massive tokens.
+
+    Raises:
+        TypeError: it is no encoder of sight or sound.
+    """
+    if not isinstance(tower, PatchTower):
+        raise TypeError(f"outliers are for the encoders of sight and sound, not for {type(tower).__name__}")
     rng = np.random.default_rng(seed)
     width = tower.class_token.shape[-1]
     *channels, massive, massive_too = rng.choice(width, _CHANNELS + 2, replace=False).tolist()
     with torch.no_grad():
-        for block in tower.blocks:
+        for block in cast("list[Block]", list(tower.blocks)):
             for norm, layer in ((block.norm_1, block.attention.qkv), (block.norm_2, block.fc1)):
                 gains = torch.from_numpy(rng.uniform(*_GAIN, len(channels)).astype(np.float32))
                 norm.weight[channels] *= gains
@@ -43,5 +52,5 @@ def plant_outliers(tower: PatchTower, seed: int = 0) -> None:
         tokens = rng.choice(tower.positions.shape[1] - 1, _TOKENS, replace=False) + 1
         for channel, sign in ((massive, 1), (massive_too, -1)):
             tower.positions[0, tokens, channel] = sign * _MASSIVE
-            if isinstance(tower.input_norm, torch.nn.LayerNorm):  # which would make every token's norm the same
+            if isinstance(tower.input_norm, nn.LayerNorm):  # which would make every token's norm the same
                 tower.input_norm.weight[channel] *= _MASSIVE / np.sqrt(width / 2)

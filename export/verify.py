@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.export.graphs import SPECS
 from ovavel.export.half import Half, emulated
+from ovavel.export.inputs import sense_inputs
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.requirements import requirement
-from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.runtime.vocabulary import Tokenizer
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ __all__ = [
     "EMBEDDING_TOLERANCE",
     "HEAD_TOLERANCE",
     "Reference",
-    "calibration_inputs",
     "check_graph",
     "encoder_inputs",
     "head_inputs",
@@ -48,7 +46,6 @@ _TEXTS = 16
 """How many names of the vocabulary are compared; they take the same way, and a vocabulary may hold thousands."""
 _RANDOM_INPUTS = 18
 """Further inputs of a graph in a reduced precision: what it loses depends on the input."""
-_CALIBRATION_INPUTS, _CALIBRATION_SEED = 10, 1000
 _ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
@@ -72,12 +69,9 @@ def encoder_inputs(
     the scale of their activations: every input by itself, and many more of them.
     """
     more = range(0 if precision == "fp32" else _RANDOM_INPUTS)
-    if graph == "vision":
-        frames = sample_frames() | {f"random frame {seed}": random_frame(seed) for seed in more}
-        inputs: dict[str, NDArray[Any]] = {name: prepare_frame(frame) for name, frame in frames.items()}
-    elif graph == "audio":
-        waveforms = sample_waveforms() | {f"random waveform {seed}": random_waveform(seed) for seed in more}
-        inputs = {name: prepare_waveform(waveform) for name, waveform in waveforms.items()}
+    inputs: Mapping[str, NDArray[Any]]
+    if graph == "vision" or graph == "audio":
+        inputs = sense_inputs(graph, more)
     else:
         texts = (*names[:_TEXTS], *_ODD_TEXTS)
         inputs = {repr(text[:20]): tokens for text, tokens in zip(texts, tokenizer.encode(texts), strict=True)}
@@ -85,16 +79,6 @@ def encoder_inputs(
     if precision != "fp32":
         return cases
     return {name: cases[name] for name in list(cases)[:2]} | {"all in a batch": (np.stack(list(inputs.values())),)}
-
-
-def calibration_inputs(graph: Literal["vision", "audio"]) -> list[NDArray[np.float32]]:
-    """Return inputs, (1, …) float32, to fit a quantisation to; the random ones are none of `encoder_inputs`."""
-    seeds = range(_CALIBRATION_SEED, _CALIBRATION_SEED + _CALIBRATION_INPUTS)
-    if graph == "vision":
-        frames = [*sample_frames().values(), *map(random_frame, seeds)]
-        return [prepare_frame(frame)[None] for frame in frames]
-    waveforms = [*sample_waveforms().values(), *map(random_waveform, seeds)]
-    return [prepare_waveform(waveform)[None] for waveform in waveforms]
 
 
 def head_inputs(text: NDArray[np.float32]) -> dict[str, Arrays]:

@@ -40,7 +40,14 @@ _SIXTEEN_BITS = Requirement(
 _HALF = Requirement(min_cosine=0.999, max_abs_difference=None, head_difference=1e-2, decisions=0.999, tie=0.1)
 _EIGHT_BITS = Requirement(min_cosine=0.99, max_abs_difference=None, head_difference=5e-2, decisions=None, tie=0.3)
 
-REQUIREMENTS = {"fp32": _FP32, "fp16": _HALF, "bf16": _HALF, "int16": _SIXTEEN_BITS, "int8": _EIGHT_BITS, "fp8": _EIGHT_BITS}
+REQUIREMENTS = {
+    "fp32": _FP32,
+    "fp16": _HALF,
+    "bf16": _HALF,
+    "int16": _SIXTEEN_BITS,
+    "int8": _EIGHT_BITS,
+    "fp8": _EIGHT_BITS,
+}
 """By precision."""
 
 

@@ -1,0 +1,127 @@
+"""The frontier as a table in Markdown, and as a page with a picture."""
+
+from __future__ import annotations
+
+import math
+
+from ovavel.eval.page import page, section, table, text
+from ovavel.export.frontier import Frontier, FrontierRow
+from ovavel.runtime.results.summary import colour
+
+__all__ = ["html", "markdown"]
+
+_HEAD = (
+    "candidate",
+    "window, ms: p50 / p95",
+    "times faster than eager, pairs (p5–p95)",
+    "least cosine: vision, audio",
+    "gate",
+    "peak memory",
+)
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 400, 64, 48, 20
+_WORST, _BEST = 0, 8
+"""Of the picture: cosines from 1 - 10 ** 0 to 1 - 10 ** -8."""
+
+
+def markdown(found: Frontier) -> str:
+    """Return the table with what it was measured on."""
+    lines = [_measured_on(found), "", f"| {' | '.join(_HEAD)} |", f"|{'---|' * len(_HEAD)}"]
+    for row in found.rows:
+        cells = _cells(row)
+        if row.name == found.default:
+            cells[0] = f"**{cells[0]}**"
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _default(found)]) + "\n"
+
+
+def html(found: Frontier) -> bytes:
+    """Return a page that stands alone."""
+    bold = [number for number, row in enumerate(found.rows) if row.name == found.default]
+    return page(
+        "Speed against faithfulness on a CPU",
+        f"<p>{text(_measured_on(found))}</p>",
+        section("Every candidate in one run", table(_HEAD, map(_cells, found.rows), bold=bold)),
+        f"<p>{text(_default(found))}</p>",
+        section("The frontier", _picture(found)),
+    )
+
+
+def _measured_on(found: Frontier) -> str:
+    machine = found.machine
+    libraries = ", ".join(
+        f"{name} {machine.versions[name]}" for name in ("torch", "onnxruntime", "openvino") if name in machine.versions
+    )
+    return (
+        f"{found.model}, {found.weights}: {found.windows} windows of one frame and one second of sound, vision and "
+        f"audio encoder, {found.threads} threads; {machine.cpu}, {machine.memory_gb} GB, {machine.system}, Python "
+        f"{machine.python}, {libraries}; {machine.date[:10]}."
+    )
+
+
+def _default(found: Frontier) -> str:
+    if found.default is None:
+        return "None that a bundle can have passes its gate."
+    return f"The fastest that a bundle can have and that passes its gate: {found.default}."
+
+
+def _cells(row: FrontierRow) -> list[str]:
+    if row.window_ms is None or row.min_cosine is None:
+        return [row.name, f"not measured: {row.not_measured}", "", "", "", ""]
+    return [
+        row.name,
+        f"{row.window_ms.p50:.0f} / {row.window_ms.p95:.0f}",
+        f"{row.times_faster:.2f} ({row.times_faster_p5:.2f}–{row.times_faster_p95:.2f})",
+        ", ".join(_cosine(value) for value in row.min_cosine.values()),
+        f"{row.gate}: {'passed' if row.passed else 'failed'}",
+        f"{row.peak_mb / 1024:.2f} GiB",
+    ]
+
+
+def _cosine(value: float) -> str:
+    """As many digits as tell it from 1."""
+    return f"{value:.5f}" if value < 0.9999 else f"1 − {1 - value:.0e}"
+
+
+def _picture(found: Frontier) -> str:
+    """Draw times faster upwards against nines of the cosine to the right."""
+    rows = [row for row in found.rows if row.window_ms and row.min_cosine]
+    fastest = max(row.times_faster for row in rows) * 1.1
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" style="max-width:{_WIDTH}px;font:12px system-ui">']
+    for nines in range(_WORST, _BEST + 1):
+        x = _x(nines)
+        name = "0" if nines == 0 else f"1−10⁻{'⁰¹²³⁴⁵⁶⁷⁸⁹'[nines]}"
+        parts.append(
+            f'<path d="M{x:.0f} {_TOP}V{_HEIGHT - _BOTTOM}" stroke="currentColor" opacity=".15"/>'
+            f'<text x="{x:.0f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle" fill="currentColor">{name}</text>'
+        )
+    for times in range(int(fastest) + 1):
+        y = _y(times, fastest)
+        parts.append(
+            f'<line x1="{_LEFT}" y1="{y:.0f}" x2="{_WIDTH - 10}" y2="{y:.0f}" stroke="currentColor" opacity=".15"/>'
+            f'<text x="{_LEFT - 8}" y="{y + 4:.0f}" text-anchor="end" fill="currentColor">{times} ×</text>'
+        )
+    parts.append(
+        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle" fill="currentColor">least cosine with PyTorch '
+        "eager fp32 (filled: passes its gate); upwards: times faster</text>"
+    )
+    key = []
+    for number, row in enumerate(rows, start=1):
+        assert row.min_cosine is not None
+        away = max(1 - min(row.min_cosine.values()), 10.0**-_BEST)
+        x, y = _x(-math.log10(away)), _y(row.times_faster, fastest)
+        shade = colour(number)
+        parts.append(
+            f'<g><title>{text(row.name)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="7" stroke="{shade}" '
+            f'stroke-width="2" fill="{shade if row.passed else "none"}"/>'
+            f'<text x="{x + 10:.1f}" y="{y + 4:.1f}" fill="currentColor">{number}</text></g>'
+        )
+        key.append(f"<li>{text(row.name)}</li>")
+    return "".join([*parts, "</svg><ol>", *key, "</ol>"])
+
+
+def _x(nines: float) -> float:
+    return _LEFT + (nines - _WORST) / (_BEST - _WORST) * (_WIDTH - _LEFT - 40)
+
+
+def _y(times: float, fastest: float) -> float:
+    return _HEIGHT - _BOTTOM - times / fastest * (_HEIGHT - _BOTTOM - _TOP)

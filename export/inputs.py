@@ -1,0 +1,41 @@
+"""What the encoders of sight and sound are compared on, and what quantisation is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.backends import Graph
+from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
+
+__all__ = ["SENSES", "Sense", "calibration_inputs", "sense_inputs"]
+
+Sense = Literal["vision", "audio"]
+SENSES: tuple[Sense, ...] = ("vision", "audio")
+
+_CALIBRATION_SEEDS = range(1000, 1010)
+"""None that anything is compared on."""
+
+
+def sense_inputs(sense: Graph, seeds: Iterable[int] = ()) -> dict[str, NDArray[np.float32]]:
+    """Return prepared inputs by name, (3, 224, 224) or (1, 128, 204): the extreme ones, and a random one per seed.
+
+    Raises:
+        KeyError: `sense` is none of `SENSES`.
+    """
+    if sense not in SENSES:
+        raise KeyError(sense)
+    if sense == "vision":
+        frames = sample_frames() | {f"random frame {seed}": random_frame(seed) for seed in seeds}
+        return {name: prepare_frame(frame) for name, frame in frames.items()}
+    waveforms = sample_waveforms() | {f"random waveform {seed}": random_waveform(seed) for seed in seeds}
+    return {name: prepare_waveform(waveform) for name, waveform in waveforms.items()}
+
+
+def calibration_inputs(sense: Graph) -> list[NDArray[np.float32]]:
+    """Return batches of one input, to fit a quantisation to."""
+    return [prepared[None] for prepared in sense_inputs(sense, _CALIBRATION_SEEDS).values()]
