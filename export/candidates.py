@@ -31,7 +31,7 @@ class Candidate:
     """One way to run both encoders."""
 
     name: str
-    engine: Literal["torch", "onnxruntime", "openvino"]
+    engine: Literal["torch", "onnxruntime", "onnxruntime, one graph", "openvino"]
     file: str = "fp32"
     """Which form of the graphs it runs; several candidates may run the same."""
     write: Write | None = None
@@ -107,6 +107,7 @@ CANDIDATES: tuple[Candidate, ...] = (
         name="ONNX Runtime int8: migration, layers of more than 10 % noise with 16-bit activations",
         engine="onnxruntime", file="int8", write=_by(INT8), exported=True,
     ),
+    Candidate(name="… + both encoders in one graph", engine="onnxruntime, one graph", file="int8"),
     Candidate(
         name="ONNX Runtime MatMulNBits, 8 bits in blocks of 128",
         engine="onnxruntime", file="blocks", write=lambda model, _: quantize_blocks(model),

@@ -1,32 +1,32 @@
 """Speed against faithfulness on this CPU: every way to run the encoders, in turns, in one run.
 
-Each candidate is a process of its own, so that its memory is known, and each window goes through all of them one after
-the other, so that a busy moment of the machine meets all. Those whose turn it is not are idle.
+Each candidate is a process of its own, so that its memory is known. Each window goes through PyTorch and a few
+candidates one after the other, so that a busy moment of the machine meets all; those whose turn it is not are idle.
 """
 
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.machine import Machine, describe_machine, peak_memory_mb
+from ovavel.eval.machine import Machine, describe_machine
 from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.candidates import CANDIDATES, Candidate
+from ovavel.export.frontier_worker import Worker, open_worker
 from ovavel.export.graphs import traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.outliers import plant_outliers
-from ovavel.runtime.backends.onnxruntime import open_session, physical_cores
-from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
+from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.errors import ExportError, OvavelError
 from ovavel.runtime.requirements import requirement
 from ovavel.runtime.timing import Percentiles
 
@@ -37,13 +37,13 @@ __all__ = ["Frontier", "FrontierRow", "default_of", "measure_frontier"]
 
 # B batch, D embedding size
 
-_START_LIMIT_S, _WINDOW_LIMIT_S = 600, 120
 _REST_S = 0.05  # the threads of one candidate come to rest before the next one is timed
 _WARM_UP = 2
+_TOGETHER = 3
+"""Candidates in memory at once, beside the reference: a machine that runs out of it reads weights from disk again."""
 
 Tell: TypeAlias = Callable[[str, float], None]
 """Told what happens now, and which share of the whole is done."""
-Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,45 +119,36 @@ def measure_frontier(
     for number, encoder in enumerate(SENSES):
         tell(f"{encoder}: writing", number / 4)
         _write(encoder, weights, folder, config, candidates, outliers=outliers)
+    _join(folder, candidates)
     threads = threads or physical_cores()
-    with ExitStack() as stack:
-        workers: dict[str, _Worker | str] = {}
-        for number, candidate in enumerate(candidates):
-            tell(f"loading {candidate.name}", 0.5 + 0.1 * number / len(candidates))
-            try:
-                workers[candidate.name] = stack.enter_context(_worker(candidate, folder, config, threads))
-            except OvavelError as error:
-                workers[candidate.name] = str(error)
-        running = {name: worker for name, worker in workers.items() if isinstance(worker, _Worker)}
-        durations_ms: dict[str, list[float]] = {name: [] for name in running}
-        answers: dict[str, dict[Sense, list[NDArray[np.float32]]]] = {
-            name: {encoder: [] for encoder in SENSES} for name in running
-        }
-        count = len(cases["vision"])
-        for turn in range(-_WARM_UP, count):
-            tell(f"window {max(turn, 0) + 1} of {count}", 0.6 + 0.4 * max(turn, 0) / count)
-            for name, worker in running.items():
-                time.sleep(_REST_S)
-                embeddings, duration_ms = worker.run({encoder: cases[encoder][max(turn, 0)] for encoder in SENSES})
-                if turn >= 0:
-                    durations_ms[name].append(duration_ms)
-                    for encoder in SENSES:
-                        answers[name][encoder].append(embeddings[encoder])
-        memory_mb = {name: worker.memory_mb() for name, worker in running.items()}
-    if candidates[0].name not in running:
-        raise ExportError(f"{candidates[0].name} could not be measured: {workers[candidates[0].name]}")
-    reference = candidates[0].name
+    reference, *others = candidates
+    taken: dict[str, _Taken] = {}
+    problems: dict[str, str] = {}
+    groups = [others[start : start + _TOGETHER] for start in range(0, len(others), _TOGETHER)]
+    for number, group in enumerate(groups):
+        begin, share = 0.5 + 0.5 * number / len(groups), 0.5 / len(groups)
+        with ExitStack() as stack:
+            workers = {}
+            for candidate in (reference, *group):
+                tell(f"loading {candidate.name}", begin)
+                try:
+                    workers[candidate.name] = stack.enter_context(open_worker(candidate, folder, config, threads))
+                except OvavelError as error:
+                    problems[candidate.name] = str(error)
+            if reference.name in problems:
+                raise ExportError(f"{reference.name} could not be measured: {problems[reference.name]}")
+            _take_turns(workers, cases, taken, tell=partial(_tell_share, tell, begin, share))
     rows = tuple(
-        _row(candidate, durations_ms, answers, memory_mb[candidate.name], reference)
-        if candidate.name in running
-        else FrontierRow(name=candidate.name, not_measured=str(workers[candidate.name]), gate=candidate.gate)
+        FrontierRow(name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate)
+        if candidate.name in problems
+        else _row(candidate, taken[candidate.name], taken[reference.name])
         for candidate in candidates
     )
     return Frontier(
         machine=describe_machine(),
         model=f"imagebind_{config.name}",
         weights=f"{weights.name}, with outliers planted" if outliers else weights.name,
-        windows=count,
+        windows=windows,
         threads=threads,
         rows=rows,
         default=default_of(rows),
@@ -168,6 +159,32 @@ def default_of(rows: Sequence[FrontierRow]) -> str | None:
     """Return the name of the fastest candidate that a bundle can have and that passes its gate."""
     fit = [row for row in rows if row.exported and row.passed]
     return max(fit, key=lambda row: row.times_faster).name if fit else None
+
+
+def _join(folder: Path, candidates: Sequence[Candidate]) -> None:
+    """Put both encoders into one graph where a candidate asks for it."""
+    import onnx_ir
+
+    for file in {candidate.file for candidate in candidates if candidate.engine == "onnxruntime, one graph"}:
+        vision, audio = (onnx_ir.load(folder / f"{sense}.{file}.onnx") for sense in SENSES)
+        graph, other = vision.graph, audio.graph
+        nodes, initializers = list(other), list(other.initializers.values())
+        outputs, inputs = list(other.outputs), list(other.inputs)
+        values = {*initializers, *inputs, *(value for node in nodes for value in node.outputs)}
+        other.outputs.clear()
+        other.inputs.clear()
+        other.remove(nodes)
+        other.initializers.clear()
+        for value in values:
+            value.name = f"audio_{value.name}"
+        for node in nodes:
+            node.name = None
+        for value in initializers:
+            graph.register_initializer(value)
+        graph.inputs.extend(inputs)
+        graph.extend(nodes)
+        graph.outputs.extend(outputs)
+        onnx_ir.save(vision, folder / f"joined.{file}.onnx", external_data=f"joined.{file}.onnx.data")
 
 
 def _write(
@@ -205,26 +222,58 @@ def _write(
             gc.collect()
 
 
-def _row(
-    candidate: Candidate,
-    durations_ms: Mapping[str, list[float]],
-    answers: Mapping[str, Mapping[Sense, list[NDArray[np.float32]]]],
-    memory_mb: float,
-    reference: str,
-) -> FrontierRow:
-    own, theirs = (np.array(durations_ms[name]) for name in (candidate.name, reference))
-    p5, p50, p95 = np.percentile(theirs / own, [5, 50, 95])
-    cosines = {
-        encoder: min(map(_cosine, answers[candidate.name][encoder], answers[reference][encoder])) for encoder in SENSES
-    }
+def _tell_share(tell: Tell, begin: float, share: float, done: float) -> None:
+    tell("windows", begin + share * done)
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What the windows of one candidate gave; of the reference, those of the last group."""
+
+    window_ms: list[float] = field(default_factory=list)
+    reference_ms: list[float] = field(default_factory=list)
+    """How long the reference took for the same windows in the same turns."""
+    answers: dict[Sense, list[NDArray[np.float32]]] = field(default_factory=lambda: {sense: [] for sense in SENSES})
+    peak_mb: float = 0
+
+
+def _take_turns(
+    workers: Mapping[str, Worker],
+    cases: Mapping[Sense, Sequence[NDArray[np.float32]]],
+    taken: dict[str, _Taken],
+    *,
+    tell: Callable[[float], None],
+) -> None:
+    """Run each window through all `workers`, the first of which is the reference, after some to warm up."""
+    first, *_ = workers
+    taken.update({name: _Taken() for name in workers})
+    windows = list(zip(*(cases[sense] for sense in SENSES), strict=True))
+    for number, window in enumerate([*windows[:_WARM_UP], *windows], start=-_WARM_UP):
+        durations_ms = {}
+        for name, worker in workers.items():
+            time.sleep(_REST_S)
+            embeddings, durations_ms[name] = worker.run(dict(zip(SENSES, window, strict=True)))
+            if number >= 0:
+                taken[name].window_ms.append(durations_ms[name])
+                taken[name].reference_ms.append(durations_ms[first])
+                for sense in SENSES:
+                    taken[name].answers[sense].append(embeddings[sense])
+        tell((number + 1) / len(windows))
+    for name, worker in workers.items():
+        taken[name].peak_mb = worker.memory_mb()
+
+
+def _row(candidate: Candidate, own: _Taken, reference: _Taken) -> FrontierRow:
+    p5, p50, p95 = np.percentile(np.array(own.reference_ms) / np.array(own.window_ms), [5, 50, 95])
+    cosines = {sense: min(map(_cosine, own.answers[sense], reference.answers[sense])) for sense in SENSES}
     return FrontierRow(
         name=candidate.name,
-        window_ms=Percentiles(*(float(value) for value in np.percentile(own, [50, 95, 99]))),
+        window_ms=Percentiles(*(float(value) for value in np.percentile(own.window_ms, [50, 95, 99]))),
         times_faster=float(p50),
         times_faster_p5=float(p5),
         times_faster_p95=float(p95),
         min_cosine=cosines,
-        peak_mb=memory_mb,
+        peak_mb=own.peak_mb,
         gate=candidate.gate,
         passed=min(cosines.values()) >= requirement(candidate.gate).min_cosine,
         exported=candidate.exported,
@@ -236,128 +285,3 @@ def _cosine(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     a, b = ours.astype(np.float64).ravel(), theirs.astype(np.float64).ravel()
     cosine = float(a @ b / np.sqrt((a @ a) * (b @ b)))
     return cosine if np.isfinite(cosine) else -1.0
-
-
-class _Worker:
-    """The process of one candidate."""
-
-    def __init__(self, name: str, connection: Connection) -> None:
-        self._name = name
-        self._connection = connection
-
-    def run(self, inputs: Mapping[Sense, NDArray[np.float32]]) -> tuple[dict[Sense, NDArray[np.float32]], float]:
-        """Return the embeddings of a window and the milliseconds they took."""
-        answer: tuple[dict[Sense, NDArray[np.float32]], float] = self._ask(inputs, _WINDOW_LIMIT_S)
-        return answer
-
-    def memory_mb(self) -> float:
-        """Most memory that was resident."""
-        memory: float = self._ask(None, _WINDOW_LIMIT_S)
-        return memory
-
-    def wait(self) -> None:
-        """Wait until it has loaded.
-
-        Raises:
-            OvavelError: it could not.
-        """
-        problem = self._receive(_START_LIMIT_S)
-        if problem is not None:
-            raise DeviceError(problem)
-
-    def _ask(self, question: object, limit_s: float) -> Any:
-        self._connection.send(question)
-        return self._receive(limit_s)
-
-    def _receive(self, limit_s: float) -> Any:
-        try:
-            if self._connection.poll(limit_s):
-                return self._connection.recv()
-        except (EOFError, ConnectionError) as error:
-            raise DeviceError(f"the process of {self._name} died; was there too little memory?") from error
-        raise DeviceError(f"the process of {self._name} did not answer within {limit_s} s")
-
-
-@contextmanager
-def _worker(candidate: Candidate, folder: Path, config: ImageBindConfig, threads: int) -> Iterator[_Worker]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    arguments = (candidate.engine, candidate.file, candidate.computes, folder, config, threads, theirs)
-    process = context.Process(target=_serve, args=arguments, daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        worker = _Worker(candidate.name, ours)
-        worker.wait()
-        yield worker
-    finally:
-        ours.close()
-        process.join(10)
-        process.kill()
-
-
-def _serve(
-    engine: str, file: str, computes: str, folder: Path, config: ImageBindConfig, threads: int, connection: Connection
-) -> None:
-    """Load both encoders, say so, and run what comes until the other side is gone."""
-    try:
-        encoders = {encoder: _OPEN[engine](folder, encoder, file, computes, config, threads) for encoder in SENSES}
-    except Exception as error:  # noqa: BLE001  the other side tells it
-        connection.send(str(error) or type(error).__name__)
-        return
-    connection.send(None)
-    while True:
-        try:
-            inputs = connection.recv()
-        except (EOFError, ConnectionError):
-            return
-        if inputs is None:
-            connection.send(peak_memory_mb())
-            continue
-        begin_s = time.perf_counter()
-        embeddings = {encoder: run(inputs[encoder]) for encoder, run in encoders.items()}
-        connection.send((embeddings, (time.perf_counter() - begin_s) * 1e3))
-
-
-def _open_onnxruntime(
-    folder: Path, encoder: Sense, file: str, _computes: str, _config: ImageBindConfig, threads: int
-) -> Run:
-    session = open_session(folder / f"{encoder}.{file}.onnx", None, threads)
-    (name,) = (value.name for value in session.get_inputs())
-    return lambda array: session.run(None, {name: array})[0]
-
-
-def _open_openvino(
-    folder: Path, encoder: Sense, file: str, computes: str, _config: ImageBindConfig, threads: int
-) -> Run:
-    from ovavel.runtime.backends.openvino import compile_graph
-
-    request = compile_graph(folder / f"{encoder}.{file}.onnx", computes, threads, batch=1)
-    return lambda array: np.array(request.infer([array])[0])
-
-
-def _open_torch(folder: Path, encoder: Sense, _file: str, computes: str, config: ImageBindConfig, threads: int) -> Run:
-    import torch
-    from safetensors.torch import load_model
-
-    from ovavel.training.imagebind import ImageBind
-
-    torch.set_num_threads(threads)
-    tower = ImageBind(config, modalities=(encoder,)).towers[encoder]
-    load_model(tower, str(folder / f"{encoder}.safetensors"))
-    dtype = torch.float32 if computes == "fp32" else torch.bfloat16
-    tower = tower.to(dtype).eval()
-
-    def run(array: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            answer: NDArray[np.float32] = tower(torch.from_numpy(array).to(dtype)).float().numpy()
-        return answer
-
-    return run
-
-
-_OPEN: Mapping[str, Callable[..., Run]] = {
-    "torch": _open_torch,
-    "onnxruntime": _open_onnxruntime,
-    "openvino": _open_openvino,
-}

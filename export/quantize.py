@@ -99,6 +99,8 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
     Raises:
         ExportError: `seen` is of another encoder, or the graph is not of the form that ovavel exports.
     """
+    from onnx_ir.passes import common
+
     graph = model.graph
     fuse_attention(model)
     linears = find_linears(graph)
@@ -123,6 +125,7 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
             noisy = recipe.noise is not None and rounding_noise(layer.weights, layer.seen, recipe.mode) > recipe.noise
             modes[layer.name] = recipe.instead if noisy else recipe.mode
             _emit(graph, layer, modes[layer.name])
+    common.RemoveUnusedNodesPass()(model)  # the gains and offsets before migration, too
     return modes
 
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
+import onnxruntime as ort
 import pytest
+import torch
 from golden_weights import golden_inputs, golden_state
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnx_graphs import computed_shapes
 from safetensors.torch import save_file
+from torch import nn
 
+from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.bundle import write_bundle
-from ovavel.export.graphs import export_graph
+from ovavel.export.graphs import export_graph, traced
+from ovavel.export.inputs import calibration_inputs, sense_inputs
+from ovavel.export.outliers import plant_outliers
+from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize, rounding_noise
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
@@ -62,8 +76,9 @@ def test_the_matrices_of_the_blocks_are_quantised_and_nothing_else(int8_bundle: 
     assert not computed_shapes(path)
     graph = onnx.load(path, load_external_data=False).graph
     operators = Counter(node.op_type for node in graph.node)
-    assert operators["MatMulInteger"] == operators["DynamicQuantizeLinear"] == 4 * BLOCKS[modality]
-    assert operators["MatMul"] == 2 * BLOCKS[modality]  # attention, which has no weights
+    assert operators["DynamicQuantizeMatMul"] == 4 * BLOCKS[modality]
+    assert operators["MultiHeadAttention"] == BLOCKS[modality]
+    assert not {"MatMul", "Softmax", "LayerNorm"} & operators.keys()  # the old attentions would run beside the new
     assert operators["Conv"] == operators["Gemm"] == 1  # stem and projection
     kinds = Counter(tensor.data_type for tensor in graph.initializer)
     assert kinds[onnx.TensorProto.INT8] == 4 * BLOCKS[modality]
@@ -119,11 +134,11 @@ def test_the_same_weights_give_the_same_bytes(int8_bundle: Path, tiny_weights: P
 
 def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
     state = golden_state(TINY)
-    # A channel 10 000 times as large as the others takes all 256 steps of its tensor for itself. fp32 does not mind:
-    # the matrix after it ignores it.
-    for norm, matrix in (("norm_1", "attn.in_proj_weight"), ("norm_2", "mlp.fc1.weight")):
-        state[f"modality_trunks.vision.blocks.0.{norm}.weight"][5] *= 1e4
-        state[f"modality_trunks.vision.blocks.0.{matrix}"][:, 5] = 0
+    # A hidden unit 10 million times as large as the others takes all steps of its tensor for itself, and GELU keeps it
+    # from being migrated. fp32 does not mind: the matrix after it ignores it.
+    for part in ("weight", "bias"):
+        state[f"modality_trunks.vision.blocks.0.mlp.fc1.{part}"][5] *= 1e7
+    state["modality_trunks.vision.blocks.0.mlp.fc2.weight"][:, 5] = 0
     save_file(state, tmp_path / "outlier.safetensors")
     (tmp_path / "place").mkdir()
     with pytest.raises(
@@ -133,3 +148,99 @@ def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
             tmp_path / "outlier.safetensors", tmp_path / "place" / "bundle", ["dog"], config=TINY, precisions=["int8"]
         )
     assert not list((tmp_path / "place").iterdir())
+
+
+def exported(
+    folder: Path, tower: nn.Module, seen: Sequence[Activation], recipe: QuantizeRecipe
+) -> ort.InferenceSession:
+    """What becomes of the audio encoder by `recipe`."""
+    model = traced("audio", tower, embedding_size=TINY.embedding_size)
+    quantize(model, seen, recipe)
+    onnx_ir.save(model, folder / "audio.onnx")
+    return ort.InferenceSession(str(folder / "audio.onnx"), providers=["CPUExecutionProvider"])
+
+
+def least_cosine(session: ort.InferenceSession, tower: nn.Module) -> float:
+    cosines = []
+    for prepared in sense_inputs("audio", range(4)).values():
+        expected = tower(torch.from_numpy(prepared[None])).numpy().astype(np.float64)
+        answer = session.run(None, {"log_mel": prepared[None]})[0].astype(np.float64)
+        cosines.append((answer * expected).sum() / np.linalg.norm(answer) / np.linalg.norm(expected))
+    return float(min(cosines))
+
+
+@pytest.fixture(scope="module")
+def outlier_tower(tiny_weights: Path) -> nn.Module:
+    tower = ImageBind.load(tiny_weights, TINY, ("audio",)).towers["audio"]
+    plant_outliers(tower)
+    return tower.requires_grad_(False)
+
+
+def test_migration_leaves_the_function_as_it_is(outlier_tower: nn.Module, tmp_path: Path) -> None:
+    seen = observe_activations(outlier_tower, calibration_inputs("audio"))
+    session = exported(tmp_path, outlier_tower, seen, QuantizeRecipe(mode="float"))
+    assert least_cosine(session, outlier_tower) > 1 - 1e-10
+    matrices = {tensor.name: tensor for tensor in onnx.load(tmp_path / "audio.onnx").graph.initializer}
+    ours = numpy_helper.to_array(matrices["block_0.qkv.weight"])
+    theirs = outlier_tower.get_parameter("blocks.0.attention.qkv.weight").numpy().T
+    assert not np.allclose(ours, theirs, rtol=0.1)  # it was migrated at all
+
+
+def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path: Path) -> None:
+    seen = observe_activations(outlier_tower, calibration_inputs("audio"))
+    recipes = [
+        QuantizeRecipe(migrate=False),
+        QuantizeRecipe(),
+        QuantizeRecipe(mode="16x8"),
+        INT16,
+    ]
+    plain, migrated, wide, widest = (
+        1 - least_cosine(exported(tmp_path, outlier_tower, seen, recipe), outlier_tower) for recipe in recipes
+    )
+    assert plain > 10 * migrated > 0
+    assert migrated > 1.3 * wide > 0
+    assert 1e-6 > widest > 0
+
+
+def test_noisy_layers_get_more_bits(outlier_tower: nn.Module) -> None:
+    model = traced("audio", outlier_tower, embedding_size=TINY.embedding_size)
+    seen = observe_activations(outlier_tower, calibration_inputs("audio"))
+    modes = quantize(model, seen, QuantizeRecipe(noise=0.02))
+    assert len(modes) == 4 * TINY.audio.blocks
+    assert set(modes.values()) == {"8x8", "16x8"}
+    noise = {
+        name: rounding_noise(np.eye(len(each.peaks), dtype=np.float32), each, "8x8")
+        for name, each in zip(modes, seen, strict=False)
+    }
+    assert max(noise, key=lambda name: noise[name]).partition(".")[2] in {
+        name.partition(".")[2] for name, mode in modes.items() if mode == "16x8"
+    }
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=arrays(np.float32, (6, 8), elements=st.floats(-1e3, 1e3, width=32)),
+    weights=arrays(np.float32, (8, 5), elements=st.floats(-2, 2, width=32)),
+)
+def test_noise_falls_with_every_bit(rows: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
+    seen = Activation(peaks=np.abs(rows).max(axis=0), rows=(rows,))
+    if np.linalg.norm(rows @ weights) < 0.1 * np.linalg.norm(rows) * np.linalg.norm(weights):
+        return  # sums that cancel: no bound on the relative error
+    noise = [rounding_noise(weights, seen, mode) for mode in ("8x8", "16x8", "16x16", "float")]
+    assert noise[0] < 0.5
+    assert noise[1] < 0.2
+    assert noise[2] < 1e-2
+    assert noise[3] == 0
+
+
+def test_the_activations_of_another_encoder_are_refused(outlier_tower: nn.Module, tiny_weights: Path) -> None:
+    model = traced("audio", outlier_tower, embedding_size=TINY.embedding_size)
+    vision = ImageBind.load(tiny_weights, TINY, ("vision",)).towers["vision"]
+    seen = observe_activations(vision, calibration_inputs("vision"))
+    with pytest.raises(ExportError, match="linear layers, which are not those that were observed"):
+        quantize(model, seen, INT8)
+
+
+def test_outliers_are_for_encoders_of_patches(tiny_weights: Path) -> None:
+    with pytest.raises(TypeError, match="not for TextTower"):
+        plant_outliers(ImageBind.load(tiny_weights, TINY, ("text",)).towers["text"])

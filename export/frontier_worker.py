@@ -1,0 +1,175 @@
+"""The process of one candidate of the frontier."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.machine import peak_memory_mb
+from ovavel.export.candidates import Candidate
+from ovavel.export.inputs import SENSES, Sense
+from ovavel.runtime.backends.onnxruntime import open_session
+from ovavel.runtime.errors import DeviceError
+
+if TYPE_CHECKING:
+    from ovavel.training.imagebind import ImageBindConfig
+
+__all__ = ["Worker", "open_worker"]
+
+# D embedding size
+
+_START_LIMIT_S, _WINDOW_LIMIT_S = 600, 120
+
+Window: TypeAlias = Mapping[Sense, NDArray[np.float32]]
+"""Prepared inputs, a batch of one each, or their embeddings, (1, D)."""
+Run: TypeAlias = Callable[[Window], Window]
+
+
+class Worker:
+    """The process of one candidate."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        self._name = name
+        self._connection = connection
+
+    def run(self, inputs: Window) -> tuple[Window, float]:
+        """Return the embeddings of a window and the milliseconds they took."""
+        answer: tuple[Window, float] = self._ask(inputs, _WINDOW_LIMIT_S)
+        return answer
+
+    def memory_mb(self) -> float:
+        """Most memory that was resident."""
+        memory: float = self._ask(None, _WINDOW_LIMIT_S)
+        return memory
+
+    def wait(self) -> None:
+        """Wait until it has loaded.
+
+        Raises:
+            OvavelError: it could not.
+        """
+        problem = self._receive(_START_LIMIT_S)
+        if problem is not None:
+            raise DeviceError(problem)
+
+    def _ask(self, question: object, limit_s: float) -> Any:
+        self._connection.send(question)
+        return self._receive(limit_s)
+
+    def _receive(self, limit_s: float) -> Any:
+        try:
+            if self._connection.poll(limit_s):
+                return self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            raise DeviceError(f"the process of {self._name} died; was there too little memory?") from error
+        raise DeviceError(f"the process of {self._name} did not answer within {limit_s} s")
+
+
+@contextmanager
+def open_worker(candidate: Candidate, folder: Path, config: ImageBindConfig, threads: int) -> Iterator[Worker]:
+    """Start the process of `candidate`, with the graphs and weights in `folder`, and end it afterwards.
+
+    Raises:
+        DeviceError: it could not load them.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    # A candidate's own way to write a graph does not travel to another process, and is not needed there.
+    arguments = (candidate.engine, candidate.file, candidate.computes, folder, config, threads, theirs)
+    process = context.Process(target=_serve, args=arguments, daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        started = Worker(candidate.name, ours)
+        started.wait()
+        yield started
+    finally:
+        ours.close()
+        process.join(10)
+        process.kill()
+
+
+def _serve(
+    engine: str, file: str, computes: str, folder: Path, config: ImageBindConfig, threads: int, connection: Connection
+) -> None:
+    """Load both encoders, say so, and run what comes until the other side is gone."""
+    try:
+        run = _OPEN[engine](folder, file, computes, config, threads)
+    except Exception as error:  # noqa: BLE001  the other side tells it
+        connection.send(str(error) or type(error).__name__)
+        return
+    connection.send(None)
+    while True:
+        try:
+            inputs = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        if inputs is None:
+            connection.send(peak_memory_mb())
+            continue
+        begin_s = time.perf_counter()
+        embeddings = run(inputs)
+        connection.send((embeddings, (time.perf_counter() - begin_s) * 1e3))
+
+
+def _open_onnxruntime(folder: Path, file: str, _computes: str, _config: ImageBindConfig, threads: int) -> Run:
+    sessions = {sense: open_session(folder / f"{sense}.{file}.onnx", None, threads) for sense in SENSES}
+    names = {sense: session.get_inputs()[0].name for sense, session in sessions.items()}
+    return lambda window: {
+        sense: session.run(None, {names[sense]: window[sense]})[0] for sense, session in sessions.items()
+    }
+
+
+def _open_joined(folder: Path, file: str, _computes: str, _config: ImageBindConfig, threads: int) -> Run:
+    session = open_session(folder / f"joined.{file}.onnx", None, threads)
+    names = [value.name for value in session.get_inputs()]
+    return lambda window: dict(
+        zip(SENSES, session.run(None, {n: window[s] for n, s in zip(names, SENSES, strict=True)}), strict=True)
+    )
+
+
+def _open_openvino(folder: Path, file: str, computes: str, _config: ImageBindConfig, threads: int) -> Run:
+    from ovavel.runtime.backends.openvino import compile_graph
+
+    requests = {sense: compile_graph(folder / f"{sense}.{file}.onnx", computes, threads, batch=1) for sense in SENSES}
+    return lambda window: {sense: np.array(request.infer([window[sense]])[0]) for sense, request in requests.items()}
+
+
+def _open_torch(folder: Path, _file: str, computes: str, config: ImageBindConfig, threads: int) -> Run:
+    import torch
+    from safetensors.torch import load_model
+
+    from ovavel.training.imagebind import ImageBind
+
+    torch.set_num_threads(threads)
+    dtype = torch.float32 if computes == "fp32" else torch.bfloat16
+    towers = {}
+    for sense in SENSES:
+        tower = ImageBind(config, modalities=(sense,)).towers[sense]
+        load_model(tower, str(folder / f"{sense}.safetensors"))
+        towers[sense] = tower.to(dtype).eval()
+
+    def run(window: Window) -> Window:
+        with torch.inference_mode():
+            return {
+                sense: tower(torch.from_numpy(window[sense]).to(dtype)).float().numpy()
+                for sense, tower in towers.items()
+            }
+
+    return run
+
+
+_OPEN: Mapping[str, Callable[..., Run]] = {
+    "torch": _open_torch,
+    "onnxruntime": _open_onnxruntime,
+    "onnxruntime, one graph": _open_joined,
+    "openvino": _open_openvino,
+}
