@@ -32,6 +32,11 @@ Window: TypeAlias = Mapping[Sense, NDArray[np.float32]]
 """Prepared inputs, a batch of one each, or their embeddings, (1, D)."""
 Run: TypeAlias = Callable[[Window], Window]
 
+_NOTHING: Window = {
+    "vision": np.zeros((1, 3, 224, 224), np.float32),
+    "audio": np.zeros((1, 1, 128, 204), np.float32),
+}
+
 
 class Worker:
     """The process of one candidate."""
@@ -103,6 +108,7 @@ def _serve(
     """Load both encoders, say so, and run what comes until the other side is gone."""
     try:
         run = _OPEN[engine](folder, file, computes, config, threads)
+        run(_NOTHING)  # what cannot run is told now
     except Exception as error:  # noqa: BLE001  the other side tells it
         connection.send(str(error) or type(error).__name__)
         return

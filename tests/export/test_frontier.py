@@ -1,0 +1,93 @@
+"""The frontier on a tiny model: every candidate runs, and its figures are what they say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ovavel.export.candidates import CANDIDATES, REFERENCE
+from ovavel.export.frontier import Frontier, FrontierRow, default_of, measure_frontier
+from ovavel.export.frontier_report import html, markdown
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import ExportError
+from ovavel.runtime.timing import Percentiles
+from ovavel.training.imagebind import ImageBindConfig
+
+CHOSEN = (REFERENCE, "ONNX Runtime fp32", "ONNX Runtime int8, plain dynamic", "… + outlier migration")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Frontier:
+    return measure_frontier(
+        tiny_weights,
+        tmp_path_factory.mktemp("frontier"),
+        config=ImageBindConfig.tiny(),
+        outliers=True,
+        windows=2,
+        candidates=[candidate for candidate in CANDIDATES if candidate.name in CHOSEN],
+    )
+
+
+def test_rows_say_how_near_and_how_fast(found: Frontier) -> None:
+    reference, exact, plain, migrated = found.rows
+    assert [row.name for row in found.rows] == list(CHOSEN)
+    for row in found.rows:
+        assert row.not_measured is None
+        assert row.window_ms and 0 < row.window_ms.p50 <= row.window_ms.p95
+        assert row.peak_mb > 50
+    assert reference.times_faster == 1
+    cosines = [min(row.min_cosine.values()) for row in (exact, plain, migrated) if row.min_cosine]
+    assert cosines[0] > 1 - 1e-9
+    assert cosines[1] < cosines[2] < cosines[0]
+    assert found.default == exact.name  # of those that a bundle can have
+
+
+def test_reports_hold_every_row(found: Frontier) -> None:
+    for row in found.rows:
+        assert row.name in markdown(found)
+        assert row.name.encode() in html(found)
+    assert "<svg" in html(found).decode()
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Frontier) == found
+
+
+def row(name: str, times_faster: float, *, passed: bool, exported: bool = True) -> FrontierRow:
+    return FrontierRow(
+        name=name,
+        window_ms=Percentiles(1, 1, 1),
+        times_faster=times_faster,
+        min_cosine={"vision": 1, "audio": 1},
+        passed=passed,
+        exported=exported,
+    )
+
+
+def test_the_default_is_the_fastest_that_passes_and_can_be_had() -> None:
+    rows = [row("a", 2, passed=True), row("b", 3, passed=False), row("c", 4, passed=True, exported=False)]
+    assert default_of(rows) == "a"
+    assert default_of(rows[1:]) is None
+
+
+def test_a_reference_that_cannot_run_ends_it(tmp_path: Path, tiny_weights: Path) -> None:
+    fine = next(candidate for candidate in CANDIDATES if candidate.name == "ONNX Runtime fp32")
+    broken = replace(fine, name="broken", file="broken", write=lambda model, _: model.graph.outputs.clear())
+    with pytest.raises(ExportError, match="broken could not be measured"):
+        measure_frontier(tiny_weights, tmp_path, config=ImageBindConfig.tiny(), windows=1, candidates=[broken, fine])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_command_runs_every_candidate(tmp_path: Path, tiny_weights: Path) -> None:
+    arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--out", str(tmp_path / "out"), "--windows", "2"]
+    assert main(["export", "frontier", *arguments]) == 0
+    rows = json.loads((tmp_path / "out" / "frontier.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [candidate.name for candidate in CANDIDATES]
+    assert {row["name"]: row["not_measured"] for row in rows if row["not_measured"]} == {}
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "frontier.html",
+        "frontier.json",
+        "frontier.md",
+    ]
