@@ -207,6 +207,7 @@ def _simplify(model: onnx_ir.Model) -> None:
     ):
         tidy(model)
     _fold_query_scales(model)
+    common.RemoveUnusedNodesPass()(model)
 
 
 def _join_transposes(model: onnx_ir.Model) -> None:

@@ -21,11 +21,13 @@ __all__ = ["Half", "emulate", "emulated", "halve"]
 Half = Literal["fp16", "bf16"]
 
 _PRODUCTS: Mapping[Half, frozenset[str]] = {
-    "fp16": frozenset({"Conv", "Gemm", "MatMul"}),
-    "bf16": frozenset({"Gemm", "MatMul"}),  # Conv knows bf16 from opset 22 on
+    "fp16": frozenset({"Conv", "DequantizeLinear", "Gemm", "MatMul"}),
+    "bf16": frozenset({"DequantizeLinear", "Gemm", "MatMul"}),  # Conv knows bf16 from opset 22 on
 }
-"""Nearly all of the arithmetic, and all that tensor cores speed up. They sum in fp32."""
-_FOLLOW = frozenset({"Add", "Concat", "Gelu", "Mul", "Reshape", "Slice", "Softmax", "Split", "Squeeze", "Transpose"})
+"""Nearly all of the arithmetic, and all that tensor cores speed up, with what unpacks its factors. Sums are in fp32."""
+_FOLLOW = frozenset(
+    {"Add", "Concat", "Gelu", "Mul", "QuantizeLinear", "Reshape", "Slice", "Softmax", "Split", "Squeeze", "Transpose"}
+)
 """What is as well done in half precision where all it reads is. The other operators stay in fp32: normalisations, and
 the sums of the residual stream, which read fp32."""
 
@@ -59,7 +61,11 @@ def halve(model: onnx_ir.Model, half: Half) -> None:
 
     lowered: set[onnx_ir.Value] = set()
     for node in list(graph):
-        computed = {value for value in node.inputs if value is not None and value.const_value is None}
+        computed = {
+            value
+            for value in node.inputs
+            if value is not None and value.const_value is None and value.dtype in (None, upper, lower)
+        }
         fits = node.op_type in _PRODUCTS[half] or (node.op_type in _FOLLOW and computed <= lowered)
         for index, value in enumerate(node.inputs):
             if value is None:
@@ -70,8 +76,9 @@ def halve(model: onnx_ir.Model, half: Half) -> None:
             elif not fits and value in lowered:
                 node.replace_input_with(index, as_type(value, upper, node))
         if fits:
-            lowered.update(node.outputs)
-            for output in node.outputs:
+            floats = [output for output in node.outputs if output.dtype in (None, upper)]
+            lowered.update(floats)
+            for output in floats:
                 output.type = onnx_ir.TensorType(lower)  # the old one is shared with the graph this one is a clone of
     for index, output in enumerate(graph.outputs):
         if output in lowered:

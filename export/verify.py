@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ovavel.export.graphs import SPECS
 from ovavel.export.half import Half, emulated
 from ovavel.export.inputs import sense_inputs
+from ovavel.export.static import Static
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.manifest import ParityCheck
@@ -117,7 +118,7 @@ def reference(graph: Graph, module: nn.Module, inputs: Mapping[str, Arrays]) -> 
 
 
 def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") -> ParityCheck:
-    """Run the ONNX file `path` with ONNX Runtime on the CPU and compare; fp16 and bf16 are emulated (`half.emulated`).
+    """Run the ONNX file `path` with ONNX Runtime on the CPU and compare; half precision is emulated (`half.emulated`).
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -125,7 +126,7 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
             in a reduced precision, of a lower cosine than required.
     """
     method = "ONNX Runtime on the CPU"
-    if precision in get_args(Half):
+    if precision in (*get_args(Half), *get_args(Static)):
         method += f", emulating {precision}"
         with emulated(path) as twin:
             answers = _run(twin, expected)

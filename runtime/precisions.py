@@ -7,17 +7,18 @@ from typing import Literal
 
 __all__ = ["ENGINE_PRECISIONS", "Precision", "preferred"]
 
-Precision = Literal["fp32", "fp16", "bf16", "int16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8-static", "fp8"]
 """docs/precision.md tells what each of them is."""
 
 ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnxruntime-cpu": ("int8", "int16", "fp32", "fp16"),
     "onnxruntime-cuda": ("fp16", "bf16", "fp32"),
     "openvino": ("bf16", "fp32"),
-    "tensorrt": ("fp16", "bf16", "fp32"),
-    "tensorrt-rtx": ("fp16", "bf16", "fp32"),
+    "tensorrt": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
+    "tensorrt-rtx": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
 }
-"""Engine → what it runs, the fastest first. An engine that is not here says itself what it cannot run."""
+"""Engine → what it runs. The first of them that a bundle has is what it runs unless told otherwise: the fastest, but for
+TensorRT's 8 bits, which not every GPU has. An engine that is not here says itself what it cannot run."""
 
 
 def preferred(engine: str, there: Iterable[str]) -> str | None:

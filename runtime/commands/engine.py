@@ -92,7 +92,7 @@ class Engine:
                 progress=progress,
             )
         for graph, each in provided.items():
-            evidence, precision = each.engine.evidence, each.engine.made_for.precision
+            evidence, precision = each.engine.evidence, each.engine.made_for.number_format
             products = f"{evidence.products[precision]} of {sum(evidence.products.values())} matrix products"
             done = f"built in {each.engine.build_s:.0f} s" if each.built else "was there already"
             size = f"{each.engine.plan.bytes / 1e6:.0f} MB"

@@ -158,7 +158,7 @@ def _build(
             raise EngineError(
                 f"{onnx} has {tensor.name} in {tensor.dtype.name.lower()}: a bundle's graphs take and give fp32"
             )
-    products = layers.check_network(network, made_for.precision, where=str(onnx))
+    products = layers.check_network(network, made_for.number_format, where=str(onnx))
     state.share = _PARSED
     config = _configure(builder, network, made_for, library)
     if not library.rtx:
@@ -176,7 +176,7 @@ def _build(
         source, made_of = "network and build log", layers.logged_layers(library.layers[-1])
     elif cuda is not None:
         source, made_of = "network and engine inspector", _inspect(plan, library)
-    found = layers.check_engine(made_of, products, made_for.precision, where=where)
+    found = layers.check_engine(made_of, products, made_for.number_format, where=where)
     counts = Counter(each.precision for each in products)
     return plan, Evidence(products=dict(counts), found=found, read_from=source if found is not None else "network")
 

@@ -48,6 +48,11 @@ class EngineFor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     options: BuildOptions
 
     @property
+    def number_format(self) -> str:
+        """What the products compute in: a precision may say in its name where its scales come from, too."""
+        return self.precision.removesuffix("-static")
+
+    @property
     def family(self) -> str:
         """What the names of the folders of all engines begin with that differ in nothing but their options."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "options"}
