@@ -17,8 +17,8 @@ ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
 }
-"""Engine → what it runs. The first of them that a bundle has is what it runs unless told otherwise: the fastest, but for
-TensorRT's 8 bits, which not every GPU has. An engine that is not here says itself what it cannot run."""
+"""Engine → what it runs; unless told otherwise, the first of them that a bundle has: the fastest, but for TensorRT's 8
+bits, which not every GPU has. An engine that is not here says itself what it cannot run."""
 
 
 def preferred(engine: str, there: Iterable[str]) -> str | None:
