@@ -22,15 +22,13 @@ from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
-from ovavel.runtime.requirements import requirement
+from ovavel.runtime.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement
 from ovavel.runtime.vocabulary import Tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "EMBEDDING_TOLERANCE",
-    "HEAD_TOLERANCE",
     "Reference",
     "check_graph",
     "encoder_inputs",
@@ -39,9 +37,6 @@ __all__ = [
 ]
 
 # B batch, T segments, D embedding size, C classes with the background last
-
-EMBEDDING_TOLERANCE = 2e-5
-HEAD_TOLERANCE = 1e-4
 
 _TEXTS = 16
 """How many names of the vocabulary are compared; they take the same way, and a vocabulary may hold thousands."""
@@ -133,9 +128,9 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     else:
         answers = _run(path, expected)
     if expected.graph == "head":
-        away, tolerance = _head_differences(expected, answers), HEAD_TOLERANCE
+        away, tolerance = _head_differences(expected, answers), HEAD_DIFFERENCE
     else:
-        away, tolerance = _embedding_differences(expected, answers), EMBEDDING_TOLERANCE
+        away, tolerance = _embedding_differences(expected, answers), FP32_DIFFERENCE
     required = None if precision == "fp32" else requirement(precision).min_cosine
     if required:
         tolerance = 2.0  # no two unit vectors are further apart; what is not finite is

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["REQUIREMENTS", "Requirement", "requirement"]
+__all__ = ["FP32_DIFFERENCE", "HEAD_DIFFERENCE", "REQUIREMENTS", "Requirement", "requirement"]
+
+FP32_DIFFERENCE = 5e-6
+"""Most that a component of an embedding may be off in fp32. Rounding moves it by 7e-7 at most, and a LayerNorm epsilon
+of 1e-5 for 1e-6 by 4.5e-5 or more, which the cosine alone may miss (docs/parity.md)."""
+HEAD_DIFFERENCE = 1e-4
+"""Most that a similarity or a score may be off in fp32; rounding moves it by 1e-6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +35,12 @@ class Requirement:
     """What Acc., Seg., Eve. and Avg. must each keep of the reference's own."""
 
 
-# In fp32, rounding moves components by 2e-7 and a LayerNorm epsilon of 1e-5 for 1e-6 by 4e-5 or more (docs/parity.md).
 _FP32 = Requirement(
-    min_cosine=0.999999, max_abs_difference=5e-6, head_difference=1e-4, decisions=0.999, tie=1e-3, measures=0.99
+    min_cosine=0.999999,
+    max_abs_difference=FP32_DIFFERENCE,
+    head_difference=HEAD_DIFFERENCE,
+    decisions=0.999,
+    tie=1e-3,
 )
 # As near as fp32 in direction; of a component, an outlier's rounding is worth a few 1e-5.
 _SIXTEEN_BITS = Requirement(

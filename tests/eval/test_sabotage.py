@@ -26,14 +26,18 @@ from ovavel.runtime.self_check import Stage, check_stages, graphs_to_check
 from ovavel.runtime.vocabulary import Vocabulary
 from ovavel.training.imagebind import ImageBindConfig
 
+pytestmark = pytest.mark.timeout(400)  # the bundle is exported in three precisions
+
 NAMES = ("dog barking", "race car", "bird chirping")
 
 
 @pytest.fixture(scope="module")
 def sound_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Path:
-    """The tiny bundle in fp32 and int8, as it should be: do not change it."""
+    """The tiny bundle in fp32, fp16 and int8, as it should be: do not change it."""
     out = tmp_path_factory.mktemp("sound") / "bundle"
-    write_bundle(tiny_weights, out, NAMES, head=tiny_head, config=ImageBindConfig.tiny(), precisions=("fp32", "int8"))
+    write_bundle(
+        tiny_weights, out, NAMES, head=tiny_head, config=ImageBindConfig.tiny(), precisions=("fp32", "fp16", "int8")
+    )
     return out
 
 
@@ -140,6 +144,15 @@ def fp16_overflow(graph: onnx.GraphProto) -> None:
         graph.node.insert(place, step)
 
 
+def fp16_weight_overflow(graph: onnx.GraphProto) -> None:
+    """A weight is larger than fp16 can hold."""
+    weight = next(tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16)
+    values = numpy_helper.to_array(weight).astype(np.float32)
+    values.flat[0] = 1e5
+    with np.errstate(over="ignore"):
+        put(weight, values.astype(np.float16))
+
+
 def wrong_zero_point(graph: onnx.GraphProto) -> None:
     """One quantised layer believes that its activations are symmetric."""
     node = next(node for node in graph.node if node.op_type == "MatMulInteger")
@@ -170,6 +183,9 @@ GRAPHS = {
     "wrong epsilon of vision": Sabotage(stage="vision", change=graph_surgery("vision.onnx", wrong_epsilon)),
     "missing audio scale": Sabotage(stage="similarity", change=graph_surgery("head.onnx", missing_audio_scale)),
     "fp16 overflow": Sabotage(stage="vision", change=graph_surgery("vision.onnx", fp16_overflow)),
+    "fp16 overflow of a weight": Sabotage(
+        stage="vision", change=graph_surgery("vision.fp16.onnx", fp16_weight_overflow), precision="fp16"
+    ),
     "wrong zero point": Sabotage(
         stage="audio", change=graph_surgery("audio.int8.onnx", wrong_zero_point), precision="int8"
     ),
@@ -235,7 +251,7 @@ def test_a_sabotaged_bundle_is_caught_and_the_stage_named(
     assert failures[0].startswith(f"{sabotage.stage}: ")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_an_untouched_bundle_passes(
     bundle: Path, precision: str, clip: Path, tiny_weights: Path, tiny_head: Path
 ) -> None:
