@@ -99,7 +99,7 @@ class QuickGraphs:
     def __init__(self, exported: Path) -> None:
         self.exported = exported
 
-    def __call__(self, _model: object, name: Graph, folder: Path, _precision: str) -> list[Path]:
+    def __call__(self, _model: object, name: Graph, folder: Path, *_: object) -> list[Path]:
         return [Path(shutil.copy(file, folder)) for file in sorted(self.exported.glob(f"{name}.onnx*"))]
 
 
