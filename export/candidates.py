@@ -10,6 +10,7 @@ import numpy as np
 
 from ovavel.export.activations import Activation
 from ovavel.export.linears import CONTRIB, array, constant, find_linears, fuse_attention, replace
+from ovavel.export.precision import PASSES
 from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Candidate:
     """Which form of the graphs it runs; several candidates may run the same."""
     write: Write | None = None
     """What brings the fp32 graphs into that form, in place."""
-    computes: Literal["fp32", "bf16"] = "fp32"
+    computes: Literal["fp32", "bf16", "int8-static"] = "fp32"
     """What PyTorch or OpenVINO is told to compute in."""
     gate: str = "int8"
     """The precision whose requirements it is held to."""
@@ -112,6 +113,13 @@ CANDIDATES: tuple[Candidate, ...] = (
         name="ONNX Runtime MatMulNBits, 8 bits in blocks of 128",
         engine="onnxruntime", file="blocks", write=lambda model, _: quantize_blocks(model),
     ),
-    Candidate(name="OpenVINO bf16", engine="openvino", computes="bf16", gate="bf16", exported=True),
+    Candidate(
+        name="OpenVINO bf16", engine="openvino", file="bf16", write=PASSES["bf16"], computes="bf16", gate="bf16",
+        exported=True,
+    ),
+    Candidate(
+        name="OpenVINO int8-static: migration, scales fixed beforehand",
+        engine="openvino", file="int8-static", write=PASSES["int8-static"], computes="int8-static", exported=True,
+    ),
 )  # fmt: skip
 """The reference first."""

@@ -13,7 +13,7 @@ Precision = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8-static", "fp8
 ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnxruntime-cpu": ("int8", "int16", "fp32", "fp16"),
     "onnxruntime-cuda": ("fp16", "bf16", "fp32"),
-    "openvino": ("bf16", "fp32"),
+    "openvino": ("int8-static", "bf16", "fp32"),
     "tensorrt": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
 }

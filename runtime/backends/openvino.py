@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["OpenVinoBackend", "compile_graph", "open_openvino"]
 
 _ENGINE = "openvino"
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_HINTS = {"fp32": ("f32",), "bf16": ("bf16",), "int8-static": ("bf16", "f32")}
+"""Precision → what OpenVINO is told to compute in, outside of 8-bit products; the first one that the CPU has."""
 _LONGEST_MESSAGE = 300
 
 
@@ -41,7 +42,7 @@ def open_openvino(
         device: "cpu" or "auto", which are the same.
         threads: cores that one graph may use; None: as many as this process has.
         graphs: which graphs to load; the others are not to be called.
-        precision: of vision and audio; None: bf16 if the bundle has it, else fp32.
+        precision: of vision and audio; None: the first of int8-static, bf16 and fp32 that the bundle has.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -118,7 +119,7 @@ def compile_graph(path: Path, precision: str, threads: int, *, batch: int | None
 
     Args:
         path: the graph; one input where `batch` is given.
-        precision: "fp32" or "bf16", to compute in.
+        precision: of the graph: "fp32", "bf16" or "int8-static".
         threads: cores to use.
         batch: the only batch it will get, which is faster than any.
 
@@ -128,9 +129,12 @@ def compile_graph(path: Path, precision: str, threads: int, *, batch: int | None
     """
     import openvino
 
-    hint = _HINTS[precision]
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    hint = next((hint for hint in _HINTS[precision] if hint == "f32" or hint.upper() in able), None)
+    if hint is None:
+        raise DeviceError(f"this CPU has no {precision} arithmetic; use another --precision, or --backend onnxruntime")
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     try:
         model = core.read_model(path)
         if batch is not None:
@@ -141,10 +145,7 @@ def compile_graph(path: Path, precision: str, threads: int, *, batch: int | None
         raise BundleError(f"OpenVINO cannot load {path}: {_said(error)}. Export or copy the bundle again") from error
     used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if used != hint:
-        raise DeviceError(
-            f"{precision} was asked for and OpenVINO would compute in {used}: this CPU has no {precision} arithmetic. "
-            "Use --backend onnxruntime"
-        )
+        raise DeviceError(f"{precision} was asked for and OpenVINO would compute in {used}; use --backend onnxruntime")
     return compiled.create_infer_request()
 
 
