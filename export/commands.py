@@ -9,10 +9,13 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ovavel.export.published import DEFAULT_URL
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import PrecisionError, UsageError
 from ovavel.runtime.precisions import Precision
 
 __all__ = ["Bundle", "Weights"]
+
+_AUTOMATIC: tuple[tuple[Precision, ...], ...] = (("fp32", "int8"), ("fp32", "int16"), ("fp32",))
+"""The fastest for CPUs that these weights allow, by `ovavel export frontier`, the fastest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +53,15 @@ class Bundle:
 
     names.txt holds one name a line, used as it is, for instance "dog barking". Blank lines and lines that start with #
     are skipped. The background, "other", is added as the last one. Every graph is compared with PyTorch before the
-    folder appears. The full size takes a few minutes, 5 GB of disk and 7 GB of memory.
+    folder appears. The full size takes about ten minutes, 6 GB of disk and 8 GB of memory.
 
-    --precision names the number formats of vision and audio, each a file of its own beside the others: fp16 and bf16
-    are for GPUs and half as large, int8 is for CPUs. 'ovavel live' and the others run the fastest their engine can.
+    --precision names the number formats of vision and audio, each a file of its own beside the others: int8 and int16
+    are for CPUs with integer dot products (AVX512-VNNI, AVX-VNNI or ARM's), fp16 and bf16 for GPUs. 'ovavel live' and
+    the others run the fastest their engine can. A precision that loses too much is not written: the least cosine with
+    PyTorch's embeddings is 0.999999 in fp32 and int16, 0.999 in fp16 and bf16, 0.99 in 8 bits. On older x86 CPUs ONNX
+    Runtime may saturate sums at 16 bits, so export on the machine that is to run it.
 
-    --precision int8 quantises the transformers of vision and audio: a quarter of their size and, on a CPU with integer
-    dot products (AVX512-VNNI, AVX-VNNI or ARM's), about four times their speed; it is for CPUs only. On older x86 CPUs
-    ONNX Runtime may saturate sums at 16 bits, so export on the machine that is to run it. Weights differ in how well
-    they quantise, random ones too: unless each embedding of the verification keeps a cosine of 0.99 or more with
-    PyTorch's, or 0.999 in fp16 and bf16, nothing is written.
+    Without --precision you get fp32 and the fastest for CPUs that these weights allow: int8, else int16.
     """
 
     weights: Path
@@ -75,8 +77,8 @@ class Bundle:
     model.config."""
     tokenizer: Path | None = None
     """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
-    precision: tuple[Precision, ...] = ("fp32",)
-    """Of the vision and audio encoders, one or several."""
+    precision: tuple[Precision, ...] = ()
+    """Of the vision and audio encoders, one or several; by default fp32 with int8 or, failing that, int16."""
     overwrite: bool = False
     """Replace the bundle that is at --out."""
 
@@ -100,19 +102,29 @@ class Bundle:
         config = read_config(self.config)
         console = Console(stderr=True, highlight=False)
         columns = SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
-        with Progress(*columns, console=console, transient=True) as bars:
-            task = bars.add_task("starting", total=1.0)
-            bundle = write_bundle(
-                self.weights,
-                self.out,
-                names,
-                head=self.head,
-                config=config,
-                tokenizer=self.tokenizer,
-                precisions=self.precision,
-                overwrite=self.overwrite,
-                progress=lambda stage, share: bars.update(task, description=stage, completed=share),
-            )
+        attempts = [self.precision] if self.precision else _AUTOMATIC
+        for number, precisions in enumerate(attempts, start=1):
+            try:
+                with Progress(*columns, console=console, transient=True) as bars:
+                    task = bars.add_task("starting", total=1.0)
+                    bundle = write_bundle(
+                        self.weights,
+                        self.out,
+                        names,
+                        head=self.head,
+                        config=config,
+                        tokenizer=self.tokenizer,
+                        precisions=precisions,
+                        overwrite=self.overwrite,
+                        progress=lambda stage, share, bars=bars, task=task: bars.update(  # type: ignore[misc]
+                            task, description=stage, completed=share
+                        ),
+                    )
+                break
+            except PrecisionError as error:
+                if number == len(attempts):
+                    raise
+                console.print(f"{error}. Trying again with {' and '.join(attempts[number])}", soft_wrap=True)
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
             if check.min_cosine is not None and check.required_cosine is not None:

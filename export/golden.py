@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ovavel.export.verify import reference
 from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.errors import ExportError
+from ovavel.runtime.errors import PrecisionError
 from ovavel.runtime.golden import GOLDEN, Golden, to_float
 from ovavel.runtime.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
 from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
@@ -109,7 +109,7 @@ def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, 
     """Let ONNX Runtime on the CPU run `bundle` in each of `precisions`, and put the gates into its manifest.
 
     Raises:
-        ExportError: one of them is too far from PyTorch.
+        PrecisionError: one of them is too far from PyTorch.
     """
     gates = []
     wanted = list(precisions)
@@ -124,7 +124,7 @@ def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, 
         finally:
             backend.close()
         if not gate.passed:
-            raise ExportError(
+            raise PrecisionError(
                 f"the bundle in {precision} fails its own check ({'; '.join(gate.failures)}); nothing was written. "
                 "Are the weights finite and for this model?"
             )

@@ -19,7 +19,7 @@ from ovavel.export.half import Half, emulated
 from ovavel.export.inputs import sense_inputs
 from ovavel.export.static import Static
 from ovavel.runtime.backends import Graph
-from ovavel.runtime.errors import ExportError, MissingExtraError
+from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
 from ovavel.runtime.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement
@@ -137,7 +137,7 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     worst = max(away, key=lambda case: away[case])
     if away[worst] > tolerance:
         if required:
-            raise ExportError(
+            raise PrecisionError(
                 f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst}); nothing "
                 f"was written. Where fp32 does not, numbers grow too large for {precision}: export them without "
                 f"--precision {precision}"
@@ -149,7 +149,7 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     cosines = {} if expected.graph == "head" else _cosines(expected, answers)
     least = min(cosines, key=lambda case: cosines[case], default=None)
     if required and least and cosines[least] < required:
-        raise ExportError(
+        raise PrecisionError(
             f"the {expected.graph} graph in {precision} gives an embedding whose cosine with PyTorch's is "
             f"{cosines[least]:.4f} (for {least}), and at least {required} is required; nothing was written. These "
             f"weights lose too much: export them without --precision {precision}"

@@ -14,6 +14,7 @@ One tree, so that `except OvavelError` catches what a user can mend::
     ├── EngineError           a TensorRT engine that cannot be built, or is not what it should be
     ├── CheckpointError       weights that are not what they should be
     ├── ExportError           an export that missed its tolerance or could not be written
+    │   └── PrecisionError    a precision in which these weights lose too much
     ├── DownloadError         weights that could not be fetched
     └── OutputError           results that could not be written
 
@@ -34,6 +35,7 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "OvavelError",
+    "PrecisionError",
     "UnverifiedError",
     "UsageError",
     "VocabularyError",
@@ -101,6 +103,10 @@ class CheckpointError(OvavelError):
 
 class ExportError(OvavelError):
     """An export that missed its tolerance or could not be written."""
+
+
+class PrecisionError(ExportError):
+    """A precision in which these weights lose too much."""
 
 
 class DownloadError(OvavelError):

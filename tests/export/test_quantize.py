@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,8 @@ from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize, roundi
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import BundleError, ExportError, UsageError
+from ovavel.runtime.errors import BundleError, ExportError, PrecisionError, UsageError
+from ovavel.runtime.precisions import Precision
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.samples import random_frame, random_waveform
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
@@ -148,6 +150,30 @@ def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
             tmp_path / "outlier.safetensors", tmp_path / "place" / "bundle", ["dog"], config=TINY, precisions=["int8"]
         )
     assert not list((tmp_path / "place").iterdir())
+
+
+@pytest.mark.parametrize("lossy", [(), ("int8",), ("int8", "int16")])
+def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
+    lossy: tuple[str, ...],
+    tmp_path: Path,
+    tiny_weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(*arguments: Any, precisions: Sequence[Precision], **options: Any) -> Bundle:
+        for precision in set(lossy) & set(precisions):
+            raise PrecisionError(f"{precision} loses too much")
+        return write_bundle(*arguments, precisions=precisions, **options)
+
+    monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
+    (tmp_path / "names.txt").write_text("dog barking\n")
+    arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt")]
+    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "bundle")]) == 0
+    assert capsys.readouterr().err.count("Trying again") == len(lossy)
+    bundle = Bundle.open(tmp_path / "bundle")
+    fastest = next(each for each in ("int8", "int16", "fp32") if each not in lossy)
+    assert set(bundle.manifest.graphs["vision"]) == {"fp32", fastest}
+    assert bundle.precision("vision", "onnxruntime-cpu") == fastest
 
 
 def exported(
