@@ -212,7 +212,7 @@ def test_the_command_writes_a_bundle_and_tells_its_licence(
     tiny_weights: Path, tiny_head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "names.txt").write_text("# pets\n\n  dog barking\ncat purring\nother\n", encoding="utf-8-sig")
-    arguments = ["--weights", str(tiny_weights), "--head", str(tiny_head), "--config", "tiny"]
+    arguments = ["--weights", str(tiny_weights), "--head", str(tiny_head), "--config", "tiny", "--precision", "fp32"]
     arguments += ["--vocabulary", str(tmp_path / "names.txt")]
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 0
     assert "CC BY-NC-SA 4.0" in capsys.readouterr().out
