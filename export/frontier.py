@@ -26,7 +26,7 @@ from ovavel.export.graphs import traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.outliers import plant_outliers
 from ovavel.runtime.backends.onnxruntime import physical_cores
-from ovavel.runtime.errors import ExportError, OvavelError
+from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.requirements import requirement
 from ovavel.runtime.timing import Percentiles
 
@@ -66,6 +66,7 @@ class FrontierRow:
     gate: str = ""
     """The precision whose requirements it is held to."""
     passed: bool = False
+    """Whether every embedding is as near as that precision requires. Decisions are not looked at here."""
     exported: bool = False
     """Whether a bundle can have it."""
 
@@ -137,7 +138,7 @@ def measure_frontier(
                     problems[candidate.name] = str(error)
             if reference.name in problems:
                 raise ExportError(f"{reference.name} could not be measured: {problems[reference.name]}")
-            _take_turns(workers, cases, taken, tell=partial(_tell_share, tell, begin, share))
+            _take_turns(workers, cases, taken, problems, tell=partial(_tell_share, tell, begin, share))
     rows = tuple(
         FrontierRow(name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate)
         if candidate.name in problems
@@ -238,21 +239,35 @@ class _Taken:
 
 
 def _take_turns(
-    workers: Mapping[str, Worker],
+    workers: dict[str, Worker],
     cases: Mapping[Sense, Sequence[NDArray[np.float32]]],
     taken: dict[str, _Taken],
+    problems: dict[str, str],
     *,
     tell: Callable[[float], None],
 ) -> None:
-    """Run each window through all `workers`, the first of which is the reference, after some to warm up."""
+    """Run each window through all `workers`, the first of which is the reference, after some to warm up.
+
+    One that fails is left out from then on, and why is noted in `problems`.
+
+    Raises:
+        DeviceError: the reference failed.
+    """
     first, *_ = workers
     taken.update({name: _Taken() for name in workers})
     windows = list(zip(*(cases[sense] for sense in SENSES), strict=True))
     for number, window in enumerate([*windows[:_WARM_UP], *windows], start=-_WARM_UP):
         durations_ms = {}
-        for name, worker in workers.items():
+        for name, worker in list(workers.items()):
             time.sleep(_REST_S)
-            embeddings, durations_ms[name] = worker.run(dict(zip(SENSES, window, strict=True)))
+            try:
+                embeddings, durations_ms[name] = worker.run(dict(zip(SENSES, window, strict=True)))
+            except DeviceError as error:
+                if name == first:
+                    raise
+                problems[name] = str(error)
+                del workers[name]
+                continue
             if number >= 0:
                 taken[name].window_ms.append(durations_ms[name])
                 taken[name].reference_ms.append(durations_ms[first])
@@ -266,6 +281,9 @@ def _take_turns(
 def _row(candidate: Candidate, own: _Taken, reference: _Taken) -> FrontierRow:
     p5, p50, p95 = np.percentile(np.array(own.reference_ms) / np.array(own.window_ms), [5, 50, 95])
     cosines = {sense: min(map(_cosine, own.answers[sense], reference.answers[sense])) for sense in SENSES}
+    pairs = [pair for sense in SENSES for pair in zip(own.answers[sense], reference.answers[sense], strict=True)]
+    limit = requirement(candidate.gate)
+    near = limit.max_abs_difference is None or max(np.abs(a - b).max() for a, b in pairs) <= limit.max_abs_difference
     return FrontierRow(
         name=candidate.name,
         window_ms=Percentiles(*(float(value) for value in np.percentile(own.window_ms, [50, 95, 99]))),
@@ -275,7 +293,7 @@ def _row(candidate: Candidate, own: _Taken, reference: _Taken) -> FrontierRow:
         min_cosine=cosines,
         peak_mb=own.peak_mb,
         gate=candidate.gate,
-        passed=min(cosines.values()) >= requirement(candidate.gate).min_cosine,
+        passed=bool(near and min(cosines.values()) >= limit.min_cosine),
         exported=candidate.exported,
     )
 

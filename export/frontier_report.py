@@ -15,7 +15,7 @@ _HEAD = (
     "window, ms: p50 / p95",
     "times faster than eager, pairs (p5–p95)",
     "least cosine: vision, audio",
-    "gate",
+    "gate for embeddings",
     "peak memory",
 )
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 400, 64, 48, 20

@@ -66,7 +66,10 @@ class Worker:
             raise DeviceError(problem)
 
     def _ask(self, question: object, limit_s: float) -> Any:
-        self._connection.send(question)
+        try:
+            self._connection.send(question)
+        except OSError as error:
+            raise DeviceError(f"the process of {self._name} died; was there too little memory?") from error
         return self._receive(limit_s)
 
     def _receive(self, limit_s: float) -> Any:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from ovavel.export.candidates import CANDIDATES, REFERENCE
-from ovavel.export.frontier import Frontier, FrontierRow, default_of, measure_frontier
+from ovavel.export.frontier import Frontier, FrontierRow, _take_turns, default_of, measure_frontier
 from ovavel.export.frontier_report import html, markdown
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import ExportError
+from ovavel.runtime.errors import DeviceError, ExportError
 from ovavel.runtime.timing import Percentiles
 from ovavel.training.imagebind import ImageBindConfig
 
@@ -76,6 +77,29 @@ def test_a_reference_that_cannot_run_ends_it(tmp_path: Path, tiny_weights: Path)
     broken = replace(fine, name="broken", file="broken", write=lambda model, _: model.graph.outputs.clear())
     with pytest.raises(ExportError, match="broken could not be measured"):
         measure_frontier(tiny_weights, tmp_path, config=ImageBindConfig.tiny(), windows=1, candidates=[broken, fine])
+
+
+def test_a_candidate_that_dies_on_the_way_is_left_out() -> None:
+    class Steady:
+        def run(self, window: object) -> tuple[dict[str, object], float]:
+            return {"vision": 0, "audio": 0}, 1.0
+
+        def memory_mb(self) -> float:
+            return 1.0
+
+    class Dying(Steady):
+        def run(self, window: object) -> tuple[dict[str, object], float]:
+            raise DeviceError("died")
+
+    workers: dict[str, Any] = {"reference": Steady(), "dying": Dying(), "steady": Steady()}
+    taken: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    cases: Any = {"vision": [0, 1], "audio": [0, 1]}
+    _take_turns(workers, cases, taken, problems, tell=lambda _: None)
+    assert problems == {"dying": "died"}
+    assert [len(taken[name].window_ms) for name in ("reference", "steady")] == [2, 2]
+    with pytest.raises(DeviceError, match="died"):
+        _take_turns({"reference": cast("Any", Dying())}, cases, {}, {}, tell=lambda _: None)
 
 
 @pytest.mark.slow
