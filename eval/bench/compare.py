@@ -158,16 +158,30 @@ def read_report(path: Path) -> Report:
     """Read a JSON file of `ovavel bench --out`.
 
     Raises:
-        UsageError: it cannot be read, or holds no raw durations.
+        UsageError: it cannot be read, or holds no raw durations, or not one of each kind for every window.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{path} is no report of 'ovavel bench --out' in format {FORMAT}: {error}. Measure again with this version"
         ) from error
+    for row in report.rows:
+        if row.single and not _whole(row.single):
+            raise UsageError(
+                f"{path}: the row {row.name} does not have one duration, processor time and yardstick for each window; "
+                "measure again"
+            )
+    return report
+
+
+def _whole(single: _Single) -> bool:
+    """Whether every window has all that is compared; the yardstick may be missing altogether."""
+    n = len(single.durations_ms.get("window", []))
+    yardsticks = {len(single.yardstick_ms), len(single.yardstick_cpu_ms)}
+    return n > 0 and "window" in single.stages and len(single.cpu_ms) == n and yardsticks in ({0}, {n})
 
 
 def compare(before: Report, after: Report) -> Comparison:
@@ -207,10 +221,14 @@ def _row_change(before: _Row, after: _Row) -> RowChange:
                 f"{LEAST_WINDOWS}, better 200, with --windows"
             )
     yardstick = bool(one.yardstick_ms and other.yardstick_ms)
+    stages = [
+        {stage for stage, durations in s.durations_ms.items() if len(durations) == len(s.durations_ms["window"])}
+        for s in (one, other)
+    ]  # a sense that the media has for a part of the time has no duration in some windows
     clock = {
         stage: _change(*(_relative(s.durations_ms[stage], s.yardstick_ms if yardstick else []) for s in (one, other)))
         for stage in one.durations_ms
-        if stage in other.durations_ms and stage in ("preprocess", "vision", "audio", "head", "decide", "window")
+        if stage in stages[0] & stages[1] and stage in ("preprocess", "vision", "audio", "head", "decide", "window")
     }
     window, logs = clock.pop("window"), [_relative(s.durations_ms["window"], s.yardstick_ms) for s in (one, other)]
     cpu_logs = [_relative(s.cpu_ms, s.yardstick_cpu_ms) for s in (one, other)] if yardstick else []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -49,20 +49,45 @@ class Decider:
             self._tracker.push(scores)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """One window that was seen through: kept as one, so that an interruption leaves whole windows."""
+
+    durations_ms: dict[str, float]
+    """By stage; `window` is all of them."""
+    cpu_ms: float
+    yardstick: Moment | None
+
+
 class Pipeline:
     """All that happens to a window after decoding, in the runtime's own parts."""
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
-        self.durations_ms: dict[str, list[float]] = defaultdict(list)
-        """By stage, one for each window that `run` saw through."""
-        self.cpu_ms: list[float] = []
-        self.yardstick: list[Moment] = []
-        """Taken just before each window."""
+        self._records: list[_Record] = []
         self._timings = Timings()
         self.encoder = Encoder(backend, self._timings)
         self._decider = Decider(backend, bundle)
+
+    @property
+    def durations_ms(self) -> dict[str, list[float]]:
+        """By stage, one for each window that `run` saw through; no stages before the first one."""
+        found: dict[str, list[float]] = {}
+        for record in self._records:
+            for stage, duration_ms in record.durations_ms.items():
+                found.setdefault(stage, []).append(duration_ms)
+        return found
+
+    @property
+    def cpu_ms(self) -> list[float]:
+        """Processor time of each window."""
+        return [record.cpu_ms for record in self._records]
+
+    @property
+    def yardstick(self) -> list[Moment]:
+        """Taken just before each window, where one was given."""
+        return [record.yardstick for record in self._records if record.yardstick]
 
     def run(self, window: Window, yardstick: Yardstick | None = None) -> float:
         """Take one window to its decision and note how long that took; return the milliseconds of all of it."""
@@ -72,20 +97,13 @@ class Pipeline:
         self._decider.decide(self.encoder.encode([window])[0], self._timings)
         duration_ms = (time.perf_counter() - begin_s) * 1e3
         cpu_ms = (time.process_time() - begin_cpu_s) * 1e3
-        # Noted all at once, so that an interruption leaves whole windows.
-        for stage in self._timings.stages():
-            self.durations_ms[stage].append(self._timings.durations_ms(stage)[0])
-        self.durations_ms["window"].append(duration_ms)
-        self.cpu_ms.append(cpu_ms)
-        if moment:
-            self.yardstick.append(moment)
+        stages = {stage: self._timings.durations_ms(stage)[0] for stage in self._timings.stages()}
+        self._records.append(_Record(durations_ms={**stages, "window": duration_ms}, cpu_ms=cpu_ms, yardstick=moment))
         return duration_ms
 
     def forget(self) -> None:
         """Forget every duration, once warm-up is over."""
-        self.durations_ms.clear()
-        self.cpu_ms.clear()
-        self.yardstick.clear()
+        self._records.clear()
 
     def warm_up(self, windows: Sequence[Window], *, limit_s: float) -> WarmUp:
         """Run until it is steady (`WARM_UP_RULE`) or `limit_s` has passed."""

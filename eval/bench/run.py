@@ -260,7 +260,9 @@ class _Bench:
         settings, results, trials = self.settings, self.results[name], list[Trial]()
         offline = results.offline
         guess = (
-            offline.best.windows_per_s if offline else 1e3 / float(np.median(pipeline.durations_ms["window"] or [1e3]))
+            offline.best.windows_per_s
+            if offline
+            else 1e3 / float(np.median(pipeline.durations_ms.get("window", [1e3])))
         )
         try:
             results.live = run_live(
@@ -298,7 +300,7 @@ class _Bench:
             bundle_sha256=self.bundle.sha256,
             model=self.bundle.manifest.model.name,
             media=media,
-            windows=len(first.pipeline.durations_ms["window"]) if first.pipeline else 0,
+            windows=len(first.pipeline.durations_ms.get("window", [])) if first.pipeline else 0,
             runtime=runtime,
             peak_memory_mb=first.memory.host_mb,
             pytorch=self._backend_report(eager) if eager else None,

@@ -12,8 +12,10 @@ import pytest
 from media_factory import make_clip
 
 from ovavel.eval.bench import STAGES, Settings, run_bench
+from ovavel.eval.bench.html import report_page
 from ovavel.eval.bench.live import run_trial
 from ovavel.eval.bench.report import Trial
+from ovavel.eval.bench.run import SCENARIOS, Scenario
 from ovavel.eval.bench.tables import markdown
 from ovavel.eval.commands.bench import Bench
 from ovavel.eval.demo import assets
@@ -133,6 +135,30 @@ def test_every_scenario_in_a_few_seconds(tmp_path: Path, capsys: pytest.CaptureF
             assert word in text
     assert "<svg" in files["html"].read_text()
     assert main(["bench", "compare", str(files["json"]), str(files["json"])]) == 0
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_each_scenario_alone(scenario: Scenario) -> None:
+    settings = Settings(
+        scenarios=(scenario,),
+        windows=2,
+        warm_up_s=1,
+        offline_s=0.1,
+        largest_batch=1,
+        trial_s=0.5,
+        most_cameras=1,
+        capture_windows=1,
+    )
+    report = run_bench(
+        Bundle.open(DEMO / "bundle"), device="cpu", threads=1, media=str(DEMO / "clip.mp4"), settings=settings
+    )
+    (row,) = report.rows
+    assert row.notes == []
+    found = {"parity": row.gate, "single": row.single, "offline": row.offline, "live": row.live, "capture": row.capture}
+    assert {name for name, figures in found.items() if figures} == {scenario}
+    assert report.windows == (2 if scenario == "single" else 0)
+    assert "What ran" in markdown(report)
+    assert b"What ran" in report_page(report)
 
 
 def test_what_was_measured_until_ctrl_c_is_kept(exported_bundle: Path) -> None:

@@ -108,6 +108,31 @@ def test_files_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         compare(good, msgspec.structs.replace(good, format=3))
 
 
+@pytest.mark.parametrize("key", ["window", "cpu_ms", "yardstick_ms", "yardstick_cpu_ms"])
+def test_a_report_whose_windows_are_not_whole_is_refused(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, keep in {"missing": 0, "short": -1}.items():
+        report = simulated(1)
+        single = report["rows"][0]["single"]
+        holder = single["durations_ms"] if key == "window" else single
+        holder[key] = holder[key][:keep]
+        if (key, name) == ("window", "missing"):
+            del holder[key]
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(report))
+        assert main(["bench", "compare", str(path), str(path)]) == 2
+        assert "does not have one duration" in capsys.readouterr().err
+
+
+def test_a_stage_that_some_windows_lack_is_not_compared() -> None:
+    before, after = simulated(1), simulated(2)
+    del before["rows"][0]["single"]["durations_ms"]["vision"][3:]
+    change = compare(*(msgspec.convert(report, Report) for report in (before, after))).rows[0]
+    assert change.stages == {}
+    assert change.verdict == "same"
+
+
 def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / name for name in ("before.json", "after.json", "out.json")]
     after = simulated(2, slower=PLANTED)
