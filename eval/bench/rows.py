@@ -75,10 +75,10 @@ def reference_rows(names: Sequence[str], weights: Path, head: Path | None) -> li
     "compile" is `torch.compile`, "graph" a CUDA graph; bf16 and fp16 are autocast, or with "cast" weights of that type.
 
     Raises:
-        UsageError: a name is none of these.
+        UsageError: a name is none of these, or two mean the same.
     """
-    specs = []
-    for name in dict.fromkeys(names):
+    specs: dict[str, RowSpec] = {}
+    for name in names:
         words = name.split("+")
         manners, precisions = ([word for word in words if word in known] for known in (_MANNERS, _PRECISIONS))
         rest = [word for word in words if word not in (*_MANNERS, *_PRECISIONS)]
@@ -96,10 +96,11 @@ def reference_rows(names: Sequence[str], weights: Path, head: Path | None) -> li
             "manner": manner,
             "cast_weights": bool(rest),
         }
-        specs.append(
-            RowSpec(name=f"PyTorch {manner} {precision}{kind}", backend="torch", options=options, reference=True)
-        )
-    return specs
+        spec = RowSpec(name=f"PyTorch {manner} {precision}{kind}", backend="torch", options=options, reference=True)
+        if spec.name in specs:
+            raise UsageError(f"the references {' '.join(names)} name {spec.name} twice; name each once")
+        specs[spec.name] = spec
+    return list(specs.values())
 
 
 def open_row(

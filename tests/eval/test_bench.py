@@ -211,6 +211,7 @@ def test_a_live_search_that_is_interrupted_keeps_its_trials(exported_bundle: Pat
         ({"weights": Path("w"), "references": ("eager+compile",)}, "no reference 'eager.compile'"),
         ({"weights": Path("w"), "references": ("cast",)}, "no reference 'cast'"),
         ({"weights": Path("w"), "references": ("quick",)}, "no reference 'quick'"),
+        ({"weights": Path("w"), "references": ("eager", "eager+fp32")}, "PyTorch eager fp32 twice"),
     ],
 )
 def test_rows_that_cannot_be_are_refused(exported_bundle: Path, options: dict[str, Any], said: str) -> None:
