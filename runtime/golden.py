@@ -138,7 +138,7 @@ class Golden:
         )
 
     def _check(self, size: int) -> None:
-        """Refuse what does not fit together: ValueError."""
+        """Refuse what does not fit together, or compares with nothing because it is not finite: ValueError."""
         frames, waves, names = len(self.frames), len(self.waveforms), len(self.names)
         shape = (*self.clips.shape[:2], names)
         wanted = {
@@ -162,6 +162,9 @@ class Golden:
             raise ValueError("the waveforms are not whole")
         if {picture.shape for picture in self.log_mels.values()} != {(1, MEL_BINS, MEL_FRAMES)}:
             raise ValueError("a log-mel picture is of another size")
+        numbers = {**{name: getattr(self, name) for name in wanted}, **self.log_mels}
+        if odd := [name for name, array in numbers.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"{odd[0]} is not finite")
 
 
 def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -267,12 +267,12 @@ def compare_embeddings(
     """Compare two times (N, D) embeddings, row by row.
 
     Returns:
-        (N,) cosine similarities, -1 where a value is not finite, and (N,) largest differences of a component, 2
-        there: as far away as two unit vectors can be.
+        (N,) cosine similarities, -1 where a value of either is not finite, and (N,) largest differences of a
+        component, 2 there: as far away as two unit vectors can be.
     """
     ours64, theirs64 = ours.astype(np.float64), theirs.astype(np.float64)
-    finite: NDArray[np.bool_] = np.all(np.isfinite(ours64), axis=1)
-    ours64 = np.where(finite[:, None], ours64, 1.0)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(ours64) & np.isfinite(theirs64), axis=1)
+    ours64, theirs64 = (np.where(finite[:, None], each, 1.0) for each in (ours64, theirs64))
     norms = np.linalg.norm(ours64, axis=1) * np.linalg.norm(theirs64, axis=1)
     cosine = (ours64 * theirs64).sum(axis=1) / np.maximum(norms, 1e-30)
     away = np.abs(ours64 - theirs64).max(axis=1)
@@ -286,17 +286,17 @@ def embedding_failure(
     worst = int(cosine.argmin())
     if away[worst] == 2.0:
         return f"not finite (for {names[worst]})"
-    if cosine[worst] < limit.min_cosine:
+    if not (cosine[worst] >= limit.min_cosine):  # so that NaN fails
         return f"cosine {cosine[worst]:.6f}, needs {limit.min_cosine:g} (for {names[worst]})"
     worst = int(away.argmax())
-    if limit.max_abs_difference is not None and away[worst] > limit.max_abs_difference:
+    if limit.max_abs_difference is not None and not (away[worst] <= limit.max_abs_difference):
         return f"{away[worst]:.1e} off, at most {limit.max_abs_difference:.0e} is allowed (for {names[worst]})"
     return None
 
 
 def off_by(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     """Largest difference; 2, as far as two similarities can be, where shapes differ or a value is not finite."""
-    if ours.shape != theirs.shape or not np.isfinite(ours).all():
+    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
         return 2.0
     return float(np.abs(ours.astype(np.float64) - theirs).max())
 
@@ -304,9 +304,9 @@ def off_by(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
 def check_within(stage: Stage, away: Mapping[str, float], limit: float, what: str) -> StageCheck:
     """Hold differences, by what they are of, to `limit`; `what` ends the sentence "0.3 off …"."""
     worst = max(away, key=lambda name: away[name])
-    failure = (
-        f"{away[worst]:.2g} off {what}, at most {limit:g} is allowed (for {worst})" if away[worst] > limit else None
-    )
+    failure = None
+    if not (away[worst] <= limit):
+        failure = f"{away[worst]:.2g} off {what}, at most {limit:g} is allowed (for {worst})"
     return StageCheck(stage=stage, told=f"at most {away[worst]:.1e} off", failure=failure)
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from media_factory import make_clip
 
@@ -17,7 +18,16 @@ from ovavel.runtime.errors import BundleError, UnverifiedError
 from ovavel.runtime.gates import find_gate, gate_text, require_gate, self_check, store_gate
 from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import device_name
-from ovavel.runtime.self_check import STAGES, check_stages, graphs_to_check
+from ovavel.runtime.requirements import REQUIREMENTS
+from ovavel.runtime.self_check import (
+    STAGES,
+    check_stages,
+    check_within,
+    compare_embeddings,
+    embedding_failure,
+    graphs_to_check,
+    off_by,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +177,20 @@ def test_a_damaged_golden_file_is_named(tiny_bundle: Path, damage: bytes | None)
     (tiny_bundle / GOLDEN).write_bytes(data[: len(data) // 2] if damage is None else damage)
     with pytest.raises(BundleError, match=r"golden\.npz is damaged"):
         Golden.load(bundle)
+
+
+def test_a_reference_that_is_not_finite_fails_and_is_refused(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    golden = Golden.load(bundle)
+    broken = golden.vision.copy()
+    broken[1, 0] = np.nan
+    cosine, away = compare_embeddings(golden.vision, broken)
+    assert (cosine[1], away[1]) == (-1, 2)
+    names = list(golden.frames)
+    assert embedding_failure(REQUIREMENTS["int8"], cosine, away, names) == f"not finite (for {names[1]})"
+    assert off_by(golden.vision, broken) == 2
+    assert check_within("score", {"a clip": float("nan")}, 1.0, "in a score").failure
+    for change in ({"vision": broken}, {"log_mels": {n: x + np.inf for n, x in golden.log_mels.items()}}):
+        (tiny_bundle / GOLDEN).write_bytes(dataclasses.replace(golden, **change).encode())
+        with pytest.raises(BundleError, match=r"golden\.npz is damaged \(\S.* is not finite\)"):
+            Golden.load(bundle)
