@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -21,19 +23,25 @@ from ovavel.runtime.files import atomic_write, make_folder
 from ovavel.runtime.hardware import device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.requirements import REQUIREMENTS
-from ovavel.runtime.self_check import self_check
+from ovavel.runtime.self_check import GOLDEN_REFERENCE, self_check
 
 __all__ = ["REQUIREMENTS", "Gate", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
 
 _DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 """The graphs that a window goes through."""
 
+Kind: TypeAlias = Literal["self-check", "parity"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
 
 def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
-    """Return the newest gate of this machine for what `info` says runs, else the bundle's own; None: there is none."""
-    stored = _read(_path(bundle, info))
-    if stored and _is_of(stored, bundle, info):
-        return stored
+    """Return this machine's gate for what `info` says runs, else the bundle's own; None: there is none.
+
+    Of several kinds, one that failed comes first: none makes up for another.
+    """
+    stored = [gate for kind in _KINDS if (gate := _read(_path(bundle, info, kind))) and _is_of(gate, bundle, info)]
+    if stored:
+        return _worst(stored)
     anywhere = info.engine == "onnxruntime-cpu" and set(_precision(info).values()) == {"fp32"}
     found = [
         gate
@@ -41,7 +49,7 @@ def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
         if _is_of(gate, bundle, info)
         and (anywhere or (gate.device == device_name(info.device) and gate.versions == dict(info.versions)))
     ]
-    return next((gate for gate in reversed(found) if not gate.passed), found[-1] if found else None)
+    return _worst(found) if found else None
 
 
 def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
@@ -50,7 +58,7 @@ def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    path = _path(bundle, info)
+    path = _path(bundle, info, _kind(gate))
     make_folder(path.parent)
     atomic_write(path, msgspec.json.format(msgspec.json.encode(gate), indent=2) + b"\n")
     return path
@@ -73,6 +81,8 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
         raise UnverifiedError(
             f"nobody has compared {what} of the bundle {bundle.path} with PyTorch on this machine: {mend}"
         )
+    if _kind(gate) == "parity":
+        mend = "`ovavel eval parity --help` tells how to compare them again; --allow-unverified goes on without"
     raise UnverifiedError(
         f"{what} of the bundle {bundle.path} decides otherwise than PyTorch: {gate.failures[0]}. Use another engine or "
         f"precision, or export the bundle again; {mend}"
@@ -108,8 +118,17 @@ def _is_of(gate: Gate, bundle: Bundle, info: BackendInfo) -> bool:
     )
 
 
-def _path(bundle: Bundle, info: BackendInfo) -> Path:
-    """The file of the store; its name covers everything that a comparison depends on."""
+def _worst(gates: Sequence[Gate]) -> Gate:
+    """The newest that failed; else the newest."""
+    return next((gate for gate in reversed(gates) if not gate.passed), gates[-1])
+
+
+def _kind(gate: Gate) -> Kind:
+    return "self-check" if gate.reference == GOLDEN_REFERENCE else "parity"
+
+
+def _path(bundle: Bundle, info: BackendInfo, kind: Kind) -> Path:
+    """The file of the store for one kind of comparison; its name covers everything that a comparison depends on."""
     precision = _precision(info)
     parts = {
         "engine": info.engine,
@@ -120,7 +139,7 @@ def _path(bundle: Bundle, info: BackendInfo) -> Path:
     }
     key = hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ovavel" / "gates" / f"{key}.json"
+    return cache / "ovavel" / "gates" / f"{key}.{kind}.json"
 
 
 def _read(path: Path) -> Gate | None:

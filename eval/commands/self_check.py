@@ -43,32 +43,29 @@ class SelfCheck:
 
     def run(self) -> int:
         """Check, print the stages and remember the outcome. Returns 1 if a stage is off."""
-        from rich.console import Console
+        from contextlib import closing
 
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.gates import store_gate
         from ovavel.runtime.golden import Golden
+        from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.self_check import check_stages, graphs_to_check
 
-        with Console(stderr=True).status("opening the bundle") as status:
-            bundle = Bundle.open(self.bundle)
-            Golden.load(bundle)  # a bundle without one is told of before its graphs are loaded
-            status.update("loading the graphs")
+        bundle = Bundle.open(self.bundle)
+        Golden.load(bundle)  # a bundle without one is told of before its graphs are loaded
+        with shown_progress() as progress:
             backend = open_backend(
                 bundle,
                 name=self.backend,
                 device=self.device,
                 threads=self.threads,
-                graphs=graphs_to_check(bundle),
+                graphs=graphs_to_check(bundle, name=self.backend, device=self.device),
                 precision=self.precision,
+                progress=progress,
             )
-            try:
-                check = check_stages(
-                    bundle, backend, lambda what, share: status.update(f"comparing {what}, {share:.0%}")
-                )
-            finally:
-                backend.close()
+            with closing(backend):
+                check = check_stages(bundle, backend, lambda what, share: progress(f"comparing: {what}", share))
         kept = store_gate(bundle, backend.info, check.gate)
         if self.record:
             bundle.save_gates([check.gate])

@@ -72,6 +72,8 @@ class Live:
             return _list_devices()
         if self.bundle is None:
             raise UsageError("which bundle? Give --bundle DIR; 'ovavel export bundle --help' tells how to make one")
+        from contextlib import closing
+
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.drive import drive
@@ -95,10 +97,11 @@ class Live:
                     precision=self.precision,
                     progress=progress,
                 )
-            require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
-            with Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules, statuses=statuses) as session:
-                drive(session, sinks)
-            backend.close()
+            with closing(backend):
+                require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
+                session = Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules, statuses=statuses)
+                with session:
+                    drive(session, sinks)
         finally:
             source.close()
         return 0

@@ -96,6 +96,8 @@ class Localize:
         return self._localize(to_do, console) if to_do else 0
 
     def _localize(self, to_do: Sequence[tuple[Path, Path | None]], console: Console) -> int:
+        from contextlib import closing
+
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
@@ -116,8 +118,6 @@ class Localize:
                 precision=self.precision,
                 progress=progress,
             )
-        gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
-        console.print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -126,7 +126,10 @@ class Localize:
         )
         failed = 0
         stderr = _stderr()
-        with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+        bars = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+        with closing(backend), bars:
+            gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
+            console.print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)
             for number, (file, folder) in enumerate(to_do, 1):
                 bar = None
                 try:
@@ -157,7 +160,6 @@ class Localize:
                         bars.remove_task(bar)
                 written = write_results(localization, folder, self.format) if folder else []
                 _print(localization, written, console)
-        backend.close()
         if failed:
             _stderr().print(f"ovavel: {failed} of {len(to_do)} files could not be read")
         return 1 if failed else 0

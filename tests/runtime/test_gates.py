@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from media_factory import make_clip
 
-from ovavel.runtime.backends import BackendInfo, open_backend
+from ovavel.runtime.backends import Backend, BackendInfo, open_backend
+from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, UnverifiedError
@@ -21,6 +23,7 @@ from ovavel.runtime.hardware import device_name
 from ovavel.runtime.requirements import REQUIREMENTS
 from ovavel.runtime.self_check import (
     STAGES,
+    _Checker,
     check_stages,
     check_within,
     compare_embeddings,
@@ -137,6 +140,85 @@ def test_a_failed_gate_is_refused_and_says_why(tiny_bundle: Path, info: BackendI
     with pytest.raises(UnverifiedError, match="decides otherwise than PyTorch: audio: far off"):
         require_gate(bundle, info, allow_unverified=False)
     assert gate_text(require_gate(bundle, info, allow_unverified=True)) == "not verified: audio: far off"
+
+
+def test_a_passed_comparison_makes_up_for_no_failed_one_of_the_other_kind(tiny_bundle: Path, info: BackendInfo) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    passed = bundle.manifest.parity.gates[0]
+    failed = msgspec.structs.replace(passed, passed=False, failures=("audio: far off",))
+    for reference, mend in ((passed.reference, "eval self-check"), ("PyTorch fp32", "eval parity")):
+        other = "PyTorch fp32" if reference == passed.reference else passed.reference
+        bad = store_gate(bundle, info, msgspec.structs.replace(failed, reference=reference))
+        good = store_gate(bundle, info, msgspec.structs.replace(passed, reference=other))
+        assert bad != good
+        with pytest.raises(UnverifiedError, match=f"audio: far off.*{mend}"):
+            require_gate(bundle, info, allow_unverified=False)
+        store_gate(bundle, info, msgspec.structs.replace(passed, reference=reference))
+        assert require_gate(bundle, info, allow_unverified=False)
+
+
+class Batches:
+    """A backend that takes three windows at once, and spoils sounds in batches of `spoilt`."""
+
+    def __init__(self, backend: Backend, spoilt: int) -> None:
+        self.backend, self.spoilt = backend, spoilt
+        self.info = dataclasses.replace(backend.info, batch=3)
+        self.sizes: set[int] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def audio(self, log_mels: np.ndarray) -> np.ndarray:
+        self.sizes.add(len(log_mels))
+        rows = self.backend.audio(log_mels)
+        return -rows if len(log_mels) == self.spoilt else rows
+
+
+@pytest.mark.parametrize("spoilt", [0, 1, 3])
+def test_every_batch_size_that_runs_is_checked(exported_bundle: Path, spoilt: int) -> None:
+    bundle = Bundle.open(exported_bundle)
+    backend = Batches(open_backend(bundle, device="cpu", threads=1), spoilt)
+    told: list[float] = []
+    check = check_stages(bundle, backend, lambda _what, share: told.append(share))  # type: ignore[arg-type]
+    backend.close()
+    assert backend.sizes >= {1, 3}
+    assert told == sorted(told)
+    off = [each.stage for each in check.stages if each.failure]
+    assert off == (["audio", "decision"] if spoilt else [])
+
+
+def test_decisions_count_in_8_bits(exported_bundle: Path) -> None:
+    bundle = Bundle.open(exported_bundle)
+    backend = Batches(open_backend(bundle, device="cpu", threads=1), 1)
+    backend.info = dataclasses.replace(backend.info, precision={**backend.info.precision, "audio": "int8"})
+    checker = _Checker(bundle, Golden.load(bundle), backend)  # type: ignore[arg-type]
+    golden = checker.golden
+    assert (golden.lead >= 0.3).any()
+    assert checker._decision([golden.score]).failure is None
+    assert "needs 95.0%" in (checker._decision([golden.score, -golden.score]).failure or "")
+    backend.close()
+
+
+def test_text_is_checked_where_it_runs(exported_bundle: Path) -> None:
+    bundle = Bundle.open(exported_bundle)
+    assert "text" in graphs_to_check(bundle)
+    assert "text" in graphs_to_check(bundle, device="auto")
+    assert graphs_to_check(bundle, device="cuda:0") == ("vision", "audio", "head")
+    assert graphs_to_check(bundle, name="tensorrt", device="auto") == ("vision", "audio", "head")
+
+
+@pytest.mark.parametrize("command", ["live", "localize"])
+def test_a_refused_backend_is_closed(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    clip = str(make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5))
+    without_gates(tiny_bundle)
+    closed: list[str] = []
+    close = OnnxRuntimeBackend.close
+    monkeypatch.setattr(OnnxRuntimeBackend, "close", lambda self: (closed.append(self.info.name), close(self))[1])
+    arguments = ["--input", clip, "--view", "none"] if command == "live" else [clip]
+    assert main([command, *arguments, "--bundle", str(tiny_bundle), "--device", "cpu"]) == 1
+    assert closed == ["onnxruntime"]
 
 
 def test_live_and_localize_refuse_what_nobody_compared(
