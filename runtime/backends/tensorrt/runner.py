@@ -232,9 +232,13 @@ class _Slot:
         self._graphs: list[Any] = []
         self._buffers: dict[str, Buffer] = {}
         self._set_shapes({name: tuple(each[2]) for name, each in shapes.items()})
-        for name in types:
-            self._buffers[name] = Buffer(cuda, self._bytes(name))
-            context.set_tensor_address(name, self._buffers[name].device)
+        try:
+            for name in types:
+                self._buffers[name] = Buffer(cuda, self._bytes(name))
+                context.set_tensor_address(name, self._buffers[name].device)
+        except BaseException:  # memory may have run out; nobody else knows of these buffers yet
+            self.close()
+            raise
 
     @property
     def captured(self) -> bool:

@@ -167,10 +167,11 @@ def test_without_cuda_graphs_it_runs_and_says_so(
     np.testing.assert_array_equal(answers[0], answers[2])
 
 
+@pytest.mark.parametrize("memory_bytes", [3_000_000, 2 * 4 * 3 * 224 * 224 + 100])
 def test_too_little_memory_is_a_clear_error_and_leaves_nothing(
-    gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path
+    gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path, memory_bytes: int
 ) -> None:
-    gpu.memory_bytes = 3_000_000
+    gpu.memory_bytes = memory_bytes  # for one batch size of two, or for a slot's input and not its output
     with pytest.raises(DeviceError, match="cudaErrorMemoryAllocation"):
         open_runner(gpu, exported_bundle, "vision", tmp_path)
     assert gpu.left() == 0
