@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.tensorrt.build import Progress
-from ovavel.runtime.backends.tensorrt.cache import engines_folder
+from ovavel.runtime.backends.tensorrt.cache import Provided, engines_folder
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
@@ -85,7 +86,12 @@ def open_engines(
         threads=1,
         batch=min(max(each.engine.made_for.options.batches) for each in provided.values()),
         concurrent=True,
-        versions={name: library.version, "cuda-bindings": version("cuda-bindings"), "CUDA driver": cuda.driver},
+        versions={
+            name: library.version,
+            "cuda-bindings": version("cuda-bindings"),
+            "CUDA driver": cuda.driver,
+            "plans": _plans(provided),
+        },
     )
     backend = TensorRTBackend(bundle, runners, info)
     try:
@@ -95,6 +101,13 @@ def open_engines(
         backend.close()
         raise
     return backend
+
+
+def _plans(provided: Mapping[Graph, Provided]) -> str:
+    """Name the plans that a window goes through, so that a gate counts for them alone: other options or another build
+    may have chosen other kernels. The text graph's plan decides nothing; whether it was opened must not matter."""
+    hashes = [f"{graph} {provided[graph].engine.plan.sha256}" for graph in sorted(provided) if graph != "text"]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
 
 
 def compare_with_pytorch(bundle: Bundle, backend: TensorRTBackend, progress: Progress) -> Gate | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.tensorrt import backend as backend_module
 from ovavel.runtime.backends.tensorrt import cuda as cuda_module
 from ovavel.runtime.backends.tensorrt.build import profiles_of
+from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine
 from ovavel.runtime.bundle import Bundle
@@ -86,7 +88,7 @@ def test_it_builds_compares_and_runs(gpu: SimulatedCuda, exported_bundle: Path, 
     assert (info.engine, info.device, info.provider) == ("tensorrt-rtx", "cuda:0", "TensorRT-RTX on Simulated GPU")
     assert info.precision == {"vision": "fp32", "audio": "fp32", "head": "fp32"}
     assert (info.batch, info.concurrent) == (2, True)
-    assert {"tensorrt-rtx", "cuda-bindings", "CUDA driver"} == set(info.versions)
+    assert {"tensorrt-rtx", "cuda-bindings", "CUDA driver", "plans"} == set(info.versions)
     assert {stage.split()[0] for stage in told} >= {"building", "comparing"}
     assert require_gate(Bundle.open(exported_bundle), info, allow_unverified=False)
 
@@ -106,6 +108,39 @@ def test_the_second_time_it_only_loads(gpu: SimulatedCuda, exported_bundle: Path
     again.close()
     assert not told
     assert find_gate(Bundle.open(exported_bundle), again.info)
+
+
+def test_a_gate_counts_for_the_plans_it_was_made_with(
+    gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = Bundle.open(exported_bundle)
+    first = opened(exported_bundle)
+    first.close()
+    shutil.copytree(tmp_path / "ovavel" / "engines", tmp_path / "copied")
+    graphs = ("head", "text", "vision", "audio")
+    same = opened(exported_bundle, graphs=graphs, options=None)
+    same.close()
+    copied = opened(exported_bundle, engines=tmp_path / "copied")
+    copied.close()
+    for info in (same.info, copied.info):
+        assert info.versions == first.info.versions
+        assert find_gate(bundle, info)
+
+    # Copied in, so that nobody compares them.
+    provide_engines(
+        bundle,
+        load_library("tensorrt-rtx"),
+        first.info.precision,
+        cuda=None,
+        compute_capability="8.9",
+        options=BuildOptions(batches=(1,), workspace_mb=64),
+        root=tmp_path / "others",
+    )
+    others = opened(exported_bundle, engines=tmp_path / "others", options=None)
+    others.close()
+    assert find_gate(bundle, others.info) is None
+    with pytest.raises(UnverifiedError, match="nobody has compared"):
+        require_gate(bundle, others.info, allow_unverified=False)
 
 
 def test_engines_that_decide_otherwise_are_refused(
