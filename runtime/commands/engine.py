@@ -93,7 +93,9 @@ class Engine:
             )
         for graph, each in provided.items():
             evidence, precision = each.engine.evidence, each.engine.made_for.number_format
-            products = f"{evidence.products[precision]} of {sum(evidence.products.values())} matrix products"
+            # Where the engine was read back, what was found in it counts, not what it was built from.
+            count = evidence.products[precision] if evidence.found is None else evidence.found
+            products = f"{count} of {sum(evidence.products.values())} matrix products"
             done = f"built in {each.engine.build_s:.0f} s" if each.built else "was there already"
             size = f"{each.engine.plan.bytes / 1e6:.0f} MB"
             print(f"{graph}: {size}, {done}, {products} in {precision} ({evidence.read_from}): {each.folder}")

@@ -104,8 +104,11 @@ def open_engines(
 
 
 def _plans(provided: Mapping[Graph, Provided]) -> str:
-    """Name the plans that a window goes through, so that a gate counts for them alone: other options or another build
-    may have chosen other kernels. The text graph's plan decides nothing; whether it was opened must not matter."""
+    """Name the plans that a window goes through, so that a gate counts for them alone.
+
+    Other options, or another build, may have chosen other kernels. The text graph's plan decides nothing: whether it
+    was opened must not matter.
+    """
     hashes = [f"{graph} {provided[graph].engine.plan.sha256}" for graph in sorted(provided) if graph != "text"]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
 

@@ -37,6 +37,8 @@ _LINE = re.compile(
 REQUIRED_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.8, "bf16": 0.8, "int8": 0.5, "fp8": 0.5}
 """Precision → the share of the products with weights that must be in it: single ones are left in more bits on purpose,
 and more of them where a precision is as coarse as 8 bits."""
+_TELLING_SHARE = 0.5
+"""The share of the products to be found in an engine's layers for these to say anything of the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +158,7 @@ def _word(text: str) -> str:
 def check_engine(
     layers: Iterable[EngineLayer], products: Iterable[MatrixProduct], precision: str, *, where: str
 ) -> int | None:
-    """Return how many of `products` were found in the engine's layers, in `precision`; None: the layers do not tell.
+    """Return how many of `products` were found in the engine's layers, in `precision`; None: too few to tell.
 
     Raises:
         EngineError: the engine computes too many of those that the network has in `precision` in something else.
@@ -167,8 +169,6 @@ def check_engine(
             by_origin.setdefault(origin, []).append(layer)
     asked = [each for each in products if each.precision == precision]
     seen = [each for each in asked if each.name in by_origin]
-    if not seen:
-        return None
     kept = [each for each in seen if any(precision in layer.taken for layer in by_origin[each.name])]
     if len(kept) < REQUIRED_SHARE.get(precision, 1.0) * len(seen):
         other = next(each.name for each in seen if each not in kept)
@@ -177,4 +177,4 @@ def check_engine(
             f"{where} was asked for in {precision} and the engine computes {len(seen) - len(kept)} of {len(seen)} "
             f"matrix products in something else ({other}: {', '.join(took)}); use another precision"
         )
-    return len(kept)
+    return len(kept) if kept and len(kept) >= _TELLING_SHARE * len(asked) else None

@@ -74,7 +74,7 @@ class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     products: dict[str, int]
     """Precision → how many of the matrix products with weights the parsed network has in it."""
     found: int | None
-    """How many of those in the asked precision were found so in the engine's layers; None: it does not show them."""
+    """How many of those in the asked precision were found so in the engine's layers; None: it shows too few."""
     read_from: str
     """Where the layers were read: "network", "network and build log", or "network and engine inspector"."""
 

@@ -283,8 +283,11 @@ def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path)
     folders = [Path(line.rpartition(": ")[2]) for line in lines]
     assert {folder.parent for folder in folders} == {tmp_path / "ovavel" / "engines"}
     assert all((folder / "engine.plan").is_file() for folder in folders)
+    described = folders[0] / "engine.json"
+    described.write_text(re.sub(r'"found": \d+', '"found": 7', described.read_text()))
     again = run(*arguments, XDG_CACHE_HOME=str(tmp_path))
     assert again.stdout.count("was there already") == 3
+    assert " 7 of " in again.stdout.splitlines()[0]  # what was found, not what it was built from
     assert not again.stderr
 
 

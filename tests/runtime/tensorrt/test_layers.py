@@ -93,6 +93,13 @@ def test_an_engine_that_computes_in_something_else_is_an_error() -> None:
         check_engine(layers_of(*["fp32"] * 9, "fp16"), products_of(10, "fp32"), "fp32", where="vision")
 
 
+def test_an_engine_that_shows_a_few_products_tells_nothing() -> None:
+    products = products_of(130, "fp16")
+    assert check_engine(layers_of("fp16"), products, "fp16", where="vision") is None
+    assert check_engine(layers_of(*["fp16"] * 64), products, "fp16", where="vision") is None
+    assert check_engine(layers_of(*["fp16"] * 65), products, "fp16", where="vision") == 65
+
+
 def test_products_in_other_precisions_on_purpose_are_not_held_against_an_engine() -> None:
     products = [*products_of(9, "bf16"), MatrixProduct(name="node_9", precision="fp32", weights=True)]
     assert check_engine(layers_of(*["bf16"] * 9, "fp32"), products, "bf16", where="vision") == 9
