@@ -7,7 +7,7 @@ import gc
 from contextlib import suppress
 from pathlib import Path
 
-from ovavel.eval.bench.gpu import Gpu
+from ovavel.eval.bench.gpu import open_gpu
 from ovavel.eval.bench.report import Memory
 from ovavel.eval.machine import peak_memory_mb, resident_memory_mb
 
@@ -17,8 +17,9 @@ __all__ = ["MemoryWatch"]
 class MemoryWatch:
     """Watches one row after the other come in. The first row's memory is that of the whole process."""
 
-    def __init__(self, gpu: Gpu | None) -> None:
-        self._gpu = gpu
+    def __init__(self, device: str) -> None:
+        """Watch `device`: "cpu", "cuda", "cuda:N", or "auto", which is the first GPU where it is one at all."""
+        self._gpu = open_gpu("cuda:0" if device == "auto" else device)
         self._before_mb = 0.0
         self._gpu_before_mb: float | None = None
         self._first = True
@@ -35,9 +36,9 @@ class MemoryWatch:
         self._first = False
         self._gpu_before_mb = self._gpu.memory_mb() if self._gpu else None
 
-    def end(self) -> Memory:
-        """Return what was added since `begin`, at most."""
-        device_mb = self._gpu.memory_mb() if self._gpu else None
+    def end(self, device: str) -> Memory:
+        """Return what was added since `begin`, at most, by a row that turned out to run on `device`."""
+        device_mb = self._gpu.memory_mb() if self._gpu and device != "cpu" else None
         return Memory(
             host_mb=round(max(0.0, peak_memory_mb() - self._before_mb), 1),
             device_mb=None

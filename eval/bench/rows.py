@@ -133,4 +133,10 @@ def open_row(
         if required or not isinstance(error, OvavelError):
             raise
         return OpenRow(spec=spec, not_measured=str(error))
-    return OpenRow(spec=spec, pipeline=pipeline, load_s=round(load_s, 3), warm_up=warm_up, memory=memory.end())
+    return OpenRow(
+        spec=spec,
+        pipeline=pipeline,
+        load_s=round(load_s, 3),
+        warm_up=warm_up,
+        memory=memory.end(pipeline.backend.info.device),
+    )

@@ -178,7 +178,7 @@ class _Bench:
     def open(self, specs: Sequence[RowSpec], *, device: str, threads: int | None) -> None:
         """Open all rows and warm them up. The first and PyTorch eager must be had; others may say why not."""
         self.gpu = open_gpu(device)
-        memory = MemoryWatch(self.gpu)
+        memory = MemoryWatch(device)
         for spec in specs:
             self.tell(f"{spec.name}: loading and warming up")
             row = open_row(

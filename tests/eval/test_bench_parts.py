@@ -19,6 +19,7 @@ from ovavel.eval.bench.energy import EnergyMeter
 from ovavel.eval.bench.gemm import gemm_model
 from ovavel.eval.bench.gpu import Gpu, open_gpu
 from ovavel.eval.bench.live import largest_passing
+from ovavel.eval.bench.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import Ratio, Spread, percentile
 from ovavel.runtime.backends import Graph, open_backend
@@ -194,3 +195,26 @@ def test_the_cpu_tells_its_energy_where_it_may(tmp_path: Path) -> None:
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000\n")  # begun anew at 10 J
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("2500000\n")
     assert meter.end_j() == pytest.approx(2.5)
+
+
+def test_the_gpu_that_auto_finds_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    used_mb = iter([100.0, 350.0])
+    asked: list[str] = []
+
+    class Card:
+        def memory_mb(self) -> float:
+            return next(used_mb)
+
+    def find(device: str) -> Card | None:
+        asked.append(device)
+        return Card() if device.startswith("cuda") else None
+
+    monkeypatch.setattr("ovavel.eval.bench.memory.open_gpu", find)
+    watch = MemoryWatch("auto")
+    watch.begin()
+    assert watch.end("cuda:0").device_mb == 250
+    used_mb = iter([100.0])
+    watch.begin()
+    assert watch.end("cpu").device_mb is None
+    MemoryWatch("cpu")
+    assert asked == ["cuda:0", "cpu"]
