@@ -159,7 +159,7 @@ def run_matrix(
         budget_s: seconds for all of it.
         row_s: seconds for one row.
         settings: fields of `ovavel.eval.bench.Settings`.
-        folder: for the files between the processes.
+        folder: for the files between the processes, and their cache: engines of throw-away weights do not outlive it.
         tell: told what is going on.
     """
     bundle = Bundle.open(prepared.bundle)
@@ -236,8 +236,11 @@ def _in_process(job: Mapping[str, Any], folder: Path, *, limit_s: float) -> byte
     answer, said = folder / "answer.json", folder / "said.txt"
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "ovavel.export.matrix_row", msgspec.json.encode(job).decode(), str(answer)]
+    cache = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     with said.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=cache
+        )
         try:
             code = process.wait(timeout=max(1.0, limit_s))
         except subprocess.TimeoutExpired:

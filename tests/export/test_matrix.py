@@ -78,6 +78,8 @@ def test_a_process_that_dies_says_of_what(tmp_path: Path, monkeypatch: pytest.Mo
     dying.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(dying))
     assert _in_process({}, tmp_path, limit_s=20) == "it died of SIGSEGV: out of memory"
+    dying.write_text("#!/bin/sh\necho engines go to $XDG_CACHE_HOME\nexit 1\n")
+    assert _in_process({}, tmp_path, limit_s=20) == f"engines go to {tmp_path / 'cache'}"
     dying.write_text("#!/bin/sh\nsleep 60\n")
     assert _in_process({}, tmp_path, limit_s=1) == "it took longer than 1 s"
 
