@@ -54,13 +54,13 @@ class Frontier:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         from ovavel.export.bundle import need_libraries
-        from ovavel.export.frontier_report import html, markdown
         from ovavel.runtime.files import atomic_write, make_folder
 
         if self.windows < 2:
             raise UsageError(f"--windows must be at least 2, not {self.windows}")
         need_libraries()
         from ovavel.export.frontier import measure_frontier
+        from ovavel.export.frontier_report import html, markdown
         from ovavel.training.imagebind import read_config
 
         config = read_config(self.config)

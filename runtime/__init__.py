@@ -5,6 +5,7 @@ The names in `__all__` are the public API. They load on first use, so that `impo
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ovavel.runtime.types import Window as Window
     from ovavel.runtime.vocabulary import Tokenizer as Tokenizer
     from ovavel.runtime.vocabulary import Vocabulary as Vocabulary
+
+# ONNX Runtime reports what it runs on to its maker unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Bundle": "bundle",

@@ -115,7 +115,7 @@ def open_backend(
     """
     found = [entry for entry in entry_points(group="ovavel.backends") if entry.name == name]
     if not found:
-        raise UsageError(f"there is no backend {name!r}; installed: {', '.join(backend_names()) or 'none'}")
+        raise UsageError(f"there is no backend {name!r}; known: {', '.join(backend_names()) or 'none'}")
     try:
         open_it = found[0].load()
     except ModuleNotFoundError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -207,3 +208,14 @@ def test_without_onnxruntime_the_command_is_told(bundle: Bundle, monkeypatch: py
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ovavel\[cpu\]'"):
         open_backend(bundle, graphs=("head",))
+
+
+def test_onnx_runtime_reports_nothing_to_its_maker(exported_bundle: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from ovavel.runtime.backends import open_backend; from ovavel.runtime.bundle import Bundle; "
+        "open_backend(Bundle.open(sys.argv[1]), device='cpu', precision='fp32').warm_up()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", program, str(exported_bundle)], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
