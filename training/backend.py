@@ -91,7 +91,8 @@ def open_torch(
     if encoders:
         if weights is None:
             raise UsageError(
-                "the backend torch needs the ImageBind checkpoint the bundle was made from: give `weights`"
+                "the backend torch needs the ImageBind checkpoint the bundle was made from: give --weights (in Python: "
+                "`weights`)"
             )
         model = ImageBind.load(weights, size, encoders)
         modules.update({modality: model.towers[modality] for modality in encoders})
@@ -281,6 +282,10 @@ def _head(bundle: Bundle, path: str | Path | None, dim: int) -> TemporalHead:
     if (head.blocks, head.dim) != (wanted, dim):
         raise UsageError(
             f"the bundle's head has {wanted} block(s) for embeddings of {dim}; "
-            + (f"{path} has {head.blocks} for {head.dim}" if path else "give its checkpoint as `head`")
+            + (
+                f"{path} has {head.blocks} for {head.dim}"
+                if path
+                else "give its checkpoint: --head (in Python: `head`)"
+            )
         )
     return head

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ovavel.runtime.commands.backend_flag import BackendsFlag, check_bundle_backends
+
 __all__ = ["Bench"]
 
 
@@ -33,8 +35,7 @@ class Bench:
     """ImageBind checkpoint the bundle was made from: runs PyTorch too and tells how many times faster the bundle is."""
     head: Path | None = None
     """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
-    backend: tuple[str, ...] = ("onnxruntime",)
-    """Backends to run, one row each: onnxruntime and whatever else is installed."""
+    backend: BackendsFlag = ("onnxruntime",)
     precision: tuple[str, ...] = ()
     """Precisions of vision and audio, one row each; without it, the one that the bundle runs by default."""
     references: tuple[str, ...] = ("eager", "compile", "bf16", "fp16")
@@ -86,6 +87,7 @@ class Bench:
         from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.interrupt import terminated_as_interrupted
 
+        check_bundle_backends(*self.backend)
         settings = Settings(
             scenarios=self.scenarios,
             windows=self.windows,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ class BenchOvave:
     out: Path | None = None
     """Folder for ovave-SPLIT.json and ovave-SPLIT.html, made if it is not there; without it the table is only
     printed."""
-    backend: str = "onnxruntime"
-    """What runs the graphs: onnxruntime, torch, or another one that is installed."""
+    backend: BackendOrTorchFlag = "onnxruntime"
     weights: Path | None = None
     """ImageBind checkpoint the bundle was made from; for the backend torch, unless there is a feature cache."""
     head: Path | None = None

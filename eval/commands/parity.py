@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag, ReferenceBackendFlag
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ class Parity:
     """How many of them, evenly spread; all by default."""
     media: tuple[Path, ...] = ()
     """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
-    backend: str = "onnxruntime"
-    """What runs the candidate."""
+    backend: BackendOrTorchFlag = "onnxruntime"
     device: str = "auto"
     """Where it runs: cpu, cuda, cuda:N, or auto."""
     precision: str | None = None
@@ -64,8 +64,7 @@ class Parity:
     """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
     reference_bundle: Path | None = None
     """Another bundle for the reference."""
-    reference_backend: str | None = None
-    """What runs the reference, in place of the default."""
+    reference_backend: ReferenceBackendFlag = None
     reference_device: str = "cpu"
     """Where the reference runs."""
     reference_precision: str = "fp32"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
+
 if TYPE_CHECKING:
     from ovavel.runtime.self_check import SelfCheck as Outcome
 
@@ -30,8 +32,7 @@ class SelfCheck:
 
     bundle: Positional[Path]
     """Folder written by 'ovavel export bundle'."""
-    backend: str = "onnxruntime"
-    """What runs the graphs; 'ovavel doctor' lists what is installed."""
+    backend: BackendFlag = "onnxruntime"
     device: str = "auto"
     """Where they run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     precision: str | None = None
@@ -52,6 +53,7 @@ class SelfCheck:
         from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.self_check import check_stages, graphs_to_check
 
+        check_bundle_backends(self.backend)
         bundle = Bundle.open(self.bundle)
         Golden.load(bundle)  # a bundle without one is told of before its graphs are loaded
         with shown_progress() as progress:

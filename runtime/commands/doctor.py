@@ -25,6 +25,8 @@ REQUIRED = {
 }
 """Distributions that ovavel always needs, and the modules they bring."""
 RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+_OPENVINO = "openvino"
+"""Name of the backend, its distribution, module and extra."""
 OPTIONAL = {
     "opencv-python-headless": ("cv2", "live", "cameras"),
     "sounddevice": ("sounddevice", "live", "microphones"),
@@ -40,8 +42,8 @@ OPTIONAL = {
 class Doctor:
     """Look what this machine has, what is missing, and how to get it.
 
-    Lists cameras, microphones, ONNX Runtime's execution providers, the GPU, TensorRT, and the libraries'
-    versions.
+    Lists cameras, microphones, ONNX Runtime's execution providers, the GPU, OpenVINO, TensorRT, and the
+    libraries' versions.
     Exits with 0 if `ovavel localize` can work here, and with 1 if it cannot.
 
     Example: ovavel doctor --json
@@ -98,11 +100,15 @@ def _examine() -> dict[str, Any]:
     if gpus and "CUDAExecutionProvider" not in providers:
         mend = "pip uninstall -y onnxruntime && pip install 'ovavel[gpu]'"
         problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", mend))
-    engines = {name: _engine_library(name) for name in EXTRAS}  # a machine without a GPU lacks nothing without them
+    # No machine lacks anything without these.
+    engines: dict[str, dict[str, str | None]] = {
+        _OPENVINO: {**_openvino(), "extra": _OPENVINO},
+        **{name: {**_engine_library(name), "extra": extra} for name, extra in EXTRAS.items()},
+    }
     problems += [
-        _problem(f"{name} {state['problem']}", f"pip install 'ovavel[{EXTRAS[name]}]'")
+        _problem(f"{name} {state['problem']}", f"pip install 'ovavel[{state['extra']}]'")
         for name, state in engines.items()
-        if gpus and state["version"] and state["problem"]
+        if (gpus or name == _OPENVINO) and state["version"] and state["problem"]
     ]
     return {
         "ovavel": _installed_version("ovavel"),
@@ -159,6 +165,18 @@ def _providers() -> tuple[list[str], str | None]:
         return list(onnxruntime.get_available_providers()), None
     except (ImportError, OSError, AttributeError) as error:
         return [], str(error)
+
+
+def _openvino() -> dict[str, str | None]:
+    """As `_engine_library`."""
+    version = _version(_OPENVINO, _OPENVINO)
+    if version is None:
+        return {"version": None, "problem": "is not installed"}
+    try:
+        import openvino  # noqa: F401
+    except (ImportError, OSError) as error:
+        return {"version": version, "problem": f"cannot be loaded: {error}"}
+    return {"version": version, "problem": None}
 
 
 def _engine_library(name: LibraryName) -> dict[str, str | None]:
@@ -222,7 +240,9 @@ def _print_tables(report: dict[str, Any], console: Console) -> None:
     row(
         "Engines",
         *(
-            f"{name} {state['version'] or ''} – {state['problem'] or 'can run here'}".replace("  ", " ")
+            f"{name} {state['version']} – {state['problem'] or 'can run here'}"
+            if state["version"]
+            else f"{name} – {state['problem']}; pip install 'ovavel[{state['extra']}]'"
             for name, state in report["engine_libraries"].items()
         ),
     )

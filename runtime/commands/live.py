@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import LAG
@@ -45,8 +46,7 @@ class Live:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
-    backend: str = "onnxruntime"
-    """What runs the encoders: onnxruntime, tensorrt, tensorrt-rtx, or another that is installed."""
+    backend: BackendFlag = "onnxruntime"
     precision: str | None = None
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
@@ -82,6 +82,7 @@ class Live:
         from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.session import Session
 
+        check_bundle_backends(self.backend)
         check_lag(self.lag)
         statuses: deque[str] = deque(maxlen=100)
         bundle = Bundle.open(self.bundle)

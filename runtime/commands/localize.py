@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
+from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import LAG
@@ -61,8 +62,7 @@ class Localize:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
-    backend: str = "onnxruntime"
-    """What runs the encoders: onnxruntime, tensorrt, tensorrt-rtx, or another that is installed."""
+    backend: BackendFlag = "onnxruntime"
     precision: str | None = None
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
@@ -82,6 +82,7 @@ class Localize:
         from ovavel.runtime.localizer import check_lag
         from ovavel.runtime.results import result_paths
 
+        check_bundle_backends(self.backend)
         check_lag(self.lag)
         files = find_media(self.files)
         base = Path(os.path.commonpath([file.parent.resolve() for file in files]))

@@ -205,7 +205,7 @@ def test_what_makes_no_sense_is_refused(
         (("--media", clip, "--data", tmp_path), "compare on what?"),
         (("--media", clip), "would compare a backend with itself"),
         (("--media", clip, "--record"), "--record is for a comparison with PyTorch"),
-        (("--media", clip, "--weights", tiny_weights), "give its checkpoint as `head`"),
+        (("--media", clip, "--weights", tiny_weights), "give its checkpoint: --head"),
     ):
         assert parity(exported_bundle, *arguments) == 2
         assert told in capsys.readouterr().err

@@ -46,6 +46,32 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert f"usage: ovavel {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "arguments", [["live"], ["localize", "a.mp4"], ["bench"], ["eval", "self-check"]], ids=lambda words: words[-1]
+)
+@pytest.mark.parametrize(
+    ("backend", "told"), [("torch", "give --weights to 'ovavel eval parity'"), ("oxnruntime", "there is no backend")]
+)
+def test_a_backend_that_cannot_run_a_bundle_is_refused_before_anything_is_opened(
+    arguments: list[str], backend: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = ["no-such-bundle"] if "self-check" in arguments else ["--bundle", "no-such-bundle"]
+    assert main([*arguments, *bundle, "--backend", backend]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["live", "localize", "bench", "train features", "eval self-check", "eval parity", "eval bench-ovave"],
+)
+def test_every_backend_flag_names_what_there_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    flat = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "onnxruntime, openvino, tensorrt, tensorrt-rtx," in flat
+    assert "'ovavel doctor' tells what this machine has" in flat
+
+
 def test_a_reader_that_went_away_is_no_error() -> None:
     code = (
         f"set -o pipefail; {sys.executable} -c 'from ovavel.runtime.cli import main; raise SystemExit(main())' | true"

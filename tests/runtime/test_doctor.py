@@ -58,6 +58,26 @@ def test_no_runtime_fails_and_says_what_to_install(
     assert "cannot work here" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_openvino_is_told_with_its_version_or_its_extra(
+    installed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = doctor._version
+    if installed:
+        pytest.importorskip("openvino")
+    else:
+        monkeypatch.setattr(
+            doctor, "_version", lambda name, module: version(name, module) if name != "openvino" else None
+        )
+    _, found = report(capsys)
+    told = found["engine_libraries"]["openvino"]
+    assert told["version"] == (version("openvino", "openvino") if installed else None)
+    assert not any("openvino" in problem["what"] for problem in found["problems"])
+    Doctor().run()
+    line = next(line for line in capsys.readouterr().out.splitlines() if "openvino" in line)
+    assert ("can run here" in line) if installed else ("pip install 'ovavel[openvino]'" in line)
+
+
 def test_missing_extra_names_its_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.OPTIONAL, "sounddevice", ("no_such_module_here", "live", "microphones"))
     _, found = report(capsys)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ class Features:
     fp32, and embeddings stored so."""
     bundle: Path | None = None
     """Bundle to encode with, in place of --weights; it runs in the precision it was exported in."""
-    backend: str = "onnxruntime"
-    """What runs --bundle."""
+    backend: BackendFlag = "onnxruntime"
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
@@ -103,6 +103,8 @@ class Features:
                 raise UsageError("say what to encode with: give either --weights or --bundle (or --dry-run)")
             if self.out is None:
                 raise UsageError("say where the cache is to go: give --out")
+        if self.bundle:
+            check_bundle_backends(self.backend)
         if self.bundle and (self.tokenizer or self.precision != "fp32" or self.config != "huge"):
             raise UsageError("--config, --tokenizer and --precision are for --weights; a bundle has its own")
 
