@@ -26,8 +26,9 @@ from ovavel.eval.bench.report import BenchReport, Rates, Row
 from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.machine import Machine, describe_machine
-from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.errors import ExportError
+from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.errors import ExportError, OvavelError
+from ovavel.runtime.files import make_folder
 from ovavel.runtime.precisions import Precision
 from ovavel.training.imagebind import ImageBindConfig
 
@@ -54,6 +55,8 @@ class Prepared:
     bundle: Path
     weights: Path
     head: Path | None
+    told: str
+    """What weights these are, in words."""
     missing: str | None = None
     """Why the bundle holds fp32 alone."""
 
@@ -67,10 +70,12 @@ class MatrixReport:
     date: str
     """UTC, ISO 8601, to the second."""
     model: str
+    weights: str
+    """What they are, in words."""
     bundle_sha256: str
     budget_s: float
     prepared_s: float
-    """How long weights and bundle took to make."""
+    """How long weights and bundle took to make or to find again; 0 where they were given."""
     took_s: float
     rates: Rates | None
     rows: list[Row]
@@ -98,7 +103,10 @@ def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ())
 def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
     """Make random weights of the size `config`, a random head and their bundle in `folder`.
 
+    What an earlier call left there is used again if it is whole and of the same making, and replaced otherwise.
+
     Raises:
+        UsageError: something else is in the bundle's place.
         ExportError: not even fp32 could be exported.
         OutputError: the disk is full.
     """
@@ -107,11 +115,17 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
     from ovavel.export.bundle import write_bundle
     from ovavel.training.temporal import TemporalHead
 
+    make_folder(folder)
+    weights, head, place = (
+        folder / name for name in ("random.safetensors", "random-head.safetensors", "random-bundle")
+    )
+    prepared = Prepared(bundle=place, weights=weights, head=head, told="random weights")
+    tell("looking for what is there")
+    if _is_there(prepared, config):
+        return prepared
     tell("making random weights")
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = _random_weights(folder / "weights.safetensors", config)
+    _random_weights(weights, config)
     torch.manual_seed(0)
-    head = folder / "head.safetensors"
     TemporalHead(1, config.embedding_size).save(head)
     missing = None
     attempts: tuple[tuple[Precision, ...], ...] = (_PRECISIONS, ("fp32",))
@@ -119,12 +133,13 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
         try:
             write_bundle(
                 weights,
-                folder / "bundle",
+                place,
                 _NAMES,
                 head=head,
                 config=config,
                 precisions=precisions,
                 licence="random weights",
+                overwrite=place.exists(),
                 progress=lambda stage, share: tell(f"exporting, {share:.0%}: {stage}"),
             )
             break
@@ -132,7 +147,25 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
             if precisions == ("fp32",):
                 raise
             missing = f"only fp32 could be exported: {error}"
-    return Prepared(bundle=folder / "bundle", weights=weights, head=head, missing=missing)
+    return replace(prepared, missing=missing)
+
+
+def _is_there(wanted: Prepared, config: ImageBindConfig) -> bool:
+    """Whether a whole bundle in all precisions is there, with the weights and the head that this version made it of."""
+    from importlib.metadata import version
+
+    try:
+        manifest = Bundle.open(wanted.bundle).manifest
+        hashes = [file_entry(path).sha256 for path in (wanted.weights, wanted.head) if path]
+        same = ImageBindConfig.from_dict(manifest.model.config) == config
+    except (OvavelError, OSError):
+        return False
+    return (
+        same
+        and manifest.ovavel_version == version("ovavel")
+        and hashes == [manifest.model.weights_sha256, manifest.model.head_sha256]
+        and {*_PRECISIONS} <= manifest.graphs["vision"].keys() & manifest.graphs["audio"].keys()
+    )
 
 
 def run_matrix(
@@ -207,6 +240,7 @@ def run_matrix(
         machine=machine,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=bundle.manifest.model.name,
+        weights=prepared.told,
         bundle_sha256=bundle.sha256,
         budget_s=budget_s,
         prepared_s=round(prepared_s, 1),

@@ -52,7 +52,7 @@ class Matrix:
     trial_s: float = 1.0
     """How long each number of cameras is tried."""
     keep: Path | None = None
-    """Folder to make weights and bundle in, and to leave them there; otherwise they are removed at the end."""
+    """Folder to make weights and bundle in, and to leave them in for the next time; otherwise they are removed."""
 
     def run(self) -> int:
         """Measure and write the files; 130 where it was interrupted."""
@@ -82,9 +82,14 @@ class Matrix:
             status = stack.enter_context(Console(stderr=True).status("starting"))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ovavel-matrix-", dir=_roomy())))
             if self.bundle and self.weights:
-                prepared = Prepared(bundle=self.bundle, weights=self.weights, head=self.head)
+                names = " and ".join(path.name for path in (self.weights, self.head) if path)
+                prepared = Prepared(
+                    bundle=self.bundle, weights=self.weights, head=self.head, told=f"weights of {names}"
+                )
+                prepared_s = 0.0
             else:
                 prepared = prepare(self.keep or folder, _without_text(read_config(self.config)), status.update)
+                prepared_s = time.monotonic() - begin_s
             specs = matrix_rows(prepared.weights, prepared.head, wanted=self.rows)
             if not specs:
                 raise UsageError(f"no row has a name with {' or '.join(self.rows)}")
@@ -93,7 +98,7 @@ class Matrix:
                 specs,
                 device=self.device,
                 begin_s=begin_s,
-                prepared_s=time.monotonic() - begin_s,
+                prepared_s=prepared_s,
                 budget_s=self.budget_s,
                 row_s=self.row_s,
                 settings={

@@ -36,6 +36,7 @@ def matrix_markdown(report: MatrixReport) -> str:
     """One table with a line for each row, and what is to be said of it."""
     measured = [row for row in report.rows if not row.not_measured]
     eager = next((row for row in measured if row.name == _EAGER), None)
+    made = f", of them {report.prepared_s:.0f} s for weights and bundle" if report.prepared_s else ""
     head = (
         *("row", "runs in", "window p50 / p90 / p99, ms", "× eager fp32", "offline, windows/s", "live cameras"),
         *("GPU memory, MB", "energy, J/window", "floor, ms (reached)", "vision / audio, least cosine", "decided alike"),
@@ -45,9 +46,9 @@ def matrix_markdown(report: MatrixReport) -> str:
         f"# {report.device}, {report.date[:10]}",
         "",
         *(f"- {line}" for line in device_lines_of(report.machine, report.rates)),
-        f"- {report.model}, random weights, bundle {report.bundle_sha256[:12]}",
-        f"- {report.took_s:.0f} s of {report.budget_s:.0f} s, of them {report.prepared_s:.0f} s for making weights and "
-        "bundle; each row in a process of its own, so ratios are of medians, not of pairs",
+        f"- {report.model}, {report.weights}, bundle {report.bundle_sha256[:12]}",
+        f"- {report.took_s:.0f} s of {report.budget_s:.0f} s{made}; each row in a process of its own, so ratios are of "
+        "medians, not of pairs",
         *(f"- {note}" for note in report.notes),
         *(["- PARTIAL: it was interrupted"] if report.partial else []),
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ovavel.eval.bench import RowSpec
-from ovavel.export.matrix import Prepared, _in_process, matrix_rows, prepare, run_matrix
+from ovavel.export.matrix import Prepared, _in_process, _is_there, matrix_rows, prepare, run_matrix
 from ovavel.export.matrix_report import matrix_markdown, write_matrix
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
@@ -22,7 +23,7 @@ QUICK = {"scenarios": ["parity", "single", "live"], "windows": 5, "trial_s": 1.0
 def test_one_row_fails_and_the_others_go_on(
     exported_bundle: Path, tiny_weights: Path, tiny_head: Path, tmp_path: Path
 ) -> None:
-    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=tiny_head)
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=tiny_head, told="weights of tiny.pth")
     specs = matrix_rows(tiny_weights, tiny_head, wanted=["graph fp32", "onnxruntime fp32", "tensorrt-rtx fp16"])
     report = run_matrix(
         prepared,
@@ -48,6 +49,9 @@ def test_one_row_fails_and_the_others_go_on(
     assert "NVIDIA" in str(rows["tensorrt-rtx fp16"].not_measured)
     text = matrix_markdown(report)
     assert "| onnxruntime fp32 |" in text
+    assert ", weights of tiny.pth, bundle " in text
+    assert "random weights" not in text
+    assert "for weights and bundle" not in text, "none were made"
     assert "- PyTorch graph fp32: CUDA graphs" in text
     page, data = write_matrix(report, tmp_path / "out")
     assert page.read_text() == text
@@ -56,7 +60,7 @@ def test_one_row_fails_and_the_others_go_on(
 
 def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
     report = run_matrix(
-        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None),
+        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
         [RowSpec(name="onnxruntime")],
         device="cpu",
         begin_s=time.monotonic() - 100,
@@ -92,6 +96,33 @@ def test_weights_and_bundle_are_made_without_network(tmp_path: Path) -> None:
     assert prepared.missing is None
     assert set(bundle.manifest.graphs["vision"]) == {"fp32", "fp16", "bf16"}
     assert bundle.manifest.model.head_layers == 1
+    written = (prepared.bundle / "manifest.json").stat()
+    assert prepare(tmp_path / "made", ImageBindConfig.tiny(), lambda _: None) == prepared
+    assert (prepared.bundle / "manifest.json").stat().st_mtime_ns == written.st_mtime_ns, "it was used again"
+
+
+@pytest.mark.parametrize("harm", ["bundle", "weights", "config", "precision"])
+def test_what_is_not_whole_or_not_the_same_is_made_anew(
+    exported_bundle: Path,
+    tiny_weights: Path,
+    tiny_head: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: str,
+) -> None:
+    shutil.copytree(exported_bundle, tmp_path / "bundle")
+    shutil.copy(tiny_weights, tmp_path / "weights")
+    kept = Prepared(bundle=tmp_path / "bundle", weights=tmp_path / "weights", head=tiny_head, told="kept")
+    monkeypatch.setattr("ovavel.export.matrix._PRECISIONS", ("fp32",))
+    config = ImageBindConfig.from_dict(Bundle.open(exported_bundle).manifest.model.config)
+    assert _is_there(kept, config)
+    if harm == "bundle":
+        (tmp_path / "bundle" / Bundle.open(exported_bundle).manifest.graphs["head"]["fp32"]).unlink()
+    if harm == "weights":
+        (tmp_path / "weights").write_bytes(b"cut short")
+    if harm == "precision":
+        monkeypatch.setattr("ovavel.export.matrix._PRECISIONS", ("fp32", "fp16"))
+    assert not _is_there(kept, ImageBindConfig.huge() if harm == "config" else config)
 
 
 def test_without_a_gpu_it_says_so_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
