@@ -41,8 +41,10 @@ _REFERENCES = (
     *("bf16", "fp16"),
 )
 _NAMES = tuple(f"event {number}" for number in range(1, 30))
+_BUILDING = ("tensorrt", "tensorrt-rtx")
+"""Backends that first build plans, which takes minutes."""
 _LEAST_S = 15.0
-"""A row with less time left is not begun."""
+"""Nothing is begun with less time left."""
 _LONGEST_MESSAGE = 300
 
 Tell = Callable[[str], None]
@@ -79,6 +81,8 @@ class MatrixReport:
     took_s: float
     rates: Rates | None
     rows: list[Row]
+    built_s: dict[str, float] = field(default_factory=dict)
+    """Name of a row → how long its plans took to build, to load and to compare with PyTorch, before it was measured."""
     rules: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     partial: bool = False
@@ -177,11 +181,14 @@ def run_matrix(
     prepared_s: float,
     budget_s: float,
     row_s: float,
+    build_s: float,
     settings: Mapping[str, Any],
     folder: Path,
     tell: Tell,
 ) -> MatrixReport:
     """Run each row in a process of its own until `budget_s` after `begin_s` on the monotonic clock.
+
+    Plans are built by another process before, so that a slow build takes nothing from the time for measuring.
 
     Args:
         prepared: what to run.
@@ -190,32 +197,40 @@ def run_matrix(
         begin_s: when the budget began.
         prepared_s: how much of it preparing took.
         budget_s: seconds for all of it.
-        row_s: seconds for one row.
+        row_s: seconds for measuring one row.
+        build_s: seconds for building the plans of one row.
         settings: fields of `ovavel.eval.bench.Settings`.
         folder: for the files between the processes, and their cache: engines of throw-away weights do not outlive it.
         tell: told what is going on.
     """
     bundle = Bundle.open(prepared.bundle)
     rows: list[Row] = []
+    built_s: dict[str, float] = {}
     rules: dict[str, str] = {}
     rates, found_device, partial, notes = None, device, False, [prepared.missing] if prepared.missing else []
     job = {"bundle": str(prepared.bundle), "device": device, "media": str(Assets.open().clip), "settings": settings}
+
+    def ask(kind: str, what: str, most_s: float, spec: RowSpec | None = None) -> bytes | str:
+        left_s = budget_s - (time.monotonic() - begin_s)
+        if left_s < _LEAST_S:
+            return f"the time budget of {budget_s:g} s was used up"
+        tell(f"{what}; {left_s:.0f} s left")
+        asked = {**job, "kind": kind, "spec": spec and _plain(spec)}
+        doing = "building its plans" if kind == "build" else "it"
+        return _in_process(asked, folder, limit_s=min(most_s, left_s), doing=doing)
+
     try:
-        tell(f"what {device} can do at best")
-        limit_s = min(row_s, budget_s - (time.monotonic() - begin_s))
-        answer = _in_process({**job, "rates": True}, folder, limit_s=limit_s)
+        answer = ask("rates", f"what {device} can do at best", row_s)
         if isinstance(answer, bytes):
             rates = msgspec.json.decode(answer, type=Rates)
         else:
             notes.append(f"rates not measured: {answer}")
         for number, spec in enumerate(specs, 1):
-            left_s = budget_s - (time.monotonic() - begin_s)
-            if left_s < _LEAST_S:
-                why = f"the time budget of {budget_s:g} s was used up"
-                rows.append(Row(name=spec.name, reference=spec.reference, not_measured=why))
-                continue
-            tell(f"{number} of {len(specs)}: {spec.name}; {left_s:.0f} s left")
-            answer = _in_process({**job, "spec": _plain(spec)}, folder, limit_s=min(row_s, left_s))
+            what = f"{number} of {len(specs)}: {spec.name}"
+            built = ask("build", f"{what}: building its plans", build_s, spec) if spec.backend in _BUILDING else None
+            if isinstance(built, bytes):
+                built_s[spec.name] = round(msgspec.json.decode(built, type=float), 1)
+            answer = built if isinstance(built, str) else ask("row", what, row_s, spec)
             if isinstance(answer, str):
                 rows.append(Row(name=spec.name, reference=spec.reference, not_measured=answer))
                 continue
@@ -247,6 +262,7 @@ def run_matrix(
         took_s=round(time.monotonic() - begin_s, 1),
         rates=rates,
         rows=rows,
+        built_s=built_s,
         rules=rules,
         notes=notes,
         partial=partial,
@@ -265,7 +281,7 @@ def _plain(spec: RowSpec) -> dict[str, Any]:
     return {"name": spec.name, "backend": spec.backend, "options": options, "reference": spec.reference}
 
 
-def _in_process(job: Mapping[str, Any], folder: Path, *, limit_s: float) -> bytes | str:
+def _in_process(job: Mapping[str, Any], folder: Path, *, limit_s: float, doing: str = "it") -> bytes | str:
     """Run a job in a process of its own; return what it wrote, or why it did not."""
     answer, said = folder / "answer.json", folder / "said.txt"
     answer.unlink(missing_ok=True)
@@ -278,7 +294,7 @@ def _in_process(job: Mapping[str, Any], folder: Path, *, limit_s: float) -> byte
         try:
             code = process.wait(timeout=max(1.0, limit_s))
         except subprocess.TimeoutExpired:
-            return f"it took longer than {limit_s:.0f} s"
+            return f"{doing} took longer than {limit_s:.0f} s"
         finally:
             with contextlib.suppress(ProcessLookupError):  # also what it started: compilers, say
                 os.killpg(process.pid, signal.SIGKILL)

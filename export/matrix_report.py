@@ -60,6 +60,7 @@ def matrix_markdown(report: MatrixReport) -> str:
     missing = [row for row in report.rows if row.not_measured]
     if missing:
         lines += ["Not measured:", "", *(f"- {row.name}: {row.not_measured}" for row in missing), ""]
+    lines += [f"- {name}: its plans took {took_s:.0f} s to build" for name, took_s in report.built_s.items()]
     lines += [f"- {row.name}: {note}" for row in measured for note in row.notes]
     return "\n".join([*lines, "", "Rules:", "", *(f"- **{name}**: {rule}." for name, rule in report.rules.items()), ""])
 

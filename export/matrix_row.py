@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from ovavel.eval.bench import RowSpec, Settings, run_bench
 from ovavel.eval.bench.rates import measure_rates
+from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
@@ -24,9 +27,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     device: str
     media: str
     settings: Settings
+    kind: Literal["rates", "build", "row"]
+    """What the device can do at best, how many seconds the backend takes to open for the first time, or a row."""
     spec: RowSpec | None = None
-    """The row; None where `rates` are asked for."""
-    rates: bool = False
+    """The row; None for `rates`."""
 
 
 def main(job_json: str, answer: str) -> int:
@@ -36,6 +40,10 @@ def main(job_json: str, answer: str) -> int:
         if job.spec is None:
             device = "cuda:0" if job.device == "cuda" else job.device
             found: object = measure_rates(device, physical_cores(), frozenset({"torch"}))
+        elif job.kind == "build":
+            bundle, begin_s = Bundle.open(job.bundle), time.perf_counter()
+            open_backend(bundle, name=job.spec.backend, device=job.device, **job.spec.options).close()
+            found = time.perf_counter() - begin_s
         else:
             bundle = Bundle.open(job.bundle)
             found = run_bench(bundle, device=job.device, media=job.media, rows=[job.spec], settings=job.settings)

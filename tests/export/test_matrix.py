@@ -7,10 +7,12 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ovavel.eval.bench import RowSpec
+from ovavel.export import matrix_row
 from ovavel.export.matrix import Prepared, _in_process, _is_there, matrix_rows, prepare, run_matrix
 from ovavel.export.matrix_report import matrix_markdown, write_matrix
 from ovavel.runtime.bundle import Bundle
@@ -33,6 +35,7 @@ def test_one_row_fails_and_the_others_go_on(
         prepared_s=0.0,
         budget_s=100.0,
         row_s=60.0,
+        build_s=60.0,
         settings=QUICK,
         folder=tmp_path,
         tell=lambda _: None,
@@ -67,13 +70,59 @@ def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weight
         prepared_s=0.0,
         budget_s=101.0,
         row_s=60.0,
+        build_s=60.0,
         settings=QUICK,
         folder=tmp_path,
         tell=lambda _: None,
     )
     assert report.rates is None
     assert report.rows[0].not_measured == "the time budget of 101 s was used up"
-    assert report.notes == ["rates not measured: it took longer than 1 s"]
+    assert report.notes == ["rates not measured: the time budget of 101 s was used up"]
+
+
+def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
+    exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def answers(job: dict[str, Any], _folder: Path, *, limit_s: float, doing: str) -> bytes | str:
+        name = job["spec"] and job["spec"]["name"]
+        asked.append((job["kind"], name, limit_s))
+        if job["kind"] == "build":
+            return b"63.04" if name == "tensorrt fp16" else f"{doing} took longer than {limit_s:.0f} s"
+        return "there is no GPU"
+
+    monkeypatch.setattr("ovavel.export.matrix._in_process", answers)
+    report = run_matrix(
+        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
+        matrix_rows(tiny_weights, None, wanted=["tensorrt fp16", "tensorrt fp32", "onnxruntime fp16"]),
+        device="cpu",
+        begin_s=time.monotonic(),
+        prepared_s=0.0,
+        budget_s=470.0,
+        row_s=60.0,
+        build_s=90.0,
+        settings=QUICK,
+        folder=tmp_path,
+        tell=lambda _: None,
+    )
+    assert asked == [
+        ("rates", None, 60),
+        ("row", "onnxruntime fp16", 60),
+        ("build", "tensorrt fp16", 90),
+        ("row", "tensorrt fp16", 60),
+        ("build", "tensorrt fp32", 90),
+    ]
+    assert report.rows[-1].not_measured == "building its plans took longer than 90 s"
+    assert report.built_s == {"tensorrt fp16": 63.0}
+    assert "- tensorrt fp16: its plans took 63 s to build" in matrix_markdown(report)
+
+
+def test_building_opens_the_backend_once(exported_bundle: Path, tmp_path: Path) -> None:
+    job = {"bundle": str(exported_bundle), "device": "cpu", "media": "", "settings": QUICK, "kind": "build"}
+    spec = {"name": "onnxruntime fp32", "options": {"precision": "fp32"}}
+    assert matrix_row.main(json.dumps({**job, "spec": spec}), str(tmp_path / "answer")) == 0
+    assert 0 < json.loads((tmp_path / "answer").read_text()) < 60
 
 
 def test_a_process_that_dies_says_of_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
