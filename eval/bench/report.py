@@ -249,7 +249,9 @@ class Row:
     capture: Capture | None = None
     floor: Floor | None = None
     gate: Gate | None = None
-    """The comparison with PyTorch on the bundle's golden inputs."""
+    """The comparison with PyTorch on the bundle's golden inputs, made in this run."""
+    known_gate: Gate | None = None
+    """The one that was known before, where none was made in this run; None for PyTorch, too."""
     clocks: str | None = None
     """Of the GPU under load, as the driver tells them."""
     notes: list[str] = field(default_factory=list)

@@ -35,7 +35,7 @@ from ovavel.eval.bench.yardstick import YARDSTICK_RULE, Yardstick
 from ovavel.eval.machine import describe_machine
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError, UsageError
-from ovavel.runtime.gates import Gate, self_check
+from ovavel.runtime.gates import Gate, find_gate, self_check
 from ovavel.runtime.timing import Percentiles
 from ovavel.runtime.types import Window
 
@@ -319,6 +319,7 @@ class _Bench:
         info = pipeline.backend.info
         single = single_report(pipeline, self.decode_ms, eager.pipeline if eager else None)
         medians = {stage: spread.p50 for stage, spread in single.stages.items()} if single else {}
+        unchecked = not row.spec.reference and results.gate is None
         return Row(
             name=row.spec.name,
             reference=row.spec.reference,
@@ -332,6 +333,7 @@ class _Bench:
             capture=results.capture,
             floor=floor(self.bundle, info, self.rates, medians) if self.rates else None,
             gate=results.gate,
+            known_gate=find_gate(self.bundle, info) if unchecked else None,
             clocks=results.clocks,
             notes=results.notes,
         )

@@ -13,6 +13,7 @@ from ovavel.eval.bench.cost import ENCODERS
 from ovavel.eval.bench.report import STAGES, BenchReport, Rates, Row
 from ovavel.eval.bench.rows import EAGER
 from ovavel.eval.machine import Machine
+from ovavel.runtime.gates import gate_text
 
 __all__ = ["Grid", "device_lines", "device_lines_of", "grids", "markdown", "print_report"]
 
@@ -206,6 +207,7 @@ def _what_ran(report: BenchReport) -> Grid:
                 row.name,
                 f"{row.backend.provider}, {versions}",
                 precision,
+                _verified(row),
                 f"{row.backend.device}, {row.backend.threads} threads",
                 f"{row.load_s:.1f}" if row.load_s is not None else _NONE,
                 f"{warm.windows} windows, {warm.seconds:.1f} s, {'steady' if warm.steady else 'NOT steady'}"
@@ -214,8 +216,16 @@ def _what_ran(report: BenchReport) -> Grid:
                 row.clocks or "not told",
             )
         )
-    head = ("row", "runs in", "precision", "on", "loading, s", "warm-up", "GPU under load")
+    head = ("row", "runs in", "precision", "parity", "on", "loading, s", "warm-up", "GPU under load")
     return Grid(title="What ran", head=head, rows=rows, notes=[f"warm-up: {report.rules['warm-up']}"])
+
+
+def _verified(row: Row) -> str:
+    """Which comparison with PyTorch vouches for a row, in the words of `live`."""
+    gate = row.gate or row.known_gate
+    if row.reference:
+        return _NONE
+    return gate_text(gate) if gate else f"{gate_text(None)}: no comparison with PyTorch is known"
 
 
 def _live(row: Row) -> Grid:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from media_factory import make_clip
@@ -66,6 +68,9 @@ def test_pytorch_is_timed_on_the_same_windows(
     assert [row["name"] for row in report["rows"][1:3]] == ["PyTorch eager fp32", "PyTorch eager bf16 autocast"]
     assert bf16["backend"]["precision"] == {"vision": "bf16", "audio": "bf16", "head": "fp32"}
     assert fp16["single"] is None
+    assert own["gate"] is None, "the scenario parity was not run"
+    assert own["known_gate"]["passed"]
+    assert [eager["known_gate"], bf16["known_gate"]] == [None, None]
     assert [len(row["single"]["durations_ms"]["window"]) for row in (own, eager, bf16)] == [4, 4, 4]
     assert own["single"]["ratios"]["window"] == report["ratios"]["window"]
     assert eager["single"]["ratios"] is None
@@ -77,6 +82,22 @@ def test_pytorch_is_timed_on_the_same_windows(
     assert 0.2 < ratio["of_medians"] / (medians["pytorch"] / medians["runtime"]) < 5
     assert report["machine"]["versions"]["torch"]
     assert report["windows"] == 4
+
+
+def test_a_row_says_which_comparison_is_known(
+    exported_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle, settings = Bundle.open(exported_bundle), Settings(windows=1, warm_up_s=0.1)
+    report = run_bench(bundle, device="cpu", settings=settings)
+    assert report.rows[0].known_gate == bundle.manifest.parity.gates[0]
+    assert "| verified against PyTorch fp32, cosine at least 0.9999" in markdown(report)
+    parity = msgspec.structs.replace(bundle.manifest.parity, gates=())
+    bare = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, parity=parity))
+    report = run_bench(bare, device="cpu", settings=settings)
+    assert report.rows[0].known_gate is None
+    assert "| not verified: no comparison with PyTorch is known |" in markdown(report)
+    assert b"<td>not verified: no comparison with PyTorch is known</td>" in report_page(report)
 
 
 def test_a_recording_without_sound_has_no_audio_stage(exported_bundle: Path, tmp_path: Path) -> None:
