@@ -99,7 +99,9 @@ def _submit(
 def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -> Iterator[Result]:
     """Pass `results` on, with a bar, the rate and the time left on standard error where that is a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    from ovavel.runtime.progress import Bars
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
@@ -108,7 +110,7 @@ def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -
         TextColumn(f"{{task.completed}}/{{task.total}} {unit}{{task.fields[rate]}}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console) as bars:
         task = bars.add_task(what, total=total, rate="")
         for result in results:
             speed = bars.tasks[0].speed

@@ -136,7 +136,9 @@ def open_material(
 def clip_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar with rate and time left on standard error; yields what is told the clips done."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    from ovavel.runtime.progress import Bars
 
     console = Console(stderr=True)
     columns = (
@@ -145,7 +147,7 @@ def clip_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("{task.completed} of {task.total} clips, {task.fields[rate]:.0f}/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console) as bars:
         bar = bars.add_task(title, total=total, rate=0.0)
 
         def advance(done: int) -> None:

@@ -76,7 +76,7 @@ def write_bundle(
     tokenizer: str | os.PathLike[str] | None = None,
     precisions: Sequence[Precision] = ("fp32",),
     background: str = BACKGROUND,
-    licence: str = IMAGEBIND_LICENCE,
+    licence: str | None = None,
     overwrite: bool = False,
     progress: Progress = lambda _stage, _share: None,
 ) -> Bundle:
@@ -94,7 +94,7 @@ def write_bundle(
         precisions: of the vision and audio encoders, each a file of its own; the other graphs are small or run rarely
             and stay in fp32. What an engine runs unless told otherwise is the first of `ENGINE_PRECISIONS` among them.
         background: name of no event.
-        licence: of `weights`, in a sentence.
+        licence: of `weights`, in a sentence; None: what their file says, or ImageBind's if it says nothing.
         overwrite: replace an older bundle at `out`.
         progress: told about each stage.
 
@@ -141,7 +141,7 @@ def write_bundle(
                 calibration=read_calibration(head) if head else None,
                 tokenizer_json=model_tokenizer(tokenizer, config),
                 background=background,
-                licence=licence,
+                licence=licence or _licence(weights),
             )
             progress("putting it in its place", 1.0)
             _put_in_place(aside, out)
@@ -150,6 +150,14 @@ def write_bundle(
     except OSError as error:
         raise output_error(out, error) from error
     return dataclasses.replace(bundle, path=out)
+
+
+def _licence(weights: Path) -> str:
+    """What the file of the weights says; weights that say nothing are ImageBind's, or were made from them."""
+    from ovavel.training.checkpoint import read_metadata
+
+    told = read_metadata(weights).get("licence")
+    return f"{told}, as {weights.name} says" if told else IMAGEBIND_LICENCE
 
 
 class _Writer:

@@ -91,11 +91,12 @@ class Bundle:
 
     def _export(self) -> int:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         from ovavel.export.bundle import need_libraries, write_bundle
 
         need_libraries()
+        from ovavel.runtime.progress import Bars
         from ovavel.training.imagebind import read_config
 
         names = read_names(self.vocabulary)
@@ -105,7 +106,7 @@ class Bundle:
         attempts = [self.precision] if self.precision else _AUTOMATIC
         for number, precisions in enumerate(attempts, start=1):
             try:
-                with Progress(*columns, console=console, transient=True) as bars:
+                with Bars(*columns, console=console) as bars:
                     task = bars.add_task("starting", total=1.0)
                     bundle = write_bundle(
                         self.weights,

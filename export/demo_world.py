@@ -218,11 +218,12 @@ def _bars(console: Console) -> Progress:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    from ovavel.runtime.progress import Bars
+
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+    return Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=False)

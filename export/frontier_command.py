@@ -51,10 +51,11 @@ class Frontier:
 
         import msgspec
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         from ovavel.export.bundle import need_libraries
         from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.runtime.progress import Bars
 
         if self.windows < 2:
             raise UsageError(f"--windows must be at least 2, not {self.windows}")
@@ -74,7 +75,7 @@ class Frontier:
         )
         with (
             TemporaryDirectory(prefix=".frontier.", dir=self.out) as folder,
-            Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bars,
+            Bars(*columns, console=Console(stderr=True, highlight=False)) as bars,
         ):
             task = bars.add_task("starting", total=1.0)
             found = measure_frontier(

@@ -62,8 +62,6 @@ class Matrix:
         import time
         from contextlib import ExitStack
 
-        from rich.console import Console
-
         from ovavel.export.bundle import need_libraries
 
         begin_s = time.monotonic()
@@ -74,6 +72,7 @@ class Matrix:
         from ovavel.export.matrix_report import matrix_markdown, write_matrix
         from ovavel.runtime.files import make_folder
         from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.progress import shown_status
         from ovavel.training.backend import resolve_device
         from ovavel.training.imagebind import read_config
 
@@ -81,7 +80,7 @@ class Matrix:
         make_folder(self.out)
         with ExitStack() as stack:
             stack.enter_context(terminated_as_interrupted())
-            status = stack.enter_context(Console(stderr=True).status("starting"))
+            tell = stack.enter_context(shown_status("starting"))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ovavel-matrix-", dir=_roomy())))
             if self.bundle and self.weights:
                 names = " and ".join(path.name for path in (self.weights, self.head) if path)
@@ -90,7 +89,7 @@ class Matrix:
                 )
                 prepared_s = 0.0
             else:
-                prepared = prepare(self.keep or folder, _without_text(read_config(self.config)), status.update)
+                prepared = prepare(self.keep or folder, _without_text(read_config(self.config)), tell)
                 prepared_s = time.monotonic() - begin_s
             specs = matrix_rows(prepared.weights, prepared.head, wanted=self.rows)
             if not specs:
@@ -111,7 +110,7 @@ class Matrix:
                     "warm_up_s": 10.0,
                 },
                 folder=folder,
-                tell=status.update,
+                tell=tell,
             )
         paths = write_matrix(report, self.out)
         print(matrix_markdown(report))

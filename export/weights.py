@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import DownloadError, UsageError
+from ovavel.runtime.progress import Bars
 
 __all__ = ["LICENCE", "PUBLISHED", "Patience", "download_weights"]
 
@@ -110,7 +111,7 @@ def download_weights(
                 raise DownloadError(f"{part} is being written by another download; wait for it to end") from error
             columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             try:
-                with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
+                with Bars(TextColumn("{task.description}"), *columns, console=console, transient=False) as progress:
                     _Download(server, target, part, file).run(progress)
             finally:
                 if part.exists() and not part.stat().st_size:

@@ -77,7 +77,6 @@ class Bench:
     def run(self) -> int:
         """Measure, print tables and write the files; 130 where it was interrupted."""
         import msgspec
-        from rich.console import Console
 
         from ovavel.eval.bench import Settings, run_bench
         from ovavel.eval.bench.html import report_page
@@ -86,6 +85,7 @@ class Bench:
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.progress import shown_status
 
         check_bundle_backends(*self.backend)
         settings = Settings(
@@ -102,7 +102,7 @@ class Bench:
         for path in (self.out, self.markdown, self.page):
             if path:
                 make_folder(path.absolute().parent)
-        with terminated_as_interrupted(), Console(stderr=True).status("opening the bundle") as status:
+        with terminated_as_interrupted(), shown_status("opening the bundle") as tell:
             report = run_bench(
                 Bundle.open(self.bundle),
                 weights=self.weights,
@@ -114,7 +114,7 @@ class Bench:
                 precisions=self.precision,
                 references=self.references,
                 settings=settings,
-                tell=status.update,
+                tell=tell,
             )
         if self.out:
             atomic_write(self.out, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")

@@ -151,7 +151,9 @@ class Parity:
 def _progress(duration_s: float) -> Iterator[Tell]:
     """Show what runs, with its rate and the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    from ovavel.runtime.progress import Bars
 
     console = Console(stderr=True)
     columns = (
@@ -160,7 +162,7 @@ def _progress(duration_s: float) -> Iterator[Tell]:
         TextColumn("{task.completed:.0f} of {task.total:.0f} s, {task.fields[rate]:.1f} × real time"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console) as bars:
         bar = bars.add_task("opening", total=duration_s, rate=0.0)
 
         def tell(what: str, done_s: float) -> None:

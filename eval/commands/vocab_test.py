@@ -60,14 +60,12 @@ class Test:
 
     def run(self) -> int:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
-        from rich.console import Console
-        from rich.text import Text
-
         from ovavel.eval.texts import embed_texts
         from ovavel.eval.vocab_test import parse_truth, try_phrases
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import make_folder
+        from ovavel.runtime.progress import shown_status
         from ovavel.runtime.vocabulary import check_names
         from ovavel.runtime.wording import one_line
 
@@ -83,14 +81,14 @@ class Test:
         try:
             backend.warm_up()
             recordings = _encode(clips, backend, truth)
-            with Console(stderr=True).status("trying phrases") as status:
+            with shown_status("trying phrases") as tell:
                 trial = try_phrases(
                     recordings,
                     phrases,
                     embeddings,
                     vocabulary,
                     backend.head,
-                    tell=lambda phrase: status.update(Text(f"trying {one_line(phrase)}")),
+                    tell=lambda phrase: tell(f"trying {one_line(phrase)}"),
                 )
             info = backend.info
         finally:
@@ -131,9 +129,10 @@ def _encode(
     clips: Sequence[Path], backend: Backend, truth: dict[Path, tuple[tuple[float, float], ...]]
 ) -> list[Recording]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
     from ovavel.eval.vocab_test import encode_recording
+    from ovavel.runtime.progress import Bars
     from ovavel.runtime.sources.media import MediaSource
 
     columns = (
@@ -144,7 +143,7 @@ def _encode(
     )
     recordings = []
     stderr = Console(stderr=True)
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+    with Bars(*columns, console=stderr) as bars:
         for number, clip in enumerate(clips, 1):
             source = MediaSource(clip)
             length_s = source.duration_s

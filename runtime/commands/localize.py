@@ -99,12 +99,12 @@ class Localize:
     def _localize(self, to_do: Sequence[tuple[Path, Path | None]], console: Console) -> int:
         from contextlib import closing
 
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.gates import gate_text, require_gate
-        from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.progress import Bars, shown_progress
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.media import MediaSource
@@ -127,7 +127,7 @@ class Localize:
         )
         failed = 0
         stderr = _stderr()
-        bars = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+        bars = Bars(*columns, console=stderr)
         with closing(backend), bars:
             gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             console.print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)

@@ -44,7 +44,7 @@ class Add:
     def run(self) -> int:
         """Add the names."""
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.vocabulary import check_names
+        from ovavel.runtime.vocabulary import check_names, normalize_text
 
         bundle = Bundle.open(self.bundle)
         old = bundle.vocabulary
@@ -52,8 +52,11 @@ class Add:
         tokenizer = bundle.tokenizer()
         if not self.names:
             raise VocabularyError('which names? For example: ovavel vocab add imagebind "glass breaking"')
-        checked = check_names((*old.names[:-1], *self.names), tokenizer=tokenizer, background=old.background)
-        names = checked[len(old) - 1 :]
+        names = check_names(self.names, tokenizer=tokenizer, background=old.background)
+        known = {normalize_text(name): name for name in old.names}
+        for name in names:
+            if (there := known.get(normalize_text(name))) is not None:
+                raise VocabularyError(f"the vocabulary of {bundle.path} already has {there!r}; leave {name!r} out")
         bundle = bundle.save_vocabulary(old.added(names, self._embed(bundle, tokenizer, names)))
         _tell(bundle)
         return 0
@@ -62,15 +65,22 @@ class Add:
         """Return the text embeddings (N, D) of `names`."""
         import numpy as np
         from rich.console import Console
-        from rich.progress import track
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.progress import Bars
 
         tokens = tokenizer.encode(names)
         backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=("text",))
         try:
-            starts = track(range(0, len(tokens), _BATCH), "Reading names", console=Console(stderr=True), transient=True)
-            return np.concatenate([backend.text(tokens[start : start + _BATCH]) for start in starts])
+            columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+            rows = []
+            with Bars(*columns, console=Console(stderr=True)) as bars:
+                bar = bars.add_task("reading names", total=len(tokens))
+                for start in range(0, len(tokens), _BATCH):
+                    rows.append(backend.text(tokens[start : start + _BATCH]))
+                    bars.update(bar, completed=start + len(rows[-1]))
+            return np.concatenate(rows)
         finally:
             backend.close()
 

@@ -23,6 +23,7 @@ from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import CheckpointError, ExportError, OvavelError, UsageError, VocabularyError
+from ovavel.training.checkpoint import read_checkpoint, write_checkpoint
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, read_config
 
 TINY = ImageBindConfig.tiny()
@@ -212,11 +213,15 @@ def test_the_command_writes_a_bundle_and_tells_its_licence(
     tiny_weights: Path, tiny_head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "names.txt").write_text("# pets\n\n  dog barking\ncat purring\nother\n", encoding="utf-8-sig")
-    arguments = ["--weights", str(tiny_weights), "--head", str(tiny_head), "--config", "tiny", "--precision", "fp32"]
+    weights = tmp_path / "made-up.safetensors"
+    write_checkpoint(weights, read_checkpoint(tiny_weights), {"licence": "Apache-2.0"})
+    arguments = ["--weights", str(weights), "--head", str(tiny_head), "--config", "tiny", "--precision", "fp32"]
     arguments += ["--vocabulary", str(tmp_path / "names.txt")]
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 0
-    assert "CC BY-NC-SA 4.0" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert not told.err.startswith("\n")
     bundle = Bundle.open(tmp_path / "new" / "bundle")
+    assert told.out.splitlines()[-1] == bundle.manifest.model.licence == "Apache-2.0, as made-up.safetensors says"
     assert bundle.vocabulary.names == ("dog barking", "cat purring", "other")
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 2
     assert "--overwrite" in capsys.readouterr().err

@@ -408,8 +408,9 @@ def test_vocab_commands_go_through_the_text_graph(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["add", "dog barking"], "is there twice"),
-        (["add", "Dog Barking"], "the same name as 'dog barking'"),
+        (["add", " dog barking"], "already has 'dog barking'"),
+        (["add", "glass", "glass"], "is there twice"),
+        (["add", "Dog Barking"], "already has 'dog barking'; leave 'Dog Barking' out"),
         (["add", "glass", "other"], "is the background"),
         (["add", ""], "is empty"),
         (["add", "word " * 80], "80 tokens"),

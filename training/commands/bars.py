@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+from ovavel.runtime.progress import Bars
 
 __all__ = ["steps"]
 
@@ -20,7 +22,7 @@ def steps(console: Console) -> Iterator[Callable[[int, int, str], None]]:
         TextColumn("{task.completed}/{task.total} steps{task.fields[rate]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console) as bars:
         task = bars.add_task("", total=None, rate="")
         first: int | None = None
 

@@ -175,16 +175,16 @@ class _Bars:
     """A progress bar with rate and time left. Use it in a `with` block."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        self._bars = Progress(
+        from ovavel.runtime.progress import Bars
+
+        self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} clips, {task.fields[rate]}{task.fields[damaged]}", markup=False),
             TimeRemainingColumn(),
             console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
         self._what = ""

@@ -1,0 +1,62 @@
+"""How far long work is, where there is no terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ovavel.runtime import progress
+from ovavel.runtime.progress import Bars, shown_progress, shown_status
+
+COLUMNS = (
+    TextColumn("{task.description}", markup=False),
+    BarColumn(),
+    TextColumn("·"),
+    TextColumn("{task.completed:.0f} of {task.total:.0f} s, {task.fields[rate]:.1f} × real time"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
+
+
+def test_without_a_terminal_a_line_now_and_then_says_what_a_bar_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_s = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock_s[0])
+    written = io.StringIO()
+    with Bars(*COLUMNS, console=Console(file=written)) as bars:
+        bars.get_time = lambda: clock_s[0]
+        bar = bars.add_task("[clip].mp4", total=400, rate=0.0)
+        for second in range(0, 80, 10):
+            clock_s[0] = float(second)
+            bars.update(bar, completed=2 * second, rate=2.0)
+    assert written.getvalue().splitlines() == [
+        "[clip].mp4, 15 %, 60 of 400 s, 2.0 × real time, 0:02:50 left",
+        "[clip].mp4, 30 %, 120 of 400 s, 2.0 × real time, 0:02:20 left",
+    ]
+
+
+def test_short_work_leaves_nothing_behind() -> None:
+    written = io.StringIO()
+    with Bars(*COLUMNS, console=Console(file=written)) as bars:
+        bars.update(bars.add_task("clip", total=1, rate=0.0), completed=1)
+    assert written.getvalue() == ""
+
+
+def test_stages_are_lines_and_long_ones_say_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    with shown_progress() as tell:
+        tell("building: vision", 0.25)
+    assert capsys.readouterr().err.splitlines() == ["building", "25 %, building: vision"]
+
+
+def test_what_runs_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with shown_status("opening") as tell:
+        tell("onnxruntime [fp32]: offline")
+        assert capsys.readouterr().err == "", "not yet"
+        monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+        tell("onnxruntime [fp32]: live")
+    assert capsys.readouterr().err == "onnxruntime [fp32]: live\n"
