@@ -11,6 +11,7 @@ from ovavel.eval.calibration import Reliability
 from ovavel.eval.charts import Bar, bar_charts
 from ovavel.eval.page import facts, page, section, table
 from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.wording import names_told
 
 __all__ = ["CalibrationReport", "SplitReport", "to_html", "to_json", "to_svg"]
 
@@ -127,7 +128,7 @@ def _facts(report: CalibrationReport) -> Iterator[tuple[str, object]]:
     yield "event begins at margin", report.calibration.on
     yield "goes on at margin", report.calibration.off
     yield "lag", report.lag
-    yield "classes", report.classes - 1
+    yield "vocabulary", names_told(report.classes)
     yield "model", report.model
     yield "bundle", report.bundle_sha256[:12]
     yield "dataset", report.dataset[:12]

@@ -19,6 +19,7 @@ from ovavel.eval.bench_ovave import Protocol, Report
 from ovavel.eval.metrics import Scores
 from ovavel.eval.ovave import PUBLISHED, Rows
 from ovavel.eval.page import facts, lane, page, section, table, text
+from ovavel.runtime.wording import names_told
 
 __all__ = [
     "ClassResult",
@@ -223,7 +224,7 @@ def _facts(report: Report) -> Iterator[tuple[str, object]]:
     info = report.backend
     yield "scored", report.counted
     yield "dataset", f"{report.root}, annotations {report.dataset_fingerprint[:12]}"
-    yield "names", len(report.names)
+    yield "vocabulary", names_told(len(report.names))
     yield "bundle", f"{report.bundle.path.name} {report.bundle.sha256[:12]}"
     yield "model", report.bundle.manifest.model.name
     yield "ran on", f"{info.device}, {info.name} {info.provider}"

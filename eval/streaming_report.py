@@ -10,6 +10,7 @@ from msgspec import Struct
 from ovavel.eval.charts import Series, line_charts
 from ovavel.eval.page import facts, page, section, table
 from ovavel.eval.streaming import RULES, Curve, LagResult, Measures
+from ovavel.runtime.wording import names_told
 
 __all__ = ["StreamingReport", "lag_table", "to_html", "to_json", "to_svg"]
 
@@ -142,7 +143,7 @@ def _points(difference: float) -> str:
 
 def _facts(report: StreamingReport) -> Iterator[tuple[str, object]]:
     yield "clips", f"{report.clips} of {report.clips + len(report.damaged)}"
-    yield "classes", report.classes - 1
+    yield "vocabulary", names_told(report.classes)
     yield "model", report.model
     yield "bundle", report.bundle_sha256[:12]
     yield "dataset", report.dataset[:12]

@@ -14,6 +14,7 @@ from ovavel.eval.page import facts, lane, page, section, table, text
 from ovavel.eval.vocab_test import Phrase, Recording, Trial
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.wording import names_told
 
 __all__ = ["COLUMNS", "cells", "to_html", "to_json", "verdict"]
 
@@ -114,7 +115,7 @@ def to_html(trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backe
     names = (
         ("bundle", f"{bundle.path.name} {bundle.sha256[:12]}"),
         ("model", bundle.manifest.model.name),
-        ("names", len(bundle.vocabulary)),
+        ("vocabulary", names_told(len(bundle.vocabulary))),
         ("ran on", f"{backend.device}, {backend.name} {backend.provider}"),
         ("ovavel", version("ovavel")),
     )

@@ -97,6 +97,7 @@ class Bundle:
 
         need_libraries()
         from ovavel.runtime.progress import Bars
+        from ovavel.runtime.wording import names_told
         from ovavel.training.imagebind import read_config
 
         names = read_names(self.vocabulary)
@@ -131,7 +132,7 @@ class Bundle:
             if check.min_cosine is not None and check.required_cosine is not None:
                 near = f"a cosine of at least {math.floor(check.min_cosine * 1e5) / 1e5:.5f} with PyTorch"
             print(f"{check.graph} in {check.precision}: {near} over {check.cases} inputs ({check.method})")
-        print(f"{bundle.path}: {len(bundle.vocabulary)} classes, version {bundle.vocabulary.version}")
+        print(f"{bundle.path}: {names_told(len(bundle.vocabulary))}, version {bundle.vocabulary.version}")
         print(bundle.manifest.model.licence)
         return 0
 

@@ -131,7 +131,8 @@ class EventRecord(EventFields, frozen=True, kw_only=True, tag_field="type", tag=
 
     wall_time: str
     latency_ms: float | None
-    """From the capture of the newest second to this news; null for the news at the very end."""
+    """From the capture of the newest second to this news; null for the news at the very end, and for a file that is
+    not played at its own speed."""
 
 
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
@@ -163,6 +164,7 @@ class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     lost_records: int
     """Records that are missing from this file because the disk was full for too long."""
     latency_ms: Latency | None
+    """Null where no window was encoded, and for a file that is not played at its own speed."""
 
 
 Record: TypeAlias = SessionRecord | SegmentRecord | EventRecord | StatusRecord | SummaryRecord

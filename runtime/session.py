@@ -234,8 +234,9 @@ class Session:
         latency_ms = None
         # A window that was dropped is counted where that happened; it would make the encoder look fast.
         if not _was_dropped(window):
-            latency_ms = (time.monotonic() - window.captured_s) * 1e3
-            self.stats.timings.add("latency", latency_ms)
+            if self.source.live:  # a file that is read as fast as can be only waits in the queue
+                latency_ms = (time.monotonic() - window.captured_s) * 1e3
+                self.stats.timings.add("latency", latency_ms)
             self.stats.window_done(encode_s + time.perf_counter() - start_s)
         return Update(
             window=window,

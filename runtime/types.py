@@ -191,6 +191,7 @@ class Update:
     events: tuple[Event, ...]
     """News of events, in the order to be told."""
     latency_ms: float | None
-    """From `Window.captured_s` to the decision, on the wall clock; None where nothing was encoded."""
+    """From `Window.captured_s` to the decision, on the wall clock; None where nothing was encoded, or
+    where nothing is live: a file that is not played at its own speed."""
     statuses: tuple[str, ...] = ()
     """What the source had to say of itself up to this window, for people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["clock", "counts", "encodable", "one_line", "seconds", "timestamp"]
+__all__ = ["clock", "counts", "encodable", "names_told", "one_line", "seconds", "timestamp"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Control characters (C0 and C1), line and paragraph separators, direction overrides, and what XML 1.0 forbids
@@ -40,6 +40,11 @@ def clock(time_s: float, decimals: int = 1) -> str:
 def seconds(duration_s: float) -> str:
     """Format as `1.5 s`."""
     return f"{duration_s:.1f} s"
+
+
+def names_told(classes: int) -> str:
+    """Say how many names a vocabulary of C `classes`, the background among them, has: `60 names and the background`."""
+    return f"{classes - 1} {'name' if classes == 2 else 'names'} and the background"
 
 
 def counts(by_cause: Mapping[str, float], unit: str = "") -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from ovavel.eval.page import facts, page, section, table, text
+from ovavel.runtime.wording import names_told
 from ovavel.training.fit_result import FitResult, RowTable
 
 __all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_html"]
@@ -53,8 +54,8 @@ def _facts(result: FitResult) -> Iterator[tuple[str, object]]:
     yield "recipe", f"{result.recipe.name}, {changes or 'as the paper trains'}"
     yield "seed", result.recipe.seed
     yield "selected on", result.recipe.select
-    yield "trained on", f"{data.train.counted}, {data.train_classes} names"
-    yield "validated on", f"{data.val.counted}, {data.classes} names"
+    yield "trained on", f"{data.train.counted}, {names_told(data.train_classes)}"
+    yield "validated on", f"{data.val.counted}, {names_told(data.classes)}"
     yield "tested on", data.test.counted if data.test else "nothing"
     yield "embedding size", data.embedding_size
     yield "data", data.fingerprint[:12]

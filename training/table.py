@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ovavel.eval.ovave import PUBLISHED, score_rows, score_rows_agreement
 from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.fusion import cosine_similarity
+from ovavel.runtime.wording import names_told
 from ovavel.training.fit import Progress, evaluate, fit_data
 from ovavel.training.fit_data import Part, read_data
 from ovavel.training.fit_result import DataInfo, FitResult, RowTable, row_table
@@ -252,7 +253,11 @@ def to_html(results: Results) -> bytes:
     return page(
         "Heads on the test split",
         facts(
-            [("names", results.data.classes), ("trained on", results.data.train_classes), ("ovavel", version("ovavel"))]
+            [
+                ("vocabulary", names_told(results.data.classes)),
+                ("trained on", names_told(results.data.train_classes)),
+                ("ovavel", version("ovavel")),
+            ]
         ),
         section("Avg, %", _bars(results.lines)),
         section(

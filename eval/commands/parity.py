@@ -50,7 +50,7 @@ class Parity:
     split: Literal["test", "val", "train"] = "test"
     """Which of its clips."""
     clips: int | None = None
-    """How many of them, evenly spread; all by default."""
+    """How many clips of --data, evenly spread over the split; all by default."""
     media: tuple[Path, ...] = ()
     """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
     backend: BackendOrTorchFlag = "onnxruntime"
@@ -140,8 +140,13 @@ class Parity:
         from ovavel.eval.parity_clips import DatasetClips, RecordedClips
         from ovavel.runtime.commands.localize import find_media
 
-        if bool(self.data) == bool(self.media):
+        if self.data and self.media:
+            raise UsageError("--data and --media are both given, and one run compares on one of them: leave one out")
+        if not (self.data or self.media):
             raise UsageError("compare on what? Give either --data with a labelled dataset, or --media with recordings")
+        if self.media and (self.clips is not None or self.annotations):
+            flag = "--annotations" if self.annotations else "--clips"
+            raise UsageError(f"{flag} is for --data; with --media, name the recordings to compare on and leave it out")
         if self.data:
             return DatasetClips(OVAVEBench.open(self.data, self.annotations), self.split, self.clips)
         return RecordedClips(find_media(self.media))

@@ -57,6 +57,8 @@ class Test:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: int | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""
+    allow_unverified: bool = False
+    """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
 
     def run(self) -> int:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
@@ -65,6 +67,7 @@ class Test:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import make_folder
+        from ovavel.runtime.gates import gate_text, require_gate
         from ovavel.runtime.progress import shown_status
         from ovavel.runtime.vocabulary import check_names
         from ovavel.runtime.wording import one_line
@@ -79,6 +82,7 @@ class Test:
         embeddings = embed_texts(bundle, phrases, threads=self.threads)
         backend = open_backend(bundle, device=self.device, threads=self.threads)
         try:
+            gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             backend.warm_up()
             recordings = _encode(clips, backend, truth)
             with shown_status("trying phrases") as tell:
@@ -94,7 +98,7 @@ class Test:
         finally:
             backend.close()
         written = _write(self.out, trial, recordings, bundle, info) if self.out else []
-        _print(trial, recordings, written)
+        _print(trial, recordings, written, f"{info.engine}: {gate_text(gate)}")
         return 0 if trial.works else 1
 
     def _sorted_words(self) -> tuple[tuple[str, ...], list[Path]]:
@@ -171,7 +175,7 @@ def _write(
     return paths
 
 
-def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path]) -> None:
+def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path], ran: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -180,6 +184,7 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
     from ovavel.runtime.wording import one_line
 
     console: Console = OutputConsole(highlight=False, soft_wrap=True)
+    console.print(ran, markup=False)
     table = Table(title="each phrase alone in the vocabulary")
     for title in COLUMNS:
         words = title in ("phrase", "strongest other")

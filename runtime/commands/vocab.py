@@ -133,7 +133,9 @@ class List:
 
 
 def _tell(bundle: Bundle) -> None:
+    from ovavel.runtime.wording import names_told
+
     vocabulary = bundle.vocabulary
-    print(f"{bundle.path}: {len(vocabulary)} names with the background, version {vocabulary.version}")
+    print(f"{bundle.path}: {names_told(len(vocabulary))}, version {vocabulary.version}")
     if bundle.manifest.calibration:
         print("its calibration was measured with other names: probabilities are a guide until it is calibrated again")

@@ -18,7 +18,7 @@ from ovavel.runtime.results.page import SCRIPT, STYLE
 from ovavel.runtime.results.summary import colour, matrix, shown_classes
 from ovavel.runtime.results.timeline import to_svg
 from ovavel.runtime.types import WINDOW_S
-from ovavel.runtime.wording import clock, counts, one_line
+from ovavel.runtime.wording import clock, counts, names_told, one_line
 
 __all__ = ["to_html"]
 
@@ -66,7 +66,7 @@ def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
     backend = localization.backend
     yield "length", clock(localization.duration_s)
     yield "events", str(len(localization.events))
-    yield "classes", str(len(localization.labels) - 1)
+    yield "vocabulary", names_told(len(localization.labels))
     yield "model", localization.model
     yield "licence of the weights", localization.licence
     yield "ran on", f"{backend.device}, {backend.name} {backend.provider}"

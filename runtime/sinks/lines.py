@@ -10,7 +10,7 @@ from ovavel.runtime.gates import gate_text
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Event, Update
-from ovavel.runtime.wording import clock, counts, one_line, seconds
+from ovavel.runtime.wording import clock, counts, names_told, one_line, seconds
 
 __all__ = ["LinesSink", "engine", "summary_lines"]
 
@@ -36,7 +36,7 @@ class LinesSink:
         """Say what is watched and what it runs on."""
         self._stats = stats
         self._print(f"ready    {one_line(info.source)}: {one_line(info.model)} on {engine(info)}")
-        self._print(f"         {len(info.labels) - 1} classes; licence of the weights: {one_line(info.licence)}")
+        self._print(f"         {names_told(len(info.labels))}; licence of the weights: {one_line(info.licence)}")
         self._print(f"         {one_line(gate_text(info.gate))}")
         for sense, word in (("vision", "picture"), ("audio", "sound")):
             if sense not in info.senses:
@@ -80,12 +80,10 @@ def engine(info: SessionInfo) -> str:
 
 
 def summary_lines(stats: Stats) -> Iterator[str]:
-    """Sum up a session: windows, losses by cause, latency and real-time factor."""
+    """Sum up a session: windows, losses by cause, real-time factor, and the latency of a live one."""
     latency = stats.timings.percentiles("latency")
-    speed = (
-        f"latency p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else "no latency"
-    )
-    yield f"summary  {stats.windows} windows, real-time factor {stats.real_time_factor:.2f}, {speed}"
+    told = f", latency p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else ""
+    yield f"summary  {stats.windows} windows, real-time factor {stats.real_time_factor:.2f}{told}"
     yield f"         dropped: {counts(stats.dropped)}; gaps: {counts(stats.gap_s, ' s')}"
     if stats.missing:
         yield f"         background for want of a sense: {counts(stats.missing, ' s')}"

@@ -23,7 +23,7 @@ from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.lines import engine
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import WINDOW_S, Event, SegmentScores, Sense, Update
-from ovavel.runtime.wording import clock, counts, one_line
+from ovavel.runtime.wording import clock, counts, names_told, one_line
 
 __all__ = ["TerminalSink"]
 
@@ -175,7 +175,7 @@ class TerminalSink:
         name = Text.assemble((" ovavel ", "bold reverse"), "  ", (one_line(info.source), "bold"))
         top.add_row(name, Text.assemble((clock(self._now_s, 0), "bold"), ("  live" if info.live else "  file", _QUIET)))
         dot = f" {self._dot} "
-        model = dot.join(map(one_line, (info.model, info.licence, f"{len(info.labels) - 1} classes")))
+        model = dot.join(map(one_line, (info.model, info.licence, names_told(len(info.labels)))))
         runs = f"{engine(info)}{dot}{one_line(gate_text(info.gate))}"
         told = [(f" {model}", _QUIET), (f" {runs}", _QUIET if info.gate and info.gate.passed else "yellow")]
         return Group(top, *(Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in told))
@@ -293,9 +293,10 @@ class TerminalSink:
         latency = stats.timings.percentiles("latency")
         factor = stats.real_time_factor
         line = Text(" ")
-        told = f"p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else "-"
-        line.append("latency ", _QUIET).append(told)
-        line.append("   real time ", _QUIET).append(f"{self._times}{factor:.2f}", "" if factor < 1 else "bold red")
+        if latency:  # only what is live has one
+            told = f"p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms   "
+            line.append("latency ", _QUIET).append(told)
+        line.append("real time ", _QUIET).append(f"{self._times}{factor:.2f}", "" if factor < 1 else "bold red")
         line.append("\n windows ", _QUIET).append(str(stats.windows))
         for name, by_cause in (("dropped", counts(stats.dropped)), ("gaps", counts(stats.gap_s, " s"))):
             line.append(f"   {name} ", _QUIET).append(by_cause, "" if by_cause == "none" else "yellow")

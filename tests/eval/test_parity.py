@@ -202,7 +202,8 @@ def test_what_makes_no_sense_is_refused(
     clip = make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5)
     for arguments, told in (
         ((), "compare on what?"),
-        (("--media", clip, "--data", tmp_path), "compare on what?"),
+        (("--media", clip, "--data", tmp_path), "--data and --media are both given"),
+        (("--media", clip, "--clips", 3), "--clips is for --data"),
         (("--media", clip), "would compare a backend with itself"),
         (("--media", clip, "--record"), "--record is for a comparison with PyTorch"),
         (("--media", clip, "--weights", tiny_weights), "give its checkpoint: --head"),

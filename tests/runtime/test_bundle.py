@@ -395,7 +395,11 @@ def test_vocab_commands_go_through_the_text_graph(
     tiny_bundle: Path, exported_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["vocab", "remove", str(tiny_bundle), "race car"]) == 0
+    assert "2 names and the background" in capsys.readouterr().out
     assert main(["vocab", "add", str(tiny_bundle), "glass breaking", "race car"]) == 0
+    told = capsys.readouterr()
+    assert "4 names and the background" in told.out
+    assert told.err == ""
     assert main(["vocab", "list", str(tiny_bundle)]) == 0
     names = capsys.readouterr().out.splitlines()[-5:]
     assert names == ["dog barking", "bird chirping", "glass breaking", "race car", "other"]

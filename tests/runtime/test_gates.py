@@ -221,20 +221,20 @@ def test_a_refused_backend_is_closed(
     assert closed == ["onnxruntime"]
 
 
-def test_live_and_localize_refuse_what_nobody_compared(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_nobody_compared_is_refused(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = str(make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5))
     live = ["live", "--bundle", str(tiny_bundle), "--input", clip, "--view", "lines", "--device", "cpu"]
     localize = ["localize", clip, "--bundle", str(tiny_bundle), "--device", "cpu"]
-    for command in (live, localize):
-        assert main(command) == 0
+    lab = ["vocab", "test", str(tiny_bundle), "dog barking", clip, "--device", "cpu"]
+    worked = {0, 1}  # 1 where no phrase works
+    for command in (live, localize, lab):
+        assert main(command) in (worked if command is lab else {0})
         assert "verified against PyTorch fp32" in capsys.readouterr().out
     without_gates(tiny_bundle)
-    for command in (live, localize):
+    for command in (live, localize, lab):
         assert main(command) == 1
         assert "ovavel eval self-check" in capsys.readouterr().err
-        assert main([*command, "--allow-unverified"]) == 0
+        assert main([*command, "--allow-unverified"]) in (worked if command is lab else {0})
         assert "not verified" in capsys.readouterr().out
     assert main(["eval", "self-check", str(tiny_bundle), "--device", "cpu"]) == 0
     assert "passed: it decides as PyTorch does" in capsys.readouterr().out

@@ -26,6 +26,7 @@ from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.jsonl import JsonlSink
+from ovavel.runtime.sinks.lines import summary_lines
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Chunk, Event, Frame, Samples, Segment, SegmentScores, Sense, Update
@@ -226,6 +227,7 @@ def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(bundle: Bundle,
     assert session.stats.gap_s[TOO_SLOW] == pytest.approx(2 * len(lost))  # both senses of each
     assert {s.index for s in scores if s.missing} == set(lost)
     assert 29 not in lost
+    assert all((u.latency_ms is None) == (u.window is None or u.window.index in lost) for u in updates)
 
 
 def test_a_slow_encoder_loses_nothing_of_a_file(bundle: Bundle, backend: Backend) -> None:
@@ -233,6 +235,8 @@ def test_a_slow_encoder_loses_nothing_of_a_file(bundle: Bundle, backend: Backend
         updates = list(session.updates())
     assert session.stats.dropped == {}
     assert not any(s.missing for s in final_scores(updates))
+    assert {u.latency_ms for u in updates} == {None}, "waiting in the queue is no latency"
+    assert "latency" not in " ".join(summary_lines(session.stats))
 
 
 def test_stop_ends_what_is_open_and_counts_what_waits(bundle: Bundle, backend: Backend) -> None:

@@ -326,6 +326,6 @@ def test_names_are_escaped() -> None:
         dataset_fingerprint="f", data=result(0, 0).data, as_published=False, ratios={"<i>": "x"}, lines=(line,)
     )
     page = to_html(results).decode()
-    assert "<b>" not in page.replace("<b>68</b>", "").replace("<b>47</b>", "").replace("<b>0.1.0</b>", "")
+    assert "<b>" not in re.sub(r"<b>(\d+ names and the background|0.1.0)</b>", "", page)
     assert "&lt;b&gt;&amp;" in page
     assert "<i>" not in page

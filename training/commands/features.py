@@ -210,6 +210,8 @@ class _Bars:
 
 
 def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
+    from ovavel.runtime.wording import names_told
+
     cache = extraction.cache
     damaged = {key: damage for key, damage in cache.damaged.items() if key[0] in splits}
     rate = f", {extraction.encoded * _SEGMENTS / extraction.seconds:.1f} segments/s" if extraction.encoded else ""
@@ -220,7 +222,7 @@ def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
     info = cache.info
     print(
         f"{cache.path}: {info.model} in {info.precision} by {info.backend} on {info.device}, {', '.join(splits)}, "
-        f"{len(cache.names)} names"
+        f"{names_told(len(cache.names))}"
     )
 
 
