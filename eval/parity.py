@@ -34,6 +34,7 @@ from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.requirements import Requirement, requirement
+from ovavel.runtime.samples import sample_texts
 from ovavel.runtime.self_check import (
     Stage,
     StageCheck,
@@ -49,10 +50,6 @@ from ovavel.runtime.vocabulary import normalize_text
 __all__ = ["PYTORCH", "Choice", "ParityReport", "Side", "compare_backends"]
 
 PYTORCH = "PyTorch fp32"
-
-_TEXTS = 16
-"""How many names go through the text graph; they take the same way, and a vocabulary may hold thousands."""
-_ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
 
 Tell = Callable[[str, float], None]
 """Told what runs now, and the seconds of media that it has done."""
@@ -183,7 +180,7 @@ def compare_backends(
     ]
     tell("comparing texts", 0.0)
     if all("text" in each.bundle.manifest.graphs or each.backend == "torch" for each in (reference, candidate)):
-        texts = (*vocabulary.names[:_TEXTS], *_ODD_TEXTS)
+        texts = sample_texts(vocabulary.names)
         told = [Place(repr(text[:30])) for text in texts]
         figures.append(compare_graph("text", candidate.run_text(texts), reference.run_text(texts), told))
     truth = clips.truth([clip.name for clip in theirs.clips]) if isinstance(clips, DatasetClips) and labelled else None

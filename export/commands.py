@@ -91,24 +91,21 @@ class Bundle:
 
     def _export(self) -> int:
         from rich.console import Console
-        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         from ovavel.export.bundle import need_libraries, write_bundle
+        from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.wording import names_told
 
         need_libraries()
-        from ovavel.runtime.progress import Bars
-        from ovavel.runtime.wording import names_told
         from ovavel.training.imagebind import read_config
 
         names = read_names(self.vocabulary)
         config = read_config(self.config)
         console = Console(stderr=True, highlight=False)
-        columns = SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
         attempts = [self.precision] if self.precision else _AUTOMATIC
         for number, precisions in enumerate(attempts, start=1):
             try:
-                with Bars(*columns, console=console) as bars:
-                    task = bars.add_task("starting", total=1.0)
+                with shown_progress() as progress:
                     bundle = write_bundle(
                         self.weights,
                         self.out,
@@ -118,9 +115,7 @@ class Bundle:
                         tokenizer=self.tokenizer,
                         precisions=precisions,
                         overwrite=self.overwrite,
-                        progress=lambda stage, share, bars=bars, task=task: bars.update(  # type: ignore[misc]
-                            task, description=stage, completed=share
-                        ),
+                        progress=progress,
                     )
                 break
             except PrecisionError as error:

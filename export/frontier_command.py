@@ -50,12 +50,10 @@ class Frontier:
         from tempfile import TemporaryDirectory
 
         import msgspec
-        from rich.console import Console
-        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         from ovavel.export.bundle import need_libraries
         from ovavel.runtime.files import atomic_write, make_folder
-        from ovavel.runtime.progress import Bars
+        from ovavel.runtime.progress import shown_progress
 
         if self.windows < 2:
             raise UsageError(f"--windows must be at least 2, not {self.windows}")
@@ -66,18 +64,7 @@ class Frontier:
 
         config = read_config(self.config)
         make_folder(self.out)
-        columns = (
-            SpinnerColumn(),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}", markup=False),
-        )
-        with (
-            TemporaryDirectory(prefix=".frontier.", dir=self.out) as folder,
-            Bars(*columns, console=Console(stderr=True, highlight=False)) as bars,
-        ):
-            task = bars.add_task("starting", total=1.0)
+        with TemporaryDirectory(prefix=".frontier.", dir=self.out) as folder, shown_progress() as tell:
             found = measure_frontier(
                 self.weights,
                 Path(folder),
@@ -85,7 +72,7 @@ class Frontier:
                 outliers=self.outliers,
                 windows=self.windows,
                 threads=self.threads,
-                tell=lambda stage, share: bars.update(task, description=stage, completed=share),
+                tell=tell,
             )
         atomic_write(self.out / "frontier.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         atomic_write(self.out / "frontier.md", markdown(found).encode())

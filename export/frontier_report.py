@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ovavel.eval.markdown import table_lines
 from ovavel.eval.page import page, section, table, text
 from ovavel.export.frontier import Frontier, FrontierRow
 from ovavel.runtime.results.summary import colour
@@ -25,13 +26,11 @@ _WORST, _BEST = 0, 8
 
 def markdown(found: Frontier) -> str:
     """Return the table with what it was measured on."""
-    lines = [_measured_on(found), "", f"| {' | '.join(_HEAD)} |", f"|{'---|' * len(_HEAD)}"]
-    for row in found.rows:
-        cells = _cells(row)
-        if row.name == found.default:
+    rows = [_cells(row) for row in found.rows]
+    for cells in rows:
+        if cells[0] == found.default:
             cells[0] = f"**{cells[0]}**"
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _default(found)]) + "\n"
+    return "\n".join([_measured_on(found), "", *table_lines(_HEAD, rows), "", _default(found)]) + "\n"
 
 
 def html(found: Frontier) -> bytes:

@@ -8,14 +8,15 @@ from pathlib import Path
 import msgspec
 
 from ovavel.eval.bench.report import Row
+from ovavel.eval.bench.rows import EAGER
 from ovavel.eval.bench.tables import device_lines_of
+from ovavel.eval.markdown import table_lines
 from ovavel.export.matrix import MatrixReport
 from ovavel.runtime.files import atomic_write, make_folder
 
 __all__ = ["matrix_markdown", "write_matrix"]
 
 _NONE = "–"
-_EAGER = "PyTorch eager fp32"
 
 
 def write_matrix(report: MatrixReport, folder: Path) -> tuple[Path, Path]:
@@ -35,7 +36,7 @@ def write_matrix(report: MatrixReport, folder: Path) -> tuple[Path, Path]:
 def matrix_markdown(report: MatrixReport) -> str:
     """One table with a line for each row, and what is to be said of it."""
     measured = [row for row in report.rows if not row.not_measured]
-    eager = next((row for row in measured if row.name == _EAGER), None)
+    eager = next((row for row in measured if row.name == EAGER), None)
     made = f", of them {report.prepared_s:.0f} s for weights and bundle" if report.prepared_s else ""
     head = (
         *("row", "runs in", "window p50 / p90 / p99, ms", "× eager fp32", "offline, windows/s", "live cameras"),
@@ -52,9 +53,7 @@ def matrix_markdown(report: MatrixReport) -> str:
         *(f"- {note}" for note in report.notes),
         *(["- PARTIAL: it was interrupted"] if report.partial else []),
         "",
-        _line(head),
-        _line(["---", "---", *["---:"] * (len(head) - 3), "---"]),
-        *(_line(_cells(row, eager)) for row in measured),
+        *table_lines(head, (_cells(row, eager) for row in measured), right=range(2, len(head) - 1)),
         "",
     ]
     missing = [row for row in report.rows if row.not_measured]
@@ -86,7 +85,3 @@ def _cells(row: Row, eager: Row | None) -> list[str]:
         f"{gate.decisions:.1%}" if gate else _NONE,
         ("passed" if gate.passed else f"NOT passed: {gate.failures[0]}") if gate else _NONE,
     ]
-
-
-def _line(cells: list[str] | tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -23,6 +23,7 @@ from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
 from ovavel.runtime.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement
+from ovavel.runtime.samples import sample_texts
 from ovavel.runtime.vocabulary import Tokenizer
 
 if TYPE_CHECKING:
@@ -38,11 +39,8 @@ __all__ = [
 
 # B batch, T segments, D embedding size, C classes with the background last
 
-_TEXTS = 16
-"""How many names of the vocabulary are compared; they take the same way, and a vocabulary may hold thousands."""
 _RANDOM_INPUTS = 18
 """Further inputs of a graph in a reduced precision: what it loses depends on the input."""
-_ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
 
@@ -69,7 +67,7 @@ def encoder_inputs(
     if graph == "vision" or graph == "audio":
         inputs = sense_inputs(graph, more)
     else:
-        texts = (*names[:_TEXTS], *_ODD_TEXTS)
+        texts = sample_texts(names)
         inputs = {repr(text[:20]): tokens for text, tokens in zip(texts, tokenizer.encode(texts), strict=True)}
     cases: dict[str, Arrays] = {name: (array[None],) for name, array in inputs.items()}
     if precision != "fp32":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ovavel.runtime.errors import OutputError
 
-__all__ = ["atomic_write", "make_folder", "output_error"]
+__all__ = ["atomic_write", "cache_folder", "make_folder", "output_error"]
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
@@ -21,6 +21,11 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
         "PermissionError": "choose a folder you may write to",
     }.get(type(error).__name__, "free some space or choose another place")
     return OutputError(f"cannot write {path}: {error.strerror or error}; {advice}")
+
+
+def cache_folder() -> Path:
+    """Where files are kept that can be made again: `$XDG_CACHE_HOME/ovavel`. It need not be there."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ovavel"
 
 
 def make_folder(path: Path) -> None:

@@ -8,7 +8,6 @@ name with libraries of the same versions: older CPUs saturate sums of int8, and 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,7 @@ import msgspec
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UnverifiedError
-from ovavel.runtime.files import atomic_write, make_folder
+from ovavel.runtime.files import atomic_write, cache_folder, make_folder
 from ovavel.runtime.hardware import device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.requirements import REQUIREMENTS
@@ -138,8 +137,7 @@ def _path(bundle: Bundle, info: BackendInfo, kind: Kind) -> Path:
         "device": device_name(info.device),
     }
     key = hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ovavel" / "gates" / f"{key}.{kind}.json"
+    return cache_folder() / "gates" / f"{key}.{kind}.json"
 
 
 def _read(path: Path) -> Gate | None:

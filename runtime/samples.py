@@ -1,4 +1,4 @@
-"""Windows to compare encoders on: the extremes that a camera and a microphone bring, and endless random ones.
+"""Windows and texts to compare encoders on: the extremes that a camera and a microphone bring, and endless random ones.
 
 Shapes: H, W frame height and width; C channels.
 """
@@ -13,9 +13,20 @@ from ovavel.runtime.preprocess import FRAME_SIZE
 from ovavel.runtime.types import RATE_HZ
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["random_frame", "random_waveform", "sample_frames", "sample_waveforms"]
+__all__ = ["random_frame", "random_waveform", "sample_frames", "sample_texts", "sample_waveforms"]
+
+_NAMES = 16
+"""How many names of a vocabulary are compared; they take the same way, and there may be thousands."""
+_ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
+
+
+def sample_texts(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the first of the `names` of a vocabulary, and texts that are none: empty, not ASCII, too long."""
+    return (*names[:_NAMES], *_ODD_TEXTS)
 
 
 def sample_frames() -> dict[str, NDArray[np.uint8]]:

@@ -13,6 +13,7 @@ from ovavel.eval.bench.cost import ENCODERS
 from ovavel.eval.bench.report import STAGES, BenchReport, Rates, Row
 from ovavel.eval.bench.rows import EAGER
 from ovavel.eval.machine import Machine
+from ovavel.eval.markdown import table_lines
 from ovavel.runtime.gates import gate_text
 
 __all__ = ["Grid", "device_lines", "device_lines_of", "grids", "markdown", "print_report"]
@@ -50,8 +51,8 @@ def markdown(report: BenchReport) -> str:
     """All of a report in Markdown."""
     parts = [f"# {report.model}, {report.machine.date[:10]}", *(f"- {line}" for line in device_lines(report)), ""]
     for grid in grids(report):
-        parts += [f"## {grid.title}", "", _line(grid.head), _line(["---", *["---:"] * (len(grid.head) - 1)])]
-        parts += [_line(row) for row in grid.rows]
+        numbers = range(1, len(grid.head))
+        parts += [f"## {grid.title}", "", *table_lines(grid.head, grid.rows, right=numbers)]
         parts += ["", *(f"{note}\n" for note in grid.notes)]
     return "\n".join([*parts, "## Rules", "", *(f"- **{name}**: {rule}." for name, rule in report.rules.items()), ""])
 
@@ -191,7 +192,7 @@ def _parity(measured: Sequence[Row]) -> Grid:
             verdict = "passed" if row.gate.passed else row.gate.failures[0]
             rows.append((row.name, *least, f"{row.gate.decisions:.2%}", verdict))
     head = ("row", "vision, least cosine", "audio, least cosine", "decided alike", "gate")
-    return Grid(title="Parity with PyTorch eager fp32", head=head, rows=rows, notes=[])
+    return Grid(title=f"Parity with {EAGER}", head=head, rows=rows, notes=[])
 
 
 def _what_ran(report: BenchReport) -> Grid:
@@ -244,7 +245,3 @@ def _live(row: Row) -> Grid:
     head = ("cameras", "latency p50 / p90 / p99, ms", "missed", "caught up", "largest batch", "passed")
     title = f"Live, {row.name}: deadline {row.live.deadline_ms:g} ms, {row.live.trial_s:g} s a trial"
     return Grid(title=title, head=head, rows=rows, notes=[])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -20,7 +20,7 @@ from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
 from ovavel.runtime.errors import EngineError, OutputError
-from ovavel.runtime.files import make_folder, output_error
+from ovavel.runtime.files import cache_folder, make_folder, output_error
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
@@ -44,8 +44,7 @@ class Provided:
 
 def engines_folder() -> Path:
     """Where engines are kept unless told otherwise: `$XDG_CACHE_HOME/ovavel/engines`."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "ovavel" / "engines"
+    return cache_folder() / "engines"
 
 
 def found_options(root: Path, wanted: EngineFor) -> BuildOptions:

@@ -1,0 +1,18 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+
+__all__ = ["table_lines"]
+
+
+def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Container[int] = ()) -> Iterator[str]:
+    """The lines of a table; the columns numbered in `right`, from 0 on, are aligned to the right."""
+    yield _line(head)
+    yield _line(["---:" if number in right else "---" for number in range(len(head))])
+    yield from map(_line, rows)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
