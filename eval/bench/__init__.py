@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from ovavel.eval.bench.report import STAGES, BackendReport, BenchReport, Ratio, Row
 from ovavel.eval.bench.rows import RowSpec
-from ovavel.eval.bench.run import SCENARIOS, Settings, run_bench
+from ovavel.eval.bench.run import run_bench
+from ovavel.eval.bench.settings import SCENARIOS, Settings
 
 __all__ = [
     "SCENARIOS",

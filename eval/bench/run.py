@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -30,19 +29,17 @@ from ovavel.eval.bench.report import (
     Trial,
 )
 from ovavel.eval.bench.rows import EAGER, OpenRow, RowSpec, open_row, own_rows, reference_rows
+from ovavel.eval.bench.settings import Settings
 from ovavel.eval.bench.single import SINGLE_RULE, ratios, run_single, single_report
 from ovavel.eval.bench.yardstick import YARDSTICK_RULE, Yardstick
 from ovavel.eval.machine import describe_machine
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.errors import OvavelError, UsageError
+from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.gates import Gate, find_gate, self_check
 from ovavel.runtime.timing import Percentiles
 from ovavel.runtime.types import Window
 
-__all__ = ["SCENARIOS", "Scenario", "Settings", "run_bench"]
-
-Scenario = Literal["parity", "single", "offline", "live", "capture"]
-SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
+__all__ = ["run_bench"]
 
 _LEAST_WINDOWS, _MOST_WINDOWS = 30, 1000
 _LONG_ENOUGH_S = 10.0
@@ -53,39 +50,6 @@ PARITY_RULE = (
 )
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How much of what to measure."""
-
-    scenarios: Sequence[Scenario] = ("single",)
-    windows: int | None = None
-    """Of single stream; None: 30, or as many as take 10 s, 1000 at most."""
-    warm_up_s: float = 20.0
-    """Limit for a row that does not become steady."""
-    offline_s: float = 0.5
-    """Least time for a batch size."""
-    largest_batch: int = 64
-    deadline_ms: float = 1000.0
-    trial_s: float = 5.0
-    """Of a number of cameras, in the live scenario."""
-    most_cameras: int = 4096
-    capture_windows: int = 10
-    rates: bool = False
-    """Measure what the device can do at best, and the share of it that was reached."""
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.scenarios) - set(SCENARIOS))
-        if unknown or not self.scenarios:
-            raise UsageError(f"scenarios are {', '.join(SCENARIOS)}; not {', '.join(unknown) or 'none at all'}")
-        for name in ("windows", "largest_batch", "most_cameras", "capture_windows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name.replace('_', ' ')} must be at least 1, not {value}")
-        for name in ("warm_up_s", "offline_s", "deadline_ms", "trial_s"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} must be positive, not {getattr(self, name)}")
 
 
 def run_bench(

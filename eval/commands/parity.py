@@ -14,8 +14,9 @@ from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag, ReferenceBa
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from ovavel.eval.parity import Choice, ParityReport, Tell
+    from ovavel.eval.parity import ParityReport
     from ovavel.eval.parity_clips import DatasetClips, RecordedClips
+    from ovavel.eval.parity_sides import Choice, Tell
     from ovavel.runtime.bundle import Bundle
 
 __all__ = ["Parity"]
@@ -106,7 +107,7 @@ class Parity:
         return 0 if report.gate.passed else 1
 
     def _candidate(self, bundle: Bundle) -> Choice:
-        from ovavel.eval.parity import Choice
+        from ovavel.eval.parity_sides import Choice
 
         return Choice(
             bundle=bundle,
@@ -118,7 +119,7 @@ class Parity:
         )
 
     def _reference(self, bundle: Bundle) -> Choice:
-        from ovavel.eval.parity import Choice
+        from ovavel.eval.parity_sides import Choice
         from ovavel.runtime.bundle import Bundle as OpenBundle
 
         backend = self.reference_backend or ("torch" if self.weights else "onnxruntime")

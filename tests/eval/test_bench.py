@@ -17,7 +17,7 @@ from ovavel.eval.bench import STAGES, Settings, run_bench
 from ovavel.eval.bench.html import report_page
 from ovavel.eval.bench.live import run_trial
 from ovavel.eval.bench.report import Trial
-from ovavel.eval.bench.run import SCENARIOS, Scenario
+from ovavel.eval.bench.settings import SCENARIOS, Scenario
 from ovavel.eval.bench.tables import markdown
 from ovavel.eval.commands.bench import Bench
 from ovavel.eval.demo import assets

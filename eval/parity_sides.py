@@ -1,0 +1,136 @@
+"""The two sides of a comparison: how a backend is opened, and what it makes of all inputs.
+
+Shapes: D embedding size, C names with the background last, T seconds of a clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.eval.parity_clips import ClipEmbeddings, Clips, encode_adversarial
+from ovavel.eval.texts import embed_texts
+from ovavel.runtime.backends import Backend, BackendInfo, Graph, HeadOutput, open_backend
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.types import Sense
+
+__all__ = ["Choice", "Side", "Tell", "all_embeddings", "run_side"]
+
+Tell = Callable[[str, float], None]
+"""Told what runs now, and the seconds of media that it has done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A backend to be opened."""
+
+    bundle: Bundle
+    backend: str = "onnxruntime"
+    device: str = "auto"
+    precision: str | None = None
+    threads: int | None = None
+    options: Mapping[str, Any]
+    """Further options of the backend: `weights` and `head` of PyTorch."""
+
+    def open(self, graphs: Sequence[Graph]) -> Backend:
+        """Open it with these graphs; see `open_backend`."""
+        return open_backend(
+            self.bundle,
+            name=self.backend,
+            device=self.device,
+            threads=self.threads,
+            graphs=graphs,
+            precision=self.precision,
+            **self.options,
+        )
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, D): what this side makes of `texts`: PyTorch from its weights, a bundle from its vocabulary or graph."""
+        if self.backend != "torch":
+            return embed_texts(self.bundle, texts, threads=self.threads)
+        return self.run_text(texts)
+
+    def run_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, D): `texts` through the text encoder itself, whatever the vocabulary holds."""
+        # Text stays in fp32, and engines for GPUs need not have it: vocabularies are made on the CPU.
+        backend = (
+            self.open(("text",))
+            if self.backend == "torch"
+            else open_backend(self.bundle, device="cpu", threads=self.threads, graphs=("text",))
+        )
+        try:
+            tokens = self.bundle.tokenizer().encode(texts)
+            return np.concatenate([backend.text(row[None]) for row in tokens])
+        finally:
+            backend.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Side:
+    """What one backend made of everything."""
+
+    info: BackendInfo
+    frames: NDArray[np.float32]
+    """(N, D) of the adversarial frames."""
+    waveforms: NDArray[np.float32]
+    """(N, D) of the adversarial waveforms."""
+    clips: tuple[ClipEmbeddings, ...]
+    text: NDArray[np.float32]
+    """(C, D): the names that are decided on."""
+    outputs: tuple[HeadOutput, ...]
+    """Of each clip: (T, C)."""
+    given: tuple[HeadOutput, ...] = ()
+    """The head on the reference's embeddings, clip by clip."""
+
+    @property
+    def told(self) -> str:
+        """What ran, in a few words."""
+        if self.info.engine == "torch":
+            return f"PyTorch {self.info.precision['vision']}"
+        precisions = dict.fromkeys(self.info.precision[graph] for graph in ("vision", "audio"))
+        return f"{self.info.engine} {'/'.join(precisions)}"
+
+
+def run_side(choice: Choice, clips: Clips, names: Sequence[str], tell: Tell, reference: Side | None = None) -> Side:
+    """Take one backend through everything; with a `reference`, its head is run on that one's embeddings too."""
+    tell("embedding the names", 0.0)
+    text = choice.embed(names)
+    tell("loading the graphs", 0.0)
+    backend = choice.open(("vision", "audio", "head"))
+    try:
+        backend.warm_up()
+        told = f"{backend.info.engine} {backend.info.precision['vision']}"
+        tell(f"{told}: adversarial inputs", 0.0)
+        frames, waveforms = encode_adversarial(backend)
+        encoded = clips.encode(backend, lambda done_s: tell(told, done_s))
+        outputs = [_head(backend, clip.audio, clip.vision, text) for clip in encoded]
+        given = (
+            [_head(backend, clip.audio, clip.vision, reference.text) for clip in reference.clips] if reference else []
+        )
+    finally:
+        backend.close()
+    return Side(
+        info=backend.info,
+        frames=frames,
+        waveforms=waveforms,
+        clips=tuple(encoded),
+        text=text,
+        outputs=tuple(outputs),
+        given=tuple(given),
+    )
+
+
+def _head(
+    backend: Backend, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]
+) -> HeadOutput:
+    return HeadOutput(*(rows[0] for rows in backend.head(audio[None], vision[None], text)))
+
+
+def all_embeddings(side: Side, sense: Sense) -> NDArray[np.float32]:
+    """All embeddings of one side, the adversarial inputs first."""
+    first = side.frames if sense == "vision" else side.waveforms
+    return np.concatenate([first, *(getattr(clip, sense) for clip in side.clips)])
