@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ovavel.training.imagebind import ImageBindConfig
     from ovavel.training.temporal import TemporalHead
 
-__all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "Progress", "write_bundle"]
+__all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "Progress", "need_libraries", "write_bundle"]
 
 # B batch, D embedding size, C classes with the background last
 

@@ -16,7 +16,7 @@ from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["CANDIDATES", "REFERENCE", "Candidate", "quantize_blocks"]
+__all__ = ["CANDIDATES", "REFERENCE", "Candidate", "Write", "quantize_blocks"]
 
 # I inputs and O outputs of a matrix, K blocks of a column
 

@@ -12,7 +12,7 @@ from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import PrecisionError, UsageError
 from ovavel.runtime.precisions import Precision
 
-__all__ = ["Bundle", "Weights"]
+__all__ = ["Bundle", "Weights", "read_names"]
 
 _AUTOMATIC: tuple[tuple[Precision, ...], ...] = (("fp32", "int8"), ("fp32", "int16"), ("fp32",))
 """The fastest for CPUs that these weights allow, by `ovavel export frontier`, the fastest first."""

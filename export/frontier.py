@@ -33,7 +33,7 @@ from ovavel.runtime.timing import Percentiles
 if TYPE_CHECKING:
     from ovavel.training.imagebind import ImageBindConfig
 
-__all__ = ["Frontier", "FrontierRow", "default_of", "measure_frontier"]
+__all__ = ["Frontier", "FrontierRow", "Tell", "default_of", "measure_frontier"]
 
 # B batch, D embedding size
 

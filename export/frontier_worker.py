@@ -22,7 +22,7 @@ from ovavel.runtime.errors import DeviceError
 if TYPE_CHECKING:
     from ovavel.training.imagebind import ImageBindConfig
 
-__all__ = ["Worker", "open_worker"]
+__all__ = ["Run", "Window", "Worker", "open_worker"]
 
 # D embedding size
 

@@ -42,8 +42,8 @@ class GoldenWriter:
     """Gathers what PyTorch makes of the golden inputs, one encoder at a time, and writes it."""
 
     def __init__(self) -> None:
-        self._frames = golden_frames()
-        self._waveforms = golden_waveforms()
+        self._frames = _golden_frames()
+        self._waveforms = _golden_waveforms()
         self._embeddings: dict[str, NDArray[np.float32]] = {}
         self._golden: Golden | None = None
 
@@ -132,7 +132,7 @@ def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, 
     return bundle.save_gates(gates)
 
 
-def golden_frames() -> dict[str, NDArray[np.uint8]]:
+def _golden_frames() -> dict[str, NDArray[np.uint8]]:
     """Raw frames by name: the extremes, and pictures of several sizes; small, because every bundle carries them."""
     samples = sample_frames()
     samples["photograph"] = np.ascontiguousarray(samples["photograph"][::3, ::3])
@@ -143,7 +143,7 @@ def golden_frames() -> dict[str, NDArray[np.uint8]]:
     return samples
 
 
-def golden_waveforms() -> dict[str, NDArray[np.int16]]:
+def _golden_waveforms() -> dict[str, NDArray[np.int16]]:
     """Raw waveforms by name, as 16-bit samples."""
     samples: dict[str, NDArray[Any]] = dict(sample_waveforms())
     samples |= {f"sound {seed}": random_waveform(seed) for seed in range(_RANDOM_WAVEFORMS)}

@@ -32,7 +32,7 @@ from ovavel.runtime.files import make_folder
 from ovavel.runtime.precisions import Precision
 from ovavel.training.imagebind import ImageBindConfig
 
-__all__ = ["MatrixReport", "Prepared", "matrix_rows", "prepare", "run_matrix"]
+__all__ = ["MatrixReport", "Prepared", "Tell", "matrix_rows", "prepare", "run_matrix"]
 
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")

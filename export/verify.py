@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "Arrays",
     "Reference",
     "check_graph",
     "encoder_inputs",

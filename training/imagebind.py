@@ -21,7 +21,20 @@ from ovavel.training.checkpoint import check_entries, read_checkpoint
 from ovavel.training.published_names import modality_of, published_name
 from ovavel.training.unit import unit_norm
 
-__all__ = ["ImageBind", "ImageBindConfig", "Modality", "TowerConfig", "published_entries", "read_config"]
+__all__ = [
+    "CONTEXT",
+    "FRAME",
+    "LOG_MEL",
+    "VOCABULARY",
+    "Block",
+    "ImageBind",
+    "ImageBindConfig",
+    "Modality",
+    "PatchTower",
+    "TowerConfig",
+    "published_entries",
+    "read_config",
+]
 
 # B batch, N tokens, W width of a tower, H its heads, D embedding size
 

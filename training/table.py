@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ovavel.eval.features import FeatureCache
     from ovavel.eval.ovavebench import OVAVEBench
 
-__all__ = ["Line", "Results", "cells", "run_table", "summarize", "to_html", "untrained"]
+__all__ = ["Line", "Results", "cells", "notes", "run_table", "summarize", "to_html", "untrained"]
 
 _CHANCE_DRAWS = 10
 _CLIPS = 256  # at once

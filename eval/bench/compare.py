@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 from ovavel.eval.bench.report import FORMAT
 from ovavel.runtime.errors import UsageError
 
-__all__ = ["COMPARE_RULE", "LEAST_WINDOWS", "Change", "Comparison", "RowChange", "compare", "read_report"]
+__all__ = [
+    "COMPARE_RULE",
+    "LEAST_WINDOWS",
+    "Change",
+    "Comparison",
+    "Report",
+    "RowChange",
+    "Verdict",
+    "compare",
+    "read_report",
+]
 
 # n windows of a run, R draws of the bootstrap
 

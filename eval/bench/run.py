@@ -39,12 +39,12 @@ from ovavel.runtime.gates import Gate, find_gate, self_check
 from ovavel.runtime.timing import Percentiles
 from ovavel.runtime.types import Window
 
-__all__ = ["run_bench"]
+__all__ = ["Tell", "run_bench"]
 
 _LEAST_WINDOWS, _MOST_WINDOWS = 30, 1000
 _LONG_ENOUGH_S = 10.0
 
-PARITY_RULE = (
+_PARITY_RULE = (
     "the golden inputs of the bundle, adversarial ones included, against what PyTorch made of them in fp32: cosine of "
     "embeddings and share of decisions, as `ovavel eval self-check` does it"
 )
@@ -314,7 +314,7 @@ class _Bench:
 
     def _rules(self) -> dict[str, str]:
         of_scenario = {
-            "parity": PARITY_RULE,
+            "parity": _PARITY_RULE,
             "single": SINGLE_RULE,
             "offline": OFFLINE_RULE,
             "live": LIVE_RULE,

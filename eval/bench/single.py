@@ -13,7 +13,7 @@ from ovavel.eval.bench.report import STAGES, Ratio, Single, Spread
 from ovavel.eval.bench.yardstick import Yardstick
 from ovavel.runtime.types import Window
 
-__all__ = ["SINGLE_RULE", "run_single", "single_report", "stage_durations"]
+__all__ = ["SINGLE_RULE", "ratios", "run_single", "single_report", "stage_durations"]
 
 _REST_S = 0.05  # the threads of one backend come to rest before the other is timed
 _COMPARED = ("vision", "audio", "window")

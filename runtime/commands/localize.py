@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.results import Localization
 
-__all__ = ["Localize"]
+__all__ = ["ALL_FORMATS", "MEDIA_SUFFIXES", "Localize", "find_media"]
 
 Format = Literal["json", "csv", "srt", "vtt", "audacity", "svg", "html"]
 ALL_FORMATS: tuple[Format, ...] = ("json", "csv", "srt", "vtt", "audacity", "svg", "html")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ovavel.runtime.types import Gap, Sense
 
-__all__ = ["Placed", "Timeline"]
+__all__ = ["BACK_S", "LEAP_S", "Placed", "Timeline"]
 
 BACK_S = 0.25
 """A step back of up to this much is jitter; more is a jump."""
