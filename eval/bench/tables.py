@@ -19,6 +19,8 @@ from ovavel.runtime.gates import gate_text
 __all__ = ["Grid", "device_lines", "device_lines_of", "grids", "markdown", "print_report"]
 
 _NONE = "–"
+_SWINGS = 0.1
+"""Change of speed within a run that is more than its noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +181,17 @@ def _stages(report: BenchReport, measured: Sequence[Row]) -> Grid:
         rows=rows,
         notes=[
             f"resident memory: at most {report.peak_memory_mb:.0f} MB with the first row alone",
-            *(f"{row.name}: median of the second half {single.drift:+.0%} against the first" for row, single in shown),
+            *(f"{row.name}: {_drift_told(single.drift)}" for row, single in shown),
         ],
     )
+
+
+def _drift_told(drift: float) -> str:
+    """What became of the speed after the warm-up, whatever that said."""
+    told = f"while it was timed, the median of the second half was {drift:+.0%} against the first"
+    if abs(drift) < _SWINGS:
+        return told
+    return f"{told}: its speed changed after the warm-up, by what else ran or by clocks; run it again"
 
 
 def _parity(measured: Sequence[Row]) -> Grid:
@@ -211,7 +221,7 @@ def _what_ran(report: BenchReport) -> Grid:
                 _verified(row),
                 f"{row.backend.device}, {row.backend.threads} threads",
                 f"{row.load_s:.1f}" if row.load_s is not None else _NONE,
-                f"{warm.windows} windows, {warm.seconds:.1f} s, {'steady' if warm.steady else 'NOT steady'}"
+                f"{warm.windows} windows, {warm.seconds:.1f} s, {'steady at its end' if warm.steady else 'NOT steady'}"
                 if warm
                 else _NONE,
                 row.clocks or "not told",

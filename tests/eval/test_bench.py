@@ -100,6 +100,19 @@ def test_a_row_says_which_comparison_is_known(
     assert b"<td>not verified: no comparison with PyTorch is known</td>" in report_page(report)
 
 
+@pytest.mark.parametrize(("drift", "changed"), [(-0.33, True), (0.04, False)])
+def test_a_row_that_did_not_stay_steady_is_told_of(exported_bundle: Path, drift: float, changed: bool) -> None:
+    report = run_bench(
+        Bundle.open(exported_bundle), device="cpu", threads=1, settings=Settings(scenarios=("single",), windows=2)
+    )
+    (row,) = report.rows
+    assert row.single
+    single = replace(row.single, drift=drift)
+    told = markdown(replace(report, rows=[replace(row, single=single)]))
+    assert f"the median of the second half was {drift:+.0%} against the first" in told
+    assert ("its speed changed after the warm-up" in told) == changed
+
+
 def test_a_recording_without_sound_has_no_audio_stage(exported_bundle: Path, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "silent.mp4", duration_s=3, audio=False)
     report = run_bench(Bundle.open(exported_bundle), device="cpu", windows=4, media=str(clip))
