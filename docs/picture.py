@@ -13,15 +13,16 @@ from rich.console import Console
 
 from ovavel.runtime import Session
 from ovavel.runtime.sinks.terminal import TerminalSink
+from ovavel.runtime.sources.media import MediaSource
 
 AT_S = 14
 """Media time of the picture."""
 
 
 def main(bundle: str, clip: str, out: str) -> None:
-    """Run a session over `clip` and save the view as it stands at `AT_S`."""
+    """Run a session over `clip`, as fast as it plays, and save the view as it stands at `AT_S`."""
     sink = TerminalSink(Console(width=100, height=26, file=io.StringIO(), force_terminal=True))
-    with Session(bundle, clip, device="cpu") as session:
+    with Session(bundle, MediaSource(clip, realtime=True), device="cpu") as session:
         sink.open(session.info, session.stats)
         for update in session.updates():
             sink.write(update)

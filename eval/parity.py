@@ -195,6 +195,9 @@ def _decision(decisions: Decisions, limit: Requirement) -> StageCheck:
             lost = (
                 f"{name.capitalize()}. {ours:.2%} is {ours / theirs:.1%} of the reference's, needs {limit.measures:.0%}"
             )
+            if decisions.flips:
+                clearest = decisions.flips[0].reference_margin
+                lost += f" (seconds flipped: {len(decisions.flips)}, margin of the clearest {clearest:.3f})"
             return StageCheck(stage="decision", told=told, failure=lost)
     return StageCheck(stage="decision", told=told)
 

@@ -11,6 +11,7 @@ from media_factory import make_clip
 from ovavebench_factory import DAMAGE, break_clip, make_bench
 
 from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.parity import _decision
 from ovavel.eval.parity_clips import DatasetClips, RecordedClips
 from ovavel.eval.parity_figures import Place, compare_decisions, compare_graph, event_iou
 from ovavel.runtime.backends import HeadOutput
@@ -95,6 +96,20 @@ def test_a_flipped_second_is_listed_with_its_margins() -> None:
     assert found.labelled
     assert found.candidate.acc == 0.75 < found.reference.acc == 1
     assert found.drift[0] == 0 < found.drift[1]
+
+
+def test_lost_measures_tell_how_clear_the_flipped_seconds_were() -> None:
+    same, flipped = head_output([0, 1, 2, 3]), head_output([0, 1, 1, 3])
+    found = compare_decisions([flipped], [same], PLACES, ["a", "b", "c", "other"], None)
+    check = _decision(found, requirement("int8"))
+    margin = same.score[2, 2] - same.score[2, 1]
+    assert check.stage == "decision"
+    assert check.failure == (
+        f"Acc. 75.00% is 75.0% of the reference's, needs 99% (seconds flipped: 1, margin of the clearest {margin:.3f})"
+    )
+    assert not _decision(
+        compare_decisions([same], [same], PLACES, ["a", "b", "c", "other"], None), requirement("int8")
+    ).failure
 
 
 def test_scores_that_are_not_finite_mean_background() -> None:
