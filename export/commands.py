@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from ovavel.runtime.precisions import Precision
 
 __all__ = ["Bundle", "Weights", "read_names"]
 
-_AUTOMATIC: tuple[tuple[Precision, ...], ...] = (("fp32", "int8"), ("fp32", "int16"), ("fp32",))
-"""The fastest for CPUs that these weights allow, by `ovavel export frontier`, the fastest first."""
+_FASTEST_ON_CPUS: Precision = "int8"
+_FASTEST_ON_GPUS: Precision = "fp16"
+_INSTEAD: Mapping[str, tuple[Precision, ...]] = {"int8": ("int16",), "int16": (), "fp16": ("bf16",), "bf16": ()}
+"""Precision in which the weights lose too much → what is exported in its place: the next in speed, or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,8 @@ class Bundle:
     PyTorch's embeddings is 0.999999 in fp32 and int16, 0.999 in fp16 and bf16, 0.99 in 8 bits. On older x86 CPUs ONNX
     Runtime may saturate sums at 16 bits, so export on the machine that is to run it.
 
-    Without --precision you get fp32 and the fastest for CPUs that these weights allow: int8, else int16.
+    Without --precision you get fp32 and the fastest for CPUs that these weights allow: int8, else int16; on a machine
+    with an NVIDIA GPU also the fastest for that: fp16, else bf16.
     """
 
     weights: Path
@@ -78,7 +82,7 @@ class Bundle:
     tokenizer: Path | None = None
     """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
     precision: tuple[Precision, ...] = ()
-    """Of the vision and audio encoders, one or several; by default fp32 with int8 or, failing that, int16."""
+    """Of the vision and audio encoders, one or several; by default fp32 and the fastest for this machine."""
     overwrite: bool = False
     """Replace the bundle that is at --out."""
 
@@ -102,8 +106,8 @@ class Bundle:
         names = read_names(self.vocabulary)
         config = read_config(self.config)
         console = Console(stderr=True, highlight=False)
-        attempts = [self.precision] if self.precision else _AUTOMATIC
-        for number, precisions in enumerate(attempts, start=1):
+        precisions = self.precision or _precisions_for_this_machine()
+        while True:
             try:
                 with shown_progress() as progress:
                     bundle = write_bundle(
@@ -119,9 +123,13 @@ class Bundle:
                     )
                 break
             except PrecisionError as error:
-                if number == len(attempts):
+                if self.precision or error.precision not in _INSTEAD:
                     raise
-                console.print(f"{error}. Trying again with {' and '.join(attempts[number])}", soft_wrap=True)
+                instead = _INSTEAD[error.precision]
+                precisions = tuple(
+                    new for each in precisions for new in (instead if each == error.precision else (each,))
+                )
+                console.print(f"{error}. Trying again with {' and '.join(precisions)}", soft_wrap=True)
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
             if check.min_cosine is not None and check.required_cosine is not None:
@@ -130,6 +138,13 @@ class Bundle:
         print(f"{bundle.path}: {names_told(len(bundle.vocabulary))}, version {bundle.vocabulary.version}")
         print(bundle.manifest.model.licence)
         return 0
+
+
+def _precisions_for_this_machine() -> tuple[Precision, ...]:
+    """fp32, and the fastest for the CPU and, where there is one, the GPU."""
+    from ovavel.eval.machine import describe_machine
+
+    return ("fp32", _FASTEST_ON_CPUS, *((_FASTEST_ON_GPUS,) if describe_machine().gpus else ()))
 
 
 def read_names(path: Path, background: str = "other") -> list[str]:

@@ -126,7 +126,8 @@ def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, 
         if not gate.passed:
             raise PrecisionError(
                 f"the bundle in {precision} fails its own check ({'; '.join(gate.failures)}); nothing was written. "
-                "Are the weights finite and for this model?"
+                "Are the weights finite and for this model?",
+                precision,
             )
         gates.append(gate)
     return bundle.save_gates(gates)

@@ -139,7 +139,8 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
             raise PrecisionError(
                 f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst}); nothing "
                 f"was written. Where fp32 does not, numbers grow too large for {precision}: export them without "
-                f"--precision {precision}"
+                f"--precision {precision}",
+                precision,
             )
         raise ExportError(
             f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
@@ -151,7 +152,8 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
         raise PrecisionError(
             f"the {expected.graph} graph in {precision} gives an embedding whose cosine with PyTorch's is "
             f"{cosines[least]:.4f} (for {least}), and at least {required} is required; nothing was written. These "
-            f"weights lose too much: export them without --precision {precision}"
+            f"weights lose too much: export them without --precision {precision}",
+            precision,
         )
     return ParityCheck(
         graph=expected.graph,

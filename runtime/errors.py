@@ -108,6 +108,11 @@ class ExportError(OvavelError):
 class PrecisionError(ExportError):
     """A precision in which these weights lose too much."""
 
+    def __init__(self, message: str, precision: str) -> None:
+        super().__init__(message)
+        self.precision = precision
+        """The one that loses too much."""
+
 
 class DownloadError(OvavelError):
     """Weights that could not be fetched."""
