@@ -52,7 +52,7 @@ class Frontier:
         import msgspec
 
         from ovavel.export.bundle import need_libraries
-        from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.runtime.files import atomic_write, output_folder
         from ovavel.runtime.progress import shown_progress
 
         if self.windows < 2:
@@ -63,8 +63,11 @@ class Frontier:
         from ovavel.training.imagebind import read_config
 
         config = read_config(self.config)
-        make_folder(self.out)
-        with TemporaryDirectory(prefix=".frontier.", dir=self.out) as folder, shown_progress() as tell:
+        with (
+            output_folder(self.out),
+            TemporaryDirectory(prefix=".frontier.", dir=self.out) as folder,
+            shown_progress() as tell,
+        ):
             found = measure_frontier(
                 self.weights,
                 Path(folder),
@@ -74,8 +77,8 @@ class Frontier:
                 threads=self.threads,
                 tell=tell,
             )
-        atomic_write(self.out / "frontier.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-        atomic_write(self.out / "frontier.md", markdown(found).encode())
-        atomic_write(self.out / "frontier.html", html(found))
+            atomic_write(self.out / "frontier.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+            atomic_write(self.out / "frontier.md", markdown(found).encode())
+            atomic_write(self.out / "frontier.html", html(found))
         print(markdown(found), end="")
         return 0

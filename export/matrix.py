@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -26,6 +26,7 @@ from ovavel.eval.bench.report import BenchReport, Rates, Row
 from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.machine import Machine, describe_machine
+from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import ExportError, OvavelError
 from ovavel.runtime.files import make_folder
@@ -41,7 +42,7 @@ _REFERENCES = (
     *("bf16", "fp16"),
 )
 _NAMES = tuple(f"event {number}" for number in range(1, 30))
-_BUILDING = ("tensorrt", "tensorrt-rtx")
+_BUILDING: tuple[LibraryName, ...] = get_args(LibraryName)
 """Backends that first build plans, which takes minutes."""
 _LEAST_S = 15.0
 """Nothing is begun with less time left."""
@@ -226,6 +227,9 @@ def run_matrix(
         else:
             notes.append(f"rates not measured: {answer}")
         for number, spec in enumerate(specs, 1):
+            if why := _impossible(spec, device):
+                rows.append(Row(name=spec.name, reference=spec.reference, not_measured=why))
+                continue
             what = f"{number} of {len(specs)}: {spec.name}"
             built = ask("build", f"{what}: building its plans", build_s, spec) if spec.backend in _BUILDING else None
             if isinstance(built, bytes):
@@ -236,7 +240,7 @@ def run_matrix(
                 continue
             report = msgspec.json.decode(answer, type=BenchReport)
             rows.append(_with_floor(report.rows[0], bundle, rates))
-            rules = report.rules
+            rules = {**report.rules, "single": f"{report.rules['single']}. Here each row runs alone"}
     except KeyboardInterrupt:
         partial = True
         measured = {row.name for row in rows}
@@ -267,6 +271,21 @@ def run_matrix(
         notes=notes,
         partial=partial,
     )
+
+
+def _impossible(spec: RowSpec, device: str) -> str | None:
+    """Why a row cannot run here however much time there is; None if it may."""
+    building = next((name for name in _BUILDING if name == spec.backend), None)
+    if building:
+        try:
+            load_library(building)
+        except OvavelError as error:
+            return str(error)
+    if device == "cpu" and building:
+        return f"{building} needs an NVIDIA GPU"
+    if device == "cpu" and spec.options.get("manner") == "graph":
+        return "CUDA graphs are for GPUs"
+    return None
 
 
 def _with_floor(row: Row, bundle: Bundle, rates: Rates | None) -> Row:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from ovavel.runtime.errors import OutputError
 
-__all__ = ["atomic_write", "cache_folder", "make_folder", "output_error"]
+__all__ = ["atomic_write", "cache_folder", "make_folder", "output_error", "output_folder"]
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
     """Put an error of the operating system into words: what could not be written, why, and what to do."""
     advice = {
-        "FileNotFoundError": "make the folder first, or choose another",
+        "FileNotFoundError": "choose a folder that is there and takes files",
         "NotADirectoryError": "part of this path is a file; choose another folder",
         "FileExistsError": "there is a file of this name; choose another folder",
         "IsADirectoryError": "this is a folder; give the path of a file",
@@ -38,6 +40,20 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(path, error) from error
+
+
+@contextlib.contextmanager
+def output_folder(path: Path | None) -> Iterator[None]:
+    """Make a folder for results as `make_folder` does; what was made and is still empty at the end is removed again."""
+    made = [each for each in (path, *path.parents) if not each.exists()] if path else []
+    if path:
+        make_folder(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something, and then so do those above it
+            for each in made:
+                each.rmdir()
 
 
 def atomic_write(path: Path, data: bytes) -> None:

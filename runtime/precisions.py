@@ -13,12 +13,13 @@ Precision = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8-static", "fp8
 ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnxruntime-cpu": ("int8", "int16", "fp32", "fp16"),
     "onnxruntime-cuda": ("fp16", "bf16", "fp32"),
-    "openvino": ("int8-static", "bf16", "fp32"),
+    "openvino": ("bf16", "fp32", "int8-static"),
     "tensorrt": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
 }
-"""Engine → what it runs; unless told otherwise, the first of them that a bundle has: the fastest, but for TensorRT's 8
-bits, which not every GPU has. An engine that is not here says itself what it cannot run."""
+"""Engine → what it runs; unless told otherwise, the first of them that a bundle has: the fastest, but for 8 bits with
+fixed scales: they lose the most, and not every GPU has them. An engine that is not here says itself what it cannot
+run."""
 
 
 def preferred(engine: str, there: Iterable[str]) -> str | None:

@@ -37,6 +37,7 @@ __all__ = [
 # n windows of a run, R draws of the bootstrap
 
 LEAST_WINDOWS = 20
+ENOUGH_WINDOWS = 200
 TOLERANCE = 0.08
 """Two runs of the same thing differ by so much, by where memory and threads happen to lie; blocks cannot tell that."""
 CLOCK_ALONE = 0.25
@@ -158,6 +159,8 @@ class Comparison:
     rows: list[RowChange]
     unlike: list[str]
     """What was not the same in both runs, beside what was to be compared."""
+    cautions: list[str]
+    """Why a verdict may be worth less than it should."""
 
     @property
     def slower(self) -> bool:
@@ -208,7 +211,11 @@ def compare(before: Report, after: Report) -> Comparison:
     if not pairs:
         names = [", ".join(row.name for row in report.rows if row.single) or "none" for report in (before, after)]
         raise UsageError(f"no row was measured in both: the first has {names[0]}; the second {names[1]}")
-    return Comparison(rows=[_row_change(one, other) for one, other in pairs], unlike=_unlike(before, after, pairs))
+    return Comparison(
+        rows=[_row_change(one, other) for one, other in pairs],
+        unlike=_unlike(before, after, pairs),
+        cautions=_cautions(pairs),
+    )
 
 
 def _pairs(before: Sequence[_Row], after: Sequence[_Row]) -> list[tuple[_Row, _Row]]:
@@ -309,6 +316,15 @@ def _others(before: _Row, after: _Row) -> dict[str, tuple[float, float]]:
         found["offline, windows/s"] = (before.offline.best.windows_per_s, after.offline.best.windows_per_s)
     if before.live and after.live:
         found["live, cameras"] = (before.live.cameras, after.live.cameras)
+    return found
+
+
+def _cautions(pairs: Sequence[tuple[_Row, _Row]]) -> list[str]:
+    found = []
+    for pair in pairs:
+        windows = min(len(row.single.durations_ms["window"]) for row in pair if row.single)
+        if windows < ENOUGH_WINDOWS:
+            found.append(f"{pair[1].name}: {windows} windows tell large changes alone; {ENOUGH_WINDOWS} tell more")
     return found
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ovavel.eval.bench.compare import LEAST_WINDOWS
 from ovavel.eval.bench.cost import ENCODERS
 from ovavel.eval.bench.report import STAGES, BenchReport, Rates, Row
 from ovavel.eval.bench.rows import EAGER
@@ -181,7 +182,11 @@ def _stages(report: BenchReport, measured: Sequence[Row]) -> Grid:
         rows=rows,
         notes=[
             f"resident memory: at most {report.peak_memory_mb:.0f} MB with the first row alone",
-            *(f"{row.name}: {_drift_told(single.drift)}" for row, single in shown),
+            *(
+                f"{row.name}: {_drift_told(single.drift)}"
+                for row, single in shown
+                if len(single.durations_ms["window"]) >= LEAST_WINDOWS
+            ),
         ],
     )
 
@@ -219,7 +224,7 @@ def _what_ran(report: BenchReport) -> Grid:
                 f"{row.backend.provider}, {versions}",
                 precision,
                 _verified(row),
-                f"{row.backend.device}, {row.backend.threads} threads",
+                f"{row.backend.device}, {row.backend.threads} thread{'s' * (row.backend.threads != 1)}",
                 f"{row.load_s:.1f}" if row.load_s is not None else _NONE,
                 f"{warm.windows} windows, {warm.seconds:.1f} s, {'steady at its end' if warm.steady else 'NOT steady'}"
                 if warm

@@ -122,5 +122,8 @@ class Bench:
             atomic_write(self.markdown, markdown(report).encode())
         if self.page:
             atomic_write(self.page, report_page(report))
-        print_report(report, OutputConsole(highlight=False, soft_wrap=True))
+        console = OutputConsole(highlight=False, soft_wrap=True)
+        print_report(report, console)
+        if written := [str(path) for path in (self.out, self.markdown, self.page) if path]:
+            console.print(f"wrote {', '.join(written)}", markup=False)
         return 130 if report.partial else 0

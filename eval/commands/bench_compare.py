@@ -57,6 +57,7 @@ def _lines(comparison: Comparison) -> list[str]:
 
     words = {"slower": "SLOWER beyond noise", "faster": "faster beyond noise", "same": "no change beyond noise"}
     lines = [f"not the same in both runs: {what}" for what in comparison.unlike]
+    lines += [f"caution: {what}" for what in comparison.cautions]
     for row in comparison.rows:
         lines.append(f"{row.name}: {words[row.verdict]}")
         lines.append(f"  window, on the clock       {_told(row.clock)}")
@@ -66,7 +67,7 @@ def _lines(comparison: Comparison) -> list[str]:
         for name, (before, after) in {"p50, ms": row.p50_ms, "p99, ms": row.p99_ms, **row.others}.items():
             lines.append(f"  {name:<25}  {before:.4g} → {after:.4g}, as measured")
         lines += [f"  {stage:<25}  {_told(change)}" for stage, change in row.stages.items()]
-    return [*lines, f"({COMPARE_RULE})"]
+    return [*lines, f"({COMPARE_RULE}. Stages and other figures have no verdict)"]
 
 
 def _told(change: Change) -> str:

@@ -79,14 +79,18 @@ class Parity:
 
     def run(self) -> int:
         """Compare, print and write. Returns 1 if the gate is not passed."""
+        from ovavel.runtime.files import output_folder
+
+        with output_folder(self.out):
+            return self._compare()
+
+    def _compare(self) -> int:
         from ovavel.eval.parity import PYTORCH, compare_backends
         from ovavel.eval.parity_report import look_again, to_html, to_json
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.runtime.files import atomic_write
         from ovavel.runtime.gates import store_gate
 
-        if self.out:
-            make_folder(self.out)
         bundle = Bundle.open(self.bundle)
         candidate, reference = self._candidate(bundle), self._reference(bundle)
         if self.record and (reference.backend, reference.precision) != ("torch", "fp32"):

@@ -42,7 +42,7 @@ def open_openvino(
         device: "cpu" or "auto", which are the same.
         threads: cores that one graph may use; None: as many as this process has.
         graphs: which graphs to load; the others are not to be called.
-        precision: of vision and audio; None: the first of int8-static, bf16 and fp32 that the bundle has.
+        precision: of vision and audio; None: the first of bf16, fp32 and int8-static that the bundle has.
 
     Raises:
         MissingExtraError: openvino is not installed.

@@ -148,7 +148,9 @@ def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFix
     assert written["verdict"] == "slower"
     assert written["clock"]["low"] < written["clock"]["share"] < written["clock"]["high"]
     assert main(["bench", "compare", str(paths[1]), str(paths[0])]) == 0
-    assert "faster beyond noise" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "faster beyond noise" in told
+    assert "caution: own: 150 windows tell large changes alone; 200 tell more" in told
 
 
 def others_busy() -> float:

@@ -80,6 +80,27 @@ def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weight
     assert report.notes == ["rates not measured: the time budget of 101 s was used up"]
 
 
+def test_what_can_never_run_is_told_so_whatever_time_is_left(
+    exported_bundle: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    report = run_matrix(
+        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
+        matrix_rows(tiny_weights, None, wanted=["graph fp32", "tensorrt fp16"]),
+        device="cpu",
+        begin_s=time.monotonic() - 100,
+        prepared_s=0.0,
+        budget_s=101.0,
+        row_s=60.0,
+        build_s=60.0,
+        settings=QUICK,
+        folder=tmp_path,
+        tell=lambda _: None,
+    )
+    reasons = {row.name: str(row.not_measured) for row in report.rows}
+    assert "not installed" in reasons["tensorrt fp16"] or "NVIDIA" in reasons["tensorrt fp16"]
+    assert reasons["PyTorch graph fp32"] == "CUDA graphs are for GPUs"
+
+
 def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +114,7 @@ def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
         return "there is no GPU"
 
     monkeypatch.setattr("ovavel.export.matrix._in_process", answers)
+    monkeypatch.setattr("ovavel.export.matrix._impossible", lambda *_: None)
     report = run_matrix(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
         matrix_rows(tiny_weights, None, wanted=["tensorrt fp16", "tensorrt fp32", "onnxruntime fp16"]),

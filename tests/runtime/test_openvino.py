@@ -52,7 +52,7 @@ def test_it_says_what_runs(bundle: Bundle) -> None:
 def test_other_devices_and_precisions_are_refused(bundle: Bundle) -> None:
     with pytest.raises(DeviceError, match="runs on the device cpu here, not on 'cuda'"):
         open_backend(bundle, name="openvino", device="cuda")
-    with pytest.raises(UsageError, match="openvino does not run int8; it runs int8-static, bf16, fp32"):
+    with pytest.raises(UsageError, match="openvino does not run int8; it runs bf16, fp32, int8-static"):
         open_backend(bundle, name="openvino", precision="int8")
     with pytest.raises(UsageError, match="threads must be at least 1"):
         open_backend(bundle, name="openvino", threads=0)

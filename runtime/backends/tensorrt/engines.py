@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def provide_engines(
         if cuda is None:
             raise UsageError("which GPU is the engine for? Name its compute capability, e.g. 8.9")
         compute_capability = cuda.gpu.compute_capability
+    if not re.fullmatch(r"\d+\.\d", compute_capability):
+        raise UsageError(f"{compute_capability!r} is no compute capability; these are numbers such as 8.9")
     if library.rtx and compute_capability not in library.capabilities:
         raise UsageError(
             f"{library.title} {library.version} builds for the compute capabilities {', '.join(library.capabilities)}, "
