@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,9 +29,10 @@ from ovavel.eval.demo.assets import Assets
 from ovavel.eval.machine import Machine, describe_machine
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.bundle import Bundle, file_entry
-from ovavel.runtime.errors import ExportError, OvavelError
+from ovavel.runtime.errors import OvavelError, PrecisionError
 from ovavel.runtime.files import make_folder
-from ovavel.runtime.precisions import Precision
+from ovavel.runtime.hardware import device_name
+from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision
 from ovavel.training.imagebind import ImageBindConfig
 
 __all__ = ["MatrixReport", "Prepared", "Tell", "matrix_rows", "prepare", "run_matrix"]
@@ -60,8 +62,8 @@ class Prepared:
     head: Path | None
     told: str
     """What weights these are, in words."""
-    missing: str | None = None
-    """Why the bundle holds fp32 alone."""
+    missing: tuple[str, ...] = ()
+    """Why the bundle lacks a precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,9 @@ class MatrixReport:
 
 
 def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ()) -> list[RowSpec]:
-    """PyTorch eager, then the bundle's engines, then PyTorch's other manners: what matters most is measured first.
+    """PyTorch eager, the engines that start at once, TensorRT in fp16, PyTorch's other manners, TensorRT in the rest.
+
+    What matters most is measured first, and plans that take minutes to build, but for the fastest, come last.
 
     Args:
         weights: checkpoint of the bundle.
@@ -101,7 +105,12 @@ def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ())
     eager, *others = reference_rows(_REFERENCES, weights, head)
     own = own_rows(_ENGINES, _PRECISIONS)
     own.sort(key=lambda spec: ("fp16", "fp32", "bf16").index(str(spec.options["precision"])))
-    specs = [eager, *own, *others]
+    at_once = [spec for spec in own if spec.backend not in _BUILDING]
+    fastest, *rest = (
+        [spec for spec in own if spec.backend in _BUILDING and spec.options["precision"] == precision]
+        for precision in ("fp16", "fp32", "bf16")
+    )
+    specs = [eager, *at_once, *fastest, *others, *chain.from_iterable(rest)]
     return [spec for spec in specs if not wanted or any(part in spec.name for part in wanted)]
 
 
@@ -112,7 +121,7 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
 
     Raises:
         UsageError: something else is in the bundle's place.
-        ExportError: not even fp32 could be exported.
+        PrecisionError: not even fp32 could be exported.
         OutputError: the disk is full.
     """
     import torch
@@ -132,9 +141,9 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
     _random_weights(weights, config)
     torch.manual_seed(0)
     TemporalHead(1, config.embedding_size).save(head)
-    missing = None
-    attempts: tuple[tuple[Precision, ...], ...] = (_PRECISIONS, ("fp32",))
-    for precisions in attempts:
+    missing: list[str] = []
+    precisions = _PRECISIONS
+    while True:
         try:
             write_bundle(
                 weights,
@@ -147,12 +156,12 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
                 overwrite=place.exists(),
                 progress=lambda stage, share: tell(f"exporting, {share:.0%}: {stage}"),
             )
-            break
-        except ExportError as error:
-            if precisions == ("fp32",):
+            return replace(prepared, missing=tuple(missing))
+        except PrecisionError as error:
+            if error.precision == "fp32":
                 raise
-            missing = f"only fp32 could be exported: {error}"
-    return replace(prepared, missing=missing)
+            precisions = tuple(each for each in precisions if each != error.precision)
+            missing.append(f"{error.precision} could not be exported: {error}")
 
 
 def _is_there(wanted: Prepared, config: ImageBindConfig) -> bool:
@@ -208,7 +217,7 @@ def run_matrix(
     rows: list[Row] = []
     built_s: dict[str, float] = {}
     rules: dict[str, str] = {}
-    rates, found_device, partial, notes = None, device, False, [prepared.missing] if prepared.missing else []
+    rates, partial, notes = None, False, [*prepared.missing]
     job = {"bundle": str(prepared.bundle), "device": device, "media": str(Assets.open().clip), "settings": settings}
 
     def ask(kind: str, what: str, most_s: float, spec: RowSpec | None = None) -> bytes | str:
@@ -250,12 +259,8 @@ def run_matrix(
             if spec.name not in measured
         ]
     machine = describe_machine()
-    gpus = [gpu.partition(",")[0] for gpu in machine.gpus]
-    if device != "cpu":
-        index = int(device.partition(":")[2] or 0)
-        found_device = gpus[index] if index < len(gpus) else device
     return MatrixReport(
-        device=machine.cpu if device == "cpu" else found_device,
+        device=device_name("cuda:0" if device == "cuda" else device),
         machine=machine,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=bundle.manifest.model.name,
@@ -283,6 +288,9 @@ def _impossible(spec: RowSpec, device: str) -> str | None:
             return str(error)
     if device == "cpu" and building:
         return f"{building} needs an NVIDIA GPU"
+    precision = spec.options.get("precision")
+    if device == "cpu" and precision and not spec.reference and precision not in ENGINE_PRECISIONS["onnxruntime-cpu"]:
+        return f"ONNX Runtime on the CPU does not run {precision}"
     if device == "cpu" and spec.options.get("manner") == "graph":
         return "CUDA graphs are for GPUs"
     return None

@@ -81,6 +81,15 @@ class Matrix:
         with ExitStack() as stack:
             stack.enter_context(terminated_as_interrupted())
             tell = stack.enter_context(shown_status("starting"))
+
+            def in_time(what: str) -> None:
+                if time.monotonic() - begin_s > self.budget_s:
+                    raise UsageError(
+                        f"the time budget of {self.budget_s:g} s was used up: {what}; give more with --budget-s, or "
+                        "make the bundle once with 'ovavel export bundle' and give it with --bundle and --weights"
+                    )
+                tell(what)
+
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ovavel-matrix-", dir=_roomy())))
             if self.bundle and self.weights:
                 names = " and ".join(path.name for path in (self.weights, self.head) if path)
@@ -89,7 +98,7 @@ class Matrix:
                 )
                 prepared_s = 0.0
             else:
-                prepared = prepare(self.keep or folder, _without_text(read_config(self.config)), tell)
+                prepared = prepare(self.keep or folder, _without_text(read_config(self.config)), in_time)
                 prepared_s = time.monotonic() - begin_s
             specs = matrix_rows(prepared.weights, prepared.head, wanted=self.rows)
             if not specs:

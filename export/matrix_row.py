@@ -28,7 +28,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     media: str
     settings: Settings
     kind: Literal["rates", "build", "row"]
-    """What the device can do at best, how many seconds the backend takes to open for the first time, or a row."""
+    """What the device can do at best, how many seconds the backend takes the first time, or a row."""
     spec: RowSpec | None = None
     """The row; None for `rates`."""
 
@@ -37,12 +37,14 @@ def main(job_json: str, answer: str) -> int:
     """Measure and write the answer; what went wrong is one line on standard error."""
     job = msgspec.json.decode(job_json, type=Job)
     try:
-        if job.spec is None:
+        if job.kind == "rates" or job.spec is None:
             device = "cuda:0" if job.device == "cuda" else job.device
             found: object = measure_rates(device, physical_cores(), frozenset({"torch"}))
         elif job.kind == "build":
             bundle, begin_s = Bundle.open(job.bundle), time.perf_counter()
-            open_backend(bundle, name=job.spec.backend, device=job.device, **job.spec.options).close()
+            backend = open_backend(bundle, name=job.spec.backend, device=job.device, **job.spec.options)
+            backend.warm_up()  # which keeps what it compiles
+            backend.close()
             found = time.perf_counter() - begin_s
         else:
             bundle = Bundle.open(job.bundle)

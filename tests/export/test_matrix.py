@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ovavel.export.matrix import Prepared, _in_process, _is_there, matrix_rows, 
 from ovavel.export.matrix_report import matrix_markdown, write_matrix
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
+from ovavel.runtime.errors import PrecisionError
+from ovavel.runtime.precisions import Precision
 from ovavel.training.imagebind import ImageBindConfig
 
 QUICK = {"scenarios": ["parity", "single", "live"], "windows": 5, "trial_s": 1.0, "warm_up_s": 1.0, "most_cameras": 1}
@@ -101,6 +104,36 @@ def test_what_can_never_run_is_told_so_whatever_time_is_left(
     assert reasons["PyTorch graph fp32"] == "CUDA graphs are for GPUs"
 
 
+def test_the_order_is_that_of_what_matters(tiny_weights: Path) -> None:
+    names = [spec.name for spec in matrix_rows(tiny_weights, None)]
+    assert names[:6] == [
+        *("PyTorch eager fp32", "onnxruntime fp16", "onnxruntime fp32", "onnxruntime bf16"),
+        *("tensorrt fp16", "tensorrt-rtx fp16"),
+    ]
+    assert names[-4:] == ["tensorrt fp32", "tensorrt-rtx fp32", "tensorrt bf16", "tensorrt-rtx bf16"]
+    assert len(set(names)) == len(names) == 17
+
+
+def test_a_precision_that_loses_too_much_is_left_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def write(*_: Any, precisions: Sequence[Precision], **__: Any) -> None:
+        asked.append(precisions)
+        if "bf16" in precisions:
+            raise PrecisionError("a cosine of 0.9", "bf16")
+
+    monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
+    prepared = prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None)
+    assert asked == [("fp32", "fp16", "bf16"), ("fp32", "fp16")]
+    assert prepared.missing == ("bf16 could not be exported: a cosine of 0.9",)
+
+
+def test_making_the_bundle_counts_for_the_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--device", "cpu", "--config", "tiny", "--budget-s", "0.01", "--out", str(tmp_path / "out")]
+    assert main(["bench", "matrix", *arguments, "--keep", str(tmp_path / "kept")]) == 2
+    assert "the time budget of 0.01 s was used up: looking for what is there" in capsys.readouterr().err
+
+
 def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +197,7 @@ def test_a_process_that_dies_says_of_what(tmp_path: Path, monkeypatch: pytest.Mo
 def test_weights_and_bundle_are_made_without_network(tmp_path: Path) -> None:
     prepared = prepare(tmp_path / "made", ImageBindConfig.tiny(), lambda _: None)
     bundle = Bundle.open(prepared.bundle)
-    assert prepared.missing is None
+    assert prepared.missing == ()
     assert set(bundle.manifest.graphs["vision"]) == {"fp32", "fp16", "bf16"}
     assert bundle.manifest.model.head_layers == 1
     written = (prepared.bundle / "manifest.json").stat()
