@@ -111,4 +111,4 @@ def _system() -> str:
         name = platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
     except OSError:
         name = platform.system()
-    return f"{name}, kernel {platform.release()}"
+    return f"{name}, kernel {platform.release().partition('-')[0]}"

@@ -272,4 +272,4 @@ def test_the_machine_is_described() -> None:
     assert machine.versions["numpy"] == np.__version__
     assert machine.date.endswith("+00:00")
     kernel = subprocess.run(["uname", "-r"], capture_output=True, text=True, check=True).stdout.strip()
-    assert kernel in machine.system
+    assert kernel.partition("-")[0] in machine.system
