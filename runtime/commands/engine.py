@@ -121,6 +121,8 @@ class Engine:
             assert isinstance(backend, TensorRTBackend)
             try:
                 gate = compare_with_pytorch(bundle, backend, progress)
+                if self.library == "tensorrt-rtx":
+                    backend.warm_up()  # compiles every batch size for this GPU, and keeps that for the first start
             finally:
                 backend.close()
         print(f"{self.library} on {backend.info.device}: {gate_text(gate)}")

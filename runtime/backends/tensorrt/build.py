@@ -272,13 +272,18 @@ def _use_timings(config: Any, path: Path | None) -> None:
         kept = path.read_bytes() if path else b""
     except OSError:  # the first build on this machine
         kept = b""
-    cache = config.create_timing_cache(kept) or config.create_timing_cache(b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    cache = config.create_timing_cache(kept)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        _log.info("%s is damaged or of another driver; all is measured anew", path)
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
 def _keep_timings(config: Any, path: Path) -> None:
+    cache = config.get_timing_cache()
+    if cache is None:  # the library takes none; the engine is built all the same
+        return
     try:
-        atomic_write(path, bytes(memoryview(config.get_timing_cache().serialize())))
+        atomic_write(path, bytes(memoryview(cache.serialize())))
     except OutputError as error:  # the next build measures again
         _log.warning("%s", error)
 

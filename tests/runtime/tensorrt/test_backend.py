@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from simulated_gpu import SimulatedCuda, SimulatedEngine
+from simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedKernels
 
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.tensorrt import backend as backend_module
@@ -179,6 +179,16 @@ def test_localize_builds_on_first_use(
     assert "building vision" in told.err
     assert "tensorrt-rtx: verified against PyTorch fp32" in told.out
     assert json.loads(next((tmp_path / "out").glob("*.json")).read_text())
+
+
+def test_export_engine_keeps_what_was_compiled_for_the_first_start(
+    gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path
+) -> None:
+    arguments = ["export", "engine", str(exported_bundle), "--library", "tensorrt-rtx", "--precision", "fp32"]
+    assert main([*arguments, "--batch", "1", "2"]) == 0
+    kernels = list((tmp_path / "ovavel" / "engines").rglob("kernels-Simulated-GPU.cache"))
+    assert len(kernels) == 3
+    assert {each.read_bytes() for each in kernels} == {SimulatedKernels.CONTENT}
 
 
 def test_what_cannot_be_opened_is_told(gpu: SimulatedCuda, exported_bundle: Path) -> None:

@@ -1,0 +1,65 @@
+"""TensorRT's measurements are used, or made anew where the library refuses them; never a reason for a build to fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ovavel.runtime.backends.tensorrt import build
+
+KEPT, NEW = b"kept before", b"measured now"
+
+
+class Timings:
+    """Stands for an ITimingCache."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> bytes:
+        return self.content + NEW
+
+
+class Config:
+    """Stands for an IBuilderConfig that takes timing caches of the contents `takes`."""
+
+    def __init__(self, *takes: bytes, parses: bool = True) -> None:
+        self._takes, self._parses = takes, parses
+        self._used: Timings | None = None
+
+    def create_timing_cache(self, content: bytes) -> Timings | None:
+        return Timings(content) if self._parses or not content else None
+
+    def set_timing_cache(self, cache: Timings, *, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        taken = cache.content in self._takes
+        self._used = cache if taken else self._used
+        return taken
+
+    def get_timing_cache(self) -> Timings | None:
+        return self._used
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        (Config(b"", KEPT), KEPT + NEW),
+        (Config(b""), NEW),  # another driver
+        (Config(b"", parses=False), NEW),  # damaged
+        (Config(), KEPT),  # nothing is taken, so nothing is written
+    ],
+)
+def test_refused_measurements_are_made_anew(config: Config, kept: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "timings.cache"
+    path.write_bytes(KEPT)
+    build._use_timings(config, path)
+    build._keep_timings(config, path)
+    assert path.read_bytes() == kept
+
+
+def test_the_first_build_has_no_measurements(tmp_path: Path) -> None:
+    config = Config(b"")
+    build._use_timings(config, tmp_path / "timings.cache")
+    build._keep_timings(config, tmp_path / "timings.cache")
+    assert (tmp_path / "timings.cache").read_bytes() == NEW
