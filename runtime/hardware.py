@@ -57,7 +57,7 @@ def _name_from_cuda(index: int) -> str | None:
         error, properties = runtime.cudaGetDeviceProperties(index)
     except (ImportError, RuntimeError):  # not installed; versions 12 raise the other where there is no driver
         return None
-    return None if int(error) else str(properties.name.decode().strip("\0 ")) or None
+    return None if int(error) else properties.name.split(b"\0")[0].decode(errors="replace").strip() or None
 
 
 def _ask_nvidia_smi(*which: str) -> list[str]:

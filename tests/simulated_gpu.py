@@ -26,6 +26,7 @@ class Error(IntEnum):
     cudaSuccess = 0
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
+    cudaErrorIllegalAddress = 700
     cudaErrorStreamCaptureUnsupported = 900
 
 
@@ -53,6 +54,8 @@ class SimulatedCuda:
     def __init__(self, *, name: str = "Simulated GPU", memory_bytes: int = 2**30) -> None:
         self.name, self.memory_bytes = name, memory_bytes
         self.capture_works = True
+        self.broken = False
+        """After an error that stays: all work fails, and all freeing, though the memory is gone."""
         self.launches = 0
         self._memory: dict[int, tuple[str, Any, int]] = {}
         self._streams: dict[int, Stream] = {}
@@ -83,7 +86,7 @@ class SimulatedCuda:
         return (Error.cudaSuccess if index == 0 else Error.cudaErrorInvalidValue,)
 
     def cudaGetDeviceProperties(self, index: int) -> tuple[Error, Any]:
-        name = self.name.encode()
+        name = self.name.encode() + b"\0\xff left over\0"
         return Error.cudaSuccess, SimpleNamespace(name=name, major=8, minor=9, totalGlobalMem=self.memory_bytes)
 
     def _allocate(self, kind: str, size: int) -> tuple[Error, int | None]:
@@ -102,6 +105,8 @@ class SimulatedCuda:
 
     def _free(self, kind: str, address: int) -> tuple[Error]:
         found = self._memory.pop(address, (None,))
+        if self.broken:
+            return (Error.cudaErrorIllegalAddress,)
         return (Error.cudaSuccess if found[0] == kind else Error.cudaErrorInvalidValue,)
 
     def cudaFree(self, address: int) -> tuple[Error]:
@@ -119,6 +124,8 @@ class SimulatedCuda:
         return (Error.cudaSuccess if self._streams.pop(stream, None) else Error.cudaErrorInvalidValue,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Error]:
+        if self.broken:
+            return (Error.cudaErrorIllegalAddress,)
         if self._streams[stream].recording is not None:
             return (Error.cudaErrorStreamCaptureUnsupported,)
         while self._streams[stream].queue:

@@ -86,9 +86,10 @@ def test_a_cpu_without_a_name_has_this_machines(files: dict[str, str]) -> None:
     assert cpu_name() != here
 
 
-def test_cuda_itself_names_its_gpus(smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("told", [b"Some GPU\0\0", b"Some GPU \0\xff left over\0"])
+def test_cuda_itself_names_its_gpus(smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, told: bytes) -> None:
     smi("echo Other")
-    properties = SimpleNamespace(name=b"Some GPU\0\0")
+    properties = SimpleNamespace(name=told)
     runtime = SimpleNamespace(cudaGetDeviceProperties=lambda index: (0, properties) if index == 1 else (101, None))
     monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=runtime))
     assert device_name("cuda:1") == "Some GPU"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Buffer", "Cuda", "Gpu", "cuda_runtime"]
 
 _CHECK = "check the driver with nvidia-smi"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Cuda:
             DeviceError: there is no such GPU, or no driver.
         """
         self._runtime = cuda_runtime(library)
+        self._frees = True
         try:
             count = self.call("cudaGetDeviceCount")
         except DeviceError as error:
@@ -64,7 +67,7 @@ class Cuda:
         properties = self.call("cudaGetDeviceProperties", index)
         self.gpu = Gpu(
             index=index,
-            name=properties.name.decode().strip("\0 "),
+            name=properties.name.split(b"\0")[0].decode(errors="replace").strip(),
             compute_capability=f"{properties.major}.{properties.minor}",
             memory_bytes=int(properties.totalGlobalMem),
         )
@@ -98,6 +101,18 @@ class Cuda:
             _, text = self._runtime.cudaGetErrorString(error)
             raise DeviceError(f"{name} failed: {text.decode()} ({error.name}); {_CHECK}")
         return answer[0] if answer else None
+
+    def give_back(self, name: str, *arguments: Any) -> None:
+        """Call the function `name`, which frees something. A failure is logged, once, and never raised.
+
+        After one error of the GPU every call fails: the rest is to be freed all the same, and the first error told.
+        """
+        try:
+            self.call(name, *arguments)
+        except DeviceError as error:
+            if self._frees:
+                _log.warning("not all memory of %s could be given back: %s", self.gpu.name, error)
+            self._frees = False
 
     def select(self) -> None:
         """Make this GPU the current one of the calling thread."""
@@ -133,7 +148,7 @@ class Cuda:
         try:
             graphs.append(self.call("cudaGraphInstantiate", graph, 0))
         finally:
-            self.call("cudaGraphDestroy", graph)
+            self.give_back("cudaGraphDestroy", graph)
 
     def launch(self, graph: Any) -> None:
         """Enqueue all of a CUDA graph at once."""
@@ -141,12 +156,12 @@ class Cuda:
 
     def destroy(self, graph: Any) -> None:
         """Give back a CUDA graph."""
-        self.call("cudaGraphExecDestroy", graph)
+        self.give_back("cudaGraphExecDestroy", graph)
 
     def close(self) -> None:
         """Give the stream back. Calling it twice does no harm."""
         if self._stream is not None:
-            self.call("cudaStreamDestroy", self._stream)
+            self.give_back("cudaStreamDestroy", self._stream)
             self._stream = None
 
 
@@ -164,7 +179,7 @@ class Buffer:
         try:
             self.address: int = cuda.call("cudaMallocHost", nbytes)
         except DeviceError:
-            cuda.call("cudaFree", self.device)
+            cuda.give_back("cudaFree", self.device)
             raise
         self._bytes = np.ctypeslib.as_array((ctypes.c_ubyte * nbytes).from_address(self.address))
         self._bytes[:] = 0
@@ -177,5 +192,5 @@ class Buffer:
 
     def free(self) -> None:
         """Give both sides back; no view may be used after."""
-        self._cuda.call("cudaFree", self.device)
-        self._cuda.call("cudaFreeHost", self.address)
+        self._cuda.give_back("cudaFree", self.device)
+        self._cuda.give_back("cudaFreeHost", self.address)

@@ -182,6 +182,7 @@ class EngineRunner:
             for slot in self._slots:
                 slot.close()
             self._slots = []
+            self._kernels = None  # before the engine that made them
             self._engine = self._runtime = None
             self._cuda.close()
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,17 @@ def test_engines_that_decide_otherwise_are_refused(
     with pytest.raises(UnverifiedError, match=r"tensorrt-rtx in fp32 .* decides otherwise than PyTorch: audio"):
         require_gate(Bundle.open(exported_bundle), backend.info, allow_unverified=False)
     backend.close()
+
+
+def test_compiled_kernels_are_released_before_their_engine(gpu: SimulatedCuda, exported_bundle: Path) -> None:
+    backend = opened(exported_bundle)
+    assert isinstance(backend, backend_module.TensorRTBackend)
+    released: list[bool] = []
+    for runner in backend._runners.values():
+        assert runner._kernels
+        weakref.finalize(runner._kernels, lambda runner=runner: released.append(runner._engine is not None))
+    backend.close()
+    assert released == [True, True, True]
 
 
 def test_interrupted_comparison_gives_everything_back(gpu: SimulatedCuda, exported_bundle: Path) -> None:

@@ -153,6 +153,30 @@ def test_threads_take_turns(gpu: SimulatedCuda, exported_bundle: Path, tmp_path:
     assert not wrong
 
 
+def test_a_gpu_that_failed_is_given_back_whole_and_the_first_error_told(
+    gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = open_runner(gpu, exported_bundle, "audio", tmp_path)
+    sound = np.ones((1, *SHAPES["audio"]), np.float32)
+    for _ in range(2):
+        runner.run([sound])
+    assert runner.captured
+    gpu.broken = True
+
+    def work() -> None:
+        try:
+            runner.run([sound])
+        finally:
+            runner.close()
+
+    with caplog.at_level(logging.WARNING), pytest.raises(DeviceError, match="cudaStreamSynchronize failed"):
+        work()
+    assert gpu.left() == 0
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "not all memory of Simulated GPU could be given back"
+    ]
+
+
 def test_without_cuda_graphs_it_runs_and_says_so(
     gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,7 +226,7 @@ def test_a_machine_without_a_driver_is_told(gpu: SimulatedCuda, monkeypatch: pyt
 def test_every_call_is_one_that_cuda_python_has() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
     source = Path(cuda_module.__file__).read_text()
-    names = set(re.findall(r'call\("(\w+)"', source)) | set(re.findall(r"_runtime\.(\w+)", source))
+    names = set(re.findall(r'(?:call|give_back)\("(\w+)"', source)) | set(re.findall(r"_runtime\.(\w+)", source))
     assert len(names) > 15
     assert not [name for name in names if not hasattr(runtime, name)]
 
