@@ -174,7 +174,7 @@ class DemoWorld:
             workers=self.workers,
             progress=lambda _what, done, total, _damaged: bars.update(encoding, completed=done, total=total),
         ).cache
-        encoders.backend.close()
+        encoders.close()
         fitting = bars.add_task("training the head", total=None)
         data = read_data(bench, cache)
         out = self.out / "head"

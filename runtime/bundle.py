@@ -121,7 +121,9 @@ class Bundle:
         """
         runs = ENGINE_PRECISIONS.get(engine)
         if asked and runs and asked not in runs:
-            raise UsageError(f"{engine} does not run {asked}; it runs {', '.join(runs)}")
+            raise UsageError(
+                f"{engine} does not run {asked}; it runs {', '.join(runs)}. Name one of them, or another device"
+            )
         if asked is None:
             defaults = {OLD_ENGINE_NAMES.get(key, key): each for key, each in self.manifest.precision.items()}
             asked = defaults.get(engine, {}).get(name, "fp32")

@@ -108,9 +108,14 @@ def graphs_to_check(bundle: Bundle, *, name: str = "onnxruntime", device: str = 
     """The graphs to open for a self-check by the backend `name` on `device`: those that anybody runs there.
 
     Names are embedded by ONNX Runtime on the CPU alone; an engine for them would be built for nothing.
+
+    Raises:
+        MissingExtraError: onnxruntime is to run them and is not installed.
     """
+    from ovavel.runtime.backends.onnxruntime import auto_device
+
     wanted: tuple[Graph, ...] = ("vision", "audio", "head")
-    if name == "onnxruntime" and device in {"auto", "cpu"}:
+    if name == "onnxruntime" and (auto_device() if device == "auto" else device) == "cpu":
         wanted = ("vision", "audio", "text", "head")
     return tuple(graph for graph in wanted if graph in bundle.manifest.graphs)
 

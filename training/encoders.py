@@ -26,6 +26,7 @@ __all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256", 
 # C names, D embedding size
 
 _ENCODERS: tuple[Graph, ...] = ("vision", "audio", "text")
+_OF_WINDOWS: tuple[Graph, ...] = ("vision", "audio")
 _BLOCK_BYTES = 8 * 2**20
 _TEXT_BATCH = 16
 
@@ -38,7 +39,9 @@ class Encoders:
     """What encodes, and what identifies it."""
 
     backend: Backend
-    """Opened with vision, audio and text."""
+    """Opened with vision and audio."""
+    text_backend: Backend
+    """Opened with text: the same one, or one on the CPU."""
     model: str
     weights_sha256: str
     """Hash of the checkpoint."""
@@ -63,8 +66,13 @@ class Encoders:
     def embed(self, names: tuple[str, ...]) -> NDArray[np.float32]:
         """Text embeddings (C, D) of `names`, as they are."""
         tokens = self.tokenizer.encode(names)
-        rows = [self.backend.text(tokens[i : i + _TEXT_BATCH]) for i in range(0, len(tokens), _TEXT_BATCH)]
+        rows = [self.text_backend.text(tokens[i : i + _TEXT_BATCH]) for i in range(0, len(tokens), _TEXT_BATCH)]
         return np.concatenate(rows)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.backend.close()
+        self.text_backend.close()
 
 
 def checkpoint_encoders(
@@ -105,6 +113,7 @@ def checkpoint_encoders(
     backend = open_weights(weights, config, device=device, threads=threads, precision=precision)
     return Encoders(
         backend=backend,
+        text_backend=backend,
         model=f"imagebind_{config.name}",
         weights_sha256=file_sha256(weights, progress),
         graphs_sha256=None,
@@ -117,19 +126,21 @@ def checkpoint_encoders(
 def bundle_encoders(
     path: Path, *, backend: str = "onnxruntime", device: str = "auto", threads: int | None = None
 ) -> Encoders:
-    """Open the encoders of a bundle; its head and vocabulary do not matter.
+    """Open the encoders of a bundle; its head and vocabulary do not matter. Names are embedded on the CPU, always.
 
     Raises:
         BundleError: it is no bundle, or is altered, or has no text graph.
         UsageError, MissingExtraError, DeviceError: as `open_backend`.
     """
     bundle = Bundle.open(path)
-    opened = open_backend(bundle, name=backend, device=device, threads=threads, graphs=_ENCODERS)
+    text = open_backend(bundle, device="cpu", threads=threads, graphs=("text",))
+    opened = open_backend(bundle, name=backend, device=device, threads=threads, graphs=_OF_WINDOWS)
     graphs = [bundle.graph(name) for name in _ENCODERS]
     names = {file.name for file in graphs} | {each for file in graphs for each in external_data(file)}
     listing = "".join(f"{name} {bundle.manifest.files[name].sha256}\n" for name in sorted(names))
     return Encoders(
         backend=opened,
+        text_backend=text,
         model=bundle.manifest.model.name,
         weights_sha256=bundle.manifest.model.weights_sha256,
         graphs_sha256=hashlib.sha256(listing.encode()).hexdigest(),

@@ -6,8 +6,11 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
@@ -15,12 +18,11 @@ from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, chec
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle import Bundle
 
-__all__ = ["OnnxRuntimeBackend", "open_onnxruntime", "open_session", "physical_cores"]
+__all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime", "open_session", "physical_cores"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
@@ -43,8 +45,7 @@ def open_onnxruntime(
 
     Args:
         bundle: where the graphs are.
-        device: "cpu", "cuda" (the first GPU), "cuda:N", or "auto": a GPU where ONNX Runtime can really use one, else
-            the CPU; `info.device` says which.
+        device: "cpu", "cuda" (the first GPU), "cuda:N", or "auto", see `auto_device`; `info.device` says which.
         threads: cores that one graph may use on the CPU; None: as many as this process has.
         graphs: which graphs to load; the others are not to be called.
         precision: of vision and audio; None: the bundle's default for the CPU or for CUDA.
@@ -57,20 +58,12 @@ def open_onnxruntime(
         BundleError: a graph is not in the bundle, or not in this precision, or cannot be loaded.
         UsageError: `threads` is not positive, or the engine does not run this precision.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu", need="Running a bundle") from error
+    onnxruntime = _library()
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
     cores = threads or physical_cores()
     if device == "auto":
-        if _CUDA in onnxruntime.get_available_providers():
-            try:
-                return OnnxRuntimeBackend(bundle, 0, cores, graphs, precision, cuda_graphs)
-            except (BundleError, DeviceError, UsageError) as error:
-                _log.warning("running on the CPU: %s", error)
-        return OnnxRuntimeBackend(bundle, None, cores, graphs, precision)
+        device = auto_device()
     if device == "cpu":
         return OnnxRuntimeBackend(bundle, None, cores, graphs, precision)
     match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
@@ -86,6 +79,42 @@ def open_onnxruntime(
             f"there is no device {device!r}: ONNX Runtime {onnxruntime.__version__} offers {has} here{mend}"
         )
     return OnnxRuntimeBackend(bundle, int(match[1] or 0), cores, graphs, precision, cuda_graphs)
+
+
+@cache
+def auto_device() -> str:
+    """Say what the device "auto" is here: "cuda" where ONNX Runtime reaches a GPU, else "cpu".
+
+    Only a GPU that cannot be reached makes way for the CPU, and where ONNX Runtime was built for one, that is logged.
+    What fails there later, a graph, a precision or a lack of memory, is an error.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    onnxruntime = _library()
+    if _CUDA not in onnxruntime.get_available_providers():
+        return "cpu"
+    _find_cuda_libraries(onnxruntime)
+    try:
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base class
+        _log.warning("running on the CPU, as ONNX Runtime reaches no GPU: %s", _said(error))
+        return "cpu"
+    return "cuda"
+
+
+def _library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu", need="Running a bundle") from error
+    return onnxruntime
+
+
+def _find_cuda_libraries(onnxruntime: Any) -> None:
+    """Load the CUDA libraries that pip installed."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
 
 
 def physical_cores() -> int:
@@ -128,8 +157,8 @@ class OnnxRuntimeBackend(GraphBackend):
 
         engine = "onnxruntime-cpu" if gpu is None else "onnxruntime-cuda"
         precision = {name: bundle.precision(name, engine, asked) for name in graphs}
-        if gpu is not None and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+        if gpu is not None:
+            _find_cuda_libraries(onnxruntime)
         self._device = "cpu" if gpu is None else f"cuda:{gpu}"
         recorded = [name for name in graphs if name in ("vision", "audio")] if gpu is not None and cuda_graphs else []
         self._sessions: dict[Graph, Any] = {

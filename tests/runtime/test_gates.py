@@ -13,7 +13,7 @@ import pytest
 from media_factory import make_clip
 
 from ovavel.runtime.backends import Backend, BackendInfo, open_backend
-from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend, auto_device
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, UnverifiedError
@@ -199,10 +199,12 @@ def test_decisions_count_in_8_bits(exported_bundle: Path) -> None:
     backend.close()
 
 
-def test_text_is_checked_where_it_runs(exported_bundle: Path) -> None:
+def test_text_is_checked_where_it_runs(exported_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.open(exported_bundle)
     assert "text" in graphs_to_check(bundle)
-    assert "text" in graphs_to_check(bundle, device="auto")
+    assert ("text" in graphs_to_check(bundle, device="auto")) == (auto_device() == "cpu")
+    monkeypatch.setattr("ovavel.runtime.backends.onnxruntime.auto_device", lambda: "cuda")
+    assert graphs_to_check(bundle, device="auto") == ("vision", "audio", "head")
     assert graphs_to_check(bundle, device="cuda:0") == ("vision", "audio", "head")
     assert graphs_to_check(bundle, name="tensorrt", device="auto") == ("vision", "audio", "head")
 

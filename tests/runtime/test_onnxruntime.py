@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.backends.onnxruntime import auto_device, physical_cores
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
@@ -195,6 +195,43 @@ def test_cuda_runs_on_cuda_or_not_at_all(bundle: Bundle) -> None:
         open_backend(bundle, device="cuda:99", graphs=("head",))
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         assert open_backend(bundle, device="auto", graphs=("head",)).info.device == "cpu"
+
+
+@pytest.fixture
+def built_for_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """ONNX Runtime says that it was built for CUDA."""
+    import onnxruntime
+
+    auto_device.cache_clear()
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    yield
+    auto_device.cache_clear()
+
+
+@pytest.mark.usefixtures("built_for_cuda")
+def test_without_a_gpu_auto_is_the_cpu_and_says_so(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for _ in range(2):
+        assert open_backend(bundle, device="auto", graphs=("head",)).info.device == "cpu"
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "running on the CPU, as ONNX Runtime reaches no GPU"
+    ]
+
+
+@pytest.mark.usefixtures("built_for_cuda")
+def test_with_a_gpu_what_is_wrong_otherwise_is_an_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", lambda *_: None)
+    with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8"):
+        open_backend(bundle, precision="int8")
+    with pytest.raises(BundleError, match="bf16"):
+        open_backend(bundle, precision="bf16")
+    (bundle.path / "head.onnx").write_bytes(b"no graph")
+    with pytest.raises((BundleError, DeviceError), match=r"head\.onnx"):
+        open_backend(bundle, graphs=("head",))
 
 
 def test_threads_are_at_least_one(bundle: Bundle) -> None:

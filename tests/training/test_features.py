@@ -112,6 +112,8 @@ def test_a_bundle_gives_the_same_embeddings(
 ) -> None:
     bench = OVAVEBench.open(whole)
     others = bundle_encoders(exported_bundle, device="cpu", threads=1)
+    assert "text" not in others.backend.info.precision  # it may be on a GPU
+    assert others.text_backend.info.device == "cpu"
     assert others.weights_sha256 == encoders.weights_sha256
     assert others.tokenizer_sha256 == encoders.tokenizer_sha256
     caches = [extract(bench, each, tmp_path, splits=["val"]).cache for each in (encoders, others)]

@@ -147,7 +147,7 @@ class Features:
                     progress=bars.tell,
                 )
         finally:
-            encoders.backend.close()
+            encoders.close()
         _print(extraction, splits)
         return 0
 
