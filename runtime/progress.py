@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -101,18 +102,28 @@ def shown_progress() -> Iterator[Callable[[str, float], None]]:
 def shown_status(what: str) -> Iterator[Callable[[str], None]]:
     """Show `what` runs, for work whose length nobody knows; yield a function to be told what runs next.
 
-    Without a terminal that is a line, half a minute after the last one at the soonest.
+    Without a terminal `what` is a line, and each half minute, and at the end, the latest is another if it is new.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    written_s = time.monotonic()
+    if console.is_interactive:
+        with console.status(escape(what)) as status:
+            yield lambda what: status.update(escape(what))
+        return
+    told, ended = [what], threading.Event()
+    console.print(what, markup=False)
 
-    def tell(what: str) -> None:
-        nonlocal written_s
-        if console.is_interactive:
-            status.update(escape(what))
-        elif time.monotonic() - written_s >= LINE_EVERY_S:
-            written_s = time.monotonic()
-            console.print(what, markup=False)
+    def write_lines() -> None:
+        written, last = what, False
+        while not last:
+            last = ended.wait(LINE_EVERY_S)
+            if told[0] != written:
+                written = told[0]
+                console.print(written, markup=False)
 
-    with console.status(escape(what)) as status:
-        yield tell
+    writer = threading.Thread(target=write_lines, name="ovavel-status", daemon=True)  # a step may take minutes
+    writer.start()
+    try:
+        yield lambda what: told.__setitem__(0, what)
+    finally:
+        ended.set()
+        writer.join()

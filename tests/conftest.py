@@ -9,9 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("ovavel", deadline=None)  # a busy machine is no failure; each test has its timeout
+# A busy machine is no failure; each test has its timeout.
+settings.register_profile("ovavel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ovavel")
 
 NAMES = ("dog barking", "race car", "bird chirping")

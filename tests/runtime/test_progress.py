@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -56,7 +57,15 @@ def test_stages_are_lines_and_long_ones_say_more(
 def test_what_runs_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with shown_status("opening") as tell:
         tell("onnxruntime [fp32]: offline")
-        assert capsys.readouterr().err == "", "not yet"
-        monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
         tell("onnxruntime [fp32]: live")
-    assert capsys.readouterr().err == "onnxruntime [fp32]: live\n"
+        assert capsys.readouterr().err == "opening\n", "the others not yet"
+    assert capsys.readouterr().err == "onnxruntime [fp32]: live\n", "the last is not lost"
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
+    with shown_status("opening") as tell:
+        tell("onnxruntime [fp32]: offline")
+        written, end_s = "", time.monotonic() + 20
+        while not written.endswith("offline\n") and time.monotonic() < end_s:
+            time.sleep(0.01)
+            written += capsys.readouterr().err
+    assert written == "opening\nonnxruntime [fp32]: offline\n", "it is told while it runs, and once"
+    assert capsys.readouterr().err == ""
