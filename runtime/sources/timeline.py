@@ -88,7 +88,7 @@ class Timeline:
                 gap_s = track.position_s
                 time_s = self._rebase(track, stamp_s)
                 gaps.append(_gap(sense, "timestamp jump", gap_s, max(gap_s, time_s)))
-                track.declared_s = max(track.declared_s, time_s)
+                track.declared_s = max(track.declared_s, gap_s, time_s)
             elif time_s - track.position_s > HOLE_S:
                 gaps.append(
                     _gap(sense, "timestamp jump" if track.heard else MISSING_CAUSE[sense], track.position_s, time_s)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from http_station import TransportStream
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from media_factory import colour_of_second, make_clip, tone
 from numpy.typing import NDArray
@@ -332,7 +332,14 @@ stamps = st.one_of(st.none(), st.floats(-1e9, 1e9), st.floats(0, 20), st.just(ma
 pieces = st.lists(st.tuples(st.sampled_from(["vision", "audio"]), stamps, st.floats(0, 2)), max_size=60)
 
 
+BACK_TO_THE_OTHERS_CLOCK = [
+    *(("vision", None, 1.75), ("vision", 1.0, 0.0)),
+    *(("audio", None, 1.5), ("audio", None, 0.5), ("audio", 1.0, 0.0), ("audio", 0.0, 0.0)),
+]
+
+
 @given(pieces=pieces, origin_s=st.one_of(st.none(), st.floats(-1e9, 1e9)))
+@example(pieces=BACK_TO_THE_OTHERS_CLOCK, origin_s=None)
 def test_whatever_the_timestamps_the_clock_never_runs_back_or_away(pieces: list, origin_s: float | None) -> None:
     timeline = Timeline(("vision", "audio"))
     timeline.start(origin_s)

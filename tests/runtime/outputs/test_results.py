@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -76,6 +76,7 @@ def test_times_carry_over():
 
 
 @given(names, times, times)
+@example("0", 0.0015, 0.0)
 def test_subtitles_hold_one_cue_whatever_the_name(one_event, label, start_s, end_s):
     localization = one_event(label, start_s, end_s)
     for text, pattern in (
