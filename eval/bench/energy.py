@@ -14,9 +14,10 @@ _RAPL = Path("/sys/class/powercap")
 class EnergyMeter:
     """Reads the energy counter of a GPU, or those of the CPU packages (RAPL), which Linux lets only root read."""
 
-    def __init__(self, gpu: Gpu | None, *, folder: Path = _RAPL) -> None:
+    def __init__(self, device: str, gpu: Gpu | None, *, folder: Path = _RAPL) -> None:
+        """Measure `device`, "cpu" or "cuda:N", which is `gpu`; None where the driver tells nothing of it."""
         self._gpu = gpu
-        self._packages = [] if gpu else sorted(folder.glob("intel-rapl:[0-9]*"))
+        self._packages = sorted(folder.glob("intel-rapl:[0-9]*")) if device == "cpu" else []
         self._packages = [package for package in self._packages if package.name.count(":") == 1]
         self._begin: list[float] | None = None
 

@@ -68,7 +68,11 @@ class Gpu:
 
 
 def open_gpu(device: str, *, library: Any = None) -> Gpu | None:
-    """Return the GPU that CUDA calls `device` ("cuda:N"); None for a CPU, or where there is no driver to ask."""
+    """Return the GPU that CUDA calls `device` ("cuda:N"); None for a CPU, or where there is no driver to ask.
+
+    Also None where it is not sure which GPU that is: by itself CUDA puts the fastest first, and the driver goes by the
+    bus. CUDA_DEVICE_ORDER=PCI_BUS_ID makes CUDA do so too, and CUDA_VISIBLE_DEVICES may name GPUs by their UUIDs.
+    """
     if not device.startswith("cuda"):
         return None
     try:
@@ -77,11 +81,17 @@ def open_gpu(device: str, *, library: Any = None) -> Gpu | None:
         return None
     number = int(device.partition(":")[2] or 0)
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    name = visible[number] if number < len(visible) else str(number)
-    handle = ctypes.c_void_p()
+    if visible and number >= len(visible):
+        return None
+    name = visible[number] if visible else str(number)
+    handle, count = ctypes.c_void_p(), ctypes.c_uint()
     if library.nvmlInit_v2() != 0:
         return None
     if name.isdecimal():
+        if os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and (
+            library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0 or count.value != 1
+        ):
+            return None
         found = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
     else:
         found = library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))

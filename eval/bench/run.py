@@ -216,7 +216,7 @@ class _Bench:
             self.kept,
             least_s=settings.offline_s,
             largest=settings.largest_batch,
-            meter=EnergyMeter(self.gpu),
+            meter=EnergyMeter(pipeline.backend.info.device, self.gpu),
         )
         results.clocks = self.gpu.clocks() if self.gpu else None
 

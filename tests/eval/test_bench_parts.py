@@ -132,14 +132,19 @@ def test_warm_up_ends_when_it_is_steady_or_at_its_limit(exported_bundle: Path, m
 class FakeDriver:
     """NVML as a library: what it has no answer for returns 3."""
 
-    def __init__(self, **answers: int) -> None:
-        self.answers = answers
+    def __init__(self, *, gpus: int = 1, **answers: int) -> None:
+        self.gpus, self.answers = gpus, answers
 
     def nvmlInit_v2(self) -> int:  # noqa: N802
         return 0
 
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self.gpus
+        return 0
+
     def nvmlDeviceGetHandleByIndex_v2(self, index: Any, handle: Any) -> int:  # noqa: N802
-        return 0 if index.value == 0 else 6
+        handle._obj.value = index.value + 100
+        return 0 if index.value < self.gpus else 6
 
     def nvmlDeviceGetHandleByUUID(self, uuid: bytes, handle: Any) -> int:  # noqa: N802
         return 0 if uuid == b"GPU-1" else 6
@@ -158,6 +163,7 @@ class FakeDriver:
 
 def test_the_driver_tells_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     driver = FakeDriver(
         nvmlDeviceGetMemoryInfo=3 * 2**20,
         nvmlDeviceGetTotalEnergyConsumption=5000,
@@ -169,7 +175,7 @@ def test_the_driver_tells_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None
     assert gpu
     assert (gpu.memory_mb(), gpu.energy_j()) == (3.0, 5.0)
     assert gpu.clocks() == "cores 1700 MHz, memory 1700 MHz, 250 W, held down by power"
-    meter = EnergyMeter(gpu)
+    meter = EnergyMeter("cuda:0", gpu)
     meter.begin()
     driver.answers["nvmlDeviceGetTotalEnergyConsumption"] = 7500
     assert meter.end_j() == 2.5
@@ -180,21 +186,46 @@ def test_the_driver_tells_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0,GPU-1")
     assert open_gpu("cuda:0", library=driver) is None
     assert open_gpu("cuda:1", library=driver)
+    assert open_gpu("cuda:2", library=driver) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "index"),
+    [
+        ({}, None),  # CUDA's second may be the bus's first
+        ({"CUDA_VISIBLE_DEVICES": "1,0"}, None),
+        ({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, None),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 1),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1,0"}, 0),
+    ],
+)
+def test_of_several_gpus_the_right_one_is_asked_or_none(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], index: int | None
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    gpu = open_gpu("cuda:1", library=FakeDriver(gpus=2))
+    assert (gpu and gpu._handle.value) == (None if index is None else index + 100)
 
 
 def test_the_cpu_tells_its_energy_where_it_may(tmp_path: Path) -> None:
-    meter = EnergyMeter(None, folder=tmp_path)
+    meter = EnergyMeter("cpu", None, folder=tmp_path)
     meter.begin()
     assert meter.end_j() is None
     for name, energy in (("intel-rapl:0", 9_000_000), ("intel-rapl:0:0", 1), ("intel-rapl:1", 2_000_000)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(f"{energy}\n")
         (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
-    meter = EnergyMeter(None, folder=tmp_path)
+    meter = EnergyMeter("cpu", None, folder=tmp_path)
     meter.begin()
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000\n")  # begun anew at 10 J
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("2500000\n")
     assert meter.end_j() == pytest.approx(2.5)
+    other = EnergyMeter("cuda:0", None, folder=tmp_path)  # a GPU that nobody can tell of: not the CPU's energy
+    other.begin()
+    assert other.end_j() is None
 
 
 def test_the_gpu_that_auto_finds_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
