@@ -135,7 +135,8 @@ def bundle_encoders(
     bundle = Bundle.open(path)
     text = open_backend(bundle, device="cpu", threads=threads, graphs=("text",))
     opened = open_backend(bundle, name=backend, device=device, threads=threads, graphs=_OF_WINDOWS)
-    graphs = [bundle.graph(name) for name in _ENCODERS]
+    ran = {"text": text.info, "vision": opened.info, "audio": opened.info}
+    graphs = [bundle.graph(name, ran[name].precision[name]) for name in _ENCODERS]
     names = {file.name for file in graphs} | {each for file in graphs for each in external_data(file)}
     listing = "".join(f"{name} {bundle.manifest.files[name].sha256}\n" for name in sorted(names))
     return Encoders(
