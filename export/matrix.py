@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -106,11 +105,9 @@ def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ())
     own = own_rows(_ENGINES, _PRECISIONS)
     own.sort(key=lambda spec: ("fp16", "fp32", "bf16").index(str(spec.options["precision"])))
     at_once = [spec for spec in own if spec.backend not in _BUILDING]
-    fastest, *rest = (
-        [spec for spec in own if spec.backend in _BUILDING and spec.options["precision"] == precision]
-        for precision in ("fp16", "fp32", "bf16")
-    )
-    specs = [eager, *at_once, *fastest, *others, *chain.from_iterable(rest)]
+    building = [spec for spec in own if spec.backend in _BUILDING]
+    fastest = len(_BUILDING)
+    specs = [eager, *at_once, *building[:fastest], *others, *building[fastest:]]
     return [spec for spec in specs if not wanted or any(part in spec.name for part in wanted)]
 
 

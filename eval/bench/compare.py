@@ -236,7 +236,7 @@ def _row_change(before: _Row, after: _Row) -> RowChange:
         if windows < LEAST_WINDOWS:
             raise UsageError(
                 f"{before.name}: {windows} windows are too few to tell a change from noise; measure at least "
-                f"{LEAST_WINDOWS}, better 200, with --windows"
+                f"{LEAST_WINDOWS}, better {ENOUGH_WINDOWS}, with --windows"
             )
     yardstick = bool(one.yardstick_ms and other.yardstick_ms)
     stages = [

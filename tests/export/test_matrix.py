@@ -14,7 +14,7 @@ import pytest
 
 from ovavel.eval.bench import RowSpec
 from ovavel.export import matrix_row
-from ovavel.export.matrix import Prepared, _in_process, _is_there, matrix_rows, prepare, run_matrix
+from ovavel.export.matrix import MatrixReport, Prepared, _in_process, _is_there, matrix_rows, prepare, run_matrix
 from ovavel.export.matrix_report import matrix_markdown, write_matrix
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
@@ -25,24 +25,37 @@ from ovavel.training.imagebind import ImageBindConfig
 QUICK = {"scenarios": ["parity", "single", "live"], "windows": 5, "trial_s": 1.0, "warm_up_s": 1.0, "most_cameras": 1}
 
 
+def tried(
+    prepared: Prepared,
+    specs: Sequence[RowSpec],
+    folder: Path,
+    *,
+    spent_s: float = 0.0,
+    budget_s: float = 100.0,
+    build_s: float = 60.0,
+) -> MatrixReport:
+    """The matrix of `specs` on the CPU, quickly, with `spent_s` of its budget gone."""
+    return run_matrix(
+        prepared,
+        specs,
+        device="cpu",
+        begin_s=time.monotonic() - spent_s,
+        prepared_s=0.0,
+        budget_s=budget_s,
+        row_s=60.0,
+        build_s=build_s,
+        settings=QUICK,
+        folder=folder,
+        tell=lambda _: None,
+    )
+
+
 def test_one_row_fails_and_the_others_go_on(
     exported_bundle: Path, tiny_weights: Path, tiny_head: Path, tmp_path: Path
 ) -> None:
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=tiny_head, told="weights of tiny.pth")
     specs = matrix_rows(tiny_weights, tiny_head, wanted=["graph fp32", "onnxruntime fp32", "tensorrt-rtx fp16"])
-    report = run_matrix(
-        prepared,
-        specs,
-        device="cpu",
-        begin_s=time.monotonic(),
-        prepared_s=0.0,
-        budget_s=100.0,
-        row_s=60.0,
-        build_s=60.0,
-        settings=QUICK,
-        folder=tmp_path,
-        tell=lambda _: None,
-    )
+    report = tried(prepared, specs, tmp_path)
     rows = {row.name: row for row in report.rows}
     own = rows["onnxruntime fp32"]
     assert own.single
@@ -65,18 +78,12 @@ def test_one_row_fails_and_the_others_go_on(
 
 
 def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    report = run_matrix(
+    report = tried(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
         [RowSpec(name="onnxruntime")],
-        device="cpu",
-        begin_s=time.monotonic() - 100,
-        prepared_s=0.0,
+        tmp_path,
+        spent_s=100,
         budget_s=101.0,
-        row_s=60.0,
-        build_s=60.0,
-        settings=QUICK,
-        folder=tmp_path,
-        tell=lambda _: None,
     )
     assert report.rates is None
     assert report.rows[0].not_measured == "the time budget of 101 s was used up"
@@ -86,18 +93,12 @@ def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weight
 def test_what_can_never_run_is_told_so_whatever_time_is_left(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    report = run_matrix(
+    report = tried(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
         matrix_rows(tiny_weights, None, wanted=["graph fp32", "tensorrt fp16"]),
-        device="cpu",
-        begin_s=time.monotonic() - 100,
-        prepared_s=0.0,
+        tmp_path,
+        spent_s=100,
         budget_s=101.0,
-        row_s=60.0,
-        build_s=60.0,
-        settings=QUICK,
-        folder=tmp_path,
-        tell=lambda _: None,
     )
     reasons = {row.name: str(row.not_measured) for row in report.rows}
     assert "not installed" in reasons["tensorrt fp16"] or "NVIDIA" in reasons["tensorrt fp16"]
@@ -148,18 +149,12 @@ def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
 
     monkeypatch.setattr("ovavel.export.matrix._in_process", answers)
     monkeypatch.setattr("ovavel.export.matrix._impossible", lambda *_: None)
-    report = run_matrix(
+    report = tried(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
         matrix_rows(tiny_weights, None, wanted=["tensorrt fp16", "tensorrt fp32", "onnxruntime fp16"]),
-        device="cpu",
-        begin_s=time.monotonic(),
-        prepared_s=0.0,
+        tmp_path,
         budget_s=470.0,
-        row_s=60.0,
         build_s=90.0,
-        settings=QUICK,
-        folder=tmp_path,
-        tell=lambda _: None,
     )
     assert asked == [
         ("rates", None, 60),
