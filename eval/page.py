@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import groupby
 
 from ovavel.runtime.results.page import STYLE
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.wording import markup
 
 __all__ = ["facts", "lane", "page", "section", "table", "text"]
 
@@ -33,7 +32,7 @@ svg.heat{display:block;max-width:100%;height:auto}
 
 def text(value: object) -> str:
     """Escape `value` for HTML, on one line and without characters that steer."""
-    return escape(one_line(str(value)))
+    return markup(str(value))
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:

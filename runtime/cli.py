@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import inspect
 import os
 import sys
@@ -17,19 +18,22 @@ from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 from ovavel.runtime.errors import OvavelError, UsageError
+from ovavel.runtime.streams import prepare_streams
+from ovavel.runtime.wording import one_line
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `ovavel` with `arguments` (default: the command line's). Returns the exit code; errors end in one line."""
-    if sys.stdout is None:  # closed before we began
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    prepare_streams()
     try:
-        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        try:
+            code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        finally:  # also after --help, which ends in SystemExit
+            sys.stdout.flush()
     except OvavelError as error:
-        print(f"ovavel: {error}", file=sys.stderr)
+        print(f"ovavel: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("ovavel: interrupted", file=sys.stderr)
@@ -38,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return 0
     except OSError as error:  # bad input ends in our own errors: this is standard output, closed or full
-        print(f"ovavel: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+        where = error.filename or "standard output"
+        print(f"ovavel: {one_line(f'{where}: {reason}')}", file=sys.stderr)
         _silence_stdout()
         return 1
     return code

@@ -8,20 +8,22 @@ from typing import Any
 
 from rich.console import Console
 
+from ovavel.runtime.streams import READABLE
+
 __all__ = ["OutputConsole"]
 
 
 class OutputConsole(Console):
     """A console for standard output, as wide as a table needs where no terminal says how wide it is.
 
-    It lets `BrokenPipeError` through, where rich would exit with 1. What an output without Unicode cannot hold becomes
-    question marks, not a traceback.
+    It lets `BrokenPipeError` through, where rich would exit with 1. What an output without Unicode cannot hold is
+    spelled out; see `ovavel.runtime.streams`.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         if self.options.ascii_only and isinstance(self.file, io.TextIOWrapper):
-            self.file.reconfigure(errors="replace")
+            self.file.reconfigure(errors=READABLE)
         if not self.is_terminal and "COLUMNS" not in os.environ:
             self.width = 120
 

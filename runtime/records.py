@@ -8,6 +8,8 @@ Shapes: C named classes, so C + 1 with the background.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +17,7 @@ import msgspec
 import numpy as np
 
 from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
-from ovavel.runtime.wording import encodable
+from ovavel.runtime.wording import INVISIBLE, encodable
 
 __all__ = [
     "ClassRecord",
@@ -33,8 +35,23 @@ __all__ = [
     "gap_record",
     "number",
     "segment_fields",
+    "to_json_bytes",
     "top_classes",
 ]
+
+
+def to_json_bytes(value: Any) -> bytes:
+    """Write `value` as JSON on one line, in UTF-8.
+
+    What steers a terminal, turns a line around or cannot be seen is written as `\\uXXXX`, so that the line can be
+    printed as it is; a reader gets the same text back.
+    """
+    text = msgspec.json.encode(value).decode()
+    return INVISIBLE.sub(_escaped, text).encode()
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 def number(value: float, digits: int = 6) -> float | None:

@@ -1,25 +1,70 @@
-"""How times, names and counts are written down."""
+"""How times, names, texts and counts are written down.
+
+Names come from users, file systems and streams, so they may hold anything: an escape sequence, a line end, a mark that
+turns the rest of the line around, bytes that are no UTF-8. Each goes through one function, by where it is written:
+
+- `shown_name` for one name (a path, a label) and `one_line` for a sentence that may hold names: on a terminal, in a
+  line of text, a table, a subtitle;
+- `markup` for HTML and SVG;
+- `records.to_json_bytes` for JSON, whose strings `encodable` makes fit for UTF-8.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from html import escape
 
-__all__ = ["clock", "counts", "encodable", "names_told", "one_line", "seconds", "timestamp"]
+__all__ = [
+    "INVISIBLE",
+    "clock",
+    "counts",
+    "encodable",
+    "markup",
+    "names_told",
+    "one_line",
+    "seconds",
+    "shown_name",
+    "timestamp",
+]
+
+INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters, line ends and ESC among them
+    "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+    "\ud800-\udfff\ufffe\uffff]"  # lone surrogates, and what XML forbids
+)
+"""A character that steers a terminal, ends a line, turns text around, cannot be seen, or cannot be encoded.
+
+The joiners U+200C and U+200D are none of them: scripts and emoji need them."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Control characters (C0 and C1), line and paragraph separators, direction overrides, and what XML 1.0 forbids
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffe\uffff]+")
 
 
 def encodable(text: str) -> str:
-    """`text` with each byte of a file name that is no UTF-8 replaced by U+FFFD, so that it can be encoded."""
-    return _SURROGATE.sub("\ufffd", text)
+    """`text` with each byte of a file name that is no UTF-8 as `\\xe4`, so that it can be encoded and told apart."""
+    return _SURROGATE.sub(_visible, text)
+
+
+def shown_name(name: str) -> str:
+    """`name` with what cannot be shown spelled out, `\\x1b` for ESC and `\\n` for a line end: two names stay two."""
+    return INVISIBLE.sub(_visible, name)
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, without characters that would steer a terminal or break an XML file."""
-    return " ".join(_UNPRINTABLE.sub(" ", encodable(text)).split())
+    """A sentence on one line: white space and line ends are single spaces, the rest is as in `shown_name`."""
+    return shown_name(" ".join(text.split()))
+
+
+def markup(text: str) -> str:
+    """`text` on one line for HTML and XML, inside an element or a quoted attribute."""
+    return escape(one_line(text))
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode("ascii")
 
 
 def timestamp(time_s: float, mark: str = ".") -> str:

@@ -7,7 +7,15 @@ from pathlib import Path
 import msgspec
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.records import EventFields, GapRecord, SegmentFields, event_fields, gap_record, segment_fields
+from ovavel.runtime.records import (
+    EventFields,
+    GapRecord,
+    SegmentFields,
+    event_fields,
+    gap_record,
+    segment_fields,
+    to_json_bytes,
+)
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.types import Sense
 from ovavel.runtime.wording import encodable
@@ -66,7 +74,7 @@ def to_json(localization: Localization) -> bytes:
         dropped=dict(localization.dropped),
         trailing_s=round(float(localization.trailing_s), 6),
     )
-    return msgspec.json.encode(document) + b"\n"
+    return to_json_bytes(document) + b"\n"
 
 
 def read_json(path: Path) -> Document:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
-from html import escape
 
 import msgspec
 import numpy as np
@@ -18,7 +17,7 @@ from ovavel.runtime.results.page import SCRIPT, STYLE
 from ovavel.runtime.results.summary import colour, matrix, shown_classes
 from ovavel.runtime.results.timeline import to_svg
 from ovavel.runtime.types import WINDOW_S
-from ovavel.runtime.wording import clock, counts, names_told, one_line
+from ovavel.runtime.wording import clock, counts, markup, names_told, one_line, shown_name
 
 __all__ = ["to_html"]
 
@@ -31,10 +30,10 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 
 def to_html(localization: Localization) -> bytes:
     """Write the page: events, timeline, pictures, and the scores over time. Names are escaped wherever they stand."""
-    name = escape(one_line(localization.source))
+    name = markup(shown_name(localization.source))
     background = len(localization.labels) - 1
     classes = [*shown_classes(localization, _MIN_ROWS, _MAX_ROWS), background]
-    names = "".join(f'<div title="{_text(c)}">{_text(c)}</div>' for c in (localization.labels[c] for c in classes))
+    names = "".join(f'<div title="{markup(c)}">{markup(c)}</div>' for c in (localization.labels[c] for c in classes))
     has_pictures = bool(localization.thumbnails)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
@@ -42,7 +41,7 @@ def to_html(localization: Localization) -> bytes:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{STYLE}</style></head>
 <body><main>
 <h1>{name}</h1>
-<p class="facts">{"".join(f"<span>{_text(k)} <b>{_text(v)}</b></span>" for k, v in _facts(localization))}</p>
+<p class="facts">{"".join(f"<span>{markup(k)} <b>{markup(v)}</b></span>" for k, v in _facts(localization))}</p>
 <section class="timeline">{to_svg(localization).decode()}</section>
 <section><h2>Events</h2><div class="scroll" id="events">{_events(localization, classes)}</div></section>
 <section id="scores"><h2>Scores over time</h2>
@@ -56,10 +55,6 @@ background. Strokes: a sense was missing.</p></section>
 <script type="application/json" id="data">{_data(localization, classes)}</script>
 <script>{SCRIPT}</script></body></html>
 """.encode()
-
-
-def _text(value: str) -> str:
-    return escape(one_line(value))
 
 
 def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
@@ -85,7 +80,7 @@ def _events(localization: Localization, classes: list[int]) -> str:
     rows = "".join(
         f'<tr data-event="{event.id}" tabindex="0"><td>{clock(event.start_s)} – {clock(event.end_s)}</td>'
         f'<td><span class="dot" style="background:{colours.get(event.label, _GREY)}"></span>'
-        f"{_text(event.label)}</td><td>{event.end_s - event.start_s:.1f} s</td>"
+        f"{markup(event.label)}</td><td>{event.end_s - event.start_s:.1f} s</td>"
         f"<td>{event.peak_score:.2f}</td><td>{event.peak_margin:.2f}</td>"
         f"{'' if event.peak_probability is None else f'<td>{event.peak_probability:.2f}</td>'}</tr>"
         for event in localization.events
@@ -101,7 +96,7 @@ def _gaps(localization: Localization) -> str:
     if not localization.gaps:
         return ""
     rows = "".join(
-        f"<tr><td>{clock(gap.start_s)}</td><td>{_text(gap.cause)}</td>"
+        f"<tr><td>{clock(gap.start_s)}</td><td>{markup(gap.cause)}</td>"
         f"<td>{gap.sense}</td><td>{gap.duration_s:.2f} s</td></tr>"
         for gap in localization.gaps
     )

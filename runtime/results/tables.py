@@ -6,13 +6,13 @@ import csv
 import io
 
 from ovavel.runtime.results.localization import Localization
-from ovavel.runtime.wording import encodable, one_line
+from ovavel.runtime.wording import one_line, shown_name
 
 __all__ = ["to_audacity", "to_csv"]
 
 
 def to_csv(localization: Localization) -> bytes:
-    """Write a row per event: start_s, end_s, label, peak_score, peak_margin. UTF-8; text is quoted.
+    """Write a row per event: start_s, end_s, label, peak_score, peak_margin. UTF-8; text is quoted, a row is a line.
 
     With a calibrated bundle there is a last column, peak_probability.
     """
@@ -25,7 +25,7 @@ def to_csv(localization: Localization) -> bytes:
         (
             round(event.start_s, 3),
             round(event.end_s, 3),
-            encodable(event.label),
+            shown_name(event.label),
             round(event.peak_score, 4),
             round(event.peak_margin, 4),
             *(() if event.peak_probability is None else (round(event.peak_probability, 4),)),

@@ -6,7 +6,6 @@ Shapes: R classes shown, T seconds, B bins of a curve.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.results.summary import colour, matrix, missing_runs, shown_classes
 from ovavel.runtime.types import WINDOW_S
-from ovavel.runtime.wording import clock, one_line
+from ovavel.runtime.wording import clock, markup, one_line, shown_name
 
 __all__ = ["to_svg"]
 
@@ -58,17 +57,17 @@ class _Drawing:
         parts = [*self.header(), *self.grid(), *self.rows(), *self.missing_senses()]
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">'
-            f"<title>{_name(self.localization.source)}</title><style>{_STYLE}</style>"
+            f"<title>{markup(shown_name(self.localization.source))}</title><style>{_STYLE}</style>"
             '<defs><pattern id="ov-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><path class="ov-hatch" d="M0 0V6" stroke-width="3"/></pattern></defs>'
             f'<rect class="ov-bg" width="{_WIDTH}" height="{height}" rx="8"/>{"".join(parts)}</svg>\n'
         )
 
     def header(self) -> Iterator[str]:
-        source, model = one_line(self.localization.source), one_line(self.localization.model)
+        source, model = shown_name(self.localization.source), self.localization.model
         short = source if len(source) <= 80 else "…" + source[-79:]
-        yield f'<text class="ov-text ov-title" x="16" y="25">{escape(short)}</text>'
-        yield f'<text class="ov-text ov-dim" x="{_WIDTH - _RIGHT}" y="25" text-anchor="end">{escape(model)}</text>'
+        yield f'<text class="ov-text ov-title" x="16" y="25">{markup(short)}</text>'
+        yield f'<text class="ov-text ov-dim" x="{_WIDTH - _RIGHT}" y="25" text-anchor="end">{markup(model)}</text>'
 
     def grid(self) -> Iterator[str]:
         step_s = next((step for step in _STEPS_S if self.end_s / step <= 11), _STEPS_S[-1])
@@ -89,21 +88,19 @@ class _Drawing:
             events = [event for event in self.localization.events if event.label == label]
             dim = "" if events else " ov-dim"
             yield (
-                f'<text class="ov-text{dim}" x="16" y="{top + 19}">{escape(_cut(one_line(label)))}'
-                f"<title>{_name(label)}</title></text>"
+                f'<text class="ov-text{dim}" x="16" y="{top + 19}">{markup(_cut(one_line(label)))}'
+                f"<title>{markup(label)}</title></text>"
             )
             yield f'<path fill="{fill}" opacity=".22" d="{self.curve(margins[row], top)}"/>'
             for event in events:
                 x, end = self.x(event.start_s), self.x(event.end_s)
-                told = (
-                    f"{one_line(label)} {clock(event.start_s)} – {clock(event.end_s)}, margin {event.peak_margin:.2f}"
-                )
+                told = f"{label} {clock(event.start_s)} – {clock(event.end_s)}, margin {event.peak_margin:.2f}"
                 if event.peak_probability is not None:
                     told += f", probability {event.peak_probability:.2f}"
                 yield (
                     f'<rect class="ov-event" data-event="{event.id}" x="{x}" y="{top + 6}" rx="4" '
                     f'width="{max(2.0, round(end - x, 2))}" height="{_ROW - 12}" fill="{fill}">'
-                    f"<title>{escape(told)}</title></rect>"
+                    f"<title>{markup(told)}</title></rect>"
                 )
 
     def curve(self, margins: NDArray[np.float32], top: int) -> str:
@@ -129,10 +126,6 @@ class _Drawing:
             y = top + self.lanes[sense] * _LANE + 3
             yield f'<rect class="ov-miss" x="{x}" y="{_TOP - 2}" width="{width}" height="{top - _TOP}">{told}</rect>'
             yield f'<rect fill="#e08e45" x="{x}" y="{y}" width="{width}" height="{_LANE - 6}" rx="2">{told}</rect>'
-
-
-def _name(text: str) -> str:
-    return escape(one_line(text))
 
 
 def _cut(text: str) -> str:

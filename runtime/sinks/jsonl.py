@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
-
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.files import output_error
 from ovavel.runtime.records import (
@@ -30,6 +28,7 @@ from ovavel.runtime.records import (
     event_fields,
     gap_record,
     segment_fields,
+    to_json_bytes,
 )
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.stats import Stats
@@ -180,7 +179,7 @@ class JsonlSink:
         if self._fd is None:
             return
         if len(self._waiting) < self._limit:
-            self._waiting.append(msgspec.json.encode(record) + b"\n")
+            self._waiting.append(to_json_bytes(record) + b"\n")
         else:
             self._lost += 1
         try:

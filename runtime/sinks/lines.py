@@ -9,6 +9,7 @@ from typing import TextIO
 from ovavel.runtime.gates import gate_text
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.stats import Stats
+from ovavel.runtime.streams import READABLE
 from ovavel.runtime.types import Event, Update
 from ovavel.runtime.wording import clock, counts, names_told, one_line, seconds
 
@@ -67,7 +68,7 @@ class LinesSink:
 
     def _print(self, line: str) -> None:
         encoding = self._stream.encoding or "utf-8"
-        self._stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
+        self._stream.write(line.encode(encoding, READABLE).decode(encoding) + "\n")
         self._stream.flush()
 
 

@@ -22,6 +22,7 @@ from ovavel.runtime.gates import gate_text
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.lines import engine
 from ovavel.runtime.stats import Stats
+from ovavel.runtime.streams import READABLE
 from ovavel.runtime.types import WINDOW_S, Event, SegmentScores, Sense, Update
 from ovavel.runtime.wording import clock, counts, names_told, one_line
 
@@ -57,8 +58,8 @@ class TerminalSink:
         self._console = console or OutputConsole()
         self._ascii = self._console.options.ascii_only
         if self._ascii and isinstance(self._console.file, io.TextIOWrapper):
-            # A name that the terminal cannot write becomes question marks, not a traceback.
-            self._console.file.reconfigure(errors="replace")
+            # A name that the terminal cannot write is spelled out; no traceback.
+            self._console.file.reconfigure(errors=READABLE)
         self._heights = "_.-=+*%#" if self._ascii else "▁▂▃▄▅▆▇█"
         self._shades = "123" if self._ascii else "░▒▓"
         self._strokes = ("=", "-") if self._ascii else ("━", "─")

@@ -91,7 +91,7 @@ def test_what_is_not_finite_is_null_and_odd_names_are_written(tmp_path, fake):
     assert all(record.vision_similarity is None for record in segment.classes)
     assert b"NaN" not in path.read_bytes()
     assert isinstance(status, StatusRecord)
-    assert status.message == "lost caf\ufffd \x1b[31m\nline two"
+    assert status.message == "lost caf\\xe9 \x1b[31m\nline two"
 
 
 def test_kill_9_loses_nothing_that_was_told(tmp_path):

@@ -62,7 +62,7 @@ def test_lines_stay_lines_whatever_a_name_holds_and_the_stream_can_encode(fake):
     sink.write(Update(window=None, scores=(), events=(fake.event(1, "Glück\r\n", 0, 1),), latency_ms=None))
     assert raw.getvalue().count(b"\n") == 4
     assert b"\x1b" not in raw.getvalue()
-    assert b"Gl?ck" in raw.getvalue()
+    assert rb"Gl\xfcck" in raw.getvalue()
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (100, 24), (140, 50)])
@@ -96,7 +96,7 @@ def test_the_view_copes_with_ascii_terminals_and_hostile_names(fake):
     sink.write(Update(window=fake.window(0), scores=scores, events=(), latency_ms=None))
     sink.close()
     sink._console.file.flush()
-    assert b"[bold]dog[/bold] [31m?" in raw.getvalue().replace(b"\x1b[1m", b"")
+    assert rb"[bold]dog[/bold] \x1b" in raw.getvalue().replace(b"\x1b[1m", b"")
 
 
 def test_close_and_every_other_way_out_give_the_screen_back(fake):

@@ -1,0 +1,50 @@
+"""Standard streams that take any text, and say so when they cannot take it."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+
+from ovavel.runtime.wording import encodable
+
+__all__ = ["READABLE", "prepare_streams"]
+
+READABLE = "ovavel.readable"
+"""Name of the error handler for `open`, `str.encode` and streams: what an encoding lacks is spelled out."""
+
+_PLAIN = str.maketrans(
+    {"–": "-", "—": "-", "…": "...", "×": "x", "·": "-", "→": "->", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"'}
+)
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """Typographic signs as their plain forms, bytes that are no UTF-8 as `\\xe4`, other characters as `\\u4e2d`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = encodable(error.object[error.start : error.end]).translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error(READABLE, _spell_out)
+
+
+def prepare_streams() -> None:
+    """Make standard output and error take any text, and give those that were closed a place of their own.
+
+    A closed standard output refuses what is written to it, so that a command cannot lose its results and end well. The
+    numbers of closed streams are taken, or the next file that is opened would be taken for standard output.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number < 2 else os.O_WRONLY)  # the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=READABLE)
