@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
+PLUGIN = "libasound_module_pcm_pulse.so"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +44,30 @@ class PulseServer:
         self.process.wait(10)
 
 
+def missing(what: str, packages: str) -> NoReturn:
+    """Skip the test that needs `what`; in CI (`CI=true`) it must be there, and the test fails."""
+    reason = f"{what} is not installed: apt install {packages}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def need_portaudio() -> None:
+    """Skip the test where the PortAudio library is not installed."""
+    try:
+        ctypes.CDLL("libportaudio.so.2")
+    except OSError:
+        missing("PortAudio", "libportaudio2")
+
+
 @contextmanager
 def null_sink(folder: Path, *, rate_hz: int = 48_000) -> Iterator[PulseServer]:
-    """Run a server with its socket and settings in `folder`; skips the test where PulseAudio is not installed.
-
-    In CI (`CI=true`) it must be there: a missing server fails the test.
-    """
-    if shutil.which("pulseaudio") is None or shutil.which("pactl") is None:
-        reason = "PulseAudio is not installed: apt install pulseaudio pulseaudio-utils libasound2-plugins"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    """Run a server with its socket and settings in `folder`; skips the test where something is not installed."""
+    need_portaudio()
+    if not all(map(shutil.which, ("pulseaudio", "pactl", "paplay"))):
+        missing("PulseAudio", "pulseaudio pulseaudio-utils")
+    if not any(True for places in ("lib*", "lib*/*") for _ in Path("/usr").glob(f"{places}/alsa-lib/{PLUGIN}")):
+        missing("ALSA's plugin for PulseAudio", "libasound2-plugins")
     server = start(folder, rate_hz=rate_hz)
     try:
         yield server

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from rounding import exact_fusion
 
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import agree, agree_clip, cosine_similarity, fused_score
@@ -19,12 +20,12 @@ labels = arrays(np.int64, array_shapes(min_dims=2, max_dims=2, min_side=1, max_s
 
 
 @given(audio=similarities, vision=similarities)
+@example(audio=np.ones((4, 5), np.float32), vision=1 - np.eye(4, 5, dtype=np.float32) * np.float32(1e-7))
 def test_fused_score_follows_its_formula(audio: np.ndarray, vision: np.ndarray) -> None:
     fused = fused_score(audio, vision)
     assert fused.dtype == np.float32
-    for a, v, got in zip(audio.astype(np.float64), vision.astype(np.float64), fused, strict=True):
-        p = np.array([max(x * y, 0) ** 0.5 for x, y in zip(a, v, strict=True)])
-        np.testing.assert_allclose(got, (p - p.min()) / (p.max() - p.min() + 1e-8), atol=2e-6)
+    expected, bound = exact_fusion(audio, vision)
+    assert (np.abs(fused - expected) <= bound).all()
 
 
 @given(audio=similarities, vision=similarities)
