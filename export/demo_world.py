@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from ovavel.runtime.bounds import MOST_WORKERS, Meta, Seed
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,21 +46,21 @@ class DemoWorld:
 
     out: Path
     """Folder for all of it."""
-    segments: int = 10_000
+    segments: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Seconds of the world that the encoders learn from."""
-    steps: int = 700
+    steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 700
     """Steps that the encoders learn for."""
-    train_clips: int = 36
+    train_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 36
     """Clips per seen class to train the head on."""
-    val_clips: int = 6
+    val_clips: Annotated[int, Meta(ge=0, le=1_000_000)] = 6
     """Clips per class to choose and calibrate with."""
-    test_clips: int = 18
+    test_clips: Annotated[int, Meta(ge=0, le=1_000_000)] = 18
     """Clips per class to test on."""
     recipe: str = "demo"
     """How the head is trained; 'ovavel train head --help' names the recipes."""
-    seed: int = 1
+    seed: Seed = 1
     """Another seed makes another world of the same kind."""
-    workers: int = 2
+    workers: Annotated[int, Meta(ge=1, le=MOST_WORKERS)] = 2
     """Processes that draw and decode."""
 
     def run(self) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.errors import UsageError
 
 __all__ = ["Frontier"]
@@ -34,9 +36,9 @@ class Frontier:
     """Size of the model: huge, tiny, or a JSON file with the fields of a manifest's model.config."""
     outliers: bool = False
     """Plant outliers in the weights first."""
-    windows: int = 24
+    windows: Annotated[int, Meta(ge=1, le=1_000_000)] = 24
     """How many windows each candidate runs."""
-    threads: int | None = None
+    threads: Threads = None
     """Cores to use; all that this process has by default."""
 
     def run(self) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,15 +44,15 @@ class Matrix:
     """The temporal head's checkpoint of that bundle, where it has one."""
     rows: tuple[str, ...] = ()
     """Parts of names of rows; all rows unless given."""
-    budget_s: float = 470.0
+    budget_s: Annotated[float, Meta(gt=0, le=86_400)] = 470.0
     """Seconds for all of it, making the weights included; what is not done by then is not measured."""
-    row_s: float = 120.0
+    row_s: Annotated[float, Meta(gt=0, le=86_400)] = 120.0
     """Seconds for measuring one row."""
-    build_s: float = 150.0
+    build_s: Annotated[float, Meta(gt=0, le=86_400)] = 150.0
     """Seconds for building the TensorRT plans of one row, before it is measured."""
-    windows: int = 200
+    windows: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
     """Windows of single stream."""
-    trial_s: float = 1.0
+    trial_s: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
     """How long each number of cameras is tried."""
     keep: Path | None = None
     """Folder to make weights and bundle in, and to leave them in for the next time; otherwise they are removed."""

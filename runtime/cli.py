@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
+from ovavel.runtime.bounds import check_bounds
 from ovavel.runtime.errors import OvavelError, UsageError
 from ovavel.runtime.streams import prepare_streams
 from ovavel.runtime.wording import one_line
@@ -85,6 +86,7 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
     )
+    check_bounds(command)
     return int(command.run())
 
 

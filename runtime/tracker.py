@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.types import WINDOW_S, Event, EventState, SegmentScores
 
@@ -28,15 +29,15 @@ class EventRules:
     Without a calibration the defaults are the published decision: the best class, second by second.
     """
 
-    on: float | None = None
+    on: Annotated[float | None, Meta(ge=0, le=1)] = None
     """Margin over the background, in [0, 1], that a second needs to begin an event. Not given, it is the bundle's own
     if that is calibrated, else 0."""
-    off: float | None = None
+    off: Annotated[float | None, Meta(ge=0, le=1)] = None
     """Margin that later seconds need to continue it; not above `on`. Not given, it is the bundle's own if that is
     calibrated, else 0."""
-    min_duration_s: float = 1.0
+    min_duration_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """Shorter events are not told."""
-    bridge_s: float = 1.0
+    bridge_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """A pause up to this long inside an event does not end it."""
 
     def __post_init__(self) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
 
+from ovavel.runtime.bounds import Meta, Seed
 from ovavel.runtime.errors import UsageError
 
 __all__ = ["RECIPES", "Recipe", "find_recipe"]
@@ -24,46 +25,46 @@ class Recipe:
     head: Literal["temporal", "linear", "cross-modal"] = "temporal"
     """What a block is: attention among the segments of a modality; one matrix for each segment by itself; attention of
     a modality's segments to those of the other."""
-    blocks: int = 1
+    blocks: Annotated[int, Meta(ge=1, le=64)] = 1
     """Blocks per modality."""
-    hidden: int = 256
+    hidden: Annotated[int, Meta(ge=1, le=65_536)] = 256
     """Size of queries, keys and values."""
-    ffn: int = 512
+    ffn: Annotated[int, Meta(ge=1, le=65_536)] = 512
     """Inner size of the feed-forward part."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     """Share of the feed-forward part's inner values that are dropped in training."""
-    audio_scale: float = 20.0
+    audio_scale: Annotated[float, Meta(gt=0, le=1_000_000)] = 20.0
     """Norm with which audio enters the blocks; vision enters with norm 1."""
-    gate: float | None = None
+    gate: Annotated[float | None, Meta(ge=0, le=1)] = None
     """Share of the blocks' output in the features, in [0, 1]; the rest is the embedding as it came, both of unit norm.
     Without it, features are the blocks' output alone."""
     learn_gate: bool = False
     """Learn that share, one per modality, from --gate on."""
-    blend: tuple[float, ...] = ()
+    blend: tuple[Annotated[float, Meta(ge=0, le=1)], ...] = ()
     """Shares to try after training, with a head trained without a gate; validation picks one. It is weight averaging
     with the training-free head, done in the space of the features."""
     score: Literal["geometric", "prob-avg", "feature-avg"] = "geometric"
     """What is min-max scaled into scores: the root of the product of both similarities; their mean; the similarity of
     the mean of both features."""
-    epochs: int = 5
+    epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
     """Times each clip is trained on."""
-    batch_clips: int = 32
+    batch_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 32
     """Clips of one step, over all processes together."""
-    learning_rate: float = 5e-5
+    learning_rate: Annotated[float, Meta(gt=0, le=1_000_000)] = 5e-5
     """Of Adam."""
-    halve_at: tuple[int, ...] = (10, 20, 30)
+    halve_at: tuple[Annotated[int, Meta(ge=1, le=1_000_000)], ...] = (10, 20, 30)
     """Epochs after which the learning rate is halved."""
-    clip_norm: float = 0.8
+    clip_norm: Annotated[float, Meta(gt=0, le=1_000_000)] = 0.8
     """Largest norm of the gradient; larger ones are scaled down."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
     """Scores are divided by it to become the logits of the cross-entropy."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly over all classes."""
-    mixup: float = 0.0
+    mixup: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """Mix each clip with another one of its batch by a share drawn from Beta(mixup, mixup); 0: not at all."""
-    ema: float = 0.0
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of weights that is validated and saved; 0: the weights themselves."""
-    train_ratio: float = 1.0
+    train_ratio: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the training clips to use."""
     shuffle_labels: bool = False
     """Give each training segment the label of another: a control that can learn nothing but how often each label is."""
@@ -72,9 +73,9 @@ class Recipe:
     select: Literal["val", "val-seen", "test"] = "val"
     """What picks the epoch, by the mean of the three measures: all clips of the validation split, its seen classes
     alone, or the test split, as the published script did."""
-    patience: int | None = None
+    patience: Annotated[int | None, Meta(ge=1, le=1_000_000)] = None
     """Stop after so many epochs without a better one; by default all epochs are trained."""
-    seed: int = 123
+    seed: Seed = 123
     """Of the first weights, the order of clips, dropout and all else that is drawn."""
 
     def __post_init__(self) -> None:

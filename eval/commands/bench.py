@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendsFlag, check_bundle_backends
 
 __all__ = ["Bench"]
@@ -48,22 +49,22 @@ class Bench:
     """What to measure. Live and capture are for the bundle's rows alone; parity takes up to a minute a row."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
-    windows: int | None = None
+    windows: Annotated[int | None, Meta(ge=1, le=1_000_000)] = None
     """How many windows to time one by one. By default 30, or as many as take 10 s, 1000 at most; p99 means something
     from 100 on. A short recording is gone through again."""
-    deadline_ms: float = 1000.0
+    deadline_ms: Annotated[float, Meta(gt=0, le=3_600_000)] = 1000.0
     """Live: a decision must come so soon after its window, queueing included."""
-    trial_s: float = 5.0
+    trial_s: Annotated[float, Meta(gt=0, le=3_600)] = 5.0
     """Live: how long each number of cameras is tried."""
-    most_cameras: int = 4096
+    most_cameras: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
     """Live: the largest number to try."""
-    largest_batch: int = 64
+    largest_batch: Annotated[int, Meta(ge=1, le=4_096)] = 64
     """Offline: the largest batch to try."""
-    capture_windows: int = 10
+    capture_windows: Annotated[int, Meta(ge=1, le=86_400)] = 10
     """Capture: how many windows, each a second long."""
-    warm_up_s: float = 20.0
+    warm_up_s: Annotated[float, Meta(ge=0, le=3_600)] = 20.0
     """Limit for the warm-up of a row that does not become steady."""
     input: str | None = None
     """Recording to take windows from; without it, a clip of noise is made."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag
 from ovavel.runtime.errors import UsageError
 
@@ -56,7 +57,7 @@ class BenchOvave:
     """Checkpoint of the temporal head, for the backend torch."""
     device: str = "auto"
     """Where it runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on a CPU; as many as cores by default."""
 
     def run(self) -> int:

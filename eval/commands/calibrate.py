@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.types import LAG
+from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ class Calibrate:
     """Which clips to fit on."""
     held_out: _SplitName | None = "test"
     """Which other clips to look at afterwards; None for none."""
-    lag: int = LAG
+    lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, of the decisions to calibrate: the lag it is to be used with."""
     out: Path
     """Folder for the results; made if it is not there."""
@@ -59,7 +60,7 @@ class Calibrate:
     """Put the calibration into the bundle, in the place of the one it has."""
     device: str = "auto"
     """Where the bundle runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on a CPU; as many as cores by default."""
 
     def run(self) -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ovavel.runtime.bounds import Workers
+
 if TYPE_CHECKING:
     from ovavel.eval.check_data import CheckReport
 
@@ -34,7 +36,7 @@ class CheckData:
     """Folder of the published annotation files; ROOT/annotations or ROOT itself by default."""
     out: Path | None = None
     """JSON file for the counts and every damaged clip; its folder is made if it is not there."""
-    workers: int | None = None
+    workers: Workers = None
     """How many processes read; as many as cores by default."""
 
     def run(self) -> int:

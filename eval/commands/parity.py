@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
+from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag, ReferenceBackendFlag
 from ovavel.runtime.errors import UsageError
 
@@ -50,7 +51,7 @@ class Parity:
     """Folder of its annotation files, where it is neither the root nor its folder annotations."""
     split: Literal["test", "val", "train"] = "test"
     """Which of its clips."""
-    clips: int | None = None
+    clips: Annotated[int | None, Meta(ge=1, le=1_000_000_000)] = None
     """How many clips of --data, evenly spread over the split; all by default."""
     media: tuple[Path, ...] = ()
     """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
@@ -70,7 +71,7 @@ class Parity:
     """Where the reference runs."""
     reference_precision: str = "fp32"
     """The reference's precision of vision and audio."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of both on a CPU; as many as cores by default."""
     out: Path | None = None
     """Folder for parity.json and parity.html; without it the figures are only printed."""

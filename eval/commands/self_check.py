@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class SelfCheck:
     """Where they run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     precision: str | None = None
     """Of vision and audio, for example int8; the bundle's default for the engine unless given."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
     record: bool = False
     """Write the outcome into the bundle's manifest too, where it travels with the bundle."""

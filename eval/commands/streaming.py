@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ovavel.runtime.bounds import Seed, Threads
+
 if TYPE_CHECKING:
     from ovavel.eval.streaming_report import StreamingReport
 
@@ -38,13 +40,13 @@ class Streaming:
     """Feature cache of the bundle's encoders, written by 'ovavel train features'."""
     split: Literal["test", "val", "train"] = "test"
     """Which clips to score, against all names of the dataset."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """A random order of the clips for each, to join them in; their figures are averaged."""
     out: Path
     """Folder for the results; made if it is not there."""
     device: str = "auto"
     """Where the bundle runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on a CPU; as many as cores by default."""
 
     def run(self) -> int:

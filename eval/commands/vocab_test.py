@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media
 from ovavel.runtime.errors import MediaError, UsageError
 
@@ -55,7 +56,7 @@ class Test:
     """Folder for vocab-test.json and vocab-test.html; without it the table is only printed."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
     allow_unverified: bool = False
     """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""

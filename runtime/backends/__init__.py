@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from ovavel.runtime.bounds import MOST_WORKERS
 from ovavel.runtime.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -108,11 +109,13 @@ def open_backend(
     told a stage and the share that is done by a backend that first builds something, and by no other.
 
     Raises:
-        UsageError: there is no such backend.
+        UsageError: there is no such backend, or `threads` makes no sense on this machine.
         MissingExtraError: its library is not installed.
         DeviceError: the device is not to be had; never a silent fall-back.
         BundleError: the bundle does not hold a graph, or a precision, that was asked for.
     """
+    if threads is not None and not 1 <= threads <= MOST_WORKERS:
+        raise UsageError(f"threads must be from 1 to {MOST_WORKERS} on this machine, not {threads}")
     found = [entry for entry in entry_points(group="ovavel.backends") if entry.name == name]
     if not found:
         raise UsageError(f"there is no backend {name!r}; known: {', '.join(backend_names()) or 'none'}")

@@ -235,7 +235,8 @@ def open_session(path: Path, gpu: int | None, threads: int, record: bool = False
     options.inter_op_num_threads = 1
     # Between two operators, threads spin: waking them a thousand times a window takes a tenth of its time on two cores,
     # and no processor time is saved. After the window they stop, and leave the cores to decoding and the other graphs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    # More threads than cores would spin in the way of those that have work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads <= physical_cores() else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     provider: str | tuple[str, dict[str, str]] = _CPU
     if gpu is not None:

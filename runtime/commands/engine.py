@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
+from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class Engine:
     """Of vision and audio, where the bundle has it; by default the bundle's own choice."""
     graphs: tuple[Literal["vision", "audio", "text", "head"], ...] = ("vision", "audio", "head")
     """Which graphs to build."""
-    batch: tuple[int, ...] = (1, 4, 16)
+    batch: tuple[Annotated[int, Meta(ge=1, le=4_096)], ...] = (1, 4, 16)
     """Numbers of windows to optimise for; other numbers are put together of these."""
-    workspace_mb: int = 4096
+    workspace_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 4096
     """Scratch memory that a layer may use on the GPU."""
     compute_capability: str | None = None
     """Of the GPU to build for where it is not here, e.g. 8.9; TensorRT-RTX only."""

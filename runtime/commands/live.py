@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
-from ovavel.runtime.types import LAG
+from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
     from ovavel.runtime.sinks import Sink
@@ -51,11 +52,11 @@ class Live:
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
     allow_unverified: bool = False
     """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
-    lag: int = LAG
+    lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are told at once."""
     rules: EventRules = field(default_factory=EventRules)
     """When an event begins and ends."""

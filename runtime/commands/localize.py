@@ -6,14 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
+from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.tracker import EventRules
-from ovavel.runtime.types import LAG
+from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,11 +68,11 @@ class Localize:
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
     allow_unverified: bool = False
     """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
-    lag: int = LAG
+    lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, that a decision is made with."""
     rules: EventRules = field(default_factory=EventRules)
     """When an event begins and ends."""
@@ -81,9 +82,12 @@ class Localize:
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.localizer import check_lag
         from ovavel.runtime.results import result_paths
+        from ovavel.runtime.wording import shown_name
 
         check_bundle_backends(self.backend)
         check_lag(self.lag)
+        if self.no_video and self.no_audio:
+            raise UsageError("--no-video and --no-audio together leave nothing to look for; give one of them at most")
         files = find_media(self.files)
         base = Path(os.path.commonpath([file.parent.resolve() for file in files]))
         console = OutputConsole(highlight=False, soft_wrap=True)
@@ -91,7 +95,11 @@ class Localize:
         for file in files:
             folder = self.out / file.parent.resolve().relative_to(base) if self.out else None
             if folder and not self.overwrite and all(p.exists() for p in result_paths(file, folder, self.format)):
-                console.print(f"{file}: has its results in {folder} already; --overwrite does it again", markup=False)
+                console.print(
+                    f"{shown_name(str(file))}: has its results in {shown_name(str(folder))} already; "
+                    "--overwrite does it again",
+                    markup=False,
+                )
             else:
                 to_do.append((file, folder))
         return self._localize(to_do, console) if to_do else 0
@@ -108,6 +116,7 @@ class Localize:
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.media import MediaSource
+        from ovavel.runtime.wording import one_line, shown_name
 
         bundle = Bundle.open(self.bundle)
         with shown_progress() as progress:
@@ -135,7 +144,7 @@ class Localize:
                 bar = None
                 try:
                     source = MediaSource(str(file), video=not self.no_video, audio=not self.no_audio)
-                    name = f"{number}/{len(to_do)} {file.name}"
+                    name = f"{number}/{len(to_do)} {shown_name(file.name)}"
                     bar = bars.add_task(name, total=source.duration_s, rate=0.0)
 
                     def advance(done_s: float, bar: object = bar) -> None:
@@ -154,7 +163,7 @@ class Localize:
                 except (MediaError, UsageError) as error:  # the latter for frames no model could use
                     failed += 1
                     where = "" if str(file) in str(error) else f"{file}: "
-                    _stderr().print(f"ovavel: {where}{error}", markup=False)
+                    _stderr().print(f"ovavel: {one_line(f'{where}{error}')}", markup=False)
                     continue
                 finally:
                     if bar is not None:
@@ -196,14 +205,17 @@ def _stderr() -> Console:
 
 
 def _print(localization: Localization, written: Sequence[Path], console: Console) -> None:
-    from ovavel.runtime.wording import clock, counts
+    from ovavel.runtime.wording import clock, counts, shown_name
 
     events = "1 event" if len(localization.events) == 1 else f"{len(localization.events)} events"
-    console.print(f"{localization.source}: {localization.duration_s:.1f} s, {events}", markup=False)
+    name = shown_name(localization.source)
+    console.print(f"{name}: {localization.duration_s:.1f} s, {events}", markup=False)
     for event in localization.events:
         times = f"{clock(event.start_s)}–{clock(event.end_s)}"
         probability = "" if event.peak_probability is None else f", probability {event.peak_probability:.2f}"
-        console.print(f"  {times}  {event.label}  (margin {event.peak_margin:.2f}{probability})", markup=False)
+        console.print(
+            f"  {times}  {shown_name(event.label)}  (margin {event.peak_margin:.2f}{probability})", markup=False
+        )
     lost = {sense for sense in ("vision", "audio") if sense not in localization.senses}
     for sense in sorted(lost):
         console.print(
@@ -215,4 +227,5 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
     if causes:
         console.print(f"  lost: {counts(causes, ' s')}", markup=False)
     if written:
-        console.print(f"  wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)
+        names = ", ".join(shown_name(path.name) for path in written)
+        console.print(f"  wrote {names} in {shown_name(str(written[0].parent))}", markup=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ovavel.runtime.bounds import Threads
 from ovavel.runtime.errors import VocabularyError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Add:
     """Folder written by 'ovavel export bundle'."""
     names: Positional[tuple[str, ...]]
     """Names to add, in quotes where they have spaces."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of the text encoder; as many as cores by default."""
 
     def run(self) -> int:

@@ -16,7 +16,7 @@ from ovavel.runtime.results.subtitles import to_srt, to_vtt
 from ovavel.runtime.results.tables import to_audacity, to_csv
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.results.timeline import to_svg
-from ovavel.runtime.wording import encodable
+from ovavel.runtime.wording import INVISIBLE
 
 __all__ = ["FORMATS", "Document", "Localization", "read_json", "result_paths", "thumbnail", "write_results"]
 
@@ -29,6 +29,8 @@ _WRITERS: dict[str, tuple[str, Callable[[Localization], bytes]]] = {
     "svg": ("svg", to_svg),
     "html": ("html", to_html),
 }
+
+_AWKWARD = re.compile(r'[<>:"|?*\\]+')
 
 FORMATS = tuple(_WRITERS)
 """Names of the formats that can be written."""
@@ -50,13 +52,16 @@ def result_paths(source: Path | str, out_dir: Path, formats: Iterable[str]) -> l
 
 
 def _plain_name(source: str) -> str:
-    """The last part of a path or URL, short and plain enough for any file system."""
-    name = encodable(re.split(r"[/\\]", source.rstrip("/\\"))[-1])
-    plain = re.sub(r'[\x00-\x1f<>:"|?*]+', "_", name).strip(". ")
+    """The last part of a path or URL, short and plain enough for any file system; two names stay two."""
+    name = source.rstrip("/").rpartition("/")[2]
+    plain = _AWKWARD.sub("_", INVISIBLE.sub("_", name)).strip(". ")
     # File systems count bytes: 255 at most, of which the suffix needs some.
     plain = plain.encode()[:200].decode(errors="ignore") or "recording"
-    # A name that had to change might now be that of another recording.
-    return plain if plain == name else f"{plain}.{hashlib.sha256(source.encode(errors='replace')).hexdigest()[:8]}"
+    if plain == name:
+        return plain
+    # A name that had to change might now be that of another recording. URLs may differ before their last part.
+    whole = source if "://" in source else name
+    return f"{plain}.{hashlib.sha256(whole.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
 def write_results(localization: Localization, out_dir: Path, formats: Iterable[str]) -> list[Path]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+from ovavel.runtime.bounds import Meta, Threads, Workers
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import MissingExtraError, UsageError
 
@@ -67,16 +68,16 @@ class Features:
     backend: BackendFlag = "onnxruntime"
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default. A small model is faster with cores left to
     --workers."""
     splits: str = "train,val,test"
     """Which splits, with commas between them; others can be added to the cache by another run."""
-    batch: int | None = None
+    batch: Annotated[int | None, Meta(ge=1, le=4_096)] = None
     """Clips (of ten segments) encoded at once; 16 on a GPU and 1 on a CPU by default."""
-    workers: int | None = None
+    workers: Workers = None
     """Processes that decode; by default one a core, or half as many where the encoders share the CPU with them."""
-    shard_clips: int = 256
+    shard_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     """Clips of one file of the cache, and so the most that an interruption can cost. It is part of the fingerprint."""
     dry_run: bool = False
     """Only decode and prepare, tell which clips are damaged and how many segments a second that is, and write

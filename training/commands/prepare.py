@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovavel.runtime.bounds import Workers
+
 if TYPE_CHECKING:
     from ovavel.training.prepare import PrepareReport
 
@@ -34,7 +36,7 @@ class Prepare:
     """Folder of the published annotation files."""
     out: Path
     """Folder for the dataset."""
-    workers: int | None = None
+    workers: Workers = None
     """How many processes cut; as many as cores by default."""
 
     def run(self) -> int:

@@ -29,7 +29,7 @@ def _docs(kind: type) -> dict[str, str]:
 
 def _flags() -> type:
     """Make a dataclass of all fields of `Recipe` but its name, each None unless it is given."""
-    docs, hints = _docs(Recipe), get_type_hints(Recipe)
+    docs, hints = _docs(Recipe), get_type_hints(Recipe, include_extras=True)
     flags = []
     for each in fields(Recipe):
         if each.name != "name":
