@@ -84,6 +84,10 @@ def write_bundle(
 
     Everything is written into a hidden folder beside `out`, which is renamed at the very end and removed on any error.
 
+    The same input in the same precisions gives the same bundle, byte for byte, on one kind of CPU with one number of
+    threads (`torch.get_num_threads`). Elsewhere, what PyTorch and ONNX Runtime compute for it is the same but for
+    rounding: the embeddings of the names, golden outputs, parity, and what 8-bit graphs are fitted to.
+
     Args:
         weights: ImageBind checkpoint, `.pth` or safetensors.
         out: folder to make.

@@ -147,7 +147,7 @@ class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """All that export tells runtime. It holds no time of day: the same input gives the same manifest."""
+    """All that export tells runtime. It holds no time of day; what was measured is in `parity` alone."""
 
     format_version: int
     ovavel_version: str

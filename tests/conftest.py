@@ -1,15 +1,24 @@
-"""What is dear to make and shared by many tests: the tiny bundle, exported once with the golden weights.
+"""What all tests share: how they run beside each other, and what is dear to make, made once.
 
 torch is imported where it is needed: most tests of the runtime do without.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from made_once import made_once
+
+# One thread each for PyTorch and NumPy, in the processes that tests start too: the models are small, threads that wait
+# for each other are slow where something else has the cores, and sums depend on their number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no failure; each test has its timeout.
 settings.register_profile("ovavel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -18,14 +27,55 @@ settings.load_profile("ovavel")
 NAMES = ("dog barking", "race car", "bird chirping")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reverse", action="store_true", help="run the files, and the tests in each, from last to first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes gigabytes comes first, and with pytest-xdist in one worker; of a file too all tests are in one."""
+    if config.getoption("--reverse"):
+        items.reverse()
+    items.sort(key=lambda item: item.get_closest_marker("full_size") is None)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "full size" if item.get_closest_marker("full_size") else f"{item.path.parent.name}/{item.path.stem}"
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Whoever opens PyTorch with a number of threads sets it for the process: the next test does not inherit it."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def traced_once() -> Iterator[None]:
+    """From now on, PyTorch traces a small model once, however many bundles are made of it."""
+    import traced_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ovavel.export.bundle.traced", traced_once.traced)
+        patch.setattr("ovavel.export.frontier.traced", traced_once.traced)
+        # An export collects garbage several times, each time through all that PyTorch and ONNX have loaded.
+        gc.collect()
+        gc.freeze()
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory, traced_once: None) -> Path:
     """Golden weights of the tiny model."""
     from golden_weights import write_golden_checkpoint
 
     from ovavel.training.imagebind import ImageBindConfig
 
-    return write_golden_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors", ImageBindConfig.tiny())
+    def make(folder: Path) -> None:
+        write_golden_checkpoint(folder / "tiny.safetensors", ImageBindConfig.tiny())
+
+    return made_once(tmp_path_factory, "weights", make) / "tiny.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +85,11 @@ def tiny_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from ovavel.training.temporal import TemporalHead
 
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("head") / "head.safetensors"
-    TemporalHead(1, dim=32, hidden=8, ffn=16).save(path)
-    return path
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        TemporalHead(1, dim=32, hidden=8, ffn=16).save(folder / "head.safetensors")
+
+    return made_once(tmp_path_factory, "head", make) / "head.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +98,10 @@ def exported_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path
     from ovavel.export.bundle import write_bundle
     from ovavel.training.imagebind import ImageBindConfig
 
-    out = tmp_path_factory.mktemp("exported") / "bundle"
-    write_bundle(tiny_weights, out, NAMES, head=tiny_head, config=ImageBindConfig.tiny())
-    return out
+    def make(folder: Path) -> None:
+        write_bundle(tiny_weights, folder / "bundle", NAMES, head=tiny_head, config=ImageBindConfig.tiny())
+
+    return made_once(tmp_path_factory, "exported", make) / "bundle"
 
 
 @pytest.fixture

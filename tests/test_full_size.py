@@ -36,6 +36,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.full_size
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_full_size_gives_what_the_original_gives(folder: Path, modality: Modality) -> None:

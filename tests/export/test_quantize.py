@@ -22,10 +22,11 @@ from onnx import numpy_helper
 from onnx_graphs import computed_shapes
 from safetensors.torch import save_file
 from torch import nn
+from traced_once import traced
 
 from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.bundle import write_bundle
-from ovavel.export.graphs import export_graph, traced
+from ovavel.export.graphs import export_graph
 from ovavel.export.inputs import calibration_inputs, sense_inputs
 from ovavel.export.outliers import plant_outliers
 from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize, rounding_noise

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from traced_once import traced
 
 from ovavel.export.activations import observe_activations
 from ovavel.export.bundle import write_bundle
-from ovavel.export.graphs import traced
 from ovavel.export.inputs import calibration_inputs
 from ovavel.export.precision import PASSES
 from ovavel.export.static import Static

@@ -8,14 +8,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-import torch
 from ovavebench_factory import make_bench
 from synthetic import unit
 
@@ -86,14 +85,6 @@ def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int]) -> 
         shard = ShardIndex(split=split, array_sha256=digest, clips=tuple(records))
         (folder / index).write_bytes(msgspec.json.encode(shard))
     (folder / CACHE).write_bytes(msgspec.json.encode(info))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 from golden_weights import write_golden_checkpoint
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
+from traced_once import traced as traced_once
 
 from ovavel.export.graphs import save_variant, traced
 from ovavel.runtime.backends import Graph
@@ -70,7 +71,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_
     towers = ImageBind.load(tiny_weights, config).towers
     modules = {"vision": towers["vision"], "audio": towers["audio"], "head": HeadGraph(TemporalHead.load(tiny_head))}
     for graph in GRAPHS:
-        model = traced(graph, modules[graph].eval(), embedding_size=config.embedding_size)
+        model = traced_once(graph, modules[graph].eval(), embedding_size=config.embedding_size)
         for precision in PRECISIONS:
             save_variant(model, graph, folder, precision)
     return folder
@@ -174,6 +175,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.full_size
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("graph", "products"), [("vision", 130), ("audio", 50), ("head", 12)])
 def test_full_size_builds_in_every_precision(folder: Path, graph: Graph, products: int) -> None:
