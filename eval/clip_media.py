@@ -203,6 +203,8 @@ def _read_any(path: Path) -> NDArray[np.float32]:
         for piece in media.pieces():
             if seconds >= SEGMENTS:
                 break
+            if piece.jumped:
+                continue
             if piece.data is None:
                 raise DamagedClip("sound unreadable", f"{path} is damaged at {seconds:.3f} s")
             data: object = piece.data

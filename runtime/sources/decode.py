@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import stat
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
+from ovavel.runtime.sources.decoder import Decoder, Piece
+from ovavel.runtime.sources.stamps import LEAP_S, Stamped, Stamps
 from ovavel.runtime.types import Sense
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.container import InputContainer
-    from av.video.frame import VideoFrame
 
-__all__ = ["Media", "Piece", "is_network", "open_media", "to_image", "to_waveform", "without_login"]
+__all__ = ["Media", "Piece", "is_network", "open_media", "to_waveform", "without_login"]
 
 # H, W frame height and width; n samples in a block
 
@@ -29,20 +31,12 @@ READ_TIMEOUT_S = 2.5
 """A network read that brings nothing for so long is lost."""
 MAX_DEMUX_FAILURES = 100
 """So many unreadable packets in a row, and the rest of a file is given up."""
+MOST_HELD_S = 5.0
+"""Sound of a stream waits so long at most for pictures that are still in the decoder."""
+AAC_RUN_IN = 2_112
+"""Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
 SIZED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "wav", "flac", "flv", "asf", "w64", "aiff", "caf"})
 """Containers whose header tells the length; for others FFmpeg guesses it from the bit rate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """One decoded frame or block of sound, or the place of one that was damaged."""
-
-    sense: Sense
-    stamp_s: float | None
-    """The stream's own time, in seconds."""
-    duration_s: float
-    data: VideoFrame | AudioFrame | None
-    """None where it was damaged."""
 
 
 def is_network(url: str) -> bool:
@@ -68,6 +62,10 @@ class Media:
         found: dict[Sense, list[Any]] = {"vision": pictures, "audio": sounds}
         wanted: dict[Sense, bool] = {"vision": video, "audio": audio}
         self.streams: dict[Sense, Any] = {}
+        self.undecodable: frozenset[Sense] = frozenset(
+            sense for sense in found if wanted[sense] and found[sense] and set(found[sense]) <= set(undecodable)
+        )
+        """What it holds and is wanted, in formats that FFmpeg has no decoder for."""
         for sense, streams in found.items():
             streams = [stream for stream in streams if stream not in undecodable]
             default = [stream for stream in streams if stream.disposition & Disposition.default]
@@ -75,45 +73,60 @@ class Media:
                 self.streams[sense] = (default or streams)[0]
         if not self.streams:
             has = sorted({stream.type for stream in usable if stream not in undecodable})
-            if undecodable:
+            if self.undecodable:
                 why = "FFmpeg has no decoder for its streams"
             elif has:
                 why = f"it holds only {' and '.join(has)}, which was left out (or is a cover picture)"
             else:
                 why = "it holds neither video nor audio"
             raise MediaError(f"{name} cannot be used: {why}. Give another file, or leave nothing out")
-        for stream in self.streams.values():
-            stream.thread_type = "AUTO"
+        for sense, stream in self.streams.items():
+            stream.thread_type = "AUTO" if sense == "vision" else "SLICE"  # sound is small, and never waits for threads
+        length_s = self.duration_s
+        start_s = self.origin_s
+        end_s = None if length_s is None or start_s is None else start_s + length_s
+        self._decoders: dict[Sense, Decoder] = {sense: Decoder(s, sense) for sense, s in self.streams.items()}
+        self._stamps: Stamps[Any] = Stamps(self.streams, start_s=start_s, end_s=end_s)
 
     @property
     def origin_s(self) -> float | None:
-        """The streams' own time at which the first of those used starts, where known."""
-        starts = [float(s.start_time * s.time_base) for s in self.streams.values() if s.start_time is not None]
-        return min(starts, default=None)
+        """The streams' own time at which the first of those used starts, where known; an encoder's run-in is before."""
+        starts = {
+            sense: float(s.start_time * s.time_base) for sense, s in self.streams.items() if s.start_time is not None
+        }
+        if len(starts) == 2 and self.streams["audio"].codec_context.name == "aac":
+            run_in_s = AAC_RUN_IN / (self.streams["audio"].codec_context.sample_rate or 1)
+            if 0 < starts["vision"] - starts["audio"] <= run_in_s:
+                return starts["vision"]
+        return min(starts.values(), default=None)
 
     @property
     def duration_s(self) -> float | None:
-        """Length of what is used, from its earliest start to its latest end, where a header tells it."""
+        """Length of what is used, from its earliest start to its latest end, where a header gives it."""
         if not SIZED_FORMATS & set(self._container.format.name.split(",")):
             return None
+        origin_s = self.origin_s or 0.0
         ends = [
             float(((stream.start_time or 0) + stream.duration) * stream.time_base)
             for stream in self.streams.values()
             if stream.duration is not None
         ]
-        if len(ends) < len(self.streams):
-            return None if self._container.duration is None else self._container.duration / 1e6
-        return max(ends) - (self.origin_s or 0.0)
+        if len(ends) == len(self.streams):
+            return max(ends) - origin_s
+        if self._container.duration is None:
+            return None
+        # Matroska's is the time of the end or the length, depending on who wrote it
+        length_s: float = self._container.duration / 1e6
+        return length_s - origin_s if length_s > origin_s > 0 else length_s
 
-    def pieces(self) -> Iterator[Piece]:
-        """Decode in the order of the container until it ends.
+    def packets(self) -> Iterator[Any]:
+        """The packets of the streams that are used, in the order of the container, and an empty one for each at the end.
 
         Raises:
             av.error.FFmpegError: the network failed.
         """
         from av.error import InvalidDataError
 
-        senses = {stream.index: sense for sense, stream in self.streams.items()}
         failures = 0
         packets = self._container.demux(*self.streams.values())
         while True:
@@ -125,46 +138,87 @@ class Media:
                 failures += 1
                 if failures > MAX_DEMUX_FAILURES:
                     self.truncated = True
+                    yield from (packet for _, packet in self.empty_packets())
                     return
                 packets = self._container.demux(*self.streams.values())
                 continue
             failures = 0
-            if packet.size:
-                self.truncated = packet.is_corrupt
-            yield from self._decode(packet, senses[packet.stream.index])
+            yield packet
+
+    def empty_packets(self) -> Iterator[tuple[Sense, Any]]:
+        """What brings the rest out of each decoder where the file breaks off."""
+        import av
+
+        for sense, stream in self.streams.items():
+            packet = av.Packet()
+            packet.stream = stream
+            yield sense, packet
+
+    def sense_of(self, packet: Any) -> Sense:
+        """The sense that `packet` belongs to."""
+        return next(sense for sense, stream in self.streams.items() if stream.index == packet.stream.index)
+
+    def note(self, packet: Any, sense: Sense) -> None:
+        """Note that `packet` was read, whenever it will be decoded."""
+        if packet.size:
+            self.truncated = packet.is_corrupt
+        self._stamps.note(sense, _stamp_s(packet))
+
+    def decode(self, packet: Any, sense: Sense) -> Iterator[Piece]:
+        """The pieces that come out of the decoder when `packet` goes in, in the order of their time."""
+        decoder = self._decoders[sense]
+        if sense == "audio":
+            for piece in decoder.decode(packet):
+                for each in self._stamps.push(sense, piece.stamp_s, piece.duration_s, piece):
+                    yield from _moved(each)
+            if not packet.size:
+                for each in self._stamps.flush(sense):
+                    yield from _moved(each)
+            return
+        if packet.size:
+            ordered = packet.dts is not None
+            ready = self._stamps.push(sense, _stamp_s(packet), decoder.duration_s(packet), packet, ordered=ordered)
+        else:
+            ready = [*self._stamps.flush(sense), Stamped(packet, 0.0, False)]
+        for each in ready:
+            if each.jumped:
+                yield Piece(sense=sense, stamp_s=None, duration_s=0.0, data=None, jumped=True)
+            yield from decoder.decode(_shifted(each))
+
+    def pieces(self) -> Iterator[Piece]:
+        """Decode in the order of the container until it ends. Sound waits for older pictures still in the decoder.
+
+        Raises:
+            av.error.FFmpegError: the network failed.
+        """
+        sound: deque[Piece] = deque()
+        for packet in self.packets():
+            sense = self.sense_of(packet)
+            self.note(packet, sense)
+            if sense == "vision":
+                yield from self.decode(packet, sense)
+            else:
+                sound += self.decode(packet, sense)
+            while sound and not self._waits(sound):
+                yield sound.popleft()
+        yield from sound
+
+    def _waits(self, sound: deque[Piece]) -> bool:
+        """Whether the oldest of `sound` should wait for a picture."""
+        pending_s = self._decoders["vision"].pending_s if "vision" in self._decoders else None
+        first_s, last_s = sound[0].stamp_s, sound[-1].stamp_s
+        if pending_s is None or first_s is None or last_s is None:
+            return False
+        return pending_s < first_s and 0 <= last_s - first_s < MOST_HELD_S
 
     def decode_at_once(self) -> None:
         """Hold no frame back: decoding whole frames on several threads is faster, but each thread keeps one."""
-        for stream in self.streams.values():
-            stream.thread_type = "SLICE"
+        if "vision" in self.streams:
+            self.streams["vision"].thread_type = "SLICE"
 
     def close(self) -> None:
         """Close the container."""
         self._container.close()
-
-    def _decode(self, packet: Any, sense: Sense) -> Iterator[Piece]:
-        from av.error import FFmpegError
-
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        usual_s = _seconds(packet.duration, packet.time_base) or self._usual_s(sense)
-        try:
-            frames = packet.decode()
-        except (FFmpegError, ValueError):
-            if packet.size:
-                stamp_s = None if stamp is None else float(stamp * packet.time_base)
-                yield Piece(sense=sense, stamp_s=stamp_s, duration_s=usual_s, data=None)
-            return
-        for frame in frames:
-            if sense == "audio":
-                duration_s = frame.samples / frame.sample_rate
-            else:
-                duration_s = _seconds(frame.duration, frame.time_base) or usual_s
-            data = None if frame.is_corrupt else frame
-            yield Piece(sense=sense, stamp_s=frame.time, duration_s=duration_s, data=data)
-
-    def _usual_s(self, sense: Sense) -> float:
-        rate = self.streams[sense].average_rate if sense == "vision" else None
-        return float(1 / rate) if rate else 0.04
 
 
 def open_media(url: str, *, audio: bool, video: bool) -> Media:
@@ -203,31 +257,6 @@ def without_login(url: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
-def to_image(frame: VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB, turned and mirrored as the recording asks for. Pixels that are not square stay so.
-
-    Raises:
-        MediaError: FFmpeg cannot convert it.
-    """
-    from av.error import FFmpegError
-
-    try:
-        image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")  # type: ignore[assignment]
-    except (FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"a frame of {frame.width} × {frame.height} pixels in format {frame.format.name} cannot be converted to "
-            f"RGB ({error}); convert the recording first"
-        ) from error
-    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return image
-    # x' = a x + c y, y' = b x + d y in 16.16 fixed point, rows (a, b, u), (c, d, v), (x, y, w)
-    a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        image, a, d = image.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-
 def to_waveform(frame: AudioFrame) -> NDArray[np.float32]:
     """(channels, n) float32; whole numbers are scaled to [-1, 1)."""
     block: NDArray[Any] = frame.to_ndarray()
@@ -258,5 +287,32 @@ def _check_file(path: str) -> str:
     return path
 
 
-def _seconds(ticks: int | None, time_base: Any) -> float | None:
-    return float(ticks * time_base) if ticks and time_base else None
+def _stamp_s(packet: Any) -> float | None:
+    """Time of a packet in the order of decoding, where known."""
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    return None if stamp is None else float(stamp * packet.time_base)
+
+
+def _shifted(stamped: Stamped[Any]) -> Any:
+    """A packet of pictures with its timestamps corrected, so that its pictures come out with them."""
+    packet = stamped.item
+    if stamped.shift_s is None:
+        packet.pts = packet.dts = None
+    elif stamped.shift_s:
+        ticks = round(stamped.shift_s / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+    if packet.pts is not None and packet.dts is not None:
+        apart_s = abs(packet.pts - packet.dts) * packet.time_base
+        if apart_s > max(LEAP_S, 16 * (packet.duration or 0) * packet.time_base):
+            packet.pts = None
+    return packet
+
+
+def _moved(stamped: Stamped[Piece]) -> Iterator[Piece]:
+    """A block of sound with its time corrected, and before it that its clock jumped."""
+    piece = stamped.item
+    if stamped.jumped:
+        yield Piece(sense=piece.sense, stamp_s=None, duration_s=0.0, data=None, jumped=True)
+    known = piece.stamp_s is not None and stamped.shift_s is not None
+    yield replace(piece, stamp_s=piece.stamp_s + stamped.shift_s if known else None)  # type: ignore[operator]

@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.sources import StatusListener
-from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, to_image, to_waveform, without_login
+from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, to_waveform, without_login
 from ovavel.runtime.sources.feed import Feed, Lifeline
-from ovavel.runtime.sources.timeline import LEAP_S, Timeline
+from ovavel.runtime.sources.ordered import OrderedMedia
+from ovavel.runtime.sources.pictures import PictureConverter
+from ovavel.runtime.sources.stamps import HOLE_S, LEAP_S
+from ovavel.runtime.sources.timeline import Timeline
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["MediaSource"]
 
@@ -29,6 +28,10 @@ HOLD_S = 0.5
 """A frame that stays longer is given again so often: it is still what is to be seen."""
 TRUNCATED_S = 1.0
 """A file that ends so much before its header says is truncated."""
+CUT_S = 0.25
+"""The same for a file that breaks off in the middle of a packet."""
+MOST_TRUNCATED_S = 3600.0
+"""What a header claims beyond this is not believed."""
 LIVE_PATIENCE_S = 3.0
 GAP_EVERY_S = 0.25
 QUEUE_PIECES = 64
@@ -64,7 +67,10 @@ class MediaSource:
         self._tell: StatusListener = listener or (lambda _: None)
         self._media: Media | None = open_media(self._url, audio=audio, video=video)
         self.senses: frozenset[Sense] = frozenset(self._media.streams)
+        self.undecodable: frozenset[Sense] = self._media.undecodable
+        """Senses that it holds in formats which FFmpeg has no decoder for."""
         self.duration_s: float | None = self._media.duration_s
+        """Length by the header, where there is one; once a recording was read, what was found."""
         self._endless = is_network(self._url) and self.duration_s is None
         self._realtime = realtime and not self._endless
         self.live = realtime or self._endless
@@ -73,13 +79,16 @@ class MediaSource:
             self._media.decode_at_once()
         self._stopping = threading.Event()
         self._started = threading.Lock()
-        self._timeline = Timeline(self.senses, patience_s=LIVE_PATIENCE_S if self._endless else LEAP_S)
+        self._timeline = Timeline(self.senses, patience_s=LIVE_PATIENCE_S if self._endless else HOLE_S)
         self._jumped = False
+        self._pictures = PictureConverter()
         self._held: tuple[Any, float, float] | None = None
         """A frame that stays long, when to give it again, and until when."""
         wanted: dict[Sense, bool] = {"vision": video, "audio": audio}
         for sense, is_wanted in wanted.items():
-            if is_wanted and sense not in self.senses:
+            if sense in self.undecodable:
+                self._tell(f"{self.name} has {SENSE_WORD[sense]} that cannot be used: FFmpeg has no decoder for it")
+            elif is_wanted and sense not in self.senses:
                 self._tell(f"{self.name} has no {SENSE_WORD[sense]}")
 
     def chunks(self) -> Iterator[Chunk]:
@@ -109,24 +118,22 @@ class MediaSource:
 
     def _read(self, media: Media) -> Iterator[Chunk]:
         """A recording, read in this thread."""
-        from av.error import FFmpegError
-
         self._timeline.start(media.origin_s)
         decoded = False
-        broken = ""
+        ordered = OrderedMedia(media, lambda: open_media(self._url, audio=self._audio, video=self._video))
         try:
-            for piece in media.pieces():
+            for piece in ordered.pieces():
                 if self._stopping.is_set():
                     return
                 decoded |= piece.data is not None
                 yield from self._place(piece, time.monotonic())
-        except FFmpegError as error:
-            broken = error.strerror or str(error)
         finally:
+            ordered.close()
             media.close()
         if not decoded:
-            raise MediaError(f"nothing in {self.name} could be decoded ({broken or 'all of it is damaged'})")
-        yield from self._end(truncated=media.truncated or bool(broken))
+            why = "it has a header and nothing else" if ordered.empty else "all of it is damaged"
+            raise MediaError(f"nothing in {self.name} could be decoded ({ordered.broken or why})")
+        yield from self._end(cut=media.truncated or bool(ordered.broken))
 
     def _follow(self, media: Media) -> Iterator[Chunk]:
         """A network stream, read in a thread so that a blocked read blocks nothing else."""
@@ -167,12 +174,14 @@ class MediaSource:
 
     def _place(self, piece: Piece, now_s: float) -> Iterator[Chunk]:
         """The chunks that `piece` becomes, with what must be said before it."""
-        time_s, gaps = self._timeline.place(piece.sense, piece.stamp_s, piece.duration_s)
-        for gap in gaps:
-            if gap.cause == "timestamp jump":
-                self._jumped = True
-                self._tell(f"timestamps of the {SENSE_WORD[gap.sense]} in {self.name} jump at {gap.start_s:.3f} s")
-            yield gap
+        if piece.jumped:
+            jump = self._timeline.jump(piece.sense)
+            self._jumped = True
+            self._tell(f"timestamps of the {SENSE_WORD[jump.sense]} in {self.name} jump at {jump.start_s:.3f} s")
+            yield jump
+            return
+        time_s, gaps, cut_s = self._timeline.place(piece.sense, piece.stamp_s, piece.duration_s)
+        yield from gaps
         if time_s is not None:
             if piece.sense == "vision" and self._held is not None:
                 yield from self._hold(min(time_s, self._held[2]), now_s)
@@ -183,12 +192,15 @@ class MediaSource:
                 cause = DAMAGED_CAUSE[piece.sense]
                 yield Gap(sense=piece.sense, cause=cause, start_s=time_s, duration_s=piece.duration_s)
             elif piece.sense == "vision":
-                yield Frame(time_s=time_s, captured_s=now_s, image=_image_of(piece.data))
+                picture: Any = piece.data
+                yield Frame(time_s=time_s, captured_s=now_s, image=self._pictures.image_of(picture))
                 if piece.duration_s > HOLD_S:
-                    self._held = (piece.data, time_s + HOLD_S, time_s + min(piece.duration_s, LEAP_S))
+                    hold_s = min(piece.duration_s, LEAP_S) if self._endless else piece.duration_s
+                    self._held = (piece.data, time_s + HOLD_S, time_s + hold_s)
             else:
                 data: Any = piece.data
                 waveform, rate_hz = to_waveform(data), data.sample_rate
+                waveform = waveform[:, round(cut_s * rate_hz) :]
                 yield Samples(time_s=time_s, captured_s=now_s, waveform=waveform, rate_hz=rate_hz)
         yield from self._timeline.overdue()
 
@@ -197,19 +209,24 @@ class MediaSource:
         while self._held is not None and self._held[1] < min(until_s, self._held[2]):
             data, next_s, end_s = self._held
             self._held = (data, next_s + HOLD_S, end_s)
-            yield Frame(time_s=next_s, captured_s=now_s, image=_image_of(data))
+            yield Frame(time_s=next_s, captured_s=now_s, image=self._pictures.image_of(data))
 
-    def _end(self, *, truncated: bool) -> Iterator[Chunk]:
+    def _end(self, *, cut: bool) -> Iterator[Chunk]:
+        """What is still to be shown, and what is missing at the end of a recording; `cut` in the middle of a packet."""
         if self._held is not None:
             yield from self._hold(self._held[2], time.monotonic())
         yield from self._timeline.finish()
         end_s = self._timeline.position_s
-        # the length that a header tells is in the stream's own time, and means nothing once that has jumped
-        missing_s = 0.0 if self._jumped else max(0.0, (self.duration_s or 0.0) - end_s)
-        if truncated or missing_s > TRUNCATED_S:
-            self._tell(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(self.duration_s))
-            # one second at most: a header may claim any length
-            yield from self._timeline.lose("truncated", end_s + min(missing_s, 1.0))
+        # the length that a header gives is in the stream's own time, and means nothing once that has jumped
+        claimed_s = None if self._jumped else self.duration_s
+        missing_s = 0.0 if claimed_s is None else claimed_s - end_s
+        if missing_s > (CUT_S if cut else TRUNCATED_S) or (cut and claimed_s is None):
+            self._tell(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(claimed_s))
+            missing_s = min(missing_s, MOST_TRUNCATED_S)
+            while self._timeline.position_s < end_s + missing_s:
+                yield from self._timeline.lose("truncated", min(self._timeline.position_s + HOLE_S, end_s + missing_s))
+        if claimed_s is None or abs(claimed_s - self._timeline.position_s) > TRUNCATED_S:
+            self.duration_s = self._timeline.position_s
 
     def _sleep_until(self, when_s: float) -> bool:
         """Sleep to `when_s` on the monotonic clock; false if `close` was called meanwhile."""
@@ -249,10 +266,6 @@ class _Reader(Feed):
                     return
         finally:
             media.close()
-
-
-def _image_of(frame: Any) -> Callable[[], NDArray[np.uint8]]:
-    return lambda: to_image(frame)
 
 
 def _end_s(chunk: Chunk) -> float:

@@ -1,0 +1,63 @@
+"""Turns decoded pictures into arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.errors import MediaError
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+__all__ = ["PictureConverter"]
+
+# H, W frame height and width
+
+
+class PictureConverter:
+    """Converts one picture after another to RGB, with one scaler and in the thread that asks.
+
+    PyAV's own `VideoFrame.to_ndarray` makes a scaler for each frame, with a thread for each core, and
+    `VideoFrame.side_data` keeps its frame alive: what was decoded would stay until Python looks for cycles.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is set up before the first picture."""
+        self._reformatter: Any = None
+
+    def image_of(self, frame: VideoFrame) -> Callable[[], NDArray[np.uint8]]:
+        """What converts `frame` when it is called."""
+        return partial(self.to_image, frame)
+
+    def to_image(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, turned and mirrored as the recording asks for. Pixels that are not square stay so.
+
+        Raises:
+            MediaError: FFmpeg cannot convert it.
+        """
+        from av.error import FFmpegError
+        from av.sidedata.sidedata import SideDataContainer
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = self._reformatter or VideoReformatter()
+        try:
+            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+            image: NDArray[np.uint8] = rgb.to_ndarray()
+        except (FFmpegError, ValueError) as error:
+            raise MediaError(
+                f"a frame of {frame.width} × {frame.height} pixels in format {frame.format.name} cannot be converted "
+                f"to RGB ({error}); convert the recording first"
+            ) from error
+        side_data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
+        if side_data is None:
+            return image
+        # x' = a x + c y, y' = b x + d y in 16.16 fixed point, rows (a, b, u), (c, d, v), (x, y, w)
+        a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()
+        if abs(b) + abs(c) > abs(a) + abs(d):
+            image, a, d = image.transpose(1, 0, 2), c, b
+        return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -1,0 +1,185 @@
+"""Makes the timestamps of one container continuous, whatever its clock does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from ovavel.runtime.types import Sense
+
+__all__ = ["BACK_S", "HOLE_S", "LEAP_S", "Stamped", "Stamps"]
+
+BACK_S = 0.25
+"""A step back of up to this much is jitter; more is a jump."""
+HOLE_S = 1.0
+"""A step ahead of up to this much needs no confirmation."""
+LEAP_S = 10.0
+"""A step further ahead than this, past everything else, is no pause but a broken clock."""
+
+Item = TypeVar("Item")
+
+
+class Stamped(NamedTuple, Generic[Item]):
+    """Something with the correction of its timestamp."""
+
+    item: Item
+    shift_s: float | None
+    """To be added to its timestamps; None where they are wrong and must be ignored."""
+    jumped: bool
+    """Whether the clock was set to another time before it."""
+
+
+@dataclass(slots=True)
+class _Track(Generic[Item]):
+    next_s: float | None = None
+    """Continuous time at which the next item should start; None before the first."""
+    step_s: float = 0.0
+    """Between the two newest items."""
+    shift_s: float = 0.0
+    earlier: list[float] = field(default_factory=list)
+    """Shifts that held before."""
+    suspect: tuple[float, float, Item] | None = None
+    """Timestamp, duration and item that were out of line; the item after it says what they mean."""
+    noted_s: float | None = None
+    """The newest timestamp that was read."""
+    read_s: float = -math.inf
+    """Continuous time up to which packets were read."""
+
+    def in_line(self, time_s: float) -> bool:
+        if self.next_s is None:
+            return False
+        return self.next_s - BACK_S <= time_s <= self.next_s + max(HOLE_S, 2 * self.step_s)
+
+
+class Stamps(Generic[Item]):
+    """Judges timestamps in the order in which the container stores its packets, where they never run back.
+
+    A step back, or ahead by more than ten seconds past everything else, is a jump: what follows gets a shift that lets
+    it go on where it was expected. The streams of a container share their clock, so a shift that was found for one is
+    tried for the other, and so are those that held before: sound and picture stay together when a recording was
+    spliced, and after a damaged stretch everything is back in its place. A single timestamp that its successor
+    disproves is ignored.
+    """
+
+    def __init__(self, senses: Iterable[Sense], *, start_s: float | None = None, end_s: float | None = None) -> None:
+        """Judge the streams of `senses`; `start_s` and `end_s` are their time by the container's header, if known."""
+        self._tracks: dict[Sense, _Track[Item]] = {sense: _Track() for sense in senses}
+        self._start_s = start_s
+        self._end_s = end_s
+
+    def note(self, sense: Sense, stamp_s: float | None) -> None:
+        """Note that a packet was read from the container, so that others may be that far."""
+        track = self._tracks[sense]
+        if stamp_s is None:
+            return
+        if track.noted_s is None:
+            track.read_s = stamp_s + track.shift_s
+        elif 0 < stamp_s - track.noted_s <= LEAP_S:
+            track.read_s += stamp_s - track.noted_s
+        track.noted_s = stamp_s
+
+    def push(
+        self, sense: Sense, stamp_s: float | None, duration_s: float, item: Item, *, ordered: bool = True
+    ) -> list[Stamped[Item]]:
+        """Take in an item that starts at `stamp_s` (None if unknown) and lasts `duration_s`.
+
+        Returns the items that are decided on, in order: none while a suspicious one waits for its successor.
+        `ordered` is False where `stamp_s` is in the order of presentation, and so may step back without a jump.
+        """
+        track = self._tracks[sense]
+        if stamp_s is None or not math.isfinite(stamp_s):
+            settled = self._settle(track)
+            if track.next_s is not None:
+                track.next_s += duration_s
+            return [*settled, Stamped(item, track.shift_s, False)]
+        time_s = stamp_s + track.shift_s
+        near = self._first(time_s) if track.next_s is None else abs(time_s - track.next_s) <= LEAP_S
+        if not ordered and near:
+            settled = self._settle(track)
+            if track.next_s is not None:
+                track.next_s = max(track.next_s, time_s)
+            return [*settled, Stamped(item, track.shift_s, False)]
+        if track.suspect is not None:
+            held_s, held_for_s, held = track.suspect
+            held_s += track.shift_s
+            assert track.next_s is not None
+            disproved = track.in_line(time_s) and (held_s < track.next_s or time_s < held_s - BACK_S)
+            latest_s = max(held_s + held_for_s, self._position_s()) + LEAP_S
+            if not disproved and held_s - BACK_S <= time_s <= latest_s:
+                settled = self._settle(track)
+            else:
+                track.suspect = None
+                settled = [Stamped(held, None, False)]
+            return [*settled, *self.push(sense, stamp_s, duration_s, item)]
+        if track.in_line(time_s) or (track.next_s is None and self._first(time_s)):
+            return [self._accept(track, stamp_s, duration_s, item)]
+        track.suspect = (stamp_s, duration_s, item)
+        return [] if track.next_s is not None else self._settle(track)
+
+    def flush(self, sense: Sense) -> list[Stamped[Item]]:
+        """Return what still waits: nothing follows it."""
+        return self._settle(self._tracks[sense])
+
+    def _settle(self, track: _Track[Item]) -> list[Stamped[Item]]:
+        """Believe a suspect: it is a pause if that is plausible, else a jump."""
+        if track.suspect is None:
+            return []
+        (stamp_s, duration_s, item), track.suspect = track.suspect, None
+        jumped = not self._plausible(track, stamp_s + track.shift_s)
+        if jumped:
+            self._shift(track, stamp_s)
+        return [self._accept(track, stamp_s, duration_s, item, jumped=jumped)]
+
+    def _accept(
+        self, track: _Track[Item], stamp_s: float, duration_s: float, item: Item, *, jumped: bool = False
+    ) -> Stamped[Item]:
+        time_s = stamp_s + track.shift_s
+        if track.next_s is not None:
+            track.step_s = duration_s
+        track.next_s = time_s + duration_s
+        track.read_s = max(track.read_s, time_s)
+        return Stamped(item, track.shift_s, jumped)
+
+    def _position_s(self) -> float:
+        """Continuous time up to which anything is known."""
+        tracks = self._tracks.values()
+        return max(track.read_s if track.next_s is None else max(track.read_s, track.next_s) for track in tracks)
+
+    def _first(self, time_s: float) -> bool:
+        """Whether a stream may begin at `time_s`."""
+        if self._start_s is None:
+            return all(track.next_s is None for track in self._tracks.values()) or self._within(time_s)
+        end_s = max(self._position_s(), self._start_s) + LEAP_S
+        return self._start_s - LEAP_S <= time_s <= max(end_s, -math.inf if self._end_s is None else self._end_s)
+
+    def _within(self, time_s: float) -> bool:
+        return abs(time_s - self._position_s()) <= LEAP_S
+
+    def _plausible(self, track: _Track[Item], time_s: float, *, back_s: float = BACK_S) -> bool:
+        """Whether `time_s` is no further ahead than a pause may be."""
+        if track.next_s is None:
+            return self._first(time_s)
+        end_s = max(track.next_s, self._position_s()) + LEAP_S
+        if len(self._tracks) == 1 and self._end_s is not None:  # nothing else shows how time passes but the header
+            end_s = max(end_s, self._end_s + track.shift_s)
+        return track.next_s - back_s <= time_s <= end_s
+
+    def _shift(self, track: _Track[Item], stamp_s: float) -> None:
+        """Find the shift that makes sense of `stamp_s`."""
+        others = [other.shift_s for other in self._tracks.values() if other is not track]
+        before = track.shift_s
+        for shift_s in (*others, *reversed(track.earlier)):
+            back_s = HOLE_S if shift_s in others else BACK_S  # streams rarely end on the same sample
+            if shift_s != before and self._plausible(track, stamp_s + shift_s, back_s=back_s):
+                break
+        else:
+            position_s = self._position_s()
+            next_s = position_s if track.next_s is None else track.next_s
+            if not math.isfinite(next_s):
+                next_s = stamp_s
+            # a stream that ended long before the splice goes on with the others
+            shift_s = (position_s if position_s - next_s > HOLE_S else next_s) - stamp_s
+        track.earlier = [*track.earlier[-3:], before]
+        track.shift_s = shift_s
