@@ -26,6 +26,9 @@ __all__ = ["ALL_FORMATS", "MEDIA_SUFFIXES", "Localize", "find_media"]
 Format = Literal["json", "csv", "srt", "vtt", "audacity", "svg", "html"]
 ALL_FORMATS: tuple[Format, ...] = ("json", "csv", "srt", "vtt", "audacity", "svg", "html")
 
+_SHOWN_S = 0.05
+"""Shorter losses would print as 0.0 s; the results on disk hold them all."""
+
 MEDIA_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
@@ -143,7 +146,12 @@ class Localize:
             for number, (file, folder) in enumerate(to_do, 1):
                 bar = None
                 try:
-                    source = MediaSource(str(file), video=not self.no_video, audio=not self.no_audio)
+                    source = MediaSource(
+                        str(file),
+                        video=not self.no_video,
+                        audio=not self.no_audio,
+                        listener=lambda message: stderr.print(f"ovavel: {one_line(message)}", markup=False),
+                    )
                     name = f"{number}/{len(to_do)} {shown_name(file.name)}"
                     bar = bars.add_task(name, total=source.duration_s, rate=0.0)
 
@@ -170,6 +178,7 @@ class Localize:
                         bars.remove_task(bar)
                 written = write_results(localization, folder, self.format) if folder else []
                 _print(localization, written, console)
+                failed += bool(source.undecodable)  # the source has said so
         if failed:
             _stderr().print(f"ovavel: {failed} of {len(to_do)} files could not be read")
         return 1 if failed else 0
@@ -221,9 +230,13 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
         console.print(
             f"  no {'picture' if sense == 'vision' else 'sound'}: nothing can be both seen and heard", markup=False
         )
-    causes: dict[str, float] = {}
+    by_sense: dict[tuple[str, str], float] = {}
     for gap in localization.gaps:
-        causes[gap.cause] = causes.get(gap.cause, 0.0) + gap.duration_s
+        by_sense[gap.sense, gap.cause] = by_sense.get((gap.sense, gap.cause), 0.0) + gap.duration_s
+    causes: dict[str, float] = {}
+    for (_, cause), duration_s in by_sense.items():
+        if duration_s >= _SHOWN_S:  # what is lost for both senses at once is lost once
+            causes[cause] = max(causes.get(cause, 0.0), duration_s)
     if causes:
         console.print(f"  lost: {counts(causes, ' s')}", markup=False)
     if written:

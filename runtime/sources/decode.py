@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections import deque
@@ -33,6 +34,8 @@ MAX_DEMUX_FAILURES = 100
 """So many unreadable packets in a row, and the rest of a file is given up."""
 MOST_HELD_S = 5.0
 """Sound of a stream waits so long at most for pictures that are still in the decoder."""
+DECODER_THREADS = min(8, os.cpu_count() or 1)
+"""For pictures. FFmpeg would take up to 16, each with frames of its own, however fast the rest is."""
 AAC_RUN_IN = 2_112
 """Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
 SIZED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "wav", "flac", "flv", "asf", "w64", "aiff", "caf"})
@@ -81,7 +84,8 @@ class Media:
                 why = "it holds neither video nor audio"
             raise MediaError(f"{name} cannot be used: {why}. Give another file, or leave nothing out")
         for sense, stream in self.streams.items():
-            stream.thread_type = "AUTO" if sense == "vision" else "SLICE"  # sound is small, and never waits for threads
+            stream.thread_type = "AUTO" if sense == "vision" else "SLICE"
+            stream.codec_context.thread_count = DECODER_THREADS if sense == "vision" else 1
         length_s = self.duration_s
         start_s = self.origin_s
         end_s = None if length_s is None or start_s is None else start_s + length_s
@@ -120,7 +124,7 @@ class Media:
         return length_s - origin_s if length_s > origin_s > 0 else length_s
 
     def packets(self) -> Iterator[Any]:
-        """The packets of the streams that are used, in the order of the container, and an empty one for each at the end.
+        """The packets of the streams that are used, in the order of the container, then an empty one for each stream.
 
         Raises:
             av.error.FFmpegError: the network failed.
@@ -181,9 +185,11 @@ class Media:
         else:
             ready = [*self._stamps.flush(sense), Stamped(packet, 0.0, False)]
         for each in ready:
+            moved = _shifted(each)
             if each.jumped:
-                yield Piece(sense=sense, stamp_s=None, duration_s=0.0, data=None, jumped=True)
-            yield from decoder.decode(_shifted(each))
+                stamp_s = None if moved.pts is None else float(moved.pts * moved.time_base)
+                yield Piece(sense=sense, stamp_s=stamp_s, duration_s=0.0, data=None, jumped=True)
+            yield from decoder.decode(moved)
 
     def pieces(self) -> Iterator[Piece]:
         """Decode in the order of the container until it ends. Sound waits for older pictures still in the decoder.
@@ -311,8 +317,9 @@ def _shifted(stamped: Stamped[Any]) -> Any:
 
 def _moved(stamped: Stamped[Piece]) -> Iterator[Piece]:
     """A block of sound with its time corrected, and before it that its clock jumped."""
-    piece = stamped.item
+    piece, stamp_s = stamped.item, None
+    if piece.stamp_s is not None and stamped.shift_s is not None:
+        stamp_s = piece.stamp_s + stamped.shift_s
     if stamped.jumped:
-        yield Piece(sense=piece.sense, stamp_s=None, duration_s=0.0, data=None, jumped=True)
-    known = piece.stamp_s is not None and stamped.shift_s is not None
-    yield replace(piece, stamp_s=piece.stamp_s + stamped.shift_s if known else None)  # type: ignore[operator]
+        yield Piece(sense=piece.sense, stamp_s=stamp_s, duration_s=0.0, data=None, jumped=True)
+    yield replace(piece, stamp_s=stamp_s)

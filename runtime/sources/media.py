@@ -119,20 +119,26 @@ class MediaSource:
     def _read(self, media: Media) -> Iterator[Chunk]:
         """A recording, read in this thread."""
         self._timeline.start(media.origin_s)
-        decoded = False
+        decoded: set[Sense] = set()
         ordered = OrderedMedia(media, lambda: open_media(self._url, audio=self._audio, video=self._video))
         try:
             for piece in ordered.pieces():
                 if self._stopping.is_set():
                     return
-                decoded |= piece.data is not None
+                if piece.data is not None:
+                    decoded.add(piece.sense)
                 yield from self._place(piece, time.monotonic())
         finally:
             ordered.close()
             media.close()
         if not decoded:
-            why = "it has a header and nothing else" if ordered.empty else "all of it is damaged"
+            why = "all of it is damaged" if ordered.found else "it has a header and nothing else"
             raise MediaError(f"nothing in {self.name} could be decoded ({ordered.broken or why})")
+        for sense in sorted(self.senses - decoded):
+            found = sense in ordered.found
+            self.undecodable |= {sense} if found else set()
+            why = "could be decoded: all of it is damaged" if found else "is there but its header"
+            self._tell(f"nothing of the {SENSE_WORD[sense]} in {self.name} {why}")
         yield from self._end(cut=media.truncated or bool(ordered.broken))
 
     def _follow(self, media: Media) -> Iterator[Chunk]:
@@ -175,7 +181,7 @@ class MediaSource:
     def _place(self, piece: Piece, now_s: float) -> Iterator[Chunk]:
         """The chunks that `piece` becomes, with what must be said before it."""
         if piece.jumped:
-            jump = self._timeline.jump(piece.sense)
+            jump = self._timeline.jump(piece.sense, piece.stamp_s)
             self._jumped = True
             self._tell(f"timestamps of the {SENSE_WORD[jump.sense]} in {self.name} jump at {jump.start_s:.3f} s")
             yield jump

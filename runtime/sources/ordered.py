@@ -34,8 +34,8 @@ class OrderedMedia:
         self._reopen = reopen
         self.broken = ""
         """Why the file could not be read to its end, if so."""
-        self.empty = True
-        """Whether not a single packet was found."""
+        self.found: set[Sense] = set()
+        """Senses of which there was a packet at all."""
         shared = self._packets(media)
         self._readers: dict[Sense, Iterator[tuple[Sense, Any]]] = dict.fromkeys(media.streams, shared)
         self._waiting: dict[Sense, deque[Any]] = {sense: deque() for sense in media.streams}
@@ -69,7 +69,7 @@ class OrderedMedia:
         while (packet := self._next(sense)) is not None:
             for piece in self._media.decode(packet, sense):
                 stamp_s = next_s if piece.stamp_s is None else piece.stamp_s
-                next_s = stamp_s + piece.duration_s
+                next_s = next_s if piece.jumped else stamp_s + piece.duration_s
                 yield piece if piece.stamp_s is not None else replace(piece, stamp_s=stamp_s)
 
     def _lasting(self) -> Iterator[Piece]:
@@ -113,7 +113,8 @@ class OrderedMedia:
             self._waiting[owner].append(packet)
             self._waiting_bytes[owner] += packet.size
             self._taken[owner] += 1
-            self.empty &= not packet.size
+            if packet.size:
+                self.found.add(owner)
         packet = waiting.popleft()
         self._waiting_bytes[sense] -= packet.size
         return packet
@@ -183,7 +184,7 @@ class _Lane:
 
 
 def _as_long_as_sound(piece: Piece, sound: _Lane) -> Piece:
-    """`piece`, cut where picture and sound have the same hole: that is no picture that stays, nothing is there at all."""
+    """`piece`, cut where picture and sound have the same hole: no picture is held there, nothing is there at all."""
     start_s, end_s = _time_s(piece), _end_s(piece)
     if piece.duration_s <= HOLE_S:
         return piece

@@ -94,9 +94,11 @@ class Timeline:
         track.next_s = max(time_s, end_s)
         return Placed(time_s, tuple(gaps), cut_s)
 
-    def jump(self, sense: Sense) -> Gap:
-        """Declare that the clock of `sense` was set to another time, where its next piece will be."""
+    def jump(self, sense: Sense, stamp_s: float | None) -> Gap:
+        """Declare that the clock of `sense` was set to another time before the piece that will be at `stamp_s`."""
         position_s = self._tracks[sense].position_s
+        if stamp_s is not None and self._offset_s is not None:
+            position_s = max(position_s, stamp_s + self._offset_s)
         return _gap(sense, "timestamp jump", position_s, position_s)
 
     def overdue(self) -> list[Gap]:
