@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -22,7 +23,6 @@ from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
 
 __all__ = ["MediaSource"]
 
-DAMAGED_CAUSE: dict[Sense, str] = {"vision": "damaged video", "audio": "damaged audio"}
 SENSE_WORD: dict[Sense, str] = {"vision": "video", "audio": "audio"}
 HOLD_S = 0.5
 """A frame that stays longer is given again so often: it is still what is to be seen."""
@@ -83,7 +83,7 @@ class MediaSource:
         self._jumped = False
         self._pictures = PictureConverter()
         self._held: tuple[Any, float, float] | None = None
-        """A frame that stays long, when to give it again, and until when."""
+        """A picture that stays long (None if it is damaged), when to give it again, and until when."""
         wanted: dict[Sense, bool] = {"vision": video, "audio": audio}
         for sense, is_wanted in wanted.items():
             if sense in self.undecodable:
@@ -187,41 +187,42 @@ class MediaSource:
             yield jump
             return
         time_s, gaps, cut_s = self._timeline.place(piece.sense, piece.stamp_s, piece.duration_s)
-        yield from gaps
-        if time_s is not None:
-            if piece.sense == "vision" and self._held is not None:
-                yield from self._hold(min(time_s, self._held[2]), now_s)
-                self._held = None
-            else:
-                yield from self._hold(time_s, now_s)
-            if piece.data is None:
-                cause = DAMAGED_CAUSE[piece.sense]
-                yield Gap(sense=piece.sense, cause=cause, start_s=time_s, duration_s=piece.duration_s)
-            elif piece.sense == "vision":
-                picture: Any = piece.data
-                yield Frame(time_s=time_s, captured_s=now_s, image=self._pictures.image_of(picture))
-                if piece.duration_s > HOLD_S:
-                    hold_s = min(piece.duration_s, LEAP_S) if self._endless else piece.duration_s
-                    self._held = (piece.data, time_s + HOLD_S, time_s + hold_s)
-            else:
-                data: Any = piece.data
-                waveform, rate_hz = to_waveform(data), data.sample_rate
-                waveform = waveform[:, round(cut_s * rate_hz) :]
-                yield Samples(time_s=time_s, captured_s=now_s, waveform=waveform, rate_hz=rate_hz)
-        yield from self._timeline.overdue()
+        known: list[Chunk] = [step for gap in (*gaps, *self._timeline.overdue()) for step in _in_steps(gap)]
+        if time_s is None:
+            yield from known
+            return
+        known += self._hold(time_s, now_s)
+        # in the order of time, so that whoever cuts windows need not give up one sense over a long wait for the other
+        yield from sorted(known, key=_start_s)
+        if piece.sense == "vision":
+            hold_s = min(piece.duration_s, LEAP_S) if self._endless else piece.duration_s
+            yield self._show(piece.data, time_s, time_s + hold_s, now_s)
+        elif piece.data is None:
+            yield Gap(sense=piece.sense, cause="damaged audio", start_s=time_s, duration_s=piece.duration_s)
+        else:
+            data: Any = piece.data
+            waveform, rate_hz = to_waveform(data), data.sample_rate
+            waveform = waveform[:, round(cut_s * rate_hz) :]
+            yield Samples(time_s=time_s, captured_s=now_s, waveform=waveform, rate_hz=rate_hz)
+
+    def _show(self, picture: Any, start_s: float, end_s: float, now_s: float) -> Frame | Gap:
+        """A picture, or that it is damaged. Where it stays longer, the rest is left to `_hold`."""
+        self._held = (picture, start_s + HOLD_S, end_s) if end_s - start_s > HOLD_S else None
+        if picture is not None:
+            return Frame(time_s=start_s, captured_s=now_s, image=self._pictures.image_of(picture))
+        duration_s = min(end_s - start_s, HOLD_S)
+        return Gap(sense="vision", cause="damaged video", start_s=start_s, duration_s=duration_s)
 
     def _hold(self, until_s: float, now_s: float) -> Iterator[Chunk]:
-        """Give the held frame again for the time up to `until_s`."""
+        """Give the held picture again for the time up to `until_s`."""
         while self._held is not None and self._held[1] < min(until_s, self._held[2]):
-            data, next_s, end_s = self._held
-            self._held = (data, next_s + HOLD_S, end_s)
-            yield Frame(time_s=next_s, captured_s=now_s, image=self._pictures.image_of(data))
+            picture, start_s, end_s = self._held
+            yield self._show(picture, start_s, end_s, now_s)
 
     def _end(self, *, cut: bool) -> Iterator[Chunk]:
         """What is still to be shown, and what is missing at the end of a recording; `cut` in the middle of a packet."""
-        if self._held is not None:
-            yield from self._hold(self._held[2], time.monotonic())
-        yield from self._timeline.finish()
+        last: list[Chunk] = [step for gap in self._timeline.finish() for step in _in_steps(gap)]
+        yield from sorted([*last, *self._hold(math.inf, time.monotonic())], key=_start_s)
         end_s = self._timeline.position_s
         # the length that a header gives is in the stream's own time, and means nothing once that has jumped
         claimed_s = None if self._jumped else self.duration_s
@@ -272,6 +273,19 @@ class _Reader(Feed):
                     return
         finally:
             media.close()
+
+
+def _in_steps(gap: Gap) -> Iterator[Gap]:
+    """`gap` in steps of a second."""
+    start_s, end_s = gap.start_s, gap.start_s + gap.duration_s
+    while end_s - start_s > 1:
+        yield replace(gap, start_s=start_s, duration_s=1.0)
+        start_s += 1
+    yield replace(gap, start_s=start_s, duration_s=end_s - start_s)
+
+
+def _start_s(chunk: Chunk) -> float:
+    return chunk.start_s if isinstance(chunk, Gap) else chunk.time_s
 
 
 def _end_s(chunk: Chunk) -> float:

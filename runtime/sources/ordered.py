@@ -87,12 +87,16 @@ class OrderedMedia:
                 yield replace(before, duration_s=max(0.0, piece.stamp_s - start_s))
             before, start_s = piece, piece.stamp_s
         if before is not None:
-            yield replace(before, duration_s=min(before.duration_s, max(LEAP_S, self._rest_s(start_s))))
+            yield replace(before, duration_s=min(before.duration_s, self._most_s(start_s)))
 
-    def _rest_s(self, time_s: float) -> float:
-        """Length from `time_s` to the end by the header; 0 if that is unknown."""
+    def _most_s(self, time_s: float) -> float:
+        """How long the last picture, which begins at `time_s`, may be shown: to the end by the header, where known.
+
+        Its own duration is where it stands in the order of decoding, and may be that of another.
+        """
         length_s = self._media.duration_s
-        return 0.0 if length_s is None else (self._media.origin_s or 0.0) + length_s - time_s
+        rest_s = 0.0 if length_s is None else (self._media.origin_s or 0.0) + length_s - time_s
+        return rest_s if rest_s > 0 else LEAP_S
 
     def _next(self, sense: Sense) -> Any:
         """The next packet of `sense`; None at its end."""
