@@ -154,10 +154,10 @@ def read_names(path: Path, background: str = "other") -> list[str]:
         UsageError: the file cannot be read, or is no UTF-8 text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut a name at U+2028 and such
     except OSError as error:
         raise UsageError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"the vocabulary {path} is not UTF-8 text; give one name a line") from error
-    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    names = [name for line in lines if (name := line.strip(" \t")) and not name.startswith("#")]
     return names[:-1] if names[-1:] == [background] else names

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import BundleError, VocabularyError
+from ovavel.runtime.wording import shown_name
 
 __all__ = ["EMBEDDINGS", "NAMES", "TOKENIZER", "Tokenizer", "Vocabulary", "check_names", "normalize_text"]
 
@@ -28,8 +29,14 @@ NAMES = "vocabulary.json"
 EMBEDDINGS = "vocabulary.npy"
 TOKENIZER = "tokenizer.json"
 
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode categories that would break a line of output: controls, lone surrogates, line and paragraph separators."""
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that no name needs: controls, marks of direction and width, lone surrogates, separators."""
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Characters of other categories that show nothing: two names that look the same would be two classes."""
+
+
+_OUTER = " \t\xa0\u3000"
+"""White space that means nothing around a name."""
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -92,23 +99,22 @@ def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) 
     """Return `names` without outer white space, if they can stand beside `background` in one vocabulary.
 
     Raises:
-        VocabularyError: there is none, or one is empty, unprintable, too long, there twice or the background.
+        VocabularyError: there is none, or one is empty, invisible in part, too long, given twice or the background.
             Names that the tokenizer sees as one text, such as "Dog  Barking" and "dog barking", are the same.
     """
-    stripped = tuple(name.strip() for name in names)
+    stripped = tuple(name.strip(_OUTER) for name in names)
     if not stripped:
         raise VocabularyError("a vocabulary needs at least one name; give one name a line")
     seen = {normalize_text(background): background}
     for name in stripped:
-        if any(unicodedata.category(sign) in _UNPRINTABLE for sign in name):
-            raise VocabularyError(f"the name {name!a} holds a character that cannot be shown; leave it out")
+        _check_visible(name)
         key = normalize_text(name)
         if not key:
             raise VocabularyError("a name is empty; leave it out")
         if key == normalize_text(background):
             raise VocabularyError(f"{name!r} is the background, which is always in a vocabulary; leave it out")
         if key in seen:
-            again = "there twice" if seen[key] == name else f"the same name as {seen[key]!r}"
+            again = "given twice" if seen[key] == name else f"the same name as {seen[key]!r}"
             raise VocabularyError(f"{name!r} is {again}; leave one out")
         seen[key] = name
     for name, count in zip(stripped, tokenizer.count(stripped), strict=True):
@@ -120,6 +126,16 @@ def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) 
                 "shorten it"
             )
     return stripped
+
+
+def _check_visible(name: str) -> None:
+    """Refuse a name with a character that cannot be seen; say which. Raises VocabularyError."""
+    for sign in name:
+        if unicodedata.category(sign) in _INVISIBLE or _BLANK.match(sign):
+            what = unicodedata.name(sign, "a control character")
+            raise VocabularyError(
+                f"the name '{shown_name(name)}' holds U+{ord(sign):04X} ({what}), which cannot be seen; leave it out"
+            )
 
 
 class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,6 +157,8 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         names, embeddings = tuple(self.names), np.array(self.embeddings, dtype=np.float32, order="C")
+        for name in names:
+            _check_visible(name)
         if not names or len(set(names)) != len(names):
             raise VocabularyError("a vocabulary needs names, and each of them once")
         if embeddings.ndim != 2 or len(embeddings) != len(names):

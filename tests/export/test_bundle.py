@@ -244,7 +244,7 @@ def test_the_command_writes_a_bundle_and_tells_its_licence(
     assert "--overwrite" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [None, b"\xff\xfe\xfa", b"", b"# nothing\n\n"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xfa", b"", b"# nothing\n\n", b"dog\xe2\x80\xae\n"])
 def test_vocabulary_files_that_cannot_be_used(
     tiny_weights: Path, tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +260,8 @@ def test_vocabulary_files_that_cannot_be_used(
 def test_names_and_configurations_are_read(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("other\ndog\n", encoding="utf-8")
     assert read_names(tmp_path / "names.txt") == ["other", "dog"]  # refused later: it is not the last one
+    (tmp_path / "names.txt").write_bytes("\ufeffdo\u2028g\r\n # no name\r\n  cat\x1c\r\n\r\nother".encode())
+    assert read_names(tmp_path / "names.txt") == ["do\u2028g", "cat\x1c"]  # refused later, as they are
     (tmp_path / "config.json").write_text('{"name": "mine"}')
     for wrong in ("large", str(tmp_path / "nowhere.json"), str(tmp_path / "names.txt"), str(tmp_path / "config.json")):
         with pytest.raises(UsageError):

@@ -413,10 +413,11 @@ def test_vocab_commands_go_through_the_text_graph(
     ("arguments", "words"),
     [
         (["add", " dog barking"], "already has 'dog barking'"),
-        (["add", "glass", "glass"], "is there twice"),
+        (["add", "glass", "glass"], "is given twice"),
         (["add", "Dog Barking"], "already has 'dog barking'; leave 'Dog Barking' out"),
         (["add", "glass", "other"], "is the background"),
         (["add", ""], "is empty"),
+        (["add", "glass\u202e"], "holds U+202E (RIGHT-TO-LEFT OVERRIDE)"),
         (["add", "word " * 80], "80 tokens"),
         (["remove", "bird chriping"], "did you mean 'bird chirping'?"),
         (["remove", "dog barking", "other"], "cannot be removed"),
