@@ -18,6 +18,7 @@ from ovavel.eval.bench_ovave import DamagedRecord, encode_clips
 from ovavel.eval.ovavebench import Clip, OVAVEBench
 from ovavel.eval.recordings import read_windows
 from ovavel.runtime.backends import Backend
+from ovavel.runtime.channels import Channel
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
@@ -125,13 +126,14 @@ class DatasetClips:
 class RecordedClips:
     """Recordings, cut into pieces of ten seconds."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Take all of `files`.
+    def __init__(self, files: Sequence[Path], channel: Channel = "auto") -> None:
+        """Take all of `files`, and listen to `channel` of their sound.
 
         Raises:
             MediaError: one of them cannot be read.
         """
         self._files = {str(file): file for file in files}
+        self._channel = channel
         self.duration_s = sum(_duration_s(file) for file in files)
 
     @property
@@ -145,7 +147,7 @@ class RecordedClips:
         done_s = 0.0
         for name, file in self._files.items():
             segments: list[Segment] = []
-            for window_segments in _encoded(read_windows(file), backend):
+            for window_segments in _encoded(read_windows(file, self._channel), backend):
                 segments += window_segments
                 progress(done_s + len(segments))
             done_s += len(segments)
@@ -157,7 +159,8 @@ class RecordedClips:
 
     def window(self, name: str, second: int) -> Window:
         """One second again."""
-        return next(window for window in read_windows(self._files[name]) if window.index == second)
+        windows = read_windows(self._files[name], self._channel)
+        return next(window for window in windows if window.index == second)
 
 
 @cache

@@ -6,21 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ovavel.runtime.assembler import WindowAssembler
+from ovavel.runtime.channels import Channel
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Window
 
 __all__ = ["read_windows"]
 
 
-def read_windows(path: Path) -> Iterator[Window]:
-    """Decode `path` from its first second to its last.
+def read_windows(path: Path, channel: Channel = "auto") -> Iterator[Window]:
+    """Decode `path` from its first second to its last; `channel` is the one of the sound to listen to.
 
     Raises:
         MediaError: it cannot be read.
     """
     source = MediaSource(path)
     try:
-        assembler = WindowAssembler(source.senses, live=False)
+        assembler = WindowAssembler(source.senses, live=False, channel=channel)
         for chunk in source.chunks():
             yield from assembler.push(chunk)
         yield from assembler.flush()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.recordings import read_windows
 from ovavel.runtime.backends import Backend
+from ovavel.runtime.channels import Channel
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
 from ovavel.runtime.fusion import fused_labels
@@ -156,11 +157,13 @@ def encode_recording(
     backend: Backend,
     truth: Sequence[tuple[float, float]] | None = None,
     *,
+    channel: Channel = "auto",
     progress: Callable[[float], None] | None = None,
 ) -> Recording:
     """Run the encoders over a recording. `truth`: spans in seconds that hold the event; None: it all may.
 
-    A second counts as event when at least half of it lies in a span. `progress` is told the seconds done.
+    A second counts as event when at least half of it lies in a span. `channel` is
+    the one of the sound to listen to. `progress` is told the seconds done.
 
     Raises:
         MediaError: it cannot be read, or is shorter than half a second.
@@ -168,7 +171,7 @@ def encode_recording(
     """
     encoder, segments, waiting = Encoder(backend), list[Segment](), list[Window]()
     try:
-        for window in read_windows(path):
+        for window in read_windows(path, channel):
             waiting.append(window)
             if len(waiting) == backend.info.batch:
                 segments += encoder.encode(waiting)

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.audio_timeline import AudioTimeline
+from ovavel.runtime.channels import Channel, ChannelChooser, Heard
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Samples, Sense, Window
 
@@ -82,7 +83,7 @@ class WindowAssembler:
     - **Frame**: the one nearest the middle of the second, of those inside it. A second without a frame of its own shows
       the last one before its middle, as a screen would, unless that is older than 5 s (1 s live) or the source declared
       a gap since.
-    - **Sound**: see `AudioTimeline`.
+    - **Sound**: see `AudioTimeline`; the channel to listen to comes first, see `ChannelChooser`.
     - A window comes out once every sense has passed its end. A sense that lags behind the other by more than
       `patience_s` is not waited for; what it delivers for that window later on is dropped and counted.
     - What is missing is declared in `Window.gaps`; `counts` says what became of every frame and sample.
@@ -90,8 +91,10 @@ class WindowAssembler:
       goes on at the newest time ("timestamp jump").
     """
 
-    def __init__(self, senses: frozenset[Sense], *, live: bool, patience_s: float | None = None) -> None:
-        """Assemble windows of `senses`; chunks of another sense are ignored.
+    def __init__(
+        self, senses: frozenset[Sense], *, live: bool, patience_s: float | None = None, channel: Channel = "first"
+    ) -> None:
+        """Assemble windows of `senses`; chunks of another sense are ignored. `channel` is the one to listen to.
 
         `patience_s` is 2 s when `live`, where the newest data wins, and 10 s for files, which interleave loosely.
 
@@ -110,6 +113,7 @@ class WindowAssembler:
         self._closed = False
         self._shift_s: dict[Sense, float] = dict.fromkeys(senses, 0.0)
         self._sound = AudioTimeline(live=live)
+        self._channels = ChannelChooser(channel)
         self._seen_s = 0.0  # vision has passed this
         self._stills: dict[int, _Still] = {}  # the best so far by window
         self._latest: _Still | None = None  # on screen
@@ -224,7 +228,8 @@ class WindowAssembler:
         """Make the next window, complete or not."""
         index, start_s, end_s = self._index, self._index * WINDOW_S, (self._index + 1) * WINDOW_S
         captured_s, gaps = [], []
-        frame = waveform = None
+        frame = None
+        heard = Heard(None, None)
         if "vision" in self._senses:
             self._hold_until(index + 1)
             still = self._stills.pop(index, None)
@@ -239,15 +244,18 @@ class WindowAssembler:
         self._index += 1
         if "audio" in self._senses:
             second = self._sound.take(index, missing="end of media" if ended else "late sound")
-            waveform = second.waveform
+            heard = self._channels.choose(second.waveform)
             gaps += second.gaps
+            if heard.waveform is None and second.waveform is not None:
+                gaps.append(Gap(sense="audio", cause="no such channel", start_s=start_s, duration_s=WINDOW_S))
             if second.captured_s is not None:
                 captured_s.append(second.captured_s)
         return Window(
             index=index,
             start_s=start_s,
             frame=frame,
-            waveform=waveform,
+            waveform=heard.waveform,
+            channel=heard.channel,
             captured_s=max(captured_s, default=self._captured_s),
             gaps=tuple(gaps),
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.channels import Channel
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
@@ -33,6 +35,7 @@ class Recorder:
         self._scores: list[SegmentScores] = []
         self._events: list[Event] = []
         self._gaps: list[Gap] = []
+        self._notes: list[str] = []
         self._pictures: dict[int, bytes] = {}
 
     def open(self, info: SessionInfo, stats: Stats) -> None:
@@ -53,7 +56,8 @@ class Recorder:
                 self._pictures = {i: picture for i, picture in self._pictures.items() if i % self._every == 0}
 
     def status(self, message: str) -> None:
-        """What the source says for people is not kept."""
+        """Keep what is said for people."""
+        self._notes.append(message)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -75,6 +79,8 @@ class Recorder:
             bundle_sha256=info.bundle_sha256,
             backend=info.backend,
             dropped=session.stats.dropped,
+            notes=tuple(self._notes),
+            channels=session.stats.channels,
             trailing_s=session.counts.samples_dropped.get("end of media", 0) / RATE_HZ,
         )
 
@@ -87,16 +93,22 @@ def localize_recording(
     lag: int = LAG,
     rules: EventRules | None = None,
     thumbnails: bool = False,
+    channel: Channel = "auto",
+    statuses: deque[str] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Localization:
     """Decide on every second of `source`. `progress` is told the seconds done; `thumbnails` keeps a few small pictures.
+
+    `channel` and `statuses` are those of `Session`; what is said there ends up in `Localization.notes`.
 
     Raises:
         MediaError: the source cannot be read. What was decided before is lost with it.
     """
     recorder = Recorder(thumbnails=thumbnails, duration_s=source.duration_s)
-    with Session(bundle, source, backend=backend, lag=lag, rules=rules) as session:
+    with Session(bundle, source, backend=backend, lag=lag, rules=rules, statuses=statuses, channel=channel) as session:
         for update in session.updates():
+            for message in update.statuses:
+                recorder.status(message)
             recorder.write(update)
             if update.window and progress:
                 progress(update.window.start_s + 1)

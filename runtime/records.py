@@ -180,6 +180,8 @@ class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     """Seconds of sight or sound that were lost, by cause."""
     lost_records: int
     """Records that are missing from this file because the disk was full for too long."""
+    channels: dict[int, int]
+    """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
     latency_ms: Latency | None
     """Null where no window was encoded, and for a file that is not played at its own speed."""
 

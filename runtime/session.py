@@ -14,6 +14,7 @@ from types import TracebackType
 from ovavel.runtime.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.channels import Channel, channel_news
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.gates import find_gate
 from ovavel.runtime.localizer import Localizer
@@ -53,12 +54,14 @@ class Session:
         lag: int = LAG,
         rules: EventRules | None = None,
         statuses: deque[str] | None = None,
+        channel: Channel = "auto",
     ) -> None:
         """Open what is not open yet, and warm the backend up; the session is ready when this returns.
 
         `source` as a path or URL means `MediaSource`. A `backend` that is given stays open afterwards, so that many
         sessions can use it; without one, ONNX Runtime on `device` ("cpu", "cuda", "cuda:N" or "auto") is the session's
-        own. `statuses` is where the source's listener puts its messages, to be passed on with the updates.
+        own. `statuses` is where the source's listener puts its messages, to be passed on with the updates. `channel` is
+        the one of the sound to listen to, see `ChannelChooser`.
 
         Raises:
             BundleError, MediaError, DeviceError, MissingExtraError, UsageError: what cannot be opened, and why.
@@ -76,7 +79,7 @@ class Session:
             self._tracker = EventTracker(
                 vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
             )
-            self._assembler = WindowAssembler(self.source.senses, live=not self.source.recorded)
+            self._assembler = WindowAssembler(self.source.senses, live=not self.source.recorded, channel=channel)
             backend.warm_up()
         except BaseException:
             for opened in (getattr(self, "source", source), self._own_backend):
@@ -91,6 +94,7 @@ class Session:
         self._said: dict[int, tuple[str, ...]] = {}  # statuses by the window they belong to
         self._stopped = threading.Event()
         self._failure: Exception | None = None
+        self._auto_channel = channel == "auto"
         self._capture_thread = threading.Thread(target=self._capture, name="ovavel-capture", daemon=True)
 
     @property
@@ -194,6 +198,9 @@ class Session:
 
     def _put(self, windows: list[Window]) -> None:
         for window in windows:
+            if self._auto_channel and window.channel:
+                self._auto_channel = False  # said once
+                self._statuses.append(channel_news(window.channel))
             # Here, and not where updates are made: so a recording says the same at the same second every time.
             self._said[window.index] = self._take_statuses()
             for _ in range(self._queue.put(window)):
@@ -227,6 +234,8 @@ class Session:
             self.stats.gap(gap)
         for sense in segment.missing:
             self.stats.sense_missing(sense)
+        if window.channel is not None:
+            self.stats.heard(window.channel)
         with self.stats.timings.measure("head"):
             scores = self._localizer.push(segment)
         with self.stats.timings.measure("decide"):

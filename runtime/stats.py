@@ -23,6 +23,7 @@ class Stats:
         self._dropped: Counter[str] = Counter()
         self._gap_s: defaultdict[str, float] = defaultdict(float)
         self._missing: Counter[str] = Counter()
+        self._channels: Counter[int] = Counter()
         self._busy_s = 0.0
         self._started_s = time.monotonic()
 
@@ -50,6 +51,17 @@ class Stats:
         """Count a second in which `sense` was missing, for whatever reason."""
         with self._lock:
             self._missing[sense] += 1
+
+    def heard(self, channel: int) -> None:
+        """Count a second in which `channel` of the sound was listened to."""
+        with self._lock:
+            self._channels[channel] += 1
+
+    @property
+    def channels(self) -> dict[int, int]:
+        """Seconds in which each channel of the sound was listened to; none for a mix."""
+        with self._lock:
+            return dict(sorted(self._channels.items()))
 
     @property
     def missing(self) -> dict[str, int]:

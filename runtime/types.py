@@ -102,10 +102,13 @@ class Window:
     frame: NDArray[np.uint8] | None
     """(H, W, 3) uint8 RGB, the frame nearest the middle of the second; None when nothing was seen."""
     waveform: NDArray[np.float32] | None
-    """(channels, 16000) float32; None when nothing was heard. Lost stretches are silent and listed in `gaps`."""
+    """(channels, 16000) float32, the one to listen to first; None when nothing was heard. Lost stretches are silent and
+    listed in `gaps`."""
     captured_s: float
     """Monotonic clock when its last sample or frame arrived."""
     gaps: tuple[Gap, ...] = ()
+    channel: int | None = None
+    """Index, in the source, of the channel that is first in `waveform`; None for a mix, or where nothing was heard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def _decode_file(path: str, count: int) -> tuple[list[Window], list[float]]:
 
 def _timed_windows(source: MediaSource) -> Iterator[tuple[Window, float | None]]:
     """Windows and their decoding times; None for those that only the end of the media brings out."""
-    assembler = WindowAssembler(source.senses, live=False)
+    assembler = WindowAssembler(source.senses, live=False, channel="auto")
     begin_s = time.perf_counter()
     for chunk in source.chunks():
         windows = assembler.push(chunk)

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag, ReferenceBackendFlag
+from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Parity:
     """Where the reference runs."""
     reference_precision: str = "fp32"
     """The reference's precision of vision and audio."""
+    channel: ChannelFlag = "auto"
     threads: Threads = None
     """Threads of both on a CPU; as many as cores by default."""
     out: Path | None = None
@@ -155,7 +157,7 @@ class Parity:
             raise UsageError(f"{flag} is for --data; with --media, name the recordings to compare on and leave it out")
         if self.data:
             return DatasetClips(OVAVEBench.open(self.data, self.annotations), self.split, self.clips)
-        return RecordedClips(find_media(self.media))
+        return RecordedClips(find_media(self.media), parse_channel(self.channel))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Threads
+from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media
 from ovavel.runtime.errors import MediaError, UsageError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ovavel.eval.vocab_test import Recording, Trial
     from ovavel.runtime.backends import Backend, BackendInfo
     from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.channels import Channel
     from ovavel.runtime.vocabulary import Vocabulary
 
 __all__ = ["Test"]
@@ -56,6 +58,7 @@ class Test:
     """Folder for vocab-test.json and vocab-test.html; without it the table is only printed."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    channel: ChannelFlag = "auto"
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
     allow_unverified: bool = False
@@ -73,6 +76,7 @@ class Test:
         from ovavel.runtime.vocabulary import check_names
         from ovavel.runtime.wording import one_line
 
+        channel = parse_channel(self.channel)
         phrases, clips = self._sorted_words()
         if self.out:
             make_folder(self.out)
@@ -85,7 +89,7 @@ class Test:
         try:
             gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             backend.warm_up()
-            recordings = _encode(clips, backend, truth)
+            recordings = _encode(clips, backend, truth, channel)
             with shown_status("trying phrases") as tell:
                 trial = try_phrases(
                     recordings,
@@ -131,7 +135,7 @@ class Test:
 
 
 def _encode(
-    clips: Sequence[Path], backend: Backend, truth: dict[Path, tuple[tuple[float, float], ...]]
+    clips: Sequence[Path], backend: Backend, truth: dict[Path, tuple[tuple[float, float], ...]], channel: Channel
 ) -> list[Recording]:
     from rich.console import Console
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -159,7 +163,7 @@ def _encode(
                 elapsed_s = next(task.elapsed or 0.0 for task in bars.tasks if task.id == bar)
                 bars.update(bar, completed=done_s, rate=done_s / max(elapsed_s, 1e-3))
 
-            recordings.append(encode_recording(clip, backend, truth.get(clip), progress=advance))
+            recordings.append(encode_recording(clip, backend, truth.get(clip), channel=channel, progress=advance))
             bars.remove_task(bar)
     return recordings
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
+from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
@@ -47,6 +48,7 @@ class Live:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
+    channel: ChannelFlag = "auto"
     backend: BackendFlag = "onnxruntime"
     precision: str | None = None
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
@@ -85,6 +87,7 @@ class Live:
 
         check_bundle_backends(self.backend)
         check_lag(self.lag)
+        channel = parse_channel(self.channel)
         statuses: deque[str] = deque(maxlen=100)
         bundle = Bundle.open(self.bundle)
         source = self._source(statuses.append)
@@ -101,7 +104,15 @@ class Live:
                 )
             with closing(backend):
                 require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
-                session = Session(bundle, source, backend=backend, lag=self.lag, rules=self.rules, statuses=statuses)
+                session = Session(
+                    bundle,
+                    source,
+                    backend=backend,
+                    lag=self.lag,
+                    rules=self.rules,
+                    statuses=statuses,
+                    channel=channel,
+                )
                 with session:
                     drive(session, sinks)
         finally:

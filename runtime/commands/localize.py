@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
+from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
@@ -66,6 +68,7 @@ class Localize:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
+    channel: ChannelFlag = "auto"
     backend: BackendFlag = "onnxruntime"
     precision: str | None = None
     """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
@@ -89,6 +92,7 @@ class Localize:
 
         check_bundle_backends(self.backend)
         check_lag(self.lag)
+        parse_channel(self.channel)
         if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to look for; give one of them at most")
         files = find_media(self.files)
@@ -146,11 +150,9 @@ class Localize:
             for number, (file, folder) in enumerate(to_do, 1):
                 bar = None
                 try:
+                    statuses: deque[str] = deque()
                     source = MediaSource(
-                        str(file),
-                        video=not self.no_video,
-                        audio=not self.no_audio,
-                        listener=lambda message: stderr.print(f"ovavel: {one_line(message)}", markup=False),
+                        str(file), video=not self.no_video, audio=not self.no_audio, listener=statuses.append
                     )
                     name = f"{number}/{len(to_do)} {shown_name(file.name)}"
                     bar = bars.add_task(name, total=source.duration_s, rate=0.0)
@@ -165,6 +167,8 @@ class Localize:
                         backend=backend,
                         lag=self.lag,
                         rules=self.rules,
+                        channel=parse_channel(self.channel),
+                        statuses=statuses,
                         thumbnails=folder is not None and "html" in self.format,
                         progress=advance,
                     )
@@ -214,7 +218,7 @@ def _stderr() -> Console:
 
 
 def _print(localization: Localization, written: Sequence[Path], console: Console) -> None:
-    from ovavel.runtime.wording import clock, counts, shown_name
+    from ovavel.runtime.wording import clock, counts, one_line, shown_name
 
     events = "1 event" if len(localization.events) == 1 else f"{len(localization.events)} events"
     name = shown_name(localization.source)
@@ -237,6 +241,8 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
     for (_, cause), duration_s in by_sense.items():
         if duration_s >= _SHOWN_S:  # what is lost for both senses at once is lost once
             causes[cause] = max(causes.get(cause, 0.0), duration_s)
+    for note in localization.notes:
+        console.print(f"  {one_line(note)}", markup=False)
     if causes:
         console.print(f"  lost: {counts(causes, ' s')}", markup=False)
     if written:

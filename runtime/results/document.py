@@ -48,6 +48,10 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     gaps: tuple[GapRecord, ...]
     dropped: dict[str, int]
     trailing_s: float
+    notes: tuple[str, ...] = ()
+    """What the source had to say, for people."""
+    channels: dict[int, int] = {}
+    """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
 
 
 def to_json(localization: Localization) -> bytes:
@@ -73,6 +77,8 @@ def to_json(localization: Localization) -> bytes:
         gaps=tuple(map(gap_record, localization.gaps)),
         dropped=dict(localization.dropped),
         trailing_s=round(float(localization.trailing_s), 6),
+        notes=tuple(map(encodable, localization.notes)),
+        channels=dict(localization.channels),
     )
     return to_json_bytes(document) + b"\n"
 

@@ -39,5 +39,9 @@ class Localization:
     """Small JPEGs by window index; none unless asked for."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Windows never decided on, by cause."""
+    notes: tuple[str, ...] = ()
+    """What the source, or the choice of its channel, had to say, in order."""
+    channels: Mapping[int, int] = field(default_factory=dict)
+    """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
     trailing_s: float = 0.0
     """Media after the last whole second, too short for a window."""

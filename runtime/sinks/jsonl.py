@@ -171,6 +171,7 @@ class JsonlSink:
             missing=dict(sorted(stats.missing.items())),
             gap_s={cause: round(gap_s, 6) for cause, gap_s in sorted(stats.gap_s.items())},
             lost_records=self._lost,
+            channels=stats.channels,
             latency_ms=Latency(**{name: round(ms, 3) for name, ms in latency._asdict().items()}) if latency else None,
         )
 

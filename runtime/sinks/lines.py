@@ -86,6 +86,8 @@ def summary_lines(stats: Stats) -> Iterator[str]:
     told = f", latency p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else ""
     yield f"summary  {stats.windows} windows, real-time factor {stats.real_time_factor:.2f}{told}"
     yield f"         dropped: {counts(stats.dropped)}; gaps: {counts(stats.gap_s, ' s')}"
+    if any(stats.channels):
+        yield f"         sound listened to: {counts({f'channel {c}': n for c, n in stats.channels.items()}, ' s')}"
     if stats.missing:
         yield f"         background for want of a sense: {counts(stats.missing, ' s')}"
 

@@ -1,0 +1,35 @@
+"""The flag --channel, in one wording for every command that has it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tyro.conf import arg
+
+from ovavel.runtime.channels import MOST_CHANNELS, Channel
+from ovavel.runtime.errors import UsageError
+
+__all__ = ["ChannelFlag", "parse_channel"]
+
+ChannelFlag = Annotated[
+    str,
+    arg(
+        metavar="{auto,first,mix,N}",
+        help="Channel of the sound to listen to: auto is the first one, unless it has been silent while another was "
+        "not, then the loudest; mix is the mean of all; a number counts from 0.",
+    ),
+]
+"""Type of the flag --channel; `parse_channel` reads it."""
+
+
+def parse_channel(text: str) -> Channel:
+    """Read the value of --channel.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text in ("auto", "first", "mix"):
+        return text  # type: ignore[return-value]
+    if text.isascii() and text.isdigit() and int(text) < MOST_CHANNELS:
+        return int(text)
+    raise UsageError(f"--channel takes auto, first, mix or a number from 0 to {MOST_CHANNELS - 1}, not {text!r}")
