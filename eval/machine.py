@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ovavel.runtime.backends.onnxruntime import physical_cores
-from ovavel.runtime.hardware import cpu_name
+from ovavel.runtime.hardware import cpu_features, cpu_name
 
 __all__ = ["Machine", "describe_machine", "peak_memory_mb", "resident_memory_mb"]
 
@@ -26,6 +26,8 @@ class Machine:
     """One computer at one time."""
 
     cpu: str
+    cpu_features: tuple[str, ...] = ()
+    """What the CPU has of the features that matter to arithmetic."""
     cores: int
     """Physical cores this process may use."""
     memory_gb: float
@@ -52,6 +54,7 @@ def describe_machine() -> Machine:
             continue
     return Machine(
         cpu=cpu_name(),
+        cpu_features=cpu_features(),
         cores=physical_cores(),
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         cpu_clock=_cpu_clock(),

@@ -25,7 +25,7 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_score
 from ovavel.runtime.golden import GOLDEN, Golden
-from ovavel.runtime.hardware import device_name
+from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.requirements import Requirement, requirement
 from ovavel.runtime.samples import sample_texts
@@ -232,6 +232,7 @@ def _gate(
             ),
         },
         decisions=decisions.alike,
+        cpu_features=cpu_features() if info.device == "cpu" else (),
         device=device_name(info.device),
         versions=dict(info.versions),
         graphs_sha256=bundle.graphs_sha256(info.precision),

@@ -11,7 +11,9 @@ import numpy as np
 from ovavel.export.activations import Activation
 from ovavel.export.linears import CONTRIB, array, constant, find_linears, fuse_attention, replace
 from ovavel.export.precision import PASSES
-from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize
+from ovavel.export.quantize import INT8, INT8_ANY, INT16, INT16_ANY, QuantizeRecipe, quantize
+from ovavel.runtime.hardware import cpu_features
+from ovavel.runtime.precisions import Precision, exact_here
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -39,10 +41,16 @@ class Candidate:
     """What brings the fp32 graphs into that form, in place."""
     computes: Literal["fp32", "bf16", "int8-static"] = "fp32"
     """What PyTorch or OpenVINO is told to compute in."""
-    gate: str = "int8"
-    """The precision whose requirements it is held to."""
+    gate: Precision = "int8"
+    """The precision whose requirements it is held to, and which needs the same of the CPU."""
     exported: bool = False
-    """Whether a bundle can have it: what is only compared is no candidate for the default."""
+    """Whether a bundle can have it, as `gate`: what is only compared is no candidate for the default."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether this CPU sums its products without saturation."""
+        engine = "openvino" if self.engine == "openvino" else "onnxruntime-cpu"
+        return exact_here(engine, self.gate, (), cpu_features())
 
 
 def quantize_blocks(model: onnx_ir.Model) -> None:
@@ -89,6 +97,10 @@ CANDIDATES: tuple[Candidate, ...] = (
         engine="onnxruntime", file="int16", write=_by(INT16), gate="int16", exported=True,
     ),
     Candidate(
+        name="ONNX Runtime int16-any: the same, for every CPU",
+        engine="onnxruntime", file="int16-any", write=_by(INT16_ANY), gate="int16-any", exported=True,
+    ),
+    Candidate(
         name="ONNX Runtime int8, plain dynamic",
         engine="onnxruntime", file="plain", write=_by(QuantizeRecipe(migrate=False)),
     ),
@@ -108,7 +120,13 @@ CANDIDATES: tuple[Candidate, ...] = (
         name="ONNX Runtime int8: migration, layers of more than 10 % noise with 16-bit activations",
         engine="onnxruntime", file="int8", write=_by(INT8), exported=True,
     ),
-    Candidate(name="… + both encoders in one graph", engine="onnxruntime, one graph", file="int8"),
+    Candidate(
+        name="ONNX Runtime int8-any: the same, for every CPU",
+        engine="onnxruntime", file="int8-any", write=_by(INT8_ANY), gate="int8-any", exported=True,
+    ),
+    Candidate(
+        name="… + both encoders in one graph", engine="onnxruntime, one graph", file="int8-any", gate="int8-any",
+    ),
     Candidate(
         name="ONNX Runtime MatMulNBits, 8 bits in blocks of 128",
         engine="onnxruntime", file="blocks", write=lambda model, _: quantize_blocks(model),
@@ -119,7 +137,8 @@ CANDIDATES: tuple[Candidate, ...] = (
     ),
     Candidate(
         name="OpenVINO int8-static: migration, scales fixed beforehand",
-        engine="openvino", file="int8-static", write=PASSES["int8-static"], computes="int8-static", exported=True,
+        engine="openvino", file="int8-static", write=PASSES["int8-static"], computes="int8-static",
+        gate="int8-static", exported=True,
     ),
 )  # fmt: skip
 """The reference first."""

@@ -33,10 +33,12 @@ from ovavel.runtime.timing import Percentiles
 if TYPE_CHECKING:
     from ovavel.training.imagebind import ImageBindConfig
 
-__all__ = ["Frontier", "FrontierRow", "Tell", "default_of", "measure_frontier"]
+__all__ = ["AS_FAST", "Frontier", "FrontierRow", "Tell", "default_of", "measure_frontier"]
 
 # B batch, D embedding size
 
+AS_FAST = 0.95
+"""Ratios of speed from here to 1 are noise."""
 _REST_S = 0.05  # the threads of one candidate come to rest before the next one is timed
 _WARM_UP = 2
 _TOGETHER = 3
@@ -65,10 +67,12 @@ class FrontierRow:
     """Most memory its process had, in units of 2^20 bytes."""
     gate: str = ""
     """The precision whose requirements it is held to."""
+    exact: bool = True
+    """Whether this CPU sums its products without saturation; what it saturates is no default, whatever it gives."""
     passed: bool = False
     """Whether every embedding is as near as that precision requires. Decisions are not looked at here."""
     exported: bool = False
-    """Whether a bundle can have it."""
+    """Whether a bundle can have it, as `gate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,7 @@ class Frontier:
     threads: int
     rows: tuple[FrontierRow, ...]
     default: str | None
-    """Name of the fastest one that a bundle can have and that passes its gate."""
+    """Name of the fastest one that a bundle can have, that passes its gate and that this CPU computes exactly."""
 
 
 def measure_frontier(
@@ -101,7 +105,7 @@ def measure_frontier(
 
     Args:
         weights: ImageBind checkpoint.
-        folder: an empty one, for the graphs: 9 GB at full size. It is the caller's to remove.
+        folder: an empty one, for the graphs: 17 GB at full size. It is the caller's to remove.
         config: size of the model.
         outliers: give the weights the outliers of trained ones first.
         windows: how many each candidate runs, all of them different.
@@ -140,7 +144,9 @@ def measure_frontier(
                 raise ExportError(f"{reference.name} could not be measured: {problems[reference.name]}")
             _take_turns(workers, cases, taken, problems, tell=partial(_tell_share, tell, begin, share))
     rows = tuple(
-        FrontierRow(name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate)
+        FrontierRow(
+            name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate, exact=candidate.exact
+        )
         if candidate.name in problems
         else _row(candidate, taken[candidate.name], taken[reference.name])
         for candidate in candidates
@@ -157,9 +163,14 @@ def measure_frontier(
 
 
 def default_of(rows: Sequence[FrontierRow]) -> str | None:
-    """Return the name of the fastest candidate that a bundle can have and that passes its gate."""
-    fit = [row for row in rows if row.exported and row.passed]
-    return max(fit, key=lambda row: row.times_faster).name if fit else None
+    """Return the name of the fastest candidate that a bundle can have, that passes its gate and is exact here.
+
+    Of those that are as fast but for noise, the nearest to PyTorch.
+    """
+    fit = [row for row in rows if row.exported and row.passed and row.exact]
+    fastest = max((row.times_faster for row in fit), default=0)
+    even = [row for row in fit if row.times_faster >= AS_FAST * fastest]
+    return max(even, key=lambda row: min((row.min_cosine or {}).values(), default=0)).name if even else None
 
 
 def _join(folder: Path, candidates: Sequence[Candidate]) -> None:
@@ -293,6 +304,7 @@ def _row(candidate: Candidate, own: _Taken, reference: _Taken) -> FrontierRow:
         min_cosine=cosines,
         peak_mb=own.peak_mb,
         gate=candidate.gate,
+        exact=candidate.exact,
         passed=bool(near and min(cosines.values()) >= limit.min_cosine),
         exported=candidate.exported,
     )

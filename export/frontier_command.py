@@ -21,8 +21,10 @@ class Frontier:
         ovavel export frontier --weights imagebind_huge.pth --outliers --out frontier-outliers
 
     Each window goes through PyTorch, ONNX Runtime in float32, 16 and 8 bits with one measure after the other, and
-    OpenVINO, in turns; ratios are of pairs. OUT gets frontier.json, frontier.md and frontier.html. At full size this
-    takes about a quarter of an hour, 14 GB of memory and, while it runs, 14 GB of disk in OUT.
+    OpenVINO, in turns; ratios are of pairs. 16 and 8 bits are measured in both forms: the one for CPUs with dot
+    products of 8 bits, and the one for every CPU. The heading names this CPU's features: other kinds have other ratios.
+    OUT gets frontier.json, frontier.md and frontier.html. At full size this takes about 20 minutes, 14 GB of memory
+    and, while it runs, 17 GB of disk in OUT.
 
     Random weights quantise too kindly; --outliers plants what makes trained ones hard (a few large channels, hidden
     units and tokens) before anything is measured.

@@ -30,19 +30,25 @@ def markdown(found: Frontier) -> str:
     for cells in rows:
         if cells[0] == found.default:
             cells[0] = f"**{cells[0]}**"
-    return "\n".join([_measured_on(found), "", *table_lines(_HEAD, rows), "", _default(found)]) + "\n"
+    title = f"# {_title(found)}"
+    return "\n".join([title, "", _measured_on(found), "", *table_lines(_HEAD, rows), "", _default(found)]) + "\n"
 
 
 def html(found: Frontier) -> bytes:
     """Return a page that stands alone."""
     bold = [number for number, row in enumerate(found.rows) if row.name == found.default]
     return page(
-        "Speed against faithfulness on a CPU",
+        _title(found),
         f"<p>{text(_measured_on(found))}</p>",
         section("Every candidate in one run", table(_HEAD, map(_cells, found.rows), bold=bold)),
         f"<p>{text(_default(found))}</p>",
         section("The frontier", _picture(found)),
     )
+
+
+def _title(found: Frontier) -> str:
+    features = ", ".join(found.machine.cpu_features) or "no features that matter, or hidden ones"
+    return f"Speed against faithfulness on a CPU with {features}"
 
 
 def _measured_on(found: Frontier) -> str:
@@ -60,7 +66,10 @@ def _measured_on(found: Frontier) -> str:
 def _default(found: Frontier) -> str:
     if found.default is None:
         return "None that a bundle can have passes its gate."
-    return f"The fastest that a bundle can have and that passes its gate: {found.default}."
+    return (
+        f"The fastest that a bundle can have, that passes its gate and is exact on this kind of CPU: {found.default}. "
+        "Other kinds of CPU have other ratios."
+    )
 
 
 def _cells(row: FrontierRow) -> list[str]:
@@ -71,7 +80,7 @@ def _cells(row: FrontierRow) -> list[str]:
         f"{row.window_ms.p50:.0f} / {row.window_ms.p95:.0f}",
         f"{row.times_faster:.2f} ({row.times_faster_p5:.2f}–{row.times_faster_p95:.2f})",
         ", ".join(_cosine(value) for value in row.min_cosine.values()),
-        f"{row.gate}: {'passed' if row.passed else 'failed'}",
+        f"{row.gate}: {'passed' if row.passed else 'failed'}{'' if row.exact else ', saturates on this CPU'}",
         f"{row.peak_mb / 1024:.2f} GiB",
     ]
 

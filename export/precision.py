@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ovavel.export.activations import Activation
 from ovavel.export.half import halve
-from ovavel.export.quantize import INT8, INT16, quantize
+from ovavel.export.quantize import INT8, INT8_ANY, INT16, INT16_ANY, quantize
 from ovavel.export.static import quantize_static
 from ovavel.runtime.precisions import Precision
 
@@ -21,13 +21,15 @@ PASSES: Mapping[Precision, Callable[[onnx_ir.Model, Sequence[Activation]], objec
     "fp16": lambda model, _: halve(model, "fp16"),
     "bf16": lambda model, _: halve(model, "bf16"),
     "int16": lambda model, seen: quantize(model, seen, INT16),
+    "int16-any": lambda model, seen: quantize(model, seen, INT16_ANY),
     "int8": lambda model, seen: quantize(model, seen, INT8),
+    "int8-any": lambda model, seen: quantize(model, seen, INT8_ANY),
     "int8-static": lambda model, seen: quantize_static(model, seen, "int8-static"),
     "fp8": lambda model, seen: quantize_static(model, seen, "fp8"),
 }
 """Precision → what brings a simplified fp32 graph into it, in place."""
 
-FITTED: frozenset[Precision] = frozenset({"int16", "int8", "int8-static", "fp8"})
+FITTED: frozenset[Precision] = frozenset({"int16", "int16-any", "int8", "int8-any", "int8-static", "fp8"})
 """What is fitted to the activations that the layers were seen to get."""
 
 BYTES_PER_WEIGHT: Mapping[Precision, float] = {
@@ -35,7 +37,9 @@ BYTES_PER_WEIGHT: Mapping[Precision, float] = {
     "fp16": 2,
     "bf16": 2,
     "int16": 2.1,
+    "int16-any": 2.1,
     "int8": 1.1,
+    "int8-any": 1.1,
     "int8-static": 1.1,
     "fp8": 1.1,
 }

@@ -10,12 +10,17 @@ second of which holds what the first one rounded away:
     16x8   (round(x) + round(x - round(x))) @ round(W)          two: for activations that 8 bits do not do justice to
     16x16  the same with W; the product of both rests is left out  three: as near to float32 as float32 sums are
     float  x @ W
+
+Where a CPU has no dot products of 8 bits, ONNX Runtime adds two neighbouring products in 16 bits, and the sum
+saturates there (AVX2's vpmaddubsw). `any_cpu` rounds each matrix so that no such sum can leave 16 bits, whatever the
+activation: the same answer on every CPU, for at most one bit of the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -28,7 +33,7 @@ from ovavel.runtime.errors import ExportError
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["INT8", "INT16", "Mode", "QuantizeRecipe", "quantize", "rounding_noise"]
+__all__ = ["INT8", "INT8_ANY", "INT16", "INT16_ANY", "Mode", "QuantizeRecipe", "quantize", "rounding_noise"]
 
 # B batch, N tokens, R rows of an activation, I inputs and O outputs of a matrix
 
@@ -37,6 +42,9 @@ Mode = Literal["8x8", "16x8", "16x16", "float"]
 
 _LARGEST = 127
 """Of a weight; -128 stays unused, so that 0 is in the middle."""
+_LARGEST_PAIR = 127
+"""Of the sum of two neighbouring weights of one sign, before they are rounded, where products are added in 16 bits:
+rounding makes it 128 at most, and 255 * 128 < 2 ** 15."""
 _STEPS = 255
 """Of an activation, uint8 with a zero point."""
 _SMALLEST = 1e-5
@@ -61,12 +69,16 @@ class QuantizeRecipe:
     """Relative error of its answer that a layer may have in `mode`; None: any."""
     instead: Mode = "16x8"
     """Mode of the layers that are noisier."""
+    any_cpu: bool = False
+    """Round the weights so that the sum of two products cannot leave 16 bits."""
 
 
 INT8 = QuantizeRecipe(noise=0.1)
 """The fastest that keeps a cosine of 0.99: only what is very noisy takes longer."""
 INT16 = QuantizeRecipe(mode="16x16")
-"""As faithful as float32, and faster where integers are."""
+"""As faithful as float32, and faster where CPUs have dot products of 8 bits."""
+INT8_ANY, INT16_ANY = replace_fields(INT8, any_cpu=True), replace_fields(INT16, any_cpu=True)
+"""The same, right on CPUs without such dot products, too."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,24 +134,31 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
         if recipe.migrate:
             _migrate(graph, block)
         for layer in block:
-            noisy = recipe.noise is not None and rounding_noise(layer.weights, layer.seen, recipe.mode) > recipe.noise
-            modes[layer.name] = recipe.instead if noisy else recipe.mode
-            _emit(graph, layer, modes[layer.name])
+            modes[layer.name] = _mode(layer, recipe)
+            _emit(graph, layer, modes[layer.name], any_cpu=recipe.any_cpu)
     common.RemoveUnusedNodesPass()(model)  # the gains and offsets before migration, too
     return modes
 
 
-def rounding_noise(weights: Floats, seen: Activation, mode: Mode) -> float:
+def _mode(layer: _Layer, recipe: QuantizeRecipe) -> Mode:
+    if recipe.noise is None:
+        return recipe.mode
+    noise = rounding_noise(layer.weights, layer.seen, recipe.mode, any_cpu=recipe.any_cpu)
+    return recipe.instead if noise > recipe.noise else recipe.mode
+
+
+def rounding_noise(weights: Floats, seen: Activation, mode: Mode, *, any_cpu: bool = False) -> float:
     """Return how far `mode` brings a layer from its float32 answer: the norm of the difference over that of the answer.
 
     Args:
         weights: (I, O).
         seen: what goes into the layer.
         mode: how it would compute.
+        any_cpu: with weights for CPUs that add pairs of products in 16 bits.
     """
     if mode == "float":
         return 0.0
-    rounded = _rounded_weights(weights)
+    rounded = _rounded_weights(weights, any_cpu=any_cpu)
     matrix = rounded.high * rounded.scale + (rounded.low * rounded.low_scale if mode == "16x16" else 0)
     error = total = 0.0
     for rows in seen.rows:
@@ -202,12 +221,28 @@ class _RoundedWeights:
     """(O,)."""
 
 
-def _rounded_weights(weights: Floats) -> _RoundedWeights:
-    scale = np.maximum(np.abs(weights).max(axis=0) / np.float32(_LARGEST), _TINY)
+def _rounded_weights(weights: Floats, *, any_cpu: bool) -> _RoundedWeights:
+    largest = np.abs(weights).max(axis=0) / np.float32(_LARGEST)
+    steps = _LARGEST  # of a rest
+    if any_cpu:
+        largest = np.maximum(largest, _largest_pair(weights) / np.float32(_LARGEST_PAIR))
+        steps = _LARGEST_PAIR // 2
+    scale = np.maximum(largest, _TINY)
     high = np.rint(weights / scale)
-    low_scale = np.maximum(scale / np.float32(2 * _LARGEST), _TINY)
-    low = np.rint((weights - high * scale) / low_scale).clip(-_LARGEST, _LARGEST)
+    low_scale = np.maximum(scale / np.float32(2 * steps), _TINY)
+    low = np.rint((weights - high * scale) / low_scale).clip(-steps, steps)
     return _RoundedWeights(high=high.astype(np.int8), scale=scale, low=low.astype(np.int8), low_scale=low_scale)
+
+
+def _largest_pair(weights: Floats) -> Floats:
+    """Return for each column, (O,), the largest sum of the weights of one sign in rows 2i and 2i + 1.
+
+    ONNX Runtime packs four rows beside each other and adds the products of the first two and of the last two.
+    """
+    pairs = np.pad(weights, ((0, len(weights) % 2), (0, 0))).reshape(-1, 2, weights.shape[1])
+    positive, negative = (np.maximum(sign * pairs, 0).sum(axis=1).max(axis=0) for sign in (1, -1))
+    largest: Floats = np.maximum(positive, negative)
+    return largest
 
 
 def _round_rows(rows: Floats) -> Floats:
@@ -217,7 +252,7 @@ def _round_rows(rows: Floats) -> Floats:
     return rounded
 
 
-def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode) -> None:
+def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> None:
     """Put the layer's nodes in `mode` in the place of its old ones."""
     import onnx_ir
 
@@ -232,7 +267,7 @@ def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode) -> None:
             nodes.append(onnx_ir.node("Add", [nodes[0].outputs[0], bias]))
         replace(graph, layer.linear.nodes, nodes)
         return
-    rounded = _rounded_weights(layer.weights)
+    rounded = _rounded_weights(layer.weights, any_cpu=any_cpu)
     high, scale = put("high", rounded.high), put("scale", rounded.scale)
     if mode == "8x8":
         inputs = [x, high, scale, None, bias]

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
@@ -21,11 +21,12 @@ from msgspec.structs import replace
 
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.calibration import Calibration
-from ovavel.runtime.errors import BundleError, OutputError, UsageError
+from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
 from ovavel.runtime.external_data import external_data
 from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
-from ovavel.runtime.precisions import ENGINE_PRECISIONS
+from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
 from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
 
 __all__ = ["Bundle", "file_entry"]
@@ -113,10 +114,12 @@ class Bundle:
     def precision(self, name: Graph, engine: str, asked: str | None = None) -> str:
         """Return the precision `engine` runs graph `name` in: as asked, else the bundle's default for it, or fp32.
 
-        What is asked for concerns vision and audio. Text and head run in it where they have it, else in fp32.
+        What is asked for concerns vision and audio. Text and head run in it where they have it, else in fp32. On a
+        CPU, "int8" and "int16" stand for the form of them that is exact there, and so does the bundle's default.
 
         Raises:
             UsageError: `engine` does not run what was asked for; says what it runs.
+            DeviceError: what was asked for can saturate on this CPU, or all that the bundle holds can.
             BundleError: the bundle does not hold the graph, or not in this precision; says what it holds.
         """
         runs = ENGINE_PRECISIONS.get(engine)
@@ -124,13 +127,35 @@ class Bundle:
             raise UsageError(
                 f"{engine} does not run {asked}; it runs {', '.join(runs)}. Name one of them, or another device"
             )
+        there = self.manifest.graphs.get(name, {})
+        exact_on, features = self.manifest.exact_on, cpu_features()
+        exact = [each for each in there if exact_here(engine, each, exact_on.get(each, ()), features)]
         if asked is None:
-            defaults = {OLD_ENGINE_NAMES.get(key, key): each for key, each in self.manifest.precision.items()}
-            asked = defaults.get(engine, {}).get(name, "fp32")
-        elif name not in ("vision", "audio") and asked not in self.manifest.graphs.get(name, {}):
-            asked = "fp32"
-        self.graph(name, asked)
-        return asked
+            default = self.default_precision(name, engine)
+            chosen = default_here(engine, default, exact, features) or default
+        elif name not in ("vision", "audio") and asked not in there:
+            chosen = "fp32"
+        else:
+            chosen = asked if asked in exact or any_form(asked) not in exact else any_form(asked)
+        self.graph(name, chosen)
+        if chosen not in exact:
+            raise DeviceError(self._inexact(chosen, exact))
+        return chosen
+
+    def default_precision(self, name: Graph, engine: str) -> str:
+        """Return what the bundle says that `engine` runs graph `name` in, wherever it is exact."""
+        defaults = {OLD_ENGINE_NAMES.get(key, key): each for key, each in self.manifest.precision.items()}
+        return defaults.get(engine, {}).get(name, "fp32")
+
+    def _inexact(self, precision: str, exact: Sequence[str]) -> str:
+        """Say why `precision` does not run on this CPU, and what to do."""
+        needs = " or ".join(self.manifest.exact_on.get(precision, DOT_PRODUCTS))
+        instead = f"name another --precision ({', '.join(exact)}), or " if exact else ""
+        return (
+            f"{precision} of the bundle {self.path} is right only on CPUs with {needs}, and this one has "
+            f"{', '.join(cpu_features()) or 'none of the features that matter, or hides them'}: sums of its products "
+            f"would saturate. To run it here, {instead}export the bundle again with --cpu any"
+        )
 
     def graphs_sha256(self, precision: Mapping[Graph, str]) -> str:
         """Return a hash over the files, weights included, of the graphs that a window goes through.

@@ -2,7 +2,7 @@
 
 A gate counts for the graphs it was made with, byte for byte. What the bundle brings counts everywhere for fp32 on a
 CPU, whose arithmetic is the same all over; any other engine or precision has to be compared on a device of the same
-name with libraries of the same versions: older CPUs saturate sums of int8, and GPUs choose their kernels by model.
+name, and a CPU of the same features, with libraries of the same versions: they choose their kernels by these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UnverifiedError
 from ovavel.runtime.files import atomic_write, cache_folder, make_folder
-from ovavel.runtime.hardware import device_name
+from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.requirements import REQUIREMENTS
 from ovavel.runtime.self_check import GOLDEN_REFERENCE, self_check
@@ -46,7 +46,7 @@ def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
         gate
         for gate in bundle.manifest.parity.gates
         if _is_of(gate, bundle, info)
-        and (anywhere or (gate.device == device_name(info.device) and gate.versions == dict(info.versions)))
+        and (anywhere or (_is_from_here(gate, info) and gate.versions == dict(info.versions)))
     ]
     return _worst(found) if found else None
 
@@ -117,6 +117,15 @@ def _is_of(gate: Gate, bundle: Bundle, info: BackendInfo) -> bool:
     )
 
 
+def _is_from_here(gate: Gate, info: BackendInfo) -> bool:
+    """Whether `gate` was made on a device like this one: a name alone says little of the CPU of a virtual machine."""
+    return (gate.device, gate.cpu_features) == _device(info)
+
+
+def _device(info: BackendInfo) -> tuple[str, tuple[str, ...]]:
+    return device_name(info.device), cpu_features() if info.device == "cpu" else ()
+
+
 def _worst(gates: Sequence[Gate]) -> Gate:
     """The newest that failed; else the newest."""
     return next((gate for gate in reversed(gates) if not gate.passed), gates[-1])
@@ -134,7 +143,7 @@ def _path(bundle: Bundle, info: BackendInfo, kind: Kind) -> Path:
         "precision": precision,
         "graphs": bundle.graphs_sha256(precision),
         "versions": {**info.versions, "ovavel": version("ovavel")},
-        "device": device_name(info.device),
+        "device": _device(info),
     }
     key = hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:32]
     return cache_folder() / "gates" / f"{key}.{kind}.json"

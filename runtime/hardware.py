@@ -1,7 +1,8 @@
-"""The names of the processors, for those who ask what a figure was measured on."""
+"""What the processors are called, and what the CPU can do."""
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -11,7 +12,61 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-__all__ = ["cpu_name", "device_name", "gpu_name"]
+__all__ = ["cpu_features", "cpu_name", "device_name", "gpu_name"]
+
+_X86_BITS = {
+    "avx2": (1, 1, 5),
+    "avx512f": (1, 1, 16),
+    "avx512_vnni": (1, 2, 11),
+    "amx_bf16": (1, 3, 22),
+    "amx_int8": (1, 3, 25),
+    "avx_vnni": (6, 0, 4),
+    "avx512_bf16": (6, 0, 5),
+}
+"""Feature → number of the CPUID leaf in glibc's sys/platform/x86.h, register (EAX, EBX, ECX, EDX) and bit."""
+_ARM_BITS = {"asimd": (16, 1), "asimddp": (16, 20), "sve": (16, 22), "i8mm": (26, 13), "bf16": (26, 14)}
+"""Feature → entry of the auxiliary vector (AT_HWCAP, AT_HWCAP2) and bit."""
+
+
+@cache
+def cpu_features() -> tuple[str, ...]:
+    """Return what the CPU has of the features that matter to arithmetic, by their names in Linux's /proc/cpuinfo.
+
+    The C library is asked first: it runs CPUID in this process, and so knows what an emulator or a container really
+    has, and what the system allows. A feature that cannot be read counts as missing.
+    """
+    known = (*_X86_BITS, *_ARM_BITS)
+    found = _features_of_c_library()
+    if found is None:
+        try:
+            text = Path("/proc/cpuinfo").read_text()
+        except OSError:
+            text = ""
+        cores = [set(line.split()) for line in re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)]
+        found = set.intersection(*cores) if cores else set()
+    return tuple(name for name in known if name in found)
+
+
+def _features_of_c_library() -> set[str] | None:
+    """None: it does not say, e.g. because it is not glibc, or one before 2.33."""
+
+    class Leaf(ctypes.Structure):
+        _fields_ = (("there", ctypes.c_uint * 4), ("usable", ctypes.c_uint * 4))
+
+    try:
+        library = ctypes.CDLL(None)
+        if platform.machine() in ("x86_64", "i686"):
+            read = library.__x86_get_cpuid_feature_leaf
+            read.restype = ctypes.POINTER(Leaf)
+            leaves = {number: read(number).contents.usable for number in {leaf for leaf, _, _ in _X86_BITS.values()}}
+            return {name for name, (leaf, at, bit) in _X86_BITS.items() if leaves[leaf][at] >> bit & 1}
+        if platform.machine() == "aarch64":
+            read = library.getauxval
+            read.restype = ctypes.c_ulong
+            return {name for name, (entry, bit) in _ARM_BITS.items() if read(ctypes.c_ulong(entry)) >> bit & 1}
+    except (AttributeError, OSError, TypeError, ValueError):  # ValueError: a null pointer
+        pass
+    return None
 
 
 @cache

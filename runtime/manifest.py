@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Of what this ovavel writes; raised whenever an older runtime would misread a newer bundle."""
 CALIBRATED_VERSION = 2
 """Of older manifests with a calibration. Those of version 1 have none, and neither has gates."""
@@ -108,7 +108,7 @@ class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """What `min_cosine` had to reach; None for a graph in full precision."""
 
 
-class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A comparison with PyTorch in fp32 that an engine went through at a precision (docs/parity.md)."""
 
     engine: str
@@ -128,6 +128,8 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Share of the seconds decided alike, in [0, 1]."""
     device: str
     """Name of the CPU or GPU."""
+    cpu_features: tuple[str, ...] = ()
+    """Of the CPU, where it ran there (`ovavel.runtime.hardware.cpu_features`): CPUs of one name differ in them."""
     versions: dict[str, str]
     """Libraries of the engine."""
     graphs_sha256: Sha256
@@ -156,7 +158,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     graphs: dict[Graph, dict[str, str]]
     """Graph → precision → file."""
     precision: dict[str, dict[Graph, str]]
-    """Engine (`BackendInfo.engine`) → graph → the precision it runs unless told otherwise."""
+    """Engine (`BackendInfo.engine`) → graph → the precision it runs unless another is named, where that is exact."""
+    exact_on: dict[str, tuple[str, ...]] = {}
+    """Precision → the CPU features one of which makes it exact on a CPU, or "any". Older bundles do not say it, and are
+    held to `ovavel.runtime.precisions.EXACT_ON`."""
     files: dict[str, FileEntry]
     """Every file but the manifest itself."""
     preprocessing: Preprocessing
@@ -202,7 +207,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             manifest = msgspec.json.decode(data, type=cls)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
-        if version < FORMAT_VERSION and (manifest.calibration is None) == (version == CALIBRATED_VERSION):
+        if version <= CALIBRATED_VERSION and (manifest.calibration is None) == (version == CALIBRATED_VERSION):
             has = "no" if manifest.calibration is None else "a"
             raise BundleError(f"{where} is damaged: version {version} has {has} calibration; export the bundle again")
         for name, asked, done in (
@@ -225,7 +230,8 @@ class _Version(Struct, kw_only=True):
 
 def _kind(gate: Gate) -> tuple[object, ...]:
     """What tells gates apart: of two with the same, the newer one counts."""
-    return gate.engine, tuple(sorted(gate.precision.items())), gate.device, gate.graphs_sha256, gate.reference
+    precision = tuple(sorted(gate.precision.items()))
+    return gate.engine, precision, gate.device, gate.cpu_features, gate.graphs_sha256, gate.reference
 
 
 def _difference(asked: Struct, done: Struct) -> str:

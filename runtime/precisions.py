@@ -1,27 +1,87 @@
-"""The number formats that vision and audio may compute in, and which of them each engine runs."""
+"""The number formats that vision and audio may compute in, which of them each engine runs, and on which CPUs.
+
+ONNX Runtime and OpenVINO multiply 8-bit integers exactly where the CPU has dot products of them. Elsewhere they add
+two products in 16 bits, and the sum saturates (AVX2's vpmaddubsw). What can saturate on a CPU is never run on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-__all__ = ["ENGINE_PRECISIONS", "Precision", "preferred"]
+__all__ = [
+    "ANY",
+    "DOT_PRODUCTS",
+    "ENGINE_PRECISIONS",
+    "EXACT_ON",
+    "Precision",
+    "any_form",
+    "default_here",
+    "exact_here",
+    "preferred",
+]
 
-Precision = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8-static", "fp8"]
-"""docs/precision.md tells what each of them is."""
+Precision = Literal["fp32", "fp16", "bf16", "int16", "int16-any", "int8", "int8-any", "int8-static", "fp8"]
+"""docs/precision.md says what each of them is."""
+
+DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""CPU features, by their names in Linux, each of which makes sums of 8-bit products exact."""
+ANY = "any"
+"""In the place of a CPU feature: right on every CPU."""
+
+EXACT_ON: Mapping[str, tuple[str, ...]] = dict.fromkeys(("int8", "int16", "int8-static"), DOT_PRODUCTS)
+"""Precision → the CPU features one of which it needs; the others are right on every CPU. A bundle's manifest says it of
+its own graphs."""
 
 ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
-    "onnxruntime-cpu": ("int8", "int16", "fp32", "fp16"),
+    "onnxruntime-cpu": ("int8", "int8-any", "int16", "int16-any", "fp32", "fp16"),
     "onnxruntime-cuda": ("fp16", "bf16", "fp32"),
     "openvino": ("bf16", "fp32", "int8-static"),
     "tensorrt": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
 }
-"""Engine → what it runs; unless told otherwise, the first of them that a bundle has: the fastest, but for 8 bits with
+"""Engine → what it runs; unless one is named, the first of them that a bundle has: the fastest, but for 8 bits with
 fixed scales: they lose the most, and not every GPU has them. An engine that is not here says itself what it cannot
 run."""
+_CPU_ENGINES = ("onnxruntime-cpu", "openvino")
+_SLOWER_THAN_FP32 = ("int16", "int16-any")
+"""On CPUs without dot products of 8 bits: three products of two 8-bit pieces take longer than one of float32."""
 
 
-def preferred(engine: str, there: Iterable[str]) -> str | None:
-    """Return which of the precisions `there` `engine` runs unless told otherwise; None: it runs none of them."""
-    return next((each for each in ENGINE_PRECISIONS[engine] if each in set(there)), None)
+def exact_here(engine: str, precision: str, exact_on: Sequence[str], features: Collection[str]) -> bool:
+    """Whether `engine` computes `precision` exactly on a CPU with `features`.
+
+    Args:
+        engine: what runs it; GPUs sum 8-bit products in 32 bits.
+        precision: of the graph.
+        exact_on: what the bundle says of it; empty: what `EXACT_ON` says.
+        features: of the CPU, from `ovavel.runtime.hardware.cpu_features`.
+    """
+    needs = exact_on or EXACT_ON.get(precision, (ANY,))
+    return engine not in _CPU_ENGINES or ANY in needs or not set(needs).isdisjoint(features)
+
+
+def any_form(precision: str) -> str:
+    """Return the form of `precision` that is right on any CPU: itself, where it has no other."""
+    return precision if precision not in EXACT_ON else f"{precision}-any"
+
+
+def default_here(engine: str, default: str, exact: Collection[str], features: Collection[str]) -> str | None:
+    """Return what `engine` runs on a CPU with `features`, where a bundle's own choice is `default`.
+
+    That is `default` unless it is not among the `exact` ones, or slower than fp32 there; then the fastest of these.
+    None: there is none.
+    """
+    slow = engine == "onnxruntime-cpu" and default in _SLOWER_THAN_FP32 and set(DOT_PRODUCTS).isdisjoint(features)
+    return default if default in exact and not slow else preferred(engine, exact, features)
+
+
+def preferred(engine: str, there: Iterable[str], features: Collection[str] = DOT_PRODUCTS) -> str | None:
+    """Return which of the precisions `there` `engine` runs unless one is named; None: it runs none of them.
+
+    On a CPU with `features`, what is slower there comes last.
+    """
+    ranked = list(ENGINE_PRECISIONS.get(engine, ()))
+    if set(DOT_PRODUCTS).isdisjoint(features):
+        ranked.sort(key=lambda each: each in _SLOWER_THAN_FP32)  # stable
+    return next((each for each in ranked if each in set(there)), None)

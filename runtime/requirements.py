@@ -71,6 +71,7 @@ REQUIREMENTS = {
     "fp16": _HALF,
     "bf16": _HALF,
     "int16": _SIXTEEN_BITS,
+    "int16-any": _SIXTEEN_BITS,
     "int8": _EIGHT_BITS,
     "fp8": _EIGHT_BITS,
 }

@@ -20,7 +20,7 @@ from ovavel.runtime.backends import Backend, Graph, HeadOutput
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.fusion import fused_labels, fused_score
 from ovavel.runtime.golden import Golden, to_float
-from ovavel.runtime.hardware import device_name
+from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.requirements import Requirement, requirement
@@ -149,6 +149,7 @@ def check_stages(bundle: Bundle, backend: Backend, progress: Progress = lambda _
         max_abs_difference=checker.max_abs_difference,
         decisions=checker.decisions,
         device=device_name(info.device),
+        cpu_features=cpu_features() if info.device == "cpu" else (),
         versions=dict(info.versions),
         graphs_sha256=bundle.graphs_sha256(info.precision),
         failures=failures,

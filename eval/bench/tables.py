@@ -70,7 +70,9 @@ def device_lines(report: BenchReport) -> Iterator[str]:
 
 def device_lines_of(machine: Machine, rates: Rates | None) -> Iterator[str]:
     """The machine, its libraries, and what it can do at best."""
-    yield f"{machine.cpu}, {machine.cores} cores, {machine.memory_gb} GB; {machine.cpu_clock}; {machine.system}"
+    features = ", ".join(machine.cpu_features) or "no features that matter"
+    hardware = f"{machine.cpu} ({features}), {machine.cores} cores, {machine.memory_gb} GB"
+    yield f"{hardware}; {machine.cpu_clock}; {machine.system}"
     yield from machine.gpus
     yield f"Python {machine.python}, " + ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     if rates:

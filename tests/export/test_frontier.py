@@ -48,6 +48,7 @@ def test_rows_say_how_near_and_how_fast(found: Frontier) -> None:
 
 
 def test_reports_hold_every_row(found: Frontier) -> None:
+    assert markdown(found).splitlines()[0].endswith(", ".join(found.machine.cpu_features) or "hidden ones")
     for row in found.rows:
         assert row.name in markdown(found)
         assert row.name.encode() in html(found)
@@ -55,12 +56,15 @@ def test_reports_hold_every_row(found: Frontier) -> None:
     assert msgspec.json.decode(msgspec.json.encode(found), type=Frontier) == found
 
 
-def row(name: str, times_faster: float, *, passed: bool, exported: bool = True) -> FrontierRow:
+def row(
+    name: str, times_faster: float, *, passed: bool, exported: bool = True, exact: bool = True, cosine: float = 1
+) -> FrontierRow:
     return FrontierRow(
         name=name,
         window_ms=Percentiles(1, 1, 1),
         times_faster=times_faster,
-        min_cosine={"vision": 1, "audio": 1},
+        min_cosine={"vision": 1, "audio": cosine},
+        exact=exact,
         passed=passed,
         exported=exported,
     )
@@ -70,6 +74,22 @@ def test_the_default_is_the_fastest_that_passes_and_can_be_had() -> None:
     rows = [row("a", 2, passed=True), row("b", 3, passed=False), row("c", 4, passed=True, exported=False)]
     assert default_of(rows) == "a"
     assert default_of(rows[1:]) is None
+    assert default_of([*rows, row("d", 5, passed=True, exact=False)]) == "a"  # this CPU saturates it
+
+
+def test_of_those_as_fast_but_for_noise_the_default_is_the_nearest() -> None:
+    rows = [row("near", 2.95, passed=True, cosine=0.999), row("far", 3, passed=True, cosine=0.998)]
+    assert default_of(rows) == "near"
+    assert default_of([*rows, row("faster", 3.2, passed=True, cosine=0.995)]) == "faster"
+
+
+@pytest.mark.parametrize(("features", "exact"), [((), False), (("avx2",), False), (("avx2", "avx_vnni"), True)])
+def test_what_the_cpu_saturates_is_measured_and_never_the_default(
+    features: tuple[str, ...], exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ovavel.export.candidates.cpu_features", lambda: features)
+    saturated = {candidate.gate for candidate in CANDIDATES if not candidate.exact}
+    assert saturated == (set() if exact else {"int8", "int16", "int8-static"})
 
 
 def test_a_reference_that_cannot_run_ends_it(tmp_path: Path, tiny_weights: Path) -> None:

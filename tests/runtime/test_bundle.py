@@ -20,7 +20,7 @@ from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, OutputError, UsageError
 from ovavel.runtime.external_data import external_data
-from ovavel.runtime.manifest import Fusion, Preprocessing
+from ovavel.runtime.manifest import FORMAT_VERSION, Fusion, Preprocessing
 from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.types import RATE_HZ, WINDOW_S
 from ovavel.runtime.vocabulary import Vocabulary
@@ -128,7 +128,7 @@ def test_a_truncated_manifest(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "mend"), [(4, "update ovavel"), (99, "update ovavel"), (0, "export the bundle again")]
+    ("version", "mend"), [(FORMAT_VERSION + 1, "update ovavel"), (99, "update ovavel"), (0, "export the bundle again")]
 )
 def test_an_unknown_version(tiny_bundle: Path, version: int, mend: str) -> None:
     rewrite(tiny_bundle, lambda m: m.update(format_version=version, something_new=[]))

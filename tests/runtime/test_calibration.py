@@ -17,7 +17,7 @@ from ovavel.runtime.calibration import Calibration, probabilities
 from ovavel.runtime.errors import BundleError, UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
 from ovavel.runtime.localizer import Localizer
-from ovavel.runtime.manifest import Manifest
+from ovavel.runtime.manifest import FORMAT_VERSION, Manifest
 from ovavel.runtime.tracker import EventRules, EventTracker
 from ovavel.runtime.types import Segment
 from ovavel.runtime.vocabulary import Vocabulary
@@ -148,7 +148,7 @@ def test_an_older_manifest_is_of_version_2_if_it_is_calibrated(tiny_bundle: Path
     del older["parity"]["gates"]
     assert Manifest.decode(json.dumps({**older, "format_version": 1}).encode(), where="here").calibration is None
     path.write_text(json.dumps({**older, "format_version": 1}))
-    assert Bundle.open(tiny_bundle).save_calibration(CALIBRATION).manifest.format_version == 3
+    assert Bundle.open(tiny_bundle).save_calibration(CALIBRATION).manifest.format_version == FORMAT_VERSION
     content = {**json.loads(path.read_bytes()), "format_version": 2}
     assert Manifest.decode(json.dumps(content).encode(), where="here").calibration == CALIBRATION
     for damaged in ({**content, "format_version": 1}, {k: v for k, v in content.items() if k != "calibration"}):
