@@ -72,10 +72,11 @@ class Stamps(Generic[Item]):
     def note(self, sense: Sense, stamp_s: float | None) -> None:
         """Note that a packet was read from the container, so that others may be that far."""
         track = self._tracks[sense]
-        if stamp_s is None:
+        if stamp_s is None or not math.isfinite(stamp_s):
             return
         if track.noted_s is None:
-            track.read_s = stamp_s + track.shift_s
+            if self._first(stamp_s):
+                track.read_s = stamp_s
         elif 0 < stamp_s - track.noted_s <= LEAP_S:
             track.read_s += stamp_s - track.noted_s
         track.noted_s = stamp_s
@@ -176,9 +177,9 @@ class Stamps(Generic[Item]):
                 break
         else:
             position_s = self._position_s()
+            if not math.isfinite(position_s):
+                position_s = stamp_s if self._start_s is None else self._start_s
             next_s = position_s if track.next_s is None else track.next_s
-            if not math.isfinite(next_s):
-                next_s = stamp_s
             # a stream that ended long before the splice goes on with the others
             shift_s = (position_s if position_s - next_s > HOLE_S else next_s) - stamp_s
         track.earlier = [*track.earlier[-3:], before]
