@@ -86,23 +86,26 @@ class Media:
         for sense, stream in self.streams.items():
             stream.thread_type = "AUTO" if sense == "vision" else "SLICE"
             stream.codec_context.thread_count = DECODER_THREADS if sense == "vision" else 1
-        length_s = self.duration_s
+        self.starts_s: dict[Sense, float] = {
+            sense: float(s.start_time * s.time_base) for sense, s in self.streams.items() if s.start_time is not None
+        }
+        """When each stream starts, by the header or by what FFmpeg has seen of it so far; readers put it right."""
         start_s = self.origin_s
-        end_s = None if length_s is None or start_s is None else start_s + length_s
+        lengths_s = [self.duration_s or 0.0, (container.duration or 0) / 1e6]  # the latter is FFmpeg's guess
+        end_s = None if start_s is None or not any(lengths_s) else start_s + max(lengths_s)
         self._decoders: dict[Sense, Decoder] = {sense: Decoder(s, sense) for sense, s in self.streams.items()}
         self._stamps: Stamps[Any] = Stamps(self.streams, start_s=start_s, end_s=end_s)
 
     @property
     def origin_s(self) -> float | None:
         """The streams' own time at which the first of those used starts, where known; an encoder's run-in is before."""
-        starts = {
-            sense: float(s.start_time * s.time_base) for sense, s in self.streams.items() if s.start_time is not None
-        }
-        if len(starts) == 2 and self.streams["audio"].codec_context.name == "aac":
+        if not self.starts_s:
+            return None
+        if len(self.starts_s) == 2 and self.streams["audio"].codec_context.name == "aac":
             run_in_s = AAC_RUN_IN / (self.streams["audio"].codec_context.sample_rate or 1)
-            if 0 < starts["vision"] - starts["audio"] <= run_in_s:
-                return starts["vision"]
-        return min(starts.values(), default=None)
+            if 0 < self.starts_s["vision"] - self.starts_s["audio"] <= run_in_s:
+                return self.starts_s["vision"]
+        return min(self.starts_s.values())
 
     @property
     def duration_s(self) -> float | None:

@@ -118,13 +118,16 @@ class MediaSource:
 
     def _read(self, media: Media) -> Iterator[Chunk]:
         """A recording, read in this thread."""
-        self._timeline.start(media.origin_s)
         decoded: set[Sense] = set()
+        started = False
         ordered = OrderedMedia(media, lambda: open_media(self._url, audio=self._audio, video=self._video))
         try:
             for piece in ordered.pieces():
                 if self._stopping.is_set():
                     return
+                if not started:  # only now is it known when each stream starts
+                    self._timeline.start(media.origin_s)
+                    started = True
                 if piece.data is not None:
                     decoded.add(piece.sense)
                 yield from self._place(piece, time.monotonic())

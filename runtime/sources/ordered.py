@@ -49,6 +49,9 @@ class OrderedMedia:
         lanes = {
             sense: _Lane(self._lasting() if sense == "vision" else self._timed(sense)) for sense in self._media.streams
         }
+        for sense, lane in lanes.items():
+            if lane.head is not None:  # FFmpeg has not always seen the start of a stream when it opens a file
+                self._media.starts_s[sense] = _time_s(lane.head)
         while ready := {sense: head for sense, lane in lanes.items() if (head := lane.head) is not None}:
             sense = min(ready, key=lambda sense: _time_s(ready[sense]))
             lanes[sense].take()

@@ -1,0 +1,351 @@
+"""Recordings as people have them, through `ovavel localize`: every second in its place, everything lost counted."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from demo_copies import BUNDLE, EVENTS, copy_clip, encode_clip
+from media_factory import make_clip, tone
+
+from ovavel.runtime.assembler import WindowAssembler
+from ovavel.runtime.cli import main
+from ovavel.runtime.results import Document, read_json
+from ovavel.runtime.sources import decode, ordered
+from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.types import Gap, Window
+
+
+class Answer(NamedTuple):
+    """What `ovavel localize` made of one recording."""
+
+    code: int
+    document: Document
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[tuple[float, float, str]]:
+        return [(event.start_s, event.end_s, event.label) for event in self.document.events]
+
+    def lost_s(self, sense: str, cause: str | None = None) -> float:
+        gaps = [gap for gap in self.document.gaps if gap.sense == sense and cause in (None, gap.cause)]
+        return sum(gap.duration_s for gap in gaps)
+
+
+@pytest.fixture
+def localize(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Path], Answer]:
+    def run(path: Path) -> Answer:
+        folder = tmp_path / "results"
+        code = main(["localize", str(path), "--bundle", str(BUNDLE), "--out", str(folder), "--format", "json"])
+        said = capsys.readouterr()
+        return Answer(code, read_json(folder / f"{path.name}.ovavel.json"), said.out, said.err)
+
+    return run
+
+
+class Watched(NamedTuple):
+    """The windows of a recording, and what its source said."""
+
+    windows: list[Window]
+    gaps: list[Gap]
+    """As the windows hold them."""
+    said: list[str]
+    source: MediaSource
+    assembler: WindowAssembler
+
+    def lost_s(self, sense: str, cause: str | None = None) -> float:
+        return sum(gap.duration_s for gap in self.gaps if gap.sense == sense and cause in (None, gap.cause))
+
+
+def watch(path: Path, **options: Any) -> Watched:
+    said: list[str] = []
+    source = MediaSource(path, listener=said.append, **options)
+    assembler = WindowAssembler(source.senses, live=False)
+    windows = [window for chunk in source.chunks() for window in assembler.push(chunk)]
+    windows += assembler.flush()
+    counts = assembler.counts
+    assert counts.frames_in == counts.frames_used + sum(counts.frames_dropped.values())
+    assert counts.samples_in == counts.samples_used + sum(counts.samples_dropped.values())
+    return Watched(windows, [gap for window in windows for gap in window.gaps], said, source, assembler)
+
+
+def not_from_5_to_10_9(time_s: float) -> bool:
+    return not 5 <= time_s <= 10.9
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_a_picture_that_is_held(tmp_path: Path, localize: Callable[[Path], Answer], suffix: str, b_frames: int) -> None:
+    answer = localize(encode_clip(tmp_path / f"held.{suffix}", keep=not_from_5_to_10_9, b_frames=b_frames))
+    assert answer.events == EVENTS
+    assert len(answer.document.segments) == 40
+    assert answer.document.duration_s == pytest.approx(40, abs=0.05)
+    assert answer.document.gaps == ()
+    assert (answer.code, answer.err) == (0, "")
+
+
+def with_threads(monkeypatch: pytest.MonkeyPatch, path: Path, threads: int) -> Watched:
+    monkeypatch.setattr(decode, "DECODER_THREADS", threads)
+    return watch(path)
+
+
+@pytest.mark.parametrize(("suffix", "every_s"), [("mp4", 5), ("mkv", 5), ("mp4", 1), ("mkv", 1)])
+def test_few_frames_a_second_and_any_number_of_decoder_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, every_s: int
+) -> None:
+    path = encode_clip(
+        tmp_path / f"slow.{suffix}",
+        keep=lambda time_s: round(time_s * 12) % (12 * every_s) == 0,
+        fps=Fraction(1, every_s),
+    )
+    runs = [with_threads(monkeypatch, path, threads) for threads in (1, 4, 16)]
+    for run in runs:
+        assert len(run.windows) == 40
+        assert run.gaps == []
+    for alone, few, many in zip(*(run.windows for run in runs), strict=True):
+        np.testing.assert_array_equal(alone.frame, few.frame)
+        np.testing.assert_array_equal(alone.frame, many.frame)
+        np.testing.assert_array_equal(alone.waveform, many.waveform)
+
+
+def test_one_frame_a_second_is_enough(tmp_path: Path, localize: Callable[[Path], Answer]) -> None:
+    path = encode_clip(tmp_path / "slow.mp4", keep=lambda time_s: round(time_s * 12) % 12 == 6, fps=Fraction(1))
+    assert localize(path).events == EVENTS
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
+@pytest.mark.parametrize("threads", [1, 16])
+def test_a_damaged_stretch_moves_nothing_else(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    localize: Callable[[Path], Answer],
+    suffix: str,
+    threads: int,
+) -> None:
+    monkeypatch.setattr(decode, "DECODER_THREADS", threads)
+    path = encode_clip(tmp_path / f"clip.{suffix}")
+    content = bytearray(path.read_bytes())
+    start = len(content) * 52 // 100
+    content[start : start + 30_000] = np.random.default_rng(0).integers(0, 256, 30_000, np.uint8).tobytes()
+    path.write_bytes(content)
+    answer = localize(path)
+    assert len(answer.document.segments) == 40
+    assert answer.document.duration_s == pytest.approx(40, abs=0.1)
+    assert [event for event in answer.events if event[0] > 28] == EVENTS[4:]
+    assert [event for event in answer.events if event[1] < 18] == EVENTS[:2]
+    damaged = [gap for gap in answer.document.gaps if gap.cause != "timestamp jump"]
+    assert {gap.sense for gap in damaged} == {"vision", "audio"}
+    assert all(17 < gap.start_s and gap.start_s + gap.duration_s < 28 for gap in damaged)
+    assert answer.lost_s("vision") > 0.5
+    assert answer.lost_s("audio") > 0.5
+
+
+@pytest.mark.parametrize(("first", "second"), [((48_000, 2), (16_000, 1)), ((16_000, 1), (48_000, 2))])
+@pytest.mark.parametrize("video", [False, True])
+def test_sound_whose_rate_and_channels_change_is_continuous(
+    tmp_path: Path, first: tuple[int, int], second: tuple[int, int], video: bool
+) -> None:
+    path = tmp_path / "joined.ts"
+    for rate_hz, channels in (first, second):
+        part = make_clip(
+            tmp_path / f"{rate_hz}.ts",
+            duration_s=5,
+            video=video,
+            codec="mpeg2video",
+            waveform=tone(5, rate_hz, channels=channels),
+            rate_hz=rate_hz,
+        )
+        with path.open("ab") as joined:
+            joined.write(part.read_bytes())
+    run = watch(path)
+    assert len(run.windows) == 10
+    assert run.lost_s("audio") < 0.2
+    for window in run.windows:
+        assert window.waveform is not None
+        assert np.sqrt(np.mean(np.square(window.waveform[0]))) == pytest.approx(0.5 / np.sqrt(2), rel=0.15)
+
+
+@pytest.mark.parametrize(("suffix", "offset_s"), [("mkv", 600), ("ts", 600), ("mp4", 600), ("mkv", -1.5), ("ts", -1.5)])
+def test_media_that_does_not_start_at_0(
+    tmp_path: Path, localize: Callable[[Path], Answer], suffix: str, offset_s: float
+) -> None:
+    answer = localize(copy_clip(tmp_path / f"later.{suffix}", offset_s=offset_s))
+    assert answer.events == EVENTS
+    assert len(answer.document.segments) == 40
+    assert answer.document.duration_s == pytest.approx(40, abs=0.1)
+    assert answer.document.gaps == ()
+    assert answer.err == ""
+    assert ": 40.0 s, 6 events" in answer.out
+
+
+@pytest.mark.parametrize("part", [0.25, 0.5])
+def test_all_that_is_missing_of_a_truncated_file_is_counted(
+    tmp_path: Path, localize: Callable[[Path], Answer], part: float
+) -> None:
+    path = copy_clip(tmp_path / "cut.mp4", options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: round(len(content) * part)])
+    answer = localize(path)
+    assert answer.code == 0
+    assert "is truncated: it ends at" in answer.err
+    assert len(answer.document.segments) == 40
+    assert answer.document.duration_s == 40
+    for sense in ("vision", "audio"):
+        seen = [segment for segment in answer.document.segments if sense not in segment.missing]
+        assert answer.lost_s(sense) == pytest.approx(40 - len(seen), abs=1)
+    assert answer.lost_s("vision", "truncated") == pytest.approx(40 * (1 - part), abs=6)
+    ends_s = float(answer.err.split("ends at ")[1].split()[0])
+    assert answer.events == [event for event in EVENTS if event[1] < ends_s] + [
+        (start_s, float(int(ends_s)), label)
+        for start_s, end_s, label in EVENTS
+        if start_s < ends_s - 1 and end_s > ends_s
+    ]
+
+
+LENGTHS = [
+    ("mp3", "libmp3lame", "s16p"),
+    ("opus", "libopus", "flt"),
+    ("ogg", "flac", "s16"),
+    ("ts", "aac", "fltp"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "sample_format"), LENGTHS)
+@pytest.mark.parametrize(("duration_s", "segments"), [(10.4, 10), (10.6, 11)])
+def test_length_of_files_whose_header_does_not_have_it(
+    tmp_path: Path,
+    localize: Callable[[Path], Answer],
+    suffix: str,
+    codec: str,
+    sample_format: str,
+    duration_s: float,
+    segments: int,
+) -> None:
+    sound = tone(duration_s, 48_000)
+    path = make_clip(
+        tmp_path / f"sound.{suffix}",
+        video=False,
+        waveform=(sound * 32767).astype(np.int16) if sample_format.startswith("s16") else sound,
+        rate_hz=48_000,
+        audio_codec=codec,
+        audio_format=sample_format,
+    )
+    answer = localize(path)
+    assert answer.document.duration_s == pytest.approx(duration_s, abs=0.06)
+    assert f": {duration_s:.1f} s" in answer.out
+    assert len(answer.document.segments) == segments
+    assert "truncated" not in answer.err
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_a_picture_that_ends_long_before_the_sound_starts(tmp_path: Path, suffix: str) -> None:
+    run = watch(copy_clip(tmp_path / f"late.{suffix}", sound_offset_s=15, video_until_s=5))
+    assert len(run.windows) == 55
+    assert [window.frame is not None for window in run.windows] == [True] * 5 + [False] * 50
+    assert [window.waveform is not None for window in run.windows[1:]] == [False] * 13 + [True] * 41
+    assert {(gap.sense, gap.cause) for gap in run.gaps} == {("vision", "no video"), ("audio", "no audio")}
+    assert run.lost_s("vision") == pytest.approx(50, abs=0.3)
+    assert run.lost_s("audio") == pytest.approx(15, abs=0.3)
+
+
+def test_video_that_ffmpeg_has_no_decoder_for(tmp_path: Path, localize: Callable[[Path], Answer]) -> None:
+    path = make_clip(tmp_path / "clip.mp4", codec="libx264")
+    content = path.read_bytes()
+    at = content.index(b"avc1", content.index(b"stsd"))
+    path.write_bytes(content[:at] + b"zzz1" + content[at + 4 :])
+    answer = localize(path)
+    assert answer.code == 1
+    assert "has video that cannot be used: FFmpeg has no decoder for it" in answer.err
+    assert "has no video" not in answer.err
+
+
+def test_video_that_is_damaged_throughout(tmp_path: Path, localize: Callable[[Path], Answer]) -> None:
+    path = make_clip(tmp_path / "clip.mkv", codec="ffv1", audio_codec="pcm_s16le", audio_format="s16",
+                     waveform=(tone(3, 16_000) * 30_000).astype(np.int16))  # fmt: skip
+    whole = watch(path)
+    assert len(whole.windows) == 3
+    import av
+
+    broken = tmp_path / "broken.mkv"
+    with av.open(str(path)) as source, av.open(str(broken), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                copy = packet
+                if packet.stream.type == "video":
+                    copy = av.Packet(bytes(packet.size))
+                    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+                copy.stream = streams[packet.stream.index]
+                out.mux(copy)
+    answer = localize(broken)
+    assert answer.code == 1
+    assert "nothing of the video" in answer.err
+    assert answer.lost_s("vision", "damaged video") == pytest.approx(3, abs=0.1)
+
+
+def wave(data: bytes, *, claimed: int, rate_hz: int = 16_000) -> bytes:
+    """A WAV file of 16-bit mono whose header claims `claimed` bytes of samples."""
+    header = struct.pack("<HHIIHH", 1, 1, rate_hz, 2 * rate_hz, 2, 16)
+    riff = min(claimed + 36, 0xFFFFFFFF)
+    return (
+        b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt \x10\0\0\0" + header + b"data" + struct.pack("<I", claimed) + data
+    )
+
+
+@pytest.mark.parametrize("claimed", [0xFFFFFFFF, 0x7FFFFFFF, 0])
+def test_a_wave_file_from_a_pipe_has_no_length_and_is_whole(
+    tmp_path: Path, localize: Callable[[Path], Answer], claimed: int
+) -> None:
+    path = tmp_path / "piped.wav"
+    samples = (tone(10, 16_000)[0] * 30_000).astype("<i2")
+    path.write_bytes(wave(samples.tobytes(), claimed=claimed))
+    answer = localize(path)
+    assert answer.document.duration_s == pytest.approx(10)
+    assert len(answer.document.segments) == 10
+    assert answer.document.gaps == ()
+    assert "truncated" not in answer.err
+
+
+def test_a_header_without_samples_is_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "empty.wav"
+    path.write_bytes(wave(b"", claimed=0))
+    assert main(["localize", str(path), "--bundle", str(BUNDLE)]) == 1
+    assert "it has a header and nothing else" in capsys.readouterr().err
+
+
+def test_a_loss_too_short_to_print_is_not_printed(tmp_path: Path, localize: Callable[[Path], Answer]) -> None:
+    parts = [make_clip(tmp_path / f"{n}.ts", duration_s=2, codec="mpeg2video", audio_codec="aac") for n in range(2)]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    answer = localize(path)
+    assert any(gap.cause == "timestamp jump" for gap in answer.document.gaps)
+    assert "jump at 2.0" in answer.err
+    assert " 0.0 s" not in answer.out
+
+
+@pytest.mark.parametrize("waiting_bytes", [0, 100_000, 2**25])
+@pytest.mark.parametrize("first", ["video", "audio"])
+def test_matroska_with_one_kind_before_the_other(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    localize: Callable[[Path], Answer],
+    waiting_bytes: int,
+    first: str,
+) -> None:
+    monkeypatch.setattr(ordered, "MOST_WAITING_BYTES", waiting_bytes)
+    path = copy_clip(
+        tmp_path / "apart.mkv",
+        offset_s=0.064,  # nothing before 0, or the writer moves one stream alone
+        order=lambda time_s, kind: (kind != first, time_s),
+        options={"max_interleave_delta": "1"},
+    )
+    answer = localize(path)
+    assert answer.events == EVENTS
+    assert len(answer.document.segments) == 40
+    assert answer.document.gaps == ()
