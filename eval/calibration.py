@@ -8,6 +8,7 @@ Shapes: N clips, T segments per clip (ten), C classes with the background last, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.metrics import score_events
 from ovavel.eval.ovave import fused_labels
-from ovavel.runtime.calibration import Calibration, probabilities
+from ovavel.runtime.calibration import Calibration, names_fingerprint, probabilities
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import WINDOW_S
@@ -77,6 +78,7 @@ def fit_calibration(
     truth: NDArray[np.integer],
     *,
     dataset: str,
+    names: Sequence[str] = (),
     held_out: tuple[NDArray[np.float32], NDArray[np.integer]] | None = None,
 ) -> Calibration:
     """Fit a calibration to final scores.
@@ -85,6 +87,7 @@ def fit_calibration(
         scores: (N, T, C) float32 fused scores, in [0, 1].
         truth: (N, T) class indices in [0, C).
         dataset: its fingerprint, to be kept with the result.
+        names: the C class names, whose fingerprint is kept too; with none, it holds for any.
         held_out: scores and truth to measure the calibration errors on; on what was fitted without them.
 
     Raises:
@@ -101,6 +104,7 @@ def fit_calibration(
         ece_after=reliability(*looked_at, temperature=temperature).ece,
         segments=truth.size,
         dataset=dataset,
+        names=names_fingerprint(tuple(names)) if names else "",
     )
 
 

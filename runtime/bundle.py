@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from msgspec.structs import replace
 
 from ovavel.runtime.backends import Graph
-from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
 from ovavel.runtime.external_data import external_data
 from ovavel.runtime.files import atomic_write, output_error
@@ -196,6 +196,9 @@ class Bundle:
             name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for name, data in contents.items()
         }
         manifest = replace(self.manifest, files={**self.manifest.files, **entries})
+        if manifest.calibration and not manifest.calibration.names:  # an older ovavel's: it was for the names till now
+            until_now = names_fingerprint(self.vocabulary.names)
+            manifest = manifest.calibrated(replace(manifest.calibration, names=until_now))
         data = manifest.encode()
         try:
             with _locked(self.path, fcntl.LOCK_EX):

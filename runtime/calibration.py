@@ -5,24 +5,27 @@ Shapes: C classes with the background last; `...` any leading dimensions.
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from typing import Annotated
 
+import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import UsageError
 
-__all__ = ["Calibration", "probabilities"]
+__all__ = ["OTHER_NAMES", "Calibration", "names_fingerprint", "probabilities"]
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How far the scores of a bundle are to be trusted (docs/method.md, Calibration).
 
-    It was fitted for the names of its dataset and for final decisions. With other names, and for seconds that are not
-    final yet, its probabilities are a guide, no measurement.
+    It was fitted for the names of its dataset and for final decisions. With other names there are no probabilities, and
+    its margins are a guide; for seconds that are not final yet, its probabilities are one.
     """
 
     temperature: Annotated[float, Meta(gt=0)]
@@ -39,10 +42,30 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Seconds it was fitted on."""
     dataset: str
     """Fingerprint of the dataset they came from."""
+    names: str = ""
+    """`names_fingerprint` of the class names it was fitted for; empty where an older ovavel did not note it."""
 
     def __post_init__(self) -> None:
         if self.off > self.on or not np.isfinite(self.temperature):
             raise ValueError(f"a calibration needs a finite temperature and off ≤ on; got {self}")
+
+    def fits(self, names: tuple[str, ...]) -> bool:
+        """Whether it was fitted for the class names `names`, background last; true where it is not known."""
+        return self.names in ("", names_fingerprint(names))
+
+
+OTHER_NAMES = (
+    "the bundle was calibrated for other names: no probabilities, and its margins are a guide; "
+    "'ovavel eval calibrate --write' measures both again"
+)
+"""What a user is to know where `Calibration.fits` is false."""
+
+
+@lru_cache(maxsize=16)
+def names_fingerprint(names: tuple[str, ...]) -> str:
+    """Return a fingerprint of class names, background last; the order of the others means nothing."""
+    *named, background = names
+    return hashlib.sha256(msgspec.json.encode([*sorted(named), background])).hexdigest()[:12]
 
 
 def probabilities(scores: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:

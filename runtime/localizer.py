@@ -52,7 +52,7 @@ class Localizer:
         """Score with `head`; a score is final once `lag` later segments are in (0 = at once, at most `buffer` - 1).
 
         By default a segment gets all the context there can be, as in an offline clip. Sessions wait less (`LAG`).
-        With a `calibration` the scores carry probabilities; it changes no decision.
+        With a `calibration` for the names in force the scores carry probabilities; it changes no decision.
 
         Raises:
             UsageError: `buffer` or `lag` is out of range.
@@ -118,7 +118,7 @@ class Localizer:
         # Copies: a row that is kept would keep all that the head returned.
         audio, vision, scores = (rows[0, t].copy() for rows in output)
         best = int(fused_labels(scores))
-        calibration = self._calibration
+        calibration = self._calibration if self._calibration and self._calibration.fits(self.vocabulary.names) else None
         return SegmentScores(
             index=segment.index,
             start_s=segment.start_s,

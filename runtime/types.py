@@ -152,7 +152,8 @@ class SegmentScores:
     missing: tuple[Sense, ...] = ()
     """The senses that were missing, and so why it is background."""
     probability: float | None = None
-    """Calibrated probability of `label`, in (0, 1]; None where the bundle is not calibrated or a sense is missing."""
+    """Calibrated probability of `label`, in (0, 1]; None where the bundle is not calibrated for these names, or
+    where a sense is missing."""
 
     @property
     def margin(self) -> float:

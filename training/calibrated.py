@@ -51,7 +51,7 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
         return final_scores(run, part.audio, part.vision, data.text, lag=LAG)
 
     held_out = (final(data.test), data.test.truth) if data.test else None
-    calibration = fit_calibration(final(data.val), data.val.truth, dataset=dataset, held_out=held_out)
+    calibration = fit_calibration(final(data.val), data.val.truth, dataset=dataset, names=data.names, held_out=held_out)
     attach_calibration(head, calibration)
     return calibration
 

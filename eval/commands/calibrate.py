@@ -71,9 +71,11 @@ class Calibrate:
         from ovavel.eval.calibration_report import CalibrationReport, to_html, to_json, to_svg
         from ovavel.eval.splits import open_material
         from ovavel.eval.streaming import final_scores
+        from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.localizer import check_lag
+        from ovavel.runtime.wording import shown_name
 
         check_lag(self.lag)
         if self.held_out == self.fit:
@@ -96,6 +98,7 @@ class Calibrate:
                 scores[0],
                 splits[0].truth,
                 dataset=dataset.fingerprint,
+                names=dataset.names,
                 held_out=(scores[1], splits[1].truth) if self.held_out else None,
             )
             looked = [_look(split, each, calibration) for split, each in zip(splits, scores, strict=True)]
@@ -118,9 +121,11 @@ class Calibrate:
         for split in splits:
             console.print(split.counted, markup=False)
         _print(report, console)
-        console.print(f"wrote {', '.join(files)} in {self.out}", markup=False)
+        console.print(f"wrote {', '.join(files)} in {shown_name(str(self.out))}", markup=False)
         if self.write:
-            console.print(f"{bundle.path} is calibrated now", markup=False)
+            console.print(f"{shown_name(str(bundle.path))} is calibrated now", markup=False)
+            if not calibration.fits(bundle.vocabulary.names):
+                console.print(OTHER_NAMES, markup=False)
         else:
             console.print("--write puts it into the bundle")
         return 0

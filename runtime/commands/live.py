@@ -79,6 +79,7 @@ class Live:
 
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.drive import drive
         from ovavel.runtime.gates import require_gate
         from ovavel.runtime.localizer import check_lag
@@ -104,6 +105,8 @@ class Live:
                 )
             with closing(backend):
                 require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
+                if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
+                    statuses.append(OTHER_NAMES)
                 session = Session(
                     bundle,
                     source,

@@ -134,9 +134,11 @@ class List:
 
 
 def _tell(bundle: Bundle) -> None:
-    from ovavel.runtime.wording import names_told
+    from ovavel.runtime.calibration import OTHER_NAMES
+    from ovavel.runtime.wording import names_told, shown_name
 
     vocabulary = bundle.vocabulary
-    print(f"{bundle.path}: {names_told(len(vocabulary))}, version {vocabulary.version}")
-    if bundle.manifest.calibration:
-        print("its calibration was measured with other names: probabilities are a guide until it is calibrated again")
+    print(f"{shown_name(str(bundle.path))}: {names_told(len(vocabulary))}, version {vocabulary.version}")
+    calibration = bundle.manifest.calibration
+    if calibration and not calibration.fits(vocabulary.names):
+        print(OTHER_NAMES)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,8 @@ from msgspec.structs import replace
 
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.calibration import Calibration, probabilities
+from ovavel.runtime.calibration import OTHER_NAMES, Calibration, names_fingerprint, probabilities
+from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
 from ovavel.runtime.localizer import Localizer
@@ -25,6 +27,7 @@ from ovavel.runtime.vocabulary import Vocabulary
 CALIBRATION = Calibration(
     temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.05, segments=100, dataset="ab" * 32
 )
+DEMO = Path(__file__).parents[2] / "eval" / "demo"
 TEXT = np.eye(4, 8, dtype=np.float32)
 VOCABULARY = Vocabulary(names=("dog", "car", "bell", "other"), embeddings=TEXT)
 
@@ -137,7 +140,7 @@ def test_a_bundle_keeps_its_calibration(tiny_bundle: Path) -> None:
     assert again.sha256 == saved.sha256 == hashlib.sha256((tiny_bundle / "manifest.json").read_bytes()).hexdigest()
     # A vocabulary may change afterwards, and the calibration stays; without it the manifest is what it was.
     renamed = again.save_vocabulary(again.vocabulary.removed(("race car",)))
-    assert renamed.manifest.calibration == CALIBRATION
+    assert renamed.manifest.calibration == replace(CALIBRATION, names=names_fingerprint(again.vocabulary.names))
     Bundle.open(tiny_bundle).save_vocabulary(bundle.vocabulary).save_calibration(None)
     assert (tiny_bundle / "manifest.json").read_bytes() == before
 
@@ -174,3 +177,55 @@ def test_a_change_of_the_vocabulary_that_was_cut_short_is_not_lost(tiny_bundle: 
         bundle.save_calibration(CALIBRATION)
     (tiny_bundle / "manifest.json.new").unlink()
     assert bundle.save_calibration(CALIBRATION).manifest.calibration == CALIBRATION
+
+
+def test_other_names_have_no_probabilities() -> None:
+    fitted = replace(CALIBRATION, names=names_fingerprint(("bell", "car", "dog", "other")))
+    assert fitted.fits(VOCABULARY.names), "their order means nothing"
+    localizer = Localizer(head, VOCABULARY, lag=0, calibration=fitted)
+    assert localizer.push(segment(0))[0].probability is not None
+    localizer.vocabulary = VOCABULARY.removed(["bell"])
+    assert localizer.push(segment(1))[0].probability is None
+    localizer.vocabulary = VOCABULARY
+    assert localizer.push(segment(2))[-1].probability is not None
+    assert not fitted.fits(("bell", "car", "other", "dog")), "another background"
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_after_a_name_is_added_commands_show_no_probability_and_say_so(
+    tmp_path: Path, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle_path = tmp_path / "bundle"
+    shutil.copytree(DEMO / "bundle", bundle_path)
+    bundle = Bundle.open(bundle_path)
+    calibration = bundle.manifest.calibration
+    assert calibration
+    names = names_fingerprint(bundle.vocabulary.names) if noted else ""
+    bundle.save_calibration(replace(calibration, names=names))
+    localize = ["localize", str(DEMO / "clip.mp4"), "--bundle", str(bundle_path), "--device", "cpu"]
+    live = [
+        "live",
+        "--bundle",
+        str(bundle_path),
+        "--input",
+        str(DEMO / "clip.mp4"),
+        "--device",
+        "cpu",
+        "--view",
+        "lines",
+    ]
+    assert main(localize) == 0
+    told = capsys.readouterr().out
+    assert "probability" in told
+    assert OTHER_NAMES not in told
+    assert main(["vocab", "add", str(bundle_path), "small cat purring slowly"]) == 0
+    assert OTHER_NAMES in capsys.readouterr().out
+    for command in (localize, live):
+        assert main(command) == 0
+        told = capsys.readouterr().out
+        assert OTHER_NAMES in told
+        assert "probability" not in told
+    assert main(["vocab", "remove", str(bundle_path), "small cat purring slowly"]) == 0
+    assert OTHER_NAMES not in capsys.readouterr().out
+    assert main(localize) == 0
+    assert "probability" in capsys.readouterr().out
