@@ -26,8 +26,8 @@ from ovavel.runtime.backends import Backend, BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.fusion import agree_clip, cosine_similarity
-from ovavel.runtime.localizer import Head
+from ovavel.runtime.fusion import FusionKind, agree_clip, cosine_similarity
+from ovavel.runtime.localizer import Head, deciding_head
 from ovavel.runtime.types import Window
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ __all__ = [
     "score_protocol",
 ]
 
-Protocol = Literal["fused", "agreement", "agreement-without-other"]
-"""How a decision is made (docs/method.md, Decision): "fused" by the bundle's head; the others are training-free, from
+Protocol = Literal["fused", "fused-positive", "agreement", "agreement-without-other"]
+"""How a decision is made (docs/method.md, Decision): "fused" by the bundle's head, "fused-positive" without the
+classes that a sense speaks against; the others are training-free, from
 the embeddings as they are, with the background among the classes or without it."""
 
 PROTOCOLS: tuple[Protocol, ...] = ("fused", "agreement", "agreement-without-other")
@@ -239,12 +240,13 @@ def score_protocol(
     Args:
         protocol: how to decide.
         split: embeddings and truth of N clips.
-        head: `Backend.head`; only the fused protocol asks it.
+        head: `Backend.head`; only the fused protocols ask it.
         text: (C, D) float32, unit norm, background last.
     """
     seen, truth, n_classes = split.seen, split.truth, len(text)
-    if protocol == "fused":
-        labels = fused_labels(decide(head, split.audio, split.vision, text).score)
+    if protocol in ("fused", "fused-positive"):
+        kind: FusionKind = "published" if protocol == "fused" else "positive"
+        labels = fused_labels(decide(deciding_head(head, kind), split.audio, split.vision, text).score)
         return Result(protocol=protocol, labels=labels, senses=None, rows=score_rows(labels, truth, seen, n_classes))
     named = text if protocol == "agreement" else text[:-1]
     vision, audio = (cosine_similarity(embeddings, named).argmax(axis=-1) for embeddings in (split.vision, split.audio))

@@ -19,6 +19,7 @@ from ovavel.eval.metrics import score_events
 from ovavel.eval.ovave import fused_labels
 from ovavel.runtime.calibration import Calibration, names_fingerprint, probabilities
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.fusion import FusionKind
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import WINDOW_S
 
@@ -79,6 +80,7 @@ def fit_calibration(
     *,
     dataset: str,
     names: Sequence[str] = (),
+    fusion: FusionKind = "published",
     held_out: tuple[NDArray[np.float32], NDArray[np.integer]] | None = None,
 ) -> Calibration:
     """Fit a calibration to final scores.
@@ -88,6 +90,7 @@ def fit_calibration(
         truth: (N, T) class indices in [0, C).
         dataset: its fingerprint, to be kept with the result.
         names: the C class names, whose fingerprint is kept too; with none, it holds for any.
+        fusion: what made the scores.
         held_out: scores and truth to measure the calibration errors on; on what was fitted without them.
 
     Raises:
@@ -104,6 +107,7 @@ def fit_calibration(
         ece_after=reliability(*looked_at, temperature=temperature).ece,
         segments=truth.size,
         dataset=dataset,
+        fusion=fusion,
         names=names_fingerprint(tuple(names)) if names else "",
     )
 

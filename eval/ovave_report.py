@@ -53,6 +53,7 @@ def method(report: Report, protocol: Protocol) -> str:
     layers = report.bundle.manifest.model.head_layers
     return {
         "fused": f"ovavel fused, {layers or 'no'} block{'' if layers == 1 else 's'}",
+        "fused-positive": "ovavel fused, no negatives",
         "agreement": "ovavel agreement",
         "agreement-without-other": "ovavel agreement, no other",
     }[protocol]

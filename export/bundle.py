@@ -222,7 +222,7 @@ class _Writer:
             precision={engine: _defaults(engine, self._graphs) for engine in ENGINE_PRECISIONS},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
             preprocessing=Preprocessing(),
-            fusion=Fusion(audio_scale=temporal.audio_scale),
+            fusion=Fusion(audio_scale=temporal.audio_scale, decision=calibration.fusion if calibration else "positive"),
             opset=OPSET,
             parity=Parity(versions=versions, checks=tuple(self._checks)),
         ).calibrated(calibration)

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.fusion import FusionKind
 
 __all__ = ["OTHER_NAMES", "Calibration", "names_fingerprint", "probabilities"]
 
@@ -42,6 +43,8 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """Seconds it was fitted on."""
     dataset: str
     """Fingerprint of the dataset they came from."""
+    fusion: FusionKind = "published"
+    """The fusion whose scores it was fitted to."""
     names: str = ""
     """`names_fingerprint` of the class names it was fitted for; empty where an older ovavel did not note it."""
 

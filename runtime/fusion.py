@@ -7,7 +7,7 @@ Shapes: T segments, D embedding size, C classes with the background last; `...` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,19 @@ from ovavel.runtime.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MIN_MAX_EPSILON", "agree", "agree_clip", "cosine_similarity", "fused_labels", "fused_score"]
+__all__ = [
+    "MIN_MAX_EPSILON",
+    "FusionKind",
+    "agree",
+    "agree_clip",
+    "cosine_similarity",
+    "fused_labels",
+    "fused_score",
+    "positive_score",
+]
+
+FusionKind: TypeAlias = Literal["positive", "published"]
+"""How two similarities become a score. `published`: see `fused_score`; `positive`: see `positive_score`."""
 
 MIN_MAX_EPSILON = 1e-8
 """Keeps min-max scaling finite where all classes score the same."""
@@ -50,6 +62,21 @@ def fused_score(audio_similarity: NDArray[np.float32], vision_similarity: NDArra
     low, high = (extreme(axis=-1, keepdims=True) for extreme in (score.min, score.max))
     fused: NDArray[np.float32] = (score - low) / (high - low + np.float32(MIN_MAX_EPSILON))
     return fused
+
+
+def positive_score(
+    audio_similarity: NDArray[np.float32], vision_similarity: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """As `fused_score`, but a class that one sense or both speak against scores as low as can be.
+
+    Args:
+        audio_similarity: (..., C) float32.
+        vision_similarity: (..., C) float32.
+
+    Returns:
+        (..., C) float32 in [0, 1]; all 0 where no class stands out.
+    """
+    return fused_score(np.maximum(audio_similarity, 0), np.maximum(vision_similarity, 0))
 
 
 def fused_labels(score: NDArray[np.float32]) -> NDArray[np.intp]:

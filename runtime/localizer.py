@@ -11,16 +11,28 @@ from numpy.typing import NDArray
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration, probabilities
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import fused_labels
+from ovavel.runtime.fusion import FusionKind, fused_labels, positive_score
 from ovavel.runtime.types import BUFFER, Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
-__all__ = ["BUFFER", "Head", "Localizer", "check_lag"]
+__all__ = ["BUFFER", "Head", "Localizer", "check_lag", "deciding_head"]
 
 # T segments with both senses, D embedding size, C classes with the background last
 
 Head = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], HeadOutput]
 """`Backend.head`: audio (1, T, D), vision (1, T, D) and text (C, D) → similarities and scores (1, T, C)."""
+
+
+def deciding_head(head: Head, fusion: FusionKind) -> Head:
+    """Return `head` with the scores of another fusion: the graph in a bundle makes those of the published one."""
+    if fusion == "published":
+        return head
+
+    def run(audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
+        output = head(audio, vision, text)
+        return output._replace(score=positive_score(output.audio_similarity, output.vision_similarity))
+
+    return run
 
 
 def check_lag(lag: int, buffer: int = BUFFER) -> None:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError
+from ovavel.runtime.fusion import FusionKind
 
 __all__ = [
     "CALIBRATED_VERSION",
@@ -88,6 +89,9 @@ class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_max_epsilon: float = 1e-8
     context_segments: int = 10
     """How many segments the temporal head was made for."""
+    decision: FusionKind = "published"
+    """What live use and recordings decide with, unless told otherwise; `score` is what the head's graph computes. A
+    bundle that does not say was made, and maybe calibrated, for the published one."""
 
 
 class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -210,9 +214,10 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         if version <= CALIBRATED_VERSION and (manifest.calibration is None) == (version == CALIBRATED_VERSION):
             has = "no" if manifest.calibration is None else "a"
             raise BundleError(f"{where} is damaged: version {version} has {has} calibration; export the bundle again")
+        fusion = msgspec.structs.replace(manifest.fusion, audio_scale=Fusion().audio_scale, decision=Fusion().decision)
         for name, asked, done in (
             ("preprocessing", manifest.preprocessing, Preprocessing()),
-            ("fusion", msgspec.structs.replace(manifest.fusion, audio_scale=Fusion().audio_scale), Fusion()),
+            ("fusion", fusion, Fusion()),
         ):
             if asked != done:
                 raise BundleError(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.channels import Channel
+from ovavel.runtime.fusion import FusionKind
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
@@ -94,18 +95,21 @@ def localize_recording(
     rules: EventRules | None = None,
     thumbnails: bool = False,
     channel: Channel = "auto",
+    fusion: FusionKind | None = None,
     statuses: deque[str] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Localization:
     """Decide on every second of `source`. `progress` is told the seconds done; `thumbnails` keeps a few small pictures.
 
-    `channel` and `statuses` are those of `Session`; what is said there ends up in `Localization.notes`.
+    `channel`, `fusion` and `statuses` are those of `Session`; what is said there ends up in `Localization.notes`.
 
     Raises:
         MediaError: the source cannot be read. What was decided before is lost with it.
     """
     recorder = Recorder(thumbnails=thumbnails, duration_s=source.duration_s)
-    with Session(bundle, source, backend=backend, lag=lag, rules=rules, statuses=statuses, channel=channel) as session:
+    with Session(
+        bundle, source, backend=backend, lag=lag, rules=rules, statuses=statuses, channel=channel, fusion=fusion
+    ) as session:
         for update in session.updates():
             for message in update.statuses:
                 recorder.status(message)

@@ -16,8 +16,9 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.channels import Channel, channel_news
 from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.fusion import FusionKind
 from ovavel.runtime.gates import find_gate
-from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.localizer import Localizer, deciding_head
 from ovavel.runtime.queue import TOO_SLOW, WindowQueue
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
@@ -55,13 +56,15 @@ class Session:
         rules: EventRules | None = None,
         statuses: deque[str] | None = None,
         channel: Channel = "auto",
+        fusion: FusionKind | None = None,
     ) -> None:
         """Open what is not open yet, and warm the backend up; the session is ready when this returns.
 
         `source` as a path or URL means `MediaSource`. A `backend` that is given stays open afterwards, so that many
         sessions can use it; without one, ONNX Runtime on `device` ("cpu", "cuda", "cuda:N" or "auto") is the session's
         own. `statuses` is where the source's listener puts its messages, to be passed on with the updates. `channel` is
-        the one of the sound to listen to, see `ChannelChooser`.
+        the one of the sound to listen to, see `ChannelChooser`. `fusion` is by default the bundle's own; scores of
+        another one have no probability.
 
         Raises:
             BundleError, MediaError, DeviceError, MissingExtraError, UsageError: what cannot be opened, and why.
@@ -75,7 +78,13 @@ class Session:
                 backend = self._own_backend = open_backend(self.bundle, device=device)
             vocabulary = self.bundle.vocabulary
             calibration = self.bundle.manifest.calibration
-            self._localizer = Localizer(backend.head, vocabulary, lag=lag, calibration=calibration)
+            kind = fusion or self.bundle.manifest.fusion.decision
+            self._localizer = Localizer(
+                deciding_head(backend.head, kind),
+                vocabulary,
+                lag=lag,
+                calibration=calibration if calibration and calibration.fusion == kind else None,
+            )
             self._tracker = EventTracker(
                 vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
             )

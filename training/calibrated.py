@@ -17,6 +17,8 @@ from ovavel.eval.streaming import final_scores
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
+from ovavel.runtime.fusion import FusionKind
+from ovavel.runtime.localizer import deciding_head
 from ovavel.runtime.types import LAG
 from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from ovavel.training.fit_data import Data, Part
@@ -40,7 +42,9 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
         CheckpointError: it is no head that ovavel saved.
         OutputError: it could not be written; then it is as it was.
     """
-    graph = HeadGraph(TemporalHead.load(Path(head))).eval()
+    loaded = TemporalHead.load(Path(head))
+    graph = HeadGraph(loaded).eval()
+    fusion: FusionKind = "positive" if loaded.score == "geometric" else "published"
 
     def run(audio: NDArray[Any], vision: NDArray[Any], text: NDArray[Any]) -> HeadOutput:
         with torch.inference_mode():
@@ -48,10 +52,12 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
         return HeadOutput(*(tensor.numpy() for tensor in decision))
 
     def final(part: Part) -> NDArray[Any]:
-        return final_scores(run, part.audio, part.vision, data.text, lag=LAG)
+        return final_scores(deciding_head(run, fusion), part.audio, part.vision, data.text, lag=LAG)
 
     held_out = (final(data.test), data.test.truth) if data.test else None
-    calibration = fit_calibration(final(data.val), data.val.truth, dataset=dataset, names=data.names, held_out=held_out)
+    calibration = fit_calibration(
+        final(data.val), data.val.truth, dataset=dataset, names=data.names, fusion=fusion, held_out=held_out
+    )
     attach_calibration(head, calibration)
     return calibration
 

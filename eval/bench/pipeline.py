@@ -14,7 +14,7 @@ from ovavel.eval.bench.yardstick import Moment, Yardstick
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
-from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.localizer import Localizer, deciding_head
 from ovavel.runtime.timing import Timings
 from ovavel.runtime.tracker import EventTracker
 from ovavel.runtime.types import Segment, Window
@@ -35,7 +35,7 @@ class Decider:
     """The head and the event tracker of one source."""
 
     def __init__(self, backend: Backend, bundle: Bundle) -> None:
-        self._localizer = Localizer(backend.head, bundle.vocabulary)
+        self._localizer = Localizer(deciding_head(backend.head, bundle.manifest.fusion.decision), bundle.vocabulary)
         self._tracker = EventTracker(bundle.vocabulary.background)
         self._index = 0
 

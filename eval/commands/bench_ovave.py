@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BenchOvave"]
 
-_Protocols = tuple[Literal["fused", "agreement", "agreement-without-other"], ...]
+_Protocols = tuple[Literal["fused", "fused-positive", "agreement", "agreement-without-other"], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,8 @@ class BenchOvave:
         ovavel eval bench-ovave --data ovavebench --bundle imagebind --features features --split val
 
     Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all of them. The fused
-    protocol decides with the bundle's head as live use does; the agreement protocols are training-free: they ask the
+    protocol decides with the bundle's head as the paper does, fused-positive without the classes that a sense speaks
+    against, as live use does by default; the agreement protocols are training-free: they ask the
     embeddings as they are. Clips that cannot be read are left out of the scores, counted and named.
 
     Without --features the bundle's encoders run over the media, and an interrupted run begins anew: for more than one

@@ -74,7 +74,7 @@ class Calibrate:
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write, make_folder
-        from ovavel.runtime.localizer import check_lag
+        from ovavel.runtime.localizer import check_lag, deciding_head
         from ovavel.runtime.wording import shown_name
 
         check_lag(self.lag)
@@ -90,7 +90,8 @@ class Calibrate:
             threads=self.threads,
         ) as material:
             splits = [material.split(name) for name in (self.fit, self.held_out) if name]
-            head, text, dataset, bundle = material.backend.head, material.text, material.dataset, material.bundle
+            text, dataset, bundle = material.text, material.dataset, material.bundle
+            head = deciding_head(material.backend.head, bundle.manifest.fusion.decision)
             with Console(stderr=True).status("deciding"):
                 scores = [final_scores(head, s.audio, s.vision, text, lag=self.lag) for s in splits]
         with Console(stderr=True).status("fitting"):
@@ -99,6 +100,7 @@ class Calibrate:
                 splits[0].truth,
                 dataset=dataset.fingerprint,
                 names=dataset.names,
+                fusion=bundle.manifest.fusion.decision,
                 held_out=(scores[1], splits[1].truth) if self.held_out else None,
             )
             looked = [_look(split, each, calibration) for split, each in zip(splits, scores, strict=True)]

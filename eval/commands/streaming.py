@@ -55,6 +55,7 @@ class Streaming:
         from ovavel.eval.streaming import RULES, STREAM_CLIPS, TOLERANCE, check_seeds, chosen_lag, measure_streaming
         from ovavel.eval.streaming_report import StreamingReport, to_html, to_json, to_svg
         from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.runtime.localizer import deciding_head
 
         check_seeds(self.seeds)
         make_folder(self.out)
@@ -69,7 +70,7 @@ class Streaming:
             split = material.split(self.split)
             with clip_progress("streaming", len(split.clips) * (1 + len(self.seeds))) as progress:
                 curves = measure_streaming(
-                    material.backend.head,
+                    deciding_head(material.backend.head, material.bundle.manifest.fusion.decision),
                     split.audio,
                     split.vision,
                     material.text,

@@ -72,6 +72,7 @@ class Test:
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import make_folder
         from ovavel.runtime.gates import gate_text, require_gate
+        from ovavel.runtime.localizer import deciding_head
         from ovavel.runtime.progress import shown_status
         from ovavel.runtime.vocabulary import check_names
         from ovavel.runtime.wording import one_line
@@ -96,7 +97,7 @@ class Test:
                     phrases,
                     embeddings,
                     vocabulary,
-                    backend.head,
+                    deciding_head(backend.head, bundle.manifest.fusion.decision),
                     tell=lambda phrase: tell(f"trying {one_line(phrase)}"),
                 )
             info = backend.info

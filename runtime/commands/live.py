@@ -60,6 +60,10 @@ class Live:
     """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are told at once."""
+    fusion: Literal["positive", "published"] | None = None
+    """How the two similarities of a class become its score. positive: a class that one sense speaks against scores 0.
+    published: as in the paper, where two senses that both speak against it make it likely. The bundle's own by
+    default; with another one there are no probabilities."""
     rules: EventRules = field(default_factory=EventRules)
     """When an event begins and ends."""
     jsonl: Path | None = None
@@ -115,6 +119,7 @@ class Live:
                     rules=self.rules,
                     statuses=statuses,
                     channel=channel,
+                    fusion=self.fusion,
                 )
                 with session:
                     drive(session, sinks)

@@ -80,6 +80,10 @@ class Localize:
     """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, that a decision is made with."""
+    fusion: Literal["positive", "published"] | None = None
+    """How the two similarities of a class become its score. positive: a class that one sense speaks against scores 0.
+    published: as in the paper, where two senses that both speak against it make it likely. The bundle's own by
+    default; with another one there are no probabilities."""
     rules: EventRules = field(default_factory=EventRules)
     """When an event begins and ends."""
 
@@ -171,6 +175,7 @@ class Localize:
                         lag=self.lag,
                         rules=self.rules,
                         channel=parse_channel(self.channel),
+                        fusion=self.fusion,
                         statuses=statuses,
                         thumbnails=folder is not None and "html" in self.format,
                         progress=advance,

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rounding import exact_fusion
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import agree, agree_clip, cosine_similarity, fused_score
+from ovavel.runtime.fusion import agree, agree_clip, cosine_similarity, fused_score, positive_score
 
 OTHER = 3
 similarities = arrays(np.float32, (4, 5), elements=st.floats(-1, 1, width=32))
@@ -79,3 +79,17 @@ def test_agreement_names_what_both_senses_name(vision: np.ndarray, data: st.Data
         first = next((v for v, a in zip(v_clip, a_clip, strict=True) if v == a), OTHER)
         assert segments.tolist() == [v if v == a else OTHER for v, a in zip(v_clip, a_clip, strict=True)]
         assert clip.tolist() == [first if v == a else OTHER for v, a in zip(v_clip, a_clip, strict=True)]
+
+
+def test_without_negatives_two_senses_against_a_class_do_not_make_it_likely() -> None:
+    audio = np.array([0.2, -0.9, 0.5, 0.1], np.float32)
+    vision = np.array([0.3, -0.9, -0.5, 0.1], np.float32)
+    assert fused_score(audio, vision).argmax() == 1, "as published"
+    score = positive_score(audio, vision)
+    assert score.argmax() == 0
+    assert score[1] == score[2] == 0
+
+
+@given(similarities.map(np.abs), similarities.map(np.abs))
+def test_where_nothing_is_negative_both_fusions_are_one(audio: np.ndarray, vision: np.ndarray) -> None:
+    np.testing.assert_array_equal(positive_score(audio, vision), fused_score(audio, vision))

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.backends import HeadOutput, open_backend
+from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import cosine_similarity, fused_score
-from ovavel.runtime.localizer import BUFFER, Localizer
+from ovavel.runtime.fusion import FusionKind, cosine_similarity, fused_score
+from ovavel.runtime.localizer import BUFFER, Localizer, deciding_head
+from ovavel.runtime.recording import localize_recording
+from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
 D = 16
+DEMO = Path(__file__).parents[2] / "eval" / "demo"
 NAMES = ("dog barking", "car", "bell", "other")
 
 
@@ -134,3 +140,33 @@ def test_a_hole_in_the_stream_is_refused() -> None:
 def test_a_lag_that_cannot_be_is_refused(buffer: int, lag: int) -> None:
     with pytest.raises(UsageError, match=r"lag must be|a buffer holds"):
         Localizer(head, VOCABULARY, buffer=buffer, lag=lag)
+
+
+def test_a_bundle_decides_by_its_own_fusion_unless_another_is_asked_for() -> None:
+    def head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
+        audio, vision = (np.array([[row]], np.float32) for row in ([0.2, -0.9, 0.1], [0.3, -0.9, 0.1]))
+        return HeadOutput(audio, vision, fused_score(audio, vision))
+
+    assert deciding_head(head, "published") is head
+    one = np.zeros((1, 1, 4), np.float32)
+    output = deciding_head(head, "positive")(one, one, one[0])
+    assert output.score.argmax() == 0
+    np.testing.assert_array_equal(output.audio_similarity, head(one, one, one[0]).audio_similarity)
+
+
+def test_scores_of_another_fusion_have_no_probability() -> None:
+    bundle = Bundle.open(DEMO / "bundle")
+    own = bundle.manifest.fusion.decision
+    other: FusionKind = "published" if own == "positive" else "positive"
+    backend = open_backend(bundle, device="cpu", threads=1)
+    try:
+        found = {
+            kind: localize_recording(bundle, MediaSource(DEMO / "clip.mp4"), backend=backend, fusion=kind)
+            for kind in (None, own, other)
+        }
+    finally:
+        backend.close()
+    assert [e.peak_probability for e in found[None].events] == [e.peak_probability for e in found[own].events]
+    assert all(event.peak_probability for event in found[None].events)
+    assert found[other].events
+    assert not any(event.peak_probability for event in found[other].events)
