@@ -225,6 +225,7 @@ class _Writer:
             fusion=Fusion(audio_scale=temporal.audio_scale, decision=calibration.fusion if calibration else "positive"),
             opset=OPSET,
             parity=Parity(versions=versions, checks=tuple(self._checks)),
+            vocabulary=vocabulary.version,
         ).calibrated(calibration)
         (self._folder / MANIFEST).write_bytes(manifest.encode())
         runs = [each for each in self._precisions if each in ENGINE_PRECISIONS["onnxruntime-cpu"]]

@@ -179,6 +179,8 @@ class Bundle:
     def save_vocabulary(self, vocabulary: Vocabulary) -> Bundle:
         """Put `vocabulary` in the place of the bundle's own and return the changed bundle.
 
+        It stays verified if each name of both has the embedding it had; else no gate counts any more.
+
         Killed at any point, the bundle has either the old vocabulary or the new one.
 
         Raises:
@@ -195,7 +197,12 @@ class Bundle:
         entries = {
             name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for name, data in contents.items()
         }
-        manifest = replace(self.manifest, files={**self.manifest.files, **entries})
+        noted, before = self.manifest.vocabulary, self.vocabulary.version
+        if not vocabulary.agrees_with(self.vocabulary):
+            noted = noted or before
+        elif noted == before:
+            noted = vocabulary.version
+        manifest = replace(self.manifest, files={**self.manifest.files, **entries}, vocabulary=noted)
         if manifest.calibration and not manifest.calibration.names:  # an older ovavel's: it was for the names till now
             until_now = names_fingerprint(self.vocabulary.names)
             manifest = manifest.calibrated(replace(manifest.calibration, names=until_now))

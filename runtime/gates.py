@@ -19,10 +19,11 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UnverifiedError
 from ovavel.runtime.files import atomic_write, cache_folder, make_folder
+from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.requirements import REQUIREMENTS
-from ovavel.runtime.self_check import GOLDEN_REFERENCE, self_check
+from ovavel.runtime.self_check import GOLDEN_REFERENCE, check_vocabulary, self_check
 
 __all__ = ["REQUIREMENTS", "Gate", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
 
@@ -36,8 +37,11 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
     """Return this machine's gate for what `info` says runs, else the bundle's own; None: there is none.
 
-    Of several kinds, one that failed comes first: none makes up for another.
+    Of several kinds, one that failed comes first: none makes up for another. None counts once names and embeddings of
+    the vocabulary do not belong together any more.
     """
+    if not _names_hold(bundle):
+        return None
     stored = [gate for kind in _KINDS if (gate := _read(_path(bundle, info, kind))) and _is_of(gate, bundle, info)]
     if stored:
         return _worst(stored)
@@ -76,6 +80,11 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
         return gate
     what = f"{info.engine} in {_precisions(info)}"
     mend = f"`{_command(bundle, info)}` compares them in under a minute; --allow-unverified goes on without"
+    if not _names_hold(bundle):
+        raise UnverifiedError(
+            f"the names in the vocabulary of {bundle.path} were put in another order than their embeddings, or changed "
+            "by hand: export or copy the bundle again; --allow-unverified continues without"
+        )
     if gate is None:
         raise UnverifiedError(
             f"nobody has compared {what} of the bundle {bundle.path} with PyTorch on this machine: {mend}"
@@ -105,6 +114,14 @@ def _floor(cosine: float) -> str:
         if 1 - cut < 1.5 * (1 - cosine):
             return f"{cut:.{digits}f}"
     return "0.9999999"
+
+
+def _names_hold(bundle: Bundle) -> bool:
+    """Whether the vocabulary is as it was verified; of an older bundle, which did not note it, its golden names are."""
+    noted = bundle.manifest.vocabulary
+    if noted is not None:
+        return noted == bundle.vocabulary.version
+    return GOLDEN not in bundle.manifest.files or not check_vocabulary(Golden.load(bundle), bundle.vocabulary).failure
 
 
 def _is_of(gate: Gate, bundle: Bundle, info: BackendInfo) -> bool:

@@ -172,6 +172,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     fusion: Fusion
     opset: int
     parity: Parity
+    vocabulary: str | None = None
+    """`Vocabulary.version` as export, or adding and removing names, left it: names and embeddings in any other order
+    are not what was verified. None in older bundles."""
     calibration: Calibration | None = None
     """What makes its scores probabilities; left out of the file where there is none."""
 

@@ -201,6 +201,13 @@ class Vocabulary:
         )
         raise VocabularyError(f"{name!r} is not in the vocabulary{hint}")
 
+    def agrees_with(self, other: Vocabulary) -> bool:
+        """Whether both have the same background, and each name of both has one embedding."""
+        rows = dict(zip(other.names, other.embeddings, strict=True))
+        return self.background == other.background and all(
+            np.array_equal(row, rows.get(name, row)) for name, row in zip(self.names, self.embeddings, strict=True)
+        )
+
     def added(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> Vocabulary:
         """Return a vocabulary with `names` and their `embeddings` (N, D) before the background."""
         return Vocabulary(

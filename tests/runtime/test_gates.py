@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ovavel.runtime.errors import BundleError, UnverifiedError
 from ovavel.runtime.gates import find_gate, gate_text, require_gate, self_check, store_gate
 from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import device_name
+from ovavel.runtime.manifest import FileEntry
 from ovavel.runtime.requirements import REQUIREMENTS
 from ovavel.runtime.self_check import (
     STAGES,
@@ -31,6 +33,7 @@ from ovavel.runtime.self_check import (
     graphs_to_check,
     off_by,
 )
+from ovavel.runtime.vocabulary import Vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +106,48 @@ def test_a_vocabulary_may_change_and_the_gate_stays(tiny_bundle: Path, info: Bac
     assert find_gate(changed, info)
     assert main(["vocab", "add", str(tiny_bundle), "glass breaking"]) == 0
     assert main(["eval", "self-check", str(tiny_bundle)]) == 0
+
+
+def reordered(vocabulary: Vocabulary) -> Vocabulary:
+    first, second, *rest = vocabulary.names
+    return Vocabulary(names=(second, first, *rest), embeddings=vocabulary.embeddings)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_names_in_another_order_than_their_embeddings_are_not_verified(
+    tiny_bundle: Path, info: BackendInfo, noted: bool, by_hand: bool
+) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    assert bundle.manifest.vocabulary == bundle.vocabulary.version
+    manifest = bundle.manifest if noted else msgspec.structs.replace(bundle.manifest, vocabulary=None)
+    if by_hand:
+        contents = reordered(bundle.vocabulary).encode()
+        entries = {name: FileEntry(sha256=hashlib.sha256(x).hexdigest(), bytes=len(x)) for name, x in contents.items()}
+        for name, content in contents.items():
+            (tiny_bundle / name).write_bytes(content)
+        manifest = msgspec.structs.replace(manifest, files={**manifest.files, **entries})
+    (tiny_bundle / "manifest.json").write_bytes(manifest.encode())
+    if not by_hand:
+        bundle = Bundle.open(tiny_bundle)
+        assert find_gate(bundle, info)
+        bundle.save_vocabulary(reordered(bundle.vocabulary))
+    changed = Bundle.open(tiny_bundle)
+    assert find_gate(changed, info) is None
+    with pytest.raises(UnverifiedError, match="put in another order than their embeddings"):
+        require_gate(changed, info, allow_unverified=False)
+    assert require_gate(changed, info, allow_unverified=True) is None
+    later = changed.save_vocabulary(changed.vocabulary.removed([changed.vocabulary.names[2]]))
+    assert find_gate(later, info) is None, "a later change makes nothing good"
+
+
+def test_names_that_move_with_their_embeddings_stay_verified(tiny_bundle: Path, info: BackendInfo) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    order = [1, 0, *range(2, len(bundle.vocabulary))]
+    moved = Vocabulary(
+        names=tuple(bundle.vocabulary.names[i] for i in order), embeddings=bundle.vocabulary.embeddings[order]
+    )
+    assert find_gate(bundle.save_vocabulary(moved), info)
 
 
 @pytest.mark.parametrize("change", [{"device": "another CPU"}, {"versions": {"onnxruntime": "0.1"}}])
