@@ -22,7 +22,7 @@ from ovavel.eval.features import FeatureCache, Features
 from ovavel.eval.metrics import Scores, score_agreement, score_clips
 from ovavel.eval.ovave import Rows, decide, fused_labels, score_rows, score_rows_agreement
 from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench
-from ovavel.runtime.backends import Backend, BackendInfo
+from ovavel.runtime.backends import Backend, BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import DatasetError
@@ -40,6 +40,7 @@ __all__ = [
     "Protocol",
     "Report",
     "Result",
+    "check_precision",
     "encode_clips",
     "load_cached",
     "score_protocol",
@@ -52,6 +53,7 @@ the embeddings as they are, with the background among the classes or without it.
 
 PROTOCOLS: tuple[Protocol, ...] = ("fused", "agreement", "agreement-without-other")
 
+_ENCODERS: tuple[Graph, ...] = ("vision", "audio")
 _READERS = 2
 _AHEAD = 8  # clips that may wait in memory for the encoders
 
@@ -155,6 +157,22 @@ def load_cached(cache: FeatureCache, dataset: OVAVEBench, bundle: Bundle, clips:
         damage = cache.damaged[clip.split, clip.name]
         damaged.append(_record(clip, damage.kind, damage.message))
     return _checked(features, damaged)
+
+
+def check_precision(cache: FeatureCache, bundle: Bundle, engine: str) -> None:
+    """Refuse a cache that holds embeddings of another precision than `engine` runs the bundle in.
+
+    Raises:
+        DatasetError: it does.
+    """
+    vision, audio = (bundle.precision(graph, engine) for graph in _ENCODERS)
+    runs = vision if vision == audio else f"vision {vision}, audio {audio}"
+    if cache.info.precision != runs:
+        raise DatasetError(
+            f"the feature cache {cache.path} was computed in {cache.info.precision} and {engine} runs the bundle "
+            f"{bundle.path} in {runs}: its figures would not be those of the bundle. Make a cache with "
+            "`ovavel train features --bundle`, or take this one as it is with --any-precision"
+        )
 
 
 def encode_clips(

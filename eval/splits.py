@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.bench_ovave import DamagedRecord, encode_clips, load_cached
+from ovavel.eval.bench_ovave import DamagedRecord, check_precision, encode_clips, load_cached
 from ovavel.eval.features import FeatureCache
 from ovavel.eval.ovavebench import Clip, OVAVEBench
 from ovavel.eval.texts import embed_texts
@@ -104,11 +104,13 @@ def open_material(
     backend: str = "onnxruntime",
     device: str = "auto",
     threads: int | None = None,
+    any_precision: bool = False,
     **options: Any,
 ) -> Iterator[Material]:
     """Open a dataset, a bundle and, if it is given, a feature cache of its encoders; the backend is closed at the end.
 
-    `options` are those of the backend, see `open_backend`.
+    `any_precision` takes a cache of another precision than the bundle runs in. `options` are those of the backend, see
+    `open_backend`.
 
     Raises:
         DatasetError, BundleError, DeviceError, VocabularyError: what cannot be opened, and why.
@@ -126,6 +128,8 @@ def open_material(
         graphs: tuple[Graph, ...] = ("head",) if cache else ("vision", "audio", "head")
         running = open_backend(opened, name=backend, device=device, threads=threads, graphs=graphs, **options)
     try:
+        if cache and not any_precision:
+            check_precision(cache, opened, running.info.engine)
         running.warm_up()
         yield Material(dataset=dataset, bundle=opened, backend=running, cache=cache, text=text)
     finally:

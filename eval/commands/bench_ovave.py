@@ -60,6 +60,8 @@ class BenchOvave:
     """Where it runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: Threads = None
     """Threads on a CPU; as many as cores by default."""
+    any_precision: bool = False
+    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
@@ -80,6 +82,7 @@ class BenchOvave:
             backend=self.backend,
             device=self.device,
             threads=self.threads,
+            any_precision=self.any_precision,
             **options,
         ) as material:
             split = material.split(self.split)

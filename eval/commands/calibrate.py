@@ -62,6 +62,8 @@ class Calibrate:
     """Where the bundle runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: Threads = None
     """Threads on a CPU; as many as cores by default."""
+    any_precision: bool = False
+    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
 
     def run(self) -> int:
         """Fit, look, print and write."""
@@ -88,6 +90,7 @@ class Calibrate:
             features=self.features,
             device=self.device,
             threads=self.threads,
+            any_precision=self.any_precision,
         ) as material:
             splits = [material.split(name) for name in (self.fit, self.held_out) if name]
             text, dataset, bundle = material.text, material.dataset, material.bundle

@@ -48,6 +48,8 @@ class Streaming:
     """Where the bundle runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: Threads = None
     """Threads on a CPU; as many as cores by default."""
+    any_precision: bool = False
+    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
@@ -66,6 +68,7 @@ class Streaming:
             features=self.features,
             device=self.device,
             threads=self.threads,
+            any_precision=self.any_precision,
         ) as material:
             split = material.split(self.split)
             with clip_progress("streaming", len(split.clips) * (1 + len(self.seeds))) as progress:

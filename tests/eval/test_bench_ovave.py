@@ -360,3 +360,20 @@ def test_what_cannot_be_scored_is_refused(
         assert said in error
         assert "Traceback" not in error
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_cache_of_another_precision_is_refused_unless_asked_for(
+    cache: Path, data: Path, exported_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(cache, other)
+    info = json.loads((cache / "cache.json").read_text()) | {"precision": "bf16"}
+    (other / "cache.json").write_text(json.dumps(info))
+    words = ["--data", str(data), "--bundle", str(exported_bundle), "--features", str(other), "--device", "cpu"]
+    for command in (["bench-ovave"], ["streaming", "--out", str(tmp_path / "s"), "--seeds", "0"]):
+        assert main(["eval", *command, *words]) == 1
+        said = capsys.readouterr().err
+        assert "was computed in bf16 and onnxruntime-cpu runs the bundle" in said
+        assert "--any-precision" in said
+        assert main(["eval", *command, *words, "--any-precision"]) == 0
+        capsys.readouterr()
