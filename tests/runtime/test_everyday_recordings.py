@@ -193,14 +193,14 @@ def test_all_that_is_missing_of_a_truncated_file_is_counted(
     path.write_bytes(content[: round(len(content) * part)])
     answer = localize(path)
     assert answer.code == 0
-    assert "is truncated: it ends at" in answer.err
+    assert "is truncated: it ends at" in answer.out
     assert len(answer.document.segments) == 40
     assert answer.document.duration_s == 40
     for sense in ("vision", "audio"):
         seen = [segment for segment in answer.document.segments if sense not in segment.missing]
         assert answer.lost_s(sense) == pytest.approx(40 - len(seen), abs=1)
     assert answer.lost_s("vision", "truncated") == pytest.approx(40 * (1 - part), abs=6)
-    ends_s = float(answer.err.split("ends at ")[1].split()[0])
+    ends_s = float(answer.out.split("ends at ")[1].split()[0])
     assert answer.events == [event for event in EVENTS if event[1] < ends_s] + [
         (start_s, float(int(ends_s)), label)
         for start_s, end_s, label in EVENTS
@@ -240,7 +240,7 @@ def test_length_of_files_whose_header_does_not_have_it(
     assert answer.document.duration_s == pytest.approx(duration_s, abs=0.06)
     assert f": {duration_s:.1f} s" in answer.out
     assert len(answer.document.segments) == segments
-    assert "truncated" not in answer.err
+    assert "truncated" not in answer.out
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -261,8 +261,8 @@ def test_video_that_ffmpeg_has_no_decoder_for(tmp_path: Path, localize: Callable
     path.write_bytes(content[:at] + b"zzz1" + content[at + 4 :])
     answer = localize(path)
     assert answer.code == 1
-    assert "has video that cannot be used: FFmpeg has no decoder for it" in answer.err
-    assert "has no video" not in answer.err
+    assert "has video that cannot be used: FFmpeg has no decoder for it" in answer.out
+    assert "has no video" not in answer.out
 
 
 def test_video_that_is_damaged_throughout(tmp_path: Path, localize: Callable[[Path], Answer]) -> None:
@@ -285,7 +285,7 @@ def test_video_that_is_damaged_throughout(tmp_path: Path, localize: Callable[[Pa
                 out.mux(copy)
     answer = localize(broken)
     assert answer.code == 1
-    assert "nothing of the video" in answer.err
+    assert "nothing of the video" in answer.out
     assert answer.lost_s("vision", "damaged video") == pytest.approx(3, abs=0.1)
 
 
@@ -309,7 +309,7 @@ def test_a_wave_file_from_a_pipe_has_no_length_and_is_whole(
     assert answer.document.duration_s == pytest.approx(10)
     assert len(answer.document.segments) == 10
     assert answer.document.gaps == ()
-    assert "truncated" not in answer.err
+    assert "truncated" not in answer.out
 
 
 def test_a_header_without_samples_is_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,7 +325,7 @@ def test_a_loss_too_short_to_print_is_not_printed(tmp_path: Path, localize: Call
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     answer = localize(path)
     assert any(gap.cause == "timestamp jump" for gap in answer.document.gaps)
-    assert "jump at 2.0" in answer.err
+    assert "jump at 2.0" in answer.out
     assert " 0.0 s" not in answer.out
 
 
