@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,12 @@ __all__ = ["Encoder"]
 
 # B windows in a batch, D embedding size
 
+_Prepared: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
+_MANY = 16
+"""Windows of a batch from which they are prepared on several threads: below, starting these takes longer."""
+_PREPARERS = min(8, os.cpu_count() or 1)
+"""Threads that prepare: Pillow and numpy let others run meanwhile, up to about so many."""
+
 
 class Encoder:
     """Encodes windows with a backend, batched. One encoder serves any number of sources."""
@@ -25,6 +33,7 @@ class Encoder:
         """Encode with `backend`; note the stages "preprocess", "vision" and "audio" in `timings`."""
         self._backend = backend
         self._timings = timings or Timings()
+        self._preparers: ThreadPoolExecutor | None = None
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="ovavel-audio") if backend.info.concurrent else None
 
     def encode(self, windows: Sequence[Window]) -> list[Segment]:
@@ -34,8 +43,7 @@ class Encoder:
             UsageError: a frame or a waveform has the wrong shape or type.
         """
         with self._timings.measure("preprocess"):
-            frames = {i: prepare_frame(w.frame) for i, w in enumerate(windows) if w.frame is not None}
-            log_mels = {i: prepare_waveform(w.waveform) for i, w in enumerate(windows) if w.waveform is not None}
+            frames, log_mels = self._prepare(windows)
         if self._helper and frames and log_mels:
             later = self._helper.submit(self._run, "audio", self._backend.audio, log_mels)
             vision = self._run("vision", self._backend.vision, frames)
@@ -47,6 +55,24 @@ class Encoder:
             Segment(index=w.index, start_s=w.start_s, vision=vision.get(i), audio=audio.get(i))
             for i, w in enumerate(windows)
         ]
+
+    def _prepare(
+        self, windows: Sequence[Window]
+    ) -> tuple[dict[int, NDArray[np.float32]], dict[int, NDArray[np.float32]]]:
+        """Frames and log-mels by the place of their window; the same on one thread and on several."""
+        if len(windows) < _MANY or _PREPARERS == 1:
+            prepared: Iterator[_Prepared] = map(_prepared, windows)
+        else:
+            if self._preparers is None:
+                self._preparers = ThreadPoolExecutor(_PREPARERS, thread_name_prefix="ovavel-prepare")
+            prepared = self._preparers.map(_prepared, windows)
+        frames, log_mels = {}, {}
+        for i, (frame, log_mel) in enumerate(prepared):
+            if frame is not None:
+                frames[i] = frame
+            if log_mel is not None:
+                log_mels[i] = log_mel
+        return frames, log_mels
 
     def _run(
         self,
@@ -61,6 +87,14 @@ class Encoder:
         return dict(zip(inputs, embeddings, strict=True))
 
     def close(self) -> None:
-        """End the helper thread, if there is one. The backend stays open: it is its owner's to close."""
-        if self._helper:
-            self._helper.shutdown()
+        """End the helper threads, if there are any. The backend stays open: it is its owner's to close."""
+        for pool in (self._helper, self._preparers):
+            if pool:
+                pool.shutdown()
+
+
+def _prepared(window: Window) -> _Prepared:
+    return (
+        None if window.frame is None else prepare_frame(window.frame),
+        None if window.waveform is None else prepare_waveform(window.waveform),
+    )

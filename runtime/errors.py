@@ -23,6 +23,8 @@ Each message says what was wrong, where, and what to do about it.
 
 from __future__ import annotations
 
+from ovavel.runtime.install import install_command
+
 __all__ = [
     "BundleError",
     "CheckpointError",
@@ -66,9 +68,7 @@ class MissingExtraError(OvavelError):
 
     def __init__(self, library: str, extra: str, *, need: str) -> None:
         """Say what is needed (`need`), which `library` is missing and the command that installs it."""
-        super().__init__(
-            f"{need} needs {library}, which is not installed. Install it with: pip install 'ovavel[{extra}]'"
-        )
+        super().__init__(f"{need} needs {library}, which is not installed. Install it with: {install_command(extra)}")
         self.library = library
         self.extra = extra
 

@@ -114,6 +114,6 @@ def test_what_needs_torch_says_how_to_install_it(
     command = [sys.executable, "-c", WITHOUT_TORCH, *(places.get(word, word) for word in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "needs torch, which is not installed. Install it with: pip install 'ovavel[" in done.stderr
+    assert "needs torch, which is not installed. Install it with: pip install " in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

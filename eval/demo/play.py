@@ -18,6 +18,7 @@ from ovavel.runtime.console import OutputConsole
 from ovavel.runtime.devices import index_or_name
 from ovavel.runtime.drive import drive
 from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.install import install_command
 from ovavel.runtime.recording import Recorder
 from ovavel.runtime.results import FORMATS, write_results
 from ovavel.runtime.session import Session
@@ -142,7 +143,7 @@ def _conclude(comparison: Comparison, page: Path, console: OutputConsole) -> Non
     ):
         console.print(f"{what}\n    {why}", markup=False)
     console.print("\nWhat next:", style="bold")
-    needs = "" if find_spec("cv2") and find_spec("sounddevice") else "; needs pip install '.[live]' in a checkout"
+    needs = "" if find_spec("cv2") and find_spec("sounddevice") else f"; needs {install_command('live')}"
     console.print(f"  {command} demo --camera\n    the same model on your camera and microphone{needs}", markup=False)
     console.print(
         f"  {command} export weights --help\n    the real model: ImageBind, and any names you like", markup=False

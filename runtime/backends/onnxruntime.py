@@ -16,6 +16,7 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, check_placement, cuda_options
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.install import install_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def open_onnxruntime(
     if not match or not offered:
         has = "auto, cpu" + (", cuda, cuda:N" if offered else "")
         mend = (
-            "; for an NVIDIA GPU replace onnxruntime: pip uninstall onnxruntime && pip install 'ovavel[gpu]'"
+            f"; for an NVIDIA GPU replace onnxruntime: pip uninstall onnxruntime && {install_command('gpu')}"
             if match
             else ""
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ovavel.runtime.install import install_command
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -78,11 +80,11 @@ def _examine() -> dict[str, Any]:
     optional = {name: _version(name, module) for name, (module, _, _) in OPTIONAL.items()}
     runtimes = {name: _installed_version(name) for name in RUNTIMES}
     providers, broken = _providers()
-    problems = [_problem(f"{name} is not installed", "pip install ovavel") for name, at in required.items() if not at]
+    problems = [_problem(f"{name} is not installed", install_command()) for name, at in required.items() if not at]
     if not any(runtimes.values()):
-        problems.append(_problem("ONNX Runtime is not installed", "pip install 'ovavel[cpu]'"))
+        problems.append(_problem("ONNX Runtime is not installed", install_command("cpu")))
     elif all(runtimes.values()):
-        mend = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'ovavel[gpu]'   # or ovavel[cpu]"
+        mend = f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command('gpu')}   # or [cpu]"
         problems.append(_problem("onnxruntime and onnxruntime-gpu are both installed and overwrite each other", mend))
     elif broken:
         problems.append(
@@ -93,12 +95,12 @@ def _examine() -> dict[str, Any]:
         if not optional[name]:
             missing.setdefault((extra, need), []).append(name)
     for (extra, need), names in missing.items():
-        problems.append(_problem(f"{', '.join(names)} not installed ({need})", f"pip install 'ovavel[{extra}]'"))
+        problems.append(_problem(f"{', '.join(names)} not installed ({need})", install_command(extra)))
     if not any("sounddevice" in name for names in missing.values() for name in names):
         problems += [_problem(*_split(problem)) for problem in devices.problems]
     gpus = _gpus()
     if gpus and "CUDAExecutionProvider" not in providers:
-        mend = "pip uninstall -y onnxruntime && pip install 'ovavel[gpu]'"
+        mend = f"pip uninstall -y onnxruntime && {install_command('gpu')}"
         problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", mend))
     # No machine lacks anything without these.
     engines: dict[str, dict[str, str | None]] = {
@@ -106,7 +108,7 @@ def _examine() -> dict[str, Any]:
         **{name: {**_engine_library(name), "extra": extra} for name, extra in EXTRAS.items()},
     }
     problems += [
-        _problem(f"{name} {state['problem']}", f"pip install 'ovavel[{state['extra']}]'")
+        _problem(f"{name} {state['problem']}", install_command(str(state["extra"])))
         for name, state in engines.items()
         if (gpus or name == _OPENVINO) and state["version"] and state["problem"]
     ]
@@ -242,7 +244,7 @@ def _print_tables(report: dict[str, Any], console: Console) -> None:
         *(
             f"{name} {state['version']} – {state['problem'] or 'can run here'}"
             if state["version"]
-            else f"{name} – {state['problem']}; pip install 'ovavel[{state['extra']}]'"
+            else f"{name} – {state['problem']}; {install_command(state['extra'])}"
             for name, state in report["engine_libraries"].items()
         ),
     )

@@ -1,6 +1,7 @@
 """A real camera (OpenCV on a stream of JPEG pictures) and a real microphone (PortAudio on a PulseAudio null sink)."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from http_station import FPS, JpegCamera
 
 from ovavel.runtime.devices import Microphone
 from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.install import install_command
 from ovavel.runtime.sources.camera_mic import CameraMicSource
 from ovavel.runtime.sources.microphone import find_microphone
 from ovavel.runtime.types import Chunk, Frame, Gap
@@ -138,7 +140,7 @@ def test_nobody_at_the_cameras_address(camera: JpegCamera) -> None:
 
 def test_opencv_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'ovavel\[live\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("live"))):
         CameraMicSource(0, None)
 
 

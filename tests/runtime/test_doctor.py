@@ -12,6 +12,7 @@ from ovavel.runtime.commands import doctor
 from ovavel.runtime.commands.doctor import Doctor
 from ovavel.runtime.devices import Camera, Devices, Microphone, list_cameras, list_devices
 from ovavel.runtime.errors import DeviceError, MissingExtraError
+from ovavel.runtime.install import install_command
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict]:
@@ -53,7 +54,7 @@ def test_no_runtime_fails_and_says_what_to_install(
     monkeypatch.setattr(doctor, "_installed_version", lambda name: None if "onnxruntime" in name else installed(name))
     code, found = report(capsys)
     assert code == 1
-    assert any(problem["mend"] == "pip install 'ovavel[cpu]'" for problem in found["problems"])
+    assert any(problem["mend"] == install_command("cpu") for problem in found["problems"])
     assert Doctor().run() == 1
     assert "cannot work here" in capsys.readouterr().out
 
@@ -75,15 +76,13 @@ def test_openvino_is_told_with_its_version_or_its_extra(
     assert not any("openvino" in problem["what"] for problem in found["problems"])
     Doctor().run()
     line = next(line for line in capsys.readouterr().out.splitlines() if "openvino" in line)
-    assert ("can run here" in line) if installed else ("pip install 'ovavel[openvino]'" in line)
+    assert ("can run here" in line) if installed else (install_command("openvino") in line)
 
 
 def test_missing_extra_names_its_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.OPTIONAL, "sounddevice", ("no_such_module_here", "live", "microphones"))
     _, found = report(capsys)
-    assert {"what": "sounddevice not installed (microphones)", "mend": "pip install 'ovavel[live]'"} in found[
-        "problems"
-    ]
+    assert {"what": "sounddevice not installed (microphones)", "mend": install_command("live")} in found["problems"]
 
 
 def test_portaudio_not_installed_names_the_package(
@@ -102,7 +101,7 @@ def test_portaudio_not_installed_names_the_package(
 
 def test_sounddevice_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(MissingExtraError, match=r"ovavel\[live\]"):
+    with pytest.raises(MissingExtraError, match=r"\[live\]"):
         devices.load_sounddevice()
 
 

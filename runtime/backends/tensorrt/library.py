@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ovavel.runtime.errors import DeviceError, MissingExtraError
+from ovavel.runtime.install import install_command
 
 __all__ = ["EXTRAS", "Library", "LibraryName", "load_library", "this_platform"]
 
@@ -74,7 +75,7 @@ def load_library(name: LibraryName) -> Library:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise DeviceError(
             f"{_TITLES[name]} is installed and cannot be loaded ({error}); install it again: "
-            f"pip install --force-reinstall 'ovavel[{EXTRAS[name]}]'"
+            f"{install_command(EXTRAS[name], again=True)}"
         ) from error
 
 

@@ -294,7 +294,7 @@ def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--library", "tensorrt"), r"needs tensorrt, which is not installed.*pip install 'ovavel\[tensorrt\]'"),
+        (("--library", "tensorrt"), r"needs tensorrt, which is not installed.*pip install .*\[tensorrt\]"),
         (
             ("--library", "tensorrt", "--compute-capability", "8.9"),
             "--compute-capability is for --library tensorrt-rtx",

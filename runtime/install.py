@@ -1,0 +1,46 @@
+"""The command that installs an extra, by how this ovavel came here: every hint is made by it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["install_command"]
+
+
+@cache
+def install_command(extra: str = "", *, again: bool = False) -> str:
+    """Return the shell command that installs ovavel with `extra`, e.g. "cpu"; `again` where it is there and broken.
+
+    From a checkout it names that checkout. From a package index it names the package; ovavel is on none yet, so where
+    neither is known it is what works in any checkout.
+    """
+    pip = "pip install --force-reinstall" if again else "pip install"
+    wanted = f"[{extra}]" if extra else ""
+    origin = _origin()
+    if origin is None:
+        return f"{pip} {shlex.quote(f'ovavel{wanted}')}"
+    url = urlsplit(origin.get("url", ""))
+    folder = Path(unquote(url.path))
+    if url.scheme == "file" and "dir_info" in origin and folder.is_dir():
+        editable = "--editable " if origin["dir_info"].get("editable") else ""
+        return f"{pip} {editable}{shlex.quote(f'{folder}{wanted}')}"
+    if url.scheme and "dir_info" not in origin:  # a wheel, an archive or a repository
+        kind = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+        return f"{pip} {shlex.quote(f'ovavel{wanted} @ {kind}{url.geturl()}')}"
+    return f"{pip} {shlex.quote(f'.{wanted}')}   # in a checkout of ovavel"
+
+
+def _origin() -> dict[str, Any] | None:
+    """What pip noted of where ovavel came from (PEP 610); empty: unknown; None: a package index."""
+    try:
+        text = distribution("ovavel").read_text("direct_url.json")
+        found = json.loads(text) if text else None
+    except (PackageNotFoundError, OSError, ValueError):  # a checkout that was never installed, or damaged metadata
+        return {}
+    return found if found is None or isinstance(found, dict) else {}
