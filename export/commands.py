@@ -10,7 +10,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ovavel.export.published import DEFAULT_URL
-from ovavel.runtime.errors import PrecisionError, UsageError
+from ovavel.runtime.errors import InputError, PrecisionError
 from ovavel.runtime.precisions import Precision
 
 __all__ = ["Bundle", "Weights", "read_names"]
@@ -151,13 +151,13 @@ def read_names(path: Path, background: str = "other") -> list[str]:
     """Read one name a line; blank lines, lines that start with # and the background as the last name are left out.
 
     Raises:
-        UsageError: the file cannot be read, or is no UTF-8 text.
+        InputError: the file cannot be read, or is no UTF-8 text.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut a name at U+2028 and such
     except OSError as error:
-        raise UsageError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"the vocabulary {path} is not UTF-8 text; give one name a line") from error
+        raise InputError(f"the vocabulary {path} is not UTF-8 text; give one name a line") from error
     names = [name for line in lines if (name := line.strip(" \t")) and not name.startswith("#")]
     return names[:-1] if names[-1:] == [background] else names

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ovavel.runtime.bounds import MOST_WORKERS, Meta, Seed
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +101,7 @@ class DemoWorld:
             raise (
                 output_error(path, error)
                 if isinstance(error, OSError)
-                else UsageError(f"{path} is damaged ({error}); choose another --out")
+                else InputError(f"{path} is damaged ({error}); choose another --out")
             ) from error
         if before != numbers:
             told = ", ".join(f"{name} {before.get(name)}" for name in numbers if before.get(name) != numbers[name])

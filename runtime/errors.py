@@ -5,6 +5,7 @@ One tree, so that `except OvavelError` catches what a user can mend::
     OvavelError
     ├── UsageError            an option, a name or a value that makes no sense
     │   └── VocabularyError   a class name that cannot be used
+    ├── InputError            a file or folder given to a command that is missing, unreadable or of another kind
     ├── MissingExtraError     a library of an optional extra is not installed
     ├── MediaError            a file or stream that cannot be read
     ├── DatasetError          annotations or a feature cache that are missing, damaged or of something else
@@ -18,7 +19,8 @@ One tree, so that `except OvavelError` catches what a user can mend::
     ├── DownloadError         weights that could not be fetched
     └── OutputError           results that could not be written
 
-Each message says what was wrong, where, and what to do about it.
+Each message says what was wrong, where, and what to do about it. The exit code is 2 for a command line that makes no
+sense, whatever the machine and its files, and 1 for everything else (docs/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ __all__ = [
     "DownloadError",
     "EngineError",
     "ExportError",
+    "InputError",
     "MediaError",
     "MissingExtraError",
     "OutputError",
@@ -61,6 +64,10 @@ class UsageError(OvavelError):
 
 class VocabularyError(UsageError):
     """A class name that cannot be used: empty, twice, too long, or the background."""
+
+
+class InputError(OvavelError):
+    """A file or folder given to a command that is missing, unreadable, damaged or of another kind."""
 
 
 class MissingExtraError(OvavelError):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend, Graph, open_backend
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.errors import CheckpointError, UsageError
+from ovavel.runtime.errors import CheckpointError, InputError, UsageError
 from ovavel.runtime.external_data import external_data
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer
 from ovavel.training.backend import Precision, open_weights
@@ -98,7 +98,8 @@ def checkpoint_encoders(
 
     Raises:
         CheckpointError: the checkpoint is not what it should be.
-        UsageError: the tokenizer cannot be read or does not fit the model, or the precision not the device.
+        InputError: the tokenizer cannot be read.
+        UsageError: the tokenizer does not fit the model, or the precision not the device.
         DeviceError: the device is not to be had.
     """
     if tokenizer is None and config.vocabulary != VOCABULARY:
@@ -174,19 +175,20 @@ def model_tokenizer(path: str | os.PathLike[str] | None, config: ImageBindConfig
     """Return the `tokenizer.json` of a model (None: CLIP's), if the model knows every token that it writes.
 
     Raises:
-        UsageError: it cannot be read, is no tokenizer, or is that of another model.
+        InputError: it cannot be read, or is no tokenizer.
+        UsageError: it is that of another model.
     """
     import tokenizers
 
     try:
         data = clip_tokenizer() if path is None else Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
     try:
         tokenizer = tokenizers.Tokenizer.from_str(data.decode())
         row = tokenizer.encode("a").ids
     except Exception as error:  # tokenizers raises nothing narrower
-        raise UsageError(f"{path} is not a tokenizer.json ({error})") from error
+        raise InputError(f"{path} is not a tokenizer.json ({error})") from error
     # Control tokens need not be in the vocabulary, so an encoded text can tell of more.
     size = 1 + max(*row, *tokenizer.get_vocab().values())
     if size > config.vocabulary or len(row) != CONTEXT:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ovavel.eval.metrics import Scores
 from ovavel.eval.ovave import Rows
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import InputError, UsageError
 from ovavel.training.fit_data import Data, Part
 from ovavel.training.recipes import Recipe
 
@@ -116,7 +116,7 @@ class FitResult(Struct, frozen=True, kw_only=True):
         """Read the result in `folder`; None if there is none.
 
         Raises:
-            UsageError: there is one that cannot be read.
+            InputError: there is one that cannot be read.
         """
         file = folder / RESULT
         try:
@@ -124,7 +124,7 @@ class FitResult(Struct, frozen=True, kw_only=True):
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file} cannot be read ({error}); train anew with --overwrite") from error
+            raise InputError(f"{file} cannot be read ({error}); train anew with --overwrite") from error
 
 
 def pick(recipe: Recipe, epochs: tuple[Epoch, ...]) -> tuple[int, int | None]:

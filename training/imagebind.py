@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovavel.runtime.errors import CheckpointError, UsageError
+from ovavel.runtime.errors import CheckpointError, InputError, UsageError
 from ovavel.training.checkpoint import check_entries, read_checkpoint
 from ovavel.training.published_names import modality_of, published_name
 from ovavel.training.unit import unit_norm
@@ -354,14 +354,16 @@ def read_config(name: str) -> ImageBindConfig:
     """Return the configuration `huge` or `tiny`, or the one in the JSON file `name`.
 
     Raises:
-        UsageError: there is no such configuration or file.
+        UsageError: there is no such configuration.
+        InputError: there is no such file, or it holds no JSON.
     """
     if name in ("huge", "tiny"):
         return ImageBindConfig.huge() if name == "huge" else ImageBindConfig.tiny()
     try:
         values = json.loads(Path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--config must be huge, tiny or a JSON file, and {name!r} is none ({error})") from error
+        kind = InputError if Path(name).suffix else UsageError  # a file, or a word that is no configuration
+        raise kind(f"--config must be huge, tiny or a JSON file, and {name!r} is none ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"the configuration {name} must be a JSON object")
     return ImageBindConfig.from_dict(values)

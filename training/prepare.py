@@ -29,7 +29,7 @@ from ovavel.eval.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_pa
 from ovavel.eval.ovavebench import SPLITS, Clip, OVAVEBench
 from ovavel.eval.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.assembler import WindowAssembler
-from ovavel.runtime.errors import MediaError, OutputError, UsageError
+from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import RATE_HZ, Window
@@ -131,11 +131,12 @@ def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None =
 
     Raises:
         DatasetError: the annotation files are missing or malformed.
-        UsageError: `videos` is no folder, or `out` holds something that was not made by this from these annotations.
+        InputError: `videos` is no folder.
+        UsageError: `out` holds something that was not made by this from these annotations.
         OutputError: `out` cannot be written to, or another run is writing to it.
     """
     if not videos.is_dir():
-        raise UsageError(f"--videos {videos} is not a folder; give the folder of the downloaded videos")
+        raise InputError(f"--videos {videos} is not a folder; give the folder of the downloaded videos")
     workers = default_workers() if workers is None else workers
     bench = OVAVEBench.open(out, annotations)
     with _locked(out) as own:

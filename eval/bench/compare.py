@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.bench.report import FORMAT
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import InputError
 
 __all__ = [
     "COMPARE_RULE",
@@ -172,19 +172,19 @@ def read_report(path: Path) -> Report:
     """Read a JSON file of `ovavel bench --out`.
 
     Raises:
-        UsageError: it cannot be read, or holds no raw durations, or not one of each kind for every window.
+        InputError: it cannot be read, or holds no raw durations, or not one of each kind for every window.
     """
     try:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
+        raise InputError(
             f"{path} is no report of 'ovavel bench --out' in format {FORMAT}: {error}. Measure again with this version"
         ) from error
     for row in report.rows:
         if row.single and not _whole(row.single):
-            raise UsageError(
+            raise InputError(
                 f"{path}: the row {row.name} does not have one duration, processor time and yardstick for each window; "
                 "measure again"
             )
@@ -202,15 +202,15 @@ def compare(before: Report, after: Report) -> Comparison:
     """Set the rows of the same name against each other; a lone row of each report, whatever its name.
 
     Raises:
-        UsageError: nothing can be compared, or a row has too few windows.
+        InputError: nothing can be compared, or a row has too few windows.
     """
     for report in (before, after):
         if report.format != FORMAT:
-            raise UsageError(f"a report has format {report.format}, and this version compares {FORMAT}; measure again")
+            raise InputError(f"a report has format {report.format}, and this version compares {FORMAT}; measure again")
     pairs = _pairs(before.rows, after.rows)
     if not pairs:
         names = [", ".join(row.name for row in report.rows if row.single) or "none" for report in (before, after)]
-        raise UsageError(f"no row was measured in both: the first has {names[0]}; the second {names[1]}")
+        raise InputError(f"no row was measured in both: the first has {names[0]}; the second {names[1]}")
     return Comparison(
         rows=[_row_change(one, other) for one, other in pairs],
         unlike=_unlike(before, after, pairs),
@@ -234,7 +234,7 @@ def _row_change(before: _Row, after: _Row) -> RowChange:
     for single in (one, other):
         windows = len(single.durations_ms["window"])
         if windows < LEAST_WINDOWS:
-            raise UsageError(
+            raise InputError(
                 f"{before.name}: {windows} windows are too few to tell a change from noise; measure at least "
                 f"{LEAST_WINDOWS}, better {ENOUGH_WINDOWS}, with --windows"
             )

@@ -200,8 +200,8 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
     """The files among `paths` and, in name order, the media files in the folders among them; each once.
 
     Raises:
-        UsageError: nothing is named, or a folder holds no media.
-        MediaError: a path does not exist.
+        UsageError: nothing is named.
+        MediaError: a path does not exist, or a folder holds no media.
     """
     if not paths:
         raise UsageError("which recordings? Name files or folders: ovavel localize clip.mp4 --bundle DIR")
@@ -210,7 +210,7 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES and p.is_file())
             if not inside:
-                raise UsageError(f"{path} holds no media files; name a recording to try it whatever its suffix")
+                raise MediaError(f"{path} holds no media files; name a recording to try it whatever its suffix")
             found.update(dict.fromkeys(inside))
         elif path.exists():
             found[path] = None

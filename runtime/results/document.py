@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import InputError
 from ovavel.runtime.records import (
     EventFields,
     GapRecord,
@@ -87,14 +87,14 @@ def read_json(path: Path) -> Document:
     """Read what `to_json` wrote.
 
     Raises:
-        UsageError: it cannot be read, is no such file, or of another version.
+        InputError: it cannot be read, is no such file, or of another version.
     """
     try:
         document = msgspec.json.decode(path.read_bytes(), type=Document)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a JSON file of `ovavel localize`: {error}") from error
+        raise InputError(f"{path} is not a JSON file of `ovavel localize`: {error}") from error
     if document.format_version != _VERSION:
-        raise UsageError(
+        raise InputError(
             f"{path} has format version {document.format_version}; this ovavel reads {_VERSION}. Localize it again"
         )
     return document

@@ -13,7 +13,7 @@ from media_factory import make_clip
 
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.localize import ALL_FORMATS, find_media
-from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.errors import MediaError
 from ovavel.runtime.results import FORMATS, read_json
 
 
@@ -99,7 +99,7 @@ def test_find_media(folder: Path) -> None:
     with pytest.raises(MediaError, match=r"there is no file .*gone\.mp4"):
         find_media([folder / "gone.mp4"])
     (folder / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no media"):
+    with pytest.raises(MediaError, match="holds no media"):
         find_media([folder / "empty"])
 
 

@@ -27,7 +27,7 @@ from ovavebench_factory import DAMAGE, break_clip, make_bench
 from ovavel.eval.features import FeatureCache
 from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
+from ovavel.runtime.errors import DatasetError, DeviceError, InputError, OutputError, UsageError
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.training.decode import decode_only, select_clips
 from ovavel.training.demo.captions import demo_tokenizer
@@ -342,9 +342,9 @@ def test_a_tokenizer_must_fit_the_model(tiny_weights: Path, tmp_path: Path) -> N
         model_tokenizer(tmp_path / "short.json", TINY)
     for content in (b"{}", b"\xff"):
         (tmp_path / "broken.json").write_bytes(content)
-        with pytest.raises(UsageError, match="not a tokenizer"):
+        with pytest.raises(InputError, match="not a tokenizer"):
             model_tokenizer(tmp_path / "broken.json", TINY)
-    with pytest.raises(UsageError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot read"):
         model_tokenizer(tmp_path / "none.json", TINY)
 
 

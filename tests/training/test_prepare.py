@@ -24,7 +24,7 @@ from PIL import Image
 from ovavel.eval.check_data import check_data
 from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import OutputError, UsageError
+from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.training.prepare import cut_windows, prepare
 
 FAILURES = {
@@ -195,7 +195,7 @@ def test_other_datasets_are_left_alone(raw: Path, prepared: Path, tmp_path: Path
     out = Path(shutil.copytree(prepared, tmp_path / "out"))
     with pytest.raises(UsageError, match="other annotation files"):
         prepare(raw / "videos", out, published / "annotations")
-    with pytest.raises(UsageError, match="is not a folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         prepare(raw / "nothing", out, raw / "annotations")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError):

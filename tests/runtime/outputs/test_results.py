@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ovavel.runtime.errors import OutputError, UsageError
+from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.runtime.files import atomic_write
 from ovavel.runtime.results import FORMATS, read_json, result_paths, thumbnail, write_results
 from ovavel.runtime.results.document import to_json
@@ -189,14 +189,14 @@ def test_json_reads_back(tmp_path, fake):
 def test_what_is_no_such_json_is_refused(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UsageError, match="is not a JSON file of"):
+    with pytest.raises(InputError, match="is not a JSON file of"):
         read_json(path)
 
 
 def test_another_version_of_the_json_is_refused(tmp_path, fake):
     path = tmp_path / "x.json"
     path.write_bytes(to_json(fake.recording(1)).replace(b'"format_version":1', b'"format_version":9'))
-    with pytest.raises(UsageError, match="format version 9"):
+    with pytest.raises(InputError, match="format version 9"):
         read_json(path)
 
 

@@ -300,7 +300,7 @@ def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path)
             "--compute-capability is for --library tensorrt-rtx",
         ),
         (("--library", "tensorrt-rtx", "--compute-capability", "9.0"), "not 9.0"),
-        (("--library", "tensorrt-rtx", "--batch", "0", "--compute-capability", "8.9"), "--batch takes numbers of at"),
+        (("--library", "tensorrt-rtx", "--batch", "0", "--compute-capability", "8.9"), "--batch takes a number from 1"),
         (("--library", "tensorrt-rtx", "--precision", "fp8", "--compute-capability", "8.9"), "fp8"),
     ],
 )

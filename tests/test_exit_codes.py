@@ -1,0 +1,140 @@
+"""Every command follows the table of docs/exit-codes.md."""
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from ovavel.runtime.cli import main
+
+DEMO = Path(__file__).parents[1] / "eval" / "demo"
+PLACES = {"BUNDLE": str(DEMO / "bundle"), "CLIP": str(DEMO / "clip.mp4")}
+
+MISSING = [
+    "localize GONE --bundle BUNDLE",
+    "localize EMPTY --bundle BUNDLE",
+    "localize CLIP --bundle GONE",
+    "live --bundle GONE",
+    "live --bundle BUNDLE --input GONE",
+    "vocab list GONE",
+    "vocab add GONE glass",
+    "vocab remove GONE glass",
+    "vocab test BUNDLE glass GONE.mp4",
+    "bench --bundle GONE",
+    "bench --bundle BUNDLE --input GONE --windows 1 --scenarios single",
+    "bench compare GONE GONE",
+    "bench matrix --bundle GONE --weights GONE --device cpu --out NEW",
+    "eval check-data GONE",
+    "eval bench-ovave --data GONE --bundle BUNDLE",
+    "eval streaming --data GONE --bundle BUNDLE --out NEW",
+    "eval calibrate --data GONE --bundle BUNDLE --out NEW",
+    "eval parity GONE --media CLIP",
+    "eval parity BUNDLE --media GONE",
+    "eval parity BUNDLE --media CLIP --weights GONE",
+    "eval self-check GONE",
+    "train prepare --videos GONE --annotations GONE --out NEW",
+    "train features --data GONE --bundle BUNDLE --out NEW",
+    "train head --data GONE --features GONE --out NEW",
+    "train table --data GONE --features GONE --out NEW",
+    "export bundle --weights GONE --vocabulary GONE --out NEW",
+    "export bundle --weights GONE --vocabulary NAMES --out NEW",
+    "export bundle --weights GONE --vocabulary NAMES --config GONE.json --out NEW",
+    "export frontier --weights GONE --out NEW",
+    "export engine GONE",
+    "demo --out NAMES/below",
+]
+"""What is missing, or cannot be written: exit code 1."""
+
+SENSELESS = [
+    "nonsense",
+    "localize",
+    "localize --bundle BUNDLE",
+    "localize CLIP --bundle BUNDLE --no-video --no-audio",
+    "localize CLIP --bundle BUNDLE --lag 10",
+    "localize CLIP --bundle BUNDLE --threads 2000",
+    "localize CLIP --bundle BUNDLE --channel left",
+    "localize CLIP --bundle BUNDLE --backend nonsense",
+    "live",
+    "live --bundle BUNDLE --input CLIP --no-video --no-audio",
+    "live --bundle BUNDLE --input CLIP --camera 0",
+    "vocab add BUNDLE other",
+    "vocab add BUNDLE zero\u200bwidth",
+    "vocab remove BUNDLE other",
+    "vocab test BUNDLE",
+    "bench --bundle BUNDLE --backend torch",
+    "eval parity BUNDLE",
+    "eval self-check BUNDLE --backend nonsense",
+    "eval calibrate --data GONE --bundle BUNDLE --out NEW --held-out val",
+    "eval streaming --data GONE --bundle BUNDLE --out NEW --seeds 0 0",
+    "train features --data GONE",
+    "train head --data GONE --features GONE --out NEW --recipe nonsense",
+    "export bundle --weights GONE --vocabulary NAMES --config nonsense --out NEW",
+]
+"""Command lines that make no sense: exit code 2."""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, str]:
+    folder = tmp_path
+    (folder / "empty").mkdir()
+    (folder / "names.txt").write_text("dog barking\n")
+    here = {name: str(folder / name.lower()) for name in ("GONE", "GONE.mp4", "GONE.json", "EMPTY", "NEW")}
+    return {**PLACES, **here, "NAMES": str(folder / "names.txt"), "NAMES/below": str(folder / "names.txt" / "below")}
+
+
+def code_of(line: str, places: dict[str, str]) -> int:
+    try:
+        return main([places.get(word, word) for word in line.split()])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.mark.parametrize("line", MISSING)
+def test_what_is_missing_is_1(line: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    if line.startswith(("train", "export", "eval parity", "bench matrix")):
+        pytest.importorskip("torch")
+    assert code_of(line, places) == 1
+    said = capsys.readouterr().err
+    *progress, last = said.splitlines()
+    assert last.startswith("ovavel: ")
+    assert not [line for line in progress if line.startswith(("ovavel: ", "Traceback"))]
+
+
+@pytest.mark.parametrize("line", SENSELESS)
+def test_what_makes_no_sense_is_2(line: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    if line.startswith(("train", "export")):
+        pytest.importorskip("torch")
+    assert code_of(line, places) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_every_command_is_in_the_lists() -> None:
+    commands = {entry.name.replace(".", " ") for entry in entry_points(group="ovavel.commands")}
+    tested = {command for command in commands for line in MISSING if f"{line} ".startswith(f"{command} ")}
+    assert commands - tested == {"doctor", "export weights", "train demo-world"}, "these read nothing"
+
+
+PRINTING = [
+    "--help",
+    "--version",
+    "live --help",
+    "live --list-devices",
+    "doctor --json",
+    "vocab list BUNDLE",
+    "localize CLIP --bundle BUNDLE",
+    "live --bundle BUNDLE --input CLIP --view lines",
+    "live --bundle BUNDLE --input CLIP --jsonl -",
+    "eval self-check BUNDLE --device cpu",
+]
+
+
+@pytest.mark.parametrize("line", PRINTING)
+def test_results_that_nobody_can_receive_are_1(line: str, places: dict[str, str]) -> None:
+    words = " ".join(places.get(word, word) for word in line.split())
+    run = f"{sys.executable} -c 'from ovavel.runtime.cli import main; raise SystemExit(main())' {words}"
+    done = subprocess.run(["bash", "-c", f"{run} >&-"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "standard output" in done.stderr
+    assert "Traceback" not in done.stderr
