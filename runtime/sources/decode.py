@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.sources.decoder import Decoder, Piece
-from ovavel.runtime.sources.stamps import LEAP_S, Stamped, Stamps
+from ovavel.runtime.sources.stamps import MOST_REORDERED, Stamped, Stamps
 from ovavel.runtime.types import Sense
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ READ_TIMEOUT_S = 2.5
 """A network read that brings nothing for so long is lost."""
 MAX_DEMUX_FAILURES = 100
 """So many unreadable packets in a row, and the rest of a file is given up."""
+MOST_APART_S = 10.0
+"""From one picture to the next; times of decoding and presentation that are further apart cannot both be right."""
 MOST_HELD_S = 5.0
 """Sound of a stream waits so long at most for pictures that are still in the decoder."""
 DECODER_THREADS = min(8, os.cpu_count() or 1)
@@ -171,6 +173,10 @@ class Media:
             self.truncated = packet.is_corrupt
         self._stamps.note(sense, _stamp_s(packet))
 
+    def read_apart(self) -> None:
+        """From now on each stream is read by itself, and how far one has come says nothing of the other."""
+        self._stamps.apart = True
+
     def decode(self, packet: Any, sense: Sense) -> Iterator[Piece]:
         """The pieces that come out of the decoder when `packet` goes in, in the order of their time."""
         decoder = self._decoders[sense]
@@ -183,8 +189,10 @@ class Media:
                     yield from _moved(each)
             return
         if packet.size:
-            ordered = packet.dts is not None
-            ready = self._stamps.push(sense, _stamp_s(packet), decoder.duration_s(packet), packet, ordered=ordered)
+            # Matroska holds times of presentation alone, from which FFmpeg guesses those of decoding
+            ordered = packet.dts is not None and "matroska" not in self._container.format.name
+            stamp_s = _stamp_s(packet, ordered=ordered)
+            ready = self._stamps.push(sense, stamp_s, decoder.duration_s(packet), packet, ordered=ordered)
         else:
             ready = [*self._stamps.flush(sense), Stamped(packet, 0.0, False)]
         for each in ready:
@@ -296,9 +304,9 @@ def _check_file(path: str) -> str:
     return path
 
 
-def _stamp_s(packet: Any) -> float | None:
-    """Time of a packet in the order of decoding, where known."""
-    stamp = packet.dts if packet.dts is not None else packet.pts
+def _stamp_s(packet: Any, *, ordered: bool = True) -> float | None:
+    """Time of a packet, that of decoding if that is known and `ordered`."""
+    stamp = packet.dts if packet.dts is not None and (ordered or packet.pts is None) else packet.pts
     return None if stamp is None else float(stamp * packet.time_base)
 
 
@@ -312,8 +320,7 @@ def _shifted(stamped: Stamped[Any]) -> Any:
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
     if packet.pts is not None and packet.dts is not None:
-        apart_s = abs(packet.pts - packet.dts) * packet.time_base
-        if apart_s > max(LEAP_S, 16 * (packet.duration or 0) * packet.time_base):
+        if abs(packet.pts - packet.dts) * packet.time_base > MOST_REORDERED * MOST_APART_S:
             packet.pts = None
     return packet
 

@@ -26,6 +26,7 @@ __all__ = ["MediaSource"]
 SENSE_WORD: dict[Sense, str] = {"vision": "video", "audio": "audio"}
 HOLD_S = 0.5
 """A frame that stays longer is given again so often: it is still what is to be seen."""
+ROUNDING_S = 1e-3
 TRUNCATED_S = 1.0
 """A file that ends so much before its header says is truncated."""
 CUT_S = 0.25
@@ -218,7 +219,7 @@ class MediaSource:
 
     def _hold(self, until_s: float, now_s: float) -> Iterator[Chunk]:
         """Give the held picture again for the time up to `until_s`."""
-        while self._held is not None and self._held[1] < min(until_s, self._held[2]):
+        while self._held is not None and self._held[1] < min(until_s, self._held[2]) - ROUNDING_S:
             picture, start_s, end_s = self._held
             yield self._show(picture, start_s, end_s, now_s)
 
@@ -279,9 +280,9 @@ class _Reader(Feed):
 
 
 def _in_steps(gap: Gap) -> Iterator[Gap]:
-    """`gap` in steps of a second."""
+    """`gap` in steps of about a second."""
     start_s, end_s = gap.start_s, gap.start_s + gap.duration_s
-    while end_s - start_s > 1:
+    while end_s - start_s > 1.5:
         yield replace(gap, start_s=start_s, duration_s=1.0)
         start_s += 1
     yield replace(gap, start_s=start_s, duration_s=end_s - start_s)

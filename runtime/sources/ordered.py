@@ -131,6 +131,7 @@ class OrderedMedia:
         with suppress(MediaError):  # it was there a moment ago; what is read from one opening is not lost
             self._second = self._reopen()
         if self._second is not None:
+            self._media.read_apart()
             self._readers[sense] = self._after(self._second, sense, self._taken[sense])
 
     def _after(self, media: Media, sense: Sense, taken: int) -> Iterator[tuple[Sense, Any]]:

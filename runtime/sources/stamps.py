@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
@@ -17,6 +18,9 @@ HOLE_S = 1.0
 """A step ahead of up to this much needs no confirmation."""
 LEAP_S = 10.0
 """A step further ahead than this, past everything else, is no pause but a broken clock."""
+
+MOST_REORDERED = 16
+"""No codec shows more pictures than this before one that it stores before them."""
 
 Item = TypeVar("Item")
 
@@ -40,6 +44,8 @@ class _Track(Generic[Item]):
     shift_s: float = 0.0
     earlier: list[float] = field(default_factory=list)
     """Shifts that held before."""
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_REORDERED + 1))
+    """Continuous times of the newest items."""
     suspect: tuple[float, float, Item] | None = None
     """Timestamp, duration and item that were out of line; the item after it says what they mean."""
     noted_s: float | None = None
@@ -66,6 +72,8 @@ class Stamps(Generic[Item]):
     def __init__(self, senses: Iterable[Sense], *, start_s: float | None = None, end_s: float | None = None) -> None:
         """Judge the streams of `senses`; `start_s` and `end_s` are their time by the container's header, if known."""
         self._tracks: dict[Sense, _Track[Item]] = {sense: _Track() for sense in senses}
+        self.apart = len(self._tracks) == 1
+        """Whether a stream is read by itself, so that no other shows how far the container has come."""
         self._start_s = start_s
         self._end_s = end_s
 
@@ -87,7 +95,7 @@ class Stamps(Generic[Item]):
         """Take in an item that starts at `stamp_s` (None if unknown) and lasts `duration_s`.
 
         Returns the items that are decided on, in order: none while a suspicious one waits for its successor.
-        `ordered` is False where `stamp_s` is in the order of presentation, and so may step back without a jump.
+        `ordered` is False where items are stored in another order than that of `stamp_s`, as reordered pictures are.
         """
         track = self._tracks[sense]
         if stamp_s is None or not math.isfinite(stamp_s):
@@ -96,25 +104,23 @@ class Stamps(Generic[Item]):
                 track.next_s += duration_s
             return [*settled, Stamped(item, track.shift_s, False)]
         time_s = stamp_s + track.shift_s
-        near = self._first(time_s) if track.next_s is None else abs(time_s - track.next_s) <= LEAP_S
-        if not ordered and near:
-            settled = self._settle(track)
-            if track.next_s is not None:
-                track.next_s = max(track.next_s, time_s)
-            return [*settled, Stamped(item, track.shift_s, False)]
+        in_line = track.in_line(time_s) if ordered else self._may_be_reordered(track, time_s, duration_s)
         if track.suspect is not None:
             held_s, held_for_s, held = track.suspect
             held_s += track.shift_s
             assert track.next_s is not None
-            disproved = track.in_line(time_s) and (held_s < track.next_s or time_s < held_s - BACK_S)
+            disproved = in_line and (held_s < track.next_s or time_s < held_s - BACK_S)
             latest_s = max(held_s + held_for_s, self._position_s()) + LEAP_S
-            if not disproved and held_s - BACK_S <= time_s <= latest_s:
+            if disproved and not ordered and held_s > track.next_s:
+                stamp_held_s, track.suspect = track.suspect[0], None  # it is shown after this one, and that is all
+                settled = [self._accept(track, stamp_held_s, held_for_s, held)]
+            elif not disproved and held_s - BACK_S <= time_s <= latest_s:
                 settled = self._settle(track)
             else:
                 track.suspect = None
                 settled = [Stamped(held, None, False)]
-            return [*settled, *self.push(sense, stamp_s, duration_s, item)]
-        if track.in_line(time_s) or (track.next_s is None and self._first(time_s)):
+            return [*settled, *self.push(sense, stamp_s, duration_s, item, ordered=ordered)]
+        if in_line or (track.next_s is None and self._first(time_s)):
             return [self._accept(track, stamp_s, duration_s, item)]
         track.suspect = (stamp_s, duration_s, item)
         return [] if track.next_s is not None else self._settle(track)
@@ -137,9 +143,11 @@ class Stamps(Generic[Item]):
         self, track: _Track[Item], stamp_s: float, duration_s: float, item: Item, *, jumped: bool = False
     ) -> Stamped[Item]:
         time_s = stamp_s + track.shift_s
-        if track.next_s is not None:
-            track.step_s = duration_s
-        track.next_s = time_s + duration_s
+        track.step_s = duration_s
+        if jumped:
+            track.recent.clear()
+        track.recent.append(time_s)
+        track.next_s = max(track.recent) + duration_s
         track.read_s = max(track.read_s, time_s)
         return Stamped(item, track.shift_s, jumped)
 
@@ -147,6 +155,14 @@ class Stamps(Generic[Item]):
         """Continuous time up to which anything is known."""
         tracks = self._tracks.values()
         return max(track.read_s if track.next_s is None else max(track.read_s, track.next_s) for track in tracks)
+
+    def _may_be_reordered(self, track: _Track[Item], time_s: float, duration_s: float) -> bool:
+        """Whether a picture may be at `time_s` although pictures are stored in another order than they are shown."""
+        if track.next_s is None:
+            return False
+        ahead_s = max(LEAP_S, MOST_REORDERED * duration_s)
+        back = len(track.recent) > MOST_REORDERED and time_s < min(track.recent) - BACK_S
+        return not back and time_s <= max(track.next_s, self._position_s()) + ahead_s
 
     def _first(self, time_s: float) -> bool:
         """Whether a stream may begin at `time_s`."""
@@ -163,7 +179,7 @@ class Stamps(Generic[Item]):
         if track.next_s is None:
             return self._first(time_s)
         end_s = max(track.next_s, self._position_s()) + LEAP_S
-        if len(self._tracks) == 1 and self._end_s is not None:  # nothing else shows how time passes but the header
+        if self.apart and self._end_s is not None:  # nothing else shows how time passes but the header
             end_s = max(end_s, self._end_s + track.shift_s)
         return track.next_s - back_s <= time_s <= end_s
 
