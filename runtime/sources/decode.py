@@ -319,9 +319,9 @@ def _shifted(stamped: Stamped[Any]) -> Any:
         ticks = round(stamped.shift_s / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
-    if packet.pts is not None and packet.dts is not None:
-        if abs(packet.pts - packet.dts) * packet.time_base > MOST_REORDERED * MOST_APART_S:
-            packet.pts = None
+    known = packet.pts is not None and packet.dts is not None
+    if known and abs(packet.pts - packet.dts) * packet.time_base > MOST_REORDERED * MOST_APART_S:
+        packet.pts = None
     return packet
 
 

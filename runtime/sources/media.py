@@ -128,6 +128,7 @@ class MediaSource:
                     return
                 if not started:  # only now is it known when each stream starts
                     self._timeline.start(media.origin_s)
+                    self.duration_s = media.duration_s
                     started = True
                 if piece.data is not None:
                     decoded.add(piece.sense)
@@ -236,7 +237,7 @@ class MediaSource:
             missing_s = min(missing_s, MOST_TRUNCATED_S)
             while self._timeline.position_s < end_s + missing_s:
                 yield from self._timeline.lose("truncated", min(self._timeline.position_s + HOLE_S, end_s + missing_s))
-        if claimed_s is None or abs(claimed_s - self._timeline.position_s) > TRUNCATED_S:
+        if claimed_s is None or abs(claimed_s - self._timeline.position_s) > CUT_S:
             self.duration_s = self._timeline.position_s
 
     def _sleep_until(self, when_s: float) -> bool:
