@@ -128,6 +128,15 @@ class Media:
         length_s: float = self._container.duration / 1e6
         return length_s - origin_s if length_s > origin_s > 0 else length_s
 
+    def end_s(self, sense: Sense) -> float | None:
+        """The streams' own time at which that of `sense` ends by the header, where it has that."""
+        stream = self.streams[sense]
+        if self.duration_s is None:
+            return None
+        if stream.start_time is not None and stream.duration is not None:
+            return float((stream.start_time + stream.duration) * stream.time_base)
+        return (self.origin_s or 0.0) + self.duration_s
+
     def packets(self) -> Iterator[Any]:
         """The packets of the streams that are used, in the order of the container, then an empty one for each stream.
 

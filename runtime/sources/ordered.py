@@ -97,9 +97,8 @@ class OrderedMedia:
 
         Its own duration is where it stands in the order of decoding, and may be that of another.
         """
-        length_s = self._media.duration_s
-        rest_s = 0.0 if length_s is None else (self._media.origin_s or 0.0) + length_s - time_s
-        return rest_s if rest_s > 0 else LEAP_S
+        end_s = self._media.end_s("vision")
+        return end_s - time_s if end_s is not None and end_s > time_s else LEAP_S
 
     def _next(self, sense: Sense) -> Any:
         """The next packet of `sense`; None at its end."""

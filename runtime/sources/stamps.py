@@ -120,7 +120,7 @@ class Stamps(Generic[Item]):
                 track.suspect = None
                 settled = [Stamped(held, None, False)]
             return [*settled, *self.push(sense, stamp_s, duration_s, item, ordered=ordered)]
-        if in_line or (track.next_s is None and self._first(time_s)):
+        if in_line or (track.next_s is None and self._first(time_s, duration_s)):
             return [self._accept(track, stamp_s, duration_s, item)]
         track.suspect = (stamp_s, duration_s, item)
         return [] if track.next_s is not None else self._settle(track)
@@ -164,12 +164,13 @@ class Stamps(Generic[Item]):
         back = len(track.recent) > MOST_REORDERED and time_s < min(track.recent) - BACK_S
         return not back and time_s <= max(track.next_s, self._position_s()) + ahead_s
 
-    def _first(self, time_s: float) -> bool:
-        """Whether a stream may begin at `time_s`."""
+    def _first(self, time_s: float, duration_s: float = 0.0) -> bool:
+        """Whether a stream may begin at `time_s`; pictures are decoded some durations before they are shown."""
+        early_s = max(LEAP_S, MOST_REORDERED * duration_s)
         if self._start_s is None:
             return all(track.next_s is None for track in self._tracks.values()) or self._within(time_s)
         end_s = max(self._position_s(), self._start_s) + LEAP_S
-        return self._start_s - LEAP_S <= time_s <= max(end_s, -math.inf if self._end_s is None else self._end_s)
+        return self._start_s - early_s <= time_s <= max(end_s, -math.inf if self._end_s is None else self._end_s)
 
     def _within(self, time_s: float) -> bool:
         return abs(time_s - self._position_s()) <= LEAP_S
@@ -177,7 +178,7 @@ class Stamps(Generic[Item]):
     def _plausible(self, track: _Track[Item], time_s: float, *, back_s: float = BACK_S) -> bool:
         """Whether `time_s` is no further ahead than a pause may be."""
         if track.next_s is None:
-            return self._first(time_s)
+            return self._first(time_s, track.step_s)
         end_s = max(track.next_s, self._position_s()) + LEAP_S
         if self.apart and self._end_s is not None:  # nothing else shows how time passes but the header
             end_s = max(end_s, self._end_s + track.shift_s)

@@ -127,7 +127,7 @@ def heard(made: Drawn, length: int) -> NDArray[np.bool_]:
 
 def sound_ends_last(made: Drawn) -> bool:
     """Whether the length of the file is known from its sound: how long a last picture stays is the format's matter."""
-    return bool(made.sounds) and made.sounds[-1] + made.block > made.pictures[-1] + 1_000
+    return bool(made.sounds) and made.sounds[-1] + made.block > made.pictures[-1] + max(made.steps)
 
 
 def both_stop(made: Drawn) -> bool:
