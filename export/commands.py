@@ -98,7 +98,7 @@ class Bundle:
 
         from ovavel.export.bundle import need_libraries, write_bundle
         from ovavel.runtime.progress import shown_progress
-        from ovavel.runtime.wording import names_told
+        from ovavel.runtime.wording import names_told, one_line, shown_name
 
         need_libraries()
         from ovavel.training.imagebind import read_config
@@ -129,14 +129,16 @@ class Bundle:
                 precisions = tuple(
                     new for each in precisions for new in (instead if each == error.precision else (each,))
                 )
-                console.print(f"{error}. Trying again with {' and '.join(precisions)}", soft_wrap=True)
+                console.print(f"{one_line(str(error))}. Trying again with {' and '.join(precisions)}", soft_wrap=True)
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
             if check.min_cosine is not None and check.required_cosine is not None:
                 near = f"a cosine of at least {math.floor(check.min_cosine * 1e5) / 1e5:.5f} with PyTorch"
             print(f"{check.graph} in {check.precision}: {near} over {check.cases} inputs ({check.method})")
-        print(f"{bundle.path}: {names_told(len(bundle.vocabulary))}, version {bundle.vocabulary.version}")
-        print(bundle.manifest.model.licence)
+        print(
+            f"{shown_name(str(bundle.path))}: {names_told(len(bundle.vocabulary))}, version {bundle.vocabulary.version}"
+        )
+        print(one_line(bundle.manifest.model.licence))
         return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ovavel.runtime.bounds import MOST_WORKERS, Meta, Seed
 from ovavel.runtime.errors import InputError, UsageError
+from ovavel.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +84,7 @@ class DemoWorld:
             tokenizer, weights = self._encoders(bars)
             head = self._head(bars, tokenizer, weights)
             self._assets(bars, tokenizer, weights, head)
-        print(f"{self.out / ASSETS}: the bundle, the clip and the truth of the demo")
+        print(f"{one_line(str(self.out / ASSETS))}: the bundle, the clip and the truth of the demo")
         return 0
 
     def _remember(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from ovavel.training.imagebind import ImageBindConfig
@@ -124,7 +125,7 @@ class Matrix:
             )
         paths = write_matrix(report, self.out)
         print(matrix_markdown(report))
-        print(f"written: {', '.join(map(str, paths))}")
+        print(one_line(f"written: {', '.join(map(str, paths))}"))
         return 130 if report.partial else 0
 
 

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import DownloadError, UsageError
 from ovavel.runtime.progress import Bars
+from ovavel.runtime.wording import one_line
 
 __all__ = ["LICENCE", "PUBLISHED", "Patience", "download_weights"]
 
@@ -101,7 +102,9 @@ def download_weights(
     try:
         if target.exists():
             _check_present(target, server)
-            console.print(f"{target} is there already and whole", highlight=False, soft_wrap=True)
+            console.print(
+                one_line(f"{target} is there already and whole"), highlight=False, markup=False, soft_wrap=True
+            )
             return target
         directory.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as file:
@@ -121,7 +124,7 @@ def download_weights(
             f"cannot write {error.filename or part}: {error.strerror or error}; what was fetched is kept, "
             "mend that and run it again"
         ) from error
-    console.print(f"wrote {target}", highlight=False, soft_wrap=True)
+    console.print(one_line(f"wrote {target}"), highlight=False, markup=False, soft_wrap=True)
     return target
 
 

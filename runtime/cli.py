@@ -11,16 +11,17 @@ import contextlib
 import difflib
 import errno
 import inspect
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 from ovavel.runtime.bounds import check_bounds
 from ovavel.runtime.errors import OvavelError, UsageError
 from ovavel.runtime.streams import prepare_streams
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.wording import INVISIBLE, one_line, shown_name
 
 __all__ = ["main"]
 
@@ -79,15 +80,31 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
     import tyro
 
     kind = entry.load()
-    command: Any = tyro.cli(
-        kind,
-        prog=f"ovavel {name.replace('.', ' ')}",
-        description=inspect.getdoc(kind),  # all of it: tyro alone would leave the examples out
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
-    )
+    with _plain_errors(arguments):
+        command: Any = tyro.cli(
+            kind,
+            prog=f"ovavel {name.replace('.', ' ')}",
+            description=inspect.getdoc(kind),  # all of it: tyro alone would leave the examples out
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
+        )
     check_bounds(command)
     return int(command.run())
+
+
+@contextlib.contextmanager
+def _plain_errors(arguments: Sequence[str]) -> Iterator[None]:
+    """Spell out what cannot be shown where tyro repeats `arguments` on standard error."""
+    if not any(map(INVISIBLE.search, arguments)):
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    finally:
+        for line in said.getvalue().splitlines():
+            print(shown_name(line), file=sys.stderr)
 
 
 def _overview(commands: dict[str, EntryPoint], prog: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendsFlag, check_bundle_backends
+from ovavel.runtime.wording import one_line
 
 __all__ = ["Bench"]
 
@@ -126,5 +127,5 @@ class Bench:
         console = OutputConsole(highlight=False, soft_wrap=True)
         print_report(report, console)
         if written := [str(path) for path in (self.out, self.markdown, self.page) if path]:
-            console.print(f"wrote {', '.join(written)}", markup=False)
+            console.print(one_line(f"wrote {', '.join(written)}"), markup=False)
         return 130 if report.partial else 0

@@ -153,7 +153,9 @@ def _print(report: Report, written: list[Path]) -> None:
     if len(report.damaged) > _NAMED:
         console.print(f"damaged: {len(report.damaged) - _NAMED} more; --out names them all", markup=False)
     if written:
-        console.print(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)
+        console.print(
+            one_line(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}"), markup=False
+        )
 
 
 _NAMED = 10

@@ -83,7 +83,7 @@ def _print(report: CheckReport, out: Path | None) -> None:
         for problem in clip.problems:
             console.print(one_line(f"{clip.split}/{clip.category}/{clip.name}: {problem.kind}: {problem.message}"))
     if len(report.damaged) > _NAMED:
-        where = f"all are in {out}" if out else "--out writes down all of them"
+        where = one_line(f"all are in {out}") if out else "--out writes down all of them"
         console.print(f"… and {len(report.damaged) - _NAMED} more damaged clips; {where}")
     if not report.damaged:
         console.print("nothing is damaged")

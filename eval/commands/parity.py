@@ -225,4 +225,6 @@ def _print(report: ParityReport, written: list[Path]) -> None:
         console.print(f"{name}: {told}", markup=False)
     console.print(verdict(report), style="bold", markup=False)
     if written:
-        console.print(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)
+        console.print(
+            one_line(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}"), markup=False
+        )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ovavel.runtime.bounds import Seed, Threads
+from ovavel.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from ovavel.eval.streaming_report import StreamingReport
@@ -130,4 +131,4 @@ def _print(report: StreamingReport, counted: str, out: Path) -> None:
         f"lag {at} is the smallest within {100 * report.tolerance:g} points Avg. of the best on joined clips "
         f"(on clips alone: {report.chosen_lag_alone}); joining costs {100 * (alone - joined):.1f} points there"
     )
-    console.print(f"wrote streaming.json, streaming.svg, streaming.html in {out}", markup=False)
+    console.print(one_line(f"wrote streaming.json, streaming.svg, streaming.html in {out}"), markup=False)

@@ -144,6 +144,7 @@ def _encode(
     from ovavel.eval.vocab_test import encode_recording
     from ovavel.runtime.progress import Bars
     from ovavel.runtime.sources.media import MediaSource
+    from ovavel.runtime.wording import one_line
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -158,7 +159,7 @@ def _encode(
             source = MediaSource(clip)
             length_s = source.duration_s
             source.close()
-            bar = bars.add_task(f"{number}/{len(clips)} {clip.name}", total=length_s, rate=0.0)
+            bar = bars.add_task(f"{number}/{len(clips)} {one_line(clip.name)}", total=length_s, rate=0.0)
 
             def advance(done_s: float, bar: TaskID = bar) -> None:
                 elapsed_s = next(task.elapsed or 0.0 for task in bars.tasks if task.id == bar)
@@ -208,4 +209,6 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
             )
     console.print(one_line(verdict(trial)), markup=False)
     if written:
-        console.print(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}", markup=False)
+        console.print(
+            one_line(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}"), markup=False
+        )

@@ -141,7 +141,7 @@ def _conclude(comparison: Comparison, page: Path, console: OutputConsole) -> Non
         (f"{out / 'clip.mp4'}.ovavel.*", "what 'ovavel localize' writes for any recording"),
         (str(out / "bundle"), f"the model, to try things with: {command} vocab list {out / 'bundle'}"),
     ):
-        console.print(f"{what}\n    {why}", markup=False)
+        console.print(f"{one_line(what)}\n    {one_line(why)}", markup=False)
     console.print("\nWhat next:", style="bold")
     needs = "" if find_spec("cv2") and find_spec("sounddevice") else f"; needs {install_command('live')}"
     console.print(f"  {command} demo --camera\n    the same model on your camera and microphone{needs}", markup=False)

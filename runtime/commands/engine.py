@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
@@ -99,7 +100,8 @@ class Engine:
             products = f"{count} of {sum(evidence.products.values())} matrix products"
             done = f"built in {each.engine.build_s:.0f} s" if each.built else "was there already"
             size = f"{each.engine.plan.bytes / 1e6:.0f} MB"
-            print(f"{graph}: {size}, {done}, {products} in {precision} ({evidence.read_from}): {each.folder}")
+            folder = one_line(str(each.folder))
+            print(f"{graph}: {size}, {done}, {products} in {precision} ({evidence.read_from}): {folder}")
         return self._compare(bundle, options) if cuda else 0
 
     def _compare(self, bundle: Bundle, options: BuildOptions) -> int:

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Threads
 from ovavel.runtime.errors import VocabularyError
+from ovavel.runtime.wording import shown_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +130,7 @@ class List:
         """Print the names."""
         from ovavel.runtime.bundle import Bundle
 
-        print("\n".join(Bundle.open(self.bundle).vocabulary.names))
+        print("\n".join(map(shown_name, Bundle.open(self.bundle).vocabulary.names)))
         return 0
 
 

@@ -72,6 +72,21 @@ def test_every_backend_flag_names_what_there_is(name: str, capsys: pytest.Captur
     assert "'ovavel doctor' tells what this machine has" in flat
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["localize", "a.mp4", "--bundle", "b", "--\x1b[31mx"], ["\x1b[31mx\n"], ["live", "--lag", "\x1b[31m"]],
+)
+def test_what_a_user_typed_is_not_repeated_raw(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = capsys.readouterr().err
+    assert code == 2
+    assert "\x1b" not in said
+    assert r"\x1b[31m" in said
+
+
 def test_a_reader_that_went_away_is_no_error() -> None:
     code = (
         f"set -o pipefail; {sys.executable} -c 'from ovavel.runtime.cli import main; raise SystemExit(main())' | true"

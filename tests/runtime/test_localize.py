@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,9 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.commands.localize import ALL_FORMATS, find_media
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.results import FORMATS, read_json
+from ovavel.runtime.wording import INVISIBLE
+
+DEMO = Path(__file__).parents[2] / "eval" / "demo"
 
 
 @pytest.fixture
@@ -28,6 +33,44 @@ def folder(tmp_path: Path) -> Path:
 
 def localize(bundle: Path, *arguments: object) -> int:
     return main(["localize", *map(str, arguments), "--bundle", str(bundle), "--device", "cpu"])
+
+
+NAMES = (b"B\xe4r.mp4", b"B\xf6r.mp4", b"a\x1b[31mb\nc.mp4", b"x\\y.mp4", b"z\\y.mp4", "犬\u202e.mp4".encode())
+
+
+@pytest.mark.parametrize(
+    "locale", ["LC_ALL=C", "PYTHONIOENCODING=ascii", "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"]
+)
+def test_names_of_any_kind_have_results_of_their_own_and_are_never_printed_raw(locale: str, tmp_path: Path) -> None:
+    recordings, out = tmp_path / "in", tmp_path / "out"
+    recordings.mkdir()
+    made = make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5)
+    for name in NAMES:
+        shutil.copy(os.fsencode(made), os.fsencode(recordings) + b"/" + name)
+    (tmp_path / os.fsdecode(b"no\x1b[31mne\xe4.mp4")).write_bytes(b"no media")
+    words = [*map(str, (recordings, tmp_path / os.fsdecode(b"no\x1b[31mne\xe4.mp4"))), "--bundle", str(DEMO / "bundle")]
+    run = "from ovavel.runtime.cli import main; raise SystemExit(main())"
+    settings = dict(each.split("=") for each in locale.split())
+    done = subprocess.run(
+        [sys.executable, "-c", run, "localize", *words, "--device", "cpu", "--out", str(out)],
+        env=os.environ | settings,
+        capture_output=True,
+        timeout=100,
+    )
+    assert done.returncode == 1, "one of them is no media"
+    assert b"Traceback" not in done.stderr
+    for said in (done.stdout, done.stderr):
+        assert not INVISIBLE.search(said.decode().replace("\n", ""))
+    assert rb"B\xe4r.mp4: 2.0 s" in done.stdout
+    assert rb"a\x1b[31mb\nc.mp4: 2.0 s" in done.stdout
+    assert rb"no\x1b[31mne\xe4.mp4" in done.stderr
+    results = sorted((out / "in").iterdir())
+    assert len(results) == len(NAMES) * len(FORMATS)
+    for path in results:
+        assert not INVISIBLE.search(path.name)
+        assert not INVISIBLE.search(path.read_text().replace("\n", ""))
+    sources = {read_json(path).source for path in results if path.suffix == ".json"}
+    assert len(sources) == len(NAMES)
 
 
 def test_the_formats_are_those_there_are() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from ovavel.runtime.bounds import Meta, Threads, Workers
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import MissingExtraError, UsageError
+from ovavel.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -232,6 +233,6 @@ def _print_damaged(damaged: Mapping[tuple[str, str], Damage], clips: int) -> Non
     for kind, count in Counter(damage.kind for damage in damaged.values()).most_common():
         print(f"  {count} × {kind}")
     for (split, name), damage in list(damaged.items())[:_SHOWN]:
-        print(f"  {split}/{name}: {damage.message}")
+        print(f"  {one_line(f'{split}/{name}: {damage.message}')}")
     if len(damaged) > _SHOWN:
         print(f"  … and {len(damaged) - _SHOWN} more")

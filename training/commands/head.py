@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovavel.runtime.wording import one_line
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.recipes import find_recipe
 
@@ -117,4 +118,4 @@ def _print(result: FitResult, out: Path, console: OutputConsole) -> None:
             table.add_row(f"{split}\n{clips.counted}", *score_cells(scores))
     console.print(table)
     console.print(f"Trained on {data.train.counted}. {selection(result)}")
-    console.print(f"{out / 'head.safetensors'}; curves: {out / 'report.html'}", markup=False)
+    console.print(one_line(f"{out / 'head.safetensors'}; curves: {out / 'report.html'}"), markup=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.bounds import Workers
+from ovavel.runtime.wording import one_line
 
 if TYPE_CHECKING:
     from ovavel.training.prepare import PrepareReport
@@ -70,11 +71,14 @@ def _print(report: PrepareReport, fresh: int, out: Path) -> None:
     console.print(table)
     failures = [failure for failure in report.failures if failure.kind != NO_FILE]  # those say all by their count
     for failure in failures[:_NAMED]:
-        console.print(f"{failure.split}/{failure.name}: {failure.kind}: {failure.message}")
+        console.print(one_line(f"{failure.split}/{failure.name}: {failure.kind}: {failure.message}"), markup=False)
     if len(failures) > _NAMED:
         console.print(f"… and {len(failures) - _NAMED} more")
     if report.losses:
         clips = len({(loss.split, loss.name) for loss in report.losses})
         console.print(f"{clips} of the prepared clips lack some of their sound or pictures: see 'losses' in the report")
     prepared = sum(split.prepared for split in splits.values())
-    console.print(f"{fresh} made now, {prepared - fresh} were there; {out / REPORT} names every clip that failed")
+    report_name = one_line(str(out / REPORT))
+    console.print(
+        f"{fresh} made now, {prepared - fresh} were there; {report_name} names every clip that failed", markup=False
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.errors import MissingExtraError, UsageError
+from ovavel.runtime.wording import one_line
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.recipes import find_recipe
 
@@ -96,7 +97,7 @@ class Table:
             atomic_write(self.out / "table.json", results.encode() + b"\n")
             atomic_write(self.out / "table.html", to_html(results))
         _print(results, OutputConsole(highlight=False, soft_wrap=True))
-        print(f"{self.out / 'table.html'}, {self.out / 'table.json'}")
+        print(one_line(f"{self.out / 'table.html'}, {self.out / 'table.json'}"))
         return 0
 
 
