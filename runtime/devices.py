@@ -70,7 +70,7 @@ class Devices:
 
 def index_or_name(text: str) -> int | str:
     """How a person names a device on the command line: digits are its index, all else its name, path or URL."""
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) < 10 else text
 
 
 def list_devices() -> Devices:

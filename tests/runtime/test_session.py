@@ -20,7 +20,7 @@ from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backe
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.drive import drive
 from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
-from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.localizer import Localizer, deciding_head
 from ovavel.runtime.queue import TOO_SLOW
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.session import Session
@@ -108,7 +108,8 @@ def test_the_first_ten_seconds_score_as_the_offline_clip_bit_for_bit(
     assembler = WindowAssembler(source.senses, live=False)
     windows = [w for chunk in source.chunks() for w in assembler.push(chunk)] + assembler.flush()
     segments: list[Segment] = [Encoder(backend).encode([w])[0] for w in windows[:10]]
-    offline = Localizer(backend.head, bundle.vocabulary).score(segments)
+    head = deciding_head(backend.head, bundle.manifest.fusion.decision)
+    offline = Localizer(head, bundle.vocabulary).score(segments)
     with Session(bundle, clip, backend=backend, lag=9) as session:
         streamed = [u.scores for u in session.updates()][9]
     for one, other in zip(streamed, offline, strict=True):
