@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import importlib
 import importlib.metadata
-import math
 import os
 import shutil
 import tempfile
@@ -21,12 +20,14 @@ from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.golden import GoldenWriter, checked
 from ovavel.export.graphs import OPSET, save_variant, traced
 from ovavel.export.inputs import calibration_inputs
-from ovavel.export.precision import BYTES_PER_WEIGHT, FITTED
+from ovavel.export.place import check_exact, check_place, put_in_place
+from ovavel.export.precision import FITTED
+from ovavel.export.speed import fastest, times_faster
 from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.calibration import Calibration
-from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, UsageError
+from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.files import output_error
 from ovavel.runtime.manifest import (
     FORMAT_VERSION,
@@ -38,7 +39,7 @@ from ovavel.runtime.manifest import (
     ParityCheck,
     Preprocessing,
 )
-from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision, preferred
+from ovavel.runtime.precisions import ANY, ENGINE_PRECISIONS, EXACT_ON, Precision, preferred
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
 
 if TYPE_CHECKING:
@@ -75,10 +76,12 @@ def write_bundle(
     config: ImageBindConfig | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     precisions: Sequence[Precision] = ("fp32",),
+    fastest_of: Sequence[Precision] = (),
     background: str = BACKGROUND,
     licence: str | None = None,
     overwrite: bool = False,
     progress: Progress = lambda _stage, _share: None,
+    note: Callable[[str], None] = lambda _left_out: None,
 ) -> Bundle:
     """Export ImageBind and a temporal head into the folder `out`, verify the result and return it.
 
@@ -97,15 +100,19 @@ def write_bundle(
         tokenizer: `tokenizer.json` of a model with a tokenizer of its own; CLIP's by default.
         precisions: of the vision and audio encoders, each a file of its own; the other graphs are small or run rarely
             and stay in fp32. What an engine runs unless told otherwise is the first of `ENGINE_PRECISIONS` among them.
+        fastest_of: further precisions, of which at most one is kept: the fastest on this CPU that loses little enough;
+            none if fp32 is among `precisions` and faster.
         background: name of no event.
         licence: of `weights`, in a sentence; None: what their file says, or ImageBind's if it says nothing.
         overwrite: replace an older bundle at `out`.
         progress: told about each stage.
+        note: called with a sentence on each of `fastest_of` that is left out.
 
     Raises:
         CheckpointError: `weights` or `head` is not what it should be.
         VocabularyError: a name cannot be used.
-        UsageError: `out` exists, or no precision is named.
+        UsageError: `out` exists, no precision is named, or this CPU cannot compute one exactly.
+        PrecisionError: these weights lose too much in one of `precisions`, or in all of `fastest_of`.
         ExportError: a graph misses its tolerance or loses too much in its precision, the head does not score by the
             geometric mean, or the disk is too full.
         OutputError: the bundle cannot be written.
@@ -118,9 +125,11 @@ def write_bundle(
 
     weights, out, config = Path(weights), Path(out).absolute(), config or ImageBindConfig.huge()
     precisions = tuple(dict.fromkeys(precisions))
+    forms = tuple(each for each in dict.fromkeys(fastest_of) if each not in precisions)
     if not precisions:
         raise UsageError("name at least one precision to export in")
-    _check_place(out, config, precisions, overwrite=overwrite)
+    check_exact((*precisions, *forms))
+    check_place(out, config, (*precisions, *forms), overwrite=overwrite)
     if not weights.is_file():
         raise CheckpointError(f"there is no checkpoint {weights}")
     temporal = TemporalHead.load(Path(head)) if head else TemporalHead(0, config.embedding_size).eval()
@@ -138,7 +147,7 @@ def write_bundle(
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            bundle = _Writer(aside, weights, config, precisions, progress).write(
+            bundle = _Writer(aside, weights, config, precisions, forms, progress, note).write(
                 names,
                 temporal,
                 head=Path(head) if head else None,
@@ -148,7 +157,7 @@ def write_bundle(
                 licence=licence or _licence(weights),
             )
             progress("putting it in its place", 1.0)
-            _put_in_place(aside, out)
+            put_in_place(aside, out)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
@@ -173,12 +182,17 @@ class _Writer:
         weights: Path,
         config: ImageBindConfig,
         precisions: Sequence[Precision],
+        forms: Sequence[Precision],
         progress: Progress,
+        note: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._weights = weights
         self._config = config
         self._precisions = precisions
+        self._forms = list(forms)
+        """Those of which one is kept that have not been left out yet."""
+        self._note = note
         self._progress = progress
         self._done = 0.0
         self._checks: list[ParityCheck] = []
@@ -200,6 +214,7 @@ class _Writer:
         tokenizer = Tokenizer.open(self._folder / TOKENIZER)
         names = (*check_names(names, tokenizer=tokenizer, background=background), background)
         text = self._encoders(tokenizer, names)
+        self._keep_the_fastest()
         vocabulary = Vocabulary(names=names, embeddings=text)
         vocabulary.save(self._folder)
         self._head(temporal, vocabulary, tokenizer)
@@ -220,6 +235,7 @@ class _Writer:
             embedding_size=self._config.embedding_size,
             graphs=self._graphs,
             precision={engine: _defaults(engine, self._graphs) for engine in ENGINE_PRECISIONS},
+            exact_on={each: EXACT_ON.get(each, (ANY,)) for each in self._graphs["vision"]},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
             preprocessing=Preprocessing(),
             fusion=Fusion(audio_scale=temporal.audio_scale, decision=calibration.fusion if calibration else "positive"),
@@ -228,7 +244,8 @@ class _Writer:
             vocabulary=vocabulary.version,
         ).calibrated(calibration)
         (self._folder / MANIFEST).write_bytes(manifest.encode())
-        runs = [each for each in self._precisions if each in ENGINE_PRECISIONS["onnxruntime-cpu"]]
+        held = (*self._precisions, *self._forms)
+        runs = [each for each in held if each in ENGINE_PRECISIONS["onnxruntime-cpu"]]
 
         def progress(what: str, share: float) -> None:
             self._progress(f"bundle: comparing with PyTorch, {what}", self._done + share * _SHARES["check"])
@@ -245,13 +262,38 @@ class _Writer:
             tower = ImageBind.load(self._weights, self._config, modalities=(modality,)).towers[modality]
             if modality == "text":
                 text = self._embed(tower, tokenizer, names)
-            precisions = ("fp32",) if modality == "text" else self._precisions
+            precisions = ("fp32",) if modality == "text" else (*self._precisions, *self._forms)
             inputs = {each: encoder_inputs(modality, tokenizer, names, each) for each in precisions}
             self._golden.encode(modality, tower)
             self._export(modality, tower, inputs)
             del tower
             gc.collect()
         return text
+
+    def _keep_the_fastest(self) -> None:
+        """Measure the forms of which one is kept on this CPU, with fp32 where it is held, and leave out the others."""
+        rivals = [*(each for each in self._precisions if each == "fp32"), *self._forms]
+        if not self._forms or len(rivals) == 1:
+            return
+        self._progress(f"comparing the speed of {', '.join(rivals)}", self._done)
+        graphs: tuple[Graph, ...] = ("vision", "audio")
+        speeds = times_faster({each: [(g, self._folder / self._graphs[g][each]) for g in graphs] for each in rivals})
+        kept = fastest(self._forms, speeds)
+        for form in list(self._forms):
+            if form != kept:
+                self._leave_out(form, f"{form} is not faster here than {kept}")
+            elif "fp32" in rivals and speeds[form] < speeds["fp32"]:
+                self._leave_out(form, f"{form} takes {1 / speeds[form]:.2f} times as long as fp32 on this CPU")
+
+    def _leave_out(self, form: Precision, why: str) -> None:
+        """Delete what was written in `form`."""
+        self._forms.remove(form)
+        self._checks = [check for check in self._checks if check.precision != form]
+        for files in self._graphs.values():
+            if name := files.pop(form, None):
+                for file in (name, f"{name}.data"):
+                    (self._folder / file).unlink(missing_ok=True)
+        self._note(why)
 
     def _embed(self, tower: nn.Module, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:
         tokens = tokenizer.encode(names)
@@ -297,7 +339,14 @@ class _Writer:
             self._progress(f"{graph}: comparing {precision} with PyTorch", self._done)
             if tuple(cases) not in expected:
                 expected[tuple(cases)] = reference(graph, module, cases)
-            self._checks.append(check_graph(files[precision], expected[tuple(cases)], precision))
+            try:
+                self._checks.append(check_graph(files[precision], expected[tuple(cases)], precision))
+            except PrecisionError as error:
+                if precision not in self._forms or self._forms == [precision]:
+                    raise
+                self._graphs[graph] = {each: file.name for each, file in files.items()}
+                self._leave_out(precision, str(error))
+                del files[precision]
             self._done += share / 2 / len(inputs)
         self._graphs[graph] = {precision: file.name for precision, file in files.items()}
         self._done = start + share
@@ -316,35 +365,3 @@ def _defaults(engine: str, graphs: Mapping[Graph, Mapping[str, str]]) -> dict[Gr
     """Return graph → the precision `engine` runs, for the graphs that it runs in one of theirs."""
     choices = {graph: preferred(engine, files) for graph, files in graphs.items()}
     return {graph: choice for graph, choice in choices.items() if choice}
-
-
-def _check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precision], *, overwrite: bool) -> None:
-    """Refuse an `out` that holds something else, and a disk without room for the graphs."""
-    from ovavel.training.imagebind import Modality, published_entries
-
-    if out.exists() or out.is_symlink():
-        if not overwrite:
-            raise UsageError(f"{out} exists already; choose another folder, or replace the bundle with --overwrite")
-        if not (out / MANIFEST).is_file():
-            raise UsageError(f"{out} is not a bundle, so it is not overwritten; choose another folder")
-    place = next(folder for folder in out.parents if folder.exists())
-    need = 64.0 * 2**20
-    for modality in get_args(Modality):
-        weights = sum(math.prod(shape) for shape in published_entries(config, (modality,)).values())
-        need += weights * sum(BYTES_PER_WEIGHT[each] for each in (("fp32",) if modality == "text" else precisions))
-    free = shutil.disk_usage(place).free
-    if free < need:
-        raise ExportError(f"{place} has {free / 1e9:.1f} GB free and the bundle needs {need / 1e9:.1f} GB; make room")
-
-
-def _put_in_place(aside: Path, out: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    aside.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
-    if not out.exists():
-        aside.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    out.rename(old / "old")
-    aside.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

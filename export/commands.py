@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -17,7 +18,7 @@ __all__ = ["Bundle", "Weights", "read_names"]
 
 _FASTEST_ON_CPUS: Precision = "int8"
 _FASTEST_ON_GPUS: Precision = "fp16"
-_INSTEAD: Mapping[str, tuple[Precision, ...]] = {"int8": ("int16",), "int16": (), "fp16": ("bf16",), "bf16": ()}
+_INSTEAD: Mapping[str, Precision | None] = {"int8": "int16", "int16": None, "fp16": "bf16", "bf16": None}
 """Precision in which the weights lose too much → what is exported in its place: the next in speed, or nothing."""
 
 
@@ -59,13 +60,17 @@ class Bundle:
     folder appears. The full size takes about ten minutes, 6 GB of disk and 8 GB of memory.
 
     --precision names the number formats of vision and audio, each a file of its own beside the others: int8 and int16
-    are for CPUs with integer dot products (AVX512-VNNI, AVX-VNNI or ARM's), fp16 and bf16 for GPUs. 'ovavel live' and
-    the others run the fastest their engine can. A precision that loses too much is not written: the least cosine with
-    PyTorch's embeddings is 0.999999 in fp32 and int16, 0.999 in fp16 and bf16, 0.99 in 8 bits. On older x86 CPUs ONNX
-    Runtime may saturate sums at 16 bits, so export on the machine that is to run it.
+    are for CPUs, fp16 and bf16 for GPUs. 'ovavel live' and the others run the fastest their engine can. A precision
+    that loses too much is not written: the least cosine with PyTorch's embeddings is 0.999999 in fp32 and int16, 0.999
+    in fp16 and bf16, 0.99 in 8 bits.
 
-    Without --precision you get fp32 and the fastest for CPUs that these weights allow: int8, else int16; on a machine
-    with an NVIDIA GPU also the fastest for that: fp16, else bf16.
+    int8 and int16 are exact on CPUs with dot products of 8 bits (avx512_vnni, avx_vnni, amx_int8, asimddp, i8mm);
+    others would saturate their sums. int8-any and int16-any are right on every CPU. With --cpu this, int8 and int16
+    stand for the form that this machine computes exactly; with --cpu any, for the one that every machine does.
+
+    Without --precision you get fp32 and the fastest for CPUs that these weights allow, as measured on this machine: a
+    form of int8, else of int16, unless fp32 is faster; on a machine with an NVIDIA GPU also the fastest for that:
+    fp16, else bf16.
     """
 
     weights: Path
@@ -83,6 +88,8 @@ class Bundle:
     """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
     precision: tuple[Precision, ...] = ()
     """Of the vision and audio encoders, one or several; by default fp32 and the fastest for this machine."""
+    cpu: Literal["this", "any"] = "this"
+    """Which CPUs the 8- and 16-bit integers are for: this machine's kind, or any, for a bundle that travels."""
     overwrite: bool = False
     """Replace the bundle that is at --out."""
 
@@ -92,6 +99,13 @@ class Bundle:
 
         with terminated_as_interrupted():
             return self._export()
+
+    def _forms(self, precision: Precision) -> tuple[Precision, ...]:
+        """The forms of `precision` that are exact on the CPUs that the bundle is for, the nearer to PyTorch first."""
+        from ovavel.runtime.hardware import cpu_features
+        from ovavel.runtime.precisions import exact_forms
+
+        return exact_forms(precision, () if self.cpu == "any" else cpu_features())
 
     def _export(self) -> int:
         from rich.console import Console
@@ -106,8 +120,10 @@ class Bundle:
         names = read_names(self.vocabulary)
         config = read_config(self.config)
         console = Console(stderr=True, highlight=False)
-        precisions = self.precision or _precisions_for_this_machine()
+        gpu: Precision | None = None if self.precision else _fastest_on_gpu()
+        family: Precision | None = None if self.precision else _FASTEST_ON_CPUS
         while True:
+            precisions = tuple(self._forms(each)[0] for each in self.precision) or ("fp32", *([gpu] if gpu else []))
             try:
                 with shown_progress() as progress:
                     bundle = write_bundle(
@@ -118,18 +134,23 @@ class Bundle:
                         config=config,
                         tokenizer=self.tokenizer,
                         precisions=precisions,
+                        fastest_of=self._forms(family) if family else (),
                         overwrite=self.overwrite,
                         progress=progress,
+                        note=lambda left_out: console.print(f"Left out: {left_out}", soft_wrap=True),
                     )
                 break
             except PrecisionError as error:
-                if self.precision or error.precision not in _INSTEAD:
+                lossy = error.precision.removesuffix("-any")
+                if self.precision or lossy not in _INSTEAD:
                     raise
-                instead = _INSTEAD[error.precision]
-                precisions = tuple(
-                    new for each in precisions for new in (instead if each == error.precision else (each,))
-                )
-                console.print(f"{one_line(str(error))}. Trying again with {' and '.join(precisions)}", soft_wrap=True)
+                instead = _INSTEAD[lossy]
+                if lossy == family:
+                    family = instead
+                else:
+                    gpu = instead
+                then = f"with {instead}" if instead else "without it"
+                console.print(f"{one_line(str(error))}. Trying again {then}", soft_wrap=True)
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
             if check.min_cosine is not None and check.required_cosine is not None:
@@ -142,11 +163,11 @@ class Bundle:
         return 0
 
 
-def _precisions_for_this_machine() -> tuple[Precision, ...]:
-    """fp32, and the fastest for the CPU and, where there is one, the GPU."""
+def _fastest_on_gpu() -> Precision | None:
+    """The fastest for the GPU, where there is one."""
     from ovavel.eval.machine import describe_machine
 
-    return ("fp32", _FASTEST_ON_CPUS, *((_FASTEST_ON_GPUS,) if describe_machine().gpus else ()))
+    return _FASTEST_ON_GPUS if describe_machine().gpus else None
 
 
 def read_names(path: Path, background: str = "other") -> list[str]:

@@ -25,6 +25,7 @@ from ovavel.export.frontier_worker import Worker, open_worker
 from ovavel.export.graphs import traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.outliers import plant_outliers
+from ovavel.export.speed import AS_FAST
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.requirements import requirement
@@ -33,12 +34,10 @@ from ovavel.runtime.timing import Percentiles
 if TYPE_CHECKING:
     from ovavel.training.imagebind import ImageBindConfig
 
-__all__ = ["AS_FAST", "Frontier", "FrontierRow", "Tell", "default_of", "measure_frontier"]
+__all__ = ["Frontier", "FrontierRow", "Tell", "default_of", "measure_frontier"]
 
 # B batch, D embedding size
 
-AS_FAST = 0.95
-"""Ratios of speed from here to 1 are noise."""
 _REST_S = 0.05  # the threads of one candidate come to rest before the next one is timed
 _WARM_UP = 2
 _TOGETHER = 3

@@ -17,6 +17,7 @@ __all__ = [
     "Precision",
     "any_form",
     "default_here",
+    "exact_forms",
     "exact_here",
     "preferred",
 ]
@@ -32,6 +33,9 @@ ANY = "any"
 EXACT_ON: Mapping[str, tuple[str, ...]] = dict.fromkeys(("int8", "int16", "int8-static"), DOT_PRODUCTS)
 """Precision → the CPU features one of which it needs; the others are right on every CPU. A bundle's manifest says it of
 its own graphs."""
+
+_ANY_FORMS: Mapping[str, Precision] = {"int8": "int8-any", "int16": "int16-any"}
+"""Precision → the form of it that no CPU can saturate."""
 
 ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnxruntime-cpu": ("int8", "int8-any", "int16", "int16-any", "fp32", "fp16"),
@@ -63,7 +67,18 @@ def exact_here(engine: str, precision: str, exact_on: Sequence[str], features: C
 
 def any_form(precision: str) -> str:
     """Return the form of `precision` that is right on any CPU: itself, where it has no other."""
-    return precision if precision not in EXACT_ON else f"{precision}-any"
+    return _ANY_FORMS.get(precision, precision)
+
+
+def exact_forms(precision: Precision, features: Collection[str]) -> tuple[Precision, ...]:
+    """Return the forms of `precision` that ONNX Runtime computes exactly on a CPU with `features`, the best first.
+
+    The features of any CPU are none. int8-static has one form: the exporter does not run it as integers.
+    """
+    if precision not in _ANY_FORMS:
+        return (precision,)
+    exact = exact_here("onnxruntime-cpu", precision, (), features)
+    return (precision, _ANY_FORMS[precision]) if exact else (_ANY_FORMS[precision],)
 
 
 def default_here(engine: str, default: str, exact: Collection[str], features: Collection[str]) -> str | None:

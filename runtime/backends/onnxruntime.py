@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,8 @@ class OnnxRuntimeBackend(GraphBackend):
 
         engine = "onnxruntime-cpu" if gpu is None else "onnxruntime-cuda"
         precision = {name: bundle.precision(name, engine, asked) for name in graphs}
+        if asked is None:
+            _note_slower(bundle, engine, precision)
         if gpu is not None:
             _find_cuda_libraries(onnxruntime)
         self._device = "cpu" if gpu is None else f"cuda:{gpu}"
@@ -217,6 +219,19 @@ class OnnxRuntimeBackend(GraphBackend):
                 "close other programs or use another device"
             ) from error
         return outputs
+
+
+def _note_slower(bundle: Bundle, engine: str, precision: Mapping[Graph, str]) -> None:
+    """Say where fp32 runs because the bundle's own choice is not for this CPU: it is right, and slower."""
+    for name, each in precision.items():
+        default = bundle.default_precision(name, engine)
+        if each == "fp32" != default:
+            _log.warning(
+                "running in fp32, which is slower: %s of this bundle is for CPUs with dot products of 8 bits. "
+                "`ovavel export bundle --cpu any` writes what is right on every CPU",
+                default,
+            )
+            return
 
 
 def open_session(path: Path, gpu: int | None, threads: int, record: bool = False) -> Any:

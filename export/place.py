@@ -1,0 +1,66 @@
+"""Where a bundle is written, and whether it can be written there: asked before minutes of work."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from ovavel.export.precision import BYTES_PER_WEIGHT
+from ovavel.runtime.errors import ExportError, UsageError
+from ovavel.runtime.hardware import cpu_features
+from ovavel.runtime.manifest import MANIFEST
+from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
+
+if TYPE_CHECKING:
+    from ovavel.training.imagebind import ImageBindConfig
+
+__all__ = ["check_exact", "check_place", "put_in_place"]
+
+
+def check_exact(precisions: Sequence[Precision]) -> None:
+    """Refuse what ONNX Runtime would saturate on this CPU: it could not be compared with PyTorch here."""
+    runs = ENGINE_PRECISIONS["onnxruntime-cpu"]
+    for each in precisions:
+        if each in runs and not exact_here("onnxruntime-cpu", each, (), cpu_features()):
+            raise UsageError(
+                f"{each} can be verified only on a CPU with {' or '.join(DOT_PRODUCTS)}, and this one has none of "
+                f"them: name {each}-any instead, which is right on every CPU"
+            )
+
+
+def check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precision], *, overwrite: bool) -> None:
+    """Refuse an `out` that holds something else, and a disk without room for the graphs."""
+    from ovavel.training.imagebind import Modality, published_entries
+
+    if out.exists() or out.is_symlink():
+        if not overwrite:
+            raise UsageError(f"{out} exists already; choose another folder, or replace the bundle with --overwrite")
+        if not (out / MANIFEST).is_file():
+            raise UsageError(f"{out} is not a bundle, so it is not overwritten; choose another folder")
+    place = next(folder for folder in out.parents if folder.exists())
+    need = 64.0 * 2**20
+    for modality in get_args(Modality):
+        weights = sum(math.prod(shape) for shape in published_entries(config, (modality,)).values())
+        need += weights * sum(BYTES_PER_WEIGHT[each] for each in (("fp32",) if modality == "text" else precisions))
+    free = shutil.disk_usage(place).free
+    if free < need:
+        raise ExportError(f"{place} has {free / 1e9:.1f} GB free and the bundle needs {need / 1e9:.1f} GB; make room")
+
+
+def put_in_place(aside: Path, out: Path) -> None:
+    """Rename the folder `aside` to `out`, in the place of an older bundle there."""
+    umask = os.umask(0)
+    os.umask(umask)
+    aside.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
+    if not out.exists():
+        aside.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    out.rename(old / "old")
+    aside.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

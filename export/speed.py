@@ -1,0 +1,50 @@
+"""How fast the forms of the encoders are on this CPU, in turns: what is not worth having is not kept in a bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ovavel.runtime.backends.onnxruntime import open_session, physical_cores
+
+__all__ = ["AS_FAST", "fastest", "times_faster"]
+
+AS_FAST = 0.95
+"""Ratios of speed from here to 1 are noise."""
+_TURNS = 5
+_WARM_UP = 1
+_INPUTS = {"vision": (1, 3, 224, 224), "audio": (1, 1, 128, 204)}
+
+
+def times_faster(forms: Mapping[str, Iterable[tuple[str, Path]]]) -> dict[str, float]:
+    """Run one window in each of `forms` in turns; return how many times faster than the first each of them is.
+
+    Args:
+        forms: name → the encoders of it, each a graph ("vision" or "audio") and its file.
+
+    Returns:
+        Name → median of the ratios of pairs; of the first 1.
+    """
+    sessions = {
+        form: [(open_session(path, None, physical_cores()), _INPUTS[graph]) for graph, path in files]
+        for form, files in forms.items()
+    }
+    taken_s: dict[str, list[float]] = {form: [] for form in forms}
+    random = np.random.default_rng(0)
+    for _ in range(_WARM_UP + _TURNS):
+        for form, encoders in sessions.items():
+            start_s = time.perf_counter()
+            for session, shape in encoders:
+                session.run(None, {session.get_inputs()[0].name: random.standard_normal(shape).astype(np.float32)})
+            taken_s[form].append(time.perf_counter() - start_s)
+    first, *_ = taken_s.values()
+    return {form: float(np.median(np.divide(first[_WARM_UP:], each[_WARM_UP:]))) for form, each in taken_s.items()}
+
+
+def fastest(forms: Sequence[str], speeds: Mapping[str, float]) -> str:
+    """Return the fastest of `forms`; of those that are as fast but for noise, the first."""
+    best = max(speeds[form] for form in forms)
+    return next(form for form in forms if speeds[form] >= AS_FAST * best)
