@@ -56,27 +56,27 @@ class ChannelChooser:
     def __init__(self, wanted: Channel = "first") -> None:
         self._wanted = wanted
         self._power = np.zeros(0)  # of each channel, summed since the first one has been silent
-        self._begun = False
+        self._first = True  # second with sound
 
     def choose(self, waveform: NDArray[np.float32] | None) -> Heard:
         """Choose for the next second (C, n); None is a second without sound.
 
         Raises:
-            MediaError: the sound does not have the channel asked for. Once it had, such a second is None.
+            MediaError: the sound does not have the channel asked for; said of its first second only.
         """
         if waveform is None:
             return Heard(None, None)
         if self._wanted == "mix":
             return Heard(waveform.mean(axis=0, keepdims=True, dtype=np.float32), None)
         channel = self._choice(waveform)
+        first, self._first = self._first, False
         if channel >= len(waveform):
-            if not self._begun:
+            if first:
                 raise MediaError(
                     f"the sound has {len(waveform)} {'channel' if len(waveform) == 1 else 'channels'} and no channel "
                     f"{channel}: they count from 0. Give --channel another number, or auto"
                 )
             return Heard(None, None)
-        self._begun = True
         if channel == 0:
             return Heard(waveform, 0)
         return Heard(waveform[[channel, *(c for c in range(len(waveform)) if c != channel)]], channel)

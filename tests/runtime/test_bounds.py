@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -10,10 +11,12 @@ import tyro
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bounds import MOST_WORKERS, bounds_of, check_bounds
+from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
 
+DEMO = Path(__file__).parents[2] / "eval" / "demo"
 COMMANDS = {entry.name: entry.load() for entry in entry_points(group="ovavel.commands") if "ovavel" in entry.value}
 
 
@@ -87,11 +90,9 @@ def test_numbers_out_of_bounds_are_usage_errors(
 
 
 @pytest.mark.parametrize("threads", [0, -1, MOST_WORKERS + 1, 2000])
-def test_no_backend_takes_such_a_number_of_threads_either(threads: int, exported_bundle: Any) -> None:
-    from ovavel.runtime.bundle import Bundle
-
+def test_no_backend_takes_such_a_number_of_threads_either(threads: int) -> None:
     with pytest.raises(UsageError, match="threads must be"):
-        open_backend(Bundle.open(exported_bundle), device="cpu", threads=threads)
+        open_backend(Bundle.open(DEMO / "bundle"), device="cpu", threads=threads)
 
 
 def test_what_is_within_bounds_is_taken() -> None:

@@ -15,7 +15,7 @@ from ovavel.runtime.commands.channel_flag import parse_channel
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.preprocess import prepare_waveform
 from ovavel.runtime.results import read_json
-from ovavel.runtime.types import RATE_HZ, Samples
+from ovavel.runtime.types import RATE_HZ, Samples, Window
 
 DEMO = Path(__file__).parents[2] / "eval" / "demo"
 levels = st.sampled_from([0.0, 1e-6, 5e-5, 1e-3, 0.1, 0.5])
@@ -82,13 +82,25 @@ def test_a_channel_that_is_not_there_is_an_error_and_one_that_goes_away_is_decla
     with pytest.raises(MediaError, match="has 1 channel and no channel 1: they count from 0"):
         ChannelChooser(1).choose(second(0.1))
     assembler = WindowAssembler(frozenset({"audio"}), live=False, channel=1)
-    windows = []
+    windows: list[Window] = []
     for n, waveform in enumerate((second(0.1, 0.2), second(0.1), second(0.1))):
         windows += assembler.push(Samples(time_s=float(n), captured_s=0.0, waveform=waveform, rate_hz=RATE_HZ))
     windows += assembler.flush()
     assert [window.channel for window in windows] == [1, None, None]
     assert [gap.cause for gap in windows[2].gaps] == ["no such channel"]
     assert windows[2].waveform is None
+
+
+def test_a_channel_that_a_recording_lacks_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = ["--bundle", str(DEMO / "bundle"), "--device", "cpu", "--channel", "1"]
+    for command in (
+        ["localize", str(DEMO / "clip.mp4")],
+        ["live", "--input", str(DEMO / "clip.mp4"), "--view", "none"],
+    ):
+        assert main([*command, *bundle]) == 1
+        said = capsys.readouterr().err
+        assert "has 1 channel and no channel 1" in said
+        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("text", ["", "-1", "64", "1.0", "nan", "left", "²", "AUTO"])
