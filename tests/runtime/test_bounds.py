@@ -66,13 +66,19 @@ def test_every_number_has_both_bounds(command: str, name: str, hint: Any) -> Non
     assert bounds.le is not None or bounds.lt is not None
 
 
-VALUES = {True: ("nan", "inf", "-1"), False: ("-1", "1" + "0" * 40)}
-"""Of floats and of whole numbers, for which tyro refuses all that is none."""
+HUGE = "1" + "0" * 40
+ALL = ("-1", "0", HUGE, "nan", "inf", "-inf", "1e300")
+"""Each for a few flags; of the others, for which the same check runs, one: NaN for what may be a fraction."""
 
 
 @pytest.mark.parametrize(
     ("command", "name", "value"),
-    [(command, name, value) for command, name, hint in FLAGS for value in VALUES["float" in str(hint)]],
+    [
+        *((command, name, "nan" if "float" in str(hint) else HUGE) for command, name, hint in FLAGS),
+        *(("localize", "threads", value) for value in ALL),
+        *(("localize", "min_duration_s", value) for value in ALL if value != "0"),
+        *(("bench", "deadline_ms", value) for value in ALL),
+    ],
 )
 def test_numbers_out_of_bounds_are_usage_errors(
     command: str, name: str, value: str, capsys: pytest.CaptureFixture[str]
