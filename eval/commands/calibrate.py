@@ -37,7 +37,8 @@ class Calibrate:
     calibration error, before and after. Writes calibration.json, calibration.html and reliability.svg; --write puts
     the result into the bundle, where 'ovavel live' and 'ovavel localize' find it.
 
-    It holds for the names of the dataset: with another vocabulary the probabilities are a guide.
+    It holds for the names of the dataset and the bundle's fusion: with another vocabulary there are no probabilities,
+    and the margins are a guide.
     """
 
     data: Path
