@@ -6,12 +6,15 @@ BIN := $(VENV)/bin
 # The demo needs little: an environment of its own, unless the large one is there.
 DEMO_VENV := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-demo)
 
-.PHONY: help test quick demo lint format clean
+.PHONY: help test quick proof other-pythons oldest demo lint format clean
 
 help:
 	@echo "make demo    watch a small trained model in its made-up world, without PyTorch; results in demo-out/"
-	@echo "make test    everything CI tests, full-size ImageBind included (about 15 minutes on two cores)"
+	@echo "make test    everything CI tests, full-size ImageBind included (about 10 minutes on two cores)"
 	@echo "make quick   the tests without the slow ones"
+	@echo "make proof   the tests three times under load, in reverse, and without PortAudio, PulseAudio and FFmpeg"
+	@echo "make other-pythons   the tests that need no PyTorch, on each newer Python that is found here"
+	@echo "make oldest  the quick tests with the oldest versions that pyproject.toml allows"
 	@echo "make lint    ruff, mypy and the import rules"
 
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,11 +32,28 @@ $(STAMP): pyproject.toml constraints.txt
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
 	@touch $@
 
+# Side by side, a file in one process; the largest first.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations=25
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
+
+# What no machine may change.
+proof: $(STAMP)
+	.ci/busy $(PYTEST)
+	.ci/busy $(PYTEST)
+	.ci/busy $(PYTEST)
+	$(PYTEST) --reverse
+	CI= .ci/without $(PYTEST) -m 'not slow'
+
+other-pythons:
+	.ci/other-pythons
+
+oldest:
+	PYTHON=$(PYTHON) .ci/oldest
 
 .venv-demo/.installed: pyproject.toml
 	@$(CHECK_PYTHON)
@@ -55,4 +75,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-demo build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

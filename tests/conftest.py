@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,47 @@ settings.load_profile("ovavel")
 
 NAMES = ("dog barking", "race car", "bird chirping")
 
+WITH_TORCH = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
+NEED_TORCH = re.compile(
+    rf"^(from|import) ({'|'.join(WITH_TORCH)}|golden_weights|onnx_graphs|synthetic|traced_once)\b"
+    r"|^from ovavel\.(training|export)\b",
+    re.MULTILINE,
+)
+"""What a test file imports that cannot do without PyTorch or ONNX."""
+
+
+class WithoutTorch(MetaPathFinder):
+    """Makes importing PyTorch or ONNX fail, as it does where they are not installed."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname in WITH_TORCH:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reverse", action="store_true", help="run the files, and the tests in each, from last to first")
+    parser.addoption(
+        "--without-torch", action="store_true", help="run what needs neither PyTorch nor ONNX, without them"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--without-torch"):
+        sys.meta_path.insert(0, WithoutTorch())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without PyTorch, leave out the files that import it."""
+    file = config.getoption("--without-torch") and collection_path.suffix == ".py"
+    return True if file and NEED_TORCH.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes gigabytes comes first, and with pytest-xdist in one worker; of a file too all tests are in one."""
+    if config.getoption("--without-torch"):
+        dropped = [item for item in items if {"tiny_weights", "tiny_head"} & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
     if config.getoption("--reverse"):
         items.reverse()
     items.sort(key=lambda item: item.get_closest_marker("full_size") is None)
@@ -47,7 +83,7 @@ def one_torch_thread() -> Iterator[None]:
     """Whoever opens PyTorch with a number of threads sets it for the process: the next test does not inherit it."""
     yield
     torch = sys.modules.get("torch")
-    if torch and torch.get_num_threads() != 1:
+    if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
 
 
