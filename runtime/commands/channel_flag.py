@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ovavel.runtime.channels import MOST_CHANNELS, Channel
 from ovavel.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from ovavel.runtime.channels import Channel
 
 __all__ = ["ChannelFlag", "parse_channel"]
 
@@ -28,6 +30,8 @@ def parse_channel(text: str) -> Channel:
     Raises:
         UsageError: it is none.
     """
+    from ovavel.runtime.channels import MOST_CHANNELS  # loads NumPy, and every `--help` loads this
+
     if text in ("auto", "first", "mix"):
         return text  # type: ignore[return-value]
     if text.isascii() and text.isdigit() and int(text) < MOST_CHANNELS:
