@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
 
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.files import output_error
+from ovavel.runtime.interrupt import GRACE_S, Overdue, StopSignals
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import Sink
 from ovavel.runtime.types import Update
@@ -21,19 +18,27 @@ def drive(session: Session, sinks: Sequence[Sink]) -> None:
     """Feed `sinks` with all that `session` brings; returns when it is over and every open event has ended.
 
     The first SIGINT, SIGTERM or SIGHUP, and a sink whose reader went away (a closed pipe), end the session in good
-    order: the sinks still get the last update. A second SIGINT interrupts at once.
+    order: the sinks still get the last update. After such a signal a sink that blocks is given up after `GRACE_S`. A
+    second SIGINT interrupts at once: the sinks are closed without the last update. Ignored signals stay ignored.
 
     Raises:
         OutputError: a sink could not write all it was given; raised after everything else has been closed.
         MediaError, DeviceError: the source or the backend failed; raised after the last update.
     """
     unwritten: list[OutputError] = []
+    signals = StopSignals(session.stop)
 
     def guarded(sink: Sink, act: Callable[..., None], *arguments: object) -> bool:
         """Whether `act` of `sink` went well; a sink that fails must not take the others down."""
         try:
-            act(*arguments)
+            with signals.bounded():
+                act(*arguments)
         except BrokenPipeError:
+            return False
+        except Overdue:
+            unwritten.append(
+                OutputError(f"{sink.name} took nothing for {GRACE_S:g} s; the end of the session is missing there")
+            )
             return False
         except OutputError as error:
             unwritten.append(error)
@@ -43,9 +48,9 @@ def drive(session: Session, sinks: Sequence[Sink]) -> None:
             return False
         return True
 
-    try:
-        listening = [sink for sink in sinks if guarded(sink, sink.open, session.info, session.stats)]
-        with _stop_on_signals(session):
+    with signals.installed():
+        try:
+            listening = [sink for sink in sinks if guarded(sink, sink.open, session.info, session.stats)]
             if len(listening) < len(sinks):
                 session.stop()
             for update in session.updates():
@@ -53,9 +58,9 @@ def drive(session: Session, sinks: Sequence[Sink]) -> None:
                     if not guarded(sink, _write, sink, update):
                         listening.remove(sink)
                         session.stop()
-    finally:
-        for sink in sinks:
-            guarded(sink, sink.close)
+        finally:
+            for sink in sinks:
+                guarded(sink, sink.close)
     if unwritten:
         raise unwritten[0]
 
@@ -64,23 +69,3 @@ def _write(sink: Sink, update: Update) -> None:
     for message in update.statuses:
         sink.status(message)
     sink.write(update)
-
-
-@contextmanager
-def _stop_on_signals(session: Session) -> Iterator[None]:
-    """The first signal stops the session. Does nothing outside the main thread, where signals do not go."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature signal asks for
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Closing takes locks that the interrupted thread may hold, so it is not done in the handler itself.
-        threading.Thread(target=session.stop, name="ovavel-stop", daemon=True).start()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,23 +1,124 @@
-"""Ending on request: long work hears SIGTERM as it hears Ctrl-C, and so leaves nothing half done."""
+"""Ending on request: what SIGINT, SIGTERM and SIGHUP do to long work and to a session.
+
+A signal that was ignored when the program started stays ignored: SIGHUP under `nohup`, SIGINT of a background job.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
 
-__all__ = ["terminated_as_interrupted"]
+__all__ = ["GRACE_S", "Overdue", "StopSignals", "terminated_as_interrupted"]
+
+GRACE_S = 2.0
+"""After a signal, a call that may block (into a sink) is interrupted once it has taken so long."""
+_POLL_S = 0.1
 
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
     """Raise `KeyboardInterrupt` on SIGTERM too. Does nothing outside the main thread, where signals do not go."""
+    with _handled((signal.SIGTERM,), signal.default_int_handler):
+        yield
+
+
+class Overdue(BaseException):
+    """A call took longer than `GRACE_S` after a signal had asked for the end."""
+
+
+class StopSignals:
+    """Ends a session on the first SIGINT, SIGTERM or SIGHUP, whatever a sink does; a second SIGINT interrupts at once.
+
+    Python runs a handler in the main thread, and a write that blocks goes on once the handler returns. So each call
+    that may block is made inside `bounded`: when the end has been asked for and the call takes too long, the main
+    thread gets the signal again, and this time its handler raises `Overdue` inside the call.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        """`stop` is called once, in a thread of its own."""
+        self._stop = stop
+        self._main = threading.get_ident()
+        self._call_s: float | None = None  # when the call that may block began
+        self._requested = False
+        self._overdue = False  # the next signal is our own
+        self._over = threading.Event()
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Listen to the signals. Does nothing outside the main thread, where signals do not go."""
+        try:
+            with _handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._hear):
+                yield
+        finally:
+            self._over.set()
+
+    @contextlib.contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Make a call that may block.
+
+        Raises:
+            Overdue: it was interrupted, because the end has been asked for and it took too long.
+        """
+        self._call_s = time.monotonic()
+        try:
+            yield
+        except Overdue:
+            _leave_stuck_streams()
+            raise
+        finally:
+            self._call_s = None
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self._overdue:
+            self._overdue = False
+            if self._call_s is not None:
+                raise Overdue
+        elif not self._requested:
+            self._requested = True
+            # Closing takes locks that the interrupted thread may hold, so it is not done in the handler itself.
+            for act in (self._stop, lambda: self._watch(number)):
+                threading.Thread(target=act, name="ovavel-stop", daemon=True).start()
+        elif number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
+
+    def _watch(self, number: int) -> None:
+        """Interrupt each call that takes too long from now on."""
+        since_s = time.monotonic()
+        while not self._over.wait(_POLL_S):
+            now_s, call_s = time.monotonic(), self._call_s
+            if call_s is not None and now_s - max(call_s, since_s) > GRACE_S:
+                since_s = now_s
+                self._overdue = True
+                signal.pthread_kill(self._main, number)
+
+
+@contextlib.contextmanager
+def _handled(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` have those signals of `numbers` that are not ignored, and put things back afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # None is a handler that Python did not install and could not put back.
+    heard = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _leave_stuck_streams() -> None:
+    """Point standard output and error at nothing where nobody reads them: flushing them at exit would block again."""
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            if not select.select([], [fd], [], 0)[1]:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, fd)
+                os.close(nowhere)

@@ -45,10 +45,13 @@ class Sink(Protocol):
         """The session is ready: the backend is warm. `stats` goes on counting while it runs."""
 
     def write(self, update: Update) -> None:
-        """One window's news."""
+        """One window's news; the last update of a session, which ends what is open, has no window."""
 
     def status(self, message: str) -> None:
         """One sentence on the source's health, e.g. "camera lost, trying again in 2 s"."""
 
     def close(self) -> None:
-        """The session is over; every event has ended. May be called twice."""
+        """The session is over. Every event has ended if the last update came; otherwise it was interrupted.
+
+        May be called twice.
+        """

@@ -32,6 +32,7 @@ class LinesSink:
         self._stream = stream or sys.stdout
         self._stats: Stats | None = None
         self._newest_s = 0.0
+        self._ended = False
 
     def open(self, info: SessionInfo, stats: Stats) -> None:
         """Say what is watched and what it runs on."""
@@ -51,15 +52,16 @@ class LinesSink:
                 self._tell(gap.start_s, "gap", f"{one_line(gap.cause)} ({gap.sense})  {seconds(gap.duration_s)}")
         for event in update.events:
             self._tell(event.start_s, event.state, _event_text(event))
+        self._ended = update.window is None
 
     def status(self, message: str) -> None:
         """Tell it beside the time of the newest second."""
         self._tell(self._newest_s, "status", one_line(message))
 
     def close(self) -> None:
-        """Sum up, once."""
+        """Sum up, once, if the session came to its end."""
         stats, self._stats = self._stats, None
-        if stats:
+        if stats and self._ended:
             for line in summary_lines(stats):
                 self._print(line)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +80,78 @@ def test_a_closed_pipe_ends_it_quietly(exported_bundle: Path, clip: Path) -> Non
     process.stdout = None
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
+
+
+def wait_until_heard(process: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """Wait until the process has a handler for the signal."""
+    deadline = time.monotonic() + 60
+    status = Path(f"/proc/{process.pid}/status")
+    while not int(status.read_text().partition("SigCgt:")[2].split()[0], 16) & 1 << number - 1:
+        assert time.monotonic() < deadline, "nobody listens to the signal"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("view", ["jsonl", "lines"])
+@pytest.mark.parametrize("errors", ["apart", "into the same pipe"])
+def test_sigterm_ends_it_though_nobody_reads_its_output(
+    exported_bundle: Path, clip: Path, tmp_path: Path, view: str, errors: str
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))  # full
+    news = tmp_path / "news.jsonl"
+    arguments = ("--jsonl", "-") if view == "jsonl" else ("--view", "lines", "--jsonl", news)
+    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip), "--realtime"]
+    process = subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdout=writer,
+        stderr=writer if errors != "apart" else subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until_heard(process, signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        os.close(reader)
+        os.close(writer)
+    assert process.returncode == 1
+    if errors == "apart":
+        assert "standard output took nothing" in err
+        assert "Traceback" not in err
+    if view == "lines":
+        assert records(news)[-1]["type"] == "summary"
+
+
+def test_sighup_under_nohup_ends_nothing(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    news = tmp_path / "news.jsonl"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the new process inherits
+    try:
+        process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(news, "segment", 1)
+    process.send_signal(signal.SIGHUP)
+    seen = len(records(news))
+    wait_for(news, "segment", seen + 2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_a_removed_folder_is_reported(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
+    news = tmp_path / "folder" / "news.jsonl"
+    news.parent.mkdir()
+    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0, "--view", "lines")
+    wait_for(news, "segment", 2)
+    shutil.rmtree(news.parent)
+    assert process.stdout is not None
+    assert any("cannot write to" in line for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "records are gone with" in err
+    assert "could not be written" in err
 
 
 def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:

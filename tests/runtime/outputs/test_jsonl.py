@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,17 +65,41 @@ def test_two_runs_differ_in_wall_clock_fields_only(tmp_path, fake):
     assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
 
 
-def test_it_appends_and_mends_a_torn_line_without_losing_it(tmp_path, fake):
-    path = tmp_path / "news.jsonl"
-    path.write_bytes(b'{"type":"status"}\n{"type":"sta')
+@pytest.mark.parametrize(
+    ("tail", "aside"),
+    [
+        (b'{"type":"sta', b'{"type":"sta\n'),
+        (b'{"type":"sta\0\0\0', b'{"type":"sta\0\0\0\n'),
+        (b"\0" * 100_000, b"\0" * 100_000 + b"\n"),
+        (b'{"type":"status","wall_time":"","message":"whole"}', None),
+        (b"a line of something else", None),
+    ],
+)
+def test_a_torn_last_line_is_moved_aside(tmp_path, fake, tail, aside):
+    path, told = tmp_path / "news.jsonl", []
+    path.write_bytes(b'{"type":"status"}\n' + tail)
+    run(JsonlSink(path, listener=told.append), fake)
+    first, second = path.read_bytes().split(b"\n")[:2]
+    assert first == b'{"type":"status"}'
+    torn = tmp_path / "news.jsonl.torn"
+    if aside is None:
+        assert second == tail, "whole but for its end"
+        assert not torn.exists()
+    else:
+        assert isinstance(msgspec.json.decode(second, type=Record), SessionRecord)
+        assert torn.read_bytes() == aside
+        assert str(torn) in told[0]
+    before = path.read_bytes()
     run(JsonlSink(path), fake)
-    lines = path.read_bytes().split(b"\n")
-    assert lines[:2] == [b'{"type":"status"}', b'{"type":"sta']
-    assert isinstance(msgspec.json.decode(lines[2], type=Record), SessionRecord)
-    size = path.stat().st_size
-    run(JsonlSink(path), fake)
+    assert path.read_bytes().startswith(before)
     assert b"\n\n" not in path.read_bytes()
-    assert path.stat().st_size > size
+
+
+def test_a_file_of_one_torn_line_is_begun_again(tmp_path, fake):
+    path = tmp_path / "news.jsonl"
+    path.write_bytes(b'{"type":"ses')
+    run(JsonlSink(path, listener=lambda message: None), fake)
+    assert isinstance(records(path)[0], SessionRecord)
 
 
 def test_what_is_not_finite_is_null_and_odd_names_are_written(tmp_path, fake):
@@ -154,6 +179,109 @@ sink.close()
     assert done.stdout.count("works again") == 1
     messages = [record.message.split(" x")[0] for record in records(path) if isinstance(record, StatusRecord)]
     assert messages == [*(f"message {i}" for i in range(5)), "free again"]
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_whole_lines(tmp_path):
+    path = tmp_path / "news.jsonl"
+    code = f"""
+import resource, sys; sys.path.insert(0, {str(HERE)!r})
+import conftest as fake
+from ovavel.runtime.errors import OutputError
+from ovavel.runtime.sinks.jsonl import JsonlSink
+sink = JsonlSink({str(path)!r}, listener=print)
+sink.open(fake.INFO, fake.Stats())
+size = len(open({str(path)!r}, "rb").read())
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
+sink.status("x" * 300)
+try:
+    sink.close()
+except OutputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 records could not be written" in done.stdout
+    assert [type(record) for record in records(path)] == [SessionRecord]
+
+
+def test_a_removed_file_is_begun_again_and_its_records_are_counted(tmp_path, fake):
+    path, told = tmp_path / "news.jsonl", []
+    sink = JsonlSink(path, listener=told.append)
+    sink.open(fake.info, fake.stats())
+    sink.status("one")
+    path.unlink()
+    sink.status("two")
+    assert "was removed" in told[0]
+    assert [type(record) for record in records(path)] == [SessionRecord, StatusRecord]
+    sink.status("three")
+    with pytest.raises(OutputError, match=r"^2 records are gone with .*news.jsonl, which was removed"):
+        sink.close()
+    assert [record.message for record in records(path)[1:]] == ["two", "three"]
+    assert len(told) == 1
+
+
+def test_a_file_removed_after_its_last_record_is_noticed_at_the_end(tmp_path, fake):
+    sink = JsonlSink(tmp_path / "news.jsonl", listener=lambda message: None)
+    sink.open(fake.info, fake.stats())
+    (tmp_path / "news.jsonl").unlink()
+    with pytest.raises(OutputError, match="1 records are gone"):
+        sink.close()
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_records_wait_while_the_folder_is_gone(tmp_path, fake, back):
+    folder, told = tmp_path / "folder", []
+    folder.mkdir()
+    path = folder / "news.jsonl"
+    sink = JsonlSink(path, listener=told.append)
+    sink.open(fake.info, fake.stats())
+    shutil.rmtree(folder)
+    sink.status("one")
+    sink.status("two")
+    assert len(told) == 1
+    assert "No such file or directory" in told[0]
+    if back:
+        folder.mkdir()
+    else:
+        with pytest.raises(OutputError, match=r"1 records are gone.*; 2 records could not be written"):
+            sink.close()
+        return
+    sink.status("three")
+    assert isinstance(records(path)[0], SessionRecord)
+    assert [record.message for record in records(path)[1:]] == ["one", "two", "three"]
+    with pytest.raises(OutputError, match=r"^1 records are gone"):
+        sink.close()
+
+
+def test_a_file_that_is_moved_is_followed_by_a_new_one(tmp_path, fake):
+    path, told = tmp_path / "news.jsonl", []
+    sink = JsonlSink(path, listener=told.append)
+    sink.open(fake.info, fake.stats())
+    path.rename(tmp_path / "news.jsonl.1")
+    sink.status("one")
+    sink.close()
+    assert "moved" in told[0]
+    assert [type(record) for record in records(tmp_path / "news.jsonl.1")] == [SessionRecord]
+    assert [type(record) for record in records(path)] == [SessionRecord, StatusRecord]
+
+
+def test_a_folder_that_is_moved_takes_the_records_along(tmp_path, fake):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    sink = JsonlSink(folder / "news.jsonl", listener=print)
+    sink.open(fake.info, fake.stats())
+    folder.rename(tmp_path / "elsewhere")
+    sink.status("one")
+    sink.close()
+    assert len(records(tmp_path / "elsewhere" / "news.jsonl")) == 2
+
+
+def test_without_the_last_update_there_is_no_summary(tmp_path, fake):
+    sink = JsonlSink(tmp_path / "news.jsonl")
+    sink.open(fake.info, fake.stats())
+    sink.write(fake.update(0, "dog barking"))
+    sink.close()
+    assert not any(isinstance(record, SummaryRecord) for record in records(tmp_path / "news.jsonl"))
 
 
 def test_a_closed_pipe_passes_through_once(tmp_path, fake):

@@ -41,6 +41,7 @@ def test_lines_tell_events_gaps_status_and_a_summary(fake):
     stream = io.StringIO()
     sink = LinesSink(stream)
     run(sink, fake)
+    sink.write(Update(window=None, scores=(), events=(), latency_ms=None))
     sink.close()
     sink.close()
     told = stream.getvalue().splitlines()
