@@ -109,7 +109,6 @@ class WindowAssembler:
         self._senses = senses
         self._hold_s = HOLD_S[live]
         self._index = 0  # of the next window
-        self._captured_s = 0.0  # newest of all chunks
         self._closed = False
         self._shift_s: dict[Sense, float] = dict.fromkeys(senses, 0.0)
         self._sound = AudioTimeline(live=live)
@@ -163,10 +162,8 @@ class WindowAssembler:
         time_s = self._media_time_s(sense, time_s)
         match chunk:
             case Frame():
-                self._captured_s = max(self._captured_s, chunk.captured_s)
                 self._push_frame(dataclasses.replace(chunk, time_s=time_s))
             case Samples():
-                self._captured_s = max(self._captured_s, chunk.captured_s)
                 self._sound.push(dataclasses.replace(chunk, time_s=time_s))
             case Gap():
                 # Sources tell of a long loss bit by bit; one endless gap must not become a flood of windows.
@@ -236,7 +233,8 @@ class WindowAssembler:
             if still is not None:
                 self._frames_used += not still.used
                 frame = still.image()
-                captured_s.append(still.frame.captured_s)
+                if still.window == index:  # not one that is merely still on screen
+                    captured_s.append(still.frame.captured_s)
             gaps += self._take_vision_gaps(start_s, end_s)
             if frame is None and not gaps:
                 cause = "no frame" if self._seen_s >= end_s else "end of media" if ended else "late video"
@@ -256,7 +254,7 @@ class WindowAssembler:
             frame=frame,
             waveform=heard.waveform,
             channel=heard.channel,
-            captured_s=max(captured_s, default=self._captured_s),
+            captured_s=max(captured_s, default=None),
             gaps=tuple(gaps),
         )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ovavel.runtime.bounds import check_bounds
 from ovavel.runtime.errors import OvavelError, UsageError
+from ovavel.runtime.redaction import redacted
 from ovavel.runtime.streams import prepare_streams
 from ovavel.runtime.wording import INVISIBLE, one_line, shown_name
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:  # also after --help, which ends in SystemExit
             sys.stdout.flush()
     except OvavelError as error:
-        print(f"ovavel: {one_line(str(error))}", file=sys.stderr)
+        print(f"ovavel: {one_line(redacted(str(error)))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("ovavel: interrupted", file=sys.stderr)
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # bad input ends in our own errors: this is standard output, closed or full
         reason = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
         where = error.filename or "standard output"
-        print(f"ovavel: {one_line(f'{where}: {reason}')}", file=sys.stderr)
+        print(f"ovavel: {one_line(redacted(f'{where}: {reason}'))}", file=sys.stderr)
         _silence_stdout()
         return 1
     return code
@@ -80,14 +81,25 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
     import tyro
 
     kind = entry.load()
-    with _plain_errors(arguments):
-        command: Any = tyro.cli(
+
+    def parse(arguments: list[str]) -> Any:
+        return tyro.cli(
             kind,
             prog=f"ovavel {name.replace('.', ' ')}",
             description=inspect.getdoc(kind),  # all of it: tyro alone would leave the examples out
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
         )
+
+    shown = [redacted(argument, argument) for argument in arguments]
+    with _plain_errors(arguments):
+        if shown != arguments:  # what is wrong with them is said of those that may be shown
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):
+                    parse(arguments)
+            except SystemExit:
+                parse(shown)
+        command = parse(arguments)
     check_bounds(command)
     return int(command.run())
 

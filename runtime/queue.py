@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from ovavel.runtime.types import WINDOW_S, Gap, Sense, Window
 
-__all__ = ["TOO_SLOW", "WindowQueue"]
+__all__ = ["READER_TOO_SLOW", "TOO_SLOW", "WindowQueue"]
 
 TOO_SLOW = "encoder too slow"
-"""Cause of the gaps in a window that was dropped."""
+"""Cause of the gaps in a window that was dropped because encoding took the time."""
+READER_TOO_SLOW = "reader too slow"
+"""The same where whoever takes the updates took the time: a pipe that is read slowly, a program that thinks."""
 
 
 class WindowQueue:
@@ -26,8 +28,11 @@ class WindowQueue:
         self._closed = False
         self._change = threading.Condition()
 
-    def put(self, window: Window) -> int:
-        """Add a window. Returns how many windows were dropped for it, or 1 after `close`: the window itself."""
+    def put(self, window: Window, cause: str = TOO_SLOW) -> int:
+        """Add a window. Returns how many windows were dropped for it, or 1 after `close`: the window itself.
+
+        `cause` is that of the gaps in a window that is dropped.
+        """
         with self._change:
             if not self._live:
                 self._change.wait_for(lambda: self._closed or len(self._windows) < self._capacity)
@@ -36,7 +41,7 @@ class WindowQueue:
             dropped = 0
             if self._full == self._capacity and _holds_media(window):
                 oldest = next(i for i, w in enumerate(self._windows) if _holds_media(w))
-                self._windows[oldest] = _emptied(self._windows[oldest])
+                self._windows[oldest] = _emptied(self._windows[oldest], cause)
                 self._full -= 1
                 dropped = 1
             self._windows.append(window)
@@ -64,10 +69,10 @@ def _holds_media(window: Window) -> bool:
     return window.frame is not None or window.waveform is not None
 
 
-def _emptied(window: Window) -> Window:
+def _emptied(window: Window, cause: str) -> Window:
     senses: tuple[tuple[Sense, object], ...] = (("vision", window.frame), ("audio", window.waveform))
     lost = tuple(
-        Gap(sense=sense, cause=TOO_SLOW, start_s=window.start_s, duration_s=WINDOW_S)
+        Gap(sense=sense, cause=cause, start_s=window.start_s, duration_s=WINDOW_S)
         for sense, content in senses
         if content is not None
     )

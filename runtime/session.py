@@ -19,11 +19,13 @@ from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.fusion import FusionKind
 from ovavel.runtime.gates import find_gate
 from ovavel.runtime.localizer import Localizer, deciding_head
-from ovavel.runtime.queue import TOO_SLOW, WindowQueue
+from ovavel.runtime.queue import READER_TOO_SLOW, TOO_SLOW, WindowQueue
+from ovavel.runtime.redaction import redacted
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
+from ovavel.runtime.timing import Stopwatch
 from ovavel.runtime.tracker import EventRules, EventTracker
 from ovavel.runtime.types import LAG, Event, Segment, SegmentScores, Update, Window
 
@@ -101,6 +103,8 @@ class Session:
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
         self._statuses: deque[str] = deque() if statuses is None else statuses
         self._said: dict[int, tuple[str, ...]] = {}  # statuses by the window they belong to
+        self._reader = Stopwatch()  # runs while whoever takes the updates has the floor
+        self._puts: deque[tuple[float, float]] = deque(maxlen=_QUEUE)  # when, and what `_reader` showed
         self._stopped = threading.Event()
         self._failure: Exception | None = None
         self._auto_channel = channel == "auto"
@@ -111,7 +115,7 @@ class Session:
         """What stays the same while the session runs."""
         manifest = self.bundle.manifest
         return SessionInfo(
-            source=self.source.name,
+            source=redacted(self.source.name),
             senses=self.source.senses,
             live=self.source.live,
             labels=self.bundle.vocabulary.names,
@@ -212,8 +216,16 @@ class Session:
                 self._statuses.append(channel_news(window.channel))
             # Here, and not where updates are made: so a recording says the same at the same second every time.
             self._said[window.index] = self._take_statuses()
-            for _ in range(self._queue.put(window)):
-                self.stats.window_dropped("stopped" if self._stopped.is_set() else TOO_SLOW)
+            cause = self._who_is_slow()
+            for _ in range(self._queue.put(window, cause)):
+                self.stats.window_dropped("stopped" if self._stopped.is_set() else cause)
+
+    def _who_is_slow(self) -> str:
+        """The cause should a window have to go now: what took the time while the queue filled up."""
+        now = time.monotonic(), self._reader.total_s
+        then = self._puts[0] if self._puts else now
+        self._puts.append(now)
+        return READER_TOO_SLOW if now[1] - then[1] > (now[0] - then[0]) / 2 else TOO_SLOW
 
     def _drop(self, windows: Iterable[Window], cause: str) -> None:
         """Count windows that will not be decided on; those the queue emptied are counted already."""
@@ -221,7 +233,7 @@ class Session:
             self.stats.window_dropped(cause)
 
     def _take_statuses(self) -> tuple[str, ...]:
-        return tuple(self._statuses.popleft() for _ in range(len(self._statuses)))
+        return tuple(redacted(self._statuses.popleft()) for _ in range(len(self._statuses)))
 
     def _decide(self, windows: list[Window]) -> Iterator[Update]:
         start_s = time.perf_counter()
@@ -232,7 +244,8 @@ class Session:
             for segment in segments:
                 update = self._update(undecided[0], segment, encode_s=each_s)
                 undecided.popleft()
-                yield update
+                with self._reader:
+                    yield update
         except Exception:
             self._drop(undecided, "backend failed")
             raise
@@ -252,7 +265,8 @@ class Session:
         latency_ms = None
         # A window that was dropped is counted where that happened; it would make the encoder look fast.
         if not _was_dropped(window):
-            if self.source.live:  # a file that is read as fast as can be only waits in the queue
+            # A file that is read as fast as can be only waits in the queue; what holds nothing new waits for nothing.
+            if self.source.live and window.captured_s is not None:
                 latency_ms = (time.monotonic() - window.captured_s) * 1e3
                 self.stats.timings.add("latency", latency_ms)
             self.stats.window_done(encode_s + time.perf_counter() - start_s)
@@ -266,4 +280,4 @@ class Session:
 
 
 def _was_dropped(window: Window) -> bool:
-    return any(gap.cause == TOO_SLOW for gap in window.gaps)
+    return any(gap.cause in (TOO_SLOW, READER_TOO_SLOW) for gap in window.gaps)

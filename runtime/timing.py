@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-__all__ = ["Percentiles", "Timings"]
+__all__ = ["Percentiles", "Stopwatch", "Timings"]
 
 
 class Percentiles(NamedTuple):
@@ -17,6 +17,27 @@ class Percentiles(NamedTuple):
     p50: float
     p95: float
     p99: float
+
+
+class Stopwatch:
+    """Sums up the time spent in `with` blocks of one thread. The sum may be read from any."""
+
+    def __init__(self) -> None:
+        self._sum_s = 0.0
+        self._began_s: float | None = None
+
+    def __enter__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        assert self._began_s is not None
+        self._sum_s, self._began_s = self._sum_s + time.monotonic() - self._began_s, None
+
+    @property
+    def total_s(self) -> float:
+        """Seconds so far, those of a block that is not over included."""
+        began_s = self._began_s
+        return self._sum_s + (0.0 if began_s is None else time.monotonic() - began_s)
 
 
 class Timings:

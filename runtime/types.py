@@ -104,8 +104,9 @@ class Window:
     waveform: NDArray[np.float32] | None
     """(channels, 16000) float32, the one to listen to first; None when nothing was heard. Lost stretches are silent and
     listed in `gaps`."""
-    captured_s: float
-    """Monotonic clock when its last sample or frame arrived."""
+    captured_s: float | None
+    """Monotonic clock when its last sample or frame arrived; None when none did: a frame of an earlier second may be
+    shown on."""
     gaps: tuple[Gap, ...] = ()
     channel: int | None = None
     """Index, in the source, of the channel that is first in `waveform`; None for a mix, or where nothing was heard."""
@@ -195,7 +196,7 @@ class Update:
     events: tuple[Event, ...]
     """News of events, in the order to be told."""
     latency_ms: float | None
-    """From `Window.captured_s` to the decision, on the wall clock; None where nothing was encoded, or
+    """From `Window.captured_s` to the decision, on the wall clock; None where nothing new was captured or encoded, or
     where nothing is live: a file that is not played at its own speed."""
     statuses: tuple[str, ...] = ()
     """What the source had to say of itself up to this window, for people."""

@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.redaction import without_secrets
 
 __all__ = ["Demo"]
 
@@ -47,7 +48,9 @@ class Demo:
         if self.camera is not None and (self.fast or self.out is not None):
             raise UsageError("--fast and --out are for the clip; --camera is always live and writes nothing")
         if self.camera is not None and len(self.camera) > 1:
-            raise UsageError(f"one camera at most, not {len(self.camera)}: {', '.join(self.camera)}")
+            raise UsageError(
+                f"one camera at most, not {len(self.camera)}: {', '.join(map(without_secrets, self.camera))}"
+            )
         from ovavel.eval.demo.assets import Assets
         from ovavel.eval.demo.play import play_clip, watch_camera
 

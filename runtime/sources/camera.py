@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovavel.runtime.devices import list_cameras
 from ovavel.runtime.errors import DeviceError, MissingExtraError
-from ovavel.runtime.sources.decode import without_login
+from ovavel.runtime.redaction import redacted, without_secrets
 from ovavel.runtime.sources.feed import Feed
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ __all__ = ["CameraFeed", "Picture"]
 
 # H, W frame height and width
 
-OPEN_TIMEOUT_MS = 5000
+OPEN_TIMEOUT_MS = 4000
 READ_TIMEOUT_MS = 2500
+FFMPEG_OPTIONS = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
+"""Of network cameras: nothing is lost on the way, and no delay is added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class CameraFeed(Feed):
 
     def __init__(self, camera: int | str, notify: Callable[[Feed], None]) -> None:
         """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called when a frame is there."""
-        super().__init__(f"camera {without_login(str(camera))}")
+        super().__init__(f"camera {without_secrets(str(camera))}", address=str(camera))
         self._camera = camera
         self._notify = notify
         self._lock = threading.Lock()
@@ -91,7 +93,7 @@ class CameraFeed(Feed):
 def _load_cv2() -> Any:
     # read by OpenCV when it opens a stream: show nothing on the terminal, add no delay
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "|".join(map(";".join, FFMPEG_OPTIONS.items())))
     try:
         import cv2
     except ImportError as error:
@@ -120,15 +122,31 @@ def _open(cv2: Any, camera: int | str) -> Any:
 def _refused(camera: int | str) -> str:
     """Why `camera` cannot be opened, as far as can be told, and what there is instead."""
     if isinstance(camera, str) and "://" in camera:
-        address = without_login(camera)
-        return f"camera {address} cannot be opened: check the address, and that it is switched on and can be reached"
+        return (
+            f"camera {without_secrets(camera)} cannot be opened: {_why_not(camera)}; "
+            "check the address, and that it is switched on"
+        )
     found = list_cameras()
     there = "; ".join(f"{each.index}: {each.name}" for each in found) or "none"
     path = Path(camera if isinstance(camera, str) else f"/dev/video{camera}")
     if not path.exists():
-        why = f"there is no {path}"
+        why = f"there is no {without_secrets(str(path))}"
     elif not os.access(path, os.R_OK | os.W_OK):
         why = f"{path} may not be read; add yourself to its group: sudo usermod -aG video $USER"
     else:
         why = "it is busy (another program has it) or delivers no pictures"
-    return f"camera {camera} cannot be opened: {why}. Cameras of this machine: {there}"
+    return f"camera {without_secrets(str(camera))} cannot be opened: {why}. Cameras of this machine: {there}"
+
+
+def _why_not(address: str) -> str:
+    """What FFmpeg says of a camera's address: OpenCV opens it with FFmpeg, and keeps the reason to itself."""
+    import av
+    from av.error import ExitError, FFmpegError
+
+    try:
+        av.open(address, options=FFMPEG_OPTIONS, timeout=OPEN_TIMEOUT_MS / 1e3).close()
+    except ExitError:
+        return f"nothing came for {OPEN_TIMEOUT_MS / 1e3:g} s"
+    except (FFmpegError, OSError, ValueError) as error:
+        return redacted(getattr(error, "strerror", None) or str(error), address)
+    return "it answers, but OpenCV cannot read it"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
+from ovavel.runtime.redaction import without_secrets
 from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.camera import CameraFeed, Picture
-from ovavel.runtime.sources.decode import without_login
 from ovavel.runtime.sources.feed import Feed, Lifeline
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
@@ -159,7 +159,7 @@ class CameraMicSource:
         return feed
 
     def _name_of(self, sense: Sense) -> str:
-        return f"camera {without_login(str(self._camera))}" if sense == "vision" else f"microphone {self._microphone}"
+        return f"camera {without_secrets(str(self._camera))}" if sense == "vision" else f"microphone {self._microphone}"
 
 
 def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]:
@@ -194,4 +194,4 @@ def _wait_for(feed: Feed, name: str) -> None:
     if isinstance(feed.error, OvavelError):
         raise feed.error
     if feed.error is not None:
-        raise DeviceError(f"{name} cannot be opened: {feed.error}") from feed.error
+        raise DeviceError(f"{name} cannot be opened: {feed.why}")

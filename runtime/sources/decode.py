@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
+from ovavel.runtime.redaction import redacted, without_secrets
 from ovavel.runtime.sources.decoder import Decoder, Piece
 from ovavel.runtime.sources.stamps import MOST_REORDERED, Stamped, Stamps
 from ovavel.runtime.types import Sense
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.container import InputContainer
 
-__all__ = ["Media", "Piece", "is_network", "open_media", "to_waveform", "without_login"]
+__all__ = ["Media", "Piece", "is_network", "open_media", "shown_url", "to_waveform"]
 
 # H, W frame height and width; n samples in a block
 
@@ -256,21 +257,20 @@ def open_media(url: str, *, audio: bool, video: bool) -> Media:
     import av
     from av.error import ExitError, FFmpegError
 
-    name = without_login(url)
+    name = shown_url(url)
     options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
     try:
         if is_network(url):
             container = av.open(url, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
         else:
             container = av.open(f"file:{_check_file(url)}")
-    except ExitError as error:
-        raise MediaError(
-            f"{name} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address"
-        ) from error
+    except ExitError:
+        # FFmpeg's errors hold the address with its password, so none of them is handed on
+        raise MediaError(f"{name} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address") from None
     except (FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = redacted(getattr(error, "strerror", None) or str(error), url)
         mend = "check the address" if is_network(url) else "it is no media file, or the end of it is missing"
-        raise MediaError(f"{name} cannot be opened: {reason} ({mend})") from error
+        raise MediaError(f"{name} cannot be opened: {reason} ({mend})") from None
     try:
         return Media(container, name=name, audio=audio, video=video)
     except BaseException:
@@ -278,9 +278,9 @@ def open_media(url: str, *, audio: bool, video: bool) -> Media:
         raise
 
 
-def without_login(url: str) -> str:
-    """`url` without its user name and password, to be shown and written down."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", url)
+def shown_url(url: str) -> str:
+    """A file's path as it is; a URL without its secrets."""
+    return without_secrets(url) if is_network(url) else url
 
 
 def to_waveform(frame: AudioFrame) -> NDArray[np.float32]:
@@ -301,7 +301,7 @@ def _check_file(path: str) -> str:
     try:
         status = Path(path).stat()
     except FileNotFoundError:
-        raise MediaError(f"there is no file {path}; check the path") from None
+        raise MediaError(f"there is no file {without_secrets(path)}; check the path") from None
     except (OSError, ValueError) as error:
         raise MediaError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(status.st_mode):

@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 
+from ovavel.runtime.redaction import redacted
 from ovavel.runtime.sources import StatusListener
 
 __all__ = ["FROZEN_S", "Feed", "Lifeline"]
 
 FROZEN_S = 2.5
 """What brings nothing for so long is lost; with the time to notice it, this stays under 3 s."""
+ASLEEP_S = 1.0
+"""Who has not looked for so long was stopped or starved, and cannot say how long nothing came."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 10.0
 CONNECT_S = 15.0
@@ -26,8 +29,8 @@ class Feed:
     A subclass opens and reads in `_serve`, calls `bring` for all it gets, and returns soon once `stopping` is set.
     """
 
-    def __init__(self, name: str) -> None:
-        """Call `start` to connect to what is called `name`."""
+    def __init__(self, name: str, *, address: str = "") -> None:
+        """Call `start` to connect to what is called `name`; `address` may hold secrets that `why` does not show."""
         self.opened = threading.Event()
         """Set when it has brought something, or has failed."""
         self.brought_s = 0.0
@@ -35,8 +38,16 @@ class Feed:
         self.ended = threading.Event()
         self.stopping = threading.Event()
         self.error: Exception | None = None
-        """Why it ended, where that was an error."""
+        """Why it ended, where that was an error. Its text may hold a password."""
+        self._address = address
         self._thread = threading.Thread(target=self._run, name=f"ovavel {name}", daemon=True)
+
+    @property
+    def why(self) -> str:
+        """Why it ended, fit to be shown."""
+        if self.error is None:
+            return "it ended"
+        return redacted(getattr(self.error, "strerror", None) or str(self.error), self._address)
 
     def start(self) -> None:
         """Start to connect, and return at once."""
@@ -79,11 +90,13 @@ class Lifeline:
         """When to connect again; None while a feed is at work."""
         self._tried_s = now_s
         self._hanging: list[Feed] = []
+        self._why = ""  # the newest reason that was reported
+        self._awake_s = now_s
 
     def arrived(self, now_s: float) -> bool:
         """Note that the feed brought something; true if it had been lost before."""
         back, self.lost = self.lost, False
-        self.newest_s = now_s
+        self.newest_s = self._awake_s = now_s
         self._delay_s = FIRST_DELAY_S
         if back:
             self._tell(f"{self._name} is back")
@@ -91,6 +104,9 @@ class Lifeline:
 
     def check(self, now_s: float) -> None:
         """Notice a loss, and connect again when it is time to."""
+        asleep, self._awake_s = now_s - self._awake_s > ASLEEP_S, now_s
+        if asleep:  # nothing was taken because nobody was there to take it
+            self.newest_s = now_s
         if self._retry_s is None and self.feed.stopping.is_set():
             return  # it ends because it was asked to, from another thread
         if self._retry_s is not None:
@@ -101,20 +117,24 @@ class Lifeline:
         elif self.lost:
             if self.feed.ended.is_set() or now_s - self._tried_s > CONNECT_S:
                 self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)
+                self._report("is still lost", CONNECT_S)
                 self._drop(now_s)
         elif self.feed.ended.is_set() or now_s - max(self.newest_s, self.feed.brought_s) > FROZEN_S:
             self.lost = True
-            error = self.feed.error
-            if self.feed.ended.is_set():
-                why = "it ended" if error is None else str(error)
-            else:
-                why = f"nothing came for {FROZEN_S:g} s"
-            self._tell(f"{self._name} is lost ({why}); trying to open it again")
+            self._why = ""
+            self._report("is lost", FROZEN_S)
             self._drop(now_s)
 
     def close(self) -> None:
         """Let go of the feed."""
         self.feed.stop()
+
+    def _report(self, what: str, silent_s: float) -> None:
+        """Say why the feed is dropped, unless the reason is the one reported before."""
+        why = self.feed.why if self.feed.ended.is_set() else f"nothing came for {silent_s:g} s"
+        if why != self._why:
+            self._why = why
+            self._tell(f"{self._name} {what} ({why}); trying to open it again")
 
     def _drop(self, now_s: float) -> None:
         self.feed.stop()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.redaction import redacted
 from ovavel.runtime.sources import StatusListener
-from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, to_waveform, without_login
+from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, shown_url, to_waveform
 from ovavel.runtime.sources.feed import Feed, Lifeline
 from ovavel.runtime.sources.ordered import OrderedMedia
 from ovavel.runtime.sources.pictures import PictureConverter
@@ -63,7 +64,7 @@ class MediaSource:
         if not (audio or video):
             raise UsageError("neither audio nor video is wanted of the source; leave out one at most")
         self._url = str(url)
-        self.name = without_login(self._url)
+        self.name = shown_url(self._url)
         self._audio, self._video = audio, video
         self._tell: StatusListener = listener or (lambda _: None)
         self._media: Media | None = open_media(self._url, audio=audio, video=video)
@@ -138,7 +139,7 @@ class MediaSource:
             media.close()
         if not decoded:
             why = "all of it is damaged" if ordered.found else "it has a header and nothing else"
-            raise MediaError(f"nothing in {self.name} could be decoded ({ordered.broken or why})")
+            raise MediaError(f"nothing in {self.name} could be decoded ({redacted(ordered.broken, self._url) or why})")
         for sense in sorted(self.senses - decoded):
             found = sense in ordered.found
             self.undecodable |= {sense} if found else set()

@@ -659,11 +659,11 @@ def test_the_longer_sense_decides_where_the_media_ends() -> None:
     assert [causes(window) for window in windows] == [[], []] + [[("audio", "end of media")]] * 3
 
 
-def test_an_empty_window_is_as_new_as_the_newest_chunk() -> None:
+def test_a_window_is_as_new_as_what_was_captured_in_it() -> None:
     windows = run(
         WindowAssembler(PICTURE, live=True), [Camera().frame(0.5, captured_s=9), Camera().frame(3.5, captured_s=11)]
     )
-    assert [window.captured_s for window in windows] == [9, 9, 11, 11, 11]
+    assert [window.captured_s for window in windows] == [9, None, None, 11, None]
     assert windows[2].frame is None
 
 

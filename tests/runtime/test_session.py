@@ -22,7 +22,7 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.drive import drive
 from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
 from ovavel.runtime.localizer import Localizer, deciding_head
-from ovavel.runtime.queue import TOO_SLOW
+from ovavel.runtime.queue import READER_TOO_SLOW, TOO_SLOW
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import SessionInfo
@@ -30,7 +30,7 @@ from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import summary_lines
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.types import Chunk, Event, Frame, Samples, Segment, SegmentScores, Sense, Update
+from ovavel.runtime.types import Chunk, Event, Frame, Gap, Samples, Segment, SegmentScores, Sense, Update
 from ovavel.runtime.vocabulary import Vocabulary
 
 
@@ -230,6 +230,49 @@ def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(bundle: Bundle,
     assert {s.index for s in scores if s.missing} == set(lost)
     assert 29 not in lost
     assert all((u.latency_ms is None) == (u.window is None or u.window.index in lost) for u in updates)
+
+
+def test_a_paused_reader_is_not_taken_for_a_slow_encoder(bundle: Bundle, backend: Backend) -> None:
+    source = Scripted(60, live=True, pace_s=0.01)
+    with Session(bundle, source, backend=backend) as session:
+        told = []
+        for update in session.updates():
+            told.append(update)
+            if len(told) == 3:
+                while session.counts.windows < 59:  # the session runs on while nobody takes its updates
+                    time.sleep(0.01)
+    assert set(session.stats.dropped) <= {READER_TOO_SLOW, TOO_SLOW}
+    assert session.stats.dropped[READER_TOO_SLOW] > 40
+    causes = [gap.cause for update in told if update.window for gap in update.window.gaps]
+    assert causes.count(READER_TOO_SLOW) == 2 * session.stats.dropped[READER_TOO_SLOW]
+
+
+class Lost(Scripted):
+    """A live source that brings nothing but gaps for a while."""
+
+    def __init__(self, *, lost: range) -> None:
+        super().__init__(8, live=True)
+        self._lost = lost
+
+    def chunks(self) -> Iterator[Chunk]:
+        for chunk in super().chunks():
+            second = int(chunk.start_s if isinstance(chunk, Gap) else chunk.time_s)
+            if second in self._lost:
+                sense: Sense = "vision" if isinstance(chunk, Frame) else "audio"
+                yield Gap(sense=sense, cause="camera lost", start_s=float(second), duration_s=1.0)
+            else:
+                yield chunk
+
+
+@pytest.mark.parametrize("lost", [range(3), range(2, 5), range(8)])
+def test_seconds_that_hold_nothing_have_no_latency(bundle: Bundle, backend: Backend, lost: range) -> None:
+    with Session(bundle, Lost(lost=lost), backend=backend) as session:
+        updates = list(session.updates())
+    without = {u.window.index for u in updates if u.window and u.latency_ms is None}
+    assert without == set(lost)
+    latency = session.stats.timings.percentiles("latency")
+    assert (latency is None) == (len(lost) == 8)
+    assert latency is None or latency.p99 < 60_000, "and not the machine's uptime"
 
 
 def test_a_slow_encoder_loses_nothing_of_a_file(bundle: Bundle, backend: Backend) -> None:

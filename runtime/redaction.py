@@ -1,0 +1,91 @@
+"""Addresses without their secrets. Every text that can hold the address of a camera or stream goes through here.
+
+Hidden are the user name and the password, with slashes and @ in them if need be, the query and the fragment as a whole,
+and what follows a "=" in the path, where some cameras want the password. A secret that is a plain part of the path
+cannot be told from a name and is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+__all__ = ["redacted", "without_secrets"]
+
+_HIDDEN = "***"
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{0,2}|)(.*)", re.DOTALL)
+# In a sentence an address ends at white space, a quote or a bracket, less the punctuation that belongs to the sentence.
+_IN_TEXT = re.compile(
+    r"""\b(?:[A-Za-z][A-Za-z0-9+.-]+:/{1,2}|(?:https?|rtsps?|rtmps?|srt|tcp|udp|ftps?):)[^\s/'"<>`][^\s'"<>`]*"""
+)
+_SHORTEST = 4
+"""A part of an address shorter than this is not looked for on its own: it would be found in any sentence."""
+
+
+def without_secrets(address: str) -> str:
+    """`address`, a URL or what was meant to be one, as it may be shown and written down.
+
+    A path is returned as it is, unless it looks like `user:password@host`.
+    """
+    scheme, login, host, path, secret = _split(address)
+    if scheme.lower() == "file:" or scheme.lower().startswith("file:/"):
+        return address
+    if not (scheme or login):
+        return address
+    if scheme.endswith("//"):
+        path = re.sub(r"=[^/]+", f"={_HIDDEN}", path)
+    elif not login:
+        return address
+    return scheme + host + path + (secret[:1] + _HIDDEN if secret else "")
+
+
+def redacted(text: str, address: str = "") -> str:
+    """`text` with every address in it as `without_secrets` shows it.
+
+    `address` is one that the text may hold in whole or in part: it is found whatever characters it has.
+    """
+    if address:
+        shown = without_secrets(address)
+        if shown != address:
+            for form in (address, repr(address)[1:-1]):
+                text = text.replace(form, shown)
+            for part in _secrets(address):
+                text = text.replace(part, _HIDDEN)
+    return _IN_TEXT.sub(_shown, text)
+
+
+def _shown(found: re.Match[str]) -> str:
+    address = found[0].rstrip(".,;:!?)]}")
+    return without_secrets(address) + found[0][len(address) :]
+
+
+def _split(address: str) -> tuple[str, str, str, str, str]:
+    """Scheme with its slashes, login, host with port, path, and query with fragment."""
+    matched = _ADDRESS.fullmatch(address)
+    assert matched is not None
+    scheme, rest = matched[1], matched[2]
+    if not scheme.endswith("/") and ":" not in rest.partition("@")[0]:
+        scheme, rest = "", address  # `user:password@host` has no scheme
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    login = ""
+    if ":" in authority or (scheme and "@" in authority):
+        # A password may hold anything, so the host begins after the last @ there is.
+        login, at, rest_after = rest.rpartition("@")
+        rest = rest_after if at else rest
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    path, secret = rest[len(host) :], ""
+    mark = re.search(r"[?#]", path)
+    if mark:
+        path, secret = path[: mark.start()], path[mark.start() :]
+    return scheme, login, host, path, secret
+
+
+def _secrets(address: str) -> list[str]:
+    """The parts of `address` that nobody may see, as they are and decoded, longest first."""
+    _, login, _, path, secret = _split(address)
+    password = login.partition(":")[2]
+    # What takes a mark inside a secret for a delimiter reports a part of it.
+    values = re.findall(r"=([^/]+)", path) + re.findall(r"=(?=([^&#]+))", secret) + re.findall(r"=(?=(.+))", secret)
+    parts = {login, password, secret[1:], *re.split(r"[/?#@]", password), *values}
+    parts |= {unquote(part) for part in parts}
+    return sorted((part for part in parts if len(part) >= _SHORTEST), key=len, reverse=True)

@@ -1,0 +1,100 @@
+"""No text shows what an address keeps secret."""
+
+from __future__ import annotations
+
+import av
+import pytest
+from av.error import FFmpegError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovavel.runtime.redaction import redacted, without_secrets
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://camera.local/stream", "rtsp://camera.local/stream"),
+        ("rtsp://camera.local:554/a/b.sdp", "rtsp://camera.local:554/a/b.sdp"),
+        ("udp://239.0.0.1:1234", "udp://239.0.0.1:1234"),
+        ("http://[fe80::1]:8080/x", "http://[fe80::1]:8080/x"),
+        ("rtsp://user:secret@camera/stream", "rtsp://camera/stream"),
+        ("rtsp://secret@camera/stream", "rtsp://camera/stream"),
+        ("rtsp://user:sec/ret@camera:554/stream", "rtsp://camera:554/stream"),
+        ("rtsp://user:12/34@camera/stream", "rtsp://camera/stream"),
+        ("rtsp://user:sec@ret@camera/stream", "rtsp://camera/stream"),
+        ("rtsp://user:s?e#c/r@e t@camera/stream", "rtsp://camera/stream"),
+        ("rtsp://user:@camera/stream", "rtsp://camera/stream"),
+        ("http://camera/video?user=u&pwd=secret", "http://camera/video?***"),
+        ("http://camera/video?token=secret#api_key=secret", "http://camera/video?***"),
+        ("http://camera/video?mail=me@home", "http://camera/video?***"),
+        ("http://camera?secret", "http://camera?***"),
+        ("http://camera/video#secret", "http://camera/video#***"),
+        ("http://user:pw@camera/video?token=secret", "http://camera/video?***"),
+        ("rtsp://camera/user=admin_password=secret_channel=1.sdp", "rtsp://camera/user=***"),
+        ("rtsp://camera/user=admin&password=secret/live", "rtsp://camera/user=***/live"),
+        ("srt://host:9000?passphrase=secret", "srt://host:9000?***"),
+        ("RTSP://user:secret@camera", "RTSP://camera"),
+        # meant to be an address
+        ("rtsp:/user:secret@camera/x", "rtsp:/camera/x"),
+        ("rtsp:user:secret@camera/x", "rtsp:camera/x"),
+        ("user:secret@camera/x", "camera/x"),
+        # none
+        ("clip.mp4", "clip.mp4"),
+        ("/data/a=b/clip?.mp4", "/data/a=b/clip?.mp4"),
+        ("/data/12:30@home.mp4", "/data/12:30@home.mp4"),
+        ("file:///data/a=b.mp4?x", "file:///data/a=b.mp4?x"),
+        ("me@home.mp4", "me@home.mp4"),
+        ("C:/clips/a.mp4", "C:/clips/a.mp4"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> None:
+    assert without_secrets(address) == shown
+    assert without_secrets(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cannot open rtsp://u:secret@cam/x, trying again", "cannot open rtsp://cam/x, trying again"),
+        ("[Errno 5] I/O error: 'http://cam/x?pwd=secret'", "[Errno 5] I/O error: 'http://cam/x?***'"),
+        ("(http://cam/x?pwd=secret); and rtsp://u:secret@b", "(http://cam/x?***); and rtsp://b"),
+        ("there is no file rtsp:/u:secret@cam/x; check", "there is no file rtsp:/cam/x; check"),
+        ("there is no file rtsp:u:secret@cam/x; check", "there is no file rtsp:cam/x; check"),
+        ("one camera at most: rtsp://u:p/q@a/, http://b?t=1", "one camera at most: rtsp://a/, http://b?***"),
+        ("12:30 lost: http://cam:80/a (it ended)", "12:30 lost: http://cam:80/a (it ended)"),
+        ("gap at 3:04.5 @ 25 fps, a/b", "gap at 3:04.5 @ 25 fps, a/b"),
+    ],
+)
+def test_addresses_in_a_sentence(text: str, shown: str) -> None:
+    assert redacted(text) == shown
+    assert redacted(shown) == shown
+
+
+SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=12).map(
+    lambda text: f"Q{text}Z"
+)
+
+
+@given(SECRET)
+def test_no_secret_of_a_known_address_is_left_in_any_text(secret: str) -> None:
+    for address in (
+        f"rtsp://admin:{secret}@camera.local:554/stream",
+        f"http://camera.local/video?user=admin&pwd={secret}",
+        f"http://camera.local/video#{secret}",
+    ):
+        assert secret not in without_secrets(address)
+        for text in (f"error: {address!r} failed", f"{address}: refused", f"[tcp] Failed to resolve {secret}: x"):
+            assert secret not in redacted(text, address)
+
+
+def test_what_ffmpeg_says_of_an_address_it_cannot_open() -> None:
+    address = "http://user:pass'word@127.0.0.1:9/x?token=secret"
+    with pytest.raises(FFmpegError) as refused:
+        av.open(address)
+    assert "secret" in str(refused.value), "this is why"
+    shown = redacted(str(refused.value), address)
+    assert "127.0.0.1:9/x?***" in shown
+    assert "secret" not in shown
+    assert "word" not in shown
