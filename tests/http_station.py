@@ -17,13 +17,18 @@ class HttpStation:
 
     content_type = "application/octet-stream"
 
-    def __init__(self, *, port: int = 0) -> None:
+    def __init__(self, *, port: int = 0, refusal: int = 0) -> None:
+        self.refusal = refusal
+        """Status with which whoever asks is refused, e.g. 401; 0 answers."""
         self.muted = threading.Event()
         self.stopped = threading.Event()
         station = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if station.refusal:
+                    self.send_error(station.refusal)
+                    return
                 self.send_response(200)
                 self.send_header("Content-Type", station.content_type)
                 self.end_headers()
@@ -52,10 +57,11 @@ class JpegCamera(HttpStation):
 
     content_type = "multipart/x-mixed-replace; boundary=frame"
 
-    def __init__(self, *, port: int = 0) -> None:
+    def __init__(self, *, port: int = 0, fps: float = FPS, refusal: int = 0) -> None:
         self.colour = (200, 30, 30)
         self.changed_s = 0.0
-        super().__init__(port=port)
+        self.fps = fps
+        super().__init__(port=port, refusal=refusal)
         self.url = f"http://127.0.0.1:{self.port}/camera.mjpeg"
 
     def send(self, out: BinaryIO) -> None:
@@ -68,7 +74,7 @@ class JpegCamera(HttpStation):
                 jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
                 out.write(f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode())
                 out.write(jpeg + b"\r\n")
-            time.sleep(1 / FPS)
+            time.sleep(1 / self.fps)
 
     def change(self, colour: tuple[int, int, int]) -> None:
         self.colour, self.changed_s = colour, time.monotonic()
@@ -79,9 +85,9 @@ class TransportStream(HttpStation):
 
     content_type = "video/mp2t"
 
-    def __init__(self, clip: bytes, *, rate_bytes: float, port: int = 0) -> None:
+    def __init__(self, clip: bytes, *, rate_bytes: float, port: int = 0, refusal: int = 0) -> None:
         self.clip, self.rate_bytes = clip, rate_bytes
-        super().__init__(port=port)
+        super().__init__(port=port, refusal=refusal)
         self.url = f"http://127.0.0.1:{self.port}/live"
 
     def send(self, out: BinaryIO) -> None:

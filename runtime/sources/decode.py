@@ -100,6 +100,13 @@ class Media:
         self._stamps: Stamps[Any] = Stamps(self.streams, start_s=start_s, end_s=end_s)
 
     @property
+    def untimed(self) -> bool:
+        """Whether the container has no timestamps, so that FFmpeg makes up those of pictures: 25 a second."""
+        from av.format import Flags
+
+        return Flags.no_timestamps in Flags(self._container.format.flags)
+
+    @property
     def origin_s(self) -> float | None:
         """The streams' own time at which the first of those used starts, where known; an encoder's run-in is before."""
         if not self.starts_s:

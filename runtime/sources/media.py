@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.redaction import redacted
 from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, shown_url, to_waveform
-from ovavel.runtime.sources.feed import Feed, Lifeline
+from ovavel.runtime.sources.feed import Lifeline
 from ovavel.runtime.sources.ordered import OrderedMedia
 from ovavel.runtime.sources.pictures import PictureConverter
+from ovavel.runtime.sources.reader import StreamReader
 from ovavel.runtime.sources.stamps import HOLE_S, LEAP_S
 from ovavel.runtime.sources.timeline import Timeline
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
@@ -36,7 +36,6 @@ MOST_TRUNCATED_S = 3600.0
 """What a header claims beyond this is not believed."""
 LIVE_PATIENCE_S = 3.0
 GAP_EVERY_S = 0.25
-QUEUE_PIECES = 64
 
 
 class MediaSource:
@@ -155,32 +154,34 @@ class MediaSource:
             again.decode_at_once()
             return again
 
-        def connect() -> _Reader:
-            return _Reader(self.name, reopen)
+        def connect() -> StreamReader:
+            return StreamReader(self.name, reopen, address=self._url, again=True)
 
-        reader = _Reader(self.name, lambda: media)
-        self._timeline.start(media.origin_s)
-        begin_s = time.monotonic()
-        line = Lifeline(self.name, reader, connect, self._tell, begin_s)
+        self._timeline.start(None if media.untimed else media.origin_s)
+        first = StreamReader(self.name, lambda: media, address=self._url, again=False)
+        zero_s = time.monotonic()  # on the wall, when the newest data is at media time 0
+        line = Lifeline(self.name, first, connect, self._tell, zero_s)
         told_s = 0.0
         try:
             while not self._stopping.is_set():
-                reader = cast("_Reader", line.feed)
-                piece = reader.get(timeout_s=0.1)
+                piece = cast("StreamReader", line.feed).get(timeout_s=0.1)
                 now_s = time.monotonic()
-                # while nothing comes, media time is the time since the start, so that bursts do not add up
-                media_s = max(self._timeline.position_s, now_s - begin_s)
                 if piece is not None:
                     if line.lost:
+                        # media time goes on with the clock on the wall, as far ahead of it as before
+                        media_s = max(self._timeline.position_s, now_s - zero_s)
                         yield from self._timeline.lose("stream lost", media_s)
-                        self._timeline.start(reader.origin_s, at_s=media_s)
+                        self._timeline.start(piece.stamp_s, at_s=media_s)
                     line.arrived(now_s)
-                    yield from self._place(piece, now_s)
+                    for chunk in self._place(piece, now_s):
+                        if not isinstance(chunk, Gap):
+                            zero_s = min(zero_s, now_s - chunk.time_s)
+                        yield chunk
                 else:
                     line.check(now_s)
                     if line.lost and now_s - told_s >= GAP_EVERY_S:
                         told_s, self._held = now_s, None
-                        yield from self._timeline.lose("stream lost", media_s)
+                        yield from self._timeline.lose("stream lost", now_s - zero_s)
         finally:
             line.close()
 
@@ -244,41 +245,6 @@ class MediaSource:
     def _sleep_until(self, when_s: float) -> bool:
         """Sleep to `when_s` on the monotonic clock; false if `close` was called meanwhile."""
         return not self._stopping.wait(max(0.0, when_s - time.monotonic()))
-
-
-class _Reader(Feed):
-    """Decodes a network stream into a short queue. Owns its container: nothing else may touch it while it reads."""
-
-    def __init__(self, name: str, open_it: Callable[[], Media]) -> None:
-        super().__init__(name)
-        self._open_it = open_it
-        self._pieces: queue.Queue[Piece] = queue.Queue(QUEUE_PIECES)
-        self.origin_s: float | None = None
-        self.start()
-
-    def get(self, *, timeout_s: float) -> Piece | None:
-        """The next piece, or None if none comes in time."""
-        try:
-            return self._pieces.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def _serve(self) -> None:
-        media = self._open_it()
-        self.origin_s = media.origin_s
-        try:
-            for piece in media.pieces():
-                self.bring()
-                while not self.stopping.is_set():
-                    try:
-                        self._pieces.put(piece, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
-                if self.stopping.is_set():
-                    return
-        finally:
-            media.close()
 
 
 def _in_steps(gap: Gap) -> Iterator[Gap]:
