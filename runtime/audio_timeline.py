@@ -258,7 +258,7 @@ class AudioTimeline:
             if self._at < self._end:
                 n = min(len(samples), self._end - self._at)
                 self.dropped[self._overlap] += n
-                if self._overlap != "before the start":
+                if self._overlap == "clock drift":  # what overlaps was heard before: nothing is missing
                     self._note(self._end, self._overlap, n)
             elif self._at < self._taken:
                 n = min(len(samples), self._taken - self._at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -16,6 +17,12 @@ READER_TOO_SLOW = "reader too slow"
 """The same where whoever takes the updates took the time: a pipe that is read slowly, a program that thinks."""
 
 
+ROOM = 30
+"""Windows that may wait after the source was held up: they come all at once, which is no fault of the encoder."""
+ROOM_FOR_S = 10.0
+"""How long there is that much room."""
+
+
 class WindowQueue:
     """First in, first out. A window that must go is emptied in its place, so every second still comes out, in order."""
 
@@ -26,24 +33,29 @@ class WindowQueue:
         self._windows: deque[Window] = deque()
         self._full = 0  # windows in the queue that still hold a picture or sound
         self._closed = False
+        self._room_until_s = 0.0
         self._change = threading.Condition()
 
-    def put(self, window: Window, cause: str = TOO_SLOW) -> int:
+    def put(self, window: Window, cause: str = TOO_SLOW, *, late: bool = False) -> int:
         """Add a window. Returns how many windows were dropped for it, or 1 after `close`: the window itself.
 
-        `cause` is that of the gaps in a window that is dropped.
+        `cause` is that of the gaps in a window that is dropped; `late` says that the source was held up.
         """
         with self._change:
             if not self._live:
                 self._change.wait_for(lambda: self._closed or len(self._windows) < self._capacity)
             if self._closed:
                 return 1
+            now_s = time.monotonic()
+            if late:
+                self._room_until_s = now_s + ROOM_FOR_S
+            capacity = max(ROOM, self._capacity) if now_s < self._room_until_s else self._capacity
             dropped = 0
-            if self._full == self._capacity and _holds_media(window):
+            while self._full >= capacity and _holds_media(window):
                 oldest = next(i for i, w in enumerate(self._windows) if _holds_media(w))
                 self._windows[oldest] = _emptied(self._windows[oldest], cause)
                 self._full -= 1
-                dropped = 1
+                dropped += 1
             self._windows.append(window)
             self._full += _holds_media(window)
             self._change.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -33,6 +34,9 @@ __all__ = ["Session"]
 
 _QUEUE = 4
 """Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and no news is staler than that."""
+
+_LATE_S = 2.0
+"""A window that comes so much later than others did was held up before it came here: the process was stopped, say."""
 
 
 class Session:
@@ -105,6 +109,7 @@ class Session:
         self._said: dict[int, tuple[str, ...]] = {}  # statuses by the window they belong to
         self._reader = Stopwatch()  # runs while whoever takes the updates has the floor
         self._puts: deque[tuple[float, float]] = deque(maxlen=_QUEUE)  # when, and what `_reader` showed
+        self._behind_s = math.inf  # the monotonic clock minus media time, when windows are on time
         self._stopped = threading.Event()
         self._failure: Exception | None = None
         self._auto_channel = channel == "auto"
@@ -217,7 +222,9 @@ class Session:
             # Here, and not where updates are made: so a recording says the same at the same second every time.
             self._said[window.index] = self._take_statuses()
             cause = self._who_is_slow()
-            for _ in range(self._queue.put(window, cause)):
+            behind_s = time.monotonic() - window.start_s
+            self._behind_s = min(self._behind_s, behind_s)
+            for _ in range(self._queue.put(window, cause, late=behind_s - self._behind_s > _LATE_S)):
                 self.stats.window_dropped("stopped" if self._stopped.is_set() else cause)
 
     def _who_is_slow(self) -> str:

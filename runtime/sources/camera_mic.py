@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
 from ovavel.runtime.redaction import without_secrets
 from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.camera import CameraFeed, Picture
-from ovavel.runtime.sources.feed import Feed, Lifeline
+from ovavel.runtime.sources.feed import ASLEEP_S, Feed, Lifeline
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
 
@@ -23,6 +24,8 @@ __all__ = ["CameraMicSource"]
 OPEN_S = 10.0
 """A device that has delivered nothing by then is not opened."""
 GAP_EVERY_S = 0.25
+CATCH_UP_S = 0.5
+"""How long after a sleep (the process was stopped or starved) all that waited is gathered."""
 CLOSE_S = 0.5
 """How long `close` waits for the devices to be let go of."""
 MARGIN_S = 0.5
@@ -104,11 +107,14 @@ class CameraMicSource:
         self._wanted.set()
         causes: dict[Sense, str] = {"vision": "camera lost", "audio": "microphone lost"}
         channels = [self._channel(sense, causes[sense], begin_s) for sense in self._feeds]
-        checked_s = 0.0
+        checked_s, awake_s = 0.0, begin_s
         try:
             while not self._stopping.is_set():
-                with suppress(queue.Empty):
-                    feed, block = self._news.get(timeout=0.1)
+                news = list(islice(self._gather(0.1), 1))
+                if time.monotonic() - awake_s > ASLEEP_S:
+                    yield from self._after_sleep(channels, news, begin_s)
+                awake_s = time.monotonic()
+                for feed, block in news:
                     for channel in channels:
                         if channel.line.feed is feed:
                             yield from self._deliver(channel, block, begin_s)
@@ -132,6 +138,33 @@ class CameraMicSource:
         deadline_s = time.monotonic() + CLOSE_S
         for feed in self._feeds.values():
             feed.ended.wait(max(0.0, deadline_s - time.monotonic()))
+
+    def _gather(self, seconds: float) -> Iterator[tuple[Feed, Block | None]]:
+        """All that arrives within so many seconds."""
+        deadline_s = time.monotonic() + seconds
+        with suppress(queue.Empty):
+            while True:
+                yield self._news.get(timeout=max(0.0, deadline_s - time.monotonic()))
+
+    def _after_sleep(
+        self, channels: list[_Channel], news: list[tuple[Feed, Block | None]], begin_s: float
+    ) -> Iterator[Chunk]:
+        """The sound that waited while nobody ran. Pictures are lost, and declared beside the sound of their time.
+
+        Pictures that came afterwards are left in `news`.
+        """
+        woke_s = time.monotonic() - begin_s
+        sees = [channel for channel in channels if channel.sense == "vision"]
+        hears = [channel for channel in channels if channel.sense == "audio"]
+        for feed, block in [*news, *self._gather(CATCH_UP_S)]:
+            if block is None:
+                continue
+            for channel in hears:
+                if channel.line.feed is feed:
+                    yield from _not_seen(sees, min(block.start_s - begin_s, woke_s))
+                    yield from self._deliver(channel, block, begin_s)
+        yield from _not_seen(sees, woke_s)
+        news[:] = [(channel.line.feed, None) for channel in sees]
 
     def _deliver(self, channel: _Channel, block: Block | None, begin_s: float) -> Iterator[Chunk]:
         if block is None:
@@ -160,6 +193,12 @@ class CameraMicSource:
 
     def _name_of(self, sense: Sense) -> str:
         return f"camera {without_secrets(str(self._camera))}" if sense == "vision" else f"microphone {self._microphone}"
+
+
+def _not_seen(channels: list[_Channel], until_s: float) -> Iterator[Gap]:
+    for channel in channels:
+        if until_s - channel.position_s > 0:
+            yield channel.gap("process not running", until_s)
 
 
 def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ovavel.runtime.redaction import redacted
 from ovavel.runtime.sources import StatusListener
 
-__all__ = ["FROZEN_S", "Feed", "Lifeline"]
+__all__ = ["ASLEEP_S", "FROZEN_S", "Feed", "Lifeline"]
 
 FROZEN_S = 2.5
 """What brings nothing for so long is lost; with the time to notice it, this stays under 3 s."""

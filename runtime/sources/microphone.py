@@ -23,16 +23,22 @@ __all__ = ["Block", "MicrophoneFeed", "find_microphone"]
 # n samples in a block
 
 MAX_CHANNELS = 2
-MAX_WAITING_S = 10.0
+MAX_WAITING_S = 30.0
 """Sound that nobody takes is dropped, and counted, beyond this."""
-MAX_AGE_S = 5.0
-"""A block said to be older than this when it arrives carries a time that makes no sense."""
 LATENCY_S = 0.1
 """Length of the buffer asked for: room for a busy interpreter, and still little."""
 STEADY_S = 0.5
 STEADY_WITHIN_S = 0.06
 SETTLE_S = 3.0
 """The times of the first blocks are waited on no longer than this."""
+
+MAX_AGE_S = 1.0
+"""A block said to be older than this is old only if it waited: after a pause, and as one of many that come at once."""
+PAUSE_S = 1.0
+PACE = 8
+"""So many blocks tell whether they come at once or as they are recorded."""
+PROMPT = 200
+"""Among so many calls one was not held up."""
 
 _portaudio = threading.Lock()
 _open_streams = 0
@@ -47,7 +53,7 @@ class Block:
     start_s: float
     """Monotonic clock when its first sample was converted, as nearly as that is known."""
     arrived_s: float
-    """Monotonic clock when it was handed over."""
+    """Monotonic clock when PortAudio had it."""
     waveform: NDArray[np.float32]
     """(channels, n) float32."""
     rate_hz: int
@@ -69,6 +75,7 @@ class MicrophoneFeed(Feed):
         self._first_s = 0.0
         self._counted = 0
         self._bases_s: deque[tuple[float, float]] = deque()
+        self._times = _BlockTimes()
         self._put = 0
         self._taken = 0
         self._overflow = False
@@ -123,13 +130,8 @@ class MicrophoneFeed(Feed):
             return stream
 
     def _copy(self, samples: NDArray[np.float32], count: int, times: Any, status: Any) -> None:
-        arrived_s = time.monotonic()
-        # the difference of two times of one clock needs no knowledge of that clock
-        age_s = times.currentTime - times.inputBufferAdcTime
-        if times.inputBufferAdcTime <= 0 or age_s > MAX_AGE_S:
-            age_s = 0.0
-        start_s = arrived_s - max(age_s, count / self._rate_hz)
-        self.brought_s = arrived_s
+        now_s = self.brought_s = time.monotonic()
+        arrived_s, start_s = self._times.of(times.currentTime, times.inputBufferAdcTime, count / self._rate_hz, now_s)
         if not self._settled:
             self._settled = self._settle(arrived_s, start_s, count)
             return
@@ -165,6 +167,43 @@ class MicrophoneFeed(Feed):
         steady = arrived_s - self._first_s > STEADY_S and max(bases_s) - min(bases_s) < STEADY_WITHIN_S
         fresh = arrived_s - start_s < LATENCY_S + count / self._rate_hz + STEADY_WITHIN_S
         return (steady and fresh) or arrived_s - self._first_s > SETTLE_S
+
+
+class _BlockTimes:
+    """When a block arrived and when it begins, on the monotonic clock, however late its callback runs.
+
+    PortAudio reads its clock before it calls us, and the call then waits for the interpreter: for as long as another
+    thread keeps that, or the whole process is stopped. The clocks are as far apart as in the promptest of many calls.
+    """
+
+    def __init__(self) -> None:
+        self._apart_s: deque[float] = deque(maxlen=PROMPT)
+        self._pace: deque[tuple[float, float]] = deque(maxlen=PACE)
+
+    def of(self, current_s: float, adc_s: float, duration_s: float, now_s: float) -> tuple[float, float]:
+        """Arrival and start of a block of `duration_s`, whose callback runs at `now_s` on the monotonic clock.
+
+        `current_s` and `adc_s` are PortAudio's times of the call and of the first sample; 0 where it has none.
+        """
+        arrived_s = now_s
+        if current_s > 0:
+            self._apart_s.append(now_s - current_s)
+            arrived_s = min(now_s, current_s + min(self._apart_s))
+        age_s = current_s - adc_s if current_s > 0 and adc_s > 0 else 0.0
+        waited = self._waited(arrived_s, duration_s)
+        if age_s > MAX_AGE_S and not waited:
+            age_s = 0.0
+        return arrived_s, arrived_s - max(age_s, duration_s)
+
+    def _waited(self, arrived_s: float, duration_s: float) -> bool:
+        """Whether the block may have waited for us: it comes after a pause, or faster than it was recorded."""
+        paused = bool(self._pace) and arrived_s - self._pace[-1][0] > PAUSE_S
+        if paused:
+            self._pace.clear()
+        first_s = self._pace[0][0] if self._pace else arrived_s
+        recorded_s = sum(duration_s for _, duration_s in self._pace)
+        self._pace.append((arrived_s, duration_s))
+        return paused or arrived_s - first_s < recorded_s / 2
 
 
 def find_microphone(wanted: int | str, microphones: tuple[Microphone, ...]) -> Microphone:

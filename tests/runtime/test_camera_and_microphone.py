@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -91,3 +92,51 @@ def test_a_tone_and_a_colour_that_start_together_are_found_in_the_same_window(
     assert all(w["loudness"] is not None for w in windows.values()), "the microphone went on while the camera was lost"
     assert ["lost" in summary["told"][0], "back" in summary["told"][-1]] == [True, True]
     assert summary["dropped"] in ({}, {"stopped": 1})
+
+
+@pytest.mark.timeout(180)
+def test_after_a_stop_sound_is_kept_and_what_is_lost_is_counted_once(exported_bundle: Path, tmp_path: Path) -> None:
+    """SIGSTOP for eight seconds: the sound server keeps the sound; a camera's pictures are gone."""
+    camera, news, stopped_s = JpegCamera(), tmp_path / "news.jsonl", 8
+    command = [sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())", "live"]
+    command += ["--bundle", str(exported_bundle), "--device", "cpu", "--camera", camera.url, "--view", "none"]
+
+    def segments() -> list[dict[str, Any]]:
+        lines = news.read_text().splitlines() if news.exists() else []
+        return [record for record in map(json.loads, lines) if record["type"] == "segment"]
+
+    def wait_for(count: int) -> None:
+        while len(segments()) < count:
+            assert watch.poll() is None
+            time.sleep(0.05)
+
+    with pulse.null_sink(tmp_path) as server:
+        server.control("load-module", "module-sine", "sink=null", "frequency=440")
+        watch = subprocess.Popen([*command, "--jsonl", str(news), "--lag", "0"], env=server.environment)
+        try:
+            wait_for(4)
+            watch.send_signal(signal.SIGSTOP)
+            before = len(segments())
+            time.sleep(stopped_s)
+            watch.send_signal(signal.SIGCONT)
+            wait_for(before + stopped_s + 4)
+            watch.terminate()
+            assert watch.wait(60) == 0
+        finally:
+            watch.kill()
+    camera.stop()
+    told = segments()
+    for record in told:
+        for sense in ("vision", "audio"):
+            gaps = [g for g in record["gaps"] if g["sense"] == sense and g["cause"] != "clock drift"]
+            assert sum(gap["duration_s"] for gap in gaps) <= 1.001, record
+            for gap in gaps:
+                assert record["index"] <= gap["start_s"], record
+                assert gap["start_s"] + gap["duration_s"] <= record["index"] + 1.001, record
+    causes = {gap["cause"] for record in told for gap in record["gaps"]}
+    assert "overlapping samples" not in causes
+    assert "encoder too slow" not in causes
+    inside = told[before + 2 : before + stopped_s - 1]
+    for record in inside:
+        assert [gap["cause"] for gap in record["gaps"] if gap["sense"] == "vision"] == ["process not running"], record
+    assert sum("audio" not in record["missing"] for record in inside) > len(inside) / 2

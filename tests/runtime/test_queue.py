@@ -63,3 +63,9 @@ def test_an_empty_window_pushes_nothing_out() -> None:
     queue.put(window(0))
     assert queue.put(replace(window(1), frame=None, waveform=None)) == 0
     assert queue.take(1)[0].frame is not None
+
+
+def test_windows_that_the_source_held_up_have_room() -> None:
+    queue = WindowQueue(2, live=True)
+    assert [queue.put(window(i), late=i < 5) for i in range(8)] == [0] * 8
+    assert [queue.put(window(i)) for i in range(8, 31)] == [0] * 22 + [1], "and that has its bounds"
