@@ -9,6 +9,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,9 +115,17 @@ def _handled(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameT
             signal.signal(number, earlier)
 
 
+def _stderr() -> int:
+    """Where Python's standard error goes: elsewhere than 2 while what libraries write is captured."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return 2
+
+
 def _leave_stuck_streams() -> None:
     """Point standard output and error at nothing where nobody reads them: flushing them at exit would block again."""
-    for fd in (1, 2):
+    for fd in {1, 2, _stderr()}:
         with contextlib.suppress(OSError):
             if not select.select([], [fd], [], 0)[1]:
                 nowhere = os.open(os.devnull, os.O_WRONLY)

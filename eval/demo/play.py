@@ -19,6 +19,7 @@ from ovavel.runtime.devices import index_or_name
 from ovavel.runtime.drive import drive
 from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.install import install_command
+from ovavel.runtime.native_output import captured_stderr
 from ovavel.runtime.recording import Recorder
 from ovavel.runtime.results import FORMATS, write_results
 from ovavel.runtime.session import Session
@@ -81,7 +82,19 @@ def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
     """
     console = OutputConsole(highlight=False, soft_wrap=True)
     statuses = deque([_LABEL], maxlen=100)
-    source = CameraMicSource(index_or_name(camera), index_or_name(microphone), listener=statuses.append)
+    with captured_stderr(statuses.append):
+        _watch_camera(assets, index_or_name(camera), index_or_name(microphone), statuses, console)
+    console.print(
+        f"\nThat was the demo model, which knows only its own world. The real one: {_command()} export weights --help",
+        markup=False,
+    )
+    return 0
+
+
+def _watch_camera(
+    assets: Assets, camera: int | str, microphone: int | str, statuses: deque[str], console: OutputConsole
+) -> None:
+    source = CameraMicSource(camera, microphone, listener=statuses.append)
     console.print(
         "This model knows nothing but its own made-up world of drawings and synthetic sounds. Whatever your camera and "
         "microphone\nbring, it can only answer with one of these names, and it will mostly be wrong:\n",
@@ -91,11 +104,6 @@ def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
     console.print("\nHold a screen that shows the demo's clip into the camera, and it has a chance. Ctrl-C ends it.\n")
     with Session(assets.bundle, source, device="cpu", statuses=statuses) as session:
         drive(session, [open_view()])
-    console.print(
-        f"\nThat was the demo model, which knows only its own world. The real one: {_command()} export weights --help",
-        markup=False,
-    )
-    return 0
 
 
 def _hand_out(assets: Assets, out: Path) -> Path:

@@ -15,6 +15,7 @@ from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
+    from ovavel.runtime.bundle import Bundle
     from ovavel.runtime.sinks import Sink
     from ovavel.runtime.sources import Source, StatusListener
 
@@ -79,22 +80,32 @@ class Live:
             return _list_devices()
         if self.bundle is None:
             raise UsageError("which bundle? Give --bundle DIR; 'ovavel export bundle --help' tells how to make one")
-        from contextlib import closing
+        from contextlib import nullcontext
 
-        from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.calibration import OTHER_NAMES
-        from ovavel.runtime.drive import drive
-        from ovavel.runtime.gates import require_gate
         from ovavel.runtime.localizer import check_lag
-        from ovavel.runtime.progress import shown_progress
-        from ovavel.runtime.session import Session
+        from ovavel.runtime.native_output import captured_stderr
 
         check_bundle_backends(self.backend)
         check_lag(self.lag)
         channel = parse_channel(self.channel)
         statuses: deque[str] = deque(maxlen=100)
         bundle = Bundle.open(self.bundle)
+        # Only sound systems write there as a matter of course.
+        with captured_stderr(statuses.append) if self.input is None else nullcontext():
+            self._watch(bundle, channel, statuses)
+        return 0
+
+    def _watch(self, bundle: Bundle, channel: Channel, statuses: deque[str]) -> None:
+        from contextlib import closing
+
+        from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.calibration import OTHER_NAMES
+        from ovavel.runtime.drive import drive
+        from ovavel.runtime.gates import require_gate
+        from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.session import Session
+
         source = self._source(statuses.append)
         try:
             sinks = self._sinks(statuses.append)
@@ -125,7 +136,6 @@ class Live:
                     drive(session, sinks)
         finally:
             source.close()
-        return 0
 
     def _source(self, listener: StatusListener) -> Source:
         if self.no_video and self.no_audio:

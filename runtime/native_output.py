@@ -1,0 +1,91 @@
+"""What libraries in C write to standard error while a live view is on the screen."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+__all__ = ["captured_stderr"]
+
+QUIET_S = 0.5
+"""Lines that come in such a short time are one notice."""
+LONGEST_S = 3.0
+MOST_SEEN = 1000
+"""So many different lines are remembered."""
+
+
+@contextlib.contextmanager
+def captured_stderr(listener: Callable[[str], None]) -> Iterator[None]:
+    """Catch what is written to file descriptor 2, and pass each burst of new lines to `listener` as one sentence.
+
+    PortAudio and ALSA write there, from threads of their own, when a sound server dies, and again at every attempt to
+    open it: what was said before is not said again. `sys.stderr` still reaches the real standard error.
+    """
+    try:
+        real = os.dup(2)
+    except OSError:  # there is none to be written over
+        yield
+        return
+    reader, writer = os.pipe()
+    os.dup2(writer, 2)
+    os.close(writer)
+    over = threading.Event()
+    thread = threading.Thread(target=_listen, args=(reader, over, listener), name="ovavel-stderr", daemon=True)
+    thread.start()
+    try:
+        with _python_writes_to(real):
+            yield
+    finally:
+        over.set()
+        os.dup2(real, 2)
+        os.close(real)
+        thread.join(1)
+
+
+@contextlib.contextmanager
+def _python_writes_to(fd: int) -> Iterator[None]:
+    ours = sys.stderr
+    if not isinstance(ours, io.TextIOWrapper) or ours.fileno() != 2:
+        yield
+        return
+    ours.flush()
+    with open(fd, "w", buffering=1, encoding=ours.encoding, errors=ours.errors, closefd=False) as stream:
+        sys.stderr = stream
+        try:
+            yield
+        finally:
+            sys.stderr = ours
+
+
+def _listen(reader: int, over: threading.Event, listener: Callable[[str], None]) -> None:
+    """Read until the writing ends are closed or `over` is set, and say what is new."""
+    seen: set[str] = set()
+    new: list[str] = []
+    rest = b""
+    first_s = newest_s = 0.0
+    with open(reader, "rb", buffering=0) as pipe:
+        while True:
+            ended = over.is_set()
+            ready = bool(select.select([pipe], [], [], 0 if ended else 0.1)[0])
+            data = pipe.read(1 << 16) if ready else b""
+            now_s = time.monotonic()
+            *lines, rest = (rest + data).split(b"\n")
+            for line in (raw.decode("utf-8", "replace").strip() for raw in lines):
+                newest_s = now_s
+                if line and line not in seen and len(seen) < MOST_SEEN:
+                    seen.add(line)
+                    first_s = first_s if new else now_s
+                    new.append(line)
+            ended = not data and (ended or ready)
+            if new and (ended or now_s - newest_s > QUIET_S or now_s - first_s > LONGEST_S):
+                more = f" (and {len(new) - 1} more lines)" if len(new) > 1 else ""
+                listener(f"a library reports: {new[0]}{more}")
+                new = []
+            if ended:
+                return

@@ -1,0 +1,82 @@
+"""What libraries write to standard error becomes notices; what Python writes there still goes there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pulse
+import pytest
+
+from ovavel.runtime.native_output import captured_stderr
+
+OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
+
+
+def test_a_burst_is_one_notice_and_what_was_said_is_not_said_again(capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+    came = threading.Event()
+
+    def listen(text: str) -> None:
+        told.append(text)
+        came.set()
+
+    with captured_stderr(listen):
+        for _ in range(50):
+            os.write(2, b"ALSA lib pcm.c: one\nExpression 'two' failed\n")
+        os.write(2, "caf\udce9 three".encode("utf-8", "surrogateescape"))
+        os.write(2, b"\n")
+        assert came.wait(30)
+        os.write(2, b"ALSA lib pcm.c: one\n" * 1000)
+        os.write(2, b"four\n")
+    assert told == ["a library reports: ALSA lib pcm.c: one (and 2 more lines)", "a library reports: four"]
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "afterwards\n"
+
+
+def test_python_still_reaches_standard_error() -> None:
+    code = """
+import os, sys
+from ovavel.runtime.native_output import captured_stderr
+told = []
+with captured_stderr(told.append):
+    print("from Python", file=sys.stderr)
+    os.write(2, b"from C\\n")
+print(told)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "from Python\n"
+    assert done.stdout == "['a library reports: from C']\n"
+
+
+def test_a_failure_passes_through(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="this"), captured_stderr(lambda text: None):
+        raise ValueError("this")
+    os.write(2, b"as before\n")
+    assert capfd.readouterr().err == "as before\n"
+
+
+@pytest.mark.timeout(180)
+def test_a_sound_server_that_dies_writes_over_nothing(exported_bundle: Path, tmp_path: Path) -> None:
+    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--no-video", "--view", "lines"]
+    with pulse.null_sink(tmp_path) as server:
+        process = subprocess.Popen(
+            command, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if line.startswith("ready"):
+                server.stop()
+            elif "a library reports" in line:
+                process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert err == ""
+    assert sum("a library reports" in line for line in told) == 1
+    assert any("is lost" in line for line in told)
