@@ -19,8 +19,9 @@ from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 from ovavel.runtime.bounds import check_bounds
-from ovavel.runtime.errors import OvavelError, UsageError
+from ovavel.runtime.errors import MissingExtraError, OvavelError, UsageError
 from ovavel.runtime.redaction import redacted
+from ovavel.runtime.shortage import lacks_memory
 from ovavel.runtime.streams import prepare_streams
 from ovavel.runtime.wording import INVISIBLE, one_line, shown_name
 
@@ -36,21 +37,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:  # also after --help, which ends in SystemExit
             sys.stdout.flush()
     except OvavelError as error:
-        print(f"ovavel: {one_line(redacted(str(error)))}", file=sys.stderr)
+        # A library that cannot be loaded for want of memory looks as if it was not installed.
+        starved = isinstance(error, MissingExtraError) and lacks_memory(error.__cause__)
+        _report(_no_memory(error.__cause__ or error) if starved else str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("ovavel: interrupted", file=sys.stderr)
+        _report("interrupted")
         return 130
     except BrokenPipeError:  # whoever read our output is gone
         _silence_stdout()
         return 0
     except OSError as error:  # bad input ends in our own errors: this is standard output, closed or full
+        if lacks_memory(error):
+            _report(_no_memory(error))
+            return 1
         reason = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
         where = error.filename or "standard output"
-        print(f"ovavel: {one_line(redacted(f'{where}: {reason}'))}", file=sys.stderr)
+        _report(f"{where}: {reason}")
         _silence_stdout()
         return 1
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        _report(_no_memory(error))
+        return 1
     return code
+
+
+def _report(message: str) -> None:
+    """Say on one line what went wrong, if there is still somebody to hear it."""
+    with contextlib.suppress(OSError):
+        print(f"ovavel: {one_line(redacted(message))}", file=sys.stderr, flush=True)
+
+
+def _no_memory(error: BaseException) -> str:
+    what = str(error).partition("\n")[0] or type(error).__name__
+    return f"not enough memory ({what}); close other programs, or raise the limit ('ulimit -v' shows it)"
 
 
 def _silence_stdout() -> None:

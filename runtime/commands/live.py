@@ -16,6 +16,7 @@ from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
     from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.channels import Channel
     from ovavel.runtime.sinks import Sink
     from ovavel.runtime.sources import Source, StatusListener
 

@@ -93,7 +93,9 @@ class Decoder:
         frames = []
         try:
             frames = self._codec.decode(packet)
-        except (FFmpegError, ValueError):
+        except (FFmpegError, ValueError) as error:
+            if isinstance(error, MemoryError):  # no fault of the file
+                raise
             if packet.size and (self._sense == "audio" or packet.pts is None):
                 yield self._piece(packet.pts, self.duration_s(packet), None)
             self._errors += 1

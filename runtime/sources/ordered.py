@@ -149,6 +149,8 @@ class OrderedMedia:
             for packet in media.packets():
                 yield media.sense_of(packet), packet
         except FFmpegError as error:
+            if isinstance(error, MemoryError):  # no fault of the file
+                raise
             self.broken = error.strerror or str(error)
             yield from media.empty_packets()
 
