@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,6 +122,23 @@ def test_sigterm_ends_it_though_nobody_reads_its_output(
         assert "Traceback" not in err
     if view == "lines":
         assert records(news)[-1]["type"] == "summary"
+
+
+def test_sigterm_ends_it_though_its_terminal_is_held(exported_bundle: Path, clip: Path) -> None:
+    """As Ctrl-S holds a terminal: nothing that is written goes through."""
+    parent, child = pty.openpty()
+    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip), "--realtime"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    termios.tcflow(child, termios.TCOOFF)
+    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment)
+    try:
+        wait_until_heard(process, signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+        os.close(child)
+        os.close(parent)
 
 
 def test_sighup_under_nohup_ends_nothing(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
