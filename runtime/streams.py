@@ -15,7 +15,7 @@ READABLE = "ovavel.readable"
 """Name of the error handler for `open`, `str.encode` and streams: what an encoding lacks is spelled out."""
 
 _PLAIN = str.maketrans(
-    {"–": "-", "—": "-", "…": "...", "×": "x", "·": "-", "→": "->", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"'}
+    {"–": "-", "—": "-", "…": "~", "×": "x", "·": "-", "→": "->", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"'}
 )
 
 

@@ -98,7 +98,7 @@ class TerminalSink:
 
     def status(self, message: str) -> None:
         """Show it above the figures."""
-        self._messages.append((self._now_s, one_line(message)))
+        self._messages.append((self._now_s, self._line(message)))
         self._draw()
 
     def close(self) -> None:
@@ -139,6 +139,11 @@ class TerminalSink:
             figures,
         )
 
+    def _line(self, text: str) -> str:
+        """`text` on one line, in what this terminal can show: its width counts before it is written."""
+        line = one_line(text)
+        return line.encode("ascii", READABLE).decode("ascii") if self._ascii else line
+
     @property
     def _now_s(self) -> float:
         return max((scores.start_s + WINDOW_S for scores in self._seconds.values()), default=0.0)
@@ -173,11 +178,11 @@ class TerminalSink:
         top = Table.grid(expand=True, padding=(0, 1))
         top.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         top.add_column(no_wrap=True, justify="right")
-        name = Text.assemble((" ovavel ", "bold reverse"), "  ", (one_line(info.source), "bold"))
+        name = Text.assemble((" ovavel ", "bold reverse"), "  ", (self._line(info.source), "bold"))
         top.add_row(name, Text.assemble((clock(self._now_s, 0), "bold"), ("  live" if info.live else "  file", _QUIET)))
         dot = f" {self._dot} "
-        model = dot.join(map(one_line, (info.model, info.licence, names_told(len(info.labels)))))
-        runs = f"{engine(info)}{dot}{one_line(gate_text(info.gate))}"
+        model = dot.join(map(self._line, (info.model, info.licence, names_told(len(info.labels)))))
+        runs = f"{engine(info)}{dot}{self._line(gate_text(info.gate))}"
         told = [(f" {model}", _QUIET), (f" {runs}", _QUIET if info.gate and info.gate.passed else "yellow")]
         return Group(top, *(Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in told))
 
@@ -188,7 +193,7 @@ class TerminalSink:
         won = {scores.label for scores in self._seconds.values()} - {background}
         # A label keeps its row for as long as it is to be seen.
         self._rows = dict.fromkeys([label for label in self._rows if label in won] + sorted(won - self._rows.keys()))
-        name_width = min(max(16, *(len(label) for label in self._rows)) if self._rows else 16, width // 3)
+        name_width = min(max(16, *(len(self._line(label)) for label in self._rows)) if self._rows else 16, width // 3)
         cell = min(12, (width - name_width - 2) // _SPAN)
         table = Table.grid(padding=(0, 0))
         table.add_column(width=name_width + 2, no_wrap=True, overflow="ellipsis")
@@ -200,7 +205,7 @@ class TerminalSink:
         for label in list(self._rows)[: rows - len(lacking)]:
             c = info.labels.index(label)
             cells = (self._cell(self._seconds.get(index), c, label, cell - 1) for index in columns)
-            table.add_row(Text(one_line(label), "bold"), *cells)
+            table.add_row(Text(self._line(label), "bold"), *cells)
         if not self._rows:
             table.add_row(Text("nothing yet", _QUIET))
         for sense, name in lacking:
@@ -251,7 +256,7 @@ class TerminalSink:
             heard = self._bar(scores.audio_similarity, int(c), bar, _SENSE_COLOUR["audio"])
             score = f"{scores.scores[c]:.2f}" if np.isfinite(scores.scores[c]) else "-"
             table.add_row(
-                Text(one_line(info.labels[c]), "bold" if won else ""),
+                Text(self._line(info.labels[c]), "bold" if won else ""),
                 Text(score, "bold" if won else ""),
                 seen,
                 heard,
@@ -282,7 +287,7 @@ class TerminalSink:
                     f"{clock(event.start_s)} {clock(event.end_s)}" if event.state == "end" else clock(event.start_s),
                     style,
                 ),
-                Text(one_line(event.label), style + " strike" if event.state == "retract" else f"{style} bold"),
+                Text(self._line(event.label), style + " strike" if event.state == "retract" else f"{style} bold"),
                 Text(_surety(event), style),
                 Text(_STATE_NAME[event.state], colour),
             )

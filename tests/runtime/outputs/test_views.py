@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ovavel.runtime.sinks.lines import LinesSink
 from ovavel.runtime.sinks.terminal import TerminalSink
+from ovavel.runtime.streams import READABLE
 from ovavel.runtime.types import Gap, Update
 
 HERE = Path(__file__).parent
@@ -89,12 +90,15 @@ def test_the_view_fits_and_shows_everything(fake, width, height):
 
 def test_the_view_copes_with_ascii_terminals_and_hostile_names(fake):
     raw = io.BytesIO()
-    labels = ("[bold]dog[/bold] \x1b[31mß", *fake.labels[1:])
+    labels = ("[bold]dog[/bold] \x1b[31mß", "ß" * 70, *fake.labels[2:])
     sink = TerminalSink(Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=80, height=24, force_terminal=True))
     info = dataclasses.replace(fake.info, labels=labels)
     sink.open(info, fake.stats())
     scores = (dataclasses.replace(fake.segment(0, "dog barking"), label=labels[0]),)
     sink.write(Update(window=fake.window(0), scores=scores, events=(), latency_ms=None))
+    sink.write(Update(window=None, scores=(), events=(fake.event(1, labels[1], 0, 1),), latency_ms=None))
+    view = sink._console.render_lines(sink.render(), pad=False)
+    assert max(sum(len(segment.text.encode("ascii", READABLE)) for segment in line) for line in view) <= 80
     sink.close()
     sink._console.file.flush()
     assert rb"[bold]dog[/bold] \x1b" in raw.getvalue().replace(b"\x1b[1m", b"")
