@@ -19,6 +19,7 @@ __all__ = [
     "default_here",
     "exact_forms",
     "exact_here",
+    "exact_precisions",
     "preferred",
 ]
 
@@ -96,7 +97,16 @@ def preferred(engine: str, there: Iterable[str], features: Collection[str] = DOT
 
     On a CPU with `features`, what is slower there comes last.
     """
+    return next((each for each in _ranked(engine, features) if each in set(there)), None)
+
+
+def exact_precisions(engine: str, features: Collection[str]) -> tuple[Precision, ...]:
+    """Return what `engine` computes exactly on a CPU with `features`, the fastest first."""
+    return tuple(each for each in _ranked(engine, features) if exact_here(engine, each, (), features))
+
+
+def _ranked(engine: str, features: Collection[str]) -> list[Precision]:
     ranked = list(ENGINE_PRECISIONS.get(engine, ()))
     if set(DOT_PRODUCTS).isdisjoint(features):
         ranked.sort(key=lambda each: each in _SLOWER_THAN_FP32)  # stable
-    return next((each for each in ranked if each in set(there)), None)
+    return ranked

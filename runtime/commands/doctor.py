@@ -44,8 +44,8 @@ OPTIONAL = {
 class Doctor:
     """Look what this machine has, what is missing, and how to get it.
 
-    Lists cameras, microphones, ONNX Runtime's execution providers, the GPU, OpenVINO, TensorRT, and the
-    libraries' versions.
+    Lists the CPU's features and the precisions that it computes exactly, cameras, microphones, ONNX Runtime's execution
+    providers, the GPU, OpenVINO, TensorRT, and the libraries' versions.
     Exits with 0 if `ovavel localize` can work here, and with 1 if it cannot.
 
     Example: ovavel doctor --json
@@ -74,6 +74,8 @@ def _examine() -> dict[str, Any]:
 
     from ovavel.runtime.backends.tensorrt.library import EXTRAS
     from ovavel.runtime.devices import list_devices
+    from ovavel.runtime.hardware import cpu_features
+    from ovavel.runtime.precisions import exact_precisions
 
     devices = list_devices()
     required = {name: _version(name, module) for name, module in REQUIRED.items()}
@@ -117,6 +119,8 @@ def _examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
+        "cpu_features": cpu_features(),
+        "cpu_precisions": exact_precisions("onnxruntime-cpu", cpu_features()),
         "cores": os.cpu_count(),
         "cameras": devices.cameras,
         "microphones": devices.microphones,
@@ -237,6 +241,8 @@ def _print_tables(report: dict[str, Any], console: Console) -> None:
 
     row("ovavel", f"{report['ovavel']}, Python {report['python']}")
     row("Machine", f"{report['processor']}, {report['cores']} cores, {report['system']}")
+    row("CPU features", ", ".join(report["cpu_features"]) or "none that matter to ovavel, or hidden ones")
+    row("CPU precisions", f"{', '.join(report['cpu_precisions'])}: the first that a bundle has runs by default")
     row("GPU", *(", ".join(gpu.values()) for gpu in report["gpus"]))
     row("Providers", *report["providers"])
     row(

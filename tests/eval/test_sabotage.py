@@ -34,10 +34,10 @@ NAMES = ("dog barking", "race car", "bird chirping")
 
 @pytest.fixture(scope="module")
 def sound_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Path:
-    """The tiny bundle in fp32, fp16 and int8, as it should be: do not change it."""
+    """The tiny bundle in fp32, fp16 and int8-any, as it should be: do not change it."""
     out = tmp_path_factory.mktemp("sound") / "bundle"
     write_bundle(
-        tiny_weights, out, NAMES, head=tiny_head, config=ImageBindConfig.tiny(), precisions=("fp32", "fp16", "int8")
+        tiny_weights, out, NAMES, head=tiny_head, config=ImageBindConfig.tiny(), precisions=("fp32", "fp16", "int8-any")
     )
     return out
 
@@ -189,7 +189,7 @@ GRAPHS = {
         stage="vision", change=graph_surgery("vision.fp16.onnx", fp16_weight_overflow), precision="fp16"
     ),
     "wrong zero point": Sabotage(
-        stage="audio", change=graph_surgery("audio.int8.onnx", wrong_zero_point), precision="int8"
+        stage="audio", change=graph_surgery("audio.int8-any.onnx", wrong_zero_point), precision="int8-any"
     ),
 }
 VOCABULARIES = {
@@ -253,7 +253,7 @@ def test_a_sabotaged_bundle_is_caught_and_the_stage_named(
     assert failures[0].startswith(f"{sabotage.stage}: ")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-any"])
 def test_an_untouched_bundle_passes(
     bundle: Path, precision: str, clip: Path, tiny_weights: Path, tiny_head: Path
 ) -> None:

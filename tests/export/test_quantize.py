@@ -29,7 +29,8 @@ from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import export_graph
 from ovavel.export.inputs import calibration_inputs, sense_inputs
 from ovavel.export.outliers import plant_outliers
-from ovavel.export.quantize import INT8, INT16, QuantizeRecipe, quantize, rounding_noise
+from ovavel.export.quantize import INT8, INT16_ANY, QuantizeRecipe, quantize, rounding_noise
+from ovavel.export.speed import fastest, times_faster
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
@@ -45,23 +46,23 @@ BLOCKS: dict[Modality, int] = {"vision": TINY.vision.blocks, "audio": TINY.audio
 
 @pytest.fixture(scope="module")
 def int8_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
-    """The tiny bundle with encoders in int8, written by the command: do not change it."""
+    """The tiny bundle in int8-any, which every CPU can verify, written by the command: do not change it."""
     folder = tmp_path_factory.mktemp("int8")
     (folder / "names.txt").write_text("dog barking\nrace car\n")
     arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--vocabulary", str(folder / "names.txt")]
-    assert main(["export", "bundle", *arguments, "--out", str(folder / "bundle"), "--precision", "int8"]) == 0
+    assert main(["export", "bundle", *arguments, "--out", str(folder / "bundle"), "--precision", "int8-any"]) == 0
     return folder / "bundle"
 
 
 def test_only_vision_and_audio_are_in_int8(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle)
     assert bundle.manifest.graphs == {
-        "vision": {"int8": "vision.int8.onnx"},
-        "audio": {"int8": "audio.int8.onnx"},
+        "vision": {"int8-any": "vision.int8-any.onnx"},
+        "audio": {"int8-any": "audio.int8-any.onnx"},
         "text": {"fp32": "text.onnx"},
         "head": {"fp32": "head.onnx"},
     }
-    assert {"vision.int8.onnx.data", "audio.int8.onnx.data"} < set(bundle.manifest.files)
+    assert {"vision.int8-any.onnx.data", "audio.int8-any.onnx.data"} < set(bundle.manifest.files)
     assert not {"vision.onnx", "audio.onnx"} & set(bundle.manifest.files)
     checks = {check.graph: check for check in bundle.manifest.parity.checks}
     for modality in ("vision", "audio"):
@@ -74,7 +75,7 @@ def test_only_vision_and_audio_are_in_int8(int8_bundle: Path) -> None:
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])
 def test_the_matrices_of_the_blocks_are_quantised_and_nothing_else(int8_bundle: Path, modality: Modality) -> None:
-    path = int8_bundle / f"{modality}.int8.onnx"
+    path = int8_bundle / f"{modality}.int8-any.onnx"
     onnx.checker.check_model(path, full_check=True)
     assert not computed_shapes(path)
     graph = onnx.load(path, load_external_data=False).graph
@@ -114,7 +115,7 @@ def test_embeddings_stay_near(int8_bundle: Path, tiny_weights: Path, modality: M
 def test_the_backend_says_what_runs(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle)
     backend = open_backend(bundle, device="cpu", graphs=("vision", "audio", "text", "head"))
-    assert backend.info.precision == {"vision": "int8", "audio": "int8", "text": "fp32", "head": "fp32"}
+    assert backend.info.precision == {"vision": "int8-any", "audio": "int8-any", "text": "fp32", "head": "fp32"}
     backend.warm_up()
     backend.close()
 
@@ -125,13 +126,13 @@ def test_int8_is_refused_on_a_gpu(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle)
     with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8; it runs fp16, bf16, fp32"):
         OnnxRuntimeBackend(bundle, 0, 1, ("vision",), "int8")
-    with pytest.raises(BundleError, match="no fp32 vision graph; its precisions are: int8"):
+    with pytest.raises(BundleError, match="no fp32 vision graph; its precisions are: int8-any"):
         OnnxRuntimeBackend(bundle, 0, 1, ("vision",))
 
 
 def test_the_same_weights_give_the_same_bytes(int8_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
     tower = ImageBind.load(tiny_weights, TINY, ("audio",)).towers["audio"]
-    for file in export_graph("audio", tower, tmp_path, embedding_size=TINY.embedding_size, precision="int8"):
+    for file in export_graph("audio", tower, tmp_path, embedding_size=TINY.embedding_size, precision="int8-any"):
         assert file.read_bytes() == (int8_bundle / file.name).read_bytes()
 
 
@@ -145,10 +146,14 @@ def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
     save_file(state, tmp_path / "outlier.safetensors")
     (tmp_path / "place").mkdir()
     with pytest.raises(
-        ExportError, match=r"vision graph in int8 .* is -?0\.\d{4} \(for .+\).*0\.99.*without --precision int8"
+        ExportError, match=r"vision graph in int8-any .* is -?0\.\d{4} \(for .+\).*0\.99.*without --precision int8-any"
     ):
         write_bundle(
-            tmp_path / "outlier.safetensors", tmp_path / "place" / "bundle", ["dog"], config=TINY, precisions=["int8"]
+            tmp_path / "outlier.safetensors",
+            tmp_path / "place" / "bundle",
+            ["dog"],
+            config=TINY,
+            precisions=["int8-any"],
         )
     assert not list((tmp_path / "place").iterdir())
 
@@ -156,18 +161,18 @@ def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gpu", "lossy", "expected"),
     [
-        (False, (), ("fp32", "int8")),
-        (False, ("int8",), ("fp32", "int16")),
-        (False, ("int8", "int16"), ("fp32",)),
-        (True, (), ("fp32", "int8", "fp16")),
-        (True, ("int8", "fp16"), ("fp32", "int16", "bf16")),
-        (True, ("fp16", "bf16"), ("fp32", "int8")),
+        (False, (), (("fp32",), "int8")),
+        (False, ("int8",), (("fp32",), "int16")),
+        (False, ("int8", "int16"), (("fp32",), None)),
+        (True, (), (("fp32", "fp16"), "int8")),
+        (True, ("int8", "fp16"), (("fp32", "bf16"), "int16")),
+        (True, ("fp16", "bf16"), (("fp32",), "int8")),
     ],
 )
 def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
     gpu: bool,
     lossy: tuple[str, ...],
-    expected: tuple[str, ...],
+    expected: tuple[tuple[str, ...], str | None],
     exported_bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -175,19 +180,137 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
 ) -> None:
     tried = []
 
-    def write(*arguments: Any, precisions: Sequence[Precision], **options: Any) -> Bundle:
-        tried.append(precisions)
-        for precision in sorted(set(lossy) & set(precisions)):
+    def write(*_: Any, precisions: Sequence[Precision], fastest_of: Sequence[Precision], **options: Any) -> Bundle:
+        tried.append((tuple(precisions), tuple(fastest_of)))
+        for precision in sorted(set(lossy) & {*precisions, *fastest_of}):
             raise PrecisionError(f"{precision} loses too much", precision)
         return Bundle.open(exported_bundle)
 
     monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
     monkeypatch.setattr("ovavel.eval.machine._gpus", lambda: ("NVIDIA H100",) if gpu else ())
+    monkeypatch.setattr("ovavel.runtime.hardware.cpu_features", lambda: ("avx2", "avx_vnni"))
     (tmp_path / "names.txt").write_text("dog barking\n")
     arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt")]
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "bundle")]) == 0
-    assert tried[-1] == expected
+    precisions, family = expected
+    assert tried[-1] == (precisions, (family, f"{family}-any") if family else ())
     assert capsys.readouterr().err.count("Trying again") == len(tried) - 1 == len(lossy)
+
+
+@pytest.mark.parametrize(
+    ("features", "cpu", "asked", "written"),
+    [
+        (("avx2", "avx512_vnni"), "this", ["int8"], (("int8",), ())),
+        (("avx2",), "this", ["fp32", "int8", "int16"], (("fp32", "int8-any", "int16-any"), ())),
+        (("avx2", "avx512_vnni"), "any", ["fp32", "int8"], (("fp32", "int8-any"), ())),
+        (("avx2",), "this", [], (("fp32",), ("int8-any",))),
+        (("asimd", "asimddp"), "any", [], (("fp32",), ("int8-any",))),
+        ((), "this", [], (("fp32",), ("int8-any",))),  # a container that hides them
+    ],
+)
+def test_an_export_is_for_this_kind_of_cpu_or_for_any(
+    features: tuple[str, ...],
+    cpu: str,
+    asked: list[str],
+    written: tuple[tuple[str, ...], tuple[str, ...]],
+    exported_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got = []
+
+    def write(*_: Any, precisions: Sequence[Precision], fastest_of: Sequence[Precision], **options: Any) -> Bundle:
+        got.append((tuple(precisions), tuple(fastest_of)))
+        return Bundle.open(exported_bundle)
+
+    monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
+    monkeypatch.setattr("ovavel.eval.machine._gpus", tuple)
+    monkeypatch.setattr("ovavel.runtime.hardware.cpu_features", lambda: features)
+    (tmp_path / "names.txt").write_text("dog barking\n")
+    arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt"), "--cpu", cpu]
+    arguments += ["--precision", *asked] if asked else []
+    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "bundle")]) == 0
+    assert got == [written]
+
+
+def test_of_forms_as_fast_but_for_noise_the_first_is_kept() -> None:
+    assert fastest(["int8", "int8-any"], {"fp32": 1.0, "int8": 2.0, "int8-any": 2.05}) == "int8"
+    assert fastest(["int8", "int8-any"], {"fp32": 1.0, "int8": 2.0, "int8-any": 2.5}) == "int8-any"
+
+
+@pytest.mark.parametrize(
+    ("speeds", "kept", "left_out"),
+    [
+        ({"fp32": 1.0, "int16-any": 2.0, "int8-any": 4.0}, "int8-any", "not faster here than int8-any"),
+        ({"fp32": 1.0, "int16-any": 0.5, "int8-any": 0.8}, None, "1.25 times as long as fp32"),
+    ],
+)
+def test_of_several_forms_the_fastest_is_kept(
+    speeds: dict[str, float],
+    kept: str | None,
+    left_out: str,
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = []
+    notes: list[str] = []
+
+    def times_faster(forms: dict[str, Any]) -> dict[str, float]:
+        measured.append(list(forms))
+        return speeds
+
+    monkeypatch.setattr("ovavel.export.bundle.times_faster", times_faster)
+    forms: tuple[Precision, ...] = ("int16-any", "int8-any")  # two that every CPU can verify
+    bundle = write_bundle(tiny_weights, tmp_path / "bundle", ["dog"], config=TINY, fastest_of=forms, note=notes.append)
+    held = ["fp32", kept] if kept else ["fp32"]
+    assert measured == [["fp32", *forms]]
+    assert list(bundle.manifest.graphs["vision"]) == list(bundle.manifest.graphs["audio"]) == held
+    assert {check.precision for check in bundle.manifest.parity.checks} == set(held)
+    assert {gate.precision["vision"] for gate in bundle.manifest.parity.gates} == set(held)
+    assert set(bundle.manifest.exact_on.values()) == {("any",)}
+    assert not [name for name in bundle.manifest.files if any(form in name for form in set(forms) - {kept})]
+    assert any(left_out in note for note in notes)
+    assert len(notes) == len(forms) - (kept is not None)
+
+
+def test_speeds_are_measured_in_turns(int8_bundle: Path) -> None:
+    graphs = [(sense, int8_bundle / f"{sense}.int8-any.onnx") for sense in ("vision", "audio")]
+    speeds = times_faster({"fp32": graphs, "int8": graphs[1:]})
+    assert speeds["fp32"] == 1
+    assert speeds["int8"] > 0
+
+
+def test_a_form_that_loses_too_much_makes_way_for_the_other(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovavel.export import bundle as module
+
+    check, notes = module.check_graph, []
+
+    def strict(path: Path, expected: Any, precision: Precision = "fp32") -> Any:
+        if expected.graph == "audio" and precision == "int16-any":
+            raise PrecisionError("the audio graph in int16-any loses too much", precision)
+        return check(path, expected, precision)
+
+    monkeypatch.setattr(module, "check_graph", strict)
+    monkeypatch.setattr(module, "times_faster", lambda forms: dict.fromkeys(forms, 1.0))
+    forms: tuple[Precision, ...] = ("int16-any", "int8-any")
+    bundle = write_bundle(tiny_weights, tmp_path / "bundle", ["dog"], config=TINY, fastest_of=forms, note=notes.append)
+    assert list(bundle.manifest.graphs["vision"]) == list(bundle.manifest.graphs["audio"]) == ["fp32", "int8-any"]
+    assert not [name for name in bundle.manifest.files if "int16" in name]
+    assert notes == ["the audio graph in int16-any loses too much"]
+    with pytest.raises(PrecisionError, match="int16-any"):
+        write_bundle(tiny_weights, tmp_path / "other", ["dog"], config=TINY, fastest_of=forms[:1])
+
+
+def test_what_this_cpu_saturates_is_not_exported_here(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ovavel.export.place.cpu_features", lambda: ("avx2",))
+    with pytest.raises(UsageError, match=r"int16 can be verified only on a CPU with avx512_vnni or .*: name int16-any"):
+        write_bundle(tiny_weights, tmp_path / "bundle", ["dog"], config=TINY, precisions=["fp32", "int16"])
+    assert not list(tmp_path.iterdir())
 
 
 def exported(
@@ -229,10 +352,10 @@ def test_migration_leaves_the_function_as_it_is(outlier_tower: nn.Module, tmp_pa
 def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path: Path) -> None:
     seen = observe_activations(outlier_tower, calibration_inputs("audio"))
     recipes = [
-        QuantizeRecipe(migrate=False),
-        QuantizeRecipe(),
-        QuantizeRecipe(mode="16x8"),
-        INT16,
+        QuantizeRecipe(migrate=False, any_cpu=True),
+        QuantizeRecipe(any_cpu=True),
+        QuantizeRecipe(mode="16x8", any_cpu=True),
+        INT16_ANY,
     ]
     plain, migrated, wide, widest = (
         1 - least_cosine(exported(tmp_path, outlier_tower, seen, recipe), outlier_tower) for recipe in recipes

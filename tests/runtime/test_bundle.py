@@ -18,7 +18,7 @@ import pytest
 from ovavel.runtime import bundle as bundle_module
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import BundleError, OutputError, UsageError
+from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
 from ovavel.runtime.external_data import external_data
 from ovavel.runtime.manifest import FORMAT_VERSION, Fusion, Preprocessing
 from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
@@ -257,6 +257,12 @@ def test_a_graph_the_bundle_does_not_hold(tiny_bundle: Path) -> None:
         bundle.graph("vision", "int8")
 
 
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the CPU have just these features."""
+    return lambda *features: monkeypatch.setattr(bundle_module, "cpu_features", lambda: features)
+
+
 def with_variants(folder: Path, engine: str) -> Bundle:
     """A bundle that has vision in fp32, int8 and fp16, of which `engine` runs int8 unless told otherwise."""
 
@@ -269,7 +275,8 @@ def with_variants(folder: Path, engine: str) -> Bundle:
 
 
 @pytest.mark.parametrize("key", ["onnxruntime-cpu", "onnxruntime"])  # the latter is what older manifests say
-def test_an_engine_has_a_precision_of_its_own(tiny_bundle: Path, key: str) -> None:
+def test_an_engine_has_a_precision_of_its_own(tiny_bundle: Path, key: str, cpu: Callable[..., None]) -> None:
+    cpu("avx512_vnni")
     bundle = with_variants(tiny_bundle, key)
     assert bundle.graph("vision") == tiny_bundle / "audio.onnx"
     assert bundle.graph("vision", "fp32") == tiny_bundle / "vision.onnx"
@@ -300,6 +307,67 @@ def test_a_precision_the_engine_does_not_run_is_refused(tiny_bundle: Path) -> No
     bundle = with_variants(tiny_bundle, "onnxruntime-cpu")
     with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8; it runs"):
         bundle.precision("vision", "onnxruntime-cuda", "int8")
+
+
+@pytest.mark.parametrize("hidden", [(), ("avx2", "avx512f"), ("asimd",)])
+def test_what_the_cpu_saturates_never_runs(
+    tiny_bundle: Path, hidden: tuple[str, ...], cpu: Callable[..., None]
+) -> None:
+    bundle = with_variants(tiny_bundle, "onnxruntime-cpu")
+    cpu(*hidden)
+    assert bundle.precision("vision", "onnxruntime-cpu") == "fp32"
+    with pytest.raises(DeviceError, match=r"int8 .* avx512_vnni or .* --precision \(fp32, fp16\), or .* --cpu any"):
+        bundle.precision("vision", "onnxruntime-cpu", "int8")
+    for feature in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"):
+        cpu(*hidden, feature)
+        assert bundle.precision("vision", "onnxruntime-cpu") == "int8"
+    rewrite(tiny_bundle, lambda m: m["graphs"]["vision"].pop("fp32"))
+    rewrite(tiny_bundle, lambda m: m["graphs"]["vision"].pop("fp16"))
+    cpu(*hidden)
+    with pytest.raises(DeviceError, match="To run it here, export the bundle again with --cpu any"):
+        Bundle.open(tiny_bundle).precision("vision", "onnxruntime-cpu")
+
+
+def test_eight_bits_run_in_the_form_that_is_exact_here(tiny_bundle: Path, cpu: Callable[..., None]) -> None:
+    forms = {"int8": "audio.onnx", "int8-any": "text.onnx", "int16": "head.onnx", "int16-any": "vision.onnx"}
+
+    def change(manifest: dict) -> None:
+        manifest["graphs"]["vision"].update(forms)
+        manifest["precision"] = {"onnxruntime-cpu": {"vision": "int8"}}
+        manifest["exact_on"] = {"int8": ["a_new_one"], "int8-any": ["any"], "int16": ["a_new_one"]}
+
+    rewrite(tiny_bundle, change)
+    bundle = Bundle.open(tiny_bundle)
+    asked = (None, "int8", "int8-any", "int16", "int16-any")
+    cpu("avx2", "avx512_vnni")  # the manifest knows better which ones are needed
+    inexact = [bundle.precision("vision", "onnxruntime-cpu", each) for each in asked]
+    cpu("a_new_one")
+    exact = [bundle.precision("vision", "onnxruntime-cpu", each) for each in asked]
+    assert inexact == ["int8-any", "int8-any", "int8-any", "int16-any", "int16-any"]
+    assert exact == ["int8", "int8", "int8-any", "int16", "int16-any"]
+
+
+def test_int16_is_no_default_where_it_is_slower_than_fp32(tiny_bundle: Path, cpu: Callable[..., None]) -> None:
+    def change(manifest: dict) -> None:
+        manifest["graphs"]["vision"]["int16-any"] = "audio.onnx"
+        manifest["precision"] = {"onnxruntime-cpu": {"vision": "int16-any"}}
+
+    rewrite(tiny_bundle, change)
+    bundle = Bundle.open(tiny_bundle)
+    cpu("avx2")
+    assert bundle.precision("vision", "onnxruntime-cpu") == "fp32"
+    assert bundle.precision("vision", "onnxruntime-cpu", "int16") == "int16-any"
+    cpu("avx2", "avx_vnni")
+    assert bundle.precision("vision", "onnxruntime-cpu") == "int16-any"
+
+
+def test_static_int8_is_as_exact_on_cpus_and_always_on_gpus(tiny_bundle: Path, cpu: Callable[..., None]) -> None:
+    rewrite(tiny_bundle, lambda m: m["graphs"]["vision"].update({"int8-static": "audio.onnx"}))
+    bundle = Bundle.open(tiny_bundle)
+    cpu("avx2")
+    assert bundle.precision("vision", "tensorrt", "int8-static") == "int8-static"
+    with pytest.raises(DeviceError, match="int8-static of the bundle"):
+        bundle.precision("vision", "openvino", "int8-static")
 
 
 def larger(bundle: Bundle) -> Vocabulary:

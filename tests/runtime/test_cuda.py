@@ -98,7 +98,7 @@ def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Pat
     out = tmp_path_factory.mktemp("cuda") / "bundle"
     config = ImageBindConfig.tiny()
     return write_bundle(
-        tiny_weights, out, ["dog"], head=tiny_head, config=config, precisions=["fp32", "fp16", "bf16", "int8"]
+        tiny_weights, out, ["dog"], head=tiny_head, config=config, precisions=["fp32", "fp16", "bf16", "int8-any"]
     )
 
 

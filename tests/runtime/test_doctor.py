@@ -38,6 +38,30 @@ def test_text_says_whether_localize_works(capsys: pytest.CaptureFixture[str]) ->
     assert "CPUExecutionProvider" in out
 
 
+@pytest.mark.parametrize(
+    ("features", "shown", "precisions"),
+    [
+        (("avx2",), "avx2", ["int8-any", "fp32", "fp16", "int16-any"]),
+        ((), "hidden", ["int8-any", "fp32", "fp16", "int16-any"]),
+        (("asimd", "asimddp"), "asimd, asimddp", ["int8", "int8-any", "int16", "int16-any", "fp32", "fp16"]),
+    ],
+)
+def test_it_says_what_the_cpu_computes_exactly(
+    features: tuple[str, ...],
+    shown: str,
+    precisions: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ovavel.runtime.hardware.cpu_features", lambda: features)
+    _, found = report(capsys)
+    assert (found["cpu_features"], found["cpu_precisions"]) == (list(features), precisions)
+    Doctor().run()
+    out = capsys.readouterr().out
+    assert shown in out
+    assert precisions[0] in out
+
+
 def test_both_runtimes_are_warned_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     installed = doctor._installed_version
     both = {"onnxruntime": "1.23.0", "onnxruntime-gpu": "1.23.0"}

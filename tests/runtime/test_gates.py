@@ -20,7 +20,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, UnverifiedError
 from ovavel.runtime.gates import find_gate, gate_text, require_gate, self_check, store_gate
 from ovavel.runtime.golden import GOLDEN, Golden
-from ovavel.runtime.hardware import device_name
+from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import FileEntry
 from ovavel.runtime.requirements import REQUIREMENTS
 from ovavel.runtime.self_check import (
@@ -98,6 +98,25 @@ def test_a_gate_counts_for_its_graphs_alone(tiny_bundle: Path, info: BackendInfo
     )
     assert find_gate(other, info) is not None, "the gate of the true graphs is still there"
     assert find_gate(without_gates(tiny_bundle), info) is None
+
+
+def test_a_gate_counts_for_cpus_of_the_same_features(
+    tiny_bundle: Path, info: BackendInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name says little: a virtual machine calls many kinds of CPU alike."""
+    fp16 = dataclasses.replace(info, precision={**info.precision, "audio": "fp16"})
+    bundle = Bundle.open(tiny_bundle)
+    (gate,) = bundle.manifest.parity.gates
+    assert gate.cpu_features == cpu_features()
+    other = msgspec.structs.replace(
+        gate, precision=dict(fp16.precision), graphs_sha256=bundle.graphs_sha256(fp16.precision)
+    )
+    bundle = bundle.save_gates([other])
+    store_gate(bundle, fp16, other)
+    assert find_gate(bundle, fp16) == other
+    monkeypatch.setattr("ovavel.runtime.gates.cpu_features", lambda: ("avx2", "another"))
+    assert find_gate(bundle, fp16) is None
+    assert find_gate(bundle, info) == gate  # fp32 is the same on every CPU
 
 
 def test_a_vocabulary_may_change_and_the_gate_stays(tiny_bundle: Path, info: BackendInfo) -> None:

@@ -10,16 +10,17 @@ from types import SimpleNamespace
 import pytest
 
 from ovavel.runtime import hardware
-from ovavel.runtime.hardware import cpu_name, device_name, gpu_name
+from ovavel.runtime.hardware import cpu_features, cpu_name, device_name, gpu_name
 
 
 @pytest.fixture(autouse=True)
 def _asked_anew() -> Iterator[None]:
-    cpu_name.cache_clear()
-    gpu_name.cache_clear()
+    asked = (cpu_features, cpu_name, gpu_name)
+    for each in asked:
+        each.cache_clear()
     yield
-    cpu_name.cache_clear()
-    gpu_name.cache_clear()
+    for each in asked:
+        each.cache_clear()
 
 
 @pytest.fixture
@@ -84,6 +85,36 @@ def test_a_cpu_without_a_name_has_this_machines(files: dict[str, str]) -> None:
     cpu_name.cache_clear()
     files["/etc/machine-id"] = "b" * 32
     assert cpu_name() != here
+
+
+INTEL = "processor\t: 0\nflags\t\t: fpu avx2 avx_vnni amx_int8\n\nprocessor\t: 1\nflags\t\t: fpu avx2 avx_vnni\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n\nprocessor\t: 1\nFeatures\t: fp asimd asimddp\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "features"),
+    [
+        (INTEL, ("avx2", "avx_vnni")),  # what every core has
+        (ARM, ("asimd", "asimddp")),
+        ("processor\t: 0\nmodel name\t: hidden\n", ()),
+        (None, ()),
+    ],
+)
+def test_features_are_the_systems_where_the_c_library_says_nothing(
+    cpuinfo: str | None, features: tuple[str, ...], files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bare:
+        """A C library without the functions."""
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda _: Bare())
+    if cpuinfo is not None:
+        files["/proc/cpuinfo"] = cpuinfo
+    assert cpu_features() == features
+
+
+def test_the_c_library_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_features_of_c_library", lambda: {"avx2"})
+    assert cpu_features() == ("avx2",)  # whatever the host of an emulator or a container has
 
 
 @pytest.mark.parametrize("told", [b"Some GPU\0\0", b"Some GPU \0\xff left over\0"])
