@@ -36,10 +36,12 @@ $(STAMP): pyproject.toml constraints.txt
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations=25
 
 test: $(STAMP)
-	$(PYTEST)
+	$(PYTEST) -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 quick: $(STAMP)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not alone'
+	$(BIN)/python -m pytest -m 'alone and not slow'
 
 # What no machine may change.
 proof: $(STAMP)

@@ -30,7 +30,7 @@ class PulseServer:
     def control(self, *arguments: str) -> str:
         """Run `pactl`, e.g. `control("load-module", "module-sine", "sink=null", "frequency=440")`."""
         done = subprocess.run(
-            ["pactl", *arguments], env=self.environment, check=True, capture_output=True, text=True, timeout=10
+            ["pactl", *arguments], env=self.environment, check=True, capture_output=True, text=True, timeout=60
         )
         return done.stdout.strip()
 
@@ -99,7 +99,7 @@ def start(folder: Path, *, rate_hz: int = 48_000) -> PulseServer:
     ]
     process = subprocess.Popen([*command, *modules], env=environment, stderr=subprocess.DEVNULL)
     server = PulseServer(environment=environment, process=process)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while True:
         try:
             assert "null.monitor" in server.control("list", "short", "sources")

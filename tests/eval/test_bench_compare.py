@@ -201,6 +201,7 @@ class Late:
         self._inner.close()
 
 
+@pytest.mark.alone
 class TestRealRuns:
     """Of the demo's bundle, one after the other, on any machine that is left alone."""
 

@@ -64,7 +64,7 @@ def test_a_signal_ends_open_events_and_exits_0(
     process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0)
     wait_for(news, "segment", 2)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
     assert "ready" in out
     told = records(news)
@@ -79,7 +79,7 @@ def test_a_closed_pipe_ends_it_quietly(exported_bundle: Path, clip: Path) -> Non
     assert json.loads(process.stdout.readline())["type"] == "session"
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
 
 
@@ -189,7 +189,7 @@ def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, t
 
 def test_a_full_disk_is_told_and_does_not_stop_the_watch(exported_bundle: Path, clip: Path) -> None:
     process = live(exported_bundle, "--input", clip, "--jsonl", "/dev/full", "--view", "lines")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "/dev/full" in err
@@ -235,13 +235,13 @@ def test_what_cannot_be_is_said_in_one_line(
     exported_bundle: Path, clip: Path, arguments: list[str], code: int, message: str
 ) -> None:
     process = live(exported_bundle, *[str(clip) if a == "CLIP" else a for a in arguments])
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == code, err
     assert message in err
     assert "Traceback" not in err
 
 
 def test_without_a_bundle_it_says_how_to_make_one() -> None:
-    done = subprocess.run([*OVAVEL, "live"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*OVAVEL, "live"], capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
     assert "ovavel export bundle" in done.stderr
