@@ -268,10 +268,12 @@ class Lost(Scripted):
 def test_seconds_that_hold_nothing_have_no_latency(bundle: Bundle, backend: Backend, lost: range) -> None:
     with Session(bundle, Lost(lost=lost), backend=backend) as session:
         updates = list(session.updates())
-    without = {u.window.index for u in updates if u.window and u.latency_ms is None}
-    assert without == set(lost)
+    windows = [(update, update.window) for update in updates if update.window]
+    dropped = {window.index for _, window in windows if any(gap.cause == TOO_SLOW for gap in window.gaps)}
+    without = {window.index for update, window in windows if update.latency_ms is None}
+    assert without - dropped == set(lost), "a machine that is busy drops some, which is another matter"
     latency = session.stats.timings.percentiles("latency")
-    assert (latency is None) == (len(lost) == 8)
+    assert (latency is None) == (len({*lost, *dropped}) == 8)
     assert latency is None or latency.p99 < 60_000, "and not the machine's uptime"
 
 
