@@ -21,9 +21,9 @@ MOST_WORKERS = max(16, 2 * (os.cpu_count() or 1))
 
 LARGEST_SEED = 2**32 - 1
 
-Threads = Annotated[int | None, Meta(ge=1, le=MOST_WORKERS)]
+Threads = Annotated[int, Meta(ge=1, le=MOST_WORKERS)] | None
 """Threads of a backend on a CPU; None: as many as there are cores."""
-Workers = Annotated[int | None, Meta(ge=1, le=MOST_WORKERS)]
+Workers = Annotated[int, Meta(ge=1, le=MOST_WORKERS)] | None
 """Processes; None: as many as suit the machine."""
 Seed = Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
 

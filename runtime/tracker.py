@@ -29,10 +29,10 @@ class EventRules:
     Without a calibration the defaults are the published decision: the best class, second by second.
     """
 
-    on: Annotated[float | None, Meta(ge=0, le=1)] = None
+    on: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Margin over the background, in [0, 1], that a second needs to begin an event. Not given, it is the bundle's own
     if that is calibrated, else 0."""
-    off: Annotated[float | None, Meta(ge=0, le=1)] = None
+    off: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Margin that later seconds need to continue it; not above `on`. Not given, it is the bundle's own if that is
     calibrated, else 0."""
     min_duration_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0

@@ -35,7 +35,7 @@ class Recipe:
     """Share of the feed-forward part's inner values that are dropped in training."""
     audio_scale: Annotated[float, Meta(gt=0, le=1_000_000)] = 20.0
     """Norm with which audio enters the blocks; vision enters with norm 1."""
-    gate: Annotated[float | None, Meta(ge=0, le=1)] = None
+    gate: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Share of the blocks' output in the features, in [0, 1]; the rest is the embedding as it came, both of unit norm.
     Without it, features are the blocks' output alone."""
     learn_gate: bool = False
@@ -73,7 +73,7 @@ class Recipe:
     select: Literal["val", "val-seen", "test"] = "val"
     """What picks the epoch, by the mean of the three measures: all clips of the validation split, its seen classes
     alone, or the test split, as the published script did."""
-    patience: Annotated[int | None, Meta(ge=1, le=1_000_000)] = None
+    patience: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     """Stop after so many epochs without a better one; by default all epochs are trained."""
     seed: Seed = 123
     """Of the first weights, the order of clips, dropout and all else that is drawn."""

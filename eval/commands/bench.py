@@ -52,7 +52,7 @@ class Bench:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
-    windows: Annotated[int | None, Meta(ge=1, le=1_000_000)] = None
+    windows: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     """How many windows to time one by one. By default 30, or as many as take 10 s, 1000 at most; p99 means something
     from 100 on. A short recording is gone through again."""
     deadline_ms: Annotated[float, Meta(gt=0, le=3_600_000)] = 1000.0

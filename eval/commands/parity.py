@@ -52,7 +52,7 @@ class Parity:
     """Folder of its annotation files, where it is neither the root nor its folder annotations."""
     split: Literal["test", "val", "train"] = "test"
     """Which of its clips."""
-    clips: Annotated[int | None, Meta(ge=1, le=1_000_000_000)] = None
+    clips: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
     """How many clips of --data, evenly spread over the split; all by default."""
     media: tuple[Path, ...] = ()
     """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""

@@ -74,7 +74,7 @@ class Features:
     --workers."""
     splits: str = "train,val,test"
     """Which splits, with commas between them; others can be added to the cache by another run."""
-    batch: Annotated[int | None, Meta(ge=1, le=4_096)] = None
+    batch: Annotated[int, Meta(ge=1, le=4_096)] | None = None
     """Clips (of ten segments) encoded at once; 16 on a GPU and 1 on a CPU by default."""
     workers: Workers = None
     """Processes that decode; by default one a core, or half as many where the encoders share the CPU with them."""
