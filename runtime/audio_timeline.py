@@ -73,6 +73,7 @@ class AudioTimeline:
         self._last_in = 0  # the same at the latest timestamp
         self._at = 0  # position of the next sample to come
         self._end = 0  # everything before it is placed or a known hole
+        self._known = 0  # the source declared gaps up to here, and they were taken
         self._taken = 0  # everything before it was returned by `take`
         self._overlap = "before the start"  # why samples before `_end` are dropped
         self._captured_s = 0.0  # of the newest block
@@ -84,7 +85,7 @@ class AudioTimeline:
     @property
     def passed_s(self) -> float:
         """Media time up to which nothing more is to come."""
-        return max(self._end, self._declared[-1][0] if self._declared else 0) / RATE_HZ
+        return max(self._end, self._known, self._declared[-1][0] if self._declared else 0) / RATE_HZ
 
     @property
     def heard_s(self) -> float:
@@ -157,7 +158,8 @@ class AudioTimeline:
             if last > first
         ]
         self._holes = deque(hole for hole in self._holes if hole[1] > end)
-        self._declared = deque(declared for declared in self._declared if declared[0] > end)
+        while self._declared and self._declared[0][0] <= end:
+            self._known = self._declared.popleft()[0]
         for second, cause, rate_hz in [note for note in self._notes if note[0] <= index]:
             start_s, n = self._notes.pop((second, cause, rate_hz))
             gaps.append(Gap(sense="audio", cause=cause, start_s=start_s, duration_s=n / rate_hz))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import wave
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,6 +40,8 @@ MOST_HELD_S = 5.0
 """Sound of a stream waits so long at most for pictures that are still in the decoder."""
 DECODER_THREADS = min(8, os.cpu_count() or 1)
 """For pictures. FFmpeg would take up to 16, each with frames of its own, however fast the rest is."""
+UNKNOWN_WAVE_BYTES = 0x7FFFFFFF - 0xFFFF
+"""So much or more is what a WAV file claims to hold if it was written to a pipe."""
 AAC_RUN_IN = 2_112
 """Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
 SIZED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "wav", "flac", "flv", "asf", "w64", "aiff", "caf"})
@@ -122,6 +125,8 @@ class Media:
         """Length of what is used, from its earliest start to its latest end, where a header gives it."""
         if not SIZED_FORMATS & set(self._container.format.name.split(",")):
             return None
+        if self._container.format.name == "wav" and (wave_s := _wave_length_s(self._container.name)) is not None:
+            return wave_s
         origin_s = self.origin_s or 0.0
         ends = [
             float(((stream.start_time or 0) + stream.duration) * stream.time_base)
@@ -318,6 +323,17 @@ def _check_file(path: str) -> str:
     if status.st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes)")
     return path
+
+
+def _wave_length_s(url: str) -> float | None:
+    """The length that the header of a WAV file claims, which FFmpeg corrects to what is there; None if it has none."""
+    try:
+        with wave.open(url.removeprefix("file:"), "rb") as sound:
+            claimed = sound.getnframes()
+            unknown = claimed * sound.getnchannels() * sound.getsampwidth() >= UNKNOWN_WAVE_BYTES
+            return None if unknown or not claimed else claimed / sound.getframerate()
+    except (wave.Error, EOFError, OSError):
+        return None
 
 
 def _stamp_s(packet: Any, *, ordered: bool = True) -> float | None:

@@ -63,6 +63,8 @@ class Decoder:
         self._sent: list[_Sent] = []
         self._shown: int | None = None
         """Timestamp of the newest picture that came out."""
+        self._counted = "avi" in stream.container.format.name
+        """Whether the container only counts pictures, in the order of decoding: the n-th shown is the n-th in time."""
         self._errors = 0
         """That the decoder reported, and no picture was found missing for yet."""
         self._declared: int | None = None
@@ -87,7 +89,8 @@ class Decoder:
 
         if self._sense == "vision" and packet.size and packet.pts is not None and not self._hidden(packet):
             duration = packet.duration or round(self._usual_s / self._time_base)
-            heappush(self._sent, _Sent(packet.pts, duration, packet.is_corrupt))
+            stamp = packet.dts if self._counted and packet.dts is not None else packet.pts
+            heappush(self._sent, _Sent(stamp, duration, packet.is_corrupt))
             if len(self._sent) > MOST_SENT:
                 heappop(self._sent)
         frames = []
@@ -98,6 +101,9 @@ class Decoder:
                 raise
             if packet.size and (self._sense == "audio" or packet.pts is None):
                 yield self._piece(packet.pts, self.duration_s(packet), None)
+            if self._counted and self._sent:
+                lost = heappop(self._sent)
+                yield self._piece(lost.stamp, float(lost.duration * self._time_base), None)
             self._errors += 1
         for frame in frames:
             yield from self._sound(frame, packet) if self._sense == "audio" else self._picture(frame)
@@ -109,6 +115,8 @@ class Decoder:
         if frame.pts is None:
             yield self._piece(None, self._usual_s, None if frame.is_corrupt else frame)
             return
+        if self._counted and self._sent:
+            frame.pts = self._sent[0].stamp
         yield from self._lost(frame.pts)
         sent = heappop(self._sent) if self._sent and self._sent[0].stamp == frame.pts else None
         duration = frame.duration or (sent.duration if sent else 0)

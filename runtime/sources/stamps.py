@@ -46,6 +46,8 @@ class _Track(Generic[Item]):
     """Shifts that held before."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_REORDERED + 1))
     """Continuous times of the newest items."""
+    reordered: bool = False
+    """Whether the newest item was stored in another order than that of its timestamp."""
     suspect: tuple[float, float, Item] | None = None
     """Timestamp, duration and item that were out of line; the item after it says what they mean."""
     noted_s: float | None = None
@@ -104,6 +106,9 @@ class Stamps(Generic[Item]):
                 track.next_s += duration_s
             return [*settled, Stamped(item, track.shift_s, False)]
         time_s = stamp_s + track.shift_s
+        if ordered and track.reordered and track.next_s is not None and abs(time_s - track.next_s) <= LEAP_S:
+            track.next_s = time_s  # the first one whose place in the order of decoding is known
+        track.reordered = not ordered
         in_line = track.in_line(time_s) if ordered else self._may_be_reordered(track, time_s, duration_s)
         if track.suspect is not None:
             held_s, held_for_s, held = track.suspect
@@ -144,7 +149,7 @@ class Stamps(Generic[Item]):
     ) -> Stamped[Item]:
         time_s = stamp_s + track.shift_s
         track.step_s = duration_s
-        if jumped:
+        if jumped or not track.reordered:
             track.recent.clear()
         track.recent.append(time_s)
         track.next_s = max(track.recent) + duration_s

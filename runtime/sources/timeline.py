@@ -54,7 +54,7 @@ class Timeline:
 
     def __init__(self, senses: Iterable[Sense], *, patience_s: float) -> None:
         """Keep a track for each of `senses`; one that lags `patience_s` behind the other is declared missing."""
-        self._tracks: dict[Sense, _Track] = {sense: _Track() for sense in senses}
+        self._tracks: dict[Sense, _Track] = {sense: _Track() for sense in sorted(senses)}
         self._patience_s = patience_s
         self._offset_s: float | None = None
 

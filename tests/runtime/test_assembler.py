@@ -754,3 +754,14 @@ def test_a_window_costs_less_than_a_millisecond_beside_the_resampler() -> None:
         total_s += time.process_time() - between_s
         resample_s += between_s - start_s
     assert (total_s - resample_s) / 60 < 0.003  # 1 ms with room for a busy machine
+
+
+def test_declared_gaps_stay_known_after_their_windows_are_out() -> None:
+    assembler = WindowAssembler(frozenset({"vision", "audio"}), live=False)
+    windows = []
+    for second in range(30):
+        for sense in ("audio", "vision"):
+            windows += assembler.push(Gap(sense=sense, cause="truncated", start_s=float(second), duration_s=1.0))
+    windows += assembler.flush()
+    assert len(windows) == 30
+    assert {gap.cause for window in windows for gap in window.gaps} == {"truncated"}

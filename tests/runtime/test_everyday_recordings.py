@@ -90,6 +90,15 @@ def test_a_picture_that_is_held(tmp_path: Path, localize: Callable[[Path], Answe
     assert (answer.code, answer.err) == (0, "")
 
 
+def test_b_frames_in_avi_are_shown_in_their_order(tmp_path: Path) -> None:
+    shown = watch(encode_clip(tmp_path / "clip.avi", b_frames=3), audio=False)
+    same = watch(encode_clip(tmp_path / "clip.mp4", b_frames=3), audio=False)
+    assert shown.assembler.counts.frames_in == 480
+    for one, other in zip(shown.windows, same.windows, strict=True):
+        assert one.frame is not None and other.frame is not None
+        assert np.abs(one.frame.astype(int) - other.frame).mean() < 2
+
+
 def with_threads(monkeypatch: pytest.MonkeyPatch, path: Path, threads: int) -> Watched:
     monkeypatch.setattr(decode, "DECODER_THREADS", threads)
     return watch(path)
@@ -310,6 +319,17 @@ def test_a_wave_file_from_a_pipe_has_no_length_and_is_whole(
     assert len(answer.document.segments) == 10
     assert answer.document.gaps == ()
     assert "truncated" not in answer.out
+
+
+def test_a_wave_file_that_was_cut_is_truncated(tmp_path: Path, localize: Callable[[Path], Answer]) -> None:
+    path = tmp_path / "cut.wav"
+    samples = (tone(10, 16_000)[0] * 30_000).astype("<i2").tobytes()
+    path.write_bytes(wave(samples[: len(samples) // 2], claimed=len(samples)))
+    answer = localize(path)
+    assert answer.document.duration_s == pytest.approx(10)
+    assert len(answer.document.segments) == 10
+    assert answer.lost_s("audio", "truncated") == pytest.approx(5)
+    assert "is truncated: it ends at 5.000 s of 10.000 s" in answer.out
 
 
 def test_a_header_without_samples_is_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
