@@ -71,7 +71,8 @@ def measure_rates(device: str, threads: int, libraries: frozenset[str]) -> Rates
 
 def floor(bundle: Bundle, info: BackendInfo, rates: Rates, stages_p50_ms: Mapping[str, float]) -> Floor | None:
     """Set what both encoders took against the least time; None where a rate or a sense is missing."""
-    precisions = {graph: info.precision[graph] for graph in ENCODERS}
+    # The form for every CPU takes the same products.
+    precisions = {graph: info.precision[graph].removesuffix("-any") for graph in ENCODERS}
     known = rates.bytes_per_s and set(precisions.values()) <= set(rates.flops_per_s)
     if not known or not set(ENCODERS) <= set(stages_p50_ms):
         return None
