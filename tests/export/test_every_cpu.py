@@ -18,11 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from other_cpus import arm_command, environment, x86_command
 from saturating import exact, integer_matrices, run, saturating
 
+from ovavel.eval import demo
 from ovavel.export.activations import observe_activations
 from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import save_variant, traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.quantize import _rounded_weights
+from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.precisions import ANY, EXACT_ON, Precision, exact_here
 from ovavel.training.imagebind import ImageBind, ImageBindConfig
@@ -129,6 +131,7 @@ def write_products(folder: Path, matrices: dict[str, NDArray[np.int8]]) -> None:
 PRODUCTS = """
 import sys, numpy, onnxruntime
 from pathlib import Path
+from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.precisions import exact_here
 print("exact", exact_here("onnxruntime-cpu", "int8", (), cpu_features()))
@@ -222,3 +225,8 @@ def test_a_bundle_checks_itself_here(whole_bundle: tuple[Path, list[Precision]],
     bundle, forms = whole_bundle
     told = ask([sys.executable], SELF_CHECKS, bundle, "fp32", *forms, folder=tmp_path)
     assert told.count(" 0\n") == 1 + len(forms)
+
+
+def test_the_demo_is_right_on_every_cpu() -> None:
+    for files in Bundle.open(Path(demo.__file__).parent / "bundle").manifest.graphs.values():
+        assert all(exact_here("onnxruntime-cpu", precision, (), ()) for precision in files)
