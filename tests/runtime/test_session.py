@@ -233,12 +233,14 @@ def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(bundle: Bundle,
 
 
 def test_a_paused_reader_is_not_taken_for_a_slow_encoder(bundle: Bundle, backend: Backend) -> None:
-    source = Scripted(60, live=True, pace_s=0.01)
+    source, paused = Scripted(60, live=True, pace_s=0.01), threading.Event()
+    source.tell = lambda second: second != 8 or paused.wait(60)
     with Session(bundle, source, backend=backend) as session:
         told = []
         for update in session.updates():
             told.append(update)
             if len(told) == 3:
+                paused.set()
                 while session.counts.windows < 59:  # the session runs on while nobody takes its updates
                     time.sleep(0.01)
     assert set(session.stats.dropped) <= {READER_TOO_SLOW, TOO_SLOW}
