@@ -34,12 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-        finally:  # also after --help, which ends in SystemExit
+        except SystemExit:  # after --help
             sys.stdout.flush()
+            raise
+        sys.stdout.flush()
     except OvavelError as error:
         # A library that cannot be loaded for want of memory looks as if it was not installed.
         starved = isinstance(error, MissingExtraError) and lacks_memory(error.__cause__)
         _report(_no_memory(error.__cause__ or error) if starved else str(error))
+        try:
+            sys.stdout.flush()
+        except OSError:  # a reader that is gone as well does not turn a failure into success
+            _silence_stdout()
         return error.exit_code
     except KeyboardInterrupt:
         _report("interrupted")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -102,3 +103,27 @@ def test_standard_output_that_cannot_be_written_is_said(redirection: str) -> Non
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
     assert "standard output" in done.stderr
+
+
+def test_a_failure_stays_one_though_the_reader_of_its_output_is_gone() -> None:
+    code = """
+import sys
+from ovavel.runtime import cli
+from ovavel.runtime.errors import MediaError
+
+def fail(arguments):
+    print("something")
+    raise MediaError("it failed")
+
+cli._dispatch = fail
+raise SystemExit(cli.main([]))
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "ovavel: it failed\n")
