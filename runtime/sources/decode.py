@@ -99,6 +99,7 @@ class Media:
         start_s = self.origin_s
         lengths_s = [self.duration_s or 0.0, (container.duration or 0) / 1e6]  # the latter is FFmpeg's guess
         end_s = None if start_s is None or not any(lengths_s) else start_s + max(lengths_s)
+        self._sense_of: dict[int, Sense] = {stream.index: sense for sense, stream in self.streams.items()}
         self._decoders: dict[Sense, Decoder] = {sense: Decoder(s, sense) for sense, s in self.streams.items()}
         self._stamps: Stamps[Any] = Stamps(self.streams, start_s=start_s, end_s=end_s)
 
@@ -187,7 +188,7 @@ class Media:
 
     def sense_of(self, packet: Any) -> Sense:
         """The sense that `packet` belongs to."""
-        return next(sense for sense, stream in self.streams.items() if stream.index == packet.stream.index)
+        return self._sense_of[packet.stream.index]
 
     def note(self, packet: Any, sense: Sense) -> None:
         """Note that `packet` was read, whenever it will be decoded."""
