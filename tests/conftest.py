@@ -11,8 +11,9 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,12 +38,14 @@ NEED_TORCH = re.compile(
 """What a test file imports that cannot do without PyTorch or ONNX."""
 
 
-class WithoutTorch(MetaPathFinder):
-    """Makes importing PyTorch or ONNX fail, as it does where they are not installed."""
+def hide_torch() -> None:
+    """Make PyTorch and ONNX look as if they were not installed, in this process."""
+    find_spec = PathFinder.find_spec
 
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname in WITH_TORCH:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+    def hidden(fullname: str, *arguments: Any) -> Any:
+        return None if fullname in WITH_TORCH else find_spec(fullname, *arguments)
+
+    PathFinder.find_spec = staticmethod(hidden)  # type: ignore[method-assign,assignment]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--without-torch"):
-        sys.meta_path.insert(0, WithoutTorch())
+        hide_torch()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -12,6 +12,7 @@ SMALL = ["--segments", "100", "--steps", "2", "--train-clips", "1", "--val-clips
 
 
 def test_a_recipe_is_checked_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
     assert main(["train", "demo-world", "--out", str(tmp_path / "world"), "--recipe", "nope"]) == 2
     assert "there is no recipe 'nope'" in capsys.readouterr().err
     assert not (tmp_path / "world").exists()
