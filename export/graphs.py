@@ -106,11 +106,11 @@ def traced(name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Mo
         raise ExportError(f"PyTorch gave no {name} graph")
     model = program.model
     _simplify(model)
-    for node in model.graph:
-        for value in node.outputs:
-            # An inner value that PyTorch happens to call as we call an output would make the file invalid.
-            if value.name in spec.outputs and not value.is_graph_output():
-                value.name = f"{value.name}_inner"
+    inner = [*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
+    for value in inner:
+        # A weight or value that PyTorch happens to call as we call an output would make the file invalid.
+        if value.name in spec.outputs and not value.is_graph_output():
+            value.name = f"{value.name}_{'weight' if value.is_initializer() else 'inner'}"
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -44,6 +47,48 @@ def test_a_wheel_holds_ovavel_and_nothing_beside_it(tmp_path: Path) -> None:
     shipped = {path.relative_to(ROOT / "eval" / "demo") for path in (ROOT / "eval" / "demo" / "bundle").iterdir()}
     assert {f"ovavel/eval/demo/{path}" for path in shipped} <= demo
     assert not [name for name in names if name.endswith((".onnx", ".npz", ".pth")) and name not in demo]
+
+
+REQUIREMENTS = [
+    Requirement(text)
+    for group in (
+        PYPROJECT["build-system"]["requires"],
+        PYPROJECT["project"]["dependencies"],
+        *PYPROJECT["project"]["optional-dependencies"].values(),
+    )
+    for text in group
+]
+DISTRIBUTIONS = {"PIL": "pillow", "cuda": "cuda-python", "cv2": "opencv-python-headless"}
+"""Import name → what is installed for it, where the names differ."""
+
+
+def test_every_requirement_has_a_lower_bound_and_nothing_else() -> None:
+    """`make oldest` installs the bounds; an upper bound would keep a user from what is newest."""
+    for requirement in REQUIREMENTS:
+        if requirement.name != "ovavel":
+            assert [bound.operator for bound in requirement.specifier] == [">="], requirement
+
+
+def test_whatever_is_required_twice_has_one_bound() -> None:
+    bounds: dict[str, set[str]] = {}
+    for requirement in REQUIREMENTS:
+        bounds.setdefault(canonicalize_name(requirement.name), set()).add(str(requirement.specifier))
+    assert {name: found for name, found in bounds.items() if len(found) > 1} == {}
+
+
+def test_whatever_is_imported_is_required() -> None:
+    """What comes only with something else has no bound of its own, and is gone when that one stops needing it."""
+    required = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
+    for layer in ("runtime", "eval", "training", "export"):
+        for path in (ROOT / layer).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                else:
+                    names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                for package in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ovavel"}:
+                    distribution = canonicalize_name(DISTRIBUTIONS.get(package, package))
+                    assert distribution in required, f"{path.relative_to(ROOT)} imports {package}"
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
