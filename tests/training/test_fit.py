@@ -21,7 +21,7 @@ import torch
 from synthetic import CLASSES, DIM, SEEN, make_data
 
 from ovavel.eval.ovave import Rows
-from ovavel.runtime.errors import CheckpointError, DeviceError, MissingExtraError, OutputError, UsageError
+from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
 from ovavel.training.checkpoint import read_metadata
 from ovavel.training.fit import HEAD, REPORT, evaluate, fit_data
 from ovavel.training.fit_data import Data, Part
@@ -287,7 +287,7 @@ def test_a_damaged_run_is_refused(data: Data, tmp_path: Path) -> None:
     (tmp_path / "no head" / HEAD).unlink()
     (tmp_path / "result" / RESULT).write_text("{")
     for name, message in (("cut short", "damaged"), ("no head", "without its head"), ("result", "--overwrite")):
-        with pytest.raises((CheckpointError, UsageError), match=message):
+        with pytest.raises((CheckpointError, InputError, UsageError), match=message):
             fit_data(FAST, data, tmp_path / name)
 
 
