@@ -23,6 +23,11 @@ from made_once import made_once
 # for each other are slow where something else has the cores, and sums depend on their number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# pytest loads readline, which sets these for the processes that pytest starts, those of pytest-xdist too.
+for terminal_size in ("COLUMNS", "LINES"):
+    os.environ.pop(terminal_size, None)
+    os.unsetenv(terminal_size)  # where os.environ does not know it
+
 # A busy machine is no failure; each test has its timeout.
 settings.register_profile("ovavel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ovavel")

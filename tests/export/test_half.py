@@ -117,6 +117,8 @@ def test_the_emulation_is_near_the_reference_implementation_of_onnx(
     bundle: Bundle, modality: Modality, half: Half
 ) -> None:
     """Which sums in half precision as well, so that the two differ by more in bf16."""
+    if half == "bf16" and tuple(map(int, onnx.__version__.split(".")[:2])) < (1, 23):
+        pytest.skip("the reference implementation of onnx before 1.23 multiplies no stacks of matrices in bf16")
     path = bundle.path / f"{modality}.{half}.onnx"
     (name,) = (value.name for value in graph_of(bundle, modality, half).input)
     feed = {name: golden_inputs()[modality].numpy()}

@@ -159,7 +159,7 @@ def test_head_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         ("--device cuda:99", "cuda:99"),
         ("--features nowhere", "nowhere"),
         ("--annotations nowhere", "nowhere"),
-        ("--train-ratio 0", "train_ratio"),
+        ("--train-ratio 0", "--train-ratio takes a number above 0 to 1"),
     ],
 )
 def test_head_command_says_what_is_wrong(
