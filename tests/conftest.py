@@ -9,6 +9,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
@@ -27,6 +28,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for terminal_size in ("COLUMNS", "LINES"):
     os.environ.pop(terminal_size, None)
     os.unsetenv(terminal_size)  # where os.environ does not know it
+
+# Whoever starts the tests in the background or under nohup ignores these, and so would every process that they start.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # A busy machine is no failure; each test has its timeout.
 settings.register_profile("ovavel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
