@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -39,8 +39,12 @@ def install_command(extra: str = "", *, again: bool = False) -> str:
 def _origin() -> dict[str, Any] | None:
     """What pip noted of where ovavel came from (PEP 610); empty: unknown; None: a package index."""
     try:
-        text = distribution("ovavel").read_text("direct_url.json")
+        # In a checkout Python may find what the build left there, an .egg-info without this file, before pip's own.
+        texts = [each.read_text("direct_url.json") for each in distributions(name="ovavel")]
+        if not texts:  # a checkout that was never installed
+            return {}
+        text = next(filter(None, texts), None)
         found = json.loads(text) if text else None
-    except (PackageNotFoundError, OSError, ValueError):  # a checkout that was never installed, or damaged metadata
+    except (OSError, ValueError):  # damaged metadata
         return {}
     return found if found is None or isinstance(found, dict) else {}

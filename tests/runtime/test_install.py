@@ -45,7 +45,7 @@ class Distribution:
     ],
 )
 def test_the_hint_follows_what_pip_noted(noted: object, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "distribution", lambda _: Distribution(noted))
+    monkeypatch.setattr(install, "distributions", lambda name: [Distribution(None), Distribution(noted)])
     assert install_command("cpu") == command
     assert command in str(MissingExtraError("onnxruntime", "cpu", need="This"))
 
@@ -55,7 +55,7 @@ def test_in_a_checkout_it_names_the_checkout(editable: bool, tmp_path: Path, mon
     folder = tmp_path / "my checkout"
     folder.mkdir()
     noted = {"url": folder.as_uri(), "dir_info": {"editable": editable}}
-    monkeypatch.setattr(install, "distribution", lambda _: Distribution(noted))
+    monkeypatch.setattr(install, "distributions", lambda name: [Distribution(None), Distribution(noted)])
     words = shlex.split(install_command("cpu"))
     assert words == ["pip", "install", *(["--editable"] if editable else []), f"{folder}[cpu]"]
     assert install_command(again=True).startswith("pip install --force-reinstall ")
