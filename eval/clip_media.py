@@ -216,14 +216,15 @@ def _read_any(path: Path) -> NDArray[np.float32]:
             rate_hz = rate
             blocks.append(block)
             seconds += block.shape[1] / rate
+        claimed_s = (media.duration_s or 0.0) - media.run_in_s  # PyAV forgets it when it closes the file
     except (FFmpegError, ValueError) as error:
         raise DamagedClip("sound unreadable", f"{path}: {error}") from error
     finally:
         media.close()
     if not blocks:
         raise DamagedClip("sound empty", f"{path} holds no samples")
-    if seconds < SEGMENTS and (media.truncated or (media.duration_s or 0.0) - seconds > 0.1):
-        raise _truncated(path, round(seconds * rate_hz), round((media.duration_s or 0.0) * rate_hz))
+    if seconds < SEGMENTS and (media.truncated or claimed_s - seconds > 0.1):
+        raise _truncated(path, round(seconds * rate_hz), round(claimed_s * rate_hz))
     waveform = np.concatenate(blocks, axis=1)[:, : SEGMENTS * rate_hz]
     if rate_hz != RATE_HZ:
         resampled: NDArray[np.float32] = soxr.resample(waveform.T, rate_hz, RATE_HZ, quality="HQ").T

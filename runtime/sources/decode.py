@@ -142,6 +142,18 @@ class Media:
         length_s: float = self._container.duration / 1e6
         return length_s - origin_s if length_s > origin_s > 0 else length_s
 
+    @property
+    def run_in_s(self) -> float:
+        """How much of `duration_s` may be an encoder's run-in, which is not played: Matroska's length includes it.
+
+        It does so only where the sound ends last, which the header does not say. FFmpeg counts the run-in off the
+        sound's times. What is not used counts, too: the length is that of the whole file.
+        """
+        if "matroska" not in self._container.format.name:
+            return 0.0
+        codecs = [stream.codec_context for stream in self._container.streams.audio if stream.codec_context is not None]
+        return max((codec.delay / codec.sample_rate for codec in codecs if codec.sample_rate), default=0.0)
+
     def end_s(self, sense: Sense) -> float | None:
         """The streams' own time at which that of `sense` ends by the header, where it has that."""
         stream = self.streams[sense]

@@ -72,6 +72,8 @@ class MediaSource:
         """Senses that it holds in formats which FFmpeg has no decoder for."""
         self.duration_s: float | None = self._media.duration_s
         """Length by the header, where there is one; once a recording was read, what was found."""
+        self._run_in_s = 0.0
+        """How much of the length by the header may not be played."""
         self._endless = is_network(self._url) and self.duration_s is None
         self._realtime = realtime and not self._endless
         self.live = realtime or self._endless
@@ -128,7 +130,7 @@ class MediaSource:
                     return
                 if not started:  # only now is it known when each stream starts
                     self._timeline.start(media.origin_s)
-                    self.duration_s = media.duration_s
+                    self.duration_s, self._run_in_s = media.duration_s, media.run_in_s
                     started = True
                 if piece.data is not None:
                     decoded.add(piece.sense)
@@ -233,14 +235,16 @@ class MediaSource:
         end_s = self._timeline.position_s
         # the length that a header gives is in the stream's own time, and means nothing once that has jumped
         claimed_s = None if self._jumped else self.duration_s
+        if claimed_s is not None:
+            claimed_s = max(claimed_s - self._run_in_s, min(claimed_s, end_s))
         missing_s = 0.0 if claimed_s is None else claimed_s - end_s
         if missing_s > (CUT_S if cut else TRUNCATED_S) or (cut and claimed_s is None):
             self._tell(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(claimed_s))
             missing_s = min(missing_s, MOST_TRUNCATED_S)
             while self._timeline.position_s < end_s + missing_s:
                 yield from self._timeline.lose("truncated", min(self._timeline.position_s + HOLE_S, end_s + missing_s))
-        if claimed_s is None or abs(claimed_s - self._timeline.position_s) > CUT_S:
-            self.duration_s = self._timeline.position_s
+        unsure = claimed_s is None or abs(claimed_s - self._timeline.position_s) > CUT_S
+        self.duration_s = self._timeline.position_s if unsure else claimed_s
 
     def _sleep_until(self, when_s: float) -> bool:
         """Sleep to `when_s` on the monotonic clock; false if `close` was called meanwhile."""

@@ -340,6 +340,28 @@ def test_other_rates_and_formats(tmp_path: Path, codec: str, sample_format: str,
     assert np.abs(read - tone(10, 16_000))[:, 100:-100].max() < 0.02
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "sample_format"),
+    [("wav", "pcm_f32le", "flt"), ("flac", "flac", "s16"), ("mkv", "aac", "fltp"), ("mp4", "aac", "fltp")],
+)
+@pytest.mark.parametrize("rate_hz", [8_000, 48_000])
+def test_a_short_clip_of_another_format_is_whole(
+    tmp_path: Path, container: str, codec: str, sample_format: str, rate_hz: int
+) -> None:
+    wave = tone(2, rate_hz)
+    waveform = (wave * 32767).astype("i2") if sample_format == "s16" else wave
+    made = make_clip(
+        tmp_path / f"a.{container}",
+        video=False,
+        waveform=waveform,
+        rate_hz=rate_hz,
+        audio_codec=codec,
+        audio_format=sample_format,
+    )
+    path = made.rename(tmp_path / "a.wav")
+    assert read_sound(path).shape[1] == pytest.approx(32_000, abs=2_048)  # whole blocks of AAC
+
+
 def test_an_unknown_length_is_no_truncation(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_wav(path, tone(2, 16_000))
