@@ -216,7 +216,8 @@ def _read_any(path: Path) -> NDArray[np.float32]:
             rate_hz = rate
             blocks.append(block)
             seconds += block.shape[1] / rate
-        claimed_s = (media.duration_s or 0.0) - media.run_in_s  # PyAV forgets it when it closes the file
+        # PyAV 19 no longer has it once the file is closed
+        claimed_s = max(0.0, (media.duration_s or 0.0) - media.run_in_s)
     except (FFmpegError, ValueError) as error:
         raise DamagedClip("sound unreadable", f"{path}: {error}") from error
     finally:
