@@ -44,6 +44,8 @@ UNKNOWN_WAVE_BYTES = 0x7FFFFFFF - 0xFFFF
 """So much or more is what a WAV file claims to hold if it was written to a pipe."""
 AAC_RUN_IN = 2_112
 """Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
+SAMPLE_TYPES = {"u8p": np.uint8, "s16p": np.int16, "s32p": np.int32, "fltp": np.float32, "dblp": np.float64}
+"""NumPy's type of FFmpeg's planar formats."""
 SIZED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "wav", "flac", "flv", "asf", "w64", "aiff", "caf"})
 """Containers whose header tells the length; for others FFmpeg guesses it from the bit rate."""
 
@@ -310,9 +312,16 @@ def shown_url(url: str) -> str:
 
 def to_waveform(frame: AudioFrame) -> NDArray[np.float32]:
     """(channels, n) float32; whole numbers are scaled to [-1, 1)."""
-    block: NDArray[Any] = frame.to_ndarray()
-    if not frame.format.is_planar:
-        block = block.reshape(-1, frame.layout.nb_channels).T
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar:
+        from av.audio.plane import AudioPlane
+
+        # to_ndarray reads past the end of eight planes or more
+        planes: list[Any] = [AudioPlane(frame, index) for index in range(channels)]
+        dtype = SAMPLE_TYPES[frame.format.name]
+        block: NDArray[Any] = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes])
+    else:
+        block = frame.to_ndarray().reshape(-1, channels).T
     if block.dtype == np.uint8:
         block = (block.astype(np.float32) - 128) / 128
     elif block.dtype.kind == "i":

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 import pytest
 from demo_copies import BUNDLE, EVENTS, copy_clip, encode_clip
@@ -18,7 +19,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.results import Document, read_json
 from ovavel.runtime.sources import decode, ordered
 from ovavel.runtime.sources.media import MediaSource
-from ovavel.runtime.types import Gap, Window
+from ovavel.runtime.types import Gap, Samples, Window
 
 
 class Answer(NamedTuple):
@@ -270,6 +271,51 @@ def test_length_of_files_whose_header_does_not_have_it(
     assert f": {duration_s:.1f} s" in answer.out
     assert len(answer.document.segments) == segments
     assert "truncated" not in answer.out
+
+
+@pytest.mark.parametrize(
+    ("codec", "sample_format", "layout"), [("libopus", "flt", "7.1"), ("pcm_s16le", "s16", "hexadecagonal")]
+)
+def test_sound_of_many_channels(tmp_path: Path, codec: str, sample_format: str, layout: str) -> None:
+    channels = av.AudioLayout(layout).nb_channels
+    wave = np.linspace(0.1, 1, channels)[:, None] * tone(2, 48_000)
+    path = make_clip(
+        tmp_path / "surround.mkv",
+        duration_s=2,
+        waveform=(wave * 32_767).astype(np.int16) if sample_format == "s16" else wave.astype(np.float32),
+        rate_hz=48_000,
+        audio_codec=codec,
+        audio_format=sample_format,
+        layout=layout,
+    )
+    chunks = [chunk for chunk in MediaSource(path, video=False).chunks() if isinstance(chunk, Samples)]
+    heard = np.concatenate([chunk.waveform for chunk in chunks], axis=1)[:, 24_000:72_000]
+    loud = np.sqrt(np.mean(np.square(heard), axis=1)) * np.sqrt(2) / 0.5
+    assert loud.shape == (channels,)
+    if codec != "libopus":  # it filters what it takes for low frequencies
+        assert loud == pytest.approx(np.linspace(0.1, 1, channels), rel=0.01)
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1", "7.1", "hexadecagonal", "22.2"])
+@pytest.mark.parametrize(("sample_format", "dtype"), list(decode.SAMPLE_TYPES.items()))
+def test_planes_of_any_number_of_channels(layout: str, sample_format: str, dtype: type) -> None:
+    from av.audio.plane import AudioPlane
+
+    frame = av.AudioFrame(sample_format, layout, 480)
+    channels = frame.layout.nb_channels
+    # silence, and half of full scale
+    zero, half = {"u": (128, 64), "i": (0, 2 ** (8 * np.dtype(dtype).itemsize - 2)), "f": (0, 0.5)}[
+        np.dtype(dtype).kind
+    ]
+    for index in range(channels):
+        plane = AudioPlane(frame, index)
+        samples = np.zeros(plane.buffer_size // np.dtype(dtype).itemsize, dtype)
+        samples[:480] = zero + half * index / channels
+        plane.update(samples.tobytes())
+    waveform = decode.to_waveform(frame)
+    assert waveform.shape == (channels, 480)
+    expected = np.arange(channels) / channels / 2
+    np.testing.assert_allclose(waveform, np.repeat(expected[:, None], 480, axis=1), atol=1 / 64)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
