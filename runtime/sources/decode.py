@@ -44,7 +44,14 @@ UNKNOWN_WAVE_BYTES = 0x7FFFFFFF - 0xFFFF
 """So much or more is what a WAV file claims to hold if it was written to a pipe."""
 AAC_RUN_IN = 2_112
 """Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
-SAMPLE_TYPES = {"u8p": np.uint8, "s16p": np.int16, "s32p": np.int32, "fltp": np.float32, "dblp": np.float64}
+SAMPLE_TYPES = {
+    "u8p": np.uint8,
+    "s16p": np.int16,
+    "s32p": np.int32,
+    "s64p": np.int64,
+    "fltp": np.float32,
+    "dblp": np.float64,
+}
 """NumPy's type of FFmpeg's planar formats."""
 SIZED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "wav", "flac", "flv", "asf", "w64", "aiff", "caf"})
 """Containers whose header tells the length; for others FFmpeg guesses it from the bit rate."""
