@@ -49,15 +49,17 @@ class StopSignals:
         self._requested = False
         self._overdue = False  # the next signal is our own
         self._over = threading.Event()
+        self._sending = threading.Lock()  # no signal of our own is sent once the handlers are to be put back
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Listen to the signals. Does nothing outside the main thread, where signals do not go."""
-        try:
-            with _handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._hear):
+        with _handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._hear):
+            try:
                 yield
-        finally:
-            self._over.set()
+            finally:
+                with self._sending:
+                    self._over.set()
 
     @contextlib.contextmanager
     def bounded(self) -> Iterator[None]:
@@ -92,11 +94,13 @@ class StopSignals:
         """Interrupt each call that takes too long from now on."""
         since_s = time.monotonic()
         while not self._over.wait(_POLL_S):
-            now_s, call_s = time.monotonic(), self._call_s
-            if call_s is not None and now_s - max(call_s, since_s) > GRACE_S:
-                since_s = now_s
-                self._overdue = True
-                signal.pthread_kill(self._main, number)
+            with self._sending:
+                now_s, call_s = time.monotonic(), self._call_s
+                late = call_s is not None and now_s - max(call_s, since_s) > GRACE_S
+                if late and not self._over.is_set():
+                    since_s = now_s
+                    self._overdue = True
+                    signal.pthread_kill(self._main, number)
 
 
 @contextlib.contextmanager
