@@ -391,6 +391,7 @@ def jsonl_types(path: Path) -> list[str]:
     return [json.loads(line)["type"] for line in path.read_text().splitlines()]
 
 
+@pytest.mark.alone  # a signal is for the whole process, whatever other tests have loaded into it
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_sink_that_never_returns_does_not_hold_up_the_end(
     bundle: Bundle, backend: Backend, tmp_path: Path, number: signal.Signals
@@ -402,6 +403,7 @@ def test_a_sink_that_never_returns_does_not_hold_up_the_end(
     assert jsonl_types(news)[-1] == "summary", "the other sink gets the whole end"
 
 
+@pytest.mark.alone  # a signal is for the whole process, whatever other tests have loaded into it
 def test_a_second_sigint_leaves_no_summary(bundle: Bundle, backend: Backend, tmp_path: Path) -> None:
     news = tmp_path / "news"
     before = signal.getsignal(signal.SIGINT)
@@ -412,6 +414,7 @@ def test_a_second_sigint_leaves_no_summary(bundle: Bundle, backend: Backend, tmp
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.alone  # a signal is for the whole process, whatever other tests have loaded into it
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_of_another_kind_changes_nothing(
     bundle: Bundle, backend: Backend, tmp_path: Path, number: signal.Signals
