@@ -121,13 +121,15 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
 
     shown = [redacted(argument, argument) for argument in arguments]
     with _plain_errors(arguments):
-        if shown != arguments:  # what is wrong with them is said of those that may be shown
+        if shown == arguments:
+            command = parse(arguments)
+        else:  # help, and what is wrong with them, is printed for those that may be shown
             try:
-                with contextlib.redirect_stderr(io.StringIO()):
-                    parse(arguments)
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    command = parse(arguments)
             except SystemExit:
                 parse(shown)
-        command = parse(arguments)
+                raise
     check_bounds(command)
     return int(command.run())
 

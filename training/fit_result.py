@@ -124,7 +124,7 @@ class FitResult(Struct, frozen=True, kw_only=True):
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise InputError(f"{file} cannot be read ({error}); train anew with --overwrite") from error
+            raise InputError(f"{file} cannot be read ({error}); train again with --overwrite") from error
 
 
 def pick(recipe: Recipe, epochs: tuple[Epoch, ...]) -> tuple[int, int | None]:

@@ -105,6 +105,13 @@ def test_standard_output_that_cannot_be_written_is_said(redirection: str) -> Non
     assert "standard output" in done.stderr
 
 
+def test_help_beside_an_address_with_a_password_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["live", "--input", "http://admin:secret@host/", "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.count("usage: ovavel live") == 1
+
+
 def test_a_failure_stays_one_though_the_reader_of_its_output_is_gone() -> None:
     code = """
 import sys
