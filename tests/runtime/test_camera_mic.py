@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pulse
 import pytest
+from closed_after import closed_after
 from http_station import FPS, JpegCamera
 
 from ovavel.runtime.devices import Microphone
@@ -19,7 +20,7 @@ from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import install_command
 from ovavel.runtime.sources.camera_mic import CameraMicSource
 from ovavel.runtime.sources.microphone import find_microphone
-from ovavel.runtime.types import Chunk, Frame, Gap
+from ovavel.runtime.types import Frame, Gap
 
 
 @pytest.fixture
@@ -27,17 +28,6 @@ def camera() -> Iterator[JpegCamera]:
     camera = JpegCamera()
     yield camera
     camera.stop()
-
-
-def until(source: CameraMicSource, seconds: float) -> Iterator[Chunk]:
-    """The chunks of `source`, which is closed after `seconds` at the latest."""
-    timer = threading.Timer(seconds, source.close)
-    timer.start()
-    try:
-        yield from source.chunks()
-    finally:
-        timer.cancel()
-        source.close()
 
 
 def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera) -> None:
@@ -49,7 +39,7 @@ def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera) -> None:
     frames: list[Frame] = []
     begin_s = time.monotonic()
     changed: Frame | None = None
-    for chunk in until(source, 10):
+    for chunk in closed_after(source, 10):
         assert isinstance(chunk, Frame)
         frames.append(chunk)
         if len(frames) == 10:
@@ -74,7 +64,7 @@ def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> No
     killed_s = 0.0
     again: JpegCamera | None = None
     chunks = []
-    for chunk in until(source, 20):
+    for chunk in closed_after(source, 20):
         chunks.append(chunk)
         if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not killed_s:
             killed_s = time.monotonic()
@@ -102,7 +92,7 @@ def test_a_frozen_camera_is_noticed_within_three_seconds_and_does_not_hold_up_cl
     told: list[float] = []
     source = CameraMicSource(camera.url, None, listener=lambda _: told.append(time.monotonic()))
     muted_s = closed_s = 0.0
-    for chunk in until(source, 10):
+    for chunk in closed_after(source, 10):
         if not muted_s:
             camera.muted.set()
             muted_s = time.monotonic()
@@ -115,7 +105,7 @@ def test_a_frozen_camera_is_noticed_within_three_seconds_and_does_not_hold_up_cl
 
 def test_a_picture_that_stays_the_same_is_not_lost(camera: JpegCamera) -> None:
     told: list[str] = []
-    chunks = list(until(CameraMicSource(camera.url, None, listener=told.append), 3.5))
+    chunks = list(closed_after(CameraMicSource(camera.url, None, listener=told.append), 3.5))
     assert told == []
     assert all(isinstance(chunk, Frame) for chunk in chunks)
     assert len(chunks) > 2 * FPS

@@ -6,12 +6,11 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from closed_after import closed_after
 from http_station import HttpStation, JpegCamera, TransportStream
 from media_factory import make_clip, tone
 
@@ -36,17 +35,6 @@ def stream_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def transport(clip: bytes, **options: int) -> TransportStream:
     return TransportStream(clip, rate_bytes=len(clip) / SECONDS, **options)
-
-
-def closed_after(source: MediaSource | CameraMicSource, seconds: float) -> Iterator[Chunk]:
-    """The chunks of `source`, closed after `seconds` so that a failing test ends."""
-    timer = threading.Timer(seconds, source.close)
-    timer.start()
-    try:
-        yield from source.chunks()
-    finally:
-        timer.cancel()
-        source.close()
 
 
 def test_after_reconnects_media_time_is_no_further_ahead_of_the_wall(stream_bytes: bytes) -> None:
