@@ -77,9 +77,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if file and NEED_TORCH.search(collection_path.read_text(encoding="utf-8")) else None
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes gigabytes comes first, and with pytest-xdist in one worker; of a file too all tests are in one."""
+    """What takes gigabytes comes first; with pytest-xdist it is in one worker, for it is in one file."""
     if config.getoption("--without-torch"):
         dropped = [item for item in items if {"tiny_weights", "tiny_head"} & set(getattr(item, "fixturenames", ()))]
         config.hook.pytest_deselected(items=dropped)
@@ -87,10 +86,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--reverse"):
         items.reverse()
     items.sort(key=lambda item: item.get_closest_marker("full_size") is None)
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            group = "full size" if item.get_closest_marker("full_size") else f"{item.path.parent.name}/{item.path.stem}"
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from multiprocessing.connection import Connection
+from pathlib import Path
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from ovavel.training.fit import fit_data
 from ovavel.training.fit_data import Data, Part
+from ovavel.training.recipes import Recipe
 
 DIM, SEEN, UNSEEN, SEGMENTS = 32, 6, 3, 10
 CLASSES = SEEN + UNSEEN + 1
@@ -56,3 +62,10 @@ def make_data(*, train: int = 192, val: int = 96, test: int | None = 96, seed: i
         train_text=np.concatenate([text[:SEEN], text[-1:]]),
         fingerprint=f"{seed} {train} {val} {test} {dim}",
     )
+
+
+def train(recipe: Recipe, out: Path, steps: Connection) -> None:
+    """Train in a process of its own, sending each step."""
+    torch.set_num_threads(1)
+    with steps:
+        fit_data(recipe, make_data(), out, progress=lambda done, _total, _news: steps.send(done))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -11,14 +14,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
-from synthetic import CLASSES, DIM, SEEN, make_data
+from synthetic import CLASSES, DIM, SEEN, make_data, train
 
 from ovavel.eval.ovave import Rows
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
@@ -144,54 +149,52 @@ def test_cut_anywhere_it_ends_the_same(recipe: Recipe, data: Data, tmp_path: Pat
         assert contents(out) == contents(tmp_path / "whole")
 
 
-PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+@contextlib.contextmanager
+def training(out: Path) -> Iterator[tuple[BaseProcess, Iterator[int]]]:
+    """A process that trains, and the steps it has done as they come."""
+    context = multiprocessing.get_context("forkserver")
+    # Importing these takes longer than the training; every optimizer imports the second.
+    context.set_forkserver_preload(["ovavel.training.fit", "torch._dynamo"])
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=train, args=(replace(ALL_AT_ONCE, epochs=12), out, send))
+    process.start()
+    send.close()
 
-SCRIPT = """
-import sys, torch
-sys.path[:0] = {tests!r}
-torch.set_num_threads(1)
-from synthetic import make_data
-from test_fit import ALL_AT_ONCE
-from dataclasses import replace
-from ovavel.training.fit import fit_data
-fit_data(replace(ALL_AT_ONCE, epochs=12), make_data(), sys.argv[1],
-         progress=lambda done, total, news: print(done, flush=True))
-"""
+    def steps() -> Iterator[int]:
+        with contextlib.suppress(EOFError):
+            while True:
+                yield receive.recv()
+
+    with receive:
+        yield process, steps()
+        process.join()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
-    script = SCRIPT.format(tests=PATHS)
     chance = random.Random(0)
-
-    def start(out: Path) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE, text=True)
-
-    with start(tmp_path / "whole") as whole:
-        assert whole.stdout
-        steps = len(whole.stdout.readlines())
-    assert whole.returncode == 0
-    assert steps == 12 * 6
+    with training(tmp_path / "whole") as (whole, steps):
+        assert list(steps) == list(range(1, 12 * 6 + 1))
+    assert whole.exitcode == 0
     kills = 0
     for number in range(5):
         out = tmp_path / f"killed{number}"
         while not (out / RESULT).exists():
-            with start(out) as process:
-                assert process.stdout
-                for _ in range(chance.randrange(1, 30)):
-                    process.stdout.readline()
-                time.sleep(chance.random() * 0.02)
-                process.send_signal(signal.SIGKILL)
-            kills += process.returncode == -signal.SIGKILL
+            with training(out) as (process, steps):
+                list(itertools.islice(steps, chance.randrange(1, 30)))
+                time.sleep(chance.random() * 0.02)  # between two steps
+                process.kill()
+            kills += process.exitcode == -signal.SIGKILL
         # killed after the result was there, its state may be left
-        with start(out) as process:
-            assert process.stdout
-            assert not process.stdout.readlines()
+        with training(out) as (_, steps):
+            assert not list(steps)
         assert contents(out) == contents(tmp_path / "whole")
         assert {file.name for file in out.iterdir()} - set(FILES) <= {"state.safetensors"}
     assert kills >= 10
 
+
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 TWO = """
 import sys, torch

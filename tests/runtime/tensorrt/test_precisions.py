@@ -1,30 +1,25 @@
-"""Every precision of every graph, built with the real TensorRT-RTX and read back; small here, full size where slow."""
+"""Every precision of every graph, built with the real TensorRT-RTX and read back."""
 
 from __future__ import annotations
 
-import gc
 import itertools
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
-import psutil
 import pytest
-from golden_weights import write_golden_checkpoint
+from engine_checks import check, made_for
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
-from traced_once import traced as traced_once
+from traced_once import traced
 
-from ovavel.export.graphs import save_variant, traced
+from ovavel.export.graphs import save_variant
 from ovavel.runtime.backends import Graph
-from ovavel.runtime.backends.tensorrt.build import build_engine
 from ovavel.runtime.backends.tensorrt.cache import provide_engine
 from ovavel.runtime.backends.tensorrt.engines import provide_engines
-from ovavel.runtime.backends.tensorrt.library import load_library, this_platform
-from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, EngineFor
+from ovavel.runtime.backends.tensorrt.library import load_library
+from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import EngineError
 from ovavel.runtime.precisions import Precision
@@ -39,31 +34,6 @@ GRAPHS: tuple[Graph, ...] = ("vision", "audio", "head")
 SMALL = BuildOptions(batches=(1, 2), workspace_mb=64)
 
 
-def made_for(file: Path, graph: Graph, precision: str, options: BuildOptions) -> EngineFor:
-    library = load_library("tensorrt-rtx")
-    return EngineFor(
-        library=library.name,
-        version=library.version,
-        platform=this_platform(),
-        gpu=None,
-        compute_capability="8.9",
-        graph=graph,
-        precision=precision,
-        sources=(file_entry(file),),
-        options=options,
-    )
-
-
-def check(engine: Engine, precision: str, *, products: int) -> None:
-    """All products but the convolution are in `precision`, in the network and in the engine's own layers."""
-    evidence = engine.evidence
-    assert evidence.read_from == "network and build log"
-    assert sum(evidence.products.values()) == products
-    assert set(evidence.products) <= {precision, "fp32"}
-    assert evidence.products[precision] >= products - 1
-    assert evidence.found == evidence.products[precision]
-
-
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Path:
     """Folder of the small model's graphs, each in every precision; the head too, which bundles hold in fp32 alone."""
@@ -71,7 +41,7 @@ def variants(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_
     towers = ImageBind.load(tiny_weights, config).towers
     modules = {"vision": towers["vision"], "audio": towers["audio"], "head": HeadGraph(TemporalHead.load(tiny_head))}
     for graph in GRAPHS:
-        model = traced_once(graph, modules[graph].eval(), embedding_size=config.embedding_size)
+        model = traced(graph, modules[graph].eval(), embedding_size=config.embedding_size)
         for precision in PRECISIONS:
             save_variant(model, graph, folder, precision)
     return folder
@@ -163,45 +133,3 @@ def test_a_bundle_of_three_precisions_gives_three_engines(tiny_bundle: Path, var
             assert each.engine.made_for.precision == chosen[graph]
             folders.add(each.folder)
     assert len(folders) == 7  # the head is the same
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder for gigabytes, gone after the test: in memory where there is plenty, for disks are slow."""
-    memory = Path("/dev/shm")
-    plenty = memory.is_dir() and min(shutil.disk_usage(memory).free, psutil.virtual_memory().available) > 24e9
-    with tempfile.TemporaryDirectory(dir=memory if plenty else None) as name:
-        yield Path(name)
-
-
-@pytest.mark.slow
-@pytest.mark.full_size
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("graph", "products"), [("vision", 130), ("audio", 50), ("head", 12)])
-def test_full_size_builds_in_every_precision(folder: Path, graph: Graph, products: int) -> None:
-    config, library = ImageBindConfig.huge(), load_library("tensorrt-rtx")
-    if graph == "head":
-        module = HeadGraph(TemporalHead(1))
-    else:
-        weights = write_golden_checkpoint(folder / "huge.pth", config, (graph,))
-        module = ImageBind.load(weights, config, (graph,)).towers[graph]
-        weights.unlink()
-    model = traced(graph, module.eval(), embedding_size=config.embedding_size)
-    del module
-    sizes = {}
-    for precision in PRECISIONS:
-        file, *_ = files = save_variant(model, graph, folder, precision)
-        if precision == PRECISIONS[-1]:
-            del model
-        gc.collect()
-        (folder / "engine").mkdir()
-        engine = build_engine(file, folder / "engine", made_for(file, graph, precision, BuildOptions()), library)
-        check(engine, precision, products=products)
-        sizes[precision] = engine.plan.bytes
-        shutil.rmtree(folder / "engine")
-        for each in files:
-            each.unlink()
-    if graph != "head":
-        assert sizes["fp16"] < 0.6 * sizes["fp32"]
-        assert sizes["bf16"] < 0.6 * sizes["fp32"]
-    assert psutil.Process().memory_info().rss < 16e9
