@@ -210,7 +210,8 @@ class Session:
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to whoever reads the updates
             if not self._stopped.is_set():
                 self._failure = error
-                self._put(self._assembler.flush())
+                with suppress(Exception):  # what failed may be a picture, and the next one fails alike
+                    self._put(self._assembler.flush())
         finally:
             self._queue.close()
 

@@ -101,7 +101,7 @@ class Localize:
             raise UsageError("--no-video and --no-audio together leave nothing to look for; give one of them at most")
         files = find_media(self.files)
         base = Path(os.path.commonpath([file.parent.resolve() for file in files]))
-        console = OutputConsole(highlight=False, soft_wrap=True)
+        console = OutputConsole(expendable=self.out is not None, highlight=False, soft_wrap=True)
         to_do: list[tuple[Path, Path | None]] = []
         for file in files:
             folder = self.out / file.parent.resolve().relative_to(base) if self.out else None

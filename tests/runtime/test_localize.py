@@ -114,6 +114,26 @@ def test_a_bad_file_is_named_and_the_others_are_done(
     assert (folder / "out" / "a" / "clip.mp4.ovavel.csv").exists()
 
 
+def test_a_reader_that_goes_away_does_not_end_the_work(folder: Path) -> None:
+    (folder / "c.mp4").write_bytes(b"no media")
+    run = "from ovavel.runtime.cli import main; raise SystemExit(main())"
+    words = ["localize", str(folder), "--bundle", str(DEMO / "bundle"), "--device", "cpu", "--format", "json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", run, *words, "--out", str(folder / "out")],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=100,
+    )
+    os.close(writer)
+    assert done.returncode == 1, "one of them is no media"
+    assert "1 of 3" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert all((folder / "out" / name / "clip.mp4.ovavel.json").exists() for name in ("a", "b"))
+
+
 def test_without_out_nothing_is_written(exported_bundle: Path, folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     assert localize(exported_bundle, folder / "a" / "clip.mp4") == 0

@@ -311,6 +311,24 @@ def test_a_source_that_fails_is_told_after_everything_open_has_ended(bundle: Bun
     assert_every_start_ends(events)
 
 
+class Unconvertible(Scripted):
+    """Pictures of a format that cannot be converted, as FFmpeg reports it."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        def image() -> NDArray[np.uint8]:
+            raise MediaError("a frame cannot be converted to RGB")
+
+        for chunk in super().chunks():
+            yield replace(chunk, image=image) if isinstance(chunk, Frame) else chunk
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_pictures_that_cannot_be_converted_are_one_error_and_no_traceback(bundle: Bundle, backend: Backend) -> None:
+    with Session(bundle, Unconvertible(3, live=False), backend=backend) as session:
+        with pytest.raises(MediaError, match="cannot be converted"):
+            list(session.events())
+
+
 class Failing(Slow):
     """A backend that breaks after a while."""
 
