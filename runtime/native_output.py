@@ -75,14 +75,14 @@ def _listen(reader: int, over: threading.Event, listener: Callable[[str], None])
             ready = bool(select.select([pipe], [], [], 0 if ended else 0.1)[0])
             data = pipe.read(1 << 16) if ready else b""
             now_s = time.monotonic()
-            *lines, rest = (rest + data).split(b"\n")
+            ended = not data and (ended or ready)
+            *lines, rest = (rest + data + (b"\n" if ended else b"")).split(b"\n")
             for line in (raw.decode("utf-8", "replace").strip() for raw in lines):
                 newest_s = now_s
                 if line and line not in seen and len(seen) < MOST_SEEN:
                     seen.add(line)
                     first_s = first_s if new else now_s
                     new.append(line)
-            ended = not data and (ended or ready)
             if new and (ended or now_s - newest_s > QUIET_S or now_s - first_s > LONGEST_S):
                 more = f" (and {len(new) - 1} more lines)" if len(new) > 1 else ""
                 listener(f"a library reports: {new[0]}{more}")

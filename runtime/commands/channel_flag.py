@@ -34,6 +34,6 @@ def parse_channel(text: str) -> Channel:
 
     if text in ("auto", "first", "mix"):
         return text  # type: ignore[return-value]
-    if text.isascii() and text.isdigit() and int(text) < MOST_CHANNELS:
+    if text in map(str, range(MOST_CHANNELS)):
         return int(text)
     raise UsageError(f"--channel takes auto, first, mix or a number from 0 to {MOST_CHANNELS - 1}, not {text!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import wave
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.redaction import redacted, without_secrets
 from ovavel.runtime.sources.decoder import Decoder, Piece
+from ovavel.runtime.sources.lengths import header_length_s, lacks_end
 from ovavel.runtime.sources.stamps import MOST_REORDERED, Stamped, Stamps
 from ovavel.runtime.types import Sense
 
@@ -40,8 +40,6 @@ MOST_HELD_S = 5.0
 """Sound of a stream waits so long at most for pictures that are still in the decoder."""
 DECODER_THREADS = min(8, os.cpu_count() or 1)
 """For pictures. FFmpeg would take up to 16, each with frames of its own, however fast the rest is."""
-UNKNOWN_WAVE_BYTES = 0x7FFFFFFF - 0xFFFF
-"""So much or more is what a WAV file claims to hold if it was written to a pipe."""
 AAC_RUN_IN = 2_112
 """Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
 SAMPLE_TYPES = {
@@ -53,8 +51,6 @@ SAMPLE_TYPES = {
     "dblp": np.float64,
 }
 """NumPy's type of FFmpeg's planar formats."""
-SIZED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "wav", "flac", "flv", "asf", "w64", "aiff", "caf"})
-"""Containers whose header tells the length; for others FFmpeg guesses it from the bit rate."""
 
 
 def is_network(url: str) -> bool:
@@ -72,7 +68,7 @@ class Media:
 
         self._container = container
         self.truncated = False
-        """Whether the end came in the middle of a packet, or the file could not be read on."""
+        """Whether the end came in the middle of a packet, or the file could not be read on. Final after the end."""
         usable = [stream for stream in container.streams if stream.type in ("audio", "video")]
         undecodable = [stream for stream in usable if getattr(stream, "codec_context", None) is None]
         pictures = [s for s in usable if s.type == "video" and not s.disposition & Disposition.attached_pic]
@@ -84,11 +80,15 @@ class Media:
             sense for sense in found if wanted[sense] and found[sense] and set(found[sense]) <= set(undecodable)
         )
         """What it holds and is wanted, in formats that FFmpeg has no decoder for."""
+        self.replaced: set[Sense] = set()
+        """Senses whose own stream is in such a format, so that another one is used."""
         for sense, streams in found.items():
-            streams = [stream for stream in streams if stream not in undecodable]
-            default = [stream for stream in streams if stream.disposition & Disposition.default]
-            if wanted[sense] and streams:
-                self.streams[sense] = (default or streams)[0]
+            default_first = sorted(streams, key=lambda stream: not stream.disposition & Disposition.default)
+            decodable = [stream for stream in default_first if stream not in undecodable]
+            if wanted[sense] and decodable:
+                self.streams[sense] = decodable[0]
+                if decodable[0] is not default_first[0]:
+                    self.replaced.add(sense)
         if not self.streams:
             has = sorted({stream.type for stream in usable if stream not in undecodable})
             if self.undecodable:
@@ -133,23 +133,7 @@ class Media:
     @property
     def duration_s(self) -> float | None:
         """Length of what is used, from its earliest start to its latest end, where a header gives it."""
-        if not SIZED_FORMATS & set(self._container.format.name.split(",")):
-            return None
-        if self._container.format.name == "wav" and (wave_s := _wave_length_s(self._container.name)) is not None:
-            return wave_s
-        origin_s = self.origin_s or 0.0
-        ends = [
-            float(((stream.start_time or 0) + stream.duration) * stream.time_base)
-            for stream in self.streams.values()
-            if stream.duration is not None
-        ]
-        if len(ends) == len(self.streams):
-            return max(ends) - origin_s
-        if self._container.duration is None:
-            return None
-        # Matroska's is the time of the end or the length, depending on who wrote it
-        length_s: float = self._container.duration / 1e6
-        return length_s - origin_s if length_s > origin_s > 0 else length_s
+        return header_length_s(self._container, self.streams.values(), self.origin_s or 0.0)
 
     @property
     def run_in_s(self) -> float:
@@ -186,6 +170,7 @@ class Media:
             try:
                 packet = next(packets)
             except StopIteration:
+                self.truncated = self.truncated or lacks_end(self._container)
                 return
             except InvalidDataError:
                 failures += 1
@@ -352,17 +337,6 @@ def _check_file(path: str) -> str:
     if status.st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes)")
     return path
-
-
-def _wave_length_s(url: str) -> float | None:
-    """The length that the header of a WAV file claims, which FFmpeg corrects to what is there; None if it has none."""
-    try:
-        with wave.open(url.removeprefix("file:"), "rb") as sound:
-            claimed = sound.getnframes()
-            unknown = claimed * sound.getnchannels() * sound.getsampwidth() >= UNKNOWN_WAVE_BYTES
-            return None if unknown or not claimed else claimed / sound.getframerate()
-    except (wave.Error, EOFError, OSError):
-        return None
 
 
 def _stamp_s(packet: Any, *, ordered: bool = True) -> float | None:

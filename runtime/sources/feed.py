@@ -47,7 +47,8 @@ class Feed:
         """Why it ended, fit to be shown."""
         if self.error is None:
             return "it ended"
-        return redacted(getattr(self.error, "strerror", None) or str(self.error), self._address)
+        reason = getattr(self.error, "strerror", None) or str(self.error) or type(self.error).__name__
+        return redacted(reason, self._address)
 
     def start(self) -> None:
         """Start to connect, and return at once."""

@@ -91,6 +91,8 @@ class MediaSource:
         for sense, is_wanted in wanted.items():
             if sense in self.undecodable:
                 self._tell(f"{self.name} has {SENSE_WORD[sense]} that cannot be used: FFmpeg has no decoder for it")
+            elif sense in self._media.replaced:
+                self._tell(f"{self.name} has {SENSE_WORD[sense]} that FFmpeg has no decoder for; another track is used")
             elif is_wanted and sense not in self.senses:
                 self._tell(f"{self.name} has no {SENSE_WORD[sense]}")
 

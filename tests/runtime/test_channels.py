@@ -103,7 +103,9 @@ def test_a_channel_that_a_recording_lacks_is_said(capsys: pytest.CaptureFixture[
         assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("text", ["", "-1", "64", "1.0", "nan", "left", "²", "AUTO"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "64", "1.0", "nan", "left", "²", "AUTO", "9" * 5000], ids=lambda text: text[:5]
+)
 def test_what_is_no_channel_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="--channel takes auto, first, mix or a number"):
         parse_channel(text)

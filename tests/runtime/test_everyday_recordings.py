@@ -341,6 +341,29 @@ def test_video_that_ffmpeg_has_no_decoder_for(tmp_path: Path, localize: Callable
     assert "has no video" not in answer.out
 
 
+def test_a_track_in_the_place_of_one_that_ffmpeg_has_no_decoder_for(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mov"
+    sound: dict[str, Any] = {"waveform": (tone(3, 16_000) * 32767).astype(np.int16), "audio_format": "s16"}
+    clips = [
+        av.open(str(make_clip(tmp_path / f"{n}.mov", video=n == 0, audio_codec="pcm_s16le", **sound))) for n in range(2)
+    ]
+    with av.open(str(path), "w") as out:
+        pairs = [(clip, stream) for clip in clips for stream in clip.streams]
+        copies = {id(stream): out.add_stream_from_template(stream) for _, stream in pairs}  # type: ignore[type-var]
+        for clip in clips:
+            for packet in clip.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[id(packet.stream)]
+                    out.mux(packet)
+            clip.close()
+    content = path.read_bytes()
+    at = content.index(b"sowt", content.index(b"stsd"))
+    path.write_bytes(content[:at] + b"zzz1" + content[at + 4 :])
+    run = watch(path)
+    assert run.said == [f"{path} has audio that FFmpeg has no decoder for; another track is used"]
+    assert all(window.frame is not None and window.waveform is not None for window in run.windows)
+
+
 def test_video_that_is_damaged_throughout(tmp_path: Path, localize: Callable[[Path], Answer]) -> None:
     path = make_clip(tmp_path / "clip.mkv", codec="ffv1", audio_codec="pcm_s16le", audio_format="s16",
                      waveform=(tone(3, 16_000) * 30_000).astype(np.int16))  # fmt: skip
@@ -397,6 +420,72 @@ def test_a_wave_file_that_was_cut_is_truncated(tmp_path: Path, localize: Callabl
     assert len(answer.document.segments) == 10
     assert answer.lost_s("audio", "truncated") == pytest.approx(5)
     assert "is truncated: it ends at 5.000 s of 10.000 s" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sample_format"),
+    [("wav", "pcm_s32le", "s32"), ("wav", "pcm_f32le", "flt"), ("mp3", "libmp3lame", "s16p")],
+)
+def test_all_that_is_missing_of_truncated_sound_is_counted(
+    tmp_path: Path, suffix: str, codec: str, sample_format: str
+) -> None:
+    sound = tone(10, 48_000, channels=2)
+    path = make_clip(
+        tmp_path / f"sound.{suffix}",
+        video=False,
+        waveform=(sound * 32767).astype(np.int16 if "16" in sample_format else np.int32)
+        if sample_format[0] == "s"
+        else sound,
+        rate_hz=48_000,
+        audio_codec=codec,
+        audio_format=sample_format,
+    )
+    assert watch(path).gaps == []
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    cut = watch(path)
+    assert cut.source.duration_s == pytest.approx(10, abs=0.05)
+    assert len(cut.windows) == 10
+    assert cut.lost_s("audio", "truncated") == pytest.approx(4, abs=0.1)
+    assert any("is truncated" in said for said in cut.said)
+
+
+@pytest.mark.parametrize(("audio_codec", "audio_format"), [("aac", "fltp"), ("pcm_s16le", "s16")])
+def test_all_that_is_missing_of_a_truncated_avi_file_is_counted(
+    tmp_path: Path, audio_codec: str, audio_format: str
+) -> None:
+    sound = tone(10, 16_000)
+    waveform = (sound * 32767).astype(np.int16) if audio_format == "s16" else sound
+    path = make_clip(
+        tmp_path / "clip.avi", duration_s=10, waveform=waveform, audio_codec=audio_codec, audio_format=audio_format
+    )
+    assert not any("truncated" in said for said in watch(path).said)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
+    cut = watch(path)
+    assert cut.source.duration_s == pytest.approx(10, abs=0.2)
+    assert len(cut.windows) == 10
+    assert 1 < cut.lost_s("vision", "truncated") == pytest.approx(cut.lost_s("audio", "truncated"), abs=0.5)
+    assert any("is truncated" in said for said in cut.said)
+
+
+@pytest.mark.parametrize(("suffix", "audio_codec", "audio_format"), [("ogg", "flac", "s16"), ("ts", "aac", "fltp")])
+def test_a_file_without_a_length_that_breaks_off_is_truncated(
+    tmp_path: Path, suffix: str, audio_codec: str, audio_format: str
+) -> None:
+    sound = tone(6, 48_000)
+    path = make_clip(
+        tmp_path / f"sound.{suffix}",
+        duration_s=6,
+        video=suffix == "ts",
+        waveform=(sound * 32767).astype(np.int16) if audio_format == "s16" else sound,
+        rate_hz=48_000,
+        audio_codec=audio_codec,
+        audio_format=audio_format,
+    )
+    assert not any("truncated" in said for said in watch(path).said)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10 // 188 * 188 + 100])
+    cut = watch(path)
+    assert cut.source.duration_s == pytest.approx(3.6, abs=1)
+    assert any(f"is truncated: it ends at {cut.source.duration_s:.3f} s" in said for said in cut.said)
 
 
 def test_a_header_without_samples_is_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

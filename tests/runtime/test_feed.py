@@ -59,3 +59,7 @@ def test_the_newest_reason_is_said_and_each_only_once() -> None:
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error", "http://me:secret@cam/"), ValueError("me:secret")])
 def test_why_it_ended_shows_no_secret(error: Exception) -> None:
     assert "secret" not in Scripted(error, ended=True).why
+
+
+def test_an_error_without_a_text_has_its_name() -> None:
+    assert Scripted(MemoryError(), ended=True).why == "MemoryError"

@@ -32,7 +32,7 @@ def test_a_burst_is_one_notice_and_what_was_said_is_not_said_again(capfd: pytest
         os.write(2, b"\n")
         assert came.wait(30)
         os.write(2, b"ALSA lib pcm.c: one\n" * 1000)
-        os.write(2, b"four\n")
+        os.write(2, b"four")
     assert told == ["a library reports: ALSA lib pcm.c: one (and 2 more lines)", "a library reports: four"]
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "afterwards\n"
