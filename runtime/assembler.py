@@ -166,7 +166,7 @@ class WindowAssembler:
             case Samples():
                 self._sound.push(dataclasses.replace(chunk, time_s=time_s))
             case Gap():
-                # Sources tell of a long loss bit by bit; one endless gap must not become a flood of windows.
+                # Sources declare a long loss bit by bit; one endless gap must not become a flood of windows.
                 end_s = min(time_s + max(0.0, chunk.duration_s), self._newest_s() + LEAP_S)
                 self._push_gap(dataclasses.replace(chunk, start_s=time_s, duration_s=max(0.0, end_s - time_s)))
         windows = []
@@ -190,7 +190,7 @@ class WindowAssembler:
         if self._latest is not None:
             last_s = self._latest.frame.time_s
             if last_s >= max(ends_s, default=0.0):
-                # No sound tells how long the last frame is shown: for as long as the one before it was.
+                # No sound shows how long the last frame lasts: for as long as the one before it was.
                 last_s += min(self._interval_s, self._hold_s, 2 * WINDOW_S)
             ends_s.append(last_s)
             self._seen_s = max(self._seen_s, last_s)

@@ -79,7 +79,7 @@ class AudioTimeline:
         self._captured_s = 0.0  # of the newest block
         self._pieces: deque[_Piece] = deque()
         self._holes: deque[tuple[int, int, str]] = deque()  # start, end, cause
-        self._declared: deque[tuple[int, str]] = deque()  # where a gap that the source told of ends, cause
+        self._declared: deque[tuple[int, str]] = deque()  # where a gap that the source declared ends, cause
         self._notes: dict[tuple[int, str, int], tuple[float, int]] = {}  # second, cause, rate → start_s, samples
 
     @property
@@ -125,7 +125,7 @@ class AudioTimeline:
     def skip(self, gap: Gap) -> None:
         """Take in a gap that the source declares; nothing else is to come before its end."""
         end = round((gap.start_s + gap.duration_s) * RATE_HZ)
-        if end <= round(self.passed_s * RATE_HZ):  # nothing more is missing, but it was told and has to be counted
+        if end <= round(self.passed_s * RATE_HZ):  # nothing more is missing, but it was declared and has to be counted
             self._note(round(gap.start_s * RATE_HZ), gap.cause, 0)
             return
         self.finish()

@@ -92,7 +92,7 @@ class Bundle:
         return cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
 
     def graph(self, name: Graph, precision: str | None = None, *, engine: str = ENGINE) -> Path:
-        """Return the ONNX file of graph `name` in `precision`, or in what `engine` runs unless told otherwise.
+        """Return the ONNX file of graph `name` in `precision`, or in what `engine` runs by default.
 
         Raises:
             BundleError: the bundle does not hold it; says what it holds.

@@ -164,6 +164,6 @@ def _overview(commands: dict[str, EntryPoint], prog: str) -> str:
             "",
             *lines,
             "",
-            "'ovavel <command> --help' tells more of each; 'ovavel --version' the version.",
+            "'ovavel <command> --help' explains each; 'ovavel --version' prints the version.",
         ]
     )

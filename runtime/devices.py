@@ -74,7 +74,7 @@ def index_or_name(text: str) -> int | str:
 
 
 def list_devices() -> Devices:
-    """List what there is; what cannot be listed is told in `problems` instead of raised."""
+    """List what there is; what cannot be listed is reported in `problems` instead of raised."""
     problems = []
     cameras: tuple[Camera, ...] = ()
     microphones: tuple[Microphone, ...] = ()

@@ -1,6 +1,6 @@
 """Every error that ovavel raises on purpose.
 
-One tree, so that `except OvavelError` catches what a user can mend::
+One tree, so that `except OvavelError` catches what a user can fix::
 
     OvavelError
     ├── UsageError            an option, a name or a value that makes no sense
@@ -9,9 +9,9 @@ One tree, so that `except OvavelError` catches what a user can mend::
     ├── MissingExtraError     a library of an optional extra is not installed
     ├── MediaError            a file or stream that cannot be read
     ├── DatasetError          annotations or a feature cache that are missing, damaged or of something else
-    ├── DeviceError           a camera, microphone, GPU or provider that is not to be had
+    ├── DeviceError           a camera, microphone, GPU or provider that is unavailable
     ├── BundleError           a bundle that is incomplete, altered or of another version
-    │   └── UnverifiedError   an engine that no comparison with PyTorch vouches for
+    │   └── UnverifiedError   an engine that no comparison with PyTorch verifies
     ├── EngineError           a TensorRT engine that cannot be built, or is not what it should be
     ├── CheckpointError       weights that are not what they should be
     ├── ExportError           an export that missed its tolerance or could not be written
@@ -89,7 +89,7 @@ class DatasetError(OvavelError):
 
 
 class DeviceError(OvavelError):
-    """A camera, microphone, GPU or execution provider that is not to be had."""
+    """A camera, microphone, GPU or execution provider that is unavailable."""
 
 
 class BundleError(OvavelError):
@@ -97,7 +97,7 @@ class BundleError(OvavelError):
 
 
 class UnverifiedError(BundleError):
-    """An engine that no comparison with PyTorch vouches for, or that failed it."""
+    """An engine that no comparison with PyTorch verifies, or that failed it."""
 
 
 class EngineError(OvavelError):

@@ -1,4 +1,4 @@
-"""Which comparison with PyTorch vouches for an engine: the bundle's own, or one that this machine made.
+"""Which comparison with PyTorch verifies an engine: the bundle's own, or one that this machine made.
 
 A gate counts for the graphs it was made with, byte for byte. What the bundle brings counts everywhere for fp32 on a
 CPU, whose arithmetic is the same all over; any other engine or precision has to be compared on a device of the same
@@ -68,7 +68,7 @@ def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
 
 
 def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -> Gate | None:
-    """Return the gate that vouches for what `info` says runs.
+    """Return the gate that verifies what `info` says runs.
 
     With `allow_unverified`, None where there is none, and one that failed is returned as it is.
 
@@ -79,7 +79,7 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
     if allow_unverified or (gate and gate.passed):
         return gate
     what = f"{info.engine} in {_precisions(info)}"
-    mend = f"`{_command(bundle, info)}` compares them in under a minute; --allow-unverified goes on without"
+    mend = f"`{_command(bundle, info)}` compares them in under a minute; --allow-unverified continues without"
     if not _names_hold(bundle):
         raise UnverifiedError(
             f"the names in the vocabulary of {bundle.path} were put in another order than their embeddings, or changed "
@@ -90,7 +90,7 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
             f"nobody has compared {what} of the bundle {bundle.path} with PyTorch on this machine: {mend}"
         )
     if _kind(gate) == "parity":
-        mend = "`ovavel eval parity --help` tells how to compare them again; --allow-unverified goes on without"
+        mend = "`ovavel eval parity --help` explains how to compare them again; --allow-unverified continues without"
     raise UnverifiedError(
         f"{what} of the bundle {bundle.path} decides otherwise than PyTorch: {gate.failures[0]}. Use another engine or "
         f"precision, or export the bundle again; {mend}"
@@ -98,7 +98,7 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
 
 
 def gate_text(gate: Gate | None) -> str:
-    """Say in a few words what vouches for an engine."""
+    """Say in a few words what verifies an engine."""
     if gate is None:
         return "not verified"
     if not gate.passed:
@@ -167,7 +167,7 @@ def _path(bundle: Bundle, info: BackendInfo, kind: Kind) -> Path:
 
 
 def _read(path: Path) -> Gate | None:
-    """The gate in `path`. One that cannot be read counts for nothing: the comparison is made anew."""
+    """The gate in `path`. One that cannot be read counts for nothing: the comparison is made again."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Gate)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):

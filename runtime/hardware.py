@@ -90,7 +90,7 @@ def cpu_name() -> str:
 def gpu_name(index: int) -> str:
     """Return the name of the NVIDIA GPU that this process knows as number `index`.
 
-    CUDA tells it, or else nvidia-smi where it surely means the same GPU: by itself CUDA puts the fastest first, and
+    CUDA gives it, or else nvidia-smi where it surely means the same GPU: by itself CUDA puts the fastest first, and
     nvidia-smi goes by the bus. A GPU that neither names is named with this machine.
     """
     visible = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]

@@ -1,4 +1,4 @@
-"""Segments → decisions: the temporal head over the last ten seconds, scored anew with every second that arrives."""
+"""Segments → decisions: the temporal head over the last ten seconds, scored again with every second that arrives."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Localizer:
             raise UsageError(f"a buffer holds at least 1 segment, not {buffer}")
         check_lag(lag, buffer)
         self.vocabulary = vocabulary
-        """Names to tell apart. May be replaced while running: seconds that are not final are scored anew with it."""
+        """Names to tell apart. May be replaced while running: seconds that are not final are scored again with it."""
         self.lag = lag
         self._head = head
         self._calibration = calibration

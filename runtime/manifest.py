@@ -35,7 +35,7 @@ FORMAT_VERSION = 4
 CALIBRATED_VERSION = 2
 """Of older manifests with a calibration. Those of version 1 have none, and neither has gates."""
 ENGINE = "onnxruntime-cpu"
-"""The engine whose precision `Bundle.graph` answers with unless told otherwise."""
+"""The engine whose precision `Bundle.graph` answers with by default."""
 OLD_ENGINE_NAMES = {"onnxruntime": ENGINE}
 """What manifests once called an engine → what it is called now."""
 
@@ -90,7 +90,7 @@ class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context_segments: int = 10
     """How many segments the temporal head was made for."""
     decision: FusionKind = "published"
-    """What live use and recordings decide with, unless told otherwise; `score` is what the head's graph computes. A
+    """What live use and recordings decide with by default; `score` is what the head's graph computes. A
     bundle that does not say was made, and maybe calibrated, for the published one."""
 
 
@@ -125,9 +125,9 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     inputs: int
     """Frames and waveforms that were compared."""
     min_cosine: dict[Graph, float]
-    """Smallest cosine similarity of an embedding with the reference's. What is not finite is told as -1."""
+    """Smallest cosine similarity of an embedding with the reference's. What is not finite is reported as -1."""
     max_abs_difference: dict[Graph, float]
-    """Largest difference of a component of an embedding, or of a similarity for the head; likewise told as 2."""
+    """Largest difference of a component of an embedding, or of a similarity for the head; likewise reported as 2."""
     decisions: float
     """Share of the seconds decided alike, in [0, 1]."""
     device: str
@@ -143,7 +143,7 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
 
 
 class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The comparisons that let the bundle be written, and those that vouch for engines."""
+    """The comparisons that let the bundle be written, and those that verify engines."""
 
     versions: dict[str, str]
     """Libraries that were compared."""
@@ -153,7 +153,7 @@ class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """All that export tells runtime. It holds no time of day; what was measured is in `parity` alone."""
+    """All that export passes to runtime. It holds no time of day; what was measured is in `parity` alone."""
 
     format_version: int
     ovavel_version: str

@@ -99,7 +99,7 @@ def localize_recording(
     statuses: deque[str] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Localization:
-    """Decide on every second of `source`. `progress` is told the seconds done; `thumbnails` keeps a few small pictures.
+    """Decide on every second of `source`. `progress` gets the seconds done; `thumbnails` keeps a few small pictures.
 
     `channel`, `fusion` and `statuses` are those of `Session`; what is said there ends up in `Localization.notes`.
 

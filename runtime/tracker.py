@@ -1,4 +1,4 @@
-"""Decisions → events: runs of seconds with one label, told as they start, change and end.
+"""Decisions → events: runs of seconds with one label, reported as they start, change and end.
 
 Two layers. A *run* is what the rules make of a series of decisions; it is worked out anew from the final decisions and
 the provisional ones after them. A *told* event is a run that somebody heard of; each push compares the two and tells
@@ -36,7 +36,7 @@ class EventRules:
     """Margin that later seconds need to continue it; not above `on`. Not given, it is the bundle's own if that is
     calibrated, else 0."""
     min_duration_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
-    """Shorter events are not told."""
+    """Shorter events are not reported."""
     bridge_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """A pause up to this long inside an event does not end it."""
 

@@ -132,7 +132,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentScores:
-    """The decision on one second. The same second is scored anew as its context arrives, until `final`."""
+    """The decision on one second. The same second is scored again as its context arrives, until `final`."""
 
     index: int
     start_s: float
@@ -194,7 +194,7 @@ class Update:
     scores: tuple[SegmentScores, ...]
     """Every second whose scores are not final before, oldest first; the last one is the window's own."""
     events: tuple[Event, ...]
-    """News of events, in the order to be told."""
+    """News of events, in the order to be shown."""
     latency_ms: float | None
     """From `Window.captured_s` to the decision, on the wall clock; None where nothing new was captured or encoded, or
     where nothing is live: a file that is not played at its own speed."""

@@ -41,7 +41,7 @@ _OUTER = " \t\xa0\u3000"
 
 @functools.lru_cache(maxsize=65_536)
 def normalize_text(text: str) -> str:
-    """Return `text` as the tokenizer sees it (docs/method.md, Text): mended, unescaped, one space, lower case."""
+    """Return `text` as the tokenizer sees it (docs/method.md, Text): repaired, unescaped, one space, lower case."""
     import ftfy
 
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()

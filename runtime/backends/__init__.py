@@ -111,7 +111,7 @@ def open_backend(
     Raises:
         UsageError: there is no such backend, or `threads` makes no sense on this machine.
         MissingExtraError: its library is not installed.
-        DeviceError: the device is not to be had; never a silent fall-back.
+        DeviceError: the device is unavailable; never a silent fall-back.
         BundleError: the bundle does not hold a graph, or a precision, that was asked for.
     """
     if threads is not None and not 1 <= threads <= MOST_WORKERS:

@@ -50,12 +50,12 @@ def open_onnxruntime(
         threads: cores that one graph may use on the CPU; None: as many as this process has.
         graphs: which graphs to load; the others are not to be called.
         precision: of vision and audio; None: the bundle's default for the CPU or for CUDA.
-        cuda_graphs: on a GPU, record vision and audio once and replay them. False launches every kernel anew, which is
+        cuda_graphs: on a GPU, record vision and audio once and replay them. False launches every kernel again, which is
             slower and takes less of the GPU's memory.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        DeviceError: the device is not to be had. Nothing ever runs elsewhere instead.
+        DeviceError: the device is unavailable. Nothing ever runs elsewhere instead.
         BundleError: a graph is not in the bundle, or not in this precision, or cannot be loaded.
         UsageError: `threads` is not positive, or the engine does not run this precision.
     """
@@ -239,7 +239,7 @@ def open_session(path: Path, gpu: int | None, threads: int, record: bool = False
 
     Raises:
         BundleError: it cannot be loaded.
-        DeviceError: the GPU is not to be had, or would leave nodes to the CPU.
+        DeviceError: the GPU is unavailable, or would leave nodes to the CPU.
     """
     import onnxruntime as ort
 

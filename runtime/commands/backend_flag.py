@@ -11,7 +11,7 @@ from ovavel.runtime.errors import UsageError
 __all__ = ["BackendFlag", "BackendOrTorchFlag", "BackendsFlag", "ReferenceBackendFlag", "check_bundle_backends"]
 
 _NAMES = "onnxruntime, openvino, tensorrt, tensorrt-rtx"
-_WHERE = "or another that is installed; 'ovavel doctor' tells what this machine has"
+_WHERE = "or another that is installed; 'ovavel doctor' shows what this machine has"
 
 BackendFlag = Annotated[str, arg(help=f"What runs the graphs: {_NAMES}, {_WHERE}.")]
 """Name of one backend."""

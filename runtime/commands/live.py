@@ -25,7 +25,7 @@ __all__ = ["Live"]
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """Watch a camera and a microphone, a stream or a file, and tell which event is both seen and heard.
+    """Watch a camera and a microphone, a stream or a file, and report which event is both seen and heard.
 
     Examples:
         ovavel live --bundle imagebind                          # first camera, default microphone
@@ -33,7 +33,7 @@ class Live:
         ovavel live --bundle imagebind --input rtsp://camera.local/stream
         ovavel live --bundle imagebind --input clip.mp4 --realtime
 
-    Ctrl-C ends it: open events are ended and told, and the exit code is 0. Sound and pictures stay in memory.
+    Ctrl-C ends it: open events are ended and reported, and the exit code is 0. Sound and pictures stay in memory.
     """
 
     bundle: Path | None = None
@@ -59,9 +59,9 @@ class Live:
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
     allow_unverified: bool = False
-    """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
+    """Continue with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
-    """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are told at once."""
+    """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are shown at once."""
     fusion: Literal["positive", "published"] | None = None
     """How the two similarities of a class become its score. positive: a class that one sense speaks against scores 0.
     published: as in the paper, where two senses that both speak against it make it likely. The bundle's own by
@@ -80,7 +80,7 @@ class Live:
         if self.list_devices:
             return _list_devices()
         if self.bundle is None:
-            raise UsageError("which bundle? Give --bundle DIR; 'ovavel export bundle --help' tells how to make one")
+            raise UsageError("which bundle? Give --bundle DIR; 'ovavel export bundle --help' explains how to make one")
         from contextlib import nullcontext
 
         from ovavel.runtime.bundle import Bundle

@@ -43,14 +43,14 @@ MEDIA_SUFFIXES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Localize:
-    """Tell for recordings which event is both seen and heard, second by second.
+    """Report which event of a recording is both seen and heard, second by second.
 
     Examples:
         ovavel localize clip.mp4 --bundle imagebind                 # prints the events
         ovavel localize clip.mp4 --bundle imagebind --out results   # and writes every format, a web page among them
         ovavel localize recordings/ --bundle imagebind --out results --format json csv
 
-    Files that have all their results in --out already are left alone, so an interrupted run goes on where it was.
+    Files that have all their results in --out already are left alone, so an interrupted run continues where it was.
     A file that cannot be read is named, the others are done, and the exit code is 1.
     """
 
@@ -77,7 +77,7 @@ class Localize:
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
     allow_unverified: bool = False
-    """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
+    """Continue with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, that a decision is made with."""
     fusion: Literal["positive", "published"] | None = None

@@ -1,4 +1,4 @@
-"""The look and the manners of the HTML page."""
+"""Style and behaviour of the HTML page."""
 
 from __future__ import annotations
 

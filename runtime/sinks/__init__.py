@@ -30,7 +30,7 @@ class SessionInfo:
     bundle_sha256: str
     backend: BackendInfo
     gate: Gate | None
-    """The comparison with PyTorch that vouches for the backend; None: nobody made one."""
+    """The comparison with PyTorch that verifies the backend; None: nobody made one."""
     lag: int
     """How many later segments make a score final."""
 
@@ -42,7 +42,7 @@ class Sink(Protocol):
     """What a person would call it: a file, standard output."""
 
     def open(self, info: SessionInfo, stats: Stats) -> None:
-        """The session is ready: the backend is warm. `stats` goes on counting while it runs."""
+        """The session is ready: the backend is warm. `stats` keeps counting while it runs."""
 
     def write(self, update: Update) -> None:
         """One window's news; the last update of a session, which ends what is open, has no window."""

@@ -120,7 +120,7 @@ def _open(cv2: Any, camera: int | str) -> Any:
 
 
 def _refused(camera: int | str) -> str:
-    """Why `camera` cannot be opened, as far as can be told, and what there is instead."""
+    """Why `camera` cannot be opened, as far as is known, and what there is instead."""
     if isinstance(camera, str) and "://" in camera:
         return (
             f"camera {without_secrets(camera)} cannot be opened: {_why_not(camera)}; "

@@ -55,9 +55,9 @@ class CameraMicSource:
     """Watches a camera with OpenCV and listens to a microphone with PortAudio, both on the monotonic clock.
 
     Media time 0 is the moment `chunks` is called; both devices deliver by then. A device that ends, freezes or is
-    unplugged is noticed within 3 s, told to `listener`, opened again after 1, 2, 4 … at most 10 seconds, and the time
-    in between is yielded as gaps ("camera lost", "microphone lost"). Sound that could not be taken in time is a gap
-    "microphone overflow". A picture that merely stays the same is not lost.
+    unplugged is noticed within 3 s and reported to `listener`. It is opened again after 1, 2, 4 … at most 10 seconds,
+    and the time in between is yielded as gaps ("camera lost", "microphone lost"). Sound that could not be taken in time
+    is a gap "microphone overflow". A picture that merely stays the same is not lost.
 
     Raises:
         UsageError: both are None.

@@ -66,7 +66,7 @@ class Feed:
     def _run(self) -> None:
         try:
             self._serve()
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises is told through `error`
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises is reported through `error`
             self.error = error
         finally:
             self.ended.set()

@@ -42,7 +42,7 @@ class MediaSource:
     """Reads a file, or an RTSP, HTTP or UDP stream, with PyAV. Nothing is converted to RGB before it is asked for.
 
     Media time 0 is the earliest start of the streams that are used. A network stream without a length is `live`: its
-    reader runs in a thread of its own, and when it ends, freezes or breaks, this is told to `listener`, the seconds
+    reader runs in a thread of its own, and when it ends, freezes or breaks, this is reported to `listener`, the seconds
     that pass are yielded as gaps "stream lost", and it is opened again after 1, 2, 4 … at most 10 seconds.
 
     Raises:

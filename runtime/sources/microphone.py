@@ -36,7 +36,7 @@ MAX_AGE_S = 1.0
 """A block said to be older than this is old only if it waited: after a pause, and as one of many that come at once."""
 PAUSE_S = 1.0
 PACE = 8
-"""So many blocks tell whether they come at once or as they are recorded."""
+"""So many blocks show whether they come at once or as they are recorded."""
 PROMPT = 200
 """Among so many calls one was not held up."""
 
@@ -155,7 +155,7 @@ class MicrophoneFeed(Feed):
     def _settle(self, arrived_s: float, start_s: float, count: int) -> bool:
         """Whether the times of the blocks can be trusted.
 
-        A sound server guesses its delay at first, up to a second wrong, and mends that within two seconds. Once the
+        A sound server guesses its delay at first, up to a second wrong, and corrects that within two seconds. Once the
         times agree with the count of samples, and no block is older than the buffer allows, they are right.
         """
         self._first_s = self._first_s or arrived_s

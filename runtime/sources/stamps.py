@@ -202,7 +202,7 @@ class Stamps(Generic[Item]):
             if not math.isfinite(position_s):
                 position_s = stamp_s if self._start_s is None else self._start_s
             next_s = position_s if track.next_s is None else track.next_s
-            # a stream that ended long before the splice goes on with the others
+            # a stream that ended long before the splice continues with the others
             shift_s = (position_s if position_s - next_s > HOLE_S else next_s) - stamp_s
         track.earlier = [*track.earlier[-3:], before]
         track.shift_s = shift_s

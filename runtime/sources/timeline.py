@@ -13,7 +13,7 @@ from ovavel.runtime.types import Gap, Sense
 __all__ = ["Placed", "Timeline"]
 
 TAIL_S = 0.25
-"""Streams of one recording rarely end on the same sample; a shorter tail is not worth telling."""
+"""Streams of one recording rarely end on the same sample; a shorter tail is not worth reporting."""
 
 MISSING_CAUSE: dict[Sense, str] = {"vision": "no video", "audio": "no audio"}
 

@@ -70,7 +70,7 @@ def test_every_backend_flag_names_what_there_is(name: str, capsys: pytest.Captur
         main([*name.split(), "--help"])
     flat = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "onnxruntime, openvino, tensorrt, tensorrt-rtx," in flat
-    assert "'ovavel doctor' tells what this machine has" in flat
+    assert "'ovavel doctor' shows what this machine has" in flat
 
 
 @pytest.mark.parametrize(
