@@ -69,6 +69,8 @@ class Media:
         self._container = container
         self.truncated = False
         """Whether the end came in the middle of a packet, or the file could not be read on. Final after the end."""
+        self._read_to = 0
+        """Byte after the last packet that was read."""
         usable = [stream for stream in container.streams if stream.type in ("audio", "video")]
         undecodable = [stream for stream in usable if getattr(stream, "codec_context", None) is None]
         pictures = [s for s in usable if s.type == "video" and not s.disposition & Disposition.attached_pic]
@@ -169,8 +171,9 @@ class Media:
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
-                self.truncated = self.truncated or lacks_end(self._container)
+            except (StopIteration, IndexError):
+                # PyAV brings an empty packet for each stream, and fails at one that turned up after the file was opened
+                self.truncated = self.truncated or lacks_end(self._container, self._read_to)
                 return
             except InvalidDataError:
                 failures += 1
@@ -181,6 +184,7 @@ class Media:
                 packets = self._container.demux(*self.streams.values())
                 continue
             failures = 0
+            self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
             yield packet
 
     def empty_packets(self) -> Iterator[tuple[Sense, Any]]:

@@ -17,6 +17,8 @@ UNKNOWN_WAVE_BYTES = 0x7FFFFFFF - 0xFFFF
 """So much or more is what a WAV file claims to hold if it was written to a pipe."""
 _UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)
 """WAV's numbers for samples of a fixed size: integers, floats, A-law, µ-law, and more than two channels or 16 bits."""
+_MOST_INDEX = 0.02
+"""Of a fragmented MP4 file: an index may follow the last packet."""
 _LONGEST_PAGE = 65_307
 """Bytes, in Ogg."""
 _SYNC = 0x47
@@ -30,6 +32,8 @@ def header_length_s(container: InputContainer, streams: Collection[Any], origin_
     name = container.format.name
     if not SIZED_FORMATS & set(name.split(",")) and not (name == "mp3" and _counts_frames(container)):
         return None
+    if _is_fragmented(container):
+        return None
     if name == "wav" and (wave_s := _wave_length_s(_path(container))) is not None:
         return wave_s
     length_s = _length_s(container, streams, origin_s)
@@ -40,8 +44,10 @@ def header_length_s(container: InputContainer, streams: Collection[Any], origin_
     return max(length_s or 0.0, *counted_s, 0.0) or None
 
 
-def lacks_end(container: InputContainer) -> bool:
-    """Whether a file that holds no length breaks off all the same: in Ogg, or in a packet of a transport stream."""
+def lacks_end(container: InputContainer, read_to: int) -> bool:
+    """Whether a file that holds no length breaks off, or could not be read beyond the byte `read_to`."""
+    if _is_fragmented(container):
+        return container.size - read_to > container.size * _MOST_INDEX
     kinds = {"ogg": _ogg_breaks_off, "mpegts": _transport_stream_breaks_off}
     breaks_off = kinds.get(container.format.name)
     try:
@@ -50,6 +56,16 @@ def lacks_end(container: InputContainer) -> bool:
             return breaks_off is not None and breaks_off(file.read())
     except OSError:
         return False
+
+
+def _is_fragmented(container: InputContainer) -> bool:
+    """Whether it is an MP4 file that grew piece by piece: its header counts no packets, and gives no length.
+
+    What comes over a network is none: without a length it would be taken for a live stream.
+    """
+    streams = (*container.streams.audio, *container.streams.video)
+    local_mp4 = container.name.startswith("file:") and "mp4" in container.format.name
+    return local_mp4 and not any(stream.frames for stream in streams)
 
 
 def _path(container: InputContainer) -> Path:

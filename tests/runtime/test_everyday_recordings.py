@@ -129,7 +129,7 @@ def test_one_frame_a_second_is_enough(tmp_path: Path, localize: Callable[[Path],
     assert localize(path).events == EVENTS
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv", "flv"])
 @pytest.mark.parametrize("threads", [1, 16])
 def test_a_damaged_stretch_moves_nothing_else(
     tmp_path: Path,
@@ -486,6 +486,40 @@ def test_a_file_without_a_length_that_breaks_off_is_truncated(
     cut = watch(path)
     assert cut.source.duration_s == pytest.approx(3.6, abs=1)
     assert any(f"is truncated: it ends at {cut.source.duration_s:.3f} s" in said for said in cut.said)
+
+
+def test_a_stream_that_turns_up_late_is_passed_over(tmp_path: Path) -> None:
+    """Captions that a server put into a Flash video while it was sent."""
+    path = make_clip(tmp_path / "clip.flv", codec="libx264", rate_hz=44_100)
+
+    def text(said: bytes) -> bytes:
+        return len(said).to_bytes(2) + said
+
+    captions = (
+        (b"\2" + text(b"onTextData") + b"\x08\0\0\0\2")
+        + (text(b"type") + b"\2" + text(b"Text") + text(b"text") + b"\2" + text(b"hello"))
+        + b"\0\0\x09"
+    )
+    tag = bytes([18]) + len(captions).to_bytes(3) + bytes(7) + captions
+    path.write_bytes(path.read_bytes() + tag + len(tag).to_bytes(4))
+    run = watch(path)
+    assert len(run.windows) == 3
+    assert all(window.frame is not None and window.waveform is not None for window in run.windows)
+    assert run.said == []
+
+
+def test_a_fragmented_file_that_cannot_be_read_to_its_end_is_truncated(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.mp4", duration_s=10, options={"movflags": "frag_keyframe+empty_moov"})
+    whole = watch(path)
+    assert whole.source.duration_s == pytest.approx(10, abs=0.2)
+    assert whole.said == []
+    content = bytearray(path.read_bytes())
+    at = content.index(b"moof", len(content) // 2)
+    content[at : at + 5_000] = np.random.default_rng(0).integers(0, 256, 5_000, np.uint8).tobytes()
+    path.write_bytes(content)
+    damaged = watch(path)
+    assert 2 < damaged.source.duration_s < 8
+    assert damaged.said == [f"{path} is truncated: it ends at {damaged.source.duration_s:.3f} s"]
 
 
 def test_a_header_without_samples_is_called_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
