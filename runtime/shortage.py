@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import re
 
-__all__ = ["lacks_memory"]
+__all__ = ["has_room", "lacks_memory"]
+
+_ROOM_BYTES = 64 * 2**20
 
 _SAID = re.compile(
     r"failed to map segment|cannot allocate memory|unable to allocate|failed to allocate|bad_?alloc|out of memory"
@@ -27,3 +29,12 @@ def lacks_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def has_room() -> bool:
+    """Whether there is memory for anything that an undamaged file asks for: one that asks for more is damaged."""
+    try:
+        bytearray(_ROOM_BYTES)
+    except MemoryError:
+        return False
+    return True

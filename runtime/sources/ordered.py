@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ovavel.runtime.errors import MediaError
+from ovavel.runtime.shortage import has_room
 from ovavel.runtime.sources.decode import Media
 from ovavel.runtime.sources.decoder import LOST_S, Piece
 from ovavel.runtime.sources.stamps import HOLE_S, LEAP_S
@@ -149,7 +150,7 @@ class OrderedMedia:
             for packet in media.packets():
                 yield media.sense_of(packet), packet
         except FFmpegError as error:
-            if isinstance(error, MemoryError):  # no fault of the file
+            if isinstance(error, MemoryError) and not has_room():  # no fault of the file
                 raise
             self.broken = error.strerror or str(error)
             yield from media.empty_packets()
