@@ -114,15 +114,15 @@ def _counts_frames(container: InputContainer) -> bool:
     try:
         with _path(container).open("rb") as file:
             tag = file.read(10)
-            size = sum(byte << 7 * place for place, byte in enumerate(reversed(tag[6:])))
-            file.seek(10 + size if tag.startswith(b"ID3") else 0)
+            tag_bytes = 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(tag[6:])))
+            start = file.seek(tag_bytes if tag.startswith(b"ID3") else 0)
             first = file.read(512)
     except OSError:
         return False
     at = max(first.find(b"Xing"), first.find(b"Info"))
     if at < 0 or len(first) < at + 16 or first[at + 7] & 3 != 3:
         return False
-    return container.size <= int.from_bytes(first[at + 12 : at + 16]) * 17 / 16
+    return container.size - start <= int.from_bytes(first[at + 12 : at + 16]) * 17 / 16
 
 
 def _ogg_breaks_off(tail: bytes) -> bool:
