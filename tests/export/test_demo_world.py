@@ -1,6 +1,7 @@
 """`ovavel train demo-world`, small: every step once, and what it refuses."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,12 @@ def test_a_recipe_is_checked_before_the_work(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_it_makes_the_demo_and_goes_on_only_with_the_same_numbers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from ovavel.training.demo import encoders
+
+    flat = {name: replace(getattr(encoders.CONFIG, name), blocks=1) for name in ("vision", "audio", "text")}
+    monkeypatch.setattr(encoders, "CONFIG", replace(encoders.CONFIG, **flat))
     command = ["train", "demo-world", "--out", str(tmp_path), *SMALL]
     assert main(command) == 0
     assets = Assets.open(tmp_path / "assets")
