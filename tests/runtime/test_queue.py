@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -34,10 +33,19 @@ def test_live_the_newest_windows_win_and_every_second_still_comes_out() -> None:
 
 
 def test_for_files_the_capture_waits_and_nothing_is_dropped() -> None:
-    queue = WindowQueue(2, live=False)
-    thread = threading.Thread(target=lambda: [queue.put(window(i)) for i in range(20)] and queue.close())
+    queue, done = WindowQueue(2, live=False), threading.Semaphore(0)
+
+    def put() -> None:
+        for i in range(20):
+            assert queue.put(window(i)) == 0
+            done.release()
+        queue.close()
+
+    thread = threading.Thread(target=put)
     thread.start()
-    time.sleep(0.05)
+    assert done.acquire(timeout=60)
+    assert done.acquire(timeout=60)
+    assert not done.acquire(timeout=0.05), "the third one waits"
     taken = []
     while windows := queue.take(1):
         taken += windows
@@ -52,7 +60,7 @@ def test_closing_frees_whoever_waits(live: bool) -> None:
     taking = threading.Thread(target=queue.take, args=(1,))
     taking.start()
     queue.close()
-    taking.join(timeout=5)
+    taking.join(timeout=60)
     assert not taking.is_alive()
     assert queue.put(window(0)) == 1
     assert queue.take(1) == []

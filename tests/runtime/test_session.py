@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import json
 import signal
 import threading
@@ -119,12 +121,23 @@ def test_the_first_ten_seconds_score_as_the_offline_clip_bit_for_bit(
         np.testing.assert_array_equal(one.audio_similarity, other.audio_similarity)
 
 
-def test_live_replay_and_offline_give_the_same_events(
-    bundle: Bundle, backend: Backend, tmp_path: Path, clip: Path
-) -> None:
+def play_as_decided(source: MediaSource, session: Session) -> None:
+    """Not by the clock: `source` plays on when all of it so far is decided on, so that no machine is too slow."""
+
+    def next_moment(when_s: float) -> bool:
+        while session.stats.windows < session.counts.windows and not source._stopping.is_set():
+            time.sleep(0.001)
+        return not source._stopping.is_set()
+
+    source._sleep_until = next_moment  # type: ignore[method-assign]
+
+
+def test_live_replay_and_offline_give_the_same_events(bundle: Bundle, backend: Backend, clip: Path) -> None:
     offline = localize_recording(bundle, MediaSource(str(clip)), backend=backend)
-    with Session(bundle, MediaSource(str(clip), realtime=True), backend=backend) as session:
+    source = MediaSource(str(clip), realtime=True)
+    with Session(bundle, source, backend=backend) as session:
         assert session.info.live
+        play_as_decided(source, session)
         live = [event for event in session.events() if event.state == "end"]
     assert session.stats.dropped == {}
     assert tuple(sorted(live, key=lambda e: (e.start_s, e.id))) == offline.events
@@ -153,17 +166,17 @@ def test_the_library_example_of_the_readme(bundle: Bundle, clip: Path) -> None:
 
 
 class Slow:
-    """A backend that takes a while for every picture."""
+    """A backend that does something else first, for every picture."""
 
-    def __init__(self, backend: Backend, delay_s: float) -> None:
-        self._backend, self._delay_s = backend, delay_s
+    def __init__(self, backend: Backend, first: Callable[[], object]) -> None:
+        self._backend, self._first = backend, first
 
     @property
     def info(self) -> BackendInfo:
         return self._backend.info
 
     def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        time.sleep(self._delay_s)
+        self._first()
         return self._backend.vision(frames)
 
     def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -192,7 +205,7 @@ class Scripted:
 
     def __init__(self, seconds: int, *, live: bool, pace_s: float = 0.0, failure: Exception | None = None) -> None:
         self.live = live
-        self._seconds, self._pace_s, self._failure = seconds, pace_s, failure
+        self.seconds, self._pace_s, self._failure = seconds, pace_s, failure
         self._closed = threading.Event()
         self.tell: Callable[[int], object] = lambda second: None
 
@@ -201,7 +214,7 @@ class Scripted:
         return self._closed.is_set()
 
     def chunks(self) -> Iterator[Chunk]:
-        for second in range(self._seconds):
+        for second in range(self.seconds):
             if self._closed.wait(self._pace_s):
                 return
             now_s = time.monotonic()
@@ -217,32 +230,101 @@ class Scripted:
         self._closed.set()
 
 
-def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(bundle: Bundle, backend: Backend) -> None:
-    with Session(bundle, Scripted(30, live=True, pace_s=0.01), backend=Slow(backend, 0.1)) as session:
+class InStep:
+    """Lets a source run ahead of the encoder by so many seconds a picture, however busy the machine is."""
+
+    def __init__(self, source: Scripted, seconds: int) -> None:
+        self._seconds, self._last = seconds, source.seconds - 1
+        self._allowed, self._at = 3, 0  # the source may not go on to a later second than `_allowed`
+        self._turn = threading.Condition()
+        source.tell = self._hand_out
+
+    def _hand_out(self, second: int) -> None:
+        with self._turn:
+            self._at = second
+            self._turn.notify_all()
+            assert self._turn.wait_for(lambda: second <= self._allowed, 60)
+
+    def picture(self) -> None:
+        """Wait until the source has run ahead and waits for the next picture, or is in its last second."""
+        with self._turn:
+            self._allowed += self._seconds
+            self._turn.notify_all()
+            assert self._turn.wait_for(lambda: self._at >= min(self._allowed + 1, self._last), 60)
+
+    def release(self) -> None:
+        """Let the source go on."""
+        with self._turn:
+            self._allowed = self._last
+            self._turn.notify_all()
+
+
+class Clock:
+    """Stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    perf_counter = monotonic
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the session, so that who took how long does not depend on the machine."""
+    clock = Clock()
+    for module in ("session", "queue", "stats", "timing"):
+        monkeypatch.setattr(f"ovavel.runtime.{module}.time", clock)
+    return clock
+
+
+def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(
+    bundle: Bundle, backend: Backend, clock: Clock
+) -> None:
+    source = Scripted(30, live=True)
+    turns = InStep(source, 10)
+
+    def encode() -> None:
+        clock.advance(0.1)
+        turns.picture()
+
+    with Session(bundle, source, backend=Slow(backend, encode)) as session:
         updates = list(session.updates())
     scores = final_scores(updates)
     assert [s.index for s in scores] == list(range(30))
     lost = [u.window.index for u in updates if u.window and u.window.gaps and u.window.gaps[0].cause == TOO_SLOW]
     assert len(lost) == session.stats.dropped[TOO_SLOW] > 5
     assert session.stats.windows + len(lost) == 30
-    assert session.stats.real_time_factor > 0.09, "windows that were dropped must not make the encoder look fast"
+    assert session.stats.real_time_factor == pytest.approx(0.1), "those dropped make it look no faster"
     assert session.stats.gap_s[TOO_SLOW] == pytest.approx(2 * len(lost))  # both senses of each
     assert {s.index for s in scores if s.missing} == set(lost)
     assert 29 not in lost
     assert all((u.latency_ms is None) == (u.window is None or u.window.index in lost) for u in updates)
 
 
-def test_a_paused_reader_is_not_taken_for_a_slow_encoder(bundle: Bundle, backend: Backend) -> None:
-    source, paused = Scripted(60, live=True, pace_s=0.01), threading.Event()
-    source.tell = lambda second: second != 8 or paused.wait(60)
+def test_a_paused_reader_is_not_taken_for_a_slow_encoder(bundle: Bundle, backend: Backend, clock: Clock) -> None:
+    source, paused, over = Scripted(60, live=True), threading.Event(), threading.Event()
+
+    def hand_out(second: int) -> None:
+        clock.advance(0.01)
+        if second == 8:
+            assert paused.wait(60)
+        if second == 59:
+            over.set()
+
+    source.tell = hand_out
     with Session(bundle, source, backend=backend) as session:
         told = []
         for update in session.updates():
             told.append(update)
             if len(told) == 3:
                 paused.set()
-                while session.counts.windows < 59:  # the session runs on while nobody takes its updates
-                    time.sleep(0.01)
+                assert over.wait(60)  # the session runs on while nobody takes its updates
     assert set(session.stats.dropped) <= {READER_TOO_SLOW, TOO_SLOW}
     assert session.stats.dropped[READER_TOO_SLOW] > 40
     causes = [gap.cause for update in told if update.window for gap in update.window.gaps]
@@ -280,7 +362,9 @@ def test_seconds_that_hold_nothing_have_no_latency(bundle: Bundle, backend: Back
 
 
 def test_a_slow_encoder_loses_nothing_of_a_file(bundle: Bundle, backend: Backend) -> None:
-    with Session(bundle, Scripted(12, live=False), backend=Slow(backend, 0.02)) as session:
+    with Session(
+        bundle, Scripted(12, live=False), backend=Slow(backend, functools.partial(time.sleep, 0.02))
+    ) as session:
         updates = list(session.updates())
     assert session.stats.dropped == {}
     assert not any(s.missing for s in final_scores(updates))
@@ -290,14 +374,24 @@ def test_a_slow_encoder_loses_nothing_of_a_file(bundle: Bundle, backend: Backend
 
 def test_stop_ends_what_is_open_and_counts_what_waits(bundle: Bundle, backend: Backend) -> None:
     events: list[Event] = []
-    with Session(bundle, Scripted(1000, live=True, pace_s=0.02), backend=Slow(backend, 0.05)) as session:
-        threading.Timer(0.8, session.stop).start()
-        begin_s = time.monotonic()
+    source, pictures = Scripted(1000, live=True), itertools.count(1)
+    turns = InStep(source, 1)
+
+    def encode() -> None:
+        turns.picture()
+        if next(pictures) == 16:
+            stopper = threading.Thread(target=session.stop)
+            stopper.start()
+            stopper.join()
+            turns.release()
+
+    with Session(bundle, source, backend=Slow(backend, encode)) as session:
         events += session.events()
-        assert time.monotonic() - begin_s < 5
     assert any(event.state == "end" for event in events)
     assert_every_start_ends(events)
-    assert 3 < session.stats.windows < 100
+    assert next(pictures) == 17, "what waited is not encoded"
+    assert session.stats.windows == 16
+    assert session.stats.dropped["stopped"] > 0
     assert session.stats.windows + sum(session.stats.dropped.values()) == session.counts.windows
 
 
@@ -329,19 +423,15 @@ def test_pictures_that_cannot_be_converted_are_one_error_and_no_traceback(bundle
             list(session.events())
 
 
-class Failing(Slow):
-    """A backend that breaks after a while."""
-
-    def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        self._delay_s -= 1
-        if self._delay_s < 0:
-            raise DeviceError("the GPU fell off the bus")
-        return self._backend.vision(frames)
-
-
 def test_a_backend_that_fails_is_told_after_everything_open_has_ended(bundle: Bundle, backend: Backend) -> None:
     events: list[Event] = []
-    with Session(bundle, Scripted(12, live=False), backend=Failing(backend, 6)) as session:
+    pictures = itertools.count(1)
+
+    def encode() -> None:
+        if next(pictures) > 6:
+            raise DeviceError("the GPU fell off the bus")
+
+    with Session(bundle, Scripted(12, live=False), backend=Slow(backend, encode)) as session:
         with pytest.raises(DeviceError, match="fell off the bus"):
             events.extend(session.events())
     assert any(event.state == "end" for event in events)
@@ -458,12 +548,12 @@ def test_a_recording_with_flaws_replays_live_as_offline(
         audio_format="flt",
         audio_stamps=stamps,
     )
-    sources = [MediaSource(str(path)), MediaSource(str(path), realtime=True)]
-    if broken == "late sound":
-        sources = [LateSound(source) for source in sources]
     runs = []
-    for source in sources:
+    for realtime in (False, True):
+        media = MediaSource(str(path), realtime=realtime)
+        source = LateSound(media) if broken == "late sound" else media
         with Session(bundle, source, backend=backend) as session:
+            play_as_decided(media, session)
             runs.append(list(session.updates()))
     for one, other in zip(*runs, strict=True):
         assert (one.window is None) == (other.window is None)
@@ -503,7 +593,8 @@ def test_what_a_source_says_comes_at_the_same_second_every_time(
         statuses: deque[str] = deque()
         source = Scripted(8, live=False)
         source.tell = lambda second, statuses=statuses: statuses.append(f"second {second}")
-        with Session(bundle, source, backend=Slow(backend, delay_s), statuses=statuses) as session:
+        slow = Slow(backend, functools.partial(time.sleep, delay_s))
+        with Session(bundle, source, backend=slow, statuses=statuses) as session:
             runs.append([(u.window.index if u.window else None, u.statuses) for u in session.updates()])
     assert runs[0] == runs[1]
     assert [message for _, messages in runs[0] for message in messages] == [f"second {i}" for i in range(8)]
