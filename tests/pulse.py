@@ -41,7 +41,7 @@ class PulseServer:
     def stop(self) -> None:
         """End the server, as if the sound card were pulled."""
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 def missing(what: str, packages: str) -> NoReturn:

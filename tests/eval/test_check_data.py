@@ -8,11 +8,13 @@ import operator
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from ovavebench_factory import DAMAGE, break_clip, make_bench, write_wav
 
+from ovavel.eval import parallel
 from ovavel.eval.check_data import CRASH_KIND, check_data
 from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.eval.parallel import CRASHED, run_each
@@ -112,10 +114,15 @@ def test_a_job_that_kills_its_process_costs_no_other_job() -> None:
     assert CRASH_KIND not in DAMAGE
 
 
-def test_a_process_that_dies_while_jobs_are_handed_out_costs_none() -> None:
+def test_a_process_that_dies_while_jobs_are_handed_out_costs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[ProcessPoolExecutor] = []
+    pool_of = parallel._pool
+    monkeypatch.setattr(parallel, "_pool", lambda workers: pools.append(pool_of(workers)) or pools[-1])
+
     def jobs() -> Iterator[functools.partial[int]]:
         yield functools.partial(os._exit, 9)
-        time.sleep(2)  # meanwhile the process has died
+        while not pools[0]._broken:  # type: ignore[attr-defined]  # until its death is noticed
+            time.sleep(0.01)
         yield from (functools.partial(abs, -number) for number in range(6))
 
     results = [result for _, result in run_each(operator.call, jobs(), workers=1)]

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -183,13 +182,14 @@ def test_a_bundle_with_words_of_its_users_own_is_kept(world: Path, tmp_path: Pat
     assert json.loads((out / "demo.json").read_bytes())["right_s"] == SECONDS  # the shipped one plays
 
 
-def test_a_place_that_cannot_be_written_is_told_before_playing(world: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_told_before_playing(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ovavel.eval.demo.play.MediaSource", lambda *_, **__: pytest.fail("it plays"))
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        begin_s = time.monotonic()
         with pytest.raises(OutputError, match=r"cannot write .*file"):
             play_clip(Assets.open(world), out)
-        assert time.monotonic() - begin_s < SECONDS / 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -219,7 +219,7 @@ def test_a_terminal_gets_the_live_view_and_then_the_table(world: Path, tmp_path:
     except OSError:  # the other end is closed
         pass
     os.close(parent)
-    assert process.wait(30) == 0
+    assert process.wait(100) == 0
     live, _, after = screen.decode().rpartition("\x1b[?1049l")
     assert "\x1b[?1049h" in live
     assert f"{SECONDS} of {SECONDS} seconds right" in after
@@ -263,8 +263,9 @@ def test_a_reader_that_leaves_ends_it_quietly(world: Path, tmp_path: Path) -> No
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=SECONDS)
+    _, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
+    assert not list((tmp_path / "out").glob("*.html")), "it did not play to the end"
 
 
 @pytest.mark.parametrize(

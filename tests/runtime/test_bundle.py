@@ -436,7 +436,7 @@ def test_killed_at_any_point_the_vocabulary_is_the_old_or_the_new_one(tiny_bundl
     old = Bundle.open(tiny_bundle)
     child = multiprocessing.get_context("fork").Process(target=_save_and_die, args=(tiny_bundle, step))
     child.start()
-    child.join(30)
+    child.join(100)
     assert child.exitcode == (0 if step == "never" else -signal.SIGKILL)
     found = Bundle.open(tiny_bundle)
     expected = old.vocabulary if step.startswith("write") else larger(old)

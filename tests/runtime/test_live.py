@@ -111,7 +111,7 @@ def test_sigterm_ends_it_though_nobody_reads_its_output(
     try:
         wait_until_heard(process, signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=100)
     finally:
         process.kill()
         os.close(reader)
@@ -134,7 +134,7 @@ def test_sigterm_ends_it_though_its_terminal_is_held(exported_bundle: Path, clip
     try:
         wait_until_heard(process, signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 1
+        assert process.wait(100) == 1
     finally:
         process.kill()
         os.close(child)
@@ -153,7 +153,7 @@ def test_sighup_under_nohup_ends_nothing(exported_bundle: Path, clip: Path, tmp_
     seen = len(records(news))
     wait_for(news, "segment", seen + 2)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
 
 
@@ -166,7 +166,7 @@ def test_a_removed_folder_is_reported(exported_bundle: Path, clip: Path, tmp_pat
     assert process.stdout is not None
     assert any("cannot write to" in line for line in process.stdout)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "records are gone with" in err
     assert "could not be written" in err
@@ -181,7 +181,7 @@ def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, t
     before = records(news)
     assert [r["index"] for r in before if r["type"] == "segment"][:2] == [0, 1]
     done = live(exported_bundle, "--input", clip, "--jsonl", news)
-    assert done.wait(60) == 0
+    assert done.wait(100) == 0
     done.communicate()
     assert records(news)[: len(before)] == before
     assert records(news)[-1]["type"] == "summary"
@@ -208,7 +208,7 @@ def test_the_live_view_runs_in_a_terminal(exported_bundle: Path, clip: Path) -> 
             screen += data
     except OSError:  # the other end is closed
         pass
-    assert process.wait(30) == 0
+    assert process.wait(100) == 0
     os.close(parent)
     assert b"\x1b[?1049h" in screen
     assert b"\x1b[?1049l" in screen

@@ -126,7 +126,7 @@ else:
                 shown += chunk
         except OSError:
             pass
-        process.wait(20)
+        process.wait(100)
         os.close(ours)
         assert b"Traceback" not in shown
         assert shown.count(b"\x1b[?1049h") == shown.count(b"\x1b[?1049l") == 1

@@ -244,7 +244,7 @@ def test_two_processes_build_once(exported_bundle: Path, tmp_path: Path, library
         folder = root / asked.key  # what the other process builds meanwhile
         folder.mkdir()
         build_engine(exported_bundle / "head.onnx", folder, asked, library)
-    waiting.join(30)
+    waiting.join(100)
     assert not done[0].built
     assert read_engine(folder, asked) == done[0].engine
 
