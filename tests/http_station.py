@@ -59,8 +59,11 @@ class JpegCamera(HttpStation):
 
     def __init__(self, *, port: int = 0, fps: float = FPS, refusal: int = 0) -> None:
         self.colour = (200, 30, 30)
-        self.changed_s = 0.0
         self.fps = fps
+        self.sent_s: list[float] = []
+        """Monotonic clock before each picture was sent."""
+        self._left = -1  # pictures to send before it falls silent; negative: no end
+        self._changing = threading.Lock()
         super().__init__(port=port, refusal=refusal)
         self.url = f"http://127.0.0.1:{self.port}/camera.mjpeg"
 
@@ -69,15 +72,21 @@ class JpegCamera(HttpStation):
         import numpy as np
 
         while not self.stopped.is_set():
-            if not self.muted.is_set():
-                picture = np.full((120, 160, 3), self.colour[::-1], np.uint8)
+            with self._changing:
+                colour, muted = self.colour, self.muted.is_set() or self._left == 0
+                self._left -= not muted
+            if not muted:
+                self.sent_s.append(time.monotonic())
+                picture = np.full((120, 160, 3), colour[::-1], np.uint8)
                 jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
                 out.write(f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode())
                 out.write(jpeg + b"\r\n")
             time.sleep(1 / self.fps)
 
-    def change(self, colour: tuple[int, int, int]) -> None:
-        self.colour, self.changed_s = colour, time.monotonic()
+    def change(self, colour: tuple[int, int, int], *, pictures: int = -1) -> None:
+        """Send pictures of another colour: so many and then no more, or without end."""
+        with self._changing:
+            self.colour, self._left = colour, pictures
 
 
 class TransportStream(HttpStation):

@@ -4,23 +4,26 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pulse
 import pytest
 from closed_after import closed_after
-from http_station import FPS, JpegCamera
+from http_station import JpegCamera
 
 from ovavel.runtime.devices import Microphone
 from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import install_command
-from ovavel.runtime.sources.camera_mic import CameraMicSource
+from ovavel.runtime.sources.camera import CameraFeed, Picture
+from ovavel.runtime.sources.camera_mic import GAP_EVERY_S, CameraMicSource
+from ovavel.runtime.sources.feed import FROZEN_S
 from ovavel.runtime.sources.microphone import find_microphone
-from ovavel.runtime.types import Frame, Gap
+from ovavel.runtime.types import Chunk, Frame, Gap
 
 
 @pytest.fixture
@@ -30,44 +33,50 @@ def camera() -> Iterator[JpegCamera]:
     camera.stop()
 
 
-def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera) -> None:
+def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ovavel.runtime.sources.camera.READ_TIMEOUT_MS", 100_000)
+    monkeypatch.setattr("ovavel.runtime.sources.feed.FROZEN_S", 100)
     source = CameraMicSource(camera.url, None)
     assert source.senses == {"vision"}
     assert source.live
     assert source.duration_s is None
     assert camera.url in source.name
     frames: list[Frame] = []
-    begin_s = time.monotonic()
+    taken_s: list[float] = []
     changed: Frame | None = None
-    for chunk in closed_after(source, 10):
+    begin_s = time.monotonic()
+    for chunk in closed_after(source, 60):
         assert isinstance(chunk, Frame)
         frames.append(chunk)
+        taken_s.append(time.monotonic())
         if len(frames) == 10:
             assert chunk.image()[60, 80] == pytest.approx((200, 30, 30), abs=8)
-            camera.change((30, 60, 220))
-        if camera.changed_s and chunk.image()[60, 80, 2] > 150:
+            camera.change((30, 60, 220), pictures=3)
+        if chunk.image()[60, 80, 2] > 150:
             changed = chunk
             break
-    assert changed is not None
+    assert changed is not None, "more is held back than one frame on its way, and one in OpenCV"
     assert changed.image().dtype == np.uint8
-    # one frame on its way, and one in OpenCV
-    assert changed.captured_s - camera.changed_s < 4 / FPS
-    assert changed.time_s == pytest.approx(changed.captured_s - begin_s, abs=0.05)
     times_s = [frame.time_s for frame in frames]
     assert times_s == sorted(set(times_s))
-    assert np.median(np.diff(times_s)) == pytest.approx(1 / FPS, abs=0.02)
+    zero_s = frames[0].captured_s - times_s[0]
+    assert begin_s <= zero_s <= taken_s[0]
+    for frame, sent_s, now_s in zip(frames, camera.sent_s, taken_s, strict=False):
+        assert frame.captured_s - frame.time_s == pytest.approx(zero_s)
+        assert sent_s <= frame.captured_s <= now_s
 
 
 def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> None:
-    told: list[tuple[float, str]] = []
-    source = CameraMicSource(camera.url, None, listener=lambda text: told.append((time.monotonic(), text)))
-    killed_s = 0.0
+    told: list[str] = []
+    source = CameraMicSource(camera.url, None, listener=told.append)
+    killed = False
     again: JpegCamera | None = None
     chunks = []
-    for chunk in closed_after(source, 20):
+    for chunk in closed_after(source, 100):
         chunks.append(chunk)
-        if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not killed_s:
-            killed_s = time.monotonic()
+        if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not killed:
+            killed = True
+            assert told == []
             camera.stop()
         elif isinstance(chunk, Gap) and again is None:
             again = JpegCamera(port=camera.port)
@@ -75,9 +84,8 @@ def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> No
             break
     assert again is not None
     again.stop()
-    assert ["is lost" in told[0][1], "is back" in told[-1][1]] == [True, True]
-    assert all("is still lost" in text for _, text in told[1:-1])
-    assert told[0][0] - killed_s < 3
+    assert ["is lost" in told[0], "is back" in told[-1]] == [True, True]
+    assert all("is still lost" in text for text in told[1:-1])
     gaps = [chunk for chunk in chunks if isinstance(chunk, Gap)]
     assert {(gap.sense, gap.cause) for gap in gaps} == {("vision", "camera lost")}
     # the gaps touch each other, and fill the time between the frames around them
@@ -88,27 +96,47 @@ def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> No
     assert edges[-1][1] == pytest.approx(chunks[-1].time_s)
 
 
-def test_a_frozen_camera_is_noticed_within_three_seconds_and_does_not_hold_up_close(camera: JpegCamera) -> None:
-    told: list[float] = []
-    source = CameraMicSource(camera.url, None, listener=lambda _: told.append(time.monotonic()))
-    muted_s = closed_s = 0.0
-    for chunk in closed_after(source, 10):
-        if not muted_s:
+def test_a_frozen_camera_is_noticed(camera: JpegCamera) -> None:
+    assert FROZEN_S + GAP_EVERY_S < 3, "when is in tests/runtime/test_feed.py"
+    told: list[str] = []
+    chunks: list[Chunk] = []
+    for chunk in closed_after(CameraMicSource(camera.url, None, listener=told.append), 60):
+        chunks.append(chunk)
+        if not camera.muted.is_set():
+            assert told == []
             camera.muted.set()
-            muted_s = time.monotonic()
-        elif isinstance(chunk, Gap) and not closed_s:
-            closed_s = time.monotonic()
-            threading.Thread(target=source.close).start()
-    assert told[0] - muted_s < 3
-    assert time.monotonic() - closed_s < 1
+        elif isinstance(chunk, Gap):
+            break
+    assert isinstance(chunks[-1], Gap)
+    assert "is lost" in told[0]
+
+
+def test_a_camera_that_never_returns_does_not_hold_up_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def serve(feed: CameraFeed) -> None:
+        feed._keep(Picture(captured_s=time.monotonic(), pixels=np.zeros((2, 2, 3), np.uint8)))
+        released.wait()
+
+    monkeypatch.setattr(CameraFeed, "_serve", serve)
+    source = CameraMicSource("hangs", None)
+    for _ in source.chunks():
+        threading.Thread(target=source.close).start()
+    assert not released.is_set()
+    released.set()
 
 
 def test_a_picture_that_stays_the_same_is_not_lost(camera: JpegCamera) -> None:
     told: list[str] = []
-    chunks = list(closed_after(CameraMicSource(camera.url, None, listener=told.append), 3.5))
+    source = CameraMicSource(camera.url, None, listener=told.append)
+    chunks: list[Chunk] = []
+    for chunk in closed_after(source, 60):
+        chunks.append(chunk)
+        if isinstance(chunk, Frame) and chunk.time_s > FROZEN_S + 1:
+            break
     assert told == []
     assert all(isinstance(chunk, Frame) for chunk in chunks)
-    assert len(chunks) > 2 * FPS
+    assert len(chunks) > 2
 
 
 def test_nothing_wanted() -> None:
@@ -153,8 +181,8 @@ def test_microphone_by_index_name_part_or_default() -> None:
         find_microphone("default", ())
 
 
-def listen(environment: dict[str, str], code: str) -> dict:
-    """Run `code` where PortAudio sees the null sink; what it puts into `found` comes back."""
+def listen(environment: dict[str, str], code: str, heed: Callable[[str], None] = lambda line: None) -> dict:
+    """Run `code` where PortAudio sees the null sink; what it puts into `found` comes back. `heed` gets what it says."""
     script = f"""
 import json, sys, threading, time
 import numpy as np
@@ -165,9 +193,23 @@ found = {{}}
 {code}
 print(json.dumps(found))
 """
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        line = ""
+        try:
+            for line in process.stdout:
+                heed(line.strip())
+            process.wait(100)
+        finally:
+            process.kill()
+        errors.seek(0)
+        assert process.returncode == 0, errors.read()
+    return json.loads(line)
 
 
 def test_no_microphone(tmp_path: Path) -> None:
@@ -205,17 +247,25 @@ def test_the_microphone_hears_a_tone_when_it_sounds(tmp_path: Path) -> None:
     code = """
 import subprocess
 source = CameraMicSource(None, "default")
-marks = []
+marks, late_s = [], [0.0]
+def lateness():
+    # how long this machine lets what is due wait
+    while len(marks) < 5:
+        due_s = time.monotonic() + 0.01
+        time.sleep(0.01)
+        late_s[0] = max(late_s[0], time.monotonic() - due_s)
 def toggle():
     # silence is heard at once, so this measures the clock: the sine sounds all the time
     for state in "1010":
         time.sleep(0.8)
+        before_s = time.monotonic() - begin_s
         subprocess.run(["pactl", "set-sink-mute", "null", state], check=True)
-        marks.append(time.monotonic() - begin_s)
+        marks.append((before_s, time.monotonic() - begin_s))
     time.sleep(0.8)
-    marks.append(time.monotonic() - begin_s)
+    marks.append((time.monotonic() - begin_s,) * 2)
     source.close()
 begin_s = time.monotonic()
+threading.Thread(target=lateness).start()
 threading.Thread(target=toggle).start()
 chunks = list(source.chunks())
 blocks = [chunk for chunk in chunks if isinstance(chunk, Samples)]
@@ -234,6 +284,7 @@ found = {
     "peak_hz": float(spectrum.argmax() * rate_hz / whole.shape[1]),
     "marks": marks, "switches": switches, "first_s": blocks[0].time_s, "duration_s": whole.shape[1] / rate_hz,
     "last_s": blocks[-1].time_s, "lag_s": float(np.median([b.captured_s - begin_s - b.time_s for b in blocks])),
+    "late_s": late_s[0],
 }
 """
     with pulse.null_sink(tmp_path) as server:
@@ -243,54 +294,56 @@ found = {
     assert found["senses"] == ["audio"]
     assert found["channels"] == 2
     assert found["peak_hz"] == pytest.approx(440, abs=5)
-    assert 0 <= found["first_s"] < 0.3
-    *marks_s, closed_s = found["marks"]
-    assert found["duration_s"] == pytest.approx(closed_s - found["first_s"], abs=0.5)
-    assert 0 < found["lag_s"] < 0.5
+    late_s = found["late_s"]  # of a busy machine; next to nothing otherwise
+    assert 0 <= found["first_s"] < 0.3 + 4 * late_s
+    *marks_s, (closed_s, _) = found["marks"]
+    assert found["duration_s"] == pytest.approx(closed_s - found["first_s"], abs=0.5 + 4 * late_s)
+    assert 0 < found["lag_s"] < 0.5 + 4 * late_s
     errors_s = [
-        min(abs(at_s - mark_s) for at_s, loud in found["switches"] if loud == (index % 2 == 1))
-        for index, mark_s in enumerate(marks_s)
+        min(max(before_s - at_s, at_s - after_s) for at_s, loud in found["switches"] if loud == (index % 2 == 1))
+        for index, (before_s, after_s) in enumerate(marks_s)
     ]
-    assert np.median(errors_s) < 0.1, found
+    assert np.median(errors_s) < 0.1 + 4 * late_s, found
 
 
 def test_a_microphone_that_is_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
     code = """
 told = []
-source = CameraMicSource(None, "default", listener=lambda text: told.append((time.monotonic(), text)))
-timer = threading.Timer(25, source.close)
+source = CameraMicSource(None, "default", listener=told.append)
+timer = threading.Timer(100, source.close)
 timer.start()
-gaps, newest_s, back = [], 0.0, 0
+gaps, heard, back = [], False, 0
 for chunk in source.chunks():
-    if isinstance(chunk, Samples):
-        newest_s = time.monotonic() if not told else newest_s
+    if isinstance(chunk, Samples) and not heard:
+        heard = True
+        print("heard", flush=True)  # now it may be unplugged
     if isinstance(chunk, Gap):
+        if not gaps:
+            print("gone", flush=True)
         gaps.append((chunk.cause, chunk.start_s, chunk.duration_s))
-    if isinstance(chunk, Samples) and told and "is back" in told[-1][1]:
+    if isinstance(chunk, Samples) and told and "is back" in told[-1]:
         back = chunk.time_s
         source.close()
 timer.cancel()
-found = {"told": [text for _, text in told], "noticed_s": told[0][0] - newest_s, "gaps": gaps, "back_s": back}
+found = {"told": told, "gaps": gaps, "back_s": back}
 """
     with pulse.null_sink(tmp_path) as server:
-        restarted: list[pulse.PulseServer] = []
+        again: list[pulse.PulseServer] = []
 
-        def replug() -> None:
-            time.sleep(5)
-            server.stop()
-            time.sleep(2)
-            restarted.append(pulse.start(tmp_path))
+        def replug(line: str) -> None:
+            if line == "heard":
+                server.stop()
+            elif line == "gone":
+                time.sleep(2)  # so long at least
+                again.append(pulse.start(tmp_path))
 
-        thread = threading.Thread(target=replug)
-        thread.start()
         try:
-            found = listen(server.environment, code)
+            found = listen(server.environment, code, replug)
         finally:
-            thread.join()
-            restarted[0].stop()
+            for each in again:
+                each.stop()
     assert ["is lost" in found["told"][0], "is back" in found["told"][-1]] == [True, True]
     assert all("is still lost" in text for text in found["told"][1:-1])
-    assert 0 < found["noticed_s"] < 3
     assert {cause for cause, _, _ in found["gaps"]} == {"microphone lost"}
     for (_, start_s, duration_s), (_, next_s, _) in zip(found["gaps"], found["gaps"][1:], strict=False):
         assert next_s == pytest.approx(start_s + duration_s)
