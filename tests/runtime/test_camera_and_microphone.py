@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,34 @@ with Session(bundle, source, device="cpu") as session:
                 "gaps": [gap.cause for gap in window.gaps],
                 "latency_ms": update.latency_ms,
             }), flush=True)
-            if window.index == last:
+            if window.index >= last and window.frame is not None:
                 session.stop()
 print(json.dumps({"told": told, "dropped": session.stats.dropped, "windows": session.stats.windows}))
 """
 RED, BLUE = (200, 30, 30), (30, 30, 200)
-LAST = 22
+LAST = 16
+"""It ends with the first picture from this window on."""
+SLACK_S = 0.3
+"""What is on its way when something changes."""
 
 
-@pytest.mark.timeout(120)
+class Stretch:
+    """What the camera shows or the microphone hears, from when it was switched on to when it was switched off again.
+
+    A busy machine switches late, and takes long over it: a window that may show either proves nothing.
+    """
+
+    def __init__(self, on: tuple[float, float], off: tuple[float, float]) -> None:
+        """`on` and `off` are the media times, in seconds, before and after the switching."""
+        self._on, self._off = on, off
+
+    def windows(self, *, sure: bool) -> set[int]:
+        """The windows in whose middle it must be on (`sure`), or may be."""
+        first_s, last_s = (self._on[1] + SLACK_S, self._off[0]) if sure else (self._on[0], self._off[1] + SLACK_S)
+        return {window for window in range(round(last_s) + 2) if first_s <= window + 0.5 <= last_s}
+
+
+@pytest.mark.timeout(300)
 def test_a_tone_and_a_colour_that_start_together_are_found_in_the_same_window(
     exported_bundle: Path, tmp_path: Path
 ) -> None:
@@ -59,36 +80,44 @@ def test_a_tone_and_a_colour_that_start_together_are_found_in_the_same_window(
         assert watch.stdout is not None
         begin_s = float(watch.stdout.readline())
 
-        def at(media_s: float) -> None:
+        def at(media_s: float, *switches: Callable[[], object]) -> tuple[float, float]:
+            """Do something at that time, or soon after; returns the times before and after."""
             time.sleep(max(0.0, begin_s + media_s - time.monotonic()))
+            before_s = time.monotonic() - begin_s
+            for switch in switches:
+                switch()
+            return before_s, time.monotonic() - begin_s
 
-        at(4.15)
-        camera.change(BLUE)
-        server.control("set-sink-mute", "null", "0")
-        at(7.15)
-        camera.change(RED)
-        server.control("set-sink-mute", "null", "1")
-        at(10)
-        camera.stop()
-        at(13)
+        def mute(state: int) -> Callable[[], object]:
+            return functools.partial(server.control, "set-sink-mute", "null", str(state))
+
+        on = at(4.15, functools.partial(camera.change, BLUE), mute(0))
+        off = at(on[1] + 2.9, functools.partial(camera.change, RED), mute(1))
+        stopped = at(off[1] + 2.5, camera.stop)
+        at(stopped[1] + 4)
         camera = JpegCamera(port=camera.port)
         camera.change(BLUE)
-        out, err = watch.communicate(timeout=60)
+        out, err = watch.communicate(timeout=200)
         camera.stop()
     assert watch.returncode == 0, err
     *lines, summary = map(json.loads, out.splitlines())
     windows: dict[int, dict[str, Any]] = {line["index"]: line for line in lines}
 
-    assert sorted(windows) == list(range(LAST + 1))
+    last = max(windows)
+    assert sorted(windows) == list(range(last + 1))
     blue = {i for i, w in windows.items() if w["colour"] is not None and np.argmax(w["colour"]) == 2}
     loud = {i for i, w in windows.items() if w["loudness"] is not None and w["loudness"] > 0.1}
-    assert loud == {4, 5, 6} | (loud & {7}), windows  # the tone may ring on for the first moments of second 7
-    assert blue & set(range(10)) == {4, 5, 6}, windows
+    event = Stretch(on, off)
+    certain = event.windows(sure=True)
+    assert len(certain) >= 2, (on, off)
+    assert certain <= loud <= event.windows(sure=False) | {int(off[1] + SLACK_S)}, windows  # the tone may ring on
+    assert certain <= blue & set(range(int(stopped[0]))) <= event.windows(sure=False), windows
 
     dark = {i for i, w in windows.items() if w["colour"] is None}
-    assert {11, 12} <= dark <= set(range(10, 20)), windows
+    gone = int(stopped[1]) + 2  # a picture may stay for a second
+    assert {gone, gone + 1} <= dark <= set(range(int(stopped[0]), last)), windows
     assert all("camera lost" in windows[i]["gaps"] for i in dark)
-    assert LAST in blue
+    assert last in blue
     assert all(w["loudness"] is not None for w in windows.values()), "the microphone went on while the camera was lost"
     assert ["lost" in summary["told"][0], "back" in summary["told"][-1]] == [True, True]
     assert summary["dropped"] in ({}, {"stopped": 1})
@@ -121,7 +150,7 @@ def test_after_a_stop_sound_is_kept_and_what_is_lost_is_counted_once(exported_bu
             watch.send_signal(signal.SIGCONT)
             wait_for(before + stopped_s + 4)
             watch.terminate()
-            assert watch.wait(60) == 0
+            assert watch.wait(100) == 0
         finally:
             watch.kill()
     camera.stop()
