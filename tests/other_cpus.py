@@ -15,6 +15,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from pulse import missing
 
 HERE = Path(__file__).resolve().parents[1]
 ARM = HERE / ".arm"
@@ -63,7 +64,7 @@ def environment(command: list[str], folder: Path) -> dict[str, str]:
 def _qemu(architecture: str) -> str:
     found = shutil.which(f"qemu-{architecture}")
     if found is None:
-        pytest.skip("qemu-user is not installed (apt install qemu-user)")
+        missing("QEMU", "qemu-user")
     return found
 
 
