@@ -168,4 +168,7 @@ def test_after_a_stop_sound_is_kept_and_what_is_lost_is_counted_once(exported_bu
     inside = told[before + 2 : before + stopped_s - 1]
     for record in inside:
         assert [gap["cause"] for gap in record["gaps"] if gap["sense"] == "vision"] == ["process not running"], record
-    assert sum("audio" not in record["missing"] for record in inside) > len(inside) / 2
+    silent = [record for record in inside if "audio" in record["missing"]]
+    assert len(silent) < len(inside), "the sound server keeps seconds of sound, on a busy machine fewer"
+    for record in silent:
+        assert any(gap["sense"] == "audio" for gap in record["gaps"]), record
