@@ -53,7 +53,7 @@ def check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precisi
 
 
 def put_in_place(aside: Path, out: Path) -> None:
-    """Rename the folder `aside` to `out`, in the place of an older bundle there."""
+    """Rename the folder `aside` to `out`, in the place of an older bundle there; on any error that one stays."""
     umask = os.umask(0)
     os.umask(umask)
     aside.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
@@ -61,6 +61,12 @@ def put_in_place(aside: Path, out: Path) -> None:
         aside.rename(out)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    out.rename(old / "old")
-    aside.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        out.rename(old / "old")
+        aside.rename(out)
+    except BaseException:
+        if not out.exists():
+            (old / "old").rename(out)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
