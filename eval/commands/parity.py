@@ -152,12 +152,17 @@ class Parity:
             raise UsageError("--data and --media are both given, and one run compares on one of them: leave one out")
         if not (self.data or self.media):
             raise UsageError("compare on what? Give either --data with a labelled dataset, or --media with recordings")
+        channel = parse_channel(self.channel)
+        if self.data and channel != "auto":
+            raise UsageError(
+                "--channel is for --media; --data is heard in its first channel, as published: leave it out"
+            )
         if self.media and (self.clips is not None or self.annotations):
             flag = "--annotations" if self.annotations else "--clips"
             raise UsageError(f"{flag} is for --data; with --media, name the recordings to compare on and leave it out")
         if self.data:
             return DatasetClips(OVAVEBench.open(self.data, self.annotations), self.split, self.clips)
-        return RecordedClips(find_media(self.media), parse_channel(self.channel))
+        return RecordedClips(find_media(self.media), channel)
 
 
 @contextmanager

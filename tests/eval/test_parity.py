@@ -219,6 +219,8 @@ def test_what_makes_no_sense_is_refused(
         ((), "compare on what?"),
         (("--media", clip, "--data", tmp_path), "--data and --media are both given"),
         (("--media", clip, "--clips", 3), "--clips is for --data"),
+        (("--data", tmp_path, "--channel", "mix"), "--channel is for --media"),
+        (("--data", tmp_path, "--channel", "left"), "--channel takes auto, first, mix or a number"),
         (("--media", clip), "would compare a backend with itself"),
         (("--media", clip, "--record"), "--record is for a comparison with PyTorch"),
         (("--media", clip, "--weights", tiny_weights), "give its checkpoint: --head"),
