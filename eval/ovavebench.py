@@ -243,7 +243,7 @@ class _Labels:
     def __init__(self, data: bytes, path: Path) -> None:
         try:
             entries = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DatasetError(f"{path} is not valid JSON: {error}; download it again") from error
         if not isinstance(entries, dict):
             raise DatasetError(f"{path} is not a JSON object of videos")

@@ -162,8 +162,8 @@ def encode_recording(
 ) -> Recording:
     """Run the encoders over a recording. `truth`: spans in seconds that hold the event; None: it all may.
 
-    A second counts as event when at least half of it lies in a span. `channel` is
-    the one of the sound to listen to. `progress` is told the seconds done.
+    A second counts as event when at least half of it lies in a span. `channel` is the one of the sound to
+    listen to. `progress` is called with the seconds done.
 
     Raises:
         MediaError: it cannot be read, or is shorter than half a second.

@@ -98,12 +98,14 @@ class DemoWorld:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             before = json.loads(path.read_bytes()) if path.is_file() else numbers
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise (
                 output_error(path, error)
                 if isinstance(error, OSError)
                 else InputError(f"{path} is damaged ({error}); choose another --out")
             ) from error
+        if not isinstance(before, dict):
+            raise InputError(f"{path} is damaged (it is no JSON object); choose another --out")
         if before != numbers:
             told = ", ".join(f"{name} {before.get(name)}" for name in numbers if before.get(name) != numbers[name])
             raise UsageError(f"{self.out} was begun with other numbers ({told}); choose another --out, or delete it")

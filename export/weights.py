@@ -122,7 +122,7 @@ def download_weights(
     except OSError as error:
         raise DownloadError(
             f"cannot write {error.filename or part}: {error.strerror or error}; what was fetched is kept, "
-            "mend that and run it again"
+            "fix that and run it again"
         ) from error
     console.print(one_line(f"wrote {target}"), highlight=False, markup=False, soft_wrap=True)
     return target

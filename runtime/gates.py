@@ -170,7 +170,7 @@ def _read(path: Path) -> Gate | None:
     """The gate in `path`. One that cannot be read counts for nothing: the comparison is made again."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Gate)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -88,5 +88,5 @@ def read_calibration(head: str | os.PathLike[str]) -> Calibration | None:
         return None
     try:
         return msgspec.json.decode(text, type=Calibration)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise CheckpointError(f"{path} holds a damaged calibration ({error}); calibrate it again") from error

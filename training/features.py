@@ -206,7 +206,7 @@ def _survey(root: Path, bench: OVAVEBench, shards: Sequence[_Shard], progress: P
             continue
         try:
             records = msgspec.json.decode(index.read_bytes(), type=ShardIndex).clips
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             records = ()
         if len(records) == len(shard.clips) and all(map(_unchanged, records, shard.clips, [bench] * len(records))):
             finished.append(shard)

@@ -361,7 +361,7 @@ def read_config(name: str) -> ImageBindConfig:
         return ImageBindConfig.huge() if name == "huge" else ImageBindConfig.tiny()
     try:
         values = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         kind = InputError if Path(name).suffix else UsageError  # a file, or a word that is no configuration
         raise kind(f"--config must be huge, tiny or a JSON file, and {name!r} is none ({error})") from error
     if not isinstance(values, dict):

@@ -356,7 +356,7 @@ def _settle(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None:
     if path.exists():
         try:
             before = msgspec.json.decode(path.read_bytes(), type=_Settings)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise OutputError(f"{path} cannot be read ({error}); choose another --out") from error
         if before != settings:
             how = "of other annotation files" if before.format == _FORMAT else "by another version, which cut otherwise"

@@ -104,6 +104,7 @@ class _Machine(msgspec.Struct):
     cores: int
     gpus: list[str]
     versions: dict[str, str]
+    cpu_features: list[str] | None = None  # older reports do not have them
 
 
 class Report(msgspec.Struct):
@@ -178,7 +179,7 @@ def read_report(path: Path) -> Report:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path} is no report of 'ovavel bench --out' in format {FORMAT}: {error}. Measure again with this version"
         ) from error
@@ -336,6 +337,9 @@ def _unlike(before: Report, after: Report, pairs: Sequence[tuple[_Row, _Row]]) -
         "the GPU": (" and ".join(before.machine.gpus), " and ".join(after.machine.gpus)),
         "the media": (before.media, after.media),
     }
+    features = before.machine.cpu_features, after.machine.cpu_features
+    if features[0] is not None and features[1] is not None:
+        found["the processor's features"] = (" ".join(features[0]), " ".join(features[1]))
     backends = [(one.backend, other.backend) for one, other in pairs[:1] if one.backend and other.backend]
     for one, other in backends:
         found["the device"] = (one.device, other.device)

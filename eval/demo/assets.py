@@ -55,7 +55,7 @@ class Assets:
 def _read_truth(path: Path, bundle: Bundle) -> Truth:
     try:
         truth = msgspec.json.decode(path.read_bytes(), type=Truth)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path} cannot be read: {error}. {_AGAIN}") from error
     *names, background = bundle.vocabulary.names
     seconds = len(truth.labels)

@@ -91,7 +91,7 @@ def read_json(path: Path) -> Document:
     """
     try:
         document = msgspec.json.decode(path.read_bytes(), type=Document)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not a JSON file of `ovavel localize`: {error}") from error
     if document.format_version != _VERSION:
         raise InputError(

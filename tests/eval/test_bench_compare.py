@@ -97,11 +97,17 @@ def test_files_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     none["rows"][0]["single"] = None
     for name, content in {"good": simulated(1), "few": few, "none": none, "old": old, "text": "x"}.items():
         (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "deep").write_text('{"more": ' + "[" * 100_000)
     good = read_report(tmp_path / "good")
     for name, said in {"few": "19 windows are too few", "none": "no row was measured in both"}.items():
         with pytest.raises(InputError, match=said):
             compare(good, read_report(tmp_path / name))
-    for name, said in {"old": "no report of", "text": "no report of", "nowhere": "cannot read"}.items():
+    for name, said in {
+        "old": "no report of",
+        "text": "no report of",
+        "deep": "no report of",
+        "nowhere": "cannot read",
+    }.items():
         with pytest.raises(InputError, match=said):
             read_report(tmp_path / name)
     with pytest.raises(InputError, match="format 3"):
@@ -136,14 +142,17 @@ def test_a_stage_that_some_windows_lack_is_not_compared() -> None:
 def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / name for name in ("before.json", "after.json", "out.json")]
     after = simulated(2, slower=PLANTED)
-    after["machine"]["versions"] = {"numpy": "3"}
+    after["machine"] |= {"versions": {"numpy": "3"}, "cpu_features": ["avx2"]}
     after["rows"][0]["name"] = "renamed"
-    for path, report in zip(paths, (simulated(1), after), strict=False):
+    before = simulated(1)
+    before["machine"]["cpu_features"] = ["avx2", "avx512_vnni"]
+    for path, report in zip(paths, (before, after), strict=False):
         path.write_text(json.dumps(report))
     assert main(["bench", "compare", str(paths[0]), str(paths[1]), "--out", str(paths[2])]) == 1
     said = capsys.readouterr().out
     assert "own → renamed: SLOWER beyond noise" in said
     assert "numpy: 2, then 3" in said
+    assert "the processor's features: avx2 avx512_vnni, then avx2" in said
     written = json.loads(paths[2].read_text())["rows"][0]
     assert written["verdict"] == "slower"
     assert written["clock"]["low"] < written["clock"]["share"] < written["clock"]["high"]

@@ -301,6 +301,9 @@ def test_assets_that_do_not_belong_together_are_refused(world: Path, tmp_path: P
             Assets.open(folder)
     write_truth(folder, names=(*NAMES, "other"))
     Assets.open(folder)
+    (folder / "truth.json").write_text('{"more": ' + "[" * 100_000)
+    with pytest.raises(DatasetError, match=r"truth\.json cannot be read"):
+        Assets.open(folder)
     (folder / "truth.json").write_text("[]")
     with pytest.raises(DatasetError, match=r"truth\.json cannot be read"):
         Assets.open(folder)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import write_bundle
 from ovavel.export.commands import read_names
+from ovavel.export.place import put_in_place
 from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
@@ -110,6 +111,28 @@ class QuickGraphs:
 def quick(monkeypatch: pytest.MonkeyPatch, exported_bundle: Path) -> None:
     monkeypatch.setattr(bundle_module, "traced", lambda *_, **__: None)
     monkeypatch.setattr(bundle_module, "save_variant", QuickGraphs(exported_bundle))
+
+
+def test_the_older_bundle_stays_where_the_new_one_cannot_be_put(tmp_path: Path) -> None:
+    out, aside = tmp_path / "bundle", tmp_path / "aside"
+    out.mkdir()
+    (out / "manifest.json").write_text("old")
+    aside.mkdir()
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self == aside:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            put_in_place(aside, out)
+    assert (out / "manifest.json").read_text() == "old"
+    put_in_place(aside, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert not list(out.iterdir())
 
 
 @pytest.mark.usefixtures("quick")
@@ -264,7 +287,10 @@ def test_names_and_configurations_are_read(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_bytes("\ufeffdo\u2028g\r\n # no name\r\n  cat\x1c\r\n\r\nother".encode())
     assert read_names(tmp_path / "names.txt") == ["do\u2028g", "cat\x1c"]  # refused later, as they are
     (tmp_path / "config.json").write_text('{"name": "mine"}')
-    for wrong in ("large", str(tmp_path / "nowhere.json"), str(tmp_path / "names.txt"), str(tmp_path / "config.json")):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for wrong in ("nowhere.json", "names.txt", "config.json", "deep.json"):
         with pytest.raises((InputError, UsageError)):
-            read_config(wrong)
+            read_config(str(tmp_path / wrong))
+    with pytest.raises(UsageError):
+        read_config("large")
     assert read_config("tiny") == TINY

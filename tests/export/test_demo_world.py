@@ -19,6 +19,14 @@ def test_a_recipe_is_checked_before_the_work(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "world").exists()
 
 
+@pytest.mark.parametrize("content", ["[]", "{", pytest.param('{"seed": ' + "[" * 100_000, id="deep")])
+def test_damaged_numbers_are_refused(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "world.json").write_text(content)
+    assert main(["train", "demo-world", "--out", str(tmp_path)]) == 1
+    assert "world.json is damaged" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_it_makes_the_demo_and_goes_on_only_with_the_same_numbers(
