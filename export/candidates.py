@@ -11,7 +11,7 @@ import numpy as np
 from ovavel.export.activations import Activation
 from ovavel.export.linears import CONTRIB, array, constant, find_linears, fuse_attention, replace
 from ovavel.export.precision import PASSES
-from ovavel.export.quantize import INT8, INT8_ANY, INT16, INT16_ANY, QuantizeRecipe, quantize
+from ovavel.export.quantize import QuantizeRecipe, quantize
 from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.precisions import Precision, exact_here
 
@@ -40,7 +40,7 @@ class Candidate:
     write: Write | None = None
     """What brings the fp32 graphs into that form, in place."""
     computes: Literal["fp32", "bf16", "int8-static"] = "fp32"
-    """What PyTorch or OpenVINO is told to compute in."""
+    """What PyTorch or OpenVINO is set to compute in."""
     gate: Precision = "int8"
     """The precision whose requirements it is held to, and which needs the same of the CPU."""
     exported: bool = False
@@ -94,11 +94,11 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate(name="ONNX Runtime fp32", engine="onnxruntime", gate="fp32", exported=True),
     Candidate(
         name="ONNX Runtime int16: 16-bit activations and weights",
-        engine="onnxruntime", file="int16", write=_by(INT16), gate="int16", exported=True,
+        engine="onnxruntime", file="int16", write=PASSES["int16"], gate="int16", exported=True,
     ),
     Candidate(
         name="ONNX Runtime int16-any: the same, for every CPU",
-        engine="onnxruntime", file="int16-any", write=_by(INT16_ANY), gate="int16-any", exported=True,
+        engine="onnxruntime", file="int16-any", write=PASSES["int16-any"], gate="int16-any", exported=True,
     ),
     Candidate(
         name="ONNX Runtime int8, plain dynamic",
@@ -118,11 +118,11 @@ CANDIDATES: tuple[Candidate, ...] = (
     ),
     Candidate(
         name="ONNX Runtime int8: migration, layers of more than 10 % noise with 16-bit activations",
-        engine="onnxruntime", file="int8", write=_by(INT8), exported=True,
+        engine="onnxruntime", file="int8", write=PASSES["int8"], exported=True,
     ),
     Candidate(
         name="ONNX Runtime int8-any: the same, for every CPU",
-        engine="onnxruntime", file="int8-any", write=_by(INT8_ANY), gate="int8-any", exported=True,
+        engine="onnxruntime", file="int8-any", write=PASSES["int8-any"], gate="int8-any", exported=True,
     ),
     Candidate(
         name="… + both encoders in one graph", engine="onnxruntime, one graph", file="int8-any", gate="int8-any",
