@@ -182,7 +182,9 @@ def encode_clips(
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Encoded:
-    """Run the encoders of `backend` over the media of `clips`, read ahead in threads. `progress` is told clips done.
+    """Run the encoders of `backend` over the media of `clips`, read ahead in threads.
+
+    `progress` is called with the clips done.
 
     Raises:
         DatasetError: not one of the clips could be read.
@@ -221,7 +223,7 @@ def _checked(features: Features, damaged: Sequence[DamagedRecord]) -> Encoded:
         said = (
             f"all {len(damaged)} clips are damaged; the first: {damaged[0].message}" if damaged else "there is no clip"
         )
-        raise DatasetError(f"nothing can be scored: {said}. `ovavel eval check-data` tells of every clip")
+        raise DatasetError(f"nothing can be scored: {said}. `ovavel eval check-data` lists every clip")
     return Encoded(features, tuple(damaged))
 
 

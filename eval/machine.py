@@ -32,10 +32,10 @@ class Machine:
     """Physical cores this process may use."""
     memory_gb: float
     """RAM of the machine, in units of 10^9 bytes."""
-    cpu_clock: str = "not told"
+    cpu_clock: str = "unknown"
     """Clock, governor and load when the run began."""
     gpus: tuple[str, ...]
-    """Name, memory and driver, as nvidia-smi tells them."""
+    """Name, memory and driver, as nvidia-smi reports them."""
     system: str
     python: str
     versions: dict[str, str] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def _status_mb(wanted: str) -> float:
         name, _, value = line.partition(":")
         if name == wanted:
             return int(value.split()[0]) / 1024
-    raise RuntimeError(f"this kernel does not tell {wanted}")
+    raise RuntimeError(f"this kernel does not report {wanted}")
 
 
 def _cpu_clock() -> str:
@@ -91,12 +91,12 @@ def _cpu_clock() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
         told.append(f"{max(clocks):.0f} MHz")
-    except (OSError, ValueError):  # no Linux, or a processor that does not tell
-        told.append("clock not told")
+    except (OSError, ValueError):  # no Linux, or a processor that does not report it
+        told.append("clock unknown")
     try:
         told.append(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip())
     except OSError:
-        told.append("governor not told")
+        told.append("governor unknown")
     return ", ".join([*told, f"load {os.getloadavg()[0]:.2f}"])
 
 

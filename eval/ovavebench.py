@@ -167,7 +167,7 @@ class OVAVEBench:
         return tuple(clip for clip in clips if clip.name in names)
 
     def describe_ratio(self, train_ratio: float) -> str:
-        """Which training clips `select` takes at this ratio, to be told beside a result.
+        """Which training clips `select` takes at this ratio, to be reported beside a result.
 
         Raises:
             UsageError: the ratio is not in (0, 1].

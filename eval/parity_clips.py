@@ -39,7 +39,7 @@ _RANDOM = 6
 """Random pictures and sounds beside the extremes."""
 
 Progress = Callable[[float], None]
-"""Told the seconds of media that are done."""
+"""Called with the seconds of media that are done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

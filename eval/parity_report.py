@@ -101,7 +101,7 @@ def measure_rows(report: ParityReport) -> list[tuple[str, str, str, str]]:
 
 
 def decision_facts(report: ParityReport) -> list[tuple[str, str]]:
-    """What is told of similarities, scores and decisions, by name."""
+    """What is reported of similarities, scores and decisions, by name."""
     found = report.decisions
     drift = found.drift
     return [

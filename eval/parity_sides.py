@@ -21,7 +21,7 @@ from ovavel.runtime.types import Sense
 __all__ = ["Choice", "Side", "Tell", "all_embeddings", "run_side"]
 
 Tell = Callable[[str, float], None]
-"""Told what runs now, and the seconds of media that it has done."""
+"""Called with what runs now, and the seconds of media that it has done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

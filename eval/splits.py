@@ -138,7 +138,7 @@ def open_material(
 
 @contextmanager
 def clip_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on standard error; yields what is told the clips done."""
+    """Show a bar with rate and time left on standard error; yields what to call with the clips done."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 

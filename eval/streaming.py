@@ -170,7 +170,7 @@ def measure_streaming(
         seen: (N,) whether a clip is of a seen class.
         seeds: one random order of the clips for each; figures of joined clips are means over them.
         stream_clips: clips that make one stream; the last stream may be shorter.
-        progress: told how many clips are done; there are N * (1 + len(seeds)).
+        progress: called with how many clips are done; there are N * (1 + len(seeds)).
 
     Raises:
         UsageError: no seed, one of them negative or twice, or streams of fewer than two clips.

@@ -1,4 +1,4 @@
-"""How well words work: each phrase alone joins a bundle's vocabulary, and recordings are decided anew.
+"""How well words work: each phrase alone joins a bundle's vocabulary, and recordings are decided again.
 
 Recordings go through the encoders once. Each phrase then gets decisions of its own from the very `Localizer` that runs
 live, so what is counted here is what the bundle would do with that phrase in its vocabulary.
@@ -136,7 +136,7 @@ def parse_truth(said: Sequence[str], clips: Sequence[Path]) -> dict[Path, tuple[
             fault = "names several of the recordings; give the whole path" if len(meant) > 1 else "names no recording"
             raise UsageError(f"--truth {words!r} {fault}; write for example {clips[0].name}=3-8,12-15")
         if meant[0] in found:
-            raise UsageError(f"--truth tells of {name} twice; put all its spans in one, such as {name}=3-8,12-15")
+            raise UsageError(f"--truth names {name} twice; put all its spans in one, such as {name}=3-8,12-15")
         found[meant[0]] = () if spans == "none" else tuple(_span(span, words) for span in spans.split(","))
     return found
 
@@ -202,7 +202,7 @@ def try_phrases(
     *,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Trial:
-    """Add each phrase alone to `vocabulary`, decide on every recording anew, and rank the phrases.
+    """Add each phrase alone to `vocabulary`, decide on every recording again, and rank the phrases.
 
     Args:
         recordings: at least one, with at least one second of the event among them.
@@ -210,7 +210,7 @@ def try_phrases(
         embeddings: (phrases, D) float32, unit norm.
         vocabulary: what the phrases are added to; it may be the background alone.
         head: `Backend.head`.
-        tell: is told which phrase is tried.
+        tell: is called with which phrase is tried.
 
     Raises:
         VocabularyError: no phrase is given, or one is the background.

@@ -59,7 +59,7 @@ IMAGEBIND_LICENCE = (
 )
 
 Progress = Callable[[str, float], None]
-"""Told what happens now, and which share of the whole, in [0, 1], is done."""
+"""Called with what happens now, and which share of the whole, in [0, 1], is done."""
 
 _COMPARED = ("onnx", "onnxruntime", "onnxscript", "torch")
 _TEXT_BATCH = 16
@@ -99,13 +99,13 @@ def write_bundle(
         config: size of the model; the published one by default.
         tokenizer: `tokenizer.json` of a model with a tokenizer of its own; CLIP's by default.
         precisions: of the vision and audio encoders, each a file of its own; the other graphs are small or run rarely
-            and stay in fp32. What an engine runs unless told otherwise is the first of `ENGINE_PRECISIONS` among them.
+            and stay in fp32. What an engine runs by default is the first of `ENGINE_PRECISIONS` among them.
         fastest_of: further precisions, of which at most one is kept: the fastest on this CPU that loses little enough;
             none if fp32 is among `precisions` and faster.
         background: name of no event.
         licence: of `weights`, in a sentence; None: what their file says, or ImageBind's if it says nothing.
         overwrite: replace an older bundle at `out`.
-        progress: told about each stage.
+        progress: called at each stage.
         note: called with a sentence on each of `fastest_of` that is left out.
 
     Raises:

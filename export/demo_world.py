@@ -65,7 +65,7 @@ class DemoWorld:
     """Processes that draw and decode."""
 
     def run(self) -> int:
-        """Make everything, or go on with it."""
+        """Make everything, or continue it."""
         from ovavel.export.bundle import need_libraries
 
         if min(self.segments, self.steps, self.train_clips, self.val_clips, self.test_clips, self.workers) < 1:
@@ -88,7 +88,7 @@ class DemoWorld:
         return 0
 
     def _remember(self) -> None:
-        """Note the numbers in the folder, and refuse to go on with others: the result would be of neither."""
+        """Note the numbers in the folder, and refuse to continue with others: the result would be of neither."""
         import json
 
         from ovavel.runtime.files import atomic_write, output_error

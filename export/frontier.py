@@ -44,7 +44,7 @@ _TOGETHER = 3
 """Candidates in memory at once, beside the reference: a machine that runs out of it reads weights from disk again."""
 
 Tell: TypeAlias = Callable[[str, float], None]
-"""Told what happens now, and which share of the whole is done."""
+"""Called with what happens now, and which share of the whole is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ def measure_frontier(
         windows: how many each candidate runs, all of them different.
         threads: cores to use; None: as many as this process has.
         candidates: the first one is what the others are compared with.
-        tell: told about each stage.
+        tell: called at each stage.
 
     Raises:
         CheckpointError: `weights` is not what it should be.

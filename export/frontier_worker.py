@@ -111,8 +111,8 @@ def _serve(
     """Load both encoders, say so, and run what comes until the other side is gone."""
     try:
         run = _OPEN[engine](folder, file, computes, config, threads)
-        run(_NOTHING)  # what cannot run is told now
-    except Exception as error:  # noqa: BLE001  the other side tells it
+        run(_NOTHING)  # what cannot run is reported now
+    except Exception as error:  # noqa: BLE001  the other side reports it
         connection.send(str(error) or type(error).__name__)
         return
     connection.send(None)

@@ -92,7 +92,7 @@ class MatrixReport:
 
 
 def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ()) -> list[RowSpec]:
-    """PyTorch eager, the engines that start at once, TensorRT in fp16, PyTorch's other manners, TensorRT in the rest.
+    """PyTorch eager, the engines that start at once, TensorRT in fp16, PyTorch's other modes, TensorRT in the rest.
 
     What matters most is measured first, and plans that take minutes to build, but for the fastest, come last.
 
@@ -208,7 +208,7 @@ def run_matrix(
         build_s: seconds for building the plans of one row.
         settings: fields of `ovavel.eval.bench.Settings`.
         folder: for the files between the processes, and their cache: engines of throw-away weights do not outlive it.
-        tell: told what is going on.
+        tell: called with what is going on.
     """
     bundle = Bundle.open(prepared.bundle)
     rows: list[Row] = []
@@ -341,7 +341,7 @@ def _random_weights(path: Path, config: ImageBindConfig) -> Path:
     state = {}
     for name, shape in published_entries(config).items():
         if name.endswith(".mask"):
-            continue  # optional: causal attention makes it anew
+            continue  # optional: causal attention makes it again
         if len(shape) < 2:
             state[name] = torch.full(shape, 1.0 if name.endswith("weight") else 0.0)
         else:

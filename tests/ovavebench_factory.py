@@ -84,7 +84,7 @@ def make_bench(
 
 
 def break_clip(root: Path, clip: Clip, kind: str) -> None:
-    """Damage a clip of `root` in one of the ways of `DAMAGE`. Open the dataset anew afterwards."""
+    """Damage a clip of `root` in one of the ways of `DAMAGE`. Open the dataset again afterwards."""
     bench = OVAVEBench.open(root)
     sound, folder = bench.audio_path(clip), bench.frames_dir(clip)
     frame = sorted(folder.iterdir())[3] if folder.is_dir() else folder

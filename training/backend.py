@@ -59,7 +59,7 @@ def open_torch(
     """Load the checkpoints a bundle was made from.
 
     Args:
-        bundle: tells the size of the encoders and of the head.
+        bundle: gives the size of the encoders and of the head.
         device: "cpu", "cuda", "cuda:N" or "auto": a GPU where there is one.
         threads: CPU threads, for all of PyTorch in this process; None leaves them as they are.
         graphs: what to load.
@@ -73,14 +73,14 @@ def open_torch(
     Raises:
         UsageError: a checkpoint is not given that the bundle or `graphs` asks for, or there is no such precision on
             this device.
-        DeviceError: the device is not to be had, or cannot run it in this manner.
+        DeviceError: the device is unavailable, or cannot run it in this manner.
         BundleError: the bundle does not say the size of its encoders.
         CheckpointError: a checkpoint is not what it should be.
     """
     chosen = _prepared(device, threads)
     reduced = _check_precision(precision or "fp32", chosen)
     if manner not in get_args(Manner):
-        raise UsageError(f"PyTorch runs it in the manners {', '.join(get_args(Manner))}, not {manner!r}")
+        raise UsageError(f"PyTorch runs it as {', '.join(get_args(Manner))}, not {manner!r}")
     if manner == "graph" and chosen.type != "cuda":
         raise DeviceError("CUDA graphs are for GPUs; on the CPU run it eager or compiled")
     if cast_weights and reduced == "fp32":
@@ -135,7 +135,7 @@ def open_weights(
 
     Raises:
         UsageError: there is no such precision, or not on this device.
-        DeviceError: the device is not to be had, or has too little memory.
+        DeviceError: the device is unavailable, or has too little memory.
         CheckpointError: the checkpoint is not what it should be.
     """
     chosen = _prepared(device, threads)
@@ -182,7 +182,7 @@ def _move(modules: Iterable[nn.Module], device: torch.device) -> None:
 
 
 class TorchBackend(GraphBackend):
-    """PyTorch, eager and in fp32 unless told otherwise. See `ovavel.runtime.backends.Backend`."""
+    """PyTorch, eager and in fp32 by default. See `ovavel.runtime.backends.Backend`."""
 
     def __init__(
         self,
@@ -262,10 +262,10 @@ def resolve_device(name: str) -> torch.device:
         why = (
             "PyTorch sees no NVIDIA GPU" if torch.version.cuda else f"PyTorch {torch.__version__} is built without CUDA"
         )
-        raise DeviceError(f"{name} is not to be had: {why}. Use the device cpu, or install what is missing")
+        raise DeviceError(f"{name} is unavailable: {why}. Use the device cpu, or install what is missing")
     index, count = int(match[1] or 0), torch.cuda.device_count()
     if index >= count:
-        raise DeviceError(f"{name} is not to be had: PyTorch sees {count} GPU(s), cuda:0 to cuda:{count - 1}")
+        raise DeviceError(f"{name} is unavailable: PyTorch sees {count} GPU(s), cuda:0 to cuda:{count - 1}")
     return torch.device("cuda", index)
 
 

@@ -25,7 +25,7 @@ _NAMED = 5  # how many entries an error names before it only counts
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Map the tensors of a PyTorch `.pth` or a safetensors file into memory, under the names they have there.
 
-    The file's own first bytes tell its format, not its name. Nothing is copied: a tensor takes memory only once it is
+    The file's own first bytes show its format, not its name. Nothing is copied: a tensor takes memory only once it is
     read, so the file must stay as it is while its tensors live. Pickled code is never run.
 
     Raises:
@@ -120,7 +120,7 @@ def check_entries(
         raise CheckpointError(
             f"{path} lacks {len(missing)} of the {len(expected)} entries of {model}: {_some(missing)}"
             + (f", and holds {_some(extra)}, which it does not have. " if extra else ". ")
-            + ("It looks like one shard of several: join them into one file." if shard else "Fetch it anew.")
+            + ("It looks like one shard of several: join them into one file." if shard else "Fetch it again.")
         )
     if extra:
         raise CheckpointError(f"{path} holds entries that {model} does not have: {_some(extra)}")
@@ -186,7 +186,7 @@ def _format(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} could not be read: {error}") from error
     if not head:
-        raise CheckpointError(f"{path} is empty (0 bytes); fetch it anew")
+        raise CheckpointError(f"{path} is empty (0 bytes); fetch it again")
     if head.startswith(b"PK\x03\x04"):
         return "pth"
     if head[8:9] == b"{":
@@ -199,7 +199,7 @@ def _format(path: Path) -> str:
     start = head.splitlines()[0].decode("ascii", "replace")[:32]
     raise CheckpointError(
         f"{path} is no checkpoint: it is neither a PyTorch archive nor safetensors, and begins with {start!r}. "
-        "If it was downloaded, the download may have been an error page; fetch it anew."
+        "If it was downloaded, the download may have been an error page; fetch it again."
     )
 
 
@@ -209,7 +209,7 @@ def _is_tensor(value: object) -> bool:
 
 def _damaged(path: Path, error: Exception) -> str:
     size = path.stat().st_size if path.exists() else 0
-    return f"{path} ({size:,} bytes) is cut short or damaged; fetch it anew. ({_first_line(error)})"
+    return f"{path} ({size:,} bytes) is cut short or damaged; fetch it again. ({_first_line(error)})"
 
 
 def _first_line(error: Exception) -> str:

@@ -56,14 +56,14 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Progress(Protocol):
-    """Told of every clip."""
+    """Called for every clip."""
 
     def __call__(self, what: str, done: int, total: int, damaged: int) -> None:
         """`done` of `total` clips; `damaged` of those done could not be read."""
 
 
 def silent(what: str, done: int, total: int, damaged: int) -> None:
-    """Tell nobody."""
+    """Report to nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

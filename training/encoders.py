@@ -31,7 +31,7 @@ _BLOCK_BYTES = 8 * 2**20
 _TEXT_BATCH = 16
 
 Progress = Callable[[str, float], None]
-"""Told what happens now, and which share of it, in [0, 1], is done."""
+"""Called with what happens now, and which share of it, in [0, 1], is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +94,13 @@ def checkpoint_encoders(
         threads: as `open_weights` takes them.
         precision: of vision and audio.
         tokenizer: a `tokenizer.json`; None: CLIP's, which the published model was made for.
-        progress: told about the hashing, which takes a while for 4.8 GB.
+        progress: called during the hashing, which takes a while for 4.8 GB.
 
     Raises:
         CheckpointError: the checkpoint is not what it should be.
         InputError: the tokenizer cannot be read.
         UsageError: the tokenizer does not fit the model, or the precision not the device.
-        DeviceError: the device is not to be had.
+        DeviceError: the device is unavailable.
     """
     if tokenizer is None and config.vocabulary != VOCABULARY:
         raise UsageError(
@@ -189,7 +189,7 @@ def model_tokenizer(path: str | os.PathLike[str] | None, config: ImageBindConfig
         row = tokenizer.encode("a").ids
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError(f"{path} is not a tokenizer.json ({error})") from error
-    # Control tokens need not be in the vocabulary, so an encoded text can tell of more.
+    # Control tokens need not be in the vocabulary, so an encoded text can hold more.
     size = 1 + max(*row, *tokenizer.get_vocab().values())
     if size > config.vocabulary or len(row) != CONTEXT:
         raise UsageError(

@@ -1,8 +1,8 @@
 """Fills a feature cache: every clip of a dataset through the frozen encoders, once (`ovavel.eval.features`).
 
-A shard is done when its index is written, so work that was cut goes on with the first shard that has none. The clips of
-a shard are encoded in batches that begin with the shard: a shard made anew after an interruption is the same, bit for
-bit on the same machine with the same batch, as one made in one go.
+A shard is done when its index is written, so work that was cut continues with the first shard that has none. The clips
+of a shard are encoded in batches that begin with the shard: a shard made again after an interruption is the same, bit
+for bit on the same machine with the same batch, as one made in one go.
 
 Shapes: n clips of a shard that could be read, T segments of a clip (10), B clips in a batch, D embedding size.
 """
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["SHARD_CLIPS", "Extraction", "cache_info", "extract"]
 
 SHARD_CLIPS = 256
-"""Clips of a shard unless told otherwise: 21 MB at D = 1024."""
+"""Clips of a shard by default: 21 MB at D = 1024."""
 
 _ROOM_BYTES = 32 * 2**20  # for indices and the shard that is written aside
 
@@ -64,7 +64,7 @@ class Extraction:
     kept: int
     """Clips that were there already, damaged ones among them."""
     renewed: int
-    """Shards that were made anew because files of their clips have changed."""
+    """Shards that were made again because files of their clips have changed."""
     seconds: float
     """How long decoding and encoding took."""
 
@@ -115,7 +115,7 @@ def extract(
         batch: B, clips that are encoded at once.
         workers: processes that decode.
         shard_clips: clips of a shard, and so how much is lost at most when the run is cut.
-        progress: told of every clip.
+        progress: called for every clip.
 
     Raises:
         UsageError: a number is not positive, there is no such split, or another process is filling this cache.

@@ -45,7 +45,7 @@ _EVALUATED = 64  # clips at once
 _STATE_FORMAT = "ovavel training state 1"
 
 Progress = Callable[[int, int, str], None]
-"""Told how many steps are done, how many there are at most, and the news in words."""
+"""Called with how many steps are done, how many there are at most, and the news in words."""
 
 
 def fit(
@@ -84,14 +84,14 @@ def fit_data(
         data: what to train and validate on.
         out: folder for `head.safetensors`, `result.json` and `report.html`; made if it is not there.
         device: "cpu", "cuda", "cuda:N" or "auto".
-        overwrite: begin anew where `out` holds another run.
+        overwrite: start over where `out` holds another run.
         tensorboard: write event files for TensorBoard into `out`/tensorboard.
-        progress: told after each step.
+        progress: called after each step.
 
     Raises:
         UsageError: `out` holds a run of another recipe or of other data, or the recipe does not fit the data.
-        CheckpointError: the run in `out` cannot be gone on with.
-        DeviceError: the device is not to be had.
+        CheckpointError: the run in `out` cannot be continued.
+        DeviceError: the device is unavailable.
         MissingExtraError: TensorBoard is asked for and not installed.
         OutputError: something could not be written.
     """
@@ -179,7 +179,7 @@ class _Run:
             return ()
         metadata, tensors = read_metadata(file), read_checkpoint(file)
         if metadata.get("format") != _STATE_FORMAT:
-            raise CheckpointError(f"{file} is of another version of ovavel; train anew with --overwrite")
+            raise CheckpointError(f"{file} is of another version of ovavel; train again with --overwrite")
         try:
             epochs = msgspec.json.decode(metadata["epochs"], type=tuple[Epoch, ...])
             state = {}
@@ -190,7 +190,7 @@ class _Run:
             for name, average in self._average.items():
                 average.copy_(tensors[f"average.{name}"])
         except (KeyError, RuntimeError, msgspec.MsgspecError) as error:
-            raise CheckpointError(f"{file} cannot be gone on with ({error}); train anew with --overwrite") from error
+            raise CheckpointError(f"{file} cannot be continued ({error}); train again with --overwrite") from error
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
         return epochs
 

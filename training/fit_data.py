@@ -63,7 +63,7 @@ class Data:
     train: Part
     val: Part
     test: Part | None
-    """None: nothing is told of the test split."""
+    """None: nothing is reported of the test split."""
     names: tuple[str, ...]
     """C names of validation and test, background last."""
     text: NDArray[np.float32]

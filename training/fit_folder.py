@@ -1,6 +1,6 @@
 """The folder of a training run: what is in it, whose it is, and its end.
 
-head.safetensors     the best head so far; its metadata tell the recipe, the data and the measures
+head.safetensors     the best head so far; its metadata name the recipe, the data and the measures
 state.safetensors    all that is needed to go on; there until the run is done
 report.html          for people
 result.json          the whole run; written last: where it is, the run is done
@@ -36,7 +36,7 @@ LOGS = "tensorboard"
 
 
 def identity(recipe: Recipe, info: DataInfo) -> str:
-    """What a run must have in common with the one in its folder to go on with it."""
+    """What a run must have in common with the one in its folder to continue it."""
     return msgspec.json.encode([recipe, info]).decode()
 
 
@@ -69,11 +69,11 @@ def prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> No
         found = None if _notes_identity(out / HEAD) == identity(recipe, info) else ""
     if found is not None and found != identity(recipe, info):
         raise UsageError(
-            f"{out} holds a head of another recipe or of other data; choose another folder, or begin anew with "
+            f"{out} holds a head of another recipe or of other data; choose another folder, or start over with "
             "--overwrite"
         )
     if (done or (out / STATE).exists()) and not (out / HEAD).exists():
-        raise CheckpointError(f"{out} holds a run without its head {HEAD}; begin anew with --overwrite")
+        raise CheckpointError(f"{out} holds a run without its head {HEAD}; start over with --overwrite")
 
 
 def _notes_identity(head: Path) -> str:

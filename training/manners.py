@@ -1,4 +1,4 @@
-"""Encoders run in other manners than eager: compiled, as a CUDA graph, with weights of half the size.
+"""Encoders run in other modes than eager: compiled, as a CUDA graph, with weights of half the size.
 
 They are what a bundle is measured against (`ovavel bench`); nothing else uses them.
 """

@@ -4,7 +4,7 @@ The seconds are cut by the same `MediaSource` and `WindowAssembler` as live, so 
 recording that is localized hold the same frames and samples (docs/method.md, One segment).
 
 Every file is written aside and renamed, first the folder of frames, then the sound: a clip is done once both are
-there, and a run that was killed goes on with the clips that are not.
+there, and a run that was killed continues with the clips that are not.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NO_FILE = "no video file"
 
 JPEG_QUALITY = 95
 NEGLIGIBLE_S = 0.1
-"""Sound or pictures that are missing for less than this in all ten seconds are not worth telling."""
+"""Sound or pictures that are missing for less than this in all ten seconds are not worth reporting."""
 
 _FORMAT = 1  # raised whenever the same video gives other files
 _OWN = ".prepare"  # folder of the lock, of what is being written, and of the losses of the clips that are done

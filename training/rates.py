@@ -23,7 +23,7 @@ def measure_rates(device: str, threads: int) -> tuple[float, dict[str, float]]:
         without TF32, as encoders run; int8 and fp8 only where the GPU has them.
 
     Raises:
-        DeviceError: the device is not to be had.
+        DeviceError: the device is unavailable.
     """
     chosen = resolve_device(device)
     before = torch.get_num_threads()

@@ -103,7 +103,7 @@ def run_table(
     """Train each recipe with each seed into `out`/RECIPE/seed-N, unless that is done, and score all on the test split.
 
     Raises:
-        DatasetError: the cache does not fit the dataset, or a share of the training clips is not to be had.
+        DatasetError: the cache does not fit the dataset, or a share of the training clips is unavailable.
         UsageError: `out` holds runs of other recipes or data.
     """
     ratios = {recipe.name: dataset.describe_ratio(recipe.train_ratio) for recipe in recipes}

@@ -226,7 +226,7 @@ def _read_spec(path: str | Path, metadata: Mapping[str, str], *, entries: int) -
     if kind not in get_args(HeadKind) or score not in get_args(ScoreKind):
         raise CheckpointError(f"{path} is a head of a kind this ovavel does not know: {kind}, {score}; update ovavel")
     if blocks > entries:
-        raise CheckpointError(f"{path} says that it has {blocks} blocks and holds {entries} entries; fetch it anew")
+        raise CheckpointError(f"{path} says that it has {blocks} blocks and holds {entries} entries; fetch it again")
     return _Spec(blocks, dim, hidden, ffn, cast("HeadKind", kind), audio_scale, cast("ScoreKind", score))
 
 

@@ -54,7 +54,7 @@ def read_frame_s(picture: NDArray[np.uint8], now_s: float) -> float | None:
 
 
 def stamp_sound(begin_s: float, count: int) -> NDArray[np.int16]:
-    """`count` samples from `begin_s` on: each tells its time within a ramp of 16 s."""
+    """`count` samples from `begin_s` on: each encodes its time within a ramp of 16 s."""
     times_s = begin_s + np.arange(count) / RATE_HZ
     ramp = (times_s % _RAMP_S) / _RAMP_S * 2 - 1
     return np.round(ramp * _AMPLITUDE * 32767).astype(np.int16)

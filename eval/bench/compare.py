@@ -325,7 +325,7 @@ def _cautions(pairs: Sequence[tuple[_Row, _Row]]) -> list[str]:
     for pair in pairs:
         windows = min(len(row.single.durations_ms["window"]) for row in pair if row.single)
         if windows < ENOUGH_WINDOWS:
-            found.append(f"{pair[1].name}: {windows} windows tell large changes alone; {ENOUGH_WINDOWS} tell more")
+            found.append(f"{pair[1].name}: {windows} windows show only large changes; {ENOUGH_WINDOWS} show more")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Energy that a stretch of work took, where the device tells it."""
+"""Energy that a stretch of work took, where the device reports it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EnergyMeter:
     """Reads the energy counter of a GPU, or those of the CPU packages (RAPL), which Linux lets only root read."""
 
     def __init__(self, device: str, gpu: Gpu | None, *, folder: Path = _RAPL) -> None:
-        """Measure `device`, "cpu" or "cuda:N", which is `gpu`; None where the driver tells nothing of it."""
+        """Measure `device`, "cpu" or "cuda:N", which is `gpu`; None where the driver reports nothing of it."""
         self._gpu = gpu
         self._packages = sorted(folder.glob("intel-rapl:[0-9]*")) if device == "cpu" else []
         self._packages = [package for package in self._packages if package.name.count(":") == 1]
@@ -26,7 +26,7 @@ class EnergyMeter:
         self._begin = self._read()
 
     def end_j(self) -> float | None:
-        """Joules since `begin`; None where nothing tells them."""
+        """Joules since `begin`; None where nothing reports them."""
         end = self._read()
         if self._begin is None or end is None:
             return None

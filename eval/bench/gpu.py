@@ -1,4 +1,4 @@
-"""What the NVIDIA driver tells of a GPU: memory, clocks, energy. Asked through its own library, NVML."""
+"""What the NVIDIA driver reports of a GPU: memory, clocks, energy. Asked through its own library, NVML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Memory(ctypes.Structure):
 
 
 class Gpu:
-    """One GPU. What the driver does not tell is None."""
+    """One GPU. What the driver does not report is None."""
 
     def __init__(self, library: Any, handle: ctypes.c_void_p) -> None:
         self._library = library

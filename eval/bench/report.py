@@ -142,7 +142,7 @@ class Offline:
     ended: str
     """Why no larger batch was tried."""
     energy_j: float | None
-    """Energy of the whole device for a window in the best batch; None where the device does not tell."""
+    """Energy of the whole device for a window in the best batch; None where the device does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +199,7 @@ class Memory:
     host_mb: float
     """What its loading and first windows added to the resident memory at most; the first row's holds the process."""
     device_mb: float | None
-    """What it added to the used memory of the GPU; None on a CPU and where the driver does not tell."""
+    """What it added to the used memory of the GPU; None on a CPU and where the driver does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ class Row:
     known_gate: Gate | None = None
     """The one that was known before, where none was made in this run; None for PyTorch, too."""
     clocks: str | None = None
-    """Of the GPU under load, as the driver tells them."""
+    """Of the GPU under load, as the driver reports them."""
     notes: list[str] = field(default_factory=list)
     """Scenarios that failed, and why."""
 

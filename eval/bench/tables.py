@@ -80,7 +80,7 @@ def device_lines_of(machine: Machine, rates: Rates | None) -> Iterator[str]:
             f"{precision} {rate / 1e12:.2f} TFLOP/s ({rates.by[precision]})"
             for precision, rate in rates.flops_per_s.items()
         )
-        memory = f"memory {rates.bytes_per_s / 1e9:.0f} GB/s ({rates.by.get('memory', 'not told')})"
+        memory = f"memory {rates.bytes_per_s / 1e9:.0f} GB/s ({rates.by.get('memory', 'unknown')})"
         yield f"{rates.device} at best, measured in this run: {memory}, {products or 'no matrix product'}"
 
 
@@ -143,12 +143,10 @@ def _cost(report: BenchReport) -> Grid:
             (
                 row.name,
                 f"{row.memory.host_mb:.0f}" if row.memory else _NONE,
-                "not told" if device_mb is None else f"{device_mb:.0f}",
-                "not told" if energy_j is None else f"{energy_j:.2f}",
-                f"{row.floor.weight_bytes / 1e6:.0f} MB, {row.floor.flops / 1e9:.1f} GFLOP"
-                if row.floor
-                else "not told",
-                f"{row.floor.floor_ms:.2f}, of it {row.floor.reached:.0%}" if row.floor else "not told",
+                "unknown" if device_mb is None else f"{device_mb:.0f}",
+                "unknown" if energy_j is None else f"{energy_j:.2f}",
+                f"{row.floor.weight_bytes / 1e6:.0f} MB, {row.floor.flops / 1e9:.1f} GFLOP" if row.floor else "unknown",
+                f"{row.floor.floor_ms:.2f}, of it {row.floor.reached:.0%}" if row.floor else "unknown",
             )
         )
     head = (
@@ -231,7 +229,7 @@ def _what_ran(report: BenchReport) -> Grid:
                 f"{warm.windows} windows, {warm.seconds:.1f} s, {'steady at its end' if warm.steady else 'NOT steady'}"
                 if warm
                 else _NONE,
-                row.clocks or "not told",
+                row.clocks or "unknown",
             )
         )
     head = ("row", "runs in", "precision", "parity", "on", "loading, s", "warm-up", "GPU under load")

@@ -1,4 +1,4 @@
-"""A fixed piece of work that tells how fast this machine is right now, so that two runs can be compared.
+"""A fixed piece of work that shows how fast this machine is right now, so that two runs can be compared.
 
 On a shared machine the same window takes a third longer one minute than the next. What slows it slows the yardstick
 likewise, if that is work of the same kind and is done right beside it: a picture is resized, a spectrum taken, and the

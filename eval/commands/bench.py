@@ -34,7 +34,7 @@ class Bench:
     bundle: Path
     """Folder written by 'ovavel export bundle'."""
     weights: Path | None = None
-    """ImageBind checkpoint the bundle was made from: runs PyTorch too and tells how many times faster the bundle is."""
+    """ImageBind checkpoint the bundle was made from: runs PyTorch too and shows how many times faster the bundle is."""
     head: Path | None = None
     """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
     backend: BackendsFlag = ("onnxruntime",)
@@ -42,7 +42,7 @@ class Bench:
     """Precisions of vision and audio, one row each; without it, the one that the bundle runs by default."""
     references: tuple[str, ...] = ("eager", "compile", "bf16", "fp16")
     """PyTorch's rows: eager, compile or graph (CUDA), with +bf16 or +fp16 (autocast; with +cast the weights are cast
-    once). What cannot be had is told as "not measured"."""
+    once). What cannot be had is reported as "not measured"."""
     scenarios: tuple[Literal["parity", "single", "offline", "live", "capture"], ...] = (
         *("single", "offline"),
         *("live", "capture"),

@@ -31,7 +31,7 @@ class BenchOvave:
     against, as live use does by default; the agreement protocols are training-free: they ask the
     embeddings as they are. Clips that cannot be read are left out of the scores, counted and named.
 
-    Without --features the bundle's encoders run over the media, and an interrupted run begins anew: for more than one
+    Without --features the bundle's encoders run over the media, and an interrupted run starts over: for more than one
     measurement, or where the encoders take long, run 'ovavel train features --bundle' once, which can be interrupted,
     and give its folder as --features.
     """

@@ -21,14 +21,14 @@ class Demo:
     """Watch a small trained model localize events in a clip of its own made-up world.
 
     Examples:
-        ovavel demo                     # 40 seconds, live; then the truth beside what was told
+        ovavel demo                     # 40 seconds, live; then the truth beside what was reported
         ovavel demo --fast              # the same at once
         ovavel demo --camera            # the same model on your camera and microphone
 
     The model and the clip come with ovavel: nothing is downloaded, and neither PyTorch nor a GPU is needed. The model
     was trained on a world of drawn things and synthetic sounds, on other clips than this one. It shows how ovavel
-    works; it knows nothing of the real world. Results go to --out: a page with the clip, the truth and what was told,
-    and all that 'ovavel localize' writes. --camera writes nothing.
+    works; it knows nothing of the real world. Results go to --out: a page with the clip, the truth and what was
+    reported, and all that 'ovavel localize' writes. --camera writes nothing.
     """
 
     fast: bool = False
@@ -36,7 +36,7 @@ class Demo:
     out: Annotated[Path | None, arg(metavar="PATH")] = None
     """Folder for the clip, the model and the results; demo-out by default."""
     camera: Annotated[tuple[str, ...] | None, arg(metavar="[INDEX|URL]")] = None
-    """Watch a real camera and listen to a real microphone instead, the first camera unless told which; needs
+    """Watch a real camera and listen to a real microphone instead, the first camera by default; needs
     'ovavel[live]'."""
     microphone: Annotated[str | None, arg(metavar="INDEX|NAME")] = None
     """With --camera: which microphone, by index, name or part of the name; the default one otherwise."""

@@ -56,7 +56,7 @@ class SelfCheck:
 
         check_bundle_backends(self.backend)
         bundle = Bundle.open(self.bundle)
-        Golden.load(bundle)  # a bundle without one is told of before its graphs are loaded
+        Golden.load(bundle)  # a bundle without one is reported before its graphs are loaded
         with shown_progress() as progress:
             backend = open_backend(
                 bundle,

@@ -25,9 +25,9 @@ class Streaming:
     Every clip goes through the live decision: a second is decided on once LAG later ones are in, for LAG from 0 to 9,
     by its latest score and by the mean of its scores over the buffers so far. Then clips are joined, in random order,
     to ten-minute streams, where buffers straddle two clips. Writes streaming.json, streaming.html and streaming.svg,
-    and tells the smallest lag that is within half a point of the best, which is what live use needs to wait.
+    and names the smallest lag that is within half a point of the best, which is what live use needs to wait.
 
-    Without --features the bundle's encoders run over the media, and an interrupted run begins anew; 'ovavel train
+    Without --features the bundle's encoders run over the media, and an interrupted run starts over; 'ovavel train
     features --bundle' makes a cache once.
     """
 

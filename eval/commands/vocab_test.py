@@ -35,7 +35,7 @@ class Test:
         ovavel vocab test imagebind "dog barking" "woof" dog.mp4 park.mp4 --truth dog.mp4=3-8 park.mp4=none --out lab
         ovavel vocab test imagebind --phrases "dog barking" "woof" --clips recordings/ --without "dog barking"
 
-    Each phrase is added alone to the bundle's vocabulary, and every recording is decided anew: a phrase that wins its
+    Each phrase is added alone to the bundle's vocabulary, and every recording is decided again: a phrase that wins its
     seconds against all the other names, and no seconds elsewhere, is a good one. The bundle is not changed; 'ovavel
     vocab add' adds the phrase of your choice. The recordings are encoded once, whatever the number of phrases.
     Phrases are ranked by the F score of the seconds they win, then by how far they lead. If none reaches 0.5 the

@@ -1,4 +1,4 @@
-"""The truth of one recording beside what was told of it.
+"""The truth of one recording beside what was reported of it.
 
 Shapes: T seconds.
 """
@@ -21,7 +21,7 @@ __all__ = ["Comparison", "Stretch", "compare", "to_json"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """Seconds in a row in which neither the truth nor what was told changes."""
+    """Seconds in a row in which neither the truth nor what was reported changes."""
 
     start_s: float
     end_s: float
@@ -33,7 +33,7 @@ class Stretch:
 
     @property
     def right(self) -> bool:
-        """Whether what was told is the truth."""
+        """Whether what was reported is the truth."""
         return self.truth == self.told
 
 
@@ -59,7 +59,7 @@ class Comparison:
 
     @property
     def right_s(self) -> int:
-        """Seconds that were told right."""
+        """Seconds that were reported right."""
         return sum(truth == told for truth, told in zip(self.truth, self.told, strict=True))
 
     @property
@@ -78,8 +78,8 @@ class Comparison:
 def compare(localization: Localization, truth: tuple[str, ...], notes: tuple[str, ...] = ()) -> Comparison:
     """Hold the events of `localization` to the (T,) `truth`, empty where nothing happens.
 
-    What counts is what was told: a second belongs to the event that covers it. Where two events overlap, it belongs to
-    the one that its own decision names.
+    What counts is what was reported: a second belongs to the event that covers it. Where two events overlap, it belongs
+    to the one that its own decision names.
 
     Raises:
         UsageError: the recording has not been decided on from beginning to end.

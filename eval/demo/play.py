@@ -50,7 +50,7 @@ def play_clip(assets: Assets, out: Path, *, fast: bool = False) -> int:
     seconds = len(assets.truth.labels)
     console.print(
         f"A clip of {seconds} seconds from a small made-up world, and a small model that was trained on other clips of "
-        f"that world.\nIt watches and listens {'as fast as it can' if fast else 'live'}, and tells which of "
+        f"that world.\nIt watches and listens {'as fast as it can' if fast else 'live'}, and reports which of "
         f"{len(assets.bundle.vocabulary) - 1} things is both seen and heard. Ctrl-C ends it.\n"
     )
     recorder = Recorder(thumbnails=True, duration_s=seconds)

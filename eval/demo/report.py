@@ -90,7 +90,7 @@ def to_html(comparison: Comparison, localization: Localization, clip: Path) -> b
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{STYLE}{_STYLE}</style></head>
 <body><main>
-<h1>ovavel demo: the truth beside what was told</h1>
+<h1>ovavel demo: the truth beside what was reported</h1>
 <p class="facts">{facts}</p>
 <p class="world"><b>A demo world.</b> {_text(localization.model)} was trained on made-up pictures and sounds, on other
 clips than this one. It knows nothing of the real world.</p>

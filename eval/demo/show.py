@@ -52,7 +52,7 @@ def side_by_side(comparison: Comparison, console: Console) -> RenderableType:
 
 
 class _Strip:
-    """The seconds as letters: a row of the truth, one of what was told, one of ticks and crosses."""
+    """The seconds as letters: a row of the truth, one of what was reported, one of ticks and crosses."""
 
     def __init__(
         self, comparison: Comparison, key: dict[str, str], colours: dict[str, str], signs: tuple[str, str, str]

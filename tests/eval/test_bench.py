@@ -165,7 +165,7 @@ def test_every_scenario_in_a_few_seconds(tmp_path: Path, capsys: pytest.CaptureF
             "capture",
             "floor",
             "steady",
-            "not told",
+            "unknown",
             "imagebind_demo-world",
         ):
             assert word in text

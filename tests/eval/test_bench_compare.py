@@ -159,7 +159,7 @@ def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["bench", "compare", str(paths[1]), str(paths[0])]) == 0
     told = capsys.readouterr().out
     assert "faster beyond noise" in told
-    assert "caution: own: 150 windows tell large changes alone; 200 tell more" in told
+    assert "caution: own: 150 windows show only large changes; 200 show more" in told
 
 
 def others_busy() -> float:

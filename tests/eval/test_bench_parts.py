@@ -220,7 +220,7 @@ def test_the_cpu_tells_its_energy_where_it_may(tmp_path: Path) -> None:
         (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
     meter = EnergyMeter("cpu", None, folder=tmp_path)
     meter.begin()
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000\n")  # begun anew at 10 J
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1000000\n")  # starts over at 10 J
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("2500000\n")
     assert meter.end_j() == pytest.approx(2.5)
     other = EnergyMeter("cuda:0", None, folder=tmp_path)  # a GPU that nobody can tell of: not the CPU's energy

@@ -1,4 +1,4 @@
-"""A bundle sabotaged in ten ways, its hashes made anew: the self-check and parity catch each, and name the stage."""
+"""A bundle sabotaged in ten ways, with new hashes: the self-check and parity catch each and name its stage."""
 
 from __future__ import annotations
 

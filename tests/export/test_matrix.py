@@ -201,7 +201,7 @@ def test_weights_and_bundle_are_made_without_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["bundle", "weights", "config", "precision"])
-def test_what_is_not_whole_or_not_the_same_is_made_anew(
+def test_what_is_not_whole_or_not_the_same_is_made_again(
     exported_bundle: Path,
     tiny_weights: Path,
     tiny_head: Path,
@@ -230,5 +230,5 @@ def test_without_a_gpu_it_says_so_at_once(tmp_path: Path, capsys: pytest.Capture
     if torch.cuda.is_available():
         pytest.skip("there is one")
     assert main(["bench", "matrix", "--out", str(tmp_path / "out")]) == 1
-    assert "cuda is not to be had" in capsys.readouterr().err
+    assert "cuda is unavailable" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

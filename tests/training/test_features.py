@@ -171,7 +171,7 @@ def test_splits_can_be_added_one_by_one(
     assert contents(tmp_path) == undisturbed
 
 
-def test_clips_whose_files_change_are_made_anew(tmp_path: Path, encoders: Encoders) -> None:
+def test_clips_whose_files_change_are_made_again(tmp_path: Path, encoders: Encoders) -> None:
     root = make_bench(tmp_path / "data", **CLASSES)
     clips = OVAVEBench.open(root).select("val")
     sound = OVAVEBench.open(root).audio_path(clips[0])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Features"]
 
 _SEGMENTS = 10
-_SHOWN = 10  # damaged clips that are told one by one
+_SHOWN = 10  # damaged clips that are reported one by one
 _GPU_BATCH = 16
 
 
@@ -41,11 +41,11 @@ class Features:
 
     The cache is a folder of --out, named by a fingerprint of all that the embeddings depend on: weights or graphs,
     tokenizer, backend, kind of device, precision, preprocessing, annotations. Change one of them and you get another
-    cache, never a mix. Stop it at any time, by Ctrl-C or worse, and run the same command again: it goes on with the
+    cache, never a mix. Stop it at any time, by Ctrl-C or worse, and run the same command again: it continues with the
     first shard that is not done. With the same --batch and --threads, a CPU makes the same files again, bit for bit.
 
     A clip that cannot be read stops nothing: the cache says which and why, and every table counts it. Mend its files
-    and run this again: the shards of changed clips are made anew. All of OV-AVEBench takes 2.1 GB.
+    and run this again: the shards of changed clips are made again. All of OV-AVEBench takes 2.1 GB.
     """
 
     data: Path
@@ -81,7 +81,7 @@ class Features:
     shard_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     """Clips of one file of the cache, and so the most that an interruption can cost. It is part of the fingerprint."""
     dry_run: bool = False
-    """Only decode and prepare, tell which clips are damaged and how many segments a second that is, and write
+    """Only decode and prepare, report which clips are damaged and how many segments a second that is, and write
     nothing."""
 
     def run(self) -> int:
@@ -219,7 +219,7 @@ def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
     rate = f", {extraction.encoded * _SEGMENTS / extraction.seconds:.1f} segments/s" if extraction.encoded else ""
     print(f"{extraction.encoded} clips encoded now{rate}; {extraction.kept} were there already")
     if extraction.renewed:
-        print(f"{extraction.renewed} files of the cache were made anew, because clips have changed")
+        print(f"{extraction.renewed} files of the cache were made again, because clips have changed")
     _print_damaged(damaged, sum(cache.info.clips[split] for split in splits))
     info = cache.info
     print(

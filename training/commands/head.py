@@ -45,7 +45,7 @@ class Head:
     features: Path
     """Feature cache, made by 'ovavel train features'."""
     out: Path
-    """Folder for the head and all that is told about it."""
+    """Folder for the head and all that is reported about it."""
     recipe: str = "paper"
     """Name of the recipe to start from."""
     changes: RecipeFlags = None
@@ -55,7 +55,7 @@ class Head:
     tensorboard: bool = True
     """Event files for TensorBoard; this leaves them out."""
     overwrite: bool = False
-    """Begin anew where --out holds another run."""
+    """Start over where --out holds another run."""
 
     def run(self) -> int:
         """Train, and print what the head is worth."""

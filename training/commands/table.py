@@ -52,7 +52,7 @@ class Table:
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     overwrite: bool = False
-    """Begin each run anew."""
+    """Start each run over."""
 
     def run(self) -> int:
         """Train what is not trained yet, and print the table."""

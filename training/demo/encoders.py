@@ -71,8 +71,8 @@ def train_encoders(
 ) -> None:
     """Train on `segments` by contrast (frame with text, sound with text, frame with sound); write the weights to `out`.
 
-    There must be at least a batch of segments. `progress` is told the steps done and the loss. A run that was cut goes
-    on from the file beside `out`, and ends with the same weights as one that was not.
+    There must be at least a batch of segments. `progress` is called with the steps done and the loss. A run that was
+    cut continues from the file beside `out`, and ends with the same weights as one that was not.
 
     Raises:
         CheckpointError: the file of a run that was cut is damaged.
@@ -208,7 +208,7 @@ def _resume(path: Path, schooling: Schooling, model: ImageBind, optimizer: torch
         return int(content["step"])
     except Exception as error:  # a damaged archive fails in many ways
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be gone on with ({reason}); delete it to train anew") from error
+        raise CheckpointError(f"{path} cannot be continued ({reason}); delete it to train again") from error
 
 
 def _write(out: Path, model: ImageBind, scale: Tensor) -> None:
