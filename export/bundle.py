@@ -345,7 +345,7 @@ class _Writer:
                 if precision not in self._forms or self._forms == [precision]:
                     raise
                 self._graphs[graph] = {each: file.name for each, file in files.items()}
-                self._leave_out(precision, str(error))
+                self._leave_out(precision, error.loss)
                 del files[precision]
             self._done += share / 2 / len(inputs)
         self._graphs[graph] = {precision: file.name for precision, file in files.items()}

@@ -137,7 +137,7 @@ class Bundle:
                         fastest_of=self._forms(family) if family else (),
                         overwrite=self.overwrite,
                         progress=progress,
-                        note=lambda left_out: console.print(f"Left out: {left_out}", soft_wrap=True),
+                        note=lambda left_out: console.print(f"Left out: {left_out}", markup=False, soft_wrap=True),
                     )
                 break
             except PrecisionError as error:
@@ -150,7 +150,7 @@ class Bundle:
                 else:
                     gpu = instead
                 then = f"with {instead}" if instead else "without it"
-                console.print(f"{one_line(str(error))}. Trying again {then}", soft_wrap=True)
+                console.print(one_line(f"{error.loss}. Trying again {then}"), markup=False, soft_wrap=True)
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
             if check.min_cosine is not None and check.required_cosine is not None:

@@ -125,9 +125,9 @@ def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, 
             backend.close()
         if not gate.passed:
             raise PrecisionError(
-                f"the bundle in {precision} fails its own check ({'; '.join(gate.failures)}); nothing was written. "
-                "Are the weights finite and for this model?",
+                f"the bundle in {precision} fails its own check ({'; '.join(gate.failures)})",
                 precision,
+                advice="Are the weights finite and for this model?",
             )
         gates.append(gate)
     return bundle.save_gates(gates)

@@ -158,7 +158,7 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
             if error.precision == "fp32":
                 raise
             precisions = tuple(each for each in precisions if each != error.precision)
-            missing.append(f"{error.precision} could not be exported: {error}")
+            missing.append(f"{error.precision} could not be exported: {error.loss}")
 
 
 def _is_there(wanted: Prepared, config: ImageBindConfig) -> bool:

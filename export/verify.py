@@ -137,10 +137,10 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     if away[worst] > tolerance:
         if required:
             raise PrecisionError(
-                f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst}); nothing "
-                f"was written. Where fp32 does not, numbers grow too large for {precision}: export them without "
-                f"--precision {precision}",
+                f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst})",
                 precision,
+                advice=f"Where fp32 does not, numbers grow too large for {precision}: export them without "
+                f"--precision {precision}",
             )
         raise ExportError(
             f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
@@ -151,9 +151,9 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     if required and least and cosines[least] < required:
         raise PrecisionError(
             f"the {expected.graph} graph in {precision} gives an embedding whose cosine with PyTorch's is "
-            f"{cosines[least]:.4f} (for {least}), and at least {required} is required; nothing was written. These "
-            f"weights lose too much: export them without --precision {precision}",
+            f"{cosines[least]:.4f} (for {least}), and at least {required} is required",
             precision,
+            advice=f"These weights lose too much: export them without --precision {precision}",
         )
     return ParityCheck(
         graph=expected.graph,

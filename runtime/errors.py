@@ -115,8 +115,10 @@ class ExportError(OvavelError):
 class PrecisionError(ExportError):
     """A precision in which these weights lose too much."""
 
-    def __init__(self, message: str, precision: str) -> None:
-        super().__init__(message)
+    def __init__(self, loss: str, precision: str, *, advice: str) -> None:
+        super().__init__(f"{loss}; nothing was written. {advice}")
+        self.loss = loss
+        """What is lost, without advice: for those who have another precision to try."""
         self.precision = precision
         """The one that loses too much."""
 

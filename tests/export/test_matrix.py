@@ -121,7 +121,7 @@ def test_a_precision_that_loses_too_much_is_left_out_alone(tmp_path: Path, monke
     def write(*_: Any, precisions: Sequence[Precision], **__: Any) -> None:
         asked.append(precisions)
         if "bf16" in precisions:
-            raise PrecisionError("a cosine of 0.9", "bf16")
+            raise PrecisionError("a cosine of 0.9", "bf16", advice="Do without bf16")
 
     monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
     prepared = prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None)

@@ -183,7 +183,7 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
     def write(*_: Any, precisions: Sequence[Precision], fastest_of: Sequence[Precision], **options: Any) -> Bundle:
         tried.append((tuple(precisions), tuple(fastest_of)))
         for precision in sorted(set(lossy) & {*precisions, *fastest_of}):
-            raise PrecisionError(f"{precision} loses too much", precision)
+            raise PrecisionError(f"{precision} loses too much [/]", precision, advice=f"Do without {precision}")
         return Bundle.open(exported_bundle)
 
     monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
@@ -194,7 +194,8 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "bundle")]) == 0
     precisions, family = expected
     assert tried[-1] == (precisions, (family, f"{family}-any") if family else ())
-    assert capsys.readouterr().err.count("Trying again") == len(tried) - 1 == len(lossy)
+    reported = capsys.readouterr().err
+    assert reported.count(" loses too much [/]. Trying again with") == len(tried) - 1 == len(lossy)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_a_form_that_loses_too_much_makes_way_for_the_other(
 
     def strict(path: Path, expected: Any, precision: Precision = "fp32") -> Any:
         if expected.graph == "audio" and precision == "int16-any":
-            raise PrecisionError("the audio graph in int16-any loses too much", precision)
+            raise PrecisionError("the audio graph in int16-any loses too much", precision, advice="Do without it")
         return check(path, expected, precision)
 
     monkeypatch.setattr(module, "check_graph", strict)
