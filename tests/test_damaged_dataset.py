@@ -47,10 +47,10 @@ def test_check_names_each(damaged) -> None:
     root, broken = damaged
     report = root.parent / "check.json"
     assert main(["eval", "check-data", str(root), "--out", str(report), "--workers", "1"]) == 1
-    told = json.loads(report.read_text())
-    assert {(clip["split"], clip["name"]) for clip in told["damaged"]} == set(broken)
-    assert {split: check["damaged"] for split, check in told["splits"].items()} == BROKEN
-    for split, check in told["splits"].items():
+    reported = json.loads(report.read_text())
+    assert {(clip["split"], clip["name"]) for clip in reported["damaged"]} == set(broken)
+    assert {split: check["damaged"] for split, check in reported["splits"].items()} == BROKEN
+    for split, check in reported["splits"].items():
         assert check["clips"] == check["undamaged"] + check["damaged"] == len(OVAVEBench.open(root).select(split))
 
 
@@ -61,7 +61,7 @@ def test_features_keep_all_others(damaged, features: Path) -> None:
     kinds: dict[str, set[str]] = {}
     for key, made in broken.items():
         kinds.setdefault(made, set()).add(cache.damaged[key].kind)
-    assert all(len(told) == 1 for told in kinds.values())  # what is broken in one way is called by one phrase
+    assert all(len(reported) == 1 for reported in kinds.values())  # what is broken in one way is called by one phrase
     assert len(set.union(*kinds.values())) >= 8  # a few look the same from outside
     for split, count in BROKEN.items():
         loaded = cache.load(bench.select(split))
@@ -91,8 +91,14 @@ def test_evaluation_counts_and_names_them(damaged, tiny_weights: Path, tmp_path:
     write_bundle(tiny_weights, tmp_path / "bundle", sorted([*SEEN, *UNSEEN]), config=ImageBindConfig.tiny())
     out = tmp_path / "scores"
     assert main(f"eval bench-ovave --data {root} --bundle {tmp_path / 'bundle'} --device cpu --out {out}".split()) == 0
-    told = json.loads((out / "ovave-test.json").read_text())["dataset"]
-    assert told["clips"] == told["scored"] + told["damaged"]["count"] == len(OVAVEBench.open(root).select("test"))
-    assert {(clip["split"], clip["name"]) for clip in told["damaged"]["clips"]} == {k for k in broken if k[0] == "test"}
+    reported = json.loads((out / "ovave-test.json").read_text())["dataset"]
+    assert (
+        reported["clips"]
+        == reported["scored"] + reported["damaged"]["count"]
+        == len(OVAVEBench.open(root).select("test"))
+    )
+    assert {(clip["split"], clip["name"]) for clip in reported["damaged"]["clips"]} == {
+        k for k in broken if k[0] == "test"
+    }
     page = (out / "ovave-test.html").read_text()
     assert all(name in page for split, name in broken if split == "test")

@@ -110,9 +110,9 @@ def test_a_row_that_did_not_stay_steady_is_told_of(exported_bundle: Path, drift:
     assert "the median of the second half" not in markdown(report), "two windows tell nothing of it"
     durations = {stage: times * 10 for stage, times in row.single.durations_ms.items()}
     single = replace(row.single, drift=drift, durations_ms=durations)
-    told = markdown(replace(report, rows=[replace(row, single=single)]))
-    assert f"the median of the second half was {drift:+.0%} against the first" in told
-    assert ("its speed changed after the warm-up" in told) == changed
+    reported = markdown(replace(report, rows=[replace(row, single=single)]))
+    assert f"the median of the second half was {drift:+.0%} against the first" in reported
+    assert ("its speed changed after the warm-up" in reported) == changed
 
 
 def test_a_recording_without_sound_has_no_audio_stage(exported_bundle: Path, tmp_path: Path) -> None:

@@ -157,9 +157,9 @@ def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFix
     assert written["verdict"] == "slower"
     assert written["clock"]["low"] < written["clock"]["share"] < written["clock"]["high"]
     assert main(["bench", "compare", str(paths[1]), str(paths[0])]) == 0
-    told = capsys.readouterr().out
-    assert "faster beyond noise" in told
-    assert "caution: own: 150 windows show only large changes; 200 show more" in told
+    reported = capsys.readouterr().out
+    assert "faster beyond noise" in reported
+    assert "caution: own: 150 windows show only large changes; 200 show more" in reported
 
 
 def others_busy() -> float:

@@ -152,8 +152,8 @@ def test_it_writes_all_results_and_ends_with_the_truth(
     assert "do not match" not in said
     document = json.loads((out / "demo.json").read_bytes())
     assert document["scores"] == {"acc": 1, "seg": 1, "eve": 1, "avg": 1}
-    told = [s["told"] for s in document["stretches"] for _ in range(round(s["end_s"] - s["start_s"]))]
-    assert told == list(truth)
+    reported = [s["told"] for s in document["stretches"] for _ in range(round(s["end_s"] - s["start_s"]))]
+    assert reported == list(truth)
     results = read_json(result_paths(out / "clip.mp4", out, ["json"])[0])
     assert len(results.segments) == SECONDS
     assert all(path.is_file() for path in result_paths(out / "clip.mp4", out, FORMATS))
@@ -324,20 +324,20 @@ def spans(localization: Localization, *spans: tuple[str, float, float]) -> Local
 
 def test_seconds_belong_to_the_event_that_was_told(localization: Localization) -> None:
     dog, car, bird = NAMES
-    told = spans(localization, (dog, 0, 4), (car, 2, 3), (bird, 6, 7))
-    scores = list(told.scores)
+    reported = spans(localization, (dog, 0, 4), (car, 2, 3), (bird, 6, 7))
+    scores = list(reported.scores)
     scores[2] = replace(scores[2], label=car)  # a pause that dog bridges
-    scores[9] = replace(scores[9], label=bird)  # too weak to be told
+    scores[9] = replace(scores[9], label=bird)  # too weak to be reported
     truth = (dog, dog, car, dog, *[""] * (SECONDS - 4))
-    comparison = compare(replace(told, scores=tuple(scores)), truth)
+    comparison = compare(replace(reported, scores=tuple(scores)), truth)
     assert comparison.told == (dog, dog, car, dog, "", "", bird, *[""] * (SECONDS - 7))
     assert comparison.right_s == SECONDS - 1
     assert comparison.scores.acc == pytest.approx((SECONDS - 1) / SECONDS)
-    # dog, car and the two pauses of the background are found; a bird is told where none is
+    # dog, car and the two pauses of the background are found; a bird is reported where none is
     assert comparison.scores.eve == pytest.approx((1 + 1 + 2 / 3 + 0) / 4)
     assert [(s.start_s, s.end_s, s.right) for s in comparison.stretches][-2:] == [(6, 7, False), (7, SECONDS, True)]
     with pytest.raises(UsageError, match="12 seconds were decided on"):
-        compare(told, truth[:-1])
+        compare(reported, truth[:-1])
 
 
 LABELS = st.lists(st.tuples(st.sampled_from(["", *NAMES]), st.sampled_from(["", *NAMES])), min_size=1, max_size=130)
@@ -347,12 +347,12 @@ LABELS = st.lists(st.tuples(st.sampled_from(["", *NAMES]), st.sampled_from(["", 
 def test_stretches_and_strip_hold_every_second_once(
     seconds: list[tuple[str, str]], with_notes: bool, width: int
 ) -> None:
-    truth, told = zip(*seconds, strict=True)
+    truth, reported = zip(*seconds, strict=True)
     notes = tuple(str(n // 3) for n in range(len(truth))) if with_notes else ()
-    comparison = Comparison(truth=truth, told=told, notes=notes, scores=Scores(0, 0, 0, 0), dropped=0)
+    comparison = Comparison(truth=truth, told=reported, notes=notes, scores=Scores(0, 0, 0, 0), dropped=0)
     stretches = comparison.stretches
     assert [s.start_s for s in stretches] == [0, *(s.end_s for s in stretches[:-1])]
-    for name, labels in (("truth", truth), ("told", told)):
+    for name, labels in (("truth", truth), ("told", reported)):
         parts = [getattr(s, name) for s in stretches for _ in range(round(s.end_s - s.start_s))]
         assert parts == list(labels)
     assert sum(s.end_s - s.start_s for s in stretches if s.right) == comparison.right_s
@@ -360,7 +360,7 @@ def test_stretches_and_strip_hold_every_second_once(
     console.print(side_by_side(comparison, console))
     lines = console.export_text().splitlines()
     if width >= 21:
-        for title, labels in (("truth", truth), ("ovavel", told)):
+        for title, labels in (("truth", truth), ("ovavel", reported)):
             strip = "".join(line.split()[1] for line in lines if re.match(rf"  {title} +[A-D·]+$", line))
             key = dict(zip(comparison.labels, "ABCD", strict=False)) | {"": "·"}
             assert strip == "".join(key[label] for label in labels)
@@ -381,9 +381,9 @@ class Page(HTMLParser):
 def test_the_page_needs_nothing_else_and_escapes_names(localization: Localization, clip: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
     labels = (evil, *localization.labels[1:])
-    told = replace(spans(localization, (evil, 0, 5)), labels=labels)
-    comparison = compare(told, (evil,) * 4 + ("",) * (SECONDS - 4), (evil,) * SECONDS)
-    page = to_html(comparison, told, clip)
+    reported = replace(spans(localization, (evil, 0, 5)), labels=labels)
+    comparison = compare(reported, (evil,) * 4 + ("",) * (SECONDS - 4), (evil,) * SECONDS)
+    page = to_html(comparison, reported, clip)
     parsed = Page(page)
     assert "img" not in parsed.tags
     assert [link[:22] for link in parsed.outside] == ["data:video/mp4;base64,"]

@@ -62,9 +62,9 @@ def test_requirements_by_precision() -> None:
         limit = REQUIREMENTS[precision]
         assert limit.min_cosine == cosine
         assert embedding_failure(limit, np.array([cosine]), np.array([1e-7]), names) is None
-        told = embedding_failure(limit, np.array([cosine - 1e-5]), np.array([1e-7]), names)
-        assert told is not None
-        assert "black" in told
+        reported = embedding_failure(limit, np.array([cosine - 1e-5]), np.array([1e-7]), names)
+        assert reported is not None
+        assert "black" in reported
     assert "off" in (embedding_failure(REQUIREMENTS["fp32"], np.array([1.0]), np.array([1e-5]), names) or "")
     assert embedding_failure(REQUIREMENTS["fp16"], np.array([1.0]), np.array([1e-2]), names) is None
     assert "not finite" in (embedding_failure(REQUIREMENTS["int8"], np.array([-1.0]), np.array([2.0]), names) or "")
@@ -130,11 +130,11 @@ def test_clips_of_a_dataset_are_spread_and_damaged_ones_told(tmp_path: Path, exp
     clips = DatasetClips(bench, "test", 3)
     assert [clip.category for clip in clips.clips] == ["ambulance siren", "race car", "church bell ringing"]
     backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
-    told: list[float] = []
-    encoded = clips.encode(backend, told.append)
+    reported: list[float] = []
+    encoded = clips.encode(backend, reported.append)
     backend.close()
     assert len(encoded) == 2
-    assert told == [10, 20, 30]
+    assert reported == [10, 20, 30]
     assert clips.told == "3 of 6 clips of test, 1 of them damaged"
     assert clips.truth([clip.name for clip in encoded]).shape == (2, 10)
     window = clips.window(encoded[0].name, 4)
@@ -215,7 +215,7 @@ def test_what_makes_no_sense_is_refused(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5)
-    for arguments, told in (
+    for arguments, reported in (
         ((), "compare on what?"),
         (("--media", clip, "--data", tmp_path), "--data and --media are both given"),
         (("--media", clip, "--clips", 3), "--clips is for --data"),
@@ -226,4 +226,4 @@ def test_what_makes_no_sense_is_refused(
         (("--media", clip, "--weights", tiny_weights), "give its checkpoint: --head"),
     ):
         assert parity(exported_bundle, *arguments) == 2
-        assert told in capsys.readouterr().err
+        assert reported in capsys.readouterr().err

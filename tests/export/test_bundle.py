@@ -258,10 +258,10 @@ def test_the_command_writes_a_bundle_and_tells_its_licence(
     arguments = ["--weights", str(weights), "--head", str(tiny_head), "--config", "tiny", "--precision", "fp32"]
     arguments += ["--vocabulary", str(tmp_path / "names.txt")]
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 0
-    told = capsys.readouterr()
-    assert not told.err.startswith("\n")
+    reported = capsys.readouterr()
+    assert not reported.err.startswith("\n")
     bundle = Bundle.open(tmp_path / "new" / "bundle")
-    assert told.out.splitlines()[-1] == bundle.manifest.model.licence == "Apache-2.0, as made-up.safetensors says"
+    assert reported.out.splitlines()[-1] == bundle.manifest.model.licence == "Apache-2.0, as made-up.safetensors says"
     assert bundle.vocabulary.names == ("dog barking", "cat purring", "other")
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 2
     assert "--overwrite" in capsys.readouterr().err

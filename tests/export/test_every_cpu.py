@@ -179,9 +179,9 @@ def products(tmp_path_factory: pytest.TempPathFactory, graphs: Callable[[Sense, 
 
 
 def test_products_are_exact_here_where_the_features_say_so(products: Path, tmp_path: Path) -> None:
-    told = ask([sys.executable], PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
+    reported = ask([sys.executable], PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
     exact = [form for form in FORMS if exact_here("onnxruntime-cpu", form, (), cpu_features())]
-    assert {f"{form} True" for form in (*FOR_ANY, *exact)} <= set(told)
+    assert {f"{form} True" for form in (*FOR_ANY, *exact)} <= set(reported)
 
 
 @pytest.mark.slow
@@ -189,11 +189,11 @@ def test_products_are_exact_here_where_the_features_say_so(products: Path, tmp_p
 @pytest.mark.parametrize("machine", MACHINES)
 def test_products_on_other_cpus(machine: str, products: Path, tmp_path: Path) -> None:
     command, cpu, dot_products = MACHINES[machine]
-    told = ask(command(cpu), PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
-    assert f"exact {dot_products}" in told
-    assert {f"{form} True" for form in FOR_ANY} <= set(told)
+    reported = ask(command(cpu), PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
+    assert f"exact {dot_products}" in reported
+    assert {f"{form} True" for form in FOR_ANY} <= set(reported)
     if command is x86_command:  # ARM's products without dot products happen to fit
-        assert {f"{form} False" for form in FOR_SOME} <= set(told)
+        assert {f"{form} False" for form in FOR_SOME} <= set(reported)
 
 
 @pytest.fixture(scope="module")
@@ -214,18 +214,18 @@ def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(
     command, cpu, dot_products = MACHINES[machine]
     bundle, forms = whole_bundle
     asked = ["int8", "int16"] if dot_products else ["int8", "int16-any"]
-    told = ask(command(cpu), SELF_CHECKS, bundle, *asked, folder=tmp_path)
-    assert [line for line in told.split("\n") if line.startswith("exit")] == [f"exit {each} 0" for each in asked]
+    reported = ask(command(cpu), SELF_CHECKS, bundle, *asked, folder=tmp_path)
+    assert [line for line in reported.split("\n") if line.startswith("exit")] == [f"exit {each} 0" for each in asked]
     ran = "int8" if dot_products and "int8" in forms else "int8-any"
-    assert f"vision {ran}, audio {ran}," in told
+    assert f"vision {ran}, audio {ran}," in reported
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_bundle_checks_itself_here(whole_bundle: tuple[Path, list[Precision]], tmp_path: Path) -> None:
     bundle, forms = whole_bundle
-    told = ask([sys.executable], SELF_CHECKS, bundle, "fp32", *forms, folder=tmp_path)
-    assert told.count(" 0\n") == 1 + len(forms)
+    reported = ask([sys.executable], SELF_CHECKS, bundle, "fp32", *forms, folder=tmp_path)
+    assert reported.count(" 0\n") == 1 + len(forms)
 
 
 def test_the_demo_is_right_on_every_cpu() -> None:

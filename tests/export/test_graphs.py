@@ -70,7 +70,7 @@ def test_names_and_shapes_are_those_of_the_bundle(exported_bundle: Path, graph: 
 
 @pytest.mark.parametrize("graph", ["vision", "audio", "head"])
 def test_a_graph_for_gpus_leaves_nothing_to_the_cpu(exported_bundle: Path, graph: Graph) -> None:
-    """ONNX Runtime puts arithmetic on shapes onto the CPU, and is told to refuse that where a GPU was asked for."""
+    """ONNX Runtime puts arithmetic on shapes onto the CPU, and is set to refuse that where a GPU was asked for."""
     assert not computed_shapes(exported_bundle / f"{graph}.onnx")
 
 

@@ -344,9 +344,9 @@ def test_jitter_after_a_declared_hole_drops_nothing() -> None:
 
 
 def test_a_gap_where_nothing_is_missing_is_counted_all_the_same() -> None:
-    told = Gap(sense="audio", cause="microphone underflow", start_s=0.5, duration_s=0)
-    windows = run(WindowAssembler(SOUND, live=True), [samples(0, numbered(0, 8_000)), told, *cut_on(8_000, 24_000)])
-    assert [gap for window in windows for gap in window.gaps] == [told]
+    reported = Gap(sense="audio", cause="microphone underflow", start_s=0.5, duration_s=0)
+    windows = run(WindowAssembler(SOUND, live=True), [samples(0, numbered(0, 8_000)), reported, *cut_on(8_000, 24_000)])
+    assert [gap for window in windows for gap in window.gaps] == [reported]
 
 
 def cut_on(first: int, n: int) -> list[Samples]:

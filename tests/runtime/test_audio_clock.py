@@ -60,10 +60,10 @@ def test_a_small_lasting_jump_is_told_within_a_second(live: bool, step_s: float)
     clock = ClockFilter(live=live)
     for _ in range(50):
         assert clock.observe(0.0, 0.1) == 0.0
-    told = [clock.observe(step_s, 0.1) for _ in range(10)]
-    first = next(jump_s for jump_s in told if jump_s)
+    reported = [clock.observe(step_s, 0.1) for _ in range(10)]
+    first = next(jump_s for jump_s in reported if jump_s)
     assert first == pytest.approx(step_s, abs=0.003)
-    assert told.index(first) >= 4  # not from one odd timestamp
+    assert reported.index(first) >= 4  # not from one odd timestamp
 
 
 def test_restart_forgets_the_offset_and_keeps_the_drift() -> None:

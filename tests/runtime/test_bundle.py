@@ -264,7 +264,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def with_variants(folder: Path, engine: str) -> Bundle:
-    """A bundle that has vision in fp32, int8 and fp16, of which `engine` runs int8 unless told otherwise."""
+    """A bundle that has vision in fp32, int8 and fp16, of which `engine` runs int8 by default."""
 
     def change(manifest: dict) -> None:
         manifest["graphs"]["vision"].update(int8="audio.onnx", fp16="text.onnx")
@@ -465,9 +465,9 @@ def test_vocab_commands_go_through_the_text_graph(
     assert main(["vocab", "remove", str(tiny_bundle), "race car"]) == 0
     assert "2 names and the background" in capsys.readouterr().out
     assert main(["vocab", "add", str(tiny_bundle), "glass breaking", "race car"]) == 0
-    told = capsys.readouterr()
-    assert "4 names and the background" in told.out
-    assert told.err == ""
+    reported = capsys.readouterr()
+    assert "4 names and the background" in reported.out
+    assert reported.err == ""
     assert main(["vocab", "list", str(tiny_bundle)]) == 0
     names = capsys.readouterr().out.splitlines()[-5:]
     assert names == ["dog barking", "bird chirping", "glass breaking", "race car", "other"]

@@ -215,16 +215,16 @@ def test_after_a_name_is_added_commands_show_no_probability_and_say_so(
         "lines",
     ]
     assert main(localize) == 0
-    told = capsys.readouterr().out
-    assert "probability" in told
-    assert OTHER_NAMES not in told
+    reported = capsys.readouterr().out
+    assert "probability" in reported
+    assert OTHER_NAMES not in reported
     assert main(["vocab", "add", str(bundle_path), "small cat purring slowly"]) == 0
     assert OTHER_NAMES in capsys.readouterr().out
     for command in (localize, live):
         assert main(command) == 0
-        told = capsys.readouterr().out
-        assert OTHER_NAMES in told
-        assert "probability" not in told
+        reported = capsys.readouterr().out
+        assert OTHER_NAMES in reported
+        assert "probability" not in reported
     assert main(["vocab", "remove", str(bundle_path), "small cat purring slowly"]) == 0
     assert OTHER_NAMES not in capsys.readouterr().out
     assert main(localize) == 0

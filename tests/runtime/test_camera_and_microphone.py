@@ -23,8 +23,8 @@ import numpy as np
 from ovavel.runtime import CameraMicSource, Session
 
 bundle, camera, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
-told = []
-source = CameraMicSource(camera, "default", listener=told.append)
+reported = []
+source = CameraMicSource(camera, "default", listener=reported.append)
 with Session(bundle, source, device="cpu") as session:
     print(time.monotonic(), flush=True)
     for update in session.updates():
@@ -39,7 +39,7 @@ with Session(bundle, source, device="cpu") as session:
             }), flush=True)
             if window.index >= last and window.frame is not None:
                 session.stop()
-print(json.dumps({"told": told, "dropped": session.stats.dropped, "windows": session.stats.windows}))
+print(json.dumps({"reported": reported, "dropped": session.stats.dropped, "windows": session.stats.windows}))
 """
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 LAST = 16
@@ -119,7 +119,7 @@ def test_a_tone_and_a_colour_that_start_together_are_found_in_the_same_window(
     assert all("camera lost" in windows[i]["gaps"] for i in dark)
     assert last in blue
     assert all(w["loudness"] is not None for w in windows.values()), "the microphone went on while the camera was lost"
-    assert ["lost" in summary["told"][0], "back" in summary["told"][-1]] == [True, True]
+    assert ["lost" in summary["reported"][0], "back" in summary["reported"][-1]] == [True, True]
     assert summary["dropped"] in ({}, {"stopped": 1})
 
 
@@ -154,18 +154,18 @@ def test_after_a_stop_sound_is_kept_and_what_is_lost_is_counted_once(exported_bu
         finally:
             watch.kill()
     camera.stop()
-    told = segments()
-    for record in told:
+    reported = segments()
+    for record in reported:
         for sense in ("vision", "audio"):
             gaps = [g for g in record["gaps"] if g["sense"] == sense and g["cause"] != "clock drift"]
             assert sum(gap["duration_s"] for gap in gaps) <= 1.001, record
             for gap in gaps:
                 assert record["index"] <= gap["start_s"], record
                 assert gap["start_s"] + gap["duration_s"] <= record["index"] + 1.001, record
-    causes = {gap["cause"] for record in told for gap in record["gaps"]}
+    causes = {gap["cause"] for record in reported for gap in record["gaps"]}
     assert "overlapping samples" not in causes
     assert "encoder too slow" not in causes
-    inside = told[before + 2 : before + stopped_s - 1]
+    inside = reported[before + 2 : before + stopped_s - 1]
     for record in inside:
         assert [gap["cause"] for gap in record["gaps"] if gap["sense"] == "vision"] == ["process not running"], record
     silent = [record for record in inside if "audio" in record["missing"]]

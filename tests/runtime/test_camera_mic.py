@@ -67,8 +67,8 @@ def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera, monkeypa
 
 
 def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> None:
-    told: list[str] = []
-    source = CameraMicSource(camera.url, None, listener=told.append)
+    reported: list[str] = []
+    source = CameraMicSource(camera.url, None, listener=reported.append)
     killed = False
     again: JpegCamera | None = None
     chunks = []
@@ -76,7 +76,7 @@ def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> No
         chunks.append(chunk)
         if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not killed:
             killed = True
-            assert told == []
+            assert reported == []
             camera.stop()
         elif isinstance(chunk, Gap) and again is None:
             again = JpegCamera(port=camera.port)
@@ -84,8 +84,8 @@ def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> No
             break
     assert again is not None
     again.stop()
-    assert ["is lost" in told[0], "is back" in told[-1]] == [True, True]
-    assert all("is still lost" in text for text in told[1:-1])
+    assert ["is lost" in reported[0], "is back" in reported[-1]] == [True, True]
+    assert all("is still lost" in text for text in reported[1:-1])
     gaps = [chunk for chunk in chunks if isinstance(chunk, Gap)]
     assert {(gap.sense, gap.cause) for gap in gaps} == {("vision", "camera lost")}
     # the gaps touch each other, and fill the time between the frames around them
@@ -98,17 +98,17 @@ def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> No
 
 def test_a_frozen_camera_is_noticed(camera: JpegCamera) -> None:
     assert FROZEN_S + GAP_EVERY_S < 3, "when is in tests/runtime/test_feed.py"
-    told: list[str] = []
+    reported: list[str] = []
     chunks: list[Chunk] = []
-    for chunk in closed_after(CameraMicSource(camera.url, None, listener=told.append), 60):
+    for chunk in closed_after(CameraMicSource(camera.url, None, listener=reported.append), 60):
         chunks.append(chunk)
         if not camera.muted.is_set():
-            assert told == []
+            assert reported == []
             camera.muted.set()
         elif isinstance(chunk, Gap):
             break
     assert isinstance(chunks[-1], Gap)
-    assert "is lost" in told[0]
+    assert "is lost" in reported[0]
 
 
 def test_a_camera_that_never_returns_does_not_hold_up_close(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,14 +127,14 @@ def test_a_camera_that_never_returns_does_not_hold_up_close(monkeypatch: pytest.
 
 
 def test_a_picture_that_stays_the_same_is_not_lost(camera: JpegCamera) -> None:
-    told: list[str] = []
-    source = CameraMicSource(camera.url, None, listener=told.append)
+    reported: list[str] = []
+    source = CameraMicSource(camera.url, None, listener=reported.append)
     chunks: list[Chunk] = []
     for chunk in closed_after(source, 60):
         chunks.append(chunk)
         if isinstance(chunk, Frame) and chunk.time_s > FROZEN_S + 1:
             break
-    assert told == []
+    assert reported == []
     assert all(isinstance(chunk, Frame) for chunk in chunks)
     assert len(chunks) > 2
 

@@ -142,11 +142,11 @@ def test_a_recording_whose_sound_is_elsewhere(
 ) -> None:
     options = ["--bundle", str(DEMO / "bundle"), "--device", "cpu", "--out", str(tmp_path), "--format", "json"]
     assert main(["localize", str(elsewhere), *options, "--channel", channel]) == 0
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     document = read_json(tmp_path / "clip.mp4.ovavel.json")
     labels = [event.label for event in document.events]
     assert (labels == [event.label for event in _truth(tmp_path)]) == found
-    assert told.count("listening to channel 1") == (channel == "auto")
+    assert reported.count("listening to channel 1") == (channel == "auto")
     heard = {"auto": {1: 40}, "1": {1: 40}, "first": {0: 40}, "mix": {}}[channel]
     assert document.channels == heard
 

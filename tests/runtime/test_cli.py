@@ -51,14 +51,15 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     "arguments", [["live"], ["localize", "a.mp4"], ["bench"], ["eval", "self-check"]], ids=lambda words: words[-1]
 )
 @pytest.mark.parametrize(
-    ("backend", "told"), [("torch", "give --weights to 'ovavel eval parity'"), ("oxnruntime", "there is no backend")]
+    ("backend", "reported"),
+    [("torch", "give --weights to 'ovavel eval parity'"), ("oxnruntime", "there is no backend")],
 )
 def test_a_backend_that_cannot_run_a_bundle_is_refused_before_anything_is_opened(
-    arguments: list[str], backend: str, told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], backend: str, reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = ["no-such-bundle"] if "self-check" in arguments else ["--bundle", "no-such-bundle"]
     assert main([*arguments, *bundle, "--backend", backend]) == 2
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

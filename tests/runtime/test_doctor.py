@@ -95,8 +95,8 @@ def test_openvino_is_told_with_its_version_or_its_extra(
             doctor, "_version", lambda name, module: version(name, module) if name != "openvino" else None
         )
     _, found = report(capsys)
-    told = found["engine_libraries"]["openvino"]
-    assert told["version"] == (version("openvino", "openvino") if installed else None)
+    reported = found["engine_libraries"]["openvino"]
+    assert reported["version"] == (version("openvino", "openvino") if installed else None)
     assert not any("openvino" in problem["what"] for problem in found["problems"])
     Doctor().run()
     line = next(line for line in capsys.readouterr().out.splitlines() if "openvino" in line)

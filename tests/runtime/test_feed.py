@@ -18,31 +18,31 @@ class Scripted(Feed):
 
 
 def test_a_feed_that_brings_nothing_is_lost_and_one_that_nobody_looked_at_is_not() -> None:
-    told: list[str] = []
-    line = Lifeline("cam", Scripted(), Scripted, told.append, 0.0)
+    reported: list[str] = []
+    line = Lifeline("cam", Scripted(), Scripted, reported.append, 0.0)
     line.check(0.25)
     line.check(100.0)  # the process was stopped
     assert not line.lost
     for step in range(1, 40):
         line.check(100.0 + step / 4)
         assert line.lost == (step / 4 > FROZEN_S)
-    assert told == [f"cam is lost (nothing came for {FROZEN_S:g} s); trying to open it again"]
+    assert reported == [f"cam is lost (nothing came for {FROZEN_S:g} s); trying to open it again"]
 
 
 def test_the_newest_reason_is_said_and_each_only_once() -> None:
-    told: list[str] = []
+    reported: list[str] = []
     reasons = iter(["refused", "refused", "401 Unauthorized: http://me:secret@cam/", None, "refused", "refused"])
 
     def connect() -> Feed:
         reason = next(reasons)
         return Scripted(None if reason is None else OSError(reason), ended=reason is not None)
 
-    line = Lifeline("cam", Scripted(OSError("it broke"), ended=True), connect, told.append, 0.0)
+    line = Lifeline("cam", Scripted(OSError("it broke"), ended=True), connect, reported.append, 0.0)
     for quarter in range(1, 4 * 80):
         line.check(quarter / 4)
-        if len(told) == 5:
+        if len(reported) == 5:
             break
-    assert told == [
+    assert reported == [
         f"cam is {what} ({why}); trying to open it again"
         for what, why in [
             ("lost", "it broke"),
@@ -53,7 +53,7 @@ def test_the_newest_reason_is_said_and_each_only_once() -> None:
         ]
     ]
     line.arrived(80.0)
-    assert told[-1] == "cam is back"
+    assert reported[-1] == "cam is back"
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error", "http://me:secret@cam/"), ValueError("me:secret")])

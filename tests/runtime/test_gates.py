@@ -82,13 +82,13 @@ def test_golden_survives_the_file(exported_bundle: Path) -> None:
 def test_every_stage_is_checked_and_progress_told(exported_bundle: Path) -> None:
     bundle = Bundle.open(exported_bundle)
     backend = open_backend(bundle, device="cpu", graphs=graphs_to_check(bundle))
-    told: list[float] = []
-    check = check_stages(bundle, backend, lambda _what, share: told.append(share))
+    reported: list[float] = []
+    check = check_stages(bundle, backend, lambda _what, share: reported.append(share))
     backend.close()
     assert tuple(each.stage for each in check.stages) == STAGES
     assert check.off is None
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
 
 
 def test_a_gate_counts_for_its_graphs_alone(tiny_bundle: Path, info: BackendInfo) -> None:
@@ -242,11 +242,11 @@ class Batches:
 def test_every_batch_size_that_runs_is_checked(exported_bundle: Path, spoilt: int) -> None:
     bundle = Bundle.open(exported_bundle)
     backend = Batches(open_backend(bundle, device="cpu", threads=1), spoilt)
-    told: list[float] = []
-    check = check_stages(bundle, backend, lambda _what, share: told.append(share))  # type: ignore[arg-type]
+    reported: list[float] = []
+    check = check_stages(bundle, backend, lambda _what, share: reported.append(share))  # type: ignore[arg-type]
     backend.close()
     assert backend.sizes >= {1, 3}
-    assert told == sorted(told)
+    assert reported == sorted(reported)
     off = [each.stage for each in check.stages if each.failure]
     assert off == (["audio", "decision"] if spoilt else [])
 

@@ -117,10 +117,12 @@ def test_the_c_library_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpu_features() == ("avx2",)  # whatever the host of an emulator or a container has
 
 
-@pytest.mark.parametrize("told", [b"Some GPU\0\0", b"Some GPU \0\xff left over\0"])
-def test_cuda_itself_names_its_gpus(smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, told: bytes) -> None:
+@pytest.mark.parametrize("reported", [b"Some GPU\0\0", b"Some GPU \0\xff left over\0"])
+def test_cuda_itself_names_its_gpus(
+    smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, reported: bytes
+) -> None:
     smi("echo Other")
-    properties = SimpleNamespace(name=told)
+    properties = SimpleNamespace(name=reported)
     runtime = SimpleNamespace(cudaGetDeviceProperties=lambda index: (0, properties) if index == 1 else (101, None))
     monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(runtime=runtime))
     assert device_name("cuda:1") == "Some GPU"
@@ -147,8 +149,8 @@ def test_gpus_of_several_names_are_told_apart_or_not_named(
     smi(TWO_GPUS)
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    told = device_name("cuda")
-    assert told == name if name else told.startswith("unnamed GPU")
+    reported = device_name("cuda")
+    assert reported == name if name else reported.startswith("unnamed GPU")
 
 
 def test_a_gpu_without_a_name_has_this_machines(

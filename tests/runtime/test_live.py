@@ -50,10 +50,10 @@ def assert_every_start_ends(events: Sequence[dict[str, Any]]) -> None:
     states: dict[int, list[str]] = {}
     for event in events:
         states.setdefault(event["id"], []).append(event["state"])
-    for told in states.values():
-        assert told[0] == "start"
-        assert told[-1] in ("end", "retract")
-        assert not {"end", "retract"} & set(told[:-1])
+    for reported in states.values():
+        assert reported[0] == "start"
+        assert reported[-1] in ("end", "retract")
+        assert not {"end", "retract"} & set(reported[:-1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -67,10 +67,10 @@ def test_a_signal_ends_open_events_and_exits_0(
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
     assert "ready" in out
-    told = records(news)
-    assert told[-1]["type"] == "summary"
-    assert_every_start_ends([r for r in told if r["type"] == "event"])
-    assert len([r for r in told if r["type"] == "segment"]) < 30
+    reported = records(news)
+    assert reported[-1]["type"] == "summary"
+    assert_every_start_ends([r for r in reported if r["type"] == "event"])
+    assert len([r for r in reported if r["type"] == "segment"]) < 30
 
 
 def test_a_closed_pipe_ends_it_quietly(exported_bundle: Path, clip: Path) -> None:

@@ -79,10 +79,10 @@ def test_frames_and_sound_on_one_clock(tmp_path: Path) -> None:
         ("sound.m4a", {"video": False}, {"audio"}, "no video"),
     ],
 )
-def test_one_sense_missing(tmp_path: Path, name: str, options: dict, senses: set[Sense], told: str) -> None:
+def test_one_sense_missing(tmp_path: Path, name: str, options: dict, senses: set[Sense], reported: str) -> None:
     played = Played(make_clip(tmp_path / name, **options))
     assert played.source.senses == senses
-    assert told in played.told[0]
+    assert reported in played.told[0]
     assert bool(played.frames) == ("vision" in senses)
     assert bool(played.blocks) == ("audio" in senses)
 
@@ -132,7 +132,7 @@ def test_truncated_delivers_what_it_has(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(whole[: len(whole) * 2 // 3 + 1])
     played = Played(path)
     assert 3 < played.waveform.shape[1] / 16_000 < 5
-    assert any("truncated" in told for told in played.told)
+    assert any("truncated" in reported for reported in played.told)
     assert "truncated" in {gap.cause for gap in played.gaps} or suffix == "wav"
     assert sum(gap.duration_s for gap in played.gaps) < 5
     played.check_clock()
@@ -253,7 +253,7 @@ def test_a_splice_is_declared_and_keeps_sound_and_picture_together(tmp_path: Pat
         ("audio", "timestamp jump"),
     }
     assert sum(gap.duration_s for gap in played.gaps) < 3
-    assert any("jump" in told for told in played.told)
+    assert any("jump" in reported for reported in played.told)
     assert [frame.time_s for frame in played.frames] == pytest.approx([index / 25 for index in range(100)], abs=0.13)
     assert played.blocks[-1].time_s == pytest.approx(3.97, abs=0.13)
 
@@ -361,8 +361,8 @@ def station(stream_bytes: bytes) -> Iterator[TransportStream]:
 
 @pytest.mark.timeout(300)
 def test_a_stream_that_freezes_and_comes_back(station: TransportStream) -> None:
-    told: list[tuple[float, str]] = []
-    source = MediaSource(station.url, listener=lambda text: told.append((time.monotonic(), text)))
+    reported: list[tuple[float, str]] = []
+    source = MediaSource(station.url, listener=lambda text: reported.append((time.monotonic(), text)))
     assert source.live
     assert source.senses == {"vision", "audio"}
     assert source.duration_s is None
@@ -371,15 +371,15 @@ def test_a_stream_that_freezes_and_comes_back(station: TransportStream) -> None:
     back = 0
     for chunk in closed_after(source, 200):
         chunks.append(chunk)
-        if isinstance(chunk, Frame) and chunk.time_s > 1 and not told:
+        if isinstance(chunk, Frame) and chunk.time_s > 1 and not reported:
             station.muted.set()
-        if told and station.muted.is_set():
+        if reported and station.muted.is_set():
             station.muted.clear()
-        if told and "is back" in told[-1][1]:
+        if reported and "is back" in reported[-1][1]:
             back += isinstance(chunk, Frame)
             if back > 25:
                 source.close()
-    (lost_s, lost), *_, (back_s, again) = told
+    (lost_s, lost), *_, (back_s, again) = reported
     assert "is lost" in lost
     assert "is back" in again
     gaps = [chunk for chunk in chunks if isinstance(chunk, Gap) and chunk.cause == "stream lost"]
@@ -400,8 +400,8 @@ def test_a_stream_that_freezes_and_comes_back(station: TransportStream) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_stream_that_is_cut_and_restarted(station: TransportStream, stream_bytes: bytes) -> None:
-    told: list[str] = []
-    source = MediaSource(station.url, listener=told.append)
+    reported: list[str] = []
+    source = MediaSource(station.url, listener=reported.append)
     cut = False
     restarted: TransportStream | None = None
     for chunk in closed_after(source, 200):
@@ -410,9 +410,9 @@ def test_a_stream_that_is_cut_and_restarted(station: TransportStream, stream_byt
             station.stop()
         elif isinstance(chunk, Gap) and restarted is None and cut:
             restarted = TransportStream(stream_bytes, rate_bytes=len(stream_bytes) / 20, port=station.port)
-        elif isinstance(chunk, Frame) and restarted is not None and "back" in told[-1]:
+        elif isinstance(chunk, Frame) and restarted is not None and "back" in reported[-1]:
             source.close()
-    assert ["is lost" in told[0], "is back" in told[-1]] == [True, True]
+    assert ["is lost" in reported[0], "is back" in reported[-1]] == [True, True]
     assert restarted is not None
     restarted.stop()
 

@@ -18,11 +18,11 @@ OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise Syst
 
 
 def test_a_burst_is_one_notice_and_what_was_said_is_not_said_again(capfd: pytest.CaptureFixture[str]) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     came = threading.Event()
 
     def listen(text: str) -> None:
-        told.append(text)
+        reported.append(text)
         came.set()
 
     with captured_stderr(listen):
@@ -33,7 +33,7 @@ def test_a_burst_is_one_notice_and_what_was_said_is_not_said_again(capfd: pytest
         assert came.wait(30)
         os.write(2, b"ALSA lib pcm.c: one\n" * 1000)
         os.write(2, b"four")
-    assert told == ["a library reports: ALSA lib pcm.c: one (and 2 more lines)", "a library reports: four"]
+    assert reported == ["a library reports: ALSA lib pcm.c: one (and 2 more lines)", "a library reports: four"]
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "afterwards\n"
 
@@ -42,11 +42,11 @@ def test_python_still_reaches_standard_error() -> None:
     code = """
 import os, sys
 from ovavel.runtime.native_output import captured_stderr
-told = []
-with captured_stderr(told.append):
+reported = []
+with captured_stderr(reported.append):
     print("from Python", file=sys.stderr)
     os.write(2, b"from C\\n")
-print(told)
+print(reported)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "from Python\n"
@@ -68,9 +68,9 @@ def test_a_sound_server_that_dies_writes_over_nothing(exported_bundle: Path, tmp
             command, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
-        told = []
+        reported = []
         for line in process.stdout:
-            told.append(line)
+            reported.append(line)
             if line.startswith("ready"):
                 server.stop()
             elif "a library reports" in line:
@@ -78,5 +78,5 @@ def test_a_sound_server_that_dies_writes_over_nothing(exported_bundle: Path, tmp
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert err == ""
-    assert sum("a library reports" in line for line in told) == 1
-    assert any("is lost" in line for line in told)
+    assert sum("a library reports" in line for line in reported) == 1
+    assert any("is lost" in line for line in reported)

@@ -67,5 +67,5 @@ def test_what_runs_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys:
         while not written.endswith("offline\n") and time.monotonic() < end_s:
             time.sleep(0.01)
             written += capsys.readouterr().err
-    assert written == "opening\nonnxruntime [fp32]: offline\n", "it is told while it runs, and once"
+    assert written == "opening\nonnxruntime [fp32]: offline\n", "it is reported while it runs, and once"
     assert capsys.readouterr().err == ""

@@ -319,15 +319,15 @@ def test_a_paused_reader_is_not_taken_for_a_slow_encoder(bundle: Bundle, backend
 
     source.tell = hand_out
     with Session(bundle, source, backend=backend) as session:
-        told = []
+        reported = []
         for update in session.updates():
-            told.append(update)
-            if len(told) == 3:
+            reported.append(update)
+            if len(reported) == 3:
                 paused.set()
                 assert over.wait(60)  # the session runs on while nobody takes its updates
     assert set(session.stats.dropped) <= {READER_TOO_SLOW, TOO_SLOW}
     assert session.stats.dropped[READER_TOO_SLOW] > 40
-    causes = [gap.cause for update in told if update.window for gap in update.window.gaps]
+    causes = [gap.cause for update in reported if update.window for gap in update.window.gaps]
     assert causes.count(READER_TOO_SLOW) == 2 * session.stats.dropped[READER_TOO_SLOW]
 
 

@@ -39,8 +39,8 @@ def transport(clip: bytes, **options: int) -> TransportStream:
 
 def test_after_reconnects_media_time_is_no_further_ahead_of_the_wall(stream_bytes: bytes) -> None:
     station = transport(stream_bytes)
-    told: list[str] = []
-    source = MediaSource(station.url, listener=told.append)
+    reported: list[str] = []
+    source = MediaSource(station.url, listener=reported.append)
     ahead_s: list[list[float]] = [[]]  # by connection: media time minus the clock on the wall
     lost: list[Gap] = []
     frames: list[Frame] = []
@@ -51,7 +51,7 @@ def test_after_reconnects_media_time_is_no_further_ahead_of_the_wall(stream_byte
                 station = transport(stream_bytes, port=station.port)
         elif isinstance(chunk, Frame):
             frames.append(chunk)
-            if sum("back" in text for text in told) == len(ahead_s):
+            if sum("back" in text for text in reported) == len(ahead_s):
                 ahead_s.append([])
             ahead_s[-1].append(chunk.time_s - chunk.captured_s)
             if len(ahead_s[-1]) == 75:
@@ -70,8 +70,8 @@ def test_after_reconnects_media_time_is_no_further_ahead_of_the_wall(stream_byte
 @pytest.mark.parametrize("fps", [2, 10, 40])
 def test_pictures_without_timestamps_have_the_time_on_the_wall(fps: int) -> None:
     camera = JpegCamera(fps=fps)
-    told: list[str] = []
-    source = MediaSource(camera.url, audio=False, listener=told.append)
+    reported: list[str] = []
+    source = MediaSource(camera.url, audio=False, listener=reported.append)
     assert source.live
     chunks: list[Chunk] = []
     for chunk in closed_after(source, 60):
@@ -81,7 +81,7 @@ def test_pictures_without_timestamps_have_the_time_on_the_wall(fps: int) -> None
     camera.stop()
     frames = [chunk for chunk in chunks if isinstance(chunk, Frame)]
     assert frames == chunks, "nothing is lost"
-    assert told == []
+    assert reported == []
     elapsed_s = frames[-1].captured_s - frames[0].captured_s
     assert frames[-1].time_s - frames[0].time_s == pytest.approx(elapsed_s, abs=0.5)
 
@@ -99,10 +99,10 @@ def test_what_was_buffered_is_told_from_what_arrives_as_it_happens() -> None:
 
 @pytest.mark.parametrize("kind", ["input", "camera"])
 def test_the_newest_reason_of_a_failed_reconnect_is_reported(stream_bytes: bytes, kind: str) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     def report(text: str) -> None:
-        told.append(text)
+        reported.append(text)
         if re.search(r"\b401\b", text):
             source.close()
 
@@ -118,9 +118,9 @@ def test_the_newest_reason_of_a_failed_reconnect_is_reported(stream_bytes: bytes
             station.refusal = 401
             station.stopped.set()  # the server goes on, and refuses
     station.stop()
-    assert "is lost" in told[0]
-    assert "is still lost" in told[-1]
-    assert re.search(r"\b401\b", told[-1])
+    assert "is lost" in reported[0]
+    assert "is still lost" in reported[-1]
+    assert re.search(r"\b401\b", reported[-1])
 
 
 SECRETS = ("/cam/?user=QsecretZ&pwd=QsecretZ&token=QsecretZ#QsecretZ", "/cam/password=QsecretZ")
@@ -169,9 +169,9 @@ def test_no_failure_of_a_session_shows_a_secret(exported_bundle: Path, tmp_path:
         text=True,
     )
     assert process.stdout is not None
-    told = []
+    reported = []
     for line in process.stdout:
-        told.append(line)
+        reported.append(line)
         if line.startswith("ready"):
             camera.refusal = 401
             camera.stopped.set()
@@ -183,7 +183,7 @@ def test_no_failure_of_a_session_shows_a_secret(exported_bundle: Path, tmp_path:
     _, err = process.communicate(timeout=60)
     camera.stop()
     assert process.returncode == 0, err
-    out = "".join(told)
+    out = "".join(reported)
     for text in ("is lost", "still lost", "is back", "summary"):
         assert text in out
     assert "127.0.0.1" in out

@@ -123,10 +123,10 @@ def test_whatever_happens_every_start_ends_once_and_final_events_do_not_depend_o
     states: dict[int, list[str]] = {}
     for event in news:
         states.setdefault(event.id, []).append(event.state)
-    for told in states.values():
-        assert told[0] == "start"
-        assert told[-1] in ("end", "retract")
-        assert set(told[1:-1]) <= {"update"}
+    for reported in states.values():
+        assert reported[0] == "start"
+        assert reported[-1] in ("end", "retract")
+        assert set(reported[1:-1]) <= {"update"}
 
     alone = EventTracker("other", rules)
     expected: list[Event] = []

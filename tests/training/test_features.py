@@ -79,10 +79,10 @@ def undisturbed(
 
 def test_the_embeddings_are_those_of_each_segment_alone(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
     bench = OVAVEBench.open(whole)
-    told: list[tuple[str, int, int, int]] = []
-    done = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD, progress=lambda *news: told.append(news))
+    reported: list[tuple[str, int, int, int]] = []
+    done = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD, progress=lambda *news: reported.append(news))
     assert (done.encoded, done.kept, done.renewed) == (16, 0, 0)
-    assert told[-1] == ("encoding", 16, 16, 0)
+    assert reported[-1] == ("encoding", 16, 16, 0)
     features = FeatureCache.open(tmp_path).load(bench.clips[::-1])
     assert features.clips == bench.clips[::-1]
     assert not features.damaged
@@ -378,10 +378,10 @@ def test_the_command_tells_what_it_did(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(command(broken[0], tiny_weights, tmp_path)) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"6 clips encoded now, [\d.]+ segments/s; 0 were there already", told)
-    assert "6 of 16 clips could be read; 10 damaged" in told
-    assert str(FeatureCache.open(tmp_path).path) in told
+    reported = capsys.readouterr().out
+    assert re.search(r"6 clips encoded now, [\d.]+ segments/s; 0 were there already", reported)
+    assert "6 of 16 clips could be read; 10 damaged" in reported
+    assert str(FeatureCache.open(tmp_path).path) in reported
     assert contents(tmp_path) == undisturbed
     assert main(["train", "features", "--data", str(broken[0]), "--dry-run", "--splits", "train"]) == 0
     assert re.search(r"[\d.]+ segments/s with \d+ process", capsys.readouterr().out)

@@ -211,9 +211,9 @@ def test_table_command(place: Path, made: Path, capsys: pytest.CaptureFixture[st
     assert "published: " not in out  # it is not their test split
     for file, content in before.items():
         assert file.read_bytes() == content
-    told = json.loads((made / "table.json").read_text())
-    assert "published" not in told
-    lines = {line["name"]: line for line in told["lines"]}
+    reported = json.loads((made / "table.json").read_text())
+    assert "published" not in reported
+    lines = {line["name"]: line for line in reported["lines"]}
     assert list(lines)[-2:] == ["paper", "shuffled-labels"]
     runs = [json.loads((made / "paper" / f"seed-{seed}" / "result.json").read_text()) for seed in (1, 2)]
     values = [run["epochs"][run["chosen"] - 1]["test"]["unseen"]["eve"] for run in runs]
@@ -303,8 +303,8 @@ def test_published_figures_stand_beside_ours_where_they_belong() -> None:
     assert rows["linear"][-1] == "39.0"
     assert rows["published: CMRA"][-2:] == ("39.2", "39.2")
     assert all(len(row) == 13 for row in rows.values())
-    told = json.loads(results.encode())
-    assert told["published"]["fine-tuned"]["total_avg"] == PUBLISHED["fine-tuned"].total_avg
+    reported = json.loads(results.encode())
+    assert reported["published"]["fine-tuned"]["total_avg"] == PUBLISHED["fine-tuned"].total_avg
     assert "5817 of 5820 clips; 3 damaged" in to_html(results).decode()
     elsewhere = {row[0]: row for row in cells(msgspec.structs.replace(results, as_published=False))}
     assert list(elsewhere) == ["paper", "linear"]

@@ -41,18 +41,18 @@ def run(sink, fake, seconds=3):
 
 def test_a_session_is_told_from_start_to_summary(tmp_path, fake):
     run(JsonlSink(tmp_path / "news.jsonl"), fake)
-    told = records(tmp_path / "news.jsonl")
-    assert isinstance(told[0], SessionRecord)
-    assert told[0].labels == fake.labels
-    assert told[0].provider == "CPUExecutionProvider"
-    segments = [record for record in told if isinstance(record, SegmentRecord)]
+    reported = records(tmp_path / "news.jsonl")
+    assert isinstance(reported[0], SessionRecord)
+    assert reported[0].labels == fake.labels
+    assert reported[0].provider == "CPUExecutionProvider"
+    segments = [record for record in reported if isinstance(record, SegmentRecord)]
     assert [record.index for record in segments] == [0, 1, 2], "each second once, when it is final"
     assert len(segments[0].classes) == 5
     assert segments[0].classes[0].label == segments[0].label == "dog barking"
     assert [len(record.gaps) for record in segments] == [0, 1, 0]
-    assert [record.state for record in told if isinstance(record, EventRecord)] == ["start", "end"]
-    assert isinstance(told[-1], SummaryRecord)
-    assert (told[-1].windows, told[-1].gap_s, told[-1].lost_records) == (3, {"microphone overflow": 0.1}, 0)
+    assert [record.state for record in reported if isinstance(record, EventRecord)] == ["start", "end"]
+    assert isinstance(reported[-1], SummaryRecord)
+    assert (reported[-1].windows, reported[-1].gap_s, reported[-1].lost_records) == (3, {"microphone overflow": 0.1}, 0)
 
 
 def test_two_runs_differ_in_wall_clock_fields_only(tmp_path, fake):
@@ -76,9 +76,9 @@ def test_two_runs_differ_in_wall_clock_fields_only(tmp_path, fake):
     ],
 )
 def test_a_torn_last_line_is_moved_aside(tmp_path, fake, tail, aside):
-    path, told = tmp_path / "news.jsonl", []
+    path, reported = tmp_path / "news.jsonl", []
     path.write_bytes(b'{"type":"status"}\n' + tail)
-    run(JsonlSink(path, listener=told.append), fake)
+    run(JsonlSink(path, listener=reported.append), fake)
     first, second = path.read_bytes().split(b"\n")[:2]
     assert first == b'{"type":"status"}'
     torn = tmp_path / "news.jsonl.torn"
@@ -88,7 +88,7 @@ def test_a_torn_last_line_is_moved_aside(tmp_path, fake, tail, aside):
     else:
         assert isinstance(msgspec.json.decode(second, type=Record), SessionRecord)
         assert torn.read_bytes() == aside
-        assert str(torn) in told[0]
+        assert str(torn) in reported[0]
     before = path.read_bytes()
     run(JsonlSink(path), fake)
     assert path.read_bytes().startswith(before)
@@ -137,17 +137,17 @@ for i in range(10**6):
         process.send_signal(signal.SIGKILL)
         rest = process.stdout.read().split()
     last = int(rest[-1]) if rest else last
-    told = [record for record in records(path) if isinstance(record, EventRecord)]
-    assert [record.id for record in told][: last + 1] == list(range(last + 1))
+    reported = [record for record in records(path) if isinstance(record, EventRecord)]
+    assert [record.id for record in reported][: last + 1] == list(range(last + 1))
 
 
 def test_a_full_disk_is_told_once_and_counted_at_the_end(fake):
-    told = []
-    sink = JsonlSink("/dev/full", listener=told.append)
+    reported = []
+    sink = JsonlSink("/dev/full", listener=reported.append)
     with pytest.raises(OutputError, match=r"7 records could not be written to /dev/full \(No space left on device\)"):
         run(sink, fake)
-    assert len(told) == 1
-    assert "/dev/full" in told[0]
+    assert len(reported) == 1
+    assert "/dev/full" in reported[0]
     sink.close()
 
 
@@ -205,19 +205,19 @@ except OutputError as error:
 
 
 def test_a_removed_file_is_begun_again_and_its_records_are_counted(tmp_path, fake):
-    path, told = tmp_path / "news.jsonl", []
-    sink = JsonlSink(path, listener=told.append)
+    path, reported = tmp_path / "news.jsonl", []
+    sink = JsonlSink(path, listener=reported.append)
     sink.open(fake.info, fake.stats())
     sink.status("one")
     path.unlink()
     sink.status("two")
-    assert "was removed" in told[0]
+    assert "was removed" in reported[0]
     assert [type(record) for record in records(path)] == [SessionRecord, StatusRecord]
     sink.status("three")
     with pytest.raises(OutputError, match=r"^2 records are gone with .*news.jsonl, which was removed"):
         sink.close()
     assert [record.message for record in records(path)[1:]] == ["two", "three"]
-    assert len(told) == 1
+    assert len(reported) == 1
 
 
 def test_a_file_removed_after_its_last_record_is_noticed_at_the_end(tmp_path, fake):
@@ -230,16 +230,16 @@ def test_a_file_removed_after_its_last_record_is_noticed_at_the_end(tmp_path, fa
 
 @pytest.mark.parametrize("back", [False, True])
 def test_records_wait_while_the_folder_is_gone(tmp_path, fake, back):
-    folder, told = tmp_path / "folder", []
+    folder, reported = tmp_path / "folder", []
     folder.mkdir()
     path = folder / "news.jsonl"
-    sink = JsonlSink(path, listener=told.append)
+    sink = JsonlSink(path, listener=reported.append)
     sink.open(fake.info, fake.stats())
     shutil.rmtree(folder)
     sink.status("one")
     sink.status("two")
-    assert len(told) == 1
-    assert "No such file or directory" in told[0]
+    assert len(reported) == 1
+    assert "No such file or directory" in reported[0]
     if back:
         folder.mkdir()
     else:
@@ -254,13 +254,13 @@ def test_records_wait_while_the_folder_is_gone(tmp_path, fake, back):
 
 
 def test_a_file_that_is_moved_is_followed_by_a_new_one(tmp_path, fake):
-    path, told = tmp_path / "news.jsonl", []
-    sink = JsonlSink(path, listener=told.append)
+    path, reported = tmp_path / "news.jsonl", []
+    sink = JsonlSink(path, listener=reported.append)
     sink.open(fake.info, fake.stats())
     path.rename(tmp_path / "news.jsonl.1")
     sink.status("one")
     sink.close()
-    assert "moved" in told[0]
+    assert "moved" in reported[0]
     assert [type(record) for record in records(tmp_path / "news.jsonl.1")] == [SessionRecord]
     assert [type(record) for record in records(path)] == [SessionRecord, StatusRecord]
 

@@ -63,9 +63,9 @@ def test_json_lines_hold_it_or_null(fake, tmp_path, probability):
     sink.open(fake.info, fake.stats())
     sink.write(one_second(fake, probability))
     sink.close()
-    told = [msgspec.json.decode(line, type=Record) for line in (tmp_path / "news.jsonl").read_bytes().splitlines()]
-    assert [r.probability for r in told if isinstance(r, SegmentRecord)] == [probability]
-    assert [r.peak_probability for r in told if isinstance(r, EventRecord)] == [probability]
+    reported = [msgspec.json.decode(line, type=Record) for line in (tmp_path / "news.jsonl").read_bytes().splitlines()]
+    assert [r.probability for r in reported if isinstance(r, SegmentRecord)] == [probability]
+    assert [r.peak_probability for r in reported if isinstance(r, EventRecord)] == [probability]
 
 
 @pytest.mark.parametrize("width", [80, 120])

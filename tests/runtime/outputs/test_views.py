@@ -45,13 +45,13 @@ def test_lines_tell_events_gaps_status_and_a_summary(fake):
     sink.write(Update(window=None, scores=(), events=(), latency_ms=None))
     sink.close()
     sink.close()
-    told = stream.getvalue().splitlines()
-    assert "00:02.0  start    dog barking  margin 0.41" in told
-    assert "00:02.0  end      dog barking  margin 0.41  until 00:06.0" in told
-    assert "00:07.0  retract  dog barking  margin 0.41" in told
-    assert "00:06.0  gap      camera lost (vision)  1.0 s" in told
-    assert "00:13.0  status   camera lost, trying again in 2 s" in told
-    assert told[-2:] == [
+    reported = stream.getvalue().splitlines()
+    assert "00:02.0  start    dog barking  margin 0.41" in reported
+    assert "00:02.0  end      dog barking  margin 0.41  until 00:06.0" in reported
+    assert "00:07.0  retract  dog barking  margin 0.41" in reported
+    assert "00:06.0  gap      camera lost (vision)  1.0 s" in reported
+    assert "00:13.0  status   camera lost, trying again in 2 s" in reported
+    assert reported[-2:] == [
         "summary  14 windows, real-time factor 0.60, latency p50 806  p95 813  p99 813 ms",
         "         dropped: 1 late; gaps: 1.0 s camera lost",
     ]

@@ -83,14 +83,14 @@ def opened(bundle: Path, **options: Any) -> Backend:
 
 
 def test_it_builds_compares_and_runs(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-    backend = opened(exported_bundle, progress=lambda stage, _: told.append(stage))
+    reported: list[str] = []
+    backend = opened(exported_bundle, progress=lambda stage, _: reported.append(stage))
     info = backend.info
     assert (info.engine, info.device, info.provider) == ("tensorrt-rtx", "cuda:0", "TensorRT-RTX on Simulated GPU")
     assert info.precision == {"vision": "fp32", "audio": "fp32", "head": "fp32"}
     assert (info.batch, info.concurrent) == (2, True)
     assert {"tensorrt-rtx", "cuda-bindings", "CUDA driver", "plans"} == set(info.versions)
-    assert {stage.split()[0] for stage in told} >= {"building", "comparing"}
+    assert {stage.split()[0] for stage in reported} >= {"building", "comparing"}
     assert require_gate(Bundle.open(exported_bundle), info, allow_unverified=False)
 
     backend.warm_up()
@@ -104,10 +104,10 @@ def test_it_builds_compares_and_runs(gpu: SimulatedCuda, exported_bundle: Path, 
 
 def test_the_second_time_it_only_loads(gpu: SimulatedCuda, exported_bundle: Path) -> None:
     opened(exported_bundle).close()
-    told: list[str] = []
-    again = opened(exported_bundle, progress=lambda stage, _: told.append(stage), options=None)
+    reported: list[str] = []
+    again = opened(exported_bundle, progress=lambda stage, _: reported.append(stage), options=None)
     again.close()
-    assert not told
+    assert not reported
     assert find_gate(Bundle.open(exported_bundle), again.info)
 
 
@@ -187,9 +187,9 @@ def test_localize_builds_on_first_use(
     clip = Path(__file__).parents[3] / "eval" / "demo" / "clip.mp4"
     arguments = ["localize", str(clip), "--bundle", str(exported_bundle), "--backend", "tensorrt-rtx"]
     assert main([*arguments, "--precision", "fp32", "--out", str(tmp_path / "out"), "--format", "json"]) == 0
-    told = capsys.readouterr()
-    assert "building vision" in told.err
-    assert "tensorrt-rtx: verified against PyTorch fp32" in told.out
+    reported = capsys.readouterr()
+    assert "building vision" in reported.err
+    assert "tensorrt-rtx: verified against PyTorch fp32" in reported.out
     assert json.loads(next((tmp_path / "out").glob("*.json")).read_text())
 
 

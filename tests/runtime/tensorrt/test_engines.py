@@ -36,8 +36,8 @@ SMALL = BuildOptions(batches=(1, 2), workspace_mb=64)
 
 
 @dataclass
-class Told:
-    """What a progress function was told."""
+class Reported:
+    """What a progress function was called with."""
 
     stages: list[str]
     shares: list[float]
@@ -72,27 +72,27 @@ def left_in(root: Path) -> list[str]:
 def test_every_product_of_an_fp32_engine_is_read_back_in_fp32(
     exported_bundle: Path, tmp_path: Path, library: Library, graph: str
 ) -> None:
-    told = Told([], [])
-    provided = provide(exported_bundle, tmp_path, library, graph, progress=told)
+    reported = Reported([], [])
+    provided = provide(exported_bundle, tmp_path, library, graph, progress=reported)
     evidence = provided.engine.evidence
     assert set(evidence.products) == {"fp32"}
     assert evidence.found == evidence.products["fp32"] > 5
     assert evidence.read_from == "network and build log"
     assert provided.built
     assert provided.engine.plan.bytes == (provided.folder / "engine.plan").stat().st_size > 10_000
-    assert told.shares == sorted(told.shares)
-    assert told.shares[-1] == 1
-    assert all(graph in stage for stage in told.stages if stage != "starting")
+    assert reported.shares == sorted(reported.shares)
+    assert reported.shares[-1] == 1
+    assert all(graph in stage for stage in reported.stages if stage != "starting")
 
 
 def test_the_second_time_it_is_found(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
     first = provide(exported_bundle, tmp_path, library)
     written = (first.folder / "engine.plan").stat().st_mtime_ns
-    told = Told([], [])
-    again = provide(exported_bundle, tmp_path, library, progress=told)
+    reported = Reported([], [])
+    again = provide(exported_bundle, tmp_path, library, progress=reported)
     assert (again.folder, again.engine, again.built) == (first.folder, first.engine, False)
     assert (again.folder / "engine.plan").stat().st_mtime_ns == written
-    assert not told.stages
+    assert not reported.stages
     anew = provide(exported_bundle, tmp_path, library, overwrite=True)
     assert anew.built
     assert (anew.folder / "engine.plan").stat().st_mtime_ns > written
@@ -223,10 +223,10 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
     exported_bundle: Path, tmp_path: Path, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
-    told = Told([], [])
+    reported = Reported([], [])
     with pytest.raises(OutputError, match=r"has 0\.0 GB free and the engine needs 0\.1 GB"):
-        provide(exported_bundle, tmp_path, library, progress=told)
-    assert not told.stages
+        provide(exported_bundle, tmp_path, library, progress=reported)
+    assert not reported.stages
 
 
 def test_two_processes_build_once(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
@@ -235,12 +235,14 @@ def test_two_processes_build_once(exported_bundle: Path, tmp_path: Path, library
     asked = wanted(exported_bundle, library)
     with (root / f".{asked.key}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        told, done = Told([], []), []
-        waiting = threading.Thread(target=lambda: done.append(provide(exported_bundle, root, library, progress=told)))
+        reported, done = Reported([], []), []
+        waiting = threading.Thread(
+            target=lambda: done.append(provide(exported_bundle, root, library, progress=reported))
+        )
         waiting.start()
-        while not told.stages:
+        while not reported.stages:
             time.sleep(0.01)
-        assert told.stages[0] == "waiting: another process builds head"
+        assert reported.stages[0] == "waiting: another process builds head"
         folder = root / asked.key  # what the other process builds meanwhile
         folder.mkdir()
         build_engine(exported_bundle / "head.onnx", folder, asked, library)
@@ -250,13 +252,13 @@ def test_two_processes_build_once(exported_bundle: Path, tmp_path: Path, library
 
 
 def test_shares_cover_all_graphs_once(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
-    told = Told([], [])
+    reported = Reported([], [])
     bundle = Bundle.open(exported_bundle)
-    arguments = {"cuda": None, "compute_capability": "8.9", "options": SMALL, "root": tmp_path, "progress": told}
+    arguments = {"cuda": None, "compute_capability": "8.9", "options": SMALL, "root": tmp_path, "progress": reported}
     provided = provide_engines(bundle, library, dict.fromkeys(GRAPHS, "fp32"), **arguments)
     assert list(provided) == list(GRAPHS)
-    assert told.shares == sorted(told.shares)
-    assert told.shares[-1] == pytest.approx(1)
+    assert reported.shares == sorted(reported.shares)
+    assert reported.shares[-1] == pytest.approx(1)
 
 
 COMMAND = [sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())", "export", "engine"]

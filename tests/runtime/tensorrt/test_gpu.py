@@ -107,6 +107,8 @@ def test_vision_and_audio_run_at_the_same_time(exported_bundle: Path, library: s
 
 def test_the_second_start_builds_nothing(exported_bundle: Path, library: str, engines: Path) -> None:
     opened(exported_bundle, library, engines, precision="fp32").close()
-    told: list[str] = []
-    opened(exported_bundle, library, engines, precision="fp32", progress=lambda stage, _: told.append(stage)).close()
-    assert not told
+    reported: list[str] = []
+    opened(
+        exported_bundle, library, engines, precision="fp32", progress=lambda stage, _: reported.append(stage)
+    ).close()
+    assert not reported
