@@ -308,8 +308,8 @@ found = {
 
 def test_a_microphone_that_is_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
     code = """
-told = []
-source = CameraMicSource(None, "default", listener=told.append)
+reported = []
+source = CameraMicSource(None, "default", listener=reported.append)
 timer = threading.Timer(100, source.close)
 timer.start()
 gaps, heard, back = [], False, 0
@@ -321,11 +321,11 @@ for chunk in source.chunks():
         if not gaps:
             print("gone", flush=True)
         gaps.append((chunk.cause, chunk.start_s, chunk.duration_s))
-    if isinstance(chunk, Samples) and told and "is back" in told[-1]:
+    if isinstance(chunk, Samples) and reported and "is back" in reported[-1]:
         back = chunk.time_s
         source.close()
 timer.cancel()
-found = {"told": told, "gaps": gaps, "back_s": back}
+found = {"reported": reported, "gaps": gaps, "back_s": back}
 """
     with pulse.null_sink(tmp_path) as server:
         again: list[pulse.PulseServer] = []
@@ -342,8 +342,8 @@ found = {"told": told, "gaps": gaps, "back_s": back}
         finally:
             for each in again:
                 each.stop()
-    assert ["is lost" in found["told"][0], "is back" in found["told"][-1]] == [True, True]
-    assert all("is still lost" in text for text in found["told"][1:-1])
+    assert ["is lost" in found["reported"][0], "is back" in found["reported"][-1]] == [True, True]
+    assert all("is still lost" in text for text in found["reported"][1:-1])
     assert {cause for cause, _, _ in found["gaps"]} == {"microphone lost"}
     for (_, start_s, duration_s), (_, next_s, _) in zip(found["gaps"], found["gaps"][1:], strict=False):
         assert next_s == pytest.approx(start_s + duration_s)

@@ -8,7 +8,7 @@ from ovavel.runtime.sources.feed import CONNECT_S, FROZEN_S, Feed, Lifeline
 
 
 class Scripted(Feed):
-    """A feed that ends when it is told to."""
+    """A feed that ends when asked to."""
 
     def __init__(self, error: Exception | None = None, *, ended: bool = False) -> None:
         super().__init__("scripted", address="http://me:secret@cam/")

@@ -33,8 +33,8 @@ class Played:
     """All that a source gave, by kind."""
 
     def __init__(self, path: Path, **options: bool) -> None:
-        self.told: list[str] = []
-        self.source = MediaSource(path, listener=self.told.append, **options)
+        self.reported: list[str] = []
+        self.source = MediaSource(path, listener=self.reported.append, **options)
         self.chunks: list[Chunk] = list(self.source.chunks())
         self.frames = [chunk for chunk in self.chunks if isinstance(chunk, Frame)]
         self.blocks = [chunk for chunk in self.chunks if isinstance(chunk, Samples)]
@@ -73,7 +73,7 @@ def test_frames_and_sound_on_one_clock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "senses", "told"),
+    ("name", "options", "senses", "reported"),
     [
         ("silent.mp4", {"audio": False}, {"vision"}, "has no audio"),
         ("sound.m4a", {"video": False}, {"audio"}, "no video"),
@@ -82,7 +82,7 @@ def test_frames_and_sound_on_one_clock(tmp_path: Path) -> None:
 def test_one_sense_missing(tmp_path: Path, name: str, options: dict, senses: set[Sense], reported: str) -> None:
     played = Played(make_clip(tmp_path / name, **options))
     assert played.source.senses == senses
-    assert reported in played.told[0]
+    assert reported in played.reported[0]
     assert bool(played.frames) == ("vision" in senses)
     assert bool(played.blocks) == ("audio" in senses)
 
@@ -90,7 +90,7 @@ def test_one_sense_missing(tmp_path: Path, name: str, options: dict, senses: set
 def test_left_out_on_purpose(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", duration_s=1)
     played = Played(clip, audio=False)
-    assert (played.source.senses, played.blocks, played.told) == ({"vision"}, [], [])
+    assert (played.source.senses, played.blocks, played.reported) == ({"vision"}, [], [])
     with pytest.raises(UsageError, match="neither"):
         MediaSource(clip, audio=False, video=False)
     with pytest.raises(MediaError, match="only audio"):
@@ -132,7 +132,7 @@ def test_truncated_delivers_what_it_has(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(whole[: len(whole) * 2 // 3 + 1])
     played = Played(path)
     assert 3 < played.waveform.shape[1] / 16_000 < 5
-    assert any("truncated" in reported for reported in played.told)
+    assert any("truncated" in text for text in played.reported)
     assert "truncated" in {gap.cause for gap in played.gaps} or suffix == "wav"
     assert sum(gap.duration_s for gap in played.gaps) < 5
     played.check_clock()
@@ -253,7 +253,7 @@ def test_a_splice_is_declared_and_keeps_sound_and_picture_together(tmp_path: Pat
         ("audio", "timestamp jump"),
     }
     assert sum(gap.duration_s for gap in played.gaps) < 3
-    assert any("jump" in reported for reported in played.told)
+    assert any("jump" in text for text in played.reported)
     assert [frame.time_s for frame in played.frames] == pytest.approx([index / 25 for index in range(100)], abs=0.13)
     assert played.blocks[-1].time_s == pytest.approx(3.97, abs=0.13)
 
