@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.redaction import redacted, without_secrets
 from ovavel.runtime.sources.decoder import Decoder, Piece
+from ovavel.runtime.sources.indexed import IndexedTimes
 from ovavel.runtime.sources.lengths import header_length_s, lacks_end
 from ovavel.runtime.sources.stamps import MOST_REORDERED, Stamped, Stamps
 from ovavel.runtime.types import Sense
@@ -112,6 +113,7 @@ class Media:
         end_s = None if start_s is None or not any(lengths_s) else start_s + max(lengths_s)
         self._sense_of: dict[int, Sense] = {stream.index: sense for sense, stream in self.streams.items()}
         self._decoders: dict[Sense, Decoder] = {sense: Decoder(s, sense) for sense, s in self.streams.items()}
+        self._indexed = IndexedTimes(container, self.streams.values())
         self._stamps: Stamps[Any] = Stamps(self.streams, start_s=start_s, end_s=end_s)
 
     @property
@@ -185,7 +187,8 @@ class Media:
                 continue
             failures = 0
             self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
-            yield packet
+            if self._indexed.correct(packet):
+                yield packet
 
     def empty_packets(self) -> Iterator[tuple[Sense, Any]]:
         """What brings the rest out of each decoder where the file breaks off."""

@@ -156,6 +156,42 @@ def test_a_damaged_stretch_moves_nothing_else(
     assert answer.lost_s("audio") > 0.5
 
 
+@pytest.mark.parametrize("codec", ["aac", "libmp3lame", "pcm_s16le"])
+def test_an_avi_file_has_its_times_from_its_index(tmp_path: Path, codec: str) -> None:
+    """AVI holds no timestamps: FFmpeg counts packets, those of AAC wrongly, and not those that it cannot find."""
+    sound = np.concatenate([tone(1, 16_000, frequency_hz=300 + 100 * second) for second in range(20)], axis=1)
+    if codec == "pcm_s16le":
+        waveform, sample = (sound * 32_767).astype(np.int16), "s16"
+    else:
+        waveform, sample = sound, "fltp"
+    path = make_clip(tmp_path / "clip.avi", duration_s=20, waveform=waveform, audio_codec=codec, audio_format=sample)
+
+    def heard(windows: list[Window]) -> list[int | None]:
+        waveforms = [window.waveform for window in windows]
+        return [None if w is None else round(float(np.abs(np.fft.rfft(w[0])).argmax()), -2) for w in waveforms]
+
+    whole = watch(path)
+    assert whole.gaps == []
+    assert heard(whole.windows) == [300 + 100 * second for second in range(20)]
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pos is not None and packet.pts is not None]
+    start, end = (next(p.pos for p in packets if p.pts * p.time_base >= at_s) for at_s in (10, 12))
+    content = bytearray(path.read_bytes())
+    content[start:end] = np.random.default_rng(0).integers(0, 256, end - start, np.uint8).tobytes()
+    path.write_bytes(content)
+    damaged = watch(path)
+    assert len(damaged.windows) == 20
+    for sense in ("vision", "audio"):
+        lost = [gap for gap in damaged.gaps if gap.sense == sense]
+        assert 1 < sum(gap.duration_s for gap in lost) < 4
+        assert all(gap.start_s > 8 and gap.start_s + gap.duration_s < 14 for gap in lost)
+    assert heard(damaged.windows)[14:] == heard(whole.windows)[14:]
+    for one, other in zip(damaged.windows[14:], whole.windows[14:], strict=True):
+        assert one.frame is not None
+        assert other.frame is not None
+        assert np.abs(one.frame.astype(int) - other.frame).mean() < 4
+
+
 @pytest.mark.parametrize(("first", "second"), [((48_000, 2), (16_000, 1)), ((16_000, 1), (48_000, 2))])
 @pytest.mark.parametrize("video", [False, True])
 def test_sound_whose_rate_and_channels_change_is_continuous(
