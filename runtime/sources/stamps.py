@@ -116,7 +116,9 @@ class Stamps(Generic[Item]):
             assert track.next_s is not None
             disproved = in_line and (held_s < track.next_s or time_s < held_s - BACK_S)
             latest_s = max(held_s + held_for_s, self._position_s()) + LEAP_S
-            if disproved and not ordered and held_s > track.next_s:
+            end_s = -math.inf if self._end_s is None else self._end_s + track.shift_s
+            both_later = track.next_s < time_s < held_s <= end_s
+            if not ordered and held_s > track.next_s and (disproved or both_later):
                 stamp_held_s, track.suspect = track.suspect[0], None  # it is shown after this one, and that is all
                 settled = [self._accept(track, stamp_held_s, held_for_s, held)]
             elif not disproved and held_s - BACK_S <= time_s <= latest_s:

@@ -156,6 +156,11 @@ def both_stop(made: Drawn) -> bool:
     threads=3,
     waiting_bytes=2**25,
 )
+@example(
+    made=Drawn("mkv", [7_000, 7_000, 1_000, 2_600, 500], 3_000, 0, 8_000, 2, 64, [], tail=7_044, lag=3_000, b_frames=3),
+    threads=16,
+    waiting_bytes=0,
+)
 def test_every_second_is_in_its_place(made: Drawn, threads: int, waiting_bytes: int) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode, "DECODER_THREADS", threads)
