@@ -14,11 +14,14 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from made_once import made_once
+
+if TYPE_CHECKING:
+    from traced_once import TracedOnce
 
 # One thread each for PyTorch and NumPy, in the processes that tests start too: the models are small, threads that wait
 # for each other are slow where something else has the cores, and sums depend on their number.
@@ -98,21 +101,22 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def traced_once() -> Iterator[None]:
+def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TracedOnce]:
     """From now on, PyTorch traces a small model once, however many bundles are made of it."""
-    import traced_once
+    from traced_once import TracedOnce
 
+    traced = TracedOnce(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ovavel.export.bundle.traced", traced_once.traced)
-        patch.setattr("ovavel.export.frontier.traced", traced_once.traced)
+        patch.setattr("ovavel.export.bundle.traced", traced)
+        patch.setattr("ovavel.export.frontier.traced", traced)
         # An export collects garbage several times, each time through all that PyTorch and ONNX have loaded.
         gc.collect()
         gc.freeze()
-        yield
+        yield traced
 
 
 @pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory, traced_once: None) -> Path:
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory, traced_once: TracedOnce) -> Path:
     """Golden weights of the tiny model."""
     from golden_weights import write_golden_checkpoint
 

@@ -1,4 +1,4 @@
-"""Small models are traced by PyTorch once a session, whatever number of bundles are made of them.
+"""Small models are traced by PyTorch once a session, however many bundles are made of them, in whatever process.
 
 Tracing takes most of the time of a small export and depends on nothing but the module.
 """
@@ -7,27 +7,41 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import onnx_ir
+import pytest
 import torch
+from made_once import made_once
 from torch import nn
 
 from ovavel.export import graphs
 from ovavel.runtime.backends import Graph
 
-__all__ = ["traced"]
-
-_kept: dict[str, onnx_ir.Model] = {}
+__all__ = ["TracedOnce"]
 
 
-def traced(name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Model:
-    """What `ovavel.export.graphs.traced` gives; a copy of what it gave for the same module before."""
-    key = f"{name} {embedding_size} {_digest(module)}"
-    if key not in _kept:
-        # The model may share the module's memory, and tests change modules.
-        _kept[key] = graphs.traced(name, copy.deepcopy(module), embedding_size=embedding_size)
-    return _kept[key].clone()
+class TracedOnce:
+    """Keeps what was traced, for all processes of the session."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+        self._kept: dict[str, onnx_ir.Model] = {}
+
+    def __call__(self, name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Model:
+        """What `ovavel.export.graphs.traced` gives; a copy of what it gave for the same module before."""
+
+        def make(folder: Path) -> None:
+            # The model may share the module's memory, and tests change modules.
+            model = graphs.traced(name, copy.deepcopy(module), embedding_size=embedding_size)
+            onnx_ir.save(model, folder / "model.onnx")
+
+        key = f"{name}-{embedding_size}-{_digest(module)}"
+        if key not in self._kept:
+            model = onnx_ir.load(made_once(self._factory, key, make) / "model.onnx")
+            self._kept[key] = model
+        return self._kept[key].clone()
 
 
 def _digest(module: nn.Module) -> str:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from traced_once import TracedOnce
 
 from ovavel.eval.demo.assets import Assets
 from ovavel.runtime.cli import main
@@ -30,7 +31,7 @@ def test_damaged_numbers_are_refused(tmp_path: Path, content: str, capsys: pytes
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_it_makes_the_demo_and_goes_on_only_with_the_same_numbers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, traced_once: TracedOnce
 ) -> None:
     from ovavel.training.demo import encoders
 

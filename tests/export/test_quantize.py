@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from onnx_graphs import computed_shapes
 from safetensors.torch import save_file
 from torch import nn
-from traced_once import traced
+from traced_once import TracedOnce
 
 from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.bundle import write_bundle
@@ -315,10 +315,9 @@ def test_what_this_cpu_saturates_is_not_exported_here(
 
 
 def exported(
-    folder: Path, tower: nn.Module, seen: Sequence[Activation], recipe: QuantizeRecipe
+    folder: Path, model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeRecipe
 ) -> ort.InferenceSession:
-    """What becomes of the audio encoder by `recipe`."""
-    model = traced("audio", tower, embedding_size=TINY.embedding_size)
+    """What becomes of an audio encoder by `recipe`."""
     quantize(model, seen, recipe)
     onnx_ir.save(model, folder / "audio.onnx")
     return ort.InferenceSession(str(folder / "audio.onnx"), providers=["CPUExecutionProvider"])
@@ -340,9 +339,12 @@ def outlier_tower(tiny_weights: Path) -> nn.Module:
     return tower.requires_grad_(False)
 
 
-def test_migration_leaves_the_function_as_it_is(outlier_tower: nn.Module, tmp_path: Path) -> None:
+def test_migration_leaves_the_function_as_it_is(
+    outlier_tower: nn.Module, tmp_path: Path, traced_once: TracedOnce
+) -> None:
     seen = observe_activations(outlier_tower, calibration_inputs("audio"))
-    session = exported(tmp_path, outlier_tower, seen, QuantizeRecipe(mode="float"))
+    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
+    session = exported(tmp_path, model, seen, QuantizeRecipe(mode="float"))
     assert least_cosine(session, outlier_tower) > 1 - 1e-10
     matrices = {tensor.name: tensor for tensor in onnx.load(tmp_path / "audio.onnx").graph.initializer}
     ours = numpy_helper.to_array(matrices["block_0.qkv.weight"])
@@ -350,8 +352,9 @@ def test_migration_leaves_the_function_as_it_is(outlier_tower: nn.Module, tmp_pa
     assert not np.allclose(ours, theirs, rtol=0.1)  # it was migrated at all
 
 
-def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path: Path) -> None:
+def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path: Path, traced_once: TracedOnce) -> None:
     seen = observe_activations(outlier_tower, calibration_inputs("audio"))
+    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
     recipes = [
         QuantizeRecipe(migrate=False, any_cpu=True),
         QuantizeRecipe(any_cpu=True),
@@ -359,15 +362,15 @@ def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path:
         INT16_ANY,
     ]
     plain, migrated, wide, widest = (
-        1 - least_cosine(exported(tmp_path, outlier_tower, seen, recipe), outlier_tower) for recipe in recipes
+        1 - least_cosine(exported(tmp_path, model.clone(), seen, recipe), outlier_tower) for recipe in recipes
     )
     assert plain > 10 * migrated > 0
     assert migrated > 1.3 * wide > 0
     assert 1e-6 > widest > 0
 
 
-def test_noisy_layers_get_more_bits(outlier_tower: nn.Module) -> None:
-    model = traced("audio", outlier_tower, embedding_size=TINY.embedding_size)
+def test_noisy_layers_get_more_bits(outlier_tower: nn.Module, traced_once: TracedOnce) -> None:
+    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
     seen = observe_activations(outlier_tower, calibration_inputs("audio"))
     modes = quantize(model, seen, QuantizeRecipe(noise=0.02))
     assert len(modes) == 4 * TINY.audio.blocks
@@ -397,8 +400,10 @@ def test_noise_falls_with_every_bit(rows: NDArray[np.float32], weights: NDArray[
     assert noise[3] == 0
 
 
-def test_the_activations_of_another_encoder_are_refused(outlier_tower: nn.Module, tiny_weights: Path) -> None:
-    model = traced("audio", outlier_tower, embedding_size=TINY.embedding_size)
+def test_the_activations_of_another_encoder_are_refused(
+    outlier_tower: nn.Module, tiny_weights: Path, traced_once: TracedOnce
+) -> None:
+    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
     vision = ImageBind.load(tiny_weights, TINY, ("vision",)).towers["vision"]
     seen = observe_activations(vision, calibration_inputs("vision"))
     with pytest.raises(ExportError, match="linear layers, which are not those that were observed"):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from traced_once import traced
+from traced_once import TracedOnce
 
 from ovavel.export.activations import observe_activations
 from ovavel.export.bundle import write_bundle
@@ -80,9 +80,9 @@ def test_onnxruntime_does_not_run_them(bundle: Bundle, form: Static) -> None:
 
 
 @forms
-def test_observations_of_another_encoder_are_refused(tiny_weights: Path, form: Static) -> None:
+def test_observations_of_another_encoder_are_refused(tiny_weights: Path, form: Static, traced_once: TracedOnce) -> None:
     towers = ImageBind.load(tiny_weights, TINY, ("vision", "audio")).towers
-    model = traced("vision", towers["vision"], embedding_size=TINY.embedding_size)
+    model = traced_once("vision", towers["vision"], embedding_size=TINY.embedding_size)
     seen = observe_activations(towers["audio"], calibration_inputs("audio")[:1])
     with pytest.raises(ExportError, match="not those that were observed"):
         PASSES[form](model, seen)

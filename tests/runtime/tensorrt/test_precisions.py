@@ -12,7 +12,7 @@ import pytest
 from engine_checks import check, made_for
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
-from traced_once import traced
+from traced_once import TracedOnce
 
 from ovavel.export.graphs import save_variant
 from ovavel.runtime.backends import Graph
@@ -35,13 +35,15 @@ SMALL = BuildOptions(batches=(1, 2), workspace_mb=64)
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Path:
+def variants(
+    tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path, traced_once: TracedOnce
+) -> Path:
     """Folder of the small model's graphs, each in every precision; the head too, which bundles hold in fp32 alone."""
     folder, config = tmp_path_factory.mktemp("variants"), ImageBindConfig.tiny()
     towers = ImageBind.load(tiny_weights, config).towers
     modules = {"vision": towers["vision"], "audio": towers["audio"], "head": HeadGraph(TemporalHead.load(tiny_head))}
     for graph in GRAPHS:
-        model = traced(graph, modules[graph].eval(), embedding_size=config.embedding_size)
+        model = traced_once(graph, modules[graph].eval(), embedding_size=config.embedding_size)
         for precision in PRECISIONS:
             save_variant(model, graph, folder, precision)
     return folder
