@@ -39,8 +39,8 @@ MOST_APART_S = 10.0
 """From one picture to the next; times of decoding and presentation that are further apart cannot both be right."""
 MOST_HELD_S = 5.0
 """Sound of a stream waits so long at most for pictures that are still in the decoder."""
-DECODER_THREADS = min(8, os.cpu_count() or 1)
-"""For pictures. FFmpeg would take up to 16, each with frames of its own, however fast the rest is."""
+DECODER_THREADS = min(8, (os.cpu_count() or 1) + 1)
+"""For pictures, one more than cores as in FFmpeg, which would take up to 16, each with frames of its own."""
 AAC_RUN_IN = 2_112
 """Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
 SAMPLE_TYPES = {
