@@ -101,11 +101,11 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def traced_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TracedOnce]:
+def traced_once() -> Iterator[TracedOnce]:
     """From now on, PyTorch traces a small model once, however many bundles are made of it."""
     from traced_once import TracedOnce
 
-    traced = TracedOnce(tmp_path_factory)
+    traced = TracedOnce()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ovavel.export.bundle.traced", traced)
         patch.setattr("ovavel.export.frontier.traced", traced)

@@ -1,4 +1,4 @@
-"""Small models are traced by PyTorch once a session, however many bundles are made of them, in whatever process.
+"""Small models are traced by PyTorch once in a process, however many bundles are made of them.
 
 Tracing takes most of the time of a small export and depends on nothing but the module.
 """
@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import onnx_ir
-import pytest
 import torch
-from made_once import made_once
 from torch import nn
 
 from ovavel.export import graphs
@@ -23,24 +20,17 @@ __all__ = ["TracedOnce"]
 
 
 class TracedOnce:
-    """Keeps what was traced, for all processes of the session."""
+    """Keeps what was traced. Not in files: what is read from one is written again with other bytes."""
 
-    def __init__(self, factory: pytest.TempPathFactory) -> None:
-        self._factory = factory
+    def __init__(self) -> None:
         self._kept: dict[str, onnx_ir.Model] = {}
 
     def __call__(self, name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Model:
         """What `ovavel.export.graphs.traced` gives; a copy of what it gave for the same module before."""
-
-        def make(folder: Path) -> None:
-            # The model may share the module's memory, and tests change modules.
-            model = graphs.traced(name, copy.deepcopy(module), embedding_size=embedding_size)
-            onnx_ir.save(model, folder / "model.onnx")
-
-        key = f"{name}-{embedding_size}-{_digest(module)}"
+        key = f"{name} {embedding_size} {_digest(module)}"
         if key not in self._kept:
-            model = onnx_ir.load(made_once(self._factory, key, make) / "model.onnx")
-            self._kept[key] = model
+            # The model may share the module's memory, and tests change modules.
+            self._kept[key] = graphs.traced(name, copy.deepcopy(module), embedding_size=embedding_size)
         return self._kept[key].clone()
 
 
