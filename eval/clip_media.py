@@ -5,6 +5,7 @@ Shapes: T segments of a clip (10); H, W frame height and width; C channels; n sa
 
 from __future__ import annotations
 
+import re
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,13 @@ KINDS = (
     "sound empty",
     "no frames folder",
     "wrong number of frames",
+    "frame order unclear",
     "frame unreadable",
     "frame truncated",
 )
 """All kinds of damage that a clip can have, in the order in which they are looked for."""
+
+_DIGITS = re.compile("([0-9]+)")
 
 _UNKNOWN_BYTES = 0x7FFFFFFF - 0xFFFF
 """A wav file claims so many bytes or more when it was written to a pipe, and its length was not known."""
@@ -125,8 +129,11 @@ def read_sound(path: Path) -> NDArray[np.float32]:
 def frame_paths(folder: Path) -> list[Path]:
     """The T images of a clip, in name order; files that are hidden or no images do not count.
 
+    Names that differ in their numbers alone, not padded with zeros (`1.png … 10.png`), are in the order of the numbers.
+
     Raises:
-        DamagedClip: there is no such folder, it cannot be read, or it does not hold exactly ten images.
+        DamagedClip: there is no such folder, it cannot be read, it does not hold exactly ten images, or their names
+            have numbers and no clear order.
     """
     try:
         paths = sorted(
@@ -137,7 +144,25 @@ def frame_paths(folder: Path) -> list[Path]:
         raise DamagedClip("no frames folder", reason) from error
     if len(paths) != SEGMENTS:
         raise DamagedClip("wrong number of frames", f"{folder} holds {len(paths)} images instead of {SEGMENTS}")
-    return paths
+    return _in_time_order(paths, folder)
+
+
+def _in_time_order(paths: list[Path], folder: Path) -> list[Path]:
+    """Sort what is in name order by its numbers, where these are in another order."""
+    names = [_DIGITS.split(path.stem) for path in paths]  # text, number, text, number, …, text
+    numbers = [tuple(int(part) for part in name[1::2]) for name in names]
+    numbered = len({tuple(name[::2]) for name in names}) == 1 and len(set(numbers)) == SEGMENTS
+    if not numbered or numbers == sorted(numbers):
+        return paths
+    ordered = sorted(zip(numbers, paths, strict=True))
+    columns = zip(*(number for number, _ in ordered), strict=True)
+    if any(list(column) != sorted(column) for column in columns):
+        raise DamagedClip(
+            "frame order unclear",
+            f"the numbers in the names of the images in {folder} ({paths[0].name} … {paths[-1].name}) are neither in "
+            "name order nor all in one order; give each as many digits",
+        )
+    return [path for _, path in ordered]
 
 
 def read_frames(folder: Path) -> tuple[NDArray[np.uint8], ...]:

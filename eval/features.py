@@ -51,7 +51,7 @@ __all__ = [
 
 CACHE = "cache.json"
 TEXT = "text.npy"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever files, or the way from media to the encoders' inputs, change: older caches are not gone on with."""
 SEGMENTS = 10
 """T."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.bench_ovave import DamagedRecord, encode_clips
-from ovavel.eval.ovavebench import Clip, OVAVEBench
+from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.eval.recordings import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.channels import Channel
@@ -74,10 +75,10 @@ class Clips(Protocol):
 
 
 class DatasetClips:
-    """Clips of a split of OV-AVEBench's layout, evenly chosen."""
+    """Clips of a split of OV-AVEBench's layout, evenly chosen among those that can be read."""
 
     def __init__(self, dataset: OVAVEBench, split: str, most: int | None = None) -> None:
-        """Take `most` clips of the split `split`, spread over it, or all of them.
+        """Take `most` clips of the split `split` that can be read, spread over it, or all clips.
 
         Raises:
             UsageError: there is no such split, or `most` is not positive.
@@ -85,8 +86,7 @@ class DatasetClips:
         if most is not None and most < 1:
             raise UsageError(f"the number of clips must be at least 1, not {most}")
         whole = dataset.select(split)
-        count = min(most or len(whole), len(whole))
-        self.clips: tuple[Clip, ...] = tuple(whole[i * len(whole) // count] for i in range(count))
+        self.clips, self._passed = (whole, 0) if most is None else _readable(dataset, whole, most)
         self.damaged: tuple[DamagedRecord, ...] = ()
         self.dataset = dataset
         self._split, self._all = split, len(whole)
@@ -95,7 +95,8 @@ class DatasetClips:
     def told(self) -> str:
         """What they are, in a few words."""
         lost = f", {len(self.damaged)} of them damaged" if self.damaged else ""
-        return f"{len(self.clips)} of {self._all} clips of {self._split}{lost}"
+        passed = f"; {self._passed} damaged ones were passed over" if self._passed else ""
+        return f"{len(self.clips)} of {self._all} clips of {self._split}{lost}{passed}"
 
     @property
     def duration_s(self) -> float:
@@ -121,6 +122,35 @@ class DatasetClips:
         """(clips, T) true classes of the clips called `names`."""
         by_name = {_clip_name(clip): clip for clip in self.clips}
         return self.dataset.truth([by_name[name] for name in names])
+
+
+def _readable(dataset: OVAVEBench, clips: Sequence[Clip], most: int) -> tuple[tuple[Clip, ...], int]:
+    """Choose `most` clips that can be read, in file order, and count those that could not.
+
+    The clips are cut into `most` equal parts, and the first clip of each part that can be read is taken; what is still
+    missing then is taken from the rest. All are returned, unread, where none can be read: encoding says why.
+    """
+    count = min(most, len(clips))
+    damaged: set[int] = set()
+
+    def readable(place: int) -> bool:
+        try:
+            dataset.media(clips[place])
+        except DamagedClip:
+            damaged.add(place)
+            return False
+        return True
+
+    chosen: list[int] = []
+    for part in range(count):
+        places = range(part * len(clips) // count, (part + 1) * len(clips) // count)
+        chosen += islice(filter(readable, places), 1)
+    tried = {*chosen, *damaged}
+    rest = [place for place in range(len(clips)) if place not in tried]
+    chosen += islice(filter(readable, rest), count - len(chosen))
+    if not chosen:
+        return tuple(clips), 0
+    return tuple(clips[place] for place in sorted(chosen)), len(damaged)
 
 
 class RecordedClips:

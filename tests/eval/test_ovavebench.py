@@ -20,7 +20,7 @@ from media_factory import make_clip, tone
 from ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench, write_wav
 from PIL import Image
 
-from ovavel.eval.clip_media import KINDS, fit, read_frame, read_sound
+from ovavel.eval.clip_media import KINDS, fit, frame_paths, read_frame, read_sound
 from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
 
@@ -433,6 +433,32 @@ def test_frames_in_name_order_without_what_is_no_image(bench: OVAVEBench) -> Non
         assert np.array_equal(moved[at], frames[index])
     Image.fromarray(_PIXELS[..., 0]).save(folder / "05.jpg")
     assert bench.media(bench.clips[0]).frames[1].shape == (40, 56, 3)
+
+
+@given(
+    first=st.integers(0, 120),
+    step=st.integers(1, 40),
+    before=st.sampled_from(["", "frame-", "-_te00000001_", "img (7) "]),
+    after=st.sampled_from(["", " of 10", "_x"]),
+    width=st.integers(0, 4),
+)
+def test_numbered_frames_are_in_the_order_of_their_numbers(
+    first: int, step: int, before: str, after: str, width: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names = [f"{before}{first + step * place:0{width}}{after}.png" for place in range(10)]
+    folder = tmp_path_factory.mktemp("frames")
+    for name in reversed(names):
+        (folder / name).write_bytes(b"")
+    assert [path.name for path in frame_paths(folder)] == names
+
+
+def test_frames_in_no_clear_order_are_refused(tmp_path: Path) -> None:
+    for place in range(10):
+        (tmp_path / f"{place + 1}-{10 - place}.png").write_bytes(b"")
+    with pytest.raises(DamagedClip, match="as many digits") as caught:
+        frame_paths(tmp_path)
+    assert caught.value.kind == "frame order unclear"
+    assert caught.value.kind in KINDS
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -126,9 +127,10 @@ def test_clips_of_a_dataset_are_spread_and_damaged_ones_told(tmp_path: Path, exp
     from ovavel.runtime.backends import open_backend
 
     bench = OVAVEBench.open(make_bench(tmp_path / "bench", clips=1))
-    break_clip(bench.root, bench.select("test")[0], DAMAGE[2])
     clips = DatasetClips(bench, "test", 3)
     assert [clip.category for clip in clips.clips] == ["ambulance siren", "race car", "church bell ringing"]
+    assert clips.told == "3 of 6 clips of test"
+    break_clip(bench.root, clips.clips[0], DAMAGE[2])
     backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
     reported: list[float] = []
     encoded = clips.encode(backend, reported.append)
@@ -142,6 +144,22 @@ def test_clips_of_a_dataset_are_spread_and_damaged_ones_told(tmp_path: Path, exp
     assert window.waveform is not None
     with pytest.raises(UsageError, match="at least 1"):
         DatasetClips(bench, "test", 0)
+
+
+def test_clips_are_chosen_among_those_that_can_be_read(tmp_path: Path) -> None:
+    bench = OVAVEBench.open(make_bench(tmp_path / "bench", clips=1))
+    test = bench.select("test")
+    for clip in (*test[:3], test[4]):
+        shutil.rmtree(bench.frames_dir(clip))
+    for most, expected in {1: [test[3]], 2: [test[3], test[5]], 3: [test[3], test[5]], 6: [test[3], test[5]]}.items():
+        clips = DatasetClips(bench, "test", most)
+        assert list(clips.clips) == expected
+        assert f"{len(expected)} of 6 clips of test; " in clips.told
+        assert clips.told.endswith("damaged ones were passed over")
+    assert len(DatasetClips(bench, "test").clips) == 6  # without a number all are tried, and counted
+    for clip in (test[3], test[5]):
+        shutil.rmtree(bench.frames_dir(clip))
+    assert len(DatasetClips(bench, "test", 2).clips) == 6  # to be refused with the reasons
 
 
 def test_a_recording_is_cut_into_pieces_of_ten_seconds(tmp_path: Path, exported_bundle: Path) -> None:
