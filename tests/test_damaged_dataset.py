@@ -45,9 +45,9 @@ def features(damaged, tiny_weights: Path) -> Path:
 
 def test_check_names_each(damaged) -> None:
     root, broken = damaged
-    report = root.parent / "check.json"
+    report = root.parent / "check"
     assert main(["eval", "check-data", str(root), "--out", str(report), "--workers", "1"]) == 1
-    reported = json.loads(report.read_text())
+    reported = json.loads((report / "check-data.json").read_text())
     assert {(clip["split"], clip["name"]) for clip in reported["damaged"]} == set(broken)
     assert {split: check["damaged"] for split, check in reported["splits"].items()} == BROKEN
     for split, check in reported["splits"].items():

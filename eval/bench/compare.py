@@ -170,11 +170,13 @@ class Comparison:
 
 
 def read_report(path: Path) -> Report:
-    """Read a JSON file of `ovavel bench --out`.
+    """Read what `ovavel bench --out` wrote: the folder, or the JSON file in it.
 
     Raises:
         InputError: it cannot be read, or holds no raw durations, or not one of each kind for every window.
     """
+    if path.is_dir():
+        path /= "bench.json"
     try:
         report = msgspec.json.decode(path.read_bytes(), type=Report)
     except OSError as error:

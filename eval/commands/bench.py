@@ -20,7 +20,7 @@ class Bench:
     Examples:
         ovavel bench --bundle imagebind
         ovavel bench --bundle imagebind --precision fp32 int8 --scenarios single live
-        ovavel bench --bundle imagebind --weights imagebind_huge.pth --input clip.mp4 --out bench.json --page bench.html
+        ovavel bench --bundle imagebind --weights imagebind_huge.pth --head head.safetensors --out bench
 
     Scenarios: single (one window after the other: p50, p90, p99 of each stage), offline (windows a second, best batch),
     live (cameras that send a window a second each and do not wait: how many keep 99 % of the decisions within the
@@ -70,11 +70,8 @@ class Bench:
     input: str | None = None
     """Recording to take windows from; without it, a clip of noise is made."""
     out: Path | None = None
-    """JSON file for all figures, raw durations and a description of the machine; see 'ovavel bench compare'."""
-    markdown: Path | None = None
-    """Markdown file for the tables."""
-    page: Path | None = None
-    """HTML file for tables and pictures."""
+    """Folder for bench.json (all figures, raw durations and a description of the machine; see 'ovavel bench compare'),
+    bench.md and bench.html; made if it is not there."""
 
     def run(self) -> int:
         """Measure, print tables and write the files; 130 where it was interrupted."""
@@ -83,9 +80,10 @@ class Bench:
         from ovavel.eval.bench import Settings, run_bench
         from ovavel.eval.bench.html import report_page
         from ovavel.eval.bench.tables import markdown, print_report
+        from ovavel.eval.report_folder import report_folder
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.console import OutputConsole
-        from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.runtime.files import atomic_write
         from ovavel.runtime.interrupt import terminated_as_interrupted
         from ovavel.runtime.progress import shown_status
 
@@ -101,9 +99,8 @@ class Bench:
             capture_windows=self.capture_windows,
             rates=True,
         )
-        for path in (self.out, self.markdown, self.page):
-            if path:
-                make_folder(path.absolute().parent)
+        if self.out:
+            report_folder(self.out, "bench.json")
         with terminated_as_interrupted(), shown_status("opening the bundle") as tell:
             report = run_bench(
                 Bundle.open(self.bundle),
@@ -118,14 +115,18 @@ class Bench:
                 settings=settings,
                 tell=tell,
             )
+        written = []
         if self.out:
-            atomic_write(self.out, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        if self.markdown:
-            atomic_write(self.markdown, markdown(report).encode())
-        if self.page:
-            atomic_write(self.page, report_page(report))
+            contents = {
+                "bench.json": msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n",
+                "bench.md": markdown(report).encode(),
+                "bench.html": report_page(report),
+            }
+            written = [self.out / name for name in contents]
+            for path, data in zip(written, contents.values(), strict=True):
+                atomic_write(path, data)
         console = OutputConsole(highlight=False, soft_wrap=True)
         print_report(report, console)
-        if written := [str(path) for path in (self.out, self.markdown, self.page) if path]:
-            console.print(one_line(f"wrote {', '.join(written)}"), markup=False)
+        if written:
+            console.print(one_line(f"wrote {', '.join(map(str, written))}"), markup=False)
         return 130 if report.partial else 0

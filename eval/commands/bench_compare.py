@@ -19,9 +19,9 @@ class Compare:
     """Say what changed between two runs of 'ovavel bench' beyond noise.
 
     Example:
-        ovavel bench --bundle imagebind --scenarios single --windows 200 --out before.json
-        ovavel bench --bundle changed   --scenarios single --windows 200 --out after.json
-        ovavel bench compare before.json after.json
+        ovavel bench --bundle imagebind --scenarios single --windows 200 --out before
+        ovavel bench --bundle changed   --scenarios single --windows 200 --out after
+        ovavel bench compare before after
 
     Exits with 1 if a row became slower beyond noise, and with 0 otherwise. On a CPU each window is set against a
     yardstick that ran just before it, so that a machine that was busier or hotter in one of the runs does not count.
@@ -29,23 +29,28 @@ class Compare:
     """
 
     before: Positional[Path]
-    """JSON file of 'ovavel bench --out'."""
+    """Folder of 'ovavel bench --out', or its bench.json."""
     after: Positional[Path]
     """Another one."""
     out: Path | None = None
-    """JSON file for the comparison."""
+    """Folder for compare.json, made if it is not there."""
 
     def run(self) -> int:
         """Compare, print and return 1 for a slow-down."""
         import msgspec
 
         from ovavel.eval.bench.compare import compare, read_report
+        from ovavel.eval.report_folder import report_folder
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write
 
+        if self.out:
+            report_folder(self.out, "compare.json")
         comparison = compare(read_report(self.before), read_report(self.after))
         if self.out:
-            atomic_write(self.out, msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+            atomic_write(
+                self.out / "compare.json", msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n"
+            )
         console = OutputConsole(highlight=False, soft_wrap=True)
         for line in _lines(comparison):
             console.print(line, markup=False)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckData"]
 
+_FILE = "check-data.json"
 _NAMED = 20  # damaged clips that are printed; all are in --out
 
 
@@ -24,7 +25,7 @@ class CheckData:
 
     Examples:
         ovavel eval check-data ovavebench --annotations ovavel-annotations
-        ovavel eval check-data ovavebench --out check.json
+        ovavel eval check-data ovavebench --out check
 
     Reads every sound and every frame, in parallel, and prints a table of splits and kinds of damage. The exit code is
     1 if anything is damaged. Damaged clips stop nothing later on: they are left out, and counted beside each result.
@@ -35,7 +36,7 @@ class CheckData:
     annotations: Path | None = None
     """Folder of the published annotation files; ROOT/annotations or ROOT itself by default."""
     out: Path | None = None
-    """JSON file for the counts and every damaged clip; its folder is made if it is not there."""
+    """Folder for check-data.json with the counts and every damaged clip, made if it is not there."""
     workers: Workers = None
     """How many processes read; as many as cores by default."""
 
@@ -45,14 +46,14 @@ class CheckData:
 
         from ovavel.eval.check_data import check_data
         from ovavel.eval.ovavebench import OVAVEBench
-        from ovavel.runtime.files import atomic_write, make_folder
+        from ovavel.eval.report_folder import report_folder
+        from ovavel.runtime.files import atomic_write
 
-        if self.out:
-            make_folder(self.out.parent)
+        file = report_folder(self.out, _FILE) / _FILE if self.out else None
         report = check_data(OVAVEBench.open(self.root, self.annotations), workers=self.workers)
-        _print(report, self.out)
-        if self.out:
-            atomic_write(self.out, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        _print(report, file)
+        if file:
+            atomic_write(file, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         return 1 if report.damaged else 0
 
 

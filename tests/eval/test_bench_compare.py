@@ -140,7 +140,7 @@ def test_a_stage_that_some_windows_lack_is_not_compared() -> None:
 
 
 def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [tmp_path / name for name in ("before.json", "after.json", "out.json")]
+    paths = [tmp_path / name for name in ("before.json", "after.json", "out")]
     after = simulated(2, slower=PLANTED)
     after["machine"] |= {"versions": {"numpy": "3"}, "cpu_features": ["avx2"]}
     after["rows"][0]["name"] = "renamed"
@@ -153,7 +153,7 @@ def test_the_command_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFix
     assert "own → renamed: SLOWER beyond noise" in said
     assert "numpy: 2, then 3" in said
     assert "the processor's features: avx2 avx512_vnni, then avx2" in said
-    written = json.loads(paths[2].read_text())["rows"][0]
+    written = json.loads((paths[2] / "compare.json").read_text())["rows"][0]
     assert written["verdict"] == "slower"
     assert written["clock"]["low"] < written["clock"]["share"] < written["clock"]["high"]
     assert main(["bench", "compare", str(paths[1]), str(paths[0])]) == 0

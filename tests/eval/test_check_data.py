@@ -55,12 +55,12 @@ def test_the_command_tells_all_in_table_and_file(
     broken: tuple[Path, dict[tuple[str, str], str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, kinds = broken
-    assert main(["eval", "check-data", str(root), "--out", str(tmp_path / "new" / "check.json")]) == 1
+    assert main(["eval", "check-data", str(root), "--out", str(tmp_path / "new" / "check")]) == 1
     shown = capsys.readouterr().out
     for kind in DAMAGE:
         row = next(line for line in shown.splitlines() if f"  {kind} " in line)
         assert row.split("│")[-2].strip() == "2"
-    report = json.loads((tmp_path / "new" / "check.json").read_text())
+    report = json.loads((tmp_path / "new" / "check" / "check-data.json").read_text())
     assert {(clip["split"], clip["name"]): clip["problems"][0]["kind"] for clip in report["damaged"]} == kinds
     for _, name in kinds:
         assert name in shown
