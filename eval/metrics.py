@@ -16,7 +16,7 @@ from ovavel.runtime.fusion import agree_clip
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Scores", "score_agreement", "score_clips", "score_events"]
+__all__ = ["Scores", "each_agreement", "each_clip", "score_agreement", "score_clips", "score_events"]
 
 _MATCH_IOU = 0.5
 _NOTHING = -1  # a segment that is in no row of the prediction
@@ -46,8 +46,13 @@ def score_clips(predicted: NDArray[np.integer], truth: NDArray[np.integer], n_cl
     Raises:
         UsageError: the shapes differ, there is no clip, or a value is not a class index.
     """
+    return _mean(each_clip(predicted, truth, n_classes))
+
+
+def each_clip(predicted: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int) -> NDArray[np.float64]:
+    """(N, 4): Acc., Seg., Eve. and Avg. of each clip by itself. Arguments and errors as in `score_clips`."""
     labels, actual = _check({"predicted": predicted, "truth": truth}, n_classes)
-    return _score(labels, labels, actual)
+    return _each(labels, labels, actual)
 
 
 def score_agreement(
@@ -68,12 +73,19 @@ def score_agreement(
     Raises:
         UsageError: the shapes differ, there is no clip, or a value is not a class index.
     """
+    return _mean(each_agreement(vision_label, audio_label, truth, n_classes))
+
+
+def each_agreement(
+    vision_label: NDArray[np.integer], audio_label: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int
+) -> NDArray[np.float64]:
+    """(N, 4): Acc., Seg., Eve. and Avg. of each clip by itself. Arguments and errors as in `score_agreement`."""
     vision, audio, actual = _check(
         {"vision_label": vision_label, "audio_label": audio_label, "truth": truth}, n_classes
     )
     labels = agree_clip(vision, audio, n_classes - 1)
     rows = np.where((vision == audio) & (labels == n_classes - 1), _NOTHING, labels)
-    return _score(labels, rows, actual)
+    return _each(labels, rows, actual)
 
 
 def score_events(predicted: NDArray[np.bool_], truth: NDArray[np.integer]) -> float:
@@ -93,17 +105,22 @@ def score_events(predicted: NDArray[np.bool_], truth: NDArray[np.integer]) -> fl
     rows: NDArray[np.bool_] = np.array(predicted.any(axis=2))
     rows[np.arange(clips)[:, None], actual] = True
     clip, label = np.nonzero(rows)
-    return _clip_mean(_event_f(predicted[clip, label], actual[clip] == label[:, None]), clip, clips)
+    return float(_by_clip(_event_f(predicted[clip, label], actual[clip] == label[:, None]), clip, clips).mean())
 
 
-def _score(labels: NDArray[np.intp], rows: NDArray[np.intp], truth: NDArray[np.intp]) -> Scores:
-    """Score `labels` in Acc. and `rows`, which may hold `_NOTHING`, in Seg. and Eve.; all (N, T)."""
-    acc = float((labels == truth).mean())
+def _mean(each: NDArray[np.float64]) -> Scores:
+    acc, seg, eve = each[:, :3].mean(axis=0).tolist()
+    return Scores(acc, seg, eve, (acc + seg + eve) / 3)
+
+
+def _each(labels: NDArray[np.intp], rows: NDArray[np.intp], truth: NDArray[np.intp]) -> NDArray[np.float64]:
+    """(N, 4): score `labels` in Acc. and `rows`, which may hold `_NOTHING`, in Seg. and Eve.; all are (N, T)."""
+    acc = (labels == truth).mean(axis=1)
     clip, predicted_row, true_row = _rows(rows, truth)
     clips = len(truth)
-    seg = _clip_mean(_segment_f(predicted_row, true_row), clip, clips)
-    eve = _clip_mean(_event_f(predicted_row, true_row), clip, clips)
-    return Scores(acc, seg, eve, (acc + seg + eve) / 3)
+    seg = _by_clip(_segment_f(predicted_row, true_row), clip, clips)
+    eve = _by_clip(_event_f(predicted_row, true_row), clip, clips)
+    return np.stack([acc, seg, eve, (acc + seg + eve) / 3], axis=1)
 
 
 def _rows(
@@ -148,9 +165,10 @@ def _runs(active: NDArray[np.bool_]) -> NDArray[np.int64]:
     return runs
 
 
-def _clip_mean(row_scores: NDArray[np.float64], clip: NDArray[np.intp], clips: int) -> float:
-    """Mean over the rows of each clip, then over the clips. Every clip has a row, since its truth has a class."""
-    return float((np.bincount(clip, row_scores, clips) / np.bincount(clip, minlength=clips)).mean())
+def _by_clip(row_scores: NDArray[np.float64], clip: NDArray[np.intp], clips: int) -> NDArray[np.float64]:
+    """(clips,): mean over the rows of each clip. Every clip has a row, since its truth has a class."""
+    mean: NDArray[np.float64] = np.bincount(clip, row_scores, clips) / np.bincount(clip, minlength=clips)
+    return mean
 
 
 def _check(labels: dict[str, NDArray[np.integer]], n_classes: int) -> list[NDArray[np.intp]]:

@@ -1,4 +1,4 @@
-"""What `ovavel eval bench-ovave` reports: the table beside the published figures, JSON, and one HTML page.
+"""What `ovavel eval bench-ovave` reports: the table beside the published figures, JSON, CSV, and one HTML page.
 
 Shapes: N clips, T segments per clip, C classes with the background last.
 """
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.bench_ovave import Protocol, Report
+from ovavel.eval.bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
+from ovavel.eval.csv_table import csv_table
 from ovavel.eval.metrics import Scores
 from ovavel.eval.ovave import PUBLISHED, Rows
 from ovavel.eval.page import facts, lane, page, section, table, text
@@ -26,9 +28,12 @@ __all__ = [
     "class_results",
     "clip_scores",
     "confusion",
+    "interval_note",
+    "interval_rows",
     "method",
     "note",
     "table_rows",
+    "to_csv",
     "to_html",
     "to_json",
 ]
@@ -74,8 +79,36 @@ def _points(rows: Rows) -> Iterator[str]:
 def note(report: Report) -> str:
     """Say what the published rows are, or why there are none."""
     if report.as_published:
-        return "The rows not of ovavel are the published figures on this split."
-    return "No published figures stand beside these: they are for the 5 820 clips of OV-AVEBench's own test split only."
+        return f"The rows not of ovavel are the published figures on this split ({PUBLISHED['fine-tuned'].source})."
+    return report.why_not_published
+
+
+def interval_rows(report: Report) -> list[tuple[str, ...]]:
+    """For each of our rows: the method, and the ends of the 12 intervals in points, such as "56.1–58.0"."""
+    return [
+        (method(report, result.protocol), *(text for part in _PARTS for text in _ends(found[part])))
+        for result, found in zip(report.results, _intervals(report), strict=True)
+    ]
+
+
+def interval_note() -> str:
+    """Say what the intervals are."""
+    return (
+        f"Intervals: {LEVEL:.0%} of {RESAMPLES} draws of as many clips with replacement (bootstrap, percentiles, seed "
+        f"{SEED}). They are about the clips; another seed of training moves scores too."
+    )
+
+
+def _intervals(report: Report) -> list[dict[str, Interval | None]]:
+    seen = np.array([clip.seen for clip in report.clips])
+    return [intervals(result.each(report.truth, len(report.names)), seen) for result in report.results]
+
+
+def _ends(found: Interval | None) -> Iterator[str]:
+    if found is None:
+        yield from ("–",) * len(_MEASURES)
+    else:
+        yield from (f"{100 * low:.1f}–{100 * high:.1f}" for low, high in zip(*found, strict=True))
 
 
 def class_results(report: Report) -> list[ClassResult]:
@@ -92,8 +125,7 @@ def class_results(report: Report) -> list[ClassResult]:
 
 def clip_scores(report: Report) -> list[Scores]:
     """The first protocol's scores of each clip."""
-    first, n_classes = report.results[0], len(report.names)
-    return [first.score(slice(i, i + 1), report.truth, n_classes) for i in range(len(report.clips))]
+    return [Scores(*row) for row in report.results[0].each(report.truth, len(report.names)).tolist()]
 
 
 def confusion(report: Report) -> NDArray[np.intp]:
@@ -145,13 +177,17 @@ def to_json(report: Report) -> bytes:
             "head_sha256": manifest.model.head_sha256,
             "made_with": manifest.ovavel_version,
         },
+        "ran": report.ran,
         "backend": report.backend,
         "features": {"path": str(report.cache.path), "info": report.cache.info} if report.cache else None,
         "results": [
             {"protocol": result.protocol, "method": method(report, result.protocol)}
             | {part: scores and scores._asdict() for part, scores in result.rows._asdict().items()}
-            for result in report.results
+            | {"intervals": {part: found[part] and _named(found[part]) for part in _PARTS}}
+            for result, found in zip(report.results, _intervals(report), strict=True)
         ],
+        "intervals": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
+        "why_not_published": report.why_not_published,
         "published": {
             name: {part: scores and scores._asdict() for part, scores in each.rows._asdict().items()}
             for name, each in PUBLISHED.items()
@@ -181,6 +217,27 @@ def to_json(report: Report) -> bytes:
     return msgspec.json.encode(document) + b"\n"
 
 
+def _named(found: Interval | None) -> dict[str, tuple[float, float]]:
+    assert found
+    return dict(zip(Scores._fields, zip(*found, strict=True), strict=True))
+
+
+def to_csv(report: Report) -> bytes:
+    """The table: a row for each method, part of the clips and measure, in [0, 1]; intervals for our own rows."""
+    rows: list[tuple[object, ...]] = [("method", "published", "clips", "measure", "value", "low", "high")]
+    ours = zip(report.results, _intervals(report), strict=True)
+    for result, found in ours:
+        for part, scores in result.rows._asdict().items():
+            ends = found[part]
+            for i, measure in enumerate(Scores._fields if scores else ()):
+                low, high = (ends[0][i], ends[1][i]) if ends else ("", "")
+                rows.append((method(report, result.protocol), "no", part, measure, scores[i], low, high))
+    for name, each in PUBLISHED.items() if report.as_published else ():
+        for part, scores in each.rows._asdict().items() if each.rows else ():
+            rows += [(name, "yes", part, measure, scores[i], "", "") for i, measure in enumerate(Scores._fields)]
+    return csv_table(rows)
+
+
 def to_html(report: Report) -> bytes:
     """The page: table, damaged clips, classes, confusions, best and worst clips."""
     rows, first, counts = table_rows(report), report.results[0], confusion(report)
@@ -191,7 +248,13 @@ def to_html(report: Report) -> bytes:
     return page(
         f"{'OV-AVEBench' if report.as_published else Path(report.root).name}, {report.split} split",
         facts(_facts(report)),
-        section("Scores", table(head, rows, bold=ours), f'<p class="dim">{text(note(report))}</p>'),
+        section(
+            "Scores",
+            table(head, rows, bold=ours),
+            f'<p class="{"warning" if note(report).startswith("WARNING") else "dim"}">{text(note(report))}</p>',
+            f'<p class="dim">{text(report.ran)}</p>',
+        ),
+        section("Intervals", table(head, interval_rows(report)), f'<p class="dim">{text(interval_note())}</p>'),
         _damaged(report),
         section(
             f"Classes: {shown}",
@@ -228,10 +291,13 @@ def _facts(report: Report) -> Iterator[tuple[str, object]]:
     yield "vocabulary", names_told(len(report.names))
     yield "bundle", f"{report.bundle.path.name} {report.bundle.sha256[:12]}"
     yield "model", report.bundle.manifest.model.name
-    yield "ran on", f"{info.device}, {info.name} {info.provider}"
-    yield "precision", ", ".join(f"{graph} {precision}" for graph, precision in info.precision.items())
     if report.cache:
-        yield "embeddings", f"cache {report.cache.path.name}, {report.cache.info.backend} {report.cache.info.precision}"
+        made = report.cache.info
+        yield "embeddings", f"cache {report.cache.path.name}, {made.backend} {made.precision} on {made.device}"
+        yield "head ran on", f"{info.device}, {info.name} {info.provider}"
+    else:
+        yield "ran on", f"{info.device}, {info.name} {info.provider}"
+        yield "precision", ", ".join(f"{graph} {precision}" for graph, precision in info.precision.items())
     yield "versions", ", ".join(f"{k} {v}" for k, v in ({"ovavel": version("ovavel")} | dict(info.versions)).items())
 
 

@@ -16,6 +16,7 @@ _MORE_STYLE = """
 .scroll{max-height:560px}td:nth-child(2){overflow-wrap:normal}
 td.n,th.n{text-align:right;white-space:nowrap}
 tr.ours td{font-weight:600}
+p.warning{color:#c2453c;font-weight:600}
 .lane{display:flex;height:22px;margin:2px 0;align-items:center}
 .lane>span{flex:none;width:170px;padding-right:10px;text-align:right;font-size:12px;color:var(--dim);overflow:hidden;
 text-overflow:ellipsis;white-space:nowrap}

@@ -79,12 +79,14 @@ def positive_score(
     return fused_score(np.maximum(audio_similarity, 0), np.maximum(vision_similarity, 0))
 
 
-def fused_labels(score: NDArray[np.float32]) -> NDArray[np.intp]:
+def fused_labels(score: NDArray[np.float32], background: int | None = None) -> NDArray[np.intp]:
     """Decide on fused scores (..., C): (...) arg max classes, and the background where all scores are 0.
 
-    No class then has a positive product of similarities, and arg max would blindly name the first one.
+    No class then has a positive product of similarities, and arg max would blindly name the first one. The background
+    is the last class unless its index is given.
     """
-    labels: NDArray[np.intp] = np.where(score.any(axis=-1), score.argmax(axis=-1), score.shape[-1] - 1)
+    nothing = score.shape[-1] - 1 if background is None else background
+    labels: NDArray[np.intp] = np.where(score.any(axis=-1), score.argmax(axis=-1), nothing)
     return labels
 
 

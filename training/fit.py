@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from ovavel.eval.features import FeatureCache
     from ovavel.eval.ovavebench import OVAVEBench
 
-__all__ = ["HEAD", "REPORT", "Progress", "decisions", "evaluate", "fit", "fit_data"]
+__all__ = ["HEAD", "REPORT", "Progress", "decide_labels", "decisions", "evaluate", "fit", "fit_data"]
 
 _EVALUATED = 64  # clips at once
+_IGNORED = -100  # a segment that counts nothing in the loss
 _STATE_FORMAT = "ovavel training state 1"
 
 Progress = Callable[[int, int, str], None]
@@ -130,9 +131,20 @@ def decisions(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Head
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
 
 
-def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Rows:
-    """Score the decisions of `head` on the clips of `part` against the embeddings (C, D) of all names."""
-    labels = np.concatenate([fused_labels(output.score) for output in _decide(head, part, text)])
+def decide_labels(
+    head: TemporalHead, part: Part, text: NDArray[np.float32], *, background: bool = True
+) -> NDArray[np.intp]:
+    """(N, T) decisions of `head` on the clips of `part` against the embeddings (C, D) of all names.
+
+    Without `background`, the last name is none of those to decide for.
+    """
+    names = text if background else text[:-1]
+    return np.concatenate([fused_labels(output.score, len(text) - 1) for output in _decide(head, part, names)])
+
+
+def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32], *, background: bool = True) -> Rows:
+    """Score `decide_labels`."""
+    labels = decide_labels(head, part, text, background=background)
     return score_rows(labels, part.truth, part.seen, len(text))
 
 
@@ -159,11 +171,15 @@ class _Run:
         truth = train.truth
         if recipe.shuffle_labels:
             truth = _random(recipe, "labels").permutation(truth.ravel()).reshape(truth.shape)
+        train_text = data.train_text
+        if not recipe.background:
+            truth = np.where(truth == len(train_text) - 1, _IGNORED, truth)
+            train_text = train_text[:-1]
         # On a CPU these share the memory of the arrays.
         place = torch.device("cpu") if device.type == "cpu" else device
         self._audio, self._vision = (torch.from_numpy(x).to(place) for x in (train.audio, train.vision))
         self._truth = torch.from_numpy(truth).to(place)
-        self._text = torch.tensor(data.train_text, device=device)
+        self._text = torch.tensor(train_text, device=device)
         head = _make_head(recipe, data.text.shape[1])
         self._graph = HeadGraph(head.to(device)).train()
         self._weights = dict(head.named_parameters())
@@ -256,7 +272,11 @@ class _Run:
         loss = torch.zeros((), device=self._device)
         for share, target in targets:
             entropy = F.cross_entropy(
-                logits.flatten(0, 1), target.flatten(), reduction="sum", label_smoothing=recipe.label_smoothing
+                logits.flatten(0, 1),
+                target.flatten(),
+                reduction="sum",
+                ignore_index=_IGNORED,
+                label_smoothing=recipe.label_smoothing,
             )
             loss = loss + share * entropy / (size * segments)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -293,7 +313,10 @@ class _Run:
             head.load_state_dict(weights, strict=False)  # the gate of a blend is not among the weights
             head = head.to(self._device).eval().requires_grad_(requires_grad=False)
             gate = None if head.gate is None else (float(head.gate[0]), float(head.gate[1]))
-            val, test = (row_table(evaluate(head, part, data.text)) if part else None for part in (data.val, data.test))
+            val, test = (
+                row_table(evaluate(head, part, data.text, background=recipe.background)) if part else None
+                for part in (data.val, data.test)
+            )
             assert val
             found.append((head, Epoch(number=number, learning_rate=rate, loss=loss, gate=gate, val=val, test=test)))
         best, _ = pick(recipe, tuple(epoch for _, epoch in found))

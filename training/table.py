@@ -17,14 +17,18 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from ovavel.eval.ovave import PUBLISHED, score_rows, score_rows_agreement
+from ovavel.eval import ovave
+from ovavel.eval.bootstrap import LEVEL, RESAMPLES, SEED, intervals
+from ovavel.eval.csv_table import csv_table
+from ovavel.eval.metrics import each_agreement, each_clip
+from ovavel.eval.ovave import PUBLISHED, score_rows, score_rows_agreement, too_damaged
 from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.fusion import cosine_similarity
 from ovavel.runtime.wording import names_told
-from ovavel.training.fit import Progress, evaluate, fit_data
-from ovavel.training.fit_data import Part, read_data
+from ovavel.training.fit import HEAD, Progress, decide_labels, fit_data
+from ovavel.training.fit_data import Data, Part, read_data
 from ovavel.training.fit_result import DataInfo, FitResult, RowTable, row_table
-from ovavel.training.recipes import Recipe
+from ovavel.training.recipes import RECIPES, Recipe
 from ovavel.training.report import MEASURES, PARTS
 from ovavel.training.temporal import TemporalHead
 
@@ -32,7 +36,18 @@ if TYPE_CHECKING:
     from ovavel.eval.features import FeatureCache
     from ovavel.eval.ovavebench import OVAVEBench
 
-__all__ = ["Line", "Results", "cells", "notes", "run_table", "summarize", "to_html", "untrained"]
+__all__ = [
+    "Line",
+    "Results",
+    "cells",
+    "notes",
+    "run_table",
+    "summarize",
+    "to_csv",
+    "to_html",
+    "untrained",
+    "why_not_published",
+]
 
 _CHANCE_DRAWS = 10
 _CLIPS = 256  # at once
@@ -44,10 +59,16 @@ _PUBLISHED: Mapping[str, str] = {
     "cross-modal": "cross-modal only",
     "prob-avg": "Prob-avg",
     "feature-avg": "Fea-avg",
+    "without-other": "fine-tuned without other",
     "ratio-75": "75 % of the training data",
     "ratio-50": "50 % of the training data",
     "ratio-25": "25 % of the training data",
 }
+
+Intervals = dict[str, dict[str, tuple[float, float]] | None]
+"""Part of the clips → measure → lower and upper end; None where the part has no two clips."""
+PartialTable = Mapping[str, Mapping[str, float | None] | None]
+"""As `RowTable`, with figures that are not known."""
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -58,6 +79,8 @@ class Line(Struct, frozen=True, kw_only=True):
     """Over the seeds."""
     deviation: RowTable | None = None
     """Standard deviation over the seeds (of a sample); None for less than two."""
+    interval: Intervals | None = None
+    """Interval of each score by the bootstrap over clips; None over several seeds."""
     seeds: tuple[int, ...] = ()
     """None where nothing is trained."""
     epochs: tuple[int, ...] = ()
@@ -71,8 +94,8 @@ class Results(Struct, frozen=True, kw_only=True):
 
     dataset_fingerprint: str
     data: DataInfo
-    as_published: bool
-    """Whether this is the test split that the published figures are of, as far as its counts tell."""
+    why_not_published: str
+    """Why no published figures stand beside these; empty where they do."""
     ratios: dict[str, str]
     """Recipe that uses a share of the training clips → which share that is."""
     lines: tuple[Line, ...]
@@ -80,13 +103,21 @@ class Results(Struct, frozen=True, kw_only=True):
     def encode(self) -> bytes:
         """Return it as JSON, with the published figures where they belong."""
         published = {
-            name: {"rows": row_table(each.rows) if each.rows else None, "total_avg": each.total_avg}
+            name: {"rows": _published_table(name), "total_avg": each.total_avg, "source": each.source}
             for name, each in PUBLISHED.items()
         }
-        document = {"ovavel": version("ovavel"), **msgspec.to_builtins(self)}
+        bootstrap = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
+        document = {"ovavel": version("ovavel"), "intervals": bootstrap, **msgspec.to_builtins(self)}
         return msgspec.json.format(
-            msgspec.json.encode(document | ({"published": published} if self.as_published else {})), indent=2
+            msgspec.json.encode(document | ({} if self.why_not_published else {"published": published})), indent=2
         )
+
+
+def _published_table(name: str) -> PartialTable:
+    """The figures of a published row; None where one is not known here."""
+    measures = [measure.lower() for measure in MEASURES]
+    parts = zip(PARTS, PUBLISHED[name].figures, strict=True)
+    return {part: dict(zip(measures, figures, strict=True)) for part, figures in parts}
 
 
 def run_table(
@@ -109,6 +140,7 @@ def run_table(
     ratios = {recipe.name: dataset.describe_ratio(recipe.train_ratio) for recipe in recipes}
     jobs = [(recipe, seed) for recipe in recipes for seed in seeds]
     found: dict[tuple[str, int], FitResult] = {}
+    ends: dict[str, Intervals] = {}
     first: tuple[Line, ...] = ()
     info: DataInfo | None = None
     # Only one choice of the training clips is in memory at a time.
@@ -123,16 +155,45 @@ def run_table(
             found[recipe.name, seed] = fit_data(
                 replace(recipe, seed=seed), data, folder, device=device, overwrite=overwrite, progress=tell
             )
+            if len(seeds) == 1:
+                ends[recipe.name] = _head_interval(folder / HEAD, recipe, data)
         del data
     assert info
     assert info.test
     return Results(
         dataset_fingerprint=dataset.fingerprint,
         data=info,
-        as_published=(info.classes, info.test.clips + info.test.damaged) == (68, 5820),
+        why_not_published=why_not_published(info),
         ratios={recipe.name: ratios[recipe.name] for recipe in recipes if recipe.train_ratio < 1},
-        lines=(*first, *(summarize([found[recipe.name, seed] for seed in seeds]) for recipe in recipes)),
+        lines=(
+            *first,
+            *(summarize([found[recipe.name, seed] for seed in seeds], ends.get(recipe.name)) for recipe in recipes),
+        ),
     )
+
+
+def why_not_published(info: DataInfo) -> str:
+    """Say why no published figures stand beside scores on these clips; empty if they do."""
+    assert info.test
+    splits = {"test": info.test, "train": info.train, "val": info.val}
+    reasons = (too_damaged(name, part.clips, part.damaged) for name, part in splits.items())
+    other = ovave.why_not_published("test", info.classes, info.test.clips + info.test.damaged)
+    return other or next(filter(None, reasons), "")
+
+
+def _head_interval(head: Path, recipe: Recipe, data: Data) -> Intervals:
+    assert data.test
+    labels = decide_labels(TemporalHead.load(head), data.test, data.text, background=recipe.background)
+    return _interval(each_clip(labels, data.test.truth, len(data.text)), data.test)
+
+
+def _interval(each: NDArray[np.float64], part: Part) -> Intervals:
+    """Intervals of the scores (N, 4) of each clip, by part and measure."""
+    measures = [measure.lower() for measure in MEASURES]
+    return {
+        name: ends and dict(zip(measures, zip(*ends, strict=True), strict=True))
+        for name, ends in intervals(each, part.seen).items()
+    }
 
 
 class _Share:
@@ -156,25 +217,24 @@ def untrained(part: Part, text: NDArray[np.float32]) -> tuple[Line, ...]:
     background, random = len(text) - 1, np.random.default_rng(0)
     truth, seen = part.truth, part.seen
 
-    def score(labels: NDArray[np.integer]) -> RowTable:
-        return row_table(score_rows(labels, truth, seen, len(text)))
+    def line(name: str, labels: NDArray[np.integer]) -> Line:
+        mean = row_table(score_rows(labels, truth, seen, len(text)))
+        return Line(name=name, mean=mean, interval=_interval(each_clip(labels, truth, len(text)), part))
 
-    def agreement(classes: int) -> RowTable:
+    def agreement(name: str, classes: int, published: str | None) -> Line:
         senses = (_arg_max(part.vision, text[:classes]), _arg_max(part.audio, text[:classes]))
-        return row_table(score_rows_agreement(*senses, truth, seen, len(text)))
+        mean = row_table(score_rows_agreement(*senses, truth, seen, len(text)))
+        each = each_agreement(*senses, truth, len(text))
+        return Line(name=name, mean=mean, interval=_interval(each, part), published=published)
 
-    chance = [score(random.integers(0, len(text), truth.shape)) for _ in range(_CHANCE_DRAWS)]
-    free = evaluate(TemporalHead(0, text.shape[1]), part, text)
+    draws = (random.integers(0, len(text), truth.shape) for _ in range(_CHANCE_DRAWS))
+    chance = [row_table(score_rows(labels, truth, seen, len(text))) for labels in draws]
     return (
         Line(name="chance: random classes", mean=_over(chance, np.mean)),
-        Line(name="background everywhere", mean=score(np.full(truth.shape, background))),
-        Line(name="agreement, training-free", mean=agreement(len(text)), published="training-free"),
-        Line(
-            name="agreement without background",
-            mean=agreement(background),
-            published="without other",
-        ),
-        Line(name="fused, training-free", mean=row_table(free)),
+        line("background everywhere", np.full(truth.shape, background)),
+        agreement("agreement, training-free", len(text), "training-free"),
+        agreement("agreement without background", background, None),
+        line("fused, training-free", decide_labels(TemporalHead(0, text.shape[1]), part, text)),
     )
 
 
@@ -184,18 +244,24 @@ def _arg_max(embeddings: NDArray[np.float32], text: NDArray[np.float32]) -> NDAr
     return np.concatenate([cosine_similarity(chunk, text).argmax(axis=-1) for chunk in chunks])
 
 
-def summarize(results: Sequence[FitResult]) -> Line:
-    """Mean and deviation of one recipe over its seeds, on the test split."""
+def summarize(results: Sequence[FitResult], interval: Intervals | None = None) -> Line:
+    """Mean and deviation of one recipe over its seeds, on the test split; `interval` is that of a single seed.
+
+    A published figure belongs to the named recipe as it is: one whose fields were changed has none.
+    """
     tables = [result.best.test for result in results if result.best.test]
     assert len(tables) == len(results)
-    name = results[0].recipe.name
+    recipe = results[0].recipe
+    name = recipe.name
+    known = RECIPES.get(name)
     return Line(
         name=name,
         mean=_over(tables, np.mean),
         deviation=_over(tables, lambda values: np.std(values, ddof=1)) if len(tables) > 1 else None,
         seeds=tuple(result.recipe.seed for result in results),
         epochs=tuple(result.chosen for result in results),
-        published=_PUBLISHED.get(name),
+        interval=interval,
+        published=_PUBLISHED.get(name) if known and recipe == replace(known, seed=recipe.seed) else None,
     )
 
 
@@ -209,25 +275,30 @@ def _over(tables: Sequence[RowTable], reduce: Callable[[list[float]], np.floatin
 
 
 def cells(results: Results) -> Iterator[tuple[str, ...]]:
-    """Rows of the table: method, the 12 figures in points, and the published Avg over all clips ("–": none)."""
-    if results.as_published:
+    """Rows of the table: method and the 12 figures in points; published rows beside ours ("–": not known)."""
+    if not results.why_not_published:
         ours = {line.published for line in results.lines}
         for name, each in PUBLISHED.items():
             if each.rows and name not in ours:
-                yield (f"published: {name}", *_points(row_table(each.rows), None), f"{100 * each.total_avg:.1f}")
+                yield f"published: {name}", *_points(_published_table(name))
     for line in results.lines:
-        known = PUBLISHED[line.published] if line.published and results.as_published else None
-        yield line.name, *_points(line.mean, line.deviation), f"{100 * known.total_avg:.1f}" if known else "–"
-        if known and known.rows:
-            yield f"  published: {line.published}", *_points(row_table(known.rows), None), ""
+        yield line.name, *_points(line.mean, line.deviation, line.interval)
+        if line.published and not results.why_not_published:
+            yield f"  published: {line.published}", *_points(_published_table(line.published))
 
 
-def _points(mean: RowTable, deviation: RowTable | None) -> Iterator[str]:
+def _points(mean: PartialTable, deviation: RowTable | None = None, interval: Intervals | None = None) -> Iterator[str]:
     for part in PARTS:
-        scores, spread = mean[part], deviation[part] if deviation else None
+        scores = mean[part]
+        spread, ends = deviation[part] if deviation else None, interval[part] if interval else None
         for measure in map(str.lower, MEASURES):
-            value = "–" if scores is None else f"{100 * scores[measure]:.1f}"
-            yield f"{value} ± {100 * spread[measure]:.1f}" if spread else value
+            value = None if scores is None else scores[measure]
+            shown = "–" if value is None else f"{100 * value:.1f}"
+            if spread:
+                shown += f" ± {100 * spread[measure]:.1f}"
+            elif ends:
+                shown += " ({:.1f}–{:.1f})".format(*(100 * end for end in ends[measure]))
+            yield shown
 
 
 def notes(results: Results) -> Iterator[str]:
@@ -239,13 +310,43 @@ def notes(results: Results) -> Iterator[str]:
     yield f"Seeds: {', '.join(map(str, seeds))}. Epochs are picked on validation unless a recipe says otherwise."
     for name, told in results.ratios.items():
         yield f"{name}: {told}."
-    if not results.as_published:
-        yield "Published figures are for the 5 820 clips of OV-AVEBench's own test split, so none stand beside these."
+    if any(line.interval for line in results.lines):
+        yield (
+            f"In brackets: {LEVEL:.0%} of {RESAMPLES} draws of as many test clips with replacement (bootstrap, "
+            f"percentiles, seed {SEED}). They are about the clips; another seed of training moves scores too."
+        )
+    if results.why_not_published:
+        yield results.why_not_published
+        return
+    sources: dict[str, list[str]] = {}
+    for name, each in PUBLISHED.items():
+        sources.setdefault(each.source, []).append(name)
+    for source, names in sources.items():
+        yield f"Published, {', '.join(names)}: {source}."
+
+
+def to_csv(results: Results) -> bytes:
+    """A row for each method, part of the clips and measure, in [0, 1], beside its spread and its published figure."""
+    head = ("method", "clips", "measure", "value", "deviation", "low", "high", "seeds", "published", "source")
+    return csv_table([head, *(row for line in results.lines for row in _csv_rows(results, line))])
+
+
+def _csv_rows(results: Results, line: Line) -> Iterator[tuple[object, ...]]:
+    known = None if results.why_not_published or not line.published else line.published
+    table = _published_table(known) if known else {}
+    for part in PARTS:
+        for measure, value in (line.mean[part] or {}).items():
+            low, high = ((line.interval or {}).get(part) or {}).get(measure, (None, None))
+            spread = ((line.deviation or {}).get(part) or {}).get(measure)
+            yield (
+                *(line.name, part, measure, value, spread, low, high),
+                *(len(line.seeds), (table.get(part) or {}).get(measure), PUBLISHED[known].source if known else None),
+            )
 
 
 def to_html(results: Results) -> bytes:
     """The table and a picture of it, as one page that needs nothing else."""
-    head = ("method", *(f"{part} {measure}" for part in PARTS for measure in MEASURES), "published Avg")
+    head = ("method", *(f"{part} {measure}" for part in PARTS for measure in MEASURES))
     rows = list(cells(results))
     trained = [
         number for number, row in enumerate(rows) if row[0] in {line.name for line in results.lines if line.seeds}
@@ -263,7 +364,7 @@ def to_html(results: Results) -> bytes:
         section(
             "Every measure, %",
             table(head, rows, bold=trained),
-            *(f'<p class="dim">{text(n)}</p>' for n in notes(results)),
+            *(f'<p class="{"warning" if n.startswith("WARNING") else "dim"}">{text(n)}</p>' for n in notes(results)),
         ),
     )
 

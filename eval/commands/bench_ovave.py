@@ -29,11 +29,12 @@ class BenchOvave:
     Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all of them. The fused
     protocol decides with the bundle's head as the paper does, fused-positive without the classes that a sense speaks
     against, as live use does by default; the agreement protocols are training-free: they ask the
-    embeddings as they are. Clips that cannot be read are left out of the scores, counted and named.
+    embeddings as they are. Clips that cannot be read are left out of the scores, counted and named; where they are more
+    than 2 %, no published figures stand beside the scores.
 
     Without --features the bundle's encoders run over the media, and an interrupted run starts over: for more than one
     measurement, or where the encoders take long, run 'ovavel train features --bundle' once, which can be interrupted,
-    and give its folder as --features.
+    and give its folder as --features. The report says what ran: with --features, the head alone.
     """
 
     data: Path
@@ -49,8 +50,7 @@ class BenchOvave:
     protocols: _Protocols = ("fused", "agreement", "agreement-without-other")
     """How to decide; the report shows classes, confusions and clips of the first one."""
     out: Path | None = None
-    """Folder for ovave-SPLIT.json and ovave-SPLIT.html, made if it is not there; without it the table is only
-    printed."""
+    """Folder for ovave-SPLIT.json, .csv and .html, made if it is not there; without it the table is only printed."""
     backend: BackendOrTorchFlag = "onnxruntime"
     weights: Path | None = None
     """ImageBind checkpoint the bundle was made from; for the backend torch, unless there is a feature cache."""
@@ -116,11 +116,11 @@ class BenchOvave:
 
 
 def _write(report: Report, out: Path) -> list[Path]:
-    from ovavel.eval.ovave_report import to_html, to_json
+    from ovavel.eval.ovave_report import to_csv, to_html, to_json
     from ovavel.runtime.files import atomic_write
 
-    paths = [out / f"ovave-{report.split}.json", out / f"ovave-{report.split}.html"]
-    for path, write in zip(paths, (to_json, to_html), strict=True):
+    paths = [out / f"ovave-{report.split}.{kind}" for kind in ("json", "csv", "html")]
+    for path, write in zip(paths, (to_json, to_csv, to_html), strict=True):
         atomic_write(path, write(report))
     return paths
 
@@ -129,7 +129,8 @@ def _print(report: Report, written: list[Path]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ovavel.eval.ovave_report import note, table_rows
+    from ovavel.eval.bootstrap import LEVEL
+    from ovavel.eval.ovave_report import interval_rows, note, table_rows
     from ovavel.runtime.console import OutputConsole
     from ovavel.runtime.wording import one_line
 
@@ -146,7 +147,13 @@ def _print(report: Report, written: list[Path]) -> None:
             Text(name), *figures, style="bold" if ours else "", end_section=i + 1 == len(rows) - len(report.results)
         )
     console.print(table)
-    console.print(note(report), markup=False)
+    for name, *ends in interval_rows(report):
+        console.print(
+            f"{name}: total Avg between {ends[-1].replace('–', ' and ')} in {LEVEL:.0%} of resamples", markup=False
+        )
+    console.print(report.ran, markup=False)
+    remark = note(report)
+    console.print(remark, markup=False, style="bold red" if remark.startswith("WARNING") else "")
     for record in report.damaged[:_NAMED]:
         clip = one_line(f"{record.split}/{record.category}/{record.name}")
         console.print(f"damaged: {clip}, {record.kind}: {one_line(record.message)}", markup=False)

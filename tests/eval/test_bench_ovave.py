@@ -8,6 +8,7 @@ import json
 import shutil
 import wave
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from ovavel.eval.bench_ovave import Encoded, Report, Result, encode_clips, load_
 from ovavel.eval.features import FeatureCache, Features
 from ovavel.eval.metrics import score_agreement, score_clips
 from ovavel.eval.ovave import decide, fused_labels, score_rows
-from ovavel.eval.ovave_report import class_results, clip_scores, confusion, note, table_rows, to_html
+from ovavel.eval.ovave_report import class_results, clip_scores, confusion, note, table_rows, to_csv, to_html, to_json
 from ovavel.eval.ovavebench import Clip, OVAVEBench
 from ovavel.eval.splits import Split
 from ovavel.eval.texts import embed_texts
@@ -136,6 +137,13 @@ def silent_head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> Head
     return HeadOutput(heard, -heard, fused_score(heard, -heard))
 
 
+def replace_clips(features: Features, count: int) -> Features:
+    """The first `count` clips."""
+    return Features(
+        clips=features.clips[:count], audio=features.audio[:count], vision=features.vision[:count], damaged=()
+    )
+
+
 def split_of(features: Features, truth: np.ndarray) -> Split:
     return Split(
         name="test", clips=features.clips, audio=features.audio, vision=features.vision, truth=truth, damaged=()
@@ -225,6 +233,21 @@ def test_media_and_cache_give_the_same_report(
     )
     ours, cached = (json.loads((tmp_path / kind / "ovave-test.json").read_text()) for kind in ("media", "cache"))
     assert ours["results"] == cached["results"]
+    assert ours["ran"].startswith("The bundle's own encoders and head ran over the media: onnxruntime")
+    assert cached["ran"].startswith("The bundle's encoders did not run: the embeddings are those of the cache")
+    assert "by onnxruntime in fp32 on cpu. Only the head ran here: onnxruntime" in cached["ran"]
+    assert "encoders did not run" in (tmp_path / "cache/ovave-test.html").read_text()
+    assert ours["ran"] in printed
+    # The intervals are beside the scores, and in the CSV as everywhere.
+    lines = list(csv.DictReader((tmp_path / "media/ovave-test.csv").read_text().splitlines()))
+    assert len(lines) == 3 * 12
+    for line in lines:
+        result = next(each for each in ours["results"] if each["method"] == line["method"])
+        low, high = result["intervals"][line["clips"]][line["measure"]]
+        assert float(line["value"]) == pytest.approx(result[line["clips"]][line["measure"]])
+        assert (float(line["low"]), float(line["high"])) == (low, high)
+        assert low - 1e-9 <= float(line["value"]) <= high + 1e-9
+    assert ours["intervals"] == {"level": 0.95, "resamples": 1000, "seed": 0}
     assert ours["clips"] == cached["clips"]
     assert ours["dataset"] == cached["dataset"]
     assert (ours["features"], cached["features"]["info"]["backend"]) == (None, "onnxruntime")
@@ -320,6 +343,21 @@ def test_published_rows_stand_beside_their_own_split_only(encoded: Encoded, bund
     assert "MM-Pyramid" in html
     assert len(html) < 3_000_000
     assert "published figures on this split" in note(whole)
+    assert "Table 2" in note(whole)
+    assert b"MM-Pyramid,yes,unseen,avg,0.299,," in to_csv(whole)
+    # Fifteen of 5 820 clips are no measurement of the test split.
+    few = replace(
+        whole,
+        clips=clips[:15],
+        truth=truth[:15],
+        damaged=encoded.damaged[:1] * 5805,
+        results=(score_protocol("agreement", split_of(replace_clips(features, 15), truth[:15]), backend.head, text),),
+    )
+    assert not few.as_published
+    assert [row[0] for row in table_rows(few)] == ["ovavel agreement"]
+    assert "WARNING: 5805 of the 5820 clips of test are damaged" in note(few)
+    assert "MM-Pyramid" not in to_html(few).decode() + to_csv(few).decode() + to_json(few).decode()
+    assert 'class="warning">WARNING' in to_html(few).decode()
 
 
 def test_another_dataset_or_other_weights_are_refused(cache: Path, data: Path, bundle: Bundle, tmp_path: Path) -> None:

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovavel.eval.metrics import Scores
-from ovavel.eval.ovave import PUBLISHED, Rows, decide, fused_labels, score_rows, score_rows_agreement
+from ovavel.eval.ovave import (
+    PUBLISHED,
+    Rows,
+    decide,
+    fused_labels,
+    score_rows,
+    score_rows_agreement,
+    too_damaged,
+    why_not_published,
+)
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
@@ -50,8 +59,44 @@ def test_published_rows_add_up() -> None:
             # Each figure is rounded to a tenth of a point; one mean there was made from unrounded ones.
             assert scores.avg == pytest.approx(np.mean(scores[:3]), abs=1.01e-3), method
     assert PUBLISHED["fine-tuned"].total_avg == 0.578
+    assert all(
+        0 < value < 1 for each in PUBLISHED.values() for part in each.figures for value in part if value is not None
+    )
+    assert all(len(each.figures) == 3 and {len(part) for part in each.figures} == {4} for each in PUBLISHED.values())
     assert PUBLISHED["training-free"].rows is not None
     assert PUBLISHED["training-free"].rows.unseen == Scores(0.598, 0.473, 0.34, 0.47)
+
+
+def test_each_published_figure_says_where_it_was_read() -> None:
+    tables = {
+        "fine-tuned": "Table 2", "fine-tuned without other": "Table 3", "Prob-avg": "Table 4", "Fea-avg": "Table 4",
+        "Linear in place of the block": "Table 5", "25 % of the training data": "Table 6",
+    }  # fmt: skip
+    for method, table in tables.items():
+        assert table in PUBLISHED[method].source
+    for method, avg in {"two blocks": 0.569, "cross-modal only": 0.465}.items():
+        assert PUBLISHED[method].total_avg == avg
+        assert "note" in PUBLISHED[method].source
+        assert "Table" not in PUBLISHED[method].source
+    without = PUBLISHED["fine-tuned without other"]
+    assert without.total_avg == 0.47
+    assert without.rows is None  # the other eleven figures are not known here
+
+
+@given(scored=st.integers(0, 6000), damaged=st.integers(0, 6000))
+def test_two_percent_may_be_damaged(scored: int, damaged: int) -> None:
+    too_many = 50 * damaged > scored + damaged
+    assert bool(too_damaged("test", scored, damaged)) == too_many
+    if too_many:
+        assert too_damaged("val", scored, damaged).startswith(
+            f"WARNING: {damaged} of the {scored + damaged} clips of val"
+        )
+
+
+def test_published_figures_are_of_one_split() -> None:
+    assert why_not_published("test", 68, 5820) == ""
+    for other in (("val", 68, 5820), ("test", 67, 5820), ("test", 68, 5819)):
+        assert why_not_published(*other).startswith("No published figures")
 
 
 def plain_head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:

@@ -28,7 +28,7 @@ from synthetic import CLASSES, DIM, SEEN, make_data, train
 from ovavel.eval.ovave import Rows
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
 from ovavel.training.checkpoint import read_metadata
-from ovavel.training.fit import HEAD, REPORT, evaluate, fit_data
+from ovavel.training.fit import HEAD, REPORT, decide_labels, evaluate, fit_data
 from ovavel.training.fit_data import Data, Part
 from ovavel.training.fit_result import RESULT, Epoch, FitResult, pick, rows_of
 from ovavel.training.recipes import RECIPES, Recipe
@@ -109,7 +109,27 @@ def test_every_named_recipe_trains(name: str, tmp_path: Path) -> None:
         assert result.epochs[-1].gate != (recipe.gate, recipe.gate)
 
 
-@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE])
+def test_without_the_background_it_is_neither_learnt_nor_decided(data: Data, tmp_path: Path) -> None:
+    assert data.test
+    recipe = replace(FAST, background=False)
+    result = fit_data(recipe, data, tmp_path / "out")
+    head = TemporalHead.load(tmp_path / "out" / HEAD)
+    labels = decide_labels(head, data.test, data.text, background=False)
+    assert (labels < CLASSES - 1).mean() > 0.98  # all but the segments of which no class has a positive product
+    assert rows_of(result.best.test or {}) == evaluate(head, data.test, data.text, background=False)
+    assert evaluate(head, data.test, data.text) != evaluate(head, data.test, data.text, background=False)
+    # What the background segments and its name hold makes no difference to what is learnt.
+    off = data.train.truth == SEEN
+    assert off.any()
+    other_name = np.roll(data.train_text[-1:], 1, axis=1)
+    changed = replace(data, train_text=np.concatenate([data.train_text[:-1], other_name]))
+    again = fit_data(recipe, changed, tmp_path / "again")
+    assert [epoch.loss for epoch in again.epochs] == [epoch.loss for epoch in result.epochs]
+    with_it = fit_data(FAST, data, tmp_path / "with")
+    assert rows_of(with_it.best.val).total.acc > rows_of(result.best.val).total.acc
+
+
+@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, replace(ALL_AT_ONCE, background=False)])
 def test_a_seed_gives_one_head(recipe: Recipe, data: Data, tmp_path: Path) -> None:
     torch.manual_seed(7)
     fit_data(recipe, data, tmp_path / "a")

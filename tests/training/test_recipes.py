@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 import tyro
@@ -36,9 +38,10 @@ def test_every_ablation_is_named() -> None:
         "cross-modal": {"head": "cross-modal"},
         "prob-avg": {"score": "prob-avg"},
         "feature-avg": {"score": "feature-avg"},
-        "ratio-75": {"train_ratio": 0.75},
-        "ratio-50": {"train_ratio": 0.5},
-        "ratio-25": {"train_ratio": 0.25},
+        "without-other": {"background": False},
+        "ratio-75": {"train_ratio": 0.75, "epochs": 10},
+        "ratio-50": {"train_ratio": 0.5, "epochs": 10},
+        "ratio-25": {"train_ratio": 0.25, "epochs": 10},
     }.items():
         assert RECIPES[name].changes() == changes
     assert all(name == recipe.name for name, recipe in RECIPES.items())
@@ -46,7 +49,8 @@ def test_every_ablation_is_named() -> None:
 
 
 OTHER = {"head": "linear", "score": "prob-avg", "precision": "bf16", "select": "val-seen", "blend": (0.5, 1.0)} | {
-    "learn_gate": True, "shuffle_labels": True, "halve_at": (3, 4), "gate": 0.25, "patience": 2, "train_ratio": 0.5
+    "learn_gate": True, "shuffle_labels": True, "background": False, "halve_at": (3, 4), "gate": 0.25, "patience": 2,
+    "train_ratio": 0.5,
 }  # fmt: skip
 
 
@@ -73,6 +77,66 @@ def test_help_tells_each_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(paper: 5e-05)" in out
     assert all(f"--{field.name.replace('_', '-')}" in out for field in fields(Recipe) if field.name != "name")
     assert all(name in (Head.__doc__ or "") for name in RECIPES)
+    assert "--no-tensorboard" in out
+    assert "(default: True)" not in out
+
+
+def test_no_flag_says_no_and_is_on_by_default() -> None:
+    """A switch that is on by default shows as `--no-… (default: True)`: what is it then?"""
+    for command in entry_points(group="ovavel.commands"):
+        for each in fields(command.load()):
+            assert each.default is not True, f"{command.name} {each.name}"
+
+
+def test_epochs_reach_those_that_were_best_in_the_paper() -> None:
+    for name, best in {"paper": 1, "ratio-75": 3, "ratio-50": 5, "ratio-25": 6}.items():
+        assert RECIPES[name].epochs >= best
+
+
+def test_a_recipe_from_a_toml_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "sharp-mixed"\nepochs = 7\nhalve_at = [2, 4]\nlearning_rate = 1\nbackground = false\n')
+    mine = replace(RECIPES["sharp-mixed"], name="mine", epochs=7, halve_at=(2, 4), learning_rate=1.0, background=False)
+    assert find_recipe(str(file)) == parse("--recipe", str(file)) == mine
+    assert parse("--recipe", str(file), "--epochs", "3") == replace(mine, epochs=3)
+    file.write_text('name = "other-name"')
+    assert find_recipe(str(file)) == replace(Recipe(), name="other-name")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("epochs = ", "cannot be read"),
+        ("epoch = 3", "no field 'epoch'"),
+        ("epochs = 3.5", "epochs"),
+        ("epochs = 0", "epochs"),
+        ("learning_rate = nan", "learning_rate"),
+        ('head = "linea"', "head"),
+        ("epochs = true", "epochs"),
+        ("[epochs]", "epochs"),
+        ('base = "nothing"', "base must be one of paper"),
+        ("base = 3", "base must be"),
+        ('name = "paper"', "name of its own"),
+        ('name = "../x"', "name of its own"),
+        ('name = ""', "name of its own"),
+        ("learn_gate = true", "start somewhere"),
+    ],
+)
+def test_a_wrong_recipe_file_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=message) as error:
+        find_recipe(str(file))
+    assert "mine.toml" in str(error.value)
+
+
+def test_a_recipe_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "paper.toml").write_text("")
+    (tmp_path / "folder.toml").mkdir()
+    for name in ("gone", "bytes", "paper", "folder"):
+        with pytest.raises(UsageError, match=f"{name}.toml"):
+            find_recipe(str(tmp_path / f"{name}.toml"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -35,10 +36,21 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.fusion import cosine_similarity
 from ovavel.training.commands.table import Table
-from ovavel.training.fit_data import read_data
+from ovavel.training.fit_data import Part, read_data
 from ovavel.training.fit_result import DataInfo, Epoch, FitResult, PartInfo, row_table, rows_of
 from ovavel.training.recipes import RECIPES, Recipe
-from ovavel.training.table import Line, Results, cells, run_table, summarize, to_html, untrained
+from ovavel.training.table import (
+    Line,
+    Results,
+    cells,
+    notes,
+    run_table,
+    summarize,
+    to_csv,
+    to_html,
+    untrained,
+    why_not_published,
+)
 from ovavel.training.temporal import TemporalHead
 
 DIM = 24
@@ -219,9 +231,36 @@ def test_table_command(place: Path, made: Path, capsys: pytest.CaptureFixture[st
     values = [run["epochs"][run["chosen"] - 1]["test"]["unseen"]["eve"] for run in runs]
     assert lines["paper"]["mean"]["unseen"]["eve"] == pytest.approx(np.mean(values))
     assert lines["paper"]["deviation"]["unseen"]["eve"] == pytest.approx(np.std(values, ddof=1))
+    assert lines["paper"]["interval"] is None  # it has a deviation
     page = (made / "table.html").read_text()
     assert "<svg" in page
     assert not re.search(r"https?://|<script|src=", page)
+
+
+def test_one_seed_has_intervals_over_clips_and_files_are_recipes(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.toml").write_text('base = "mixed"\nbackground = false\n')
+    words = ["--recipes", f"paper,without-other,{tmp_path / 'mine.toml'}", "--seeds", "3"]
+    assert main(["train", "table", *flags(place, tmp_path / "out"), *SMALL.split(), *words]) == 0
+    out = capsys.readouterr().out
+    assert "mine" in out
+    lines = {line["name"]: line for line in json.loads((tmp_path / "out" / "table.json").read_text())["lines"]}
+    for name, line in lines.items():
+        if name.startswith("chance"):
+            continue
+        for part, ends in line["interval"].items():
+            for measure, (low, high) in ends.items():
+                assert low - 1e-9 <= line["mean"][part][measure] <= high + 1e-9, (name, part, measure)
+    assert lines["paper"]["interval"]["total"]["avg"][0] < lines["paper"]["interval"]["total"]["avg"][1]
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert {row["method"] for row in rows} == lines.keys()
+    assert {row["published"] for row in rows} == {""}
+    assert "In brackets: 95%" in (tmp_path / "out" / "table.html").read_text()
+    (tmp_path / "again.toml").write_text('name = "mine"')
+    words[1] = f"{tmp_path / 'mine.toml'},{tmp_path / 'again.toml'}"
+    assert main(["train", "table", *flags(place, tmp_path / "out"), *SMALL.split(), *words]) == 2
+    assert "called 'mine'" in capsys.readouterr().err
 
 
 def test_table_names_the_share_of_training_clips(place: Path, made: Path) -> None:
@@ -296,25 +335,64 @@ def test_published_figures_stand_beside_ours_where_they_belong() -> None:
     one = summarize([result(0, 0.5)])
     assert one.deviation is None
     lines = (line, Line(name="linear", mean=one.mean, published="Linear in place of the block"))
-    results = Results(dataset_fingerprint="f", data=result(0, 0).data, as_published=True, ratios={}, lines=lines)
+    results = Results(dataset_fingerprint="f", data=result(0, 0).data, why_not_published="", ratios={}, lines=lines)
     rows = {row[0]: row[1:] for row in cells(results)}
-    assert rows["paper"] == (*["55.0 ± 7.1"] * 4, *["–"] * 4, *["55.0 ± 7.1"] * 4, "57.8")
-    assert rows["  published: fine-tuned"][-2] == "57.8"
-    assert rows["linear"][-1] == "39.0"
-    assert rows["published: CMRA"][-2:] == ("39.2", "39.2")
-    assert all(len(row) == 13 for row in rows.values())
+    assert rows["paper"] == (*["55.0 ± 7.1"] * 4, *["–"] * 4, *["55.0 ± 7.1"] * 4)
+    assert " ".join(rows["  published: fine-tuned"]) == "72.5 61.8 54.5 62.9 64.9 55.0 47.5 55.8 67.1 56.9 49.5 57.8"
+    linear = rows["  published: Linear in place of the block"]
+    assert " ".join(linear) == "– – – 65.8 – – – 28.3 – – – 39.0"
+    assert rows["published: CMRA"][-2:] == ("34.3", "39.2")
+    assert all(len(row) == 12 for row in rows.values())
+    said = "\n".join(notes(results))
+    assert "Published, two blocks, cross-modal only: a note on the paper by others" in said
+    assert "fine-tuned without other: Zhou et al., CVPR 2025 (arXiv 2411.11278), Table 3" in said
+    lines_of_csv = list(csv.DictReader(to_csv(results).decode().splitlines()))
+    assert len(lines_of_csv) == 2 * 8
+    total = next(each for each in lines_of_csv if (each["clips"], each["measure"]) == ("total", "avg"))
+    assert (float(total["value"]), total["published"], total["seeds"]) == (pytest.approx(0.55), "0.578", "2")
     reported = json.loads(results.encode())
     assert reported["published"]["fine-tuned"]["total_avg"] == PUBLISHED["fine-tuned"].total_avg
     assert "5817 of 5820 clips; 3 damaged" in to_html(results).decode()
-    elsewhere = {row[0]: row for row in cells(msgspec.structs.replace(results, as_published=False))}
+    elsewhere = {row[0]: row for row in cells(msgspec.structs.replace(results, why_not_published="No."))}
     assert list(elsewhere) == ["paper", "linear"]
-    assert elsewhere["paper"][-1] == "–"
+
+
+def test_a_published_figure_belongs_to_a_recipe_that_was_not_changed() -> None:
+    plain = result(7, 0.5)
+    for name, published in {"without-other": "fine-tuned without other", "two-blocks": "two blocks"}.items():
+        recipe = replace(RECIPES[name], seed=7)
+        assert summarize([msgspec.structs.replace(plain, recipe=recipe)]).published == published
+        changed = replace(recipe, dropout=0.3)
+        assert summarize([msgspec.structs.replace(plain, recipe=changed)]).published is None
+    assert summarize([msgspec.structs.replace(plain, recipe=replace(plain.recipe, name="mine"))]).published is None
+    assert all(line.published != "fine-tuned without other" for line in _untrained_lines())
+
+
+def _untrained_lines() -> tuple[Line, ...]:
+    """Training-free lines of a few random clips."""
+    g = np.random.default_rng(0)
+    audio, vision = unit(g.standard_normal((4, 10, 8))), unit(g.standard_normal((4, 10, 8)))
+    part = Part(audio=audio, vision=vision, truth=g.integers(0, 5, (4, 10)), seen=np.array([True, True, False, False]))
+    return untrained(part, unit(g.standard_normal((5, 8))))
+
+
+def test_a_damaged_split_has_no_published_figures_beside_it() -> None:
+    info = result(0, 0.5).data
+    assert info.test
+    assert why_not_published(info) == ""
+    for field, damaged in (("test", 117), ("train", 1), ("val", 1)):
+        whole = PartInfo(clips=10, damaged=0) if field != "test" else info.test
+        clips = whole.clips + whole.damaged
+        broken = msgspec.structs.replace(info, **{field: PartInfo(clips=clips - damaged, damaged=damaged)})
+        assert why_not_published(broken).startswith(f"WARNING: {damaged} of the {clips} clips of {field}")
+    small = msgspec.structs.replace(info, classes=61)
+    assert why_not_published(small).startswith("No published figures")
 
 
 def test_names_are_escaped() -> None:
     line = Line(name="<b>&", mean=row_table(Rows(None, None, Scores(0.1, 0.2, 0.3, 0.2))))
     results = Results(
-        dataset_fingerprint="f", data=result(0, 0).data, as_published=False, ratios={"<i>": "x"}, lines=(line,)
+        dataset_fingerprint="f", data=result(0, 0).data, why_not_published="No.", ratios={"<i>": "x"}, lines=(line,)
     )
     page = to_html(results).decode()
     assert "<b>" not in re.sub(r"<b>(\d+ names and the background|0.1.0)</b>", "", page)

@@ -27,9 +27,9 @@ class Head:
         torchrun --nproc-per-node 2 --no-python ovavel train head --data OV-AVEBench --features features --out head
 
     The recipe "paper" is the published one; the others are its ablations (linear, two-blocks, cross-modal, prob-avg,
-    feature-avg, ratio-75, ratio-50, ratio-25, published-script), a control (shuffled-labels), and our own (residual,
-    learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo). Every field
-    of a recipe is a flag.
+    feature-avg, without-other, ratio-75, ratio-50, ratio-25, published-script), a control (shuffled-labels), and our
+    own (residual, learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo).
+    Every field of a recipe is a flag.
 
     --out gets the best head (head.safetensors, calibrated, for 'ovavel export bundle --head'), result.json, report.html
     and event files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command again: it goes on
@@ -47,13 +47,13 @@ class Head:
     out: Path
     """Folder for the head and all that is reported about it."""
     recipe: str = "paper"
-    """Name of the recipe to start from."""
+    """Name of the recipe to start from, or a TOML file with one; see docs/training.md."""
     changes: RecipeFlags = None
     """Fields of the recipe to change."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    tensorboard: bool = True
-    """Event files for TensorBoard; this leaves them out."""
+    no_tensorboard: bool = False
+    """Write no event files for TensorBoard."""
     overwrite: bool = False
     """Start over where --out holds another run."""
 
@@ -90,7 +90,7 @@ class Head:
                     self.out,
                     device=device,
                     overwrite=self.overwrite,
-                    tensorboard=self.tensorboard,
+                    tensorboard=not self.no_tensorboard,
                     progress=tell,
                 )
             if not rank:
