@@ -55,9 +55,10 @@ class Bundle:
         ovavel export bundle --weights weights/imagebind_huge.pth --vocabulary names.txt --out imagebind
         ovavel export bundle --weights ... --vocabulary names.txt --out imagebind --precision fp32 int8 fp16
 
-    names.txt holds one name a line, used as it is, for instance "dog barking". Blank lines and lines that start with #
-    are skipped. The background, "other", is added as the last one. Every graph is compared with PyTorch before the
-    folder appears. The full size takes about ten minutes, 6 GB of disk and 8 GB of memory.
+    names.txt holds one name a line, used as it is, for instance "dog barking"; OV-AVEBench's class file is one such.
+    Blank lines and lines that start with # are skipped. The background, "other", is added as the last one. Every graph
+    is compared with PyTorch before the folder appears. The full size takes about ten minutes, 6 GB of disk and 8 GB of
+    memory.
 
     --precision names the number formats of vision and audio, each a file of its own beside the others: int8 and int16
     are for CPUs, fp16 and bf16 for GPUs. 'ovavel live' and the others run the fastest their engine can. A precision

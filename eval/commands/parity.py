@@ -31,17 +31,17 @@ class Parity:
     """Compare two backends stage by stage and decision by decision, and say whether they may stand for each other.
 
     Examples:
-        ovavel eval parity imagebind --weights imagebind_huge.pth --data ovavebench --clips 100 --out parity
+        ovavel eval parity imagebind --weights imagebind_huge.pth --head head.safetensors --data ovavebench --clips 100
         ovavel eval parity imagebind --precision int8 --media recordings/             # against its own fp32
-        ovavel eval parity imagebind --device cuda --precision fp16 --weights imagebind_huge.pth --media clip.mp4
+        ovavel eval parity untrained --device cuda --precision fp16 --weights imagebind_huge.pth --media clip.mp4
         ovavel eval parity new-bundle --reference-bundle old-bundle --media recordings/
 
     The candidate is the bundle with --backend, --device and --precision. The reference is PyTorch in fp32 where
-    --weights are given, else ONNX Runtime on the CPU in fp32, with the same bundle or --reference-bundle. Both go over
-    the same clips, and over inputs that no camera should give: black, saturated, noise, silence, clipped and such.
-    What is required depends on the candidate's precision; docs/parity.md says what and why. If it is missed, the first
-    stage that is off is named, and the exit code is 1. Against PyTorch in fp32 the outcome is remembered on this
-    machine, for 'ovavel live' and 'ovavel localize'.
+    --weights are given (with --head, if the bundle has a trained one), else ONNX Runtime on the CPU in fp32, with the
+    same bundle or --reference-bundle. Both go over the same clips, and over inputs that no camera should give: black,
+    saturated, noise, silence, clipped and such. What is required depends on the candidate's precision; docs/parity.md
+    says what and why. If it is missed, the first stage that is off is named, and the exit code is 1. Against PyTorch in
+    fp32 the outcome is remembered on this machine, for 'ovavel live' and 'ovavel localize'.
     """
 
     bundle: Positional[Path]
@@ -53,7 +53,7 @@ class Parity:
     split: Literal["test", "val", "train"] = "test"
     """Which of its clips."""
     clips: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
-    """How many clips of --data, evenly spread over the split; all by default."""
+    """How many clips of --data that can be read, evenly spread over the split; all by default."""
     media: tuple[Path, ...] = ()
     """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
     backend: BackendOrTorchFlag = "onnxruntime"
