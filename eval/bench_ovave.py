@@ -52,6 +52,7 @@ __all__ = [
     "encode_clips",
     "load_cached",
     "score_protocol",
+    "what_ran",
 ]
 
 Protocol = Literal["fused", "fused-positive", "agreement", "agreement-without-other"]
@@ -144,16 +145,7 @@ class Report:
     @property
     def ran(self) -> str:
         """What computed the embeddings and the decisions, in a sentence."""
-        info = self.backend
-        where = f"{info.name} {info.provider} on {info.device}"
-        if self.cache is None:
-            kinds = ", ".join(f"{graph} {precision}" for graph, precision in info.precision.items())
-            return f"The bundle's own encoders and head ran over the media: {where}, {kinds}."
-        made = self.cache.info
-        return (
-            f"The bundle's encoders did not run: the embeddings are those of the cache {self.cache.path.name}, by "
-            f"{made.backend} in {made.precision} on {made.device}. Only the head ran here: {where}."
-        )
+        return what_ran(self.backend, self.cache)
 
     @property
     def as_published(self) -> bool:
@@ -167,6 +159,19 @@ class Report:
         return why_not_published(self.split, len(self.names), scored + damaged) or too_damaged(
             self.split, scored, damaged
         )
+
+
+def what_ran(backend: BackendInfo, cache: FeatureCache | None) -> str:
+    """Say what computed the embeddings and the decisions: with a cache, the bundle's encoders did not run."""
+    where = f"{backend.name} {backend.provider} on {backend.device}"
+    if cache is None:
+        precisions = ", ".join(f"{graph} {precision}" for graph, precision in backend.precision.items())
+        return f"The bundle's own encoders and head ran over the media: {where}, {precisions}."
+    made = cache.info
+    return (
+        f"The bundle's encoders did not run: the embeddings are those of the cache {cache.path.name}, by "
+        f"{made.backend} in {made.precision} on {made.device}. Only the head ran here: {where}."
+    )
 
 
 def load_cached(cache: FeatureCache, dataset: OVAVEBench, bundle: Bundle, clips: Sequence[Clip]) -> Encoded:

@@ -9,11 +9,12 @@ from msgspec import Struct
 
 from ovavel.eval.calibration import Reliability
 from ovavel.eval.charts import Bar, bar_charts
-from ovavel.eval.page import facts, page, section, table
+from ovavel.eval.csv_table import csv_table
+from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.wording import names_told
 
-__all__ = ["CalibrationReport", "SplitReport", "to_html", "to_json", "to_svg"]
+__all__ = ["CalibrationReport", "SplitReport", "to_csv", "to_html", "to_json", "to_svg"]
 
 
 class SplitReport(Struct, frozen=True, kw_only=True):
@@ -46,6 +47,8 @@ class CalibrationReport(Struct, frozen=True, kw_only=True):
     bundle_sha256: str
     """Of the bundle as it was before a calibration was written into it."""
     model: str
+    ran: str
+    """What computed the embeddings and the decisions, in a sentence."""
     lag: int
     """Later seconds after which a score is final: the scores it was fitted on."""
     fitted: SplitReport
@@ -56,6 +59,22 @@ class CalibrationReport(Struct, frozen=True, kw_only=True):
 def to_json(report: CalibrationReport) -> bytes:
     """Write the report as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def to_csv(report: CalibrationReport) -> bytes:
+    """Write every figure of both splits before and after; for those of a bin, its edges and its decisions beside it."""
+    rows: list[tuple[object, ...]] = [("split", "role", "calibration", "figure", "value", "low", "high", "decisions")]
+    for role, each in (("fitted", report.fitted), ("held out", report.held_out)):
+        if each is None:
+            continue
+        for when, value, eve in (("before", each.before, each.eve_before), ("after", each.after, each.eve_after)):
+            key = (each.split, role, when)
+            figures = {"acc": each.acc, "ece": value.ece, "nll": value.nll, "eve": eve}
+            rows += [(*key, name, figure, None, None, None) for name, figure in figures.items()]
+            for k in value.bins:
+                edges = (k.low, k.high, k.decisions)
+                rows += [(*key, "claimed", k.probability, *edges), (*key, "right", k.accuracy, *edges)]
+    return csv_table(rows)
 
 
 def to_svg(report: CalibrationReport) -> bytes:
@@ -70,7 +89,11 @@ def to_html(report: CalibrationReport) -> bytes:
     return page(
         "Calibration",
         facts(_facts(report)),
-        section("Before and after", table(("", "clips", *_FIGURES), (_row(report, each) for each in splits))),
+        section(
+            "Before and after",
+            table(("", "clips", *_FIGURES), (_row(report, each) for each in splits)),
+            f'<p class="dim">{text(report.ran)}</p>',
+        ),
         *(
             section(
                 f"{each.split}: what decisions claim, and how often they are right",

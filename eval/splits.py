@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.bench_ovave import DamagedRecord, check_precision, encode_clips, load_cached
+from ovavel.eval.bench_ovave import DamagedRecord, check_precision, encode_clips, load_cached, what_ran
 from ovavel.eval.features import FeatureCache
 from ovavel.eval.ovavebench import Clip, OVAVEBench
 from ovavel.eval.texts import embed_texts
@@ -68,6 +68,11 @@ class Material:
     """Where the embeddings come from; None: from the media, through the backend."""
     text: NDArray[np.float32]
     """(C, D) unit norm: the dataset's names, background last."""
+
+    @property
+    def ran(self) -> str:
+        """What computes the embeddings and the decisions, in a sentence."""
+        return what_ran(self.backend.info, self.cache)
 
     def split(self, name: str) -> Split:
         """Load the clips of the split `name`, or run the encoders over their media.

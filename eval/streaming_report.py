@@ -8,11 +8,12 @@ import msgspec
 from msgspec import Struct
 
 from ovavel.eval.charts import Series, line_charts
-from ovavel.eval.page import facts, page, section, table
+from ovavel.eval.csv_table import csv_table
+from ovavel.eval.page import facts, page, section, table, text
 from ovavel.eval.streaming import RULES, Curve, LagResult, Measures
 from ovavel.runtime.wording import names_told
 
-__all__ = ["StreamingReport", "lag_table", "to_html", "to_json", "to_svg"]
+__all__ = ["StreamingReport", "lag_table", "to_csv", "to_html", "to_json", "to_svg"]
 
 MEASURES = {"acc": "Acc.", "seg": "Seg.", "eve": "Eve.", "avg": "Avg."}
 
@@ -29,6 +30,8 @@ class StreamingReport(Struct, frozen=True, kw_only=True):
     classes: int
     bundle_sha256: str
     model: str
+    ran: str
+    """What computed the embeddings and the decisions, in a sentence."""
     seeds: tuple[int, ...]
     stream_clips: int
     """Clips that were joined to one stream."""
@@ -47,6 +50,19 @@ class StreamingReport(Struct, frozen=True, kw_only=True):
 def to_json(report: StreamingReport) -> bytes:
     """Write the report as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def to_csv(report: StreamingReport) -> bytes:
+    """Write every figure in [0, 1]: a row for each way of feeding and deciding, lag, part of the clips and measure."""
+    rows: list[tuple[object, ...]] = [("fed", "rule", "lag", "clips", "measure", "value")]
+    for curve in report.curves:
+        for result in curve.lags:
+            for part in ("seen", "unseen", "total"):
+                scores: Measures | None = getattr(result, part)
+                fed = "joined" if curve.joined else "alone"
+                key = (fed, curve.rule, result.lag, part)
+                rows += [(*key, field, getattr(scores, field)) for field in MEASURES if scores]
+    return csv_table(rows)
 
 
 def to_svg(report: StreamingReport) -> bytes:
@@ -96,6 +112,7 @@ def to_html(report: StreamingReport) -> bytes:
             "Accuracy against lag",
             f'<div class="timeline">{to_svg(report).decode()}</div>',
             f"<p>{_rule(report)}</p>",
+            f'<p class="dim">{text(report.ran)}</p>',
         ),
         section("What a joint costs: the latest score", f'<div class="timeline">{places}</div>', _cost(alone, joined)),
         *(section(_name(curve), lag_table(curve, report)) for curve in report.curves),

@@ -7,18 +7,24 @@ import json
 import re
 import shlex
 import shutil
+import sys
+from collections import defaultdict
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from golden_weights import write_golden_checkpoint
 from media_factory import make_clip
 from ovavebench_factory import make_bench
+from synthetic import make_data
 
 from ovavel.eval.features import FeatureCache
 from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.export.commands import read_names
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
+from ovavel.training.fit import fit_data
 from ovavel.training.imagebind import ImageBindConfig
 from ovavel.training.recipes import Recipe, find_recipe
 
@@ -72,6 +78,27 @@ def test_every_command_from_videos_to_scores(
     assert json.loads(Path("scores/ovave-test.json").read_text())["ran"].startswith("The bundle's encoders did not run")
     assert json.loads(Path("check/check-data.json").read_text())["damaged"] == []
     assert Path("parity/parity.html").exists()
+
+
+def test_another_tracker_takes_what_tensorboard_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is no dependency: the page's code runs on one that writes down what it is given."""
+    monkeypatch.chdir(tmp_path)
+    logged: dict[str, list[tuple[int, float]]] = defaultdict(list)
+
+    def log_metric(name: str, value: float, *, step: int) -> None:
+        logged[name].append((step, value))
+
+    mlflow = SimpleNamespace(start_run=lambda run_name: nullcontext(run_name), log_metric=log_metric)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    recipe = Recipe(epochs=2, hidden=8, ffn=8)
+    result = fit_data(recipe, make_data(train=16, val=8, test=8), Path("heads/paper"), tensorboard=True)
+    (code,) = blocks("python")
+    exec(code, {})
+    assert logged["train/loss"] == [(each.number, pytest.approx(each.loss)) for each in result.epochs]
+    for tag in ("train/learning_rate", "val total/avg", "test unseen/eve"):
+        assert f"`{tag}`" in PAGE
+        assert len(logged[tag]) == 2
+    assert list(Path("heads/paper/tensorboard").glob("*tfevents*"))
 
 
 def test_the_recipe_of_the_page_is_one(tmp_path: Path) -> None:

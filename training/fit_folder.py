@@ -3,6 +3,7 @@
 head.safetensors     the best head so far; its metadata name the recipe, the data and the measures
 state.safetensors    all that is needed to go on; there until the run is done
 report.html          for people
+epochs.csv           every score of every epoch, for spreadsheets
 result.json          the whole run; written last: where it is, the run is done
 tensorboard/         event files
 """
@@ -27,10 +28,23 @@ from ovavel.training.recipes import Recipe
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["HEAD", "LOGS", "REPORT", "STATE", "finish", "head_notes", "identity", "log", "open_logs", "prepare"]
+__all__ = [
+    "EPOCHS",
+    "HEAD",
+    "LOGS",
+    "REPORT",
+    "STATE",
+    "finish",
+    "head_notes",
+    "identity",
+    "log",
+    "open_logs",
+    "prepare",
+]
 
 HEAD = "head.safetensors"
 REPORT = "report.html"
+EPOCHS = "epochs.csv"
 STATE = "state.safetensors"
 LOGS = "tensorboard"
 
@@ -54,7 +68,7 @@ def prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> No
             for stale in out.glob(pattern):
                 stale.unlink(missing_ok=True)
         if overwrite:
-            for name in (RESULT, STATE, REPORT, HEAD):  # the result first: without it the run is not done
+            for name in (RESULT, STATE, REPORT, EPOCHS, HEAD):  # the result first: without it the run is not done
                 (out / name).unlink(missing_ok=True)
             shutil.rmtree(out / LOGS, ignore_errors=True)  # or TensorBoard would show both runs as one
             return
@@ -94,9 +108,10 @@ def head_notes(result: FitResult) -> dict[str, str]:
 
 def finish(out: Path, result: FitResult) -> None:
     """Write the report and the result, and remove the state."""
-    from ovavel.training.report import to_html
+    from ovavel.training.report import to_csv, to_html
 
     atomic_write(out / REPORT, to_html(result))
+    atomic_write(out / EPOCHS, to_csv(result))
     atomic_write(out / RESULT, result.encode())
     (out / STATE).unlink(missing_ok=True)
 

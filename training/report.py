@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
+from ovavel.eval.csv_table import csv_table
 from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.wording import names_told
 from ovavel.training.fit_result import FitResult, RowTable
 
-__all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_html"]
+__all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_csv", "to_html"]
 
 MEASURES = ("Acc", "Seg", "Eve", "Avg")
 PARTS = ("seen", "unseen", "total")
 
 _COLOURS = ("#2f6fb0", "#e08e45", "#2c8a57", "#c2453c")
+
+
+def to_csv(result: FitResult) -> bytes:
+    """Write every score of every epoch, in [0, 1], and its loss and learning rate: a row each."""
+    rows: list[tuple[object, ...]] = [("epoch", "kept", "split", "clips", "measure", "value")]
+    for epoch in result.epochs:
+        key = (epoch.number, "yes" if epoch.number == result.chosen else "no")
+        rows += [(*key, "train", "", "loss", epoch.loss), (*key, "train", "", "learning_rate", epoch.learning_rate)]
+        for split, tables in (("val", epoch.val), ("test", epoch.test or {})):
+            for part, scores in tables.items():
+                rows += [(*key, split, part, measure, value) for measure, value in (scores or {}).items()]
+    return csv_table(rows)
 
 
 def to_html(result: FitResult) -> bytes:

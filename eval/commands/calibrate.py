@@ -34,7 +34,7 @@ class Calibrate:
 
     Fits a temperature, with which live decisions carry a probability, and the margins at which events begin and go on,
     by the events' F score. Looks at another split to see whether they hold: reliability diagram and expected
-    calibration error, before and after. Writes calibration.json, calibration.html and reliability.svg; --write puts
+    calibration error, before and after. Writes calibration.json, .csv and .html and reliability.svg; --write puts
     the result into the bundle, where 'ovavel live' and 'ovavel localize' find it.
 
     It holds for the names of the dataset and the bundle's fusion: with another vocabulary there are no probabilities,
@@ -71,7 +71,7 @@ class Calibrate:
         from rich.console import Console
 
         from ovavel.eval.calibration import fit_calibration
-        from ovavel.eval.calibration_report import CalibrationReport, to_html, to_json, to_svg
+        from ovavel.eval.calibration_report import CalibrationReport, to_csv, to_html, to_json, to_svg
         from ovavel.eval.splits import open_material
         from ovavel.eval.streaming import final_scores
         from ovavel.runtime.calibration import OTHER_NAMES
@@ -94,7 +94,7 @@ class Calibrate:
             any_precision=self.any_precision,
         ) as material:
             splits = [material.split(name) for name in (self.fit, self.held_out) if name]
-            text, dataset, bundle = material.text, material.dataset, material.bundle
+            text, dataset, bundle, ran = material.text, material.dataset, material.bundle, material.ran
             head = deciding_head(material.backend.head, bundle.manifest.fusion.decision)
             with Console(stderr=True).status("deciding"):
                 scores = [final_scores(head, s.audio, s.vision, text, lag=self.lag) for s in splits]
@@ -114,11 +114,17 @@ class Calibrate:
             classes=len(text),
             bundle_sha256=bundle.sha256,
             model=bundle.manifest.model.name,
+            ran=ran,
             lag=self.lag,
             fitted=looked[0],
             held_out=looked[1] if self.held_out else None,
         )
-        files = {"calibration.json": to_json, "reliability.svg": to_svg, "calibration.html": to_html}
+        files = {
+            "calibration.json": to_json,
+            "calibration.csv": to_csv,
+            "reliability.svg": to_svg,
+            "calibration.html": to_html,
+        }
         for name, make in files.items():
             atomic_write(self.out / name, make(report))
         if self.write:
@@ -126,6 +132,7 @@ class Calibrate:
         console = OutputConsole(highlight=False, soft_wrap=True)
         for split in splits:
             console.print(split.counted, markup=False)
+        console.print(ran, markup=False)
         _print(report, console)
         console.print(f"wrote {', '.join(files)} in {shown_name(str(self.out))}", markup=False)
         if self.write:

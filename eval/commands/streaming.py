@@ -24,8 +24,8 @@ class Streaming:
 
     Every clip goes through the live decision: a second is decided on once LAG later ones are in, for LAG from 0 to 9,
     by its latest score and by the mean of its scores over the buffers so far. Then clips are joined, in random order,
-    to ten-minute streams, where buffers straddle two clips. Writes streaming.json, streaming.html and streaming.svg,
-    and names the smallest lag that is within half a point of the best, which is what live use needs to wait.
+    to ten-minute streams, where buffers straddle two clips. Writes streaming.json, .csv, .html and .svg, and
+    names the smallest lag that is within half a point of the best, which is what live use needs to wait.
 
     Without --features the bundle's encoders run over the media, and an interrupted run starts over; 'ovavel train
     features --bundle' makes a cache once.
@@ -56,7 +56,7 @@ class Streaming:
         """Score the split, print the table and write the files."""
         from ovavel.eval.splits import clip_progress, open_material
         from ovavel.eval.streaming import RULES, STREAM_CLIPS, TOLERANCE, check_seeds, chosen_lag, measure_streaming
-        from ovavel.eval.streaming_report import StreamingReport, to_html, to_json, to_svg
+        from ovavel.eval.streaming_report import StreamingReport, to_csv, to_html, to_json, to_svg
         from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.localizer import deciding_head
 
@@ -92,6 +92,7 @@ class Streaming:
             classes=len(material.text),
             bundle_sha256=material.bundle.sha256,
             model=material.bundle.manifest.model.name,
+            ran=material.ran,
             seeds=self.seeds,
             stream_clips=STREAM_CLIPS,
             tolerance=TOLERANCE,
@@ -99,7 +100,7 @@ class Streaming:
             chosen_lag_alone=latest[False],
             curves=curves,
         )
-        for suffix, write in (("json", to_json), ("svg", to_svg), ("html", to_html)):
+        for suffix, write in (("json", to_json), ("csv", to_csv), ("svg", to_svg), ("html", to_html)):
             atomic_write(self.out / f"streaming.{suffix}", write(report))
         _print(report, split.counted, self.out)
         return 0
@@ -113,6 +114,7 @@ def _print(report: StreamingReport, counted: str, out: Path) -> None:
 
     console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(counted, markup=False)
+    console.print(report.ran, markup=False)
     table = Table(title="Acc / Seg / Eve / Avg in percent, total")
     table.add_column("lag", justify="right")
     for curve in report.curves:

@@ -56,7 +56,7 @@ def test_pytorch_is_timed_on_the_same_windows(
         threads=1,
         windows=4,
         warm_up_s=1,
-        out=out,
+        out=out.parent,
     )
     assert bench.run() == 0
     said = capsys.readouterr().out

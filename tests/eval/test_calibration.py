@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import xml.etree.ElementTree as ET
 
 import msgspec
@@ -17,7 +18,7 @@ from ovavel.eval.calibration import (
     reliability,
     score_margins,
 )
-from ovavel.eval.calibration_report import CalibrationReport, SplitReport, to_html, to_json, to_svg
+from ovavel.eval.calibration_report import CalibrationReport, SplitReport, to_csv, to_html, to_json, to_svg
 from ovavel.eval.metrics import score_clips, score_events
 from ovavel.eval.ovave import fused_labels
 from ovavel.runtime.calibration import probabilities
@@ -214,6 +215,7 @@ def test_the_report_can_be_read_and_shown() -> None:
         classes=C,
         bundle_sha256="cd" * 32,
         model="<script>",
+        ran="Only the head ran.",
         lag=9,
         fitted=look("val"),
         held_out=look("test"),
@@ -224,5 +226,10 @@ def test_the_report_can_be_read_and_shown() -> None:
     assert shown == [sum(b.decisions > 0 for b in r.bins) for r in (report.held_out.before, report.held_out.after)]
     html = to_html(report).decode()
     assert "<script" not in html
+    assert "Only the head ran." in html
+    rows = list(csv.DictReader(to_csv(report).decode().splitlines()))
+    found = {(row["split"], row["calibration"], row["figure"]): row["value"] for row in rows if not row["low"]}
+    assert float(found["test", "after", "ece"]) == report.held_out.after.ece
+    assert float(found["val", "before", "eve"]) == 0.4
     assert "<i>" not in html
     assert "&lt;i&gt;" in html

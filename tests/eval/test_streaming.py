@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import xml.etree.ElementTree as ET
 
@@ -21,7 +22,7 @@ from ovavel.eval.streaming import (
     stream_labels,
     stream_scores,
 )
-from ovavel.eval.streaming_report import StreamingReport, to_html, to_json, to_svg
+from ovavel.eval.streaming_report import StreamingReport, to_csv, to_html, to_json, to_svg
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
@@ -172,6 +173,7 @@ def test_the_report_can_be_read_and_shown() -> None:
         classes=C,
         bundle_sha256="cd" * 32,
         model="<script>",
+        ran="Only the <i>head</i> ran.",
         seeds=(0, 1),
         stream_clips=60,
         tolerance=0.005,
@@ -189,3 +191,10 @@ def test_the_report_can_be_read_and_shown() -> None:
     assert "&lt;b&gt;x" in html
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
     assert "the smallest whose Avg." in html
+    assert "Only the &lt;i&gt;head&lt;/i&gt; ran." in html
+    rows = list(csv.DictReader(to_csv(report).decode().splitlines()))
+    found = {tuple(row[key] for key in ("fed", "rule", "lag", "clips", "measure")): float(row["value"]) for row in rows}
+    for each in report.curves:
+        for lag in each.lags:
+            key = ("joined" if each.joined else "alone", each.rule, str(lag.lag), "total", "avg")
+            assert found[key] == lag.total.avg

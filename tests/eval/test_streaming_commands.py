@@ -31,7 +31,9 @@ def test_a_split_is_streamed_and_every_clip_accounted_for(
 ) -> None:
     assert Streaming(data=data, bundle=exported_bundle, out=tmp_path / "a" / "b", seeds=(3, 4), threads=1).run() == 0
     out = tmp_path / "a" / "b"
-    assert sorted(path.name for path in out.iterdir()) == ["streaming.html", "streaming.json", "streaming.svg"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"streaming.{kind}" for kind in ("csv", "html", "json", "svg")
+    ]
     report = msgspec.json.decode((out / "streaming.json").read_bytes(), type=StreamingReport)
     damaged = OVAVEBench.open(data).select("test")[2]
     place = f"{damaged.category}/{damaged.name}"
@@ -39,6 +41,8 @@ def test_a_split_is_streamed_and_every_clip_accounted_for(
     assert report.damaged[place].startswith("no sound file")
     assert report.bundle_sha256 == Bundle.open(exported_bundle).sha256
     said = capsys.readouterr().out
+    assert report.ran.startswith("The bundle's own encoders and head ran over the media: onnxruntime")
+    assert report.ran in said
     assert "5 of 6 clips; 1 damaged" in said
     assert f"lag {report.chosen_lag} is the smallest" in said
     assert damaged.name in (out / "streaming.html").read_text()
@@ -63,6 +67,7 @@ def test_a_calibration_is_fitted_looked_at_and_written(
     assert report.fitted.after.nll <= report.fitted.before.nll
     assert report.fitted.eve_after >= report.fitted.eve_before
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "calibration.csv",
         "calibration.html",
         "calibration.json",
         "reliability.svg",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import itertools
 import json
 import multiprocessing
@@ -30,13 +31,14 @@ from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, Miss
 from ovavel.training.checkpoint import read_metadata
 from ovavel.training.fit import HEAD, REPORT, decide_labels, evaluate, fit_data
 from ovavel.training.fit_data import Data, Part
+from ovavel.training.fit_folder import EPOCHS
 from ovavel.training.fit_result import RESULT, Epoch, FitResult, pick, rows_of
 from ovavel.training.recipes import RECIPES, Recipe
 from ovavel.training.temporal import TemporalHead
 
 FAST = Recipe(epochs=3, learning_rate=1e-3, hidden=16, ffn=24)
 ALL_AT_ONCE = replace(FAST, gate=0.5, learn_gate=True, mixup=0.3, ema=0.9, label_smoothing=0.1, halve_at=(1,))
-FILES = (HEAD, RESULT, REPORT)
+FILES = (HEAD, RESULT, REPORT, EPOCHS)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,11 @@ def test_what_is_left_in_the_folder(data: Data, tmp_path: Path) -> None:
     assert json.loads(notes["metrics"])["val"] == result.best.val
     averages = [epoch.val["total"]["avg"] for epoch in result.epochs if epoch.val["total"]]
     assert averages[result.chosen - 1] == max(averages)
+    rows = list(csv.DictReader((out / EPOCHS).read_text().splitlines()))
+    assert len(rows) == len(result.epochs) * (2 + 2 * 3 * 4)
+    kept = {(row["split"], row["clips"], row["measure"]): float(row["value"]) for row in rows if row["kept"] == "yes"}
+    assert kept["train", "", "loss"] == result.best.loss
+    assert kept["test", "unseen", "eve"] == (result.best.test["unseen"] or {})["eve"]
     page = (out / REPORT).read_text()
     assert "<svg" in page
     assert not re.search(r"https?://|<script|src=", page)

@@ -31,11 +31,11 @@ class Head:
     own (residual, learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo).
     Every field of a recipe is a flag.
 
-    --out gets the best head (head.safetensors, calibrated, for 'ovavel export bundle --head'), result.json, report.html
-    and event files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command again: it goes on
-    after its last whole epoch. On a CPU with the same number of threads, the same seed gives the same head, bit for
-    bit, interrupted or not. Run by torchrun, each process trains its share of every step: same losses, same head but
-    for rounding; all processes need to see --out.
+    --out gets the best head (head.safetensors, calibrated, for 'ovavel export bundle --head'), result.json, epochs.csv,
+    report.html and event files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command
+    again: it goes on after its last whole epoch. On a CPU with the same number of threads, the same seed gives the same
+    head, bit for bit, interrupted or not. Run by torchrun, each process trains its share of every step: same losses,
+    same head but for rounding; all processes need to see --out.
     """
 
     data: Path
