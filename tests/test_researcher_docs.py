@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections import defaultdict
 from contextlib import nullcontext
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -117,3 +118,12 @@ def test_a_trained_head_is_given_to_pytorch_too(page: Path) -> None:
     for line in text.splitlines():
         if re.match(r"ovavel (eval parity|bench) .*--weights", line) and "eval/demo/clip.mp4" not in line:
             assert "--head" in line, line
+
+
+def test_so_do_the_examples_in_the_help() -> None:
+    for command in entry_points(group="ovavel.commands"):
+        for line in (command.load().__doc__ or "").splitlines():
+            if re.match(
+                r" *ovavel (eval parity|bench) imagebind .*--weights|.*bench --bundle imagebind .*--weights", line
+            ):
+                assert "--head" in line, line

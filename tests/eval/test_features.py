@@ -177,7 +177,7 @@ def test_another_format_is_refused(root: Path) -> None:
 
 
 CHANGES = {
-    "format_version": 2,
+    "format_version": FORMAT_VERSION + 1,
     "model": "imagebind_huge",
     "weights_sha256": "3" * 64,
     "graphs_sha256": "3" * 64,
