@@ -11,6 +11,8 @@ import pytest
 
 from ovavel.runtime.interrupt import Overdue, StopSignals, terminated_as_interrupted
 
+pytestmark = pytest.mark.alone  # a signal is for the whole process, whatever other tests have loaded into it
+
 
 def test_sigterm_raises_as_ctrl_c_does_and_only_inside() -> None:
     before = signal.getsignal(signal.SIGTERM)
