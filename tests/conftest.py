@@ -91,6 +91,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: item.get_closest_marker("full_size") is None)
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Report how a process of pytest-xdist died: it cannot do so itself."""
+    if error:
+        print(f"\n{node.gateway.id} ended with exit code {node.gateway._io.popen.wait(30)}", file=sys.stderr)
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> Iterator[None]:
     """Whoever opens PyTorch with a number of threads sets it for the process: the next test does not inherit it."""
