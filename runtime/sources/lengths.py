@@ -50,10 +50,12 @@ def lacks_end(container: InputContainer, read_to: int) -> bool:
         return container.size - read_to > container.size * _MOST_INDEX
     kinds = {"ogg": _ogg_breaks_off, "mpegts": _transport_stream_breaks_off}
     breaks_off = kinds.get(container.format.name)
+    if breaks_off is None:
+        return False
     try:
         with _path(container).open("rb") as file:
             file.seek(max(0, container.size - _LONGEST_PAGE))
-            return breaks_off is not None and breaks_off(file.read())
+            return breaks_off(file.read())
     except OSError:
         return False
 
