@@ -86,27 +86,27 @@ def _status_mb(wanted: str) -> float:
 
 def _cpu_clock() -> str:
     """Clock of the fastest core now, its governor, and the load that others bring."""
-    told = []
+    readings = []
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-        told.append(f"{max(clocks):.0f} MHz")
+        readings.append(f"{max(clocks):.0f} MHz")
     except (OSError, ValueError):  # no Linux, or a processor that does not report it
-        told.append("clock unknown")
+        readings.append("clock unknown")
     try:
-        told.append(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip())
+        readings.append(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip())
     except OSError:
-        told.append("governor unknown")
-    return ", ".join([*told, f"load {os.getloadavg()[0]:.2f}"])
+        readings.append("governor unknown")
+    return ", ".join([*readings, f"load {os.getloadavg()[0]:.2f}"])
 
 
 def _gpus() -> tuple[str, ...]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):  # no NVIDIA driver, or one that does not answer
         return ()
-    return tuple(line.strip() for line in told.splitlines() if line.strip())
+    return tuple(line.strip() for line in output.splitlines() if line.strip())
 
 
 def _system() -> str:

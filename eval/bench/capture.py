@@ -29,7 +29,7 @@ def run_capture(bundle: Bundle, backend: Backend, count: int) -> Capture:
     """Decide on `count` windows of a live camera, at its speed; fewer if the backend drops some.
 
     Raises:
-        MediaError: not one window told its time.
+        MediaError: no window showed its time.
     """
     frame_ms: list[float] = []
     sound_ms: list[float] = []
@@ -51,7 +51,7 @@ def run_capture(bundle: Bundle, backend: Backend, count: int) -> Capture:
     finally:
         camera.close()
     if not frame_ms:
-        raise MediaError("no window of the stamping camera told its time; is the machine too busy to show a frame?")
+        raise MediaError("no window of the stamping camera showed its time; is the machine too busy to show a frame?")
     return Capture(
         windows=len(frame_ms),
         frame_ms=Spread.of(frame_ms),

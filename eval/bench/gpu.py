@@ -37,24 +37,24 @@ class Gpu:
 
     def clocks(self) -> str | None:
         """Clocks of the cores and of the memory, power, temperature, and what holds the clocks down, in words."""
-        told = []
+        readings = []
         for name, kind in (("cores", _SM), ("memory", _MEMORY)):
             now = self._ask("nvmlDeviceGetClockInfo", ctypes.c_uint(), kind)
             most = self._ask("nvmlDeviceGetMaxClockInfo", ctypes.c_uint(), kind)
             if now is not None:
-                told.append(f"{name} {now} MHz" + (f" of {most}" if most else ""))
+                readings.append(f"{name} {now} MHz" + (f" of {most}" if most else ""))
         power_mw = self._ask("nvmlDeviceGetPowerUsage", ctypes.c_uint())
         limit_mw = self._ask("nvmlDeviceGetEnforcedPowerLimit", ctypes.c_uint())
         if power_mw is not None:
-            told.append(f"{power_mw / 1e3:.0f} W" + (f" of {limit_mw / 1e3:.0f}" if limit_mw else ""))
+            readings.append(f"{power_mw / 1e3:.0f} W" + (f" of {limit_mw / 1e3:.0f}" if limit_mw else ""))
         heat = self._ask("nvmlDeviceGetTemperature", ctypes.c_uint(), 0)
         if heat is not None:
-            told.append(f"{heat} °C")
+            readings.append(f"{heat} °C")
         reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong())
         if reasons is not None:
             limits = sorted({name for bit, name in _PERFORMANCE_LIMITS.items() if reasons & bit})
-            told.append(f"held down by {' and '.join(limits)}" if limits else "not held down")
-        return ", ".join(told) or None
+            readings.append(f"held down by {' and '.join(limits)}" if limits else "not held down")
+        return ", ".join(readings) or None
 
     def _ask(self, function: str, answer: Any, *arguments: Any) -> int | None:
         """Call `function(handle, *arguments, &answer)`; its value, or None where the driver has no answer."""

@@ -84,7 +84,7 @@ def run_bench(
         references: PyTorch's rows, where there are `weights`; see `reference_rows`.
         rows: what to open instead of `backends` with `precisions`.
         settings: what to measure; None: single stream only.
-        tell: told in a few words what is going on.
+        tell: is given a few words on what is going on.
 
     An interruption (`KeyboardInterrupt`) after the first measured window ends it early: the report is `partial`.
 

@@ -193,10 +193,10 @@ def _stages(report: BenchReport, measured: Sequence[Row]) -> Grid:
 
 def _drift_told(drift: float) -> str:
     """What became of the speed after the warm-up, whatever that said."""
-    told = f"while it was timed, the median of the second half was {drift:+.0%} against the first"
+    drifted = f"while it was timed, the median of the second half was {drift:+.0%} against the first"
     if abs(drift) < _SWINGS:
-        return told
-    return f"{told}: its speed changed after the warm-up, by what else ran or by clocks; run it again"
+        return drifted
+    return f"{drifted}: its speed changed after the warm-up, by what else ran or by clocks; run it again"
 
 
 def _parity(measured: Sequence[Row]) -> Grid:
