@@ -263,6 +263,7 @@ class TestRealRuns:
         assert self.rounds(measure, 1, 150) == (["same"], ["slower"])
 
     @pytest.mark.slow
+    @pytest.mark.proof
     @pytest.mark.timeout(600)
     def test_ten_times_out_of_ten(self, measure: Callable[[float, int], Report]) -> None:
         assert self.rounds(measure, 10, 300) == (["same"] * 10, ["slower"] * 10)
