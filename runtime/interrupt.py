@@ -131,7 +131,9 @@ def _leave_stuck_streams() -> None:
     """Point standard output and error at nothing where nobody reads them: flushing them at exit would block again."""
     for fd in {1, 2, _stderr()}:
         with contextlib.suppress(OSError):
-            if not select.select([], [fd], [], 0)[1]:
+            stream = select.poll()  # unlike `select`, with any number of open files
+            stream.register(fd, select.POLLOUT)
+            if not stream.poll(0):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, fd)
                 os.close(nowhere)

@@ -70,9 +70,11 @@ def _listen(reader: int, over: threading.Event, listener: Callable[[str], None])
     rest = b""
     first_s = newest_s = 0.0
     with open(reader, "rb", buffering=0) as pipe:
+        waiting = select.poll()  # unlike `select`, with any number of open files
+        waiting.register(pipe, select.POLLIN)
         while True:
             ended = over.is_set()
-            ready = bool(select.select([pipe], [], [], 0 if ended else 0.1)[0])
+            ready = bool(waiting.poll(0 if ended else 100))
             data = pipe.read(1 << 16) if ready else b""
             now_s = time.monotonic()
             ended = not data and (ended or ready)

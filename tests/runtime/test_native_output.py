@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -36,6 +37,24 @@ def test_a_burst_is_one_notice_and_what_was_said_is_not_said_again(capfd: pytest
     assert reported == ["a library reports: ALSA lib pcm.c: one (and 2 more lines)", "a library reports: four"]
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "afterwards\n"
+
+
+def test_it_works_in_a_process_with_many_open_files(capfd: pytest.CaptureFixture[str]) -> None:
+    many, hard = 1200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= hard < 2 * many:
+        pytest.skip(f"a process may open {hard} files only")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2 * many), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(many)]
+    reported: list[str] = []
+    try:
+        with captured_stderr(reported.append):
+            os.write(2, b"one\n")
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert reported == ["a library reports: one"]
 
 
 def test_python_still_reaches_standard_error() -> None:
