@@ -14,7 +14,7 @@ help:
 	@echo "make quick   the tests without the slow ones"
 	@echo "make proof   the tests three times under load, in reverse, and without PortAudio, PulseAudio and FFmpeg"
 	@echo "make other-pythons   the tests that need no PyTorch, on each newer Python that is found here"
-	@echo "make oldest  the quick tests with the oldest versions that pyproject.toml allows"
+	@echo "make oldest  all but the full-size tests with the oldest versions that pyproject.toml allows"
 	@echo "make lint    ruff, mypy and the import rules"
 
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -49,7 +49,7 @@ proof: $(STAMP)
 	for time in 1 2 3; do .ci/busy $(PYTEST) -m 'not alone and not proof' && .ci/busy $(ALONE) -m 'alone and not proof' || exit 1; done
 	$(PYTEST) -m 'not alone' --reverse
 	$(ALONE) -m 'alone and proof'
-	CI= .ci/without $(PYTEST) -m 'not alone and not slow'
+	CI= .ci/without $(PYTEST) -m 'not alone and not full_size and not proof'
 
 other-pythons:
 	.ci/other-pythons

@@ -13,6 +13,8 @@ from ovavel.eval.features import FeatureCache
 from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 
+pytestmark = pytest.mark.slow
+
 BROKEN = {"train": 8, "val": 5, "test": 7}
 
 

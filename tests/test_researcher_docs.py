@@ -29,6 +29,8 @@ from ovavel.training.fit import fit_data
 from ovavel.training.imagebind import ImageBindConfig
 from ovavel.training.recipes import Recipe, find_recipe
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "training.md").read_text(encoding="utf-8")
 

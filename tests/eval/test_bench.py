@@ -26,6 +26,8 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, OvavelError, UsageError
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(assets.__file__).parent
 
 

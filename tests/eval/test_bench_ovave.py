@@ -33,6 +33,8 @@ from ovavel.runtime.localizer import Localizer
 from ovavel.runtime.types import Segment
 from ovavel.runtime.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 STRANGE = "engine <b>idling [red]"
 NAMES = ("dog barking", "race car", "bird chirping", STRANGE, "other")
 SEEN = NAMES[:2]

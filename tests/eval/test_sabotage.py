@@ -27,7 +27,7 @@ from ovavel.runtime.self_check import Stage, check_stages, graphs_to_check
 from ovavel.runtime.vocabulary import Vocabulary
 from ovavel.training.imagebind import ImageBindConfig
 
-pytestmark = pytest.mark.timeout(400)  # the bundle is exported in three precisions
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the bundle is exported in three precisions
 
 NAMES = ("dog barking", "race car", "bird chirping")
 

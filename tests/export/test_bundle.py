@@ -160,6 +160,7 @@ def test_overwriting_replaces_the_bundle(
     assert {stage.partition(":")[0] for stage, _ in stages} >= {"vision", "audio", "text", "head"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_same_input_gives_the_same_bundle(

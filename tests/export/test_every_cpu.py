@@ -29,6 +29,8 @@ from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.precisions import ANY, EXACT_ON, Precision, exact_here
 from ovavel.training.imagebind import ImageBind, ImageBindConfig
 
+pytestmark = pytest.mark.slow
+
 TINY = ImageBindConfig.tiny()
 FORMS: tuple[Precision, ...] = ("int8", "int8-any", "int16", "int16-any")
 FOR_ANY = [form for form in FORMS if EXACT_ON.get(form, (ANY,)) == (ANY,)]
@@ -184,7 +186,6 @@ def test_products_are_exact_here_where_the_features_say_so(products: Path, tmp_p
     assert {f"{form} True" for form in (*FOR_ANY, *exact)} <= set(reported)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_products_on_other_cpus(machine: str, products: Path, tmp_path: Path) -> None:
@@ -205,7 +206,6 @@ def whole_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -
     return out, forms
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(
@@ -220,7 +220,6 @@ def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(
     assert f"vision {ran}, audio {ran}," in reported
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_bundle_checks_itself_here(whole_bundle: tuple[Path, list[Precision]], tmp_path: Path) -> None:
     bundle, forms = whole_bundle

@@ -18,6 +18,8 @@ from ovavel.runtime.errors import DeviceError, ExportError
 from ovavel.runtime.timing import Percentiles
 from ovavel.training.imagebind import ImageBindConfig
 
+pytestmark = pytest.mark.slow
+
 CHOSEN = (REFERENCE, "ONNX Runtime fp32", "ONNX Runtime int8, plain dynamic", "… + outlier migration")
 
 
@@ -122,7 +124,6 @@ def test_a_candidate_that_dies_on_the_way_is_left_out() -> None:
         _take_turns({"reference": cast("Any", Dying())}, cases, {}, {}, tell=lambda _: None)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_command_runs_every_candidate(tmp_path: Path, tiny_weights: Path) -> None:
     arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--out", str(tmp_path / "out"), "--windows", "2"]

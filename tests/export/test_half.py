@@ -21,6 +21,8 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import ExportError, UsageError
 from ovavel.training.imagebind import ImageBindConfig, Modality
 
+pytestmark = pytest.mark.slow
+
 TINY = ImageBindConfig.tiny()
 BLOCKS: dict[Modality, int] = {"vision": TINY.vision.blocks, "audio": TINY.audio.blocks}
 TYPE = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

@@ -17,6 +17,8 @@ from ovavel.runtime.errors import ExportError
 from ovavel.training.imagebind import ImageBindConfig
 from ovavel.training.temporal import HeadGraph, HeadKind, TemporalHead
 
+pytestmark = pytest.mark.slow
+
 DIM = 32
 
 
@@ -36,7 +38,6 @@ def test_every_kind_is_the_same_in_onnx(kind: HeadKind, gate: float | None, tmp_
     check_graph(file, reference("head", graph, head_inputs(text())), "fp32")
 
 
-@pytest.mark.slow
 def test_a_gated_head_of_another_scale_runs_from_a_bundle(tmp_path: Path, tiny_weights: Path) -> None:
     torch.manual_seed(0)
     head = TemporalHead(1, DIM, 8, 16, gate=0.5, audio_scale=1.0).eval()

@@ -22,6 +22,8 @@ from ovavel.runtime.errors import PrecisionError
 from ovavel.runtime.precisions import Precision
 from ovavel.training.imagebind import ImageBindConfig
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"scenarios": ["parity", "single", "live"], "windows": 5, "trial_s": 1.0, "warm_up_s": 1.0, "most_cameras": 1}
 
 
@@ -187,7 +189,6 @@ def test_a_process_that_dies_says_of_what(tmp_path: Path, monkeypatch: pytest.Mo
     assert _in_process({}, tmp_path, limit_s=1) == "it took longer than 1 s"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_weights_and_bundle_are_made_without_network(tmp_path: Path) -> None:
     prepared = prepare(tmp_path / "made", ImageBindConfig.tiny(), lambda _: None)

@@ -40,6 +40,8 @@ from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.samples import random_frame, random_waveform
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
 
+pytestmark = pytest.mark.slow
+
 TINY = ImageBindConfig.tiny()
 BLOCKS: dict[Modality, int] = {"vision": TINY.vision.blocks, "audio": TINY.audio.blocks}
 

@@ -23,6 +23,8 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import ExportError, UsageError
 from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
 
+pytestmark = pytest.mark.slow
+
 TINY = ImageBindConfig.tiny()
 BLOCKS: dict[Modality, int] = {"vision": TINY.vision.blocks, "audio": TINY.audio.blocks}
 TYPE = {"fp8": onnx.TensorProto.FLOAT8E4M3FN, "int8-static": onnx.TensorProto.INT8}

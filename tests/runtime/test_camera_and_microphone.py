@@ -17,6 +17,8 @@ import pulse
 import pytest
 from http_station import JpegCamera
 
+pytestmark = pytest.mark.slow
+
 WATCH = """
 import json, sys, time
 import numpy as np

@@ -259,6 +259,7 @@ def run_two(script: Path, *arguments: str) -> None:
         assert process.returncode == 0, errors
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO.format(tests=PATHS))

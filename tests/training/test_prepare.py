@@ -27,6 +27,8 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.training.prepare import cut_windows, prepare
 
+pytestmark = pytest.mark.slow
+
 FAILURES = {
     "no video file": None,
     "video unreadable": b"<!DOCTYPE html><title>Video unavailable</title>" * 20,

@@ -30,6 +30,8 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UnverifiedError
 from ovavel.runtime.gates import find_gate, require_gate
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tensorrt_rtx")
 
 SMALL = BuildOptions(batches=(1, 2), workspace_mb=64)

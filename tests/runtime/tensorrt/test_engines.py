@@ -29,6 +29,8 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import EngineError, OutputError, UsageError
 from ovavel.runtime.vocabulary import Vocabulary
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("tensorrt_rtx")
 
 GRAPHS = ("vision", "audio", "head")

@@ -27,7 +27,7 @@ from ovavel.training.imagebind import ImageBind, ImageBindConfig
 from ovavel.training.temporal import HeadGraph, TemporalHead
 
 pytest.importorskip("tensorrt_rtx")
-pytestmark = pytest.mark.timeout(400)  # the first one exports every graph
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the first one exports every graph
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 GRAPHS: tuple[Graph, ...] = ("vision", "audio", "head")

@@ -173,6 +173,7 @@ class TestWords:
 class TestDataset:
     SIZES = Sizes(train=1, val=1, test=1)
 
+    @pytest.mark.slow
     def test_it_is_an_ovavebench_and_goes_on_where_it_was(self, tmp_path) -> None:
         root = tmp_path / "one"
         write_dataset(root, self.SIZES, 4, workers=2, progress=lambda _done, _all: None)
