@@ -6,6 +6,7 @@ Shapes: T segments of a clip (10); H, W frame height and width; C channels; n sa
 from __future__ import annotations
 
 import re
+import warnings
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovavel.runtime.errors import MediaError
+from ovavel.runtime.files import not_regular
+from ovavel.runtime.sources.access import pixel_limit
 from ovavel.runtime.types import RATE_HZ, Window
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ SEGMENTS = 10
 CLIP_SAMPLES = SEGMENTS * RATE_HZ
 
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+_FRAME_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+"""Of Pillow, whatever the suffix says: it would hand others to other programs (EPS to Ghostscript)."""
 
 KINDS = (
     "label missing",
@@ -55,6 +60,7 @@ KINDS = (
     "frame order unclear",
     "frame unreadable",
     "frame truncated",
+    "frame too large",
 )
 """All kinds of damage that a clip can have, in the order in which they are looked for."""
 
@@ -114,6 +120,8 @@ def read_sound(path: Path) -> NDArray[np.float32]:
         DamagedClip: there is no such file, or its sound is unreadable, truncated or empty.
     """
     try:
+        if why := not_regular(path):
+            raise DamagedClip("sound unreadable", f"{path} {why}, not a file")
         waveform = _read_wave(path)
     except FileNotFoundError:
         raise DamagedClip("no sound file", f"there is no file {path}") from None
@@ -127,7 +135,7 @@ def read_sound(path: Path) -> NDArray[np.float32]:
 
 
 def frame_paths(folder: Path) -> list[Path]:
-    """The T images of a clip, in name order; files that are hidden or no images do not count.
+    """The T images of a clip, in name order; what is hidden, no image or no regular file does not count.
 
     Names that differ in their numbers alone, not padded with zeros (`1.png … 10.png`), are in the order of the numbers.
 
@@ -136,14 +144,16 @@ def frame_paths(folder: Path) -> list[Path]:
             have numbers and no clear order.
     """
     try:
-        paths = sorted(
+        named = sorted(
             path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES and not path.name.startswith(".")
         )
+        paths = [path for path in named if not _is_special(path)]
     except OSError as error:
         reason = f"there is no folder {folder}" if isinstance(error, FileNotFoundError) else f"{folder}: {error}"
         raise DamagedClip("no frames folder", reason) from error
     if len(paths) != SEGMENTS:
-        raise DamagedClip("wrong number of frames", f"{folder} holds {len(paths)} images instead of {SEGMENTS}")
+        others = f" ({len(named) - len(paths)} more are no files)" if len(named) > len(paths) else ""
+        raise DamagedClip("wrong number of frames", f"{folder} holds {len(paths)} images instead of {SEGMENTS}{others}")
     return _in_time_order(paths, folder)
 
 
@@ -165,6 +175,14 @@ def _in_time_order(paths: list[Path], folder: Path) -> list[Path]:
     return [path for _, path in ordered]
 
 
+def _is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device; a link that leads nowhere is none."""
+    try:
+        return not path.is_dir() and bool(not_regular(path))
+    except FileNotFoundError:
+        return False
+
+
 def read_frames(folder: Path) -> tuple[NDArray[np.uint8], ...]:
     """T frames, each (H, W, 3) uint8 RGB.
 
@@ -178,16 +196,26 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB. A truncated image is an error, never filled up with grey.
 
     Raises:
-        DamagedClip: it is unreadable or truncated.
+        DamagedClip: it is unreadable, truncated or too large (`OVAVEL_MAX_PIXELS`).
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        if why := not_regular(path):
+            raise DamagedClip("frame unreadable", f"{path} {why}, not a file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which are checked here, and of what else Pillow finds odd
+            with Image.open(path, formats=_FRAME_FORMATS) as image:
+                if image.width * image.height > (most := pixel_limit()):
+                    size = f"{image.width} × {image.height} pixels, and {most} are allowed"
+                    raise DamagedClip("frame too large", f"{path} has {size}; OVAVEL_MAX_PIXELS raises the limit")
+                return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise DamagedClip("frame unreadable", f"{path} is no image of a known format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise DamagedClip("frame too large", f"{path} has more than {most} pixels, which Pillow never reads") from error
+    except (OSError, SyntaxError, ValueError) as error:
         kind = "frame truncated" if "truncated" in str(error) else "frame unreadable"
         raise DamagedClip(kind, f"{path}: {error}") from error
 

@@ -32,6 +32,7 @@ import numpy as np
 
 from ovavel.eval.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
+from ovavel.runtime.files import not_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -311,6 +312,8 @@ def _find_annotations(root: Path, annotations: Path | str | None) -> Path:
 
 def _read(path: Path) -> bytes:
     try:
+        if why := not_regular(path):
+            raise DatasetError(f"{path} {why}, not a file; put the annotation file there")
         return path.read_bytes()
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing; put it beside {META}") from None

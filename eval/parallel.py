@@ -98,12 +98,12 @@ def _submit(
 
 def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -> Iterator[Result]:
     """Pass `results` on, with a bar, the rate and the time left on standard error where that is a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+    from ovavel.runtime.console import ErrorConsole
     from ovavel.runtime.progress import Bars
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = ErrorConsole()
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -154,38 +154,66 @@ def _readable(dataset: OVAVEBench, clips: Sequence[Clip], most: int) -> tuple[tu
 
 
 class RecordedClips:
-    """Recordings, cut into pieces of ten seconds."""
+    """Recordings, cut into pieces of ten seconds. Those that cannot be read are left out."""
 
     def __init__(self, files: Sequence[Path], channel: Channel = "auto") -> None:
         """Take all of `files`, and listen to `channel` of their sound.
 
         Raises:
-            MediaError: one of them cannot be read.
+            MediaError: none of them can be read.
         """
-        self._files = {str(file): file for file in files}
         self._channel = channel
-        self.duration_s = sum(_duration_s(file) for file in files)
+        self._count = len(files)
+        self._files: dict[str, Path] = {}
+        self.damaged: dict[str, str] = {}
+        """Why a recording cannot be read, by its path."""
+        self.duration_s = 0.0
+        for file in files:
+            try:
+                self.duration_s += _duration_s(file)
+                self._files[str(file)] = file
+            except MediaError as error:
+                self.damaged[str(file)] = str(error)
+        self._check()
 
     @property
     def told(self) -> str:
         """What they are, in a few words."""
-        return f"{len(self._files)} recordings" if len(self._files) > 1 else next(iter(self._files))
+        lost = f", {len(self.damaged)} of them unreadable" if self.damaged else ""
+        return f"{self._count} recordings{lost}" if self._count > 1 else next(iter({**self._files, **self.damaged}))
 
     def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
-        """Run the encoders over all of them."""
+        """Run the encoders over all that can be read.
+
+        Raises:
+            MediaError: none can, or none has a second with both picture and sound.
+        """
         clips: list[ClipEmbeddings] = []
         done_s = 0.0
-        for name, file in self._files.items():
+        for name, file in [*self._files.items()]:
             segments: list[Segment] = []
-            for window_segments in _encoded(read_windows(file, self._channel), backend):
-                segments += window_segments
-                progress(done_s + len(segments))
+            try:
+                for window_segments in _encoded(read_windows(file, self._channel), backend):
+                    segments += window_segments
+                    progress(done_s + len(segments))
+            except (MediaError, UsageError) as error:  # the latter for frames that no model could use
+                self.damaged[name] = str(error)
+                del self._files[name]
+                self._check()
+                continue
             done_s += len(segments)
             pieces = (_clip(name, segments[start : start + BUFFER]) for start in range(0, len(segments), BUFFER))
             clips += [piece for piece in pieces if piece]
         if not clips:
             raise MediaError(f"{self.told}: no second has both picture and sound; give recordings that have")
         return clips
+
+    def _check(self) -> None:
+        """Make sure that something is left."""
+        if not self._files:
+            first = next(iter(self.damaged.values()), "none is named")
+            more = f" (nor can the other {self._count - 1})" if self._count > 1 else ""
+            raise MediaError(f"{first}{more}")
 
     def window(self, name: str, second: int) -> Window:
         """One second again."""

@@ -9,7 +9,6 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from ovavel.eval.parity import ParityReport
 from ovavel.eval.parity_clips import Clips, adversarial_frames, adversarial_waveforms
 from ovavel.eval.parity_figures import EmbeddingFigures, Place
 from ovavel.runtime.backends import Graph
+from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.types import Window
 
@@ -189,7 +189,7 @@ def to_json(report: ParityReport) -> bytes:
         },
         "gate": report.gate,
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    return to_json_bytes(document, indent=2) + b"\n"
 
 
 def to_html(report: ParityReport, look: Look) -> bytes:

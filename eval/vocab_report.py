@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from ovavel.eval.page import facts, lane, page, section, table, text
 from ovavel.eval.vocab_test import Phrase, Recording, Trial
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.wording import names_told
 
 __all__ = ["COLUMNS", "cells", "to_html", "to_json", "verdict"]
@@ -96,7 +96,7 @@ def to_json(trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backe
             for phrase in trial.phrases
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    return to_json_bytes(document, indent=2) + b"\n"
 
 
 _SUMS = (

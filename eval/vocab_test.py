@@ -166,7 +166,7 @@ def encode_recording(
     listen to. `progress` is called with the seconds done.
 
     Raises:
-        MediaError: it cannot be read, or is shorter than half a second.
+        MediaError: it cannot be read, has frames that no model could use, or is shorter than half a second.
         UsageError: a span of `truth` begins after its end.
     """
     encoder, segments, waiting = Encoder(backend), list[Segment](), list[Window]()
@@ -179,6 +179,8 @@ def encode_recording(
                 if progress:
                     progress(float(len(segments)))
         segments += encoder.encode(waiting)
+    except UsageError as error:  # of frames that no model could use
+        raise MediaError(f"{path}: {error}") from error
     finally:
         encoder.close()
     if not segments:

@@ -31,9 +31,10 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `ovavel` with `arguments` (default: the command line's). Returns the exit code; errors end in one line."""
     prepare_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
-            code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            code = _dispatch(words)
         except SystemExit:  # after --help
             sys.stdout.flush()
             raise
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OvavelError as error:
         # A library that cannot be loaded for want of memory looks as if it was not installed.
         starved = isinstance(error, MissingExtraError) and lacks_memory(error.__cause__)
-        _report(_no_memory(error.__cause__ or error) if starved else str(error))
+        _report(_no_memory(error.__cause__ or error) if starved else str(error), words)
         try:
             sys.stdout.flush()
         except OSError:  # a reader that is gone as well does not turn a failure into success
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         reason = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
         where = error.filename or "standard output"
-        _report(f"{where}: {reason}")
+        _report(f"{where}: {reason}", words)
         _silence_stdout()
         return 1
     except Exception as error:
@@ -70,8 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _report(message: str) -> None:
-    """Say on one line what went wrong, if there is still somebody to hear it."""
+def _report(message: str, words: Sequence[str] = ()) -> None:
+    """Say on one line what went wrong, if there is still somebody to hear it.
+
+    `words` of the command line may be addresses, whose secrets are found in the message in whatever form.
+    """
+    for word in words:
+        message = redacted(message, word)
     with contextlib.suppress(OSError):
         print(f"ovavel: {one_line(redacted(message))}", file=sys.stderr, flush=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ovavel.runtime.errors import DeviceError, MissingExtraError, OvavelError
+from ovavel.runtime.wording import one_line, shown_name
 
 __all__ = [
     "Camera",
@@ -57,15 +58,15 @@ class Devices:
 
     def __str__(self) -> str:
         lines = ["Cameras (--camera INDEX, or a URL)"]
-        lines += [f"  {camera.index:>3}  {camera.name}" for camera in self.cameras] or ["  none found"]
+        lines += [f"  {camera.index:>3}  {shown_name(camera.name)}" for camera in self.cameras] or ["  none found"]
         lines += ["Microphones (--microphone INDEX, NAME or a part of it)"]
         for microphone in self.microphones:
             mark = "  (default)" if microphone.default else ""
             inputs = f"{microphone.channels} in, {microphone.rate_hz} Hz"
-            lines.append(f"  {microphone.index:>3}  {microphone.name}, {inputs}{mark}")
+            lines.append(f"  {microphone.index:>3}  {shown_name(microphone.name)}, {inputs}{mark}")
         if not self.microphones:
             lines.append("  none found")
-        return "\n".join([*lines, *self.problems])
+        return "\n".join([*lines, *map(one_line, self.problems)])
 
 
 def index_or_name(text: str) -> int | str:

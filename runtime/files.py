@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from ovavel.runtime.errors import OutputError
 
-__all__ = ["atomic_write", "cache_folder", "make_folder", "output_error", "output_folder"]
+__all__ = ["atomic_write", "cache_folder", "make_folder", "not_regular", "output_error", "output_folder"]
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
@@ -23,6 +24,25 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
         "PermissionError": "choose a folder you may write to",
     }.get(type(error).__name__, "free some space or choose another place")
     return OutputError(f"cannot write {path}: {error.strerror or error}; {advice}")
+
+
+def not_regular(path: Path) -> str:
+    """Why `path` is nothing to be read like a file, as in "is a pipe"; empty where it is one.
+
+    Reading a pipe or a device may wait for ever.
+
+    Raises:
+        OSError: there is no such file, or it cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    kinds = {
+        stat.S_IFDIR: "is a folder",
+        stat.S_IFIFO: "is a pipe",
+        stat.S_IFSOCK: "is a socket",
+        stat.S_IFCHR: "is a device",
+        stat.S_IFBLK: "is a device",
+    }
+    return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "is no regular file")
 
 
 def cache_folder() -> Path:

@@ -22,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ovavel.runtime.console import ErrorConsole
+
 __all__ = ["Bars", "shown_progress", "shown_status"]
 
 LINE_EVERY_S = 30.0
@@ -69,7 +71,7 @@ def shown_progress() -> Iterator[Callable[[str, float], None]]:
     Without a terminal each stage is a line of its own, and one that takes long has more. Nothing is shown until the
     function is called.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = ErrorConsole()
     columns = (
         SpinnerColumn(),
         BarColumn(),
@@ -104,7 +106,7 @@ def shown_status(what: str) -> Iterator[Callable[[str], None]]:
 
     Without a terminal `what` is a line, and each half minute, and at the end, the latest is another if it is new.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = ErrorConsole()
     if console.is_interactive:
         with console.status(escape(what)) as status:
             yield lambda what: status.update(escape(what))

@@ -40,14 +40,27 @@ __all__ = [
 ]
 
 
-def to_json_bytes(value: Any) -> bytes:
-    """Write `value` as JSON on one line, in UTF-8.
+def to_json_bytes(value: Any, *, indent: int = 0) -> bytes:
+    """Write `value` as JSON in UTF-8, on one line or with `indent`.
 
     What steers a terminal, turns a line around or cannot be seen is written as `\\uXXXX`, so that the line can be
-    printed as it is; a reader gets the same text back.
+    printed as it is; a reader gets the same text back. Bytes of file names that are no UTF-8 become `\\xe4`.
     """
-    text = msgspec.json.encode(value).decode()
-    return INVISIBLE.sub(_escaped, text).encode()
+    try:
+        data = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        data = msgspec.json.encode(_encodable(msgspec.to_builtins(value)))
+    text = INVISIBLE.sub(_escaped, data.decode())
+    return (msgspec.json.format(text, indent=indent) if indent else text).encode()
+
+
+def _encodable(value: Any) -> Any:
+    """`value`, of built-in types, with every text in it as in `encodable`."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(each) for key, each in value.items()}
+    return [_encodable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -6,7 +6,10 @@ turns the rest of the line around, bytes that are no UTF-8. Each goes through on
 - `shown_name` for one name (a path, a label) and `one_line` for a sentence that may hold names: on a terminal, in a
   line of text, a table, a subtitle;
 - `markup` for HTML and SVG;
+- `cell` for a table that a spreadsheet may open;
 - `records.to_json_bytes` for JSON, whose strings `encodable` makes fit for UTF-8.
+
+`console` applies the first to whatever is printed with rich, as a second line of defence.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from html import escape
 
 __all__ = [
     "INVISIBLE",
+    "cell",
     "clock",
     "counts",
     "encodable",
@@ -25,12 +29,14 @@ __all__ = [
     "one_line",
     "seconds",
     "shown_name",
+    "spelled_out",
     "timestamp",
 ]
 
 INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters, line ends and ESC among them
     "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # shorthand and musical notation
     "\ud800-\udfff\ufffe\uffff]"  # lone surrogates, and what XML forbids
 )
 """A character that steers a terminal, ends a line, turns text around, cannot be seen, or cannot be encoded.
@@ -38,16 +44,18 @@ INVISIBLE = re.compile(
 The joiners U+200C and U+200D are none of them: scripts and emoji need them."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_FORMULA = frozenset("=+-@＝＋－＠")
+"""What a spreadsheet takes for the first character of a formula; some take the wide forms for it, too."""
 
 
 def encodable(text: str) -> str:
     """`text` with each byte of a file name that is no UTF-8 as `\\xe4`, so that it can be encoded and told apart."""
-    return _SURROGATE.sub(_visible, text)
+    return _SURROGATE.sub(spelled_out, text)
 
 
 def shown_name(name: str) -> str:
     """`name` with what cannot be shown spelled out, `\\x1b` for ESC and `\\n` for a line end: two names stay two."""
-    return INVISIBLE.sub(_visible, name)
+    return INVISIBLE.sub(spelled_out, name)
 
 
 def one_line(text: str) -> str:
@@ -55,12 +63,19 @@ def one_line(text: str) -> str:
     return shown_name(" ".join(text.split()))
 
 
+def cell(text: str) -> str:
+    """`text` as in `shown_name`, and after an apostrophe where a spreadsheet would run it: `'=1+1`."""
+    shown = shown_name(text)
+    return f"'{shown}" if shown.lstrip()[:1] in _FORMULA else shown
+
+
 def markup(text: str) -> str:
     """`text` on one line for HTML and XML, inside an element or a quoted attribute."""
     return escape(one_line(text))
 
 
-def _visible(found: re.Match[str]) -> str:
+def spelled_out(found: re.Match[str]) -> str:
+    """The character that was found, written so that it can be seen."""
     code = ord(found[0])
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"

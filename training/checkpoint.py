@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,13 +43,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
             raise CheckpointError(_damaged(path, error)) from error
     else:
         try:
-            loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's advice on files of an odd kind; what matters is raised
+                loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except pickle.UnpicklingError as error:
+            asks = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise CheckpointError(
-                f"{path} holds Python objects that are not tensors; such a pickle can run code, so it was not read. "
-                f"Use the published file, or save the state dict alone as safetensors. ({_first_line(error)})"
-            ) from error
+                f"{path} holds Python objects that are not tensors{f' ({asks[1]})' if asks else ''}; such a pickle can "
+                "run code, so it was not read. Use the published file, or a safetensors file of the weights alone, "
+                "made by whoever made this one"
+            ) from None
         except Exception as error:  # a damaged archive fails in many ways
+            if "weights_only" in str(error):  # torch's advice on how to run the code that is in there
+                raise CheckpointError(
+                    f"{path} is no archive of tensors alone, but of a program (TorchScript) or of an old kind, which "
+                    "can run code, so it was not read. Use the published file, or a safetensors file of weights alone"
+                ) from None
             raise CheckpointError(_damaged(path, error)) from error
         if not isinstance(loaded, Mapping):
             raise CheckpointError(f"{path} holds a {type(loaded).__name__}, not a state dict (names and tensors)")

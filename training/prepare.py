@@ -31,6 +31,7 @@ from ovavel.eval.parallel import Crashed, default_workers, run_each, show_progre
 from ovavel.runtime.assembler import WindowAssembler
 from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import RATE_HZ, Window
 
@@ -152,7 +153,7 @@ def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None =
                 result = _Result("ends its reader", f"{job.videos[0]} makes the process crash that reads it")
             results[job.clip.name] = result
         report = _report(bench, videos, results, jobs)
-        _put(out / REPORT, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n", work)
+        _put(out / REPORT, to_json_bytes(report, indent=2) + b"\n", work)
         shutil.rmtree(work, ignore_errors=True)
     return report, sum(result.fresh for result in results.values())
 

@@ -42,18 +42,17 @@ class CheckData:
 
     def run(self) -> int:
         """Check, print a table and write the JSON file."""
-        import msgspec
-
         from ovavel.eval.check_data import check_data
         from ovavel.eval.ovavebench import OVAVEBench
         from ovavel.eval.report_folder import report_folder
         from ovavel.runtime.files import atomic_write
+        from ovavel.runtime.records import to_json_bytes
 
         file = report_folder(self.out, _FILE) / _FILE if self.out else None
         report = check_data(OVAVEBench.open(self.root, self.annotations), workers=self.workers)
         _print(report, file)
         if file:
-            atomic_write(file, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+            atomic_write(file, to_json_bytes(report, indent=2) + b"\n")
         return 1 if report.damaged else 0
 
 

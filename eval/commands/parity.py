@@ -40,8 +40,9 @@ class Parity:
     --weights are given (with --head, if the bundle has a trained one), else ONNX Runtime on the CPU in fp32, with the
     same bundle or --reference-bundle. Both go over the same clips, and over inputs that no camera should give: black,
     saturated, noise, silence, clipped and such. What is required depends on the candidate's precision; docs/parity.md
-    says what and why. If it is missed, the first stage that is off is named, and the exit code is 1. Against PyTorch in
-    fp32 the outcome is remembered on this machine, for 'ovavel live' and 'ovavel localize'.
+    says what and why. If it is missed, the first stage that is off is named, and the exit code is 1. It is also 1 where a
+    recording could not be read: the others are compared. Against PyTorch in fp32 the outcome is remembered on this
+    machine, for 'ovavel live' and 'ovavel localize'.
     """
 
     bundle: Positional[Path]
@@ -111,7 +112,8 @@ class Parity:
             for path, data in zip(written, (to_json(report), to_html(report, look_again(clips))), strict=True):
                 atomic_write(path, data)
         _print(report, written)
-        return 0 if report.gate.passed else 1
+        lost = _report_lost(clips)
+        return 0 if report.gate.passed and not lost else 1
 
     def _candidate(self, bundle: Bundle) -> Choice:
         from ovavel.eval.parity_sides import Choice
@@ -165,15 +167,26 @@ class Parity:
         return RecordedClips(find_media(self.media), channel)
 
 
+def _report_lost(clips: DatasetClips | RecordedClips) -> int:
+    """Name the recordings that could not be read, and return their number. Those of a dataset are in the report."""
+    from ovavel.eval.parity_clips import RecordedClips
+    from ovavel.runtime.commands.localize import print_unreadable
+
+    if not isinstance(clips, RecordedClips):
+        return 0
+    print_unreadable(clips.damaged)
+    return len(clips.damaged)
+
+
 @contextmanager
 def _progress(duration_s: float) -> Iterator[Tell]:
     """Show what runs, with its rate and the time left."""
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
+    from ovavel.runtime.console import ErrorConsole
     from ovavel.runtime.progress import Bars
 
-    console = Console(stderr=True)
+    console = ErrorConsole()
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -210,8 +223,8 @@ def _print(report: ParityReport, written: list[Path]) -> None:
     from ovavel.runtime.wording import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)
-    console.print(f"{report.candidate} on {report.gate.device} against {report.reference}", markup=False)
-    console.print(f"{report.clips}, and adversarial inputs", markup=False)
+    console.print(one_line(f"{report.candidate} on {report.gate.device} against {report.reference}"), markup=False)
+    console.print(one_line(f"{report.clips}, and adversarial inputs"), markup=False)
     truth = "Acc., Seg., Eve. and Avg." if report.decisions.labelled else "measures, with the reference as the truth"
     stages = [(each.stage, "off" if each.failure else "ok", each.failure or each.told) for each in report.stages]
     tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
@@ -227,8 +240,8 @@ def _print(report: ParityReport, written: list[Path]) -> None:
                 shown.add_row(*(Text(one_line(cell)) for cell in row))
             console.print(shown)
     for name, told in decision_facts(report):
-        console.print(f"{name}: {told}", markup=False)
-    console.print(verdict(report), style="bold", markup=False)
+        console.print(one_line(f"{name}: {told}"), markup=False)
+    console.print(one_line(verdict(report)), style="bold", markup=False)
     if written:
         console.print(
             one_line(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}"), markup=False

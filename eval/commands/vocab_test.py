@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
-from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media
+from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media, print_unreadable
 from ovavel.runtime.errors import MediaError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Test:
     seconds against all the other names, and no seconds elsewhere, is a good one. The bundle is not changed; 'ovavel
     vocab add' adds the phrase of your choice. The recordings are encoded once, whatever the number of phrases.
     Phrases are ranked by the F score of the seconds they win, then by how far they lead. If none reaches 0.5 the
-    command says that no phrase works, and the exit code is 1.
+    command says that no phrase works, and the exit code is 1. It is also 1 where a recording could not be read.
     """
 
     bundle: Positional[Path]
@@ -90,7 +90,7 @@ class Test:
         try:
             gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             backend.warm_up()
-            recordings = _encode(clips, backend, truth, channel)
+            recordings, lost = _encode(clips, backend, truth, channel)
             with shown_status("trying phrases") as tell:
                 trial = try_phrases(
                     recordings,
@@ -105,7 +105,8 @@ class Test:
             backend.close()
         written = _write(self.out, trial, recordings, bundle, info) if self.out else []
         _print(trial, recordings, written, f"{info.engine}: {gate_text(gate)}")
-        return 0 if trial.works else 1
+        print_unreadable(lost)
+        return 0 if trial.works and not lost else 1
 
     def _sorted_words(self) -> tuple[tuple[str, ...], list[Path]]:
         """Tell phrases from recordings."""
@@ -137,11 +138,12 @@ class Test:
 
 def _encode(
     clips: Sequence[Path], backend: Backend, truth: dict[Path, tuple[tuple[float, float], ...]], channel: Channel
-) -> list[Recording]:
-    from rich.console import Console
+) -> tuple[list[Recording], dict[str, str]]:
+    """Encode all `clips` that can be read, and say why the others cannot, by path. Raises MediaError if none can."""
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
     from ovavel.eval.vocab_test import encode_recording
+    from ovavel.runtime.console import ErrorConsole
     from ovavel.runtime.progress import Bars
     from ovavel.runtime.sources.media import MediaSource
     from ovavel.runtime.wording import one_line
@@ -152,22 +154,29 @@ def _encode(
         TextColumn("{task.completed:.0f} s, {task.fields[rate]:.1f} × real time"),
         TimeRemainingColumn(),
     )
-    recordings = []
-    stderr = Console(stderr=True)
-    with Bars(*columns, console=stderr) as bars:
+    recordings: list[Recording] = []
+    lost: dict[str, str] = {}
+    with Bars(*columns, console=ErrorConsole()) as bars:
         for number, clip in enumerate(clips, 1):
-            source = MediaSource(clip)
-            length_s = source.duration_s
-            source.close()
-            bar = bars.add_task(f"{number}/{len(clips)} {one_line(clip.name)}", total=length_s, rate=0.0)
+            bar = bars.add_task(f"{number}/{len(clips)} {one_line(clip.name)}", total=None, rate=0.0)
 
             def advance(done_s: float, bar: TaskID = bar) -> None:
                 elapsed_s = next(task.elapsed or 0.0 for task in bars.tasks if task.id == bar)
                 bars.update(bar, completed=done_s, rate=done_s / max(elapsed_s, 1e-3))
 
-            recordings.append(encode_recording(clip, backend, truth.get(clip), channel=channel, progress=advance))
-            bars.remove_task(bar)
-    return recordings
+            try:
+                source = MediaSource(clip)
+                source.close()
+                bars.update(bar, total=source.duration_s)
+                recordings.append(encode_recording(clip, backend, truth.get(clip), channel=channel, progress=advance))
+            except MediaError as error:
+                lost[str(clip)] = str(error)
+            finally:
+                bars.remove_task(bar)
+    if not recordings:
+        more = f" (nor can the other {len(lost) - 1})" if len(lost) > 1 else ""
+        raise MediaError(f"{next(iter(lost.values()))}{more}")
+    return recordings, lost
 
 
 def _write(

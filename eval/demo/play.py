@@ -24,6 +24,7 @@ from ovavel.runtime.recording import Recorder
 from ovavel.runtime.results import FORMATS, write_results
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks.view import open_view
+from ovavel.runtime.sources.access import address_of
 from ovavel.runtime.sources.camera_mic import CameraMicSource
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.wording import one_line
@@ -83,7 +84,7 @@ def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
     console = OutputConsole(highlight=False, soft_wrap=True)
     statuses = deque([_LABEL], maxlen=100)
     with captured_stderr(statuses.append):
-        _watch_camera(assets, index_or_name(camera), index_or_name(microphone), statuses, console)
+        _watch_camera(assets, index_or_name(address_of(camera)), index_or_name(microphone), statuses, console)
     console.print(
         f"\nThat was the demo model, which knows only its own world. The real one: {_command()} export weights --help",
         markup=False,

@@ -58,9 +58,9 @@ class Doctor:
         """Examine the machine and print what was found."""
         report = _examine()
         if self.json:
-            import msgspec
+            from ovavel.runtime.records import to_json_bytes
 
-            print(msgspec.json.format(msgspec.json.encode(report)).decode())
+            print(to_json_bytes(report, indent=2).decode())
         else:
             from ovavel.runtime.console import OutputConsole
 

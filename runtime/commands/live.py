@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ovavel.runtime.channels import Channel
     from ovavel.runtime.sinks import Sink
     from ovavel.runtime.sources import Source, StatusListener
+    from ovavel.runtime.sources.access import Access
 
 __all__ = ["Live"]
 
@@ -31,6 +32,7 @@ class Live:
         ovavel live --bundle imagebind                          # first camera, default microphone
         ovavel live --bundle imagebind --camera 1 --microphone "USB Audio" --jsonl events.jsonl
         ovavel live --bundle imagebind --input rtsp://camera.local/stream
+        ovavel live --bundle imagebind --input @address.txt     # with a password in it: not in the list of processes
         ovavel live --bundle imagebind --input clip.mp4 --realtime
 
     Ctrl-C ends it: open events are ended and reported, and the exit code is 0. Sound and pictures stay in memory.
@@ -39,11 +41,17 @@ class Live:
     bundle: Path | None = None
     """Folder written by 'ovavel export bundle'."""
     input: str | None = None
-    """File or URL (RTSP, HTTP, UDP) to watch in place of a camera and a microphone."""
+    """File or URL (http, https, rtsp, rtsps, rtp, udp, tcp, tls) to watch in place of a camera and a microphone. @FILE
+    takes the URL from the first line of a file, env:NAME from a variable: other users can read command lines."""
+    allow_private: bool = False
+    """Let redirects and playlists of a public --input lead to addresses of this machine and of local networks."""
+    max_pixels: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    """Refuse an --input whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
     realtime: bool = False
     """Play a file at its own speed rather than as fast as it can be decided on."""
     camera: str | None = None
-    """Index or URL of the camera, the first one by default; --list-devices shows what there is."""
+    """Index or URL of the camera, the first one by default; --list-devices shows what there is. @FILE and env:NAME as
+    with --input."""
     microphone: str | None = None
     """Index, name or part of the name of the microphone, the system's default one unless given."""
     no_video: bool = False
@@ -139,6 +147,8 @@ class Live:
             source.close()
 
     def _source(self, listener: StatusListener) -> Source:
+        from ovavel.runtime.sources.access import address_of
+
         if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to watch; give one of them at most")
         if self.input is not None:
@@ -147,18 +157,30 @@ class Live:
             from ovavel.runtime.sources.media import MediaSource
 
             return MediaSource(
-                self.input, video=not self.no_video, audio=not self.no_audio, realtime=self.realtime, listener=listener
+                address_of(self.input),
+                video=not self.no_video,
+                audio=not self.no_audio,
+                realtime=self.realtime,
+                listener=listener,
+                access=self._access(),
             )
+        if self.allow_private or self.max_pixels is not None:
+            raise UsageError("--allow-private and --max-pixels are for --input; leave them out with a camera")
         if self.realtime:
             raise UsageError("--realtime is for files: give one with --input; a camera is always live")
         from ovavel.runtime.devices import index_or_name
         from ovavel.runtime.sources.camera_mic import CameraMicSource
 
         return CameraMicSource(
-            camera=None if self.no_video else index_or_name(self.camera or "0"),
+            camera=None if self.no_video else index_or_name(address_of(self.camera or "0")),
             microphone=None if self.no_audio else index_or_name(self.microphone or "default"),
             listener=listener,
         )
+
+    def _access(self) -> Access:
+        from ovavel.runtime.sources.access import Access, pixel_limit
+
+        return Access(allow_private=self.allow_private, max_pixels=self.max_pixels or pixel_limit())
 
     def _sinks(self, listener: StatusListener) -> list[Sink]:
         from ovavel.runtime.sinks.jsonl import JsonlSink

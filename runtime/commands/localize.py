@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,15 +15,17 @@ from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.files import not_regular
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
+from ovavel.runtime.wording import clock, counts, one_line, shown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ovavel.runtime.results import Localization
 
-__all__ = ["ALL_FORMATS", "MEDIA_SUFFIXES", "Localize", "find_media"]
+__all__ = ["ALL_FORMATS", "MEDIA_SUFFIXES", "Localize", "find_media", "print_unreadable"]
 
 Format = Literal["json", "csv", "srt", "vtt", "audacity", "svg", "html"]
 ALL_FORMATS: tuple[Format, ...] = ("json", "csv", "srt", "vtt", "audacity", "svg", "html")
@@ -68,6 +70,8 @@ class Localize:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
+    max_pixels: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    """Refuse recordings whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
     channel: ChannelFlag = "auto"
     backend: BackendFlag = "onnxruntime"
     precision: str | None = None
@@ -92,7 +96,6 @@ class Localize:
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.localizer import check_lag
         from ovavel.runtime.results import result_paths
-        from ovavel.runtime.wording import shown_name
 
         check_bundle_backends(self.backend)
         check_lag(self.lag)
@@ -127,9 +130,10 @@ class Localize:
         from ovavel.runtime.progress import Bars, shown_progress
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
+        from ovavel.runtime.sources.access import Access, pixel_limit
         from ovavel.runtime.sources.media import MediaSource
-        from ovavel.runtime.wording import one_line, shown_name
 
+        access = Access(max_pixels=self.max_pixels or pixel_limit())
         bundle = Bundle.open(self.bundle)
         with shown_progress() as progress:
             backend = open_backend(
@@ -159,7 +163,11 @@ class Localize:
                 try:
                     statuses: deque[str] = deque()
                     source = MediaSource(
-                        str(file), video=not self.no_video, audio=not self.no_audio, listener=statuses.append
+                        str(file),
+                        video=not self.no_video,
+                        audio=not self.no_audio,
+                        listener=statuses.append,
+                        access=access,
                     )
                     name = f"{number}/{len(to_do)} {shown_name(file.name)}"
                     bar = bars.add_task(name, total=source.duration_s, rate=0.0)
@@ -182,8 +190,7 @@ class Localize:
                     )
                 except (MediaError, UsageError) as error:  # the latter for frames no model could use
                     failed += 1
-                    where = "" if str(file) in str(error) else f"{file}: "
-                    _stderr().print(f"ovavel: {one_line(f'{where}{error}')}", markup=False)
+                    print_unreadable({str(file): str(error)})
                     continue
                 finally:
                     if bar is not None:
@@ -196,8 +203,12 @@ class Localize:
         return 1 if failed else 0
 
 
-def find_media(paths: Sequence[Path]) -> list[Path]:
+def find_media(paths: Sequence[Path], tell: Callable[[str], None] | None = None) -> list[Path]:
     """The files among `paths` and, in name order, the media files in the folders among them; each once.
+
+    In folders, what is hidden is passed over (`._clip.mp4` beside `clip.mp4` is no recording), and so is what is no
+    regular file: reading a pipe may wait for ever. `tell` gets a sentence with their number; by default it is printed
+    to standard error.
 
     Raises:
         UsageError: nothing is named.
@@ -208,7 +219,10 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES and p.is_file())
+            skipped: Counter[str] = Counter()
+            inside = sorted(_media_in(path, skipped))
+            if skipped:
+                (tell or _to_stderr)(f"{path}: passed over {counts(skipped)}")
             if not inside:
                 raise MediaError(f"{path} holds no media files; name a recording to try it whatever its suffix")
             found.update(dict.fromkeys(inside))
@@ -219,15 +233,42 @@ def find_media(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def _stderr() -> Console:
-    from rich.console import Console
+def _media_in(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """The media files in `folder` and below; `skipped` counts what is passed over, by cause."""
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    def unreadable(_: OSError) -> None:
+        skipped["folder that cannot be read"] += 1
+
+    for below, _, names in os.walk(folder, onerror=unreadable):
+        hidden = any(part.startswith(".") for part in Path(below).relative_to(folder).parts)
+        for file in (Path(below, name) for name in names if Path(name).suffix.lower() in MEDIA_SUFFIXES):
+            try:
+                why = "hidden" if hidden or file.name.startswith(".") else not_regular(file) and "not a regular file"
+            except OSError:
+                why = "link that leads nowhere"
+            if why:
+                skipped[why] += 1
+            else:
+                yield file
+
+
+def print_unreadable(why: Mapping[str, str]) -> None:
+    """Name on standard error the recordings that could not be read; `why`: the reason by path."""
+    for name, reason in why.items():
+        _to_stderr(reason if name in reason else f"{name}: {reason}")
+
+
+def _to_stderr(message: str) -> None:
+    _stderr().print(f"ovavel: {one_line(message)}", markup=False)
+
+
+def _stderr() -> Console:
+    from ovavel.runtime.console import ErrorConsole
+
+    return ErrorConsole()
 
 
 def _print(localization: Localization, written: Sequence[Path], console: Console) -> None:
-    from ovavel.runtime.wording import clock, counts, one_line, shown_name
-
     events = "1 event" if len(localization.events) == 1 else f"{len(localization.events)} events"
     name = shown_name(localization.source)
     console.print(f"{name}: {localization.duration_s:.1f} s, {events}", markup=False)

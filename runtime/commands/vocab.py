@@ -66,10 +66,10 @@ class Add:
     def _embed(self, bundle: Bundle, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:
         """Return the text embeddings (N, D) of `names`."""
         import numpy as np
-        from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.console import ErrorConsole
         from ovavel.runtime.progress import Bars
 
         tokens = tokenizer.encode(names)
@@ -77,7 +77,7 @@ class Add:
         try:
             columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
             rows = []
-            with Bars(*columns, console=Console(stderr=True)) as bars:
+            with Bars(*columns, console=ErrorConsole()) as bars:
                 bar = bars.add_task("reading names", total=len(tokens))
                 for start in range(0, len(tokens), _BATCH):
                     rows.append(backend.text(tokens[start : start + _BATCH]))

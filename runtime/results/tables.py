@@ -6,7 +6,7 @@ import csv
 import io
 
 from ovavel.runtime.results.localization import Localization
-from ovavel.runtime.wording import one_line, shown_name
+from ovavel.runtime.wording import cell, one_line
 
 __all__ = ["to_audacity", "to_csv"]
 
@@ -14,7 +14,8 @@ __all__ = ["to_audacity", "to_csv"]
 def to_csv(localization: Localization) -> bytes:
     """Write a row per event: start_s, end_s, label, peak_score, peak_margin. UTF-8; text is quoted, a row is a line.
 
-    With a calibrated bundle there is a last column, peak_probability.
+    A label that a spreadsheet would run as a formula has an apostrophe before it, see `cell`. With a calibrated bundle
+    there is a last column, peak_probability.
     """
     text = io.StringIO(newline="")
     table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
@@ -25,7 +26,7 @@ def to_csv(localization: Localization) -> bytes:
         (
             round(event.start_s, 3),
             round(event.end_s, 3),
-            shown_name(event.label),
+            cell(event.label),
             round(event.peak_score, 4),
             round(event.peak_margin, 4),
             *(() if event.peak_probability is None else (round(event.peak_probability, 4),)),
@@ -36,7 +37,7 @@ def to_csv(localization: Localization) -> bytes:
 
 
 def to_audacity(localization: Localization) -> bytes:
-    """Write a label track: start, end and label with tabs between. UTF-8; a label keeps to its line."""
+    """Write a label track: start, end and label with tabs between. UTF-8; labels are as in `to_csv`."""
     return "".join(
-        f"{event.start_s:.6f}\t{event.end_s:.6f}\t{one_line(event.label)}\n" for event in localization.events
+        f"{event.start_s:.6f}\t{event.end_s:.6f}\t{cell(one_line(event.label))}\n" for event in localization.events
     ).encode()

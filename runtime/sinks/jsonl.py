@@ -29,7 +29,7 @@ from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.appended import AppendedFile
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import SegmentScores, Update
-from ovavel.runtime.wording import encodable
+from ovavel.runtime.wording import encodable, one_line
 
 __all__ = ["JsonlSink"]
 
@@ -37,7 +37,7 @@ _TOP = 5
 
 
 def _to_stderr(message: str) -> None:
-    print(f"ovavel: {message}", file=sys.stderr, flush=True)
+    print(f"ovavel: {one_line(message)}", file=sys.stderr, flush=True)
 
 
 class JsonlSink:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ovavel.runtime.devices import list_cameras
 from ovavel.runtime.errors import DeviceError, MissingExtraError
 from ovavel.runtime.redaction import redacted, without_secrets
+from ovavel.runtime.sources.access import CAMERA_PROTOCOLS, check_scheme, is_network
 from ovavel.runtime.sources.feed import Feed
 
 if TYPE_CHECKING:
@@ -25,8 +26,13 @@ __all__ = ["CameraFeed", "Picture"]
 
 OPEN_TIMEOUT_MS = 4000
 READ_TIMEOUT_MS = 2500
-FFMPEG_OPTIONS = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay"}
-"""Of network cameras: nothing is lost on the way, and no delay is added."""
+FFMPEG_OPTIONS = {
+    "rtsp_transport": "tcp",
+    "fflags": "nobuffer",
+    "flags": "low_delay",
+    "protocol_whitelist": CAMERA_PROTOCOLS,
+}
+"""Of network cameras: nothing is lost on the way, no delay is added, and no wrapper opens another file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,13 @@ class CameraFeed(Feed):
     """Grabs without a pause, so that no old frame waits in the driver, and keeps the newest."""
 
     def __init__(self, camera: int | str, notify: Callable[[Feed], None]) -> None:
-        """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called when a frame is there."""
+        """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called when a frame is there.
+
+        Raises:
+            UsageError: the scheme of the URL is none that is opened.
+        """
+        if isinstance(camera, str) and is_network(camera):
+            check_scheme(camera)
         super().__init__(f"camera {without_secrets(str(camera))}", address=str(camera))
         self._camera = camera
         self._notify = notify

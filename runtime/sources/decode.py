@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-import stat
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
-from ovavel.runtime.redaction import redacted, without_secrets
+from ovavel.runtime.redaction import redacted
+from ovavel.runtime.sources.access import OPEN_TIMEOUT_S, Access, is_network, open_container, shown_url
 from ovavel.runtime.sources.decoder import Decoder, Piece
 from ovavel.runtime.sources.indexed import IndexedTimes
 from ovavel.runtime.sources.lengths import header_length_s, lacks_end
@@ -26,19 +24,18 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.container import InputContainer
 
-__all__ = ["Media", "Piece", "is_network", "open_media", "shown_url", "to_waveform"]
+__all__ = ["Media", "Piece", "open_media", "to_waveform"]
 
 # H, W frame height and width; n samples in a block
 
-OPEN_TIMEOUT_S = 10.0
-READ_TIMEOUT_S = 2.5
-"""A network read that brings nothing for so long is lost."""
 MAX_DEMUX_FAILURES = 100
 """So many unreadable packets in a row, and the rest of a file is given up."""
 MOST_APART_S = 10.0
 """From one picture to the next; times of decoding and presentation that are further apart cannot both be right."""
 MOST_HELD_S = 5.0
 """Sound of a stream waits so long at most for pictures that are still in the decoder."""
+PADDED_PIXELS = 64 * 16_384
+"""FFmpeg counts the columns that it adds to a picture, 63 at most, before it compares the size with a limit."""
 DECODER_THREADS = min(8, (os.cpu_count() or 1) + 1)
 """For pictures, one more than cores as in FFmpeg, which would take up to 16, each with frames of its own."""
 AAC_RUN_IN = 2_112
@@ -54,17 +51,11 @@ SAMPLE_TYPES = {
 """NumPy's type of FFmpeg's planar formats."""
 
 
-def is_network(url: str) -> bool:
-    """Whether `url` has a scheme other than file: (`rtsp://…`, `http://…`, `udp://…`)."""
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", url)
-    return scheme is not None and scheme[1].lower() != "file"
-
-
 class Media:
     """An open container and the streams of it that are used. Belongs to one thread at a time."""
 
-    def __init__(self, container: InputContainer, *, name: str, audio: bool, video: bool) -> None:
-        """Choose the streams. Raises MediaError if none is left."""
+    def __init__(self, container: InputContainer, *, name: str, audio: bool, video: bool, max_pixels: int) -> None:
+        """Choose the streams. Raises MediaError if none is left, or its pictures have more than `max_pixels`."""
         from av.stream import Disposition
 
         self._container = container
@@ -101,6 +92,8 @@ class Media:
             else:
                 why = "it holds neither video nor audio"
             raise MediaError(f"{name} cannot be used: {why}. Give another file, or leave nothing out")
+        if "vision" in self.streams:
+            _limit_pixels(self.streams["vision"].codec_context, max_pixels, name)
         for sense, stream in self.streams.items():
             stream.thread_type = "AUTO" if sense == "vision" else "SLICE"
             stream.codec_context.thread_count = DECODER_THREADS if sense == "vision" else 1
@@ -274,39 +267,34 @@ class Media:
         self._container.close()
 
 
-def open_media(url: str, *, audio: bool, video: bool) -> Media:
-    """Open a file or network stream and find its streams, without decoding it.
+def open_media(url: str, *, audio: bool, video: bool, access: Access | None = None) -> Media:
+    """Open a file or network stream and find its streams, without decoding it. `access`: what it may open in turn.
 
     Raises:
-        MediaError: it does not exist, cannot be reached, is no media, or holds nothing of what is wanted.
+        UsageError: the scheme of the address is none that is opened.
+        MediaError: it does not exist, cannot be reached, is no media, holds nothing of what is wanted, or has pictures
+            that are too large.
     """
-    import av
-    from av.error import ExitError, FFmpegError
+    from av.error import ArgumentError, ExitError, FFmpegError
 
+    access = access or Access()
     name = shown_url(url)
-    options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
     try:
-        if is_network(url):
-            container = av.open(url, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S))
-        else:
-            container = av.open(f"file:{_check_file(url)}")
+        container = open_container(url, access)
     except ExitError:
         # FFmpeg's errors hold the address with its password, so none of them is handed on
         raise MediaError(f"{name} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address") from None
     except (FFmpegError, OSError, ValueError) as error:
         reason = redacted(getattr(error, "strerror", None) or str(error), url)
         mend = "check the address" if is_network(url) else "it is no media file, or the end of it is missing"
+        if isinstance(error, ArgumentError):
+            mend = "it may be a playlist: give what it names" + (", or --allow-private" if is_network(url) else "")
         raise MediaError(f"{name} cannot be opened: {reason} ({mend})") from None
     try:
-        return Media(container, name=name, audio=audio, video=video)
+        return Media(container, name=name, audio=audio, video=video, max_pixels=access.max_pixels)
     except BaseException:
         container.close()
         raise
-
-
-def shown_url(url: str) -> str:
-    """A file's path as it is; a URL without its secrets."""
-    return without_secrets(url) if is_network(url) else url
 
 
 def to_waveform(frame: AudioFrame) -> NDArray[np.float32]:
@@ -328,22 +316,18 @@ def to_waveform(frame: AudioFrame) -> NDArray[np.float32]:
     return np.ascontiguousarray(block, dtype=np.float32)
 
 
-def _check_file(path: str) -> str:
-    """The path of a regular file with something in it. Raises MediaError."""
-    path = path.removeprefix("file://")
-    try:
-        status = Path(path).stat()
-    except FileNotFoundError:
-        raise MediaError(f"there is no file {without_secrets(path)}; check the path") from None
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise MediaError(f"{path} is a folder; give a file in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaError(f"{path} is not a regular file; cameras are opened with `ovavel live --camera`")
-    if status.st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes)")
-    return path
+def _limit_pixels(codec: Any, most: int, name: str) -> None:
+    """Refuse pictures of more than `most` pixels: now, by the header, and those that come later when they are decoded.
+
+    Raises:
+        MediaError: the header says that they have more.
+    """
+    if codec.width * codec.height > most:
+        raise MediaError(
+            f"{name} cannot be used: its pictures have {codec.width} × {codec.height} pixels, and {most} are allowed; "
+            "make it smaller, or raise the limit with --max-pixels or OVAVEL_MAX_PIXELS"
+        )
+    codec.options = {**codec.options, "max_pixels": str(most + PADDED_PIXELS)}
 
 
 def _stamp_s(packet: Any, *, ordered: bool = True) -> float | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.redaction import redacted
 from ovavel.runtime.sources import StatusListener
-from ovavel.runtime.sources.decode import Media, Piece, is_network, open_media, shown_url, to_waveform
+from ovavel.runtime.sources.access import Access, is_network, shown_url
+from ovavel.runtime.sources.decode import Media, Piece, open_media, to_waveform
 from ovavel.runtime.sources.feed import Lifeline
 from ovavel.runtime.sources.ordered import OrderedMedia
 from ovavel.runtime.sources.pictures import PictureConverter
@@ -46,8 +48,9 @@ class MediaSource:
     that pass are yielded as gaps "stream lost", and it is opened again after 1, 2, 4 … at most 10 seconds.
 
     Raises:
-        UsageError: neither audio nor video is wanted.
-        MediaError: it cannot be opened, or holds nothing of what is wanted.
+        UsageError: neither audio nor video is wanted, or the address has a scheme that is not opened.
+        MediaError: it cannot be opened, holds nothing of what is wanted, has pictures that are too large, or leads from
+            a public address into the local network.
     """
 
     def __init__(
@@ -58,15 +61,21 @@ class MediaSource:
         video: bool = True,
         realtime: bool = False,
         listener: StatusListener | None = None,
+        access: Access | None = None,
     ) -> None:
-        """Open `url` and look at its streams; `realtime` hands a recording out no faster than it plays."""
+        """Open `url` and look at its streams; `realtime` hands a recording out no faster than it plays.
+
+        `access` is how far what is opened is trusted: with large pictures, and with addresses of the local network.
+        """
         if not (audio or video):
             raise UsageError("neither audio nor video is wanted of the source; leave out one at most")
         self._url = str(url)
         self.name = shown_url(self._url)
-        self._audio, self._video = audio, video
+        self._open: Callable[[], Media] = partial(
+            open_media, self._url, audio=audio, video=video, access=access or Access()
+        )
         self._tell: StatusListener = listener or (lambda _: None)
-        self._media: Media | None = open_media(self._url, audio=audio, video=video)
+        self._media: Media | None = self._open()
         self.senses: frozenset[Sense] = frozenset(self._media.streams)
         self.undecodable: frozenset[Sense] = self._media.undecodable
         """Senses that it holds in formats which FFmpeg has no decoder for."""
@@ -125,7 +134,7 @@ class MediaSource:
         """A recording, read in this thread."""
         decoded: set[Sense] = set()
         started = False
-        ordered = OrderedMedia(media, lambda: open_media(self._url, audio=self._audio, video=self._video))
+        ordered = OrderedMedia(media, self._open)
         try:
             for piece in ordered.pieces():
                 if self._stopping.is_set():
@@ -154,7 +163,7 @@ class MediaSource:
         """A network stream, read in a thread so that a blocked read blocks nothing else."""
 
         def reopen() -> Media:
-            again = open_media(self._url, audio=self._audio, video=self._video)
+            again = self._open()
             again.decode_at_once()
             return again
 

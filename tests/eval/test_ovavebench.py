@@ -20,6 +20,7 @@ from media_factory import make_clip, tone
 from ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench, write_wav
 from PIL import Image
 
+from ovavel.eval.check_data import check_data
 from ovavel.eval.clip_media import KINDS, fit, frame_paths, read_frame, read_sound
 from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
@@ -459,6 +460,61 @@ def test_frames_in_no_clear_order_are_refused(tmp_path: Path) -> None:
         frame_paths(tmp_path)
     assert caught.value.kind == "frame order unclear"
     assert caught.value.kind in KINDS
+
+
+@pytest.mark.timeout(30)
+def test_pipes_sockets_and_devices_are_never_read(bench: OVAVEBench) -> None:
+    clip = bench.clips[0]
+    folder, sound = bench.frames_dir(clip), bench.audio_path(clip)
+    os.mkfifo(folder / "00.jpg")
+    (folder / "01.png").symlink_to("/dev/zero")
+    assert len(bench.media(clip).frames) == 10, "they are no images"
+    (folder / "9.jpg").unlink()
+    os.mkfifo(folder / "9.jpg")
+    with pytest.raises(DamagedClip, match=r"9 images instead of 10 \(3 more are no files\)"):
+        bench.media(clip)
+    with pytest.raises(DamagedClip, match="is a pipe"):
+        read_frame(folder / "9.jpg")
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        sound.unlink()
+        make(sound)
+        with pytest.raises(DamagedClip, match=r"is a pipe|is a device") as caught:
+            bench.media(clip)
+        assert caught.value.kind == "sound unreadable"
+    report = check_data(bench, workers=1)
+    assert [each.name for each in report.damaged] == [clip.name]
+    labels = bench.root / "annotations" / "released_ovavel_dataset_anno.json"
+    labels.unlink()
+    os.mkfifo(labels)
+    with pytest.raises(DatasetError, match="is a pipe"):
+        OVAVEBench.open(bench.root)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
+def test_large_images_are_damage_before_they_are_decoded(
+    suffix: str, bench: OVAVEBench, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    file = bench.frames_dir(bench.clips[0]) / f"9.{suffix}"
+    (file.parent / "9.jpg").unlink()
+    Image.new("RGB", (60, 50)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_900)  # Pillow warns of it
+    monkeypatch.setenv("OVAVEL_MAX_PIXELS", "3000")
+    assert bench.media(bench.clips[0]).frames[9].shape == (50, 60, 3)
+    for ours, pillows in (("2999", 2_900), ("3000", 1_400)):  # Pillow refuses it
+        monkeypatch.setenv("OVAVEL_MAX_PIXELS", ours)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+        with pytest.raises(DamagedClip, match="pixels") as caught:
+            bench.media(bench.clips[0])
+        assert caught.value.kind == "frame too large"
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "PDF", "ICO"])
+def test_an_image_of_another_kind_is_not_opened_whatever_its_name(kind: str, bench: OVAVEBench) -> None:
+    file = bench.frames_dir(bench.clips[0]) / "9.jpg"
+    Image.new("RGB", (16, 16)).save(file, kind)
+    with pytest.raises(DamagedClip, match="no image of a known format"):
+        bench.media(bench.clips[0])
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

@@ -174,6 +174,29 @@ def test_a_recording_is_cut_into_pieces_of_ten_seconds(tmp_path: Path, exported_
     assert clips.duration_s == pytest.approx(12, abs=0.2)
 
 
+def test_recordings_that_cannot_be_read_are_left_out_and_named(
+    tmp_path: Path, exported_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    make_clip(folder / "good.mp4", duration_s=2, fps=5)
+    (folder / "b\x1b[31m\nd.mp4").write_bytes(b"no media")
+    empty = make_clip(folder / "empty.mkv", duration_s=1, fps=5).read_bytes()
+    (folder / "empty.mkv").write_bytes(empty[: empty.index(b"\x1f\x43\xb6\x75")])  # a header and no cluster
+    other = shutil.copytree(exported_bundle, tmp_path / "other")
+    Bundle.open(other).save_vocabulary(Bundle.open(other).vocabulary.removed(["race car"]))
+    assert parity(exported_bundle, "--reference-bundle", other, "--media", folder) == 1
+    said = capsys.readouterr()
+    assert "3 recordings, 2 of them unreadable" in said.out
+    assert r"b\x1b[31m" in said.err
+    assert "empty.mkv" in said.err
+    assert "\x1b" not in said.out + said.err
+    assert "Traceback" not in said.err
+    (folder / "good.mp4").unlink()
+    assert parity(exported_bundle, "--reference-bundle", other, "--media", folder) == 1
+    assert "nor can the other 1" in capsys.readouterr().err
+
+
 def parity(bundle: Path, *arguments: object) -> int:
     return main(["eval", "parity", str(bundle), "--device", "cpu", "--threads", "1", *map(str, arguments)])
 

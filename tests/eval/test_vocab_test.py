@@ -248,3 +248,24 @@ def test_an_empty_recording_is_refused(exported_bundle: Path, tmp_path: Path) ->
             encode_recording(short, backend)
     finally:
         backend.close()
+
+
+def test_a_recording_that_cannot_be_read_does_not_stop_the_others(
+    exported_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "media", tmp_path / "lab"
+    folder.mkdir()
+    (folder / "good.mp4").write_bytes(clip.read_bytes())
+    (folder / "b\x1b[31md.mp4").write_bytes(b"no media")
+    make_clip(folder / "short.mp4", duration_s=0.3)
+    words = ["vocab", "test", str(exported_bundle), "--phrases", "woof", "--clips", str(folder), "--threads", "1"]
+    assert main([*words, "--device", "cpu", "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert r"b\x1b[31md.mp4 cannot be opened" in said.err
+    assert "short.mp4 holds less than half a second" in said.err
+    assert "\x1b" not in said.err + said.out
+    document = json.loads((out / "vocab-test.json").read_text())
+    assert [Path(each["path"]).name for each in document["recordings"]] == ["good.mp4"]
+    (folder / "good.mp4").unlink()
+    assert main([*words, "--device", "cpu"]) == 1
+    assert "nor can the other 1" in capsys.readouterr().err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +166,33 @@ def test_find_media(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(MediaError, match="holds no media"):
         find_media([folder / "empty"])
+
+
+def test_what_is_no_recording_is_passed_over_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (".hidden.mp4", "a/._clip.mp4", ".trash/clip.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "a" / "clip.mp4", folder / name)
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
+    (folder / "link.mp4").symlink_to(folder / "a" / "clip.mp4")
+    (folder / "null.mp4").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(folder):  # paths of sockets are short
+        listening.bind("socket.mp4")
+    said: list[str] = []
+    found = find_media([folder], said.append)
+    assert [str(file.relative_to(folder)) for file in found] == ["a/clip.mp4", "b/clip.mp4", "link.mp4"]
+    assert said == [f"{folder}: passed over 3 hidden, 3 not a regular file, 1 link that leads nowhere"]
+    assert find_media([folder]) == found
+    assert "passed over 3 hidden" in capsys.readouterr().err
+    assert find_media([folder / ".hidden.mp4"]) == [folder / ".hidden.mp4"], "it was named"
+
+
+def test_a_limit_on_pixels_leaves_large_recordings_out(
+    exported_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert localize(exported_bundle, folder / "a", "--max-pixels", 100) == 1
+    assert "160 × 120 pixels, and 100 are allowed" in capsys.readouterr().err
+    assert localize(exported_bundle, folder / "a", "--max-pixels", 160 * 120) == 0
 
 
 def test_a_reader_that_went_away_is_no_error(exported_bundle: Path, folder: Path) -> None:

@@ -98,3 +98,33 @@ def test_what_ffmpeg_says_of_an_address_it_cannot_open() -> None:
     assert "127.0.0.1:9/x?***" in shown
     assert "secret" not in shown
     assert "word" not in shown
+
+
+CHARACTERS = st.text(st.characters(exclude_categories=("Cs",)), min_size=4, max_size=12).map(lambda text: f"Q{text}Z")
+SCHEMES = st.sampled_from(["http", "https", "rtsp", "rtsps", "rtp", "udp", "tcp", "tls", "srt", "rtmp", "ftp", "RTSP"])
+KEYS = st.sampled_from(["pwd", "password", "token", "api_key", "auth", "user", "x", "sig", "X-Amz-Signature"])
+
+
+@given(
+    CHARACTERS, SCHEMES, KEYS, st.sampled_from(["://", ":/", ":"]), st.sampled_from(["cam", "[fe80::1]", "10.0.0.1:8"])
+)
+def test_no_secret_is_left_wherever_it_stands_in_an_address(
+    secret: str, scheme: str, key: str, slashes: str, host: str
+) -> None:
+    addresses = [f"{scheme}{slashes}admin:{secret}@{host}/stream", f"{scheme}{slashes}:{secret}@{host}"]
+    plain = not set(secret) & set("@")  # what follows an @ in a query may be a host, or not
+    addresses += [f"{scheme}://{host}/x?{key}={secret}", f"{scheme}://{host}/x#{key}={secret}"] if plain else []
+    if not set(secret) & set("@/?#:"):
+        addresses += [f"{scheme}://{host}/{key}={secret}/1", f"{scheme}://{secret}@{host}/x"]
+    for address in addresses:
+        assert secret not in without_secrets(address)
+        assert secret not in repr(without_secrets(address))
+        for text in (
+            address,
+            f"{address!r}",
+            f"cannot open {address}: refused",
+            f"<{address}>",
+            f"{address}\n{address}",
+        ):
+            assert secret not in redacted(text, address)
+            assert secret not in redacted(f"--input={text}", f"--input={address}")

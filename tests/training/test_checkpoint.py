@@ -136,3 +136,28 @@ def test_zip_of_something_else(tmp_path: Path) -> None:
 def test_unreadable_file() -> None:
     with pytest.raises(CheckpointError, match="could not be read"):
         read_checkpoint("/proc/self/mem")  # a regular file whose first byte nobody may read
+
+
+class Net(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize("kind", ["code", "protocol", "program"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_what_is_refused_is_refused_in_our_own_words(
+    kind: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "evil.pth"
+    if kind == "program":
+        torch.jit.script(Net()).save(str(path))
+    else:
+        torch.save({**STATE, "evil": Evil(tmp_path / "ran")}, path, pickle_protocol=5 if kind == "protocol" else 2)
+    recwarn.clear()
+    with pytest.raises(CheckpointError, match="can run code") as refused:
+        read_checkpoint(path)
+    assert not recwarn.list
+    assert not [
+        word for word in ("weights_only", "torch.load", "allowlist", "safe_globals") if word in str(refused.value)
+    ]
+    assert (tmp_path / "ran").exists() is False

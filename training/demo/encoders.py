@@ -207,8 +207,10 @@ def _resume(path: Path, schooling: Schooling, model: ImageBind, optimizer: torch
             scale.copy_(content["scale"])
         return int(content["step"])
     except Exception as error:  # a damaged archive fails in many ways
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} cannot be continued ({reason}); delete it to train again") from error
+        raise CheckpointError(
+            f"{path} cannot be continued: it is damaged, or not of this training ({type(error).__name__}); "
+            "delete it to train again"
+        ) from error
 
 
 def _write(out: Path, model: ImageBind, scale: Tensor) -> None:

@@ -23,7 +23,7 @@ from ovavel.runtime.results.subtitles import to_srt, to_vtt
 from ovavel.runtime.results.summary import missing_runs
 from ovavel.runtime.results.tables import to_audacity, to_csv
 from ovavel.runtime.results.timeline import to_svg
-from ovavel.runtime.wording import clock, counts, one_line, shown_name, timestamp
+from ovavel.runtime.wording import cell, clock, counts, one_line, timestamp
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&-->,\t\n--> {b}"
@@ -96,9 +96,9 @@ def test_tables_keep_to_their_columns_whatever_the_name(one_event, label):
     localization = one_event(label)
     rows = list(csv.reader(io.StringIO(to_csv(localization).decode(), newline="")))
     assert rows[0] == ["start_s", "end_s", "label", "peak_score", "peak_margin"]
-    assert rows[1] == ["1.0", "2.0", shown_name(label), "0.93", "0.41"]
+    assert rows[1] == ["1.0", "2.0", cell(label), "0.93", "0.41"]
     (line,) = to_audacity(localization).decode().split("\n")[:-1]
-    assert line.split("\t") == ["1.000000", "2.000000", one_line(label)]
+    assert line.split("\t") == ["1.000000", "2.000000", cell(one_line(label))]
 
 
 @given(names)

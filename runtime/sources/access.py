@@ -1,0 +1,305 @@
+"""What a path or an address may make FFmpeg open: which protocols, formats and hosts, and how large a picture.
+
+FFmpeg alone opens whatever an address, a redirect or a playlist names. Here, an address has one of a few schemes, and
+FFmpeg is given the protocols that belong to it, nothing else: no wrappers (`cache:`, `concat:`, `subfile:`, `data:`).
+What comes from a public address does not lead into the local network, unless that is allowed: redirects are followed
+here, one by one, and playlists, whose entries FFmpeg opens unasked, are refused. docs/threat-model.md says what that
+does not cover.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import stat
+from base64 import b64encode
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
+
+from ovavel.runtime.errors import InputError, MediaError, UsageError
+from ovavel.runtime.files import not_regular
+from ovavel.runtime.redaction import without_secrets
+from ovavel.runtime.wording import INVISIBLE
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
+
+    from av.container import InputContainer
+
+__all__ = [
+    "CAMERA_PROTOCOLS",
+    "Access",
+    "address_of",
+    "check_file",
+    "check_scheme",
+    "is_network",
+    "open_container",
+    "pixel_limit",
+    "shown_url",
+]
+
+OPEN_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 2.5
+"""A network read that brings nothing for so long is lost."""
+MOST_REDIRECTS = 8
+MAX_PIXELS = 8192 * 8192
+"""Of a picture, unless `OVAVEL_MAX_PIXELS` or an option says otherwise: twice what 8K video has."""
+LONGEST_ADDRESS = 65_536
+"""Bytes of a file that holds an address."""
+
+_WEB = ("http", "https")
+_PROTOCOLS = {
+    **dict.fromkeys(_WEB, "http,https,tcp,tls"),
+    **dict.fromkeys(("rtsp", "rtsps"), "rtsp,rtp,udp,tcp,tls"),
+    "rtp": "rtp,udp",
+    "udp": "udp",
+    "tcp": "tcp",
+    "tls": "tls,tcp",
+}
+"""By the scheme of an address, the protocols of FFmpeg that it may use."""
+CAMERA_PROTOCOLS = "file,http,https,rtsp,rtp,udp,tcp,tls"
+"""Those that OpenCV's FFmpeg may use for any camera."""
+_LISTS = frozenset({"hls", "dash"})
+"""Formats that name addresses, and are worth reading from a network that is trusted."""
+_LEADS_ELSEWHERE = _LISTS | {
+    *("concat", "sdp", "rtsp", "rtp", "sap", "imf", "image2", "vobsub", "webm_dash_manifest", "avisynth"),
+    *("vapoursynth", "lavfi"),
+}
+"""Formats that make FFmpeg open other files or addresses, or run a script."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def pixel_limit() -> int:
+    """How many pixels a picture may have: `OVAVEL_MAX_PIXELS`, or `MAX_PIXELS`.
+
+    Raises:
+        UsageError: the variable is no positive whole number.
+    """
+    text = os.environ.get("OVAVEL_MAX_PIXELS", "")
+    if not text:
+        return MAX_PIXELS
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise UsageError(f"OVAVEL_MAX_PIXELS is {text!r}; it takes a whole number from 1 to below 2147483648")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How far a source is trusted."""
+
+    allow_private: bool = False
+    """Whether what a public address sends may lead to loopback, link-local and private ones."""
+    max_pixels: int = field(default_factory=pixel_limit)
+    """Of a picture; a larger one is refused before it is decoded."""
+
+
+def is_network(url: str) -> bool:
+    """Whether `url` has a scheme other than file: (`rtsp://…`, `http://…`, `udp://…`)."""
+    return _scheme(url) not in ("", "file")
+
+
+def shown_url(url: str) -> str:
+    """A file's path as it is; a URL without its secrets."""
+    return without_secrets(url) if is_network(url) else url
+
+
+def address_of(text: str) -> str:
+    """What `text` on a command line stands for: `@FILE` the first line of a file, `env:NAME` a variable, else itself.
+
+    An address on the command line can be read by every user of the machine, and so can the password in it.
+
+    Raises:
+        InputError: the file cannot be read, or its first line is empty.
+        UsageError: there is no such variable, or it is empty.
+    """
+    if text.startswith("env:"):
+        name = text.removeprefix("env:")
+        if not os.environ.get(name, "").strip():
+            raise UsageError(f"{text}: the variable {name} is not set; put the address into it, and export it")
+        return os.environ[name].strip()
+    if not text.startswith("@"):
+        return text
+    path = Path(text.removeprefix("@"))
+    try:
+        if why := not_regular(path):
+            raise InputError(f"{path} {why}; {text} stands for a file whose first line is an address")
+        with path.open("rb") as file:
+            lines = file.read(LONGEST_ADDRESS).decode().splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"the address in {path} cannot be read: {reason}; check the path after the @") from None
+    if not lines or not lines[0].strip():
+        raise InputError(f"the first line of {path} is empty; put the address there")
+    return lines[0].strip()
+
+
+def check_scheme(url: str) -> str:
+    """The scheme of the address `url`, in lower case.
+
+    Raises:
+        UsageError: it is none that ovavel opens, or the address has characters that none may have.
+    """
+    scheme = _scheme(url)
+    if scheme not in _PROTOCOLS:
+        raise UsageError(
+            f"{without_secrets(url)}: addresses of the kind {scheme}: are not opened; choose one of "
+            f"{', '.join(_PROTOCOLS)}, or give a file"
+        )
+    if INVISIBLE.search(url) or " " in url:
+        raise UsageError(f"{without_secrets(url)}: an address has no blanks or invisible characters; write them as %20")
+    return scheme
+
+
+def check_file(path: str) -> str:
+    """The path of a regular file with something in it. Raises MediaError."""
+    path = re.sub("^file://", "", path, flags=re.IGNORECASE)
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        raise MediaError(f"there is no file {without_secrets(path)}; check the path") from None
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(f"{path} is a folder; give a file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{path} is not a regular file; cameras are opened with `ovavel live --camera`")
+    if status.st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes)")
+    return path
+
+
+def open_container(url: str, access: Access) -> InputContainer:
+    """Open a file or an address with FFmpeg, and look for its streams.
+
+    Raises:
+        UsageError: the scheme of the address is none that is opened.
+        MediaError: there is no such file, or the address leads to where it must not.
+        av.error.FFmpegError, OSError, ValueError: FFmpeg cannot open it. The text may hold secrets.
+    """
+    from av.error import FFmpegError
+
+    if not is_network(url):
+        return _open(f"file:{check_file(url)}", protocols="file", formats=_formats(lists=False))
+    scheme = check_scheme(url)
+    url = scheme + url[len(scheme) :]  # FFmpeg knows them in lower case only
+    web = scheme in _WEB
+    free = access.allow_private or not web or any(map(_is_private, _addresses(url)))
+    options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {} if free else {"max_redirects": "0"}
+    formats = _formats(lists=web and free)
+    where = url
+    for _ in range(MOST_REDIRECTS + 1):
+        try:
+            return _open(where, protocols=_protocols(scheme), formats=formats, **options)
+        except FFmpegError:
+            target = None if free else _redirect(where)
+            if target is None:
+                raise
+        _check_target(target, url)
+        where = target
+    raise MediaError(f"{without_secrets(url)} is redirected more than {MOST_REDIRECTS} times; check the address")
+
+
+def _open(url: str, *, protocols: str, formats: str, **options: str) -> InputContainer:
+    import av
+
+    options = {"protocol_whitelist": protocols, "format_whitelist": formats, **options}
+    timeout = (OPEN_TIMEOUT_S, READ_TIMEOUT_S) if is_network(url) else None
+    return av.open(url, container_options=options, timeout=timeout)
+
+
+def _scheme(url: str) -> str:
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", url)
+    return found[1].lower() if found else ""
+
+
+def _protocols(scheme: str) -> str:
+    """What FFmpeg may use for `scheme`; over a proxy, https has a protocol of its own."""
+    proxied = scheme in _WEB and os.environ.get("http_proxy")
+    return _PROTOCOLS[scheme] + (",httpproxy" if proxied else "")
+
+
+@cache
+def _formats(*, lists: bool) -> str:
+    """FFmpeg's names of the formats that may be read; `lists`: those that name addresses, too."""
+    import av
+
+    refused = _LEADS_ELSEWHERE - _LISTS if lists else _LEADS_ELSEWHERE
+    return ",".join(sorted(name for name in av.formats_available if not refused & set(name.split(","))))
+
+
+def _redirect(url: str) -> str | None:
+    """Where the server of `url` sends those who ask for it; None where it does not, or does not answer."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request
+
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = Request(urlunsplit(parts._replace(netloc=host, fragment="")))
+    if login:
+        request.add_header("Authorization", f"Basic {b64encode(unquote_to_bytes(login)).decode()}")
+    try:
+        _opener().open(request, timeout=READ_TIMEOUT_S).close()
+    except HTTPError as error:
+        error.close()
+        target = error.headers.get("Location")
+        return urljoin(url, target) if target and 300 <= error.code < 400 else None
+    except (OSError, ValueError, HTTPException):
+        pass
+    return None
+
+
+@cache
+def _opener() -> OpenerDirector:
+    """What asks without following. As with FFmpeg, certificates are not checked: those of cameras are their own."""
+    import ssl
+    from urllib.request import HTTPRedirectHandler, HTTPSHandler, build_opener
+
+    class Stay(HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return build_opener(Stay, HTTPSHandler(context=context))
+
+
+def _check_target(target: str, url: str) -> None:
+    """Make sure that what `url` is redirected to may be opened. Raises MediaError."""
+    told = f"{without_secrets(url)} is redirected to {without_secrets(target)}"
+    if _scheme(target) not in _WEB or INVISIBLE.search(target) or " " in target:
+        raise MediaError(f"{told}, which is no address that may follow; check the address")
+    found = _addresses(target)
+    if not found:
+        raise MediaError(f"{told}, whose name is unknown; check the address")
+    if any(map(_is_private, found)):
+        raise MediaError(
+            f"{told}, an address of this machine or of a local network, which a public one may not lead to; "
+            "give that address, or --allow-private if you trust the server"
+        )
+
+
+def _addresses(url: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses of the host of `url`; none where its name is unknown."""
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)
+        return [ipaddress.ip_address(each[4][0]) for each in found]
+    except (OSError, ValueError):
+        return []
+
+
+def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether `address` is none of the public internet: loopback, link-local, private, shared or multicast."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inside = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inside is not None:
+            return _is_private(inside)
+    return not address.is_global or address.is_multicast
