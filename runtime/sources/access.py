@@ -39,6 +39,7 @@ __all__ = [
     "check_scheme",
     "is_network",
     "open_container",
+    "padded",
     "pixel_limit",
     "shown_url",
 ]
@@ -67,7 +68,7 @@ CAMERA_PROTOCOLS = "file,http,https,rtsp,rtp,udp,tcp,tls"
 _LISTS = frozenset({"hls", "dash"})
 """Formats that name addresses, and are worth reading from a network that is trusted."""
 _LEADS_ELSEWHERE = _LISTS | {
-    *("concat", "sdp", "rtsp", "rtp", "sap", "imf", "image2", "vobsub", "webm_dash_manifest", "avisynth"),
+    *("concat", "sdp", "rtsp", "rtp", "sap", "imf", "vobsub", "webm_dash_manifest", "avisynth"),
     *("vapoursynth", "lavfi"),
 }
 """Formats that make FFmpeg open other files or addresses, or run a script."""
@@ -86,6 +87,11 @@ def pixel_limit() -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**31:
         raise UsageError(f"OVAVEL_MAX_PIXELS is {text!r}; it takes a whole number from 1 to below 2147483648")
     return int(text)
+
+
+def padded(pixels: int) -> int:
+    """The limit to set in FFmpeg for one of `pixels`: it counts the columns that it adds to a picture, 63 at most."""
+    return pixels + 64 * 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +190,7 @@ def open_container(url: str, access: Access) -> InputContainer:
     from av.error import FFmpegError
 
     if not is_network(url):
-        return _open(f"file:{check_file(url)}", protocols="file", formats=_formats(lists=False))
+        return _open(f"file:{check_file(url)}", access, protocols="file", formats=_formats(lists=False))
     scheme = check_scheme(url)
     url = scheme + url[len(scheme) :]  # FFmpeg knows them in lower case only
     web = scheme in _WEB
@@ -194,7 +200,7 @@ def open_container(url: str, access: Access) -> InputContainer:
     where = url
     for _ in range(MOST_REDIRECTS + 1):
         try:
-            return _open(where, protocols=_protocols(scheme), formats=formats, **options)
+            return _open(where, access, protocols=_protocols(scheme), formats=formats, **options)
         except FFmpegError:
             target = None if free else _redirect(where)
             if target is None:
@@ -204,12 +210,15 @@ def open_container(url: str, access: Access) -> InputContainer:
     raise MediaError(f"{without_secrets(url)} is redirected more than {MOST_REDIRECTS} times; check the address")
 
 
-def _open(url: str, *, protocols: str, formats: str, **options: str) -> InputContainer:
+def _open(url: str, access: Access, *, protocols: str, formats: str, **options: str) -> InputContainer:
     import av
 
-    options = {"protocol_whitelist": protocols, "format_whitelist": formats, **options}
+    # a name with %d in it is the name of one picture, not of many
+    allowed = {"protocol_whitelist": protocols, "format_whitelist": formats, "pattern_type": "none", **options}
     timeout = (OPEN_TIMEOUT_S, READ_TIMEOUT_S) if is_network(url) else None
-    return av.open(url, container_options=options, timeout=timeout)
+    # FFmpeg decodes the first pictures of some formats to see what they are
+    most = {"max_pixels": str(padded(access.max_pixels))}
+    return av.open(url, options=most, container_options=allowed, timeout=timeout)
 
 
 def _scheme(url: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.redaction import redacted
-from ovavel.runtime.sources.access import OPEN_TIMEOUT_S, Access, is_network, open_container, shown_url
+from ovavel.runtime.sources.access import OPEN_TIMEOUT_S, Access, is_network, open_container, padded, shown_url
 from ovavel.runtime.sources.decoder import Decoder, Piece
 from ovavel.runtime.sources.indexed import IndexedTimes
 from ovavel.runtime.sources.lengths import header_length_s, lacks_end
@@ -34,8 +34,6 @@ MOST_APART_S = 10.0
 """From one picture to the next; times of decoding and presentation that are further apart cannot both be right."""
 MOST_HELD_S = 5.0
 """Sound of a stream waits so long at most for pictures that are still in the decoder."""
-PADDED_PIXELS = 64 * 16_384
-"""FFmpeg counts the columns that it adds to a picture, 63 at most, before it compares the size with a limit."""
 DECODER_THREADS = min(8, (os.cpu_count() or 1) + 1)
 """For pictures, one more than cores as in FFmpeg, which would take up to 16, each with frames of its own."""
 AAC_RUN_IN = 2_112
@@ -322,12 +320,17 @@ def _limit_pixels(codec: Any, most: int, name: str) -> None:
     Raises:
         MediaError: the header says that they have more.
     """
-    if codec.width * codec.height > most:
-        raise MediaError(
-            f"{name} cannot be used: its pictures have {codec.width} × {codec.height} pixels, and {most} are allowed; "
-            "make it smaller, or raise the limit with --max-pixels or OVAVEL_MAX_PIXELS"
-        )
-    codec.options = {**codec.options, "max_pixels": str(most + PADDED_PIXELS)}
+    has = f"{codec.width} × {codec.height} pixels"
+    if not codec.width and (codec.codec.intra_only or codec.name == "gif"):
+        # of a single picture that is larger than it may look at, FFmpeg forgets the size
+        has = "no size that can be read, or a larger one"
+    elif codec.width * codec.height <= most:
+        codec.options = {**codec.options, "max_pixels": str(padded(most))}
+        return
+    raise MediaError(
+        f"{name} cannot be used: its pictures have {has}, and {most} pixels are allowed; "
+        "make it smaller, or raise the limit with --max-pixels or OVAVEL_MAX_PIXELS"
+    )
 
 
 def _stamp_s(packet: Any, *, ordered: bool = True) -> float | None:

@@ -191,7 +191,7 @@ def test_a_limit_on_pixels_leaves_large_recordings_out(
     exported_bundle: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert localize(exported_bundle, folder / "a", "--max-pixels", 100) == 1
-    assert "160 × 120 pixels, and 100 are allowed" in capsys.readouterr().err
+    assert "160 × 120 pixels, and 100 pixels are allowed" in capsys.readouterr().err
     assert localize(exported_bundle, folder / "a", "--max-pixels", 160 * 120) == 0
 
 
