@@ -140,7 +140,7 @@ def test_an_error_of_a_job_reaches_the_caller() -> None:
 def test_a_report_is_written_of_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
     root = make_bench(tmp_path / os.fsdecode(b"B\xe4r \x1b[31m"), clips=1)
     break_clip(root, OVAVEBench.open(root).clips[0], "no sound file")
-    assert main(["eval", "check-data", str(root), "--out", str(tmp_path / "check.json"), "--workers", "1"]) == 1
-    written = (tmp_path / "check.json").read_bytes()
+    assert main(["eval", "check-data", str(root), "--out", str(tmp_path / "check"), "--workers", "1"]) == 1
+    written = (tmp_path / "check/check-data.json").read_bytes()
     assert json.loads(written)["root"].endswith("B\\xe4r \x1b[31m")
     assert b"\x1b" not in written
