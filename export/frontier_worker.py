@@ -18,6 +18,7 @@ from ovavel.export.candidates import Candidate
 from ovavel.export.inputs import SENSES, Sense
 from ovavel.runtime.backends.onnxruntime import open_session
 from ovavel.runtime.errors import DeviceError
+from ovavel.runtime.hashed import read_graph
 
 if TYPE_CHECKING:
     from ovavel.training.imagebind import ImageBindConfig
@@ -130,7 +131,7 @@ def _serve(
 
 
 def _open_onnxruntime(folder: Path, file: str, _computes: str, _config: ImageBindConfig, threads: int) -> Run:
-    sessions = {sense: open_session(folder / f"{sense}.{file}.onnx", None, threads) for sense in SENSES}
+    sessions = {sense: open_session(read_graph(folder / f"{sense}.{file}.onnx"), None, threads) for sense in SENSES}
     names = {sense: session.get_inputs()[0].name for sense, session in sessions.items()}
     return lambda window: {
         sense: session.run(None, {names[sense]: window[sense]})[0] for sense, session in sessions.items()
@@ -138,7 +139,7 @@ def _open_onnxruntime(folder: Path, file: str, _computes: str, _config: ImageBin
 
 
 def _open_joined(folder: Path, file: str, _computes: str, _config: ImageBindConfig, threads: int) -> Run:
-    session = open_session(folder / f"joined.{file}.onnx", None, threads)
+    session = open_session(read_graph(folder / f"joined.{file}.onnx"), None, threads)
     names = [value.name for value in session.get_inputs()]
     return lambda window: dict(
         zip(SENSES, session.run(None, {n: window[s] for n, s in zip(names, SENSES, strict=True)}), strict=True)
@@ -148,7 +149,10 @@ def _open_joined(folder: Path, file: str, _computes: str, _config: ImageBindConf
 def _open_openvino(folder: Path, file: str, computes: str, _config: ImageBindConfig, threads: int) -> Run:
     from ovavel.runtime.backends.openvino import compile_graph
 
-    requests = {sense: compile_graph(folder / f"{sense}.{file}.onnx", computes, threads, batch=1) for sense in SENSES}
+    requests = {
+        sense: compile_graph(read_graph(folder / f"{sense}.{file}.onnx"), computes, threads, batch=1)
+        for sense in SENSES
+    }
     return lambda window: {sense: np.array(request.infer([window[sense]])[0]) for sense, request in requests.items()}
 
 

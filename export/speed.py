@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ovavel.runtime.backends.onnxruntime import open_session, physical_cores
+from ovavel.runtime.hashed import read_graph
 
 __all__ = ["AS_FAST", "fastest", "times_faster"]
 
@@ -29,7 +30,7 @@ def times_faster(forms: Mapping[str, Iterable[tuple[str, Path]]]) -> dict[str, f
         Name → median of the ratios of pairs; of the first 1.
     """
     sessions = {
-        form: [(open_session(path, None, physical_cores()), _INPUTS[graph]) for graph, path in files]
+        form: [(open_session(read_graph(path), None, physical_cores()), _INPUTS[graph]) for graph, path in files]
         for form, files in forms.items()
     }
     taken_s: dict[str, list[float]] = {form: [] for form in forms}

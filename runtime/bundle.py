@@ -1,8 +1,11 @@
 """A folder that holds all that export and runtime share: graphs, vocabulary, tokenizer and their hashes.
 
+What is opened is what was hashed: see `ovavel.runtime.hashed`.
+
 Changing the vocabulary touches three files, and a process may be killed between any two. So the new ones are written
-beside the old ones first, the manifest last: once `manifest.json.new` is there the change counts, and whoever opens
-the bundle next completes it. Until then the old files are untouched.
+beside the old ones first, the manifest last, and then moved in their place. Until the first is moved the old vocabulary
+is in force; from then on the change counts, and whoever opens the bundle next completes it. Opening a bundle whose
+files are as its manifest says moves nothing, whatever else lies in its folder.
 """
 
 from __future__ import annotations
@@ -12,8 +15,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from pathlib import Path, PurePosixPath
 
@@ -22,9 +24,9 @@ from msgspec.structs import replace
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
-from ovavel.runtime.external_data import external_data
 from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.hardware import cpu_features
+from ovavel.runtime.hashed import Contents, GraphFiles
 from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
 from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
 from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
@@ -33,13 +35,13 @@ __all__ = ["Bundle", "file_entry"]
 
 _NEW = ".new"
 _AGAIN = "export or copy the bundle again"
-_MANIFEST_LIMIT_BYTES = 16 * 2**20
+_MANIFEST_LIMIT_BYTES = 4 * 2**20
 _DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A bundle whose every file was found whole. `Bundle.open` makes one."""
+    """A bundle whose every file is there. `Bundle.open` makes one."""
 
     path: Path
     """The folder, absolute."""
@@ -47,10 +49,16 @@ class Bundle:
     sha256: str
     """Hash of `manifest.json`, which holds the hashes of all other files: the identity of the bundle."""
     vocabulary: Vocabulary
+    _contents: Contents = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_contents", Contents(self.path, self.manifest.files))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
-        """Read and check the bundle in the folder `path`: sizes first, then the hash of every file.
+        """Read and check the bundle in the folder `path`: the size of every file, and the hash of the vocabulary.
+
+        Graphs, weights and golden outputs are hashed when they are loaded: see `load` and `check`.
 
         Raises:
             BundleError: it is no bundle, or of an unknown version, incomplete or altered; says which file.
@@ -70,20 +78,16 @@ class Bundle:
 
     @classmethod
     def _read(cls, root: Path) -> Bundle:
-        file = root / MANIFEST
-        if not file.is_file():
-            raise BundleError(f"{root} is not a bundle: it has no {MANIFEST}. `ovavel export bundle` writes one")
-        if file.stat().st_size > _MANIFEST_LIMIT_BYTES:
-            raise BundleError(f"{file} is far too large for a bundle manifest; {_AGAIN}")
-        data = file.read_bytes()
-        manifest = Manifest.decode(data, where=str(file))
+        data, manifest = _read_manifest(root / MANIFEST)
         _check_files(root, manifest)
         for name in (NAMES, EMBEDDINGS, TOKENIZER):
             if name not in manifest.files:
-                raise BundleError(f"{file} does not list {name}; {_AGAIN}")
+                raise BundleError(f"{root / MANIFEST} does not list {name}; {_AGAIN}")
         for name in {graph for variants in manifest.graphs.values() for graph in variants.values()}:
-            _check_graph(root, name, manifest)
-        vocabulary = Vocabulary.load(root)
+            if name not in manifest.files:
+                raise BundleError(f"{root / MANIFEST} names the graph {name!r} but does not list it; {_AGAIN}")
+        files = Contents(root, manifest.files).read((NAMES, EMBEDDINGS, TOKENIZER))
+        vocabulary = Vocabulary.decode(bytes(files[NAMES].data), bytes(files[EMBEDDINGS].data), where=str(root))
         if vocabulary.embeddings.shape[1] != manifest.embedding_size:
             raise BundleError(
                 f"{root / EMBEDDINGS} has embeddings of size {vocabulary.embeddings.shape[1]} and the encoders of "
@@ -91,12 +95,56 @@ class Bundle:
             )
         return cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
 
+    def check(self) -> None:
+        """Hash every file and read every graph, those too that nobody opens.
+
+        Raises:
+            BundleError: a file was altered, or a graph is not as a bundle's graphs are; says which.
+        """
+        self._contents.read(self.manifest.files)
+        self._contents.graphs(file for variants in self.manifest.graphs.values() for file in variants.values())
+
+    def load(self, precision: Mapping[Graph, str]) -> dict[Graph, GraphFiles]:
+        """Return the files of each graph in its precision, hashed and in memory.
+
+        Several calls share what they have in common.
+
+        Raises:
+            BundleError: the bundle does not hold one, or a file was altered, or a graph is none of a bundle.
+        """
+        names = {graph: self._name(graph, each) for graph, each in precision.items()}
+        files = self._contents.graphs(names.values())
+        return {graph: files[name] for graph, name in names.items()}
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of the file `name`, as they were hashed.
+
+        Raises:
+            BundleError: it is not listed, or was altered.
+        """
+        return bytes(self._contents.read([name])[name].data)
+
+    def graph_files(self, graph: Graph, precision: str) -> tuple[str, ...]:
+        """Name the files of a graph: itself, then its weights, in order. They are not hashed for that.
+
+        Raises:
+            BundleError: the bundle does not hold it, or it is not as a bundle's graphs are.
+        """
+        return self._with_weights(self._name(graph, precision))
+
+    def _with_weights(self, file: str) -> tuple[str, ...]:
+        folder = PurePosixPath(file).parent
+        return file, *((folder / each).as_posix() for each in sorted(self._contents.weights(file)))
+
     def graph(self, name: Graph, precision: str | None = None, *, engine: str = ENGINE) -> Path:
-        """Return the ONNX file of graph `name` in `precision`, or in what `engine` runs by default.
+        """Return the path of graph `name` in `precision`, or in what `engine` runs by default. `load` loads it.
 
         Raises:
             BundleError: the bundle does not hold it; says what it holds.
         """
+        return self.path / self._name(name, precision, engine=engine)
+
+    def _name(self, name: Graph, precision: str | None, *, engine: str = ENGINE) -> str:
         variants = self.manifest.graphs.get(name)
         if not variants:
             held = ", ".join(self.manifest.graphs) or "none"
@@ -109,7 +157,7 @@ class Bundle:
                 f"the bundle {self.path} has no {chosen} {name} graph; its precisions are: {', '.join(variants)}. "
                 f"Name one with --precision, or export the bundle again with {chosen} among them"
             )
-        return self.path / variants[chosen]
+        return variants[chosen]
 
     def precision(self, name: Graph, engine: str, asked: str | None = None) -> str:
         """Return the precision `engine` runs graph `name` in: as asked, else the bundle's default for it, or fp32.
@@ -167,14 +215,13 @@ class Bundle:
         for graph in _DECIDING:
             variants = self.manifest.graphs.get(graph, {}) if graph in precision else {}
             for file in [variants[precision[graph]]] if precision.get(graph) in variants else sorted(variants.values()):
-                weights = ((PurePosixPath(file).parent / each).as_posix() for each in external_data(self.path / file))
-                for name in (file, *sorted(weights)):
+                for name in self._with_weights(file):
                     digest.update(f"{graph} {name} {self.manifest.files[name].sha256}\n".encode())
         return digest.hexdigest()
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that the text graph was made for."""
-        return Tokenizer.open(self.path / TOKENIZER)
+        return Tokenizer.decode(self.read(TOKENIZER), where=str(self.path / TOKENIZER))
 
     def save_vocabulary(self, vocabulary: Vocabulary) -> Bundle:
         """Put `vocabulary` in the place of the bundle's own and return the changed bundle.
@@ -210,13 +257,13 @@ class Bundle:
         try:
             with _locked(self.path, fcntl.LOCK_EX):
                 self._check_unchanged()
+                _clear(self.path)
                 try:
                     for name, content in contents.items():
                         atomic_write(self.path / (name + _NEW), content)
                     atomic_write(self.path / (MANIFEST + _NEW), data)
                 except OutputError:
-                    for name in contents:
-                        (self.path / (name + _NEW)).unlink(missing_ok=True)
+                    _clear(self.path)
                     raise
                 _move_in_place(self.path)
         except OSError as error:
@@ -255,9 +302,9 @@ class Bundle:
         return replace_fields(self, manifest=manifest, sha256=hashlib.sha256(data).hexdigest())
 
     def _check_unchanged(self) -> None:
-        """Refuse to go on where somebody else changed the manifest, or was cut short while doing so."""
+        """Refuse to go on where somebody else changed the bundle since it was opened, or was cut short at that."""
         unchanged = hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest() == self.sha256
-        if not unchanged or (self.path / (MANIFEST + _NEW)).exists():
+        if not unchanged or _is_cut_short(self.path):
             raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
 
 
@@ -278,19 +325,61 @@ def _locked(root: Path, mode: int) -> Iterator[None]:
         os.close(folder)
 
 
+def _read_manifest(file: Path) -> tuple[bytes, Manifest]:
+    if not file.is_file():
+        raise BundleError(f"{file.parent} is not a bundle: it has no {MANIFEST}. `ovavel export bundle` writes one")
+    if file.stat().st_size > _MANIFEST_LIMIT_BYTES:
+        raise BundleError(f"{file} is far too large for a bundle manifest; {_AGAIN}")
+    data = file.read_bytes()
+    return data, Manifest.decode(data, where=str(file))
+
+
 def _complete_change(root: Path) -> None:
-    """Complete a change of the vocabulary that counts but was cut short."""
+    """Complete a change of the vocabulary that was cut short among its moves."""
     if not (root / (MANIFEST + _NEW)).exists():
         return
+    with _locked(root, fcntl.LOCK_SH):
+        if not _is_cut_short(root):
+            return
     try:
         with _locked(root, fcntl.LOCK_EX):
-            if (root / (MANIFEST + _NEW)).exists():
+            if _is_cut_short(root):
                 _move_in_place(root)
     except OSError as error:
         raise BundleError(
             f"a change of the vocabulary of {root} was cut short and cannot be completed ({error}); "
             "run `ovavel vocab list` on it where it may be written to"
         ) from error
+
+
+def _is_cut_short(root: Path) -> bool:
+    """Whether the vocabulary is not the manifest's, but that of a new manifest that differs in the vocabulary alone."""
+    try:
+        _, old = _read_manifest(root / MANIFEST)
+        _, new = _read_manifest(root / (MANIFEST + _NEW))
+    except BundleError:  # there is none, or it is damaged: of this, opening the bundle speaks
+        return False
+    changing = (NAMES, EMBEDDINGS)
+    if not all(name in each.files for name in changing for each in (old, new)):
+        return False
+    files = {**new.files, **{name: old.files[name] for name in changing}}
+    renamed = replace(new, files=files, vocabulary=old.vocabulary, calibration=old.calibration)
+    if replace(renamed, format_version=old.format_version) != old:
+        return False
+    moved = {name: _is_as_listed(root / name, new.files[name]) for name in changing}
+    there = {name: moved[name] or _is_as_listed(root / (name + _NEW), new.files[name]) for name in changing}
+    stands = all(_is_as_listed(root / name, old.files[name]) for name in changing)
+    return all(there.values()) and any(moved.values()) and not stands
+
+
+def _is_as_listed(path: Path, entry: FileEntry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.bytes and file_entry(path) == entry
+
+
+def _clear(root: Path) -> None:
+    """Remove what a change that was cut short before it counted has left."""
+    for name in (NAMES, EMBEDDINGS, MANIFEST):
+        (root / (name + _NEW)).unlink(missing_ok=True)
 
 
 def _move_in_place(root: Path) -> None:
@@ -300,7 +389,7 @@ def _move_in_place(root: Path) -> None:
 
 
 def _check_files(root: Path, manifest: Manifest) -> None:
-    """Check that every listed file is inside `root` and of the listed size and hash."""
+    """Check that every listed file is inside `root` and of the listed size."""
     real_root = os.path.realpath(root)
     for name, entry in manifest.files.items():
         parts = PurePosixPath(name).parts
@@ -314,18 +403,3 @@ def _check_files(root: Path, manifest: Manifest) -> None:
         size = file.stat().st_size
         if size != entry.bytes:
             raise BundleError(f"{file} has {size} bytes and should have {entry.bytes}; {_AGAIN}")
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        for name, found in zip(
-            manifest.files, pool.map(file_entry, (root / name for name in manifest.files)), strict=True
-        ):
-            if found != manifest.files[name]:
-                raise BundleError(f"{root / name} was altered: its hash is not the one in {MANIFEST}; {_AGAIN}")
-
-
-def _check_graph(root: Path, name: str, manifest: Manifest) -> None:
-    """Check that the graph `name` is a listed file and keeps its weights in listed files only."""
-    if name not in manifest.files:
-        raise BundleError(f"{root / MANIFEST} names the graph {name!r} but does not list it; {_AGAIN}")
-    for location in external_data(root / name):
-        if (PurePosixPath(name).parent / location).as_posix() not in manifest.files:
-            raise BundleError(f"{root / name} reads {location!r}, which the bundle does not list; do not trust it")

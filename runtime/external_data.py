@@ -1,86 +1,272 @@
 """Where an ONNX file says its weights lie, read without the onnx library.
 
-A hostile graph may name any file as its external data; a bundle trusts only files it lists. The reader walks the
-protobuf fields of onnx.proto that lead to a tensor and skips everything else, so that large weights are never read.
+A hostile graph may hide from a lenient reader what the library that runs it reads. So this one is strict: of the many
+ways to write one message it takes the one that protobuf's own libraries write, and of the fields those alone that a
+bundle's graphs have. Weights outside the file are allowed for the initializers of the graph and nowhere else, each in a
+file beside it.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from ovavel.runtime.errors import BundleError
+from ovavel.runtime.onnx_fields import FIELDS, Field
 
-__all__ = ["external_data"]
+__all__ = ["ExternalTensor", "external_data", "with_addresses"]
 
-# Message → number of a field → message of that field, as onnx.proto has them
-_FIELDS: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 20: "TrainingInfo", 25: "Function"},
-    "TrainingInfo": {1: "Graph", 2: "Graph"},
-    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
-    "Function": {7: "Node", 11: "Attribute"},
-    "Node": {5: "Attribute"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
-    "SparseTensor": {1: "Tensor", 2: "Tensor"},
-    "Tensor": {13: "Entry"},
-}
-_KEY, _VALUE = 1, 2
+_Bytes: TypeAlias = bytes | mmap.mmap
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_DEEPEST = 64
+_WIRE_TYPES = {"int64": _VARINT, "int32": _VARINT, "float": _FIXED32}
+"""Kind of a field → how it is written; all others have a length."""
+_ELEMENT_BYTES = {"packed float": 4, "packed double": 8}
+_LARGEST_TAG = 2**32 - 1
+_LARGEST_INT32, _SMALLEST_NEGATIVE = 2**31 - 1, 2**64 - 2**31
+"""A negative int32 is written as one of 64 bits."""
+_MOST_FIELDS = 2_000_000
+"""Ten times as many as the largest graph has; a check takes seconds at worst."""
+
+_INITIALIZER = ("Graph", 5)
+_DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14
+"""Fields of a Tensor."""
+_INLINE = {4, 5, 6, 7, 9, 10, 11}
+"""Those that hold weights."""
+_ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2} | dict.fromkeys(
+    (17, 18, 19, 20), 1
+)
+"""ONNX's number of a type → bytes of a value; 16 is bfloat16, 17 to 20 are kinds of float8."""
+_EXTERNAL = 1
+_ABOVE = {("Model", 7): "Graph", _INITIALIZER: "Tensor"}
+"""What an initializer lies in → the message there."""
+_IN_MEMORY = "*/_ORT_MEM_ADDR_/*"
+"""The location that stands for an address; no file that is read may say so."""
+_ENTRIES = {"location", "offset", "length"}
 
 
-def external_data(path: Path) -> frozenset[str]:
-    """Return the locations of external data that the ONNX file `path` names.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalTensor:
+    """An initializer whose weights lie in another file."""
+
+    name: str
+    data_type: int
+    """As ONNX numbers them: 1 is float32."""
+    dims: tuple[int, ...]
+    location: str
+    """Name of the file, which lies beside the graph."""
+    offset: int
+    length: int
+    """In bytes: as many as the dimensions take."""
+
+
+def external_data(data: _Bytes, where: str, files: dict[str, int] | None = None) -> tuple[ExternalTensor, ...]:
+    """Return the initializers of an ONNX file that have their weights in another one.
+
+    Args:
+        data: the ONNX file's bytes.
+        where: names it in errors.
+        files: bytes of each file of weights that it may read, where they are known.
 
     Raises:
-        BundleError: it is no ONNX file.
+        BundleError: it is no ONNX file, or is not written as protobuf's libraries do, or has a field that no graph of a
+            bundle has, or keeps weights in no file beside it, or beyond the end of one.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return frozenset(_locations(data, 0, len(data), "Model", 0))
+        if not data:
+            raise ValueError("it is empty")
+        found = tuple(_Reader(data, files).message("Model", 0, len(data)))
+        if len({tensor.name for tensor in found}) < len(found):
+            raise ValueError("two initializers have one name")
     except (ValueError, IndexError) as error:
-        raise BundleError(f"{path} is not an ONNX file ({error}); export or copy the bundle again") from error
+        said = "it is cut off" if isinstance(error, IndexError) else error
+        raise BundleError(
+            f"{where} is not an ONNX file as bundles have it ({said}); export the bundle again, do not trust this one"
+        ) from error
+    return found
 
 
-def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> Iterator[str]:
-    if depth > _DEEPEST:
-        raise ValueError("its graphs are nested too deeply")
-    for number, first, last in _fields(data, start, end):
-        field = _FIELDS[message].get(number)
-        if field == "Entry":
-            entry = {key: data[begin:stop] for key, begin, stop in _fields(data, first, last)}
-            if entry.get(_KEY) == b"location":
-                yield entry.get(_VALUE, b"").decode("utf-8")
-        elif field:
-            yield from _locations(data, first, last, field, depth + 1)
+def with_addresses(data: _Bytes, tensors: tuple[ExternalTensor, ...], addresses: Mapping[str, int]) -> bytes:
+    """Return an ONNX file, which `external_data` has read, whose weights lie in this process's memory.
+
+    Args:
+        data: the ONNX file's bytes.
+        tensors: what `external_data` returned for it.
+        addresses: where each file of weights begins in memory, by its name.
+    """
+    reader, left = _Reader(data, None), iter(tensors)
+
+    def rewritten(message: str, start: int, end: int) -> bytes:
+        parts, outside = [], False
+        for number, _, first, last in reader.fields(message, start, end):
+            if (message, number) in _ABOVE:
+                parts.append(_field(number, rewritten(_ABOVE[message, number], first, last)))
+            elif (message, number) == ("Tensor", _EXTERNAL_DATA):
+                outside = True
+            else:
+                parts.append(bytes(data[start:last]))
+            start = last
+        if outside:
+            tensor = next(left)
+            place = str(addresses[tensor.location] + tensor.offset)
+            for key, value in (("location", _IN_MEMORY), ("offset", place), ("length", str(tensor.length))):
+                parts.append(_field(_EXTERNAL_DATA, _field(1, key.encode()) + _field(2, value.encode())))
+        return b"".join(parts)
+
+    return rewritten("Model", 0, len(data))
 
 
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield number, start and end of every length-delimited field of one message."""
-    while start < end:
-        tag, start = _varint(data, start)
-        kind = tag & 7
-        if kind == _VARINT:
-            _, start = _varint(data, start)
-        elif kind == _BYTES:
-            size, start = _varint(data, start)
-            if start + size > end:
-                raise ValueError("a field is cut off")
-            yield tag >> 3, start, start + size
-            start += size
-        elif kind in (_FIXED32, _FIXED64):
-            start += 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError(f"unknown wire type {kind}")
+def _field(number: int, content: bytes) -> bytes:
+    return _as_varint(number << 3 | _BYTES) + _as_varint(len(content)) + content
 
 
-def _varint(data: mmap.mmap, start: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, start
-    raise ValueError("a number is too long")
+def _as_varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
+
+
+class _Reader:
+    """Walks through the fields of a file."""
+
+    def __init__(self, data: _Bytes, files: dict[str, int] | None) -> None:
+        self._data = data
+        self._files = files
+        self._left = _MOST_FIELDS
+
+    def message(self, message: str, start: int, end: int, *, initializer: bool = False) -> Iterator[ExternalTensor]:
+        """Check one message and those in it; yield the initializers with their weights outside."""
+        if message == "Tensor":
+            yield from self._tensor(start, end, initializer=initializer)
+            return
+        for number, field, first, last in self.fields(message, start, end):
+            if field.kind in FIELDS:
+                yield from self.message(field.kind, first, last, initializer=(message, number) == _INITIALIZER)
+
+    def _tensor(self, start: int, end: int, *, initializer: bool) -> Iterator[ExternalTensor]:
+        name, data_type, location = "", 0, 0
+        dims: list[int] = []
+        entries: dict[str, str] = {}
+        inline = False
+        for number, field, first, last in self.fields("Tensor", start, end):
+            inline = inline or number in _INLINE
+            if number == _NAME:
+                name = self._text(first, last)
+            elif number == _DATA_TYPE:
+                data_type, _ = self._varint(first)
+            elif number == _DATA_LOCATION:
+                location, _ = self._varint(first)
+            elif number == _DIMS:
+                dims.append(self._varint(first)[0])
+            elif number == _EXTERNAL_DATA:
+                key, value = self._entry(first, last)
+                if key in entries or key not in _ENTRIES:
+                    raise ValueError(f"a tensor has the entry {key!r} of external data, or has it twice")
+                entries[key] = value
+            elif field.kind in FIELDS:
+                yield from self.message(field.kind, first, last)
+        if not location and not entries:
+            return
+        if location != _EXTERNAL or "location" not in entries:
+            raise ValueError("a tensor names no file of weights, or names one and does not read it")
+        if not initializer or inline:
+            what = "inside as well" if initializer else "though it is no initializer"
+            raise ValueError(f"a tensor has its weights in {entries['location']!r}, {what}")
+        length = math.prod(dims) * _ITEM_BYTES.get(data_type, 0)
+        offset = self._number(entries.get("offset", "0"))
+        if not length or length != self._number(entries.get("length", str(length))):
+            raise ValueError(f"{name!r} has other weights than its {len(dims)} dimensions and type {data_type} ask for")
+        self._check_place(entries["location"], offset + length)
+        yield ExternalTensor(
+            name=name,
+            data_type=data_type,
+            dims=tuple(dims),
+            location=entries["location"],
+            offset=offset,
+            length=length,
+        )
+
+    def _check_place(self, name: str, end: int) -> None:
+        """Check that weights lie in a file beside the graph, and not beyond its `end`."""
+        if not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
+            raise ValueError(f"it reads {name!r}, which is no file beside it")
+        if self._files is not None:
+            if name not in self._files:
+                raise ValueError(f"it reads {name!r}, which the bundle does not list")
+            if end > self._files[name]:
+                raise ValueError(f"it reads beyond the end of {name!r}")
+
+    @staticmethod
+    def _number(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or len(text) > 15 or str(int(text)) != text:
+            raise ValueError(f"{text!r} is no place in a file of weights")
+        return int(text)
+
+    def _entry(self, start: int, end: int) -> tuple[str, str]:
+        texts = {
+            number: self._text(first, last) for number, _, first, last in self.fields("StringStringEntry", start, end)
+        }
+        return texts.get(1, ""), texts.get(2, "")
+
+    def _text(self, start: int, end: int) -> str:
+        return self._data[start:end].decode("utf-8")
+
+    def fields(self, message: str, start: int, end: int) -> Iterator[tuple[int, Field, int, int]]:
+        """Yield number, field, and start and end of the content, of every field of one message."""
+        known = FIELDS[message]
+        seen: set[int] = set()
+        while start < end:
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("it has far too many fields")
+            tag, start = self._varint(start)
+            number, wire_type = tag >> 3, tag & 7
+            field = known.get(number)
+            if tag > _LARGEST_TAG or field is None:
+                raise ValueError(f"field {number} of a {message} is none that a bundle's graphs have")
+            if number in seen and not field.repeated:
+                raise ValueError(f"field {number} of a {message} is there twice")
+            seen.add(number)
+            if wire_type != _WIRE_TYPES.get(field.kind, _BYTES):
+                raise ValueError(f"field {number} of a {message} is of wire type {wire_type}")
+            first = start
+            if wire_type == _VARINT:
+                value, start = self._varint(start)
+                if field.kind == "int32" and _LARGEST_INT32 < value < _SMALLEST_NEGATIVE:
+                    raise ValueError(f"field {number} of a {message} has too many bits")
+            elif wire_type == _FIXED32:
+                start += 4
+            else:
+                size, first = self._varint(start)
+                start = first + size
+                self._check_packed(field, first, min(start, end))
+            if start > end:
+                raise ValueError(f"field {number} of a {message} is cut off")
+            yield number, field, first, start
+
+    def _check_packed(self, field: Field, start: int, end: int) -> None:
+        """Check that a piece of numbers ends where a number ends."""
+        if not field.kind.startswith("packed "):
+            return
+        size = _ELEMENT_BYTES.get(field.kind)
+        if (end - start) % size if size else end > start and self._data[end - 1] >= 0x80:
+            raise ValueError("numbers are cut off")
+
+    def _varint(self, start: int) -> tuple[int, int]:
+        """Read a number of at most 64 bits in as few bytes as it takes; return it, and where it ends."""
+        data, value = self._data, 0
+        for shift in range(0, 70, 7):
+            byte = data[start]
+            start += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if (not byte and shift) or value >> 64:
+                    break
+                return value, start
+        raise ValueError("a number is written in more bytes than it takes")

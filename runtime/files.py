@@ -9,9 +9,18 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ovavel.runtime.errors import OutputError
+from ovavel.runtime.errors import InputError, OutputError
 
-__all__ = ["atomic_write", "cache_folder", "make_folder", "not_regular", "output_error", "output_folder"]
+__all__ = [
+    "atomic_write",
+    "cache_folder",
+    "check_private",
+    "make_folder",
+    "make_private_folder",
+    "not_regular",
+    "output_error",
+    "output_folder",
+]
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
@@ -62,6 +71,45 @@ def make_folder(path: Path) -> None:
         raise output_error(path, error) from error
 
 
+def make_private_folder(path: Path) -> None:
+    """Make the folder `path` as `make_folder` does; it, and `cache_folder()` above it, let only their owner in.
+
+    Raises:
+        OutputError: it cannot be made.
+        InputError: it is there and somebody else may write to it.
+    """
+    make_folder(path.parent.parent if path.parent == cache_folder() else path.parent)
+    try:
+        for each in (path.parent, path) if path.parent == cache_folder() else (path,):
+            each.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    check_private(path)
+
+
+def check_private(path: Path) -> None:
+    """Refuse what somebody else may have written: `path`, and all folders of `cache_folder()` that it is in.
+
+    What is not there is nobody's. The system's administrator may write everywhere in any case.
+
+    Raises:
+        InputError: it belongs to another user, or its group or everybody may write to it.
+    """
+    above = [each for each in path.parents if each.is_relative_to(cache_folder())]
+    for each in (path, *above):
+        try:
+            found = each.stat()
+        except OSError:
+            continue
+        if found.st_uid not in (os.geteuid(), 0):
+            raise InputError(f"{each} belongs to another user, so what is in it is not trusted; delete it")
+        if stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+            raise InputError(
+                f"{each} can be written to by other users, so what is in it is not trusted; delete it, or, if nobody "
+                f"else could: chmod go-w {each}"
+            )
+
+
 @contextlib.contextmanager
 def output_folder(path: Path | None) -> Iterator[None]:
     """Make a folder for results as `make_folder` does; what was made and is still empty at the end is removed again."""
@@ -76,8 +124,10 @@ def output_folder(path: Path | None) -> Iterator[None]:
                 each.rmdir()
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write `data` beside `path`, then rename it there, so that nobody ever reads half a file.
+
+    A `private` file can be read and written by its owner alone; others as the process's umask says.
 
     Raises:
         OutputError: the disk is full, the folder is missing, or it may not be written to. What was at `path` is
@@ -86,7 +136,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     aside = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         try:
-            with aside.open("xb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(aside, flags, 0o600 if private else 0o666), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

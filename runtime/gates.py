@@ -18,14 +18,15 @@ import msgspec
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UnverifiedError
-from ovavel.runtime.files import atomic_write, cache_folder, make_folder
+from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
 from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.requirements import REQUIREMENTS
 from ovavel.runtime.self_check import GOLDEN_REFERENCE, check_vocabulary, self_check
+from ovavel.runtime.untrusted import read_json
 
-__all__ = ["REQUIREMENTS", "Gate", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
+__all__ = ["REQUIREMENTS", "Gate", "checked_here", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
 
 _DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 """The graphs that a window goes through."""
@@ -39,6 +40,9 @@ def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
 
     Of several kinds, one that failed comes first: none makes up for another. None counts once names and embeddings of
     the vocabulary do not belong together any more.
+
+    Raises:
+        InputError: this machine's gates lie where somebody else may write.
     """
     if not _names_hold(bundle):
         return None
@@ -60,10 +64,11 @@ def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
 
     Raises:
         OutputError: it cannot be written.
+        InputError: somebody else may write to the store.
     """
     path = _path(bundle, info, _kind(gate))
-    make_folder(path.parent)
-    atomic_write(path, msgspec.json.format(msgspec.json.encode(gate), indent=2) + b"\n")
+    make_private_folder(path.parent)
+    atomic_write(path, msgspec.json.format(msgspec.json.encode(gate), indent=2) + b"\n", private=True)
     return path
 
 
@@ -97,14 +102,25 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
     )
 
 
-def gate_text(gate: Gate | None) -> str:
-    """Say in a few words what verifies an engine."""
+def checked_here(bundle: Bundle, gate: Gate | None) -> bool:
+    """Whether `gate`, as `find_gate` returned it, is of a comparison that this machine made; else the bundle says so.
+
+    Whoever makes a bundle can write into it what he likes.
+    """
+    return gate is not None and not any(gate is each for each in bundle.manifest.parity.gates)
+
+
+def gate_text(gate: Gate | None, *, here: bool) -> str:
+    """Say in a few words what verifies an engine, and whether that was done `here`: see `checked_here`."""
     if gate is None:
         return "not verified"
     if not gate.passed:
         return f"not verified: {gate.failures[0]}"
     cosine = min(gate.min_cosine.values(), default=0.0)
-    return f"verified against {gate.reference.removeprefix('golden outputs of ')}, cosine at least {_floor(cosine)}"
+    reference = gate.reference.removeprefix("golden outputs of ")
+    if here:
+        return f"verified against {reference}, cosine at least {_floor(cosine)}"
+    return f"as {reference} by the bundle's own record, cosine at least {_floor(cosine)}; not checked on this machine"
 
 
 def _floor(cosine: float) -> str:
@@ -167,10 +183,15 @@ def _path(bundle: Bundle, info: BackendInfo, kind: Kind) -> Path:
 
 
 def _read(path: Path) -> Gate | None:
-    """The gate in `path`. One that cannot be read counts for nothing: the comparison is made again."""
+    """The gate in `path`. One that cannot be read counts for nothing: the comparison is made again.
+
+    Raises:
+        InputError: somebody else may have written it.
+    """
+    check_private(path)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Gate)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return read_json(path.read_bytes(), Gate)
+    except (OSError, ValueError):
         return None
 
 

@@ -13,7 +13,6 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from ovavel.runtime.errors import BundleError
 from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.types import RATE_HZ
+from ovavel.runtime.untrusted import read_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,8 @@ GOLDEN = "golden.npz"
 
 _FRAME, _CROP, _WAVEFORM, _LOG_MEL = "frame/", "crop/", "waveform/", "log_mel/"
 _FULL_SCALE = 32768
+_MOST_BYTES = 512 * 2**20
+"""Unpacked; what export writes takes a tenth of it."""
 _ARRAYS = ("vision", "audio", "tokens", "text", "clips", "audio_similarity", "vision_similarity", "score")
 
 
@@ -111,13 +113,20 @@ class Golden:
                 f"the bundle {bundle.path} holds no {GOLDEN}: an older ovavel wrote it, and it cannot check itself. "
                 "Export it again, or compare it with its weights: `ovavel eval parity --help`"
             )
+        return cls.decode(bundle.read(GOLDEN), bundle.manifest.embedding_size, where=str(path))
+
+    @classmethod
+    def decode(cls, data: bytes, size: int, *, where: str) -> Golden:
+        """Read what a golden file with embeddings of `size` holds; `where` names it in errors.
+
+        Raises:
+            BundleError: it is damaged, or unpacks to far more than golden outputs need.
+        """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            golden = cls._from_arrays(arrays)
-            golden._check(bundle.manifest.embedding_size)
-        except (OSError, EOFError, ValueError, KeyError, IndexError, BadZipFile) as error:
-            raise BundleError(f"{path} is damaged ({error}); export or copy the bundle again") from error
+            golden = cls._from_arrays(read_arrays(data, _MOST_BYTES))
+            golden._check(size)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
         return golden
 
     @classmethod

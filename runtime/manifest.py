@@ -12,6 +12,7 @@ from ovavel.runtime.backends import Graph
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.fusion import FusionKind
+from ovavel.runtime.untrusted import read_json
 
 __all__ = [
     "CALIBRATED_VERSION",
@@ -202,8 +203,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 or it asks for preprocessing or fusion that this runtime does not do.
         """
         try:
-            version = msgspec.json.decode(data, type=_Version).format_version
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            version = read_json(data, _Version).format_version
+        except ValueError as error:
             raise BundleError(f"{where} is not a bundle manifest ({error}); export or copy the bundle again") from error
         if not 1 <= version <= FORMAT_VERSION:
             mend = "update ovavel" if version > FORMAT_VERSION else "export the bundle again with this ovavel"
@@ -211,8 +212,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
                 f"{where} has format version {version}, and this ovavel reads versions 1 to {FORMAT_VERSION}: {mend}"
             )
         try:
-            manifest = msgspec.json.decode(data, type=cls)
-        except (msgspec.MsgspecError, RecursionError) as error:
+            manifest = read_json(data, cls)
+        except ValueError as error:
             raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
         if version <= CALIBRATED_VERSION and (manifest.calibration is None) == (version == CALIBRATED_VERSION):
             has = "no" if manifest.calibration is None else "a"

@@ -18,7 +18,7 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.channels import Channel, channel_news
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.fusion import FusionKind
-from ovavel.runtime.gates import find_gate
+from ovavel.runtime.gates import checked_here, find_gate
 from ovavel.runtime.localizer import Localizer, deciding_head
 from ovavel.runtime.queue import READER_TOO_SLOW, TOO_SLOW, WindowQueue
 from ovavel.runtime.redaction import redacted
@@ -130,6 +130,7 @@ class Session:
             bundle_sha256=self.bundle.sha256,
             backend=self._backend.info,
             gate=self._gate,
+            gate_checked_here=checked_here(self.bundle, self._gate),
             lag=self._localizer.lag,
         )
 

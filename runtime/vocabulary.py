@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import BundleError, VocabularyError
+from ovavel.runtime.untrusted import read_array, read_json
 from ovavel.runtime.wording import shown_name
 
 __all__ = ["EMBEDDINGS", "NAMES", "TOKENIZER", "Tokenizer", "Vocabulary", "check_names", "normalize_text"]
@@ -34,6 +35,8 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 """Characters of other categories that show nothing: two names that look the same would be two classes."""
 
+_LONGEST_ROW = 4096
+"""Tokens of a text that a tokenizer may ask for; CLIP's asks for 77."""
 
 _OUTER = " \t\xa0\u3000"
 """White space that means nothing around a name."""
@@ -66,17 +69,32 @@ class Tokenizer:
         Raises:
             BundleError: it is no such file, or does not say to what length texts are cut and padded.
         """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} is not a tokenizer file ({error}); export or copy the bundle again") from error
+        return cls.decode(data, where=str(path))
+
+    @classmethod
+    def decode(cls, data: bytes, *, where: str) -> Tokenizer:
+        """Read what a `tokenizer.json` holds; `where` names it in errors.
+
+        Raises:
+            BundleError: as `open`.
+        """
         import tokenizers
 
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = data.decode("utf-8")
             rows = tokenizers.Tokenizer.from_str(text)
             plain = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises nothing narrower
-            raise BundleError(f"{path} is not a tokenizer file ({error}); export or copy the bundle again") from error
+            raise BundleError(f"{where} is not a tokenizer file ({error}); export or copy the bundle again") from error
         length = rows.padding["length"] if rows.padding else None
         if not length or not rows.truncation or rows.truncation["max_length"] != length:
-            raise BundleError(f"{path} does not cut and pad texts to one length; export the bundle again")
+            raise BundleError(f"{where} does not cut and pad texts to one length; export the bundle again")
+        if length > _LONGEST_ROW or (rows.padding or {}).get("pad_to_multiple_of"):
+            raise BundleError(f"{where} pads texts to far more than {_LONGEST_ROW} tokens; export the bundle again")
         plain.no_padding()
         plain.no_truncation()
         return cls(rows, plain, context_length=length)
@@ -249,12 +267,26 @@ class Vocabulary:
             BundleError: one of them is missing or damaged, or they do not fit together.
         """
         try:
-            names = msgspec.json.decode((Path(folder) / NAMES).read_bytes(), type=_Names).names
-            embeddings = np.load(Path(folder) / EMBEDDINGS, allow_pickle=False)
-            if not isinstance(embeddings, np.ndarray) or embeddings.dtype != np.float32:
+            names, embeddings = ((Path(folder) / name).read_bytes() for name in (NAMES, EMBEDDINGS))
+        except OSError as error:
+            raise _unreadable(folder, error) from error
+        return cls.decode(names, embeddings, where=str(folder))
+
+    @classmethod
+    def decode(cls, names: bytes, embeddings: bytes, *, where: str) -> Vocabulary:
+        """Read what `vocabulary.json` and `vocabulary.npy` hold; `where` names their folder in errors.
+
+        Raises:
+            BundleError: one of them is damaged, or they do not fit together.
+        """
+        try:
+            array = read_array(embeddings)
+            if array.dtype != np.float32:
                 raise ValueError(f"{EMBEDDINGS} is not a float32 array")
-            return cls(names=names, embeddings=embeddings)
-        except (OSError, EOFError, ValueError, RecursionError, msgspec.MsgspecError, VocabularyError) as error:
-            raise BundleError(
-                f"the vocabulary in {folder} cannot be read ({error}); export or copy the bundle again"
-            ) from error
+            return cls(names=read_json(names, _Names).names, embeddings=array)
+        except (ValueError, VocabularyError) as error:
+            raise _unreadable(where, error) from error
+
+
+def _unreadable(folder: str | os.PathLike[str], error: Exception) -> BundleError:
+    return BundleError(f"the vocabulary in {folder} cannot be read ({error}); export or copy the bundle again")

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ovavel.runtime.backends import Backend, Graph, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
-from ovavel.runtime.external_data import external_data
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer
 from ovavel.training.backend import Precision, open_weights
 from ovavel.training.imagebind import CONTEXT, VOCABULARY, ImageBindConfig
@@ -137,8 +136,7 @@ def bundle_encoders(
     text = open_backend(bundle, device="cpu", threads=threads, graphs=("text",))
     opened = open_backend(bundle, name=backend, device=device, threads=threads, graphs=_OF_WINDOWS)
     ran = {"text": text.info, "vision": opened.info, "audio": opened.info}
-    graphs = [bundle.graph(name, ran[name].precision[name]) for name in _ENCODERS]
-    names = {file.name for file in graphs} | {each for file in graphs for each in external_data(file)}
+    names = {file for name in _ENCODERS for file in bundle.graph_files(name, ran[name].precision[name])}
     listing = "".join(f"{name} {bundle.manifest.files[name].sha256}\n" for name in sorted(names))
     return Encoders(
         backend=opened,

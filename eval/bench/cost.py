@@ -8,7 +8,6 @@ from typing import Any
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.external_data import external_data
 
 __all__ = ["ENCODERS", "flops", "parameters", "weight_bytes"]
 
@@ -62,7 +61,7 @@ def weight_bytes(bundle: Bundle, graph: Graph, info: BackendInfo) -> int:
     if info.name == "torch" or file is None:  # PyTorch's weights, or an engine that makes a precision of its own
         return parameters(bundle.manifest.model.config, graph) * _BYTES[precision]
     files = bundle.manifest.files
-    return files[file].bytes + sum(files[name].bytes for name in external_data(bundle.path / file))
+    return sum(files[name].bytes for name in bundle.graph_files(graph, precision))
 
 
 def _sizes(config: Mapping[str, Any], graph: Graph) -> tuple[int, int, int]:

@@ -252,6 +252,8 @@ class Row:
     """The comparison with PyTorch on the bundle's golden inputs, made in this run."""
     known_gate: Gate | None = None
     """The one that was known before, where none was made in this run; None for PyTorch, too."""
+    known_gate_checked_here: bool = False
+    """Whether this machine made that one; False where the bundle alone says that somebody did."""
     clocks: str | None = None
     """Of the GPU under load, as the driver reports them."""
     notes: list[str] = field(default_factory=list)

@@ -35,7 +35,7 @@ from ovavel.eval.bench.yardstick import YARDSTICK_RULE, Yardstick
 from ovavel.eval.machine import describe_machine
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.gates import Gate, find_gate, self_check
+from ovavel.runtime.gates import Gate, checked_here, find_gate, self_check
 from ovavel.runtime.timing import Percentiles
 from ovavel.runtime.types import Window
 
@@ -284,6 +284,7 @@ class _Bench:
         single = single_report(pipeline, self.decode_ms, eager.pipeline if eager else None)
         medians = {stage: spread.p50 for stage, spread in single.stages.items()} if single else {}
         unchecked = not row.spec.reference and results.gate is None
+        known = find_gate(self.bundle, info) if unchecked else None
         return Row(
             name=row.spec.name,
             reference=row.spec.reference,
@@ -297,7 +298,8 @@ class _Bench:
             capture=results.capture,
             floor=floor(self.bundle, info, self.rates, medians) if self.rates else None,
             gate=results.gate,
-            known_gate=find_gate(self.bundle, info) if unchecked else None,
+            known_gate=known,
+            known_gate_checked_here=checked_here(self.bundle, known),
             clocks=results.clocks,
             notes=results.notes,
         )

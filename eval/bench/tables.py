@@ -241,7 +241,8 @@ def _verified(row: Row) -> str:
     gate = row.gate or row.known_gate
     if row.reference:
         return _NONE
-    return gate_text(gate) if gate else f"{gate_text(None)}: no comparison with PyTorch is known"
+    here = row.gate is not None or row.known_gate_checked_here
+    return gate_text(gate, here=here) if gate else f"{gate_text(None, here=False)}: no comparison with PyTorch is known"
 
 
 def _live(row: Row) -> Grid:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ovavel.eval.demo.assets import Assets
+from ovavel.runtime.backends.onnxruntime import read_no_files
 from ovavel.runtime.errors import MissingExtraError
 
 __all__ = ["YARDSTICK_RULE", "Moment", "Yardstick"]
@@ -51,15 +52,16 @@ class Yardstick:
             import onnxruntime
         except ImportError as error:
             raise MissingExtraError("onnxruntime", "cpu", need="The yardstick of a benchmark") from error
-        bundle = Assets.open().bundle
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = [
-            onnxruntime.InferenceSession(bundle.graph(graph, "fp32"), options, providers=["CPUExecutionProvider"])
-            for graph in ("vision", "audio")
-        ]
+        self._sessions = []
+        self._used = []  # memory of the sessions
+        for files in Assets.open().bundle.load({"vision": "fp32", "audio": "fp32"}).values():
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.log_severity_level = 3
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            self._used.append((files, read_no_files(options, files)))
+            graph = bytes(files.graph.data)
+            self._sessions.append(onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]))
         random = np.random.default_rng(0)
         self._picture = Image.fromarray(random.integers(0, 256, (*_FRAME[::-1], 3), np.uint8))
         self._sound = random.standard_normal(_SPECTRA).astype(np.float32)

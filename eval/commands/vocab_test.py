@@ -71,7 +71,7 @@ class Test:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import make_folder
-        from ovavel.runtime.gates import gate_text, require_gate
+        from ovavel.runtime.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.localizer import deciding_head
         from ovavel.runtime.progress import shown_status
         from ovavel.runtime.vocabulary import check_names
@@ -104,7 +104,7 @@ class Test:
         finally:
             backend.close()
         written = _write(self.out, trial, recordings, bundle, info) if self.out else []
-        _print(trial, recordings, written, f"{info.engine}: {gate_text(gate)}")
+        _print(trial, recordings, written, f"{info.engine}: {gate_text(gate, here=checked_here(bundle, gate))}")
         print_unreadable(lost)
         return 0 if trial.works and not lost else 1
 

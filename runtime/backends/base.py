@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.backends import BackendInfo, Graph, HeadOutput
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +72,43 @@ class GraphBackend(ABC):
         if self._closed or graph not in self._info.precision:
             holds = "none: it is closed" if self._closed else ", ".join(self._info.precision)
             raise UsageError(f"this backend was not opened with the {graph} graph; it holds {holds}")
-        return self._compute(graph, *inputs)
+        outputs = self._compute(graph, *inputs)
+        self._check_outputs(graph, inputs, outputs)
+        return outputs
+
+    def _check_outputs(
+        self, graph: Graph, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[np.float32]]
+    ) -> None:
+        """Refuse a graph that gives something else than its kind does: its rows would be read as other classes."""
+        shape: tuple[int, ...] = (len(inputs[0]), self._embedding_size)
+        wanted = [shape]
+        if graph == "head":
+            wanted = [(*inputs[0].shape[:2], len(inputs[2]))] * len(HeadOutput._fields)
+        found = [output.shape for output in outputs]
+        if found != wanted or any(output.dtype != np.float32 for output in outputs):
+            has, needs = (", ".join(map(str, shapes)) or "nothing" for shapes in (found, wanted))
+            raise BundleError(
+                f"the {graph} graph of the bundle gives {has} and has to give {needs} in float32; export the bundle "
+                "again, and do not trust this one"
+            )
+
+    def _try_head(self) -> None:
+        """Run the head once, which takes no time, and close this backend if it is none.
+
+        Raises:
+            BundleError: it does not give a row for every second and a column for every name.
+        """
+        if "head" not in self._info.precision:
+            return
+        segments = np.zeros((1, _WARM_UP_SEGMENTS, self._embedding_size), np.float32)
+        try:
+            self.head(segments, segments, np.zeros((self._classes, self._embedding_size), np.float32))
+        except UsageError as error:
+            self.close()
+            raise BundleError(f"{error}; export the bundle again, and do not trust this one") from error
+        except BaseException:
+            self.close()
+            raise
 
     @abstractmethod
     def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:

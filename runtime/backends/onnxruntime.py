@@ -16,6 +16,7 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, check_placement, cuda_options
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.hashed import GraphFiles
 from ovavel.runtime.install import install_command
 
 if TYPE_CHECKING:
@@ -23,12 +24,32 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle import Bundle
 
-__all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime", "open_session", "physical_cores"]
+__all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime", "open_session", "physical_cores", "read_no_files"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _LONGEST_MESSAGE = 300
+_DTYPES = {
+    1: "f4",
+    2: "u1",
+    3: "i1",
+    4: "u2",
+    5: "i2",
+    6: "i4",
+    7: "i8",
+    9: "?",
+    10: "f2",
+    11: "f8",
+    12: "u4",
+    13: "u8",
+} | {
+    16: "u2",
+    **dict.fromkeys((17, 18, 19, 20), "u1"),
+}
+"""ONNX's number of a type → what holds it; of bfloat16 and the kinds of float8, the bits."""
+_NO_FOLDER = "/dev/null"
+"""Nothing can lie in it."""
 
 _log = logging.getLogger(__name__)
 
@@ -166,8 +187,8 @@ class OnnxRuntimeBackend(GraphBackend):
         recorded = [name for name in graphs if name in ("vision", "audio")] if gpu is not None and cuda_graphs else []
         self._sessions: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
-            name: open_session(bundle.graph(name, each), gpu, threads if name != "head" else 1, name in recorded)
-            for name, each in precision.items()
+            name: open_session(files, gpu, threads if name != "head" else 1, name in recorded)
+            for name, files in bundle.load(precision).items()
         }
         self._recorded: dict[Graph, FixedBatches] = {}
         for name in recorded:
@@ -191,6 +212,7 @@ class OnnxRuntimeBackend(GraphBackend):
             versions={"onnxruntime": onnxruntime.__version__},
         )
         super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
+        self._try_head()
 
     def close(self) -> None:
         """Give the memory back. Calling it twice does no harm."""
@@ -234,8 +256,10 @@ def _note_slower(bundle: Bundle, engine: str, precision: Mapping[Graph, str]) ->
             return
 
 
-def open_session(path: Path, gpu: int | None, threads: int, record: bool = False) -> Any:
-    """Load the ONNX file `path` on the GPU number `gpu`, or on CPU threads; `record` its launches on the GPU.
+def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool = False) -> Any:
+    """Load a graph on the GPU number `gpu`, or on CPU threads; `record` its launches on the GPU.
+
+    ONNX Runtime gets the bytes that were hashed and reads no file.
 
     Raises:
         BundleError: it cannot be loaded.
@@ -254,6 +278,7 @@ def open_session(path: Path, gpu: int | None, threads: int, record: bool = False
     # More threads than cores would spin in the way of those that have work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads <= physical_cores() else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    values = read_no_files(options, files)
     provider: str | tuple[str, dict[str, str]] = _CPU
     if gpu is not None:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -261,15 +286,19 @@ def open_session(path: Path, gpu: int | None, threads: int, record: bool = False
         provider = (_CUDA, cuda_options(gpu, record=record))
     wanted = _CPU if gpu is None else _CUDA
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+        with files.loading():
+            session = ort.InferenceSession(bytes(files.graph.data), options, providers=[provider], enable_fallback=0)
+    except BundleError:
+        raise
     except Exception as error:
         # Its errors share no base class; those that speak of the file are told by name.
-        if gpu is None or type(error).__name__ in ("NoSuchFile", "InvalidProtobuf", "InvalidGraph", "NoModel"):
+        if gpu is None or type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel"):
             raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {path}: {_said(error)}. Export or copy the bundle again"
+                f"ONNX Runtime {ort.__version__} cannot load {files.path}: {_said(error)}. Export or copy the bundle "
+                "again"
             ) from error
         raise DeviceError(
-            f"ONNX Runtime {ort.__version__} cannot run {path.name} on cuda:{gpu}: {_said(error)}. "
+            f"ONNX Runtime {ort.__version__} cannot run {files.path.name} on cuda:{gpu}: {_said(error)}. "
             "Check the driver with nvidia-smi, or use --device cpu"
         ) from error
     got = session.get_providers()
@@ -280,9 +309,35 @@ def open_session(path: Path, gpu: int | None, threads: int, record: bool = False
             "did not load. Check the driver with nvidia-smi, or use --device cpu"
         )
     session.disable_fallback()
+    session.used = files, values  # it uses their memory for as long as it lives
     if gpu is not None:
-        check_placement(session, _CUDA, path.name)
+        check_placement(session, _CUDA, files.path.name)
     return session
+
+
+def read_no_files(options: Any, files: GraphFiles) -> list[Any]:
+    """Make ONNX Runtime take the weights of `files` from memory, and look for nothing anywhere else.
+
+    Returns:
+        Values that must live as long as the session does.
+    """
+    import onnxruntime as ort
+
+    # Bytes may look like a file of its own format, too; and it has a folder where it looks for weights that nobody
+    # gave it, by default the current one.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
+    names, values = [], []
+    for tensor in files.tensors:
+        data, dtype = files.weights[tensor.location].data, np.dtype(_DTYPES[tensor.data_type])
+        flat: NDArray[Any] = np.frombuffer(data, dtype, tensor.length // dtype.itemsize, tensor.offset)
+        array = np.require(flat.reshape(tensor.dims), requirements="A")
+        names.append(tensor.name)
+        values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type))
+    if names:
+        # Not from whole files in memory, for which there is a function too: that one copies.
+        options.add_external_initializers(names, values)
+    return values
 
 
 def _said(error: Exception) -> str:

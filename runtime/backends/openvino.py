@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,8 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.external_data import with_addresses
+from ovavel.runtime.hashed import GraphFiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,12 +74,12 @@ class OpenVinoBackend(GraphBackend):
         self._requests: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
             graph: compile_graph(
-                bundle.graph(graph, each),
-                each,
+                files,
+                precision[graph],
                 threads if graph != "head" else 1,
                 batch=None if graph == "head" else 1,
             )
-            for graph, each in precision.items()
+            for graph, files in bundle.load(precision).items()
         }
         info = BackendInfo(
             name="openvino",
@@ -90,6 +91,7 @@ class OpenVinoBackend(GraphBackend):
             versions={"openvino": openvino.__version__.partition("-")[0]},
         )
         super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
+        self._try_head()
 
     def close(self) -> None:
         """Give the memory back. Calling it twice does no harm."""
@@ -114,11 +116,11 @@ class OpenVinoBackend(GraphBackend):
             return [np.array(answer[i]) for i in range(len(answer))]
 
 
-def compile_graph(path: Path, precision: str, threads: int, *, batch: int | None = None) -> Any:
-    """Compile the ONNX file `path` for the CPU; return an infer request, which serves one call at a time.
+def compile_graph(files: GraphFiles, precision: str, threads: int, *, batch: int | None = None) -> Any:
+    """Compile a graph for the CPU; return an infer request, which serves one call at a time.
 
     Args:
-        path: the graph; one input where `batch` is given.
+        files: the graph; one input where `batch` is given.
         precision: of the graph: "fp32", "bf16" or "int8-static".
         threads: cores to use.
         batch: the only batch it will get, which is faster than any.
@@ -135,18 +137,27 @@ def compile_graph(path: Path, precision: str, threads: int, *, batch: int | None
     if hint is None:
         raise DeviceError(f"this CPU has no {precision} arithmetic; use another --precision, or --backend onnxruntime")
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    # It reads a model from memory, and its weights from there if the model gives their addresses.
+    arrays = {name: np.frombuffer(file.data, np.uint8) for name, file in files.weights.items()}
+    addresses = {name: array.ctypes.data for name, array in arrays.items()}
+    graph = with_addresses(files.graph.data, files.tensors, addresses)
     try:
-        model = core.read_model(path)
-        if batch is not None:
-            (shape,) = (each.partial_shape for each in model.inputs)
-            model.reshape([batch, *(shape[axis].get_length() for axis in range(1, len(shape)))])
-        compiled = core.compile_model(model, "CPU", settings)
+        with files.loading():
+            model = core.read_model(graph)
+            if batch is not None:
+                (shape,) = (each.partial_shape for each in model.inputs)
+                model.reshape([batch, *(shape[axis].get_length() for axis in range(1, len(shape)))])
+            compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
-        raise BundleError(f"OpenVINO cannot load {path}: {_said(error)}. Export or copy the bundle again") from error
+        raise BundleError(
+            f"OpenVINO cannot load {files.path}: {_said(error)}. Export or copy the bundle again"
+        ) from error
     used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if used != hint:
         raise DeviceError(f"{precision} was asked for and OpenVINO would compute in {used}; use --backend onnxruntime")
-    return compiled.create_infer_request()
+    request = compiled.create_infer_request()
+    request.used = arrays  # it uses their memory for as long as it lives
+    return request
 
 
 def _said(error: Exception) -> str:

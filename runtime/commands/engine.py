@@ -128,7 +128,7 @@ class Engine:
                     backend.warm_up()  # compiles every batch size for this GPU, and keeps that for the first start
             finally:
                 backend.close()
-        print(one_line(f"{self.library} on {backend.info.device}: {gate_text(gate)}"))
+        print(one_line(f"{self.library} on {backend.info.device}: {gate_text(gate, here=True)}"))
         return 0 if gate is None or gate.passed else 1
 
     def _gpu(self) -> Cuda:

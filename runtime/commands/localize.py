@@ -126,7 +126,7 @@ class Localize:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.calibration import OTHER_NAMES
-        from ovavel.runtime.gates import gate_text, require_gate
+        from ovavel.runtime.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.progress import Bars, shown_progress
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
@@ -155,7 +155,7 @@ class Localize:
         bars = Bars(*columns, console=stderr)
         with closing(backend), bars:
             gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
-            console.print(f"{backend.info.engine}: {gate_text(gate)}", markup=False)
+            console.print(f"{backend.info.engine}: {gate_text(gate, here=checked_here(bundle, gate))}", markup=False)
             if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
                 console.print(OTHER_NAMES, markup=False)
             for number, (file, folder) in enumerate(to_do, 1):

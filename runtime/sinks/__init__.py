@@ -33,6 +33,8 @@ class SessionInfo:
     """The comparison with PyTorch that verifies the backend; None: nobody made one."""
     lag: int
     """How many later segments make a score final."""
+    gate_checked_here: bool = True
+    """Whether this machine made the comparison; False where the bundle alone says that somebody did."""
 
 
 class Sink(Protocol):

@@ -39,7 +39,7 @@ class LinesSink:
         self._stats = stats
         self._print(f"ready    {one_line(info.source)}: {one_line(info.model)} on {engine(info)}")
         self._print(f"         {names_told(len(info.labels))}; licence of the weights: {one_line(info.licence)}")
-        self._print(f"         {one_line(gate_text(info.gate))}")
+        self._print(f"         {one_line(gate_text(info.gate, here=info.gate_checked_here))}")
         for sense, word in (("vision", "picture"), ("audio", "sound")):
             if sense not in info.senses:
                 self._print(f"         no {word}: nothing can be both seen and heard")

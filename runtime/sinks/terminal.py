@@ -182,7 +182,7 @@ class TerminalSink:
         top.add_row(name, Text.assemble((clock(self._now_s, 0), "bold"), ("  live" if info.live else "  file", _QUIET)))
         dot = f" {self._dot} "
         model = dot.join(map(self._line, (info.model, info.licence, names_told(len(info.labels)))))
-        runs = f"{engine(info)}{dot}{self._line(gate_text(info.gate))}"
+        runs = f"{engine(info)}{dot}{self._line(gate_text(info.gate, here=info.gate_checked_here))}"
         told = [(f" {model}", _QUIET), (f" {runs}", _QUIET if info.gate and info.gate.passed else "yellow")]
         return Group(top, *(Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in told))
 

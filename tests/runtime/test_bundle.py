@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -19,7 +20,6 @@ from ovavel.runtime import bundle as bundle_module
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
-from ovavel.runtime.external_data import external_data
 from ovavel.runtime.manifest import FORMAT_VERSION, Fusion, Preprocessing
 from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.types import RATE_HZ, WINDOW_S
@@ -41,7 +41,8 @@ def relist(folder: Path, name: str) -> None:
 
 def refused(folder: Path, *words: str) -> None:
     with pytest.raises(BundleError) as caught:
-        Bundle.open(folder)
+        Bundle.open(folder).check()
+    assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
 
@@ -115,11 +116,32 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         b'{"format_version": 1}',
         b"\xff\xfe\x00",
         b"[" * 9999,
+        b"[" * 3_000_000,
+        b'{"format_version": ' + b"[" * 3_000_000,
+        b'{"a":' * 700_000,
     ],
+    ids=lambda content: f"{content[:12]!r} of {len(content)}",
 )
 def test_a_manifest_that_is_none(tiny_bundle: Path, content: bytes) -> None:
     (tiny_bundle / "manifest.json").write_bytes(content)
     refused(tiny_bundle, str(tiny_bundle / "manifest.json"))
+
+
+def test_a_manifest_that_says_a_thing_twice(tiny_bundle: Path) -> None:
+    """Readers differ in which of the two counts."""
+    text = (tiny_bundle / "manifest.json").read_text()
+    (tiny_bundle / "manifest.json").write_text(text.replace('"embedding_size"', '"opset": 1, "embedding_size"', 1))
+    refused(tiny_bundle, "'opset' is there twice")
+
+
+def test_what_nobody_opens_is_not_hashed(tiny_bundle: Path) -> None:
+    data = bytearray((tiny_bundle / "text.onnx.data").read_bytes())
+    data[100] ^= 1
+    (tiny_bundle / "text.onnx.data").write_bytes(data)
+    bundle = Bundle.open(tiny_bundle)
+    assert set(bundle.load({"vision": "fp32", "audio": "fp32", "head": "fp32"})) == {"vision", "audio", "head"}
+    with pytest.raises(BundleError, match=r"text\.onnx\.data was altered"):
+        bundle.load({"text": "fp32"})
 
 
 def test_a_truncated_manifest(tiny_bundle: Path) -> None:
@@ -198,31 +220,7 @@ def test_weights_outside_the_listed_files(tiny_bundle: Path, location: str) -> N
     next(entry for entry in tensor.external_data if entry.key == "location").value = location
     (tiny_bundle / "vision.onnx").write_bytes(model.SerializeToString())
     relist(tiny_bundle, "vision.onnx")
-    refused(tiny_bundle, repr(location), "do not trust it")
-
-
-def test_external_data_is_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
-    def tensor(location: str) -> onnx.TensorProto:
-        made = onnx.TensorProto(dims=[1], data_type=1, data_location=1)
-        made.external_data.add(key="location", value=location)
-        return made
-
-    inner = onnx.GraphProto(initializer=[tensor("in a branch")])
-    sparse = onnx.SparseTensorProto(values=tensor("sparse"))
-    attributes = [
-        onnx.AttributeProto(name="value", t=tensor("attribute"), tensors=[tensor("attributes")], sparse_tensor=sparse),
-        onnx.AttributeProto(name="then_branch", g=inner),
-    ]
-    function = onnx.FunctionProto(node=[onnx.NodeProto(attribute=[onnx.AttributeProto(t=tensor("in a function"))])])
-    model = onnx.ModelProto(
-        graph=onnx.GraphProto(node=[onnx.NodeProto(attribute=attributes)], initializer=[tensor("initializer")]),
-        functions=[function],
-    )
-    path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    assert external_data(path) == {
-        "initializer", "attribute", "attributes", "in a branch", "sparse", "in a function"
-    }  # fmt: skip
+    refused(tiny_bundle, repr(location), "do not trust")
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx at all", b"\x3a\xff\xff\xff\xff\x7f", b"\x3a\x80"])
@@ -439,14 +437,40 @@ def test_killed_at_any_point_the_vocabulary_is_the_old_or_the_new_one(tiny_bundl
     child.join(100)
     assert child.exitcode == (0 if step == "never" else -signal.SIGKILL)
     found = Bundle.open(tiny_bundle)
-    expected = old.vocabulary if step.startswith("write") else larger(old)
+    expected = old.vocabulary if step.startswith("write") or step == "move 0" else larger(old)
     assert found.vocabulary.version == expected.version
     again = found.save_vocabulary(found.vocabulary.removed(["race car"]))
     assert Bundle.open(tiny_bundle).sha256 == again.sha256
 
 
+def test_opening_moves_nothing_in_a_whole_bundle(tiny_bundle: Path) -> None:
+    """Whoever packed a folder may have put a second manifest into it."""
+    old = Bundle.open(tiny_bundle)
+    changed = old.save_vocabulary(larger(old))
+    for name in ("vocabulary.json", "vocabulary.npy", "manifest.json"):
+        shutil.move(tiny_bundle / name, tiny_bundle / f"{name}.new")
+    old.vocabulary.save(tiny_bundle)
+    (tiny_bundle / "manifest.json").write_bytes(old.manifest.encode())
+    before = {file.name: file.read_bytes() for file in tiny_bundle.iterdir()}
+    assert Bundle.open(tiny_bundle).sha256 == old.sha256 != changed.sha256
+    assert {file.name: file.read_bytes() for file in tiny_bundle.iterdir()} == before
+    shutil.move(tiny_bundle / "vocabulary.json.new", tiny_bundle / "vocabulary.json")  # it was cut short here
+    assert Bundle.open(tiny_bundle).sha256 == changed.sha256
+
+
+def test_a_second_manifest_completes_nothing_but_a_vocabulary(tiny_bundle: Path) -> None:
+    old = Bundle.open(tiny_bundle)
+    changed = old.save_vocabulary(larger(old))
+    (tiny_bundle / "manifest.json").write_bytes(old.manifest.encode())
+    model = msgspec.structs.replace(changed.manifest.model, licence="none at all")
+    other = msgspec.structs.replace(changed.manifest, model=model)
+    (tiny_bundle / "manifest.json.new").write_bytes(other.encode())
+    refused(tiny_bundle, "vocabulary.json has")
+    assert (tiny_bundle / "manifest.json.new").exists()
+
+
 def test_a_full_disk_leaves_the_old_vocabulary(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, **_: object) -> None:
         if path.name.startswith("manifest"):
             raise OutputError("disk full")
         path.write_bytes(data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ from ovavel.runtime.backends import Backend, BackendInfo, open_backend
 from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend, auto_device
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import BundleError, UnverifiedError
-from ovavel.runtime.gates import find_gate, gate_text, require_gate, self_check, store_gate
+from ovavel.runtime.errors import BundleError, InputError, UnverifiedError
+from ovavel.runtime.gates import checked_here, find_gate, gate_text, require_gate, self_check, store_gate
 from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import FileEntry
@@ -66,7 +68,13 @@ def test_an_exported_bundle_vouches_for_itself(exported_bundle: Path, info: Back
     assert max(gate.max_abs_difference.values()) < 5e-6
     assert gate.decisions == 1.0
     assert find_gate(bundle, info) == gate == require_gate(bundle, info, allow_unverified=False)
-    assert gate_text(gate).startswith("verified against PyTorch fp32, cosine at least 0.99999")
+    assert not checked_here(bundle, find_gate(bundle, info))
+    assert gate_text(gate, here=True).startswith("verified against PyTorch fp32, cosine at least 0.99999")
+    said = gate_text(gate, here=False)
+    assert said.startswith("as PyTorch fp32 by the bundle's own record, cosine at least 0.99999")
+    assert said.endswith("; not checked on this machine")
+    store_gate(bundle, info, gate)
+    assert checked_here(bundle, find_gate(bundle, info))
 
 
 def test_golden_survives_the_file(exported_bundle: Path) -> None:
@@ -203,7 +211,7 @@ def test_a_failed_gate_is_refused_and_says_why(tiny_bundle: Path, info: BackendI
     store_gate(bundle, info, failed)
     with pytest.raises(UnverifiedError, match="decides otherwise than PyTorch: audio: far off"):
         require_gate(bundle, info, allow_unverified=False)
-    assert gate_text(require_gate(bundle, info, allow_unverified=True)) == "not verified: audio: far off"
+    assert gate_text(require_gate(bundle, info, allow_unverified=True), here=True) == "not verified: audio: far off"
 
 
 def test_a_passed_comparison_makes_up_for_no_failed_one_of_the_other_kind(tiny_bundle: Path, info: BackendInfo) -> None:
@@ -295,7 +303,9 @@ def test_what_nobody_compared_is_refused(tiny_bundle: Path, tmp_path: Path, caps
     worked = {0, 1}  # 1 where no phrase works
     for command in (live, localize, lab):
         assert main(command) in (worked if command is lab else {0})
-        assert "verified against PyTorch fp32" in capsys.readouterr().out
+        assert "PyTorch fp32 by the bundle's own record" in (out := capsys.readouterr().out)
+        assert "not checked on this machine" in out
+        assert "verified" not in out
     without_gates(tiny_bundle)
     for command in (live, localize, lab):
         assert main(command) == 1
@@ -304,7 +314,9 @@ def test_what_nobody_compared_is_refused(tiny_bundle: Path, tmp_path: Path, caps
         assert "not verified" in capsys.readouterr().out
     assert main(["eval", "self-check", str(tiny_bundle), "--device", "cpu"]) == 0
     assert "passed: it decides as PyTorch does" in capsys.readouterr().out
+    capsys.readouterr()
     assert main(live) == 0
+    assert "verified against PyTorch fp32" in capsys.readouterr().out
     assert not Bundle.open(tiny_bundle).manifest.parity.gates
     assert main(["eval", "self-check", str(tiny_bundle), "--device", "cpu", "--record"]) == 0
     assert Bundle.open(tiny_bundle).manifest.parity.gates
@@ -322,8 +334,11 @@ def test_a_bundle_without_golden_outputs_says_so(tiny_bundle: Path) -> None:
 def test_a_damaged_golden_file_is_named(tiny_bundle: Path, damage: bytes | None) -> None:
     bundle = Bundle.open(tiny_bundle)
     data = (tiny_bundle / GOLDEN).read_bytes()
-    (tiny_bundle / GOLDEN).write_bytes(data[: len(data) // 2] if damage is None else damage)
+    damaged = data[: len(data) // 2] if damage is None else damage
     with pytest.raises(BundleError, match=r"golden\.npz is damaged"):
+        Golden.decode(damaged, 32, where=GOLDEN)
+    (tiny_bundle / GOLDEN).write_bytes(damaged)
+    with pytest.raises(BundleError, match=r"golden\.npz was altered"):
         Golden.load(bundle)
 
 
@@ -339,6 +354,42 @@ def test_a_reference_that_is_not_finite_fails_and_is_refused(tiny_bundle: Path) 
     assert off_by(golden.vision, broken) == 2
     assert check_within("score", {"a clip": float("nan")}, 1.0, "in a score").failure
     for change in ({"vision": broken}, {"log_mels": {n: x + np.inf for n, x in golden.log_mels.items()}}):
-        (tiny_bundle / GOLDEN).write_bytes(dataclasses.replace(golden, **change).encode())
+        data = dataclasses.replace(golden, **change).encode()
         with pytest.raises(BundleError, match=r"golden\.npz is damaged \(\S.* is not finite\)"):
-            Golden.load(bundle)
+            Golden.decode(data, bundle.manifest.embedding_size, where=GOLDEN)
+
+
+def _bad(path: Path, kind: str) -> None:
+    if kind == "another user's":
+        os.chown(path, 12345, -1)
+    else:
+        path.chmod(0o775 if kind == "the group's" else 0o777)
+
+
+@pytest.mark.parametrize("kind", ["another user's", "the group's", "everybody's"])
+@pytest.mark.parametrize("level", [0, 1, 2], ids=["gate", "folder of gates", "cache"])
+def test_gates_that_somebody_else_may_have_written_are_refused(
+    tiny_bundle: Path, info: BackendInfo, kind: str, level: int
+) -> None:
+    if kind == "another user's" and os.geteuid() != 0:
+        pytest.skip("giving a file to another user takes the superuser")
+    bundle = Bundle.open(tiny_bundle)
+    path = store_gate(bundle, info, bundle.manifest.parity.gates[0])
+    assert [each.stat().st_mode & 0o777 for each in (path, path.parent, path.parent.parent)] == [0o600, 0o700, 0o700]
+    place = (path, path.parent, path.parent.parent)[level]
+    _bad(place, kind)
+    with pytest.raises(InputError, match=f"^{re.escape(str(place))} .*is not trusted; delete it"):
+        require_gate(bundle, info, allow_unverified=True)
+    if level:
+        with pytest.raises(InputError, match="is not trusted"):
+            store_gate(bundle, info, bundle.manifest.parity.gates[0])
+
+
+def test_gates_are_private_whatever_the_umask(tiny_bundle: Path, info: BackendInfo) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    before = os.umask(0)
+    try:
+        store_gate(bundle, info, bundle.manifest.parity.gates[0])
+    finally:
+        os.umask(before)
+    assert find_gate(bundle, info)

@@ -15,7 +15,7 @@ import pytest
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import auto_device, physical_cores
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import install_command
 from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
@@ -70,6 +70,11 @@ def write_head(path: Path) -> None:
 def bundle(tmp_path: Path) -> Bundle:
     write_vision(tmp_path / "vision.onnx")
     write_head(tmp_path / "head.onnx")
+    return bundle_of(tmp_path)
+
+
+def bundle_of(tmp_path: Path) -> Bundle:
+    """The graphs in a folder as a bundle, whatever they are."""
     manifest = Manifest(
         format_version=1,
         ovavel_version="0",
@@ -77,7 +82,7 @@ def bundle(tmp_path: Path) -> Bundle:
         embedding_size=SIZE,
         graphs={"vision": {"fp32": "vision.onnx"}, "head": {"fp32": "head.onnx"}},
         precision={},
-        files={},
+        files={file.name: file_entry(file) for file in tmp_path.iterdir() if file.is_file()},
         preprocessing=Preprocessing(),
         fusion=Fusion(),
         opset=20,
@@ -174,9 +179,53 @@ def test_a_broken_graph_is_a_bundle_error(bundle: Bundle, spoil: Callable[[Path]
         spoil(bundle.path)
     else:
         (bundle.path / "vision.onnx").unlink()
-    with pytest.raises(BundleError, match=r"vision\.onnx.*again") as caught:
-        open_backend(bundle, device="cpu", graphs=("vision",))
-    assert "\n" not in str(caught.value)
+    for each in (bundle, bundle_of(bundle.path)):  # the latter lists what is there now
+        with pytest.raises(BundleError, match=r"vision\.onnx.*again") as caught:
+            open_backend(each, device="cpu", graphs=("vision",))
+        assert "\n" not in str(caught.value)
+
+
+def wide_head(folder: Path) -> None:
+    """Its similarities have 64 columns, for however many names."""
+    weights = {"names": np.eye(SIZE, 64, dtype=np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["audio", "names"], ["audio_similarity"]),
+        helper.make_node("MatMul", ["vision", "names"], ["vision_similarity"]),
+        helper.make_node("Mul", ["audio_similarity", "vision_similarity"], ["score"]),
+    ]
+    inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
+    save(folder / "head.onnx", nodes, inputs, ["audio_similarity", "vision_similarity", "score"], weights)
+
+
+def flat_head(folder: Path) -> None:
+    nodes = [helper.make_node("ReduceMean", [name], [f"of {name}"], keepdims=0) for name in ("audio", "vision", "text")]
+    inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
+    save(folder / "head.onnx", nodes, inputs, ["of audio", "of vision", "of text"], {})
+
+
+def lone_head(folder: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["audio", "names"], ["score"])]
+    inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
+    save(folder / "head.onnx", nodes, inputs, ["score"], {"names": np.eye(SIZE, 2, dtype=np.float32)})
+
+
+@pytest.mark.parametrize("spoil", [wide_head, flat_head, lone_head])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_head_of_other_shapes_is_refused_when_it_is_opened(
+    bundle: Bundle, spoil: Callable[[Path], None], name: str
+) -> None:
+    pytest.importorskip(name)
+    spoil(bundle.path)
+    with pytest.raises(BundleError, match=r"the head graph .* do not trust this one"):
+        open_backend(bundle_of(bundle.path), name=name, device="cpu", precision="fp32", graphs=("head",))
+
+
+def test_an_encoder_of_another_size_is_refused(bundle: Bundle) -> None:
+    nodes = [helper.make_node("ReduceMean", ["frames"], ["embedding"], axes=None, keepdims=1)]
+    save(bundle.path / "vision.onnx", nodes, {"frames": ["B", 3, 224, 224]}, ["embedding"], {})
+    backend = open_backend(bundle_of(bundle.path), device="cpu", graphs=("vision",))
+    with pytest.raises(BundleError, match=r"the vision graph of the bundle gives \(1, 1, 1, 1\)"):
+        backend.vision(np.zeros((1, 3, 224, 224), np.float32))
 
 
 def test_a_graph_the_bundle_lacks_is_named(bundle: Bundle) -> None:

@@ -89,7 +89,7 @@ def build_engine(
         plan, evidence = state.result()
     progress(f"writing {made_for.graph}", _BUILT)
     try:
-        with (folder / PLAN).open("xb") as file:
+        with os.fdopen(os.open(folder / PLAN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(plan)
             file.flush()
             os.fsync(file.fileno())
@@ -101,7 +101,7 @@ def build_engine(
         evidence=evidence,
         build_s=round(time.monotonic() - started_s, 2),
     )
-    atomic_write(folder / METADATA, msgspec.json.format(msgspec.json.encode(engine), indent=2) + b"\n")
+    atomic_write(folder / METADATA, msgspec.json.format(msgspec.json.encode(engine), indent=2) + b"\n", private=True)
     progress(f"built {made_for.graph}", 1.0)
     return engine
 
@@ -156,9 +156,9 @@ def _build(
     ]:
         if tensor.dtype not in (trt.DataType.FLOAT, trt.DataType.INT64):
             raise EngineError(
-                f"{onnx} has {tensor.name} in {tensor.dtype.name.lower()}: a bundle's graphs take and give fp32"
+                f"{onnx.name} has {tensor.name} in {tensor.dtype.name.lower()}: a bundle's graphs take and give fp32"
             )
-    products = layers.check_network(network, made_for.number_format, where=str(onnx))
+    products = layers.check_network(network, made_for.number_format, where=onnx.name)
     state.share = _PARSED
     config = _configure(builder, network, made_for, library)
     if not library.rtx:
@@ -283,7 +283,7 @@ def _keep_timings(config: Any, path: Path) -> None:
     if cache is None:  # the library takes none; the engine is built all the same
         return
     try:
-        atomic_write(path, bytes(memoryview(cache.serialize())))
+        atomic_write(path, bytes(memoryview(cache.serialize())), private=True)
     except OutputError as error:  # the next build measures again
         _log.warning("%s", error)
 

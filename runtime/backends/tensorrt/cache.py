@@ -9,18 +9,18 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
 from ovavel.runtime.errors import EngineError, OutputError
-from ovavel.runtime.files import cache_folder, make_folder, output_error
+from ovavel.runtime.files import cache_folder, check_private, make_private_folder, output_error
+from ovavel.runtime.hashed import GraphFiles
+from ovavel.runtime.untrusted import read_json
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
@@ -53,13 +53,13 @@ def found_options(root: Path, wanted: EngineFor) -> BuildOptions:
         return wanted.options
     others = sorted(root.glob(f"{wanted.family}-*/{METADATA}"), key=lambda path: path.stat().st_mtime)
     for path in reversed(others):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode(path.read_bytes(), type=Engine).made_for.options
+        with contextlib.suppress(OSError, ValueError):
+            return read_json(path.read_bytes(), Engine).made_for.options
     return wanted.options
 
 
 def provide_engine(
-    onnx: Path,
+    graph: Callable[[], GraphFiles],
     made_for: EngineFor,
     library: Library,
     *,
@@ -71,7 +71,7 @@ def provide_engine(
     """Return the engine for `made_for` in `root`; build it if need be.
 
     Args:
-        onnx: the graph that the engine is built of.
+        graph: loads the graph that the engine is built of; not called where nothing is built.
         made_for: what it is for.
         library: what builds it.
         root: folder of engines.
@@ -81,20 +81,23 @@ def provide_engine(
 
     Raises:
         EngineError: it cannot be built, or the one that is there is damaged.
+        InputError: somebody else may have written the one that is there.
         OutputError: the folder cannot be written to.
     """
     folder, built = root / made_for.key, False
+    for path in (root, folder, _timings(root, made_for), *(folder.iterdir() if folder.is_dir() else ())):
+        check_private(path)
     if overwrite or not (folder / METADATA).is_file():
-        make_folder(root)
+        make_private_folder(root)
         with _alone(root, made_for, progress):
             if overwrite or not (folder / METADATA).is_file():  # another process may have built it meanwhile
-                _build_aside(onnx, folder, made_for, library, cuda, progress)
+                _build_aside(graph(), folder, made_for, library, cuda, progress)
                 built = True
     return Provided(folder=folder, engine=read_engine(folder, made_for), built=built)
 
 
 def _build_aside(
-    onnx: Path, folder: Path, made_for: EngineFor, library: Library, cuda: Cuda | None, progress: Progress
+    graph: GraphFiles, folder: Path, made_for: EngineFor, library: Library, cuda: Cuda | None, progress: Progress
 ) -> None:
     root = folder.parent
     for left in root.glob(f".{folder.name}.*.part"):  # of a process that was killed: the lock is ours
@@ -104,10 +107,11 @@ def _build_aside(
         raise OutputError(f"{root} has {free / 1e9:.1f} GB free and the engine needs {need / 1e9:.1f} GB; make room")
     aside = root / f".{folder.name}.{secrets.token_hex(4)}.part"
     try:
-        aside.mkdir()
-        build_engine(
-            onnx, aside, made_for, library, cuda=cuda, timing_cache=_timings(root, made_for), progress=progress
-        )
+        aside.mkdir(mode=0o700)
+        with graph.private() as onnx:
+            build_engine(
+                onnx, aside, made_for, library, cuda=cuda, timing_cache=_timings(root, made_for), progress=progress
+            )
         if folder.exists():
             shutil.rmtree(folder)
         aside.replace(folder)
@@ -126,7 +130,7 @@ def _timings(root: Path, made_for: EngineFor) -> Path:
 def _alone(root: Path, made_for: EngineFor, progress: Progress) -> Iterator[None]:
     """Hold the lock of one engine; the system lets it go if the process dies."""
     try:
-        lock = os.open(root / f".{made_for.key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(root / f".{made_for.key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise output_error(root, error) from error
     try:

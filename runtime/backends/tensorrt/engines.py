@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, engine_for
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.hashed import GraphFiles
 
 __all__ = ["provide_engines"]
 
@@ -84,7 +86,7 @@ def provide_engines(
             progress(stage, (done + share * size) / total)
 
         provided[graph] = provide_engine(
-            bundle.graph(graph, made_for.precision, engine=library.name),
+            partial(_load, bundle, graph, made_for.precision),
             made_for,
             library,
             root=root,
@@ -94,3 +96,7 @@ def provide_engines(
         )
         done += bytes_of[graph]
     return provided
+
+
+def _load(bundle: Bundle, graph: Graph, precision: str) -> GraphFiles:
+    return bundle.load({graph: precision})[graph]

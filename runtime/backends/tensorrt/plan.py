@@ -13,8 +13,8 @@ from ovavel.runtime.backends import Graph
 from ovavel.runtime.backends.tensorrt.library import Library, LibraryName, this_platform
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import EngineError
-from ovavel.runtime.external_data import external_data
 from ovavel.runtime.manifest import FileEntry
+from ovavel.runtime.untrusted import read_json
 
 __all__ = ["METADATA", "PLAN", "BuildOptions", "Engine", "EngineFor", "Evidence", "engine_for", "read_engine"]
 
@@ -100,8 +100,6 @@ def engine_for(
     options: BuildOptions,
 ) -> EngineFor:
     """Say what the engine of `graph` in `precision` would be for; hashes come from the bundle's manifest."""
-    path = bundle.graph(graph, precision, engine=library.name)
-    files = [path, *(path.parent / location for location in sorted(external_data(path)))]
     listed = bundle.manifest.files
     return EngineFor(
         library=library.name,
@@ -111,7 +109,7 @@ def engine_for(
         compute_capability=compute_capability,
         graph=graph,
         precision=precision,
-        sources=tuple(listed[file.relative_to(bundle.path).as_posix()] for file in files),
+        sources=tuple(listed[name] for name in bundle.graph_files(graph, precision)),
         options=options,
     )
 
@@ -124,9 +122,9 @@ def read_engine(folder: Path, wanted: EngineFor) -> Engine:
     """
     again = f"delete the folder {folder}, or build it again with `ovavel export engine --overwrite`"
     try:
-        engine = msgspec.json.decode((folder / METADATA).read_bytes(), type=Engine)
+        engine = read_json((folder / METADATA).read_bytes(), Engine)
         entry = file_entry(folder / PLAN)
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         raise EngineError(f"the engine {folder} is damaged ({error}); {again}") from error
     if engine.format_version != _FORMAT_VERSION:
         raise EngineError(f"the engine {folder} was written by another version of ovavel; {again}")

@@ -205,7 +205,7 @@ class _KernelCache:
 
     def save(self) -> None:
         try:
-            atomic_write(self._path, bytes(memoryview(self._cache.serialize())))
+            atomic_write(self._path, bytes(memoryview(self._cache.serialize())), private=True)
         except OutputError as error:  # the next start compiles again
             _log.warning("%s", error)
 

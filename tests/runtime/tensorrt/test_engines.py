@@ -27,6 +27,7 @@ from ovavel.runtime.backends.tensorrt.library import Library, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, EngineFor, engine_for, read_engine
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import EngineError, OutputError, UsageError
+from ovavel.runtime.hashed import read_graph
 from ovavel.runtime.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.slow
@@ -181,16 +182,21 @@ def test_an_interrupted_build_leaves_nothing(exported_bundle: Path, tmp_path: Pa
 
 
 def test_a_build_that_fails_leaves_nothing(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"\x08\x0a nothing of a graph")
+    (tmp_path / "bad.onnx").write_bytes(b"\x08\x0a")
     with pytest.raises(EngineError, match=r"cannot build bad\.onnx with TensorRT-RTX"):
-        provide_engine(tmp_path / "bad.onnx", wanted(exported_bundle, library), library, root=tmp_path / "engines")
+        provide_engine(
+            lambda: read_graph(tmp_path / "bad.onnx"),
+            wanted(exported_bundle, library),
+            library,
+            root=tmp_path / "engines",
+        )
     assert left_in(tmp_path / "engines") == []
 
 
 def test_a_precision_that_is_not_used_is_an_error(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
     asked = replace(wanted(exported_bundle, library), precision="fp16")
     with pytest.raises(EngineError, match=r"head\.onnx does not compute in fp16: .* 12 in fp32"):
-        provide_engine(exported_bundle / "head.onnx", asked, library, root=tmp_path)
+        provide_engine(lambda: read_graph(exported_bundle / "head.onnx"), asked, library, root=tmp_path)
     assert left_in(tmp_path) == []
 
 

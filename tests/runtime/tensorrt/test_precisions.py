@@ -22,6 +22,7 @@ from ovavel.runtime.backends.tensorrt.library import load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import EngineError
+from ovavel.runtime.hashed import read_graph
 from ovavel.runtime.precisions import Precision
 from ovavel.training.imagebind import ImageBind, ImageBindConfig
 from ovavel.training.temporal import HeadGraph, TemporalHead
@@ -60,7 +61,7 @@ def test_what_was_asked_for_is_what_the_engine_computes_in(
 ) -> None:
     file = file_of(variants, graph, precision)
     asked = made_for(file, graph, precision, SMALL)
-    provided = provide_engine(file, asked, load_library("tensorrt-rtx"), root=tmp_path)
+    provided = provide_engine(lambda: read_graph(file), asked, load_library("tensorrt-rtx"), root=tmp_path)
     check(provided.engine, precision, products=products)
 
 
@@ -69,7 +70,10 @@ def test_a_graph_in_another_precision_is_refused(variants: Path, tmp_path: Path,
     file = file_of(variants, "vision", given)
     with pytest.raises(EngineError, match=rf"does not compute in {asked}: .* in {given}"):
         provide_engine(
-            file, made_for(file, "vision", asked, SMALL), load_library("tensorrt-rtx"), root=tmp_path / "engines"
+            lambda: read_graph(file),
+            made_for(file, "vision", asked, SMALL),
+            load_library("tensorrt-rtx"),
+            root=tmp_path / "engines",
         )
     assert not [path for path in (tmp_path / "engines").iterdir() if path.suffix != ".lock"]
 
@@ -79,11 +83,11 @@ def test_eight_bits_are_read_back_where_both_factors_have_them(tmp_path: Path, p
     path = tmp_path / "vision.onnx"
     write_quantised(path, precision, both=True)
     asked = made_for(path, "vision", precision, SMALL)
-    built = provide_engine(path, asked, load_library("tensorrt-rtx"), root=tmp_path)
+    built = provide_engine(lambda: read_graph(path), asked, load_library("tensorrt-rtx"), root=tmp_path)
     assert (built.engine.evidence.products, built.engine.evidence.found) == ({precision: 1}, 1)
     write_quantised(path, precision, both=False)
     with pytest.raises(EngineError, match=rf"does not compute in {precision}: .* 1 in fp32"):
-        provide_engine(path, asked, load_library("tensorrt-rtx"), root=tmp_path, overwrite=True)
+        provide_engine(lambda: read_graph(path), asked, load_library("tensorrt-rtx"), root=tmp_path, overwrite=True)
 
 
 def write_quantised(path: Path, precision: str, *, both: bool) -> None:
@@ -111,7 +115,7 @@ def test_a_gpu_without_bf16_is_an_error_in_the_librarys_words(variants: Path, tm
     file = file_of(variants, "vision", "bf16")
     turing = replace(made_for(file, "vision", "bf16", SMALL), compute_capability="7.5")
     with pytest.raises(EngineError, match=r"cannot build vision\.bf16\.onnx .*sm75"):
-        provide_engine(file, turing, load_library("tensorrt-rtx"), root=tmp_path)
+        provide_engine(lambda: read_graph(file), turing, load_library("tensorrt-rtx"), root=tmp_path)
 
 
 def test_a_bundle_of_three_precisions_gives_three_engines(tiny_bundle: Path, variants: Path, tmp_path: Path) -> None:

@@ -1,0 +1,259 @@
+"""Files that are opened once and hashed, so that what is loaded is what was hashed.
+
+Whoever runs a bundle's graphs gets them as memory, never as a path: between the hash and the use of a path, or behind
+it, there may be another file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from ovavel.runtime.errors import BundleError
+from ovavel.runtime.external_data import ExternalTensor, external_data
+from ovavel.runtime.manifest import MANIFEST, FileEntry
+
+__all__ = ["Contents", "GraphFiles", "HashedFile", "read_graph"]
+
+_AGAIN = "export or copy the bundle again"
+_COPIED_BYTES = 32 * 2**20
+"""Files up to this size are read into memory; larger ones are mapped, so that several sessions share the pages."""
+
+_LET_GO_S = 0.1
+
+State: TypeAlias = tuple[int, ...]
+
+
+class HashedFile:
+    """A file's bytes and their hash."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and hash the file `path`.
+
+        Raises:
+            OSError: it cannot be read.
+            BundleError: it is no plain file.
+        """
+        self.path = path
+        # A pipe in the place of a file would wait for a writer.
+        self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(self._file)
+            if not stat.S_ISREG(found.st_mode):
+                raise BundleError(f"{path} is no plain file; {_AGAIN}")
+            self._state = _state(found)
+            self.data: bytes | mmap.mmap
+            if found.st_size <= _COPIED_BYTES:
+                with os.fdopen(self._file, "rb", closefd=False) as file:
+                    self.data = file.read()
+            else:
+                self.data = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+            self.entry = FileEntry(sha256=hashlib.sha256(self.data).hexdigest(), bytes=len(self.data))
+        except BaseException:
+            os.close(self._file)
+            raise
+        self.let_go()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # it could not be opened
+            os.close(self._file)
+
+    @property
+    def descriptor_path(self) -> str:
+        """A path of the file that was hashed, whatever its name stands for by now."""
+        return f"/proc/{os.getpid()}/fd/{self._file}"
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that somebody wrote to since it was hashed; one that got another name is hashed again.
+
+        Raises:
+            BundleError: its bytes are others now.
+        """
+        state = _state(os.fstat(self._file))
+        if state == self._state:
+            return
+        with open(self.descriptor_path, "rb") as file:  # noqa: PTH123 - a place of its own in the file
+            if hashlib.file_digest(file, "sha256").hexdigest() != self.entry.sha256:
+                raise BundleError(f"{self.path} was changed while it was read; {_AGAIN}")
+        self._state = state
+
+    def let_go(self) -> None:
+        """Let the system have the memory of a mapped file for other things; it is read again where it is needed."""
+        if isinstance(self.data, mmap.mmap):
+            self.data.madvise(mmap.MADV_DONTNEED)
+
+
+def _state(found: os.stat_result) -> State:
+    """What changes with every write to a file, and cannot be set back."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphFiles:
+    """A graph and its weights, hashed and in memory: all that a backend needs to load it."""
+
+    path: Path
+    """Where the graph was read; for messages alone."""
+    graph: HashedFile
+    weights: Mapping[str, HashedFile]
+    """By the name that the graph has for them."""
+    tensors: tuple[ExternalTensor, ...]
+    """The initializers that are in `weights`; the graph holds all others itself."""
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Whoever loads the graph does so in here: what changed meanwhile is refused, and memory given back.
+
+        Raises:
+            BundleError: a file was changed since it was hashed.
+        """
+        files = (self.graph, *self.weights.values())
+        done = threading.Event()
+        letting_go = threading.Thread(target=_let_go_until, args=(done, files), name="ovavel-loading", daemon=True)
+        letting_go.start()
+        try:
+            yield
+        finally:
+            done.set()
+            letting_go.join()
+        for file in files:
+            file.check_unchanged()
+
+    @contextlib.contextmanager
+    def private(self) -> Iterator[Path]:
+        """Give libraries that read paths alone a folder of this process's own: a copy of the graph, links to weights.
+
+        The links lead to the very files that were hashed, not to their names.
+        """
+        with tempfile.TemporaryDirectory(prefix="ovavel-") as folder, self.loading():
+            path = Path(folder) / self.path.name
+            path.write_bytes(self.graph.data)
+            for name, file in self.weights.items():
+                (Path(folder) / name).symlink_to(file.descriptor_path)
+            yield path
+
+
+def _let_go_until(done: threading.Event, files: Sequence[HashedFile]) -> None:
+    """Keep the pages of mapped files, each of which loading reads once, from adding up."""
+    while True:
+        last = done.wait(_LET_GO_S)
+        for file in files:
+            file.let_go()
+        if last:
+            return
+
+
+def read_graph(path: Path) -> GraphFiles:
+    """Read a graph that this process, or one that it started, has written.
+
+    Raises:
+        BundleError: it or its weights cannot be read.
+    """
+    try:
+        graph = HashedFile(path)
+        tensors = external_data(graph.data, str(path))
+        weights = {name: HashedFile(path.parent / name) for name in _locations(tensors)}
+        return GraphFiles(path=path, graph=graph, weights=weights, tensors=tensors)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+
+
+class Contents:
+    """The files of one bundle: each is opened and hashed when it is first needed, and then never again.
+
+    Several threads may use it.
+    """
+
+    def __init__(self, root: Path, files: Mapping[str, FileEntry]) -> None:
+        """Hold what lies in `root` to what the manifest says of it."""
+        self._root = root
+        self._entries = files
+        self._files: dict[str, HashedFile] = {}
+        self._tensors: dict[str, tuple[ExternalTensor, ...]] = {}
+        self._lock = threading.RLock()
+
+    def read(self, names: Iterable[str]) -> dict[str, HashedFile]:
+        """Return the files `names`, each hashed and as listed.
+
+        Raises:
+            BundleError: one is not listed, or missing, or altered; says which.
+        """
+        wanted = list(dict.fromkeys(names))
+        with self._lock:
+            new = [name for name in wanted if name not in self._files]
+            if len(new) > 1:
+                with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+                    self._files.update(zip(new, pool.map(self._open, new), strict=True))
+            elif new:
+                self._files[new[0]] = self._open(new[0])
+            return {name: self._files[name] for name in wanted}
+
+    def graphs(self, names: Iterable[str]) -> dict[str, GraphFiles]:
+        """Return the graphs in the files `names`, with their weights.
+
+        Raises:
+            BundleError: a file is not listed, or missing, or altered, or a graph is not as a bundle's graphs are.
+        """
+        wanted = list(dict.fromkeys(names))
+        weights = {name: self.weights(name) for name in wanted}
+        files = self.read([*wanted, *(_beside(name, each) for name in wanted for each in weights[name])])
+        return {
+            name: GraphFiles(
+                path=self._root / name,
+                graph=files[name],
+                weights={each: files[_beside(name, each)] for each in weights[name]},
+                tensors=self._tensors[name],
+            )
+            for name in wanted
+        }
+
+    def weights(self, name: str) -> list[str]:
+        """Return, in order, the names that the graph in the file `name` has for its files of weights.
+
+        Raises:
+            BundleError: it is not listed, or missing, or altered, or not as a bundle's graphs are.
+        """
+        with self._lock:
+            if name not in self._tensors:
+                beside = {
+                    entry.rpartition("/")[2]: listed.bytes
+                    for entry, listed in self._entries.items()
+                    if entry.rpartition("/")[0] == name.rpartition("/")[0]
+                }
+                (file,) = self.read([name]).values()
+                self._tensors[name] = external_data(file.data, str(self._root / name), beside)
+            return _locations(self._tensors[name])
+
+    def _open(self, name: str) -> HashedFile:
+        path = self._root / name
+        if name not in self._entries:
+            raise BundleError(f"{self._root / MANIFEST} does not list {name!r}; {_AGAIN}")
+        try:
+            file = HashedFile(path)
+        except PermissionError as error:
+            raise BundleError(f"{path} may not be read ({error}); change its permissions") from error
+        except (OSError, ValueError) as error:  # the latter where it became shorter meanwhile
+            raise BundleError(f"{path} cannot be read ({error}); {_AGAIN}") from error
+        if file.entry != self._entries[name]:
+            raise BundleError(f"{path} was altered: its hash is not the one in {MANIFEST}; {_AGAIN}")
+        return file
+
+
+def _locations(tensors: Iterable[ExternalTensor]) -> list[str]:
+    return sorted({tensor.location for tensor in tensors})
+
+
+def _beside(name: str, location: str) -> str:
+    """Name, in the manifest, of the file `location` beside the file `name`."""
+    folder, slash, _ = name.rpartition("/")
+    return f"{folder}{slash}{location}"

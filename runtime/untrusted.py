@@ -1,0 +1,87 @@
+"""Reads JSON and numpy arrays that somebody else wrote: what they claim is held to limits before memory is taken.
+
+Everything raises ValueError and nothing else, in words that fit into a sentence.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+from zipfile import BadZipFile, ZipFile
+from zlib import error as ZlibError
+
+import msgspec
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["read_array", "read_arrays", "read_json"]
+
+_HEADER_BYTES = 4096
+"""Of an array of a few dimensions; numpy's own writer takes 128."""
+_MOST_ARRAYS = 4096
+
+T = TypeVar("T")
+
+
+def read_json(data: bytes, kind: type[T]) -> T:
+    """Decode JSON strictly: no name is there twice in one object, for readers differ in which of the two counts."""
+    try:
+        json.loads(data.decode(), object_pairs_hook=_distinct)
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def read_array(data: bytes) -> NDArray[Any]:
+    """Read the bytes of an `.npy` file, which must be exactly as many as its header claims; read-only."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"it is of version {version}")
+        shape, fortran, kind = read_header(file, max_header_size=_HEADER_BYTES)
+    except (SyntaxError, TypeError, RecursionError, MemoryError, EOFError) as error:
+        raise ValueError("its header is damaged") from error
+    if kind.hasobject or not kind.itemsize or len(shape) > 32 or min(shape, default=0) < 0:
+        raise ValueError(f"it holds {kind} in the shape {shape}")
+    claimed, there = math.prod(shape) * kind.itemsize, len(data) - file.tell()
+    if claimed != there:
+        raise ValueError(f"its header claims {claimed} bytes, and {there} follow")
+    flat: NDArray[Any] = np.frombuffer(data, kind, offset=file.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def read_arrays(data: bytes, most_bytes: int) -> Mapping[str, NDArray[Any]]:
+    """Read the bytes of an `.npz` file, if it unpacks to no more than `most_bytes`."""
+    try:
+        with ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            claimed = sum(member.file_size for member in members)  # zipfile unpacks no more than that
+            if claimed > most_bytes or len(members) > _MOST_ARRAYS:
+                raise ValueError(f"it unpacks to {claimed} bytes in {len(members)} arrays, which is far too much")
+            if len({member.filename for member in members}) < len(members):
+                raise ValueError("an array is there twice")
+            return {member.filename.removesuffix(".npy"): read_array(archive.read(member)) for member in members}
+    except (BadZipFile, ZlibError, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"it is no archive of arrays: {error}") from error
