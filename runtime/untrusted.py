@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile, ZipFile
 from zlib import error as ZlibError
@@ -61,7 +62,7 @@ def read_array(data: bytes) -> NDArray[Any]:
         if read_header is None:
             raise ValueError(f"it is of version {version}")
         shape, fortran, kind = read_header(file, max_header_size=_HEADER_BYTES)
-    except (SyntaxError, TypeError, RecursionError, MemoryError, EOFError) as error:
+    except (SyntaxError, TokenError, TypeError, RecursionError, MemoryError, EOFError) as error:
         raise ValueError("its header is damaged") from error
     if kind.hasobject or not kind.itemsize or len(shape) > 32 or min(shape, default=0) < 0:
         raise ValueError(f"it holds {kind} in the shape {shape}")
