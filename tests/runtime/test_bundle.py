@@ -130,7 +130,7 @@ def test_a_manifest_that_is_none(tiny_bundle: Path, content: bytes) -> None:
 def test_a_manifest_that_says_a_thing_twice(tiny_bundle: Path) -> None:
     """Readers differ in which of the two counts."""
     text = (tiny_bundle / "manifest.json").read_text()
-    (tiny_bundle / "manifest.json").write_text(text.replace('"embedding_size"', '"opset": 1, "embedding_size"', 1))
+    (tiny_bundle / "manifest.json").write_text(text.replace('"format_version"', '"opset": 1, "format_version"', 1))
     refused(tiny_bundle, "'opset' is there twice")
 
 

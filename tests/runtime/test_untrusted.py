@@ -34,8 +34,8 @@ def test_an_array_is_read_back(array: np.ndarray) -> None:
         return
     for each in (array, np.asfortranarray(array)):
         found = read_array(npy(each))
-        assert (found.dtype, found.shape) == (array.dtype, array.shape)
-        assert found.tobytes() == array.tobytes()
+        assert (found.dtype, found.shape) == (each.dtype, each.shape)
+        assert found.tobytes() == each.tobytes()
 
 
 @given(
