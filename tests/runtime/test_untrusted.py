@@ -68,7 +68,6 @@ def test_an_archive_that_unpacks_to_far_too_much_is_refused() -> None:
     with pytest.raises(ValueError, match="far too much"):
         read_arrays(data, 2**20)
     size = (64 * 2**20).to_bytes(4, "little")
-    assert data.count(size) == 1, "in the archive's list of contents"
     with pytest.raises(ValueError):  # it says less than it unpacks to
         read_arrays(data.replace(size, (2**10).to_bytes(4, "little")), 2**20)
 
