@@ -86,14 +86,17 @@ class Bundle:
         for name in {graph for variants in manifest.graphs.values() for graph in variants.values()}:
             if name not in manifest.files:
                 raise BundleError(f"{root / MANIFEST} names the graph {name!r} but does not list it; {_AGAIN}")
-        files = Contents(root, manifest.files).read((NAMES, EMBEDDINGS, TOKENIZER))
+        contents = Contents(root, manifest.files)
+        files = contents.read((NAMES, EMBEDDINGS, TOKENIZER))
         vocabulary = Vocabulary.decode(bytes(files[NAMES].data), bytes(files[EMBEDDINGS].data), where=str(root))
         if vocabulary.embeddings.shape[1] != manifest.embedding_size:
             raise BundleError(
                 f"{root / EMBEDDINGS} has embeddings of size {vocabulary.embeddings.shape[1]} and the encoders of "
                 f"{manifest.embedding_size}; {_AGAIN}"
             )
-        return cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
+        bundle = cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
+        object.__setattr__(bundle, "_contents", contents)  # what was hashed is not opened again
+        return bundle
 
     def check(self) -> None:
         """Hash every file and read every graph, those too that nobody opens.

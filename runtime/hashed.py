@@ -61,6 +61,7 @@ class HashedFile:
             self.entry = FileEntry(sha256=hashlib.sha256(self.data).hexdigest(), bytes=len(self.data))
         except BaseException:
             os.close(self._file)
+            del self._file  # by now it may be the number of another file
             raise
         self.let_go()
 

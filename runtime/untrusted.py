@@ -55,15 +55,18 @@ def read_array(data: bytes) -> NDArray[Any]:
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read_header is None:
-            raise ValueError(f"it is of version {version}")
+    except (ValueError, EOFError) as error:
+        raise ValueError("it is no array of numpy") from error
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"it is of version {version}")
+    try:
         shape, fortran, kind = read_header(file, max_header_size=_HEADER_BYTES)
-    except (SyntaxError, TokenError, TypeError, RecursionError, MemoryError, EOFError) as error:
-        raise ValueError("its header is damaged") from error
+    except (ValueError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError, EOFError) as error:
+        raise ValueError("its header is damaged") from error  # numpy's advice is to trust it
     if kind.hasobject or not kind.itemsize or len(shape) > 32 or min(shape, default=0) < 0:
         raise ValueError(f"it holds {kind} in the shape {shape}")
     claimed, there = math.prod(shape) * kind.itemsize, len(data) - file.tell()

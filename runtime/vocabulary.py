@@ -181,7 +181,9 @@ class Vocabulary:
             raise VocabularyError("a vocabulary needs names, and each of them once")
         if embeddings.ndim != 2 or len(embeddings) != len(names):
             raise VocabularyError(f"{len(names)} names and embeddings of shape {embeddings.shape} do not fit together")
-        if not np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3):
+        with np.errstate(all="ignore"):  # what is beyond all numbers is no norm of 1 either
+            norms = np.linalg.norm(embeddings, axis=1)
+        if not np.allclose(norms, 1, atol=1e-3):
             raise VocabularyError("the text embeddings do not all have norm 1")
         embeddings.setflags(write=False)
         digest = hashlib.sha256(msgspec.json.encode(names))

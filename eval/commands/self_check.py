@@ -58,6 +58,8 @@ class SelfCheck:
         bundle = Bundle.open(self.bundle)
         Golden.load(bundle)  # a bundle without one is reported before its graphs are loaded
         with shown_progress() as progress:
+            progress("hashing every file", 0.0)
+            bundle.check()  # those too that this engine does not open
             backend = open_backend(
                 bundle,
                 name=self.backend,

@@ -93,7 +93,7 @@ def test_a_row_says_which_comparison_is_known(
     bundle, settings = Bundle.open(exported_bundle), Settings(windows=1, warm_up_s=0.1)
     report = run_bench(bundle, device="cpu", settings=settings)
     assert report.rows[0].known_gate == bundle.manifest.parity.gates[0]
-    assert "| verified against PyTorch fp32, cosine at least 0.9999" in markdown(report)
+    assert "| as PyTorch fp32 by the bundle's own record, cosine at least 0.9999" in markdown(report)
     parity = msgspec.structs.replace(bundle.manifest.parity, gates=())
     bare = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, parity=parity))
     report = run_bench(bare, device="cpu", settings=settings)

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from onnx_tree import count, one_field, parse, varint, write
 
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.external_data import ExternalTensor, external_data
@@ -83,73 +84,6 @@ def test_weights_of_an_initializer_are_named() -> None:
 
 def named(tensors: Iterable[ExternalTensor]) -> set[str]:
     return {tensor.location for tensor in tensors}
-
-
-# A tree of fields, so that one of them can be written in another way and all lengths around it are right.
-
-
-def varint(value: int, size: int = 1) -> bytes:
-    """`value` in at least `size` bytes."""
-    digits = []
-    while value or len(digits) < size:
-        digits.append(value & 0x7F)
-        value >>= 7
-    return bytes(digit | 0x80 for digit in digits[:-1]) + bytes(digits[-1:])
-
-
-def parse(data: bytes, message: str) -> list[list[Any]]:
-    """[number, wire type, content, message or None] of each field; content is a list where it is a message."""
-    fields, place = [], 0
-
-    def number() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = data[place]
-            place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while place < len(data):
-        tag = number()
-        field = FIELDS[message][tag >> 3]
-        content: Any
-        if tag & 7 == 0:
-            content = number()
-        elif tag & 7 == 5:
-            content, place = data[place : place + 4], place + 4
-        else:
-            size = number()
-            content, place = data[place : place + size], place + size
-            if field.kind in FIELDS:
-                content = parse(content, field.kind)
-        fields.append([tag >> 3, tag & 7, content, message])
-    return fields
-
-
-def write(fields: list[list[Any]], at: Iterator[int], chosen: int, change: Callable[..., bytes]) -> bytes:
-    """The bytes of the fields; the one that is `chosen`, in the order of `at`, is written by `change`."""
-    written = b""
-    for number, kind, content, message in fields:
-        here = next(at)
-        if isinstance(content, list):
-            content = write(content, at, chosen, change)
-        plain = one_field(number << 3 | kind, content)
-        written += change(number, kind, content, message) if here == chosen else plain
-    return written
-
-
-def one_field(tag: int, content: Any, *, tag_bytes: int = 1, number_bytes: int = 1) -> bytes:
-    start = varint(tag, tag_bytes)
-    if isinstance(content, int):
-        return start + varint(content, number_bytes)
-    return start + (b"" if tag & 7 == 5 else varint(len(content), number_bytes)) + content
-
-
-def count(fields: list[list[Any]]) -> int:
-    return sum(1 + (count(field[2]) if isinstance(field[2], list) else 0) for field in fields)
 
 
 TREE = parse(model().SerializeToString(), "Model")
