@@ -1,4 +1,4 @@
-"""What becomes of a damaged bundle, found out in a process of its own: libraries may crash or hang, or take all memory."""
+"""What becomes of a damaged bundle, found out in a process of its own: libraries may crash, hang or take all memory."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class _Court:
         except OvavelError as error:
             said = str(error)
             wrong = None if said.isprintable() and 10 < len(said) < 2000 else f"odd words: {said!r}"
-        except BaseException as error:  # noqa: BLE001 - that is what is looked for
+        except BaseException as error:
             wrong = f"not of the tree: {error!r}"
         finally:
             opened = self._opened.take()
