@@ -17,8 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
+import onnx
 import pytest
 from msgspec.structs import replace
+from onnx import helper
 
 from ovavel.runtime.backends.tensorrt.build import build_engine
 from ovavel.runtime.backends.tensorrt.cache import Provided, provide_engine
@@ -182,7 +184,9 @@ def test_an_interrupted_build_leaves_nothing(exported_bundle: Path, tmp_path: Pa
 
 
 def test_a_build_that_fails_leaves_nothing(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
-    (tmp_path / "bad.onnx").write_bytes(b"\x08\x0a")
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Nonsense", ["x"], ["x"])], "bad", [value], [value])
+    onnx.save(helper.make_model(graph), tmp_path / "bad.onnx")
     with pytest.raises(EngineError, match=r"cannot build bad\.onnx with TensorRT-RTX"):
         provide_engine(
             lambda: read_graph(tmp_path / "bad.onnx"),
