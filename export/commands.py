@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from ovavel.export.published import DEFAULT_URL
-from ovavel.runtime.errors import InputError, PrecisionError
+from ovavel.runtime.errors import InputError, OutputError, PrecisionError
 from ovavel.runtime.precisions import Precision
 
 __all__ = ["Bundle", "Weights", "read_names"]
@@ -112,6 +113,7 @@ class Bundle:
         from rich.console import Console
 
         from ovavel.export.bundle import need_libraries, write_bundle
+        from ovavel.runtime.first_use import accept
         from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.wording import names_told, one_line, shown_name
 
@@ -152,6 +154,8 @@ class Bundle:
                     gpu = instead
                 then = f"with {instead}" if instead else "without it"
                 console.print(one_line(f"{error.loss}. Trying again {then}"), markup=False, soft_wrap=True)
+        with contextlib.suppress(OutputError, InputError):  # then whoever uses it is asked whether it may have changed
+            accept(bundle)
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
             if check.min_cosine is not None and check.required_cosine is not None:

@@ -28,6 +28,7 @@ __all__ = [
     "Parity",
     "ParityCheck",
     "Preprocessing",
+    "Sha256",
 ]
 
 MANIFEST = "manifest.json"

@@ -49,6 +49,7 @@ class SelfCheck:
 
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.first_use import accept, changed_since_first_use
         from ovavel.runtime.gates import store_gate
         from ovavel.runtime.golden import Golden
         from ovavel.runtime.progress import shown_progress
@@ -71,10 +72,15 @@ class SelfCheck:
             )
             with closing(backend):
                 check = check_stages(bundle, backend, lambda what, share: progress(f"comparing: {what}", share))
+        changed = changed_since_first_use(bundle, backend.info)
+        if check.gate.passed:
+            accept(bundle)
         kept = store_gate(bundle, backend.info, check.gate)
         if self.record:
             bundle.save_gates([check.gate])
         _print(check, kept, bundle.path if self.record else None)
+        if changed:
+            print(f"{'accepted' if check.gate.passed else 'not accepted'}: {changed}")
         return 0 if check.gate.passed else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class Test:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import make_folder
+        from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.localizer import deciding_head
         from ovavel.runtime.progress import shown_status
@@ -89,6 +91,8 @@ class Test:
         backend = open_backend(bundle, device=self.device, threads=self.threads)
         try:
             gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
+            if changed := changed_since_first_use(bundle, backend.info):
+                print(f"ovavel: {changed}", file=sys.stderr)
             backend.warm_up()
             recordings, lost = _encode(clips, backend, truth, channel)
             with shown_status("trying phrases") as tell:

@@ -111,6 +111,7 @@ class Live:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.drive import drive
+        from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.gates import require_gate
         from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.session import Session
@@ -129,6 +130,8 @@ class Live:
                 )
             with closing(backend):
                 require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
+                if changed := changed_since_first_use(bundle, backend.info):
+                    statuses.append(changed)
                 if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
                     statuses.append(OTHER_NAMES)
                 session = Session(

@@ -126,6 +126,7 @@ class Localize:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.calibration import OTHER_NAMES
+        from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.progress import Bars, shown_progress
         from ovavel.runtime.recording import localize_recording
@@ -156,6 +157,8 @@ class Localize:
         with closing(backend), bars:
             gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             console.print(f"{backend.info.engine}: {gate_text(gate, here=checked_here(bundle, gate))}", markup=False)
+            if changed := changed_since_first_use(bundle, backend.info):
+                stderr.print(f"ovavel: {changed}", markup=False)
             if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
                 console.print(OTHER_NAMES, markup=False)
             for number, (file, folder) in enumerate(to_do, 1):

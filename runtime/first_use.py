@@ -1,0 +1,116 @@
+"""Which weights of a bundle this machine used first, so that others in their place are noticed.
+
+A gate says that an engine computes what the bundle's maker computed. It does not say that the bundle is still the one
+that was here last week: whoever changes weights can change hashes and gates, too. So the hashes of the graphs that
+decide are kept by the folder of the bundle, and when they are others, that is reported until somebody accepts them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.errors import OutputError
+from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
+from ovavel.runtime.manifest import Sha256
+from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.wording import one_line
+
+__all__ = ["accept", "changed_since_first_use"]
+
+_DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
+_WHOLE = "all"
+"""In the place of a precision that an engine makes of whatever the bundle holds."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    bundle: str
+    """The folder; for people, who cannot read the file's name."""
+    since: str
+    """The day, ISO 8601, UTC."""
+    graphs: dict[str, Sha256]
+    """Graph and precision → hash over its files, weights included."""
+
+
+def changed_since_first_use(bundle: Bundle, info: BackendInfo) -> str | None:
+    """Say which graphs that `info` runs are others than those first used from this folder; None where none are.
+
+    What is used for the first time is kept. What changed is not: it is reported until `accept` is called.
+
+    Raises:
+        InputError: the records lie where somebody else may write.
+    """
+    file = _file(bundle)
+    known = _read(file)
+    graphs = known.graphs if known else {}
+    now = _hashes(bundle, {graph: info.precision[graph] for graph in _DECIDING if graph in info.precision})
+    others = [name for name, sha256 in now.items() if graphs.get(name, sha256) != sha256]
+    if known and others:
+        return one_line(
+            f"other weights than those first used from {bundle.path} on {known.since}: {', '.join(others)}. If you did "
+            "not exchange them, do not trust them; if you did, `ovavel eval self-check` on this bundle accepts them"
+        )
+    if not now.items() <= graphs.items():
+        try:
+            _write(file, bundle, {**graphs, **now}, since=known.since if known else _today())
+        except OutputError as error:  # a machine without a place for it
+            _log.warning("which weights were used first is not kept: %s", error)
+    return None
+
+
+def accept(bundle: Bundle) -> None:
+    """Let every graph of `bundle` count as the one first used from its folder, today.
+
+    Raises:
+        OutputError: it cannot be kept.
+        InputError: the records lie where somebody else may write.
+        BundleError: a file was altered.
+    """
+    hashes: dict[str, str] = {}
+    for graph in _DECIDING:
+        for precision in (*bundle.manifest.graphs.get(graph, {}), _WHOLE):
+            hashes |= _hashes(bundle, {graph: precision})
+    _write(_file(bundle), bundle, hashes, since=_today())
+
+
+def _hashes(bundle: Bundle, precisions: dict[Graph, str]) -> dict[str, str]:
+    hashes: dict[str, str] = {}
+    for graph, precision in precisions.items():
+        if there := bundle.manifest.graphs.get(graph):
+            name = precision if precision in there else _WHOLE
+            hashes[f"{graph} {name}"] = bundle.graphs_sha256({graph: name})
+    return hashes
+
+
+def _file(bundle: Bundle) -> Path:
+    folder = os.fsencode(os.path.realpath(bundle.path))
+    return cache_folder() / "first-used" / f"{hashlib.sha256(folder).hexdigest()[:32]}.json"
+
+
+def _read(file: Path) -> _Record | None:
+    """What was kept; what cannot be read was damaged by an accident, since nobody else may write there."""
+    check_private(file)
+    try:
+        return read_json(file.read_bytes(), _Record)
+    except (OSError, ValueError):
+        return None
+
+
+def _write(file: Path, bundle: Bundle, graphs: dict[str, str], *, since: str) -> None:
+    make_private_folder(file.parent)
+    folder = os.fsencode(os.path.realpath(bundle.path)).decode(errors="replace")
+    record = msgspec.json.encode(_Record(bundle=folder, since=since, graphs=graphs))
+    atomic_write(file, msgspec.json.format(record, indent=2) + b"\n", private=True)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
