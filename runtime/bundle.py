@@ -29,6 +29,7 @@ from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.hashed import Contents, GraphFiles
 from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
 from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
+from ovavel.runtime.signatures import PublicKey, check_signature
 from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
 
 __all__ = ["Bundle", "file_entry"]
@@ -55,14 +56,19 @@ class Bundle:
         object.__setattr__(self, "_contents", Contents(self.path, self.manifest.files))
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(cls, path: str | os.PathLike[str], *, signed_by: str | None = None) -> Bundle:
         """Read and check the bundle in the folder `path`: the size of every file, and the hash of the vocabulary.
 
-        Graphs, weights and golden outputs are hashed when they are loaded: see `load` and `check`.
+        Graphs, weights and golden outputs are hashed when they are loaded: see `load` and `check`. `signed_by` is a
+        public key of minisign, or the path of its file, whose signature the bundle has to have.
 
         Raises:
-            BundleError: it is no bundle, or of an unknown version, incomplete or altered; says which file.
+            BundleError: it is no bundle, or of an unknown version, incomplete or altered, or not signed as it has to
+                be; says which file.
+            UsageError: `signed_by` is no key.
+            MissingExtraError: cryptography is not installed, and a signature is to be checked.
         """
+        key = PublicKey.read(signed_by) if signed_by is not None else None
         root = Path(path).absolute()
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "does not exist"
@@ -70,15 +76,17 @@ class Bundle:
         try:
             _complete_change(root)
             with _locked(root, fcntl.LOCK_SH):
-                return cls._read(root)
+                return cls._read(root, key)
         except PermissionError as error:
             raise BundleError(f"the bundle {path} may not be read ({error}); change its permissions") from error
         except OSError as error:
             raise BundleError(f"the bundle {path} cannot be read ({error}); {_AGAIN}") from error
 
     @classmethod
-    def _read(cls, root: Path) -> Bundle:
+    def _read(cls, root: Path, key: PublicKey | None) -> Bundle:
         data, manifest = _read_manifest(root / MANIFEST)
+        if key is not None:
+            check_signature(root, data, key)
         _check_files(root, manifest)
         for name in (NAMES, EMBEDDINGS, TOKENIZER):
             if name not in manifest.files:

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -36,6 +37,13 @@ for terminal_size in ("COLUMNS", "LINES"):
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+# No test depends on which bundles this user has used and compared, or adds to that. What others keep stays where it is.
+caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+for variable, folder in (("MPLCONFIGDIR", "matplotlib"), ("PIP_CACHE_DIR", "pip")):
+    os.environ.setdefault(variable, str(caches / folder))
+own_cache = tempfile.TemporaryDirectory(prefix="ovavel-tests-")
+os.environ["XDG_CACHE_HOME"] = own_cache.name
 
 # A busy machine is no failure; each test has its timeout.
 settings.register_profile("ovavel", deadline=None, suppress_health_check=[HealthCheck.too_slow])

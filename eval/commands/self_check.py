@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
+from ovavel.runtime.commands.signature_flag import SignatureFlag
 
 if TYPE_CHECKING:
     from ovavel.runtime.self_check import SelfCheck as Outcome
@@ -40,6 +41,7 @@ class SelfCheck:
     """Of vision and audio, for example int8; the bundle's default for the engine unless given."""
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
+    require_signature: SignatureFlag = None
     record: bool = False
     """Write the outcome into the bundle's manifest too, where it travels with the bundle."""
 
@@ -56,7 +58,7 @@ class SelfCheck:
         from ovavel.runtime.self_check import check_stages, graphs_to_check
 
         check_bundle_backends(self.backend)
-        bundle = Bundle.open(self.bundle)
+        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
         Golden.load(bundle)  # a bundle without one is reported before its graphs are loaded
         with shown_progress() as progress:
             progress("hashing every file", 0.0)

@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media, print_unreadable
+from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import MediaError, UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Test:
     channel: ChannelFlag = "auto"
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
+    require_signature: SignatureFlag = None
     allow_unverified: bool = False
     """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
 
@@ -84,7 +86,7 @@ class Test:
         if self.out:
             make_folder(self.out)
         truth = parse_truth(self.truth, clips)
-        bundle = Bundle.open(self.bundle)
+        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
         vocabulary = self._vocabulary(bundle)
         phrases = check_names(phrases, tokenizer=bundle.tokenizer(), background=vocabulary.background)
         embeddings = embed_texts(bundle, phrases, threads=self.threads)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
+from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
@@ -66,6 +67,7 @@ class Live:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
+    require_signature: SignatureFlag = None
     allow_unverified: bool = False
     """Continue with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
@@ -99,7 +101,7 @@ class Live:
         check_lag(self.lag)
         channel = parse_channel(self.channel)
         statuses: deque[str] = deque(maxlen=100)
-        bundle = Bundle.open(self.bundle)
+        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
         # Only sound systems write there as a matter of course.
         with captured_stderr(statuses.append) if self.input is None else nullcontext():
             self._watch(bundle, channel, statuses)

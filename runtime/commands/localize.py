@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
+from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.files import not_regular
 from ovavel.runtime.tracker import EventRules
@@ -80,6 +81,7 @@ class Localize:
     """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
     threads: Threads = None
     """Threads of the encoders on a CPU; as many as cores by default."""
+    require_signature: SignatureFlag = None
     allow_unverified: bool = False
     """Continue with an engine that nobody has compared with PyTorch, or that decides otherwise."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
@@ -135,7 +137,7 @@ class Localize:
         from ovavel.runtime.sources.media import MediaSource
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())
-        bundle = Bundle.open(self.bundle)
+        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
         with shown_progress() as progress:
             backend = open_backend(
                 bundle,
