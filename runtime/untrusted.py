@@ -17,6 +17,8 @@ from zlib import error as ZlibError
 import msgspec
 import numpy as np
 
+from ovavel.runtime.wording import one_line
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -25,6 +27,7 @@ __all__ = ["read_array", "read_arrays", "read_json"]
 _HEADER_BYTES = 4096
 """Of an array of a few dimensions; numpy's own writer takes 128."""
 _MOST_ARRAYS = 4096
+_LONGEST_MESSAGE = 300
 
 T = TypeVar("T")
 
@@ -35,7 +38,7 @@ def read_json(data: bytes, kind: type[T]) -> T:
         json.loads(data.decode(), object_pairs_hook=_distinct)
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(one_line(str(error))[:_LONGEST_MESSAGE]) from error  # it may quote what was read
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:

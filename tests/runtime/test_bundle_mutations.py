@@ -6,12 +6,15 @@ whole and hostile. No file is opened that the manifest does not list, and none a
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from bundle_judge import Judge, judging
 from demo_copies import BUNDLE
+from opened_files import OpenedFiles
 
 FILES = sorted(file.name for file in BUNDLE.iterdir())
 QUICK, SLOW = 4, 154
@@ -21,6 +24,19 @@ QUICK, SLOW = 4, 154
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
     with judging(BUNDLE, tmp_path_factory.mktemp("damaged")) as judge:
         yield judge
+
+
+def test_what_a_library_opens_is_seen(tmp_path: Path) -> None:
+    for name in ("listed", "unlisted"):
+        (tmp_path / name).write_bytes(b"x")
+    opened = OpenedFiles([tmp_path])
+    (tmp_path / "listed").stat()
+    assert not opened.take()
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    libc.fclose(libc.fopen(bytes(tmp_path / "unlisted"), b"r"))
+    assert opened.take() == {tmp_path / "unlisted": 1}
+    opened.close()
 
 
 def faults(judge: Judge, name: str, seeds: range) -> dict[str, str]:
