@@ -1,20 +1,15 @@
 """A folder that holds all that export and runtime share: graphs, vocabulary, tokenizer and their hashes.
 
 What is opened is what was hashed: see `ovavel.runtime.hashed`.
-
-Changing the vocabulary touches three files, and a process may be killed between any two. So the new ones are written
-beside the old ones first, the manifest last, and then moved in their place. Until the first is moved the old vocabulary
-is in force; from then on the change counts, and whoever opens the bundle next completes it. Opening a bundle whose
-files are as its manifest says moves nothing, whatever else lies in its folder.
+How its vocabulary is changed: see `ovavel.runtime.bundle_change`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from pathlib import Path, PurePosixPath
@@ -22,6 +17,16 @@ from pathlib import Path, PurePosixPath
 from msgspec.structs import replace
 
 from ovavel.runtime.backends import Graph
+from ovavel.runtime.bundle_change import (
+    NEW,
+    clear_change,
+    complete_change,
+    file_entry,
+    is_cut_short,
+    locked,
+    move_in_place,
+    read_manifest,
+)
 from ovavel.runtime.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
@@ -34,9 +39,7 @@ from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, V
 
 __all__ = ["Bundle", "file_entry"]
 
-_NEW = ".new"
 _AGAIN = "export or copy the bundle again"
-_MANIFEST_LIMIT_BYTES = 4 * 2**20
 _DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 
 
@@ -74,8 +77,8 @@ class Bundle:
             what = "is a file, not a folder" if root.exists() else "does not exist"
             raise BundleError(f"no bundle at {path}: it {what}. `ovavel export bundle` writes one")
         try:
-            _complete_change(root)
-            with _locked(root, fcntl.LOCK_SH):
+            complete_change(root)
+            with locked(root, fcntl.LOCK_SH):
                 return cls._read(root, key)
         except PermissionError as error:
             raise BundleError(f"the bundle {path} may not be read ({error}); change its permissions") from error
@@ -84,7 +87,7 @@ class Bundle:
 
     @classmethod
     def _read(cls, root: Path, key: PublicKey | None) -> Bundle:
-        data, manifest = _read_manifest(root / MANIFEST)
+        data, manifest = read_manifest(root / MANIFEST)
         if key is not None:
             check_signature(root, data, key)
         _check_files(root, manifest)
@@ -266,17 +269,17 @@ class Bundle:
             manifest = manifest.calibrated(replace(manifest.calibration, names=until_now))
         data = manifest.encode()
         try:
-            with _locked(self.path, fcntl.LOCK_EX):
+            with locked(self.path, fcntl.LOCK_EX):
                 self._check_unchanged()
-                _clear(self.path)
+                clear_change(self.path)
                 try:
                     for name, content in contents.items():
-                        atomic_write(self.path / (name + _NEW), content)
-                    atomic_write(self.path / (MANIFEST + _NEW), data)
+                        atomic_write(self.path / (name + NEW), content)
+                    atomic_write(self.path / (MANIFEST + NEW), data)
                 except OutputError:
-                    _clear(self.path)
+                    clear_change(self.path)
                     raise
-                _move_in_place(self.path)
+                move_in_place(self.path)
         except OSError as error:
             raise output_error(self.path, error) from error
         return Bundle(path=self.path, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
@@ -305,7 +308,7 @@ class Bundle:
         """Write a manifest that differs in what it says, not in the files it lists."""
         data = manifest.encode()
         try:
-            with _locked(self.path, fcntl.LOCK_EX):
+            with locked(self.path, fcntl.LOCK_EX):
                 self._check_unchanged()
                 atomic_write(self.path / MANIFEST, data)
         except OSError as error:
@@ -315,88 +318,8 @@ class Bundle:
     def _check_unchanged(self) -> None:
         """Refuse to go on where somebody else changed the bundle since it was opened, or was cut short at that."""
         unchanged = hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest() == self.sha256
-        if not unchanged or _is_cut_short(self.path):
+        if not unchanged or is_cut_short(self.path):
             raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
-
-
-def file_entry(path: Path) -> FileEntry:
-    """Return size and SHA-256 of the file `path`."""
-    with path.open("rb") as file:
-        return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
-
-
-@contextlib.contextmanager
-def _locked(root: Path, mode: int) -> Iterator[None]:
-    """Hold the lock of the folder: readers share it, a change of the vocabulary has it alone."""
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, mode)
-        yield
-    finally:
-        os.close(folder)
-
-
-def _read_manifest(file: Path) -> tuple[bytes, Manifest]:
-    if not file.is_file():
-        raise BundleError(f"{file.parent} is not a bundle: it has no {MANIFEST}. `ovavel export bundle` writes one")
-    if file.stat().st_size > _MANIFEST_LIMIT_BYTES:
-        raise BundleError(f"{file} is far too large for a bundle manifest; {_AGAIN}")
-    data = file.read_bytes()
-    return data, Manifest.decode(data, where=str(file))
-
-
-def _complete_change(root: Path) -> None:
-    """Complete a change of the vocabulary that was cut short among its moves."""
-    if not (root / (MANIFEST + _NEW)).exists():
-        return
-    with _locked(root, fcntl.LOCK_SH):
-        if not _is_cut_short(root):
-            return
-    try:
-        with _locked(root, fcntl.LOCK_EX):
-            if _is_cut_short(root):
-                _move_in_place(root)
-    except OSError as error:
-        raise BundleError(
-            f"a change of the vocabulary of {root} was cut short and cannot be completed ({error}); "
-            "run `ovavel vocab list` on it where it may be written to"
-        ) from error
-
-
-def _is_cut_short(root: Path) -> bool:
-    """Whether the vocabulary is not the manifest's, but that of a new manifest that differs in the vocabulary alone."""
-    try:
-        _, old = _read_manifest(root / MANIFEST)
-        _, new = _read_manifest(root / (MANIFEST + _NEW))
-    except BundleError:  # there is none, or it is damaged: of this, opening the bundle speaks
-        return False
-    changing = (NAMES, EMBEDDINGS)
-    if not all(name in each.files for name in changing for each in (old, new)):
-        return False
-    files = {**new.files, **{name: old.files[name] for name in changing}}
-    renamed = replace(new, files=files, vocabulary=old.vocabulary, calibration=old.calibration)
-    if replace(renamed, format_version=old.format_version) != old:
-        return False
-    moved = {name: _is_as_listed(root / name, new.files[name]) for name in changing}
-    there = {name: moved[name] or _is_as_listed(root / (name + _NEW), new.files[name]) for name in changing}
-    stands = all(_is_as_listed(root / name, old.files[name]) for name in changing)
-    return all(there.values()) and any(moved.values()) and not stands
-
-
-def _is_as_listed(path: Path, entry: FileEntry) -> bool:
-    return path.is_file() and path.stat().st_size == entry.bytes and file_entry(path) == entry
-
-
-def _clear(root: Path) -> None:
-    """Remove what a change that was cut short before it counted has left."""
-    for name in (NAMES, EMBEDDINGS, MANIFEST):
-        (root / (name + _NEW)).unlink(missing_ok=True)
-
-
-def _move_in_place(root: Path) -> None:
-    for name in (NAMES, EMBEDDINGS, MANIFEST):  # the manifest last: its move ends the change
-        with contextlib.suppress(FileNotFoundError):  # moved already before it was cut short
-            (root / (name + _NEW)).replace(root / name)
 
 
 def _check_files(root: Path, manifest: Manifest) -> None:

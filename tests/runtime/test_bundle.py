@@ -424,8 +424,8 @@ def _save_and_die(folder: Path, step: str) -> None:
             Path.replace = dying(Path.replace)  # type: ignore[method-assign,assignment]
             original(root)
 
-        original = bundle_module._move_in_place
-        bundle_module._move_in_place = move
+        original = bundle_module.move_in_place
+        bundle_module.move_in_place = move
     bundle.save_vocabulary(larger(bundle))
 
 

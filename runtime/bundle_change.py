@@ -1,0 +1,125 @@
+"""How the vocabulary of a bundle changes whole or not at all.
+
+Changing the vocabulary touches three files, and a process may be killed between any two. So the new ones are written
+beside the old ones first, the manifest last, and then moved in their place. Until the first is moved the old vocabulary
+is in force; from then on the change counts, and whoever opens the bundle next completes it. Opening a bundle whose
+files are as its manifest says moves nothing, whatever else lies in its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from ovavel.runtime.errors import BundleError
+from ovavel.runtime.manifest import MANIFEST, FileEntry, Manifest
+from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES
+
+__all__ = [
+    "NEW",
+    "clear_change",
+    "complete_change",
+    "file_entry",
+    "is_cut_short",
+    "locked",
+    "move_in_place",
+    "read_manifest",
+]
+
+NEW = ".new"
+"""After the name of a file that is to take its place."""
+_AGAIN = "export or copy the bundle again"
+_MANIFEST_LIMIT_BYTES = 4 * 2**20
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Return size and SHA-256 of the file `path`."""
+    with path.open("rb") as file:
+        return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+
+
+@contextlib.contextmanager
+def locked(root: Path, mode: int) -> Iterator[None]:
+    """Hold the lock of the folder: readers share it, a change of the vocabulary has it alone."""
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, mode)
+        yield
+    finally:
+        os.close(folder)
+
+
+def read_manifest(file: Path) -> tuple[bytes, Manifest]:
+    """Read the manifest `file`; return its bytes, too.
+
+    Raises:
+        BundleError: there is none, or it is damaged or of an unknown version.
+        OSError: it cannot be read.
+    """
+    if not file.is_file():
+        raise BundleError(f"{file.parent} is not a bundle: it has no {MANIFEST}. `ovavel export bundle` writes one")
+    if file.stat().st_size > _MANIFEST_LIMIT_BYTES:
+        raise BundleError(f"{file} is far too large for a bundle manifest; {_AGAIN}")
+    data = file.read_bytes()
+    return data, Manifest.decode(data, where=str(file))
+
+
+def complete_change(root: Path) -> None:
+    """Complete a change of the vocabulary that was cut short among its moves."""
+    if not (root / (MANIFEST + NEW)).exists():
+        return
+    with locked(root, fcntl.LOCK_SH):
+        if not is_cut_short(root):
+            return
+    try:
+        with locked(root, fcntl.LOCK_EX):
+            if is_cut_short(root):
+                move_in_place(root)
+    except OSError as error:
+        raise BundleError(
+            f"a change of the vocabulary of {root} was cut short and cannot be completed ({error}); "
+            "run `ovavel vocab list` on it where it may be written to"
+        ) from error
+
+
+def is_cut_short(root: Path) -> bool:
+    """Whether the vocabulary is not the manifest's, but that of a new manifest that differs in the vocabulary alone."""
+    try:
+        _, old = read_manifest(root / MANIFEST)
+        _, new = read_manifest(root / (MANIFEST + NEW))
+    except BundleError:  # there is none, or it is damaged: of this, opening the bundle speaks
+        return False
+    changing = (NAMES, EMBEDDINGS)
+    if not all(name in each.files for name in changing for each in (old, new)):
+        return False
+    files = {**new.files, **{name: old.files[name] for name in changing}}
+    renamed = replace(new, files=files, vocabulary=old.vocabulary, calibration=old.calibration)
+    if replace(renamed, format_version=old.format_version) != old:
+        return False
+    moved = {name: _is_as_listed(root / name, new.files[name]) for name in changing}
+    there = {name: moved[name] or _is_as_listed(root / (name + NEW), new.files[name]) for name in changing}
+    stands = all(_is_as_listed(root / name, old.files[name]) for name in changing)
+    return all(there.values()) and any(moved.values()) and not stands
+
+
+def _is_as_listed(path: Path, entry: FileEntry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.bytes and file_entry(path) == entry
+
+
+def clear_change(root: Path) -> None:
+    """Remove what a change that was cut short before it counted has left."""
+    for name in (NAMES, EMBEDDINGS, MANIFEST):
+        (root / (name + NEW)).unlink(missing_ok=True)
+
+
+def move_in_place(root: Path) -> None:
+    """Move the new files in the place of the old ones. Raises OSError."""
+    for name in (NAMES, EMBEDDINGS, MANIFEST):  # the manifest last: its move ends the change
+        with contextlib.suppress(FileNotFoundError):  # moved already before it was cut short
+            (root / (name + NEW)).replace(root / name)
