@@ -24,7 +24,13 @@ _Bytes: TypeAlias = bytes | mmap.mmap
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPES = {"int64": _VARINT, "int32": _VARINT, "float": _FIXED32}
 """Kind of a field → how it is written; all others have a length."""
+_PACKED = {field.kind for fields in FIELDS.values() for field in fields.values() if field.kind.startswith("packed ")}
 _ELEMENT_BYTES = {"packed float": 4, "packed double": 8}
+_TAGS = {
+    message: {number << 3 | _WIRE_TYPES.get(field.kind, _BYTES): (number, field) for number, field in fields.items()}
+    for message, fields in FIELDS.items()
+}
+"""Message → the tags that its fields have, and no others → number, field."""
 _LARGEST_TAG = 2**32 - 1
 _LARGEST_INT32, _SMALLEST_NEGATIVE = 2**31 - 1, 2**64 - 2**31
 """A negative int32 is written as one of 64 bits."""
@@ -117,6 +123,14 @@ def with_addresses(data: _Bytes, tensors: tuple[ExternalTensor, ...], addresses:
         return b"".join(parts)
 
     return rewritten("Model", 0, len(data))
+
+
+def _odd(message: str, tag: int) -> str:
+    """Say what is wrong with a tag that no field of a message has."""
+    number = tag >> 3
+    if tag <= _LARGEST_TAG and number in FIELDS[message]:
+        return f"field {number} of a {message} is of wire type {tag & 7}"
+    return f"field {number} of a {message} is none that a bundle's graphs have"
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -219,41 +233,46 @@ class _Reader:
 
     def fields(self, message: str, start: int, end: int) -> Iterator[tuple[int, Field, int, int]]:
         """Yield number, field, and start and end of the content, of every field of one message."""
-        known = FIELDS[message]
+        data, known = self._data, _TAGS[message]
         seen: set[int] = set()
         while start < end:
             self._left -= 1
             if self._left < 0:
                 raise ValueError("it has far too many fields")
-            tag, start = self._varint(start)
-            number, wire_type = tag >> 3, tag & 7
-            field = known.get(number)
-            if tag > _LARGEST_TAG or field is None:
-                raise ValueError(f"field {number} of a {message} is none that a bundle's graphs have")
-            if number in seen and not field.repeated:
-                raise ValueError(f"field {number} of a {message} is there twice")
-            seen.add(number)
-            if wire_type != _WIRE_TYPES.get(field.kind, _BYTES):
-                raise ValueError(f"field {number} of a {message} is of wire type {wire_type}")
-            first = start
-            if wire_type == _VARINT:
+            tag = data[start]
+            if tag < 0x80:  # as nearly all are: this loop is a good part of opening a bundle
+                start += 1
+            else:
+                tag, start = self._varint(start)
+            if tag not in known:
+                raise ValueError(_odd(message, tag))
+            number, field = known[tag]
+            if not field.repeated:
+                if number in seen:
+                    raise ValueError(f"field {number} of a {message} is there twice")
+                seen.add(number)
+            first, wire_type = start, tag & 7
+            if wire_type == _BYTES:
+                size = data[start]
+                if size < 0x80:
+                    first = start + 1
+                else:
+                    size, first = self._varint(start)
+                start = first + size
+                if field.kind in _PACKED:
+                    self._check_packed(field, first, min(start, end))
+            elif wire_type == _VARINT:
                 value, start = self._varint(start)
                 if field.kind == "int32" and _LARGEST_INT32 < value < _SMALLEST_NEGATIVE:
                     raise ValueError(f"field {number} of a {message} has too many bits")
-            elif wire_type == _FIXED32:
-                start += 4
             else:
-                size, first = self._varint(start)
-                start = first + size
-                self._check_packed(field, first, min(start, end))
+                start += 4
             if start > end:
                 raise ValueError(f"field {number} of a {message} is cut off")
             yield number, field, first, start
 
     def _check_packed(self, field: Field, start: int, end: int) -> None:
         """Check that a piece of numbers ends where a number ends."""
-        if not field.kind.startswith("packed "):
-            return
         size = _ELEMENT_BYTES.get(field.kind)
         if (end - start) % size if size else end > start and self._data[end - 1] >= 0x80:
             raise ValueError("numbers are cut off")
