@@ -40,6 +40,8 @@ from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, V
 __all__ = ["Bundle", "file_entry"]
 
 _AGAIN = "export or copy the bundle again"
+_LARGEST_READ_BYTES = 512 * 2**20
+"""Of vocabulary, tokenizer and golden outputs; the embeddings of 100,000 names take 400 MB."""
 _DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 
 
@@ -94,6 +96,7 @@ class Bundle:
         for name in (NAMES, EMBEDDINGS, TOKENIZER):
             if name not in manifest.files:
                 raise BundleError(f"{root / MANIFEST} does not list {name}; {_AGAIN}")
+            _check_readable(root, manifest, name)
         for name in {graph for variants in manifest.graphs.values() for graph in variants.values()}:
             if name not in manifest.files:
                 raise BundleError(f"{root / MANIFEST} names the graph {name!r} but does not list it; {_AGAIN}")
@@ -134,8 +137,9 @@ class Bundle:
         """Return the bytes of the file `name`, as they were hashed.
 
         Raises:
-            BundleError: it is not listed, or was altered.
+            BundleError: it is not listed, or was altered, or is far too large for what is read as one.
         """
+        _check_readable(self.path, self.manifest, name)
         return bytes(self._contents.read([name])[name].data)
 
     def graph_files(self, graph: Graph, precision: str) -> tuple[str, ...]:
@@ -320,6 +324,12 @@ class Bundle:
         unchanged = hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest() == self.sha256
         if not unchanged or is_cut_short(self.path):
             raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
+
+
+def _check_readable(root: Path, manifest: Manifest, name: str) -> None:
+    """Refuse a file that claims far more than its kind takes, before it is hashed and copied into memory."""
+    if name in manifest.files and manifest.files[name].bytes > _LARGEST_READ_BYTES:
+        raise BundleError(f"{root / name} is far too large; {_AGAIN}, or do not trust it")
 
 
 def _check_files(root: Path, manifest: Manifest) -> None:

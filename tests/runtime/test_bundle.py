@@ -74,6 +74,15 @@ def test_a_flipped_bit_is_found(tiny_bundle: Path, name: str) -> None:
     refused(tiny_bundle, str(tiny_bundle / name), "altered", "again")
 
 
+@pytest.mark.parametrize("name", ["vocabulary.json", "vocabulary.npy", "tokenizer.json", "golden.npz"])
+def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(tiny_bundle: Path, name: str) -> None:
+    with (tiny_bundle / name).open("r+b") as file:
+        file.truncate(2**34)  # without taking room on the disk
+    rewrite(tiny_bundle, lambda m: m["files"][name].update(bytes=2**34))
+    with pytest.raises(BundleError, match="far too large"):
+        Bundle.open(tiny_bundle).read(name)
+
+
 @pytest.mark.parametrize("name", ["audio.onnx", "audio.onnx.data", "vocabulary.json", "tokenizer.json"])
 def test_a_missing_file_is_named(tiny_bundle: Path, name: str) -> None:
     (tiny_bundle / name).unlink()

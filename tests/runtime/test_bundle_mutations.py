@@ -51,6 +51,7 @@ def test_a_damaged_file_is_refused_or_changes_nothing(judge: Judge, name: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FILES)
 def test_2000_damaged_files_are_refused_or_change_nothing(judge: Judge, name: str) -> None:
     assert len(FILES) * SLOW >= 2000
@@ -58,6 +59,7 @@ def test_2000_damaged_files_are_refused_or_change_nothing(judge: Judge, name: st
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["vision.onnx", "audio.onnx", "head.onnx", "head.onnx.data"])
 def test_openvino_gets_no_damaged_graph_either(judge: Judge, name: str) -> None:
     if not find_spec("openvino"):
