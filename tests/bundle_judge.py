@@ -30,8 +30,10 @@ from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.manifest import MANIFEST
 from ovavel.runtime.vocabulary import TOKENIZER
 
-_MOST_BYTES = 6 * 2**30
-"""Of addresses; libraries take two gigabytes of them for nothing."""
+_MOST_BYTES = 3 * 2**29
+"""More than before, at any time; golden outputs may unpack to half a gigabyte."""
+_MOST_ADDRESSES = 64 * 2**30
+"""So that what takes far more ends here and does not stop the machine; libraries take gigabytes for nothing."""
 _HANGS_AFTER_S = 120
 _GRAPHS: tuple[Graph, ...] = ("vision", "audio", "text", "head")
 _DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
@@ -86,7 +88,7 @@ def judging(shipped: Path, folder: Path) -> Iterator[Judge]:
 
 def _serve(connection: Connection, shipped: Path, folder: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     os.chdir(folder)
     warnings.simplefilter("error")
@@ -100,12 +102,17 @@ def _serve(connection: Connection, shipped: Path, folder: Path) -> None:
             connection.send(court.fault(name, seed, relisted, backend))
 
 
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 class _Court:
     def __init__(self, shipped: Path, copy: Path) -> None:
         self._shipped, self._copy = shipped, copy
         self._opened = OpenedFiles([copy, copy.parent])
         self._expected: dict[tuple[str, Graph], list[Any]] = {}
         self._before = Bundle.open(shipped)
+        self._most_bytes = _peak_bytes() + _MOST_BYTES
 
     def fault(self, name: str, seed: int, relisted: bool, backend: str) -> str | None:
         before = (self._shipped / name).read_bytes()
@@ -130,6 +137,8 @@ class _Court:
             opened = self._opened.take()
             for changed in (name, MANIFEST):
                 shutil.copyfile(self._shipped / changed, self._copy / changed)
+        if not wrong and _peak_bytes() > self._most_bytes:
+            wrong = f"it takes {_peak_bytes() / 2**30:.1f} GiB"
         return wrong or self._read_other_bytes(opened)
 
     def _judge(self, name: str, backend: str) -> str | None:
