@@ -29,6 +29,7 @@ from msgspec import Meta, Struct
 
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.manifest import Preprocessing
+from ovavel.runtime.untrusted import map_array, read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,12 +193,13 @@ class FeatureCache:
         places: dict[tuple[str, str], _Place] = {}
         damaged: dict[tuple[str, str], Damage] = {}
         arrays: dict[str, _Array] = {}
-        for split, count in info.clips.items():
-            for number in range(-(-count // info.shard_clips)):
-                array, index = shard_names(split, number)
-                if not (root / index).is_file():
-                    continue
-                shard = _read(root / index, ShardIndex)
+        # What is there is looked at, not what the counts claim: they may be anything.
+        for file in sorted(root.glob("*-*.json")):
+            split, _, digits = file.stem.rpartition("-")
+            number = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else -1
+            array, index = shard_names(split, number)
+            if file.name == index and 0 <= number * info.shard_clips < info.clips.get(split, 0):
+                shard = _read(file, ShardIndex)
                 row = 0
                 for record in shard.clips:
                     if record.damage:
@@ -247,10 +249,11 @@ class FeatureCache:
         try:
             with file.open("rb") as content:
                 found = hashlib.file_digest(content, "sha256").hexdigest()
-            array: NDArray[np.float32] = np.lib.format.open_memmap(file, mode="r")  # np.load would try ZIP files too
-        except (OSError, ValueError, EOFError) as error:
+            array: NDArray[np.float32] = map_array(file)
+        except (OSError, ValueError) as error:
             raise DatasetError(f"cannot read {file} ({error}); delete it and its .json, and {_AGAIN}") from error
-        if found != wanted.sha256 or array.shape != (2, wanted.rows, SEGMENTS, self.info.embedding_size):
+        shape = (2, wanted.rows, SEGMENTS, self.info.embedding_size)
+        if found != wanted.sha256 or array.shape != shape or array.dtype != np.float32:
             raise DatasetError(f"{file} was altered since it was written; delete it and its .json, and {_AGAIN}")
         return array
 
@@ -275,19 +278,18 @@ def _describe(info: CacheInfo) -> str:
 
 def _read(file: Path, kind: type[_Content]) -> _Content:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return read_json(file.read_bytes(), kind)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {file} ({error}); delete it, and {_AGAIN}") from error
 
 
 def _read_text(file: Path, info: CacheInfo) -> NDArray[np.float32]:
     try:
-        with file.open("rb") as content:
-            text = np.lib.format.read_array(content, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        text = map_array(file)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {file} ({error}); delete {CACHE} beside it, and {_AGAIN}") from error
     if text.dtype != np.float32 or text.shape != (len(info.names), info.embedding_size):
         raise DatasetError(f"{file} does not fit {CACHE} beside it; delete both, and {_AGAIN}")
-    text.setflags(write=False)
-    checked: NDArray[np.float32] = text
+    checked: NDArray[np.float32] = np.array(text)
+    checked.setflags(write=False)
     return checked

@@ -33,6 +33,7 @@ import numpy as np
 from ovavel.eval.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
 from ovavel.runtime.files import not_regular
+from ovavel.runtime.wording import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,11 +110,13 @@ class OVAVEBench:
         names = _classes(contents[TOTAL_CLASSES], folder / TOTAL_CLASSES)
         seen_names = _classes(contents[SEEN_CLASSES], folder / SEEN_CLASSES)
         if extra := set(seen_names) - set(names):
-            raise DatasetError(f"{folder / SEEN_CLASSES}: {min(extra)!r} is not among the classes of {TOTAL_CLASSES}")
+            raise DatasetError(
+                f"{folder / SEEN_CLASSES}: {quoted(min(extra))} is not among the classes of {TOTAL_CLASSES}"
+            )
         if names[-1] != seen_names[-1]:
             raise DatasetError(
-                f"{folder / SEEN_CLASSES}: the last line is {seen_names[-1]!r}, but {names[-1]!r} in {TOTAL_CLASSES}; "
-                "both end with the background"
+                f"{folder / SEEN_CLASSES}: the last line is {quoted(seen_names[-1])}, but "
+                f"{quoted(names[-1])} in {TOTAL_CLASSES}; both end with the background"
             )
         rows = _rows(contents[META], folder / META, names, frozenset(seen_names))
         if not rows:
@@ -277,7 +280,10 @@ class _Labels:
         if not isinstance(entry, dict) or not isinstance(entry["label"], str | list):
             return "label unreadable", "the entry is not an object with a label"
         if entry.get("category", category) != category:
-            return "label of another class", f"it is labelled {entry['category']!r}, but listed as {category!r}"
+            return (
+                "label of another class",
+                f"it is labelled {quoted(entry['category'])}, but listed as {quoted(category)}",
+            )
         text = entry["label"] if isinstance(entry["label"], str) else json.dumps(entry["label"])
         if text not in self._parsed:
             self._parsed[text] = _parse_label(text)
@@ -290,7 +296,7 @@ def _parse_label(text: str) -> tuple[int, ...] | tuple[str, str]:
     except (msgspec.DecodeError, UnicodeEncodeError):
         values = [-1]
     if any(value not in (0, 1) for value in values):
-        return "label unreadable", f"the label {text[:60]!r} is not a list of 0 and 1"
+        return "label unreadable", f"the label {quoted(text)} is not a list of 0 and 1"
     if len(values) != SEGMENTS:
         return "label of wrong length", f"the label has {len(values)} values instead of {SEGMENTS}"
     return tuple(values)
@@ -338,11 +344,13 @@ def _text(data: bytes, path: Path) -> str:
 def _classes(data: bytes, path: Path) -> tuple[str, ...]:
     """One class a line; lines may end as on Windows, and white space around a name means nothing."""
     names = [line.strip() for line in _text(data, path).rstrip().splitlines()]
+    before = set[str]()
     for number, name in enumerate(names, 1):
         if not name or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
-            raise DatasetError(f"{path}, line {number}: {name!r} is no name of a class (and of its folder)")
-        if name in names[: number - 1]:
-            raise DatasetError(f"{path}, line {number}: {name!r} is there twice")
+            raise DatasetError(f"{path}, line {number}: {quoted(name)} is no name of a class (and of its folder)")
+        if name in before:
+            raise DatasetError(f"{path}, line {number}: {quoted(name)} is there twice")
+        before.add(name)
     if len(names) < 2:
         raise DatasetError(f"{path} holds {len(names)} lines; at least one class and the background are needed")
     return tuple(names)
@@ -357,7 +365,7 @@ def _rows(data: bytes, path: Path, names: Sequence[str], seen: Collection[str]) 
     try:
         if (header := next(reader, [])) != _COLUMNS:
             raise DatasetError(
-                f"{path}, line 1: the columns are {','.join(header)!r} instead of {','.join(_COLUMNS)!r}"
+                f"{path}, line 1: the columns are {quoted(','.join(header))} instead of {quoted(','.join(_COLUMNS))}"
             )
         for row in reader:
             if not row:
@@ -381,17 +389,17 @@ def _problem(row: Sequence[str], known: Collection[str], seen: Collection[str]) 
         return f"{len(row)} values instead of {len(_COLUMNS)}"
     split, category, kind, name = row
     if split not in SPLITS:
-        return f"the split is {split!r} instead of one of {', '.join(SPLITS)}"
+        return f"the split is {quoted(split)} instead of one of {', '.join(SPLITS)}"
     if category not in known:
-        return f"the class {category!r} is not among those of {TOTAL_CLASSES}"
+        return f"the class {quoted(category)} is not among those of {TOTAL_CLASSES}"
     if kind not in ("close", "open"):
-        return f"the class is said to be {kind!r} instead of 'close' or 'open'"
+        return f"the class is said to be {quoted(kind)} instead of 'close' or 'open'"
     if (kind == "close") != (category in seen):
-        return f"{category!r} is said to be {kind!r}, which contradicts {SEEN_CLASSES}"
+        return f"{quoted(category)} is said to be {quoted(kind)}, which contradicts {SEEN_CLASSES}"
     if split == "train" and kind == "open":
-        return f"a training clip of the unseen class {category!r}"
+        return f"a training clip of the unseen class {quoted(category)}"
     if not _VIDEO.fullmatch(name):
-        return f"{name!r} is no name of a video (and of its files)"
+        return f"{quoted(name)} is no name of a video (and of its files)"
     return ""
 
 

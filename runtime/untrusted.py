@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile, ZipFile
@@ -22,7 +24,7 @@ from ovavel.runtime.wording import one_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["read_array", "read_arrays", "read_json"]
+__all__ = ["map_array", "read_array", "read_arrays", "read_json"]
 
 _HEADER_BYTES = 4096
 """Of an array of a few dimensions; numpy's own writer takes 128."""
@@ -55,7 +57,31 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_array(data: bytes) -> NDArray[Any]:
     """Read the bytes of an `.npy` file, which must be exactly as many as its header claims; read-only."""
-    file = io.BytesIO(data)
+    shape, fortran, kind, offset = _header(data[:_HEADER_BYTES], len(data))
+    flat: NDArray[Any] = np.frombuffer(data, kind, offset=offset)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an `.npy` file, which must be exactly as large as its header claims, into memory; read-only.
+
+    Raises:
+        ValueError: it is none.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        shape, fortran, kind, offset = _header(file.read(_HEADER_BYTES), os.fstat(file.fileno()).st_size)
+        if not math.prod(shape):  # nothing cannot be mapped
+            return np.zeros(shape, kind)
+        return np.memmap(file, kind, "r", offset, shape, "F" if fortran else "C")
+
+
+def _header(start: bytes, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Read the header of an array from the `start` of a file of `size` bytes.
+
+    Returns shape, whether the values are in Fortran's order, type, and where they begin.
+    """
+    file = io.BytesIO(start)  # numpy would read as much of a real file as the header claims
     try:
         version = np.lib.format.read_magic(file)
     except (ValueError, EOFError) as error:
@@ -72,11 +98,10 @@ def read_array(data: bytes) -> NDArray[Any]:
         raise ValueError("its header is damaged") from error  # numpy's advice is to trust it
     if kind.hasobject or not kind.itemsize or len(shape) > 32 or min(shape, default=0) < 0:
         raise ValueError(f"it holds {kind} in the shape {shape}")
-    claimed, there = math.prod(shape) * kind.itemsize, len(data) - file.tell()
+    claimed, there = math.prod(shape) * kind.itemsize, size - file.tell()
     if claimed != there:
         raise ValueError(f"its header claims {claimed} bytes, and {there} follow")
-    flat: NDArray[Any] = np.frombuffer(data, kind, offset=file.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+    return shape, fortran, kind, file.tell()
 
 
 def read_arrays(data: bytes, most_bytes: int) -> Mapping[str, NDArray[Any]]:

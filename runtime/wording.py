@@ -27,6 +27,7 @@ __all__ = [
     "markup",
     "names_told",
     "one_line",
+    "quoted",
     "seconds",
     "shown_name",
     "spelled_out",
@@ -61,6 +62,12 @@ def shown_name(name: str) -> str:
 def one_line(text: str) -> str:
     """A sentence on one line: white space and line ends are single spaces, the rest is as in `shown_name`."""
     return shown_name(" ".join(text.split()))
+
+
+def quoted(text: object) -> str:
+    """What a file holds, as Python writes it, no longer than fits into a sentence."""
+    shown = repr(text)
+    return shown if len(shown) <= 100 else f"{shown[:97]}…"
 
 
 def cell(text: str) -> str:

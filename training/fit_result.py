@@ -11,6 +11,7 @@ from msgspec import Struct
 from ovavel.eval.metrics import Scores
 from ovavel.eval.ovave import Rows
 from ovavel.runtime.errors import InputError, UsageError
+from ovavel.runtime.untrusted import read_json
 from ovavel.training.fit_data import Data, Part
 from ovavel.training.recipes import Recipe
 
@@ -120,10 +121,13 @@ class FitResult(Struct, frozen=True, kw_only=True):
         """
         file = folder / RESULT
         try:
-            return msgspec.json.decode(file.read_bytes(), type=cls)
+            result = read_json(file.read_bytes(), cls)
+            if not 1 <= result.chosen <= len(result.epochs):
+                raise ValueError(f"of {len(result.epochs)} epochs, number {result.chosen} was chosen")
+            return result
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{file} cannot be read ({error}); train again with --overwrite") from error
 
 

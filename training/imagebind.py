@@ -118,7 +118,7 @@ class ImageBindConfig:
         """
         try:
             return msgspec.convert(dict(values), cls)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, ValueError) as error:  # also of a name that is no text
             raise UsageError(f"not the configuration of an ImageBind: {error}") from error
 
 

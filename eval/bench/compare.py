@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.bench.report import FORMAT
 from ovavel.runtime.errors import InputError
+from ovavel.runtime.untrusted import read_json
 
 __all__ = [
     "COMPARE_RULE",
@@ -178,10 +179,10 @@ def read_report(path: Path) -> Report:
     if path.is_dir():
         path /= "bench.json"
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
+        report = read_json(path.read_bytes(), Report)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(
             f"{path} is no report of 'ovavel bench --out' in format {FORMAT}: {error}. Measure again with this version"
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from ovavel.runtime import untrusted
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.records import (
     EventFields,
@@ -90,8 +91,8 @@ def read_json(path: Path) -> Document:
         InputError: it cannot be read, is no such file, or of another version.
     """
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=Document)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        document = untrusted.read_json(path.read_bytes(), Document)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a JSON file of `ovavel localize`: {error}") from error
     if document.format_version != _VERSION:
         raise InputError(

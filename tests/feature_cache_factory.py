@@ -1,0 +1,58 @@
+"""Writes a small cache of made-up embeddings, as `ovavel train features` writes one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from synthetic import unit
+
+from ovavel.eval.features import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
+from ovavel.eval.ovavebench import OVAVEBench
+
+DIM = 24
+
+
+def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int]) -> None:
+    """Embeddings near the texts where there is an event, and noise elsewhere; the first clips of a split damaged."""
+    g = np.random.default_rng(0)
+    text = unit(g.standard_normal((len(bench.names), DIM)))
+    splits = {split: bench.select(split) for split in ("train", "val", "test")}
+    info = CacheInfo(
+        model="made up",
+        weights_sha256="0" * 64,
+        graphs_sha256=None,
+        tokenizer_sha256="0" * 64,
+        backend="none",
+        device="cpu",
+        precision="fp32",
+        embedding_size=DIM,
+        dataset_fingerprint=bench.fingerprint,
+        shard_clips=1000,
+        names=bench.names,
+        clips={split: len(clips) for split, clips in splits.items()},
+    )
+    folder.mkdir(parents=True)
+    np.save(folder / TEXT, text)
+    for split, clips in splits.items():
+        gone = damaged.get(split, 0)
+        mean = text[bench.truth(clips[gone:])]
+        values = np.stack([unit(mean + 0.25 * g.standard_normal(mean.shape)) for _ in range(2)])
+        array, index = shard_names(split, 0)
+        np.save(folder / array, values)
+        records = [
+            ClipRecord(
+                name=clip.name,
+                bytes=1,
+                sha256="0" * 64,
+                damage=Damage(kind="gone", message="it is gone") if number < gone else None,
+            )
+            for number, clip in enumerate(clips)
+        ]
+        digest = hashlib.sha256((folder / array).read_bytes()).hexdigest()
+        shard = ShardIndex(split=split, array_sha256=digest, clips=tuple(records))
+        (folder / index).write_bytes(msgspec.json.encode(shard))
+    (folder / CACHE).write_bytes(msgspec.json.encode(info))
