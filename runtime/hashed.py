@@ -29,7 +29,7 @@ _AGAIN = "export or copy the bundle again"
 _COPIED_BYTES = 32 * 2**20
 """Files up to this size are read into memory; larger ones are mapped, so that several sessions share the pages."""
 
-_LET_GO_S = 0.1
+_LET_GO_S = 0.02
 
 State: TypeAlias = tuple[int, ...]
 
@@ -119,14 +119,9 @@ class GraphFiles:
             BundleError: a file was changed since it was hashed.
         """
         files = (self.graph, *self.weights.values())
-        done = threading.Event()
-        letting_go = threading.Thread(target=_let_go_until, args=(done, files), name="ovavel-loading", daemon=True)
-        letting_go.start()
-        try:
+        mapped = [file for file in files if isinstance(file.data, mmap.mmap)]
+        with _letting_go(mapped) if mapped else contextlib.nullcontext():
             yield
-        finally:
-            done.set()
-            letting_go.join()
         for file in files:
             file.check_unchanged()
 
@@ -142,6 +137,18 @@ class GraphFiles:
             for name, file in self.weights.items():
                 (Path(folder) / name).symlink_to(file.descriptor_path)
             yield path
+
+
+@contextlib.contextmanager
+def _letting_go(files: Sequence[HashedFile]) -> Iterator[None]:
+    done = threading.Event()
+    thread = threading.Thread(target=_let_go_until, args=(done, files), name="ovavel-loading", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _let_go_until(done: threading.Event, files: Sequence[HashedFile]) -> None:
