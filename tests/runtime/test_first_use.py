@@ -121,3 +121,15 @@ def test_localize_reports_and_a_self_check_accepts(demo: Path, capsys: pytest.Ca
     assert "\naccepted: other weights" in capsys.readouterr().out
     assert main(localize) == 0
     assert "other weights" not in capsys.readouterr().err
+
+
+def test_live_and_vocab_test_report_too(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = ["live", "--input", str(CLIP), "--bundle", str(demo), "--device", "cpu", "--threads", "1", "--view", "lines"]
+    vocab_test = ["vocab", "test", str(demo), "small bell ringing quickly", str(CLIP), "--device", "cpu"]
+    main(vocab_test)
+    assert "other weights" not in capsys.readouterr().err
+    exchange(demo, "vision.onnx.data")
+    for command in (live, vocab_test):
+        main(command)
+        shown = capsys.readouterr()
+        assert (shown.out + shown.err).count("other weights than those first used from") == 1
