@@ -40,14 +40,11 @@ def cuda_options(gpu: int, *, record: bool) -> dict[str, str]:
 def check_placement(session: Any, provider: str, what: str) -> None:
     """Check that `provider` runs every node of `session`; `what` names the graph.
 
-    The session must have been opened with "session.record_ep_graph_assignment_info". ONNX Runtime tells since 1.24;
-    before, "session.disable_cpu_ep_fallback" alone must do.
+    The session must have been opened with "session.record_ep_graph_assignment_info".
 
     Raises:
         DeviceError: another provider runs some of them; says which.
     """
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        return
     elsewhere: dict[str, set[str]] = {}
     for part in session.get_provider_graph_assignment_info():
         if part.ep_name != provider:
