@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
-from typing import Any
+from typing import Any, NoReturn
 
 from ovavel.runtime.bounds import check_bounds
 from ovavel.runtime.errors import MissingExtraError, OvavelError, UsageError
@@ -25,7 +25,16 @@ from ovavel.runtime.shortage import lacks_memory
 from ovavel.runtime.streams import prepare_streams
 from ovavel.runtime.wording import INVISIBLE, one_line, shown_name
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
+
+
+def program() -> NoReturn:
+    """Run `ovavel` as a program, which ends even where a library in C hangs in another thread."""
+    code = main()
+    feed = sys.modules.get("ovavel.runtime.sources.feed")  # imported by what uses it alone
+    if feed is not None and not feed.end_all(feed.EXIT_S):
+        os._exit(code)  # all is written by now; ending the interpreter under that thread could crash
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

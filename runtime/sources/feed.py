@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from ovavel.runtime.redaction import redacted
 from ovavel.runtime.sources import StatusListener
 
-__all__ = ["ASLEEP_S", "FROZEN_S", "Feed", "Lifeline"]
+__all__ = ["ASLEEP_S", "FROZEN_S", "Feed", "Lifeline", "end_all"]
 
 FROZEN_S = 2.5
 """What brings nothing for so long is lost; with the time to notice it, this stays under 3 s."""
@@ -21,6 +22,29 @@ CONNECT_S = 15.0
 """An attempt that brings nothing for so long has failed, even if it still hangs in a driver."""
 MOST_HANGING = 3
 """With so many attempts hanging in a driver, another waits until one of them returns."""
+
+EXIT_S = 3.0
+"""A program that ends waits so long for its feeds: a little longer than a network read may bring nothing."""
+
+_at_work: set[Feed] = set()
+
+
+def end_all(within_s: float) -> bool:
+    """Ask every feed to end, and wait for at most `within_s` together; returns whether all of them have.
+
+    FFmpeg asks PyAV, and PyAV asks Python, whether a read has taken too long. Once the interpreter is gone that crashes
+    the process, so it waits for its feeds first.
+    """
+    until_s = time.monotonic() + within_s
+    feeds = list(_at_work)
+    for feed in feeds:
+        feed.stop()
+    for feed in feeds:
+        feed.ended.wait(max(0.0, until_s - time.monotonic()))
+    return all(feed.ended.is_set() for feed in feeds)
+
+
+atexit.register(end_all, EXIT_S)
 
 
 class Feed:
@@ -52,6 +76,7 @@ class Feed:
 
     def start(self) -> None:
         """Start to connect, and return at once."""
+        _at_work.add(self)
         self._thread.start()
 
     def stop(self) -> None:
@@ -69,6 +94,7 @@ class Feed:
         except Exception as error:  # noqa: BLE001 - whatever a driver raises is reported through `error`
             self.error = error
         finally:
+            _at_work.discard(self)
             self.ended.set()
             self.opened.set()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from ovavel.runtime.sources.feed import CONNECT_S, FROZEN_S, Feed, Lifeline
@@ -63,3 +66,33 @@ def test_why_it_ended_shows_no_secret(error: Exception) -> None:
 
 def test_an_error_without_a_text_has_its_name() -> None:
     assert Scripted(MemoryError(), ended=True).why == "MemoryError"
+
+
+AT_WORK = """
+import sys, threading
+from ovavel.runtime.cli import program
+from ovavel.runtime.sources.feed import Feed
+
+class Reader(Feed):
+    def _serve(self):
+        if "ends" in sys.argv:
+            self.stopping.wait()
+            print("ended", flush=True)
+        else:
+            threading.Event().wait()
+
+Reader("a reader").start()
+"""
+
+
+def test_a_program_waits_for_its_feeds() -> None:
+    """A library that asks for the interpreter when that is gone crashes the process."""
+    ran = subprocess.run([sys.executable, "-c", AT_WORK, "ends"], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ended\n", "")
+
+
+def test_a_feed_that_hangs_does_not_hold_up_the_command() -> None:
+    script = AT_WORK + "sys.argv = ['ovavel', 'no-such-command']\nprogram()"
+    ran = subprocess.run([sys.executable, "-c", script, "hangs"], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert len(ran.stderr.splitlines()) == 1
