@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
@@ -19,7 +20,7 @@ from zlib import error as ZlibError
 import msgspec
 import numpy as np
 
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.wording import one_line, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,8 +51,8 @@ def read_json(data: bytes, kind: type[T]) -> T:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]  # counting each would take hours
+        raise ValueError(f"{quoted(name)} is there twice")
     return found
 
 
