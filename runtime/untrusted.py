@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, TypeVar
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 from zlib import error as ZlibError
 
 import msgspec
@@ -113,6 +113,9 @@ def read_arrays(data: bytes, most_bytes: int) -> Mapping[str, NDArray[Any]]:
             claimed = sum(member.file_size for member in members)  # zipfile unpacks no more than that
             if claimed > most_bytes or len(members) > _MOST_ARRAYS:
                 raise ValueError(f"it unpacks to {claimed} bytes in {len(members)} arrays, which is far too much")
+            if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in members):
+                # A header of LZMA may ask for gigabytes.
+                raise ValueError("it is packed in a way that numpy does not use")
             if len({member.filename for member in members}) < len(members):
                 raise ValueError("an array is there twice")
             return {member.filename.removesuffix(".npy"): read_array(archive.read(member)) for member in members}

@@ -85,6 +85,18 @@ def test_a_damaged_archive_is_refused_with_a_value_error(noise: bytes, place: in
         assert str(error)  # noqa: PT017
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 20])
+def test_an_archive_that_numpy_would_not_write_is_refused(method: int, damage: bytes) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("x.npy", npy(np.zeros(1000)))
+    data = bytearray(file.getvalue())
+    data[40 : 40 + len(damage)] = damage
+    with pytest.raises(ValueError, match="that numpy does not use"):
+        read_arrays(bytes(data), 2**20)
+
+
 @given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53) | st.lists(st.text())))
 def test_json_is_read_and_refused_where_a_name_is_there_twice(content: dict[str, object]) -> None:
     text = json.dumps(content)
