@@ -52,6 +52,8 @@ _ABOVE = {("Model", 7): "Graph", _INITIALIZER: "Tensor"}
 _IN_MEMORY = "*/_ORT_MEM_ADDR_/*"
 """The location that stands for an address; no file that is read may say so."""
 _ENTRIES = {"location", "offset", "length"}
+_MOST_DIMS = 32
+"""The product of millions of numbers would take hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +194,8 @@ class _Reader:
         if not initializer or inline:
             what = "inside as well" if initializer else "though it is no initializer"
             raise ValueError(f"a tensor has its weights in {entries['location']!r}, {what}")
+        if len(dims) > _MOST_DIMS:
+            raise ValueError(f"a tensor has {len(dims)} dimensions")
         length = math.prod(dims) * _ITEM_BYTES.get(data_type, 0)
         offset = self._number(entries.get("offset", "0"))
         if not length or length != self._number(entries.get("length", str(length))):

@@ -272,6 +272,14 @@ def test_an_enumeration_with_more_bits_than_it_has_is_refused(value: int) -> Non
     refused(one_field(7 << 3 | 2, graph), "too many bits")
 
 
+def test_far_too_many_dimensions_are_refused_in_time() -> None:
+    tensor = outside("w")
+    tensor.dims.extend([2**62] * 500_000)
+    written = model()
+    written.graph.initializer.append(tensor)
+    refused(written.SerializeToString(), "500001 dimensions")
+
+
 def test_far_too_many_fields_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ovavel.runtime.external_data._MOST_FIELDS", 1000)
     made = model()
