@@ -73,6 +73,8 @@ _LEADS_ELSEWHERE = _LISTS | {
 }
 """Formats that make FFmpeg open other files or addresses, or run a script."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NEVER_PUBLIC = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b:1::/48", "fec0::/10")))
+"""IPv4 inside IPv6 and site-local addresses, which Python takes for public ones, some versions of it at least."""
 
 
 def pixel_limit() -> int:
@@ -311,4 +313,6 @@ def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inside is not None:
             return _is_private(inside)
+        if any(address in network for network in _NEVER_PUBLIC):
+            return True
     return not address.is_global or address.is_multicast
