@@ -196,7 +196,9 @@ def open_container(url: str, access: Access) -> InputContainer:
     scheme = check_scheme(url)
     url = scheme + url[len(scheme) :]  # FFmpeg knows them in lower case only
     web = scheme in _WEB
-    free = access.allow_private or not web or any(map(_is_private, _addresses(url)))
+    # One private address among public ones proves nothing: whoever owns a name chooses what it stands for.
+    found = _addresses(url) if web and not access.allow_private else []
+    free = access.allow_private or not web or (bool(found) and all(map(_is_private, found)))
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {} if free else {"max_redirects": "0"}
     formats = _formats(lists=web and free)
     where = url

@@ -197,6 +197,20 @@ def test_a_public_address_leads_nowhere_private(status: int, webs: Callable[[str
     assert pictures(far.redirect("/here", "/clip.mp4", status)) == 5, "it may lead to another public one"
 
 
+@pytest.mark.usefixtures("public")
+def test_a_name_that_is_public_and_private_is_public(
+    webs: Callable[[str], Web], clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far, near = webs(FAR), webs(NEAR)
+    near.pages["/clip.mp4"] = (200, {}, clip)
+    first = far.redirect("/first", near.url + "/clip.mp4")
+    look_up = access._addresses
+    both = [ipaddress.ip_address(each) for each in (FAR, NEAR)]
+    monkeypatch.setattr(access, "_addresses", lambda url: both if url == first else look_up(url))
+    assert "--allow-private" in refused(first)
+    assert not near.asked
+
+
 def test_a_private_address_may_lead_to_another(webs: Callable[[str], Web], clip: bytes) -> None:
     far, near = webs(FAR), webs(NEAR)
     near.pages["/clip.mp4"] = (200, {}, clip)
