@@ -54,6 +54,9 @@ class SimulatedCuda:
     def __init__(self, *, name: str = "Simulated GPU", memory_bytes: int = 2**30) -> None:
         self.name, self.memory_bytes = name, memory_bytes
         self.capture_works = True
+        self.current: int | None = None
+        self.takes_addresses = True
+        self.starts_while_recording = True
         self.broken = False
         """After an error that stays: all work fails, and all freeing, though the memory is gone."""
         self.launches = 0
@@ -83,6 +86,7 @@ class SimulatedCuda:
         return Error.cudaSuccess, 13010
 
     def cudaSetDevice(self, index: int) -> tuple[Error]:
+        self.current = index
         return (Error.cudaSuccess if index == 0 else Error.cudaErrorInvalidValue,)
 
     def cudaGetDeviceProperties(self, index: int) -> tuple[Error, Any]:
@@ -252,9 +256,11 @@ class SimulatedContext:
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address
-        return True
+        return self.engine.cuda.takes_addresses
 
     def execute_async_v3(self, stream: int) -> bool:
+        if self.engine.cuda.stream(stream).recording is not None and not self.engine.cuda.starts_while_recording:
+            return False
         shapes = dict(self._shapes)
         self.engine.cuda.stream(stream).put(lambda: self._compute(shapes))
         return True

@@ -139,6 +139,7 @@ def _build(
     trt, where = library.module, f"{onnx.name} with {library.title} {library.version}"
     if cuda is not None:
         cuda.select()
+    _check_capability(made_for, library)
     library.errors.clear()
     library.layers.clear()
     state.stage = f"reading {made_for.graph}"
@@ -181,6 +182,14 @@ def _build(
     return plan, Evidence(products=dict(counts), found=found, read_from=source if found is not None else "network")
 
 
+def _check_capability(made_for: EngineFor, library: Library) -> None:
+    if library.rtx and made_for.compute_capability not in library.capabilities:
+        raise EngineError(
+            f"{library.title} {library.version} builds for the compute capabilities "
+            f"{', '.join(library.capabilities)}, not {made_for.compute_capability}; use the backend tensorrt there"
+        )
+
+
 def _configure(builder: Any, network: Any, made_for: EngineFor, library: Library) -> Any:
     trt, options = library.module, made_for.options
     config = builder.create_builder_config()
@@ -188,11 +197,6 @@ def _configure(builder: Any, network: Any, made_for: EngineFor, library: Library
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb * 2**20)
     if library.rtx:
-        if made_for.compute_capability not in library.capabilities:
-            raise EngineError(
-                f"{library.title} {library.version} builds for the compute capabilities "
-                f"{', '.join(library.capabilities)}, not {made_for.compute_capability}; use the backend tensorrt there"
-            )
         config.num_compute_capabilities = 1
         number = made_for.compute_capability.replace(".", "")
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), 0)

@@ -114,6 +114,10 @@ class Cuda:
                 _log.warning("not all memory of %s could be given back: %s", self.gpu.name, error)
             self._frees = False
 
+    def select_to_give_back(self) -> None:
+        """As `select`, before memory is given back: a failure is logged, once, and never raised."""
+        self.give_back("cudaSetDevice", self.gpu.index)
+
     def select(self) -> None:
         """Make this GPU the current one of the calling thread."""
         self.call("cudaSetDevice", self.gpu.index)
@@ -142,7 +146,9 @@ class Cuda:
             yield
         except BaseException:
             with contextlib.suppress(DeviceError):
-                self.call("cudaStreamEndCapture", self.stream)  # leaves the stream usable
+                begun = self.call("cudaStreamEndCapture", self.stream)  # leaves the stream usable
+                if begun is not None and int(begun):  # 0 where nothing was recorded
+                    self.give_back("cudaGraphDestroy", begun)
             raise
         graph = self.call("cudaStreamEndCapture", self.stream)
         try:

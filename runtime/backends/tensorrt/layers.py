@@ -7,6 +7,7 @@ network here, and the engine's own layers are compared with it wherever the libr
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from typing import Any
 from ovavel.runtime.errors import EngineError
 
 __all__ = ["EngineLayer", "MatrixProduct", "check_engine", "check_network", "engine_layers", "logged_layers"]
+
+_log = logging.getLogger(__name__)
 
 _PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM")
 _PASSED_THROUGH = ("SHUFFLE", "IDENTITY", "CAST", "UNSQUEEZE", "SQUEEZE")
@@ -133,8 +136,18 @@ def logged_layers(text: str) -> list[EngineLayer]:
 
 
 def engine_layers(information: str) -> list[EngineLayer]:
-    """Read what an EngineInspector says in JSON; empty where it names layers without telling more."""
-    layers = json.loads(information).get("Layers", [])
+    """Read what an EngineInspector says in JSON; empty where it names layers alone, or where it cannot be read.
+
+    The plan is finished by then, and the network has been checked: a list in another form must not discard it.
+    """
+    try:
+        return _read_layers(json.loads(information)["Layers"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _log.warning("the engine's own layers cannot be read, so only the network was checked: %r", error)
+        return []
+
+
+def _read_layers(layers: Iterable[Any]) -> list[EngineLayer]:
     found = []
     for layer in layers:
         if not isinstance(layer, dict):

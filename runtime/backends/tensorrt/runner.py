@@ -77,6 +77,7 @@ class EngineRunner:
         self._types = {n: np.dtype(trt.nptype(self._engine.get_tensor_dtype(n))) for n in names}
         gpu = re.sub(r"\W+", "-", cuda.gpu.name)
         self._kernels = _KernelCache(folder / f"kernels-{gpu}.cache") if library.rtx else None
+        self._configs: list[Any] = []  # the contexts made from them do not keep them alive
         self._slots: list[_Slot] = []
         try:
             for profile in range(self._engine.num_optimization_profiles):
@@ -101,6 +102,7 @@ class EngineRunner:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             # Kernels that change after a while would change the last bits of a score with them.
             config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.NONE
+            self._configs.append(config)
             context = self._engine.create_execution_context(config)
         if context is None or not context.set_optimization_profile_async(profile, int(self._cuda.stream)):
             raise DeviceError(
@@ -179,9 +181,10 @@ class EngineRunner:
     def close(self) -> None:
         """Give the GPU's memory back. Calling it twice does no harm."""
         with self._lock:
+            self._cuda.select_to_give_back()  # another thread may call this, with another GPU current
             for slot in self._slots:
                 slot.close()
-            self._slots = []
+            self._slots, self._configs = [], []
             self._kernels = None  # before the engine that made them
             self._engine = self._runtime = None
             self._cuda.close()
@@ -229,14 +232,15 @@ class _Slot:
         shapes = {name: context.engine.get_tensor_profile_shape(name, profile) for name in inputs}
         self.usual: dict[str, _Shape] = {name: tuple(each[1]) for name, each in shapes.items()}
         self._shapes: dict[str, _Shape] = {}
-        self._runs = 0
+        self._runs, self._settled = 0, 1
         self._graphs: list[Any] = []
         self._buffers: dict[str, Buffer] = {}
         self._set_shapes({name: tuple(each[2]) for name, each in shapes.items()})
         try:
             for name in types:
                 self._buffers[name] = Buffer(cuda, self._bytes(name))
-                context.set_tensor_address(name, self._buffers[name].device)
+                if not context.set_tensor_address(name, self._buffers[name].device):
+                    raise DeviceError(f"the engine does not take the buffer of {name}; build it again")
         except BaseException:  # memory may have run out; nobody else knows of these buffers yet
             self.close()
             raise
@@ -251,7 +255,7 @@ class _Slot:
             self._set_shapes(shapes)
         for name, array in feed.items():
             self._view(name)[: len(array)] = array
-        if self._runs == 1 and self._capture:
+        if self._runs == self._settled and self._capture:
             self._record()
         if self._graphs:
             self._cuda.launch(self._graphs[0])
@@ -262,6 +266,8 @@ class _Slot:
         return [self._view(name).copy() for name in self._outputs]
 
     def _set_shapes(self, shapes: dict[str, _Shape]) -> None:
+        if self._graphs:  # recording costs many runs: shapes that keep changing must last ever longer to be recorded
+            self._settled *= 2
         self._forget()
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):

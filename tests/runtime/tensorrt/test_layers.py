@@ -103,3 +103,9 @@ def test_an_engine_that_shows_a_few_products_tells_nothing() -> None:
 def test_products_in_other_precisions_on_purpose_are_not_held_against_an_engine() -> None:
     products = [*products_of(9, "bf16"), MatrixProduct(name="node_9", precision="fp32", weights=True)]
     assert check_engine(layers_of(*["bf16"] * 9, "fp32"), products, "bf16", where="vision") == 9
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"Layers": null}', '{"Layers": [{"Inputs": 3}]}', "nan"])
+def test_an_inspector_that_cannot_be_read_discards_no_engine(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert engine_layers(text) == []
+    assert "cannot be read" in caplog.text

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import threading
+import weakref
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedTensorRT
+from simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedKernels, SimulatedTensorRT
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.tensorrt import cuda as cuda_module
-from ovavel.runtime.backends.tensorrt.build import profiles_of
+from ovavel.runtime.backends.tensorrt.build import _build, _State, profiles_of
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, EngineFor, Evidence
@@ -234,3 +237,93 @@ def test_every_call_is_one_that_cuda_python_has() -> None:
 def test_there_is_no_second_gpu(gpu: SimulatedCuda) -> None:
     with pytest.raises(DeviceError, match=r"no device 'cuda:1': this machine has 1"):
         Cuda("tensorrt", 1)
+
+
+def test_a_recording_that_fails_leaves_no_graph(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:
+    runner = open_runner(gpu, exported_bundle, "audio", tmp_path)
+    gpu.starts_while_recording = False
+    audio = np.zeros((1, *SHAPES["audio"]), np.float32)
+    runner.run([audio])
+    runner.run([audio])
+    runner.close()
+    assert gpu.left() == 0
+
+
+def test_an_address_that_is_refused_is_an_error(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:
+    gpu.takes_addresses = False
+    with pytest.raises(DeviceError, match="does not take the buffer of log_mel"):
+        open_runner(gpu, exported_bundle, "audio", tmp_path)
+    assert gpu.left() == 0
+
+
+def test_closing_selects_the_gpu(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:
+    runner = open_runner(gpu, exported_bundle, "audio", tmp_path)
+    gpu.current = None  # as in another thread
+    runner.close()
+    assert gpu.current == 0
+
+
+def test_changing_shapes_are_recorded_ever_less_often(
+    gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = open_runner(gpu, exported_bundle, "head", tmp_path)
+    recorded = []
+    instantiate = gpu.cudaGraphInstantiate
+    monkeypatch.setattr(gpu, "cudaGraphInstantiate", lambda *given: recorded.append(1) or instantiate(*given))
+    text = np.zeros((4, 32), np.float32)
+    for segments in (10, 3) * 8:
+        both = np.zeros((1, segments, 32), np.float32)
+        for _ in range(3):
+            runner.run([both, both, text])
+    assert len(recorded) == 2  # after one run, then after two; a third would take four
+    runner.close()
+    assert gpu.left() == 0
+
+
+def test_runtime_configurations_live_as_long_as_their_contexts(
+    gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Config(SimpleNamespace):
+        pass
+
+    made: list[weakref.ref[Config]] = []
+
+    def create(engine: SimulatedEngine) -> Config:
+        config = Config(
+            create_runtime_cache=SimulatedKernels,
+            set_execution_context_allocation_strategy=lambda strategy: None,
+            set_runtime_cache=lambda cache: True,
+        )
+        made.append(weakref.ref(config))
+        return config
+
+    monkeypatch.setattr(SimulatedEngine, "create_runtime_config", create)
+    monkeypatch.setattr(Library, "rtx", True)
+    rtx = SimpleNamespace(WHOLE_GRAPH_CAPTURE=1, NONE=0)
+    for name in ("CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy"):
+        monkeypatch.setattr(SimulatedTensorRT, name, rtx, raising=False)
+    runner = open_runner(gpu, exported_bundle, "audio", tmp_path)
+    gc.collect()
+    assert made
+    assert all(config() is not None for config in made)
+    runner.close()
+
+
+def test_a_capability_that_tensorrt_rtx_does_not_build_for_is_refused_before_anything_is_read() -> None:
+    made_for = EngineFor(
+        library="tensorrt-rtx",
+        version="1",
+        platform="any",
+        gpu="NVIDIA H100",
+        compute_capability="9.0",
+        graph="head",
+        precision="fp32",
+        sources=(),
+        options=BuildOptions(batches=BATCHES),
+    )
+    module = SimpleNamespace(ComputeCapability=SimpleNamespace(__members__={"SM89": 0, "SM120": 1}))  # no Builder
+    library = Library(
+        name="tensorrt-rtx", title="TensorRT-RTX", version="1", module=module, logger=None, errors=deque(), layers=[]
+    )
+    with pytest.raises(EngineError, match=r"capabilities 8\.9, 12\.0, not 9\.0; use the backend tensorrt"):
+        _build(Path("head.onnx"), made_for, library, None, None, _State())
