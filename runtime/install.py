@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["install_command"]
+__all__ = ["install_command", "replace_runtime"]
 
 
 @cache
@@ -34,6 +34,14 @@ def install_command(extra: str = "", *, again: bool = False) -> str:
         kind = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
         return f"{pip} {shlex.quote(f'ovavel{wanted} @ {kind}{url.geturl()}')}"
     return f"{pip} {shlex.quote(f'.{wanted}')}   # in a checkout of ovavel"
+
+
+def replace_runtime(extra: str) -> str:
+    """Return the shell command that leaves one ONNX Runtime: that of `extra`, "cpu" or "gpu".
+
+    onnxruntime and onnxruntime-gpu share files: removing one of them breaks the other.
+    """
+    return f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command(extra)}"
 
 
 def _origin() -> dict[str, Any] | None:

@@ -14,10 +14,17 @@ import numpy as np
 
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
-from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, check_placement, cuda_options
+from ovavel.runtime.backends.onnxruntime_cuda import (
+    BATCHES,
+    FixedBatches,
+    check_placement,
+    check_recording,
+    cuda_options,
+)
+from ovavel.runtime.backends.onnxruntime_libraries import load_cuda_libraries, missing_libraries
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.hashed import GraphFiles
-from ovavel.runtime.install import install_command
+from ovavel.runtime.install import replace_runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,11 +99,7 @@ def open_onnxruntime(
     offered = _CUDA in onnxruntime.get_available_providers()
     if not match or not offered:
         has = "auto, cpu" + (", cuda, cuda:N" if offered else "")
-        mend = (
-            f"; for an NVIDIA GPU replace onnxruntime: pip uninstall onnxruntime && {install_command('gpu')}"
-            if match
-            else ""
-        )
+        mend = f"; for an NVIDIA GPU replace onnxruntime: {replace_runtime('gpu')}" if match else ""
         raise DeviceError(
             f"there is no device {device!r}: ONNX Runtime {onnxruntime.__version__} offers {has} here{mend}"
         )
@@ -116,7 +119,7 @@ def auto_device() -> str:
     onnxruntime = _library()
     if _CUDA not in onnxruntime.get_available_providers():
         return "cpu"
-    _find_cuda_libraries(onnxruntime)
+    load_cuda_libraries(onnxruntime)
     try:
         onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base class
@@ -131,12 +134,6 @@ def _library() -> Any:
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "cpu", need="Running a bundle") from error
     return onnxruntime
-
-
-def _find_cuda_libraries(onnxruntime: Any) -> None:
-    """Load the CUDA libraries that pip installed."""
-    if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
 
 
 def physical_cores() -> int:
@@ -182,9 +179,11 @@ class OnnxRuntimeBackend(GraphBackend):
         if asked is None:
             _note_slower(bundle, engine, precision)
         if gpu is not None:
-            _find_cuda_libraries(onnxruntime)
+            load_cuda_libraries(onnxruntime)
         self._device = "cpu" if gpu is None else f"cuda:{gpu}"
         recorded = [name for name in graphs if name in ("vision", "audio")] if gpu is not None and cuda_graphs else []
+        if recorded:
+            check_recording(onnxruntime.__version__)
         self._sessions: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
             name: open_session(files, gpu, threads if name != "head" else 1, name in recorded)
@@ -299,14 +298,14 @@ def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool 
             ) from error
         raise DeviceError(
             f"ONNX Runtime {ort.__version__} cannot run {files.path.name} on cuda:{gpu}: {_said(error)}. "
-            "Check the driver with nvidia-smi, or use --device cpu"
+            f"{missing_libraries(ort)}, or use --device cpu"
         ) from error
     got = session.get_providers()
     if not got or got[0] != wanted:
         raise DeviceError(
             f"{wanted} was asked for and ONNX Runtime {ort.__version__} gave "
             f"{', '.join(got) or 'nothing'}: its libraries "
-            "did not load. Check the driver with nvidia-smi, or use --device cpu"
+            f"did not load. {missing_libraries(ort)}, or use --device cpu"
         )
     session.disable_fallback()
     session.used = files, values  # it uses their memory for as long as it lives

@@ -7,6 +7,7 @@ and output stay in buffers on the device.
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.errors import DeviceError, UsageError
+from ovavel.runtime.install import replace_runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BATCHES", "FixedBatches", "check_placement", "cuda_options"]
+__all__ = ["BATCHES", "FixedBatches", "check_placement", "check_recording", "cuda_options"]
 
 # B batch, D embedding size
+
+_REPLAYS = (1, 30)
 
 BATCHES = (1, 2, 4, 8)
 """Batch sizes that are recorded. Others are filled up to the next of them, or split."""
@@ -35,6 +39,20 @@ def cuda_options(gpu: int, *, record: bool) -> dict[str, str]:
         "cudnn_conv_algo_search": "HEURISTIC",  # the default tries all and takes now this one, now that
         "enable_cuda_graph": "1" if record else "0",
     }
+
+
+def check_recording(version: str) -> None:
+    """Check that ONNX Runtime of `version` replays what it recorded.
+
+    Raises:
+        DeviceError: it is older than 1.30; with recordings of several shapes these may read stale buffers.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if not numbers or (int(numbers[1]), int(numbers[2])) < _REPLAYS:
+        raise DeviceError(
+            f"ONNX Runtime {version} may replay recorded launches with stale data; 1.30 or newer is needed: "
+            f"{replace_runtime('gpu')}. Or open the backend with cuda_graphs=False, or use --device cpu"
+        )
 
 
 def check_placement(session: Any, provider: str, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ovavel.runtime.install import install_command
+from ovavel.runtime.install import install_command, replace_runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,7 +86,7 @@ def _examine() -> dict[str, Any]:
     if not any(runtimes.values()):
         problems.append(_problem("ONNX Runtime is not installed", install_command("cpu")))
     elif all(runtimes.values()):
-        mend = f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command('gpu')}   # or [cpu]"
+        mend = f"{replace_runtime('gpu')}   # or [cpu]"
         problems.append(_problem("onnxruntime and onnxruntime-gpu are both installed and overwrite each other", mend))
     elif broken:
         problems.append(
@@ -102,7 +102,7 @@ def _examine() -> dict[str, Any]:
         problems += [_problem(*_split(problem)) for problem in devices.problems]
     gpus = _gpus()
     if gpus and "CUDAExecutionProvider" not in providers:
-        mend = f"pip uninstall -y onnxruntime && {install_command('gpu')}"
+        mend = replace_runtime("gpu")
         problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", mend))
     # No machine lacks anything without these.
     engines: dict[str, dict[str, str | None]] = {

@@ -166,12 +166,12 @@ def _build(
         _use_timings(config, timing_cache)
     config.progress_monitor = _monitor(trt, made_for.graph, state)
     plan = None if state.cancelled else builder.build_serialized_network(network, config)
+    if not library.rtx and timing_cache is not None:
+        _keep_timings(config, timing_cache)  # also of a build that was cancelled: the next one need not measure again
     if state.cancelled:
         raise KeyboardInterrupt
     if plan is None:
         raise EngineError(f"cannot build {where}: {library.complaint()}. Use another precision, GPU or backend")
-    if not library.rtx and timing_cache is not None:
-        _keep_timings(config, timing_cache)
     source, made_of = "network", []
     if library.layers:
         source, made_of = "network and build log", layers.logged_layers(library.layers[-1])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from ovavel.runtime.backends.tensorrt import build
+from ovavel.runtime.backends.tensorrt.library import Library
 
 KEPT, NEW = b"kept before", b"measured now"
 
@@ -62,4 +65,24 @@ def test_the_first_build_has_no_measurements(tmp_path: Path) -> None:
     config = Config(b"")
     build._use_timings(config, tmp_path / "timings.cache")
     build._keep_timings(config, tmp_path / "timings.cache")
+    assert (tmp_path / "timings.cache").read_bytes() == NEW
+
+
+def test_a_build_that_is_cancelled_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, state = Config(b""), build._State()
+    network = SimpleNamespace(num_inputs=0, num_outputs=0, get_input=None, get_output=None)
+    module, library = MagicMock(), MagicMock(spec=Library, rtx=False, title="TensorRT", version="1")
+    library.module, library.errors, library.layers = module, MagicMock(), []
+    module.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 0
+    module.Builder.return_value.create_network.return_value = network
+
+    def cancelled(*_: object) -> None:
+        state.cancelled = True
+
+    module.Builder.return_value.build_serialized_network.side_effect = cancelled
+    monkeypatch.setattr(build.layers, "check_network", lambda *_, **__: [])
+    monkeypatch.setattr(build, "_configure", lambda *_: config)
+    monkeypatch.setattr(build, "_monitor", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        build._build(Path("head.onnx"), MagicMock(), library, None, tmp_path / "timings.cache", state)
     assert (tmp_path / "timings.cache").read_bytes() == NEW
