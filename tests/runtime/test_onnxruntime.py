@@ -285,6 +285,15 @@ def test_with_a_gpu_what_is_wrong_otherwise_is_an_error(bundle: Bundle, monkeypa
         open_backend(bundle, graphs=("head",))
 
 
+@pytest.mark.usefixtures("built_for_cuda")
+def test_an_older_version_does_not_record(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "__version__", "1.29.0")
+    with pytest.raises(DeviceError, match=r"1\.30 or newer is needed"):
+        open_backend(bundle, device="cuda", precision="fp32", graphs=("vision",))
+
+
 def test_threads_are_at_least_one(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="threads"):
         open_backend(bundle, device="cpu", threads=0, graphs=("head",))
