@@ -11,12 +11,14 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cast", "CudaGraphs", "Manner", "in_manner"]
+__all__ = ["Cast", "Compiled", "CudaGraphs", "Manner", "in_manner"]
 
 Manner = Literal["eager", "compile", "graph"]
 """As it is; through `torch.compile`; replayed as CUDA graphs."""
 
 _RUNS_BEFORE_RECORDING = 3
+_MOST_SHAPES = 256
+"""How many shapes are compiled; both encoders share the code that PyTorch counts them by. Its own limit is 8."""
 
 
 class Cast(nn.Module):
@@ -31,6 +33,35 @@ class Cast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, …) float32 → (B, D) of `dtype`."""
         return cast("Tensor", self.tower(x.to(self.dtype)))
+
+
+class Compiled(nn.Module):
+    """Compiles an encoder for each shape of its input; where PyTorch would give up and run eager, it fails."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = cast("nn.Module", torch.compile(tower, dynamic=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, …) → (B, D).
+
+        Raises:
+            RuntimeError: there were more shapes than are compiled, or it cannot be compiled.
+        """
+        from torch._dynamo import config  # takes a second
+        from torch._dynamo.exc import FailOnRecompileLimitHit
+
+        try:
+            with config.patch(
+                recompile_limit=_MOST_SHAPES,
+                accumulated_recompile_limit=_MOST_SHAPES,
+                fail_on_recompile_limit_hit=True,
+            ):
+                return cast("Tensor", self.tower(x))
+        except FailOnRecompileLimitHit as error:  # no RuntimeError, unlike what else goes wrong
+            raise RuntimeError(
+                f"more than {_MOST_SHAPES} shapes were to be compiled; PyTorch would run the rest eager"
+            ) from error
 
 
 class CudaGraphs(nn.Module):
@@ -68,5 +99,5 @@ class CudaGraphs(nn.Module):
 def in_manner(tower: nn.Module, manner: Manner) -> nn.Module:
     """Wrap an encoder that is on its device already."""
     if manner == "compile":
-        return cast("nn.Module", torch.compile(tower, dynamic=False))
+        return Compiled(tower)
     return CudaGraphs(tower) if manner == "graph" else tower

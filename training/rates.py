@@ -11,7 +11,10 @@ from ovavel.training.backend import resolve_device
 __all__ = ["measure_rates"]
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
-_READ_BYTES = {"cpu": 2**28, "cuda": 2**31}
+_READ_BYTES = {"cpu": 2**28, "cuda": 2**33}
+"""Much more than caches hold, and enough that starting the work is no share of the time."""
+_LARGEST_SHARE = 4
+"""At most one part in so many of a GPU's free memory is read."""
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,7 +39,10 @@ def measure_rates(device: str, threads: int) -> tuple[float, dict[str, float]]:
 
 
 def _read(device: torch.device) -> float:
-    data = torch.ones(_READ_BYTES[device.type] // 4, device=device)
+    size = _READ_BYTES[device.type]
+    if device.type == "cuda":
+        size = min(size, torch.cuda.mem_get_info(device)[0] // _LARGEST_SHARE)
+    data = torch.ones(size // 4, device=device)
 
     def work() -> None:
         data.sum()

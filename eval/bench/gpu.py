@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any
+import threading
+from typing import Any, Self
 
-__all__ = ["Gpu", "open_gpu"]
+__all__ = ["ClockWatch", "Gpu", "open_gpu"]
 
 _LIBRARY = "libnvidia-ml.so.1"
+_EVERY_S = 0.1
 _SM, _MEMORY = 1, 2  # nvmlClockType_t
 _PERFORMANCE_LIMITS = {0x4: "power", 0x20: "heat", 0x40: "heat", 0x8: "hardware", 0x80: "power brake"}
 """nvmlClocksEventReasons that hold the clocks down."""
@@ -65,6 +67,35 @@ class Gpu:
         if call(self._handle, *arguments, ctypes.byref(answer)) != 0:
             return None
         return int(getattr(answer, "value", 0))
+
+
+class ClockWatch:
+    """Reads a GPU's clocks while it works: a moment after the work they are those of an idle one."""
+
+    def __init__(self, gpu: Gpu | None, *, every_s: float = _EVERY_S) -> None:
+        self.reading: str | None = None
+        """The last reading during the work; None where it was too short, or the driver reports nothing."""
+        self._gpu = gpu
+        self._every_s = every_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ovavel-clocks", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._gpu:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._gpu:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        assert self._gpu
+        while not self._over.wait(self._every_s):
+            reading = self._gpu.clocks()
+            if not self._over.is_set():  # otherwise it may be one from after the work
+                self.reading = reading
 
 
 def open_gpu(device: str, *, library: Any = None) -> Gpu | None:

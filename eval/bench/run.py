@@ -11,7 +11,7 @@ import numpy as np
 
 from ovavel.eval.bench.capture import CAPTURE_RULE, run_capture
 from ovavel.eval.bench.energy import EnergyMeter
-from ovavel.eval.bench.gpu import Gpu, open_gpu
+from ovavel.eval.bench.gpu import ClockWatch, Gpu, open_gpu
 from ovavel.eval.bench.live import LIVE_RULE, live_report, run_live
 from ovavel.eval.bench.media import NOISE, decode
 from ovavel.eval.bench.memory import MemoryWatch
@@ -211,14 +211,15 @@ class _Bench:
 
     def _offline(self, name: str, pipeline: Pipeline) -> None:
         settings, results = self.settings, self.results[name]
-        results.offline = run_offline(
-            pipeline,
-            self.kept,
-            least_s=settings.offline_s,
-            largest=settings.largest_batch,
-            meter=EnergyMeter(pipeline.backend.info.device, self.gpu),
-        )
-        results.clocks = self.gpu.clocks() if self.gpu else None
+        with ClockWatch(self.gpu) as watch:
+            results.offline = run_offline(
+                pipeline,
+                self.kept,
+                least_s=settings.offline_s,
+                largest=settings.largest_batch,
+                meter=EnergyMeter(pipeline.backend.info.device, self.gpu),
+            )
+        results.clocks = watch.reading
 
     def _live(self, name: str, pipeline: Pipeline) -> None:
         settings, results, trials = self.settings, self.results[name], list[Trial]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ovavel.eval.bench.camera import read_frame_s, read_sound_s, stamp_frame, st
 from ovavel.eval.bench.cost import flops, parameters, weight_bytes
 from ovavel.eval.bench.energy import EnergyMeter
 from ovavel.eval.bench.gemm import gemm_model
-from ovavel.eval.bench.gpu import Gpu, open_gpu
+from ovavel.eval.bench.gpu import ClockWatch, Gpu, open_gpu
 from ovavel.eval.bench.live import largest_passing
 from ovavel.eval.bench.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
@@ -249,3 +250,22 @@ def test_the_gpu_that_auto_finds_is_watched(monkeypatch: pytest.MonkeyPatch) -> 
     assert watch.end("cpu").device_mb is None
     MemoryWatch("cpu")
     assert asked == ["cuda:0", "cpu"]
+
+
+def test_clocks_are_read_during_the_work() -> None:
+    class Busy:
+        working, read = True, threading.Semaphore(0)
+
+        def clocks(self) -> str:
+            self.read.release()
+            return "busy" if self.working else "idle"
+
+    gpu = Busy()
+    with ClockWatch(gpu, every_s=0.001) as watch:  # type: ignore[arg-type]
+        for _ in range(2):  # the first reading is whole once the second begins
+            assert gpu.read.acquire(timeout=60)
+    gpu.working = False
+    assert watch.reading == "busy"
+    with ClockWatch(None) as watch:
+        pass
+    assert watch.reading is None

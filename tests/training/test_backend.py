@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,45 @@ def test_without_a_compiler_a_compiled_encoder_says_so(weights: Path, monkeypatc
     )
     with pytest.raises(DeviceError, match=r"PyTorch compiled cannot run audio on cpu: .*no working C\+\+ compiler"):
         compiled.audio(golden_inputs()["audio"].numpy())
+
+
+@pytest.fixture
+def compiled_shapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What PyTorch compiled, with no compiler needed."""
+    compile_, shapes = torch.compile, list[Any]()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        shapes.append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda tower, **options: compile_(tower, backend=backend, **options))
+    torch._dynamo.reset()
+    yield shapes
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+def test_more_shapes_are_compiled_than_pytorch_does_by_itself(weights: Path, compiled_shapes: list[Any]) -> None:
+    compiled = open_backend(
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+    )
+    log_mels = golden_inputs()["audio"].numpy()[:1]
+    before = 0
+    for size in range(1, 12):
+        compiled.audio(np.repeat(log_mels, size, axis=0))
+        assert len(compiled_shapes) > before, f"a batch of {size} ran eager"
+        before = len(compiled_shapes)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiled_shapes")
+def test_beyond_the_limit_a_compiled_encoder_fails(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ovavel.training.manners._MOST_SHAPES", 2)
+    compiled = open_backend(
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+    )
+    log_mels = golden_inputs()["audio"].numpy()[:1]
+    for size in (1, 2):
+        compiled.audio(np.repeat(log_mels, size, axis=0))
+    with pytest.raises(DeviceError, match="more than 2 shapes were to be compiled"):
+        compiled.audio(np.repeat(log_mels, 3, axis=0))
