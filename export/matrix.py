@@ -6,14 +6,9 @@ be fetched. Text has no part in a window, so its encoder is small.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +21,11 @@ from ovavel.eval.bench.report import BenchReport, Rates, Row
 from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.machine import Machine, describe_machine
+from ovavel.export.matrix_process import Answer, in_process
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import OvavelError, PrecisionError
-from ovavel.runtime.files import make_folder
+from ovavel.runtime.files import atomic_write, make_folder
 from ovavel.runtime.hardware import device_name
 from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision
 from ovavel.training.imagebind import ImageBindConfig
@@ -47,9 +43,18 @@ _BUILDING: tuple[LibraryName, ...] = get_args(LibraryName)
 """Backends that first build plans, which takes minutes."""
 _LEAST_S = 15.0
 """Nothing is begun with less time left."""
-_LONGEST_MESSAGE = 300
+
+_MISSING = "missing.json"
 
 Tell = Callable[[str], None]
+
+
+class _Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept beside a bundle, so that it is not exported in vain again."""
+
+    bundle_sha256: str
+    """Of its manifest."""
+    why: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +137,14 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
     )
     prepared = Prepared(bundle=place, weights=weights, head=head, told="random weights")
     tell("looking for what is there")
-    if _is_there(prepared, config):
-        return prepared
+    known = _known_missing(prepared)
+    if _is_there(prepared, config, known):
+        return replace(prepared, missing=tuple(known.values()))
     tell("making random weights")
     _random_weights(weights, config)
     torch.manual_seed(0)
     TemporalHead(1, config.embedding_size).save(head)
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     precisions = _PRECISIONS
     while True:
         try:
@@ -153,16 +159,31 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
                 overwrite=place.exists(),
                 progress=lambda stage, share: tell(f"exporting, {share:.0%}: {stage}"),
             )
-            return replace(prepared, missing=tuple(missing))
+            noted = _Missing(bundle_sha256=_hash(place), why=missing)
+            atomic_write(folder / _MISSING, msgspec.json.encode(noted))
+            return replace(prepared, missing=tuple(missing.values()))
         except PrecisionError as error:
             if error.precision == "fp32":
                 raise
             precisions = tuple(each for each in precisions if each != error.precision)
-            missing.append(f"{error.precision} could not be exported: {error.loss}")
+            missing[error.precision] = f"{error.precision} could not be exported: {error.loss}"
 
 
-def _is_there(wanted: Prepared, config: ImageBindConfig) -> bool:
-    """Whether a whole bundle in all precisions is there, with the weights and the head that this version made it of."""
+def _hash(bundle: Path) -> str:
+    return file_entry(bundle / "manifest.json").sha256
+
+
+def _known_missing(wanted: Prepared) -> dict[str, str]:
+    """Which precisions could not be exported when the bundle that is there was made, and why."""
+    try:
+        noted = msgspec.json.decode((wanted.bundle.parent / _MISSING).read_bytes(), type=_Missing)
+        return noted.why if noted.bundle_sha256 == _hash(wanted.bundle) else {}
+    except (OvavelError, OSError, msgspec.MsgspecError, UnicodeError):
+        return {}
+
+
+def _is_there(wanted: Prepared, config: ImageBindConfig, missing: Collection[str] = ()) -> bool:
+    """Whether a whole bundle in all precisions but those `missing` is there, of weights and head of this version."""
     from importlib.metadata import version
 
     try:
@@ -175,7 +196,7 @@ def _is_there(wanted: Prepared, config: ImageBindConfig) -> bool:
         same
         and manifest.ovavel_version == version("ovavel")
         and hashes == [manifest.model.weights_sha256, manifest.model.head_sha256]
-        and {*_PRECISIONS} <= manifest.graphs["vision"].keys() & manifest.graphs["audio"].keys()
+        and {*_PRECISIONS} - {*missing} <= manifest.graphs["vision"].keys() & manifest.graphs["audio"].keys()
     )
 
 
@@ -217,35 +238,37 @@ def run_matrix(
     rates, partial, notes = None, False, [*prepared.missing]
     job = {"bundle": str(prepared.bundle), "device": device, "media": str(Assets.open().clip), "settings": settings}
 
-    def ask(kind: str, what: str, most_s: float, spec: RowSpec | None = None) -> bytes | str:
+    def ask(kind: str, what: str, most_s: float, spec: RowSpec | None = None) -> Answer:
         left_s = budget_s - (time.monotonic() - begin_s)
         if left_s < _LEAST_S:
-            return f"the time budget of {budget_s:g} s was used up"
+            return Answer(why=f"the time budget of {budget_s:g} s was used up")
         tell(f"{what}; {left_s:.0f} s left")
         asked = {**job, "kind": kind, "spec": spec and _plain(spec)}
         doing = "building its plans" if kind == "build" else "it"
-        return _in_process(asked, folder, limit_s=min(most_s, left_s), doing=doing)
+        return in_process(asked, folder, limit_s=min(most_s, left_s), doing=doing)
 
     try:
         answer = ask("rates", f"what {device} can do at best", row_s)
-        if isinstance(answer, bytes):
-            rates = msgspec.json.decode(answer, type=Rates)
+        if answer.wrote:
+            rates = msgspec.json.decode(answer.wrote, type=Rates)
         else:
-            notes.append(f"rates not measured: {answer}")
+            notes.append(f"rates not measured: {answer.why}")
         for number, spec in enumerate(specs, 1):
             if why := _impossible(spec, device):
                 rows.append(Row(name=spec.name, reference=spec.reference, not_measured=why))
                 continue
             what = f"{number} of {len(specs)}: {spec.name}"
             built = ask("build", f"{what}: building its plans", build_s, spec) if spec.backend in _BUILDING else None
-            if isinstance(built, bytes):
-                built_s[spec.name] = round(msgspec.json.decode(built, type=float), 1)
-            answer = built if isinstance(built, str) else ask("row", what, row_s, spec)
-            if isinstance(answer, str):
-                rows.append(Row(name=spec.name, reference=spec.reference, not_measured=answer))
+            if built and built.wrote:
+                built_s[spec.name] = round(msgspec.json.decode(built.wrote, type=float), 1)
+            answer = built if built and not built.wrote else ask("row", what, row_s, spec)
+            if not answer.wrote:
+                rows.append(Row(name=spec.name, reference=spec.reference, not_measured=answer.why))
                 continue
-            report = msgspec.json.decode(answer, type=BenchReport)
-            rows.append(_with_floor(report.rows[0], bundle, rates))
+            report = msgspec.json.decode(answer.wrote, type=BenchReport)
+            row = _with_floor(report.rows[0], bundle, rates)
+            cut = [f"{answer.why}; not all of it was measured"] if answer.why else []
+            rows.append(replace(row, notes=[*row.notes, *cut]))
             rules = {**report.rules, "single": f"{report.rules['single']}. Here each row runs alone"}
     except KeyboardInterrupt:
         partial = True
@@ -303,31 +326,6 @@ def _with_floor(row: Row, bundle: Bundle, rates: Rates | None) -> Row:
 def _plain(spec: RowSpec) -> dict[str, Any]:
     options = {name: str(value) if isinstance(value, Path) else value for name, value in spec.options.items()}
     return {"name": spec.name, "backend": spec.backend, "options": options, "reference": spec.reference}
-
-
-def _in_process(job: Mapping[str, Any], folder: Path, *, limit_s: float, doing: str = "it") -> bytes | str:
-    """Run a job in a process of its own; return what it wrote, or why it did not."""
-    answer, said = folder / "answer.json", folder / "said.txt"
-    answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "ovavel.export.matrix_row", msgspec.json.encode(job).decode(), str(answer)]
-    cache = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    with said.open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=cache
-        )
-        try:
-            code = process.wait(timeout=max(1.0, limit_s))
-        except subprocess.TimeoutExpired:
-            return f"{doing} took longer than {limit_s:.0f} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # also what it started: compilers, say
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if code == 0 and answer.is_file():
-        return answer.read_bytes()
-    lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
-    last = lines[-1].strip()[:_LONGEST_MESSAGE] if lines else "it said nothing"
-    return f"it died of {signal.Signals(-code).name}: {last}" if code < 0 else last
 
 
 def _random_weights(path: Path, config: ImageBindConfig) -> Path:

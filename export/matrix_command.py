@@ -56,7 +56,7 @@ class Matrix:
     trial_s: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
     """How long each number of cameras is tried."""
     keep: Path | None = None
-    """Folder to make weights and bundle in, and to leave them in for the next time; otherwise they are removed."""
+    """Folder for weights, bundle and engines, which are left there for the next time; otherwise they are removed."""
 
     def run(self) -> int:
         """Measure and write the files; 130 where it was interrupted."""
@@ -120,7 +120,7 @@ class Matrix:
                     "trial_s": self.trial_s,
                     "warm_up_s": 10.0,
                 },
-                folder=folder,
+                folder=folder if self.bundle else self.keep or folder,
                 tell=tell,
             )
         paths = write_matrix(report, self.out)

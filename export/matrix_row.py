@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -13,11 +14,18 @@ from ovavel.eval.bench import RowSpec, Settings, run_bench
 from ovavel.eval.bench.rates import measure_rates
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.backends.tensorrt.library import LibraryName
+from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.files import atomic_write
+from ovavel.runtime.interrupt import terminated_as_interrupted
 
 __all__ = ["Job", "main"]
+
+
+_BATCHES = (1, 8)
+"""Engines are built for fewer batch sizes than by default: each takes its share of the time to build."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,21 +42,25 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def main(job_json: str, answer: str) -> int:
-    """Measure and write the answer; what went wrong is one line on standard error."""
+    """Measure and write the answer; what went wrong is one line on standard error.
+
+    After SIGTERM the answer holds what was measured by then, if anything.
+    """
     job = msgspec.json.decode(job_json, type=Job)
+    spec = job.spec and _with_batches(job.spec)
     try:
-        if job.kind == "rates" or job.spec is None:
+        if job.kind == "rates" or spec is None:
             device = "cuda:0" if job.device == "cuda" else job.device
             found: object = measure_rates(device, physical_cores(), frozenset({"torch"}))
         elif job.kind == "build":
             bundle, begin_s = Bundle.open(job.bundle), time.perf_counter()
-            backend = open_backend(bundle, name=job.spec.backend, device=job.device, **job.spec.options)
+            backend = open_backend(bundle, name=spec.backend, device=job.device, **spec.options)
             backend.warm_up()  # which keeps what it compiles
             backend.close()
             found = time.perf_counter() - begin_s
         else:
             bundle = Bundle.open(job.bundle)
-            found = run_bench(bundle, device=job.device, media=job.media, rows=[job.spec], settings=job.settings)
+            found = run_bench(bundle, device=job.device, media=job.media, rows=[spec], settings=job.settings)
     except OvavelError as error:
         print(error, file=sys.stderr)
         return 1
@@ -56,5 +68,12 @@ def main(job_json: str, answer: str) -> int:
     return 0
 
 
+def _with_batches(spec: RowSpec) -> RowSpec:
+    if spec.backend not in get_args(LibraryName):
+        return spec
+    return replace(spec, options={**spec.options, "options": BuildOptions(batches=_BATCHES)})
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(*sys.argv[1:]))
+    with terminated_as_interrupted():
+        raise SystemExit(main(*sys.argv[1:]))

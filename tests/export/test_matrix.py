@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 
 from ovavel.eval.bench import RowSpec
+from ovavel.eval.demo.assets import Assets
 from ovavel.export import matrix_row
-from ovavel.export.matrix import MatrixReport, Prepared, _in_process, _is_there, matrix_rows, prepare, run_matrix
+from ovavel.export.matrix import MatrixReport, Prepared, _is_there, matrix_rows, prepare, run_matrix
+from ovavel.export.matrix_process import Answer, in_process
 from ovavel.export.matrix_report import matrix_markdown, write_matrix
+from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import PrecisionError
+from ovavel.runtime.errors import DeviceError, PrecisionError
+from ovavel.runtime.files import make_folder
 from ovavel.runtime.precisions import Precision
 from ovavel.training.imagebind import ImageBindConfig
 
@@ -120,10 +124,12 @@ def test_the_order_is_that_of_what_matters(tiny_weights: Path) -> None:
 def test_a_precision_that_loses_too_much_is_left_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def write(*_: Any, precisions: Sequence[Precision], **__: Any) -> None:
+    def write(_: Path, place: Path, *__: Any, precisions: Sequence[Precision], **___: Any) -> None:
         asked.append(precisions)
         if "bf16" in precisions:
             raise PrecisionError("a cosine of 0.9", "bf16", advice="Do without bf16")
+        make_folder(place)
+        (place / "manifest.json").write_text("{}")
 
     monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
     prepared = prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None)
@@ -142,14 +148,16 @@ def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
 ) -> None:
     asked = []
 
-    def answers(job: dict[str, Any], _folder: Path, *, limit_s: float, doing: str) -> bytes | str:
+    def answers(job: dict[str, Any], _folder: Path, *, limit_s: float, doing: str) -> Answer:
         name = job["spec"] and job["spec"]["name"]
         asked.append((job["kind"], name, limit_s))
         if job["kind"] == "build":
-            return b"63.04" if name == "tensorrt fp16" else f"{doing} took longer than {limit_s:.0f} s"
-        return "there is no GPU"
+            if name == "tensorrt fp16":
+                return Answer(wrote=b"63.04")
+            return Answer(why=f"{doing} took longer than {limit_s:.0f} s")
+        return Answer(why="there is no GPU")
 
-    monkeypatch.setattr("ovavel.export.matrix._in_process", answers)
+    monkeypatch.setattr("ovavel.export.matrix.in_process", answers)
     monkeypatch.setattr("ovavel.export.matrix._impossible", lambda *_: None)
     report = tried(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
@@ -170,6 +178,26 @@ def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
     assert "- tensorrt fp16: its plans took 63 s to build" in matrix_markdown(report)
 
 
+@pytest.mark.parametrize("kind", ["build", "row"])
+def test_engines_are_built_and_run_for_fewer_batches(
+    exported_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    asked = []
+
+    def opened(*_: Any, name: str, options: BuildOptions, **__: Any) -> None:
+        asked.append((name, options.batches))
+        raise DeviceError("there is no GPU")
+
+    monkeypatch.setattr("ovavel.export.matrix_row.open_backend", opened)
+    monkeypatch.setattr("ovavel.eval.bench.rows.open_backend", opened)
+    spec = {"name": "tensorrt fp16", "backend": "tensorrt", "options": {"precision": "fp16"}}
+    job = {"bundle": str(exported_bundle), "device": "cuda", "settings": QUICK, "kind": kind, "spec": spec}
+    media = str(Assets.open().clip)
+    assert matrix_row.main(json.dumps({**job, "media": media}), str(tmp_path / "answer")) == 1
+    assert asked == [("tensorrt", (1, 8))]
+    assert max(asked[0][1]) < max(BuildOptions().batches)
+
+
 def test_building_opens_the_backend_once(exported_bundle: Path, tmp_path: Path) -> None:
     job = {"bundle": str(exported_bundle), "device": "cpu", "media": "", "settings": QUICK, "kind": "build"}
     spec = {"name": "onnxruntime fp32", "options": {"precision": "fp32"}}
@@ -182,11 +210,53 @@ def test_a_process_that_dies_says_of_what(tmp_path: Path, monkeypatch: pytest.Mo
     dying.write_text(f"#!/bin/sh\necho out of memory\nkill -{int(signal.SIGSEGV)} $$\n")
     dying.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(dying))
-    assert _in_process({}, tmp_path, limit_s=20) == "it died of SIGSEGV: out of memory"
+    assert in_process({}, tmp_path, limit_s=20).why == "it died of SIGSEGV: out of memory"
     dying.write_text("#!/bin/sh\necho engines go to $XDG_CACHE_HOME\nexit 1\n")
-    assert _in_process({}, tmp_path, limit_s=20) == f"engines go to {tmp_path / 'cache'}"
+    assert in_process({}, tmp_path, limit_s=20).why == f"engines go to {tmp_path / 'cache'}"
     dying.write_text("#!/bin/sh\nsleep 60\n")
-    assert _in_process({}, tmp_path, limit_s=1) == "it took longer than 1 s"
+    assert in_process({}, tmp_path, limit_s=1, grace_s=0.1).why == "it took longer than 1 s"
+
+
+def test_a_process_beyond_its_time_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\ntrap 'echo half > \"$4\"; exit 0' TERM\nwhile :; do sleep 0.1; done\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(slow))
+    answer = in_process({}, tmp_path, limit_s=1, grace_s=30)
+    assert answer == Answer(wrote=b"half\n", why="it took longer than 1 s")
+
+
+def test_a_row_that_was_cut_short_says_so(
+    exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(job: dict[str, Any], folder: Path, **given: Any) -> Answer:
+        answer = in_process(job, folder, **given)
+        return Answer(wrote=answer.wrote, why="it took longer than 9 s") if job["kind"] == "row" else answer
+
+    monkeypatch.setattr("ovavel.export.matrix.in_process", cut)
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights")
+    (row,) = tried(prepared, [RowSpec(name="onnxruntime")], tmp_path).rows
+    assert row.single
+    assert row.notes[-1] == "it took longer than 9 s; not all of it was measured"
+
+
+def test_a_precision_that_could_not_be_exported_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ovavel.export import bundle
+
+    export, asked = bundle.write_bundle, []
+
+    def write(*given: Any, precisions: Sequence[Precision], **options: Any) -> Any:
+        asked.append(precisions)
+        if "bf16" in precisions:
+            raise PrecisionError("a cosine of 0.9", "bf16", advice="Do without bf16")
+        return export(*given, precisions=precisions, **options)
+
+    monkeypatch.setattr(bundle, "write_bundle", write)
+    monkeypatch.setattr("ovavel.export.matrix._PRECISIONS", ("fp32", "bf16"))
+    first = prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None)
+    assert first.missing == ("bf16 could not be exported: a cosine of 0.9",)
+    assert prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None) == first
+    assert asked == [("fp32", "bf16"), ("fp32",)]
 
 
 @pytest.mark.timeout(600)
