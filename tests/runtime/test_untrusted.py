@@ -117,7 +117,8 @@ def test_the_name_that_is_there_twice_is_found_among_many() -> None:
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":['])
 @pytest.mark.parametrize("times", [3000, 2_000_000])
 def test_json_that_is_nested_deeply_is_refused(opening: str, times: int) -> None:
-    with pytest.raises(ValueError, match="nested too deeply"):
+    # how deep is too deep depends on the version of Python; less deep, it is refused because it has no end
+    with pytest.raises(ValueError, match="nested too deeply" if times > 100_000 else None):
         read_json((opening * times).encode(), dict)
     with pytest.raises(BundleError):
         Vocabulary.decode((opening * times).encode(), npy(np.eye(2, dtype=np.float32)), where="here")
