@@ -28,6 +28,7 @@ from ovavel.runtime.errors import OvavelError, PrecisionError
 from ovavel.runtime.files import atomic_write, make_folder
 from ovavel.runtime.hardware import device_name
 from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision
+from ovavel.runtime.untrusted import read_json
 from ovavel.training.imagebind import ImageBindConfig
 
 __all__ = ["MatrixReport", "Prepared", "Tell", "matrix_rows", "prepare", "run_matrix"]
@@ -176,9 +177,9 @@ def _hash(bundle: Path) -> str:
 def _known_missing(wanted: Prepared) -> dict[str, str]:
     """Which precisions could not be exported when the bundle that is there was made, and why."""
     try:
-        noted = msgspec.json.decode((wanted.bundle.parent / _MISSING).read_bytes(), type=_Missing)
+        noted = read_json((wanted.bundle.parent / _MISSING).read_bytes(), _Missing)
         return noted.why if noted.bundle_sha256 == _hash(wanted.bundle) else {}
-    except (OvavelError, OSError, msgspec.MsgspecError, UnicodeError):
+    except (OvavelError, OSError, ValueError):
         return {}
 
 

@@ -25,7 +25,7 @@ from ovavel.runtime.wording import one_line, quoted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["map_array", "read_array", "read_arrays", "read_json"]
+__all__ = ["brief", "map_array", "read_array", "read_arrays", "read_json"]
 
 _HEADER_BYTES = 4096
 """Of an array of a few dimensions; numpy's own writer takes 128."""
@@ -35,13 +35,18 @@ _LONGEST_MESSAGE = 300
 T = TypeVar("T")
 
 
+def brief(error: Exception) -> str:
+    """What a library says of a file, short and on one line: it may quote what it read."""
+    return one_line(str(error))[:_LONGEST_MESSAGE]
+
+
 def read_json(data: bytes, kind: type[T]) -> T:
     """Decode JSON strictly: no name is there twice in one object, for readers differ in which of the two counts."""
     try:
         json.loads(data.decode(), object_pairs_hook=_distinct)
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
-        raise ValueError(one_line(str(error))[:_LONGEST_MESSAGE]) from error  # it may quote what was read
+        raise ValueError(brief(error)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import BundleError, VocabularyError
-from ovavel.runtime.untrusted import read_array, read_json
-from ovavel.runtime.wording import one_line, shown_name
+from ovavel.runtime.untrusted import brief, read_array, read_json
+from ovavel.runtime.wording import shown_name
 
 __all__ = ["EMBEDDINGS", "NAMES", "TOKENIZER", "Tokenizer", "Vocabulary", "check_names", "normalize_text"]
 
@@ -37,8 +37,6 @@ _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uf
 
 _LONGEST_ROW = 4096
 """Tokens of a text that a tokenizer may ask for; CLIP's asks for 77."""
-
-_LONGEST_MESSAGE = 300
 
 _OUTER = " \t\xa0\u3000"
 """White space that means nothing around a name."""
@@ -91,8 +89,9 @@ class Tokenizer:
             rows = tokenizers.Tokenizer.from_str(text)
             plain = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises nothing narrower
-            said = one_line(str(error))[:_LONGEST_MESSAGE]  # it may quote what was read
-            raise BundleError(f"{where} is not a tokenizer file ({said}); export or copy the bundle again") from error
+            raise BundleError(
+                f"{where} is not a tokenizer file ({brief(error)}); export or copy the bundle again"
+            ) from error
         length = rows.padding["length"] if rows.padding else None
         if not length or not rows.truncation or rows.truncation["max_length"] != length:
             raise BundleError(f"{where} does not cut and pad texts to one length; export the bundle again")

@@ -20,6 +20,7 @@ from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.fusion import FusionKind
 from ovavel.runtime.localizer import deciding_head
 from ovavel.runtime.types import LAG
+from ovavel.runtime.untrusted import read_json
 from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from ovavel.training.fit_data import Data, Part
 from ovavel.training.temporal import HeadGraph, TemporalHead
@@ -87,6 +88,6 @@ def read_calibration(head: str | os.PathLike[str]) -> Calibration | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=Calibration)
-    except (msgspec.MsgspecError, RecursionError) as error:
+        return read_json(text.encode(), Calibration)
+    except ValueError as error:
         raise CheckpointError(f"{path} holds a damaged calibration ({error}); calibrate it again") from error

@@ -285,15 +285,15 @@ def _opener() -> OpenerDirector:
 
 def _check_target(target: str, url: str) -> None:
     """Make sure that what `url` is redirected to may be opened. Raises MediaError."""
-    told = f"{without_secrets(url)} is redirected to {without_secrets(target)}"
+    redirect = f"{without_secrets(url)} is redirected to {without_secrets(target)}"
     if _scheme(target) not in _WEB or INVISIBLE.search(target) or " " in target:
-        raise MediaError(f"{told}, which is no address that may follow; check the address")
+        raise MediaError(f"{redirect}, which is no address that may follow; check the address")
     found = _addresses(target)
     if not found:
-        raise MediaError(f"{told}, whose name is unknown; check the address")
+        raise MediaError(f"{redirect}, whose name is unknown; check the address")
     if any(map(_is_private, found)):
         raise MediaError(
-            f"{told}, an address of this machine or of a local network, which a public one may not lead to; "
+            f"{redirect}, an address of this machine or of a local network, which a public one may not lead to; "
             "give that address, or --allow-private if you trust the server"
         )
 
