@@ -57,7 +57,7 @@ def environment(command: list[str], folder: Path) -> dict[str, str]:
     metadata.mkdir(parents=True, exist_ok=True)
     (metadata / "METADATA").write_text(ours.read_text("METADATA") or ours.read_text("PKG-INFO") or "")
     (metadata / "entry_points.txt").write_text(ours.read_text("entry_points.txt") or "")
-    paths = [ARM / "site", HERE / ".ns", metadata.parent]
+    paths = [ARM / "site", HERE / "namespace", metadata.parent]
     return {**variables, "PYTHONHOME": str(ARM / "root/usr"), "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
 

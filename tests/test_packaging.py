@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from setuptools import find_namespace_packages
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LAYERS = ("runtime", "eval", "training", "export")
 HEAVY = ("torch", "onnx", "onnxruntime", "cv2", "av", "sounddevice", "numpy", "PIL", "tokenizers", "matplotlib")
 
 
@@ -24,14 +26,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=60)
 
 
-def test_every_folder_with_code_is_a_package_in_pyproject() -> None:
-    layers = ("runtime", "eval", "training", "export")
-    folders = {p.parent.relative_to(ROOT) for layer in layers for p in (ROOT / layer).rglob("*.py")}
-    assert {f"ovavel.{'.'.join(folder.parts)}" for folder in folders} == set(
-        PYPROJECT["tool"]["setuptools"]["packages"]
-    )
-    for layer in layers:
-        assert (ROOT / ".ns" / "ovavel" / layer).resolve() == ROOT / layer
+def test_every_folder_with_code_is_a_package() -> None:
+    found = set(find_namespace_packages(str(ROOT / "namespace")))
+    for layer in LAYERS:
+        assert (ROOT / "namespace" / "ovavel" / layer).resolve() == ROOT / layer
+        folders = {path.parent for path in (ROOT / layer).rglob("*.py")}
+        assert {f"ovavel.{'.'.join(folder.relative_to(ROOT).parts)}" for folder in folders} <= found
+        assert all((folder / "__init__.py").is_file() for folder in folders)
 
 
 @pytest.mark.slow
