@@ -34,9 +34,9 @@ from ovavel.runtime.backends import Backend, BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.fusion import FusionKind, agree_clip, cosine_similarity
+from ovavel.runtime.fusion import agree_clip, cosine_similarity
 from ovavel.runtime.localizer import Head, deciding_head
-from ovavel.runtime.types import Window
+from ovavel.runtime.types import FusionKind, Window
 
 if TYPE_CHECKING:
     from ovavel.eval.splits import Split

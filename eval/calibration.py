@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ovavel.eval.metrics import score_events
 from ovavel.eval.ovave import fused_labels
-from ovavel.runtime.calibration import Calibration, names_fingerprint, probabilities
+from ovavel.runtime.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import FusionKind
+from ovavel.runtime.fusion import probabilities
 from ovavel.runtime.tracker import EventRules
-from ovavel.runtime.types import WINDOW_S
+from ovavel.runtime.types import WINDOW_S, FusionKind
 
 __all__ = [
     "BINS",

@@ -1,7 +1,4 @@
-"""What makes the scores of a bundle mean something: a temperature and two margins, fitted on clips with known truth.
-
-Shapes: C classes with the background last; `...` any leading dimensions.
-"""
+"""What makes the scores of a bundle mean something: a temperature and two margins, fitted on clips with known truth."""
 
 from __future__ import annotations
 
@@ -12,12 +9,10 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
-from numpy.typing import NDArray
 
-from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import FusionKind
+from ovavel.runtime.types import FusionKind
 
-__all__ = ["OTHER_NAMES", "Calibration", "names_fingerprint", "probabilities"]
+__all__ = ["OTHER_NAMES", "Calibration", "names_fingerprint"]
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -69,24 +64,3 @@ def names_fingerprint(names: tuple[str, ...]) -> str:
     """Return a fingerprint of class names, background last; the order of the others means nothing."""
     *named, background = names
     return hashlib.sha256(msgspec.json.encode([*sorted(named), background])).hexdigest()[:12]
-
-
-def probabilities(scores: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """Softmax over the classes of fused scores divided by `temperature` (docs/method.md, Calibration).
-
-    Args:
-        scores: (..., C) fused, min-max scaled scores in [0, 1].
-        temperature: above 0; 1 leaves the scores as they are.
-
-    Returns:
-        (..., C) float64, each sums to 1.
-
-    Raises:
-        UsageError: the temperature is not above 0 and finite.
-    """
-    if not 0 < temperature < np.inf:
-        raise UsageError(f"a temperature must be finite and above 0, not {temperature}")
-    logits = np.asarray(scores, np.float64) / temperature
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
-    return shares

@@ -7,7 +7,7 @@ Shapes: T segments, D embedding size, C classes with the background last; `...` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,17 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MIN_MAX_EPSILON",
-    "FusionKind",
     "agree",
     "agree_clip",
     "cosine_similarity",
     "fused_labels",
     "fused_score",
     "positive_score",
+    "probabilities",
 ]
-
-FusionKind: TypeAlias = Literal["positive", "published"]
-"""How two similarities become a score. `published`: see `fused_score`; `positive`: see `positive_score`."""
 
 MIN_MAX_EPSILON = 1e-8
 """Keeps min-max scaling finite where all classes score the same."""
@@ -126,3 +123,24 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
     unit: NDArray[np.float32] = vectors / np.maximum(norm, np.float32(1e-12))
     return unit
+
+
+def probabilities(scores: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Softmax over the classes of fused scores divided by `temperature` (docs/method.md, Calibration).
+
+    Args:
+        scores: (..., C) fused, min-max scaled scores in [0, 1].
+        temperature: above 0; 1 leaves the scores as they are.
+
+    Returns:
+        (..., C) float64, each sums to 1.
+
+    Raises:
+        UsageError: the temperature is not above 0 and finite.
+    """
+    if not 0 < temperature < np.inf:
+        raise UsageError(f"a temperature must be finite and above 0, not {temperature}")
+    logits = np.asarray(scores, np.float64) / temperature
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)
+    return shares

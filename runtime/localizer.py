@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.calibration import Calibration, probabilities
+from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import FusionKind, fused_labels, positive_score
-from ovavel.runtime.types import BUFFER, Segment, SegmentScores
+from ovavel.runtime.fusion import fused_labels, positive_score, probabilities
+from ovavel.runtime.types import BUFFER, FusionKind, Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
 __all__ = ["BUFFER", "Head", "Localizer", "check_lag", "deciding_head"]

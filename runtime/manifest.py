@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.fusion import FusionKind
+from ovavel.runtime.types import FusionKind
 from ovavel.runtime.untrusted import read_json
 
 __all__ = [

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.channels import Channel
-from ovavel.runtime.fusion import FusionKind
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
@@ -17,7 +16,7 @@ from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.tracker import EventRules
-from ovavel.runtime.types import LAG, RATE_HZ, Event, Gap, SegmentScores, Update
+from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, SegmentScores, Update
 
 __all__ = ["Recorder", "localize_recording"]
 

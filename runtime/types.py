@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "EventState",
     "Frame",
+    "FusionKind",
     "Gap",
     "Samples",
     "Segment",
@@ -50,6 +51,9 @@ LAG = 2
 
 Sense = Literal["vision", "audio"]
 EventState = Literal["start", "update", "end", "retract"]
+
+FusionKind: TypeAlias = Literal["positive", "published"]
+"""How two similarities become a score: `fused_score` or `positive_score` in `fusion.py`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

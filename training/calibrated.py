@@ -17,9 +17,8 @@ from ovavel.eval.streaming import final_scores
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
-from ovavel.runtime.fusion import FusionKind
 from ovavel.runtime.localizer import deciding_head
-from ovavel.runtime.types import LAG
+from ovavel.runtime.types import LAG, FusionKind
 from ovavel.runtime.untrusted import read_json
 from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from ovavel.training.fit_data import Data, Part

@@ -21,8 +21,8 @@ from ovavel.eval.calibration import (
 from ovavel.eval.calibration_report import CalibrationReport, SplitReport, to_csv, to_html, to_json, to_svg
 from ovavel.eval.metrics import score_clips, score_events
 from ovavel.eval.ovave import fused_labels
-from ovavel.runtime.calibration import probabilities
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.fusion import probabilities
 from ovavel.runtime.tracker import EventRules, EventTracker
 from ovavel.runtime.types import SegmentScores
 

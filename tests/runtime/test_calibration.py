@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.calibration import OTHER_NAMES, Calibration, names_fingerprint, probabilities
+from ovavel.runtime.calibration import OTHER_NAMES, Calibration, names_fingerprint
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, UsageError
-from ovavel.runtime.fusion import cosine_similarity, fused_score
+from ovavel.runtime.fusion import cosine_similarity, fused_score, probabilities
 from ovavel.runtime.localizer import Localizer
 from ovavel.runtime.manifest import FORMAT_VERSION, Manifest
 from ovavel.runtime.tracker import EventRules, EventTracker
