@@ -45,8 +45,8 @@ from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_na
 if TYPE_CHECKING:
     from torch import nn
 
-    from ovavel.training.imagebind import ImageBindConfig
-    from ovavel.training.temporal import TemporalHead
+    from ovavel.training.heads.temporal import TemporalHead
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "Progress", "need_libraries", "write_bundle"]
 
@@ -120,8 +120,8 @@ def write_bundle(
     need_libraries()
     from ovavel.training.calibrated import read_calibration
     from ovavel.training.encoders import model_tokenizer
-    from ovavel.training.imagebind import ImageBindConfig
-    from ovavel.training.temporal import TemporalHead
+    from ovavel.training.heads.temporal import TemporalHead
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
     weights, out, config = Path(weights), Path(out).absolute(), config or ImageBindConfig.huge()
     precisions = tuple(dict.fromkeys(precisions))
@@ -167,7 +167,7 @@ def write_bundle(
 
 def _licence(weights: Path) -> str:
     """What the file of the weights says; weights that say nothing are ImageBind's, or were made from them."""
-    from ovavel.training.checkpoint import read_metadata
+    from ovavel.training.models.checkpoint import read_metadata
 
     told = read_metadata(weights).get("licence")
     return f"{told}, as {weights.name} says" if told else IMAGEBIND_LICENCE
@@ -254,7 +254,7 @@ class _Writer:
 
     def _encoders(self, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:
         """Export the encoders one after the other; return the text embeddings (C, D) of `names`."""
-        from ovavel.training.imagebind import ImageBind, Modality
+        from ovavel.training.models.imagebind.model import ImageBind, Modality
 
         text = np.zeros((0, self._config.embedding_size), np.float32)
         for modality in get_args(Modality):
@@ -307,7 +307,7 @@ class _Writer:
         return embeddings
 
     def _head(self, temporal: TemporalHead, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
-        from ovavel.training.temporal import HeadGraph
+        from ovavel.training.heads.temporal import HeadGraph
 
         head, text = HeadGraph(temporal).eval(), np.array(vocabulary.embeddings)
         self._golden.decide(head, vocabulary.names, tokenizer.encode(vocabulary.names), text)

@@ -118,7 +118,7 @@ class Bundle:
         from ovavel.runtime.wording import names_told, one_line, shown_name
 
         need_libraries()
-        from ovavel.training.imagebind import read_config
+        from ovavel.training.models.imagebind.model import read_config
 
         names = read_names(self.vocabulary)
         config = read_config(self.config)

@@ -32,7 +32,7 @@ from ovavel.runtime.requirements import requirement
 from ovavel.runtime.timing import Percentiles
 
 if TYPE_CHECKING:
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["Frontier", "FrontierRow", "Tell", "default_of", "measure_frontier"]
 
@@ -211,7 +211,7 @@ def _write(
     import onnx_ir
     from safetensors.torch import save_model
 
-    from ovavel.training.imagebind import ImageBind
+    from ovavel.training.models.imagebind.model import ImageBind
 
     tower = ImageBind.load(weights, config, modalities=(encoder,)).towers[encoder]
     if outliers:

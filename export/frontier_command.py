@@ -64,7 +64,7 @@ class Frontier:
         need_libraries()
         from ovavel.export.frontier import measure_frontier
         from ovavel.export.frontier_report import html, markdown
-        from ovavel.training.imagebind import read_config
+        from ovavel.training.models.imagebind.model import read_config
 
         config = read_config(self.config)
         with (

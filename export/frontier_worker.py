@@ -21,7 +21,7 @@ from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.hashed import read_graph
 
 if TYPE_CHECKING:
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["Run", "Window", "Worker", "open_worker"]
 
@@ -160,7 +160,7 @@ def _open_torch(folder: Path, _file: str, computes: str, config: ImageBindConfig
     import torch
     from safetensors.torch import load_model
 
-    from ovavel.training.imagebind import ImageBind
+    from ovavel.training.models.imagebind.model import ImageBind
 
     torch.set_num_threads(threads)
     dtype = torch.float32 if computes == "fp32" else torch.bfloat16

@@ -29,7 +29,7 @@ from ovavel.runtime.files import atomic_write, make_folder
 from ovavel.runtime.hardware import device_name
 from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision
 from ovavel.runtime.untrusted import read_json
-from ovavel.training.imagebind import ImageBindConfig
+from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["MatrixReport", "Prepared", "Tell", "matrix_rows", "prepare", "run_matrix"]
 
@@ -130,7 +130,7 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
     import torch
 
     from ovavel.export.bundle import write_bundle
-    from ovavel.training.temporal import TemporalHead
+    from ovavel.training.heads.temporal import TemporalHead
 
     make_folder(folder)
     weights, head, place = (
@@ -333,8 +333,8 @@ def _random_weights(path: Path, config: ImageBindConfig) -> Path:
     """Write a checkpoint with the published names, of the scale that trained weights start from."""
     import torch
 
-    from ovavel.training.checkpoint import write_checkpoint
-    from ovavel.training.imagebind import published_entries
+    from ovavel.training.models.checkpoint import write_checkpoint
+    from ovavel.training.models.imagebind.model import published_entries
 
     random = torch.Generator().manual_seed(0)
     state = {}

@@ -11,7 +11,7 @@ from ovavel.runtime.errors import UsageError
 from ovavel.runtime.wording import one_line
 
 if TYPE_CHECKING:
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["Matrix"]
 
@@ -76,7 +76,7 @@ class Matrix:
         from ovavel.runtime.interrupt import terminated_as_interrupted
         from ovavel.runtime.progress import shown_status
         from ovavel.training.backend import resolve_device
-        from ovavel.training.imagebind import read_config
+        from ovavel.training.models.imagebind.model import read_config
 
         resolve_device(self.device)
         make_folder(self.out)
@@ -133,7 +133,7 @@ def _without_text(config: ImageBindConfig) -> ImageBindConfig:
     """The same vision and audio with a small text encoder, which has no part in a window."""
     from dataclasses import replace
 
-    from ovavel.training.imagebind import ImageBindConfig as Config
+    from ovavel.training.models.imagebind.model import ImageBindConfig as Config
 
     return replace(config, name=f"{config.name}-random", text=Config.tiny().text)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ovavel.training.imagebind import Block, PatchTower
+from ovavel.training.models.imagebind.model import Block, PatchTower
 
 __all__ = ["plant_outliers"]
 

@@ -17,7 +17,7 @@ from ovavel.runtime.manifest import MANIFEST
 from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
 
 if TYPE_CHECKING:
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["check_exact", "check_place", "put_in_place"]
 
@@ -35,7 +35,7 @@ def check_exact(precisions: Sequence[Precision]) -> None:
 
 def check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precision], *, overwrite: bool) -> None:
     """Refuse an `out` that holds something else, and a disk without room for the graphs."""
-    from ovavel.training.imagebind import Modality, published_entries
+    from ovavel.training.models.imagebind.model import Modality, published_entries
 
     if out.exists() or out.is_symlink():
         if not overwrite:

@@ -208,7 +208,7 @@ def _head_differences(expected: Reference, answers: Answers) -> dict[str, float]
     """
     import torch
 
-    from ovavel.training.temporal import fuse
+    from ovavel.training.heads.temporal import fuse
 
     differences = {}
     for case, (_, outputs) in expected.cases.items():

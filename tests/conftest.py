@@ -135,7 +135,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory, traced_once: TracedOn
     """Golden weights of the tiny model."""
     from golden_weights import write_golden_checkpoint
 
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
     def make(folder: Path) -> None:
         write_golden_checkpoint(folder / "tiny.safetensors", ImageBindConfig.tiny())
@@ -148,7 +148,7 @@ def tiny_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random temporal head of one block for the tiny model."""
     import torch
 
-    from ovavel.training.temporal import TemporalHead
+    from ovavel.training.heads.temporal import TemporalHead
 
     def make(folder: Path) -> None:
         torch.manual_seed(0)
@@ -161,7 +161,7 @@ def tiny_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Path:
     """Tiny bundle of the vocabulary NAMES, one for all tests: do not change it."""
     from ovavel.export.bundle import write_bundle
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
     def make(folder: Path) -> None:
         write_bundle(tiny_weights, folder / "bundle", NAMES, head=tiny_head, config=ImageBindConfig.tiny())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, published_entries
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality, published_entries
 
 GOLDEN = Path(__file__).parent / "golden"
 MODALITIES: tuple[Modality, ...] = ("vision", "audio", "text")
@@ -151,7 +151,7 @@ def peak_of_loading(path: Path, config: ImageBindConfig, modality: Modality) -> 
     script = f"""
 import sys, torch
 from pathlib import Path
-from ovavel.training.imagebind import ImageBind, ImageBindConfig
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig
 
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -87,7 +87,7 @@ def test_training_counts_them(damaged, features: Path) -> None:
 
 def test_evaluation_counts_and_names_them(damaged, tiny_weights: Path, tmp_path: Path) -> None:
     from ovavel.export.bundle import write_bundle
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
     root, broken = damaged
     write_bundle(tiny_weights, tmp_path / "bundle", sorted([*SEEN, *UNSEEN]), config=ImageBindConfig.tiny())

@@ -29,8 +29,8 @@ from ovavel.runtime.backends.tensorrt.build import build_engine
 from ovavel.runtime.backends.tensorrt.library import load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.precisions import Precision
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
-from ovavel.training.temporal import HeadGraph, TemporalHead
+from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 
 if TYPE_CHECKING:
     import onnx_ir

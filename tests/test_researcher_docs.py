@@ -26,7 +26,7 @@ from ovavel.export.commands import read_names
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.training.fit import fit_data
-from ovavel.training.imagebind import ImageBindConfig
+from ovavel.training.models.imagebind.model import ImageBindConfig
 from ovavel.training.recipes import Recipe, find_recipe
 
 pytestmark = pytest.mark.slow

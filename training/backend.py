@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
+from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.manners import Cast, Manner, in_manner
-from ovavel.training.temporal import HeadGraph, TemporalHead
-from ovavel.training.unit import unit_norm
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
+from ovavel.training.models.unit import unit_norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

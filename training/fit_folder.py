@@ -21,8 +21,8 @@ import msgspec
 
 from ovavel.runtime.errors import CheckpointError, MissingExtraError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
-from ovavel.training.checkpoint import read_metadata
 from ovavel.training.fit_result import RESULT, DataInfo, Epoch, FitResult
+from ovavel.training.models.checkpoint import read_metadata
 from ovavel.training.recipes import Recipe
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from ovavel.runtime.wording import names_told
 from ovavel.training.fit import HEAD, Progress, decide_labels, fit_data
 from ovavel.training.fit_data import Data, Part, read_data
 from ovavel.training.fit_result import DataInfo, FitResult, RowTable, row_table
+from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.recipes import RECIPES, Recipe
 from ovavel.training.report import MEASURES, PARTS
-from ovavel.training.temporal import TemporalHead
 
 if TYPE_CHECKING:
     from ovavel.eval.features import FeatureCache

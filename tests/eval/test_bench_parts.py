@@ -27,7 +27,7 @@ from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.types import RATE_HZ, Window
-from ovavel.training.imagebind import FRAME, LOG_MEL, ImageBind, ImageBindConfig
+from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, ImageBind, ImageBindConfig
 
 
 @given(limit=st.integers(0, 3000), guess=st.integers(-5, 4000), most=st.integers(1, 2500))

@@ -235,7 +235,7 @@ def test_another_bundle_that_decides_otherwise(
 ) -> None:
     """The same encoders with another head: similarity is the first stage that is off."""
     from ovavel.export.bundle import write_bundle
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
     other = tmp_path / "other"
     names = Bundle.open(tiny_bundle).vocabulary.names[:-1]

@@ -25,7 +25,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.gates import find_gate
 from ovavel.runtime.self_check import Stage, check_stages, graphs_to_check
 from ovavel.runtime.vocabulary import Vocabulary
-from ovavel.training.imagebind import ImageBindConfig
+from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the bundle is exported in three precisions
 

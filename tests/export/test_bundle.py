@@ -26,8 +26,8 @@ from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import CheckpointError, ExportError, InputError, OvavelError, UsageError, VocabularyError
 from ovavel.runtime.golden import Golden
-from ovavel.training.checkpoint import read_checkpoint, write_checkpoint
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, read_config
+from ovavel.training.models.checkpoint import read_checkpoint, write_checkpoint
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality, read_config
 
 TINY = ImageBindConfig.tiny()
 TOLERANCE = 2e-5

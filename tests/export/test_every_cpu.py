@@ -27,7 +27,7 @@ from ovavel.export.quantize import _rounded_weights
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.precisions import ANY, EXACT_ON, Precision, exact_here
-from ovavel.training.imagebind import ImageBind, ImageBindConfig
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig
 
 pytestmark = pytest.mark.slow
 

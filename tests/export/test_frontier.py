@@ -16,7 +16,7 @@ from ovavel.export.frontier_report import html, markdown
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, ExportError
 from ovavel.runtime.timing import Percentiles
-from ovavel.training.imagebind import ImageBindConfig
+from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = pytest.mark.slow
 

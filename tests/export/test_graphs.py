@@ -27,8 +27,8 @@ from ovavel.runtime.errors import ExportError
 from ovavel.runtime.fusion import fused_score
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
-from ovavel.training.temporal import HeadGraph, TemporalHead
+from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 
 SIZE = 32
 TINY = ImageBindConfig.tiny()

@@ -19,7 +19,7 @@ from ovavel.export.half import Half, emulated
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import ExportError, UsageError
-from ovavel.training.imagebind import ImageBindConfig, Modality
+from ovavel.training.models.imagebind.model import ImageBindConfig, Modality
 
 pytestmark = pytest.mark.slow
 

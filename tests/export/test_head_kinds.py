@@ -14,8 +14,8 @@ from ovavel.export.verify import check_graph, head_inputs, reference
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import ExportError
-from ovavel.training.imagebind import ImageBindConfig
-from ovavel.training.temporal import HeadGraph, HeadKind, TemporalHead
+from ovavel.training.heads.temporal import HeadGraph, HeadKind, TemporalHead
+from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, PrecisionError
 from ovavel.runtime.files import make_folder
 from ovavel.runtime.precisions import Precision
-from ovavel.training.imagebind import ImageBindConfig
+from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = pytest.mark.slow
 

@@ -38,7 +38,7 @@ from ovavel.runtime.errors import BundleError, ExportError, PrecisionError, Usag
 from ovavel.runtime.precisions import Precision
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.samples import random_frame, random_waveform
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 
 pytestmark = pytest.mark.slow
 

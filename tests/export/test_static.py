@@ -21,7 +21,7 @@ from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import ExportError, UsageError
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 
 pytestmark = pytest.mark.slow
 

@@ -93,7 +93,7 @@ def test_fp32_is_fp32() -> None:
 @pytest.fixture(scope="module")
 def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Bundle:
     from ovavel.export.bundle import write_bundle
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
     out = tmp_path_factory.mktemp("cuda") / "bundle"
     config = ImageBindConfig.tiny()

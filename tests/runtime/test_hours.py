@@ -61,7 +61,7 @@ def smallest_bundle(tmp_path: Path) -> Path:
     from golden_weights import write_golden_checkpoint
 
     from ovavel.export.bundle import write_bundle
-    from ovavel.training.imagebind import ImageBindConfig, TowerConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig, TowerConfig
 
     tower = TowerConfig(width=16, blocks=1, heads=2)
     config = ImageBindConfig(name="smallest", vision=tower, audio=tower, text=tower, embedding_size=16)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ovavel.runtime.errors import BundleError, VocabularyError
 from ovavel.runtime.vocabulary import Tokenizer, Vocabulary, check_names, normalize_text
-from ovavel.training.tokenizer import clip_tokenizer
+from ovavel.training.models.tokenizer import clip_tokenizer
 
 START, END = 49_406, 49_407
 

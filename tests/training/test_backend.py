@@ -17,8 +17,8 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import BundleError, CheckpointError, DeviceError, UsageError
 from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
 from ovavel.runtime.vocabulary import Vocabulary
-from ovavel.training.imagebind import ImageBindConfig
-from ovavel.training.temporal import TemporalHead
+from ovavel.training.heads.temporal import TemporalHead
+from ovavel.training.models.imagebind.model import ImageBindConfig
 
 TINY = ImageBindConfig.tiny()
 

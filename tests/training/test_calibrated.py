@@ -11,8 +11,8 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
 from ovavel.training.calibrated import METADATA, attach_calibration, calibrate_head, read_calibration
-from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
-from ovavel.training.temporal import TemporalHead
+from ovavel.training.heads.temporal import TemporalHead
+from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 
 CALIBRATION = Calibration(temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.1, segments=9, dataset="ab")
 
@@ -52,7 +52,7 @@ def test_a_damaged_calibration_is_no_calibration(head: Path) -> None:
 
 def test_a_bundle_made_from_a_calibrated_head_is_calibrated(tmp_path: Path, tiny_weights: Path, head: Path) -> None:
     from ovavel.export.bundle import write_bundle
-    from ovavel.training.imagebind import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig
 
     attach_calibration(head, CALIBRATION)
     write_bundle(tiny_weights, tmp_path / "bundle", ("dog", "car"), head=head, config=ImageBindConfig.tiny())

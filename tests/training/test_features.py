@@ -33,8 +33,8 @@ from ovavel.training.decode import decode_only, select_clips
 from ovavel.training.demo.captions import demo_tokenizer
 from ovavel.training.encoders import Encoders, bundle_encoders, checkpoint_encoders, model_tokenizer
 from ovavel.training.features import cache_info, extract
-from ovavel.training.imagebind import ImageBindConfig
-from ovavel.training.tokenizer import clip_tokenizer
+from ovavel.training.models.imagebind.model import ImageBindConfig
+from ovavel.training.models.tokenizer import clip_tokenizer
 
 TINY = ImageBindConfig.tiny()
 SHARD = 3

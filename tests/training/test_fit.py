@@ -28,13 +28,13 @@ from synthetic import CLASSES, DIM, SEEN, make_data, train
 
 from ovavel.eval.ovave import Rows
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
-from ovavel.training.checkpoint import read_metadata
 from ovavel.training.fit import HEAD, REPORT, decide_labels, evaluate, fit_data
 from ovavel.training.fit_data import Data, Part
 from ovavel.training.fit_folder import EPOCHS
 from ovavel.training.fit_result import RESULT, Epoch, FitResult, pick, rows_of
+from ovavel.training.heads.temporal import TemporalHead
+from ovavel.training.models.checkpoint import read_metadata
 from ovavel.training.recipes import RECIPES, Recipe
-from ovavel.training.temporal import TemporalHead
 
 FAST = Recipe(epochs=3, learning_rate=1e-3, hidden=16, ffn=24)
 ALL_AT_ONCE = replace(FAST, gate=0.5, learn_gate=True, mixup=0.3, ema=0.9, label_smoothing=0.1, halve_at=(1,))

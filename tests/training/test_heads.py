@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ovavel.runtime.errors import CheckpointError, UsageError
-from ovavel.training.checkpoint import read_metadata
-from ovavel.training.layers import Dropout
-from ovavel.training.temporal import HeadGraph, TemporalHead
-from ovavel.training.unit import unit_norm
+from ovavel.training.heads.layers import Dropout
+from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+from ovavel.training.models.checkpoint import read_metadata
+from ovavel.training.models.unit import unit_norm
 
 KINDS = ("temporal", "linear", "cross-modal")
 

@@ -28,6 +28,7 @@ from ovavel.runtime.fusion import cosine_similarity
 from ovavel.training.commands.table import Table
 from ovavel.training.fit_data import Part, read_data
 from ovavel.training.fit_result import DataInfo, Epoch, FitResult, PartInfo, row_table, rows_of
+from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.recipes import RECIPES, Recipe
 from ovavel.training.table import (
     Line,
@@ -41,7 +42,6 @@ from ovavel.training.table import (
     untrained,
     why_not_published,
 )
-from ovavel.training.temporal import TemporalHead
 
 SMALL = "--epochs 2 --hidden 8 --ffn 8 --learning-rate 1e-3 --device cpu"
 

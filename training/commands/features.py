@@ -155,7 +155,7 @@ class Features:
 
     def _encoders(self, console: Console) -> Encoders:
         from ovavel.training.encoders import bundle_encoders, checkpoint_encoders
-        from ovavel.training.imagebind import read_config
+        from ovavel.training.models.imagebind.model import read_config
 
         if self.bundle:
             with console.status("opening the bundle"):

@@ -24,8 +24,8 @@ from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import EngineError
 from ovavel.runtime.hashed import read_graph
 from ovavel.runtime.precisions import Precision
-from ovavel.training.imagebind import ImageBind, ImageBindConfig
-from ovavel.training.temporal import HeadGraph, TemporalHead
+from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig
 
 pytest.importorskip("tensorrt_rtx")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the first one exports every graph

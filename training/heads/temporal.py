@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ovavel.runtime.errors import CheckpointError, UsageError
-from ovavel.training.checkpoint import check_entries, read_checkpoint, read_metadata, write_checkpoint
-from ovavel.training.layers import SegmentLinear, TemporalBlock
-from ovavel.training.unit import unit_norm
+from ovavel.training.heads.layers import SegmentLinear, TemporalBlock
+from ovavel.training.models.checkpoint import check_entries, read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.models.unit import unit_norm
 
 __all__ = ["AUDIO_SCALE", "Decision", "HeadGraph", "HeadKind", "ScoreKind", "TemporalHead", "fuse", "min_max"]
 

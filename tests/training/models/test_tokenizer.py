@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ovavel.runtime.errors import ExportError
 from ovavel.runtime.vocabulary import Tokenizer
-from ovavel.training import tokenizer as tokenizer_module
-from ovavel.training.tokenizer import clip_tokenizer
+from ovavel.training.models import tokenizer as tokenizer_module
+from ovavel.training.models.tokenizer import clip_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ovavel.runtime.errors import CheckpointError, OutputError, UsageError
-from ovavel.training.checkpoint import read_metadata
-from ovavel.training.temporal import HeadGraph, TemporalHead, fuse
+from ovavel.training.heads.temporal import HeadGraph, TemporalHead, fuse
+from ovavel.training.models.checkpoint import read_metadata
 
 TOLERANCE = 1e-4
 

@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ovavel.runtime.errors import CheckpointError, UsageError
-from ovavel.training.imagebind import ImageBind, ImageBindConfig, Modality, TowerConfig, published_entries
-from ovavel.training.unit import unit_norm
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality, TowerConfig, published_entries
+from ovavel.training.models.unit import unit_norm
 
 TINY = ImageBindConfig.tiny()
 HUGE = ImageBindConfig.huge()

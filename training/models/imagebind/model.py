@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
-from ovavel.training.checkpoint import check_entries, read_checkpoint
-from ovavel.training.published_names import modality_of, published_name
-from ovavel.training.unit import unit_norm
+from ovavel.training.models.checkpoint import check_entries, read_checkpoint
+from ovavel.training.models.imagebind.published_names import modality_of, published_name
+from ovavel.training.models.unit import unit_norm
 
 __all__ = [
     "CONTEXT",

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from ovavel.runtime.errors import CheckpointError
-from ovavel.training.checkpoint import read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 
 STATE = {"a.weight": torch.arange(600.0).reshape(20, 30), "a.scale": torch.tensor(3.0)}
 

@@ -1,0 +1,1 @@
+"""ImageBind's encoders in PyTorch, their tokenizer and checkpoints."""

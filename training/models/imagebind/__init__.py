@@ -1,0 +1,1 @@
+"""ImageBind's vision, audio and text encoders in PyTorch."""
