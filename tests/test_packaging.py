@@ -42,7 +42,7 @@ def test_a_wheel_holds_ovavel_and_nothing_beside_it(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"ovavel", f"ovavel-{PYPROJECT['project']['version']}.dist-info"}
     assert "ovavel/runtime/py.typed" in names
-    assert "ovavel/training/bpe_simple_vocab_16e6.txt.gz" in names
+    assert "ovavel/training/models/bpe_simple_vocab_16e6.txt.gz" in names
     demo = {name for name in names if name.startswith("ovavel/eval/demo/")}
     assert {f"ovavel/eval/demo/{name}" for name in ("bundle/manifest.json", "clip.mp4", "truth.json")} <= demo
     shipped = {path.relative_to(ROOT / "eval" / "demo") for path in (ROOT / "eval" / "demo" / "bundle").iterdir()}

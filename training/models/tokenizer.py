@@ -30,7 +30,7 @@ def clip_tokenizer() -> bytes:
     Raises:
         ExportError: the merges file of this installation is not the published one.
     """
-    packed = (resources.files("ovavel.training") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = (resources.files("ovavel.training.models") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
     if hashlib.sha256(packed).hexdigest() != MERGES_SHA256:
         raise ExportError("the byte-pair merges file of this installation is damaged; install ovavel again")
     lines = gzip.decompress(packed).decode("utf-8").splitlines()

@@ -32,7 +32,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def ranks() -> dict[tuple[str, ...], int]:
-    packed = (resources.files("ovavel.training") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = (resources.files("ovavel.training.models") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
     return {
         tuple(line.split()): rank for rank, line in enumerate(gzip.decompress(packed).decode().split("\n")[1:48895])
     }
