@@ -119,7 +119,7 @@ def write_bundle(
     """
     need_libraries()
     from ovavel.training.calibrated import read_calibration
-    from ovavel.training.encoders import model_tokenizer
+    from ovavel.training.features.encoders import model_tokenizer
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.imagebind.model import ImageBindConfig
 

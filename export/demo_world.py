@@ -153,8 +153,8 @@ class DemoWorld:
         from ovavel.training.calibrated import calibrate_head
         from ovavel.training.demo.dataset import Sizes, write_dataset
         from ovavel.training.demo.encoders import CONFIG
-        from ovavel.training.encoders import checkpoint_encoders
-        from ovavel.training.features import extract
+        from ovavel.training.features.encoders import checkpoint_encoders
+        from ovavel.training.features.extract import extract
         from ovavel.training.fit import fit_data
         from ovavel.training.fit_data import read_data
         from ovavel.training.recipes import find_recipe

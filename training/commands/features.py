@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ovavel.eval.features import Damage
     from ovavel.eval.ovavebench import OVAVEBench
-    from ovavel.training.encoders import Encoders
-    from ovavel.training.features import Extraction
+    from ovavel.training.features.encoders import Encoders
+    from ovavel.training.features.extract import Extraction
 
 __all__ = ["Features"]
 
@@ -112,7 +112,7 @@ class Features:
 
     def _measure(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
         from ovavel.runtime.backends.onnxruntime import physical_cores
-        from ovavel.training.decode import decode_only, select_clips
+        from ovavel.training.features.decode import decode_only, select_clips
 
         clips = select_clips(bench, splits)
         workers = self.workers if self.workers is not None else physical_cores()
@@ -130,7 +130,7 @@ class Features:
 
         assert self.out
         try:
-            from ovavel.training.features import extract
+            from ovavel.training.features.extract import extract
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Encoding clips") from error
         encoders = self._encoders(console)
@@ -154,7 +154,7 @@ class Features:
         return 0
 
     def _encoders(self, console: Console) -> Encoders:
-        from ovavel.training.encoders import bundle_encoders, checkpoint_encoders
+        from ovavel.training.features.encoders import bundle_encoders, checkpoint_encoders
         from ovavel.training.models.imagebind.model import read_config
 
         if self.bundle:
@@ -199,7 +199,7 @@ class _Bars:
         self._bars.stop()
 
     def tell(self, what: str, done: int, total: int, damaged: int) -> None:
-        """See `ovavel.training.decode.Progress`."""
+        """See `ovavel.training.features.decode.Progress`."""
         if what != self._what or self._task is None:
             if self._task is not None:
                 self._bars.remove_task(self._task)

@@ -40,8 +40,16 @@ from ovavel.eval.features import (
 from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
-from ovavel.training.decode import Decoded, Decoder, Progress, select_clips, silent, source_bytes, source_record
-from ovavel.training.encoders import Encoders
+from ovavel.training.features.decode import (
+    Decoded,
+    Decoder,
+    Progress,
+    select_clips,
+    silent,
+    source_bytes,
+    source_record,
+)
+from ovavel.training.features.encoders import Encoders
 
 if TYPE_CHECKING:
     from ovavel.eval.ovavebench import Clip, OVAVEBench

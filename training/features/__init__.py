@@ -1,0 +1,1 @@
+"""From media to cached embeddings: decoding, encoding, sharding."""
