@@ -118,8 +118,8 @@ def write_bundle(
         OutputError: the bundle cannot be written.
     """
     need_libraries()
-    from ovavel.training.calibrated import read_calibration
     from ovavel.training.features.encoders import model_tokenizer
+    from ovavel.training.fit.calibrate import read_calibration
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.imagebind.model import ImageBindConfig
 

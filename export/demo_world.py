@@ -75,7 +75,7 @@ class DemoWorld:
         from rich.console import Console
 
         from ovavel.runtime.interrupt import terminated_as_interrupted
-        from ovavel.training.recipes import find_recipe
+        from ovavel.training.fit.recipes import find_recipe
 
         find_recipe(self.recipe)  # before the work, not after it
         self._remember()
@@ -150,14 +150,14 @@ class DemoWorld:
         from dataclasses import replace
 
         from ovavel.eval.ovavebench import OVAVEBench
-        from ovavel.training.calibrated import calibrate_head
         from ovavel.training.demo.dataset import Sizes, write_dataset
         from ovavel.training.demo.encoders import CONFIG
         from ovavel.training.features.encoders import checkpoint_encoders
         from ovavel.training.features.extract import extract
-        from ovavel.training.fit import fit_data
-        from ovavel.training.fit_data import read_data
-        from ovavel.training.recipes import find_recipe
+        from ovavel.training.fit.calibrate import calibrate_head
+        from ovavel.training.fit.data import read_data
+        from ovavel.training.fit.recipes import find_recipe
+        from ovavel.training.fit.train import fit_data
 
         writing = bars.add_task("writing clips", total=None)
         write_dataset(

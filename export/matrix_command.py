@@ -75,8 +75,8 @@ class Matrix:
         from ovavel.runtime.files import make_folder
         from ovavel.runtime.interrupt import terminated_as_interrupted
         from ovavel.runtime.progress import shown_status
-        from ovavel.training.backend import resolve_device
         from ovavel.training.models.imagebind.model import read_config
+        from ovavel.training.torch_backend.backend import resolve_device
 
         resolve_device(self.device)
         make_folder(self.out)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ovavel.training.fit import fit_data
-from ovavel.training.fit_data import Data, Part
-from ovavel.training.recipes import Recipe
+from ovavel.training.fit.data import Data, Part
+from ovavel.training.fit.recipes import Recipe
+from ovavel.training.fit.train import fit_data
 
 DIM, SEEN, UNSEEN, SEGMENTS = 32, 6, 3, 10
 CLASSES = SEEN + UNSEEN + 1

@@ -28,11 +28,11 @@ from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.records import EventFields, GapRecord, to_json_bytes
 from ovavel.runtime.results.document import Document, read_json
 from ovavel.runtime.wording import one_line
-from ovavel.training.fit_result import DataInfo, Epoch, FitResult, PartInfo, RowTable
+from ovavel.training.fit.recipes import RECIPES, read_recipe
+from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, RowTable
 from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata
 from ovavel.training.models.imagebind.model import ImageBindConfig, read_config
-from ovavel.training.recipes import RECIPES, read_recipe
 
 QUICK, SLOW = 60, 1500
 """Damaged copies for each reader, of all its files together."""

@@ -25,9 +25,9 @@ from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.export.commands import read_names
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
-from ovavel.training.fit import fit_data
+from ovavel.training.fit.recipes import Recipe, find_recipe
+from ovavel.training.fit.train import fit_data
 from ovavel.training.models.imagebind.model import ImageBindConfig
-from ovavel.training.recipes import Recipe, find_recipe
 
 pytestmark = pytest.mark.slow
 

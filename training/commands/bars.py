@@ -15,7 +15,7 @@ __all__ = ["steps"]
 
 @contextlib.contextmanager
 def steps(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar; yields what `ovavel.training.fit.Progress` is."""
+    """Show a bar; yields what `ovavel.training.fit.train.Progress` is."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from ovavel.runtime.wording import one_line
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
-from ovavel.training.recipes import find_recipe
+from ovavel.training.fit.recipes import find_recipe
 
 if TYPE_CHECKING:
     from ovavel.runtime.console import OutputConsole
-    from ovavel.training.fit_result import FitResult
+    from ovavel.training.fit.result import FitResult
 
 __all__ = ["Head"]
 
@@ -68,14 +68,14 @@ class Head:
 
         recipe = apply_flags(find_recipe(self.recipe), self.changes)
         try:
-            from ovavel.training.calibrated import calibrate_head
-            from ovavel.training.fit import HEAD, fit_data
-            from ovavel.training.processes import processes
+            from ovavel.training.fit.calibrate import calibrate_head
+            from ovavel.training.fit.processes import processes
+            from ovavel.training.fit.train import HEAD, fit_data
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training a head") from error
         from ovavel.eval.features import FeatureCache
         from ovavel.training.commands.bars import steps
-        from ovavel.training.fit_data import read_data
+        from ovavel.training.fit.data import read_data
 
         console = Console(stderr=True, highlight=False)
         with terminated_as_interrupted(), processes(self.device) as (rank, device):
@@ -106,7 +106,7 @@ class Head:
 def _print(result: FitResult, out: Path, console: OutputConsole) -> None:
     from rich.table import Table
 
-    from ovavel.training.report import MEASURES, score_cells, selection
+    from ovavel.training.fit.report import MEASURES, score_cells, selection
 
     data = result.data
     table = Table(title=f"recipe {result.recipe.name}, seed {result.recipe.seed}, epoch {result.chosen} (%)")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro.conf
 
-from ovavel.training.recipes import Recipe
+from ovavel.training.fit.recipes import Recipe
 
 __all__ = ["RecipeFlags", "apply_flags"]
 

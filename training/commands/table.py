@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.wording import one_line
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
-from ovavel.training.recipes import find_recipe
+from ovavel.training.fit.recipes import find_recipe
 
 if TYPE_CHECKING:
     from ovavel.runtime.console import OutputConsole
-    from ovavel.training.table import Results
+    from ovavel.training.fit.table import Results
 
 __all__ = ["Table"]
 
@@ -81,7 +81,7 @@ class Table:
         if getattr(self.changes, "seed", None) is not None:
             raise UsageError("a table has --seeds; leave --seed out")
         try:
-            from ovavel.training.table import run_table, to_csv, to_html
+            from ovavel.training.fit.table import run_table, to_csv, to_html
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training heads") from error
         from ovavel.eval.features import FeatureCache
@@ -118,8 +118,8 @@ def _print(results: Results, console: OutputConsole) -> None:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    from ovavel.training.report import MEASURES, PARTS
-    from ovavel.training.table import cells, notes
+    from ovavel.training.fit.report import MEASURES, PARTS
+    from ovavel.training.fit.table import cells, notes
 
     table = RichTable(title="test split, %")
     table.add_column("method", no_wrap=True)

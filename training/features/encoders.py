@@ -16,9 +16,9 @@ from ovavel.runtime.backends import Backend, Graph, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer
-from ovavel.training.backend import Precision, open_weights
 from ovavel.training.models.imagebind.model import CONTEXT, VOCABULARY, ImageBindConfig
 from ovavel.training.models.tokenizer import clip_tokenizer
+from ovavel.training.torch_backend.backend import Precision, open_weights
 
 __all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256", "model_tokenizer"]
 

@@ -12,8 +12,8 @@ from ovavel.eval.metrics import Scores
 from ovavel.eval.ovave import Rows
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.untrusted import read_json
-from ovavel.training.fit_data import Data, Part
-from ovavel.training.recipes import Recipe
+from ovavel.training.fit.data import Data, Part
+from ovavel.training.fit.recipes import Recipe
 
 __all__ = ["RESULT", "DataInfo", "Epoch", "FitResult", "PartInfo", "RowTable", "pick", "row_table", "rows_of"]
 

@@ -18,9 +18,9 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
-from ovavel.training.manners import Cast, Manner, in_manner
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 from ovavel.training.models.unit import unit_norm
+from ovavel.training.torch_backend.modes import Cast, Manner, in_manner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

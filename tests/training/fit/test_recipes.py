@@ -12,7 +12,7 @@ import tyro
 from ovavel.runtime.errors import UsageError
 from ovavel.training.commands.head import Head
 from ovavel.training.commands.recipe_flags import apply_flags
-from ovavel.training.recipes import RECIPES, Recipe, find_recipe
+from ovavel.training.fit.recipes import RECIPES, Recipe, find_recipe
 
 NEEDED = ["--data", "d", "--features", "f", "--out", "o"]
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff)

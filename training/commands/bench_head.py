@@ -1,4 +1,4 @@
-"""Times fine-tuning on random features of OV-AVEBench's size: `python -m ovavel.training.bench_head`."""
+"""Times fine-tuning on random features of OV-AVEBench's size: `python -m ovavel.training.commands.bench_head`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import tyro
 from numpy.typing import NDArray
 
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
-from ovavel.training.fit import fit_data
-from ovavel.training.fit_data import Data, Part
-from ovavel.training.recipes import find_recipe
+from ovavel.training.fit.data import Data, Part
+from ovavel.training.fit.recipes import find_recipe
+from ovavel.training.fit.train import fit_data
 
 __all__ = ["BenchHead", "random_data"]
 

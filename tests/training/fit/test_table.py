@@ -26,11 +26,10 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.fusion import cosine_similarity
 from ovavel.training.commands.table import Table
-from ovavel.training.fit_data import Part, read_data
-from ovavel.training.fit_result import DataInfo, Epoch, FitResult, PartInfo, row_table, rows_of
-from ovavel.training.heads.temporal import TemporalHead
-from ovavel.training.recipes import RECIPES, Recipe
-from ovavel.training.table import (
+from ovavel.training.fit.data import Part, read_data
+from ovavel.training.fit.recipes import RECIPES, Recipe
+from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, row_table, rows_of
+from ovavel.training.fit.table import (
     Line,
     Results,
     cells,
@@ -42,6 +41,7 @@ from ovavel.training.table import (
     untrained,
     why_not_published,
 )
+from ovavel.training.heads.temporal import TemporalHead
 
 SMALL = "--epochs 2 --hidden 8 --ffn 8 --learning-rate 1e-3 --device cpu"
 

@@ -21,9 +21,9 @@ import msgspec
 
 from ovavel.runtime.errors import CheckpointError, MissingExtraError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
-from ovavel.training.fit_result import RESULT, DataInfo, Epoch, FitResult
+from ovavel.training.fit.recipes import Recipe
+from ovavel.training.fit.result import RESULT, DataInfo, Epoch, FitResult
 from ovavel.training.models.checkpoint import read_metadata
-from ovavel.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -108,7 +108,7 @@ def head_notes(result: FitResult) -> dict[str, str]:
 
 def finish(out: Path, result: FitResult) -> None:
     """Write the report and the result, and remove the state."""
-    from ovavel.training.report import to_csv, to_html
+    from ovavel.training.fit.report import to_csv, to_html
 
     atomic_write(out / REPORT, to_html(result))
     atomic_write(out / EPOCHS, to_csv(result))

@@ -217,7 +217,7 @@ def test_more_shapes_are_compiled_than_pytorch_does_by_itself(weights: Path, com
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiled_shapes")
 def test_beyond_the_limit_a_compiled_encoder_fails(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovavel.training.manners._MOST_SHAPES", 2)
+    monkeypatch.setattr("ovavel.training.torch_backend.modes._MOST_SHAPES", 2)
     compiled = open_backend(
         bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ovavel.training import rates
+from ovavel.training.torch_backend import rates
 
 
 @pytest.mark.parametrize(("free", "read"), [(80 * 2**30, 8 * 2**30), (8 * 2**30, 2 * 2**30)])

@@ -25,12 +25,12 @@ from ovavel.eval.ovave import PUBLISHED, score_rows, score_rows_agreement, too_d
 from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.fusion import cosine_similarity
 from ovavel.runtime.wording import names_told
-from ovavel.training.fit import HEAD, Progress, decide_labels, fit_data
-from ovavel.training.fit_data import Data, Part, read_data
-from ovavel.training.fit_result import DataInfo, FitResult, RowTable, row_table
+from ovavel.training.fit.data import Data, Part, read_data
+from ovavel.training.fit.recipes import RECIPES, Recipe
+from ovavel.training.fit.report import MEASURES, PARTS
+from ovavel.training.fit.result import DataInfo, FitResult, RowTable, row_table
+from ovavel.training.fit.train import HEAD, Progress, decide_labels, fit_data
 from ovavel.training.heads.temporal import TemporalHead
-from ovavel.training.recipes import RECIPES, Recipe
-from ovavel.training.report import MEASURES, PARTS
 
 if TYPE_CHECKING:
     from ovavel.eval.features import FeatureCache

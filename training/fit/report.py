@@ -8,7 +8,7 @@ from importlib.metadata import version
 from ovavel.eval.csv_table import csv_table
 from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.wording import names_told
-from ovavel.training.fit_result import FitResult, RowTable
+from ovavel.training.fit.result import FitResult, RowTable
 
 __all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_csv", "to_html"]
 

@@ -10,7 +10,7 @@ from synthetic import make_data
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
-from ovavel.training.calibrated import METADATA, attach_calibration, calibrate_head, read_calibration
+from ovavel.training.fit.calibrate import METADATA, attach_calibration, calibrate_head, read_calibration
 from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 

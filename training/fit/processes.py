@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch.distributed as dist
 
 from ovavel.runtime.errors import DeviceError, UsageError
-from ovavel.training.backend import resolve_device
+from ovavel.training.torch_backend.backend import resolve_device
 
 __all__ = ["processes"]
 

@@ -26,14 +26,14 @@ from torch import Tensor
 from ovavel.eval.ovave import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import CheckpointError, UsageError
-from ovavel.training.backend import resolve_device
-from ovavel.training.fit_data import Data, Part, read_data
-from ovavel.training.fit_folder import HEAD, LOGS, REPORT, STATE, finish, head_notes, identity, log, open_logs, prepare
-from ovavel.training.fit_result import DataInfo, Epoch, FitResult, pick, row_table
+from ovavel.training.fit.data import Data, Part, read_data
+from ovavel.training.fit.folder import HEAD, LOGS, REPORT, STATE, finish, head_notes, identity, log, open_logs, prepare
+from ovavel.training.fit.recipes import Recipe
+from ovavel.training.fit.result import DataInfo, Epoch, FitResult, pick, row_table
 from ovavel.training.heads.layers import Dropout
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
-from ovavel.training.recipes import Recipe
+from ovavel.training.torch_backend.backend import resolve_device
 
 if TYPE_CHECKING:
     from ovavel.eval.features import FeatureCache

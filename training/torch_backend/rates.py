@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ovavel.eval.bench.rates import best_rate
-from ovavel.training.backend import resolve_device
+from ovavel.training.torch_backend.backend import resolve_device
 
 __all__ = ["measure_rates"]
 

@@ -28,13 +28,13 @@ from synthetic import CLASSES, DIM, SEEN, make_data, train
 
 from ovavel.eval.ovave import Rows
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
-from ovavel.training.fit import HEAD, REPORT, decide_labels, evaluate, fit_data
-from ovavel.training.fit_data import Data, Part
-from ovavel.training.fit_folder import EPOCHS
-from ovavel.training.fit_result import RESULT, Epoch, FitResult, pick, rows_of
+from ovavel.training.fit.data import Data, Part
+from ovavel.training.fit.folder import EPOCHS
+from ovavel.training.fit.recipes import RECIPES, Recipe
+from ovavel.training.fit.result import RESULT, Epoch, FitResult, pick, rows_of
+from ovavel.training.fit.train import HEAD, REPORT, decide_labels, evaluate, fit_data
 from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.models.checkpoint import read_metadata
-from ovavel.training.recipes import RECIPES, Recipe
 
 FAST = Recipe(epochs=3, learning_rate=1e-3, hidden=16, ffn=24)
 ALL_AT_ONCE = replace(FAST, gate=0.5, learn_gate=True, mixup=0.3, ema=0.9, label_smoothing=0.1, halve_at=(1,))
@@ -181,7 +181,7 @@ def training(out: Path) -> Iterator[tuple[BaseProcess, Iterator[int]]]:
     """A process that trains, and the steps it has done as they come."""
     context = multiprocessing.get_context("forkserver")
     # Importing these takes longer than the training; every optimizer imports the second.
-    context.set_forkserver_preload(["ovavel.training.fit", "torch._dynamo"])
+    context.set_forkserver_preload(["ovavel.training.fit.train", "torch._dynamo"])
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=train, args=(replace(ALL_AT_ONCE, epochs=12), out, send))
     process.start()
@@ -221,7 +221,7 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
     assert kills >= 10
 
 
-PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 TWO = """
 import sys, torch
@@ -230,8 +230,8 @@ torch.set_num_threads(1)
 from synthetic import make_data
 from test_fit import ALL_AT_ONCE, FAST
 from dataclasses import replace
-from ovavel.training.fit import fit_data
-from ovavel.training.processes import processes
+from ovavel.training.fit.train import fit_data
+from ovavel.training.fit.processes import processes
 with processes("cpu") as (rank, device):
     for name, recipe in (("fast", FAST), ("all", ALL_AT_ONCE)):
         # 193 clips leave one for the last step, and so none for one of the processes
@@ -427,7 +427,7 @@ def test_random_scores_are_near_chance(data: Data) -> None:
 def test_what_training_at_full_size_costs() -> None:
     """Five epochs of OV-AVEBench are 2060 steps; four minutes on two cores are 480 seconds of one."""
     flags = "--epochs 1 --train-clips 1600 --val-clips 32 --test-clips 0 --threads 1"
-    command = [sys.executable, "-m", "ovavel.training.bench_head", *flags.split()]
+    command = [sys.executable, "-m", "ovavel.training.commands.bench_head", *flags.split()]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     user = re.search(r"user ([\d.]+) s", run.stdout)

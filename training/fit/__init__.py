@@ -1,0 +1,1 @@
+"""Fine-tuning a head: recipes, the training loop, its folder and reports."""

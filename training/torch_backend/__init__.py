@@ -1,0 +1,1 @@
+"""The PyTorch backend: the reference that every export is compared with."""
