@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ovavel.training.demo.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
-from ovavel.training.demo.world import KINDS
+from ovavel.training.demo_world.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
+from ovavel.training.demo_world.world import KINDS
 
 COLUMNS, ROWS, LABEL_PX = 5, 3, 28
 

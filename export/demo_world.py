@@ -115,9 +115,9 @@ class DemoWorld:
         """Draw seconds of the world and train the encoders on them; return tokenizer and weights."""
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.vocabulary import Tokenizer
-        from ovavel.training.demo.captions import demo_tokenizer
-        from ovavel.training.demo.encoders import Schooling, train_encoders
-        from ovavel.training.demo.segments import make_segments
+        from ovavel.training.demo_world.captions import demo_tokenizer
+        from ovavel.training.demo_world.encoders import Schooling, train_encoders
+        from ovavel.training.demo_world.segments import make_segments
 
         drawing = bars.add_task("drawing seconds of the world", total=self.segments)
         training = bars.add_task("training the encoders", total=self.steps)
@@ -150,8 +150,8 @@ class DemoWorld:
         from dataclasses import replace
 
         from ovavel.eval.ovavebench import OVAVEBench
-        from ovavel.training.demo.dataset import Sizes, write_dataset
-        from ovavel.training.demo.encoders import CONFIG
+        from ovavel.training.demo_world.dataset import Sizes, write_dataset
+        from ovavel.training.demo_world.encoders import CONFIG
         from ovavel.training.features.encoders import checkpoint_encoders
         from ovavel.training.features.extract import extract
         from ovavel.training.fit.calibrate import calibrate_head
@@ -196,9 +196,9 @@ class DemoWorld:
     def _assets(self, bars: Progress, tokenizer: Path, weights: Path, head: Path) -> None:
         """Export the bundle and film the clip."""
         from ovavel.export.bundle import write_bundle
-        from ovavel.training.demo.encoders import CONFIG
-        from ovavel.training.demo.film import write_film
-        from ovavel.training.demo.world import BACKGROUND, KINDS
+        from ovavel.training.demo_world.encoders import CONFIG
+        from ovavel.training.demo_world.film import write_film
+        from ovavel.training.demo_world.world import BACKGROUND, KINDS
 
         assets = self.out / ASSETS
         exporting = bars.add_task("exporting", total=1.0)

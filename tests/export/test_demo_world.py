@@ -33,7 +33,7 @@ def test_damaged_numbers_are_refused(tmp_path: Path, content: str, capsys: pytes
 def test_it_makes_the_demo_and_goes_on_only_with_the_same_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, traced_once: TracedOnce
 ) -> None:
-    from ovavel.training.demo import encoders
+    from ovavel.training.demo_world import encoders
 
     flat = {name: replace(getattr(encoders.CONFIG, name), blocks=1) for name in ("vision", "audio", "text")}
     monkeypatch.setattr(encoders, "CONFIG", replace(encoders.CONFIG, **flat))

@@ -10,9 +10,9 @@ import numpy as np
 
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.files import atomic_write
-from ovavel.training.demo.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
-from ovavel.training.demo.sounds import RATE_HZ
-from ovavel.training.demo.world import KINDS, Kind
+from ovavel.training.demo_world.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
+from ovavel.training.demo_world.sounds import RATE_HZ
+from ovavel.training.demo_world.world import KINDS, Kind
 
 __all__ = ["FPS", "write_film"]
 

@@ -18,9 +18,9 @@ from PIL import Image
 from ovavel.eval.parallel import Crashed, run_each
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.files import atomic_write, make_folder, output_error
-from ovavel.training.demo.scene import Scene, Script, write_script
-from ovavel.training.demo.sounds import RATE_HZ
-from ovavel.training.demo.world import BACKGROUND, KINDS, Kind
+from ovavel.training.demo_world.scene import Scene, Script, write_script
+from ovavel.training.demo_world.sounds import RATE_HZ
+from ovavel.training.demo_world.world import BACKGROUND, KINDS, Kind
 
 __all__ = ["Sizes", "write_dataset"]
 

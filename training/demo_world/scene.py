@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from ovavel.training.demo.pictures import DRAW, Pen
-from ovavel.training.demo.sounds import RATE_HZ, background_noise, reverberate, stroke_rate_hz, strokes
-from ovavel.training.demo.world import Kind
+from ovavel.training.demo_world.pictures import DRAW, Pen
+from ovavel.training.demo_world.sounds import RATE_HZ, background_noise, reverberate, stroke_rate_hz, strokes
+from ovavel.training.demo_world.world import Kind
 
 __all__ = ["HEIGHT_PX", "WIDTH_PX", "Scene", "Script", "write_script"]
 

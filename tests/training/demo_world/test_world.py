@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.runtime.vocabulary import Tokenizer
-from ovavel.training.demo.captions import CAPTIONS, demo_tokenizer
-from ovavel.training.demo.dataset import Sizes, write_dataset
-from ovavel.training.demo.scene import Scene, Script, write_script
-from ovavel.training.demo.sounds import RATE_HZ, stroke_rate_hz, strokes
-from ovavel.training.demo.world import KINDS, THINGS, Kind
+from ovavel.training.demo_world.captions import CAPTIONS, demo_tokenizer
+from ovavel.training.demo_world.dataset import Sizes, write_dataset
+from ovavel.training.demo_world.scene import Scene, Script, write_script
+from ovavel.training.demo_world.sounds import RATE_HZ, stroke_rate_hz, strokes
+from ovavel.training.demo_world.world import KINDS, THINGS, Kind
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 

@@ -18,8 +18,8 @@ from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.files import atomic_write
 from ovavel.runtime.manifest import Preprocessing
 from ovavel.runtime.vocabulary import Tokenizer
-from ovavel.training.demo.captions import CAPTIONS
-from ovavel.training.demo.segments import Segments
+from ovavel.training.demo_world.captions import CAPTIONS
+from ovavel.training.demo_world.segments import Segments
 from ovavel.training.models.checkpoint import write_checkpoint
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, TowerConfig
 from ovavel.training.models.imagebind.published_names import published_name

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.training.demo.world import KINDS, THINGS
+from ovavel.training.demo_world.world import KINDS, THINGS
 
 __all__ = ["CAPTIONS", "Captions", "demo_tokenizer"]
 

@@ -17,8 +17,8 @@ from ovavel.eval.parallel import Crashed, run_each
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.preprocess import crop_frame, prepare_waveform
-from ovavel.training.demo.scene import Scene, Script
-from ovavel.training.demo.world import KINDS
+from ovavel.training.demo_world.scene import Scene, Script
+from ovavel.training.demo_world.world import KINDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
