@@ -228,7 +228,7 @@ import sys, torch
 sys.path[:0] = {tests!r}
 torch.set_num_threads(1)
 from synthetic import make_data
-from test_fit import ALL_AT_ONCE, FAST
+from test_train import ALL_AT_ONCE, FAST
 from dataclasses import replace
 from ovavel.training.fit.train import fit_data
 from ovavel.training.fit.processes import processes
