@@ -24,12 +24,12 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_score
-from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
-from ovavel.runtime.requirements import Requirement, requirement
-from ovavel.runtime.samples import sample_texts
-from ovavel.runtime.self_check import (
+from ovavel.runtime.verification.golden import GOLDEN, Golden
+from ovavel.runtime.verification.requirements import Requirement, requirement
+from ovavel.runtime.verification.samples import sample_texts
+from ovavel.runtime.verification.self_check import (
     Stage,
     StageCheck,
     check_preprocessing,

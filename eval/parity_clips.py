@@ -22,9 +22,9 @@ from ovavel.runtime.backends import Backend
 from ovavel.runtime.channels import Channel
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import MediaError, UsageError
-from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import BUFFER, Segment, Window
+from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 
 __all__ = [
     "ClipEmbeddings",

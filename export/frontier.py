@@ -28,8 +28,8 @@ from ovavel.export.outliers import plant_outliers
 from ovavel.export.speed import AS_FAST
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
-from ovavel.runtime.requirements import requirement
 from ovavel.runtime.timing import Percentiles
+from ovavel.runtime.verification.requirements import requirement
 
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig

@@ -18,11 +18,11 @@ from ovavel.export.verify import reference
 from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import PrecisionError
-from ovavel.runtime.golden import GOLDEN, Golden, to_float
 from ovavel.runtime.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
-from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
-from ovavel.runtime.self_check import graphs_to_check, self_check
 from ovavel.runtime.types import BUFFER
+from ovavel.runtime.verification.golden import GOLDEN, Golden, to_float
+from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
+from ovavel.runtime.verification.self_check import graphs_to_check, self_check
 
 if TYPE_CHECKING:
     from torch import nn

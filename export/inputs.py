@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Graph
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
-from ovavel.runtime.samples import random_frame, random_waveform, sample_frames, sample_waveforms
+from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 
 __all__ = ["SENSES", "Sense", "calibration_inputs", "sense_inputs"]
 

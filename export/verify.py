@@ -22,8 +22,8 @@ from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
-from ovavel.runtime.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement
-from ovavel.runtime.samples import sample_texts
+from ovavel.runtime.verification.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement
+from ovavel.runtime.verification.samples import sample_texts
 from ovavel.runtime.vocabulary import Tokenizer
 
 if TYPE_CHECKING:

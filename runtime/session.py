@@ -17,7 +17,6 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.channels import Channel, channel_news
 from ovavel.runtime.encoder import Encoder
-from ovavel.runtime.gates import checked_here, find_gate
 from ovavel.runtime.localizer import Localizer, deciding_head
 from ovavel.runtime.queue import READER_TOO_SLOW, TOO_SLOW, WindowQueue
 from ovavel.runtime.redaction import redacted
@@ -28,6 +27,7 @@ from ovavel.runtime.stats import Stats
 from ovavel.runtime.timing import Stopwatch
 from ovavel.runtime.tracker import EventRules, EventTracker
 from ovavel.runtime.types import LAG, Event, FusionKind, Segment, SegmentScores, Update, Window
+from ovavel.runtime.verification.gates import checked_here, find_gate
 
 __all__ = ["Session"]
 

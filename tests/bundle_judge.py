@@ -25,9 +25,9 @@ from opened_files import OpenedFiles
 from ovavel.runtime.backends import Graph, open_backend
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.gates import require_gate
-from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.manifest import MANIFEST
+from ovavel.runtime.verification.gates import require_gate
+from ovavel.runtime.verification.golden import GOLDEN, Golden
 from ovavel.runtime.vocabulary import TOKENIZER
 
 _MOST_BYTES = 3 * 2**29

@@ -93,7 +93,7 @@ class Parity:
         from ovavel.eval.parity_report import look_again, to_html, to_json
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import atomic_write
-        from ovavel.runtime.gates import store_gate
+        from ovavel.runtime.verification.gates import store_gate
 
         bundle = Bundle.open(self.bundle)
         candidate, reference = self._candidate(bundle), self._reference(bundle)

@@ -13,7 +13,7 @@ from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backe
 from ovavel.runtime.commands.signature_flag import SignatureFlag
 
 if TYPE_CHECKING:
-    from ovavel.runtime.self_check import SelfCheck as Outcome
+    from ovavel.runtime.verification.self_check import SelfCheck as Outcome
 
 __all__ = ["SelfCheck"]
 
@@ -52,10 +52,10 @@ class SelfCheck:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.first_use import accept, changed_since_first_use
-        from ovavel.runtime.gates import store_gate
-        from ovavel.runtime.golden import Golden
         from ovavel.runtime.progress import shown_progress
-        from ovavel.runtime.self_check import check_stages, graphs_to_check
+        from ovavel.runtime.verification.gates import store_gate
+        from ovavel.runtime.verification.golden import Golden
+        from ovavel.runtime.verification.self_check import check_stages, graphs_to_check
 
         check_bundle_backends(self.backend)
         bundle = Bundle.open(self.bundle, signed_by=self.require_signature)

@@ -75,9 +75,9 @@ class Test:
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import make_folder
         from ovavel.runtime.first_use import changed_since_first_use
-        from ovavel.runtime.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.localizer import deciding_head
         from ovavel.runtime.progress import shown_status
+        from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.vocabulary import check_names
         from ovavel.runtime.wording import one_line
 

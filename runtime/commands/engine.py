@@ -108,8 +108,8 @@ class Engine:
         """Compare the engines with the bundle's golden outputs, which takes a GPU."""
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.backends.tensorrt.backend import TensorRTBackend, compare_with_pytorch
-        from ovavel.runtime.gates import gate_text
         from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.verification.gates import gate_text
 
         with shown_progress() as progress:
             backend = open_backend(

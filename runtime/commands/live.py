@@ -114,9 +114,9 @@ class Live:
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.drive import drive
         from ovavel.runtime.first_use import changed_since_first_use
-        from ovavel.runtime.gates import require_gate
         from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.session import Session
+        from ovavel.runtime.verification.gates import require_gate
 
         source = self._source(statuses.append)
         try:

@@ -129,12 +129,12 @@ class Localize:
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.first_use import changed_since_first_use
-        from ovavel.runtime.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.progress import Bars, shown_progress
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.access import Access, pixel_limit
         from ovavel.runtime.sources.media import MediaSource
+        from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())
         bundle = Bundle.open(self.bundle, signed_by=self.require_signature)

@@ -20,8 +20,8 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_score
-from ovavel.runtime.requirements import REQUIREMENTS, requirement
-from ovavel.runtime.self_check import embedding_failure
+from ovavel.runtime.verification.requirements import REQUIREMENTS, requirement
+from ovavel.runtime.verification.self_check import embedding_failure
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, check_placement, cuda_options
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import DeviceError, UsageError
-from ovavel.runtime.requirements import requirement
+from ovavel.runtime.verification.requirements import requirement
 
 needs_gpu = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="needs an NVIDIA GPU"

@@ -10,8 +10,8 @@ from ovavel.runtime import encoder as module
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
-from ovavel.runtime.samples import random_frame, random_waveform
 from ovavel.runtime.types import Window
+from ovavel.runtime.verification.samples import random_frame, random_waveform
 
 DEMO = Path(__file__).parents[2] / "eval" / "demo"
 

@@ -13,7 +13,7 @@ from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.first_use import accept, changed_since_first_use
-from ovavel.runtime.gates import checked_here, find_gate, gate_text
+from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text
 
 CLIP = Path(__file__).parents[2] / "eval" / "demo" / "clip.mp4"
 DEMO = CLIP.parent / "bundle"

@@ -118,8 +118,8 @@ def compare_with_pytorch(bundle: Bundle, backend: TensorRTBackend, progress: Pro
 
     None where that cannot be done: the bundle has no golden outputs, or not all graphs of a decision were opened.
     """
-    from ovavel.runtime.gates import self_check, store_gate
-    from ovavel.runtime.golden import GOLDEN
+    from ovavel.runtime.verification.gates import self_check, store_gate
+    from ovavel.runtime.verification.golden import GOLDEN
 
     if GOLDEN not in bundle.manifest.files or not {"vision", "audio", "head"} <= backend.info.precision.keys():
         return None

@@ -28,7 +28,7 @@ from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UnverifiedError
-from ovavel.runtime.gates import find_gate, require_gate
+from ovavel.runtime.verification.gates import find_gate, require_gate
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from ovavel.runtime.backends.tensorrt.library import EXTRAS, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.gates import find_gate
+from ovavel.runtime.verification.gates import find_gate
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -20,12 +20,12 @@ from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend, auto_device
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, InputError, UnverifiedError
-from ovavel.runtime.gates import checked_here, find_gate, gate_text, require_gate, self_check, store_gate
-from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import FileEntry
-from ovavel.runtime.requirements import REQUIREMENTS
-from ovavel.runtime.self_check import (
+from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text, require_gate, self_check, store_gate
+from ovavel.runtime.verification.golden import GOLDEN, Golden
+from ovavel.runtime.verification.requirements import REQUIREMENTS
+from ovavel.runtime.verification.self_check import (
     STAGES,
     _Checker,
     check_stages,
@@ -122,7 +122,7 @@ def test_a_gate_counts_for_cpus_of_the_same_features(
     bundle = bundle.save_gates([other])
     store_gate(bundle, fp16, other)
     assert find_gate(bundle, fp16) == other
-    monkeypatch.setattr("ovavel.runtime.gates.cpu_features", lambda: ("avx2", "another"))
+    monkeypatch.setattr("ovavel.runtime.verification.gates.cpu_features", lambda: ("avx2", "another"))
     assert find_gate(bundle, fp16) is None
     assert find_gate(bundle, info) == gate  # fp32 is the same on every CPU
 

@@ -19,12 +19,12 @@ from ovavel.runtime.backends import BackendInfo, Graph
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UnverifiedError
 from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
-from ovavel.runtime.golden import GOLDEN, Golden
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
-from ovavel.runtime.requirements import REQUIREMENTS
-from ovavel.runtime.self_check import GOLDEN_REFERENCE, check_vocabulary, self_check
 from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.verification.golden import GOLDEN, Golden
+from ovavel.runtime.verification.requirements import REQUIREMENTS
+from ovavel.runtime.verification.self_check import GOLDEN_REFERENCE, check_vocabulary, self_check
 
 __all__ = ["REQUIREMENTS", "Gate", "checked_here", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
 

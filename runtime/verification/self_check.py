@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from ovavel.runtime.backends import Backend, Graph, HeadOutput
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.fusion import fused_labels, fused_score
-from ovavel.runtime.golden import Golden, to_float
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
-from ovavel.runtime.requirements import Requirement, requirement
+from ovavel.runtime.verification.golden import Golden, to_float
+from ovavel.runtime.verification.requirements import Requirement, requirement
 from ovavel.runtime.vocabulary import Vocabulary, normalize_text
 
 __all__ = [
