@@ -20,10 +20,11 @@ from ovavel.eval.parity_clips import (
 )
 from ovavel.eval.parity_figures import Decisions, EmbeddingFigures, Place, compare_decisions, compare_graph
 from ovavel.eval.parity_sides import Choice, Side, Tell, all_embeddings, run_side
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_score
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.verification.golden import GOLDEN, Golden

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.bench_ovave import DamagedRecord, encode_clips
+from ovavel.eval.encode import DamagedRecord, encode_clips
 from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.eval.recordings import read_windows
 from ovavel.runtime.backends import Backend

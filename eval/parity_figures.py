@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.metrics import Scores, score_clips
-from ovavel.runtime.backends import Graph, HeadOutput
+from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.fusion import fused_labels
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.verification.self_check import compare_embeddings, off_by
 
 __all__ = ["Decisions", "EmbeddingFigures", "Flip", "Place", "compare_decisions", "compare_graph", "event_iou"]

@@ -18,7 +18,7 @@ from ovavel.eval.page import facts, page, section, table, text
 from ovavel.eval.parity import ParityReport
 from ovavel.eval.parity_clips import Clips, adversarial_frames, adversarial_waveforms
 from ovavel.eval.parity_figures import EmbeddingFigures, Place
-from ovavel.runtime.backends import Graph
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.types import Window

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ovavel.eval.parity_clips import ClipEmbeddings, Clips, encode_adversarial
 from ovavel.eval.texts import embed_texts
-from ovavel.runtime.backends import Backend, BackendInfo, Graph, HeadOutput, open_backend
+from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
 from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.types import Sense
 
 __all__ = ["Choice", "Side", "Tell", "all_embeddings", "run_side"]

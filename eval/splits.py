@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.bench_ovave import DamagedRecord, check_precision, encode_clips, load_cached, what_ran
+from ovavel.eval.encode import DamagedRecord, check_precision, encode_clips, load_cached, what_ran
 from ovavel.eval.features import FeatureCache
 from ovavel.eval.ovavebench import Clip, OVAVEBench
 from ovavel.eval.texts import embed_texts
-from ovavel.runtime.backends import Backend, Graph, open_backend
+from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.graphs import Graph
 
 __all__ = ["Material", "Split", "clip_progress", "open_material"]
 

@@ -24,11 +24,11 @@ from ovavel.export.place import check_exact, check_place, put_in_place
 from ovavel.export.precision import FITTED
 from ovavel.export.speed import fastest, times_faster
 from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.files import output_error
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST,

@@ -18,8 +18,8 @@ from ovavel.export.graphs import SPECS
 from ovavel.export.half import Half, emulated
 from ovavel.export.inputs import sense_inputs
 from ovavel.export.static import Static
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
 from ovavel.runtime.verification.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement

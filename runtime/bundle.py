@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.bundle_change import (
     NEW,
     clear_change,
@@ -30,6 +29,7 @@ from ovavel.runtime.bundle_change import (
 from ovavel.runtime.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
 from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.graphs import DECIDING, Graph
 from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.hashed import Contents, GraphFiles
 from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
@@ -42,7 +42,6 @@ __all__ = ["Bundle", "file_entry"]
 _AGAIN = "export or copy the bundle again"
 _LARGEST_READ_BYTES = 512 * 2**20
 """Of vocabulary, tokenizer and golden outputs; the embeddings of 100,000 names take 400 MB."""
-_DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +229,7 @@ class Bundle:
         precision of its own, the hash is over all files of the graph.
         """
         digest = hashlib.sha256()
-        for graph in _DECIDING:
+        for graph in DECIDING:
             variants = self.manifest.graphs.get(graph, {}) if graph in precision else {}
             for file in [variants[precision[graph]]] if precision.get(graph) in variants else sorted(variants.values()):
                 for name in self._with_weights(file):

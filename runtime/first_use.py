@@ -15,17 +15,17 @@ from pathlib import Path
 
 import msgspec
 
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
+from ovavel.runtime.graphs import DECIDING, Graph
 from ovavel.runtime.manifest import Sha256
 from ovavel.runtime.untrusted import read_json
 from ovavel.runtime.wording import one_line
 
 __all__ = ["accept", "changed_since_first_use"]
 
-_DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 _WHOLE = "all"
 """In the place of a precision that an engine makes of whatever the bundle holds."""
 
@@ -52,7 +52,7 @@ def changed_since_first_use(bundle: Bundle, info: BackendInfo) -> str | None:
     file = _file(bundle)
     known = _read(file)
     graphs = known.graphs if known else {}
-    now = _hashes(bundle, {graph: info.precision[graph] for graph in _DECIDING if graph in info.precision})
+    now = _hashes(bundle, {graph: info.precision[graph] for graph in DECIDING if graph in info.precision})
     others = [name for name, sha256 in now.items() if graphs.get(name, sha256) != sha256]
     if known and others:
         return one_line(
@@ -76,7 +76,7 @@ def accept(bundle: Bundle) -> None:
         BundleError: a file was altered.
     """
     hashes: dict[str, str] = {}
-    for graph in _DECIDING:
+    for graph in DECIDING:
         for precision in (*bundle.manifest.graphs.get(graph, {}), _WHOLE):
             hashes |= _hashes(bundle, {graph: precision})
     _write(_file(bundle), bundle, hashes, since=_today())

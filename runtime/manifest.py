@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.types import FusionKind
 from ovavel.runtime.untrusted import read_json
 

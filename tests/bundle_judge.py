@@ -22,9 +22,10 @@ import numpy as np
 from bundle_mutations import OUTSIDE, UNLISTED, mutated
 from opened_files import OpenedFiles
 
-from ovavel.runtime.backends import Graph, open_backend
+from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.manifest import MANIFEST
 from ovavel.runtime.verification.gates import require_gate
 from ovavel.runtime.verification.golden import GOLDEN, Golden

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.backends.tensorrt.library import load_library, this_platform
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, EngineFor
 from ovavel.runtime.bundle import file_entry
+from ovavel.runtime.graphs import Graph
 
 __all__ = ["check", "made_for"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import BundleError
+from ovavel.runtime.graphs import Graph
 
 __all__ = ["ENCODERS", "flops", "parameters", "weight_bytes"]
 

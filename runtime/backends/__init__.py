@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ovavel.runtime.bounds import MOST_WORKERS
 from ovavel.runtime.errors import MissingExtraError, UsageError
+from ovavel.runtime.graphs import Graph
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle import Bundle
 
-__all__ = ["Backend", "BackendInfo", "Graph", "HeadOutput", "backend_names", "open_backend"]
+__all__ = ["Backend", "BackendInfo", "HeadOutput", "backend_names", "open_backend"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
 _EXTRAS = {"torch": "train", "safetensors": "train"}
-
-Graph = Literal["vision", "audio", "text", "head"]
 
 
 class HeadOutput(NamedTuple):

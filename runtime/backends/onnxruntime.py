@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.onnxruntime_cuda import (
     BATCHES,
@@ -23,6 +23,7 @@ from ovavel.runtime.backends.onnxruntime_cuda import (
 )
 from ovavel.runtime.backends.onnxruntime_libraries import load_cuda_libraries, missing_libraries
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.hashed import GraphFiles
 from ovavel.runtime.install import replace_runtime
 

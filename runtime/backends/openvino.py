@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.external_data import with_addresses
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.hashed import GraphFiles
 
 if TYPE_CHECKING:

@@ -15,10 +15,11 @@ from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UnverifiedError
 from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
+from ovavel.runtime.graphs import DECIDING, Graph
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.untrusted import read_json
@@ -27,9 +28,6 @@ from ovavel.runtime.verification.requirements import REQUIREMENTS
 from ovavel.runtime.verification.self_check import GOLDEN_REFERENCE, check_vocabulary, self_check
 
 __all__ = ["REQUIREMENTS", "Gate", "checked_here", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
-
-_DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
-"""The graphs that a window goes through."""
 
 Kind: TypeAlias = Literal["self-check", "parity"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -196,7 +194,7 @@ def _read(path: Path) -> Gate | None:
 
 
 def _precision(info: BackendInfo) -> dict[Graph, str]:
-    return {graph: info.precision[graph] for graph in _DECIDING if graph in info.precision}
+    return {graph: info.precision[graph] for graph in DECIDING if graph in info.precision}
 
 
 def _precisions(info: BackendInfo) -> str:

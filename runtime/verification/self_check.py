@@ -16,9 +16,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.runtime.backends import Backend, Graph, HeadOutput
+from ovavel.runtime.backends import Backend, HeadOutput
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.fusion import fused_labels, fused_score
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform

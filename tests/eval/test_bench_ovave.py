@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovavel.eval.bench_ovave import Encoded, Report, Result, encode_clips, load_cached, score_protocol
+from ovavel.eval.bench_ovave import Report, Result, score_protocol
+from ovavel.eval.encode import Encoded, encode_clips, load_cached
 from ovavel.eval.features import FeatureCache, Features
 from ovavel.eval.metrics import score_agreement, score_clips
 from ovavel.eval.ovave import decide, fused_labels, score_rows

@@ -23,9 +23,10 @@ from ovavel.eval.bench.live import largest_passing
 from ovavel.eval.bench.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import Ratio, Spread, percentile
-from ovavel.runtime.backends import Graph, open_backend
+from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import BundleError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.types import RATE_HZ, Window
 from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, ImageBind, ImageBindConfig
 

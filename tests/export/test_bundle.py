@@ -21,13 +21,14 @@ from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import write_bundle
 from ovavel.export.commands import read_names
 from ovavel.export.place import put_in_place
-from ovavel.runtime.backends import Graph, open_backend
+from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import CheckpointError, ExportError, InputError, OvavelError, UsageError, VocabularyError
+from ovavel.runtime.graphs import Graph
+from ovavel.runtime.verification.golden import Golden
 from ovavel.training.models.checkpoint import read_checkpoint, write_checkpoint
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality, read_config
-from ovavel.runtime.verification.golden import Golden
 
 TINY = ImageBindConfig.tiny()
 TOLERANCE = 2e-5

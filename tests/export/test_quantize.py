@@ -37,8 +37,8 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, ExportError, PrecisionError, UsageError
 from ovavel.runtime.precisions import Precision
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
-from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 from ovavel.runtime.verification.samples import random_frame, random_waveform
+from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.runtime.backends import Backend, Graph, open_backend
+from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer
 from ovavel.training.models.imagebind.model import CONTEXT, VOCABULARY, ImageBindConfig
 from ovavel.training.models.tokenizer import clip_tokenizer

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
+from ovavel.runtime.graphs import Graph
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 from ovavel.training.models.unit import unit_norm

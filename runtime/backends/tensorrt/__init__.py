@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovavel.runtime.backends import Graph
+from ovavel.runtime.graphs import Graph
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.backend import TensorRTBackend

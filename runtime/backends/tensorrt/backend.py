@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovavel.runtime.backends import BackendInfo, Graph
+from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.tensorrt.build import Progress
 from ovavel.runtime.backends.tensorrt.cache import Provided, engines_folder
@@ -19,6 +19,7 @@ from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.backends.tensorrt.runner import EngineRunner
 from ovavel.runtime.errors import DeviceError
+from ovavel.runtime.graphs import Graph
 
 if TYPE_CHECKING:
     import numpy as np

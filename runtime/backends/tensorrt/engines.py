@@ -9,7 +9,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.backends.tensorrt.build import Progress
 from ovavel.runtime.backends.tensorrt.cache import Provided, found_options, provide_engine
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
@@ -17,6 +16,7 @@ from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, engine_for
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.hashed import GraphFiles
 
 __all__ = ["provide_engines"]

@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.backends.tensorrt.library import Library, LibraryName, this_platform
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import EngineError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.manifest import FileEntry
 from ovavel.runtime.untrusted import read_json
 

@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from traced_once import TracedOnce
 
 from ovavel.export.graphs import save_variant
-from ovavel.runtime.backends import Graph
 from ovavel.runtime.backends.tensorrt.cache import provide_engine
 from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import EngineError
+from ovavel.runtime.graphs import Graph
 from ovavel.runtime.hashed import read_graph
 from ovavel.runtime.precisions import Precision
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
