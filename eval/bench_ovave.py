@@ -33,6 +33,7 @@ from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.fusion import agree_clip, cosine_similarity
 from ovavel.runtime.localizer import Head, deciding_head
+from ovavel.runtime.types import FusionKind
 
 __all__ = [
     "PROTOCOLS",

@@ -8,8 +8,8 @@ Shapes: D embedding size, C names with the background last, T seconds of a clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ovavel.eval.metrics import Scores
 from ovavel.eval.parity_clips import (
@@ -23,22 +23,23 @@ from ovavel.eval.parity_sides import Choice, Side, Tell, all_embeddings, run_sid
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import fused_score
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
-from ovavel.runtime.verification.golden import GOLDEN, Golden
-from ovavel.runtime.verification.requirements import Requirement, requirement
-from ovavel.runtime.verification.samples import sample_texts
-from ovavel.runtime.verification.self_check import (
+from ovavel.runtime.verification.compare import (
+    HeadDifferences,
     Stage,
     StageCheck,
+    check_embeddings,
     check_preprocessing,
+    check_score,
+    check_similarity,
     check_vocabulary,
-    check_within,
-    embedding_failure,
-    off_by,
+    compare_embeddings,
+    compare_heads,
+    make_gate,
 )
+from ovavel.runtime.verification.golden import GOLDEN, Golden
+from ovavel.runtime.verification.requirements import Requirement, loosest, requirement
+from ovavel.runtime.verification.samples import sample_texts
 from ovavel.runtime.vocabulary import normalize_text
 
 __all__ = ["PYTORCH", "ParityReport", "compare_backends"]
@@ -105,7 +106,8 @@ def compare_backends(
         figures.append(compare_graph("text", candidate.run_text(texts), reference.run_text(texts), told))
     truth = clips.truth([clip.name for clip in theirs.clips]) if isinstance(clips, DatasetClips) and labelled else None
     decisions = compare_decisions(ours.outputs, theirs.outputs, places, names, truth)
-    stages = tuple(_stages(reference, candidate, ours, theirs, figures, decisions, places))
+    heads = [compare_heads(a, b) for a, b in zip(ours.given, theirs.outputs, strict=True)]
+    stages = tuple(_stages(reference, candidate, ours, figures, heads, decisions, places))
     return ParityReport(
         bundle=candidate.bundle,
         reference=theirs.told,
@@ -116,7 +118,19 @@ def compare_backends(
         decisions=decisions,
         stages=stages,
         candidate_info=ours.info,
-        gate=_gate(candidate.bundle, ours, theirs, figures, decisions, stages),
+        gate=make_gate(
+            candidate.bundle,
+            ours.info,
+            stages,
+            reference=theirs.told,
+            inputs=sum(len(each.places) for each in figures if each.graph != "text"),
+            min_cosine={each.graph: float(each.found.cosine.min()) for each in figures},
+            max_abs_difference={
+                **{each.graph: float(each.found.away.max()) for each in figures},
+                "head": max(each.similarity for each in heads),
+            },
+            decisions=decisions.alike,
+        ),
     )
 
 
@@ -137,8 +151,8 @@ def _stages(
     reference: Choice,
     candidate: Choice,
     ours: Side,
-    theirs: Side,
     figures: Sequence[EmbeddingFigures],
+    heads: Sequence[HeadDifferences],
     decisions: Decisions,
     places: Sequence[Sequence[Place]],
 ) -> Iterator[StageCheck]:
@@ -149,24 +163,14 @@ def _stages(
     precision = ours.info.precision
     for each in figures:
         limit = requirement("fp32" if each.graph == "text" else precision[each.graph])
-        told = f"{len(each.places)} inputs, cosine at least {each.cosine.min():.7f}, {each.away.max():.1e} off at most"
-        failure = embedding_failure(limit, each.cosine, each.away, [str(place) for place in each.places])
-        yield StageCheck(stage=each.graph, told=told, failure=failure)  # type: ignore[arg-type]  # never the head
+        names = [str(place) for place in each.places]
+        yield check_embeddings(each.graph, limit, each.found, names)  # type: ignore[arg-type]  # never the head
     yield _vocabulary(golden, reference, candidate)
     limit = requirement(precision["head"])
-    heads = list(zip(ours.given, theirs.outputs, places, strict=True))
-    away = {
-        str(where[0]): max(
-            off_by(a.audio_similarity, b.audio_similarity), off_by(a.vision_similarity, b.vision_similarity)
-        )
-        for a, b, where in heads
-    }
-    yield check_within("similarity", away, limit.head_difference, "in a similarity")
-    away = {
-        str(where[0]): off_by(a.score, fused_score(a.audio_similarity, a.vision_similarity)) for a, _, where in heads
-    }
-    yield check_within("score", away, limit.head_difference, "in a score")
-    yield _decision(decisions, _loosest(precision))
+    clips = [str(where[0]) for where in places]
+    yield check_similarity(dict(zip(clips, (each.similarity for each in heads), strict=True)), limit)
+    yield check_score(dict(zip(clips, (each.score for each in heads), strict=True)), limit)
+    yield _decision(decisions, loosest(precision.values()))
 
 
 def _vocabulary(golden: Golden | None, reference: Choice, candidate: Choice) -> StageCheck:
@@ -177,14 +181,14 @@ def _vocabulary(golden: Golden | None, reference: Choice, candidate: Choice) -> 
         return found
     names = vocabulary.names if len(vocabulary) <= 128 else (*vocabulary.names[:127], vocabulary.background)
     rows = vocabulary.embeddings if len(vocabulary) <= 128 else vocabulary.embeddings[[*range(127), -1]]
-    figures = compare_graph("text", rows, reference.embed(names), [Place(name) for name in names])
-    told = f"{len(names)} names, cosine at least {figures.cosine.min():.7f}, {figures.away.max():.1e} off at most"
+    check = check_embeddings(
+        "vocabulary", requirement("fp32"), compare_embeddings(rows, reference.embed(names)), names, of="names"
+    )
     theirs = reference.bundle.vocabulary.background
     if normalize_text(vocabulary.background) != normalize_text(theirs):
         moved = f"the last name is {vocabulary.background!r}, and the reference's background is {theirs!r}"
-        return StageCheck(stage="vocabulary", told=told, failure=moved)
-    failure = embedding_failure(requirement("fp32"), figures.cosine, figures.away, names)
-    return StageCheck(stage="vocabulary", told=told, failure=failure)
+        return replace(check, failure=moved)
+    return check
 
 
 def _decision(decisions: Decisions, limit: Requirement) -> StageCheck:
@@ -201,41 +205,3 @@ def _decision(decisions: Decisions, limit: Requirement) -> StageCheck:
                 lost += f" (seconds flipped: {len(decisions.flips)}, margin of the clearest {clearest:.3f})"
             return StageCheck(stage="decision", told=told, failure=lost)
     return StageCheck(stage="decision", told=told)
-
-
-def _loosest(precision: Mapping[Graph, str]) -> Requirement:
-    return min((requirement(each) for each in precision.values()), key=lambda each: each.min_cosine)
-
-
-def _gate(
-    bundle: Bundle,
-    ours: Side,
-    theirs: Side,
-    figures: Sequence[EmbeddingFigures],
-    decisions: Decisions,
-    stages: Sequence[StageCheck],
-) -> Gate:
-    info = ours.info
-    failures = tuple(f"{each.stage}: {each.failure}" for each in stages if each.failure)
-    given = zip(ours.given, theirs.outputs, strict=True)
-    return Gate(
-        engine=info.engine,
-        precision=dict(info.precision),
-        passed=not failures,
-        reference=theirs.told,
-        inputs=sum(len(each.places) for each in figures if each.graph != "text"),
-        min_cosine={each.graph: float(each.cosine.min()) for each in figures},
-        max_abs_difference={
-            **{each.graph: float(each.away.max()) for each in figures},
-            "head": max(
-                max(off_by(a.audio_similarity, b.audio_similarity), off_by(a.vision_similarity, b.vision_similarity))
-                for a, b in given
-            ),
-        },
-        decisions=decisions.alike,
-        cpu_features=cpu_features() if info.device == "cpu" else (),
-        device=device_name(info.device),
-        versions=dict(info.versions),
-        graphs_sha256=bundle.graphs_sha256(info.precision),
-        failures=failures,
-    )

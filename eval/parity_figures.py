@@ -17,7 +17,7 @@ from ovavel.eval.metrics import Scores, score_clips
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.graphs import Graph
-from ovavel.runtime.verification.self_check import compare_embeddings, off_by
+from ovavel.runtime.verification.compare import EmbeddingDifferences, compare_embeddings, compare_heads
 
 __all__ = ["Decisions", "EmbeddingFigures", "Flip", "Place", "compare_decisions", "compare_graph", "event_iou"]
 
@@ -42,19 +42,16 @@ class EmbeddingFigures:
 
     graph: Graph
     places: tuple[Place, ...]
-    cosine: NDArray[np.float64]
-    """(N,) cosine similarities; -1 where an embedding is not finite."""
-    away: NDArray[np.float64]
-    """(N,) largest differences of a component; 2 likewise."""
+    found: EmbeddingDifferences
 
     @property
     def p1_cosine(self) -> float:
         """The cosine that 99 % of the inputs reach."""
-        return float(np.percentile(self.cosine, 1))
+        return float(np.percentile(self.found.cosine, 1))
 
     def worst(self, count: int) -> list[int]:
         """Numbers of the inputs that are furthest apart, the worst first."""
-        return [int(i) for i in np.lexsort((-self.away, self.cosine))[:count]]
+        return [int(i) for i in np.lexsort((-self.found.away, self.found.cosine))[:count]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +96,7 @@ def compare_graph(
     graph: Graph, ours: NDArray[np.float32], theirs: NDArray[np.float32], places: Sequence[Place]
 ) -> EmbeddingFigures:
     """Compare (N, D) embeddings of two backends."""
-    cosine, away = compare_embeddings(ours, theirs)
-    return EmbeddingFigures(graph=graph, places=tuple(places), cosine=cosine, away=away)
+    return EmbeddingFigures(graph=graph, places=tuple(places), found=compare_embeddings(ours, theirs))
 
 
 def compare_decisions(
@@ -137,13 +133,14 @@ def compare_decisions(
                 )
     seconds = sum(map(len, labels))
     sides = list(zip(ours, theirs, strict=True))
+    heads = [compare_heads(a, b) for a, b in sides]
     scored = [_score(side, truth, reference_labels, len(names)) for side in (reference_labels, labels)]
     return Decisions(
         seconds=seconds,
         alike=1 - len(flips) / seconds,
         top5=float(np.mean([share for a, b in sides for share in _shared_top(b.score, a.score)])),
-        audio_similarity=max(off_by(a.audio_similarity, b.audio_similarity) for a, b in sides),
-        vision_similarity=max(off_by(a.vision_similarity, b.vision_similarity) for a, b in sides),
+        audio_similarity=max(each.audio_similarity for each in heads),
+        vision_similarity=max(each.vision_similarity for each in heads),
         drift=np.concatenate(
             [np.abs(_finite(a.score).astype(np.float64) - _finite(b.score)).max(axis=1) for a, b in sides]
         ),

@@ -81,10 +81,10 @@ def graph_rows(report: ParityReport) -> list[tuple[str, ...]]:
         (
             each.graph,
             str(len(each.places)),
-            f"{each.cosine.min():.7f}",
+            f"{each.found.cosine.min():.7f}",
             f"{each.p1_cosine:.7f}",
-            f"{each.cosine.mean():.7f}",
-            f"{each.away.max():.1e}",
+            f"{each.found.cosine.mean():.7f}",
+            f"{each.found.away.max():.1e}",
             str(each.places[each.worst(1)[0]]),
         )
         for each in report.embeddings
@@ -146,13 +146,17 @@ def to_json(report: ParityReport) -> bytes:
             each.graph: {
                 "inputs": len(each.places),
                 "cosine": {
-                    "min": float(each.cosine.min()),
+                    "min": float(each.found.cosine.min()),
                     "p1": each.p1_cosine,
-                    "mean": float(each.cosine.mean()),
+                    "mean": float(each.found.cosine.mean()),
                 },
-                "max_abs_difference": float(each.away.max()),
+                "max_abs_difference": float(each.found.away.max()),
                 "worst": [
-                    {"where": str(each.places[i]), "cosine": float(each.cosine[i]), "max_abs": float(each.away[i])}
+                    {
+                        "where": str(each.places[i]),
+                        "cosine": float(each.found.cosine[i]),
+                        "max_abs": float(each.found.away[i]),
+                    }
                     for i in each.worst(_SHOWN)
                 ],
             }
@@ -247,7 +251,7 @@ def _flips(report: ParityReport, look: Look) -> Iterator[str]:
 def _worst(figures: EmbeddingFigures, look: Look) -> str:
     cards = []
     for i in figures.worst(_SHOWN):
-        told = f"cosine {figures.cosine[i]:.7f}, {figures.away[i]:.1e} off"
+        told = f"cosine {figures.found.cosine[i]:.7f}, {figures.found.away[i]:.1e} off"
         cards.append(_card(look(figures.graph, figures.places[i]), str(figures.places[i]), told))
     return section(f"Worst cases of {figures.graph}", _cards(cards))
 
@@ -288,7 +292,7 @@ def _waveform(waveform: NDArray[np.float32]) -> str:
 def _cosine_charts(embeddings: Sequence[EmbeddingFigures]) -> str:
     panels = []
     for each in embeddings:
-        power = np.log10(np.clip(1 - each.cosine, 10.0**_FINEST, 2.0))
+        power = np.log10(np.clip(1 - each.found.cosine, 10.0**_FINEST, 2.0))
         panels.append(Histogram(f"{each.graph}: {len(each.places)} inputs", power, float(_FINEST), 0.5))
     return histograms(panels, x_label="1 − cosine, as a power of ten: the further left, the nearer")
 

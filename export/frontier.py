@@ -29,6 +29,7 @@ from ovavel.export.speed import AS_FAST
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.timing import Percentiles
+from ovavel.runtime.verification.compare import compare_embeddings, embedding_failure
 from ovavel.runtime.verification.requirements import requirement
 
 if TYPE_CHECKING:
@@ -290,27 +291,22 @@ def _take_turns(
 
 def _row(candidate: Candidate, own: _Taken, reference: _Taken) -> FrontierRow:
     p5, p50, p95 = np.percentile(np.array(own.reference_ms) / np.array(own.window_ms), [5, 50, 95])
-    cosines = {sense: min(map(_cosine, own.answers[sense], reference.answers[sense])) for sense in SENSES}
-    pairs = [pair for sense in SENSES for pair in zip(own.answers[sense], reference.answers[sense], strict=True)]
     limit = requirement(candidate.gate)
-    near = limit.max_abs_difference is None or max(np.abs(a - b).max() for a, b in pairs) <= limit.max_abs_difference
+    found = {
+        sense: compare_embeddings(np.concatenate(own.answers[sense]), np.concatenate(reference.answers[sense]))
+        for sense in SENSES
+    }
+    names = [f"window {number}" for number in range(1, len(own.window_ms) + 1)]
     return FrontierRow(
         name=candidate.name,
         window_ms=Percentiles(*(float(value) for value in np.percentile(own.window_ms, [50, 95, 99]))),
         times_faster=float(p50),
         times_faster_p5=float(p5),
         times_faster_p95=float(p95),
-        min_cosine=cosines,
+        min_cosine={sense: float(each.cosine.min()) for sense, each in found.items()},
         peak_mb=own.peak_mb,
         gate=candidate.gate,
         exact=candidate.exact,
-        passed=bool(near and min(cosines.values()) >= limit.min_cosine),
+        passed=not any(embedding_failure(limit, each, names) for each in found.values()),
         exported=candidate.exported,
     )
-
-
-def _cosine(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """Cosine similarity, in float64: in float32 it is off by as much as some candidates are."""
-    a, b = ours.astype(np.float64).ravel(), theirs.astype(np.float64).ravel()
-    cosine = float(a @ b / np.sqrt((a @ a) * (b @ b)))
-    return cosine if np.isfinite(cosine) else -1.0

@@ -18,10 +18,12 @@ from ovavel.export.graphs import SPECS
 from ovavel.export.half import Half, emulated
 from ovavel.export.inputs import sense_inputs
 from ovavel.export.static import Static
+from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError
 from ovavel.runtime.graphs import Graph
 from ovavel.runtime.manifest import ParityCheck
 from ovavel.runtime.precisions import Precision
+from ovavel.runtime.verification.compare import FURTHEST, compare_embeddings, compare_heads
 from ovavel.runtime.verification.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement
 from ovavel.runtime.verification.samples import sample_texts
 from ovavel.runtime.vocabulary import Tokenizer
@@ -126,27 +128,28 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
             answers = _run(twin, expected)
     else:
         answers = _run(path, expected)
+    cosines: dict[str, float] = {}
     if expected.graph == "head":
         away, tolerance = _head_differences(expected, answers), HEAD_DIFFERENCE
     else:
-        away, tolerance = _embedding_differences(expected, answers), FP32_DIFFERENCE
+        found = {case: compare_embeddings(answers[case][0], theirs[0]) for case, (_, theirs) in expected.cases.items()}
+        away, tolerance = {case: float(each.away.max()) for case, each in found.items()}, FP32_DIFFERENCE
+        cosines = {case: float(each.cosine.min()) for case, each in found.items()}
     required = None if precision == "fp32" else requirement(precision).min_cosine
-    if required:
-        tolerance = 2.0  # no two unit vectors are further apart; what is not finite is
     worst = max(away, key=lambda case: away[case])
-    if away[worst] > tolerance:
-        if required:
+    if required:
+        if away[worst] >= FURTHEST:
             raise PrecisionError(
                 f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst})",
                 precision,
                 advice=f"Where fp32 does not, numbers grow too large for {precision}: export them without "
                 f"--precision {precision}",
             )
+    elif away[worst] > tolerance:
         raise ExportError(
             f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
             f"{tolerance:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
         )
-    cosines = {} if expected.graph == "head" else _cosines(expected, answers)
     least = min(cosines, key=lambda case: cosines[case], default=None)
     if required and least and cosines[least] < required:
         raise PrecisionError(
@@ -190,40 +193,12 @@ def _run(path: Path, expected: Reference) -> Answers:
         raise ExportError(f"ONNX Runtime cannot run the {expected.graph} graph: {error}") from error
 
 
-def _embedding_differences(expected: Reference, answers: Answers) -> dict[str, float]:
-    return {case: _difference(theirs[0], answers[case][0]) for case, (_, theirs) in expected.cases.items()}
-
-
-def _cosines(expected: Reference, answers: Answers) -> dict[str, float]:
-    return {
-        case: float((theirs[0] * answers[case][0]).sum(axis=-1).min()) for case, (_, theirs) in expected.cases.items()
-    }
-
-
 def _head_differences(expected: Reference, answers: Answers) -> dict[str, float]:
-    """Compare the similarities with PyTorch's, and the scores with PyTorch's fusion of the *same* similarities.
-
-    The square root is infinitely steep at 0: where a similarity is 0 but for rounding, the scores of two correct
-    programs differ by more than any tolerance worth having.
-    """
-    import torch
-
-    from ovavel.training.heads.temporal import fuse
-
-    differences = {}
-    for case, (_, outputs) in expected.cases.items():
-        audio, vision, score = answers[case]
-        fused = fuse(torch.from_numpy(audio), torch.from_numpy(vision)).numpy()
-        pairs = ((outputs[0], audio), (outputs[1], vision), (fused, score))
-        differences[case] = max(_difference(theirs, ours) for theirs, ours in pairs)
-    return differences
-
-
-def _difference(theirs: NDArray[Any], ours: NDArray[Any]) -> float:
-    """Return the largest difference, infinite where the shapes differ or a value is not finite."""
-    if theirs.shape != ours.shape or not np.isfinite(theirs).all() or not np.isfinite(ours).all():
-        return float("inf")
-    return float(np.abs(theirs - ours).max())
+    found = {
+        case: compare_heads(HeadOutput(*answers[case]), HeadOutput(*outputs))
+        for case, (_, outputs) in expected.cases.items()
+    }
+    return {case: max(each) for case, each in found.items()}
 
 
 def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -35,9 +35,11 @@ from ovavel.eval.bench.yardstick import YARDSTICK_RULE, Yardstick
 from ovavel.eval.machine import describe_machine
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.manifest import Gate
 from ovavel.runtime.timing import Percentiles
 from ovavel.runtime.types import Window
-from ovavel.runtime.verification.gates import Gate, checked_here, find_gate, self_check
+from ovavel.runtime.verification.gates import checked_here, find_gate
+from ovavel.runtime.verification.self_check import self_check
 
 __all__ = ["Tell", "run_bench"]
 

@@ -23,11 +23,10 @@ from ovavel.runtime.graphs import DECIDING, Graph
 from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.untrusted import read_json
-from ovavel.runtime.verification.golden import GOLDEN, Golden
-from ovavel.runtime.verification.requirements import REQUIREMENTS
-from ovavel.runtime.verification.self_check import GOLDEN_REFERENCE, check_vocabulary, self_check
+from ovavel.runtime.verification.compare import check_vocabulary
+from ovavel.runtime.verification.golden import GOLDEN, GOLDEN_REFERENCE, Golden
 
-__all__ = ["REQUIREMENTS", "Gate", "checked_here", "find_gate", "gate_text", "require_gate", "self_check", "store_gate"]
+__all__ = ["checked_here", "find_gate", "gate_text", "require_gate", "store_gate"]
 
 Kind: TypeAlias = Literal["self-check", "parity"]
 _KINDS: tuple[Kind, ...] = get_args(Kind)

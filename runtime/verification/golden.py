@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle import Bundle
 
-__all__ = ["GOLDEN", "Golden", "to_float"]
+__all__ = ["GOLDEN", "GOLDEN_REFERENCE", "Golden", "to_float"]
 
 GOLDEN = "golden.npz"
+GOLDEN_REFERENCE = "golden outputs of PyTorch fp32"
+"""What `Gate.reference` calls them."""
 
 _FRAME, _CROP, _WAVEFORM, _LOG_MEL = "frame/", "crop/", "waveform/", "log_mel/"
 _FULL_SCALE = 32768

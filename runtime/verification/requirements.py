@@ -5,9 +5,10 @@ The one place where these numbers stand: the exporter, `ovavel eval self-check` 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["FP32_DIFFERENCE", "HEAD_DIFFERENCE", "REQUIREMENTS", "Requirement", "requirement"]
+__all__ = ["FP32_DIFFERENCE", "HEAD_DIFFERENCE", "REQUIREMENTS", "Requirement", "loosest", "requirement"]
 
 FP32_DIFFERENCE = 5e-6
 """Most that a component of an embedding may be off in fp32. Rounding moves it by 7e-7 at most, and a LayerNorm epsilon
@@ -81,3 +82,8 @@ REQUIREMENTS = {
 def requirement(precision: str) -> Requirement:
     """What `precision` is held to: a precision that is not in `REQUIREMENTS` is a quantised one, held to int8's."""
     return REQUIREMENTS.get(precision, _EIGHT_BITS)
+
+
+def loosest(precisions: Iterable[str]) -> Requirement:
+    """What is required of a decision that goes through graphs of several precisions."""
+    return min(map(requirement, precisions), key=lambda each: each.min_cosine)

@@ -9,7 +9,7 @@ Shapes: N inputs, D embedding size, C names with the background last, K clips of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -18,55 +18,26 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend, HeadOutput
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.fusion import fused_labels, fused_score
+from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.graphs import Graph
-from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
-from ovavel.runtime.verification.golden import Golden, to_float
-from ovavel.runtime.verification.requirements import Requirement, requirement
-from ovavel.runtime.vocabulary import Vocabulary, normalize_text
-
-__all__ = [
-    "GOLDEN_REFERENCE",
-    "STAGES",
-    "Progress",
-    "SelfCheck",
-    "Stage",
-    "StageCheck",
-    "check_preprocessing",
-    "check_stages",
-    "check_vocabulary",
-    "check_within",
-    "compare_embeddings",
-    "embedding_failure",
-    "graphs_to_check",
-    "off_by",
-    "self_check",
-]
-
-Stage: TypeAlias = Literal[
-    "preprocess frame", "preprocess sound", "vision", "audio", "text", "vocabulary", "similarity", "score", "decision"
-]
-STAGES: tuple[Stage, ...] = (
-    "preprocess frame",
-    "preprocess sound",
-    "vision",
-    "audio",
-    "text",
-    "vocabulary",
-    "similarity",
-    "score",
-    "decision",
+from ovavel.runtime.verification.compare import (
+    EmbeddingDifferences,
+    Stage,
+    StageCheck,
+    check_embeddings,
+    check_preprocessing,
+    check_score,
+    check_similarity,
+    check_vocabulary,
+    compare_embeddings,
+    compare_heads,
+    make_gate,
 )
-"""In the order of a window's way."""
+from ovavel.runtime.verification.golden import GOLDEN_REFERENCE, Golden
+from ovavel.runtime.verification.requirements import loosest, requirement
 
-GOLDEN_REFERENCE = "golden outputs of PyTorch fp32"
-
-FRAME_TOLERANCE = 0.016
-"""One of 255 levels after normalisation: versions of Pillow differ by no more where they resize."""
-SOUND_TOLERANCE = 1e-3
-"""Of a log-mel value: versions of the FFT differ by less."""
+__all__ = ["Progress", "SelfCheck", "check_stages", "graphs_to_check", "self_check"]
 
 _TEXTS = 16
 """How many golden names go through the text graph; they all take the same way, and each takes half a second there."""
@@ -77,17 +48,6 @@ Progress = Callable[[str, float], None]
 Rows: TypeAlias = NDArray[np.float32]
 """(N, D) embeddings."""
 Embed: TypeAlias = Callable[[NDArray[np.float32]], Rows]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageCheck:
-    """What became of one stage."""
-
-    stage: Stage
-    told: str
-    """What was measured, in a few words."""
-    failure: str | None = None
-    """What is off, how far, and on which input; None where nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,22 +98,15 @@ def check_stages(bundle: Bundle, backend: Backend, progress: Progress = lambda _
     start_s = time.perf_counter()
     checker = _Checker(bundle, Golden.load(bundle), backend)
     stages = tuple(checker.run(progress))
-    failures = tuple(f"{each.stage}: {each.failure}" for each in stages if each.failure)
-    info = backend.info
-    gate = Gate(
-        engine=info.engine,
-        precision=dict(info.precision),
-        passed=not failures,
+    gate = make_gate(
+        bundle,
+        backend.info,
+        stages,
         reference=GOLDEN_REFERENCE,
         inputs=len(checker.golden.frames) + len(checker.golden.waveforms),
         min_cosine=checker.min_cosine,
         max_abs_difference=checker.max_abs_difference,
         decisions=checker.decisions,
-        device=device_name(info.device),
-        cpu_features=cpu_features() if info.device == "cpu" else (),
-        versions=dict(info.versions),
-        graphs_sha256=bundle.graphs_sha256(info.precision),
-        failures=failures,
     )
     return SelfCheck(gate=gate, stages=stages, seconds_s=time.perf_counter() - start_s)
 
@@ -196,9 +149,7 @@ class _Checker:
         yield check_vocabulary(golden, self._bundle.vocabulary)
         progress("decision", 1.0)
         frame, sound = golden.clips[..., 0], golden.clips[..., 1]
-        output = backend.head(golden.audio[sound], golden.vision[frame], golden.text)
-        yield self._similarity(output)
-        yield self._score(output)
+        yield from self._head(backend.head(golden.audio[sound], golden.vision[frame], golden.text))
         scores = [backend.head(a[sound], v[frame], golden.text).score for a, v in zip(audio, vision, strict=True)]
         yield self._decision(scores)
 
@@ -211,11 +162,9 @@ class _Checker:
     ) -> StageCheck:
         """Compare what each batch size gave, and keep the worst for each input."""
         cosines, aways = zip(*(compare_embeddings(each, theirs) for each in ours), strict=True)
-        cosine, away = np.min(cosines, axis=0), np.max(aways, axis=0)
-        self.min_cosine[graph], self.max_abs_difference[graph] = float(cosine.min()), float(away.max())
-        told = f"{len(names)} inputs, cosine at least {cosine.min():.7f}, components at most {away.max():.1e} off"
-        failure = embedding_failure(requirement(self._precision[graph]), cosine, away, names)
-        return StageCheck(stage=graph, told=told, failure=failure)
+        found = EmbeddingDifferences(np.min(cosines, axis=0), np.max(aways, axis=0))
+        self.min_cosine[graph], self.max_abs_difference[graph] = float(found.cosine.min()), float(found.away.max())
+        return check_embeddings(graph, requirement(self._precision[graph]), found, names)
 
     def _text(self, ours: Rows) -> StageCheck:
         golden = self.golden
@@ -226,25 +175,17 @@ class _Checker:
             return StageCheck(stage="text", told=check.told, failure=f"the tokenizer gives other tokens for {odd[0]!r}")
         return check
 
-    def _similarity(self, output: HeadOutput) -> StageCheck:
-        golden, limit = self.golden, requirement(self._precision["head"]).head_difference
-        away = {
-            "sound": off_by(output.audio_similarity, golden.audio_similarity),
-            "sight": off_by(output.vision_similarity, golden.vision_similarity),
-        }
-        self.max_abs_difference["head"] = max(away.values())
-        return check_within("similarity", away, limit, "in a similarity")
-
-    def _score(self, output: HeadOutput) -> StageCheck:
-        """The square root is infinitely steep at 0, so scores are compared with those of the *same* similarities."""
-        fused = fused_score(output.audio_similarity, output.vision_similarity)
-        away = {"the golden clips": off_by(output.score, fused)}
-        return check_within("score", away, requirement(self._precision["head"]).head_difference, "in a score")
+    def _head(self, output: HeadOutput) -> Iterator[StageCheck]:
+        golden, limit = self.golden, requirement(self._precision["head"])
+        found = compare_heads(output, HeadOutput(golden.audio_similarity, golden.vision_similarity, golden.score))
+        self.max_abs_difference["head"] = found.similarity
+        yield check_similarity({"sound": found.audio_similarity, "sight": found.vision_similarity}, limit)
+        yield check_score({"the golden clips": found.score}, limit)
 
     def _decision(self, scores: Sequence[NDArray[np.float32]]) -> StageCheck:
         """Hold the (K, T, C) scores of each batch size to the golden decisions; a second counts if all decide alike."""
         golden = self.golden
-        limit = min((requirement(each) for each in self._precision.values()), key=lambda each: each.min_cosine)
+        limit = loosest(self._precision.values())
         clear = golden.lead >= limit.tie
         alike: NDArray[np.bool_] = np.all(
             [(fused_labels(score) == golden.labels) & np.isfinite(score).all(axis=-1) for score in scores], axis=0
@@ -258,80 +199,6 @@ class _Checker:
         if clear.any() and not (self.decisions >= limit.golden_decisions):
             failure = f"{self.decisions:.1%} of the seconds are decided alike, needs {limit.golden_decisions:.1%}"
         return StageCheck(stage="decision", told=told, failure=failure)
-
-
-def check_preprocessing(golden: Golden) -> Iterator[StageCheck]:
-    """Prepare the golden frames and waveforms, and compare: the stages "preprocess frame" and "preprocess sound"."""
-    away = {name: off_by(prepare_frame(raw), golden.prepared_frame(name)) for name, raw in golden.frames.items()}
-    yield check_within("preprocess frame", away, FRAME_TOLERANCE, "in a prepared frame")
-    away = {
-        name: off_by(prepare_waveform(to_float(raw)), golden.log_mels[name]) for name, raw in golden.waveforms.items()
-    }
-    yield check_within("preprocess sound", away, SOUND_TOLERANCE, "in a log-mel picture")
-
-
-def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
-    """Names may come and go, but what is called as a golden name must point where that points."""
-    known = {normalize_text(name): row for name, row in zip(golden.names, golden.text, strict=True)}
-    both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
-    told = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
-    if normalize_text(vocabulary.background) != normalize_text(golden.names[-1]):
-        moved = f"the last name is {vocabulary.background!r}, and the background was {golden.names[-1]!r}"
-        return StageCheck(stage="vocabulary", told=told, failure=moved)
-    ours = np.stack([vocabulary.embeddings[i] for i, _ in both])
-    theirs = np.stack([known[normalize_text(name)] for _, name in both])
-    cosine, away = compare_embeddings(ours, theirs)
-    failure = embedding_failure(requirement("fp32"), cosine, away, [name for _, name in both])
-    return StageCheck(stage="vocabulary", told=told, failure=failure)
-
-
-def compare_embeddings(
-    ours: NDArray[np.float32], theirs: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compare two times (N, D) embeddings, row by row.
-
-    Returns:
-        (N,) cosine similarities, -1 where a value of either is not finite, and (N,) largest differences of a
-        component, 2 there: as far away as two unit vectors can be.
-    """
-    ours64, theirs64 = ours.astype(np.float64), theirs.astype(np.float64)
-    finite: NDArray[np.bool_] = np.all(np.isfinite(ours64) & np.isfinite(theirs64), axis=1)
-    ours64, theirs64 = (np.where(finite[:, None], each, 1.0) for each in (ours64, theirs64))
-    norms = np.linalg.norm(ours64, axis=1) * np.linalg.norm(theirs64, axis=1)
-    cosine = (ours64 * theirs64).sum(axis=1) / np.maximum(norms, 1e-30)
-    away = np.abs(ours64 - theirs64).max(axis=1)
-    return np.where(finite, cosine, -1.0), np.where(finite, away, 2.0)
-
-
-def embedding_failure(
-    limit: Requirement, cosine: NDArray[np.float64], away: NDArray[np.float64], names: Sequence[str]
-) -> str | None:
-    """Say which of the embeddings, (N,) figures and names, misses `limit` most; None: none does."""
-    worst = int(cosine.argmin())
-    if away[worst] == 2.0:
-        return f"not finite (for {names[worst]})"
-    if not (cosine[worst] >= limit.min_cosine):  # so that NaN fails
-        return f"cosine {cosine[worst]:.6f}, needs {limit.min_cosine:g} (for {names[worst]})"
-    worst = int(away.argmax())
-    if limit.max_abs_difference is not None and not (away[worst] <= limit.max_abs_difference):
-        return f"{away[worst]:.1e} off, at most {limit.max_abs_difference:.0e} is allowed (for {names[worst]})"
-    return None
-
-
-def off_by(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """Largest difference; 2, as far as two similarities can be, where shapes differ or a value is not finite."""
-    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-        return 2.0
-    return float(np.abs(ours.astype(np.float64) - theirs).max())
-
-
-def check_within(stage: Stage, away: Mapping[str, float], limit: float, what: str) -> StageCheck:
-    """Hold differences, by what they are of, to `limit`; `what` ends the sentence "0.3 off …"."""
-    worst = max(away, key=lambda name: away[name])
-    failure = None
-    if not (away[worst] <= limit):
-        failure = f"{away[worst]:.2g} off {what}, at most {limit:g} is allowed (for {worst})"
-    return StageCheck(stage=stage, told=f"at most {away[worst]:.1e} off", failure=failure)
 
 
 def _batched(

@@ -20,8 +20,7 @@ from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_score
-from ovavel.runtime.verification.requirements import REQUIREMENTS, requirement
-from ovavel.runtime.verification.self_check import embedding_failure
+from ovavel.runtime.verification.requirements import requirement
 
 
 @pytest.fixture(autouse=True)
@@ -49,27 +48,12 @@ def test_embeddings_that_are_equal_near_far_and_not_finite() -> None:
     ours[2] = -theirs[2]
     ours[3, 0] = np.nan
     figures = compare_graph("vision", ours, theirs, [Place(name) for name in "abcd"])
-    assert figures.cosine[0] == pytest.approx(1, abs=1e-6)
-    assert 0.99 < figures.cosine[1] < 1
-    assert figures.cosine[2] == pytest.approx(-1, abs=1e-6)
-    assert (figures.cosine[3], figures.away[3]) == (-1, 2)
+    assert figures.found.cosine[0] == pytest.approx(1, abs=1e-6)
+    assert 0.99 < figures.found.cosine[1] < 1
+    assert figures.found.cosine[2] == pytest.approx(-1, abs=1e-6)
+    assert (figures.found.cosine[3], figures.found.away[3]) == (-1, 2)
     assert set(figures.worst(2)) == {2, 3}
-    assert figures.away[0] == 0
-
-
-def test_requirements_by_precision() -> None:
-    names = ["black"]
-    for precision, cosine in (("fp32", 0.999999), ("fp16", 0.999), ("bf16", 0.999), ("int8", 0.99), ("fp8", 0.99)):
-        limit = REQUIREMENTS[precision]
-        assert limit.min_cosine == cosine
-        assert embedding_failure(limit, np.array([cosine]), np.array([1e-7]), names) is None
-        reported = embedding_failure(limit, np.array([cosine - 1e-5]), np.array([1e-7]), names)
-        assert reported is not None
-        assert "black" in reported
-    assert "off" in (embedding_failure(REQUIREMENTS["fp32"], np.array([1.0]), np.array([1e-5]), names) or "")
-    assert embedding_failure(REQUIREMENTS["fp16"], np.array([1.0]), np.array([1e-2]), names) is None
-    assert "not finite" in (embedding_failure(REQUIREMENTS["int8"], np.array([-1.0]), np.array([2.0]), names) or "")
-    assert requirement("int4-something") == REQUIREMENTS["int8"]
+    assert figures.found.away[0] == 0
 
 
 def test_events_that_move_split_and_vanish() -> None:

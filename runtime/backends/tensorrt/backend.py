@@ -119,8 +119,9 @@ def compare_with_pytorch(bundle: Bundle, backend: TensorRTBackend, progress: Pro
 
     None where that cannot be done: the bundle has no golden outputs, or not all graphs of a decision were opened.
     """
-    from ovavel.runtime.verification.gates import self_check, store_gate
+    from ovavel.runtime.verification.gates import store_gate
     from ovavel.runtime.verification.golden import GOLDEN
+    from ovavel.runtime.verification.self_check import self_check
 
     if GOLDEN not in bundle.manifest.files or not {"vision", "audio", "head"} <= backend.info.precision.keys():
         return None

@@ -1,0 +1,228 @@
+"""What is compared with PyTorch's results, what a comparison must not exceed, and the gate that sums it up.
+
+Every comparison is made by these functions: when a bundle is exported, when it checks itself, when two backends are
+compared on media.
+
+Shapes: N inputs, D embedding size, C names with the background last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.backends import BackendInfo, HeadOutput
+from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.fusion import fused_score
+from ovavel.runtime.graphs import Graph
+from ovavel.runtime.hardware import cpu_features, device_name
+from ovavel.runtime.manifest import Gate
+from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.verification.golden import Golden, to_float
+from ovavel.runtime.verification.requirements import Requirement, requirement
+from ovavel.runtime.vocabulary import Vocabulary, normalize_text
+
+__all__ = [
+    "FURTHEST",
+    "STAGES",
+    "EmbeddingDifferences",
+    "HeadDifferences",
+    "Stage",
+    "StageCheck",
+    "check_embeddings",
+    "check_preprocessing",
+    "check_score",
+    "check_similarity",
+    "check_vocabulary",
+    "compare_embeddings",
+    "compare_heads",
+    "embedding_failure",
+    "make_gate",
+]
+
+Stage: TypeAlias = Literal[
+    "preprocess frame", "preprocess sound", "vision", "audio", "text", "vocabulary", "similarity", "score", "decision"
+]
+STAGES: tuple[Stage, ...] = (
+    "preprocess frame",
+    "preprocess sound",
+    "vision",
+    "audio",
+    "text",
+    "vocabulary",
+    "similarity",
+    "score",
+    "decision",
+)
+"""In the order of a window's way."""
+
+FURTHEST = 2.0
+"""As far apart as components of two unit vectors, or two similarities, can be: of what is not finite, or no answer."""
+
+FRAME_TOLERANCE = 0.016
+"""One of 255 levels after normalisation: versions of Pillow differ by no more where they resize."""
+SOUND_TOLERANCE = 1e-3
+"""Of a log-mel value: versions of the FFT differ by less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCheck:
+    """What became of one stage."""
+
+    stage: Stage
+    told: str
+    """What was measured, in a few words."""
+    failure: str | None = None
+    """What is off, how far, and on which input; None where nothing is."""
+
+
+class EmbeddingDifferences(NamedTuple):
+    """How far N embeddings are from the reference's."""
+
+    cosine: NDArray[np.float64]
+    """(N,) cosine similarities; -1 where a value of either is not finite."""
+    away: NDArray[np.float64]
+    """(N,) largest differences of a component; `FURTHEST` there."""
+
+
+class HeadDifferences(NamedTuple):
+    """How far a head's outputs are off; each is `FURTHEST` where shapes differ or a value is not finite."""
+
+    audio_similarity: float
+    vision_similarity: float
+    score: float
+    """Of the fusion of the head's own similarities: the square root is infinitely steep at 0, so where a similarity is
+    0 but for rounding, the scores of two correct heads differ by more than any tolerance worth having."""
+
+    @property
+    def similarity(self) -> float:
+        """The larger one of both senses."""
+        return max(self.audio_similarity, self.vision_similarity)
+
+
+def check_preprocessing(golden: Golden) -> Iterator[StageCheck]:
+    """Prepare the golden frames and waveforms, and compare: the stages "preprocess frame" and "preprocess sound"."""
+    away = {name: _off_by(prepare_frame(raw), golden.prepared_frame(name)) for name, raw in golden.frames.items()}
+    yield _check_within("preprocess frame", away, FRAME_TOLERANCE, "in a prepared frame")
+    away = {
+        name: _off_by(prepare_waveform(to_float(raw)), golden.log_mels[name]) for name, raw in golden.waveforms.items()
+    }
+    yield _check_within("preprocess sound", away, SOUND_TOLERANCE, "in a log-mel picture")
+
+
+def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
+    """Names may come and go, but what is called as a golden name must point where that points."""
+    known = {normalize_text(name): row for name, row in zip(golden.names, golden.text, strict=True)}
+    both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
+    told = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
+    if normalize_text(vocabulary.background) != normalize_text(golden.names[-1]):
+        moved = f"the last name is {vocabulary.background!r}, and the background was {golden.names[-1]!r}"
+        return StageCheck(stage="vocabulary", told=told, failure=moved)
+    ours = np.stack([vocabulary.embeddings[i] for i, _ in both])
+    theirs = np.stack([known[normalize_text(name)] for _, name in both])
+    failure = embedding_failure(requirement("fp32"), compare_embeddings(ours, theirs), [name for _, name in both])
+    return StageCheck(stage="vocabulary", told=told, failure=failure)
+
+
+def compare_embeddings(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> EmbeddingDifferences:
+    """Compare two times (N, D) embeddings, row by row, in float64; rows of another size are like what is not finite."""
+    if ours.shape != theirs.shape:
+        return EmbeddingDifferences(np.full(len(theirs), -1.0), np.full(len(theirs), FURTHEST))
+    ours64, theirs64 = ours.astype(np.float64), theirs.astype(np.float64)
+    finite: NDArray[np.bool_] = np.all(np.isfinite(ours64) & np.isfinite(theirs64), axis=1)
+    ours64, theirs64 = (np.where(finite[:, None], each, 1.0) for each in (ours64, theirs64))
+    norms = np.linalg.norm(ours64, axis=1) * np.linalg.norm(theirs64, axis=1)
+    cosine = (ours64 * theirs64).sum(axis=1) / np.maximum(norms, 1e-30)
+    away = np.abs(ours64 - theirs64).max(axis=1)
+    return EmbeddingDifferences(np.where(finite, cosine, -1.0), np.where(finite, away, FURTHEST))
+
+
+def compare_heads(ours: HeadOutput, theirs: HeadOutput) -> HeadDifferences:
+    """Compare what two heads make of the same embeddings."""
+    return HeadDifferences(
+        audio_similarity=_off_by(ours.audio_similarity, theirs.audio_similarity),
+        vision_similarity=_off_by(ours.vision_similarity, theirs.vision_similarity),
+        score=_off_by(ours.score, fused_score(ours.audio_similarity, ours.vision_similarity)),
+    )
+
+
+def embedding_failure(limit: Requirement, found: EmbeddingDifferences, names: Sequence[str]) -> str | None:
+    """Say which of the N embeddings, called `names`, misses `limit` most; None: none does."""
+    cosine, away = found
+    worst = int(cosine.argmin())
+    if away[worst] == FURTHEST:
+        return f"not finite (for {names[worst]})"
+    if not (cosine[worst] >= limit.min_cosine):  # so that NaN fails
+        return f"cosine {cosine[worst]:.6f}, needs {limit.min_cosine:g} (for {names[worst]})"
+    worst = int(away.argmax())
+    if limit.max_abs_difference is not None and not (away[worst] <= limit.max_abs_difference):
+        return f"{away[worst]:.1e} off, at most {limit.max_abs_difference:.0e} is allowed (for {names[worst]})"
+    return None
+
+
+def check_embeddings(
+    stage: Stage, limit: Requirement, found: EmbeddingDifferences, names: Sequence[str], *, of: str = "inputs"
+) -> StageCheck:
+    """Hold the embeddings of N inputs, called `names`, to `limit`; `of` says what the inputs are."""
+    told = f"{len(names)} {of}, cosine at least {found.cosine.min():.7f}, components at most {found.away.max():.1e} off"
+    return StageCheck(stage=stage, told=told, failure=embedding_failure(limit, found, names))
+
+
+def check_similarity(away: Mapping[str, float], limit: Requirement) -> StageCheck:
+    """Hold differences of similarities, by what they are of, to `limit`."""
+    return _check_within("similarity", away, limit.head_difference, "in a similarity")
+
+
+def check_score(away: Mapping[str, float], limit: Requirement) -> StageCheck:
+    """Hold differences of scores from the fusion of the *same* similarities, by what they are of, to `limit`."""
+    return _check_within("score", away, limit.head_difference, "in a score")
+
+
+def make_gate(
+    bundle: Bundle,
+    info: BackendInfo,
+    stages: Iterable[StageCheck],
+    *,
+    reference: str,
+    inputs: int,
+    min_cosine: Mapping[Graph, float],
+    max_abs_difference: Mapping[Graph, float],
+    decisions: float,
+) -> Gate:
+    """Sum up a comparison of what `info` says runs, on this machine's device; see `Gate` for the figures."""
+    failures = tuple(f"{each.stage}: {each.failure}" for each in stages if each.failure)
+    return Gate(
+        engine=info.engine,
+        precision=dict(info.precision),
+        passed=not failures,
+        reference=reference,
+        inputs=inputs,
+        min_cosine=dict(min_cosine),
+        max_abs_difference=dict(max_abs_difference),
+        decisions=decisions,
+        device=device_name(info.device),
+        cpu_features=cpu_features() if info.device == "cpu" else (),
+        versions=dict(info.versions),
+        graphs_sha256=bundle.graphs_sha256(info.precision),
+        failures=failures,
+    )
+
+
+def _off_by(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    """Largest difference; `FURTHEST` where shapes differ or a value is not finite."""
+    if ours.shape != theirs.shape or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return FURTHEST
+    return float(np.abs(ours.astype(np.float64) - theirs).max())
+
+
+def _check_within(stage: Stage, away: Mapping[str, float], limit: float, what: str) -> StageCheck:
+    """Hold differences, by what they are of, to `limit`; `what` ends the sentence "0.3 off …"."""
+    worst = max(away, key=lambda name: away[name])
+    failure = None
+    if not (away[worst] <= limit):
+        failure = f"{away[worst]:.2g} off {what}, at most {limit:g} is allowed (for {worst})"
+    return StageCheck(stage=stage, told=f"at most {away[worst]:.1e} off", failure=failure)
