@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Struct
 
 from ovavel.eval.calibration import Reliability
-from ovavel.eval.charts import Bar, bar_charts
-from ovavel.eval.csv_table import csv_table
-from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.calibration import Calibration
-from ovavel.runtime.wording import names_told
+from ovavel.runtime.reporting.charts import Bar, bar_charts
+from ovavel.runtime.reporting.csv_table import csv_table
+from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.reporting.text import names_told
 
 __all__ = ["CalibrationReport", "SplitReport", "to_csv", "to_html", "to_json", "to_svg"]
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ovavel.eval.bench_ovave import Protocol, Report
 from ovavel.eval.bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
-from ovavel.eval.csv_table import csv_table
 from ovavel.eval.metrics import Scores
 from ovavel.eval.ovave import PUBLISHED, Rows
-from ovavel.eval.page import facts, lane, page, section, table, text
-from ovavel.runtime.wording import names_told
+from ovavel.runtime.reporting.csv_table import csv_table
+from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
+from ovavel.runtime.reporting.text import names_told
 
 __all__ = [
     "ClassResult",

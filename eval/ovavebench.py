@@ -33,7 +33,7 @@ import numpy as np
 from ovavel.eval.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
 from ovavel.runtime.files import not_regular
-from ovavel.runtime.wording import quoted
+from ovavel.runtime.reporting.text import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.charts import Histogram, histograms
 from ovavel.eval.metrics import Scores
-from ovavel.eval.page import facts, page, section, table, text
 from ovavel.eval.parity import ParityReport
 from ovavel.eval.parity_clips import Clips, adversarial_frames, adversarial_waveforms
 from ovavel.eval.parity_figures import EmbeddingFigures, Place
 from ovavel.runtime.graphs import Graph
 from ovavel.runtime.records import to_json_bytes
+from ovavel.runtime.reporting.charts import Histogram, histograms
+from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.types import Window
 

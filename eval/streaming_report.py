@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
-from ovavel.eval.charts import Series, line_charts
-from ovavel.eval.csv_table import csv_table
-from ovavel.eval.page import facts, page, section, table, text
 from ovavel.eval.streaming import RULES, Curve, LagResult, Measures
-from ovavel.runtime.wording import names_told
+from ovavel.runtime.reporting.charts import Series, line_charts
+from ovavel.runtime.reporting.csv_table import csv_table
+from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.reporting.text import names_told
 
 __all__ = ["StreamingReport", "lag_table", "to_csv", "to_html", "to_json", "to_svg"]
 

@@ -9,12 +9,12 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.page import facts, lane, page, section, table, text
 from ovavel.eval.vocab_test import Phrase, Recording, Trial
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.records import to_json_bytes
-from ovavel.runtime.wording import names_told
+from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
+from ovavel.runtime.reporting.text import names_told
 
 __all__ = ["COLUMNS", "cells", "to_html", "to_json", "verdict"]
 

@@ -115,7 +115,7 @@ class Bundle:
         from ovavel.export.bundle import need_libraries, write_bundle
         from ovavel.runtime.first_use import accept
         from ovavel.runtime.progress import shown_progress
-        from ovavel.runtime.wording import names_told, one_line, shown_name
+        from ovavel.runtime.reporting.text import names_told, one_line, shown_name
 
         need_libraries()
         from ovavel.training.models.imagebind.model import read_config

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ovavel.runtime.bounds import MOST_WORKERS, Meta, Seed
 from ovavel.runtime.errors import InputError, UsageError
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ovavel.eval.markdown import table_lines
-from ovavel.eval.page import page, section, table, text
 from ovavel.export.frontier import Frontier, FrontierRow
+from ovavel.runtime.reporting.markdown import table_lines
+from ovavel.runtime.reporting.page import page, section, table, text
 from ovavel.runtime.results.summary import colour
 
 __all__ = ["html", "markdown"]

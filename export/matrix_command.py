@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig

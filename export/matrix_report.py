@@ -10,9 +10,9 @@ import msgspec
 from ovavel.eval.bench.report import Row
 from ovavel.eval.bench.rows import EAGER
 from ovavel.eval.bench.tables import device_lines_of
-from ovavel.eval.markdown import table_lines
 from ovavel.export.matrix import MatrixReport
 from ovavel.runtime.files import atomic_write, make_folder
+from ovavel.runtime.reporting.markdown import table_lines
 
 __all__ = ["matrix_markdown", "write_matrix"]
 

@@ -21,9 +21,9 @@ from typing import Any, NoReturn
 from ovavel.runtime.bounds import check_bounds
 from ovavel.runtime.errors import MissingExtraError, OvavelError, UsageError
 from ovavel.runtime.redaction import redacted
+from ovavel.runtime.reporting.text import INVISIBLE, one_line, shown_name
 from ovavel.runtime.shortage import lacks_memory
 from ovavel.runtime.streams import prepare_streams
-from ovavel.runtime.wording import INVISIBLE, one_line, shown_name
 
 __all__ = ["main", "program"]
 

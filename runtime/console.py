@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from ovavel.runtime.reporting.text import INVISIBLE, spelled_out
 from ovavel.runtime.streams import READABLE
-from ovavel.runtime.wording import INVISIBLE, spelled_out
 
 __all__ = ["ErrorConsole", "OutputConsole"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ovavel.runtime.errors import DeviceError, MissingExtraError, OvavelError
-from ovavel.runtime.wording import one_line, shown_name
+from ovavel.runtime.reporting.text import one_line, shown_name
 
 __all__ = [
     "Camera",

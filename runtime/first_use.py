@@ -21,8 +21,8 @@ from ovavel.runtime.errors import OutputError
 from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
 from ovavel.runtime.graphs import DECIDING, Graph
 from ovavel.runtime.manifest import Sha256
+from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.untrusted import read_json
-from ovavel.runtime.wording import one_line
 
 __all__ = ["accept", "changed_since_first_use"]
 

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from ovavel.runtime.reporting.text import INVISIBLE, encodable
 from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
-from ovavel.runtime.wording import INVISIBLE, encodable
 
 __all__ = [
     "ClassRecord",

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 
-from ovavel.runtime.wording import encodable
+from ovavel.runtime.reporting.text import encodable
 
 __all__ = ["READABLE", "prepare_streams"]
 

@@ -20,7 +20,7 @@ from zlib import error as ZlibError
 import msgspec
 import numpy as np
 
-from ovavel.runtime.wording import one_line, quoted
+from ovavel.runtime.reporting.text import one_line, quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -26,8 +26,8 @@ from ovavel.eval.ovavebench import OVAVEBench
 from ovavel.export.commands import read_names
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.records import EventFields, GapRecord, to_json_bytes
+from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results.document import Document, read_json
-from ovavel.runtime.wording import one_line
 from ovavel.training.fit.recipes import RECIPES, read_recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, RowTable
 from ovavel.training.heads.temporal import TemporalHead

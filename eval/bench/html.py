@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ovavel.eval.bench.report import BenchReport
 from ovavel.eval.bench.tables import device_lines, grids
-from ovavel.eval.charts import Series, line_charts, row_charts
-from ovavel.eval.page import page, section, table, text
+from ovavel.runtime.reporting.charts import Series, line_charts, row_charts
+from ovavel.runtime.reporting.page import page, section, table, text
 
 __all__ = ["report_page"]
 

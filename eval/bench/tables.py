@@ -14,7 +14,7 @@ from ovavel.eval.bench.cost import ENCODERS
 from ovavel.eval.bench.report import STAGES, BenchReport, Rates, Row
 from ovavel.eval.bench.rows import EAGER
 from ovavel.eval.machine import Machine
-from ovavel.eval.markdown import table_lines
+from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.verification.gates import gate_text
 
 __all__ = ["Grid", "device_lines", "device_lines_of", "grids", "markdown", "print_report"]

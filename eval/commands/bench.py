@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendsFlag, check_bundle_backends
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 
 __all__ = ["Bench"]
 
@@ -80,12 +80,12 @@ class Bench:
         from ovavel.eval.bench import Settings, run_bench
         from ovavel.eval.bench.html import report_page
         from ovavel.eval.bench.tables import markdown, print_report
-        from ovavel.eval.report_folder import report_folder
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.interrupt import terminated_as_interrupted
         from ovavel.runtime.progress import shown_status
+        from ovavel.runtime.reporting.report_folder import report_folder
 
         check_bundle_backends(*self.backend)
         settings = Settings(

@@ -132,7 +132,7 @@ def _print(report: Report, written: list[Path]) -> None:
     from ovavel.eval.bootstrap import LEVEL
     from ovavel.eval.ovave_report import interval_rows, note, table_rows
     from ovavel.runtime.console import OutputConsole
-    from ovavel.runtime.wording import one_line
+    from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)
     table = Table(title=Text(f"{one_line(report.root)}, {report.split}: {report.counted}"), title_justify="left")

@@ -78,7 +78,7 @@ class Calibrate:
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.localizer import check_lag, deciding_head
-        from ovavel.runtime.wording import shown_name
+        from ovavel.runtime.reporting.text import shown_name
 
         check_lag(self.lag)
         if self.held_out == self.fit:

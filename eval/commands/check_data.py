@@ -44,9 +44,9 @@ class CheckData:
         """Check, print a table and write the JSON file."""
         from ovavel.eval.check_data import check_data
         from ovavel.eval.ovavebench import OVAVEBench
-        from ovavel.eval.report_folder import report_folder
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.records import to_json_bytes
+        from ovavel.runtime.reporting.report_folder import report_folder
 
         file = report_folder(self.out, _FILE) / _FILE if self.out else None
         report = check_data(OVAVEBench.open(self.root, self.annotations), workers=self.workers)
@@ -60,7 +60,7 @@ def _print(report: CheckReport, out: Path | None) -> None:
     from rich.table import Table
 
     from ovavel.runtime.console import OutputConsole
-    from ovavel.runtime.wording import one_line
+    from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True, markup=False)
     splits = report.splits

@@ -220,7 +220,7 @@ def _print(report: ParityReport, written: list[Path]) -> None:
         verdict,
     )
     from ovavel.runtime.console import OutputConsole
-    from ovavel.runtime.wording import one_line
+    from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(one_line(f"{report.candidate} on {report.gate.device} against {report.reference}"), markup=False)

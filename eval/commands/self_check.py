@@ -91,7 +91,7 @@ def _print(check: Outcome, kept: Path, recorded: Path | None) -> None:
     from rich.text import Text
 
     from ovavel.runtime.console import OutputConsole
-    from ovavel.runtime.wording import one_line
+    from ovavel.runtime.reporting.text import one_line
 
     gate = check.gate
     console = OutputConsole(highlight=False, soft_wrap=True)

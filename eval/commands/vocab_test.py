@@ -77,9 +77,9 @@ class Test:
         from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.localizer import deciding_head
         from ovavel.runtime.progress import shown_status
+        from ovavel.runtime.reporting.text import one_line
         from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.vocabulary import check_names
-        from ovavel.runtime.wording import one_line
 
         channel = parse_channel(self.channel)
         phrases, clips = self._sorted_words()
@@ -151,8 +151,8 @@ def _encode(
     from ovavel.eval.vocab_test import encode_recording
     from ovavel.runtime.console import ErrorConsole
     from ovavel.runtime.progress import Bars
+    from ovavel.runtime.reporting.text import one_line
     from ovavel.runtime.sources.media import MediaSource
-    from ovavel.runtime.wording import one_line
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -203,7 +203,7 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
 
     from ovavel.eval.vocab_report import COLUMNS, cells, verdict
     from ovavel.runtime.console import OutputConsole
-    from ovavel.runtime.wording import one_line
+    from ovavel.runtime.reporting.text import one_line
 
     console: Console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(ran, markup=False)

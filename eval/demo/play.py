@@ -21,13 +21,13 @@ from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.install import install_command
 from ovavel.runtime.native_output import captured_stderr
 from ovavel.runtime.recording import Recorder
+from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results import FORMATS, write_results
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks.view import open_view
 from ovavel.runtime.sources.access import address_of
 from ovavel.runtime.sources.camera_mic import CameraMicSource
 from ovavel.runtime.sources.media import MediaSource
-from ovavel.runtime.wording import one_line
 
 __all__ = ["ENOUGH_EVE", "play_clip", "watch_camera"]
 

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from ovavel.eval.demo.comparison import Comparison
 from ovavel.eval.demo.show import percent
+from ovavel.runtime.reporting.text import clock, one_line
 from ovavel.runtime.results import Localization, result_paths
 from ovavel.runtime.results.page import STYLE
 from ovavel.runtime.results.summary import colour
 from ovavel.runtime.types import WINDOW_S
-from ovavel.runtime.wording import clock, one_line
 
 __all__ = ["to_html"]
 

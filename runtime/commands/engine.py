@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda

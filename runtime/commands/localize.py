@@ -17,9 +17,9 @@ from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.files import not_regular
+from ovavel.runtime.reporting.text import clock, counts, one_line, shown_name
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
-from ovavel.runtime.wording import clock, counts, one_line, shown_name
 
 if TYPE_CHECKING:
     from rich.console import Console

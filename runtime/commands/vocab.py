@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from ovavel.runtime.bounds import Threads
 from ovavel.runtime.errors import VocabularyError
-from ovavel.runtime.wording import shown_name
+from ovavel.runtime.reporting.text import shown_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +136,7 @@ class List:
 
 def _tell(bundle: Bundle) -> None:
     from ovavel.runtime.calibration import OTHER_NAMES
-    from ovavel.runtime.wording import names_told, shown_name
+    from ovavel.runtime.reporting.text import names_told, shown_name
 
     vocabulary = bundle.vocabulary
     print(f"{shown_name(str(bundle.path))}: {names_told(len(vocabulary))}, version {vocabulary.version}")

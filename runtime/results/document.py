@@ -17,9 +17,9 @@ from ovavel.runtime.records import (
     segment_fields,
     to_json_bytes,
 )
+from ovavel.runtime.reporting.text import encodable
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.types import Sense
-from ovavel.runtime.wording import encodable
 
 __all__ = ["Document", "read_json", "to_json"]
 

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.runtime.reporting.text import clock, counts, markup, names_told, one_line, shown_name
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.results.page import SCRIPT, STYLE
 from ovavel.runtime.results.summary import colour, matrix, shown_classes
-from ovavel.runtime.results.timeline import to_svg
+from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.types import WINDOW_S
-from ovavel.runtime.wording import clock, counts, markup, names_told, one_line, shown_name
 
 __all__ = ["to_html"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from ovavel.runtime.reporting.text import one_line, timestamp
 from ovavel.runtime.results.localization import Localization
-from ovavel.runtime.wording import one_line, timestamp
 
 __all__ = ["to_srt", "to_vtt"]
 

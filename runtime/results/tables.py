@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
+from ovavel.runtime.reporting.text import cell, one_line
 from ovavel.runtime.results.localization import Localization
-from ovavel.runtime.wording import cell, one_line
 
 __all__ = ["to_audacity", "to_csv"]
 

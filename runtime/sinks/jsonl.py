@@ -25,11 +25,11 @@ from ovavel.runtime.records import (
     segment_fields,
     to_json_bytes,
 )
+from ovavel.runtime.reporting.text import encodable, one_line
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.appended import AppendedFile
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import SegmentScores, Update
-from ovavel.runtime.wording import encodable, one_line
 
 __all__ = ["JsonlSink"]
 

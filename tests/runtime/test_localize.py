@@ -18,8 +18,8 @@ from media_factory import make_clip
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.localize import ALL_FORMATS, find_media
 from ovavel.runtime.errors import MediaError
+from ovavel.runtime.reporting.text import INVISIBLE
 from ovavel.runtime.results import FORMATS, read_json
-from ovavel.runtime.wording import INVISIBLE
 
 DEMO = Path(__file__).parents[2] / "eval" / "demo"
 

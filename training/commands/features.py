@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from ovavel.runtime.bounds import Meta, Threads, Workers
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import MissingExtraError, UsageError
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,7 +212,7 @@ class _Bars:
 
 
 def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
-    from ovavel.runtime.wording import names_told
+    from ovavel.runtime.reporting.text import names_told
 
     cache = extraction.cache
     damaged = {key: damage for key, damage in cache.damaged.items() if key[0] in splits}

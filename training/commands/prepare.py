@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.bounds import Workers
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 
 if TYPE_CHECKING:
     from ovavel.training.prepare import PrepareReport

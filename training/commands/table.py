@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.errors import MissingExtraError, UsageError
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.fit.recipes import find_recipe
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-from ovavel.eval.csv_table import csv_table
-from ovavel.eval.page import facts, page, section, table, text
-from ovavel.runtime.wording import names_told
+from ovavel.runtime.reporting.csv_table import csv_table
+from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.reporting.text import names_told
 from ovavel.training.fit.result import FitResult, RowTable
 
 __all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_csv", "to_html"]

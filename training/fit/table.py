@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from ovavel.eval import ovave
 from ovavel.eval.bootstrap import LEVEL, RESAMPLES, SEED, intervals
-from ovavel.eval.csv_table import csv_table
 from ovavel.eval.metrics import each_agreement, each_clip
 from ovavel.eval.ovave import PUBLISHED, score_rows, score_rows_agreement, too_damaged
-from ovavel.eval.page import facts, page, section, table, text
 from ovavel.runtime.fusion import cosine_similarity
-from ovavel.runtime.wording import names_told
+from ovavel.runtime.reporting.csv_table import csv_table
+from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.reporting.text import names_told
 from ovavel.training.fit.data import Data, Part, read_data
 from ovavel.training.fit.recipes import RECIPES, Recipe
 from ovavel.training.fit.report import MEASURES, PARTS

@@ -24,8 +24,8 @@ from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.results.document import to_json
 from ovavel.runtime.results.html import to_html
 from ovavel.runtime.results.subtitles import to_srt, to_vtt
+from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.results.tables import to_audacity, to_csv
-from ovavel.runtime.results.timeline import to_svg
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import LinesSink
 from ovavel.runtime.sinks.terminal import TerminalSink

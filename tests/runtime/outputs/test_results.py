@@ -16,14 +16,14 @@ from PIL import Image
 
 from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.runtime.files import atomic_write
+from ovavel.runtime.reporting.text import cell, clock, counts, one_line, timestamp
 from ovavel.runtime.results import FORMATS, read_json, result_paths, thumbnail, write_results
 from ovavel.runtime.results.document import to_json
 from ovavel.runtime.results.html import to_html
 from ovavel.runtime.results.subtitles import to_srt, to_vtt
 from ovavel.runtime.results.summary import missing_runs
+from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.results.tables import to_audacity, to_csv
-from ovavel.runtime.results.timeline import to_svg
-from ovavel.runtime.wording import cell, clock, counts, one_line, timestamp
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&-->,\t\n--> {b}"

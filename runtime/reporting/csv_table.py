@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from ovavel.runtime.wording import one_line
+from ovavel.runtime.reporting.text import one_line
 
 __all__ = ["csv_table"]
 

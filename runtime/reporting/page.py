@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from ovavel.runtime.reporting.text import markup
 from ovavel.runtime.results.page import STYLE
-from ovavel.runtime.wording import markup
 
 __all__ = ["facts", "lane", "page", "section", "table", "text"]
 

@@ -8,7 +8,7 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.eval.csv_table import csv_table
+from ovavel.runtime.reporting.csv_table import csv_table
 
 
 @given(st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=4))

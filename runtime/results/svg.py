@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.runtime.reporting.text import clock, markup, one_line, shown_name
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.results.summary import colour, matrix, missing_runs, shown_classes
 from ovavel.runtime.types import WINDOW_S
-from ovavel.runtime.wording import clock, markup, one_line, shown_name
 
 __all__ = ["to_svg"]
 

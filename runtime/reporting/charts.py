@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ovavel.eval.page import text
+from ovavel.runtime.reporting.page import text
 from ovavel.runtime.results.summary import colour
 
 __all__ = ["Bar", "Histogram", "Series", "bar_charts", "histograms", "line_charts", "row_charts"]
