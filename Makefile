@@ -15,7 +15,7 @@ help:
 	@echo "make proof   the tests three times under load, in reverse, and without PortAudio, PulseAudio and FFmpeg"
 	@echo "make other-pythons   the tests that need no PyTorch, on each newer Python that is found here"
 	@echo "make oldest  all but the full-size tests with the oldest versions that pyproject.toml allows"
-	@echo "make lint    ruff, mypy and the import rules"
+	@echo "make lint    ruff, mypy, the import rules, and biome for CSS and JavaScript"
 
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
   { echo "ovavel needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -71,10 +71,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@# Package indexes have biome for Linux on x86-64 alone
+	@if [ -x $(BIN)/biome ]; then $(BIN)/biome ci; else echo "biome is not installed: CSS and JavaScript were not linted"; fi
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	@if [ -x $(BIN)/biome ]; then $(BIN)/biome check --write; fi
 
 clean:
 	rm -rf $(VENV) .venv-* build dist demo-out namespace/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

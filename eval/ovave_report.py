@@ -21,6 +21,7 @@ from ovavel.eval.metrics import Scores
 from ovavel.eval.ovave import PUBLISHED, Rows
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
+from ovavel.runtime.reporting.palette import RIGHT, WRONG
 from ovavel.runtime.reporting.text import names_told
 
 __all__ = [
@@ -319,7 +320,7 @@ def _heat_map(report: Report, counts: NDArray[np.intp]) -> str:
     )
     cells = "".join(
         f'<rect x="{left + said * cell}" y="{top + true * cell}" width="{cell - 1}" height="{cell - 1}" '
-        f'fill="{"#2c8a57" if true == said else "#c2453c"}" opacity="{0.08 + 0.92 * share[true, said]:.2f}"><title>'
+        f'fill="{RIGHT if true == said else WRONG}" opacity="{0.08 + 0.92 * share[true, said]:.2f}"><title>'
         f"{text(report.names[true])} as {text(report.names[said])}: {counts[true, said]} segments</title></rect>"
         for true, said in np.argwhere(counts).tolist()
     )

@@ -20,6 +20,7 @@ from ovavel.runtime.graphs import Graph
 from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.reporting.charts import Histogram, histograms
 from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.reporting.palette import SENSES
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.types import Window
 
@@ -285,7 +286,7 @@ def _waveform(waveform: NDArray[np.float32]) -> str:
     )
     return (
         f'<svg viewBox="0 0 {_WAVE_WIDTH} {_WAVE_HEIGHT}" width="{_WAVE_WIDTH}" height="{_WAVE_HEIGHT}" role="img" '
-        f'aria-label="waveform"><path d="{path}" fill="none" stroke="#c77dbb" stroke-width="1"/></svg>'
+        f'aria-label="waveform"><path d="{path}" fill="none" stroke="{SENSES["audio"]}" stroke-width="1"/></svg>'
     )
 
 

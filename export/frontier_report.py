@@ -7,7 +7,7 @@ import math
 from ovavel.export.frontier import Frontier, FrontierRow
 from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.reporting.page import page, section, table, text
-from ovavel.runtime.results.summary import colour
+from ovavel.runtime.reporting.palette import colour
 
 __all__ = ["html", "markdown"]
 

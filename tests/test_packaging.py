@@ -43,6 +43,11 @@ def test_a_wheel_holds_ovavel_and_nothing_beside_it(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"ovavel", f"ovavel-{PYPROJECT['project']['version']}.dist-info"}
     assert "ovavel/runtime/py.typed" in names
     assert "ovavel/training/models/bpe_simple_vocab_16e6.txt.gz" in names
+    sheets = {
+        path.relative_to(ROOT) for layer in LAYERS for end in ("css", "js") for path in (ROOT / layer).rglob(f"*.{end}")
+    }
+    assert Path("runtime/reporting/style.css") in sheets
+    assert {f"ovavel/{path}" for path in sheets} <= set(names)
     demo = {name for name in names if name.startswith("ovavel/eval/demo/")}
     assert {f"ovavel/eval/demo/{name}" for name in ("bundle/manifest.json", "clip.mp4", "truth.json")} <= demo
     shipped = {path.relative_to(ROOT / "eval" / "demo") for path in (ROOT / "eval" / "demo" / "bundle").iterdir()}

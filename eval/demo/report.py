@@ -13,67 +13,20 @@ from urllib.parse import quote
 
 from ovavel.eval.demo.comparison import Comparison
 from ovavel.eval.demo.show import percent
-from ovavel.runtime.reporting.text import clock, one_line
+from ovavel.runtime.reporting.assets import asset
+from ovavel.runtime.reporting.page import facts, page, section, text
+from ovavel.runtime.reporting.palette import RIGHT, WRONG, colour
+from ovavel.runtime.reporting.text import clock
 from ovavel.runtime.results import Localization, result_paths
-from ovavel.runtime.results.page import STYLE
-from ovavel.runtime.results.summary import colour
 from ovavel.runtime.types import WINDOW_S
 
 __all__ = ["to_html"]
 
 _T = TypeVar("_T")
 
-_POLICY = "default-src 'none'; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-
 # All in SVG units
 _WIDTH, _NAMES, _RIGHT, _LANE, _AXIS = 1000, 60, 24, 34, 24
 _MARK_EVERY_S = 5
-
-_STYLE = """
-#clip{display:flex;gap:20px;align-items:center;flex-wrap:wrap}
-#clip video{width:480px;max-width:100%;border-radius:8px;background:#000}
-#now{flex:1;min-width:240px;font-size:18px}#now div{margin:6px 0}#now b{display:block}
-#lanes{display:block;width:100%;height:auto;margin-top:14px;cursor:pointer;user-select:none}
-#lanes text{fill:var(--dim);font:13px system-ui,sans-serif}#lanes .grid{stroke:var(--line)}
-#head{stroke:#e08e45;stroke-width:2}
-tr[data-start]{cursor:pointer}td:nth-child(2){white-space:nowrap}tr.on{background:var(--mark)}
-.good{color:#2f9e5b;font-weight:600}.bad{color:#d9605a;font-weight:600}
-.world{border-left:4px solid #e08e45;padding:8px 14px;background:var(--card);border-radius:6px}
-"""
-
-# Names come from the table, as text.
-_SCRIPT = """
-'use strict';
-const video = document.querySelector('video'), head = document.getElementById('head');
-const lanes = document.getElementById('lanes'), rows = [...document.querySelectorAll('tr[data-start]')];
-const [LEFT, RIGHT] = [lanes.dataset.left, lanes.dataset.right].map(Number), END = Number(lanes.dataset.end);
-const show = (id, cell) => document.getElementById(id).replaceChildren(...cell.cloneNode(true).childNodes);
-function follow() {
-  const now = Math.min(video.currentTime, END), x = LEFT + now / END * (RIGHT - LEFT);
-  head.setAttribute('x1', x); head.setAttribute('x2', x);
-  const row = rows.findLast(r => Number(r.dataset.start) <= now);
-  rows.forEach(r => r.classList.toggle('on', r === row));
-  if (row) { show('truth', row.cells[2]); show('told', row.cells[3]); }
-  if (!video.paused) requestAnimationFrame(follow);
-}
-function seek(to) { video.currentTime = Math.max(0, Math.min(to, END - .05)); follow(); }
-for (const name of ['play', 'seeked', 'loadedmetadata']) video.addEventListener(name, follow);
-video.addEventListener('error', () => {
-  const sorry = document.createElement('p');
-  sorry.className = 'dim'; sorry.textContent = 'This browser cannot play the clip.';
-  video.replaceWith(sorry);
-});
-lanes.addEventListener('click', e => {
-  const box = lanes.getBoundingClientRect(), x = (e.clientX - box.left) / box.width * Number(lanes.dataset.width);
-  seek((x - LEFT) / (RIGHT - LEFT) * END);
-});
-rows.forEach(row => {
-  const go = () => seek(Number(row.dataset.start));
-  row.addEventListener('click', go);
-  row.addEventListener('keydown', e => { if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); go(); } });
-});
-follow();
-"""
 
 
 def to_html(comparison: Comparison, localization: Localization, clip: Path) -> bytes:
@@ -83,33 +36,26 @@ def to_html(comparison: Comparison, localization: Localization, clip: Path) -> b
         OSError: the clip cannot be read.
     """
     film = b64encode(clip.read_bytes()).decode()
-    facts = "".join(f"<span>{escape(name)} <b>{_text(value)}</b></span>" for name, value in _facts(comparison))
-    (page,) = result_paths(localization.source, Path(), ("html",))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>ovavel demo</title>
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{STYLE}{_STYLE}</style></head>
-<body><main>
-<h1>ovavel demo: the truth beside what was reported</h1>
-<p class="facts">{facts}</p>
-<p class="world"><b>A demo world.</b> {_text(localization.model)} was trained on made-up pictures and sounds, on other
-clips than this one. It knows nothing of the real world.</p>
+    (recording,) = result_paths(localization.source, Path(), ("html",))
+    backend = localization.backend
+    return page(
+        "ovavel demo: the truth beside what was reported",
+        facts(_facts(comparison)),
+        f"""<p class="world"><b>A demo world.</b> {text(localization.model)} was trained on made-up pictures and sounds,
+on other clips than this one. It knows nothing of the real world.</p>
 <section><div id="clip"><video controls preload="auto" src="data:video/mp4;base64,{film}"></video>
 <div id="now"><div><span class="dim">truth</span><b id="truth"></b></div>
 <div><span class="dim">ovavel</span><b id="told"></b></div></div></div>
 {_lanes(comparison)}
-</section>
-<section><h2>Second by second</h2>{_table(comparison)}</section>
-<p class="dim">An event is what is both seen and heard. Acc. counts seconds, Seg. seconds of each name, Eve. whole
-events that overlap by half or more; Avg. is their mean. All four are in percent, and of this one clip. Ran on
-{_text(localization.backend.device)} with {_text(localization.backend.name)}. More of it, all scores included:
-<a href="{escape(quote(page.name))}">{_text(page.name)}</a>, which lies beside this page.</p>
-</main><script>{_SCRIPT}</script></body></html>
-""".encode()
-
-
-def _text(value: str) -> str:
-    return escape(one_line(value))
+</section>""",
+        section("Second by second", _table(comparison)),
+        f"""<p class="dim">An event is what is both seen and heard. Acc. counts seconds, Seg. seconds of each name, Eve.
+whole events that overlap by half or more; Avg. is their mean. All four are in percent, and of this one clip. Ran on
+{text(backend.device)} with {text(backend.name)}. More of it, all scores included:
+<a href="{escape(quote(recording.name))}">{text(recording.name)}</a>, which lies beside this page.</p>""",
+        style=asset("ovavel.eval.demo", "demo.css"),
+        script=asset("ovavel.eval.demo", "demo.js"),
+    )
 
 
 def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -148,9 +94,9 @@ def _lanes(comparison: Comparison) -> str:
     for lane, labels in enumerate((comparison.truth, comparison.told)):
         for label, start_s, stop_s in _runs(labels):
             if label:
-                parts.append(bar(start_s, stop_s, lane * _LANE + 3, _LANE - 6, colours[label], _text(label)))
+                parts.append(bar(start_s, stop_s, lane * _LANE + 3, _LANE - 6, colours[label], text(label)))
     for right, start_s, stop_s in _runs(map(eq, comparison.truth, comparison.told)):
-        fill, title = ("#2f9e5b", "right") if right else ("#d9605a", "wrong")
+        fill, title = (RIGHT, "right") if right else (WRONG, "wrong")
         parts.append(bar(start_s, stop_s, 2 * _LANE + 2, 6, fill, title))
     parts.append(f'<line id="head" x1="{_NAMES}" x2="{_NAMES}" y1="0" y2="{height - _AXIS + 4}"/>')
     return (
@@ -175,14 +121,14 @@ def _table(comparison: Comparison) -> str:
     def name(label: str) -> str:
         if not label:
             return '<span class="dim">nothing</span>'
-        return f'<span class="dot" style="background:{colours[label]}"></span>{_text(label)}'
+        return f'<span class="dot" style="background:{colours[label]}"></span>{text(label)}'
 
     titles = ("", "when", "truth", "ovavel", *(("",) if comparison.notes else ()))
     rows = []
     for stretch in comparison.stretches:
         mark = '<span class="good">✓</span>' if stretch.right else '<span class="bad">✗</span>'
         when = f"{clock(stretch.start_s, 0)} – {clock(stretch.end_s, 0)}"
-        note = f'<td class="dim">{_text(stretch.note)}</td>' if comparison.notes else ""
+        note = f'<td class="dim">{text(stretch.note)}</td>' if comparison.notes else ""
         rows.append(
             f'<tr data-start="{stretch.start_s}" tabindex="0"><td>{mark}</td><td>{when}</td>'
             f"<td>{name(stretch.truth)}</td><td>{name(stretch.told)}</td>{note}</tr>"

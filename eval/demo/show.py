@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ovavel.eval.demo.comparison import Comparison
+from ovavel.runtime.reporting.palette import colour
 from ovavel.runtime.reporting.text import clock, one_line
-from ovavel.runtime.results.summary import colour
 
 __all__ = ["percent", "side_by_side", "verdict"]
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ovavel.runtime.reporting.drawing import drawing
 from ovavel.runtime.reporting.page import text
-from ovavel.runtime.results.summary import colour
+from ovavel.runtime.reporting.palette import colour
 
 __all__ = ["Bar", "Histogram", "Series", "bar_charts", "histograms", "line_charts", "row_charts"]
 
@@ -15,14 +16,6 @@ __all__ = ["Bar", "Histogram", "Series", "bar_charts", "histograms", "line_chart
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 300, 52, 14, 40, 46
 _KEY_ROW = 20
 _BINS = 29
-
-_STYLE = """
-.ov-bg{fill:#fff}.ov-text{fill:#24292f;font:13px system-ui,sans-serif}.ov-dim{fill:#6a737d;font-size:11px}
-.ov-title{font-weight:600;font-size:14px}.ov-grid{stroke:#d8dee4;stroke-width:1;fill:none}
-.ov-mark{stroke:#6a737d;stroke-width:1;stroke-dasharray:2 3}
-@media(prefers-color-scheme:dark){.ov-bg{fill:#15181d}.ov-text{fill:#e6e9ed}.ov-dim{fill:#98a2ad}
-.ov-grid{stroke:#30363d}.ov-mark{stroke:#98a2ad}}
-"""
 
 
 class Series(NamedTuple):
@@ -74,7 +67,7 @@ def line_charts(
         left, top = 20 + number % 2 * _WIDTH, rows * _HEIGHT + 14 + number // 2 * _KEY_ROW
         parts.append(f'<path d="M{left} {top - 4}h26" {_stroke(number, dashed=each.dashed)}/>')
         parts.append(f'<text class="ov-text" x="{left + 34}" y="{top}">{text(each.name)}</text>')
-    return _svg(min(2, len(panels)) * _WIDTH, height, parts)
+    return drawing(min(2, len(panels)) * _WIDTH, height, parts)
 
 
 def bar_charts(panels: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str, y_label: str) -> str:
@@ -83,7 +76,7 @@ def bar_charts(panels: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str, y_l
     for number, (title, bars) in enumerate(panels):
         inside = "".join(_bars(title, bars, x_label, y_label))
         parts.append(f'<g transform="translate({number * _WIDTH} 0)">{inside}</g>')
-    return _svg(len(panels) * _WIDTH, _HEIGHT, parts)
+    return drawing(len(panels) * _WIDTH, _HEIGHT, parts)
 
 
 def row_charts(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit: str) -> str:
@@ -110,7 +103,7 @@ def row_charts(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit:
         drawn.append(f'<rect x="{across}" y="{below - 11}" width="12" height="12" fill="{colour(part)}"/>')
         drawn.append(f'<text class="ov-text" x="{across + 18}" y="{below}">{text(title)}</text>')
     drawn.append(f'<text class="ov-text ov-dim" x="{left - 8}" y="{below}" text-anchor="end">{text(unit)}</text>')
-    return _svg(width, below + 14, drawn)
+    return drawing(width, below + 14, drawn)
 
 
 def histograms(panels: Sequence[Histogram], *, x_label: str) -> str:
@@ -120,7 +113,7 @@ def histograms(panels: Sequence[Histogram], *, x_label: str) -> str:
     for number, panel in enumerate(panels):
         inside = "".join(_histogram(panel, x_label))
         parts.append(f'<g transform="translate({number % 2 * _WIDTH} {number // 2 * _HEIGHT})">{inside}</g>')
-    return _svg(min(2, len(panels)) * _WIDTH, rows * _HEIGHT, parts)
+    return drawing(min(2, len(panels)) * _WIDTH, rows * _HEIGHT, parts)
 
 
 def _histogram(panel: Histogram, x_label: str) -> Iterator[str]:
@@ -206,13 +199,6 @@ def _frame(title: str, x_label: str, y_label: str = "") -> Iterator[str]:
 
 def _x_name(value: float, left: float) -> str:
     return f'<text class="ov-text ov-dim" x="{left}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value:g}</text>'
-
-
-def _svg(width: int, height: int, parts: Sequence[str]) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"><style>{_STYLE}</style>'
-        f'<rect class="ov-bg" width="{width}" height="{height}" rx="8"/>{"".join(parts)}</svg>\n'
-    )
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -1,34 +1,19 @@
-"""The frame of an HTML report that needs nothing else: no network, no other file, no script."""
+"""The frame of an HTML page that needs nothing else: no network, no other file."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from itertools import groupby
 
+from ovavel.runtime.reporting.assets import asset
+from ovavel.runtime.reporting.palette import variables
 from ovavel.runtime.reporting.text import markup
-from ovavel.runtime.results.page import STYLE
 
 __all__ = ["facts", "lane", "page", "section", "table", "text"]
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-_MORE_STYLE = """
-.scroll{max-height:560px}td:nth-child(2){overflow-wrap:normal}
-td.n,th.n{text-align:right;white-space:nowrap}
-tr.ours td{font-weight:600}
-p.warning{color:#c2453c;font-weight:600}
-.lane{display:flex;height:22px;margin:2px 0;align-items:center}
-.lane>span{flex:none;width:170px;padding-right:10px;text-align:right;font-size:12px;color:var(--dim);overflow:hidden;
-text-overflow:ellipsis;white-space:nowrap}
-.lane>div{flex:1;display:flex;height:20px;min-width:0}
-.lane i{font-style:normal;font-size:11px;line-height:20px;text-indent:4px;border-radius:3px;min-width:0;
-box-shadow:inset -1px 0 var(--card);
-overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:#fff;background:var(--line)}
-.lane i.none{color:var(--dim)}
-.lane i.true{background:#2f6fb0}.lane i.right{background:#2c8a57}.lane i.wrong{background:#c2453c}
-.lane i.miss{color:var(--ink);background:repeating-linear-gradient(45deg,#c2453c55 0 4px,transparent 4px 8px)}
-svg.heat{display:block;max-width:100%;height:auto}
-"""
+_POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 
 
 def text(value: object) -> str:
@@ -80,13 +65,22 @@ def lane(name: str, seconds: Sequence[tuple[str, str]]) -> str:
     return f'<div class="lane"><span title="{text(name)}">{text(name)}</span><div>{"".join(bars)}</div></div>'
 
 
-def page(title: str, *parts: str) -> bytes:
-    """The whole page; `parts` are HTML already."""
+def page(title: str, *parts: str, style: str = "", script: str = "") -> bytes:
+    """The whole page; `parts` are HTML already, `style` is CSS beyond that of every page, `script` the only one to run.
+
+    A script that comes in by another way, say with a name, is refused by the reader's browser.
+    """
+    policy = (
+        f"{_POLICY}; script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" if script else _POLICY
+    )
+    style = variables() + asset("ovavel.runtime.reporting", "style.css") + style
+    run = f"<script>{script}</script>" if script else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>
 <meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{STYLE}{_MORE_STYLE}</style></head>
+<meta http-equiv="Content-Security-Policy" content="{policy}"><style>
+{style}</style></head>
 <body><main><h1>{text(title)}</h1>
 {"".join(parts)}
-</main></body></html>
+</main>{run}</body></html>
 """.encode()

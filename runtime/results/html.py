@@ -12,49 +12,36 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.runtime.reporting.assets import asset
+from ovavel.runtime.reporting.page import facts, page, section
+from ovavel.runtime.reporting.palette import GREY, colour
 from ovavel.runtime.reporting.text import clock, counts, markup, names_told, one_line, shown_name
 from ovavel.runtime.results.localization import Localization
-from ovavel.runtime.results.page import SCRIPT, STYLE
-from ovavel.runtime.results.summary import colour, matrix, shown_classes
+from ovavel.runtime.results.summary import matrix, shown_classes
 from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.types import WINDOW_S
 
 __all__ = ["to_html"]
 
-_GREY = "#8b949e"
 _MIN_ROWS, _MAX_ROWS = 8, 16
 _MAX_BINS = 7200
 _MAX_THUMBNAILS = 200
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def to_html(localization: Localization) -> bytes:
     """Write the page: events, timeline, pictures, and the scores over time. Names are escaped wherever they stand."""
-    name = markup(shown_name(localization.source))
     background = len(localization.labels) - 1
     classes = [*shown_classes(localization, _MIN_ROWS, _MAX_ROWS), background]
-    names = "".join(f'<div title="{markup(c)}">{markup(c)}</div>' for c in (localization.labels[c] for c in classes))
-    has_pictures = bool(localization.thumbnails)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{name}</title>
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{STYLE}</style></head>
-<body><main>
-<h1>{name}</h1>
-<p class="facts">{"".join(f"<span>{markup(k)} <b>{markup(v)}</b></span>" for k, v in _facts(localization))}</p>
-<section class="timeline">{to_svg(localization).decode()}</section>
-<section><h2>Events</h2><div class="scroll" id="events">{_events(localization, classes)}</div></section>
-<section id="scores"><h2>Scores over time</h2>
-<noscript><p class="dim">This part is drawn by a script of this page; scripts are switched off.</p></noscript>
-<div class="map"><div class="names"{' style="padding-top:64px"' if has_pictures else ""}>{names}</div>
-<div class="track" id="track"><div class="strip" id="strip"></div><canvas id="heat"></canvas><div id="mark"></div></div>
-</div><p class="dim">The stronger the colour, the higher the score; the last row is the
-background. Strokes: a sense was missing.</p></section>
-{_gaps(localization)}
-</main><div id="tip"></div>
-<script type="application/json" id="data">{_data(localization, classes)}</script>
-<script>{SCRIPT}</script></body></html>
-""".encode()
+    return page(
+        shown_name(localization.source),
+        facts(_facts(localization)),
+        f'<section class="timeline">{to_svg(localization).decode()}</section>',
+        section("Events", f'<div class="scroll" id="events">{_events(localization, classes)}</div>'),
+        _scores(localization, classes),
+        _gaps(localization),
+        f'<div id="tip"></div><script type="application/json" id="data">{_data(localization, classes)}</script>',
+        script=asset("ovavel.runtime.reporting", "recording.js"),
+    )
 
 
 def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
@@ -73,13 +60,24 @@ def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
         yield "left over at the end", f"{localization.trailing_s:.2f} s"
 
 
+def _scores(localization: Localization, classes: list[int]) -> str:
+    """What the script draws into."""
+    names = "".join(f'<div title="{markup(c)}">{markup(c)}</div>' for c in (localization.labels[c] for c in classes))
+    return f"""<section id="scores"><h2>Scores over time</h2>
+<noscript><p class="dim">This part is drawn by a script of this page; scripts are switched off.</p></noscript>
+<div class="map"><div class="names{" below-pictures" if localization.thumbnails else ""}">{names}</div>
+<div class="track" id="track"><div class="strip" id="strip"></div><canvas id="heat"></canvas><div id="mark"></div></div>
+</div><p class="dim">The stronger the colour, the higher the score; the last row is the
+background. Strokes: a sense was missing.</p></section>"""
+
+
 def _events(localization: Localization, classes: list[int]) -> str:
     if not localization.events:
         return '<p class="dim">Nothing was both seen and heard.</p>'
     colours = {localization.labels[c]: colour(row) for row, c in enumerate(classes)}
     rows = "".join(
         f'<tr data-event="{event.id}" tabindex="0"><td>{clock(event.start_s)} – {clock(event.end_s)}</td>'
-        f'<td><span class="dot" style="background:{colours.get(event.label, _GREY)}"></span>'
+        f'<td><span class="dot" style="background:{colours.get(event.label, GREY)}"></span>'
         f"{markup(event.label)}</td><td>{event.end_s - event.start_s:.1f} s</td>"
         f"<td>{event.peak_score:.2f}</td><td>{event.peak_margin:.2f}</td>"
         f"{'' if event.peak_probability is None else f'<td>{event.peak_probability:.2f}</td>'}</tr>"
@@ -102,7 +100,7 @@ def _gaps(localization: Localization) -> str:
     )
     head = "<tr><th>at</th><th>cause</th><th>sense</th><th>length</th></tr>"
     return (
-        "<section><h2>Gaps</h2><div class='scroll'>"
+        "<section><h2>Gaps</h2><div class='scroll' id='gaps'>"
         f"<table><thead>{head}</thead><tbody>{rows}</tbody></table></div></section>"
     )
 
@@ -119,7 +117,7 @@ def _data(localization: Localization, classes: list[int]) -> str:
         "bins": -(-len(localization.scores) // size),
         "bin_s": size * WINDOW_S,
         "rows": [
-            {"label": one_line(localization.labels[c]), "colour": colour(row) if row < len(classes) - 1 else _GREY}
+            {"label": one_line(localization.labels[c]), "colour": colour(row) if row < len(classes) - 1 else GREY}
             | {name: values[row] for name, values in fields.items()}
             for row, c in enumerate(classes)
         ],

@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.types import WINDOW_S, Sense
 
-__all__ = ["colour", "matrix", "missing_runs", "shown_classes"]
-
-_PALETTE = ("#4f8fd0", "#e08e45", "#4caf7a", "#c77dbb", "#d9605a", "#2aa6a6", "#a58b3f", "#8a7fd6")
-
-
-def colour(row: int) -> str:
-    """Colour of a row; readable on white and on black."""
-    return _PALETTE[row % len(_PALETTE)]
+__all__ = ["matrix", "missing_runs", "shown_classes"]
 
 
 def shown_classes(localization: Localization, at_least: int, at_most: int) -> list[int]:

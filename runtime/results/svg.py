@@ -10,9 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.runtime.reporting.drawing import drawing
+from ovavel.runtime.reporting.palette import ORANGE, colour
 from ovavel.runtime.reporting.text import clock, markup, one_line, shown_name
 from ovavel.runtime.results.localization import Localization
-from ovavel.runtime.results.summary import colour, matrix, missing_runs, shown_classes
+from ovavel.runtime.results.summary import matrix, missing_runs, shown_classes
 from ovavel.runtime.types import WINDOW_S
 
 __all__ = ["to_svg"]
@@ -24,14 +26,6 @@ _MAX_ROWS = 24
 _MIN_ROWS = 4
 _NAME_LENGTH = 27
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
-
-_STYLE = """
-.ov-bg{fill:#fff}.ov-text{fill:#24292f;font:13px system-ui,sans-serif}.ov-dim{fill:#6a737d;font-size:11px}
-.ov-title{font-weight:600;font-size:14px}.ov-grid{stroke:#d8dee4;stroke-width:1}.ov-hatch{stroke:#8b949e}
-.ov-miss{fill:url(#ov-hatch);opacity:.35}
-@media(prefers-color-scheme:dark){.ov-bg{fill:#15181d}.ov-text{fill:#e6e9ed}.ov-dim{fill:#98a2ad}
-.ov-grid{stroke:#30363d}.ov-hatch{stroke:#7d8590}}
-"""
 
 
 def to_svg(localization: Localization) -> bytes:
@@ -55,13 +49,12 @@ class _Drawing:
     def draw(self) -> str:
         height = self.bottom + _AXIS
         parts = [*self.header(), *self.grid(), *self.rows(), *self.missing_senses()]
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">'
-            f"<title>{markup(shown_name(self.localization.source))}</title><style>{_STYLE}</style>"
+        head = (
+            f"<title>{markup(shown_name(self.localization.source))}</title>"
             '<defs><pattern id="ov-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><path class="ov-hatch" d="M0 0V6" stroke-width="3"/></pattern></defs>'
-            f'<rect class="ov-bg" width="{_WIDTH}" height="{height}" rx="8"/>{"".join(parts)}</svg>\n'
         )
+        return drawing(_WIDTH, height, parts, head=head)
 
     def header(self) -> Iterator[str]:
         source, model = shown_name(self.localization.source), self.localization.model
@@ -125,7 +118,7 @@ class _Drawing:
             told = f"<title>{names[sense]} {clock(start_s)} – {clock(end_s)}</title>"
             y = top + self.lanes[sense] * _LANE + 3
             yield f'<rect class="ov-miss" x="{x}" y="{_TOP - 2}" width="{width}" height="{top - _TOP}">{told}</rect>'
-            yield f'<rect fill="#e08e45" x="{x}" y="{y}" width="{width}" height="{_LANE - 6}" rx="2">{told}</rect>'
+            yield f'<rect fill="{ORANGE}" x="{x}" y="{y}" width="{width}" height="{_LANE - 6}" rx="2">{told}</rect>'
 
 
 def _cut(text: str) -> str:

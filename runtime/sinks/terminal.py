@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ovavel.runtime.console import OutputConsole
+from ovavel.runtime.reporting.palette import GREEN, ORANGE, RAMP, SENSES
 from ovavel.runtime.reporting.text import clock, counts, names_told, one_line
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.lines import engine
@@ -37,9 +38,7 @@ _ROOMY = 30
 """Rows from which there is room for more of everything."""
 _BAR = 10
 
-_RAMP = ("#5b6b8c", "#4f7cac", "#3b8ea5", "#2a9d8f", "#4caf7a", "#7fb84e", "#c2a83e", "#e08e45")
-_SENSE_COLOUR: dict[Sense, str] = {"vision": "#4f8fd0", "audio": "#c77dbb"}
-_STATE_COLOUR = {"start": "#4caf7a", "update": "#4caf7a", "end": "bright_black", "retract": "#e08e45"}
+_STATE_COLOUR = {"start": GREEN, "update": GREEN, "end": "bright_black", "retract": ORANGE}
 _STATE_NAME = {"start": "now", "update": "now", "end": "over", "retract": "taken back"}
 _QUIET = "bright_black"
 
@@ -232,7 +231,7 @@ class TerminalSink:
         margin = float(np.clip(scores.scores[c] - scores.scores[-1], 0, 1))
         glyphs = self._heights if scores.final else self._shades
         glyph = glyphs[min(int(margin * len(glyphs)), len(glyphs) - 1)]
-        colour = _RAMP[min(int(margin * len(_RAMP)), len(_RAMP) - 1)]
+        colour = RAMP[min(int(margin * len(RAMP)), len(RAMP) - 1)]
         return (
             Text(glyph * width, colour) if scores.label == label else Text(glyph * width, Style(color=_QUIET, dim=True))
         )
@@ -252,8 +251,8 @@ class TerminalSink:
             return _padded(table, rows + 1)
         for c in np.argsort(-scores.scores, kind="stable")[:rows]:
             won = info.labels[c] == scores.label
-            seen = self._bar(scores.vision_similarity, int(c), bar, _SENSE_COLOUR["vision"])
-            heard = self._bar(scores.audio_similarity, int(c), bar, _SENSE_COLOUR["audio"])
+            seen = self._bar(scores.vision_similarity, int(c), bar, SENSES["vision"])
+            heard = self._bar(scores.audio_similarity, int(c), bar, SENSES["audio"])
             score = f"{scores.scores[c]:.2f}" if np.isfinite(scores.scores[c]) else "-"
             table.add_row(
                 Text(self._line(info.labels[c]), "bold" if won else ""),

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.reporting.palette import SERIES
 from ovavel.runtime.reporting.text import names_told
 from ovavel.training.fit.result import FitResult, RowTable
 
@@ -14,8 +15,6 @@ __all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_csv", 
 
 MEASURES = ("Acc", "Seg", "Eve", "Avg")
 PARTS = ("seen", "unseen", "total")
-
-_COLOURS = ("#2f6fb0", "#e08e45", "#2c8a57", "#c2453c")
 
 
 def to_csv(result: FitResult) -> bytes:
@@ -145,7 +144,7 @@ def curves(title: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]]
     places: dict[str, float] = {}
     for place, name in labels:  # apart, so that names of lines that end close together can be read
         places[name] = max(place, max(places.values(), default=-99.0) + 13)
-    for (name, line), colour in zip(lines.items(), _COLOURS, strict=False):
+    for (name, line), colour in zip(lines.items(), SERIES, strict=False):
         points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(xs, line, strict=True))
         dots = "".join(
             f'<circle cx="{x(a)}" cy="{y(b)}" r="3" fill="{colour}"><title>{text(f"{name} {a:g}: {b:.4g}")}</title>'

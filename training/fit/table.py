@@ -24,6 +24,7 @@ from ovavel.eval.ovave import PUBLISHED, score_rows, score_rows_agreement, too_d
 from ovavel.runtime.fusion import cosine_similarity
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
+from ovavel.runtime.reporting.palette import SERIES
 from ovavel.runtime.reporting.text import names_told
 from ovavel.training.fit.data import Data, Part, read_data
 from ovavel.training.fit.recipes import RECIPES, Recipe
@@ -371,12 +372,12 @@ def to_html(results: Results) -> bytes:
 
 def _bars(lines: Sequence[Line]) -> str:
     """Draw Avg of seen, unseen and all clips as bars, with the deviation over seeds."""
-    colours, left, width, step = ("#2f6fb0", "#e08e45", "#2c8a57"), 290, 480, 44
+    left, width, step = 290, 480, 44
     parts = []
     for number, line in enumerate(lines):
         top = 24 + number * step
         parts.append(f'<text x="{left - 8}" y="{top + 20}" text-anchor="end">{text(line.name)}</text>')
-        for row, (part, colour) in enumerate(zip(PARTS, colours, strict=True)):
+        for row, (part, colour) in enumerate(zip(PARTS, SERIES, strict=False)):
             scores, spread = line.mean[part], (line.deviation or {}).get(part)
             if scores is None:
                 continue

@@ -1,0 +1,14 @@
+"""Style sheets and scripts, which lie as files beside the code that uses them."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+__all__ = ["asset"]
+
+
+@cache
+def asset(package: str, name: str) -> str:
+    """The text of the file `name` of a package, such as `asset(__package__, "style.css")`."""
+    return (resources.files(package) / name).read_text(encoding="utf-8")

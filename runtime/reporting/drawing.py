@@ -1,0 +1,33 @@
+"""The frame of an SVG picture that stands alone or inside a page, light and dark."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from ovavel.runtime.reporting.assets import asset
+from ovavel.runtime.reporting.palette import DARK, LIGHT
+
+__all__ = ["drawing"]
+
+_VARIABLE = re.compile(r"var\(--(\w+)\)")
+
+
+def drawing(width: int, height: int, parts: Iterable[str], *, head: str = "") -> str:
+    """An SVG of `parts` on a card; `head` is what comes before its style, such as a title. Both are SVG already."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
+        f'{head}<style>{_style()}</style><rect class="ov-bg" width="{width}" height="{height}" rx="8"/>'
+        f"{''.join(parts)}</svg>\n"
+    )
+
+
+@cache
+def _style() -> str:
+    return f"\n{_coloured(LIGHT)}@media(prefers-color-scheme:dark){{\n{_coloured(DARK)}}}\n"
+
+
+def _coloured(theme: Mapping[str, str]) -> str:
+    """The style sheet with the colours themselves: few viewers of SVG files know variables."""
+    return _VARIABLE.sub(lambda name: theme[name[1]], asset("ovavel.runtime.reporting", "drawing.css"))
