@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["install_command", "replace_runtime"]
+__all__ = ["RUNTIMES", "install_command", "installed_runtimes", "replace_runtime"]
+
+RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
+"""Distributions of ONNX Runtime, and the extras that bring them."""
 
 
 @cache
@@ -36,11 +39,18 @@ def install_command(extra: str = "", *, again: bool = False) -> str:
     return f"{pip} {shlex.quote(f'.{wanted}')}   # in a checkout of ovavel"
 
 
-def replace_runtime(extra: str) -> str:
-    """Return the shell command that leaves one ONNX Runtime: that of `extra`, "cpu" or "gpu".
+def installed_runtimes() -> tuple[str, ...]:
+    """Return the distributions of ONNX Runtime that are installed, whole or not."""
+    return tuple(name for name in RUNTIMES if any(True for _ in distributions(name=name)))
 
-    onnxruntime and onnxruntime-gpu share files: removing one of them breaks the other.
+
+def replace_runtime(extra: str | None = None) -> str:
+    """Return the shell command that leaves one ONNX Runtime, and that whole: the one of `extra`, "cpu" or "gpu".
+
+    None means the one that is installed; where both are, that for a GPU, which runs on a CPU too. They share files:
+    removing, or adding, one of them breaks the other.
     """
+    extra = extra or RUNTIMES[(installed_runtimes() or ("onnxruntime",))[-1]]
     return f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command(extra)}"
 
 

@@ -17,6 +17,7 @@ from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.onnxruntime_cuda import (
     BATCHES,
     FixedBatches,
+    check_head,
     check_placement,
     check_recording,
     cuda_options,
@@ -25,7 +26,7 @@ from ovavel.runtime.backends.onnxruntime_libraries import load_cuda_libraries, m
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.graphs import Graph
 from ovavel.runtime.hashed import GraphFiles
-from ovavel.runtime.install import replace_runtime
+from ovavel.runtime.install import installed_runtimes, replace_runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +85,8 @@ def open_onnxruntime(
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        DeviceError: the device is unavailable. Nothing ever runs elsewhere instead.
+        DeviceError: onnxruntime cannot be loaded, is too old for what it is to do on a GPU, or the device is
+            unavailable. Nothing ever runs elsewhere instead.
         BundleError: a graph is not in the bundle, or not in this precision, or cannot be loaded.
         UsageError: `threads` is not positive, or the engine does not run this precision.
     """
@@ -116,6 +118,7 @@ def auto_device() -> str:
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
+        DeviceError: it cannot be loaded.
     """
     onnxruntime = _library()
     if _CUDA not in onnxruntime.get_available_providers():
@@ -132,8 +135,14 @@ def auto_device() -> str:
 def _library() -> Any:
     try:
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu", need="Running a bundle") from error
+
+        onnxruntime.get_available_providers()
+    except (ImportError, OSError, AttributeError) as error:
+        if not installed_runtimes():
+            raise MissingExtraError("onnxruntime", "cpu", need="Running a bundle") from error
+        raise DeviceError(
+            f"ONNX Runtime is installed and cannot be loaded ({error}); install it again: {replace_runtime()}"
+        ) from error
     return onnxruntime
 
 
@@ -185,6 +194,8 @@ class OnnxRuntimeBackend(GraphBackend):
         recorded = [name for name in graphs if name in ("vision", "audio")] if gpu is not None and cuda_graphs else []
         if recorded:
             check_recording(onnxruntime.__version__)
+        if gpu is not None and "head" in graphs:
+            check_head(onnxruntime.__version__)
         self._sessions: dict[Graph, Any] = {
             # The head is too small to be worth waking other threads.
             name: open_session(files, gpu, threads if name != "head" else 1, name in recorded)

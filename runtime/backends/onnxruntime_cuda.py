@@ -20,11 +20,23 @@ from ovavel.runtime.install import replace_runtime
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BATCHES", "FixedBatches", "check_placement", "check_recording", "cuda_options"]
+__all__ = [
+    "BATCHES",
+    "OLDEST_FOR_HEAD",
+    "OLDEST_TO_RECORD",
+    "FixedBatches",
+    "check_head",
+    "check_placement",
+    "check_recording",
+    "cuda_options",
+]
 
 # B batch, D embedding size
 
-_REPLAYS = (1, 30)
+OLDEST_TO_RECORD = (1, 30)
+"""Version of ONNX Runtime; with recordings of several shapes, older ones may read stale buffers."""
+OLDEST_FOR_HEAD = (1, 27)
+"""Version of ONNX Runtime; older ones have no CUDA kernels for the head's ReduceMax and ReduceMin (of opset 20)."""
 
 BATCHES = (1, 2, 4, 8)
 """Batch sizes that are recorded. Others are filled up to the next of them, or split."""
@@ -45,13 +57,31 @@ def check_recording(version: str) -> None:
     """Check that ONNX Runtime of `version` replays what it recorded.
 
     Raises:
-        DeviceError: it is older than 1.30; with recordings of several shapes these may read stale buffers.
+        DeviceError: it is older than `OLDEST_TO_RECORD`.
     """
+    _check_version(
+        version,
+        OLDEST_TO_RECORD,
+        "may replay recorded launches with stale data",
+        "open the backend with cuda_graphs=False, or use --device cpu",
+    )
+
+
+def check_head(version: str) -> None:
+    """Check that ONNX Runtime of `version` can run the head on a GPU.
+
+    Raises:
+        DeviceError: it is older than `OLDEST_FOR_HEAD`.
+    """
+    _check_version(version, OLDEST_FOR_HEAD, "cannot run the head on a GPU", "use --device cpu")
+
+
+def _check_version(version: str, oldest: tuple[int, int], what: str, otherwise: str) -> None:
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if not numbers or (int(numbers[1]), int(numbers[2])) < _REPLAYS:
+    if not numbers or (int(numbers[1]), int(numbers[2])) < oldest:
         raise DeviceError(
-            f"ONNX Runtime {version} may replay recorded launches with stale data; 1.30 or newer is needed: "
-            f"{replace_runtime('gpu')}. Or open the backend with cuda_graphs=False, or use --device cpu"
+            f"ONNX Runtime {version} {what}; {'.'.join(map(str, oldest))} or newer is needed: "
+            f"{replace_runtime('gpu')}. Or {otherwise}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ovavel.runtime.install import install_command, replace_runtime
+from ovavel.runtime.install import RUNTIMES, install_command, replace_runtime
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,6 @@ REQUIRED = {
     "tyro": "tyro",
 }
 """Distributions that ovavel always needs, and the modules they bring."""
-RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
 _OPENVINO = "openvino"
 """Name of the backend, its distribution, module and extra."""
 OPTIONAL = {
@@ -83,15 +82,16 @@ def _examine() -> dict[str, Any]:
     runtimes = {name: _installed_version(name) for name in RUNTIMES}
     providers, broken = _providers()
     problems = [_problem(f"{name} is not installed", install_command()) for name, at in required.items() if not at]
+    gpus = _gpus()
     if not any(runtimes.values()):
-        problems.append(_problem("ONNX Runtime is not installed", install_command("cpu")))
+        mend = install_command("gpu" if gpus else "cpu")
+        problems.append(_problem("ONNX Runtime is not installed", mend))
     elif all(runtimes.values()):
         mend = f"{replace_runtime('gpu')}   # or [cpu]"
         problems.append(_problem("onnxruntime and onnxruntime-gpu are both installed and overwrite each other", mend))
     elif broken:
-        problems.append(
-            _problem(f"ONNX Runtime cannot be loaded: {broken}", "pip install --force-reinstall onnxruntime")
-        )
+        mend = replace_runtime(next(RUNTIMES[name] for name, at in runtimes.items() if at))
+        problems.append(_problem(f"ONNX Runtime cannot be loaded: {broken}", mend))
     missing: dict[tuple[str, str], list[str]] = {}
     for name, (_, extra, need) in OPTIONAL.items():
         if not optional[name]:
@@ -100,10 +100,8 @@ def _examine() -> dict[str, Any]:
         problems.append(_problem(f"{', '.join(names)} not installed ({need})", install_command(extra)))
     if not any("sounddevice" in name for names in missing.values() for name in names):
         problems += [_problem(*_split(problem)) for problem in devices.problems]
-    gpus = _gpus()
-    if gpus and "CUDAExecutionProvider" not in providers:
-        mend = replace_runtime("gpu")
-        problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", mend))
+    if gpus and providers and "CUDAExecutionProvider" not in providers:
+        problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", replace_runtime("gpu")))
     # No machine lacks anything without these.
     engines: dict[str, dict[str, str | None]] = {
         _OPENVINO: {**_openvino(), "extra": _OPENVINO},

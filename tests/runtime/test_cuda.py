@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,27 @@ def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Pat
     return write_bundle(
         tiny_weights, out, ["dog"], head=tiny_head, config=config, precisions=["fp32", "fp16", "bf16", "int8-any"]
     )
+
+
+@pytest.mark.slow
+def test_every_operator_has_a_cuda_kernel_in_the_oldest_version_that_is_allowed(three_precisions: Bundle) -> None:
+    """A kernel is for the versions of an operator from `first` to `last`, or for `first` alone where that is open."""
+    onnx = pytest.importorskip("onnx")
+    golden = Path(__file__).parents[1] / "golden" / "onnxruntime_gpu.json"
+    kernels = json.loads(golden.read_text())["kernels"]
+    missing, seen = set(), set()
+    for graph, files in three_precisions.manifest.graphs.items():
+        for precision in {"fp32", "fp16", "bf16"} & files.keys():
+            model = onnx.load(three_precisions.path / files[precision], load_external_data=False)
+            ((domain, opset),) = ((each.domain, each.version) for each in model.opset_import)
+            for name in {node.op_type for node in model.graph.node}:
+                version = onnx.defs.get_schema(name, opset, domain).since_version
+                spans = [(first, last or first) for first, last in kernels.get(name, ())]
+                seen.add((name, version))
+                if not any(first <= version <= last for first, last in spans):
+                    missing.add((graph, precision, name, version))
+    assert not missing
+    assert {("ReduceMax", 20), ("ReduceMin", 20)} <= seen, "why the head needs OLDEST_FOR_HEAD"
 
 
 def answers(backend: Backend, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

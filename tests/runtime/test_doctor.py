@@ -12,7 +12,7 @@ from ovavel.runtime.commands import doctor
 from ovavel.runtime.commands.doctor import Doctor
 from ovavel.runtime.devices import Camera, Devices, Microphone, list_cameras, list_devices
 from ovavel.runtime.errors import DeviceError, MissingExtraError
-from ovavel.runtime.install import install_command
+from ovavel.runtime.install import RUNTIMES, install_command, replace_runtime
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict]:
@@ -70,15 +70,35 @@ def test_both_runtimes_are_warned_of(capsys: pytest.CaptureFixture[str], monkeyp
     assert any("overwrite each other" in problem["what"] for problem in found["problems"])
 
 
-def test_no_runtime_fails_and_says_what_to_install(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-gpu"])
+def test_a_runtime_that_cannot_be_loaded_is_replaced_by_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
+    installed = doctor._installed_version
+    versions = {**dict.fromkeys(RUNTIMES), runtime: "1.30.0"}
+    monkeypatch.setattr(doctor, "_installed_version", lambda name: versions.get(name, installed(name)))
+    monkeypatch.setattr(doctor, "_providers", lambda: ([], "libcudart.so.13: cannot open shared object file"))
+    monkeypatch.setattr(doctor, "_gpus", lambda: [{"name": "NVIDIA H200"}])
+    _, found = report(capsys)
+    assert {
+        "what": "ONNX Runtime cannot be loaded: libcudart.so.13: cannot open shared object file",
+        "mend": replace_runtime(RUNTIMES[runtime]),
+    } in found["problems"]
+    assert sum("ONNX Runtime" in problem["what"] for problem in found["problems"]) == 1, "one advice"
+
+
+@pytest.mark.parametrize("gpus", [[], [{"name": "NVIDIA H200"}]])
+def test_no_runtime_fails_and_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, gpus: list[dict[str, str]]
+) -> None:
+    monkeypatch.setattr(doctor, "_gpus", lambda: gpus)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     installed = doctor._installed_version
     monkeypatch.setattr(doctor, "_installed_version", lambda name: None if "onnxruntime" in name else installed(name))
     code, found = report(capsys)
     assert code == 1
-    assert any(problem["mend"] == install_command("cpu") for problem in found["problems"])
+    (problem,) = (each for each in found["problems"] if "ONNX Runtime" in each["what"])
+    assert problem["mend"] == install_command("gpu" if gpus else "cpu")
     assert Doctor().run() == 1
     assert "cannot work here" in capsys.readouterr().out
 

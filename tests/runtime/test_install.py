@@ -1,6 +1,7 @@
 """Install hints work where ovavel came from."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from ovavel.runtime import install
 from ovavel.runtime.errors import MissingExtraError
-from ovavel.runtime.install import install_command
+from ovavel.runtime.install import install_command, replace_runtime
 
 ELSEWHERE = "pip install '.[cpu]'   # in a checkout of ovavel"
 
@@ -59,3 +60,28 @@ def test_in_a_checkout_it_names_the_checkout(editable: bool, tmp_path: Path, mon
     words = shlex.split(install_command("cpu"))
     assert words == ["pip", "install", *(["--editable"] if editable else []), f"{folder}[cpu]"]
     assert install_command(again=True).startswith("pip install --force-reinstall ")
+
+
+@pytest.mark.parametrize(
+    ("installed", "extra"),
+    [
+        ([], "cpu"),
+        (["onnxruntime"], "cpu"),
+        (["onnxruntime-gpu"], "gpu"),
+        (["onnxruntime", "onnxruntime-gpu"], "gpu"),
+    ],
+)
+def test_a_runtime_is_replaced_by_its_like(installed: list[str], extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "distributions", lambda name: [Distribution(None)] * (name in [*installed, "ovavel"]))
+    assert replace_runtime() == f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'ovavel[{extra}]'"
+
+
+def test_no_advice_to_install_a_runtime_is_made_elsewhere() -> None:
+    layers = Path(install.__file__).parents[1]
+    made = [
+        path
+        for layer in ("runtime", "eval", "training", "export")
+        for path in (layers / layer).rglob("*.py")
+        if re.search(r"pip (un)?install\b", path.read_text(encoding="utf-8"))
+    ]
+    assert made == [Path(install.__file__)]

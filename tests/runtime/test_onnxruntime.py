@@ -9,15 +9,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from ovavel.runtime import install
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import auto_device, physical_cores
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
-from ovavel.runtime.install import install_command
+from ovavel.runtime.install import RUNTIMES, install_command
 from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
 from ovavel.runtime.vocabulary import Vocabulary
 
@@ -294,6 +296,33 @@ def test_an_older_version_does_not_record(bundle: Bundle, monkeypatch: pytest.Mo
         open_backend(bundle, device="cuda", precision="fp32", graphs=("vision",))
 
 
+@pytest.mark.usefixtures("built_for_cuda")
+def test_a_version_without_the_heads_kernels_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "__version__", "1.26.1")
+    with pytest.raises(DeviceError, match=r"1\.26\.1 cannot run the head on a GPU; 1\.27 or newer is needed"):
+        open_backend(bundle, device="cuda", precision="fp32", graphs=("head",), cuda_graphs=False)
+
+
+def installed_are(monkeypatch: pytest.MonkeyPatch, *runtimes: str) -> None:
+    """Of the distributions of ONNX Runtime, `runtimes` alone seem to be installed."""
+    real = install.distributions
+    monkeypatch.setattr(
+        install, "distributions", lambda name: real(name=name) if name not in RUNTIMES else [name] * (name in runtimes)
+    )
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-gpu"])
+def test_a_broken_library_is_no_missing_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))  # as left where its twin was removed
+    installed_are(monkeypatch, runtime)
+    auto_device.cache_clear()
+    with pytest.raises(DeviceError, match=r"cannot be loaded .*pip uninstall -y onnxruntime onnxruntime-gpu") as error:
+        open_backend(bundle)
+    assert f"[{RUNTIMES[runtime]}]" in str(error.value)
+
+
 def test_threads_are_at_least_one(bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="threads"):
         open_backend(bundle, device="cpu", threads=0, graphs=("head",))
@@ -303,6 +332,7 @@ def test_threads_are_at_least_one(bundle: Bundle) -> None:
 
 def test_without_onnxruntime_the_command_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    installed_are(monkeypatch)
     with pytest.raises(MissingExtraError, match=re.escape(install_command("cpu"))):
         open_backend(bundle, graphs=("head",))
 

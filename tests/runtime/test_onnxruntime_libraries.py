@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 
-from ovavel.runtime.backends.onnxruntime_cuda import check_recording
+from ovavel.runtime.backends.onnxruntime_cuda import OLDEST_FOR_HEAD, OLDEST_TO_RECORD, check_head, check_recording
 from ovavel.runtime.backends.onnxruntime_libraries import load_cuda_libraries, missing_libraries
+from ovavel.runtime.backends.tensorrt.library import EXTRAS as TENSORRT_EXTRAS
 from ovavel.runtime.commands import doctor
 from ovavel.runtime.errors import DeviceError
-from ovavel.runtime.install import replace_runtime
+from ovavel.runtime.install import RUNTIMES, replace_runtime
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+RELEASE = json.loads((ROOT / "tests" / "golden" / "onnxruntime_gpu.json").read_text())
+"""What the oldest wheel of onnxruntime-gpu that is allowed says of itself (docs/benchmarks/first-ten-minutes.md)."""
 
 
 class FakeRuntime(SimpleNamespace):
@@ -68,12 +76,53 @@ def test_older_versions_do_not_record(version: str, replays: bool) -> None:
             check_recording(version)
 
 
-def test_the_extra_asks_for_a_version_that_replays_and_for_its_libraries() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    (gpu,) = map(Requirement, project["optional-dependencies"]["gpu"])
-    assert gpu.extras == {"cuda", "cudnn"}
-    assert not gpu.specifier.contains("1.29.9")
-    assert gpu.specifier.contains("1.30.0")
+@pytest.mark.parametrize(("version", "runs"), [("1.26.0", False), ("1.27.0", True), ("?", False)])
+def test_older_versions_do_not_run_the_head(version: str, runs: bool) -> None:
+    if runs:
+        check_head(version)
+    else:
+        with pytest.raises(DeviceError, match=r"cannot run the head on a GPU; 1\.27 or newer .*--device cpu"):
+            check_head(version)
+
+
+def test_the_extra_asks_for_a_version_that_does_all_that_the_code_demands() -> None:
+    (gpu,) = map(Requirement, EXTRAS["gpu"])
+    for major, minor in (OLDEST_TO_RECORD, OLDEST_FOR_HEAD):
+        assert not gpu.specifier.contains(f"{major}.{minor - 1}.99")
+        check_recording(RELEASE["version"])
+        check_head(RELEASE["version"])
+    assert gpu.specifier.contains(RELEASE["version"]), "the golden file is of the oldest version that is allowed"
+    assert [each.version for each in gpu.specifier] == [".".join(RELEASE["version"].split(".")[:2])]
+
+
+def test_the_extra_brings_every_library_that_onnxruntime_is_linked_with() -> None:
+    (gpu,) = map(Requirement, EXTRAS["gpu"])
+    assert gpu.extras <= RELEASE["extras"].keys(), "pip only warns of an extra that does not exist"
+    brought = {Requirement(each).name for extra in gpu.extras for each in RELEASE["extras"][extra]}
+    brought |= {name for each in brought for name in RELEASE["brought"].get(each, ())}
+    assert set(RELEASE["needed"].values()) <= brought
+    first_steps = (ROOT / "docs" / "benchmarks" / "first-ten-minutes.md").read_text()
+    assert f"built for CUDA {RELEASE['cuda'].partition('.')[0]}" in first_steps
+
+
+@pytest.mark.parametrize("text", sorted({text for group in EXTRAS.values() for text in group if "[" in text}))
+def test_every_extra_that_is_asked_for_exists(text: str) -> None:
+    asked = Requirement(text)
+    if asked.name == "ovavel":
+        known = set(EXTRAS)
+    else:
+        try:
+            known = set(metadata(asked.name).get_all("Provides-Extra") or ())
+        except PackageNotFoundError:
+            assert asked.name == "onnxruntime-gpu", "it has no golden file"
+            known = set(RELEASE["extras"])
+    assert asked.extras <= known
+
+
+def test_every_extra_that_an_advice_names_exists() -> None:
+    assert {*RUNTIMES.values(), *TENSORRT_EXTRAS.values(), *(extra for _, extra, _ in doctor.OPTIONAL.values())} <= set(
+        EXTRAS
+    )
 
 
 def test_one_advice_removes_both_runtimes() -> None:
