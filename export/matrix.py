@@ -22,6 +22,7 @@ from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.machine import Machine, describe_machine
 from ovavel.export.matrix_process import Answer, in_process
+from ovavel.export.matrix_row import BATCHES
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import OvavelError, PrecisionError
@@ -44,6 +45,11 @@ _BUILDING: tuple[LibraryName, ...] = get_args(LibraryName)
 """Backends that first build plans, which takes minutes."""
 _LEAST_S = 15.0
 """Nothing is begun with less time left."""
+
+_ENGINE_RULE = (
+    f"TensorRT's and TensorRT-RTX's are built for batches of {' and '.join(map(str, BATCHES))} alone, since each takes "
+    "its share of the time to build; other numbers of windows are put together of these"
+)
 
 _MISSING = "missing.json"
 
@@ -279,10 +285,11 @@ def run_matrix(
             for spec in specs
             if spec.name not in measured
         ]
-    machine = describe_machine()
+    if any(spec.backend in _BUILDING for spec in specs):
+        rules["engines"] = _ENGINE_RULE
     return MatrixReport(
         device=device_name("cuda:0" if device == "cuda" else device),
-        machine=machine,
+        machine=describe_machine(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=bundle.manifest.model.name,
         weights=prepared.told,
@@ -304,7 +311,9 @@ def _impossible(spec: RowSpec, device: str) -> str | None:
     building = next((name for name in _BUILDING if name == spec.backend), None)
     if building:
         try:
-            load_library(building)
+            library = load_library(building)
+            if device != "cpu":
+                library.check_capability(_compute_capability(device))
         except OvavelError as error:
             return str(error)
     if device == "cpu" and building:
@@ -315,6 +324,12 @@ def _impossible(spec: RowSpec, device: str) -> str | None:
     if device == "cpu" and spec.options.get("manner") == "graph":
         return "CUDA graphs are for GPUs"
     return None
+
+
+def _compute_capability(device: str) -> str:
+    import torch
+
+    return "{}.{}".format(*torch.cuda.get_device_capability(device))
 
 
 def _with_floor(row: Row, bundle: Bundle, rates: Rates | None) -> Row:

@@ -56,7 +56,8 @@ class Matrix:
     trial_s: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
     """How long each number of cameras is tried."""
     keep: Path | None = None
-    """Folder for weights, bundle and engines, which are left there for the next time; otherwise they are removed."""
+    """Folder for the weights and the bundle that are made, and for engines, which are left there for the next time;
+    otherwise they are removed."""
 
     def run(self) -> int:
         """Measure and write the files; 130 where it was interrupted."""
@@ -79,7 +80,9 @@ class Matrix:
         from ovavel.training.torch_backend.backend import resolve_device
 
         resolve_device(self.device)
-        make_folder(self.out)
+        for place in (self.out, self.keep):
+            if place:
+                make_folder(place)
         with ExitStack() as stack:
             stack.enter_context(terminated_as_interrupted())
             tell = stack.enter_context(shown_status("starting"))
@@ -120,7 +123,7 @@ class Matrix:
                     "trial_s": self.trial_s,
                     "warm_up_s": 10.0,
                 },
-                folder=folder if self.bundle else self.keep or folder,
+                folder=self.keep or folder,
                 tell=tell,
             )
         paths = write_matrix(report, self.out)

@@ -21,10 +21,9 @@ from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.files import atomic_write
 from ovavel.runtime.interrupt import terminated_as_interrupted
 
-__all__ = ["Job", "main"]
+__all__ = ["BATCHES", "Job", "main"]
 
-
-_BATCHES = (1, 8)
+BATCHES = (1, 8)
 """Engines are built for fewer batch sizes than by default: each takes its share of the time to build."""
 
 
@@ -71,7 +70,7 @@ def main(job_json: str, answer: str) -> int:
 def _with_batches(spec: RowSpec) -> RowSpec:
     if spec.backend not in get_args(LibraryName):
         return spec
-    return replace(spec, options={**spec.options, "options": BuildOptions(batches=_BATCHES)})
+    return replace(spec, options={**spec.options, "options": BuildOptions(batches=BATCHES)})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,10 @@ import pytest
 from media_factory import make_clip
 
 from ovavel.eval.bench import STAGES, Settings, run_bench
+from ovavel.eval.bench import run as bench_run
 from ovavel.eval.bench.html import report_page
 from ovavel.eval.bench.live import run_trial
-from ovavel.eval.bench.report import Trial
+from ovavel.eval.bench.report import Offline, Trial
 from ovavel.eval.bench.settings import SCENARIOS, Scenario
 from ovavel.eval.bench.tables import markdown
 from ovavel.eval.commands.bench import Bench
@@ -210,6 +215,85 @@ def test_what_was_measured_until_ctrl_c_is_kept(exported_bundle: Path) -> None:
     assert report.rows[0].single
     assert {len(values) for stage, values in report.rows[0].single.durations_ms.items() if stage != "decode"} == {7}
     assert "PARTIAL" in markdown(report)
+
+
+TERMINATED = """
+import sys
+from pathlib import Path
+from ovavel.eval.bench import run
+from ovavel.runtime.cli import program
+
+run_single = run.run_single
+
+def begun(*given, tell, **options):
+    def say(window):
+        if window == 2:
+            Path(sys.argv[-1], "begun").touch()
+        tell(window)
+
+    run_single(*given, tell=say, **options)
+
+run.run_single = begun
+program()
+"""
+"""The program, which makes a file once two windows were measured."""
+
+
+def test_what_was_measured_until_sigterm_is_written(tmp_path: Path) -> None:
+    arguments = [
+        "bench",
+        "--bundle",
+        str(DEMO / "bundle"),
+        "--device",
+        "cpu",
+        "--windows",
+        "1000000",
+        "--warm-up-s",
+        "1",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, *arguments, "--out", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "begun").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert report["partial"]
+    assert 2 <= report["windows"] < 1_000_000
+
+
+def test_clocks_are_those_of_the_offline_work(exported_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy:
+        read = threading.Semaphore(0)
+
+        def clocks(self) -> str:
+            if threading.current_thread() is threading.main_thread():
+                return "idle: the work is over, or has not begun"
+            self.read.release()
+            return "busy"
+
+        def energy_j(self) -> None:
+            return None
+
+    gpu, real = Busy(), bench_run.run_offline
+
+    def work(*given: Any, **options: Any) -> Offline:
+        for _ in range(2):  # the first reading is whole once the second begins
+            assert gpu.read.acquire(timeout=60), "nobody reads the clocks during the work"
+        return real(*given, **options)
+
+    monkeypatch.setattr(bench_run, "open_gpu", lambda device: gpu)
+    monkeypatch.setattr(bench_run, "run_offline", work)
+    settings = Settings(scenarios=("offline",), windows=1, warm_up_s=1, offline_s=0.01, largest_batch=1)
+    report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, settings=settings)
+    assert report.rows[0].offline
+    assert report.rows[0].clocks == "busy"
 
 
 def test_an_interruption_before_anything_was_measured_is_one(exported_bundle: Path) -> None:

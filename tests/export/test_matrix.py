@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ovavel.eval.bench import RowSpec
+from ovavel.eval.bench.report import BenchReport
 from ovavel.eval.demo.assets import Assets
 from ovavel.export import matrix_row
 from ovavel.export.matrix import MatrixReport, Prepared, _is_there, matrix_rows, prepare, run_matrix
@@ -36,15 +40,16 @@ def tried(
     specs: Sequence[RowSpec],
     folder: Path,
     *,
+    device: str = "cpu",
     spent_s: float = 0.0,
     budget_s: float = 100.0,
     build_s: float = 60.0,
 ) -> MatrixReport:
-    """The matrix of `specs` on the CPU, quickly, with `spent_s` of its budget gone."""
+    """The matrix of `specs`, quickly, with `spent_s` of its budget gone."""
     return run_matrix(
         prepared,
         specs,
-        device="cpu",
+        device=device,
         begin_s=time.monotonic() - spent_s,
         prepared_s=0.0,
         budget_s=budget_s,
@@ -224,6 +229,118 @@ def test_a_process_beyond_its_time_keeps_what_it_has(tmp_path: Path, monkeypatch
     monkeypatch.setattr("sys.executable", str(slow))
     answer = in_process({}, tmp_path, limit_s=1, grace_s=30)
     assert answer == Answer(wrote=b"half\n", why="it took longer than 1 s")
+
+
+HELD = """
+import runpy
+import sys
+from pathlib import Path
+from ovavel.eval.bench import run
+
+run_single = run.run_single
+
+def begun(*given, tell, **options):
+    def say(window):
+        if window == 2:
+            Path(__file__).with_name("begun").touch()
+        tell(window)
+
+    run_single(*given, tell=say, **options)
+
+run.run_single = begun
+del sys.argv[:2]
+runpy.run_module("ovavel.export.matrix_row", run_name="__main__", alter_sys=True)
+"""
+"""The process of a row, which makes a file once two windows were measured."""
+
+
+def test_a_row_beyond_its_time_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assets, limit_s = Assets.open(), 12345.0
+
+    class Timed(subprocess.Popen[bytes]):
+        """Its time is up once two windows were measured, however long they take."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout != limit_s:
+                return super().wait(timeout)
+            while not (tmp_path / "begun").exists() and self.poll() is None:
+                time.sleep(0.01)
+            raise subprocess.TimeoutExpired(self.args, limit_s)
+
+    held, python = tmp_path / "held.py", tmp_path / "python"
+    held.write_text(HELD)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} {held} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    monkeypatch.setattr("subprocess.Popen", Timed)
+    job = {
+        "bundle": str(assets.bundle.path),
+        "device": "cpu",
+        "media": str(assets.clip),
+        "settings": {"scenarios": ["single"], "windows": 1_000_000, "warm_up_s": 1.0},
+        "kind": "row",
+        "spec": {"name": "onnxruntime fp32", "backend": "onnxruntime", "options": {"precision": "fp32"}},
+    }
+    answer = in_process(job, tmp_path, limit_s=limit_s, grace_s=60)
+    assert answer.why == "it took longer than 12345 s"
+    assert answer.wrote, (tmp_path / "said.txt").read_text()
+    report = msgspec.json.decode(answer.wrote, type=BenchReport)
+    assert report.partial
+    assert 2 <= report.windows < 1_000_000
+    assert report.rows[0].single
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_engines_and_timings_are_kept_where_the_weights_are(
+    exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool, keep: bool
+) -> None:
+    folders: list[Path] = []
+
+    def run(*_: Any, folder: Path, **__: Any) -> MatrixReport:
+        folders.append(folder)
+        assert folder.is_dir()
+        raise DeviceError("far enough")
+
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="random weights")
+    monkeypatch.setattr("ovavel.export.matrix.prepare", lambda *_: prepared)
+    monkeypatch.setattr("ovavel.export.matrix.run_matrix", run)
+    arguments = ["--device", "cpu", "--out", str(tmp_path / "out")]
+    if given:
+        arguments += ["--bundle", str(exported_bundle), "--weights", str(tiny_weights)]
+    if keep:
+        arguments += ["--keep", str(tmp_path / "kept")]
+    assert main(["bench", "matrix", *arguments]) == 1
+    assert (folders == [tmp_path / "kept"]) == keep
+    assert folders[0].is_dir() == keep, "what is not to be kept is removed"
+
+
+def test_a_gpu_that_tensorrt_rtx_does_not_build_for_costs_no_time(
+    exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    pytest.importorskip("tensorrt_rtx")
+    asked: list[str] = []
+
+    def answers(job: dict[str, Any], *_: Any, **__: Any) -> Answer:
+        asked.append(job["kind"])
+        return Answer(why="there is no GPU")
+
+    capability = (9, 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr("ovavel.export.matrix.in_process", answers)
+    monkeypatch.setattr("ovavel.export.matrix.device_name", lambda device: device)
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights")
+    specs = matrix_rows(tiny_weights, None, wanted=["tensorrt-rtx fp16"])
+    (row,) = tried(prepared, specs, tmp_path, device="cuda").rows
+    assert asked == ["rates"]
+    assert "not 9.0; use TensorRT or ONNX Runtime for such a GPU" in str(row.not_measured)
+    capability = (8, 9)
+    report = tried(prepared, specs, tmp_path, device="cuda")
+    assert asked == ["rates", "rates", "build"]
+    assert "batches of 1 and 8" in report.rules["engines"]
+    assert "**engines**: TensorRT's and TensorRT-RTX's are built for batches of 1 and 8" in matrix_markdown(report)
 
 
 def test_a_row_that_was_cut_short_says_so(

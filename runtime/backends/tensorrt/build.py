@@ -57,7 +57,7 @@ def build_engine(
     Args:
         onnx: the graph, in the precision of `made_for`.
         folder: where `engine.plan` and `engine.json` are written.
-        made_for: graph, precision, compute capability and options.
+        made_for: graph, precision, options, and a compute capability that `library` builds for.
         library: what builds it.
         cuda: the GPU to build on. TensorRT needs it: it measures there what is fastest. TensorRT-RTX does without.
         timing_cache: file of earlier measurements, which TensorRT uses and adds to.
@@ -139,7 +139,6 @@ def _build(
     trt, where = library.module, f"{onnx.name} with {library.title} {library.version}"
     if cuda is not None:
         cuda.select()
-    _check_capability(made_for, library)
     library.errors.clear()
     library.layers.clear()
     state.stage = f"reading {made_for.graph}"
@@ -180,14 +179,6 @@ def _build(
     found = layers.check_engine(made_of, products, made_for.number_format, where=where)
     counts = Counter(each.precision for each in products)
     return plan, Evidence(products=dict(counts), found=found, read_from=source if found is not None else "network")
-
-
-def _check_capability(made_for: EngineFor, library: Library) -> None:
-    if library.rtx and made_for.compute_capability not in library.capabilities:
-        raise EngineError(
-            f"{library.title} {library.version} builds for the compute capabilities "
-            f"{', '.join(library.capabilities)}, not {made_for.compute_capability}; use the backend tensorrt there"
-        )
 
 
 def _configure(builder: Any, network: Any, made_for: EngineFor, library: Library) -> Any:

@@ -58,11 +58,7 @@ def provide_engines(
         compute_capability = cuda.gpu.compute_capability
     if not re.fullmatch(r"\d+\.\d", compute_capability):
         raise UsageError(f"{compute_capability!r} is no compute capability; these are numbers such as 8.9")
-    if library.rtx and compute_capability not in library.capabilities:
-        raise UsageError(
-            f"{library.title} {library.version} builds for the compute capabilities {', '.join(library.capabilities)}, "
-            f"not {compute_capability}; use TensorRT or ONNX Runtime for such a GPU"
-        )
+    library.check_capability(compute_capability)
     wanted = {
         graph: engine_for(
             bundle,

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ovavel.runtime.errors import DeviceError, MissingExtraError
+from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import install_command
 
 __all__ = ["EXTRAS", "Library", "LibraryName", "load_library", "this_platform"]
@@ -53,6 +53,18 @@ class Library:
         names = self.module.ComputeCapability.__members__ if self.rtx else ()
         numbers = sorted(int(name[2:]) for name in names if name.startswith("SM"))
         return tuple(f"{number // 10}.{number % 10}" for number in numbers)
+
+    def check_capability(self, compute_capability: str) -> None:
+        """Check that it builds for GPUs of `compute_capability`, as "8.9"; TensorRT does for that of any GPU it finds.
+
+        Raises:
+            UsageError: it does not.
+        """
+        if self.rtx and compute_capability not in self.capabilities:
+            raise UsageError(
+                f"{self.title} {self.version} builds for the compute capabilities {', '.join(self.capabilities)}, "
+                f"not {compute_capability}; use TensorRT or ONNX Runtime for such a GPU"
+            )
 
     def complaint(self) -> str:
         """Put what the library complained of last into one line, and forget it."""

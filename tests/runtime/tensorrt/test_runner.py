@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import re
@@ -10,6 +11,7 @@ import weakref
 from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,9 @@ from simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedKernels, Simu
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.tensorrt import cuda as cuda_module
-from ovavel.runtime.backends.tensorrt.build import _build, _State, profiles_of
+from ovavel.runtime.backends.tensorrt.build import profiles_of
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
+from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, EngineFor, Evidence
 from ovavel.runtime.backends.tensorrt.runner import EngineRunner, split_batch
@@ -309,21 +312,19 @@ def test_runtime_configurations_live_as_long_as_their_contexts(
     runner.close()
 
 
-def test_a_capability_that_tensorrt_rtx_does_not_build_for_is_refused_before_anything_is_read() -> None:
-    made_for = EngineFor(
-        library="tensorrt-rtx",
-        version="1",
-        platform="any",
-        gpu="NVIDIA H100",
-        compute_capability="9.0",
-        graph="head",
-        precision="fp32",
-        sources=(),
-        options=BuildOptions(batches=BATCHES),
-    )
+def test_a_gpu_that_tensorrt_rtx_does_not_build_for_is_refused_before_anything_is_read(
+    gpu: SimulatedCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    properties = SimpleNamespace(name=b"NVIDIA H100\0", major=9, minor=0, totalGlobalMem=2**30)
+    monkeypatch.setattr(gpu, "cudaGetDeviceProperties", lambda index: (0, properties))
     module = SimpleNamespace(ComputeCapability=SimpleNamespace(__members__={"SM89": 0, "SM120": 1}))  # no Builder
     library = Library(
         name="tensorrt-rtx", title="TensorRT-RTX", version="1", module=module, logger=None, errors=deque(), layers=[]
     )
-    with pytest.raises(EngineError, match=r"capabilities 8\.9, 12\.0, not 9\.0; use the backend tensorrt"):
-        _build(Path("head.onnx"), made_for, library, None, None, _State())
+    unread: Any = None
+    with pytest.raises(UsageError, match=r"capabilities 8\.9, 12\.0, not 9\.0; use TensorRT or ONNX Runtime"):
+        provide_engines(
+            unread, library, {"head": "fp32"}, cuda=Cuda("tensorrt-rtx", 0), options=None, root=tmp_path / "engines"
+        )
+    assert not (tmp_path / "engines").exists()
+    dataclasses.replace(library, name="tensorrt").check_capability("9.0")
