@@ -26,6 +26,9 @@ REQUIRED = {
     "tyro": "tyro",
 }
 """Distributions that ovavel always needs, and the modules they bring."""
+_OLDEST_DRIVER = 580
+_NEEDS_DRIVER = f"onnxruntime-gpu, which is for CUDA 13 and needs {_OLDEST_DRIVER} or newer"
+_DRIVER = "update the NVIDIA driver"
 _OPENVINO = "openvino"
 """Name of the backend, its distribution, module and extra."""
 OPTIONAL = {
@@ -102,6 +105,12 @@ def _examine() -> dict[str, Any]:
         problems += [_problem(*_split(problem)) for problem in devices.problems]
     if gpus and providers and "CUDAExecutionProvider" not in providers:
         problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", replace_runtime("gpu")))
+    if "CUDAExecutionProvider" in providers:
+        problems += [
+            _problem(f"the driver {gpu['driver_version']} of {gpu['name']} is too old for {_NEEDS_DRIVER}", _DRIVER)
+            for gpu in gpus
+            if _major(gpu.get("driver_version", "")) < _OLDEST_DRIVER
+        ]
     # No machine lacks anything without these.
     engines: dict[str, dict[str, str | None]] = {
         _OPENVINO: {**_openvino(), "extra": _OPENVINO},
@@ -129,6 +138,12 @@ def _examine() -> dict[str, Any]:
         "problems": problems,
         "can_localize": all(required.values()) and "CPUExecutionProvider" in providers,
     }
+
+
+def _major(version: str) -> float:
+    """The first number of a version; where there is none, nothing is known against it."""
+    number = version.partition(".")[0]
+    return int(number) if number.isdecimal() else float("inf")
 
 
 def _problem(what: str, mend: str) -> dict[str, str]:

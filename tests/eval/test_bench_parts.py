@@ -270,3 +270,18 @@ def test_clocks_are_read_during_the_work() -> None:
     with ClockWatch(None) as watch:
         pass
     assert watch.reading is None
+
+
+def test_clocks_read_when_the_work_is_over_do_not_count() -> None:
+    class Slow:
+        begun = threading.Event()
+
+        def clocks(self) -> str:
+            self.begun.set()
+            assert watch._over.wait(60)
+            return "idle"
+
+    watch = ClockWatch(Slow(), every_s=0.001)  # type: ignore[arg-type]
+    with watch:
+        assert Slow.begun.wait(60)
+    assert watch.reading is None

@@ -67,7 +67,8 @@ def test_both_runtimes_are_warned_of(capsys: pytest.CaptureFixture[str], monkeyp
     both = {"onnxruntime": "1.23.0", "onnxruntime-gpu": "1.23.0"}
     monkeypatch.setattr(doctor, "_installed_version", lambda name: both.get(name) or installed(name))
     _, found = report(capsys)
-    assert any("overwrite each other" in problem["what"] for problem in found["problems"])
+    (problem,) = (each for each in found["problems"] if "overwrite each other" in each["what"])
+    assert problem["mend"].startswith(replace_runtime("gpu")), "removing one of them would break the other"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-gpu"])
@@ -85,6 +86,18 @@ def test_a_runtime_that_cannot_be_loaded_is_replaced_by_the_same(
         "mend": replace_runtime(RUNTIMES[runtime]),
     } in found["problems"]
     assert sum("ONNX Runtime" in problem["what"] for problem in found["problems"]) == 1, "one advice"
+
+
+@pytest.mark.parametrize(("driver", "old"), [("575.57.08", True), ("580.65.06", False), ("[N/A]", False)])
+def test_a_driver_that_is_too_old_for_cuda_13_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, driver: str, old: bool
+) -> None:
+    gpu = {"name": "NVIDIA H200", "memory.total": "143771 MiB", "driver_version": driver}
+    monkeypatch.setattr(doctor, "_gpus", lambda: [gpu])
+    monkeypatch.setattr(doctor, "_providers", lambda: (["CUDAExecutionProvider", "CPUExecutionProvider"], None))
+    _, found = report(capsys)
+    said = [each["what"] for each in found["problems"] if "driver" in each["what"]]
+    assert said == [f"the driver {driver} of NVIDIA H200 is too old for {doctor._NEEDS_DRIVER}"] * old
 
 
 @pytest.mark.parametrize("gpus", [[], [{"name": "NVIDIA H200"}]])

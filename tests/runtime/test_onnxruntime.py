@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -285,6 +285,53 @@ def test_with_a_gpu_what_is_wrong_otherwise_is_an_error(bundle: Bundle, monkeypa
     (bundle.path / "head.onnx").write_bytes(b"no graph")
     with pytest.raises((BundleError, DeviceError), match=r"head\.onnx"):
         open_backend(bundle, graphs=("head",))
+
+
+@pytest.fixture
+def preloaded(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Where ONNX Runtime was asked to load CUDA's libraries from; one of them is missing everywhere."""
+    import onnxruntime
+
+    folders: list[str | None] = []
+
+    def preload(directory: str | None = None) -> None:
+        folders.append(directory)
+        print("Failed to load libcufft.so.12: libcufft.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+    return folders
+
+
+@pytest.mark.usefixtures("built_for_cuda")
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_cuda_library_that_does_not_load_is_named(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    preloaded: list[str | None],
+    fails: bool,
+) -> None:
+    import onnxruntime
+
+    def open_it(*_: object, **__: object) -> SimpleNamespace:
+        assert preloaded, "its libraries come first"
+        if fails:
+            raise RuntimeError("CUDA failure")
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_it)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.30.0")
+    with pytest.raises(DeviceError, match=r"Install libcufft\.so\.12, .*--device cpu"):
+        open_backend(bundle, device="cuda", precision="fp32", graphs=("head",))
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("built_for_cuda")
+def test_auto_loads_the_libraries_before_it_looks(monkeypatch: pytest.MonkeyPatch, preloaded: list[str | None]) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", lambda *_: preloaded[0])
+    assert auto_device() == "cuda"
 
 
 @pytest.mark.usefixtures("built_for_cuda")

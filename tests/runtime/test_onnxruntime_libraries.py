@@ -63,7 +63,7 @@ def test_every_part_of_the_namespace_is_searched(parts: tuple[Path, Path], capfd
 def test_what_is_missing_is_named(parts: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
     runtime = FakeRuntime("libcublas.so.13", "libcufft.so.12")
     assert missing_libraries(runtime).startswith("Install libcufft.so.12, ")
-    assert "nvidia-smi" in missing_libraries(FakeRuntime())
+    assert "nvidia-smi (CUDA 13 needs 580 or newer)" in missing_libraries(FakeRuntime())
     assert capfd.readouterr().out == ""
 
 
