@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The demo needs little: an environment of its own, unless the large one is there.
 DEMO_VENV := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-demo)
 
-.PHONY: help test quick proof other-pythons oldest demo lint format clean
+.PHONY: help test quick proof other-pythons oldest demo docs linkcheck lint format clean
 
 help:
 	@echo "make demo    watch a small trained model in its made-up world, without PyTorch; results in demo-out/"
@@ -15,7 +15,15 @@ help:
 	@echo "make proof   the tests three times under load, in reverse, and without PortAudio, PulseAudio and FFmpeg"
 	@echo "make other-pythons   the tests that need no PyTorch, on each newer Python that is found here"
 	@echo "make oldest  all but the full-size tests with the oldest versions that pyproject.toml allows"
+<<<<<<< ours
 	@echo "make lint    ruff, mypy, the import rules, and biome for CSS and JavaScript"
+||||||| base
+	@echo "make lint    ruff, mypy and the import rules"
+=======
+	@echo "make lint    ruff, mypy and the import rules"
+	@echo "make docs    the documentation site in build/docs: open build/docs/index.html"
+	@echo "make linkcheck   whether the documentation's links to other sites still work; needs the network"
+>>>>>>> theirs
 
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
   { echo "ovavel needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
@@ -65,6 +73,21 @@ oldest:
 
 demo: $(DEMO_VENV)/.installed
 	$(DEMO_VENV)/bin/ovavel demo --out demo-out
+
+# Into the large environment: the pages of the API are made by importing what they document.
+DOCS_STAMP := $(VENV)/.docs-installed
+$(DOCS_STAMP): $(STAMP)
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,docs]'
+	@touch $@
+
+# Warnings are errors. Sphinx checks the links of the pages; the test checks those of README.md and CONTRIBUTING.md, too.
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	$(BIN)/python -m pytest -q tests/docs/test_links.py
+	@echo "open build/docs/index.html"
+
+linkcheck: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx --builder linkcheck docs build/linkcheck
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
