@@ -80,9 +80,9 @@ $(DOCS_STAMP): $(STAMP)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,dev,docs]'
 	@touch $@
 
-# Warnings are errors. Sphinx checks the links of the pages; the test checks those of README.md and CONTRIBUTING.md, too.
+# Warnings are errors, so each time all is built. Sphinx checks the links of the pages; the test checks those of README.md and CONTRIBUTING.md, too.
 docs: $(DOCS_STAMP)
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	$(BIN)/python -m sphinx --builder html --fresh-env --write-all --fail-on-warning --keep-going --quiet docs build/docs
 	$(BIN)/python -m pytest -q tests/docs/test_links.py
 	@echo "open build/docs/index.html"
 
