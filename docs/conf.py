@@ -16,8 +16,11 @@ release = _PROJECT["version"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**/*.py"]
 nitpicky = True
-# The site is built without a network: what other projects document, and what is not public here, is not linked.
-nitpick_ignore_regex = [(r"py:.*", r"(?!ovavel\.).*")]
+# The site is built without a network, so what other projects document is not linked; nor is what is internal here.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!ovavel\.).*"),
+    (r"py:class", r"ovavel\.runtime\.(manifest\.Manifest|hashed\.GraphFiles|sources\.access\.Access)"),
+]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
