@@ -15,15 +15,9 @@ help:
 	@echo "make proof   the tests three times under load, in reverse, and without PortAudio, PulseAudio and FFmpeg"
 	@echo "make other-pythons   the tests that need no PyTorch, on each newer Python that is found here"
 	@echo "make oldest  all but the full-size tests with the oldest versions that pyproject.toml allows"
-<<<<<<< ours
 	@echo "make lint    ruff, mypy, the import rules, and biome for CSS and JavaScript"
-||||||| base
-	@echo "make lint    ruff, mypy and the import rules"
-=======
-	@echo "make lint    ruff, mypy and the import rules"
 	@echo "make docs    the documentation site in build/docs: open build/docs/index.html"
 	@echo "make linkcheck   whether the documentation's links to other sites still work; needs the network"
->>>>>>> theirs
 
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
   { echo "ovavel needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 ..."; exit 1; }
