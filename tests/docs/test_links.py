@@ -58,3 +58,11 @@ def test_the_readme_fits_a_screen_and_its_lines_the_width() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if len(line) > 100] == []
     assert lines.index("## What it does") < 45  # claim, picture, install, two commands and a first result
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    named = set(
+        re.findall(r"`((?:runtime|eval|training|export|tests|docs)/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    )
+    assert {name for name in named if not (ROOT / name).exists()} == set()
