@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.encode import DamagedRecord, encode_clips
-from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench
-from ovavel.eval.recordings import read_windows
+from ovavel.eval.datasets.encode import DamagedRecord, encode_clips
+from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench
+from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.channels import Channel
 from ovavel.runtime.encoder import Encoder

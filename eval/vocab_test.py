@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.recordings import read_windows
+from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.channels import Channel
 from ovavel.runtime.encoder import Encoder

@@ -149,7 +149,7 @@ class DemoWorld:
         """Write clips, encode them, train a head on the seen classes and calibrate it; return its checkpoint."""
         from dataclasses import replace
 
-        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.training.demo_world.dataset import Sizes, write_dataset
         from ovavel.training.demo_world.encoders import CONFIG
         from ovavel.training.features.encoders import checkpoint_encoders

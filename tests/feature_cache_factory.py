@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 from synthetic import unit
 
-from ovavel.eval.features import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.feature_cache import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 
 DIM = 24
 

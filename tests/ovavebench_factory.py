@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ovavel.eval.ovavebench import Clip, OVAVEBench
+from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 
 SEEN = ("ambulance siren", "cat purring", "race car", "singing bowl")
 UNSEEN = ("church bell ringing", "dog barking")

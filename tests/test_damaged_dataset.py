@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench
 
-from ovavel.eval.features import FeatureCache
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 
 pytestmark = pytest.mark.slow

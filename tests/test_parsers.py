@@ -21,8 +21,8 @@ from feature_cache_factory import write_cache
 from ovavebench_factory import make_bench
 
 from ovavel.eval.bench.compare import compare, read_report
-from ovavel.eval.features import FeatureCache
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.export.commands import read_names
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.records import EventFields, GapRecord, to_json_bytes

@@ -20,8 +20,8 @@ from media_factory import make_clip
 from ovavebench_factory import make_bench
 from synthetic import make_data
 
-from ovavel.eval.features import FeatureCache
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.export.commands import read_names
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main

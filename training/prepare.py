@@ -25,8 +25,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from ovavel.eval.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
-from ovavel.eval.ovavebench import SPLITS, Clip, OVAVEBench
+from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
+from ovavel.eval.datasets.ovavebench import SPLITS, Clip, OVAVEBench
 from ovavel.eval.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.assembler import WindowAssembler
 from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError

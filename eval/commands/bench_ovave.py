@@ -66,7 +66,7 @@ class BenchOvave:
     def run(self) -> int:
         """Score the split, print the table and write the files."""
         from ovavel.eval.bench_ovave import Report, score_protocol
-        from ovavel.eval.splits import open_material
+        from ovavel.eval.datasets.splits import open_material
         from ovavel.runtime.files import make_folder
 
         if not self.protocols:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ovavel.eval.calibration_report import CalibrationReport, SplitReport
-    from ovavel.eval.splits import Split
+    from ovavel.eval.datasets.splits import Split
     from ovavel.runtime.calibration import Calibration
 
 __all__ = ["Calibrate"]
@@ -72,7 +72,7 @@ class Calibrate:
 
         from ovavel.eval.calibration import fit_calibration
         from ovavel.eval.calibration_report import CalibrationReport, to_csv, to_html, to_json, to_svg
-        from ovavel.eval.splits import open_material
+        from ovavel.eval.datasets.splits import open_material
         from ovavel.eval.streaming import final_scores
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.console import OutputConsole

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from ovavel.runtime.bounds import Workers
 
 if TYPE_CHECKING:
-    from ovavel.eval.check_data import CheckReport
+    from ovavel.eval.datasets.check import CheckReport
 
 __all__ = ["CheckData"]
 
@@ -42,8 +42,8 @@ class CheckData:
 
     def run(self) -> int:
         """Check, print a table and write the JSON file."""
-        from ovavel.eval.check_data import check_data
-        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.eval.datasets.check import check_data
+        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.records import to_json_bytes
         from ovavel.runtime.reporting.report_folder import report_folder

@@ -146,7 +146,7 @@ class Parity:
         return {"weights": self.weights, "head": self.head}
 
     def _clips(self) -> DatasetClips | RecordedClips:
-        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.eval.parity_clips import DatasetClips, RecordedClips
         from ovavel.runtime.commands.localize import find_media
 

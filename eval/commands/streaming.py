@@ -54,7 +54,7 @@ class Streaming:
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
-        from ovavel.eval.splits import clip_progress, open_material
+        from ovavel.eval.datasets.splits import clip_progress, open_material
         from ovavel.eval.streaming import RULES, STREAM_CLIPS, TOLERANCE, check_seeds, chosen_lag, measure_streaming
         from ovavel.eval.streaming_report import StreamingReport, to_csv, to_html, to_json, to_svg
         from ovavel.runtime.files import atomic_write, make_folder

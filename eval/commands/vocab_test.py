@@ -69,7 +69,7 @@ class Test:
 
     def run(self) -> int:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
-        from ovavel.eval.texts import embed_texts
+        from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.vocab_test import parse_truth, try_phrases
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle

@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 from ovavel.eval.bench_ovave import Report, Result, score_protocol
-from ovavel.eval.encode import Encoded, encode_clips, load_cached
-from ovavel.eval.features import FeatureCache, Features
+from ovavel.eval.datasets.encode import Encoded, encode_clips, load_cached
+from ovavel.eval.datasets.feature_cache import FeatureCache, Features
+from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
+from ovavel.eval.datasets.splits import Split
+from ovavel.eval.datasets.texts import embed_texts
 from ovavel.eval.metrics import score_agreement, score_clips
 from ovavel.eval.ovave import decide, fused_labels, score_rows
 from ovavel.eval.ovave_report import class_results, clip_scores, confusion, note, table_rows, to_csv, to_html, to_json
-from ovavel.eval.ovavebench import Clip, OVAVEBench
-from ovavel.eval.splits import Split
-from ovavel.eval.texts import embed_texts
 from ovavel.runtime.backends import Backend, HeadOutput, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
@@ -183,7 +183,7 @@ def test_agreement_asks_the_embeddings_as_they_are(encoded: Encoded, text: np.nd
 
 def write_cache(root: Path, dataset: OVAVEBench, bundle: Bundle, encoded: Encoded, text: np.ndarray) -> Path:
     """Write a cache of the test split in one shard."""
-    from ovavel.eval.features import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
+    from ovavel.eval.datasets.feature_cache import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
 
     clips = dataset.select("test")
     damage = {record.name: Damage(kind=record.kind, message=record.message) for record in encoded.damaged}

@@ -11,7 +11,7 @@ import pytest
 from media_factory import make_clip
 from ovavebench_factory import DAMAGE, break_clip, make_bench
 
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.parity import _decision
 from ovavel.eval.parity_clips import DatasetClips, RecordedClips
 from ovavel.eval.parity_figures import Place, compare_decisions, compare_graph, event_iou

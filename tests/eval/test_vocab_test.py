@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media_factory import make_clip
 
-from ovavel.eval.texts import embed_texts
+from ovavel.eval.datasets.texts import embed_texts
 from ovavel.eval.vocab_report import verdict
 from ovavel.eval.vocab_test import Recording, Trial, encode_recording, parse_truth, try_phrases
 from ovavel.runtime.backends import HeadOutput, open_backend

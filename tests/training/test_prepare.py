@@ -21,8 +21,8 @@ from media_factory import colour_of_second, make_clip, plain_picture, tone
 from ovavebench_factory import make_bench
 from PIL import Image
 
-from ovavel.eval.check_data import check_data
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.check import check_data
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.training.prepare import cut_windows, prepare

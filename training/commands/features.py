@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-    from ovavel.eval.features import Damage
-    from ovavel.eval.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.feature_cache import Damage
+    from ovavel.eval.datasets.ovavebench import OVAVEBench
     from ovavel.training.features.encoders import Encoders
     from ovavel.training.features.extract import Extraction
 
@@ -88,7 +88,7 @@ class Features:
         """Fill the cache, or measure decoding."""
         from rich.console import Console
 
-        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.interrupt import terminated_as_interrupted
 
         splits = tuple(dict.fromkeys(split.strip() for split in self.splits.split(",") if split.strip()))

@@ -61,7 +61,7 @@ class Head:
         """Train, and print what the head is worth."""
         from rich.console import Console
 
-        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.errors import MissingExtraError
         from ovavel.runtime.interrupt import terminated_as_interrupted
@@ -73,7 +73,7 @@ class Head:
             from ovavel.training.fit.train import HEAD, fit_data
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training a head") from error
-        from ovavel.eval.features import FeatureCache
+        from ovavel.eval.datasets.feature_cache import FeatureCache
         from ovavel.training.commands.bars import steps
         from ovavel.training.fit.data import read_data
 

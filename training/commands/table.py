@@ -63,7 +63,7 @@ class Table:
         """Train what is not trained yet, and print the table."""
         from rich.console import Console
 
-        from ovavel.eval.ovavebench import OVAVEBench
+        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.interrupt import terminated_as_interrupted
@@ -84,7 +84,7 @@ class Table:
             from ovavel.training.fit.table import run_table, to_csv, to_html
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training heads") from error
-        from ovavel.eval.features import FeatureCache
+        from ovavel.eval.datasets.feature_cache import FeatureCache
         from ovavel.training.commands.bars import steps
 
         console = Console(stderr=True, highlight=False)

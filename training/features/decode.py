@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ovavel.eval.features import ClipRecord, Damage
-    from ovavel.eval.ovavebench import Clip, OVAVEBench
+    from ovavel.eval.datasets.feature_cache import ClipRecord, Damage
+    from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 
 __all__ = [
     "Decoded",
@@ -187,7 +187,7 @@ def source_bytes(bench: OVAVEBench, clip: Clip) -> int:
 
 def source_record(bench: OVAVEBench, clip: Clip, damage: Damage | None = None) -> ClipRecord:
     """Read the clip's files and return their size and a hash over names and contents, beside `damage`."""
-    from ovavel.eval.features import ClipRecord
+    from ovavel.eval.datasets.feature_cache import ClipRecord
 
     digest, total = hashlib.sha256(), 0
     for file in _files(bench, clip):
@@ -238,8 +238,8 @@ def _end_with_parent() -> None:
 
 def _decode(slot: int, clip: Clip) -> ClipRecord:
     """Fill the slot with a clip; runs in a process of the pool."""
-    from ovavel.eval.features import Damage
-    from ovavel.eval.ovavebench import DamagedClip
+    from ovavel.eval.datasets.feature_cache import Damage
+    from ovavel.eval.datasets.ovavebench import DamagedClip
     from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 
     assert _worker

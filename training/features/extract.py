@@ -1,4 +1,4 @@
-"""Fills a feature cache: every clip of a dataset through the frozen encoders, once (`ovavel.eval.features`).
+"""Fills a feature cache (`eval.datasets.feature_cache`): every clip of a dataset once through the frozen encoders.
 
 A shard is done when its index is written, so work that was cut continues with the first shard that has none. The clips
 of a shard are encoded in batches that begin with the shard: a shard made again after an interruption is the same, bit
@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.features import (
+from ovavel.eval.datasets.feature_cache import (
     CACHE,
     SEGMENTS,
     TEXT,
@@ -52,7 +52,7 @@ from ovavel.training.features.decode import (
 from ovavel.training.features.encoders import Encoders
 
 if TYPE_CHECKING:
-    from ovavel.eval.ovavebench import Clip, OVAVEBench
+    from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 
 __all__ = ["SHARD_CLIPS", "Extraction", "cache_info", "extract"]
 

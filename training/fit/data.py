@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.features import FeatureCache
+from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.runtime.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
-    from ovavel.eval.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.ovavebench import OVAVEBench
 
 __all__ = ["Data", "Part", "read_data"]
 

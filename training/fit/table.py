@@ -34,8 +34,8 @@ from ovavel.training.fit.train import HEAD, Progress, decide_labels, fit_data
 from ovavel.training.heads.temporal import TemporalHead
 
 if TYPE_CHECKING:
-    from ovavel.eval.features import FeatureCache
-    from ovavel.eval.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.feature_cache import FeatureCache
+    from ovavel.eval.datasets.ovavebench import OVAVEBench
 
 __all__ = [
     "Line",

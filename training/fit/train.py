@@ -36,8 +36,8 @@ from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, wr
 from ovavel.training.torch_backend.backend import resolve_device
 
 if TYPE_CHECKING:
-    from ovavel.eval.features import FeatureCache
-    from ovavel.eval.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.feature_cache import FeatureCache
+    from ovavel.eval.datasets.ovavebench import OVAVEBench
 
 __all__ = ["HEAD", "REPORT", "Progress", "decide_labels", "decisions", "evaluate", "fit", "fit_data"]
 

@@ -24,8 +24,8 @@ import torch
 from golden_weights import write_golden_checkpoint
 from ovavebench_factory import DAMAGE, break_clip, make_bench
 
-from ovavel.eval.features import FeatureCache
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError, DeviceError, InputError, OutputError, UsageError
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.encode import DamagedRecord, check_precision, encode_clips, load_cached, what_ran
-from ovavel.eval.features import FeatureCache
-from ovavel.eval.ovavebench import Clip, OVAVEBench
-from ovavel.eval.texts import embed_texts
+from ovavel.eval.datasets.encode import DamagedRecord, check_precision, encode_clips, load_cached, what_ran
+from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
+from ovavel.eval.datasets.texts import embed_texts
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import DatasetError

@@ -15,8 +15,8 @@ import pytest
 from ovavebench_factory import DAMAGE, break_clip, make_bench, write_wav
 
 from ovavel.eval import parallel
-from ovavel.eval.check_data import CRASH_KIND, check_data
-from ovavel.eval.ovavebench import OVAVEBench
+from ovavel.eval.datasets.check import CRASH_KIND, check_data
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.parallel import CRASHED, run_each
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError

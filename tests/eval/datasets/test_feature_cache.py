@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ovavel.eval.features import (
+from ovavel.eval.datasets.feature_cache import (
     CACHE,
     FORMAT_VERSION,
     SEGMENTS,

@@ -34,7 +34,7 @@ from ovavel.runtime.untrusted import map_array, read_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ovavel.eval.ovavebench import Clip
+    from ovavel.eval.datasets.ovavebench import Clip
 
 __all__ = [
     "CACHE",

@@ -20,9 +20,9 @@ from media_factory import make_clip, tone
 from ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench, write_wav
 from PIL import Image
 
-from ovavel.eval.check_data import check_data
-from ovavel.eval.clip_media import KINDS, fit, frame_paths, read_frame, read_sound
-from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench, to_windows
+from ovavel.eval.datasets.check import check_data
+from ovavel.eval.datasets.clip_media import KINDS, fit, frame_paths, read_frame, read_sound
+from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
 
 PUBLISHED = {
@@ -305,7 +305,7 @@ def test_sound_is_cut_or_padded_to_ten_seconds(n: int, channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_fast_path_reads_what_ffmpeg_reads(tmp_path: Path, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ovavel.eval import clip_media
+    from ovavel.eval.datasets import clip_media
 
     path = tmp_path / "a.wav"
     write_wav(path, np.random.default_rng(0).uniform(-1, 1, (channels, 23_456)).astype(np.float32))

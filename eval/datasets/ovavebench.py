@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import msgspec
 import numpy as np
 
-from ovavel.eval.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
+from ovavel.eval.datasets.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
 from ovavel.runtime.files import not_regular
 from ovavel.runtime.reporting.text import quoted

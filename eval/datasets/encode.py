@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.features import FeatureCache, Features
-from ovavel.eval.ovavebench import Clip, DamagedClip, OVAVEBench
+from ovavel.eval.datasets.feature_cache import FeatureCache, Features
+from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.runtime.backends import Backend, BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder

@@ -1,0 +1,1 @@
+"""Data sets: annotations, media, cached embeddings, and how clips are encoded."""
