@@ -15,8 +15,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from ovavel.eval.metrics import score_events
-from ovavel.eval.ovave import fused_labels
+from ovavel.eval.accuracy.metrics import score_events
+from ovavel.eval.accuracy.protocols import fused_labels
 from ovavel.runtime.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import probabilities

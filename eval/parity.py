@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ovavel.eval.metrics import Scores
+from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.parity_clips import (
     Clips,
     DatasetClips,

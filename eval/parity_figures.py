@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.metrics import Scores, score_clips
+from ovavel.eval.accuracy.metrics import Scores, score_clips
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.graphs import Graph

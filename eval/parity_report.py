@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.metrics import Scores
+from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.parity import ParityReport
 from ovavel.eval.parity_clips import Clips, adversarial_frames, adversarial_waveforms
 from ovavel.eval.parity_figures import EmbeddingFigures, Place

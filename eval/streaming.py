@@ -16,8 +16,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from ovavel.eval.metrics import Scores
-from ovavel.eval.ovave import Rows, fused_labels, score_rows
+from ovavel.eval.accuracy.metrics import Scores
+from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.localizer import Head
 from ovavel.runtime.types import BUFFER

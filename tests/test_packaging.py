@@ -132,7 +132,7 @@ def test_every_entry_point_loads(group: str) -> None:
 def test_the_runtime_needs_no_torch() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'onnxscript')))\n"
-        "import ovavel.runtime as r, ovavel.eval.metrics\n"
+        "import ovavel.runtime as r, ovavel.eval.accuracy.metrics\n"
         "[getattr(r, name) for name in r.__all__]"
     )
     run("-c", code)

@@ -11,7 +11,7 @@ from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from ovavel.eval.bench_ovave import Protocol, Report
+    from ovavel.eval.accuracy.score import Protocol, Report
 
 __all__ = ["BenchOvave"]
 
@@ -65,7 +65,7 @@ class BenchOvave:
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
-        from ovavel.eval.bench_ovave import Report, score_protocol
+        from ovavel.eval.accuracy.score import Report, score_protocol
         from ovavel.eval.datasets.splits import open_material
         from ovavel.runtime.files import make_folder
 
@@ -116,7 +116,7 @@ class BenchOvave:
 
 
 def _write(report: Report, out: Path) -> list[Path]:
-    from ovavel.eval.ovave_report import to_csv, to_html, to_json
+    from ovavel.eval.accuracy.report import to_csv, to_html, to_json
     from ovavel.runtime.files import atomic_write
 
     paths = [out / f"ovave-{report.split}.{kind}" for kind in ("json", "csv", "html")]
@@ -129,8 +129,8 @@ def _print(report: Report, written: list[Path]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ovavel.eval.bootstrap import LEVEL
-    from ovavel.eval.ovave_report import interval_rows, note, table_rows
+    from ovavel.eval.accuracy.bootstrap import LEVEL
+    from ovavel.eval.accuracy.report import interval_rows, note, table_rows
     from ovavel.runtime.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 

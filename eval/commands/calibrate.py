@@ -145,9 +145,9 @@ class Calibrate:
 
 
 def _look(split: Split, scores: NDArray[np.float32], calibration: Calibration) -> SplitReport:
+    from ovavel.eval.accuracy.protocols import fused_labels
     from ovavel.eval.calibration import reliability, score_margins
     from ovavel.eval.calibration_report import SplitReport
-    from ovavel.eval.ovave import fused_labels
 
     truth = split.truth
     return SplitReport(

@@ -11,7 +11,7 @@ from itertools import groupby
 import msgspec
 import numpy as np
 
-from ovavel.eval.metrics import Scores, score_clips
+from ovavel.eval.accuracy.metrics import Scores, score_clips
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.results import Localization
 from ovavel.runtime.types import WINDOW_S

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ovavel.eval.accuracy.metrics import score_clips, score_events
+from ovavel.eval.accuracy.protocols import fused_labels
 from ovavel.eval.calibration import (
     Reliability,
     event_rows,
@@ -19,8 +21,6 @@ from ovavel.eval.calibration import (
     score_margins,
 )
 from ovavel.eval.calibration_report import CalibrationReport, SplitReport, to_csv, to_html, to_json, to_svg
-from ovavel.eval.metrics import score_clips, score_events
-from ovavel.eval.ovave import fused_labels
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import probabilities
 from ovavel.runtime.tracker import EventRules, EventTracker

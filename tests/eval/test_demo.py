@@ -27,12 +27,12 @@ from hypothesis import strategies as st
 from media_factory import make_clip
 from rich.console import Console
 
+from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.demo.assets import Assets, Truth
 from ovavel.eval.demo.comparison import Comparison, compare
 from ovavel.eval.demo.play import ENOUGH_EVE, play_clip
 from ovavel.eval.demo.report import to_html
 from ovavel.eval.demo.show import side_by_side
-from ovavel.eval.metrics import Scores
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovavel.eval.ovave import fused_labels, score_rows
+from ovavel.eval.accuracy.protocols import fused_labels, score_rows
 from ovavel.eval.streaming import (
     RULES,
     Curve,

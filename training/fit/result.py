@@ -8,8 +8,8 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
-from ovavel.eval.metrics import Scores
-from ovavel.eval.ovave import Rows
+from ovavel.eval.accuracy.metrics import Scores
+from ovavel.eval.accuracy.protocols import Rows
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.untrusted import read_json
 from ovavel.training.fit.data import Data, Part

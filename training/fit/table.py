@@ -17,10 +17,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from ovavel.eval import ovave
-from ovavel.eval.bootstrap import LEVEL, RESAMPLES, SEED, intervals
-from ovavel.eval.metrics import each_agreement, each_clip
-from ovavel.eval.ovave import PUBLISHED, score_rows, score_rows_agreement, too_damaged
+from ovavel.eval.accuracy import protocols as ovave
+from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED, intervals
+from ovavel.eval.accuracy.metrics import each_agreement, each_clip
+from ovavel.eval.accuracy.protocols import PUBLISHED, score_rows, score_rows_agreement, too_damaged
 from ovavel.runtime.fusion import cosine_similarity
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovavel.eval.ovave import Rows, fused_labels, score_rows
+from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.fit.data import Data, Part, read_data

@@ -18,10 +18,10 @@ from feature_cache_factory import write_cache
 from ovavebench_factory import make_bench
 from synthetic import unit
 
+from ovavel.eval.accuracy.metrics import Scores, score_agreement
+from ovavel.eval.accuracy.protocols import PUBLISHED, Rows
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.eval.metrics import Scores, score_agreement
-from ovavel.eval.ovave import PUBLISHED, Rows
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.fusion import cosine_similarity

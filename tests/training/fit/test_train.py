@@ -26,7 +26,7 @@ import pytest
 import torch
 from synthetic import CLASSES, DIM, SEEN, make_data, train
 
-from ovavel.eval.ovave import Rows
+from ovavel.eval.accuracy.protocols import Rows
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.folder import EPOCHS

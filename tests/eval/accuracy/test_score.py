@@ -16,15 +16,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovavel.eval.bench_ovave import Report, Result, score_protocol
+from ovavel.eval.accuracy.metrics import score_agreement, score_clips
+from ovavel.eval.accuracy.protocols import decide, fused_labels, score_rows
+from ovavel.eval.accuracy.report import (
+    class_results,
+    clip_scores,
+    confusion,
+    note,
+    table_rows,
+    to_csv,
+    to_html,
+    to_json,
+)
+from ovavel.eval.accuracy.score import Report, Result, score_protocol
 from ovavel.eval.datasets.encode import Encoded, encode_clips, load_cached
 from ovavel.eval.datasets.feature_cache import FeatureCache, Features
 from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 from ovavel.eval.datasets.splits import Split
 from ovavel.eval.datasets.texts import embed_texts
-from ovavel.eval.metrics import score_agreement, score_clips
-from ovavel.eval.ovave import decide, fused_labels, score_rows
-from ovavel.eval.ovave_report import class_results, clip_scores, confusion, note, table_rows, to_csv, to_html, to_json
 from ovavel.runtime.backends import Backend, HeadOutput, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main

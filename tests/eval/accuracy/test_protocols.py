@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.eval.metrics import Scores
-from ovavel.eval.ovave import (
+from ovavel.eval.accuracy.metrics import Scores
+from ovavel.eval.accuracy.protocols import (
     PUBLISHED,
     Rows,
     decide,
@@ -25,7 +25,7 @@ from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 EXPECTED = json.loads((GOLDEN / "metrics.json").read_text())["results"]
 LABELS = dict(np.load(GOLDEN / "metrics.npz"))
 CLASSES = 68

@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.bench_ovave import Protocol, Report
-from ovavel.eval.bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
-from ovavel.eval.metrics import Scores
-from ovavel.eval.ovave import PUBLISHED, Rows
+from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
+from ovavel.eval.accuracy.metrics import Scores
+from ovavel.eval.accuracy.protocols import PUBLISHED, Rows
+from ovavel.eval.accuracy.score import Protocol, Report
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
 from ovavel.runtime.reporting.palette import RIGHT, WRONG

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.eval.bootstrap import interval, intervals
+from ovavel.eval.accuracy.bootstrap import interval, intervals
 
 
 @given(seed=st.integers(0, 99), clips=st.integers(2, 60))

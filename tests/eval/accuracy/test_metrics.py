@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ovavel.eval.metrics import Scores, score_agreement, score_clips
+from ovavel.eval.accuracy.metrics import Scores, score_agreement, score_clips
 from ovavel.runtime.errors import UsageError
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 PUBLISHED = json.loads((GOLDEN / "metrics.json").read_text())["results"]
 LABELS = dict(np.load(GOLDEN / "metrics.npz"))
 CLASSES = 68

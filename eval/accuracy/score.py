@@ -15,12 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.datasets.encode import DamagedRecord, what_ran
-from ovavel.eval.datasets.feature_cache import FeatureCache
-from ovavel.eval.datasets.ovavebench import Clip
-from ovavel.eval.datasets.splits import Split
-from ovavel.eval.metrics import Scores, each_agreement, each_clip, score_agreement, score_clips
-from ovavel.eval.ovave import (
+from ovavel.eval.accuracy.metrics import Scores, each_agreement, each_clip, score_agreement, score_clips
+from ovavel.eval.accuracy.protocols import (
     Rows,
     decide,
     fused_labels,
@@ -29,6 +25,10 @@ from ovavel.eval.ovave import (
     too_damaged,
     why_not_published,
 )
+from ovavel.eval.datasets.encode import DamagedRecord, what_ran
+from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.eval.datasets.ovavebench import Clip
+from ovavel.eval.datasets.splits import Split
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.fusion import agree_clip, cosine_similarity

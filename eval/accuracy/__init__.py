@@ -1,0 +1,1 @@
+"""Scores of a bundle on OV-AVEBench: metrics, protocols and the report."""
