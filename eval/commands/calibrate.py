@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from ovavel.eval.calibration_report import CalibrationReport, SplitReport
+    from ovavel.eval.calibration.report import CalibrationReport, SplitReport
     from ovavel.eval.datasets.splits import Split
     from ovavel.runtime.calibration import Calibration
 
@@ -70,10 +70,10 @@ class Calibrate:
         """Fit, look, print and write."""
         from rich.console import Console
 
-        from ovavel.eval.calibration import fit_calibration
-        from ovavel.eval.calibration_report import CalibrationReport, to_csv, to_html, to_json, to_svg
+        from ovavel.eval.calibration.fit import fit_calibration
+        from ovavel.eval.calibration.report import CalibrationReport, to_csv, to_html, to_json, to_svg
         from ovavel.eval.datasets.splits import open_material
-        from ovavel.eval.streaming import final_scores
+        from ovavel.eval.streaming.measure import final_scores
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write, make_folder
@@ -146,8 +146,8 @@ class Calibrate:
 
 def _look(split: Split, scores: NDArray[np.float32], calibration: Calibration) -> SplitReport:
     from ovavel.eval.accuracy.protocols import fused_labels
-    from ovavel.eval.calibration import reliability, score_margins
-    from ovavel.eval.calibration_report import SplitReport
+    from ovavel.eval.calibration.fit import reliability, score_margins
+    from ovavel.eval.calibration.report import SplitReport
 
     truth = split.truth
     return SplitReport(

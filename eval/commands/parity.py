@@ -16,9 +16,9 @@ from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from ovavel.eval.parity import ParityReport
-    from ovavel.eval.parity_clips import DatasetClips, RecordedClips
-    from ovavel.eval.parity_sides import Choice, Tell
+    from ovavel.eval.parity.clips import DatasetClips, RecordedClips
+    from ovavel.eval.parity.compare import ParityReport
+    from ovavel.eval.parity.sides import Choice, Tell
     from ovavel.runtime.bundle import Bundle
 
 __all__ = ["Parity"]
@@ -89,8 +89,8 @@ class Parity:
             return self._compare()
 
     def _compare(self) -> int:
-        from ovavel.eval.parity import PYTORCH, compare_backends
-        from ovavel.eval.parity_report import look_again, to_html, to_json
+        from ovavel.eval.parity.compare import PYTORCH, compare_backends
+        from ovavel.eval.parity.report import look_again, to_html, to_json
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.verification.gates import store_gate
@@ -116,7 +116,7 @@ class Parity:
         return 0 if report.gate.passed and not lost else 1
 
     def _candidate(self, bundle: Bundle) -> Choice:
-        from ovavel.eval.parity_sides import Choice
+        from ovavel.eval.parity.sides import Choice
 
         return Choice(
             bundle=bundle,
@@ -128,7 +128,7 @@ class Parity:
         )
 
     def _reference(self, bundle: Bundle) -> Choice:
-        from ovavel.eval.parity_sides import Choice
+        from ovavel.eval.parity.sides import Choice
         from ovavel.runtime.bundle import Bundle as OpenBundle
 
         backend = self.reference_backend or ("torch" if self.weights else "onnxruntime")
@@ -147,7 +147,7 @@ class Parity:
 
     def _clips(self) -> DatasetClips | RecordedClips:
         from ovavel.eval.datasets.ovavebench import OVAVEBench
-        from ovavel.eval.parity_clips import DatasetClips, RecordedClips
+        from ovavel.eval.parity.clips import DatasetClips, RecordedClips
         from ovavel.runtime.commands.localize import find_media
 
         if self.data and self.media:
@@ -169,7 +169,7 @@ class Parity:
 
 def _report_lost(clips: DatasetClips | RecordedClips) -> int:
     """Name the recordings that could not be read, and return their number. Those of a dataset are in the report."""
-    from ovavel.eval.parity_clips import RecordedClips
+    from ovavel.eval.parity.clips import RecordedClips
     from ovavel.runtime.commands.localize import print_unreadable
 
     if not isinstance(clips, RecordedClips):
@@ -209,7 +209,7 @@ def _print(report: ParityReport, written: list[Path]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ovavel.eval.parity_report import (
+    from ovavel.eval.parity.report import (
         FLIP_COLUMNS,
         GRAPH_COLUMNS,
         MEASURE_COLUMNS,

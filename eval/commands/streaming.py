@@ -10,7 +10,7 @@ from ovavel.runtime.bounds import Seed, Threads
 from ovavel.runtime.reporting.text import one_line
 
 if TYPE_CHECKING:
-    from ovavel.eval.streaming_report import StreamingReport
+    from ovavel.eval.streaming.report import StreamingReport
 
 __all__ = ["Streaming"]
 
@@ -55,8 +55,15 @@ class Streaming:
     def run(self) -> int:
         """Score the split, print the table and write the files."""
         from ovavel.eval.datasets.splits import clip_progress, open_material
-        from ovavel.eval.streaming import RULES, STREAM_CLIPS, TOLERANCE, check_seeds, chosen_lag, measure_streaming
-        from ovavel.eval.streaming_report import StreamingReport, to_csv, to_html, to_json, to_svg
+        from ovavel.eval.streaming.measure import (
+            RULES,
+            STREAM_CLIPS,
+            TOLERANCE,
+            check_seeds,
+            chosen_lag,
+            measure_streaming,
+        )
+        from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
         from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.localizer import deciding_head
 
@@ -109,7 +116,7 @@ class Streaming:
 def _print(report: StreamingReport, counted: str, out: Path) -> None:
     from rich.table import Table
 
-    from ovavel.eval.streaming import RULES
+    from ovavel.eval.streaming.measure import RULES
     from ovavel.runtime.console import OutputConsole
 
     console = OutputConsole(highlight=False, soft_wrap=True)

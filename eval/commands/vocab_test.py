@@ -19,7 +19,7 @@ from ovavel.runtime.errors import MediaError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ovavel.eval.vocab_test import Recording, Trial
+    from ovavel.eval.phrases.trial import Recording, Trial
     from ovavel.runtime.backends import Backend, BackendInfo
     from ovavel.runtime.bundle import Bundle
     from ovavel.runtime.channels import Channel
@@ -70,7 +70,7 @@ class Test:
     def run(self) -> int:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
         from ovavel.eval.datasets.texts import embed_texts
-        from ovavel.eval.vocab_test import parse_truth, try_phrases
+        from ovavel.eval.phrases.trial import parse_truth, try_phrases
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.files import make_folder
@@ -148,7 +148,7 @@ def _encode(
     """Encode all `clips` that can be read, and say why the others cannot, by path. Raises MediaError if none can."""
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
-    from ovavel.eval.vocab_test import encode_recording
+    from ovavel.eval.phrases.trial import encode_recording
     from ovavel.runtime.console import ErrorConsole
     from ovavel.runtime.progress import Bars
     from ovavel.runtime.reporting.text import one_line
@@ -188,7 +188,7 @@ def _encode(
 def _write(
     out: Path, trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo
 ) -> list[Path]:
-    from ovavel.eval.vocab_report import to_html, to_json
+    from ovavel.eval.phrases.report import to_html, to_json
     from ovavel.runtime.files import atomic_write
 
     paths = [out / "vocab-test.json", out / "vocab-test.html"]
@@ -201,7 +201,7 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
     from rich.table import Table
     from rich.text import Text
 
-    from ovavel.eval.vocab_report import COLUMNS, cells, verdict
+    from ovavel.eval.phrases.report import COLUMNS, cells, verdict
     from ovavel.runtime.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 

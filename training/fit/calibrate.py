@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from ovavel.eval.calibration import fit_calibration
-from ovavel.eval.streaming import final_scores
+from ovavel.eval.calibration.fit import fit_calibration
+from ovavel.eval.streaming.measure import final_scores
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from ovavebench_factory import break_clip, make_bench
 
-from ovavel.eval.calibration_report import CalibrationReport
+from ovavel.eval.calibration.report import CalibrationReport
 from ovavel.eval.commands.calibrate import Calibrate
 from ovavel.eval.commands.streaming import Streaming
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.datasets.splits import open_material
-from ovavel.eval.streaming_report import StreamingReport
+from ovavel.eval.streaming.report import StreamingReport
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import DatasetError, OutputError, UsageError
 

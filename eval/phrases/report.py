@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.vocab_test import Phrase, Recording, Trial
+from ovavel.eval.phrases.trial import Phrase, Recording, Trial
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.records import to_json_bytes

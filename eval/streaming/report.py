@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
-from ovavel.eval.streaming import RULES, Curve, LagResult, Measures
+from ovavel.eval.streaming.measure import RULES, Curve, LagResult, Measures
 from ovavel.runtime.reporting.charts import Series, line_charts
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text

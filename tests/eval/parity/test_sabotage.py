@@ -14,9 +14,9 @@ import pytest
 from media_factory import make_clip
 from onnx import TensorProto, helper, numpy_helper
 
-from ovavel.eval.parity import compare_backends
-from ovavel.eval.parity_clips import RecordedClips
-from ovavel.eval.parity_sides import Choice
+from ovavel.eval.parity.clips import RecordedClips
+from ovavel.eval.parity.compare import compare_backends
+from ovavel.eval.parity.sides import Choice
 from ovavel.export.bundle import write_bundle
 from ovavel.runtime import preprocess
 from ovavel.runtime.backends import open_backend

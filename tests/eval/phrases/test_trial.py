@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from media_factory import make_clip
 
 from ovavel.eval.datasets.texts import embed_texts
-from ovavel.eval.vocab_report import verdict
-from ovavel.eval.vocab_test import Recording, Trial, encode_recording, parse_truth, try_phrases
+from ovavel.eval.phrases.report import verdict
+from ovavel.eval.phrases.trial import Recording, Trial, encode_recording, parse_truth, try_phrases
 from ovavel.runtime.backends import HeadOutput, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main

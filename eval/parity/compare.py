@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ovavel.eval.accuracy.metrics import Scores
-from ovavel.eval.parity_clips import (
+from ovavel.eval.parity.clips import (
     Clips,
     DatasetClips,
     adversarial_frames,
     adversarial_waveforms,
 )
-from ovavel.eval.parity_figures import Decisions, EmbeddingFigures, Place, compare_decisions, compare_graph
-from ovavel.eval.parity_sides import Choice, Side, Tell, all_embeddings, run_side
+from ovavel.eval.parity.figures import Decisions, EmbeddingFigures, Place, compare_decisions, compare_graph
+from ovavel.eval.parity.sides import Choice, Side, Tell, all_embeddings, run_side
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UsageError

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovavel.eval.accuracy.protocols import fused_labels, score_rows
-from ovavel.eval.streaming import (
+from ovavel.eval.streaming.measure import (
     RULES,
     Curve,
     LagResult,
@@ -22,7 +22,7 @@ from ovavel.eval.streaming import (
     stream_labels,
     stream_scores,
 )
-from ovavel.eval.streaming_report import StreamingReport, to_csv, to_html, to_json, to_svg
+from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
@@ -100,7 +100,7 @@ def test_at_lag_nine_a_clip_alone_is_the_offline_clip() -> None:
 def test_joined_clips_are_the_stream_of_the_localizer_and_return_to_their_places(
     monkeypatch: pytest.MonkeyPatch, clips: int, stream_clips: int
 ) -> None:
-    monkeypatch.setattr("ovavel.eval.streaming._BATCH", 4)
+    monkeypatch.setattr("ovavel.eval.streaming.measure._BATCH", 4)
     truth, audio, vision = streams(clips, 10)
     seen = np.arange(clips) % 2 == 0
     done: list[int] = []

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import Scores
-from ovavel.eval.parity import ParityReport
-from ovavel.eval.parity_clips import Clips, adversarial_frames, adversarial_waveforms
-from ovavel.eval.parity_figures import EmbeddingFigures, Place
+from ovavel.eval.parity.clips import Clips, adversarial_frames, adversarial_waveforms
+from ovavel.eval.parity.compare import ParityReport
+from ovavel.eval.parity.figures import EmbeddingFigures, Place
 from ovavel.runtime.graphs import Graph
 from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.reporting.charts import Histogram, histograms

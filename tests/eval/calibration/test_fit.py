@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ovavel.eval.accuracy.metrics import score_clips, score_events
 from ovavel.eval.accuracy.protocols import fused_labels
-from ovavel.eval.calibration import (
+from ovavel.eval.calibration.fit import (
     Reliability,
     event_rows,
     fit_calibration,
@@ -20,7 +20,7 @@ from ovavel.eval.calibration import (
     reliability,
     score_margins,
 )
-from ovavel.eval.calibration_report import CalibrationReport, SplitReport, to_csv, to_html, to_json, to_svg
+from ovavel.eval.calibration.report import CalibrationReport, SplitReport, to_csv, to_html, to_json, to_svg
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import probabilities
 from ovavel.runtime.tracker import EventRules, EventTracker

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
-from ovavel.eval.calibration import Reliability
+from ovavel.eval.calibration.fit import Reliability
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.reporting.charts import Bar, bar_charts
 from ovavel.runtime.reporting.csv_table import csv_table

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.datasets.texts import embed_texts
-from ovavel.eval.parity_clips import ClipEmbeddings, Clips, encode_adversarial
+from ovavel.eval.parity.clips import ClipEmbeddings, Clips, encode_adversarial
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.graphs import Graph

@@ -12,9 +12,9 @@ from media_factory import make_clip
 from ovavebench_factory import DAMAGE, break_clip, make_bench
 
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.eval.parity import _decision
-from ovavel.eval.parity_clips import DatasetClips, RecordedClips
-from ovavel.eval.parity_figures import Place, compare_decisions, compare_graph, event_iou
+from ovavel.eval.parity.clips import DatasetClips, RecordedClips
+from ovavel.eval.parity.compare import _decision
+from ovavel.eval.parity.figures import Place, compare_decisions, compare_graph, event_iou
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main

@@ -1,0 +1,1 @@
+"""Temperature and margins fitted on labelled clips."""

@@ -1,0 +1,1 @@
+"""Whether two backends or precisions decide alike, on clips and recordings."""

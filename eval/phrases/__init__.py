@@ -1,0 +1,1 @@
+"""Trying out the phrases of a vocabulary on clips."""

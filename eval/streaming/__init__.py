@@ -1,0 +1,1 @@
+"""Accuracy versus lag: what a decision gains from waiting."""
