@@ -170,7 +170,7 @@ class Bundle:
 
 def _fastest_on_gpu() -> Precision | None:
     """The fastest for the GPU, where there is one."""
-    from ovavel.eval.machine import describe_machine
+    from ovavel.eval.bench.machine import describe_machine
 
     return _FASTEST_ON_GPUS if describe_machine().gpus else None
 

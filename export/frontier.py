@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.machine import Machine, describe_machine
+from ovavel.eval.bench.machine import Machine, describe_machine
 from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.candidates import CANDIDATES, Candidate
 from ovavel.export.frontier_worker import Worker, open_worker

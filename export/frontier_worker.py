@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.machine import peak_memory_mb
+from ovavel.eval.bench.machine import peak_memory_mb
 from ovavel.export.candidates import Candidate
 from ovavel.export.inputs import SENSES, Sense
 from ovavel.runtime.backends.onnxruntime import open_session

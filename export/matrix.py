@@ -16,11 +16,11 @@ from typing import Any, get_args
 
 import msgspec
 
-from ovavel.eval.bench.rates import floor
+from ovavel.eval.bench.machine import Machine, describe_machine
+from ovavel.eval.bench.meters.rates import floor
 from ovavel.eval.bench.report import BenchReport, Rates, Row
 from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
 from ovavel.eval.demo.assets import Assets
-from ovavel.eval.machine import Machine, describe_machine
 from ovavel.export.matrix_process import Answer, in_process
 from ovavel.export.matrix_row import BATCHES
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import msgspec
 
 from ovavel.eval.bench import RowSpec, Settings, run_bench
-from ovavel.eval.bench.rates import measure_rates
+from ovavel.eval.bench.meters.rates import measure_rates
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.backends.tensorrt.library import LibraryName

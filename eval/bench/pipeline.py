@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ovavel.eval.bench.meters.yardstick import Moment, Yardstick
 from ovavel.eval.bench.report import WarmUp
-from ovavel.eval.bench.yardstick import Moment, Yardstick
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ovavel.eval.machine import Machine
+from ovavel.eval.bench.machine import Machine
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.timing import Percentiles

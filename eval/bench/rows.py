@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ovavel.eval.bench.memory import MemoryWatch
+from ovavel.eval.bench.meters.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import Memory, WarmUp
 from ovavel.runtime.backends import open_backend

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ovavel.eval.bench.capture import CAPTURE_RULE, run_capture
-from ovavel.eval.bench.energy import EnergyMeter
-from ovavel.eval.bench.gpu import ClockWatch, Gpu, open_gpu
-from ovavel.eval.bench.live import LIVE_RULE, live_report, run_live
+from ovavel.eval.bench.machine import describe_machine
 from ovavel.eval.bench.media import NOISE, decode
-from ovavel.eval.bench.memory import MemoryWatch
-from ovavel.eval.bench.offline import OFFLINE_RULE, run_offline
+from ovavel.eval.bench.meters.energy import EnergyMeter
+from ovavel.eval.bench.meters.gpu import ClockWatch, Gpu, open_gpu
+from ovavel.eval.bench.meters.memory import MemoryWatch
+from ovavel.eval.bench.meters.rates import FLOOR_RULE, floor, measure_rates
+from ovavel.eval.bench.meters.yardstick import YARDSTICK_RULE, Yardstick
 from ovavel.eval.bench.pipeline import WARM_UP_RULE, Pipeline
-from ovavel.eval.bench.rates import FLOOR_RULE, floor, measure_rates
 from ovavel.eval.bench.report import (
     BackendReport,
     BenchReport,
@@ -29,10 +28,11 @@ from ovavel.eval.bench.report import (
     Trial,
 )
 from ovavel.eval.bench.rows import EAGER, OpenRow, RowSpec, open_row, own_rows, reference_rows
+from ovavel.eval.bench.scenarios.capture import CAPTURE_RULE, run_capture
+from ovavel.eval.bench.scenarios.live import LIVE_RULE, live_report, run_live
+from ovavel.eval.bench.scenarios.offline import OFFLINE_RULE, run_offline
+from ovavel.eval.bench.scenarios.single import SINGLE_RULE, ratios, run_single, single_report
 from ovavel.eval.bench.settings import Settings
-from ovavel.eval.bench.single import SINGLE_RULE, ratios, run_single, single_report
-from ovavel.eval.bench.yardstick import YARDSTICK_RULE, Yardstick
-from ovavel.eval.machine import describe_machine
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.manifest import Gate

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ovavel.eval.bench.compare import LEAST_WINDOWS
-from ovavel.eval.bench.cost import ENCODERS
+from ovavel.eval.bench.machine import Machine
+from ovavel.eval.bench.meters.cost import ENCODERS
 from ovavel.eval.bench.report import STAGES, BenchReport, Rates, Row
 from ovavel.eval.bench.rows import EAGER
-from ovavel.eval.machine import Machine
 from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.verification.gates import gate_text
 

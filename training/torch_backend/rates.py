@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ovavel.eval.bench.rates import best_rate
+from ovavel.eval.bench.meters.rates import best_rate
 from ovavel.training.torch_backend.backend import resolve_device
 
 __all__ = ["measure_rates"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ovavel.eval.bench.energy import EnergyMeter
+from ovavel.eval.bench.meters.energy import EnergyMeter
 from ovavel.eval.bench.pipeline import Decider, Pipeline
 from ovavel.eval.bench.report import Batch, Offline
 from ovavel.runtime.errors import OvavelError

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ovavel.eval.bench.meters.yardstick import Yardstick
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import STAGES, Ratio, Single, Spread
-from ovavel.eval.bench.yardstick import Yardstick
 from ovavel.runtime.types import Window
 
 __all__ = ["SINGLE_RULE", "ratios", "run_single", "single_report", "stage_durations"]

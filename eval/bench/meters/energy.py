@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ovavel.eval.bench.gpu import Gpu
+from ovavel.eval.bench.meters.gpu import Gpu
 
 __all__ = ["EnergyMeter"]
 

@@ -13,8 +13,8 @@ from importlib.metadata import entry_points
 
 import numpy as np
 
-from ovavel.eval.bench.cost import ENCODERS, flops, weight_bytes
-from ovavel.eval.bench.gemm import gemm_model
+from ovavel.eval.bench.meters.cost import ENCODERS, flops, weight_bytes
+from ovavel.eval.bench.meters.gemm import gemm_model
 from ovavel.eval.bench.report import Floor, Rates
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle

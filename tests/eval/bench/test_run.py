@@ -20,13 +20,13 @@ from media_factory import make_clip
 from ovavel.eval.bench import STAGES, Settings, run_bench
 from ovavel.eval.bench import run as bench_run
 from ovavel.eval.bench.html import report_page
-from ovavel.eval.bench.live import run_trial
+from ovavel.eval.bench.machine import describe_machine, peak_memory_mb
 from ovavel.eval.bench.report import Offline, Trial
+from ovavel.eval.bench.scenarios.live import run_trial
 from ovavel.eval.bench.settings import SCENARIOS, Scenario
 from ovavel.eval.bench.tables import markdown
 from ovavel.eval.commands.bench import Bench
 from ovavel.eval.demo import assets
-from ovavel.eval.machine import describe_machine, peak_memory_mb
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, OvavelError, UsageError
@@ -315,7 +315,7 @@ def test_a_live_search_that_is_interrupted_keeps_its_trials(exported_bundle: Pat
         return run_trial(pipeline, windows, cameras, **options)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ovavel.eval.bench.live.run_trial", stop)
+        patch.setattr("ovavel.eval.bench.scenarios.live.run_trial", stop)
         settings = Settings(scenarios=("single", "live"), windows=1, trial_s=1, warm_up_s=1)
         report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, settings=settings)
     assert report.partial

@@ -7,9 +7,9 @@ import gc
 from contextlib import suppress
 from pathlib import Path
 
-from ovavel.eval.bench.gpu import open_gpu
+from ovavel.eval.bench.machine import peak_memory_mb, resident_memory_mb
+from ovavel.eval.bench.meters.gpu import open_gpu
 from ovavel.eval.bench.report import Memory
-from ovavel.eval.machine import peak_memory_mb, resident_memory_mb
 
 __all__ = ["MemoryWatch"]
 

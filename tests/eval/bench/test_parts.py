@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovavel.eval.bench.camera import read_frame_s, read_sound_s, stamp_frame, stamp_sound
-from ovavel.eval.bench.cost import flops, parameters, weight_bytes
-from ovavel.eval.bench.energy import EnergyMeter
-from ovavel.eval.bench.gemm import gemm_model
-from ovavel.eval.bench.gpu import ClockWatch, Gpu, open_gpu
-from ovavel.eval.bench.live import largest_passing
-from ovavel.eval.bench.memory import MemoryWatch
+from ovavel.eval.bench.meters.cost import flops, parameters, weight_bytes
+from ovavel.eval.bench.meters.energy import EnergyMeter
+from ovavel.eval.bench.meters.gemm import gemm_model
+from ovavel.eval.bench.meters.gpu import ClockWatch, Gpu, open_gpu
+from ovavel.eval.bench.meters.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import Ratio, Spread, percentile
+from ovavel.eval.bench.scenarios.live import largest_passing
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import BundleError
@@ -242,7 +242,7 @@ def test_the_gpu_that_auto_finds_is_watched(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append(device)
         return Card() if device.startswith("cuda") else None
 
-    monkeypatch.setattr("ovavel.eval.bench.memory.open_gpu", find)
+    monkeypatch.setattr("ovavel.eval.bench.meters.memory.open_gpu", find)
     watch = MemoryWatch("auto")
     watch.begin()
     assert watch.end("cuda:0").device_mb == 250

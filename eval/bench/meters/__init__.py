@@ -1,0 +1,1 @@
+"""What is measured beside time: memory, energy, arithmetic rates."""

@@ -1,0 +1,1 @@
+"""The scenarios that are timed, after MLPerf: single stream, offline, live, capture."""
