@@ -12,7 +12,7 @@ from pathlib import Path
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.demo.comparison import Comparison, compare, to_json
 from ovavel.eval.demo.report import to_html
-from ovavel.eval.demo.show import percent, side_by_side, verdict
+from ovavel.eval.demo.terminal import percent, side_by_side, verdict
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.console import OutputConsole
 from ovavel.runtime.devices import index_or_name

@@ -12,7 +12,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from ovavel.eval.demo.comparison import Comparison
-from ovavel.eval.demo.show import percent
+from ovavel.eval.demo.terminal import percent
 from ovavel.runtime.reporting.assets import asset
 from ovavel.runtime.reporting.page import facts, page, section, text
 from ovavel.runtime.reporting.palette import RIGHT, WRONG, colour

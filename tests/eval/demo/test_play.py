@@ -32,7 +32,7 @@ from ovavel.eval.demo.assets import Assets, Truth
 from ovavel.eval.demo.comparison import Comparison, compare
 from ovavel.eval.demo.play import ENOUGH_EVE, play_clip
 from ovavel.eval.demo.report import to_html
-from ovavel.eval.demo.show import side_by_side
+from ovavel.eval.demo.terminal import side_by_side
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
@@ -43,7 +43,7 @@ from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Event
 
 SECONDS = 12
-SHIPPED = Path(__file__).parents[2] / "eval" / "demo"
+SHIPPED = Path(__file__).parents[3] / "eval" / "demo"
 MIB = 2**20
 
 WITHOUT_TORCH = """
