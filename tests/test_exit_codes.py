@@ -9,7 +9,7 @@ import pytest
 
 from ovavel.runtime.cli import main
 
-DEMO = Path(__file__).parents[1] / "eval" / "demo"
+DEMO = Path(__file__).parents[1] / "eval" / "demo" / "assets"
 PLACES = {"BUNDLE": str(DEMO / "bundle"), "CLIP": str(DEMO / "clip.mp4")}
 
 MISSING = [

@@ -48,10 +48,13 @@ def test_a_wheel_holds_ovavel_and_nothing_beside_it(tmp_path: Path) -> None:
     }
     assert Path("runtime/reporting/style.css") in sheets
     assert {f"ovavel/{path}" for path in sheets} <= set(names)
-    demo = {name for name in names if name.startswith("ovavel/eval/demo/")}
-    assert {f"ovavel/eval/demo/{name}" for name in ("bundle/manifest.json", "clip.mp4", "truth.json")} <= demo
-    shipped = {path.relative_to(ROOT / "eval" / "demo") for path in (ROOT / "eval" / "demo" / "bundle").iterdir()}
-    assert {f"ovavel/eval/demo/{path}" for path in shipped} <= demo
+    demo = {name for name in names if name.startswith("ovavel/eval/demo/assets/")}
+    assert {f"ovavel/eval/demo/assets/{name}" for name in ("bundle/manifest.json", "clip.mp4", "truth.json")} <= demo
+    shipped = {
+        path.relative_to(ROOT / "eval" / "demo" / "assets")
+        for path in (ROOT / "eval" / "demo" / "assets" / "bundle").iterdir()
+    }
+    assert {f"ovavel/eval/demo/assets/{path}" for path in shipped} <= demo
     assert not [name for name in names if name.endswith((".onnx", ".npz", ".pth")) and name not in demo]
 
 

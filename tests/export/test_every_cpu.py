@@ -228,5 +228,5 @@ def test_a_bundle_checks_itself_here(whole_bundle: tuple[Path, list[Precision]],
 
 
 def test_the_demo_is_right_on_every_cpu() -> None:
-    for files in Bundle.open(Path(demo.__file__).parent / "bundle").manifest.graphs.values():
+    for files in Bundle.open(Path(demo.__file__).parent / "assets" / "bundle").manifest.graphs.values():
         assert all(exact_here("onnxruntime-cpu", precision, (), ()) for precision in files)

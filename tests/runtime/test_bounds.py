@@ -16,7 +16,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.tracker import EventRules
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo"
+DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
 COMMANDS = {entry.name: entry.load() for entry in entry_points(group="ovavel.commands") if "ovavel" in entry.value}
 
 

@@ -27,7 +27,7 @@ from ovavel.runtime.vocabulary import Vocabulary
 CALIBRATION = Calibration(
     temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.05, segments=100, dataset="ab" * 32
 )
-DEMO = Path(__file__).parents[2] / "eval" / "demo"
+DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
 TEXT = np.eye(4, 8, dtype=np.float32)
 VOCABULARY = Vocabulary(names=("dog", "car", "bell", "other"), embeddings=TEXT)
 

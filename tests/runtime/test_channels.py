@@ -17,7 +17,7 @@ from ovavel.runtime.preprocess import prepare_waveform
 from ovavel.runtime.results import read_json
 from ovavel.runtime.types import RATE_HZ, Samples, Window
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo"
+DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
 levels = st.sampled_from([0.0, 1e-6, 5e-5, 1e-3, 0.1, 0.5])
 """Root mean squares from nothing to loud."""
 

@@ -13,7 +13,7 @@ from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.types import Window
 from ovavel.runtime.verification.samples import random_frame, random_waveform
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo"
+DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
 
 
 def windows(count: int) -> list[Window]:

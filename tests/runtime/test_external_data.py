@@ -19,7 +19,7 @@ from ovavel.runtime.errors import BundleError
 from ovavel.runtime.external_data import ExternalTensor, external_data
 from ovavel.runtime.onnx_fields import FIELDS
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo" / "bundle"
+DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "bundle"
 
 _KINDS = {
     "int64": {FieldDescriptor.TYPE_INT64},

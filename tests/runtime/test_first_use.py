@@ -15,7 +15,7 @@ from ovavel.runtime.errors import InputError
 from ovavel.runtime.first_use import accept, changed_since_first_use
 from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text
 
-CLIP = Path(__file__).parents[2] / "eval" / "demo" / "clip.mp4"
+CLIP = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "clip.mp4"
 DEMO = CLIP.parent / "bundle"
 
 

@@ -18,7 +18,7 @@ from ovavel.runtime.types import FusionKind, Segment, SegmentScores
 from ovavel.runtime.vocabulary import Vocabulary
 
 D = 16
-DEMO = Path(__file__).parents[2] / "eval" / "demo"
+DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
 NAMES = ("dog barking", "car", "bell", "other")
 
 

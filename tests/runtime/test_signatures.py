@@ -20,7 +20,7 @@ from ovavel.runtime.signatures import SIGNATURE, PublicKey, check_signature
 pytest.importorskip("cryptography")
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-CLIP = Path(__file__).parents[2] / "eval" / "demo" / "clip.mp4"
+CLIP = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "clip.mp4"
 
 # Written by minisign 0.11, for a file that holds "hello".
 KEY = "RWRXIoBA3HaBIvblxLPiPXEP7EIjyYnWL5C0upwWjuI0iw9XhEocHyd6"

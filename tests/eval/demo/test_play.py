@@ -43,7 +43,7 @@ from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Event
 
 SECONDS = 12
-SHIPPED = Path(__file__).parents[3] / "eval" / "demo"
+SHIPPED = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 MIB = 2**20
 
 WITHOUT_TORCH = """
