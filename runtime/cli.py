@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 
 from ovavel.runtime.bounds import check_bounds
 from ovavel.runtime.errors import MissingExtraError, OvavelError, UsageError
-from ovavel.runtime.redaction import redacted
+from ovavel.runtime.reporting.redaction import redacted
+from ovavel.runtime.reporting.streams import prepare_streams
 from ovavel.runtime.reporting.text import INVISIBLE, one_line, shown_name
 from ovavel.runtime.shortage import lacks_memory
-from ovavel.runtime.streams import prepare_streams
 
 __all__ = ["main", "program"]
 

@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ovavel.runtime.console import ErrorConsole
+from ovavel.runtime.reporting.console import ErrorConsole
 
 __all__ = ["Bars", "shown_progress", "shown_status"]
 

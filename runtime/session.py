@@ -19,7 +19,7 @@ from ovavel.runtime.channels import Channel, channel_news
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.localizer import Localizer, deciding_head
 from ovavel.runtime.queue import READER_TOO_SLOW, TOO_SLOW, WindowQueue
-from ovavel.runtime.redaction import redacted
+from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media import MediaSource

@@ -81,10 +81,10 @@ class Bench:
         from ovavel.eval.bench.html import report_page
         from ovavel.eval.bench.tables import markdown, print_report
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.interrupt import terminated_as_interrupted
         from ovavel.runtime.progress import shown_status
+        from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.reporting.report_folder import report_folder
 
         check_bundle_backends(*self.backend)

@@ -131,7 +131,7 @@ def _print(report: Report, written: list[Path]) -> None:
 
     from ovavel.eval.accuracy.bootstrap import LEVEL
     from ovavel.eval.accuracy.report import interval_rows, note, table_rows
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)

@@ -75,9 +75,9 @@ class Calibrate:
         from ovavel.eval.datasets.splits import open_material
         from ovavel.eval.streaming.measure import final_scores
         from ovavel.runtime.calibration import OTHER_NAMES
-        from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.localizer import check_lag, deciding_head
+        from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.reporting.text import shown_name
 
         check_lag(self.lag)

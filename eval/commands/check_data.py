@@ -59,7 +59,7 @@ class CheckData:
 def _print(report: CheckReport, out: Path | None) -> None:
     from rich.table import Table
 
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True, markup=False)

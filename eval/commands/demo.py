@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.redaction import without_secrets
+from ovavel.runtime.reporting.redaction import without_secrets
 
 __all__ = ["Demo"]
 

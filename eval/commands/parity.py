@@ -183,8 +183,8 @@ def _progress(duration_s: float) -> Iterator[Tell]:
     """Show what runs, with its rate and the time left."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    from ovavel.runtime.console import ErrorConsole
     from ovavel.runtime.progress import Bars
+    from ovavel.runtime.reporting.console import ErrorConsole
 
     console = ErrorConsole()
     columns = (
@@ -219,7 +219,7 @@ def _print(report: ParityReport, written: list[Path]) -> None:
         measure_rows,
         verdict,
     )
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)

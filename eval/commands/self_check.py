@@ -90,7 +90,7 @@ def _print(check: Outcome, kept: Path, recorded: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     gate = check.gate

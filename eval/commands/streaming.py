@@ -117,7 +117,7 @@ def _print(report: StreamingReport, counted: str, out: Path) -> None:
     from rich.table import Table
 
     from ovavel.eval.streaming.measure import RULES
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
 
     console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(counted, markup=False)

@@ -149,8 +149,8 @@ def _encode(
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
     from ovavel.eval.phrases.trial import encode_recording
-    from ovavel.runtime.console import ErrorConsole
     from ovavel.runtime.progress import Bars
+    from ovavel.runtime.reporting.console import ErrorConsole
     from ovavel.runtime.reporting.text import one_line
     from ovavel.runtime.sources.media import MediaSource
 
@@ -202,7 +202,7 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
     from rich.text import Text
 
     from ovavel.eval.phrases.report import COLUMNS, cells, verdict
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console: Console = OutputConsole(highlight=False, soft_wrap=True)

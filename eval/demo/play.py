@@ -14,13 +14,13 @@ from ovavel.eval.demo.comparison import Comparison, compare, to_json
 from ovavel.eval.demo.report import to_html
 from ovavel.eval.demo.terminal import percent, side_by_side, verdict
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.console import OutputConsole
 from ovavel.runtime.devices import index_or_name
 from ovavel.runtime.drive import drive
 from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.install import install_command
 from ovavel.runtime.native_output import captured_stderr
 from ovavel.runtime.recording import Recorder
+from ovavel.runtime.reporting.console import OutputConsole
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results import FORMATS, write_results
 from ovavel.runtime.session import Session

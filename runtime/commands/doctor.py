@@ -64,7 +64,7 @@ class Doctor:
 
             print(to_json_bytes(report, indent=2).decode())
         else:
-            from ovavel.runtime.console import OutputConsole
+            from ovavel.runtime.reporting.console import OutputConsole
 
             _print_tables(report, OutputConsole())
         return 0 if report["can_localize"] else 1

@@ -95,8 +95,8 @@ class Localize:
 
     def run(self) -> int:
         """Localize every file. Returns 1 if one of them could not be read."""
-        from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.localizer import check_lag
+        from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.results import result_paths
 
         check_bundle_backends(self.backend)
@@ -268,7 +268,7 @@ def _to_stderr(message: str) -> None:
 
 
 def _stderr() -> Console:
-    from ovavel.runtime.console import ErrorConsole
+    from ovavel.runtime.reporting.console import ErrorConsole
 
     return ErrorConsole()
 

@@ -69,8 +69,8 @@ class Add:
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.console import ErrorConsole
         from ovavel.runtime.progress import Bars
+        from ovavel.runtime.reporting.console import ErrorConsole
 
         tokens = tokenizer.encode(names)
         backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=("text",))

@@ -17,13 +17,13 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ovavel.runtime.console import OutputConsole
+from ovavel.runtime.reporting.console import OutputConsole
 from ovavel.runtime.reporting.palette import GREEN, ORANGE, RAMP, SENSES
+from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.reporting.text import clock, counts, names_told, one_line
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.lines import engine
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.streams import READABLE
 from ovavel.runtime.types import WINDOW_S, Event, SegmentScores, Sense, Update
 from ovavel.runtime.verification.gates import gate_text
 

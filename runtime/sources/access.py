@@ -23,7 +23,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 from ovavel.runtime.errors import InputError, MediaError, UsageError
 from ovavel.runtime.files import not_regular
-from ovavel.runtime.redaction import without_secrets
+from ovavel.runtime.reporting.redaction import without_secrets
 from ovavel.runtime.reporting.text import INVISIBLE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovavel.runtime.devices import list_cameras
 from ovavel.runtime.errors import DeviceError, MissingExtraError
-from ovavel.runtime.redaction import redacted, without_secrets
+from ovavel.runtime.reporting.redaction import redacted, without_secrets
 from ovavel.runtime.sources.access import CAMERA_PROTOCOLS, check_scheme, is_network
 from ovavel.runtime.sources.feed import Feed
 

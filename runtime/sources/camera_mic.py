@@ -12,7 +12,7 @@ from itertools import islice
 from typing import cast
 
 from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
-from ovavel.runtime.redaction import without_secrets
+from ovavel.runtime.reporting.redaction import without_secrets
 from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.camera import CameraFeed, Picture
 from ovavel.runtime.sources.feed import ASLEEP_S, Feed, Lifeline

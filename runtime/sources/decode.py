@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
-from ovavel.runtime.redaction import redacted
+from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources.access import OPEN_TIMEOUT_S, Access, is_network, open_container, padded, shown_url
 from ovavel.runtime.sources.decoder import Decoder, Piece
 from ovavel.runtime.sources.indexed import IndexedTimes

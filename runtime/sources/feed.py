@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ovavel.runtime.redaction import redacted
+from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources import StatusListener
 
 __all__ = ["ASLEEP_S", "FROZEN_S", "Feed", "Lifeline", "end_all"]

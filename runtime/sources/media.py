@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ovavel.runtime.errors import MediaError, UsageError
-from ovavel.runtime.redaction import redacted
+from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.access import Access, is_network, shown_url
 from ovavel.runtime.sources.decode import Media, Piece, open_media, to_waveform

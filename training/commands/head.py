@@ -11,7 +11,7 @@ from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.fit.recipes import find_recipe
 
 if TYPE_CHECKING:
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.training.fit.result import FitResult
 
 __all__ = ["Head"]
@@ -62,9 +62,9 @@ class Head:
         from rich.console import Console
 
         from ovavel.eval.datasets.ovavebench import OVAVEBench
-        from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.errors import MissingExtraError
         from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.reporting.console import OutputConsole
 
         recipe = apply_flags(find_recipe(self.recipe), self.changes)
         try:

@@ -52,7 +52,7 @@ class Prepare:
 def _print(report: PrepareReport, fresh: int, out: Path) -> None:
     from rich.table import Table
 
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.training.prepare import NO_FILE, REPORT
 
     console = OutputConsole(highlight=False, soft_wrap=True, markup=False)

@@ -12,7 +12,7 @@ from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.fit.recipes import find_recipe
 
 if TYPE_CHECKING:
-    from ovavel.runtime.console import OutputConsole
+    from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.training.fit.table import Results
 
 __all__ = ["Table"]
@@ -64,9 +64,9 @@ class Table:
         from rich.console import Console
 
         from ovavel.eval.datasets.ovavebench import OVAVEBench
-        from ovavel.runtime.console import OutputConsole
         from ovavel.runtime.files import atomic_write
         from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.reporting.console import OutputConsole
 
         recipes = [apply_flags(find_recipe(name), self.changes) for name in _split(self.recipes)]
         try:

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ovavel.runtime import cli
-from ovavel.runtime.console import ErrorConsole, OutputConsole
 from ovavel.runtime.devices import Camera, Devices, Microphone
 from ovavel.runtime.errors import MissingExtraError, OvavelError, PrecisionError
 from ovavel.runtime.records import to_json_bytes
+from ovavel.runtime.reporting.console import ErrorConsole, OutputConsole
 from ovavel.runtime.results.document import to_json
 from ovavel.runtime.results.html import to_html
 from ovavel.runtime.results.subtitles import to_srt, to_vtt

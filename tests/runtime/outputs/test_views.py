@@ -10,9 +10,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.sinks.lines import LinesSink
 from ovavel.runtime.sinks.terminal import TerminalSink
-from ovavel.runtime.streams import READABLE
 from ovavel.runtime.types import Gap, Update
 
 HERE = Path(__file__).parent

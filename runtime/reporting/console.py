@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.reporting.text import INVISIBLE, spelled_out
-from ovavel.runtime.streams import READABLE
 
 __all__ = ["ErrorConsole", "OutputConsole"]
 
@@ -44,7 +44,7 @@ class OutputConsole(_PlainConsole):
     """A console for standard output, as wide as a table needs where no terminal says how wide it is.
 
     It lets `BrokenPipeError` through, where rich would exit with 1; with `expendable`, it falls silent instead. What an
-    output without Unicode cannot hold is spelled out; see `ovavel.runtime.streams`.
+    output without Unicode cannot hold is spelled out; see `ovavel.runtime.reporting.streams`.
     """
 
     def __init__(self, *, expendable: bool = False, **options: Any) -> None:

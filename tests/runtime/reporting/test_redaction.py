@@ -8,7 +8,7 @@ from av.error import FFmpegError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.runtime.redaction import redacted, without_secrets
+from ovavel.runtime.reporting.redaction import redacted, without_secrets
 
 
 @pytest.mark.parametrize(
