@@ -27,7 +27,6 @@ from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_in
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
-from ovavel.runtime.files import output_error
 from ovavel.runtime.graphs import Graph
 from ovavel.runtime.manifest import (
     FORMAT_VERSION,
@@ -40,6 +39,7 @@ from ovavel.runtime.manifest import (
     Preprocessing,
 )
 from ovavel.runtime.precisions import ANY, ENGINE_PRECISIONS, EXACT_ON, Precision, preferred
+from ovavel.runtime.system.files import output_error
 from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
 
 if TYPE_CHECKING:

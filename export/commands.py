@@ -97,15 +97,15 @@ class Bundle:
 
     def run(self) -> int:
         """Write the bundle."""
-        from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         with terminated_as_interrupted():
             return self._export()
 
     def _forms(self, precision: Precision) -> tuple[Precision, ...]:
         """The forms of `precision` that are exact on the CPUs that the bundle is for, the nearer to PyTorch first."""
-        from ovavel.runtime.hardware import cpu_features
         from ovavel.runtime.precisions import exact_forms
+        from ovavel.runtime.system.hardware import cpu_features
 
         return exact_forms(precision, () if self.cpu == "any" else cpu_features())
 
@@ -114,8 +114,8 @@ class Bundle:
 
         from ovavel.export.bundle import need_libraries, write_bundle
         from ovavel.runtime.first_use import accept
-        from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.reporting.text import names_told, one_line, shown_name
+        from ovavel.runtime.system.progress import shown_progress
 
         need_libraries()
         from ovavel.training.models.imagebind.model import read_config

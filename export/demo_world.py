@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ovavel.runtime.bounds import MOST_WORKERS, Meta, Seed
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import MOST_WORKERS, Meta, Seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +74,7 @@ class DemoWorld:
         import torch
         from rich.console import Console
 
-        from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
         from ovavel.training.fit.recipes import find_recipe
 
         find_recipe(self.recipe)  # before the work, not after it
@@ -91,7 +91,7 @@ class DemoWorld:
         """Note the numbers in the folder, and refuse to continue with others: the result would be of neither."""
         import json
 
-        from ovavel.runtime.files import atomic_write, output_error
+        from ovavel.runtime.system.files import atomic_write, output_error
 
         numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _ANY}
         path = self.out / _NUMBERS
@@ -113,7 +113,7 @@ class DemoWorld:
 
     def _encoders(self, bars: Progress) -> tuple[Path, Path]:
         """Draw seconds of the world and train the encoders on them; return tokenizer and weights."""
-        from ovavel.runtime.files import atomic_write
+        from ovavel.runtime.system.files import atomic_write
         from ovavel.runtime.vocabulary import Tokenizer
         from ovavel.training.demo_world.captions import demo_tokenizer
         from ovavel.training.demo_world.encoders import Schooling, train_encoders
@@ -227,7 +227,7 @@ def _bars(console: Console) -> Progress:
         TimeRemainingColumn,
     )
 
-    from ovavel.runtime.progress import Bars
+    from ovavel.runtime.system.progress import Bars
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     return Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=False)

@@ -28,7 +28,7 @@ from ovavel.export.outliers import plant_outliers
 from ovavel.export.speed import AS_FAST
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
-from ovavel.runtime.timing import Percentiles
+from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.verification.compare import compare_embeddings, embedding_failure
 from ovavel.runtime.verification.requirements import requirement
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Meta, Threads
 
 __all__ = ["Frontier"]
 
@@ -45,7 +45,7 @@ class Frontier:
 
     def run(self) -> int:
         """Measure, print the table and write the files."""
-        from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         with terminated_as_interrupted():
             return self._run()
@@ -56,8 +56,8 @@ class Frontier:
         import msgspec
 
         from ovavel.export.bundle import need_libraries
-        from ovavel.runtime.files import atomic_write, output_folder
-        from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.system.files import atomic_write, output_folder
+        from ovavel.runtime.system.progress import shown_progress
 
         if self.windows < 2:
             raise UsageError(f"--windows must be at least 2, not {self.windows}")

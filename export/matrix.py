@@ -26,10 +26,10 @@ from ovavel.export.matrix_row import BATCHES
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import OvavelError, PrecisionError
-from ovavel.runtime.files import atomic_write, make_folder
-from ovavel.runtime.hardware import device_name
 from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision
-from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.system.files import atomic_write, make_folder
+from ovavel.runtime.system.hardware import device_name
+from ovavel.runtime.system.untrusted import read_json
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["MatrixReport", "Prepared", "Tell", "matrix_rows", "prepare", "run_matrix"]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import Meta
 
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig
@@ -73,9 +73,9 @@ class Matrix:
         need_libraries()
         from ovavel.export.matrix import Prepared, matrix_rows, prepare, run_matrix
         from ovavel.export.matrix_report import matrix_markdown, write_matrix
-        from ovavel.runtime.files import make_folder
-        from ovavel.runtime.interrupt import terminated_as_interrupted
-        from ovavel.runtime.progress import shown_status
+        from ovavel.runtime.system.files import make_folder
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
+        from ovavel.runtime.system.progress import shown_status
         from ovavel.training.models.imagebind.model import read_config
         from ovavel.training.torch_backend.backend import resolve_device
 

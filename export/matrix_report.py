@@ -11,8 +11,8 @@ from ovavel.eval.bench.report import Row
 from ovavel.eval.bench.rows import EAGER
 from ovavel.eval.bench.tables import device_lines_of
 from ovavel.export.matrix import MatrixReport
-from ovavel.runtime.files import atomic_write, make_folder
 from ovavel.runtime.reporting.markdown import table_lines
+from ovavel.runtime.system.files import atomic_write, make_folder
 
 __all__ = ["matrix_markdown", "write_matrix"]
 

@@ -18,8 +18,8 @@ from ovavel.runtime.backends.tensorrt.library import LibraryName
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.files import atomic_write
-from ovavel.runtime.interrupt import terminated_as_interrupted
+from ovavel.runtime.system.files import atomic_write
+from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
 __all__ = ["BATCHES", "Job", "main"]
 

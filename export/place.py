@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, get_args
 
 from ovavel.export.precision import BYTES_PER_WEIGHT
 from ovavel.runtime.errors import ExportError, UsageError
-from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.manifest import MANIFEST
 from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
+from ovavel.runtime.system.hardware import cpu_features
 
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig

@@ -21,8 +21,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import DownloadError, UsageError
-from ovavel.runtime.progress import Bars
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.progress import Bars
 
 __all__ = ["LICENCE", "PUBLISHED", "Patience", "download_weights"]
 

@@ -28,13 +28,13 @@ from ovavel.runtime.bundle_change import (
 )
 from ovavel.runtime.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
-from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.graphs import DECIDING, Graph
-from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.hashed import Contents, GraphFiles
 from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
 from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
 from ovavel.runtime.signatures import PublicKey, check_signature
+from ovavel.runtime.system.files import atomic_write, output_error
+from ovavel.runtime.system.hardware import cpu_features
 from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
 
 __all__ = ["Bundle", "file_entry"]

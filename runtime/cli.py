@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any, NoReturn
 
-from ovavel.runtime.bounds import check_bounds
 from ovavel.runtime.errors import MissingExtraError, OvavelError, UsageError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.streams import prepare_streams
 from ovavel.runtime.reporting.text import INVISIBLE, one_line, shown_name
-from ovavel.runtime.shortage import lacks_memory
+from ovavel.runtime.system.bounds import check_bounds
+from ovavel.runtime.system.shortage import lacks_memory
 
 __all__ = ["main", "program"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.files import output_error
-from ovavel.runtime.interrupt import GRACE_S, Overdue, StopSignals
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import Sink
+from ovavel.runtime.system.files import output_error
+from ovavel.runtime.system.interrupt import GRACE_S, Overdue, StopSignals
 from ovavel.runtime.types import Update
 
 __all__ = ["drive"]

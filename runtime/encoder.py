@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
-from ovavel.runtime.timing import Timings
+from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import Segment, Window
 
 __all__ = ["Encoder"]

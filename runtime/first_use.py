@@ -18,11 +18,11 @@ import msgspec
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
 from ovavel.runtime.graphs import DECIDING, Graph
 from ovavel.runtime.manifest import Sha256
 from ovavel.runtime.reporting.text import one_line
-from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.system.files import atomic_write, cache_folder, check_private, make_private_folder
+from ovavel.runtime.system.untrusted import read_json
 
 __all__ = ["accept", "changed_since_first_use"]
 

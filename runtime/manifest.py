@@ -11,8 +11,8 @@ from msgspec import Meta, Struct
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.graphs import Graph
+from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.types import FusionKind
-from ovavel.runtime.untrusted import read_json
 
 __all__ = [
     "CALIBRATED_VERSION",
@@ -135,7 +135,7 @@ class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     device: str
     """Name of the CPU or GPU."""
     cpu_features: tuple[str, ...] = ()
-    """Of the CPU, where it ran there (`ovavel.runtime.hardware.cpu_features`): CPUs of one name differ in them."""
+    """Of the CPU, where it ran there (`system.hardware.cpu_features`): CPUs of one name differ in them."""
     versions: dict[str, str]
     """Libraries of the engine."""
     graphs_sha256: Sha256

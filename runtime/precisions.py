@@ -60,7 +60,7 @@ def exact_here(engine: str, precision: str, exact_on: Sequence[str], features: C
         engine: what runs it; GPUs sum 8-bit products in 32 bits.
         precision: of the graph.
         exact_on: what the bundle says of it; empty: what `EXACT_ON` says.
-        features: of the CPU, from `ovavel.runtime.hardware.cpu_features`.
+        features: of the CPU, from `ovavel.runtime.system.hardware.cpu_features`.
     """
     needs = exact_on or EXACT_ON.get(precision, (ANY,))
     return engine not in _CPU_ENGINES or ANY in needs or not set(needs).isdisjoint(features)

@@ -24,7 +24,7 @@ from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.timing import Stopwatch
+from ovavel.runtime.system.timing import Stopwatch
 from ovavel.runtime.tracker import EventRules, EventTracker
 from ovavel.runtime.types import LAG, Event, FusionKind, Segment, SegmentScores, Update, Window
 from ovavel.runtime.verification.gates import checked_here, find_gate

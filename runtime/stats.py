@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 
-from ovavel.runtime.timing import Timings
+from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import WINDOW_S, Gap, Sense
 
 __all__ = ["Stats"]

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.types import WINDOW_S, Event, EventState, SegmentScores
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.errors import BundleError, VocabularyError
 from ovavel.runtime.reporting.text import shown_name
-from ovavel.runtime.untrusted import brief, read_array, read_json
+from ovavel.runtime.system.untrusted import brief, read_array, read_json
 
 __all__ = ["EMBEDDINGS", "NAMES", "TOKENIZER", "Tokenizer", "Vocabulary", "check_names", "normalize_text"]
 

@@ -27,12 +27,12 @@ from msgspec import Struct
 
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
 from ovavel.eval.datasets.ovavebench import SPLITS, Clip, OVAVEBench
-from ovavel.eval.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.assembler import WindowAssembler
 from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
-from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.system.files import atomic_write, output_error
+from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.types import RATE_HZ, Window
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.bench.report import FORMAT
 from ovavel.runtime.errors import InputError
-from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.system.untrusted import read_json
 
 __all__ = [
     "COMPARE_RULE",

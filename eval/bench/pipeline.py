@@ -15,7 +15,7 @@ from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.localizer import Localizer, deciding_head
-from ovavel.runtime.timing import Timings
+from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.tracker import EventTracker
 from ovavel.runtime.types import Segment, Window
 

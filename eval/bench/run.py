@@ -36,7 +36,7 @@ from ovavel.eval.bench.settings import Settings
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.manifest import Gate
-from ovavel.runtime.timing import Percentiles
+from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.types import Window
 from ovavel.runtime.verification.gates import checked_here, find_gate
 from ovavel.runtime.verification.self_check import self_check

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendsFlag, check_bundle_backends
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import Meta, Threads
 
 __all__ = ["Bench"]
 
@@ -81,11 +81,10 @@ class Bench:
         from ovavel.eval.bench.html import report_page
         from ovavel.eval.bench.tables import markdown, print_report
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.files import atomic_write
-        from ovavel.runtime.interrupt import terminated_as_interrupted
-        from ovavel.runtime.progress import shown_status
         from ovavel.runtime.reporting.console import OutputConsole
-        from ovavel.runtime.reporting.report_folder import report_folder
+        from ovavel.runtime.system.files import atomic_write, report_folder
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
+        from ovavel.runtime.system.progress import shown_status
 
         check_bundle_backends(*self.backend)
         settings = Settings(

@@ -40,9 +40,8 @@ class Compare:
         import msgspec
 
         from ovavel.eval.bench.compare import compare, read_report
-        from ovavel.runtime.files import atomic_write
         from ovavel.runtime.reporting.console import OutputConsole
-        from ovavel.runtime.reporting.report_folder import report_folder
+        from ovavel.runtime.system.files import atomic_write, report_folder
 
         if self.out:
             report_folder(self.out, "compare.json")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Threads
 
 if TYPE_CHECKING:
     from ovavel.eval.accuracy.score import Protocol, Report
@@ -67,7 +67,7 @@ class BenchOvave:
         """Score the split, print the table and write the files."""
         from ovavel.eval.accuracy.score import Report, score_protocol
         from ovavel.eval.datasets.splits import open_material
-        from ovavel.runtime.files import make_folder
+        from ovavel.runtime.system.files import make_folder
 
         if not self.protocols:
             raise UsageError("which protocols? For example: --protocols fused agreement")
@@ -117,7 +117,7 @@ class BenchOvave:
 
 def _write(report: Report, out: Path) -> list[Path]:
     from ovavel.eval.accuracy.report import to_csv, to_html, to_json
-    from ovavel.runtime.files import atomic_write
+    from ovavel.runtime.system.files import atomic_write
 
     paths = [out / f"ovave-{report.split}.{kind}" for kind in ("json", "csv", "html")]
     for path, write in zip(paths, (to_json, to_csv, to_html), strict=True):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Meta, Threads
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ class Calibrate:
         from ovavel.eval.datasets.splits import open_material
         from ovavel.eval.streaming.measure import final_scores
         from ovavel.runtime.calibration import OTHER_NAMES
-        from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.localizer import check_lag, deciding_head
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.reporting.text import shown_name
+        from ovavel.runtime.system.files import atomic_write, make_folder
 
         check_lag(self.lag)
         if self.held_out == self.fit:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ovavel.runtime.bounds import Workers
+from ovavel.runtime.system.bounds import Workers
 
 if TYPE_CHECKING:
     from ovavel.eval.datasets.check import CheckReport
@@ -44,9 +44,8 @@ class CheckData:
         """Check, print a table and write the JSON file."""
         from ovavel.eval.datasets.check import check_data
         from ovavel.eval.datasets.ovavebench import OVAVEBench
-        from ovavel.runtime.files import atomic_write
         from ovavel.runtime.records import to_json_bytes
-        from ovavel.runtime.reporting.report_folder import report_folder
+        from ovavel.runtime.system.files import atomic_write, report_folder
 
         file = report_folder(self.out, _FILE) / _FILE if self.out else None
         report = check_data(OVAVEBench.open(self.root, self.annotations), workers=self.workers)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag, ReferenceBackendFlag
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Meta, Threads
 
 if TYPE_CHECKING:
     from ovavel.eval.parity.clips import DatasetClips, RecordedClips
@@ -83,7 +83,7 @@ class Parity:
 
     def run(self) -> int:
         """Compare, print and write. Returns 1 if the gate is not passed."""
-        from ovavel.runtime.files import output_folder
+        from ovavel.runtime.system.files import output_folder
 
         with output_folder(self.out):
             return self._compare()
@@ -92,7 +92,7 @@ class Parity:
         from ovavel.eval.parity.compare import PYTORCH, compare_backends
         from ovavel.eval.parity.report import look_again, to_html, to_json
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.files import atomic_write
+        from ovavel.runtime.system.files import atomic_write
         from ovavel.runtime.verification.gates import store_gate
 
         bundle = Bundle.open(self.bundle)
@@ -183,8 +183,8 @@ def _progress(duration_s: float) -> Iterator[Tell]:
     """Show what runs, with its rate and the time left."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    from ovavel.runtime.progress import Bars
     from ovavel.runtime.reporting.console import ErrorConsole
+    from ovavel.runtime.system.progress import Bars
 
     console = ErrorConsole()
     columns = (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.commands.signature_flag import SignatureFlag
+from ovavel.runtime.system.bounds import Threads
 
 if TYPE_CHECKING:
     from ovavel.runtime.verification.self_check import SelfCheck as Outcome
@@ -52,7 +52,7 @@ class SelfCheck:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.first_use import accept, changed_since_first_use
-        from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.gates import store_gate
         from ovavel.runtime.verification.golden import Golden
         from ovavel.runtime.verification.self_check import check_stages, graphs_to_check

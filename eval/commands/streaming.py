@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ovavel.runtime.bounds import Seed, Threads
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import Seed, Threads
 
 if TYPE_CHECKING:
     from ovavel.eval.streaming.report import StreamingReport
@@ -64,8 +64,8 @@ class Streaming:
             measure_streaming,
         )
         from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
-        from ovavel.runtime.files import atomic_write, make_folder
         from ovavel.runtime.localizer import deciding_head
+        from ovavel.runtime.system.files import atomic_write, make_folder
 
         check_seeds(self.seeds)
         make_folder(self.out)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ovavel.runtime.bounds import Threads
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media, print_unreadable
 from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.system.bounds import Threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,11 +73,11 @@ class Test:
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.files import make_folder
         from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.localizer import deciding_head
-        from ovavel.runtime.progress import shown_status
         from ovavel.runtime.reporting.text import one_line
+        from ovavel.runtime.system.files import make_folder
+        from ovavel.runtime.system.progress import shown_status
         from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
         from ovavel.runtime.vocabulary import check_names
 
@@ -149,10 +149,10 @@ def _encode(
     from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 
     from ovavel.eval.phrases.trial import encode_recording
-    from ovavel.runtime.progress import Bars
     from ovavel.runtime.reporting.console import ErrorConsole
     from ovavel.runtime.reporting.text import one_line
     from ovavel.runtime.sources.media import MediaSource
+    from ovavel.runtime.system.progress import Bars
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -189,7 +189,7 @@ def _write(
     out: Path, trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo
 ) -> list[Path]:
     from ovavel.eval.phrases.report import to_html, to_json
-    from ovavel.runtime.files import atomic_write
+    from ovavel.runtime.system.files import atomic_write
 
     paths = [out / "vocab-test.json", out / "vocab-test.html"]
     for path, write in zip(paths, (to_json, to_html), strict=True):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovavel.runtime.errors import MediaError
-from ovavel.runtime.files import not_regular
 from ovavel.runtime.sources.access import pixel_limit
+from ovavel.runtime.system.files import not_regular
 from ovavel.runtime.types import RATE_HZ, Window
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from msgspec import Meta, Struct
 
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.manifest import Preprocessing
-from ovavel.runtime.untrusted import map_array, read_json
+from ovavel.runtime.system.untrusted import map_array, read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

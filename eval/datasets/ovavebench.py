@@ -32,8 +32,8 @@ import numpy as np
 
 from ovavel.eval.datasets.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
-from ovavel.runtime.files import not_regular
 from ovavel.runtime.reporting.text import quoted
+from ovavel.runtime.system.files import not_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

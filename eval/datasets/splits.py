@@ -148,7 +148,7 @@ def clip_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    from ovavel.runtime.progress import Bars
+    from ovavel.runtime.system.progress import Bars
 
     console = Console(stderr=True)
     columns = (

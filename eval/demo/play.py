@@ -16,9 +16,7 @@ from ovavel.eval.demo.terminal import percent, side_by_side, verdict
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.devices import index_or_name
 from ovavel.runtime.drive import drive
-from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.install import install_command
-from ovavel.runtime.native_output import captured_stderr
 from ovavel.runtime.recording import Recorder
 from ovavel.runtime.reporting.console import OutputConsole
 from ovavel.runtime.reporting.text import one_line
@@ -28,6 +26,8 @@ from ovavel.runtime.sinks.view import open_view
 from ovavel.runtime.sources.access import address_of
 from ovavel.runtime.sources.camera_mic import CameraMicSource
 from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.system.files import atomic_write, output_error
+from ovavel.runtime.system.native_output import captured_stderr
 
 __all__ = ["ENOUGH_EVE", "play_clip", "watch_camera"]
 

@@ -12,9 +12,9 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ovavel.runtime.bounds import MOST_WORKERS
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.graphs import Graph
+from ovavel.runtime.system.bounds import MOST_WORKERS
 
 if TYPE_CHECKING:
     import numpy as np

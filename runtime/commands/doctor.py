@@ -76,8 +76,8 @@ def _examine() -> dict[str, Any]:
 
     from ovavel.runtime.backends.tensorrt.library import EXTRAS
     from ovavel.runtime.devices import list_devices
-    from ovavel.runtime.hardware import cpu_features
     from ovavel.runtime.precisions import exact_precisions
+    from ovavel.runtime.system.hardware import cpu_features
 
     devices = list_devices()
     required = {name: _version(name, module) for name, module in REQUIRED.items()}

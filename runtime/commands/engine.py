@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from ovavel.runtime.bounds import Meta
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import Meta
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
@@ -58,7 +58,7 @@ class Engine:
 
     def run(self) -> int:
         """Build the engines and print what they compute in."""
-        from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         if not self.batch or min(self.batch) < 1:
             raise UsageError(f"--batch takes numbers of at least 1, not {' '.join(map(str, self.batch)) or 'none'}")
@@ -75,7 +75,7 @@ class Engine:
         from ovavel.runtime.backends.tensorrt.library import load_library
         from ovavel.runtime.backends.tensorrt.plan import BuildOptions
         from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.system.progress import shown_progress
 
         library = load_library(self.library)
         cuda = None if self.compute_capability else self._gpu()
@@ -108,7 +108,7 @@ class Engine:
         """Compare the engines with the bundle's golden outputs, which takes a GPU."""
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.backends.tensorrt.backend import TensorRTBackend, compare_with_pytorch
-        from ovavel.runtime.progress import shown_progress
+        from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.gates import gate_text
 
         with shown_progress() as progress:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Meta, Threads
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
 
@@ -95,7 +95,7 @@ class Live:
 
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.localizer import check_lag
-        from ovavel.runtime.native_output import captured_stderr
+        from ovavel.runtime.system.native_output import captured_stderr
 
         check_bundle_backends(self.backend)
         check_lag(self.lag)
@@ -114,8 +114,8 @@ class Live:
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.drive import drive
         from ovavel.runtime.first_use import changed_since_first_use
-        from ovavel.runtime.progress import shown_progress
         from ovavel.runtime.session import Session
+        from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.gates import require_gate
 
         source = self._source(statuses.append)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from ovavel.runtime.bounds import Meta, Threads
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import MediaError, UsageError
-from ovavel.runtime.files import not_regular
 from ovavel.runtime.reporting.text import clock, counts, one_line, shown_name
+from ovavel.runtime.system.bounds import Meta, Threads
+from ovavel.runtime.system.files import not_regular
 from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
 
@@ -129,11 +129,11 @@ class Localize:
         from ovavel.runtime.bundle import Bundle
         from ovavel.runtime.calibration import OTHER_NAMES
         from ovavel.runtime.first_use import changed_since_first_use
-        from ovavel.runtime.progress import Bars, shown_progress
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.access import Access, pixel_limit
         from ovavel.runtime.sources.media import MediaSource
+        from ovavel.runtime.system.progress import Bars, shown_progress
         from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ovavel.runtime.bounds import Threads
 from ovavel.runtime.errors import VocabularyError
 from ovavel.runtime.reporting.text import shown_name
+from ovavel.runtime.system.bounds import Threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,8 +69,8 @@ class Add:
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.progress import Bars
         from ovavel.runtime.reporting.console import ErrorConsole
+        from ovavel.runtime.system.progress import Bars
 
         tokens = tokenizer.encode(names)
         backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=("text",))

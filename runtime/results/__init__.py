@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.reporting.text import INVISIBLE
 from ovavel.runtime.results.document import Document, read_json, to_json
 from ovavel.runtime.results.html import to_html
@@ -17,6 +16,7 @@ from ovavel.runtime.results.subtitles import to_srt, to_vtt
 from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.results.tables import to_audacity, to_csv
 from ovavel.runtime.results.thumbnails import thumbnail
+from ovavel.runtime.system.files import atomic_write, output_error
 
 __all__ = ["FORMATS", "Document", "Localization", "read_json", "result_paths", "thumbnail", "write_results"]
 

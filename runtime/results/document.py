@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-from ovavel.runtime import untrusted
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.records import (
     EventFields,
@@ -19,6 +18,7 @@ from ovavel.runtime.records import (
 )
 from ovavel.runtime.reporting.text import encodable
 from ovavel.runtime.results.localization import Localization
+from ovavel.runtime.system import untrusted
 from ovavel.runtime.types import Sense
 
 __all__ = ["Document", "read_json", "to_json"]

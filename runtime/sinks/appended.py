@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.files import output_error
+from ovavel.runtime.system.files import output_error
 
 __all__ = ["AppendedFile"]
 

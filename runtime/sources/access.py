@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 from ovavel.runtime.errors import InputError, MediaError, UsageError
-from ovavel.runtime.files import not_regular
 from ovavel.runtime.reporting.redaction import without_secrets
 from ovavel.runtime.reporting.text import INVISIBLE
+from ovavel.runtime.system.files import not_regular
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector

@@ -19,9 +19,9 @@ from ovavel.runtime.backends import BackendInfo, HeadOutput
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.fusion import fused_score
 from ovavel.runtime.graphs import Graph
-from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.system.hardware import cpu_features, device_name
 from ovavel.runtime.verification.golden import Golden, to_float
 from ovavel.runtime.verification.requirements import Requirement, requirement
 from ovavel.runtime.vocabulary import Vocabulary, normalize_text

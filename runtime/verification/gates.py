@@ -18,11 +18,11 @@ import msgspec
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.errors import UnverifiedError
-from ovavel.runtime.files import atomic_write, cache_folder, check_private, make_private_folder
 from ovavel.runtime.graphs import DECIDING, Graph
-from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import Gate
-from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.system.files import atomic_write, cache_folder, check_private, make_private_folder
+from ovavel.runtime.system.hardware import cpu_features, device_name
+from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.verification.compare import check_vocabulary
 from ovavel.runtime.verification.golden import GOLDEN, GOLDEN_REFERENCE, Golden
 

@@ -19,8 +19,8 @@ import numpy as np
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.fusion import fused_labels
 from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
+from ovavel.runtime.system.untrusted import read_arrays
 from ovavel.runtime.types import RATE_HZ
-from ovavel.runtime.untrusted import read_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,8 +25,8 @@ from ovavel.export.graphs import save_variant, traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.quantize import _rounded_weights
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.hardware import cpu_features
 from ovavel.runtime.precisions import ANY, EXACT_ON, Precision, exact_here
+from ovavel.runtime.system.hardware import cpu_features
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig
 
 pytestmark = pytest.mark.slow
@@ -135,7 +135,7 @@ PRODUCTS = """
 import sys, numpy, onnxruntime
 from pathlib import Path
 from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.hardware import cpu_features
+from ovavel.runtime.system.hardware import cpu_features
 from ovavel.runtime.precisions import exact_here
 print("exact", exact_here("onnxruntime-cpu", "int8", (), cpu_features()))
 for folder in map(Path, sys.argv[1:]):

@@ -15,7 +15,7 @@ from ovavel.export.frontier import Frontier, FrontierRow, _take_turns, default_o
 from ovavel.export.frontier_report import html, markdown
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, ExportError
-from ovavel.runtime.timing import Percentiles
+from ovavel.runtime.system.timing import Percentiles
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = pytest.mark.slow

@@ -26,8 +26,8 @@ from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, PrecisionError
-from ovavel.runtime.files import make_folder
 from ovavel.runtime.precisions import Precision
+from ovavel.runtime.system.files import make_folder
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = pytest.mark.slow

@@ -190,7 +190,7 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
 
     monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
     monkeypatch.setattr("ovavel.eval.bench.machine._gpus", lambda: ("NVIDIA H100",) if gpu else ())
-    monkeypatch.setattr("ovavel.runtime.hardware.cpu_features", lambda: ("avx2", "avx_vnni"))
+    monkeypatch.setattr("ovavel.runtime.system.hardware.cpu_features", lambda: ("avx2", "avx_vnni"))
     (tmp_path / "names.txt").write_text("dog barking\n")
     arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt")]
     assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "bundle")]) == 0
@@ -228,7 +228,7 @@ def test_an_export_is_for_this_kind_of_cpu_or_for_any(
 
     monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
     monkeypatch.setattr("ovavel.eval.bench.machine._gpus", tuple)
-    monkeypatch.setattr("ovavel.runtime.hardware.cpu_features", lambda: features)
+    monkeypatch.setattr("ovavel.runtime.system.hardware.cpu_features", lambda: features)
     (tmp_path / "names.txt").write_text("dog barking\n")
     arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt"), "--cpu", cpu]
     arguments += ["--precision", *asked] if asked else []

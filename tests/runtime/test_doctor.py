@@ -53,7 +53,7 @@ def test_it_says_what_the_cpu_computes_exactly(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ovavel.runtime.hardware.cpu_features", lambda: features)
+    monkeypatch.setattr("ovavel.runtime.system.hardware.cpu_features", lambda: features)
     _, found = report(capsys)
     assert (found["cpu_features"], found["cpu_precisions"]) == (list(features), precisions)
     Doctor().run()

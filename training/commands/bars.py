@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from ovavel.runtime.progress import Bars
+from ovavel.runtime.system.progress import Bars
 
 __all__ = ["steps"]
 

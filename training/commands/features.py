@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from ovavel.runtime.bounds import Meta, Threads, Workers
 from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import Meta, Threads, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ class Features:
         from rich.console import Console
 
         from ovavel.eval.datasets.ovavebench import OVAVEBench
-        from ovavel.runtime.interrupt import terminated_as_interrupted
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         splits = tuple(dict.fromkeys(split.strip() for split in self.splits.split(",") if split.strip()))
         self._check()
@@ -179,7 +179,7 @@ class _Bars:
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        from ovavel.runtime.progress import Bars
+        from ovavel.runtime.system.progress import Bars
 
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),

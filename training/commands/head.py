@@ -63,8 +63,8 @@ class Head:
 
         from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.errors import MissingExtraError
-        from ovavel.runtime.interrupt import terminated_as_interrupted
         from ovavel.runtime.reporting.console import OutputConsole
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         recipe = apply_flags(find_recipe(self.recipe), self.changes)
         try:

@@ -64,9 +64,9 @@ class Table:
         from rich.console import Console
 
         from ovavel.eval.datasets.ovavebench import OVAVEBench
-        from ovavel.runtime.files import atomic_write
-        from ovavel.runtime.interrupt import terminated_as_interrupted
         from ovavel.runtime.reporting.console import OutputConsole
+        from ovavel.runtime.system.files import atomic_write
+        from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         recipes = [apply_flags(find_recipe(name), self.changes) for name in _split(self.recipes)]
         try:

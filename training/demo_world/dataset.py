@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ovavel.eval.parallel import Crashed, run_each
 from ovavel.runtime.errors import DeviceError
-from ovavel.runtime.files import atomic_write, make_folder, output_error
+from ovavel.runtime.system.files import atomic_write, make_folder, output_error
+from ovavel.runtime.system.parallel import Crashed, run_each
 from ovavel.training.demo_world.scene import Scene, Script, write_script
 from ovavel.training.demo_world.sounds import RATE_HZ
 from ovavel.training.demo_world.world import BACKGROUND, KINDS, Kind

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.files import atomic_write
+from ovavel.runtime.system.files import atomic_write
 from ovavel.training.demo_world.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
 from ovavel.training.demo_world.sounds import RATE_HZ
 from ovavel.training.demo_world.world import KINDS, Kind

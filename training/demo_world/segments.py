@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ovavel.eval.parallel import Crashed, run_each
 from ovavel.runtime.errors import DeviceError
-from ovavel.runtime.files import atomic_write, output_error
 from ovavel.runtime.preprocess import crop_frame, prepare_waveform
+from ovavel.runtime.system.files import atomic_write, output_error
+from ovavel.runtime.system.parallel import Crashed, run_each
 from ovavel.training.demo_world.scene import Scene, Script
 from ovavel.training.demo_world.world import KINDS
 

@@ -18,8 +18,8 @@ from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.localizer import deciding_head
+from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.types import LAG, FusionKind
-from ovavel.runtime.untrusted import read_json
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ovavel.runtime.errors import CheckpointError, MissingExtraError, UsageError
-from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.result import RESULT, DataInfo, Epoch, FitResult
 from ovavel.training.models.checkpoint import read_metadata

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ovavel.runtime.bounds import Meta, Seed
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Meta, Seed
 
 __all__ = ["RECIPES", "Recipe", "find_recipe", "read_recipe"]
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import Rows
 from ovavel.runtime.errors import InputError, UsageError
-from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.system.untrusted import read_json
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.recipes import Recipe
 

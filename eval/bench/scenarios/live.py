@@ -13,7 +13,7 @@ import numpy as np
 
 from ovavel.eval.bench.pipeline import Decider, Pipeline
 from ovavel.eval.bench.report import Live, Spread, Trial
-from ovavel.runtime.timing import Timings
+from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import WINDOW_S, Window
 
 __all__ = ["LIVE_RULE", "largest_passing", "live_report", "run_live", "run_trial"]

@@ -12,7 +12,7 @@ from ovavel.eval.bench.meters.energy import EnergyMeter
 from ovavel.eval.bench.pipeline import Decider, Pipeline
 from ovavel.eval.bench.report import Batch, Offline
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.timing import Timings
+from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import Window
 
 __all__ = ["OFFLINE_RULE", "run_offline"]

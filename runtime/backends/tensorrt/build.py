@@ -18,7 +18,7 @@ from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, PLAN, Engine, EngineFor, Evidence
 from ovavel.runtime.bundle import file_entry
 from ovavel.runtime.errors import DeviceError, EngineError, OutputError
-from ovavel.runtime.files import atomic_write, output_error
+from ovavel.runtime.system.files import atomic_write, output_error
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda

@@ -14,7 +14,7 @@ from ovavel.runtime.bundle import Bundle, file_entry
 from ovavel.runtime.errors import EngineError
 from ovavel.runtime.graphs import Graph
 from ovavel.runtime.manifest import FileEntry
-from ovavel.runtime.untrusted import read_json
+from ovavel.runtime.system.untrusted import read_json
 
 __all__ = ["METADATA", "PLAN", "BuildOptions", "Engine", "EngineFor", "Evidence", "engine_for", "read_engine"]
 

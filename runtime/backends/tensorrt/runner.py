@@ -17,7 +17,7 @@ from ovavel.runtime.backends.tensorrt.cuda import Buffer, Cuda
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import PLAN, Engine
 from ovavel.runtime.errors import DeviceError, EngineError, OutputError, UsageError
-from ovavel.runtime.files import atomic_write
+from ovavel.runtime.system.files import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from ovavebench_factory import DAMAGE, break_clip, make_bench, write_wav
 
-from ovavel.eval import parallel
 from ovavel.eval.datasets.check import CRASH_KIND, check_data
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.eval.parallel import CRASHED, run_each
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system import parallel
+from ovavel.runtime.system.parallel import CRASHED, run_each
 
 
 @pytest.fixture(scope="module")

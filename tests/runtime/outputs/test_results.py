@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ovavel.runtime.errors import InputError, OutputError, UsageError
-from ovavel.runtime.files import atomic_write
 from ovavel.runtime.reporting.text import cell, clock, counts, one_line, timestamp
 from ovavel.runtime.results import FORMATS, read_json, result_paths, thumbnail, write_results
 from ovavel.runtime.results.document import to_json
@@ -24,6 +23,7 @@ from ovavel.runtime.results.subtitles import to_srt, to_vtt
 from ovavel.runtime.results.summary import missing_runs
 from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.results.tables import to_audacity, to_csv
+from ovavel.runtime.system.files import atomic_write
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&-->,\t\n--> {b}"
@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
     code = f"""
 import resource; from pathlib import Path
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.files import atomic_write
+from ovavel.runtime.system.files import atomic_write
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try: atomic_write(Path({str(path)!r}), b"x" * 5000)
 except OutputError as error: print(error)

@@ -20,8 +20,8 @@ from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend, auto_device
 from ovavel.runtime.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, InputError, UnverifiedError
-from ovavel.runtime.hardware import cpu_features, device_name
 from ovavel.runtime.manifest import FileEntry
+from ovavel.runtime.system.hardware import cpu_features, device_name
 from ovavel.runtime.verification.compare import STAGES, compare_embeddings, embedding_failure
 from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text, require_gate, store_gate
 from ovavel.runtime.verification.golden import GOLDEN, Golden

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.files import output_folder
+from ovavel.runtime.system.files import output_folder
 
 
 def test_a_folder_that_nothing_was_written_to_goes_again_with_those_made_above_it(tmp_path: Path) -> None:

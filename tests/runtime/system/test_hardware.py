@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ovavel.runtime import hardware
-from ovavel.runtime.hardware import cpu_features, cpu_name, device_name, gpu_name
+from ovavel.runtime.system import hardware
+from ovavel.runtime.system.hardware import cpu_features, cpu_name, device_name, gpu_name
 
 
 @pytest.fixture(autouse=True)

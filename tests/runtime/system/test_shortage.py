@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from media_factory import make_clip
 
-from ovavel.runtime.shortage import lacks_memory
+from ovavel.runtime.system.shortage import lacks_memory
 
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 

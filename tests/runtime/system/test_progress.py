@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ovavel.runtime import progress
-from ovavel.runtime.progress import Bars, shown_progress, shown_status
+from ovavel.runtime.system import progress
+from ovavel.runtime.system.progress import Bars, shown_progress, shown_status
 
 COLUMNS = (
     TextColumn("{task.description}", markup=False),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.runtime.timing import Timings
+from ovavel.runtime.system.timing import Timings
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
@@ -42,7 +42,7 @@ def test_the_newest_are_kept_in_order() -> None:
 
 def test_a_block_is_timed_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock_s = [100.0]
-    monkeypatch.setattr("ovavel.runtime.timing.time", SimpleNamespace(perf_counter=lambda: clock_s[0]))
+    monkeypatch.setattr("ovavel.runtime.system.timing.time", SimpleNamespace(perf_counter=lambda: clock_s[0]))
     timings = Timings()
     with timings.measure("wait"):
         clock_s[0] += 0.02

@@ -100,8 +100,8 @@ def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -
     """Pass `results` on, with a bar, the rate and the time left on standard error where that is a terminal."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    from ovavel.runtime.progress import Bars
     from ovavel.runtime.reporting.console import ErrorConsole
+    from ovavel.runtime.system.progress import Bars
 
     console = ErrorConsole()
     columns = (

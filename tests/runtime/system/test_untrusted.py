@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.untrusted import read_array, read_arrays, read_json
+from ovavel.runtime.system.untrusted import read_array, read_arrays, read_json
 from ovavel.runtime.vocabulary import Tokenizer, Vocabulary
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pulse
 import pytest
 
-from ovavel.runtime.native_output import captured_stderr
+from ovavel.runtime.system.native_output import captured_stderr
 
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 
@@ -60,7 +60,7 @@ def test_it_works_in_a_process_with_many_open_files(capfd: pytest.CaptureFixture
 def test_python_still_reaches_standard_error() -> None:
     code = """
 import os, sys
-from ovavel.runtime.native_output import captured_stderr
+from ovavel.runtime.system.native_output import captured_stderr
 reported = []
 with captured_stderr(reported.append):
     print("from Python", file=sys.stderr)

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ovavel.runtime.errors import InputError, OutputError
+from ovavel.runtime.errors import InputError, OutputError, UsageError
 
 __all__ = [
     "atomic_write",
@@ -20,7 +20,10 @@ __all__ = [
     "not_regular",
     "output_error",
     "output_folder",
+    "report_folder",
 ]
+
+_REPORTS = frozenset({".csv", ".html", ".json", ".md"})
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
@@ -69,6 +72,19 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def report_folder(path: Path, name: str) -> Path:
+    """Make the folder `path` that `--out` names and return it; `name` is the report that will be in it.
+
+    Raises:
+        UsageError: `path` looks like a file.
+        OutputError: it cannot be made.
+    """
+    if path.suffix.lower() in _REPORTS and not path.is_dir():
+        raise UsageError(f"--out is a folder, and {name} goes into it: give --out {path.stem}, not {path}")
+    make_folder(path)
+    return path
 
 
 def make_private_folder(path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ovavel.runtime.interrupt import Overdue, StopSignals, terminated_as_interrupted
+from ovavel.runtime.system.interrupt import Overdue, StopSignals, terminated_as_interrupted
 
 pytestmark = pytest.mark.alone  # a signal is for the whole process, whatever other tests have loaded into it
 
