@@ -24,11 +24,10 @@ from ovavel.export.place import check_exact, check_place, put_in_place
 from ovavel.export.precision import FITTED
 from ovavel.export.speed import fastest, times_faster
 from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
-from ovavel.runtime.bundle import Bundle, file_entry
-from ovavel.runtime.calibration import Calibration
-from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.manifest import (
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     Fusion,
@@ -38,9 +37,10 @@ from ovavel.runtime.manifest import (
     ParityCheck,
     Preprocessing,
 )
-from ovavel.runtime.precisions import ANY, ENGINE_PRECISIONS, EXACT_ON, Precision, preferred
+from ovavel.runtime.bundle.precision import ANY, ENGINE_PRECISIONS, EXACT_ON, Precision, preferred
+from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
+from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.system.files import output_error
-from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
 
 if TYPE_CHECKING:
     from torch import nn

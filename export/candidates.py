@@ -12,7 +12,7 @@ from ovavel.export.activations import Activation
 from ovavel.export.linears import CONTRIB, array, constant, find_linears, fuse_attention, replace
 from ovavel.export.precision import PASSES
 from ovavel.export.quantize import QuantizeRecipe, quantize
-from ovavel.runtime.precisions import Precision, exact_here
+from ovavel.runtime.bundle.precision import Precision, exact_here
 from ovavel.runtime.system.hardware import cpu_features
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Literal
 from tyro.conf import Positional
 
 from ovavel.export.published import DEFAULT_URL
+from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import InputError, OutputError, PrecisionError
-from ovavel.runtime.precisions import Precision
 
 __all__ = ["Bundle", "Weights", "read_names"]
 
@@ -104,7 +104,7 @@ class Bundle:
 
     def _forms(self, precision: Precision) -> tuple[Precision, ...]:
         """The forms of `precision` that are exact on the CPUs that the bundle is for, the nearer to PyTorch first."""
-        from ovavel.runtime.precisions import exact_forms
+        from ovavel.runtime.bundle.precision import exact_forms
         from ovavel.runtime.system.hardware import cpu_features
 
         return exact_forms(precision, () if self.cpu == "any" else cpu_features())

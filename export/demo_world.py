@@ -113,8 +113,8 @@ class DemoWorld:
 
     def _encoders(self, bars: Progress) -> tuple[Path, Path]:
         """Draw seconds of the world and train the encoders on them; return tokenizer and weights."""
+        from ovavel.runtime.bundle.vocabulary import Tokenizer
         from ovavel.runtime.system.files import atomic_write
-        from ovavel.runtime.vocabulary import Tokenizer
         from ovavel.training.demo_world.captions import demo_tokenizer
         from ovavel.training.demo_world.encoders import Schooling, train_encoders
         from ovavel.training.demo_world.segments import make_segments

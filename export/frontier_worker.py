@@ -17,8 +17,8 @@ from ovavel.eval.bench.machine import peak_memory_mb
 from ovavel.export.candidates import Candidate
 from ovavel.export.inputs import SENSES, Sense
 from ovavel.runtime.backends.onnxruntime import open_session
+from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.errors import DeviceError
-from ovavel.runtime.hashed import read_graph
 
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ovavel.export.verify import reference
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import PrecisionError
-from ovavel.runtime.graphs import Graph
 from ovavel.runtime.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
 from ovavel.runtime.types import BUFFER
 from ovavel.runtime.verification.golden import GOLDEN, Golden, to_float

@@ -15,9 +15,9 @@ import numpy as np
 from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.inputs import calibration_inputs
 from ovavel.export.precision import FITTED, PASSES
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import ExportError, MissingExtraError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.precisions import Precision
 
 if TYPE_CHECKING:
     import onnx_ir

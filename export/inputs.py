@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.runtime.graphs import Graph
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 

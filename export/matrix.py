@@ -24,9 +24,9 @@ from ovavel.eval.demo.assets import Assets
 from ovavel.export.matrix_process import Answer, in_process
 from ovavel.export.matrix_row import BATCHES
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.precision import ENGINE_PRECISIONS, Precision
 from ovavel.runtime.errors import OvavelError, PrecisionError
-from ovavel.runtime.precisions import ENGINE_PRECISIONS, Precision
 from ovavel.runtime.system.files import atomic_write, make_folder
 from ovavel.runtime.system.hardware import device_name
 from ovavel.runtime.system.untrusted import read_json

@@ -16,7 +16,7 @@ from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import physical_cores
 from ovavel.runtime.backends.tensorrt.library import LibraryName
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.system.files import atomic_write
 from ovavel.runtime.system.interrupt import terminated_as_interrupted

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ovavel.export.precision import BYTES_PER_WEIGHT
+from ovavel.runtime.bundle.manifest import MANIFEST
+from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
 from ovavel.runtime.errors import ExportError, UsageError
-from ovavel.runtime.manifest import MANIFEST
-from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
 from ovavel.runtime.system.hardware import cpu_features
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from ovavel.export.activations import Activation
 from ovavel.export.half import halve
 from ovavel.export.quantize import INT8, INT8_ANY, INT16, INT16_ANY, quantize
 from ovavel.export.static import quantize_static
-from ovavel.runtime.precisions import Precision
+from ovavel.runtime.bundle.precision import Precision
 
 if TYPE_CHECKING:
     import onnx_ir

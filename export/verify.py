@@ -19,14 +19,14 @@ from ovavel.export.half import Half, emulated
 from ovavel.export.inputs import sense_inputs
 from ovavel.export.static import Static
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.manifest import ParityCheck
+from ovavel.runtime.bundle.precision import Precision
+from ovavel.runtime.bundle.vocabulary import Tokenizer
 from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.manifest import ParityCheck
-from ovavel.runtime.precisions import Precision
 from ovavel.runtime.verification.compare import FURTHEST, compare_embeddings, compare_heads
 from ovavel.runtime.verification.requirements import FP32_DIFFERENCE, HEAD_DIFFERENCE, requirement
 from ovavel.runtime.verification.samples import sample_texts
-from ovavel.runtime.vocabulary import Tokenizer
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ovavel.runtime.bundle import Bundle as Bundle
+    from ovavel.runtime.bundle.bundle import Bundle as Bundle
+    from ovavel.runtime.bundle.vocabulary import Tokenizer as Tokenizer
+    from ovavel.runtime.bundle.vocabulary import Vocabulary as Vocabulary
     from ovavel.runtime.encoder import Encoder as Encoder
     from ovavel.runtime.errors import OvavelError as OvavelError
     from ovavel.runtime.localizer import Localizer as Localizer
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from ovavel.runtime.types import Segment as Segment
     from ovavel.runtime.types import SegmentScores as SegmentScores
     from ovavel.runtime.types import Window as Window
-    from ovavel.runtime.vocabulary import Tokenizer as Tokenizer
-    from ovavel.runtime.vocabulary import Vocabulary as Vocabulary
 
 # ONNX Runtime reports what it runs on to its maker unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

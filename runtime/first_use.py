@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import DECIDING, Graph
+from ovavel.runtime.bundle.manifest import Sha256
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.graphs import DECIDING, Graph
-from ovavel.runtime.manifest import Sha256
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.files import atomic_write, cache_folder, check_private, make_private_folder
 from ovavel.runtime.system.untrusted import read_json

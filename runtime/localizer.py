@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_labels, positive_score, probabilities
 from ovavel.runtime.types import BUFFER, FusionKind, Segment, SegmentScores
-from ovavel.runtime.vocabulary import Vocabulary
 
 __all__ = ["BUFFER", "Head", "Localizer", "check_lag", "deciding_head"]
 

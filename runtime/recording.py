@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.channels import Channel
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from ovavel.runtime.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.backends import Backend, open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.channels import Channel, channel_news
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.localizer import Localizer, deciding_head

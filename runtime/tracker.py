@@ -17,7 +17,7 @@ from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.types import WINDOW_S, Event, EventState, SegmentScores
 
 if TYPE_CHECKING:
-    from ovavel.runtime.calibration import Calibration
+    from ovavel.runtime.bundle.calibration import Calibration
 
 __all__ = ["EventRules", "EventTracker"]
 

@@ -23,13 +23,13 @@ from bundle_mutations import OUTSIDE, UNLISTED, mutated
 from opened_files import OpenedFiles
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.manifest import MANIFEST
+from ovavel.runtime.bundle.vocabulary import TOKENIZER
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.manifest import MANIFEST
 from ovavel.runtime.verification.gates import require_gate
 from ovavel.runtime.verification.golden import GOLDEN, Golden
-from ovavel.runtime.vocabulary import TOKENIZER
 
 _MOST_BYTES = 3 * 2**29
 """More than before, at any time; golden outputs may unpack to half a gigabyte."""

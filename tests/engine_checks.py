@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ovavel.runtime.backends.tensorrt.library import load_library, this_platform
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, EngineFor
-from ovavel.runtime.bundle import file_entry
-from ovavel.runtime.graphs import Graph
+from ovavel.runtime.bundle.bundle import file_entry
+from ovavel.runtime.bundle.graphs import Graph
 
 __all__ = ["check", "made_for"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ovavel.runtime.onnx_fields import FIELDS
+from ovavel.runtime.bundle.onnx_fields import FIELDS
 
 
 def varint(value: int, size: int = 1) -> bytes:

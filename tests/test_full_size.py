@@ -27,8 +27,8 @@ from ovavel.export.graphs import save_variant, traced
 from ovavel.runtime.backends.tensorrt.build import build_engine
 from ovavel.runtime.backends.tensorrt.library import load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.precisions import Precision
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.precision import Precision
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 

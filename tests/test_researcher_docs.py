@@ -23,7 +23,7 @@ from synthetic import make_data
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.export.commands import read_names
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.training.fit.recipes import Recipe, find_recipe
 from ovavel.training.fit.train import fit_data

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ovavel.export import graphs
-from ovavel.runtime.graphs import Graph
+from ovavel.runtime.bundle.graphs import Graph
 
 __all__ = ["TracedOnce"]
 

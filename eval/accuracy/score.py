@@ -30,7 +30,7 @@ from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import Clip
 from ovavel.eval.datasets.splits import Split
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.fusion import agree_clip, cosine_similarity
 from ovavel.runtime.localizer import Head, deciding_head
 from ovavel.runtime.types import FusionKind

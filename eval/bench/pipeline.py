@@ -12,7 +12,7 @@ import numpy as np
 from ovavel.eval.bench.meters.yardstick import Moment, Yardstick
 from ovavel.eval.bench.report import WarmUp
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.localizer import Localizer, deciding_head
 from ovavel.runtime.system.timing import Timings

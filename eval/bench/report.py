@@ -9,7 +9,7 @@ import numpy as np
 
 from ovavel.eval.bench.machine import Machine
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.manifest import Gate
+from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.system.timing import Percentiles
 
 __all__ = [

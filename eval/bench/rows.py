@@ -12,7 +12,7 @@ from ovavel.eval.bench.meters.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import Memory, WarmUp
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError, UsageError
 from ovavel.runtime.types import Window
 

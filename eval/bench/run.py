@@ -33,9 +33,9 @@ from ovavel.eval.bench.scenarios.live import LIVE_RULE, live_report, run_live
 from ovavel.eval.bench.scenarios.offline import OFFLINE_RULE, run_offline
 from ovavel.eval.bench.scenarios.single import SINGLE_RULE, ratios, run_single, single_report
 from ovavel.eval.bench.settings import Settings
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.manifest import Gate
 from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.types import Window
 from ovavel.runtime.verification.gates import checked_here, find_gate

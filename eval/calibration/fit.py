@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import score_events
 from ovavel.eval.accuracy.protocols import fused_labels
-from ovavel.runtime.calibration import Calibration, names_fingerprint
+from ovavel.runtime.bundle.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import probabilities
 from ovavel.runtime.tracker import EventRules

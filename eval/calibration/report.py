@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from ovavel.eval.calibration.fit import Reliability
-from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.reporting.charts import Bar, bar_charts
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text

@@ -80,7 +80,7 @@ class Bench:
         from ovavel.eval.bench import Settings, run_bench
         from ovavel.eval.bench.html import report_page
         from ovavel.eval.bench.tables import markdown, print_report
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.system.files import atomic_write, report_folder
         from ovavel.runtime.system.interrupt import terminated_as_interrupted

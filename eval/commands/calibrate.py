@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ovavel.eval.calibration.report import CalibrationReport, SplitReport
     from ovavel.eval.datasets.splits import Split
-    from ovavel.runtime.calibration import Calibration
+    from ovavel.runtime.bundle.calibration import Calibration
 
 __all__ = ["Calibrate"]
 
@@ -74,7 +74,7 @@ class Calibrate:
         from ovavel.eval.calibration.report import CalibrationReport, to_csv, to_html, to_json, to_svg
         from ovavel.eval.datasets.splits import open_material
         from ovavel.eval.streaming.measure import final_scores
-        from ovavel.runtime.calibration import OTHER_NAMES
+        from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.localizer import check_lag, deciding_head
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.reporting.text import shown_name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ovavel.eval.parity.clips import DatasetClips, RecordedClips
     from ovavel.eval.parity.compare import ParityReport
     from ovavel.eval.parity.sides import Choice, Tell
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["Parity"]
 
@@ -91,7 +91,7 @@ class Parity:
     def _compare(self) -> int:
         from ovavel.eval.parity.compare import PYTORCH, compare_backends
         from ovavel.eval.parity.report import look_again, to_html, to_json
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.system.files import atomic_write
         from ovavel.runtime.verification.gates import store_gate
 
@@ -129,7 +129,7 @@ class Parity:
 
     def _reference(self, bundle: Bundle) -> Choice:
         from ovavel.eval.parity.sides import Choice
-        from ovavel.runtime.bundle import Bundle as OpenBundle
+        from ovavel.runtime.bundle.bundle import Bundle as OpenBundle
 
         backend = self.reference_backend or ("torch" if self.weights else "onnxruntime")
         other = OpenBundle.open(self.reference_bundle) if self.reference_bundle else bundle

@@ -50,7 +50,7 @@ class SelfCheck:
         from contextlib import closing
 
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.first_use import accept, changed_since_first_use
         from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.gates import store_gate

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from ovavel.eval.phrases.trial import Recording, Trial
     from ovavel.runtime.backends import Backend, BackendInfo
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
+    from ovavel.runtime.bundle.vocabulary import Vocabulary
     from ovavel.runtime.channels import Channel
-    from ovavel.runtime.vocabulary import Vocabulary
 
 __all__ = ["Test"]
 
@@ -72,14 +72,14 @@ class Test:
         from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
+        from ovavel.runtime.bundle.vocabulary import check_names
         from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.localizer import deciding_head
         from ovavel.runtime.reporting.text import one_line
         from ovavel.runtime.system.files import make_folder
         from ovavel.runtime.system.progress import shown_status
         from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
-        from ovavel.runtime.vocabulary import check_names
 
         channel = parse_channel(self.channel)
         phrases, clips = self._sorted_words()
@@ -132,7 +132,7 @@ class Test:
 
     def _vocabulary(self, bundle: Bundle) -> Vocabulary:
         """The bundle's vocabulary less `without`; the background alone may be left."""
-        from ovavel.runtime.vocabulary import Vocabulary
+        from ovavel.runtime.bundle.vocabulary import Vocabulary
 
         whole = bundle.vocabulary
         gone = {whole.index(name) for name in self.without}

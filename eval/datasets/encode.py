@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from ovavel.eval.datasets.feature_cache import FeatureCache, Features
 from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.runtime.backends import Backend, BackendInfo
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.graphs import Graph
 from ovavel.runtime.types import Window
 
 __all__ = [

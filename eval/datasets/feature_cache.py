@@ -27,8 +27,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from ovavel.runtime.bundle.manifest import Preprocessing
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.manifest import Preprocessing
 from ovavel.runtime.system.untrusted import map_array, read_json
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 from ovavel.eval.datasets.texts import embed_texts
 from ovavel.runtime.backends import Backend, open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.graphs import Graph
 
 __all__ = ["Material", "Split", "clip_progress", "open_material"]
 

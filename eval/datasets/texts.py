@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.vocabulary import normalize_text
 from ovavel.runtime.errors import VocabularyError
-from ovavel.runtime.vocabulary import normalize_text
 
 __all__ = ["embed_texts"]
 

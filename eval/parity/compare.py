@@ -21,9 +21,10 @@ from ovavel.eval.parity.clips import (
 from ovavel.eval.parity.figures import Decisions, EmbeddingFigures, Place, compare_decisions, compare_graph
 from ovavel.eval.parity.sides import Choice, Side, Tell, all_embeddings, run_side
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.manifest import Gate
+from ovavel.runtime.bundle.vocabulary import normalize_text
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.manifest import Gate
 from ovavel.runtime.verification.compare import (
     HeadDifferences,
     Stage,
@@ -40,7 +41,6 @@ from ovavel.runtime.verification.compare import (
 from ovavel.runtime.verification.golden import GOLDEN, Golden
 from ovavel.runtime.verification.requirements import Requirement, loosest, requirement
 from ovavel.runtime.verification.samples import sample_texts
-from ovavel.runtime.vocabulary import normalize_text
 
 __all__ = ["PYTORCH", "ParityReport", "compare_backends"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import Scores, score_clips
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.fusion import fused_labels
-from ovavel.runtime.graphs import Graph
 from ovavel.runtime.verification.compare import EmbeddingDifferences, compare_embeddings, compare_heads
 
 __all__ = ["Decisions", "EmbeddingFigures", "Flip", "Place", "compare_decisions", "compare_graph", "event_iou"]

@@ -16,7 +16,7 @@ from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.parity.clips import Clips, adversarial_frames, adversarial_waveforms
 from ovavel.eval.parity.compare import ParityReport
 from ovavel.eval.parity.figures import EmbeddingFigures, Place
-from ovavel.runtime.graphs import Graph
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.reporting.charts import Histogram, histograms
 from ovavel.runtime.reporting.page import facts, page, section, table, text

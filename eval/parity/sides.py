@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ovavel.eval.datasets.texts import embed_texts
 from ovavel.eval.parity.clips import ClipEmbeddings, Clips, encode_adversarial
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
-from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.graphs import Graph
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.types import Sense
 
 __all__ = ["Choice", "Side", "Tell", "all_embeddings", "run_side"]

@@ -12,15 +12,15 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import MissingExtraError, UsageError
-from ovavel.runtime.graphs import Graph
 from ovavel.runtime.system.bounds import MOST_WORKERS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["Backend", "BackendInfo", "HeadOutput", "backend_names", "open_backend"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.backends import BackendInfo, HeadOutput
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError, UsageError
-from ovavel.runtime.graphs import Graph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

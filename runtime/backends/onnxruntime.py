@@ -23,15 +23,15 @@ from ovavel.runtime.backends.onnxruntime_cuda import (
     cuda_options,
 )
 from ovavel.runtime.backends.onnxruntime_libraries import load_cuda_libraries, missing_libraries
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.hashed import GraphFiles
 from ovavel.runtime.install import installed_runtimes, replace_runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime", "open_session", "physical_cores", "read_no_files"]
 

@@ -11,15 +11,15 @@ import numpy as np
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.base import GraphBackend
 from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.bundle.external_data import with_addresses
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
-from ovavel.runtime.external_data import with_addresses
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.hashed import GraphFiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["OpenVinoBackend", "compile_graph", "open_openvino"]
 

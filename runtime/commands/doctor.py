@@ -75,8 +75,8 @@ def _examine() -> dict[str, Any]:
     import platform
 
     from ovavel.runtime.backends.tensorrt.library import EXTRAS
+    from ovavel.runtime.bundle.precision import exact_precisions
     from ovavel.runtime.devices import list_devices
-    from ovavel.runtime.precisions import exact_precisions
     from ovavel.runtime.system.hardware import cpu_features
 
     devices = list_devices()

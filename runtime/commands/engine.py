@@ -15,7 +15,7 @@ from ovavel.runtime.system.bounds import Meta
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
     from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["Engine"]
 
@@ -74,7 +74,7 @@ class Engine:
         from ovavel.runtime.backends.tensorrt.engines import provide_engines
         from ovavel.runtime.backends.tensorrt.library import load_library
         from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.system.progress import shown_progress
 
         library = load_library(self.library)

@@ -16,7 +16,7 @@ from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.channels import Channel
     from ovavel.runtime.sinks import Sink
     from ovavel.runtime.sources import Source, StatusListener
@@ -93,7 +93,7 @@ class Live:
             raise UsageError("which bundle? Give --bundle DIR; 'ovavel export bundle --help' explains how to make one")
         from contextlib import nullcontext
 
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.localizer import check_lag
         from ovavel.runtime.system.native_output import captured_stderr
 
@@ -111,7 +111,7 @@ class Live:
         from contextlib import closing
 
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.calibration import OTHER_NAMES
+        from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.drive import drive
         from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.session import Session

@@ -126,8 +126,8 @@ class Localize:
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.calibration import OTHER_NAMES
+        from ovavel.runtime.bundle.bundle import Bundle
+        from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ovavel.runtime.bundle import Bundle
-    from ovavel.runtime.vocabulary import Tokenizer
+    from ovavel.runtime.bundle.bundle import Bundle
+    from ovavel.runtime.bundle.vocabulary import Tokenizer
 
 __all__ = ["Add", "List", "Remove"]
 
@@ -45,8 +45,8 @@ class Add:
 
     def run(self) -> int:
         """Add the names."""
-        from ovavel.runtime.bundle import Bundle
-        from ovavel.runtime.vocabulary import check_names, normalize_text
+        from ovavel.runtime.bundle.bundle import Bundle
+        from ovavel.runtime.bundle.vocabulary import check_names, normalize_text
 
         bundle = Bundle.open(self.bundle)
         old = bundle.vocabulary
@@ -104,7 +104,7 @@ class Remove:
 
     def run(self) -> int:
         """Remove the names."""
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
 
         bundle = Bundle.open(self.bundle)
         if not self.names:
@@ -128,14 +128,14 @@ class List:
 
     def run(self) -> int:
         """Print the names."""
-        from ovavel.runtime.bundle import Bundle
+        from ovavel.runtime.bundle.bundle import Bundle
 
         print("\n".join(map(shown_name, Bundle.open(self.bundle).vocabulary.names)))
         return 0
 
 
 def _tell(bundle: Bundle) -> None:
-    from ovavel.runtime.calibration import OTHER_NAMES
+    from ovavel.runtime.bundle.calibration import OTHER_NAMES
     from ovavel.runtime.reporting.text import names_told, shown_name
 
     vocabulary = bundle.vocabulary

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.manifest import Gate
+from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Sense, Update
 

@@ -16,10 +16,10 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import DECIDING, Graph
+from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.errors import UnverifiedError
-from ovavel.runtime.graphs import DECIDING, Graph
-from ovavel.runtime.manifest import Gate
 from ovavel.runtime.system.files import atomic_write, cache_folder, check_private, make_private_folder
 from ovavel.runtime.system.hardware import cpu_features, device_name
 from ovavel.runtime.system.untrusted import read_json

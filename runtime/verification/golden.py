@@ -25,7 +25,7 @@ from ovavel.runtime.types import RATE_HZ
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["GOLDEN", "GOLDEN_REFERENCE", "Golden", "to_float"]
 

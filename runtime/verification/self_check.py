@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend, HeadOutput
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.fusion import fused_labels
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.manifest import Gate
 from ovavel.runtime.verification.compare import (
     EmbeddingDifferences,
     Stage,

@@ -24,8 +24,8 @@ from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import save_variant, traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.quantize import _rounded_weights
-from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.precisions import ANY, EXACT_ON, Precision, exact_here
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.precision import ANY, EXACT_ON, Precision, exact_here
 from ovavel.runtime.system.hardware import cpu_features
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig
 
@@ -134,9 +134,9 @@ def write_products(folder: Path, matrices: dict[str, NDArray[np.int8]]) -> None:
 PRODUCTS = """
 import sys, numpy, onnxruntime
 from pathlib import Path
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.system.hardware import cpu_features
-from ovavel.runtime.precisions import exact_here
+from ovavel.runtime.bundle.precision import exact_here
 print("exact", exact_here("onnxruntime-cpu", "int8", (), cpu_features()))
 for folder in map(Path, sys.argv[1:]):
     session = onnxruntime.InferenceSession(folder / "products.onnx", providers=["CPUExecutionProvider"])

@@ -22,9 +22,9 @@ from ovavel.export.verify import (
     head_inputs,
     reference,
 )
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import ExportError
 from ovavel.runtime.fusion import fused_score
-from ovavel.runtime.graphs import Graph
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from ovavel.export.bundle import write_bundle
 from ovavel.export.half import Half, emulated
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import ExportError, UsageError
 from ovavel.training.models.imagebind.model import ImageBindConfig, Modality
 

@@ -12,7 +12,7 @@ from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import export_graph
 from ovavel.export.verify import check_graph, head_inputs, reference
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import ExportError
 from ovavel.training.heads.temporal import HeadGraph, HeadKind, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBindConfig

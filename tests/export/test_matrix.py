@@ -23,10 +23,10 @@ from ovavel.export.matrix import MatrixReport, Prepared, _is_there, matrix_rows,
 from ovavel.export.matrix_process import Answer, in_process
 from ovavel.export.matrix_report import matrix_markdown, write_matrix
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, PrecisionError
-from ovavel.runtime.precisions import Precision
 from ovavel.runtime.system.files import make_folder
 from ovavel.training.models.imagebind.model import ImageBindConfig
 

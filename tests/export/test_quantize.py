@@ -32,10 +32,10 @@ from ovavel.export.outliers import plant_outliers
 from ovavel.export.quantize import INT8, INT16_ANY, QuantizeRecipe, quantize, rounding_noise
 from ovavel.export.speed import fastest, times_faster
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, ExportError, PrecisionError, UsageError
-from ovavel.runtime.precisions import Precision
 from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.verification.samples import random_frame, random_waveform
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality

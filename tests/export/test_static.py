@@ -18,7 +18,7 @@ from ovavel.export.inputs import calibration_inputs
 from ovavel.export.precision import PASSES
 from ovavel.export.static import Static
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import ExportError, UsageError
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality

@@ -13,7 +13,7 @@ import pytest
 
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, check_placement, cuda_options
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DeviceError, UsageError
 from ovavel.runtime.verification.requirements import requirement
 

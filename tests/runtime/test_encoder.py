@@ -8,7 +8,7 @@ import pytest
 
 from ovavel.runtime import encoder as module
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.types import Window
 from ovavel.runtime.verification.samples import random_frame, random_waveform

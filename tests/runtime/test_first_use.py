@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ovavel.runtime.backends import BackendInfo, open_backend
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.first_use import accept, changed_since_first_use

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.terminal import TerminalSink

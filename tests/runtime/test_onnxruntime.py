@@ -17,11 +17,11 @@ import pytest
 from ovavel.runtime import install
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import auto_device, physical_cores
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity, Preprocessing
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import RUNTIMES, install_command
-from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
-from ovavel.runtime.vocabulary import Vocabulary
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -386,7 +386,8 @@ def test_without_onnxruntime_the_command_is_told(bundle: Bundle, monkeypatch: py
 
 def test_onnx_runtime_reports_nothing_to_its_maker(exported_bundle: Path, tmp_path: Path) -> None:
     program = (
-        "import sys; from ovavel.runtime.backends import open_backend; from ovavel.runtime.bundle import Bundle; "
+        "import sys; from ovavel.runtime.backends import open_backend; "
+        "from ovavel.runtime.bundle.bundle import Bundle; "
         "open_backend(Bundle.open(sys.argv[1]), device='cpu', precision='fp32').warm_up()"
     )
     # Nothing else: it is silent by itself where a variable, one of a dozen, speaks of continuous integration.

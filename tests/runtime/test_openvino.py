@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 
 pytest.importorskip("openvino")
@@ -67,7 +67,7 @@ def test_wrong_shapes_are_told(bundle: Bundle) -> None:
 
 def test_a_damaged_graph_is_told(tmp_path: Path) -> None:
     from ovavel.runtime.backends.openvino import compile_graph
-    from ovavel.runtime.hashed import read_graph
+    from ovavel.runtime.bundle.hashed import read_graph
 
     (tmp_path / "vision.onnx").write_bytes(b"\x08\x0a")  # a model of version 10, and nothing else
     with pytest.raises(BundleError, match="OpenVINO cannot load"):

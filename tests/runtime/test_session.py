@@ -20,7 +20,8 @@ from media_factory import COLOURS, make_clip
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.drive import drive
 from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
 from ovavel.runtime.localizer import Localizer, deciding_head
@@ -33,7 +34,6 @@ from ovavel.runtime.sinks.lines import summary_lines
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Chunk, Event, Frame, Gap, Samples, Segment, SegmentScores, Sense, Update
-from ovavel.runtime.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")

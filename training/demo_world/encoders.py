@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovavel.runtime.bundle.manifest import Preprocessing
+from ovavel.runtime.bundle.vocabulary import Tokenizer
 from ovavel.runtime.errors import CheckpointError
-from ovavel.runtime.manifest import Preprocessing
 from ovavel.runtime.system.files import atomic_write
-from ovavel.runtime.vocabulary import Tokenizer
 from ovavel.training.demo_world.captions import CAPTIONS
 from ovavel.training.demo_world.segments import Segments
 from ovavel.training.models.checkpoint import write_checkpoint

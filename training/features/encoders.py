@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend, open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.vocabulary import TOKENIZER, Tokenizer
 from ovavel.training.models.imagebind.model import CONTEXT, VOCABULARY, ImageBindConfig
 from ovavel.training.models.tokenizer import clip_tokenizer
 from ovavel.training.torch_backend.backend import Precision, open_weights

@@ -15,7 +15,7 @@ import torch
 from ovavel.eval.calibration.fit import fit_calibration
 from ovavel.eval.streaming.measure import final_scores
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.localizer import deciding_head
 from ovavel.runtime.system.untrusted import read_json

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.base import GraphBackend
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
-from ovavel.runtime.graphs import Graph
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 from ovavel.training.models.unit import unit_norm
@@ -26,7 +26,7 @@ from ovavel.training.torch_backend.modes import Cast, Manner, in_manner
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["Precision", "TorchBackend", "open_torch", "open_weights", "resolve_device"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.graphs import Graph
 
 __all__ = ["ENCODERS", "flops", "parameters", "weight_bytes"]
 

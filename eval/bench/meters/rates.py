@@ -17,7 +17,7 @@ from ovavel.eval.bench.meters.cost import ENCODERS, flops, weight_bytes
 from ovavel.eval.bench.meters.gemm import gemm_model
 from ovavel.eval.bench.report import Floor, Rates
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["FLOOR_RULE", "best_rate", "floor", "measure_rates"]
 

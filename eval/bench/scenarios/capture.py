@@ -7,7 +7,7 @@ import time
 from ovavel.eval.bench.camera import CAMERA, StampingCamera, read_frame_s, read_sound_s
 from ovavel.eval.bench.report import Capture, Spread
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.session import Session
 from ovavel.runtime.sources.media import MediaSource

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DatasetError
 
 __all__ = ["Assets", "Truth"]

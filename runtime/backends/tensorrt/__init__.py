@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovavel.runtime.graphs import Graph
+from ovavel.runtime.bundle.graphs import Graph
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.backend import TensorRTBackend
     from ovavel.runtime.backends.tensorrt.build import Progress
     from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["open_tensorrt", "open_tensorrt_rtx"]
 

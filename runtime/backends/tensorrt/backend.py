@@ -18,15 +18,15 @@ from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.backends.tensorrt.runner import EngineRunner
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import DeviceError
-from ovavel.runtime.graphs import Graph
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ovavel.runtime.bundle import Bundle
-    from ovavel.runtime.manifest import Gate
+    from ovavel.runtime.bundle.bundle import Bundle
+    from ovavel.runtime.bundle.manifest import Gate
 
 __all__ = ["TensorRTBackend", "compare_with_pytorch", "gpu_index", "open_engines"]
 

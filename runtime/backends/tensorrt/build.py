@@ -16,7 +16,7 @@ import msgspec
 from ovavel.runtime.backends.tensorrt import layers
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, PLAN, Engine, EngineFor, Evidence
-from ovavel.runtime.bundle import file_entry
+from ovavel.runtime.bundle.bundle import file_entry
 from ovavel.runtime.errors import DeviceError, EngineError, OutputError
 from ovavel.runtime.system.files import atomic_write, output_error
 

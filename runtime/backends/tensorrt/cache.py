@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
+from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import EngineError, OutputError
-from ovavel.runtime.hashed import GraphFiles
 from ovavel.runtime.system.files import cache_folder, check_private, make_private_folder, output_error
 from ovavel.runtime.system.untrusted import read_json
 

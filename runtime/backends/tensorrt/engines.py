@@ -14,10 +14,10 @@ from ovavel.runtime.backends.tensorrt.cache import Provided, found_options, prov
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, engine_for
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.hashed import GraphFiles
 
 __all__ = ["provide_engines"]
 

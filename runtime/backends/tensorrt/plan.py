@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ovavel.runtime.backends.tensorrt.library import Library, LibraryName, this_platform
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.manifest import FileEntry
 from ovavel.runtime.errors import EngineError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.manifest import FileEntry
 from ovavel.runtime.system.untrusted import read_json
 
 __all__ = ["METADATA", "PLAN", "BuildOptions", "Engine", "EngineFor", "Evidence", "engine_for", "read_engine"]

@@ -35,13 +35,13 @@ from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 from ovavel.eval.datasets.splits import Split
 from ovavel.eval.datasets.texts import embed_texts
 from ovavel.runtime.backends import Backend, HeadOutput, open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.fusion import agree_clip, cosine_similarity, fused_score
 from ovavel.runtime.localizer import Localizer
 from ovavel.runtime.types import Segment
-from ovavel.runtime.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from ovavel.eval.bench import Settings, run_bench
 from ovavel.eval.bench.compare import LEAST_WINDOWS, Report, compare, read_report
 from ovavel.eval.demo import assets
 from ovavel.runtime.backends import Backend, HeadOutput, open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError
 

@@ -24,9 +24,9 @@ from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import Ratio, Spread, percentile
 from ovavel.eval.bench.scenarios.live import largest_passing
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.graphs import Graph
 from ovavel.runtime.types import RATE_HZ, Window
 from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, ImageBind, ImageBindConfig
 

@@ -27,7 +27,7 @@ from ovavel.eval.bench.settings import SCENARIOS, Scenario
 from ovavel.eval.bench.tables import markdown
 from ovavel.eval.commands.bench import Bench
 from ovavel.eval.demo import assets
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, OvavelError, UsageError
 

@@ -15,7 +15,7 @@ from ovavel.eval.commands.streaming import Streaming
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.datasets.splits import open_material
 from ovavel.eval.streaming.report import StreamingReport
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DatasetError, OutputError, UsageError
 
 

@@ -29,8 +29,8 @@ from ovavel.eval.datasets.feature_cache import (
     ShardIndex,
     shard_names,
 )
+from ovavel.runtime.bundle.manifest import Preprocessing
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.manifest import Preprocessing
 
 D = 4
 INFO = CacheInfo(

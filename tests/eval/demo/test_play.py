@@ -34,7 +34,7 @@ from ovavel.eval.demo.play import ENOUGH_EVE, play_clip
 from ovavel.eval.demo.report import to_html
 from ovavel.eval.demo.terminal import side_by_side
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError, OutputError, UsageError
 from ovavel.runtime.recording import localize_recording

@@ -16,7 +16,7 @@ from ovavel.eval.parity.clips import DatasetClips, RecordedClips
 from ovavel.eval.parity.compare import _decision
 from ovavel.eval.parity.figures import Place, compare_decisions, compare_graph, event_iou
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import fused_score

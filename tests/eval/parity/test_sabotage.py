@@ -20,12 +20,12 @@ from ovavel.eval.parity.sides import Choice
 from ovavel.export.bundle import write_bundle
 from ovavel.runtime import preprocess
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.verification.compare import Stage
 from ovavel.runtime.verification.gates import find_gate
 from ovavel.runtime.verification.self_check import check_stages, graphs_to_check
-from ovavel.runtime.vocabulary import Vocabulary
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the bundle is exported in three precisions

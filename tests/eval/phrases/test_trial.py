@@ -16,14 +16,14 @@ from ovavel.eval.datasets.texts import embed_texts
 from ovavel.eval.phrases.report import verdict
 from ovavel.eval.phrases.trial import Recording, Trial, encode_recording, parse_truth, try_phrases
 from ovavel.runtime.backends import HeadOutput, open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Segment
-from ovavel.runtime.vocabulary import Vocabulary
 
 AXES = np.eye(6, dtype=np.float32)
 VOCABULARY = Vocabulary(names=("dog", "other"), embeddings=AXES[[0, 5]])

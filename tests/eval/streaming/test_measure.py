@@ -24,11 +24,11 @@ from ovavel.eval.streaming.measure import (
 )
 from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score
 from ovavel.runtime.localizer import Localizer
 from ovavel.runtime.types import BUFFER, Segment
-from ovavel.runtime.vocabulary import Vocabulary
 
 D, C = 16, 5
 NAMES = ("dog", "car", "bell", "horn", "other")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.manifest import Gate
+from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.results import Localization
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.stats import Stats

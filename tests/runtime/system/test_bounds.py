@@ -10,7 +10,7 @@ import pytest
 import tyro
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.system.bounds import MOST_WORKERS, bounds_of, check_bounds

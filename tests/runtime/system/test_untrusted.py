@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.system.untrusted import read_array, read_arrays, read_json
-from ovavel.runtime.vocabulary import Tokenizer, Vocabulary
 
 
 def npy(array: np.ndarray) -> bytes:

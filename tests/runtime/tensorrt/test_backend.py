@@ -25,7 +25,7 @@ from ovavel.runtime.backends.tensorrt.build import profiles_of
 from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UnverifiedError
 from ovavel.runtime.verification.gates import find_gate, require_gate

@@ -27,10 +27,10 @@ from ovavel.runtime.backends.tensorrt.cache import Provided, provide_engine
 from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import Library, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, EngineFor, engine_for, read_engine
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.hashed import read_graph
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import EngineError, OutputError, UsageError
-from ovavel.runtime.hashed import read_graph
-from ovavel.runtime.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.library import EXTRAS, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.verification.gates import find_gate
 

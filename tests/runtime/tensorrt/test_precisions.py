@@ -19,11 +19,11 @@ from ovavel.runtime.backends.tensorrt.cache import provide_engine
 from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.hashed import read_graph
+from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import EngineError
-from ovavel.runtime.graphs import Graph
-from ovavel.runtime.hashed import read_graph
-from ovavel.runtime.precisions import Precision
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig
 

@@ -27,9 +27,9 @@ from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, EngineFor, Evidence
 from ovavel.runtime.backends.tensorrt.runner import EngineRunner, split_batch
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.manifest import FileEntry
 from ovavel.runtime.errors import DeviceError, EngineError, UsageError
-from ovavel.runtime.manifest import FileEntry
 
 BATCHES = (1, 4)
 SHAPES = {"vision": (3, 224, 224), "audio": (1, 128, 204)}

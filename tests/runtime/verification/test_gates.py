@@ -17,10 +17,11 @@ from media_factory import make_clip
 
 from ovavel.runtime.backends import Backend, BackendInfo, open_backend
 from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend, auto_device
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.manifest import FileEntry
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, InputError, UnverifiedError
-from ovavel.runtime.manifest import FileEntry
 from ovavel.runtime.system.hardware import cpu_features, device_name
 from ovavel.runtime.verification.compare import STAGES, compare_embeddings, embedding_failure
 from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text, require_gate, store_gate
@@ -32,7 +33,6 @@ from ovavel.runtime.verification.self_check import (
     graphs_to_check,
     self_check,
 )
-from ovavel.runtime.vocabulary import Vocabulary
 
 
 @pytest.fixture(autouse=True)

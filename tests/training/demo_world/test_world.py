@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.runtime.vocabulary import Tokenizer
+from ovavel.runtime.bundle.vocabulary import Tokenizer
 from ovavel.training.demo_world.captions import CAPTIONS, demo_tokenizer
 from ovavel.training.demo_world.dataset import Sizes, write_dataset
 from ovavel.training.demo_world.scene import Scene, Script, write_script

@@ -117,7 +117,7 @@ def test_a_bundle_gives_the_same_embeddings(
 
 
 def test_the_vocabulary_of_a_bundle_does_not_matter(tiny_bundle: Path) -> None:
-    from ovavel.runtime.bundle import Bundle
+    from ovavel.runtime.bundle.bundle import Bundle
 
     before = bundle_encoders(tiny_bundle, device="cpu", threads=1).graphs_sha256
     bundle = Bundle.open(tiny_bundle)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from synthetic import make_data
 
-from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
 from ovavel.training.fit.calibrate import METADATA, attach_calibration, calibrate_head, read_calibration
 from ovavel.training.heads.temporal import TemporalHead

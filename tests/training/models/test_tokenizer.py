@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ovavel.runtime.bundle.vocabulary import Tokenizer
 from ovavel.runtime.errors import ExportError
-from ovavel.runtime.vocabulary import Tokenizer
 from ovavel.training.models import tokenizer as tokenizer_module
 from ovavel.training.models.tokenizer import clip_tokenizer
 

@@ -13,10 +13,10 @@ import torch
 from golden_weights import GOLDEN, MODALITIES, golden_inputs, write_golden_checkpoint
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity, Preprocessing
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import BundleError, CheckpointError, DeviceError, UsageError
-from ovavel.runtime.manifest import Fusion, Manifest, Model, Parity, Preprocessing
-from ovavel.runtime.vocabulary import Vocabulary
 from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.models.imagebind.model import ImageBindConfig
 

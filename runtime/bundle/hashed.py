@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from ovavel.runtime.bundle.external_data import ExternalTensor, external_data
+from ovavel.runtime.bundle.manifest import MANIFEST, FileEntry
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.external_data import ExternalTensor, external_data
-from ovavel.runtime.manifest import MANIFEST, FileEntry
 
 __all__ = ["Contents", "GraphFiles", "HashedFile", "read_graph"]
 

@@ -1,7 +1,7 @@
 """A folder that holds all that export and runtime share: graphs, vocabulary, tokenizer and their hashes.
 
-What is opened is what was hashed: see `ovavel.runtime.hashed`.
-How its vocabulary is changed: see `ovavel.runtime.bundle_change`.
+What is opened is what was hashed: see `ovavel.runtime.bundle.hashed`.
+How its vocabulary is changed: see `ovavel.runtime.bundle.change`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
-from ovavel.runtime.bundle_change import (
+from ovavel.runtime.bundle.calibration import Calibration, names_fingerprint
+from ovavel.runtime.bundle.change import (
     NEW,
     clear_change,
     complete_change,
@@ -26,16 +27,15 @@ from ovavel.runtime.bundle_change import (
     move_in_place,
     read_manifest,
 )
-from ovavel.runtime.calibration import Calibration, names_fingerprint
+from ovavel.runtime.bundle.graphs import DECIDING, Graph
+from ovavel.runtime.bundle.hashed import Contents, GraphFiles
+from ovavel.runtime.bundle.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
+from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
+from ovavel.runtime.bundle.signatures import PublicKey, check_signature
+from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
-from ovavel.runtime.graphs import DECIDING, Graph
-from ovavel.runtime.hashed import Contents, GraphFiles
-from ovavel.runtime.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
-from ovavel.runtime.precisions import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
-from ovavel.runtime.signatures import PublicKey, check_signature
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.hardware import cpu_features
-from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
 
 __all__ = ["Bundle", "file_entry"]
 

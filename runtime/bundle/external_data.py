@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ovavel.runtime.bundle.onnx_fields import FIELDS, Field
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.onnx_fields import FIELDS, Field
 
 __all__ = ["ExternalTensor", "external_data", "with_addresses"]
 

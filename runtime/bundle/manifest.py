@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from ovavel.runtime.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.graphs import Graph
 from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.types import FusionKind
 
@@ -167,7 +167,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     """Engine (`BackendInfo.engine`) → graph → the precision it runs unless another is named, where that is exact."""
     exact_on: dict[str, tuple[str, ...]] = {}
     """Precision → the CPU features one of which makes it exact on a CPU, or "any". Older bundles do not say it, and are
-    held to `ovavel.runtime.precisions.EXACT_ON`."""
+    held to `ovavel.runtime.bundle.precision.EXACT_ON`."""
     files: dict[str, FileEntry]
     """Every file but the manifest itself."""
     preprocessing: Preprocessing

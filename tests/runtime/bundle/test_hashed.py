@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovavel.runtime import hashed
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime import open_session
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle import hashed
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.hashed import HashedFile, read_graph
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.hashed import HashedFile, read_graph
 
 FP32 = {"vision": "fp32", "audio": "fp32", "head": "fp32"}
 

@@ -16,14 +16,14 @@ import numpy as np
 import onnx
 import pytest
 
-from ovavel.runtime import bundle as bundle_module
-from ovavel.runtime.bundle import Bundle, file_entry
+from ovavel.runtime.bundle import bundle as bundle_module
+from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.manifest import FORMAT_VERSION, Fusion, Preprocessing
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
-from ovavel.runtime.manifest import FORMAT_VERSION, Fusion, Preprocessing
 from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.types import RATE_HZ, WINDOW_S
-from ovavel.runtime.vocabulary import Vocabulary
 
 
 def rewrite(folder: Path, change: Callable[[dict], object]) -> None:

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.runtime.bundle import Bundle
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.signatures import SIGNATURE, PublicKey, check_signature
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, MissingExtraError, UsageError
-from ovavel.runtime.signatures import SIGNATURE, PublicKey, check_signature
 
 pytest.importorskip("cryptography")
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-CLIP = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "clip.mp4"
+CLIP = Path(__file__).parents[3] / "eval" / "demo" / "assets" / "clip.mp4"
 
 # Written by minisign 0.11, for a file that holds "hello".
 KEY = "RWRXIoBA3HaBIvblxLPiPXEP7EIjyYnWL5C0upwWjuI0iw9XhEocHyd6"

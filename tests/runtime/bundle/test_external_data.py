@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx_tree import count, one_field, parse, varint, write
 
+from ovavel.runtime.bundle.external_data import ExternalTensor, external_data
+from ovavel.runtime.bundle.onnx_fields import FIELDS
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.external_data import ExternalTensor, external_data
-from ovavel.runtime.onnx_fields import FIELDS
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "bundle"
+DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets" / "bundle"
 
 _KINDS = {
     "int64": {FieldDescriptor.TYPE_INT64},
@@ -281,7 +281,7 @@ def test_far_too_many_dimensions_are_refused_in_time() -> None:
 
 
 def test_far_too_many_fields_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovavel.runtime.external_data._MOST_FIELDS", 1000)
+    monkeypatch.setattr("ovavel.runtime.bundle.external_data._MOST_FIELDS", 1000)
     made = model()
     made.graph.node[0].input.extend(["x"] * 1000)
     refused(made.SerializeToString(), "far too many")

@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovavel.runtime.bundle.manifest import MANIFEST
 from ovavel.runtime.errors import BundleError, MissingExtraError, UsageError
-from ovavel.runtime.manifest import MANIFEST
 
 __all__ = ["SIGNATURE", "PublicKey", "check_signature"]
 

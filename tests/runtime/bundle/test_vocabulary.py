@@ -12,8 +12,8 @@ from golden_weights import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary, check_names, normalize_text
 from ovavel.runtime.errors import BundleError, VocabularyError
-from ovavel.runtime.vocabulary import Tokenizer, Vocabulary, check_names, normalize_text
 from ovavel.training.models.tokenizer import clip_tokenizer
 
 START, END = 49_406, 49_407

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from ovavel.runtime.bundle.manifest import MANIFEST, FileEntry, Manifest
+from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.manifest import MANIFEST, FileEntry, Manifest
-from ovavel.runtime.vocabulary import EMBEDDINGS, NAMES
 
 __all__ = [
     "NEW",

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.bundle import Bundle
-from ovavel.runtime.calibration import OTHER_NAMES, Calibration, names_fingerprint
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.calibration import OTHER_NAMES, Calibration, names_fingerprint
+from ovavel.runtime.bundle.manifest import FORMAT_VERSION, Manifest
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, UsageError
 from ovavel.runtime.fusion import cosine_similarity, fused_score, probabilities
 from ovavel.runtime.localizer import Localizer
-from ovavel.runtime.manifest import FORMAT_VERSION, Manifest
 from ovavel.runtime.tracker import EventRules, EventTracker
 from ovavel.runtime.types import Segment
-from ovavel.runtime.vocabulary import Vocabulary
 
 CALIBRATION = Calibration(
     temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.05, segments=100, dataset="ab" * 32
 )
-DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
+DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 TEXT = np.eye(4, 8, dtype=np.float32)
 VOCABULARY = Vocabulary(names=("dog", "car", "bell", "other"), embeddings=TEXT)
 
