@@ -26,7 +26,7 @@ from ovavel.export.graphs import traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.outliers import plant_outliers
 from ovavel.export.speed import AS_FAST
-from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.verification.compare import compare_embeddings, embedding_failure

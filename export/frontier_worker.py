@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ovavel.eval.bench.machine import peak_memory_mb
 from ovavel.export.candidates import Candidate
 from ovavel.export.inputs import SENSES, Sense
-from ovavel.runtime.backends.onnxruntime import open_session
+from ovavel.runtime.backends.onnxruntime.backend import open_session
 from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.errors import DeviceError
 

@@ -13,7 +13,7 @@ import msgspec
 from ovavel.eval.bench import RowSpec, Settings, run_bench
 from ovavel.eval.bench.meters.rates import measure_rates
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.backends.tensorrt.library import LibraryName
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle.bundle import Bundle

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ovavel.runtime.backends.onnxruntime import open_session, physical_cores
+from ovavel.runtime.backends.onnxruntime.backend import open_session, physical_cores
 from ovavel.runtime.bundle.hashed import read_graph
 
 __all__ = ["AS_FAST", "fastest", "times_faster"]

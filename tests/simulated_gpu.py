@@ -2,7 +2,7 @@
 
 It checks what a real one would punish: memory that is used after it was given back or never given back, copies beyond
 a buffer, work that was not waited for, a CUDA graph of other addresses than those it replays. Engines compute with
-ONNX Runtime. What it cannot tell is whether the real libraries agree with it: tests/runtime/tensorrt/test_gpu.py does.
+ONNX Runtime. What it cannot tell is whether the real libraries agree with it: `test_gpu.py` of TensorRT does.
 """
 
 # ruff: noqa: N802, N815 - the names are CUDA's

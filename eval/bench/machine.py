@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.system.hardware import cpu_features, cpu_name
 
 __all__ = ["Machine", "describe_machine", "peak_memory_mb", "resident_memory_mb"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.backends.base import GraphBackend
-from ovavel.runtime.backends.onnxruntime import physical_cores
+from ovavel.runtime.backends.graph_backend import GraphBackend
+from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.bundle.external_data import with_addresses
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.hashed import GraphFiles

@@ -73,7 +73,7 @@ def graphs_to_check(bundle: Bundle, *, name: str = "onnxruntime", device: str = 
     Raises:
         MissingExtraError: onnxruntime is to run them and is not installed.
     """
-    from ovavel.runtime.backends.onnxruntime import auto_device
+    from ovavel.runtime.backends.onnxruntime.backend import auto_device
 
     wanted: tuple[Graph, ...] = ("vision", "audio", "head")
     if name == "onnxruntime" and (auto_device() if device == "auto" else device) == "cpu":

@@ -123,7 +123,7 @@ def test_the_backend_says_what_runs(int8_bundle: Path) -> None:
 
 
 def test_int8_is_refused_on_a_gpu(int8_bundle: Path) -> None:
-    from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend
+    from ovavel.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     bundle = Bundle.open(int8_bundle)
     with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8; it runs fp16, bf16, fp32"):

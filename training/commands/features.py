@@ -111,7 +111,7 @@ class Features:
             raise UsageError("--config, --tokenizer and --precision are for --weights; a bundle has its own")
 
     def _measure(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
-        from ovavel.runtime.backends.onnxruntime import physical_cores
+        from ovavel.runtime.backends.onnxruntime.backend import physical_cores
         from ovavel.training.features.decode import decode_only, select_clips
 
         clips = select_clips(bench, splits)
@@ -126,7 +126,7 @@ class Features:
         return 0
 
     def _extract(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
-        from ovavel.runtime.backends.onnxruntime import physical_cores
+        from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 
         assert self.out
         try:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.backends.base import GraphBackend
+from ovavel.runtime.backends.graph_backend import GraphBackend
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.backends.base import GraphBackend
+from ovavel.runtime.backends.graph_backend import GraphBackend
 from ovavel.runtime.backends.tensorrt.build import Progress
 from ovavel.runtime.backends.tensorrt.cache import Provided, engines_folder
 from ovavel.runtime.backends.tensorrt.cuda import Cuda

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.backends.onnxruntime import open_session
+from ovavel.runtime.backends.onnxruntime.backend import open_session
 from ovavel.runtime.bundle import hashed
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.hashed import HashedFile, read_graph

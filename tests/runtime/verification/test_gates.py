@@ -16,7 +16,7 @@ import pytest
 from media_factory import make_clip
 
 from ovavel.runtime.backends import Backend, BackendInfo, open_backend
-from ovavel.runtime.backends.onnxruntime import OnnxRuntimeBackend, auto_device
+from ovavel.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend, auto_device
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.manifest import FileEntry
 from ovavel.runtime.bundle.vocabulary import Vocabulary
@@ -272,7 +272,7 @@ def test_text_is_checked_where_it_runs(exported_bundle: Path, monkeypatch: pytes
     bundle = Bundle.open(exported_bundle)
     assert "text" in graphs_to_check(bundle)
     assert ("text" in graphs_to_check(bundle, device="auto")) == (auto_device() == "cpu")
-    monkeypatch.setattr("ovavel.runtime.backends.onnxruntime.auto_device", lambda: "cuda")
+    monkeypatch.setattr("ovavel.runtime.backends.onnxruntime.backend.auto_device", lambda: "cuda")
     assert graphs_to_check(bundle, device="auto") == ("vision", "audio", "head")
     assert graphs_to_check(bundle, device="cuda:0") == ("vision", "audio", "head")
     assert graphs_to_check(bundle, name="tensorrt", device="auto") == ("vision", "audio", "head")

@@ -186,7 +186,7 @@ def test_interrupted_comparison_gives_everything_back(gpu: SimulatedCuda, export
 def test_localize_builds_on_first_use(
     gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = Path(__file__).parents[3] / "eval" / "demo" / "assets" / "clip.mp4"
+    clip = Path(__file__).parents[4] / "eval" / "demo" / "assets" / "clip.mp4"
     arguments = ["localize", str(clip), "--bundle", str(exported_bundle), "--backend", "tensorrt-rtx"]
     assert main([*arguments, "--precision", "fp32", "--out", str(tmp_path / "out"), "--format", "json"]) == 0
     reported = capsys.readouterr()

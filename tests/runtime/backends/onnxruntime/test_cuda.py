@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from ovavel.runtime.backends import Backend, open_backend
-from ovavel.runtime.backends.onnxruntime_cuda import BATCHES, FixedBatches, check_placement, cuda_options
+from ovavel.runtime.backends.onnxruntime.cuda import BATCHES, FixedBatches, check_placement, cuda_options
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DeviceError, UsageError
 from ovavel.runtime.verification.requirements import requirement
@@ -107,7 +107,7 @@ def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Pat
 def test_every_operator_has_a_cuda_kernel_in_the_oldest_version_that_is_allowed(three_precisions: Bundle) -> None:
     """A kernel is for the versions of an operator from `first` to `last`, or for `first` alone where that is open."""
     onnx = pytest.importorskip("onnx")
-    golden = Path(__file__).parents[1] / "golden" / "onnxruntime_gpu.json"
+    golden = Path(__file__).parents[3] / "golden" / "onnxruntime_gpu.json"
     kernels = json.loads(golden.read_text())["kernels"]
     missing, seen = set(), set()
     for graph, files in three_precisions.manifest.graphs.items():

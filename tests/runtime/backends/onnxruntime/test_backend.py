@@ -16,7 +16,7 @@ import pytest
 
 from ovavel.runtime import install
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.backends.onnxruntime import auto_device, physical_cores
+from ovavel.runtime.backends.onnxruntime.backend import auto_device, physical_cores
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity, Preprocessing
 from ovavel.runtime.bundle.vocabulary import Vocabulary

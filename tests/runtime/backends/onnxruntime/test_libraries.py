@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
-from ovavel.runtime.backends.onnxruntime_cuda import OLDEST_FOR_HEAD, OLDEST_TO_RECORD, check_head, check_recording
-from ovavel.runtime.backends.onnxruntime_libraries import load_cuda_libraries, missing_libraries
+from ovavel.runtime.backends.onnxruntime.cuda import OLDEST_FOR_HEAD, OLDEST_TO_RECORD, check_head, check_recording
+from ovavel.runtime.backends.onnxruntime.libraries import load_cuda_libraries, missing_libraries
 from ovavel.runtime.backends.tensorrt.library import EXTRAS as TENSORRT_EXTRAS
 from ovavel.runtime.commands import doctor
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.install import RUNTIMES, replace_runtime
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 RELEASE = json.loads((ROOT / "tests" / "golden" / "onnxruntime_gpu.json").read_text())
 """What the oldest wheel of onnxruntime-gpu that is allowed says of itself (docs/benchmarks/first-ten-minutes.md)."""

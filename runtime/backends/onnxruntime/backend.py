@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.backends.base import GraphBackend
-from ovavel.runtime.backends.onnxruntime_cuda import (
+from ovavel.runtime.backends.graph_backend import GraphBackend
+from ovavel.runtime.backends.onnxruntime.cuda import (
     BATCHES,
     FixedBatches,
     check_head,
@@ -22,7 +22,7 @@ from ovavel.runtime.backends.onnxruntime_cuda import (
     check_recording,
     cuda_options,
 )
-from ovavel.runtime.backends.onnxruntime_libraries import load_cuda_libraries, missing_libraries
+from ovavel.runtime.backends.onnxruntime.libraries import load_cuda_libraries, missing_libraries
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
