@@ -19,7 +19,7 @@ from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import PrecisionError
-from ovavel.runtime.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
 from ovavel.runtime.types import BUFFER
 from ovavel.runtime.verification.golden import GOLDEN, Golden, to_float
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms

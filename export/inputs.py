@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.graphs import Graph
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 
 __all__ = ["SENSES", "Sense", "calibration_inputs", "sense_inputs"]

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from ovavel.runtime.bundle.bundle import Bundle as Bundle
     from ovavel.runtime.bundle.vocabulary import Tokenizer as Tokenizer
     from ovavel.runtime.bundle.vocabulary import Vocabulary as Vocabulary
-    from ovavel.runtime.encoder import Encoder as Encoder
     from ovavel.runtime.errors import OvavelError as OvavelError
-    from ovavel.runtime.localizer import Localizer as Localizer
+    from ovavel.runtime.pipeline.encoder import Encoder as Encoder
+    from ovavel.runtime.pipeline.localizer import Localizer as Localizer
+    from ovavel.runtime.pipeline.tracker import EventTracker as EventTracker
     from ovavel.runtime.session import Session as Session
     from ovavel.runtime.sources.camera_mic import CameraMicSource as CameraMicSource
     from ovavel.runtime.sources.media import MediaSource as MediaSource
-    from ovavel.runtime.tracker import EventTracker as EventTracker
     from ovavel.runtime.types import Event as Event
     from ovavel.runtime.types import Segment as Segment
     from ovavel.runtime.types import SegmentScores as SegmentScores

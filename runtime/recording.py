@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.channels import Channel
+from ovavel.runtime.pipeline.channels import Channel
+from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, SegmentScores, Update
 
 __all__ = ["Recorder", "localize_recording"]

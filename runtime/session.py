@@ -12,20 +12,20 @@ from itertools import filterfalse
 from pathlib import Path
 from types import TracebackType
 
-from ovavel.runtime.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.channels import Channel, channel_news
-from ovavel.runtime.encoder import Encoder
-from ovavel.runtime.localizer import Localizer, deciding_head
-from ovavel.runtime.queue import READER_TOO_SLOW, TOO_SLOW, WindowQueue
+from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
+from ovavel.runtime.pipeline.channels import Channel, channel_news
+from ovavel.runtime.pipeline.encoder import Encoder
+from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
+from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
+from ovavel.runtime.pipeline.window_queue import READER_TOO_SLOW, TOO_SLOW, WindowQueue
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.timing import Stopwatch
-from ovavel.runtime.tracker import EventRules, EventTracker
 from ovavel.runtime.types import LAG, Event, FusionKind, Segment, SegmentScores, Update, Window
 from ovavel.runtime.verification.gates import checked_here, find_gate
 

@@ -27,8 +27,8 @@ from msgspec import Struct
 
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
 from ovavel.eval.datasets.ovavebench import SPLITS, Clip, OVAVEBench
-from ovavel.runtime.assembler import WindowAssembler
 from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
+from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.system.files import atomic_write, output_error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import agree_clip
+from ovavel.runtime.pipeline.fusion import agree_clip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ovavel.eval.accuracy.metrics import Scores, score_agreement, score_clips
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import fused_labels
-from ovavel.runtime.localizer import Head
+from ovavel.runtime.pipeline.fusion import fused_labels
+from ovavel.runtime.pipeline.localizer import Head
 
 __all__ = [
     "MOST_DAMAGED",

@@ -31,8 +31,8 @@ from ovavel.eval.datasets.ovavebench import Clip
 from ovavel.eval.datasets.splits import Split
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.fusion import agree_clip, cosine_similarity
-from ovavel.runtime.localizer import Head, deciding_head
+from ovavel.runtime.pipeline.fusion import agree_clip, cosine_similarity
+from ovavel.runtime.pipeline.localizer import Head, deciding_head
 from ovavel.runtime.types import FusionKind
 
 __all__ = [

@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ovavel.runtime.assembler import WindowAssembler
 from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import RATE_HZ, Window
 

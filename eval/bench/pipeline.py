@@ -13,10 +13,10 @@ from ovavel.eval.bench.meters.yardstick import Moment, Yardstick
 from ovavel.eval.bench.report import WarmUp
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.encoder import Encoder
-from ovavel.runtime.localizer import Localizer, deciding_head
+from ovavel.runtime.pipeline.encoder import Encoder
+from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
+from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.system.timing import Timings
-from ovavel.runtime.tracker import EventTracker
 from ovavel.runtime.types import Segment, Window
 
 __all__ = ["WARM_UP_RULE", "Decider", "Pipeline"]

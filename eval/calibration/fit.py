@@ -19,8 +19,8 @@ from ovavel.eval.accuracy.metrics import score_events
 from ovavel.eval.accuracy.protocols import fused_labels
 from ovavel.runtime.bundle.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import probabilities
-from ovavel.runtime.tracker import EventRules
+from ovavel.runtime.pipeline.fusion import probabilities
+from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.types import WINDOW_S, FusionKind
 
 __all__ = [

@@ -75,7 +75,7 @@ class Calibrate:
         from ovavel.eval.datasets.splits import open_material
         from ovavel.eval.streaming.measure import final_scores
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
-        from ovavel.runtime.localizer import check_lag, deciding_head
+        from ovavel.runtime.pipeline.localizer import check_lag, deciding_head
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.reporting.text import shown_name
         from ovavel.runtime.system.files import atomic_write, make_folder

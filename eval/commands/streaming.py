@@ -64,7 +64,7 @@ class Streaming:
             measure_streaming,
         )
         from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
-        from ovavel.runtime.localizer import deciding_head
+        from ovavel.runtime.pipeline.localizer import deciding_head
         from ovavel.runtime.system.files import atomic_write, make_folder
 
         check_seeds(self.seeds)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ovavel.runtime.backends import Backend, BackendInfo
     from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.bundle.vocabulary import Vocabulary
-    from ovavel.runtime.channels import Channel
+    from ovavel.runtime.pipeline.channels import Channel
 
 __all__ = ["Test"]
 
@@ -75,7 +75,7 @@ class Test:
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.vocabulary import check_names
         from ovavel.runtime.first_use import changed_since_first_use
-        from ovavel.runtime.localizer import deciding_head
+        from ovavel.runtime.pipeline.localizer import deciding_head
         from ovavel.runtime.reporting.text import one_line
         from ovavel.runtime.system.files import make_folder
         from ovavel.runtime.system.progress import shown_status

@@ -17,8 +17,8 @@ from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.runtime.backends import Backend, BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
-from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.types import Window
 
 __all__ = [

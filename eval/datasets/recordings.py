@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ovavel.runtime.assembler import WindowAssembler
-from ovavel.runtime.channels import Channel
+from ovavel.runtime.pipeline.assembler import WindowAssembler
+from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Window
 

@@ -19,9 +19,9 @@ from ovavel.eval.datasets.encode import DamagedRecord, encode_clips
 from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.channels import Channel
-from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.pipeline.channels import Channel
+from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import BUFFER, Segment, Window
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ovavel.eval.accuracy.metrics import Scores, score_clips
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.graphs import Graph
-from ovavel.runtime.fusion import fused_labels
+from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.verification.compare import EmbeddingDifferences, compare_embeddings, compare_heads
 
 __all__ = ["Decisions", "EmbeddingFigures", "Flip", "Place", "compare_decisions", "compare_graph", "event_iou"]

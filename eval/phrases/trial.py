@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.vocabulary import Vocabulary, normalize_text
-from ovavel.runtime.channels import Channel
-from ovavel.runtime.encoder import Encoder
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
-from ovavel.runtime.fusion import fused_labels
-from ovavel.runtime.localizer import Head, Localizer
+from ovavel.runtime.pipeline.channels import Channel
+from ovavel.runtime.pipeline.encoder import Encoder
+from ovavel.runtime.pipeline.fusion import fused_labels
+from ovavel.runtime.pipeline.localizer import Head, Localizer
 from ovavel.runtime.types import Segment, SegmentScores, Window
 
 __all__ = [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.localizer import Head
+from ovavel.runtime.pipeline.localizer import Head
 from ovavel.runtime.types import BUFFER
 
 __all__ = [

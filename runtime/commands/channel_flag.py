@@ -9,7 +9,7 @@ from tyro.conf import arg
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from ovavel.runtime.channels import Channel
+    from ovavel.runtime.pipeline.channels import Channel
 
 __all__ = ["ChannelFlag", "parse_channel"]
 
@@ -30,7 +30,7 @@ def parse_channel(text: str) -> Channel:
     Raises:
         UsageError: it is none.
     """
-    from ovavel.runtime.channels import MOST_CHANNELS  # loads NumPy, and every `--help` loads this
+    from ovavel.runtime.pipeline.channels import MOST_CHANNELS  # loads NumPy, and every `--help` loads this
 
     if text in ("auto", "first", "mix"):
         return text  # type: ignore[return-value]

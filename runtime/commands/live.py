@@ -11,13 +11,13 @@ from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backe
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.system.bounds import Meta, Threads
-from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
     from ovavel.runtime.bundle.bundle import Bundle
-    from ovavel.runtime.channels import Channel
+    from ovavel.runtime.pipeline.channels import Channel
     from ovavel.runtime.sinks import Sink
     from ovavel.runtime.sources import Source, StatusListener
     from ovavel.runtime.sources.access import Access
@@ -94,7 +94,7 @@ class Live:
         from contextlib import nullcontext
 
         from ovavel.runtime.bundle.bundle import Bundle
-        from ovavel.runtime.localizer import check_lag
+        from ovavel.runtime.pipeline.localizer import check_lag
         from ovavel.runtime.system.native_output import captured_stderr
 
         check_bundle_backends(self.backend)

@@ -15,10 +15,10 @@ from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backe
 from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
 from ovavel.runtime.commands.signature_flag import SignatureFlag
 from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.text import clock, counts, one_line, shown_name
 from ovavel.runtime.system.bounds import Meta, Threads
 from ovavel.runtime.system.files import not_regular
-from ovavel.runtime.tracker import EventRules
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Localize:
 
     def run(self) -> int:
         """Localize every file. Returns 1 if one of them could not be read."""
-        from ovavel.runtime.localizer import check_lag
+        from ovavel.runtime.pipeline.localizer import check_lag
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.results import result_paths
 

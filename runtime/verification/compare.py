@@ -20,8 +20,8 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.bundle.vocabulary import Vocabulary, normalize_text
-from ovavel.runtime.fusion import fused_score
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.fusion import fused_score
+from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.system.hardware import cpu_features, device_name
 from ovavel.runtime.verification.golden import Golden, to_float
 from ovavel.runtime.verification.requirements import Requirement, requirement

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.errors import BundleError
-from ovavel.runtime.fusion import fused_labels
-from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
+from ovavel.runtime.pipeline.fusion import fused_labels
+from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.system.untrusted import read_arrays
 from ovavel.runtime.types import RATE_HZ
 

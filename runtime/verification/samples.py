@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovavel.runtime.preprocess import FRAME_SIZE
+from ovavel.runtime.pipeline.preprocess import FRAME_SIZE
 from ovavel.runtime.types import RATE_HZ
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from ovavel.runtime.backends import Backend, HeadOutput
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.manifest import Gate
-from ovavel.runtime.fusion import fused_labels
+from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.verification.compare import (
     EmbeddingDifferences,
     Stage,

@@ -24,8 +24,8 @@ from ovavel.export.verify import (
 )
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import ExportError
-from ovavel.runtime.fusion import fused_score
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.fusion import fused_score
+from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality

@@ -36,7 +36,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, ExportError, PrecisionError, UsageError
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.verification.samples import random_frame, random_waveform
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 

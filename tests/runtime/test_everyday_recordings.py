@@ -14,8 +14,8 @@ import pytest
 from demo_copies import BUNDLE, EVENTS, copy_clip, encode_clip
 from media_factory import make_clip, tone
 
-from ovavel.runtime.assembler import WindowAssembler
 from ovavel.runtime.cli import main
+from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.results import Document, read_json
 from ovavel.runtime.sources import decode, ordered
 from ovavel.runtime.sources.media import MediaSource

@@ -24,8 +24,8 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.drive import drive
 from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
-from ovavel.runtime.localizer import Localizer, deciding_head
-from ovavel.runtime.queue import READER_TOO_SLOW, TOO_SLOW
+from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
+from ovavel.runtime.pipeline.window_queue import READER_TOO_SLOW, TOO_SLOW
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import SessionInfo
@@ -104,8 +104,8 @@ def test_every_second_of_a_file_is_decided_on_once_and_every_start_ends(
 def test_the_first_ten_seconds_score_as_the_offline_clip_bit_for_bit(
     bundle: Bundle, backend: Backend, clip: Path
 ) -> None:
-    from ovavel.runtime.assembler import WindowAssembler
-    from ovavel.runtime.encoder import Encoder
+    from ovavel.runtime.pipeline.assembler import WindowAssembler
+    from ovavel.runtime.pipeline.encoder import Encoder
 
     source = MediaSource(str(clip))
     assembler = WindowAssembler(source.senses, live=False)

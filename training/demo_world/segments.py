@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ovavel.runtime.errors import DeviceError
-from ovavel.runtime.preprocess import crop_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import crop_frame, prepare_waveform
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.parallel import Crashed, run_each
 from ovavel.training.demo_world.scene import Scene, Script

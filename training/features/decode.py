@@ -240,7 +240,7 @@ def _decode(slot: int, clip: Clip) -> ClipRecord:
     """Fill the slot with a clip; runs in a process of the pool."""
     from ovavel.eval.datasets.feature_cache import Damage
     from ovavel.eval.datasets.ovavebench import DamagedClip
-    from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+    from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 
     assert _worker
     damage = None

@@ -38,7 +38,7 @@ from ovavel.eval.datasets.feature_cache import (
     shard_names,
 )
 from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
-from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
+from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.training.features.decode import (
     Decoded,

@@ -17,7 +17,7 @@ from ovavel.eval.streaming.measure import final_scores
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.errors import CheckpointError
-from ovavel.runtime.localizer import deciding_head
+from ovavel.runtime.pipeline.localizer import deciding_head
 from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.types import LAG, FusionKind
 from ovavel.training.fit.data import Data, Part

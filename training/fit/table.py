@@ -21,7 +21,7 @@ from ovavel.eval.accuracy import protocols as ovave
 from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED, intervals
 from ovavel.eval.accuracy.metrics import each_agreement, each_clip
 from ovavel.eval.accuracy.protocols import PUBLISHED, score_rows, score_rows_agreement, too_damaged
-from ovavel.runtime.fusion import cosine_similarity
+from ovavel.runtime.pipeline.fusion import cosine_similarity
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.palette import SERIES

@@ -23,7 +23,7 @@ from ovavel.eval.accuracy.protocols import (
 )
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import cosine_similarity, fused_score
+from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 EXPECTED = json.loads((GOLDEN / "metrics.json").read_text())["results"]

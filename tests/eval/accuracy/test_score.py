@@ -39,8 +39,8 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.fusion import agree_clip, cosine_similarity, fused_score
-from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.pipeline.fusion import agree_clip, cosine_similarity, fused_score
+from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.types import Segment
 
 pytestmark = pytest.mark.slow

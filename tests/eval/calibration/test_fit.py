@@ -22,8 +22,8 @@ from ovavel.eval.calibration.fit import (
 )
 from ovavel.eval.calibration.report import CalibrationReport, SplitReport, to_csv, to_html, to_json, to_svg
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import probabilities
-from ovavel.runtime.tracker import EventRules, EventTracker
+from ovavel.runtime.pipeline.fusion import probabilities
+from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import SegmentScores
 
 NAMES = ("dog", "car", "bell", "other")

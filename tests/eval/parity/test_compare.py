@@ -19,7 +19,7 @@ from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import fused_score
+from ovavel.runtime.pipeline.fusion import fused_score
 from ovavel.runtime.verification.requirements import requirement
 
 

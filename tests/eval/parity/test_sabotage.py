@@ -18,11 +18,11 @@ from ovavel.eval.parity.clips import RecordedClips
 from ovavel.eval.parity.compare import compare_backends
 from ovavel.eval.parity.sides import Choice
 from ovavel.export.bundle import write_bundle
-from ovavel.runtime import preprocess
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
+from ovavel.runtime.pipeline import preprocess
 from ovavel.runtime.verification.compare import Stage
 from ovavel.runtime.verification.gates import find_gate
 from ovavel.runtime.verification.self_check import check_stages, graphs_to_check

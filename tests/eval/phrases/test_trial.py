@@ -20,7 +20,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
-from ovavel.runtime.fusion import cosine_similarity, fused_score
+from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import Segment

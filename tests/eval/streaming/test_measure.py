@@ -26,8 +26,8 @@ from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_js
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import cosine_similarity, fused_score
-from ovavel.runtime.localizer import Localizer
+from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
+from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.types import BUFFER, Segment
 
 D, C = 16, 5

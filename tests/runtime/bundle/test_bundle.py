@@ -22,7 +22,7 @@ from ovavel.runtime.bundle.manifest import FORMAT_VERSION, Fusion, Preprocessing
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
-from ovavel.runtime.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
+from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.types import RATE_HZ, WINDOW_S
 
 

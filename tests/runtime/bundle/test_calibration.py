@@ -19,9 +19,9 @@ from ovavel.runtime.bundle.manifest import FORMAT_VERSION, Manifest
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, UsageError
-from ovavel.runtime.fusion import cosine_similarity, fused_score, probabilities
-from ovavel.runtime.localizer import Localizer
-from ovavel.runtime.tracker import EventRules, EventTracker
+from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score, probabilities
+from ovavel.runtime.pipeline.localizer import Localizer
+from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import Segment
 
 CALIBRATION = Calibration(

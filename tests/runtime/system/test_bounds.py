@@ -13,8 +13,8 @@ from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.system.bounds import MOST_WORKERS, bounds_of, check_bounds
-from ovavel.runtime.tracker import EventRules
 
 DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 COMMANDS = {entry.name: entry.load() for entry in entry_points(group="ovavel.commands") if "ovavel" in entry.value}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.fusion import fused_score
+from ovavel.runtime.pipeline.fusion import fused_score
 from ovavel.runtime.verification.compare import (
     FURTHEST,
     EmbeddingDifferences,

@@ -28,7 +28,7 @@ from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError, DeviceError, InputError, OutputError, UsageError
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.training.demo_world.captions import demo_tokenizer
 from ovavel.training.features.decode import decode_only, select_clips
 from ovavel.training.features.encoders import Encoders, bundle_encoders, checkpoint_encoders, model_tokenizer

@@ -24,7 +24,7 @@ from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.fusion import cosine_similarity
+from ovavel.runtime.pipeline.fusion import cosine_similarity
 from ovavel.training.commands.table import Table
 from ovavel.training.fit.data import Part, read_data
 from ovavel.training.fit.recipes import RECIPES, Recipe

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.preprocess import crop_frame, prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import crop_frame, prepare_frame, prepare_waveform
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 IMAGE = json.loads((GOLDEN / "image.json").read_text())
 MEL = np.load(GOLDEN / "mel.npz")
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovavel.runtime import encoder as module
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.encoder import Encoder
+from ovavel.runtime.pipeline import encoder as module
+from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.types import Window
 from ovavel.runtime.verification.samples import random_frame, random_waveform
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
+DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 
 
 def windows(count: int) -> list[Window]:

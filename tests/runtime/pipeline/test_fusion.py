@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rounding import exact_fusion
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import agree, agree_clip, cosine_similarity, fused_score, positive_score
+from ovavel.runtime.pipeline.fusion import agree, agree_clip, cosine_similarity, fused_score, positive_score
 
 OTHER = 3
 similarities = arrays(np.float32, (4, 5), elements=st.floats(-1, 1, width=32))
@@ -38,7 +38,7 @@ def test_fused_score_is_symmetric_bounded_and_keeps_two_negatives(audio: np.ndar
 
 
 def test_fused_score_is_the_published_one() -> None:
-    golden = np.load(Path(__file__).parents[1] / "golden" / "fusion.npz")
+    golden = np.load(Path(__file__).parents[2] / "golden" / "fusion.npz")
     fused = fused_score(golden["audio_similarity"], golden["vision_similarity"])
     np.testing.assert_allclose(fused, golden["score"], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(fused.argmax(axis=-1), golden["score"].argmax(axis=-1))

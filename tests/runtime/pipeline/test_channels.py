@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ovavel.runtime.assembler import WindowAssembler
-from ovavel.runtime.channels import ChannelChooser
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.channel_flag import parse_channel
 from ovavel.runtime.errors import MediaError, UsageError
-from ovavel.runtime.preprocess import prepare_waveform
+from ovavel.runtime.pipeline.assembler import WindowAssembler
+from ovavel.runtime.pipeline.channels import ChannelChooser
+from ovavel.runtime.pipeline.preprocess import prepare_waveform
 from ovavel.runtime.results import read_json
 from ovavel.runtime.types import RATE_HZ, Samples, Window
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
+DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 levels = st.sampled_from([0.0, 1e-6, 5e-5, 1e-3, 0.1, 0.5])
 """Root mean squares from nothing to loud."""
 

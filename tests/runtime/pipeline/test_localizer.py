@@ -11,14 +11,14 @@ from ovavel.runtime.backends import HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import cosine_similarity, fused_score
-from ovavel.runtime.localizer import BUFFER, Localizer, deciding_head
+from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
+from ovavel.runtime.pipeline.localizer import BUFFER, Localizer, deciding_head
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.sources.media import MediaSource
 from ovavel.runtime.types import FusionKind, Segment, SegmentScores
 
 D = 16
-DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
+DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 NAMES = ("dog barking", "car", "bell", "other")
 
 

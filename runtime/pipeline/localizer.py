@@ -12,7 +12,7 @@ from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.fusion import fused_labels, positive_score, probabilities
+from ovavel.runtime.pipeline.fusion import fused_labels, positive_score, probabilities
 from ovavel.runtime.types import BUFFER, FusionKind, Segment, SegmentScores
 
 __all__ = ["BUFFER", "Head", "Localizer", "check_lag", "deciding_head"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ovavel.runtime.queue import TOO_SLOW, WindowQueue
+from ovavel.runtime.pipeline.window_queue import TOO_SLOW, WindowQueue
 from ovavel.runtime.types import Window
 
 

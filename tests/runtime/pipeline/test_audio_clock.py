@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovavel.runtime.audio_clock import ClockFilter
+from ovavel.runtime.pipeline.audio_clock import ClockFilter
 
 
 @settings(max_examples=30, deadline=None)

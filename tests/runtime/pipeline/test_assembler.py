@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ovavel.runtime.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense, Window
 
 BOTH: frozenset[Sense] = frozenset({"vision", "audio"})

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import Segment, Window
 

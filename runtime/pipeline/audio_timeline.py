@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soxr
 
-from ovavel.runtime.audio_clock import JUMP_S, ClockFilter
 from ovavel.runtime.errors import MediaError
+from ovavel.runtime.pipeline.audio_clock import JUMP_S, ClockFilter
 from ovavel.runtime.types import RATE_HZ, Gap, Samples
 
 if TYPE_CHECKING:

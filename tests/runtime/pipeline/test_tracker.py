@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.tracker import EventRules, EventTracker
+from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import Event, SegmentScores
 
 LABELS = ("dog", "car", "other")

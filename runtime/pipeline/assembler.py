@@ -7,9 +7,9 @@ import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from ovavel.runtime.audio_timeline import AudioTimeline
-from ovavel.runtime.channels import Channel, ChannelChooser, Heard
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.pipeline.audio_timeline import AudioTimeline
+from ovavel.runtime.pipeline.channels import Channel, ChannelChooser, Heard
 from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Samples, Sense, Window
 
 if TYPE_CHECKING:
