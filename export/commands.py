@@ -113,9 +113,9 @@ class Bundle:
         from rich.console import Console
 
         from ovavel.export.bundle import need_libraries, write_bundle
-        from ovavel.runtime.first_use import accept
         from ovavel.runtime.reporting.text import names_told, one_line, shown_name
         from ovavel.runtime.system.progress import shown_progress
+        from ovavel.runtime.verification.first_use import accept
 
         need_libraries()
         from ovavel.training.models.imagebind.model import read_config

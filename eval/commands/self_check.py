@@ -51,8 +51,8 @@ class SelfCheck:
 
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle.bundle import Bundle
-        from ovavel.runtime.first_use import accept, changed_since_first_use
         from ovavel.runtime.system.progress import shown_progress
+        from ovavel.runtime.verification.first_use import accept, changed_since_first_use
         from ovavel.runtime.verification.gates import store_gate
         from ovavel.runtime.verification.golden import Golden
         from ovavel.runtime.verification.self_check import check_stages, graphs_to_check

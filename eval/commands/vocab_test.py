@@ -74,11 +74,11 @@ class Test:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.vocabulary import check_names
-        from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.pipeline.localizer import deciding_head
         from ovavel.runtime.reporting.text import one_line
         from ovavel.runtime.system.files import make_folder
         from ovavel.runtime.system.progress import shown_status
+        from ovavel.runtime.verification.first_use import changed_since_first_use
         from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
 
         channel = parse_channel(self.channel)

@@ -128,12 +128,12 @@ class Localize:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
-        from ovavel.runtime.first_use import changed_since_first_use
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.access import Access, pixel_limit
         from ovavel.runtime.sources.media import MediaSource
         from ovavel.runtime.system.progress import Bars, shown_progress
+        from ovavel.runtime.verification.first_use import changed_since_first_use
         from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())

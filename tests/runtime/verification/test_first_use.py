@@ -12,10 +12,10 @@ from ovavel.runtime.backends import BackendInfo, open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError
-from ovavel.runtime.first_use import accept, changed_since_first_use
+from ovavel.runtime.verification.first_use import accept, changed_since_first_use
 from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text
 
-CLIP = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "clip.mp4"
+CLIP = Path(__file__).parents[3] / "eval" / "demo" / "assets" / "clip.mp4"
 DEMO = CLIP.parent / "bundle"
 
 
