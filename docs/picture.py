@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ovavel.runtime import Session
 from ovavel.runtime.sinks.terminal import TerminalSink
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 
 AT_S = 14
 """Media time of the picture."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ovavel.runtime.pipeline.tracker import EventTracker as EventTracker
     from ovavel.runtime.session import Session as Session
     from ovavel.runtime.sources.camera_mic import CameraMicSource as CameraMicSource
-    from ovavel.runtime.sources.media import MediaSource as MediaSource
+    from ovavel.runtime.sources.media.source import MediaSource as MediaSource
     from ovavel.runtime.types import Event as Event
     from ovavel.runtime.types import Segment as Segment
     from ovavel.runtime.types import SegmentScores as SegmentScores

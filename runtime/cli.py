@@ -31,7 +31,7 @@ __all__ = ["main", "program"]
 def program() -> NoReturn:
     """Run `ovavel` as a program, which ends even where a library in C hangs in another thread."""
     code = main()
-    feed = sys.modules.get("ovavel.runtime.sources.feed")  # imported by what uses it alone
+    feed = sys.modules.get("ovavel.runtime.sources.connection")  # imported by what uses it alone
     if feed is not None and not feed.end_all(feed.EXIT_S):
         os._exit(code)  # all is written by now; ending the interpreter under that thread could crash
     sys.exit(code)

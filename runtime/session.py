@@ -23,7 +23,7 @@ from ovavel.runtime.pipeline.window_queue import READER_TOO_SLOW, TOO_SLOW, Wind
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.timing import Stopwatch
 from ovavel.runtime.types import LAG, Event, FusionKind, Segment, SegmentScores, Update, Window

@@ -11,7 +11,7 @@ import numpy as np
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import RATE_HZ, Window
 
 __all__ = ["NOISE", "decode"]

@@ -151,7 +151,7 @@ def _encode(
     from ovavel.eval.phrases.trial import encode_recording
     from ovavel.runtime.reporting.console import ErrorConsole
     from ovavel.runtime.reporting.text import one_line
-    from ovavel.runtime.sources.media import MediaSource
+    from ovavel.runtime.sources.media.source import MediaSource
     from ovavel.runtime.system.progress import Bars
 
     columns = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.pipeline.channels import Channel
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Window
 
 __all__ = ["read_windows"]

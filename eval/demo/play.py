@@ -14,7 +14,6 @@ from ovavel.eval.demo.comparison import Comparison, compare, to_json
 from ovavel.eval.demo.report import to_html
 from ovavel.eval.demo.terminal import percent, side_by_side, verdict
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.devices import index_or_name
 from ovavel.runtime.drive import drive
 from ovavel.runtime.install import install_command
 from ovavel.runtime.recording import Recorder
@@ -25,7 +24,8 @@ from ovavel.runtime.session import Session
 from ovavel.runtime.sinks.view import open_view
 from ovavel.runtime.sources.access import address_of
 from ovavel.runtime.sources.camera_mic import CameraMicSource
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.devices import index_or_name
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.native_output import captured_stderr
 

@@ -22,7 +22,7 @@ from ovavel.runtime.backends import Backend
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.encoder import Encoder
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import BUFFER, Segment, Window
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 

@@ -76,7 +76,7 @@ def _examine() -> dict[str, Any]:
 
     from ovavel.runtime.backends.tensorrt.library import EXTRAS
     from ovavel.runtime.bundle.precision import exact_precisions
-    from ovavel.runtime.devices import list_devices
+    from ovavel.runtime.sources.devices import list_devices
     from ovavel.runtime.system.hardware import cpu_features
 
     devices = list_devices()

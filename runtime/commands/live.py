@@ -159,7 +159,7 @@ class Live:
         if self.input is not None:
             if self.camera is not None or self.microphone is not None:
                 raise UsageError("--input brings its own picture and sound; leave --camera and --microphone out")
-            from ovavel.runtime.sources.media import MediaSource
+            from ovavel.runtime.sources.media.source import MediaSource
 
             return MediaSource(
                 address_of(self.input),
@@ -173,8 +173,8 @@ class Live:
             raise UsageError("--allow-private and --max-pixels are for --input; leave them out with a camera")
         if self.realtime:
             raise UsageError("--realtime is for files: give one with --input; a camera is always live")
-        from ovavel.runtime.devices import index_or_name
         from ovavel.runtime.sources.camera_mic import CameraMicSource
+        from ovavel.runtime.sources.devices import index_or_name
 
         return CameraMicSource(
             camera=None if self.no_video else index_or_name(address_of(self.camera or "0")),
@@ -204,7 +204,7 @@ class Live:
 
 
 def _list_devices() -> int:
-    from ovavel.runtime.devices import list_devices
+    from ovavel.runtime.sources.devices import list_devices
 
     print(list_devices())
     return 0

@@ -131,7 +131,7 @@ class Localize:
         from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
         from ovavel.runtime.sources.access import Access, pixel_limit
-        from ovavel.runtime.sources.media import MediaSource
+        from ovavel.runtime.sources.media.source import MediaSource
         from ovavel.runtime.system.progress import Bars, shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
         from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovavel.runtime.devices import list_cameras
 from ovavel.runtime.errors import DeviceError, MissingExtraError
 from ovavel.runtime.reporting.redaction import redacted, without_secrets
 from ovavel.runtime.sources.access import CAMERA_PROTOCOLS, check_scheme, is_network
-from ovavel.runtime.sources.feed import Feed
+from ovavel.runtime.sources.connection import Feed
+from ovavel.runtime.sources.devices import list_cameras
 
 if TYPE_CHECKING:
     import numpy as np

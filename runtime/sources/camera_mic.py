@@ -15,7 +15,7 @@ from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
 from ovavel.runtime.reporting.redaction import without_secrets
 from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.camera import CameraFeed, Picture
-from ovavel.runtime.sources.feed import ASLEEP_S, Feed, Lifeline
+from ovavel.runtime.sources.connection import ASLEEP_S, Feed, Lifeline
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ovavel.runtime.devices import Microphone, list_microphones, load_sounddevice
 from ovavel.runtime.errors import DeviceError
-from ovavel.runtime.sources.feed import Feed
+from ovavel.runtime.sources.connection import Feed
+from ovavel.runtime.sources.devices import Microphone, list_microphones, load_sounddevice
 
 if TYPE_CHECKING:
     import numpy as np

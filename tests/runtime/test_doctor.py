@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ovavel.runtime import devices
 from ovavel.runtime.commands import doctor
 from ovavel.runtime.commands.doctor import Doctor
-from ovavel.runtime.devices import Camera, Devices, Microphone, list_cameras, list_devices
 from ovavel.runtime.errors import DeviceError, MissingExtraError
 from ovavel.runtime.install import RUNTIMES, install_command, replace_runtime
+from ovavel.runtime.sources import devices
+from ovavel.runtime.sources.devices import Camera, Devices, Microphone, list_cameras, list_devices
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict]:

@@ -31,7 +31,7 @@ from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import summary_lines
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Chunk, Event, Frame, Gap, Samples, Segment, SegmentScores, Sense, Update
 

@@ -10,7 +10,7 @@ from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.session import Session
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import WINDOW_S
 
 __all__ = ["CAPTURE_RULE", "run_capture"]

@@ -39,7 +39,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError, OutputError, UsageError
 from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.results import FORMATS, Localization, read_json, result_paths
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Event
 
 SECONDS = 12

@@ -22,7 +22,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 from ovavel.runtime.recording import localize_recording
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Segment
 
 AXES = np.eye(6, dtype=np.float32)

@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ovavel.runtime import cli
-from ovavel.runtime.devices import Camera, Devices, Microphone
 from ovavel.runtime.errors import MissingExtraError, OvavelError, PrecisionError
 from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.reporting.console import ErrorConsole, OutputConsole
@@ -29,6 +28,7 @@ from ovavel.runtime.results.tables import to_audacity, to_csv
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import LinesSink
 from ovavel.runtime.sinks.terminal import TerminalSink
+from ovavel.runtime.sources.devices import Camera, Devices, Microphone
 from ovavel.runtime.types import Gap, Update
 
 PIECES = (

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ovavel.runtime.sources.stamps import BACK_S, HOLE_S, LEAP_S, Stamps
-from ovavel.runtime.sources.timeline import Timeline
+from ovavel.runtime.sources.media.media_clock import Timeline
+from ovavel.runtime.sources.media.stamps import BACK_S, HOLE_S, LEAP_S, Stamps
 from ovavel.runtime.types import Sense
 
 

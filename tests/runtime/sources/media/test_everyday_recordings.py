@@ -18,7 +18,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.results import Document, read_json
 from ovavel.runtime.sources import decode, ordered
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Gap, Samples, Window
 
 

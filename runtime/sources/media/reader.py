@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from ovavel.runtime.sources.decode import Media, Piece
-from ovavel.runtime.sources.feed import FROZEN_S, Feed
+from ovavel.runtime.sources.connection import FROZEN_S, Feed
+from ovavel.runtime.sources.media.decode import Media, Piece
 
 __all__ = ["StreamReader"]
 

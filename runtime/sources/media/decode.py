@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources.access import OPEN_TIMEOUT_S, Access, is_network, open_container, padded, shown_url
-from ovavel.runtime.sources.decoder import Decoder, Piece
-from ovavel.runtime.sources.indexed import IndexedTimes
-from ovavel.runtime.sources.lengths import header_length_s, lacks_end
-from ovavel.runtime.sources.stamps import MOST_REORDERED, Stamped, Stamps
+from ovavel.runtime.sources.media.decoder import Decoder, Piece
+from ovavel.runtime.sources.media.indexed import IndexedTimes
+from ovavel.runtime.sources.media.lengths import header_length_s, lacks_end
+from ovavel.runtime.sources.media.stamps import MOST_REORDERED, Stamped, Stamps
 from ovavel.runtime.types import Sense
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ import pytest
 from closed_after import closed_after
 from http_station import JpegCamera
 
-from ovavel.runtime.devices import Microphone
 from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import install_command
 from ovavel.runtime.sources.camera import CameraFeed, Picture
 from ovavel.runtime.sources.camera_mic import GAP_EVERY_S, CameraMicSource
-from ovavel.runtime.sources.feed import FROZEN_S
+from ovavel.runtime.sources.connection import FROZEN_S
+from ovavel.runtime.sources.devices import Microphone
 from ovavel.runtime.sources.microphone import find_microphone
 from ovavel.runtime.types import Chunk, Frame, Gap
 
@@ -35,7 +35,7 @@ def camera() -> Iterator[JpegCamera]:
 
 def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ovavel.runtime.sources.camera.READ_TIMEOUT_MS", 100_000)
-    monkeypatch.setattr("ovavel.runtime.sources.feed.FROZEN_S", 100)
+    monkeypatch.setattr("ovavel.runtime.sources.connection.FROZEN_S", 100)
     source = CameraMicSource(camera.url, None)
     assert source.senses == {"vision"}
     assert source.live
@@ -97,7 +97,7 @@ def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> No
 
 
 def test_a_frozen_camera_is_noticed(camera: JpegCamera) -> None:
-    assert FROZEN_S + GAP_EVERY_S < 3, "when is in tests/runtime/test_feed.py"
+    assert FROZEN_S + GAP_EVERY_S < 3, "when is in tests/runtime/sources/test_connection.py"
     reported: list[str] = []
     chunks: list[Chunk] = []
     for chunk in closed_after(CameraMicSource(camera.url, None, listener=reported.append), 60):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ovavel.runtime.sources.stamps import BACK_S, HOLE_S
+from ovavel.runtime.sources.media.stamps import BACK_S, HOLE_S
 from ovavel.runtime.types import Gap, Sense
 
 __all__ = ["Placed", "Timeline"]

@@ -25,7 +25,7 @@ from ovavel.runtime.errors import InputError, MediaError, OvavelError, UsageErro
 from ovavel.runtime.sources import access
 from ovavel.runtime.sources.access import Access, address_of, open_container
 from ovavel.runtime.sources.camera import CameraFeed
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Frame, Gap
 
 NEAR, FAR = "127.0.0.2", "127.0.0.1"
@@ -299,7 +299,7 @@ HUGE = """
 import sys
 from pathlib import Path
 from ovavel.runtime.errors import MediaError
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.source import MediaSource
 try:
     list(MediaSource(sys.argv[1]).chunks())
 except MediaError as error:

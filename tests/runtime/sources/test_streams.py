@@ -16,8 +16,8 @@ from media_factory import make_clip, tone
 
 from ovavel.runtime.errors import DeviceError, MediaError
 from ovavel.runtime.sources.camera_mic import CameraMicSource
-from ovavel.runtime.sources.media import MediaSource
-from ovavel.runtime.sources.reader import _Arrivals
+from ovavel.runtime.sources.media.reader import _Arrivals
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Chunk, Frame, Gap
 
 SECONDS = 60

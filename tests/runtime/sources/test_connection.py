@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ovavel.runtime.sources.feed import CONNECT_S, FROZEN_S, Feed, Lifeline
+from ovavel.runtime.sources.connection import CONNECT_S, FROZEN_S, Feed, Lifeline
 
 
 class Scripted(Feed):
@@ -71,7 +71,7 @@ def test_an_error_without_a_text_has_its_name() -> None:
 AT_WORK = """
 import sys, threading
 from ovavel.runtime.cli import program
-from ovavel.runtime.sources.feed import Feed
+from ovavel.runtime.sources.connection import Feed
 
 class Reader(Feed):
     def _serve(self):

@@ -18,8 +18,8 @@ from media_factory import colour_of_second, make_clip, tone
 from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError, UsageError
-from ovavel.runtime.sources.decode import Media, Piece
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media.decode import Media, Piece
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
 
 MP2_SOUND: dict = {
@@ -319,7 +319,7 @@ def test_realtime_plays_at_its_own_speed_and_close_interrupts(tmp_path: Path, mo
             return self.is_set()
 
     source._stopping = Stopping()
-    monkeypatch.setattr("ovavel.runtime.sources.media.time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    monkeypatch.setattr("ovavel.runtime.sources.media.source.time", SimpleNamespace(monotonic=lambda: clock_s[0]))
     late_s, newest_s = [], 0.0
     for chunk in source.chunks():
         assert not closing, "it ends though it waits"

@@ -7,8 +7,8 @@ import av
 import pytest
 from media_factory import make_clip
 
-from ovavel.runtime.sources import decode
-from ovavel.runtime.sources.media import MediaSource
+from ovavel.runtime.sources.media import decode
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Frame
 
 TASKS = Path("/proc/self/task")

@@ -1,0 +1,1 @@
+"""Recordings and streams, read with FFmpeg through PyAV."""
