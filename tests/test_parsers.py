@@ -25,9 +25,9 @@ from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.export.commands import read_names
 from ovavel.runtime.errors import OvavelError
-from ovavel.runtime.records import EventFields, GapRecord, to_json_bytes
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results.document import Document, read_json
+from ovavel.runtime.sinks.records import EventFields, GapRecord, to_json_bytes
 from ovavel.training.fit.recipes import RECIPES, read_recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, RowTable
 from ovavel.training.heads.temporal import TemporalHead

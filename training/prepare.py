@@ -29,7 +29,7 @@ from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip,
 from ovavel.eval.datasets.ovavebench import SPLITS, Clip, OVAVEBench
 from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
-from ovavel.runtime.records import to_json_bytes
+from ovavel.runtime.sinks.records import to_json_bytes
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress

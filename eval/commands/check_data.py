@@ -44,7 +44,7 @@ class CheckData:
         """Check, print a table and write the JSON file."""
         from ovavel.eval.datasets.check import check_data
         from ovavel.eval.datasets.ovavebench import OVAVEBench
-        from ovavel.runtime.records import to_json_bytes
+        from ovavel.runtime.sinks.records import to_json_bytes
         from ovavel.runtime.system.files import atomic_write, report_folder
 
         file = report_folder(self.out, _FILE) / _FILE if self.out else None

@@ -14,12 +14,12 @@ from ovavel.eval.demo.comparison import Comparison, compare, to_json
 from ovavel.eval.demo.report import to_html
 from ovavel.eval.demo.terminal import percent, side_by_side, verdict
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.drive import drive
 from ovavel.runtime.install import install_command
-from ovavel.runtime.recording import Recorder
 from ovavel.runtime.reporting.console import OutputConsole
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results import FORMATS, write_results
+from ovavel.runtime.results.recording import Recorder
+from ovavel.runtime.run import drive
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks.view import open_view
 from ovavel.runtime.sources.access import address_of

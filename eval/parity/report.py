@@ -17,11 +17,11 @@ from ovavel.eval.parity.clips import Clips, adversarial_frames, adversarial_wave
 from ovavel.eval.parity.compare import ParityReport
 from ovavel.eval.parity.figures import EmbeddingFigures, Place
 from ovavel.runtime.bundle.graphs import Graph
-from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.reporting.charts import Histogram, histograms
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.palette import SENSES
 from ovavel.runtime.results.thumbnails import thumbnail
+from ovavel.runtime.sinks.records import to_json_bytes
 from ovavel.runtime.types import Window
 
 __all__ = [

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ovavel.eval.phrases.trial import Phrase, Recording, Trial
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
 from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.sinks.records import to_json_bytes
 
 __all__ = ["COLUMNS", "cells", "to_html", "to_json", "verdict"]
 

@@ -60,7 +60,7 @@ class Doctor:
         """Examine the machine and print what was found."""
         report = _examine()
         if self.json:
-            from ovavel.runtime.records import to_json_bytes
+            from ovavel.runtime.sinks.records import to_json_bytes
 
             print(to_json_bytes(report, indent=2).decode())
         else:

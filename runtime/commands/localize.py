@@ -128,8 +128,8 @@ class Localize:
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
-        from ovavel.runtime.recording import localize_recording
         from ovavel.runtime.results import write_results
+        from ovavel.runtime.results.recording import localize_recording
         from ovavel.runtime.sources.access import Access, pixel_limit
         from ovavel.runtime.sources.media.source import MediaSource
         from ovavel.runtime.system.progress import Bars, shown_progress

@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 
 from ovavel.runtime.errors import InputError
-from ovavel.runtime.records import (
+from ovavel.runtime.reporting.text import encodable
+from ovavel.runtime.results.localization import Localization
+from ovavel.runtime.sinks.records import (
     EventFields,
     GapRecord,
     SegmentFields,
@@ -16,8 +18,6 @@ from ovavel.runtime.records import (
     segment_fields,
     to_json_bytes,
 )
-from ovavel.runtime.reporting.text import encodable
-from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.system import untrusted
 from ovavel.runtime.types import Sense
 

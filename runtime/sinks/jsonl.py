@@ -1,6 +1,6 @@
 """News as JSON Lines: one record a line, each on disk before the next one is made.
 
-The records are described in `ovavel.runtime.records`.
+The records are described in `ovavel.runtime.sinks.records`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from ovavel.runtime.records import (
+from ovavel.runtime.reporting.text import encodable, one_line
+from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.sinks.appended import AppendedFile
+from ovavel.runtime.sinks.records import (
     EventRecord,
     GapRecord,
     Latency,
@@ -25,9 +28,6 @@ from ovavel.runtime.records import (
     segment_fields,
     to_json_bytes,
 )
-from ovavel.runtime.reporting.text import encodable, one_line
-from ovavel.runtime.sinks import SessionInfo
-from ovavel.runtime.sinks.appended import AppendedFile
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import SegmentScores, Update
 

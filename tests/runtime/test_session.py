@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.vocabulary import Vocabulary
-from ovavel.runtime.drive import drive
 from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
 from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
 from ovavel.runtime.pipeline.window_queue import READER_TOO_SLOW, TOO_SLOW
-from ovavel.runtime.recording import localize_recording
+from ovavel.runtime.results.recording import localize_recording
+from ovavel.runtime.run import drive
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sinks.jsonl import JsonlSink

@@ -37,8 +37,8 @@ from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError, OutputError, UsageError
-from ovavel.runtime.recording import localize_recording
 from ovavel.runtime.results import FORMATS, Localization, read_json, result_paths
+from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Event
 

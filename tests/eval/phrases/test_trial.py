@@ -21,7 +21,7 @@ from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
-from ovavel.runtime.recording import localize_recording
+from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Segment
 

@@ -18,7 +18,6 @@ from rich.text import Text
 
 from ovavel.runtime import cli
 from ovavel.runtime.errors import MissingExtraError, OvavelError, PrecisionError
-from ovavel.runtime.records import to_json_bytes
 from ovavel.runtime.reporting.console import ErrorConsole, OutputConsole
 from ovavel.runtime.results.document import to_json
 from ovavel.runtime.results.html import to_html
@@ -27,6 +26,7 @@ from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.results.tables import to_audacity, to_csv
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import LinesSink
+from ovavel.runtime.sinks.records import to_json_bytes
 from ovavel.runtime.sinks.terminal import TerminalSink
 from ovavel.runtime.sources.devices import Camera, Devices, Microphone
 from ovavel.runtime.types import Gap, Update

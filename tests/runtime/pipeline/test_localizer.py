@@ -13,7 +13,7 @@ from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 from ovavel.runtime.pipeline.localizer import BUFFER, Localizer, deciding_head
-from ovavel.runtime.recording import localize_recording
+from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import FusionKind, Segment, SegmentScores
 

@@ -213,7 +213,7 @@ print(json.dumps(found))
 
 
 def test_no_microphone(tmp_path: Path) -> None:
-    pulse.need_portaudio()  # without it the error is another one: tests/runtime/test_doctor.py
+    pulse.need_portaudio()  # without it the error is another one: tests/runtime/commands/test_doctor.py
     (tmp_path / ".asoundrc").write_text("")
     code = """
 try:

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from ovavel.runtime.records import EventRecord, Record, SegmentRecord
 from ovavel.runtime.results.document import read_json, to_json
 from ovavel.runtime.results.html import to_html
 from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.results.tables import to_csv
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import LinesSink
+from ovavel.runtime.sinks.records import EventRecord, Record, SegmentRecord
 from ovavel.runtime.sinks.terminal import TerminalSink
 
 

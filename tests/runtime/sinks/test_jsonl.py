@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.records import EventRecord, Record, SegmentRecord, SessionRecord, StatusRecord, SummaryRecord
 from ovavel.runtime.sinks.jsonl import JsonlSink
+from ovavel.runtime.sinks.records import EventRecord, Record, SegmentRecord, SessionRecord, StatusRecord, SummaryRecord
 from ovavel.runtime.types import Gap, Update
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ from ovavel.runtime.errors import MediaError
 from ovavel.runtime.reporting.text import INVISIBLE
 from ovavel.runtime.results import FORMATS, read_json
 
-DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
+DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 
 
 @pytest.fixture
