@@ -313,8 +313,10 @@ def test_a_cuda_library_that_does_not_load_is_named(
 ) -> None:
     import onnxruntime
 
+    opened: list[bool] = []
+
     def open_it(*_: object, **__: object) -> SimpleNamespace:
-        assert preloaded, "its libraries come first"
+        opened.append(bool(preloaded))
         if fails:
             raise RuntimeError("CUDA failure")
         return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
@@ -323,6 +325,7 @@ def test_a_cuda_library_that_does_not_load_is_named(
     monkeypatch.setattr(onnxruntime, "__version__", "1.30.0")
     with pytest.raises(DeviceError, match=r"Install libcufft\.so\.12, .*--device cpu"):
         open_backend(bundle, device="cuda", precision="fp32", graphs=("head",))
+    assert opened == [True], "its libraries come first"
     assert capfd.readouterr().out == ""
 
 
