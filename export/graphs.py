@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovavel.export.activations import Activation, observe_activations
 from ovavel.export.inputs import calibration_inputs
-from ovavel.export.precision import FITTED, PASSES
+from ovavel.export.precision.activations import Activation, observe_activations
+from ovavel.export.precision.passes import FITTED, PASSES
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import ExportError, MissingExtraError

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from ovavel.export.precision import BYTES_PER_WEIGHT
+from ovavel.export.precision.passes import BYTES_PER_WEIGHT
 from ovavel.runtime.bundle.manifest import MANIFEST
 from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
 from ovavel.runtime.errors import ExportError, UsageError

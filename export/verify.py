@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.export.graphs import SPECS
-from ovavel.export.half import Half, emulated
 from ovavel.export.inputs import sense_inputs
-from ovavel.export.static import Static
+from ovavel.export.precision.half import Half, emulated
+from ovavel.export.precision.static import Static
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.manifest import ParityCheck

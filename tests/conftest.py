@@ -123,7 +123,7 @@ def traced_once() -> Iterator[TracedOnce]:
     traced = TracedOnce()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ovavel.export.bundle.traced", traced)
-        patch.setattr("ovavel.export.frontier.traced", traced)
+        patch.setattr("ovavel.export.cpu_bench.frontier.traced", traced)
         # An export collects garbage several times, each time through all that PyTorch and ONNX have loaded.
         gc.collect()
         gc.freeze()

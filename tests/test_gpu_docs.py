@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ovavel.eval.commands.self_check import SelfCheck
-from ovavel.export.matrix import matrix_rows
-from ovavel.export.matrix_command import Matrix
+from ovavel.export.commands.matrix import Matrix
+from ovavel.export.gpu_bench.matrix import matrix_rows
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.doctor import Doctor
 

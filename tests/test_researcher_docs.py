@@ -22,7 +22,7 @@ from synthetic import make_data
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.export.commands import read_names
+from ovavel.export.commands.export import read_names
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.training.fit.recipes import Recipe, find_recipe

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import write_bundle
-from ovavel.export.commands import read_names
+from ovavel.export.commands.export import read_names
 from ovavel.export.place import put_in_place
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry

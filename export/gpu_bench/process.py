@@ -37,7 +37,7 @@ def in_process(
     """Run a job. Once its time is up it is asked to end, which keeps what it has; `grace_s` later it is killed.
 
     Args:
-        job: fields of `ovavel.export.matrix_row.Job`.
+        job: fields of `ovavel.export.gpu_bench.row.Job`.
         folder: for the answer, the log and the cache of engines.
         limit_s: seconds it may take.
         doing: what takes so long, in words.
@@ -45,7 +45,7 @@ def in_process(
     """
     answer, said = folder / "answer.json", folder / "said.txt"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "ovavel.export.matrix_row", msgspec.json.encode(job).decode(), str(answer)]
+    command = [sys.executable, "-m", "ovavel.export.gpu_bench.row", msgspec.json.encode(job).decode(), str(answer)]
     cache = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     late = None
     with said.open("wb") as log:

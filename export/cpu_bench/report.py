@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ovavel.export.frontier import Frontier, FrontierRow
+from ovavel.export.cpu_bench.frontier import Frontier, FrontierRow
 from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.reporting.page import page, section, table, text
 from ovavel.runtime.reporting.palette import colour

@@ -18,10 +18,10 @@ import pytest
 from ovavel.eval.bench import RowSpec
 from ovavel.eval.bench.report import BenchReport
 from ovavel.eval.demo.assets import Assets
-from ovavel.export import matrix_row
-from ovavel.export.matrix import MatrixReport, Prepared, _is_there, matrix_rows, prepare, run_matrix
-from ovavel.export.matrix_process import Answer, in_process
-from ovavel.export.matrix_report import matrix_markdown, write_matrix
+from ovavel.export.gpu_bench import row as matrix_row
+from ovavel.export.gpu_bench.matrix import MatrixReport, Prepared, _is_there, matrix_rows, prepare, run_matrix
+from ovavel.export.gpu_bench.process import Answer, in_process
+from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.precision import Precision
@@ -162,8 +162,8 @@ def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
             return Answer(why=f"{doing} took longer than {limit_s:.0f} s")
         return Answer(why="there is no GPU")
 
-    monkeypatch.setattr("ovavel.export.matrix.in_process", answers)
-    monkeypatch.setattr("ovavel.export.matrix._impossible", lambda *_: None)
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", answers)
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix._impossible", lambda *_: None)
     report = tried(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
         matrix_rows(tiny_weights, None, wanted=["tensorrt fp16", "tensorrt fp32", "onnxruntime fp16"]),
@@ -193,7 +193,7 @@ def test_engines_are_built_and_run_for_fewer_batches(
         asked.append((name, options.batches))
         raise DeviceError("there is no GPU")
 
-    monkeypatch.setattr("ovavel.export.matrix_row.open_backend", opened)
+    monkeypatch.setattr("ovavel.export.gpu_bench.row.open_backend", opened)
     monkeypatch.setattr("ovavel.eval.bench.rows.open_backend", opened)
     spec = {"name": "tensorrt fp16", "backend": "tensorrt", "options": {"precision": "fp16"}}
     job = {"bundle": str(exported_bundle), "device": "cuda", "settings": QUICK, "kind": kind, "spec": spec}
@@ -249,7 +249,7 @@ def begun(*given, tell, **options):
 
 run.run_single = begun
 del sys.argv[:2]
-runpy.run_module("ovavel.export.matrix_row", run_name="__main__", alter_sys=True)
+runpy.run_module("ovavel.export.gpu_bench.row", run_name="__main__", alter_sys=True)
 """
 """The process of a row, which makes a file once two windows were measured."""
 
@@ -303,8 +303,8 @@ def test_engines_and_timings_are_kept_where_the_weights_are(
         raise DeviceError("far enough")
 
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="random weights")
-    monkeypatch.setattr("ovavel.export.matrix.prepare", lambda *_: prepared)
-    monkeypatch.setattr("ovavel.export.matrix.run_matrix", run)
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix.prepare", lambda *_: prepared)
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix.run_matrix", run)
     arguments = ["--device", "cpu", "--out", str(tmp_path / "out")]
     if given:
         arguments += ["--bundle", str(exported_bundle), "--weights", str(tiny_weights)]
@@ -329,8 +329,8 @@ def test_a_gpu_that_tensorrt_rtx_does_not_build_for_costs_no_time(
 
     capability = (9, 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr("ovavel.export.matrix.in_process", answers)
-    monkeypatch.setattr("ovavel.export.matrix.device_name", lambda device: device)
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", answers)
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix.device_name", lambda device: device)
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights")
     specs = matrix_rows(tiny_weights, None, wanted=["tensorrt-rtx fp16"])
     (row,) = tried(prepared, specs, tmp_path, device="cuda").rows
@@ -350,7 +350,7 @@ def test_a_row_that_was_cut_short_says_so(
         answer = in_process(job, folder, **given)
         return Answer(wrote=answer.wrote, why="it took longer than 9 s") if job["kind"] == "row" else answer
 
-    monkeypatch.setattr("ovavel.export.matrix.in_process", cut)
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", cut)
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights")
     (row,) = tried(prepared, [RowSpec(name="onnxruntime")], tmp_path).rows
     assert row.single
@@ -369,7 +369,7 @@ def test_a_precision_that_could_not_be_exported_is_remembered(tmp_path: Path, mo
         return export(*given, precisions=precisions, **options)
 
     monkeypatch.setattr(bundle, "write_bundle", write)
-    monkeypatch.setattr("ovavel.export.matrix._PRECISIONS", ("fp32", "bf16"))
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32", "bf16"))
     first = prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None)
     assert first.missing == ("bf16 could not be exported: a cosine of 0.9",)
     assert prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None) == first
@@ -400,7 +400,7 @@ def test_what_is_not_whole_or_not_the_same_is_made_again(
     shutil.copytree(exported_bundle, tmp_path / "bundle")
     shutil.copy(tiny_weights, tmp_path / "weights")
     kept = Prepared(bundle=tmp_path / "bundle", weights=tmp_path / "weights", head=tiny_head, told="kept")
-    monkeypatch.setattr("ovavel.export.matrix._PRECISIONS", ("fp32",))
+    monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32",))
     config = ImageBindConfig.from_dict(Bundle.open(exported_bundle).manifest.model.config)
     assert _is_there(kept, config)
     if harm == "bundle":
@@ -408,7 +408,7 @@ def test_what_is_not_whole_or_not_the_same_is_made_again(
     if harm == "weights":
         (tmp_path / "weights").write_bytes(b"cut short")
     if harm == "precision":
-        monkeypatch.setattr("ovavel.export.matrix._PRECISIONS", ("fp32", "fp16"))
+        monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32", "fp16"))
     assert not _is_there(kept, ImageBindConfig.huge() if harm == "config" else config)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ovavel.export.activations import Activation
-from ovavel.export.linears import CONTRIB, array, constant, find_linears, fuse_attention, replace
-from ovavel.export.precision import PASSES
-from ovavel.export.quantize import QuantizeRecipe, quantize
+from ovavel.export.precision.activations import Activation
+from ovavel.export.precision.linears import CONTRIB, array, constant, find_linears, fuse_attention, replace
+from ovavel.export.precision.passes import PASSES
+from ovavel.export.precision.quantize import QuantizeRecipe, quantize
 from ovavel.runtime.bundle.precision import Precision, exact_here
 from ovavel.runtime.system.hardware import cpu_features
 

@@ -12,11 +12,11 @@ import pytest
 from onnx import numpy_helper
 from traced_once import TracedOnce
 
-from ovavel.export.activations import observe_activations
 from ovavel.export.bundle import write_bundle
 from ovavel.export.inputs import calibration_inputs
-from ovavel.export.precision import PASSES
-from ovavel.export.static import Static
+from ovavel.export.precision.activations import observe_activations
+from ovavel.export.precision.passes import PASSES
+from ovavel.export.precision.static import Static
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main

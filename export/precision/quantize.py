@@ -26,8 +26,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.activations import Activation
-from ovavel.export.linears import CONTRIB, Linear, array, constant, find_linears, fuse_attention, producer, replace
+from ovavel.export.precision.activations import Activation
+from ovavel.export.precision.linears import (
+    CONTRIB,
+    Linear,
+    array,
+    constant,
+    find_linears,
+    fuse_attention,
+    producer,
+    replace,
+)
 from ovavel.runtime.errors import ExportError
 
 if TYPE_CHECKING:

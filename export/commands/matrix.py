@@ -71,8 +71,8 @@ class Matrix:
         if (self.bundle is None) != (self.weights is None):
             raise UsageError("--bundle and --weights belong together; give both or neither")
         need_libraries()
-        from ovavel.export.matrix import Prepared, matrix_rows, prepare, run_matrix
-        from ovavel.export.matrix_report import matrix_markdown, write_matrix
+        from ovavel.export.gpu_bench.matrix import Prepared, matrix_rows, prepare, run_matrix
+        from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
         from ovavel.runtime.system.files import make_folder
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
         from ovavel.runtime.system.progress import shown_status

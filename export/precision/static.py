@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.activations import Activation
-from ovavel.export.half import halve
-from ovavel.export.linears import Linear, array, constant, find_linears
+from ovavel.export.precision.activations import Activation
+from ovavel.export.precision.half import halve
+from ovavel.export.precision.linears import Linear, array, constant, find_linears
 from ovavel.runtime.errors import ExportError
 
 if TYPE_CHECKING:

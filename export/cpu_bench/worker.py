@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.bench.machine import peak_memory_mb
-from ovavel.export.candidates import Candidate
+from ovavel.export.cpu_bench.candidates import Candidate
 from ovavel.export.inputs import SENSES, Sense
 from ovavel.runtime.backends.onnxruntime.backend import open_session
 from ovavel.runtime.bundle.hashed import read_graph

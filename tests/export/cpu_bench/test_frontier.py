@@ -10,9 +10,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from ovavel.export.candidates import CANDIDATES, REFERENCE
-from ovavel.export.frontier import Frontier, FrontierRow, _take_turns, default_of, measure_frontier
-from ovavel.export.frontier_report import html, markdown
+from ovavel.export.cpu_bench.candidates import CANDIDATES, REFERENCE
+from ovavel.export.cpu_bench.frontier import Frontier, FrontierRow, _take_turns, default_of, measure_frontier
+from ovavel.export.cpu_bench.report import html, markdown
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, ExportError
 from ovavel.runtime.system.timing import Percentiles
@@ -89,7 +89,7 @@ def test_of_those_as_fast_but_for_noise_the_default_is_the_nearest() -> None:
 def test_what_the_cpu_saturates_is_measured_and_never_the_default(
     features: tuple[str, ...], exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ovavel.export.candidates.cpu_features", lambda: features)
+    monkeypatch.setattr("ovavel.export.cpu_bench.candidates.cpu_features", lambda: features)
     saturated = {candidate.gate for candidate in CANDIDATES if not candidate.exact}
     assert saturated == (set() if exact else {"int8", "int16", "int8-static"})
 

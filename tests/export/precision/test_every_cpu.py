@@ -19,11 +19,11 @@ from other_cpus import arm_command, environment, x86_command
 from saturating import exact, integer_matrices, run, saturating
 
 from ovavel.eval import demo
-from ovavel.export.activations import observe_activations
 from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import save_variant, traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
-from ovavel.export.quantize import _rounded_weights
+from ovavel.export.precision.activations import observe_activations
+from ovavel.export.precision.quantize import _rounded_weights
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.precision import ANY, EXACT_ON, Precision, exact_here
 from ovavel.runtime.system.hardware import cpu_features

@@ -62,8 +62,8 @@ class Frontier:
         if self.windows < 2:
             raise UsageError(f"--windows must be at least 2, not {self.windows}")
         need_libraries()
-        from ovavel.export.frontier import measure_frontier
-        from ovavel.export.frontier_report import html, markdown
+        from ovavel.export.cpu_bench.frontier import measure_frontier
+        from ovavel.export.cpu_bench.report import html, markdown
         from ovavel.training.models.imagebind.model import read_config
 
         config = read_config(self.config)

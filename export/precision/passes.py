@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ovavel.export.activations import Activation
-from ovavel.export.half import halve
-from ovavel.export.quantize import INT8, INT8_ANY, INT16, INT16_ANY, quantize
-from ovavel.export.static import quantize_static
+from ovavel.export.precision.activations import Activation
+from ovavel.export.precision.half import halve
+from ovavel.export.precision.quantize import INT8, INT8_ANY, INT16, INT16_ANY, quantize
+from ovavel.export.precision.static import quantize_static
 from ovavel.runtime.bundle.precision import Precision
 
 if TYPE_CHECKING:

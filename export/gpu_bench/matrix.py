@@ -21,8 +21,8 @@ from ovavel.eval.bench.meters.rates import floor
 from ovavel.eval.bench.report import BenchReport, Rates, Row
 from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
 from ovavel.eval.demo.assets import Assets
-from ovavel.export.matrix_process import Answer, in_process
-from ovavel.export.matrix_row import BATCHES
+from ovavel.export.gpu_bench.process import Answer, in_process
+from ovavel.export.gpu_bench.row import BATCHES
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.precision import ENGINE_PRECISIONS, Precision

@@ -1,4 +1,4 @@
-"""One row of the matrix in a process of its own: `python -m ovavel.export.matrix_row JOB ANSWER`."""
+"""One row of the matrix in a process of its own: `python -m ovavel.export.gpu_bench.row JOB ANSWER`."""
 
 from __future__ import annotations
 

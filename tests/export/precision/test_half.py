@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.torch import save_file
 
 from ovavel.export.bundle import write_bundle
-from ovavel.export.half import Half, emulated
+from ovavel.export.precision.half import Half, emulated
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import ExportError, UsageError

@@ -10,7 +10,7 @@ import msgspec
 from ovavel.eval.bench.report import Row
 from ovavel.eval.bench.rows import EAGER
 from ovavel.eval.bench.tables import device_lines_of
-from ovavel.export.matrix import MatrixReport
+from ovavel.export.gpu_bench.matrix import MatrixReport
 from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.system.files import atomic_write, make_folder
 

@@ -1,0 +1,1 @@
+"""The frontier of accuracy and speed over the precisions of a CPU."""

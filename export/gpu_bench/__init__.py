@@ -1,0 +1,1 @@
+"""The matrix of backends and precisions on a GPU."""
