@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from made_once import made_once
+from support.made_once import made_once
 
 if TYPE_CHECKING:
-    from traced_once import TracedOnce
+    from support.traced_once import TracedOnce
 
 # One thread each for PyTorch and NumPy, in the processes that tests start too: the models are small, threads that wait
 # for each other are slow where something else has the cores, and sums depend on their number.
@@ -53,7 +53,7 @@ NAMES = ("dog barking", "race car", "bird chirping")
 
 WITH_TORCH = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 NEED_TORCH = re.compile(
-    rf"^(from|import) ({'|'.join(WITH_TORCH)}|golden_weights|onnx_graphs|synthetic|traced_once)\b"
+    rf"^(from|import) ({'|'.join(WITH_TORCH)}|support\.(golden_weights|onnx_graphs|synthetic|traced_once))\b"
     r"|^from ovavel\.(training|export)\b",
     re.MULTILINE,
 )
@@ -118,7 +118,7 @@ def one_torch_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[TracedOnce]:
     """From now on, PyTorch traces a small model once, however many bundles are made of it."""
-    from traced_once import TracedOnce
+    from support.traced_once import TracedOnce
 
     traced = TracedOnce()
     with pytest.MonkeyPatch.context() as patch:
@@ -133,7 +133,7 @@ def traced_once() -> Iterator[TracedOnce]:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory, traced_once: TracedOnce) -> Path:
     """Golden weights of the tiny model."""
-    from golden_weights import write_golden_checkpoint
+    from support.golden_weights import write_golden_checkpoint
 
     from ovavel.training.models.imagebind.model import ImageBindConfig
 

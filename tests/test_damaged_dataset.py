@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench
+from support.ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import onnxruntime
 import psutil
 import pytest
-from engine_checks import check, made_for
-from golden_weights import (
+from support.engine_checks import check, made_for
+from support.golden_weights import (
     MODALITIES,
     difference,
     error_of,

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from bundle_mutations import mutated
-from feature_cache_factory import write_cache
-from ovavebench_factory import make_bench
+from support.bundle_mutations import mutated
+from support.feature_cache_factory import write_cache
+from support.ovavebench_factory import make_bench
 
 from ovavel.eval.bench.compare import compare, read_report
 from ovavel.eval.datasets.feature_cache import FeatureCache

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from golden_weights import write_golden_checkpoint
-from media_factory import make_clip
-from ovavebench_factory import make_bench
-from synthetic import make_data
+from support.golden_weights import write_golden_checkpoint
+from support.media_factory import make_clip
+from support.ovavebench_factory import make_bench
+from support.synthetic import make_data
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from demo_copies import BUNDLE, CLIP
+from support.demo_copies import BUNDLE, CLIP
 
 from ovavel.runtime.cli import main
 

@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from golden_weights import GOLDEN, golden_inputs, golden_state
 from msgspec.structs import replace
 from safetensors.torch import save_file
+from support.golden_weights import GOLDEN, golden_inputs, golden_state
 
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import write_bundle

@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from golden_weights import GOLDEN, golden_head_inputs, golden_head_state, golden_inputs
 from onnx import numpy_helper
-from onnx_graphs import computed_shapes
 from safetensors.torch import save_file
+from support.golden_weights import GOLDEN, golden_head_inputs, golden_head_state, golden_inputs
+from support.onnx_graphs import computed_shapes
 
 from ovavel.export.graphs import OPSET, SPECS, example_inputs, export_graph
 from ovavel.export.verify import (

@@ -58,7 +58,7 @@ class Hours:
 @pytest.fixture
 def smallest_bundle(tmp_path: Path) -> Path:
     """A bundle whose encoders take next to no time."""
-    from golden_weights import write_golden_checkpoint
+    from support.golden_weights import write_golden_checkpoint
 
     from ovavel.export.bundle import write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig, TowerConfig

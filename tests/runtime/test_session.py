@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_factory import COLOURS, make_clip
 from numpy.typing import NDArray
+from support.media_factory import COLOURS, make_clip
 
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle

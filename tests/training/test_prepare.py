@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from media_factory import colour_of_second, make_clip, plain_picture, tone
-from ovavebench_factory import make_bench
 from PIL import Image
+from support.media_factory import colour_of_second, make_clip, plain_picture, tone
+from support.ovavebench_factory import make_bench
 
 from ovavel.eval.datasets.check import check_data
 from ovavel.eval.datasets.ovavebench import OVAVEBench

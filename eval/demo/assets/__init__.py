@@ -12,7 +12,7 @@ from ovavel.runtime.errors import DatasetError
 
 __all__ = ["Assets", "Truth"]
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).resolve().parent
 _BUNDLE, _CLIP, _TRUTH = "bundle", "clip.mp4", "truth.json"
 _AGAIN = "Install ovavel again; in a checkout, `ovavel train demo-world` makes these files"
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 from ovavel.eval.bench import STAGES, Settings, run_bench
 from ovavel.eval.bench import run as bench_run

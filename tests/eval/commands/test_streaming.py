@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from ovavebench_factory import break_clip, make_bench
+from support.ovavebench_factory import break_clip, make_bench
 
 from ovavel.eval.calibration.report import CalibrationReport
 from ovavel.eval.commands.calibrate import Calibrate

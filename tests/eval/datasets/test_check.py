@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from ovavebench_factory import DAMAGE, break_clip, make_bench, write_wav
+from support.ovavebench_factory import DAMAGE, break_clip, make_bench, write_wav
 
 from ovavel.eval.datasets.check import CRASH_KIND, check_data
 from ovavel.eval.datasets.ovavebench import OVAVEBench

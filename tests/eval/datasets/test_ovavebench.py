@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_factory import make_clip, tone
-from ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench, write_wav
 from PIL import Image
+from support.media_factory import make_clip, tone
+from support.ovavebench_factory import DAMAGE, SEEN, UNSEEN, break_clip, make_bench, write_wav
 
 from ovavel.eval.datasets.check import check_data
 from ovavel.eval.datasets.clip_media import KINDS, fit, frame_paths, read_frame, read_sound

@@ -18,14 +18,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pulse
 import pytest
 from conftest import NAMES
-from http_station import JpegCamera
 from hypothesis import given
 from hypothesis import strategies as st
-from media_factory import make_clip
 from rich.console import Console
+from support import pulse
+from support.http_station import JpegCamera
+from support.media_factory import make_clip
 
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.demo.assets import Assets, Truth

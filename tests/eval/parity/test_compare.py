@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_factory import make_clip
-from ovavebench_factory import DAMAGE, break_clip, make_bench
+from support.media_factory import make_clip
+from support.ovavebench_factory import DAMAGE, break_clip, make_bench
 
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.parity.clips import DatasetClips, RecordedClips

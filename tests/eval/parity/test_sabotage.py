@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from media_factory import make_clip
 from onnx import TensorProto, helper, numpy_helper
+from support.media_factory import make_clip
 
 from ovavel.eval.parity.clips import RecordedClips
 from ovavel.eval.parity.compare import compare_backends

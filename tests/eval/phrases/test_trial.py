@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 from ovavel.eval.datasets.texts import embed_texts
 from ovavel.eval.phrases.report import verdict

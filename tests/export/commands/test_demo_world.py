@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from traced_once import TracedOnce
+from support.traced_once import TracedOnce
 
 from ovavel.eval.demo.assets import Assets
 from ovavel.runtime.cli import main

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from other_cpus import arm_command, environment, x86_command
-from saturating import exact, integer_matrices, run, saturating
+from support.other_cpus import arm_command, environment, x86_command
+from support.saturating import exact, integer_matrices, run, saturating
 
 from ovavel.eval import demo
 from ovavel.export.bundle import write_bundle

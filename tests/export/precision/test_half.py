@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from golden_weights import golden_inputs, golden_state
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import save_file
+from support.golden_weights import golden_inputs, golden_state
 
 from ovavel.export.bundle import write_bundle
 from ovavel.export.precision.half import Half, emulated

@@ -13,16 +13,16 @@ import onnx_ir
 import onnxruntime as ort
 import pytest
 import torch
-from golden_weights import golden_inputs, golden_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnx_graphs import computed_shapes
 from safetensors.torch import save_file
+from support.golden_weights import golden_inputs, golden_state
+from support.onnx_graphs import computed_shapes
+from support.traced_once import TracedOnce
 from torch import nn
-from traced_once import TracedOnce
 
 from ovavel.export.bundle import write_bundle
 from ovavel.export.cpu_bench.speed import fastest, times_faster

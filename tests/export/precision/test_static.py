@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from traced_once import TracedOnce
+from support.traced_once import TracedOnce
 
 from ovavel.export.bundle import write_bundle
 from ovavel.export.inputs import calibration_inputs

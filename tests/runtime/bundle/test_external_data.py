@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from onnx_tree import count, one_field, parse, varint, write
+from support.onnx_tree import count, one_field, parse, varint, write
 
 from ovavel.runtime.bundle.external_data import ExternalTensor, external_data
 from ovavel.runtime.bundle.onnx_fields import FIELDS

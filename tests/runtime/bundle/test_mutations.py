@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from bundle_judge import Judge, judging
-from demo_copies import BUNDLE
-from opened_files import OpenedFiles
+from support.bundle_judge import Judge, judging
+from support.demo_copies import BUNDLE
+from support.opened_files import OpenedFiles
 
 FILES = sorted(file.name for file in BUNDLE.iterdir())
 QUICK, SLOW = 4, 154

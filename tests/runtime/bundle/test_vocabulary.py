@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_weights import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
+from support.golden_weights import GOLDEN
 
 from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary, check_names, normalize_text
 from ovavel.runtime.errors import BundleError, VocabularyError

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.localize import ALL_FORMATS, find_media

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from rounding import exact_fusion
+from support.rounding import exact_fusion
 
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import agree, agree_clip, cosine_similarity, fused_score, positive_score

@@ -7,6 +7,7 @@ import io
 import msgspec
 import pytest
 from rich.console import Console
+from support import made_up_session as fake
 
 from ovavel.runtime.results.document import read_json, to_json
 from ovavel.runtime.results.html import to_html
@@ -16,6 +17,7 @@ from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import LinesSink
 from ovavel.runtime.sinks.records import EventRecord, Record, SegmentRecord
 from ovavel.runtime.sinks.terminal import TerminalSink
+from ovavel.runtime.stats import Stats
 
 
 def calibrated(localization):
@@ -26,7 +28,7 @@ def calibrated(localization):
     return replace(localization, scores=scores, events=events)
 
 
-def one_second(fake, probability):
+def one_second(probability):
     update = fake.update(0, "dog barking", events=[fake.event(1, "dog barking", 0.0, 1.0, "start")])
     return dataclasses.replace(
         update,
@@ -35,7 +37,7 @@ def one_second(fake, probability):
     )
 
 
-def test_files_of_a_calibrated_recording_tell_it(fake, tmp_path):
+def test_files_of_a_calibrated_recording_tell_it(tmp_path):
     localization = calibrated(fake.recording(24))
     (tmp_path / "x.json").write_bytes(to_json(localization))
     document = read_json(tmp_path / "x.json")
@@ -48,7 +50,7 @@ def test_files_of_a_calibrated_recording_tell_it(fake, tmp_path):
     assert "probability 0.88" in to_svg(localization).decode()
 
 
-def test_files_of_an_uncalibrated_recording_do_not_speak_of_it(fake, tmp_path):
+def test_files_of_an_uncalibrated_recording_do_not_speak_of_it(tmp_path):
     localization = fake.recording(24)
     (tmp_path / "x.json").write_bytes(to_json(localization))
     document = read_json(tmp_path / "x.json")
@@ -58,10 +60,10 @@ def test_files_of_an_uncalibrated_recording_do_not_speak_of_it(fake, tmp_path):
 
 
 @pytest.mark.parametrize("probability", [0.625, None])
-def test_json_lines_hold_it_or_null(fake, tmp_path, probability):
+def test_json_lines_hold_it_or_null(tmp_path, probability):
     sink = JsonlSink(tmp_path / "news.jsonl")
-    sink.open(fake.info, fake.stats())
-    sink.write(one_second(fake, probability))
+    sink.open(fake.INFO, Stats())
+    sink.write(one_second(probability))
     sink.close()
     reported = [msgspec.json.decode(line, type=Record) for line in (tmp_path / "news.jsonl").read_bytes().splitlines()]
     assert [r.probability for r in reported if isinstance(r, SegmentRecord)] == [probability]
@@ -69,21 +71,21 @@ def test_json_lines_hold_it_or_null(fake, tmp_path, probability):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_views_show_it_where_there_is_one(fake, width):
+def test_views_show_it_where_there_is_one(width):
     for probability, lines_say, view_says in (
         (0.625, "probability 0.62", "62% probable"),
         (None, "margin 0.41", "0.41"),
     ):
         stream = io.StringIO()
         lines = LinesSink(stream)
-        lines.open(fake.info, fake.stats())
-        lines.write(one_second(fake, probability))
+        lines.open(fake.INFO, Stats())
+        lines.write(one_second(probability))
         assert lines_say in stream.getvalue()
         assert ("probability" in stream.getvalue()) == (probability is not None)
         console = Console(file=io.StringIO(), width=width, height=40, force_terminal=False)
         view = TerminalSink(console)
-        view.open(fake.info, fake.stats())
-        view.write(one_second(fake, probability))
+        view.open(fake.INFO, Stats())
+        view.write(one_second(probability))
         console.print(view.render())
         view.close()
         assert view_says in console.file.getvalue()

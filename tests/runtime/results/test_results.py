@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
+from support import made_up_session as fake
 
 from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.runtime.reporting.text import cell, clock, counts, one_line, timestamp
@@ -51,7 +52,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def one_event(fake):
+def one_event():
     def make(label, start_s=1.0, end_s=2.0):
         labels = (label, "other")
         return fake.recording(3, labels=labels, events=(fake.event(1, label, start_s, end_s),))
@@ -110,7 +111,7 @@ def test_pictures_and_pages_parse_whatever_the_name(one_event, label):
     assert page.data()["rows"][0]["label"] == one_line(label)
 
 
-def test_a_page_runs_no_script_of_a_name(one_event, fake):
+def test_a_page_runs_no_script_of_a_name(one_event):
     localization = fake.recording(3, labels=(EVIL, "other"), source=EVIL, model=EVIL, licence=EVIL)
     page = Page(to_html(localization).decode())
     tags = [tag for tag, _ in page.elements]
@@ -122,7 +123,7 @@ def test_a_page_runs_no_script_of_a_name(one_event, fake):
     ET.fromstring(to_svg(localization))
 
 
-def test_a_page_needs_no_network_and_shows_what_there_is(fake):
+def test_a_page_needs_no_network_and_shows_what_there_is():
     picture = thumbnail(np.zeros((90, 160, 3), np.uint8))
     localization = fake.recording(32, picture=lambda index: picture)
     text = to_html(localization).decode()
@@ -142,7 +143,7 @@ def test_a_page_needs_no_network_and_shows_what_there_is(fake):
         assert text in [found for _, found in page.texts]
 
 
-def test_long_recordings_stay_small(fake):
+def test_long_recordings_stay_small():
     picture = b"x" * 3000
     localization = fake.recording(3 * 3600, picture=lambda index: picture)
     page = to_html(localization)
@@ -153,7 +154,7 @@ def test_long_recordings_stay_small(fake):
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 5, 32, 1200, 10_000])
-def test_the_timeline_fits_recordings_of_any_length(fake, seconds):
+def test_the_timeline_fits_recordings_of_any_length(seconds):
     localization = fake.recording(seconds)
     root = ET.fromstring(to_svg(localization))
     width = float(root.get("viewBox").split()[2])
@@ -166,11 +167,11 @@ def test_the_timeline_fits_recordings_of_any_length(fake, seconds):
     Page(to_html(localization).decode()).data()
 
 
-def test_missing_senses_are_joined_into_runs(fake):
+def test_missing_senses_are_joined_into_runs():
     assert list(missing_runs(fake.recording(32))) == [("vision", 9.0, 11.0), ("vision", 21.0, 23.0)]
 
 
-def test_json_reads_back(tmp_path, fake):
+def test_json_reads_back(tmp_path):
     localization = fake.recording(32, dropped={"late": 2}, trailing_s=0.4)
     (path,) = write_results(localization, tmp_path / "new" / "folder", ["json"])
     document = read_json(path)
@@ -193,14 +194,14 @@ def test_what_is_no_such_json_is_refused(tmp_path, text):
         read_json(path)
 
 
-def test_another_version_of_the_json_is_refused(tmp_path, fake):
+def test_another_version_of_the_json_is_refused(tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(to_json(fake.recording(1)).replace(b'"format_version":1', b'"format_version":9'))
     with pytest.raises(InputError, match="format version 9"):
         read_json(path)
 
 
-def test_every_format_is_written_under_the_name_foretold(tmp_path, fake):
+def test_every_format_is_written_under_the_name_foretold(tmp_path):
     paths = write_results(fake.recording(32), tmp_path, FORMATS)
     assert paths == result_paths("clips/dog & car.mp4", tmp_path, FORMATS)
     assert [path.name for path in paths] == [
@@ -212,13 +213,13 @@ def test_every_format_is_written_under_the_name_foretold(tmp_path, fake):
 @pytest.mark.parametrize(
     "source", ["rtsp://host:554/a/b?c=d|e", "x" * 300 + ".mp4", "\udcff\n.mp4", "/", "..", "é" * 150]
 )
-def test_file_names_suit_any_source(tmp_path, fake, source):
+def test_file_names_suit_any_source(tmp_path, source):
     (path,) = write_results(fake.recording(2, source=source), tmp_path, ["svg"])
     assert path.parent == tmp_path
     assert path.exists()
 
 
-def test_an_unknown_format_writes_nothing(tmp_path, fake):
+def test_an_unknown_format_writes_nothing(tmp_path):
     with pytest.raises(UsageError, match="'xls'; choose from json"):
         write_results(fake.recording(2), tmp_path / "out", ["json", "xls"])
     assert not (tmp_path / "out").exists()

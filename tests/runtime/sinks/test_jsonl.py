@@ -9,22 +9,24 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from support import made_up_session as fake
 
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.records import EventRecord, Record, SegmentRecord, SessionRecord, StatusRecord, SummaryRecord
+from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Gap, Update
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[2]
 
 
 def records(path):
     return [msgspec.json.decode(line, type=Record) for line in path.read_bytes().splitlines()]
 
 
-def run(sink, fake, seconds=3):
-    stats = fake.stats()
-    sink.open(fake.info, stats)
+def run(sink, seconds=3):
+    stats = Stats()
+    sink.open(fake.INFO, stats)
     for i in range(seconds):
         gaps = (Gap(sense="audio", cause="microphone overflow", start_s=i + 0.25, duration_s=0.1),) if i == 1 else ()
         for gap in gaps:
@@ -39,11 +41,11 @@ def run(sink, fake, seconds=3):
     sink.close()
 
 
-def test_a_session_is_told_from_start_to_summary(tmp_path, fake):
-    run(JsonlSink(tmp_path / "news.jsonl"), fake)
+def test_a_session_is_told_from_start_to_summary(tmp_path):
+    run(JsonlSink(tmp_path / "news.jsonl"))
     reported = records(tmp_path / "news.jsonl")
     assert isinstance(reported[0], SessionRecord)
-    assert reported[0].labels == fake.labels
+    assert reported[0].labels == fake.LABELS
     assert reported[0].provider == "CPUExecutionProvider"
     segments = [record for record in reported if isinstance(record, SegmentRecord)]
     assert [record.index for record in segments] == [0, 1, 2], "each second once, when it is final"
@@ -55,13 +57,13 @@ def test_a_session_is_told_from_start_to_summary(tmp_path, fake):
     assert (reported[-1].windows, reported[-1].gap_s, reported[-1].lost_records) == (3, {"microphone overflow": 0.1}, 0)
 
 
-def test_two_runs_differ_in_wall_clock_fields_only(tmp_path, fake):
+def test_two_runs_differ_in_wall_clock_fields_only(tmp_path):
     def timeless(path):
         lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
         return [{k: v for k, v in line.items() if k not in ("wall_time", "latency_ms")} for line in lines]
 
     for name in "ab":
-        run(JsonlSink(tmp_path / name), fake)
+        run(JsonlSink(tmp_path / name))
     assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
 
 
@@ -75,10 +77,10 @@ def test_two_runs_differ_in_wall_clock_fields_only(tmp_path, fake):
         (b"a line of something else", None),
     ],
 )
-def test_a_torn_last_line_is_moved_aside(tmp_path, fake, tail, aside):
+def test_a_torn_last_line_is_moved_aside(tmp_path, tail, aside):
     path, reported = tmp_path / "news.jsonl", []
     path.write_bytes(b'{"type":"status"}\n' + tail)
-    run(JsonlSink(path, listener=reported.append), fake)
+    run(JsonlSink(path, listener=reported.append))
     first, second = path.read_bytes().split(b"\n")[:2]
     assert first == b'{"type":"status"}'
     torn = tmp_path / "news.jsonl.torn"
@@ -90,22 +92,22 @@ def test_a_torn_last_line_is_moved_aside(tmp_path, fake, tail, aside):
         assert torn.read_bytes() == aside
         assert str(torn) in reported[0]
     before = path.read_bytes()
-    run(JsonlSink(path), fake)
+    run(JsonlSink(path))
     assert path.read_bytes().startswith(before)
     assert b"\n\n" not in path.read_bytes()
 
 
-def test_a_file_of_one_torn_line_is_begun_again(tmp_path, fake):
+def test_a_file_of_one_torn_line_is_begun_again(tmp_path):
     path = tmp_path / "news.jsonl"
     path.write_bytes(b'{"type":"ses')
-    run(JsonlSink(path, listener=lambda message: None), fake)
+    run(JsonlSink(path, listener=lambda message: None))
     assert isinstance(records(path)[0], SessionRecord)
 
 
-def test_what_is_not_finite_is_null_and_odd_names_are_written(tmp_path, fake):
+def test_what_is_not_finite_is_null_and_odd_names_are_written(tmp_path):
     path = tmp_path / "news.jsonl"
     sink = JsonlSink(path)
-    sink.open(dataclasses.replace(fake.info, source="caf\udce9.mp4"), fake.stats())
+    sink.open(dataclasses.replace(fake.INFO, source="caf\udce9.mp4"), Stats())
     second = fake.segment(0, missing=("vision",))
     second.scores[1] = np.nan
     sink.write(Update(window=fake.window(0), scores=(second,), events=(), latency_ms=1.0))
@@ -122,10 +124,11 @@ def test_what_is_not_finite_is_null_and_odd_names_are_written(tmp_path, fake):
 def test_kill_9_loses_nothing_that_was_told(tmp_path):
     path = tmp_path / "news.jsonl"
     code = f"""
-import sys, time; sys.path.insert(0, {str(HERE)!r})
-import conftest as fake
+import sys, time; sys.path.insert(0, {str(TESTS)!r})
+from support import made_up_session as fake
 from ovavel.runtime.sinks.jsonl import JsonlSink
-sink = JsonlSink({str(path)!r}); sink.open(fake.INFO, fake.Stats())
+from ovavel.runtime.stats import Stats
+sink = JsonlSink({str(path)!r}); sink.open(fake.INFO, Stats())
 for i in range(10**6):
     sink.write(fake.update(i, "dog barking", events=[fake.event(i, "dog barking", i, i + 1.0)]))
     print(i, flush=True)
@@ -141,32 +144,33 @@ for i in range(10**6):
     assert [record.id for record in reported][: last + 1] == list(range(last + 1))
 
 
-def test_a_full_disk_is_told_once_and_counted_at_the_end(fake):
+def test_a_full_disk_is_told_once_and_counted_at_the_end():
     reported = []
     sink = JsonlSink("/dev/full", listener=reported.append)
     with pytest.raises(OutputError, match=r"7 records could not be written to /dev/full \(No space left on device\)"):
-        run(sink, fake)
+        run(sink)
     assert len(reported) == 1
     assert "/dev/full" in reported[0]
     sink.close()
 
 
-def test_the_backlog_is_bounded_and_what_it_cannot_hold_is_counted(fake):
+def test_the_backlog_is_bounded_and_what_it_cannot_hold_is_counted():
     sink = JsonlSink("/dev/full", listener=lambda message: None, backlog=2)
     with pytest.raises(OutputError, match="7 records"):
-        run(sink, fake)
+        run(sink)
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_line_and_is_freed_again_loses_nothing(tmp_path):
     path = tmp_path / "news.jsonl"
     code = f"""
-import resource, sys; sys.path.insert(0, {str(HERE)!r})
-import conftest as fake
+import resource, sys; sys.path.insert(0, {str(TESTS)!r})
+from support import made_up_session as fake
 from ovavel.runtime.sinks.jsonl import JsonlSink
+from ovavel.runtime.stats import Stats
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 sink = JsonlSink({str(path)!r}, listener=print)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
-sink.open(fake.INFO, fake.Stats())
+sink.open(fake.INFO, Stats())
 for i in range(5):
     sink.status(f"message {{i}} " + "x" * 300)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -184,12 +188,13 @@ sink.close()
 def test_a_disk_that_is_full_at_the_end_leaves_whole_lines(tmp_path):
     path = tmp_path / "news.jsonl"
     code = f"""
-import resource, sys; sys.path.insert(0, {str(HERE)!r})
-import conftest as fake
+import resource, sys; sys.path.insert(0, {str(TESTS)!r})
+from support import made_up_session as fake
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.sinks.jsonl import JsonlSink
+from ovavel.runtime.stats import Stats
 sink = JsonlSink({str(path)!r}, listener=print)
-sink.open(fake.INFO, fake.Stats())
+sink.open(fake.INFO, Stats())
 size = len(open({str(path)!r}, "rb").read())
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
 sink.status("x" * 300)
@@ -204,10 +209,10 @@ except OutputError as error:
     assert [type(record) for record in records(path)] == [SessionRecord]
 
 
-def test_a_removed_file_is_begun_again_and_its_records_are_counted(tmp_path, fake):
+def test_a_removed_file_is_begun_again_and_its_records_are_counted(tmp_path):
     path, reported = tmp_path / "news.jsonl", []
     sink = JsonlSink(path, listener=reported.append)
-    sink.open(fake.info, fake.stats())
+    sink.open(fake.INFO, Stats())
     sink.status("one")
     path.unlink()
     sink.status("two")
@@ -220,21 +225,21 @@ def test_a_removed_file_is_begun_again_and_its_records_are_counted(tmp_path, fak
     assert len(reported) == 1
 
 
-def test_a_file_removed_after_its_last_record_is_noticed_at_the_end(tmp_path, fake):
+def test_a_file_removed_after_its_last_record_is_noticed_at_the_end(tmp_path):
     sink = JsonlSink(tmp_path / "news.jsonl", listener=lambda message: None)
-    sink.open(fake.info, fake.stats())
+    sink.open(fake.INFO, Stats())
     (tmp_path / "news.jsonl").unlink()
     with pytest.raises(OutputError, match="1 records are gone"):
         sink.close()
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_records_wait_while_the_folder_is_gone(tmp_path, fake, back):
+def test_records_wait_while_the_folder_is_gone(tmp_path, back):
     folder, reported = tmp_path / "folder", []
     folder.mkdir()
     path = folder / "news.jsonl"
     sink = JsonlSink(path, listener=reported.append)
-    sink.open(fake.info, fake.stats())
+    sink.open(fake.INFO, Stats())
     shutil.rmtree(folder)
     sink.status("one")
     sink.status("two")
@@ -253,10 +258,10 @@ def test_records_wait_while_the_folder_is_gone(tmp_path, fake, back):
         sink.close()
 
 
-def test_a_file_that_is_moved_is_followed_by_a_new_one(tmp_path, fake):
+def test_a_file_that_is_moved_is_followed_by_a_new_one(tmp_path):
     path, reported = tmp_path / "news.jsonl", []
     sink = JsonlSink(path, listener=reported.append)
-    sink.open(fake.info, fake.stats())
+    sink.open(fake.INFO, Stats())
     path.rename(tmp_path / "news.jsonl.1")
     sink.status("one")
     sink.close()
@@ -265,38 +270,38 @@ def test_a_file_that_is_moved_is_followed_by_a_new_one(tmp_path, fake):
     assert [type(record) for record in records(path)] == [SessionRecord, StatusRecord]
 
 
-def test_a_folder_that_is_moved_takes_the_records_along(tmp_path, fake):
+def test_a_folder_that_is_moved_takes_the_records_along(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     sink = JsonlSink(folder / "news.jsonl", listener=print)
-    sink.open(fake.info, fake.stats())
+    sink.open(fake.INFO, Stats())
     folder.rename(tmp_path / "elsewhere")
     sink.status("one")
     sink.close()
     assert len(records(tmp_path / "elsewhere" / "news.jsonl")) == 2
 
 
-def test_without_the_last_update_there_is_no_summary(tmp_path, fake):
+def test_without_the_last_update_there_is_no_summary(tmp_path):
     sink = JsonlSink(tmp_path / "news.jsonl")
-    sink.open(fake.info, fake.stats())
+    sink.open(fake.INFO, Stats())
     sink.write(fake.update(0, "dog barking"))
     sink.close()
     assert not any(isinstance(record, SummaryRecord) for record in records(tmp_path / "news.jsonl"))
 
 
-def test_a_closed_pipe_passes_through_once(tmp_path, fake):
+def test_a_closed_pipe_passes_through_once(tmp_path):
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     sink = JsonlSink(fifo)
     os.close(reader)
     with pytest.raises(BrokenPipeError):
-        sink.open(fake.info, fake.stats())
+        sink.open(fake.INFO, Stats())
     sink.close()
 
 
-def test_standard_output_stays_open(tmp_path, fake, capfd):
-    run(JsonlSink("-"), fake)
+def test_standard_output_stays_open(tmp_path, capfd):
+    run(JsonlSink("-"))
     print("still here")
     out = capfd.readouterr().out.splitlines()
     assert isinstance(msgspec.json.decode(out[0], type=Record), SessionRecord)

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from support import made_up_session as fake
 
 from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.sinks.lines import LinesSink
 from ovavel.runtime.sinks.terminal import TerminalSink
+from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Gap, Update
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[2]
 
 
-def run(sink, fake, seconds=14, label="dog barking"):
-    stats = fake.stats()
-    sink.open(fake.info, stats)
+def run(sink, seconds=14, label="dog barking"):
+    stats = Stats()
+    sink.open(fake.INFO, stats)
     for i in range(seconds):
         gap = Gap(sense="vision", cause="camera lost", start_s=float(i), duration_s=1.0)
         missing = ("vision",) if i == 6 else ()
@@ -38,10 +40,10 @@ def run(sink, fake, seconds=14, label="dog barking"):
     return stats
 
 
-def test_lines_tell_events_gaps_status_and_a_summary(fake):
+def test_lines_tell_events_gaps_status_and_a_summary():
     stream = io.StringIO()
     sink = LinesSink(stream)
-    run(sink, fake)
+    run(sink)
     sink.write(Update(window=None, scores=(), events=(), latency_ms=None))
     sink.close()
     sink.close()
@@ -57,10 +59,10 @@ def test_lines_tell_events_gaps_status_and_a_summary(fake):
     ]
 
 
-def test_lines_stay_lines_whatever_a_name_holds_and_the_stream_can_encode(fake):
+def test_lines_stay_lines_whatever_a_name_holds_and_the_stream_can_encode():
     raw = io.BytesIO()
     sink = LinesSink(io.TextIOWrapper(raw, encoding="ascii"))
-    sink.open(dataclasses.replace(fake.info, source="a\nb\x1b[31m \udcff"), fake.stats())
+    sink.open(dataclasses.replace(fake.INFO, source="a\nb\x1b[31m \udcff"), Stats())
     sink.write(Update(window=None, scores=(), events=(fake.event(1, "Glück\r\n", 0, 1),), latency_ms=None))
     assert raw.getvalue().count(b"\n") == 4
     assert b"\x1b" not in raw.getvalue()
@@ -68,10 +70,10 @@ def test_lines_stay_lines_whatever_a_name_holds_and_the_stream_can_encode(fake):
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (100, 24), (140, 50)])
-def test_the_view_fits_and_shows_everything(fake, width, height):
+def test_the_view_fits_and_shows_everything(width, height):
     file = io.StringIO()
     sink = TerminalSink(Console(file=file, width=width, height=height, no_color=True))
-    run(sink, fake)
+    run(sink)
     with sink._console.capture() as capture:
         sink._console.print(sink.render())
     view = capture.get()
@@ -88,12 +90,12 @@ def test_the_view_fits_and_shows_everything(fake, width, height):
     assert "▒" in view or "▓" in view, "what may change looks otherwise than what is final, without colour too"
 
 
-def test_the_view_copes_with_ascii_terminals_and_hostile_names(fake):
+def test_the_view_copes_with_ascii_terminals_and_hostile_names():
     raw = io.BytesIO()
-    labels = ("[bold]dog[/bold] \x1b[31mß", "ß" * 70, *fake.labels[2:])
+    labels = ("[bold]dog[/bold] \x1b[31mß", "ß" * 70, *fake.LABELS[2:])
     sink = TerminalSink(Console(file=io.TextIOWrapper(raw, encoding="ascii"), width=80, height=24, force_terminal=True))
-    info = dataclasses.replace(fake.info, labels=labels)
-    sink.open(info, fake.stats())
+    info = dataclasses.replace(fake.INFO, labels=labels)
+    sink.open(info, Stats())
     scores = (dataclasses.replace(fake.segment(0, "dog barking"), label=labels[0]),)
     sink.write(Update(window=fake.window(0), scores=scores, events=(), latency_ms=None))
     sink.write(Update(window=None, scores=(), events=(fake.event(1, labels[1], 0, 1),), latency_ms=None))
@@ -104,12 +106,13 @@ def test_the_view_copes_with_ascii_terminals_and_hostile_names(fake):
     assert rb"[bold]dog[/bold] \x1b" in raw.getvalue().replace(b"\x1b[1m", b"")
 
 
-def test_close_and_every_other_way_out_give_the_screen_back(fake):
+def test_close_and_every_other_way_out_give_the_screen_back():
     code = f"""
-import sys; sys.path.insert(0, {str(HERE)!r})
-import conftest as fake
+import sys; sys.path.insert(0, {str(TESTS)!r})
+from support import made_up_session as fake
 from ovavel.runtime.sinks.terminal import TerminalSink
-sink = TerminalSink(); sink.open(fake.INFO, fake.Stats()); sink.write(fake.update(0, "dog barking"))
+from ovavel.runtime.stats import Stats
+sink = TerminalSink(); sink.open(fake.INFO, Stats()); sink.write(fake.update(0, "dog barking"))
 if sys.argv[1] == "close":
     sink.close(); sink.close()
 else:
@@ -133,10 +136,10 @@ else:
         assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
 
 
-def test_the_view_draws_five_times_a_second_at_most(fake, monkeypatch):
+def test_the_view_draws_five_times_a_second_at_most(monkeypatch):
     sink = TerminalSink(Console(file=io.StringIO(), width=80, height=24, force_terminal=True))
     drawn = []
-    sink.open(fake.info, fake.stats())
+    sink.open(fake.INFO, Stats())
     monkeypatch.setattr(sink._live, "refresh", lambda: drawn.append(1))
     for i in range(50):
         sink.write(fake.update(i, "dog barking"))

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from media_factory import make_clip
 from PIL import Image
+from support.media_factory import make_clip
 
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.live import Live

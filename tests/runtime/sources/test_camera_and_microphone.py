@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pulse
 import pytest
-from http_station import JpegCamera
+from support import pulse
+from support.http_station import JpegCamera
 
 pytestmark = pytest.mark.slow
 

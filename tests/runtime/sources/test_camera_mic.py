@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pulse
 import pytest
-from closed_after import closed_after
-from http_station import JpegCamera
+from support import pulse
+from support.closed_after import closed_after
+from support.http_station import JpegCamera
 
 from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import install_command

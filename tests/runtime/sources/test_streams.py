@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from closed_after import closed_after
-from http_station import HttpStation, JpegCamera, TransportStream
-from media_factory import make_clip, tone
+from support.closed_after import closed_after
+from support.http_station import HttpStation, JpegCamera, TransportStream
+from support.media_factory import make_clip, tone
 
 from ovavel.runtime.errors import DeviceError, MediaError
 from ovavel.runtime.sources.camera_mic import CameraMicSource

@@ -10,8 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-import pulse
 import pytest
+from support import pulse
 
 from ovavel.runtime.system.native_output import captured_stderr
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 from ovavel.runtime.system.shortage import lacks_memory
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 from ovavel.runtime.backends import Backend, BackendInfo, open_backend
 from ovavel.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend, auto_device

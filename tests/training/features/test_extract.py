@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from golden_weights import write_golden_checkpoint
-from ovavebench_factory import DAMAGE, break_clip, make_bench
+from support.golden_weights import write_golden_checkpoint
+from support.ovavebench_factory import DAMAGE, break_clip, make_bench
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench

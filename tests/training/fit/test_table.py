@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from feature_cache_factory import write_cache
-from ovavebench_factory import make_bench
-from synthetic import unit
+from support.feature_cache_factory import write_cache
+from support.ovavebench_factory import make_bench
+from support.synthetic import unit
 
 from ovavel.eval.accuracy.metrics import Scores, score_agreement
 from ovavel.eval.accuracy.protocols import PUBLISHED, Rows

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from synthetic import CLASSES, DIM, SEEN, make_data, train
+from support.synthetic import CLASSES, DIM, SEEN, make_data, train
 
 from ovavel.eval.accuracy.protocols import Rows
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
@@ -227,7 +227,7 @@ TWO = """
 import sys, torch
 sys.path[:0] = {tests!r}
 torch.set_num_threads(1)
-from synthetic import make_data
+from support.synthetic import make_data
 from test_train import ALL_AT_ONCE, FAST
 from dataclasses import replace
 from ovavel.training.fit.train import fit_data

@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from golden_weights import GOLDEN, golden_head_inputs, golden_head_state
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rounding import exact_fusion
 from safetensors.torch import load_file, save_file
+from support.golden_weights import GOLDEN, golden_head_inputs, golden_head_state
+from support.rounding import exact_fusion
 from torch import Tensor
 
 from ovavel.runtime.errors import CheckpointError, OutputError, UsageError

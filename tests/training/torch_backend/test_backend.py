@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN, MODALITIES, golden_inputs, write_golden_checkpoint
+from support.golden_weights import GOLDEN, MODALITIES, golden_inputs, write_golden_checkpoint
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedKernels
+from support.simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedKernels
 
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.tensorrt import backend as backend_module

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from engine_checks import check, made_for
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
-from traced_once import TracedOnce
+from support.engine_checks import check, made_for
+from support.traced_once import TracedOnce
 
 from ovavel.export.graphs import save_variant
 from ovavel.runtime.backends.tensorrt.cache import provide_engine

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedKernels, SimulatedTensorRT
+from support.simulated_gpu import SimulatedCuda, SimulatedEngine, SimulatedKernels, SimulatedTensorRT
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.tensorrt import cuda as cuda_module

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 import pytest
-from demo_copies import BUNDLE, EVENTS, copy_clip, encode_clip
-from media_factory import make_clip, tone
+from support.demo_copies import BUNDLE, EVENTS, copy_clip, encode_clip
+from support.media_factory import make_clip, tone
 
 from ovavel.runtime.cli import main
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.results import Document, read_json
-from ovavel.runtime.sources import decode, ordered
+from ovavel.runtime.sources.media import decode, ordered
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Gap, Samples, Window
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import av
 import pytest
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 from ovavel.runtime.sources.media import decode
 from ovavel.runtime.sources.media.source import MediaSource

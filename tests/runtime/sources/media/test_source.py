@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from closed_after import closed_after
-from http_station import TransportStream
-from media_factory import colour_of_second, make_clip, tone
 from numpy.typing import NDArray
+from support.closed_after import closed_after
+from support.http_station import TransportStream
+from support.media_factory import colour_of_second, make_clip, tone
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.sources.media.decode import Media, Piece

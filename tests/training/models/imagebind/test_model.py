@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from golden_weights import (
+from safetensors.torch import save_file
+from support.golden_weights import (
     MODALITIES,
     error_of,
     golden_entries,
@@ -23,7 +24,6 @@ from golden_weights import (
     size_of,
     write_golden_checkpoint,
 )
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ovavel.runtime.errors import CheckpointError, UsageError

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality, published_entries
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 MODALITIES: tuple[Modality, ...] = ("vision", "audio", "text")
 
 _GAINS = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-CLIP = Path(__file__).parents[1] / "eval" / "demo" / "assets" / "clip.mp4"
+CLIP = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "clip.mp4"
 BUNDLE = CLIP.parent / "bundle"
 
 EVENTS = [

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from synthetic import unit
 
 from ovavel.eval.datasets.feature_cache import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
 from ovavel.eval.datasets.ovavebench import OVAVEBench
+from support.synthetic import unit
 
 DIM = 24
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
+from support import made_up_session as fake
 
 from ovavel.runtime import cli
 from ovavel.runtime.errors import MissingExtraError, OvavelError, PrecisionError
@@ -29,6 +30,7 @@ from ovavel.runtime.sinks.lines import LinesSink
 from ovavel.runtime.sinks.records import to_json_bytes
 from ovavel.runtime.sinks.terminal import TerminalSink
 from ovavel.runtime.sources.devices import Camera, Devices, Microphone
+from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Gap, Update
 
 PIECES = (
@@ -71,12 +73,12 @@ def _shows(character: str) -> bool:
 
 
 @given(hostile)
-def test_no_sink_is_steered(fake, text):
-    labels = (text, *fake.labels[1:-1], text + "!")
-    backend = dataclasses.replace(fake.info.backend, name=text, provider=text, device=text, versions={text: text})
-    gate = dataclasses.replace(fake.info.gate) if dataclasses.is_dataclass(fake.info.gate) else fake.info.gate
+def test_no_sink_is_steered(text):
+    labels = (text, *fake.LABELS[1:-1], text + "!")
+    backend = dataclasses.replace(fake.INFO.backend, name=text, provider=text, device=text, versions={text: text})
+    gate = dataclasses.replace(fake.INFO.gate) if dataclasses.is_dataclass(fake.INFO.gate) else fake.INFO.gate
     info = dataclasses.replace(
-        fake.info, source=text, labels=labels, model=text, licence=text, backend=backend, gate=gate
+        fake.INFO, source=text, labels=labels, model=text, licence=text, backend=backend, gate=gate
     )
     scores = dataclasses.replace(fake.segment(0, "dog barking"), label=text)
     gap = Gap(sense="vision", cause=text, start_s=0.0, duration_s=1.0)
@@ -84,7 +86,7 @@ def test_no_sink_is_steered(fake, text):
     last = Update(window=None, scores=(), events=(), latency_ms=None)
     lines, console = io.StringIO(), OutputConsole(file=io.StringIO(), width=100, height=40, color_system=None)
     for sink in (LinesSink(lines), TerminalSink(console)):
-        stats = fake.stats()
+        stats = Stats()
         stats.window_dropped(text)
         stats.gap(gap)
         sink._live = None
@@ -105,15 +107,15 @@ def test_no_sink_is_steered(fake, text):
 
 @given(text=hostile)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_record_of_a_jsonl_file_is_a_line(fake, tmp_path, text):
+def test_every_record_of_a_jsonl_file_is_a_line(tmp_path, text):
     path = tmp_path / "x.jsonl"
     path.unlink(missing_ok=True)
-    backend = dataclasses.replace(fake.info.backend, name=text, provider=text, versions={text: text})
+    backend = dataclasses.replace(fake.INFO.backend, name=text, provider=text, versions={text: text})
     info = dataclasses.replace(
-        fake.info, source=text, labels=(text, "other"), model=text, licence=text, backend=backend
+        fake.INFO, source=text, labels=(text, "other"), model=text, licence=text, backend=backend
     )
     sink = JsonlSink(path)
-    stats = fake.stats()
+    stats = Stats()
     stats.window_dropped(text)
     sink.open(info, stats)
     scores = dataclasses.replace(fake.segment(0, text, labels=(text, "other")), label=text)
@@ -129,7 +131,7 @@ def test_every_record_of_a_jsonl_file_is_a_line(fake, tmp_path, text):
 
 
 @given(hostile)
-def test_no_result_is_steered_or_broken(fake, text):
+def test_no_result_is_steered_or_broken(text):
     labels = (text, "other")
     backend = dataclasses.replace(fake.recording(1).backend, name=text, provider=text)
     gap = Gap(sense="vision", cause=text, start_s=0.0, duration_s=1.0)
@@ -158,7 +160,7 @@ FORMULAS = st.tuples(st.sampled_from([*"=+-@\t\r\n＝＋－＠", " =", "\t=", "\
 
 
 @given(FORMULAS)
-def test_no_cell_is_a_formula(fake, text):
+def test_no_cell_is_a_formula(text):
     made = fake.recording(3, (text, "other"), events=(fake.event(1, text, 0, 1),))
     (_, row) = csv.reader(io.StringIO(to_csv(made).decode(), newline=""))
     cell = to_audacity(made).decode().rstrip("\n").split("\t")[2]

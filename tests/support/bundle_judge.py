@@ -19,8 +19,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from bundle_mutations import OUTSIDE, UNLISTED, mutated
-from opened_files import OpenedFiles
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
@@ -30,6 +28,8 @@ from ovavel.runtime.bundle.vocabulary import TOKENIZER
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.verification.gates import require_gate
 from ovavel.runtime.verification.golden import GOLDEN, Golden
+from support.bundle_mutations import OUTSIDE, UNLISTED, mutated
+from support.opened_files import OpenedFiles
 
 _MOST_BYTES = 3 * 2**29
 """More than before, at any time; golden outputs may unpack to half a gigabyte."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
-import pytest
 
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.results import Localization
 from ovavel.runtime.sinks import SessionInfo
-from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Event, Gap, SegmentScores, Update, Window
 
 LABELS = ("dog barking", "race car", "mynah bird singing", "church bell ringing", "chainsaw", "playing violin", "other")
@@ -134,18 +130,3 @@ def recording(seconds=32, labels=LABELS, picture=None, **changes):
         "backend": BACKEND,
     }
     return Localization(**{**fields, **changes})
-
-
-@pytest.fixture(scope="session")
-def fake():
-    """The factory functions above, under one name."""
-    return SimpleNamespace(
-        info=INFO,
-        labels=LABELS,
-        segment=segment,
-        event=event,
-        window=window,
-        update=update,
-        recording=recording,
-        stats=Stats,
-    )

@@ -12,7 +12,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from onnx_tree import count, one_field, parse, write
+from support.onnx_tree import count, one_field, parse, write
 
 UNLISTED, OUTSIDE = "unlisted.data", "outside.data"
 """Files that no bundle lists; `OUTSIDE` lies above it, in the current folder."""
