@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ovavel.export.cpu_bench.frontier import Frontier, FrontierRow
+from ovavel.runtime.reporting.charts import ticks
 from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.reporting.page import page, section, table, text
 from ovavel.runtime.reporting.palette import colour
@@ -102,11 +103,11 @@ def _picture(found: Frontier) -> str:
             f'<path d="M{x:.0f} {_TOP}V{_HEIGHT - _BOTTOM}" stroke="currentColor" opacity=".15"/>'
             f'<text x="{x:.0f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle" fill="currentColor">{name}</text>'
         )
-    for times in range(int(fastest) + 1):
+    for times in (tick for tick in ticks(0, fastest) if tick <= fastest):
         y = _y(times, fastest)
         parts.append(
             f'<line x1="{_LEFT}" y1="{y:.0f}" x2="{_WIDTH - 10}" y2="{y:.0f}" stroke="currentColor" opacity=".15"/>'
-            f'<text x="{_LEFT - 8}" y="{y + 4:.0f}" text-anchor="end" fill="currentColor">{times} ×</text>'
+            f'<text x="{_LEFT - 8}" y="{y + 4:.0f}" text-anchor="end" fill="currentColor">{times:g} ×</text>'
         )
     parts.append(
         f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle" fill="currentColor">least cosine with PyTorch '

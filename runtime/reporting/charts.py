@@ -10,7 +10,7 @@ from ovavel.runtime.reporting.drawing import drawing
 from ovavel.runtime.reporting.page import text
 from ovavel.runtime.reporting.palette import colour
 
-__all__ = ["Bar", "Histogram", "Series", "bar_charts", "histograms", "line_charts", "row_charts"]
+__all__ = ["Bar", "Histogram", "Series", "bar_charts", "histograms", "line_charts", "row_charts", "ticks"]
 
 # All in SVG units
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 300, 52, 14, 40, 46
@@ -122,20 +122,20 @@ def _histogram(panel: Histogram, x_label: str) -> Iterator[str]:
         share = (value - panel.low) / (panel.high - panel.low)
         counts[min(_BINS - 1, max(0, int(share * _BINS)))] += 1
     ends = (panel.low, panel.high)
-    ticks = _ticks(0, max(counts))
+    marks = ticks(0, max(counts))
     yield from _frame(panel.title, x_label)
-    for tick in ticks:
-        top = _y(tick, ticks)
+    for tick in marks:
+        top = _y(tick, marks)
         yield f'<path class="ov-grid" d="M{_LEFT} {top}H{_WIDTH - _RIGHT}"/>'
         yield f'<text class="ov-text ov-dim" x="{_LEFT - 6}" y="{top + 4}" text-anchor="end">{tick:g}</text>'
-    for mark in _ticks(*ends):
+    for mark in ticks(*ends):
         if panel.low <= mark <= panel.high:
             yield _x_name(mark, _x(mark, ends))
     for number, count in enumerate(counts):
         if count:
             span = [panel.low + (panel.high - panel.low) * edge / _BINS for edge in (number, number + 1)]
             left, right = (_x(edge, ends) for edge in span)
-            top, base = _y(count, ticks), _y(0, ticks)
+            top, base = _y(count, marks), _y(0, marks)
             yield (
                 f'<rect x="{left + 0.5:.2f}" y="{top}" width="{right - left - 1:.2f}" height="{base - top:.2f}" '
                 f'fill="{colour(0)}"><title>{count} from {span[0]:.3g} to {span[1]:.3g}</title></rect>'
@@ -146,10 +146,10 @@ def _lines(
     title: str, series: Sequence[Series], x: Sequence[float], x_label: str, marked: float | None
 ) -> Iterator[str]:
     values = [value for each in series for value in each.values]
-    ticks = _ticks(min(values), max(values))
+    marks = ticks(min(values), max(values))
     yield from _frame(title, x_label)
-    for tick in ticks:
-        top = _y(tick, ticks)
+    for tick in marks:
+        top = _y(tick, marks)
         yield f'<path class="ov-grid" d="M{_LEFT} {top}H{_WIDTH - _RIGHT}"/>'
         yield f'<text class="ov-text ov-dim" x="{_LEFT - 6}" y="{top + 4}" text-anchor="end">{tick:g}</text>'
     for value in x:
@@ -158,7 +158,7 @@ def _lines(
     if marked is not None:
         yield f'<path class="ov-mark" d="M{_x(marked, x)} {_TOP}V{_HEIGHT - _BOTTOM}"/>'
     for number, each in enumerate(series):
-        points = [(_x(a, x), _y(b, ticks)) for a, b in zip(x, each.values, strict=True)]
+        points = [(_x(a, x), _y(b, marks)) for a, b in zip(x, each.values, strict=True)]
         path = "L".join(f"{left} {top}" for left, top in points)
         yield f'<path d="M{path}" {_stroke(number, dashed=each.dashed)}/>'
         for (left, top), a, b in zip(points, x, each.values, strict=True):
@@ -201,7 +201,7 @@ def _x_name(value: float, left: float) -> str:
     return f'<text class="ov-text ov-dim" x="{left}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{value:g}</text>'
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Round values from below `low` to above `high`, four to eight of them."""
     span = max(high - low, 1e-3)
     rough = span / 5

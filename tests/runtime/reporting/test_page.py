@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ovavel.runtime.reporting.assets import asset
-from ovavel.runtime.reporting.charts import Bar, bar_charts
+from ovavel.runtime.reporting.charts import Bar, bar_charts, ticks
 from ovavel.runtime.reporting.page import page
 from ovavel.runtime.reporting.palette import DARK, LIGHT, variables
 
@@ -53,3 +53,11 @@ def test_a_picture_holds_its_colours_for_viewers_without_variables() -> None:
     assert "var(" not in picture
     for theme in (LIGHT, DARK):
         assert f"fill: {theme['card']}" in picture
+
+
+@pytest.mark.parametrize("high", [0.4, 1, 7.5, 16, 213, 4000])
+def test_an_axis_has_few_marks_whatever_its_length(high: float) -> None:
+    marks = ticks(0, high)
+    assert 4 <= len(marks) <= 8
+    assert marks[0] == 0
+    assert marks[-1] >= high
