@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import filterfalse
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.timing import Stopwatch
 from ovavel.runtime.types import LAG, Event, FusionKind, Segment, SegmentScores, Update, Window
-from ovavel.runtime.verification.gates import checked_here, find_gate
+from ovavel.runtime.verification.open import Verified, look_up
 
 __all__ = ["Session"]
 
@@ -55,7 +55,7 @@ class Session:
         bundle: Bundle | str | Path,
         source: Source | str | Path,
         *,
-        backend: Backend | None = None,
+        backend: Backend | Verified | None = None,
         device: str = "auto",
         lag: int = LAG,
         rules: EventRules | None = None,
@@ -65,27 +65,34 @@ class Session:
     ) -> None:
         """Open what is not open yet, and warm the backend up; the session is ready when this returns.
 
-        `source` as a path or URL means `MediaSource`. A `backend` that is given stays open afterwards, so that many
-        sessions can use it; without one, ONNX Runtime on `device` ("cpu", "cuda", "cuda:N" or "auto") is the session's
-        own. `statuses` is where the source's listener puts its messages, to be passed on with the updates. `channel` is
-        the one of the sound to listen to, see `ChannelChooser`. `fusion` is by default the bundle's own; scores of
-        another one have no probability.
+        `source` as a path or URL means `MediaSource`. A `backend` that is given, by itself or as `open_verified`
+        returns it, stays open afterwards, so that many sessions can use it; without one, ONNX Runtime on `device`
+        ("cpu", "cuda", "cuda:N" or "auto") is the session's own. `statuses` is where the source's listener puts its
+        messages, to be passed on with the updates. `channel` is the one of the sound to listen to, see
+        `ChannelChooser`. `fusion` is by default the bundle's own; scores of another one have no probability.
 
         Raises:
             BundleError, MediaError, DeviceError, MissingExtraError, UsageError: what cannot be opened, and why.
         """
         self.stats = Stats()
-        self._own_backend: Backend | None = None
-        try:
+        with ExitStack() as opened:
+            if not isinstance(source, str | Path):
+                opened.callback(source.close)
             self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-            self.source: Source = MediaSource(str(source)) if isinstance(source, str | Path) else source
+            if isinstance(source, str | Path):
+                source = MediaSource(str(source))
+                opened.callback(source.close)
+            self.source: Source = source
             if backend is None:
-                backend = self._own_backend = open_backend(self.bundle, device=device)
+                backend = open_backend(self.bundle, device=device)
+                opened.callback(backend.close)
+            verified = backend if isinstance(backend, Verified) else look_up(self.bundle, backend)
+            self._backend, self._gate, self._gate_checked_here = verified
             vocabulary = self.bundle.vocabulary
             calibration = self.bundle.manifest.calibration
             kind = fusion or self.bundle.manifest.fusion.decision
             self._localizer = Localizer(
-                deciding_head(backend.head, kind),
+                deciding_head(self._backend.head, kind),
                 vocabulary,
                 lag=lag,
                 calibration=calibration if calibration and calibration.fusion == kind else None,
@@ -94,15 +101,10 @@ class Session:
                 vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
             )
             self._assembler = WindowAssembler(self.source.senses, live=not self.source.recorded, channel=channel)
-            backend.warm_up()
-        except BaseException:
-            for opened in (getattr(self, "source", source), self._own_backend):
-                if not isinstance(opened, str | Path | None):
-                    opened.close()
-            raise
-        self._backend = backend
-        self._gate = find_gate(self.bundle, backend.info)
-        self._encoder = Encoder(backend, self.stats.timings)
+            self._backend.warm_up()
+            self._encoder = Encoder(self._backend, self.stats.timings)
+            opened.callback(self._encoder.close)
+            self._opened = opened.pop_all()
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
         self._statuses: deque[str] = deque() if statuses is None else statuses
         self._said: dict[int, tuple[str, ...]] = {}  # statuses by the window they belong to
@@ -129,7 +131,7 @@ class Session:
             bundle_sha256=self.bundle.sha256,
             backend=self._backend.info,
             gate=self._gate,
-            gate_checked_here=checked_here(self.bundle, self._gate),
+            gate_checked_here=self._gate_checked_here,
             lag=self._localizer.lag,
         )
 
@@ -187,9 +189,7 @@ class Session:
         self.stop()
         if self._capture_thread.is_alive():
             self._capture_thread.join(timeout=2)
-        self._encoder.close()
-        if self._own_backend:
-            self._own_backend.close()
+        self._opened.close()
 
     def __enter__(self) -> Session:
         return self

@@ -11,10 +11,10 @@ from typing import Any
 from ovavel.eval.bench.meters.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import Memory, WarmUp
-from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError, UsageError
 from ovavel.runtime.types import Window
+from ovavel.runtime.verification.open import open_compared
 
 __all__ = ["EAGER", "OpenRow", "RowSpec", "open_row", "own_rows", "reference_rows"]
 
@@ -32,7 +32,7 @@ class RowSpec:
     name: str
     backend: str = "onnxruntime"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of `open_backend`, beside device and threads."""
+    """Of `open_compared`, beside device and threads."""
     reference: bool = False
 
 
@@ -124,7 +124,7 @@ def open_row(
     pipeline = None
     try:
         options = dict(spec.options)
-        pipeline = Pipeline(bundle, open_backend(bundle, name=spec.backend, device=device, threads=threads, **options))
+        pipeline = Pipeline(bundle, open_compared(bundle, name=spec.backend, device=device, threads=threads, **options))
         load_s = time.perf_counter() - begin_s
         warm_up = pipeline.warm_up(windows, limit_s=warm_up_s)
     except BaseException as error:

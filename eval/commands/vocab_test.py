@@ -71,7 +71,6 @@ class Test:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
         from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
-        from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.vocabulary import check_names
         from ovavel.runtime.pipeline.localizer import deciding_head
@@ -79,7 +78,7 @@ class Test:
         from ovavel.runtime.system.files import make_folder
         from ovavel.runtime.system.progress import shown_status
         from ovavel.runtime.verification.first_use import changed_since_first_use
-        from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
+        from ovavel.runtime.verification.open import open_verified
 
         channel = parse_channel(self.channel)
         phrases, clips = self._sorted_words()
@@ -90,9 +89,11 @@ class Test:
         vocabulary = self._vocabulary(bundle)
         phrases = check_names(phrases, tokenizer=bundle.tokenizer(), background=vocabulary.background)
         embeddings = embed_texts(bundle, phrases, threads=self.threads)
-        backend = open_backend(bundle, device=self.device, threads=self.threads)
+        verified = open_verified(
+            bundle, allow_unverified=self.allow_unverified, device=self.device, threads=self.threads
+        )
+        backend = verified.backend
         try:
-            gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
             if changed := changed_since_first_use(bundle, backend.info):
                 print(f"ovavel: {changed}", file=sys.stderr)
             backend.warm_up()
@@ -110,7 +111,7 @@ class Test:
         finally:
             backend.close()
         written = _write(self.out, trial, recordings, bundle, info) if self.out else []
-        _print(trial, recordings, written, f"{info.engine}: {gate_text(gate, here=checked_here(bundle, gate))}")
+        _print(trial, recordings, written, f"{info.engine}: {verified.text}")
         print_unreadable(lost)
         return 0 if trial.works and not lost else 1
 

@@ -18,10 +18,11 @@ from ovavel.eval.datasets.encode import DamagedRecord, check_precision, encode_c
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 from ovavel.eval.datasets.texts import embed_texts
-from ovavel.runtime.backends import Backend, open_backend
+from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.verification.open import open_compared
 
 __all__ = ["Material", "Split", "clip_progress", "open_material"]
 
@@ -132,7 +133,7 @@ def open_material(
         text = cache.text if cache else embed_texts(opened, dataset.names, threads=threads)
         status.update("loading the backend")
         graphs: tuple[Graph, ...] = ("head",) if cache else ("vision", "audio", "head")
-        running = open_backend(opened, name=backend, device=device, threads=threads, graphs=graphs, **options)
+        running = open_compared(opened, name=backend, device=device, threads=threads, graphs=graphs, **options)
     try:
         if cache and not any_precision:
             check_precision(cache, opened, running.info.engine)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from ovavel.eval.datasets.texts import embed_texts
 from ovavel.eval.parity.clips import ClipEmbeddings, Clips, encode_adversarial
-from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
+from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.types import Sense
+from ovavel.runtime.verification.open import open_compared
 
 __all__ = ["Choice", "Side", "Tell", "all_embeddings", "run_side"]
 
@@ -38,8 +39,8 @@ class Choice:
     """Further options of the backend: `weights` and `head` of PyTorch."""
 
     def open(self, graphs: Sequence[Graph]) -> Backend:
-        """Open it with these graphs; see `open_backend`."""
-        return open_backend(
+        """Open it with these graphs; see `open_compared`."""
+        return open_compared(
             self.bundle,
             name=self.backend,
             device=self.device,
@@ -61,7 +62,7 @@ class Choice:
         backend = (
             self.open(("text",))
             if self.backend == "torch"
-            else open_backend(self.bundle, device="cpu", threads=self.threads, graphs=("text",))
+            else open_compared(self.bundle, device="cpu", threads=self.threads, graphs=("text",))
         )
         try:
             tokens = self.bundle.tokenizer().encode(texts)

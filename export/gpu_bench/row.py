@@ -12,7 +12,6 @@ import msgspec
 
 from ovavel.eval.bench import RowSpec, Settings, run_bench
 from ovavel.eval.bench.meters.rates import measure_rates
-from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.backends.tensorrt.library import LibraryName
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
@@ -20,6 +19,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.system.files import atomic_write
 from ovavel.runtime.system.interrupt import terminated_as_interrupted
+from ovavel.runtime.verification.open import open_compared
 
 __all__ = ["BATCHES", "Job", "main"]
 
@@ -53,7 +53,7 @@ def main(job_json: str, answer: str) -> int:
             found: object = measure_rates(device, physical_cores(), frozenset({"torch"}))
         elif job.kind == "build":
             bundle, begin_s = Bundle.open(job.bundle), time.perf_counter()
-            backend = open_backend(bundle, name=spec.backend, device=job.device, **spec.options)
+            backend = open_compared(bundle, name=spec.backend, device=job.device, **spec.options)
             backend.warm_up()  # which keeps what it compiles
             backend.close()
             found = time.perf_counter() - begin_s

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import MissingExtraError, UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle.bundle import Bundle
 
-__all__ = ["Backend", "BackendInfo", "HeadOutput", "backend_names", "open_backend"]
+__all__ = ["Backend", "BackendInfo", "BuildsEngines", "BuiltEngine", "HeadOutput", "backend_names", "open_backend"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
@@ -84,6 +84,31 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give the memory back. Calling it twice does no harm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltEngine:
+    """An engine that was built from one graph of a bundle."""
+
+    precision: str
+    """As it was asked for."""
+    sha256: str
+    """Hash of the built engine."""
+    products: int
+    """Matrix products with weights."""
+    in_precision: int
+    """How many of them compute in `precision`, as far as the engine shows its layers."""
+    built_now: bool
+    """Whether it was built while the backend was opened, so that nobody can have compared it yet."""
+
+
+@runtime_checkable
+class BuildsEngines(Protocol):
+    """A backend that runs engines built from the bundle's graphs."""
+
+    @property
+    def engines(self) -> Mapping[Graph, BuiltEngine]:
+        """What was built, by graph."""
 
 
 def backend_names() -> list[str]:

@@ -94,22 +94,20 @@ class Engine:
                 progress=progress,
             )
         for graph, each in provided.items():
-            evidence, precision = each.engine.evidence, each.engine.made_for.number_format
-            # Where the engine was read back, what was found in it counts, not what it was built from.
-            count = evidence.products[precision] if evidence.found is None else evidence.found
-            products = f"{count} of {sum(evidence.products.values())} matrix products"
+            made, precision = each.as_built(), each.engine.made_for.number_format
+            products = f"{made.in_precision} of {made.products} matrix products"
             done = f"built in {each.engine.build_s:.0f} s" if each.built else "was there already"
             size = f"{each.engine.plan.bytes / 1e6:.0f} MB"
             folder = one_line(str(each.folder))
-            print(f"{graph}: {size}, {done}, {products} in {precision} ({evidence.read_from}): {folder}")
+            print(f"{graph}: {size}, {done}, {products} in {precision} ({each.engine.evidence.read_from}): {folder}")
         return self._compare(bundle, options) if cuda else 0
 
     def _compare(self, bundle: Bundle, options: BuildOptions) -> int:
         """Compare the engines with the bundle's golden outputs, which takes a GPU."""
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.backends.tensorrt.backend import TensorRTBackend, compare_with_pytorch
         from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.gates import gate_text
+        from ovavel.runtime.verification.open import compare_with_pytorch
 
         with shown_progress() as progress:
             backend = open_backend(
@@ -121,7 +119,6 @@ class Engine:
                 options=options,
                 engines=self.out,
             )
-            assert isinstance(backend, TensorRTBackend)
             try:
                 gate = compare_with_pytorch(bundle, backend, progress)
                 if self.library == "tensorrt-rtx":

@@ -110,36 +110,35 @@ class Live:
     def _watch(self, bundle: Bundle, channel: Channel, statuses: deque[str]) -> None:
         from contextlib import closing
 
-        from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.run import drive
         from ovavel.runtime.session import Session
         from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
-        from ovavel.runtime.verification.gates import require_gate
+        from ovavel.runtime.verification.open import open_verified
 
         source = self._source(statuses.append)
         try:
             sinks = self._sinks(statuses.append)
             with shown_progress() as progress:
-                backend = open_backend(
+                verified = open_verified(
                     bundle,
+                    allow_unverified=self.allow_unverified,
                     device=self.device,
                     threads=self.threads,
                     name=self.backend,
                     precision=self.precision,
                     progress=progress,
                 )
-            with closing(backend):
-                require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
-                if changed := changed_since_first_use(bundle, backend.info):
+            with closing(verified.backend):
+                if changed := changed_since_first_use(bundle, verified.backend.info):
                     statuses.append(changed)
                 if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
                     statuses.append(OTHER_NAMES)
                 session = Session(
                     bundle,
                     source,
-                    backend=backend,
+                    backend=verified,
                     lag=self.lag,
                     rules=self.rules,
                     statuses=statuses,

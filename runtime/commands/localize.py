@@ -125,7 +125,6 @@ class Localize:
 
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        from ovavel.runtime.backends import open_backend
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.results import write_results
@@ -134,13 +133,14 @@ class Localize:
         from ovavel.runtime.sources.media.source import MediaSource
         from ovavel.runtime.system.progress import Bars, shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
-        from ovavel.runtime.verification.gates import checked_here, gate_text, require_gate
+        from ovavel.runtime.verification.open import open_verified
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())
         bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
         with shown_progress() as progress:
-            backend = open_backend(
+            verified = open_verified(
                 bundle,
+                allow_unverified=self.allow_unverified,
                 device=self.device,
                 threads=self.threads,
                 name=self.backend,
@@ -156,10 +156,10 @@ class Localize:
         failed = 0
         stderr = _stderr()
         bars = Bars(*columns, console=stderr)
-        with closing(backend), bars:
-            gate = require_gate(bundle, backend.info, allow_unverified=self.allow_unverified)
-            console.print(f"{backend.info.engine}: {gate_text(gate, here=checked_here(bundle, gate))}", markup=False)
-            if changed := changed_since_first_use(bundle, backend.info):
+        info = verified.backend.info
+        with closing(verified.backend), bars:
+            console.print(f"{info.engine}: {verified.text}", markup=False)
+            if changed := changed_since_first_use(bundle, info):
                 stderr.print(f"ovavel: {changed}", markup=False)
             if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
                 console.print(OTHER_NAMES, markup=False)
@@ -184,7 +184,7 @@ class Localize:
                     localization = localize_recording(
                         bundle,
                         source,
-                        backend=backend,
+                        backend=verified,
                         lag=self.lag,
                         rules=self.rules,
                         channel=parse_channel(self.channel),

@@ -17,6 +17,7 @@ from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, SegmentScores, Update
+from ovavel.runtime.verification.open import Verified
 
 __all__ = ["Recorder", "localize_recording"]
 
@@ -89,7 +90,7 @@ def localize_recording(
     bundle: Bundle,
     source: Source,
     *,
-    backend: Backend,
+    backend: Backend | Verified,
     lag: int = LAG,
     rules: EventRules | None = None,
     thumbnails: bool = False,

@@ -43,14 +43,15 @@ def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
     """
     if not _names_hold(bundle):
         return None
-    stored = [gate for kind in _KINDS if (gate := _read(_path(bundle, info, kind))) and _is_of(gate, bundle, info)]
+    graphs = bundle.graphs_sha256(_precision(info))
+    stored = [gate for kind in _KINDS if (gate := _read(_path(graphs, info, kind))) and _is_of(gate, graphs, info)]
     if stored:
         return _worst(stored)
     anywhere = info.engine == "onnxruntime-cpu" and set(_precision(info).values()) == {"fp32"}
     found = [
         gate
         for gate in bundle.manifest.parity.gates
-        if _is_of(gate, bundle, info)
+        if _is_of(gate, graphs, info)
         and (anywhere or (_is_from_here(gate, info) and gate.versions == dict(info.versions)))
     ]
     return _worst(found) if found else None
@@ -63,7 +64,7 @@ def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
         OutputError: it cannot be written.
         InputError: somebody else may write to the store.
     """
-    path = _path(bundle, info, _kind(gate))
+    path = _path(bundle.graphs_sha256(_precision(info)), info, _kind(gate))
     make_private_folder(path.parent)
     atomic_write(path, msgspec.json.format(msgspec.json.encode(gate), indent=2) + b"\n", private=True)
     return path
@@ -137,13 +138,13 @@ def _names_hold(bundle: Bundle) -> bool:
     return GOLDEN not in bundle.manifest.files or not check_vocabulary(Golden.load(bundle), bundle.vocabulary).failure
 
 
-def _is_of(gate: Gate, bundle: Bundle, info: BackendInfo) -> bool:
-    """Whether `gate` is of these graphs, run by this engine at this precision."""
+def _is_of(gate: Gate, graphs: str, info: BackendInfo) -> bool:
+    """Whether `gate` is of the graphs with the hash `graphs`, run by this engine at this precision."""
     wanted = _precision(info)
     return (
         gate.engine == info.engine
         and {graph: gate.precision.get(graph) for graph in wanted} == wanted
-        and gate.graphs_sha256 == bundle.graphs_sha256(wanted)
+        and gate.graphs_sha256 == graphs
     )
 
 
@@ -165,13 +166,12 @@ def _kind(gate: Gate) -> Kind:
     return "self-check" if gate.reference == GOLDEN_REFERENCE else "parity"
 
 
-def _path(bundle: Bundle, info: BackendInfo, kind: Kind) -> Path:
+def _path(graphs: str, info: BackendInfo, kind: Kind) -> Path:
     """The file of the store for one kind of comparison; its name covers everything that a comparison depends on."""
-    precision = _precision(info)
     parts = {
         "engine": info.engine,
-        "precision": precision,
-        "graphs": bundle.graphs_sha256(precision),
+        "precision": _precision(info),
+        "graphs": graphs,
         "versions": {**info.versions, "ovavel": version("ovavel")},
         "device": _device(info),
     }

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.backends import BackendInfo, BuiltEngine
 from ovavel.runtime.backends.graph_backend import GraphBackend
 from ovavel.runtime.backends.tensorrt.build import Progress
 from ovavel.runtime.backends.tensorrt.cache import Provided, engines_folder
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle.bundle import Bundle
-    from ovavel.runtime.bundle.manifest import Gate
 
-__all__ = ["TensorRTBackend", "compare_with_pytorch", "gpu_index", "open_engines"]
+__all__ = ["TensorRTBackend", "gpu_index", "open_engines"]
 
 
 def gpu_index(device: str, backend: str) -> int:
@@ -94,14 +93,7 @@ def open_engines(
             "plans": _plans(provided),
         },
     )
-    backend = TensorRTBackend(bundle, runners, info)
-    try:
-        if any(each.built for each in provided.values()):
-            compare_with_pytorch(bundle, backend, progress)
-    except BaseException:
-        backend.close()
-        raise
-    return backend
+    return TensorRTBackend(bundle, runners, info, {graph: each.as_built() for graph, each in provided.items()})
 
 
 def _plans(provided: Mapping[Graph, Provided]) -> str:
@@ -114,29 +106,25 @@ def _plans(provided: Mapping[Graph, Provided]) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
 
 
-def compare_with_pytorch(bundle: Bundle, backend: TensorRTBackend, progress: Progress) -> Gate | None:
-    """Compare new engines with the bundle's golden outputs and keep the outcome, good or bad, for `require_gate`.
-
-    None where that cannot be done: the bundle has no golden outputs, or not all graphs of a decision were opened.
-    """
-    from ovavel.runtime.verification.gates import store_gate
-    from ovavel.runtime.verification.golden import GOLDEN
-    from ovavel.runtime.verification.self_check import self_check
-
-    if GOLDEN not in bundle.manifest.files or not {"vision", "audio", "head"} <= backend.info.precision.keys():
-        return None
-    gate = self_check(bundle, backend, lambda what, share: progress(f"comparing {what}", share))
-    store_gate(bundle, backend.info, gate)
-    return gate
-
-
 class TensorRTBackend(GraphBackend):
     """Engines loaded on one GPU. Open it with `open_tensorrt` or `open_tensorrt_rtx`."""
 
-    def __init__(self, bundle: Bundle, runners: Mapping[Graph, EngineRunner], info: BackendInfo) -> None:
-        """Run each graph with its runner."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        runners: Mapping[Graph, EngineRunner],
+        info: BackendInfo,
+        engines: Mapping[Graph, BuiltEngine],
+    ) -> None:
+        """Run each graph with its runner; `engines` says what these run."""
         super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
         self._runners = dict(runners)
+        self._engines = dict(engines)
+
+    @property
+    def engines(self) -> Mapping[Graph, BuiltEngine]:
+        """What was built, by graph."""
+        return self._engines
 
     def warm_up(self) -> None:
         """Run each batch size of each graph, so that no window meets a first-run cost; may compile for seconds."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovavel.runtime.backends import BuiltEngine
 from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
@@ -40,6 +41,18 @@ class Provided:
     engine: Engine
     built: bool
     """Whether it was built just now, by this process."""
+
+    def as_built(self) -> BuiltEngine:
+        """Return what was built, as a backend says it."""
+        evidence, precision = self.engine.evidence, self.engine.made_for.number_format
+        return BuiltEngine(
+            precision=self.engine.made_for.precision,
+            sha256=self.engine.plan.sha256,
+            products=sum(evidence.products.values()),
+            # Where the engine was read back, what was found in it counts, not what it was built from.
+            in_precision=evidence.products.get(precision, 0) if evidence.found is None else evidence.found,
+            built_now=self.built,
+        )
 
 
 def engines_folder() -> Path:

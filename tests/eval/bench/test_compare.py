@@ -220,7 +220,7 @@ class TestRealRuns:
 
         def run(share: float, windows: int) -> Report:
             monkeypatch.setattr(
-                "ovavel.eval.bench.rows.open_backend",
+                "ovavel.eval.bench.rows.open_compared",
                 lambda *args, **options: Late(open_backend(*args, **options), share),
             )
             found = run_bench(

@@ -193,8 +193,8 @@ def test_engines_are_built_and_run_for_fewer_batches(
         asked.append((name, options.batches))
         raise DeviceError("there is no GPU")
 
-    monkeypatch.setattr("ovavel.export.gpu_bench.row.open_backend", opened)
-    monkeypatch.setattr("ovavel.eval.bench.rows.open_backend", opened)
+    monkeypatch.setattr("ovavel.export.gpu_bench.row.open_compared", opened)
+    monkeypatch.setattr("ovavel.eval.bench.rows.open_compared", opened)
     spec = {"name": "tensorrt fp16", "backend": "tensorrt", "options": {"precision": "fp16"}}
     job = {"bundle": str(exported_bundle), "device": "cuda", "settings": QUICK, "kind": kind, "spec": spec}
     media = str(Assets.open().clip)

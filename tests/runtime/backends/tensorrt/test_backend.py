@@ -29,6 +29,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UnverifiedError
 from ovavel.runtime.verification.gates import find_gate, require_gate
+from ovavel.runtime.verification.open import open_compared
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +82,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, exported_bundle: Path, tmp_path: Path) 
 
 
 def opened(bundle: Path, **options: Any) -> Backend:
-    return open_backend(Bundle.open(bundle), name="tensorrt-rtx", **{"options": SMALL, "precision": "fp32", **options})
+    return open_compared(Bundle.open(bundle), name="tensorrt-rtx", **{"options": SMALL, "precision": "fp32", **options})
 
 
 def test_it_builds_compares_and_runs(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.verification.gates import find_gate
+from ovavel.runtime.verification.open import open_compared
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -48,7 +49,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def opened(bundle: Path, library: str, engines: Path, **options: object) -> Backend:
     build = BuildOptions(batches=(1, 4), workspace_mb=256)
-    return open_backend(Bundle.open(bundle), name=library, options=build, engines=engines, **options)
+    return open_compared(Bundle.open(bundle), name=library, options=build, engines=engines, **options)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
