@@ -135,7 +135,7 @@ def read_sound(path: Path) -> NDArray[np.float32]:
 
 
 def frame_paths(folder: Path) -> list[Path]:
-    """The T images of a clip, in name order; what is hidden, no image or no regular file does not count.
+    """The T images of a clip, in name order; what is hidden, no image or not a regular file does not count.
 
     Names that differ in their numbers alone, not padded with zeros (`1.png … 10.png`), are in the order of the numbers.
 

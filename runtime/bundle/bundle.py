@@ -78,7 +78,7 @@ class Bundle:
             what = "is a file, not a folder" if root.exists() else "does not exist"
             raise BundleError(f"no bundle at {path}: it {what}. `ovavel export bundle` writes one")
         try:
-            complete_change(root)
+            complete_change(root, None if key is None else lambda manifest: check_signature(root, manifest, key))
             with locked(root, fcntl.LOCK_SH):
                 return cls._read(root, key)
         except PermissionError as error:

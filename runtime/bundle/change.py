@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -70,8 +70,11 @@ def read_manifest(file: Path) -> tuple[bytes, Manifest]:
     return data, Manifest.decode(data, where=str(file))
 
 
-def complete_change(root: Path) -> None:
-    """Complete a change of the vocabulary that was cut short among its moves."""
+def complete_change(root: Path, check: Callable[[bytes], None] | None = None) -> None:
+    """Complete a change of the vocabulary that was cut short among its moves.
+
+    `check` gets the bytes of the new manifest before anything is moved, and raises where it is not to be trusted.
+    """
     if not (root / (MANIFEST + NEW)).exists():
         return
     with locked(root, fcntl.LOCK_SH):
@@ -80,6 +83,8 @@ def complete_change(root: Path) -> None:
     try:
         with locked(root, fcntl.LOCK_EX):
             if is_cut_short(root):
+                if check is not None:
+                    check(read_manifest(root / (MANIFEST + NEW))[0])
                 move_in_place(root)
     except OSError as error:
         raise BundleError(

@@ -29,6 +29,8 @@ _AGAIN = "export or copy the bundle again"
 _COPIED_BYTES = 32 * 2**20
 """Files up to this size are read into memory; larger ones are mapped, so that several sessions share the pages."""
 
+_BLOCK_BYTES = 4 * 2**20
+"""Of a mapped file, hashed at a time; a multiple of every page size."""
 _LET_GO_S = 0.02
 
 State: TypeAlias = tuple[int, ...]
@@ -42,7 +44,7 @@ class HashedFile:
 
         Raises:
             OSError: it cannot be read.
-            BundleError: it is no plain file.
+            BundleError: it is not a regular file.
         """
         self.path = path
         # A pipe in the place of a file would wait for a writer.
@@ -50,20 +52,21 @@ class HashedFile:
         try:
             found = os.fstat(self._file)
             if not stat.S_ISREG(found.st_mode):
-                raise BundleError(f"{path} is no plain file; {_AGAIN}")
+                raise BundleError(f"{path} is not a regular file; {_AGAIN}")
             self._state = _state(found)
             self.data: bytes | mmap.mmap
             if found.st_size <= _COPIED_BYTES:
                 with os.fdopen(self._file, "rb", closefd=False) as file:
                     self.data = file.read()
+                sha256 = hashlib.sha256(self.data).hexdigest()
             else:
                 self.data = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
-            self.entry = FileEntry(sha256=hashlib.sha256(self.data).hexdigest(), bytes=len(self.data))
+                sha256 = _hash_in_blocks(self.data)
+            self.entry = FileEntry(sha256=sha256, bytes=len(self.data))
         except BaseException:
             os.close(self._file)
             del self._file  # by now it may be the number of another file
             raise
-        self.let_go()
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError, OSError):  # it could not be opened
@@ -92,6 +95,16 @@ class HashedFile:
         """Let the system have the memory of a mapped file for other things; it is read again where it is needed."""
         if isinstance(self.data, mmap.mmap):
             self.data.madvise(mmap.MADV_DONTNEED)
+
+
+def _hash_in_blocks(data: mmap.mmap) -> str:
+    """Hash a mapped file, of which no more than a block is resident at a time: its pages count as this process's."""
+    digest = hashlib.sha256()
+    with memoryview(data) as view:
+        for at in range(0, len(data), _BLOCK_BYTES):
+            digest.update(view[at : at + _BLOCK_BYTES])
+            data.madvise(mmap.MADV_DONTNEED, at, min(_BLOCK_BYTES, len(data) - at))
+    return digest.hexdigest()
 
 
 def _state(found: os.stat_result) -> State:

@@ -10,16 +10,25 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-__all__ = ["redacted", "without_secrets"]
+__all__ = ["redacted", "remember", "without_secrets"]
 
 _HIDDEN = "***"
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{0,2}|)(.*)", re.DOTALL)
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*|/{2,}|)(.*)", re.DOTALL)
 # In a sentence an address ends at white space, a quote or a bracket, less the punctuation that belongs to the sentence.
 _IN_TEXT = re.compile(
-    r"""\b(?:[A-Za-z][A-Za-z0-9+.-]+:/{1,2}|(?:https?|rtsps?|rtmps?|srt|tcp|udp|ftps?):)[^\s/'"<>`][^\s'"<>`]*"""
+    r"""\b(?:[A-Za-z][A-Za-z0-9+.-]+:/+|(?:https?|rtsps?|rtmps?|srt|tcp|udp|ftps?):)[^\s/'"<>`][^\s'"<>`]*"""
 )
 _SHORTEST = 4
 """A part of an address shorter than this is not looked for on its own: it would be found in any sentence."""
+
+
+_known: dict[str, None] = {}
+"""Addresses that are in no argument of the command line, such as those of a file or the environment."""
+
+
+def remember(address: str) -> None:
+    """Let `redacted` find `address` and its secrets in every text from now on."""
+    _known[address] = None
 
 
 def without_secrets(address: str) -> str:
@@ -31,6 +40,8 @@ def without_secrets(address: str) -> str:
     if scheme.lower() == "file:" or scheme.lower().startswith("file:/"):
         return address
     if not (scheme or login):
+        return address
+    if not scheme.strip("/") and scheme and not login:  # a path
         return address
     if scheme.endswith("//"):
         path = re.sub(r"=[^/]+", f"={_HIDDEN}", path)
@@ -44,12 +55,12 @@ def redacted(text: str, address: str = "") -> str:
 
     `address` is one that the text may hold in whole or in part: it is found whatever characters it has.
     """
-    if address:
+    for each in (address, *_known):
         shown = without_secrets(address)
-        if shown != address:
-            for form in (address, repr(address)[1:-1]):
+        if shown != each:
+            for form in (each, repr(each)[1:-1]):
                 text = text.replace(form, shown)
-            for part in _secrets(address):
+            for part in _secrets(each):
                 text = text.replace(part, _HIDDEN)
     return _IN_TEXT.sub(_shown, text)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
 
 from ovavel.runtime.errors import InputError, MediaError, UsageError
-from ovavel.runtime.reporting.redaction import without_secrets
+from ovavel.runtime.reporting.redaction import remember, without_secrets
 from ovavel.runtime.reporting.text import INVISIBLE
 from ovavel.runtime.system.files import not_regular
 
@@ -117,6 +117,14 @@ def shown_url(url: str) -> str:
 
 
 def address_of(text: str) -> str:
+    """What `text` on a command line stands for, see `_address_of`; no message shows the secrets of what was read."""
+    address = _address_of(text)
+    if address != text:
+        remember(address)
+    return address
+
+
+def _address_of(text: str) -> str:
     """What `text` on a command line stands for: `@FILE` the first line of a file, `env:NAME` a variable, else itself.
 
     An address on the command line can be read by every user of the machine, and so can the password in it.

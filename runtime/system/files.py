@@ -54,7 +54,7 @@ def not_regular(path: Path) -> str:
         stat.S_IFCHR: "is a device",
         stat.S_IFBLK: "is a device",
     }
-    return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "is no regular file")
+    return "" if stat.S_ISREG(mode) else kinds.get(stat.S_IFMT(mode), "is not a regular file")
 
 
 def cache_folder() -> Path:

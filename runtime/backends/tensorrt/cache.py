@@ -18,8 +18,8 @@ from ovavel.runtime.backends import BuiltEngine
 from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
-from ovavel.runtime.bundle.hashed import GraphFiles
-from ovavel.runtime.errors import EngineError, OutputError
+from ovavel.runtime.bundle.hashed import GraphFiles, HashedFile
+from ovavel.runtime.errors import BundleError, EngineError, OutputError
 from ovavel.runtime.system.files import cache_folder, check_private, make_private_folder, output_error
 from ovavel.runtime.system.untrusted import read_json
 
@@ -61,13 +61,20 @@ def engines_folder() -> Path:
 
 
 def found_options(root: Path, wanted: EngineFor) -> BuildOptions:
-    """Return `wanted.options` where there is such an engine in `root` or none at all, else those of the newest one."""
+    """Return `wanted.options` where there is such an engine in `root` or none at all, else those of the newest one.
+
+    Raises:
+        InputError: somebody else may have written what is there.
+    """
+    check_private(root)
     if (root / wanted.key / METADATA).is_file():
         return wanted.options
     others = sorted(root.glob(f"{wanted.family}-*/{METADATA}"), key=lambda path: path.stat().st_mtime)
     for path in reversed(others):
-        with contextlib.suppress(OSError, ValueError):
-            return read_json(path.read_bytes(), Engine).made_for.options
+        check_private(path.parent)
+        check_private(path)
+        with contextlib.suppress(OSError, ValueError, BundleError):  # the latter where it is not a regular file
+            return read_json(bytes(HashedFile(path).data), Engine).made_for.options
     return wanted.options
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,7 @@ def test_a_private_copy_holds_what_was_hashed_and_is_gone_afterwards(bundle: Bun
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "nothing"])
-def test_what_is_no_plain_file_is_refused_and_waited_for_by_nobody(tmp_path: Path, kind: str) -> None:
+def test_what_is_not_a_regular_file_is_refused_and_waited_for_by_nobody(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "vision.onnx"
     if kind == "fifo":
         os.mkfifo(path)
@@ -91,3 +93,17 @@ def test_what_is_no_plain_file_is_refused_and_waited_for_by_nobody(tmp_path: Pat
         HashedFile(path)
     with pytest.raises(BundleError, match=r"vision\.onnx"):
         read_graph(path)
+
+
+def test_a_mapped_file_is_hashed_without_being_resident_as_a_whole(tmp_path: Path) -> None:
+    size = 64 * 2**20
+    (tmp_path / "weights").write_bytes(os.urandom(2**20) * (size // 2**20))
+    code = (
+        "import sys; from pathlib import Path; from ovavel.runtime.bundle.hashed import HashedFile\n"
+        "def peak(): return int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
+        "before = peak(); file = HashedFile(Path(sys.argv[1])); print(peak() - before, file.entry.bytes)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "weights")], capture_output=True, check=True)
+    grown_kib, hashed_bytes = map(int, done.stdout.split())
+    assert hashed_bytes == size
+    assert grown_kib * 1024 < size // 2

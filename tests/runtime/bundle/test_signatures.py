@@ -133,3 +133,19 @@ def test_without_the_library_that_is_said(demo: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(__import__("sys").modules, "cryptography.exceptions", None)
     with pytest.raises(MissingExtraError, match=r"--require-signature needs cryptography.*\[signatures\]"):
         Bundle.open(demo, signed_by=PUBLIC)
+
+
+def test_a_change_that_was_cut_short_moves_nothing_before_its_signature_is_checked(demo: Path) -> None:
+    sign(demo)
+    old = {name: (demo / name).read_bytes() for name in ("vocabulary.npy", "manifest.json")}
+    bundle = Bundle.open(demo)
+    bundle.save_vocabulary(bundle.vocabulary.removed(bundle.vocabulary.names[:1]))
+    for name, data in old.items():  # it was cut short after the first move
+        (demo / name).rename(demo / f"{name}.new")
+        (demo / name).write_bytes(data)
+    before = {file.name: file.read_bytes() for file in demo.iterdir()}
+    with pytest.raises(BundleError, match="is not as it was signed"):
+        Bundle.open(demo, signed_by=PUBLIC)
+    assert {file.name: file.read_bytes() for file in demo.iterdir()} == before
+    Bundle.open(demo)
+    assert not (demo / "manifest.json.new").exists()

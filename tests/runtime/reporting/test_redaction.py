@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import av
 import pytest
 from av.error import FFmpegError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovavel.runtime import redaction
 from ovavel.runtime.reporting.redaction import redacted, without_secrets
+from ovavel.runtime.sources.access import address_of
 
 
 @pytest.mark.parametrize(
@@ -128,3 +132,28 @@ def test_no_secret_is_left_wherever_it_stands_in_an_address(
         ):
             assert secret not in redacted(text, address)
             assert secret not in redacted(f"--input={text}", f"--input={address}")
+
+
+@given(
+    st.sampled_from(["", "//", "///", "rtsp:", "rtsp:/", "rtsp://", "rtsp:///", "http:////"]),
+    st.text("abcXYZ019-_./@", min_size=4, max_size=20),
+)
+def test_no_password_is_left_however_many_slashes_there_are(slashes: str, noise: str) -> None:
+    secret = f"S3CRET{noise}"
+    assert "S3CRET" not in without_secrets(f"{slashes}u:{secret}@host/x")
+
+
+def test_paths_with_two_slashes_are_shown() -> None:
+    assert without_secrets("//share/a=b/clip.mp4") == "//share/a=b/clip.mp4"
+
+
+@pytest.mark.parametrize("kind", ["file", "variable"])
+def test_secrets_of_an_address_that_was_read_are_in_no_message(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_known", {})
+    address = "rtsp://u:hunter2zz@host/live?token=0123456789"
+    (tmp_path / "address").write_text(address + "\n")
+    monkeypatch.setenv("OVAVEL_TEST_ADDRESS", address)
+    assert address_of(f"@{tmp_path}/address" if kind == "file" else "env:OVAVEL_TEST_ADDRESS") == address
+    assert redacted("login hunter2zz failed, 0123456789 is no token") == "login *** failed, *** is no token"
