@@ -31,7 +31,7 @@ _COPIED_BYTES = 32 * 2**20
 
 _BLOCK_BYTES = 4 * 2**20
 """Of a mapped file, hashed at a time; a multiple of every page size."""
-_LET_GO_S = 0.02
+_LET_GO_S = 0.005
 
 State: TypeAlias = tuple[int, ...]
 
