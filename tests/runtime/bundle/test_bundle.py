@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import pytest
 
+from ovavel.runtime.bundle import bundle as bundle_module
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
-from ovavel.runtime.bundle.bundle import bundle as bundle_module
 from ovavel.runtime.bundle.manifest import FORMAT_VERSION, Fusion, Preprocessing
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main

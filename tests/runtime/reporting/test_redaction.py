@@ -10,7 +10,7 @@ from av.error import FFmpegError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.runtime import redaction
+from ovavel.runtime.reporting import redaction
 from ovavel.runtime.reporting.redaction import redacted, without_secrets
 from ovavel.runtime.sources.access import address_of
 

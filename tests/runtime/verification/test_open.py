@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from media_factory import make_clip
+from support.media_factory import make_clip
 
 from ovavel.runtime.backends import Backend, BuildsEngines, BuiltEngine, open_backend
 from ovavel.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend

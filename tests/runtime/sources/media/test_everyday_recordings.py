@@ -17,7 +17,8 @@ from support.media_factory import make_clip, tone
 from ovavel.runtime.cli import main
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.results import Document, read_json
-from ovavel.runtime.sources.media.source import MediaSource, decode, ordered
+from ovavel.runtime.sources.media import decode, ordered
+from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Gap, Samples, Window
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ovavel.runtime.pipeline.assembler import WindowAssembler
-from ovavel.runtime.sources.media.source import HOLD_S, MediaSource, decode, ordered
+from ovavel.runtime.sources.media import decode, ordered
+from ovavel.runtime.sources.media.source import HOLD_S, MediaSource
 from ovavel.runtime.types import RATE_HZ, Window
 
 LEVELS = 26
