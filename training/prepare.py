@@ -1,7 +1,7 @@
 """Raw videos → the ten middle frames and the 16 kHz sound of each clip, in the layout of OV-AVEBench.
 
 The seconds are cut by the same `MediaSource` and `WindowAssembler` as live, so a clip that is prepared here and a
-recording that is localized hold the same frames and samples (docs/method.md, One segment).
+recording that is localized hold the same frames and samples (docs/method.md, Segment).
 
 Every file is written aside and renamed, first the folder of frames, then the sound: a clip is done once both are
 there, and a run that was killed continues with the clips that are not.

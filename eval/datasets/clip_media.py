@@ -107,7 +107,7 @@ def to_windows(media: ClipMedia) -> list[Window]:
 
 
 def fit(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(C, n) → (C, 160000): cut, or padded with zeros at the end (docs/method.md, One segment)."""
+    """(C, n) → (C, 160000): cut, or padded with zeros at the end (docs/method.md, Segment)."""
     waveform = waveform[:, :CLIP_SAMPLES]
     missing = CLIP_SAMPLES - waveform.shape[1]
     return np.pad(waveform, ((0, 0), (0, missing))) if missing else waveform
