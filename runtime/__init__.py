@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
-    "Bundle": "bundle",
+    "Bundle": "bundle.bundle",
     "CameraMicSource": "sources.camera_mic",
-    "Encoder": "encoder",
+    "Encoder": "pipeline.encoder",
     "Event": "types",
-    "EventTracker": "tracker",
-    "Localizer": "localizer",
-    "MediaSource": "sources.media",
+    "EventTracker": "pipeline.tracker",
+    "Localizer": "pipeline.localizer",
+    "MediaSource": "sources.media.source",
     "OvavelError": "errors",
     "Segment": "types",
     "SegmentScores": "types",
     "Session": "session",
-    "Tokenizer": "vocabulary",
-    "Vocabulary": "vocabulary",
+    "Tokenizer": "bundle.vocabulary",
+    "Vocabulary": "bundle.vocabulary",
     "Window": "types",
 }
 
