@@ -88,6 +88,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python docs/layers.py
 	@# Package indexes have biome for Linux on x86-64 alone
 	@if [ -x $(BIN)/biome ]; then $(BIN)/biome ci; else echo "biome is not installed: CSS and JavaScript were not linted"; fi
 
@@ -97,4 +98,4 @@ format: $(STAMP)
 	@if [ -x $(BIN)/biome ]; then $(BIN)/biome check --write; fi
 
 clean:
-	rm -rf $(VENV) .venv-* build dist demo-out namespace/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist demo-out *.egg-info namespace/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,1 +1,1 @@
-"""What is measured: metrics, latency, reports. numpy only, no torch."""
+"""Measurements: data sets, metrics, parity, calibration, speed, and the demo. numpy only."""

@@ -1,1 +1,1 @@
-"""torch → ONNX: writing and verifying a bundle, fetching the weights."""
+"""From PyTorch to ONNX: writes and verifies bundles, downloads the weights. Imports torch and onnx."""

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.cpu_bench.speed import fastest, times_faster
 from ovavel.export.golden import GoldenWriter, checked
 from ovavel.export.graphs import OPSET, save_variant, traced
 from ovavel.export.inputs import calibration_inputs
 from ovavel.export.place import check_exact, check_place, put_in_place
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.passes import FITTED
+from ovavel.export.speed import fastest, times_faster
 from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.calibration import Calibration

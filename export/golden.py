@@ -1,4 +1,4 @@
-"""Writes a bundle's golden file, and lets every variant that ONNX Runtime runs on a CPU check itself against it.
+"""Writes a bundle's golden file and checks every CPU variant against it.
 
 The inputs are fixed, but for the clips: of many random ones, those are taken on which PyTorch decides most clearly.
 

@@ -1,4 +1,4 @@
-"""What the encoders of sight and sound are compared on, and what quantisation is fitted to."""
+"""Inputs for comparing encoders and calibrating quantisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a bundle is written, and whether it can be written there: asked before minutes of work."""
+"""Where a bundle is written, checked before minutes of work."""
 
 from __future__ import annotations
 

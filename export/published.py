@@ -1,4 +1,4 @@
-"""Where ImageBind is published. Apart from what downloads it, because `ovavel --help` reads it too."""
+"""Where the ImageBind weights are published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on the edge box: sources, windows, encoders, decisions, events and sinks; numpy and one backend, no torch.
+"""What runs on the edge box: from camera and microphone to events. numpy and one backend, no PyTorch.
 
 The names in `__all__` are the public API. They load on first use, so that `import ovavel.runtime` costs nothing.
 """

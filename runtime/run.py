@@ -1,4 +1,4 @@
-"""Runs a session into its sinks until the source ends, a signal comes, or a reader goes away."""
+"""Runs a session into its sinks until the source ends, a signal arrives, or a reader goes away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One source watched from its first window to its last: capture, encode, decide, tell."""
+"""One source from its first window to its last: capture, encode, decide."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""torch: the ImageBind encoders and the temporal head."""
+"""PyTorch: the encoders, the temporal heads, cached embeddings, fine-tuning, the demo world."""

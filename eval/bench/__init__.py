@@ -1,4 +1,4 @@
-"""How fast a bundle is on this machine, in scenarios with MLPerf's meaning, and beside PyTorch.
+"""Speed of a bundle on this machine, in MLPerf's scenarios, next to PyTorch.
 
 Each window goes through the runtime's own parts. `run` opens what is to be measured and goes through the scenarios:
 `single` (one window after the other), `offline` (as many as possible), `live` (cameras that do not wait) and `capture`

@@ -1,1 +1,1 @@
-"""Commands that measure: `ovavel bench`, `ovavel eval …`, `ovavel demo`."""
+"""Commands that measure, and the demo."""

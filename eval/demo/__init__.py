@@ -1,1 +1,1 @@
-"""A trained model of a small made-up world, a clip of that world, and what `ovavel demo` does with both."""
+"""The demo: a small trained model, a clip of its synthetic world, and its report."""

@@ -1,1 +1,1 @@
-"""Whether two backends or precisions decide alike, on clips and recordings."""
+"""Whether two backends or precisions make the same decisions, on clips and recordings."""

@@ -1,1 +1,1 @@
-"""Trying out the phrases of a vocabulary on clips."""
+"""Tries phrases for a vocabulary on labelled clips."""

@@ -1,1 +1,1 @@
-"""The commands of this layer."""
+"""Commands that export, and those that need an export: weights, bundles, the CPU and GPU benchmarks."""

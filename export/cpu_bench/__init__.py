@@ -1,1 +1,1 @@
-"""The frontier of accuracy and speed over the precisions of a CPU."""
+"""Accuracy against speed for every precision on a CPU."""

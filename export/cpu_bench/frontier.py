@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from ovavel.eval.bench.machine import Machine, describe_machine
 from ovavel.export.cpu_bench.candidates import CANDIDATES, Candidate
-from ovavel.export.cpu_bench.speed import AS_FAST
 from ovavel.export.cpu_bench.worker import Worker, open_worker
 from ovavel.export.graphs import traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.outliers import plant_outliers
+from ovavel.export.speed import AS_FAST
 from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.system.timing import Percentiles

@@ -1,1 +1,1 @@
-"""The matrix of backends and precisions on a GPU."""
+"""Every backend and precision on a GPU, a row each."""

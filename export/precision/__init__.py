@@ -1,1 +1,1 @@
-"""Graphs in other precisions: half, quantized, static."""
+"""Graphs in reduced precision: half, 8 and 16 bits, static and dynamic."""

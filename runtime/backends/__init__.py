@@ -1,4 +1,4 @@
-"""What runs a bundle's graphs, found by name through the entry-point group `ovavel.backends`.
+"""The libraries that run graphs, found through the entry-point group `ovavel.backends`.
 
 An entry point names a function `open(bundle, *, device, threads, graphs, precision, **options) -> Backend`, so that a
 package outside ovavel can add one.

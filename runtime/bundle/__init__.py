@@ -1,1 +1,1 @@
-"""The bundle on disk: manifest, graphs, vocabulary, and proof that what is loaded is what was hashed."""
+"""The bundle on disk: manifest, graphs, vocabulary, hashes and signatures."""

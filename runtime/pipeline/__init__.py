@@ -1,1 +1,1 @@
-"""The pure boxes between source and sink: no clock, no threads of their own, no I/O."""
+"""The pure steps between source and sink: no clock, no I/O."""

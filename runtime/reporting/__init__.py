@@ -1,1 +1,1 @@
-"""What reports share: pages, charts, tables, colours, and how names and numbers are written."""
+"""How results are shown: pages, charts, tables, colours, consoles, escaping and redaction."""

@@ -1,4 +1,4 @@
-"""Where news goes: a terminal, plain lines, a JSONL file."""
+"""Where events go: a terminal, plain lines, a JSONL file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where pictures and sound come from. A file and a camera differ only here."""
+"""Where pictures and sound come from: cameras, microphones, recordings, streams."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whether an engine computes what PyTorch computes: how that is compared, what is required, and what was found."""
+"""Proof that a backend computes what PyTorch computes: comparisons, requirements, gates."""

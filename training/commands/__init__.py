@@ -1,1 +1,1 @@
-"""Commands that train: `ovavel train …`."""
+"""Commands that train."""

@@ -1,1 +1,1 @@
-"""The made-up world of the demo: its pictures, sounds, films and encoders."""
+"""The synthetic world of the demo: pictures, sounds, films, and encoders trained on them."""

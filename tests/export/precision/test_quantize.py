@@ -25,12 +25,12 @@ from support.traced_once import TracedOnce
 from torch import nn
 
 from ovavel.export.bundle import write_bundle
-from ovavel.export.cpu_bench.speed import fastest, times_faster
 from ovavel.export.graphs import export_graph
 from ovavel.export.inputs import calibration_inputs, sense_inputs
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.outliers import plant_outliers
 from ovavel.export.precision.quantize import INT8, INT16_ANY, QuantizeRecipe, quantize, rounding_noise
+from ovavel.export.speed import fastest, times_faster
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.precision import Precision

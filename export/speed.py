@@ -1,4 +1,4 @@
-"""How fast the forms of the encoders are on this CPU, in turns: what is not worth having is not kept in a bundle."""
+"""Measures the variants of the encoders on this CPU in turns: a bundle keeps what is worth its size."""
 
 from __future__ import annotations
 
