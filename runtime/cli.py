@@ -23,7 +23,7 @@ from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.streams import prepare_streams
 from ovavel.runtime.reporting.text import INVISIBLE, one_line, shown_name
 from ovavel.runtime.system.bounds import check_bounds
-from ovavel.runtime.system.shortage import lacks_memory
+from ovavel.runtime.system.memory import lacks_memory
 
 __all__ = ["main", "program"]
 

@@ -22,6 +22,7 @@ from typing import TypeAlias
 from ovavel.runtime.bundle.external_data import ExternalTensor, external_data
 from ovavel.runtime.bundle.manifest import MANIFEST, FileEntry
 from ovavel.runtime.errors import BundleError
+from ovavel.runtime.system.memory import freed_at_once
 
 __all__ = ["Contents", "GraphFiles", "HashedFile", "read_graph"]
 
@@ -133,7 +134,7 @@ class GraphFiles:
         """
         files = (self.graph, *self.weights.values())
         mapped = [file for file in files if isinstance(file.data, mmap.mmap)]
-        with _letting_go(mapped) if mapped else contextlib.nullcontext():
+        with freed_at_once(), _letting_go(mapped) if mapped else contextlib.nullcontext():
             yield
         for file in files:
             file.check_unchanged()

@@ -12,7 +12,7 @@ from ovavel.runtime.errors import MediaError
 from ovavel.runtime.sources.media.decode import Media
 from ovavel.runtime.sources.media.decoder import LOST_S, Piece
 from ovavel.runtime.sources.media.stamps import HOLE_S, LEAP_S
-from ovavel.runtime.system.shortage import has_room
+from ovavel.runtime.system.memory import has_room
 from ovavel.runtime.types import Sense
 
 __all__ = ["OrderedMedia"]

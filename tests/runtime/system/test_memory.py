@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import resource
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.media_factory import make_clip
 
-from ovavel.runtime.system.shortage import lacks_memory
+from ovavel.runtime.system.memory import freed_at_once, lacks_memory
 
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 
@@ -84,3 +85,45 @@ def test_standard_error_on_a_full_disk_changes_no_exit_code() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*OVAVEL, "live", "--bundle", "/nowhere"], stdout=full, stderr=full, timeout=100)
     assert done.returncode == 1
+
+
+KEPT = """
+import contextlib, ctypes, sys
+from pathlib import Path
+from ovavel.runtime.system.memory import freed_at_once
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def block(size):
+    pointer = libc.malloc(size)
+    ctypes.memset(pointer, 1, size)
+    return pointer
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+libc.free(block(16 * 2**20))  # from now on, glibc takes such blocks from its heap
+with freed_at_once() if sys.argv[1] == "inside" else contextlib.nullcontext():
+    blocks = [block(2**20) for _ in range(32)]
+    last = block(512 * 2**10)  # keeps the heap from shrinking at its end
+    before = resident()
+    for each in blocks:
+        libc.free(each)
+    print((before - resident()) * 4096 >> 20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_large_blocks_go_back_when_they_are_freed() -> None:
+    freed_mb = {
+        where: int(subprocess.run([sys.executable, "-c", KEPT, where], capture_output=True, check=True).stdout)
+        for where in ("inside", "outside")
+    }
+    assert freed_mb["inside"] >= 30
+    assert freed_mb["outside"] <= 2
+
+
+def test_contexts_may_overlap() -> None:
+    with freed_at_once(), freed_at_once():
+        pass
