@@ -1,7 +1,7 @@
 """The `ovavel` command: finds its sub-commands through the entry-point group `ovavel.commands`.
 
-An entry point names a dataclass with a `run` method that returns the exit code; `"export.bundle"` makes
-`ovavel export bundle`. Its docstring's first line is its summary, its fields are the flags. Loading it must be cheap:
+An entry point names a dataclass with a `run` method that returns the exit code; `"bundle.export"` makes
+`ovavel bundle export`. Its docstring's first line is its summary, its fields are the flags. Loading it must be cheap:
 `ovavel --help` loads them all.
 """
 
@@ -131,7 +131,12 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
             prog=f"ovavel {name.replace('.', ' ')}",
             description=inspect.getdoc(kind),  # all of it: tyro alone would leave the examples out
             args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.DisallowNone,
+                tyro.conf.HelptextFromCommentsOff,
+                tyro.conf.FlagCreatePairsOff,
+            ),
         )
 
     shown = [redacted(argument, argument) for argument in arguments]

@@ -48,7 +48,7 @@ def features(damaged, tiny_weights: Path) -> Path:
 def test_check_names_each(damaged) -> None:
     root, broken = damaged
     report = root.parent / "check"
-    assert main(["eval", "check-data", str(root), "--out", str(report), "--workers", "1"]) == 1
+    assert main(["eval", "data", "--data", str(root), "--out", str(report), "--workers", "1"]) == 1
     reported = json.loads((report / "check-data.json").read_text())
     assert {(clip["split"], clip["name"]) for clip in reported["damaged"]} == set(broken)
     assert {split: check["damaged"] for split, check in reported["splits"].items()} == BROKEN
@@ -92,7 +92,7 @@ def test_evaluation_counts_and_names_them(damaged, tiny_weights: Path, tmp_path:
     root, broken = damaged
     write_bundle(tiny_weights, tmp_path / "bundle", sorted([*SEEN, *UNSEEN]), config=ImageBindConfig.tiny())
     out = tmp_path / "scores"
-    assert main(f"eval bench-ovave --data {root} --bundle {tmp_path / 'bundle'} --device cpu --out {out}".split()) == 0
+    assert main(f"eval score --data {root} --bundle {tmp_path / 'bundle'} --device cpu --out {out}".split()) == 0
     reported = json.loads((out / "ovave-test.json").read_text())["dataset"]
     assert (
         reported["clips"]

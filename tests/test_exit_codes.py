@@ -17,32 +17,32 @@ MISSING = [
     "localize EMPTY --bundle BUNDLE",
     "localize CLIP --bundle GONE",
     "live --bundle GONE",
-    "live --bundle BUNDLE --input GONE",
-    "vocab list GONE",
-    "vocab add GONE glass",
-    "vocab remove GONE glass",
-    "vocab test BUNDLE glass GONE.mp4",
-    "bench --bundle GONE",
-    "bench --bundle BUNDLE --input GONE --windows 1 --scenarios single",
+    "live GONE --bundle BUNDLE",
+    "vocab list --bundle GONE",
+    "vocab add glass --bundle GONE",
+    "vocab remove glass --bundle GONE",
+    "vocab try GONE.mp4 --bundle BUNDLE --phrases glass",
+    "bench run --bundle GONE",
+    "bench run GONE --bundle BUNDLE --windows 1 --scenarios single",
     "bench compare GONE GONE",
-    "bench matrix --bundle GONE --weights GONE --device cpu --out NEW",
-    "eval check-data GONE",
-    "eval bench-ovave --data GONE --bundle BUNDLE",
-    "eval streaming --data GONE --bundle BUNDLE --out NEW",
+    "bench gpu --bundle GONE --weights GONE --device cpu --out NEW",
+    "eval data --data GONE",
+    "eval score --data GONE --bundle BUNDLE",
+    "eval lag --data GONE --bundle BUNDLE --out NEW",
     "eval calibrate --data GONE --bundle BUNDLE --out NEW",
-    "eval parity GONE --media CLIP",
-    "eval parity BUNDLE --media GONE",
-    "eval parity BUNDLE --media CLIP --weights GONE",
-    "eval self-check GONE",
+    "eval parity CLIP --bundle GONE",
+    "eval parity GONE --bundle BUNDLE",
+    "eval parity CLIP --bundle BUNDLE --weights GONE",
+    "bundle check --bundle GONE",
     "train prepare --videos GONE --annotations GONE --out NEW",
     "train features --data GONE --bundle BUNDLE --out NEW",
     "train head --data GONE --features GONE --out NEW",
     "train table --data GONE --features GONE --out NEW",
-    "export bundle --weights GONE --vocabulary GONE --out NEW",
-    "export bundle --weights GONE --vocabulary NAMES --out NEW",
-    "export bundle --weights GONE --vocabulary NAMES --config GONE.json --out NEW",
-    "export frontier --weights GONE --out NEW",
-    "export engine GONE",
+    "bundle export --weights GONE --vocabulary GONE --out NEW",
+    "bundle export --weights GONE --vocabulary NAMES --out NEW",
+    "bundle export --weights GONE --vocabulary NAMES --config GONE.json --out NEW",
+    "bench cpu --weights GONE --out NEW",
+    "bundle engine --bundle GONE",
     "demo --out NAMES/below",
 ]
 """What is missing, or cannot be written: exit code 1."""
@@ -57,20 +57,20 @@ SENSELESS = [
     "localize CLIP --bundle BUNDLE --channel left",
     "localize CLIP --bundle BUNDLE --backend nonsense",
     "live",
-    "live --bundle BUNDLE --input CLIP --no-video --no-audio",
-    "live --bundle BUNDLE --input CLIP --camera 0",
-    "vocab add BUNDLE other",
-    "vocab add BUNDLE zero\u200bwidth",
-    "vocab remove BUNDLE other",
-    "vocab test BUNDLE",
-    "bench --bundle BUNDLE --backend torch",
-    "eval parity BUNDLE",
-    "eval self-check BUNDLE --backend nonsense",
+    "live CLIP --bundle BUNDLE --no-video --no-audio",
+    "live CLIP --bundle BUNDLE --camera 0",
+    "vocab add other --bundle BUNDLE",
+    "vocab add zero\u200bwidth --bundle BUNDLE",
+    "vocab remove other --bundle BUNDLE",
+    "vocab try --bundle BUNDLE",
+    "bench run --bundle BUNDLE --backend torch",
+    "eval parity --bundle BUNDLE",
+    "bundle check --bundle BUNDLE --backend nonsense",
     "eval calibrate --data GONE --bundle BUNDLE --out NEW --held-out val",
-    "eval streaming --data GONE --bundle BUNDLE --out NEW --seeds 0 0",
+    "eval lag --data GONE --bundle BUNDLE --out NEW --seeds 0 0",
     "train features --data GONE",
     "train head --data GONE --features GONE --out NEW --recipe nonsense",
-    "export bundle --weights GONE --vocabulary NAMES --config nonsense --out NEW",
+    "bundle export --weights GONE --vocabulary NAMES --config nonsense --out NEW",
 ]
 """Command lines that make no sense: exit code 2."""
 
@@ -93,7 +93,7 @@ def code_of(line: str, places: dict[str, str]) -> int:
 
 @pytest.mark.parametrize("line", MISSING)
 def test_what_is_missing_is_1(line: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    if line.startswith(("train", "export", "eval parity", "bench matrix")):
+    if line.startswith(("train", "bundle export", "eval parity", "bench gpu", "bench cpu")):
         pytest.importorskip("torch")
     assert code_of(line, places) == 1
     said = capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_what_is_missing_is_1(line: str, places: dict[str, str], capsys: pytest.
 
 @pytest.mark.parametrize("line", SENSELESS)
 def test_what_makes_no_sense_is_2(line: str, places: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    if line.startswith(("train", "export")):
+    if line.startswith(("train", "bundle export")):
         pytest.importorskip("torch")
     assert code_of(line, places) == 2
     assert "Traceback" not in capsys.readouterr().err
@@ -113,7 +113,7 @@ def test_what_makes_no_sense_is_2(line: str, places: dict[str, str], capsys: pyt
 def test_every_command_is_in_the_lists() -> None:
     commands = {entry.name.replace(".", " ") for entry in entry_points(group="ovavel.commands")}
     tested = {command for command in commands for line in MISSING if f"{line} ".startswith(f"{command} ")}
-    assert commands - tested == {"doctor", "export weights", "train demo-world"}, "these read nothing"
+    assert commands - tested == {"doctor", "bundle weights", "train demo-world"}, "these read nothing"
 
 
 PRINTING = [
@@ -122,11 +122,11 @@ PRINTING = [
     "live --help",
     "live --list-devices",
     "doctor --json",
-    "vocab list BUNDLE",
+    "vocab list --bundle BUNDLE",
     "localize CLIP --bundle BUNDLE",
-    "live --bundle BUNDLE --input CLIP --view lines",
-    "live --bundle BUNDLE --input CLIP --jsonl -",
-    "eval self-check BUNDLE --device cpu",
+    "live CLIP --bundle BUNDLE --view lines",
+    "live CLIP --bundle BUNDLE --jsonl -",
+    "bundle check --bundle BUNDLE --device cpu",
 ]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ovavel.eval.commands.self_check import SelfCheck
-from ovavel.export.commands.matrix import Matrix
+from ovavel.export.commands.bench_gpu import BenchGpu
 from ovavel.export.gpu_bench.matrix import matrix_rows
 from ovavel.runtime.cli import main
+from ovavel.runtime.commands.check import Check
 from ovavel.runtime.commands.doctor import Doctor
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ LINES = [
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The commands of the page, parsed and not run."""
     parsed: list[Any] = []
-    for kind in (Doctor, SelfCheck, Matrix):
+    for kind in (Doctor, Check, BenchGpu):
         monkeypatch.setattr(kind, "run", lambda self: parsed.append(self) or 0)
     for words in LINES:
         if words[0] == "ovavel":
@@ -37,15 +37,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_every_command_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = asked(monkeypatch)
-    assert [type(each) for each in commands] == [Doctor, SelfCheck, SelfCheck, Matrix, Matrix]
-    assert all((ROOT / each.bundle).is_dir() for each in commands if isinstance(each, SelfCheck))
+    assert [type(each) for each in commands] == [Doctor, Check, Check, BenchGpu, BenchGpu]
+    assert all((ROOT / each.bundle).is_dir() for each in commands if isinstance(each, Check))
     files = [word for words in LINES for word in words if word.startswith("tests/")]
     assert files
     assert all((ROOT / file).is_file() for file in files)
 
 
 def test_both_steps_together_measure_every_row_within_their_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = (each for each in asked(monkeypatch) if isinstance(each, Matrix))
+    first, second = (each for each in asked(monkeypatch) if isinstance(each, BenchGpu))
     assert first.keep == second.keep is not None, "the second step finds what the first one made"
     assert first.out != second.out
     names = [[spec.name for spec in matrix_rows(Path(), None, wanted=each.rows)] for each in (first, second)]

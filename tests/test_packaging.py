@@ -158,8 +158,8 @@ raise SystemExit(main(sys.argv[1:]))
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("export", "bundle", "--config", "tiny", "--weights", "w", "--vocabulary", "v", "--out", "OUT"),
-        ("bench", "--bundle", "BUNDLE", "--weights", "w", "--windows", "1"),
+        ("bundle", "export", "--config", "tiny", "--weights", "w", "--vocabulary", "v", "--out", "OUT"),
+        ("bench", "run", "--bundle", "BUNDLE", "--weights", "w", "--windows", "1"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

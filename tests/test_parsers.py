@@ -23,7 +23,7 @@ from support.ovavebench_factory import make_bench
 from ovavel.eval.bench.compare import compare, read_report
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.export.commands.export import read_names
+from ovavel.export.commands.bundle import read_names
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results.document import Document, read_json

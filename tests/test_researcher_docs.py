@@ -22,7 +22,7 @@ from support.synthetic import make_data
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.export.commands.export import read_names
+from ovavel.export.commands.bundle import read_names
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.training.fit.recipes import Recipe, find_recipe
@@ -64,8 +64,8 @@ def test_every_command_from_videos_to_scores(
 
     found = commands(blocks("sh")[0])
     assert [" ".join(words[:2]) for words in found] == [
-        "train prepare", "eval check-data", "train features", "train table", "export bundle", "eval bench-ovave",
-        "eval calibrate", "eval streaming", "eval parity",
+        "train prepare", "eval data", "train features", "train table", "bundle export", "eval score",
+        "eval calibrate", "eval lag", "eval parity",
     ]  # fmt: skip
     for words in found:
         code = main(words)

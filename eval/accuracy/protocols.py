@@ -118,7 +118,7 @@ def too_damaged(split: str, scored: int, damaged: int) -> str:
     return (
         f"WARNING: {damaged} of the {clips} clips of {split} are damaged ({damaged / clips:.1%}, more than "
         f"{MOST_DAMAGED:.0%}): these figures are of other clips than the published ones, which are left out. "
-        "`ovavel eval check-data` lists every damaged clip"
+        "`ovavel eval data` lists every damaged clip"
     )
 
 

@@ -78,7 +78,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Report:
-    """All that `ovavel eval bench-ovave` finds out."""
+    """All that `ovavel eval score` finds out."""
 
     root: str
     split: str

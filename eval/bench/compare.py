@@ -1,4 +1,4 @@
-"""Two reports of `ovavel bench`, told apart from noise.
+"""Two reports of `ovavel bench run`, told apart from noise.
 
 Both runs took a yardstick just before each window, so that a machine that was slower in one of them does not count.
 What is compared is the logarithm of window over yardstick, window by window, once on the clock and once in processor
@@ -171,7 +171,7 @@ class Comparison:
 
 
 def read_report(path: Path) -> Report:
-    """Read what `ovavel bench --out` wrote: the folder, or the JSON file in it.
+    """Read what `ovavel bench run --out` wrote: the folder, or the JSON file in it.
 
     Raises:
         InputError: it cannot be read, or holds no raw durations, or not one of each kind for every window.
@@ -184,7 +184,7 @@ def read_report(path: Path) -> Report:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise InputError(
-            f"{path} is no report of 'ovavel bench --out' in format {FORMAT}: {error}. Measure again with this version"
+            f"{path} is not a report of 'ovavel bench run' in format {FORMAT}: {error}. Measure again with this version"
         ) from error
     for row in report.rows:
         if row.single and not _whole(row.single):

@@ -48,7 +48,7 @@ _LONG_ENOUGH_S = 10.0
 
 _PARITY_RULE = (
     "the golden inputs of the bundle, adversarial ones included, against what PyTorch made of them in fp32: cosine of "
-    "embeddings and share of decisions, as `ovavel eval self-check` does it"
+    "embeddings and share of decisions, as `ovavel bundle check` does it"
 )
 
 Tell = Callable[[str], None]

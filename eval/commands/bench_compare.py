@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ovavel.runtime.commands.options import Maybe
+
 if TYPE_CHECKING:
     from ovavel.eval.bench.compare import Change, Comparison
 
@@ -16,11 +18,11 @@ __all__ = ["Compare"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare:
-    """Say what changed between two runs of 'ovavel bench' beyond noise.
+    """Say what changed between two runs of 'ovavel bench run' beyond noise.
 
     Example:
-        ovavel bench --bundle imagebind --scenarios single --windows 200 --out before
-        ovavel bench --bundle changed   --scenarios single --windows 200 --out after
+        ovavel bench run --bundle imagebind --scenarios single --windows 200 --out before
+        ovavel bench run --bundle changed   --scenarios single --windows 200 --out after
         ovavel bench compare before after
 
     Exits with 1 if a row became slower beyond noise, and with 0 otherwise. On a CPU each window is set against a
@@ -29,10 +31,10 @@ class Compare:
     """
 
     before: Positional[Path]
-    """Folder of 'ovavel bench --out', or its bench.json."""
+    """Folder of 'ovavel bench run --out', or its bench.json."""
     after: Positional[Path]
     """Another one."""
-    out: Path | None = None
+    out: Maybe[Path] = None
     """Folder for compare.json, made if it is not there."""
 
     def run(self) -> int:

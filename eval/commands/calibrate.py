@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from ovavel.eval.commands.options import MeasuredOptions
+from ovavel.runtime.commands.options import EngineOptions
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.system.bounds import Meta, Threads
+from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
@@ -41,30 +43,20 @@ class Calibrate:
     and the margins are a guide.
     """
 
-    data: Path
-    """Root of the dataset, as 'ovavel eval check-data' checks it."""
-    bundle: Path
-    """Folder written by 'ovavel export bundle'."""
-    annotations: Path | None = None
-    """Folder of the annotation files, where it is neither the root nor its folder annotations."""
-    features: Path | None = None
-    """Feature cache of the bundle's encoders, written by 'ovavel train features'."""
+    dataset: MeasuredOptions
+    """What to measure, and on which clips."""
     fit: _SplitName = "val"
     """Which clips to fit on."""
-    held_out: _SplitName | None = "test"
-    """Which other clips to look at afterwards; None for none."""
+    held_out: Literal["train", "val", "test", "none"] = "test"
+    """Which other clips to look at afterwards, if any."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, of the decisions to calibrate: the lag it is to be used with."""
     out: Path
     """Folder for the results; made if it is not there."""
     write: bool = False
     """Put the calibration into the bundle, in the place of the one it has."""
-    device: str = "auto"
-    """Where the bundle runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: Threads = None
-    """Threads on a CPU; as many as cores by default."""
-    any_precision: bool = False
-    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    """What runs the bundle, and where."""
 
     def run(self) -> int:
         """Fit, look, print and write."""
@@ -72,7 +64,6 @@ class Calibrate:
 
         from ovavel.eval.calibration.fit import fit_calibration
         from ovavel.eval.calibration.report import CalibrationReport, to_csv, to_html, to_json, to_svg
-        from ovavel.eval.datasets.splits import open_material
         from ovavel.eval.streaming.measure import final_scores
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.pipeline.localizer import check_lag, deciding_head
@@ -82,18 +73,10 @@ class Calibrate:
 
         check_lag(self.lag)
         if self.held_out == self.fit:
-            raise UsageError(f"--held-out {self.held_out} is what is fitted on; give another split, or None")
+            raise UsageError(f"--held-out {self.held_out} is what is fitted on; give another split, or none")
         make_folder(self.out)
-        with open_material(
-            self.data,
-            self.bundle,
-            annotations=self.annotations,
-            features=self.features,
-            device=self.device,
-            threads=self.threads,
-            any_precision=self.any_precision,
-        ) as material:
-            splits = [material.split(name) for name in (self.fit, self.held_out) if name]
+        with self.dataset.open_material(self.engine) as material:
+            splits = [material.split(name) for name in (self.fit, self.held_out) if name != "none"]
             text, dataset, bundle, ran = material.text, material.dataset, material.bundle, material.ran
             head = deciding_head(material.backend.head, bundle.manifest.fusion.decision)
             with Console(stderr=True).status("deciding"):
@@ -105,7 +88,7 @@ class Calibrate:
                 dataset=dataset.fingerprint,
                 names=dataset.names,
                 fusion=bundle.manifest.fusion.decision,
-                held_out=(scores[1], splits[1].truth) if self.held_out else None,
+                held_out=(scores[1], splits[1].truth) if len(splits) > 1 else None,
             )
             looked = [_look(split, each, calibration) for split, each in zip(splits, scores, strict=True)]
         report = CalibrationReport(
@@ -117,7 +100,7 @@ class Calibrate:
             ran=ran,
             lag=self.lag,
             fitted=looked[0],
-            held_out=looked[1] if self.held_out else None,
+            held_out=looked[1] if len(splits) > 1 else None,
         )
         files = {
             "calibration.json": to_json,

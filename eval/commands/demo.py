@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.redaction import without_secrets
 
@@ -33,12 +34,12 @@ class Demo:
 
     fast: bool = False
     """Play the clip as fast as it can be decided on, rather than live."""
-    out: Annotated[Path | None, arg(metavar="PATH")] = None
+    out: Maybe[Path] = None
     """Folder for the clip, the model and the results; demo-out by default."""
-    camera: Annotated[tuple[str, ...] | None, arg(metavar="[INDEX|URL]")] = None
+    camera: Annotated[tuple[str, ...] | None, arg(metavar="[INDEX|URL]", help_behavior_hint="")] = None
     """Watch a real camera and listen to a real microphone instead, the first camera by default; needs
     'ovavel[live]'."""
-    microphone: Annotated[str | None, arg(metavar="INDEX|NAME")] = None
+    microphone: Annotated[str | None, arg(metavar="INDEX|NAME", help_behavior_hint="")] = None
     """With --camera: which microphone, by index, name or part of the name; the default one otherwise."""
 
     def run(self) -> int:

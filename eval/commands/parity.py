@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
-from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag, ReferenceBackendFlag
-from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
+from ovavel.runtime.commands.options import ChannelFlag, EngineOptions, Many, Maybe, backend_help, parse_channel
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.system.bounds import Meta, Threads
+from ovavel.runtime.system.bounds import Meta
 
 if TYPE_CHECKING:
     from ovavel.eval.parity.clips import DatasetClips, RecordedClips
@@ -27,14 +26,21 @@ _FLIPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
+class CandidateOptions(EngineOptions):
+    """What runs the candidate: a bundle's own graphs, or PyTorch with its checkpoints."""
+
+    backend: Annotated[str, arg(help=backend_help(more="torch (needs --weights), "))] = "onnxruntime"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parity:
     """Compare two backends stage by stage and decision by decision, and say whether they may stand for each other.
 
     Examples:
-        ovavel eval parity imagebind --weights imagebind_huge.pth --head head.safetensors --data ovavebench --clips 100
-        ovavel eval parity imagebind --precision int8 --media recordings/             # against its own fp32
-        ovavel eval parity untrained --device cuda --precision fp16 --weights imagebind_huge.pth --media clip.mp4
-        ovavel eval parity new-bundle --reference-bundle old-bundle --media recordings/
+        ovavel eval parity --bundle imagebind --weights imagebind_huge.pth --head head.safetensors --data ovavebench
+        ovavel eval parity recordings/ --bundle imagebind --precision int8            # against its own fp32
+        ovavel eval parity clip.mp4 --bundle untrained --device cuda --precision fp16 --weights imagebind_huge.pth
+        ovavel eval parity recordings/ --bundle new-bundle --reference-bundle old-bundle
 
     The candidate is the bundle with --backend, --device and --precision. The reference is PyTorch in fp32 where
     --weights are given (with --head, if the bundle has a trained one), else ONNX Runtime on the CPU in fp32, with the
@@ -45,38 +51,34 @@ class Parity:
     machine, for 'ovavel live' and 'ovavel localize'.
     """
 
-    bundle: Positional[Path]
-    """Folder written by 'ovavel export bundle'."""
-    data: Path | None = None
+    recordings: Positional[Many[Path]] = ()
+    """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
+    bundle: Path
+    """Folder written by 'ovavel bundle export'."""
+    data: Maybe[Path] = None
     """A labelled dataset that lies on disk as OV-AVEBench does."""
-    annotations: Path | None = None
+    annotations: Maybe[Path] = None
     """Folder of its annotation files, where it is neither the root nor its folder annotations."""
     split: Literal["test", "val", "train"] = "test"
     """Which of its clips."""
-    clips: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    clips: Maybe[Annotated[int, Meta(ge=1, le=1_000_000_000)]] = None
     """How many clips of --data that can be read, evenly spread over the split; all by default."""
-    media: tuple[Path, ...] = ()
-    """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
-    backend: BackendOrTorchFlag = "onnxruntime"
-    device: str = "auto"
-    """Where it runs: cpu, cuda, cuda:N, or auto."""
-    precision: str | None = None
-    """Its precision of vision and audio; the bundle's default for the engine unless given."""
-    weights: Path | None = None
+    engine: CandidateOptions = field(default_factory=CandidateOptions)
+    """What runs the candidate, and where."""
+    weights: Maybe[Path] = None
     """ImageBind checkpoint the bundle was made from: the reference is PyTorch."""
-    head: Path | None = None
+    head: Maybe[Path] = None
     """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
-    reference_bundle: Path | None = None
+    reference_bundle: Maybe[Path] = None
     """Another bundle for the reference."""
-    reference_backend: ReferenceBackendFlag = None
+    reference_backend: Maybe[str] = None
+    """What runs the reference, in place of the default; names as for --backend."""
     reference_device: str = "cpu"
     """Where the reference runs."""
     reference_precision: str = "fp32"
     """The reference's precision of vision and audio."""
     channel: ChannelFlag = "auto"
-    threads: Threads = None
-    """Threads of both on a CPU; as many as cores by default."""
-    out: Path | None = None
+    out: Maybe[Path] = None
     """Folder for parity.json and parity.html; without it the figures are only printed."""
     record: bool = False
     """Write the outcome into the bundle's manifest; only against PyTorch in fp32."""
@@ -95,7 +97,7 @@ class Parity:
         from ovavel.runtime.system.files import atomic_write
         from ovavel.runtime.verification.gates import store_gate
 
-        bundle = Bundle.open(self.bundle)
+        bundle = Bundle.open(self.bundle, signed_by=self.engine.require_signature)
         candidate, reference = self._candidate(bundle), self._reference(bundle)
         if self.record and (reference.backend, reference.precision) != ("torch", "fp32"):
             raise UsageError("--record is for a comparison with PyTorch in fp32: give --weights")
@@ -120,11 +122,11 @@ class Parity:
 
         return Choice(
             bundle=bundle,
-            backend=self.backend,
-            device=self.device,
-            precision=self.precision,
-            threads=self.threads,
-            options=self._checkpoints() if self.backend == "torch" else {},
+            backend=self.engine.backend,
+            device=self.engine.device,
+            precision=self.engine.precision,
+            threads=self.engine.threads,
+            options=self._checkpoints() if self.engine.backend == "torch" else {},
         )
 
     def _reference(self, bundle: Bundle) -> Choice:
@@ -138,7 +140,7 @@ class Parity:
             backend=backend,
             device=self.reference_device,
             precision=self.reference_precision,
-            threads=self.threads,
+            threads=self.engine.threads,
             options=self._checkpoints() if backend == "torch" else {},
         )
 
@@ -150,21 +152,21 @@ class Parity:
         from ovavel.eval.parity.clips import DatasetClips, RecordedClips
         from ovavel.runtime.commands.localize import find_media
 
-        if self.data and self.media:
-            raise UsageError("--data and --media are both given, and one run compares on one of them: leave one out")
-        if not (self.data or self.media):
-            raise UsageError("compare on what? Give either --data with a labelled dataset, or --media with recordings")
+        if self.data and self.recordings:
+            raise UsageError("--data and recordings are both given, and one run compares on one of them: leave one out")
+        if not (self.data or self.recordings):
+            raise UsageError("compare on what? Name recordings, or give a labelled dataset with --data")
         channel = parse_channel(self.channel)
         if self.data and channel != "auto":
             raise UsageError(
-                "--channel is for --media; --data is heard in its first channel, as published: leave it out"
+                "--channel is for recordings; --data is heard in its first channel, as published: leave it out"
             )
-        if self.media and (self.clips is not None or self.annotations):
+        if self.recordings and (self.clips is not None or self.annotations):
             flag = "--annotations" if self.annotations else "--clips"
-            raise UsageError(f"{flag} is for --data; with --media, name the recordings to compare on and leave it out")
+            raise UsageError(f"{flag} is for --data; name the recordings to compare on and leave it out")
         if self.data:
             return DatasetClips(OVAVEBench.open(self.data, self.annotations), self.split, self.clips)
-        return RecordedClips(find_media(self.media), channel)
+        return RecordedClips(find_media(self.recordings), channel)
 
 
 def _report_lost(clips: DatasetClips | RecordedClips) -> int:

@@ -91,13 +91,13 @@ def load_cached(cache: FeatureCache, dataset: OVAVEBench, bundle: Bundle, clips:
     return _checked(features, damaged)
 
 
-def check_precision(cache: FeatureCache, bundle: Bundle, engine: str) -> None:
-    """Refuse a cache that holds embeddings of another precision than `engine` runs the bundle in.
+def check_precision(cache: FeatureCache, bundle: Bundle, engine: str, precision: str | None = None) -> None:
+    """Refuse a cache of embeddings in another precision than `engine` runs the bundle in; None: its default.
 
     Raises:
         DatasetError: it does.
     """
-    vision, audio = (bundle.precision(graph, engine) for graph in _ENCODERS)
+    vision, audio = (bundle.precision(graph, engine, precision) for graph in _ENCODERS)
     runs = vision if vision == audio else f"vision {vision}, audio {audio}"
     if cache.info.precision != runs:
         raise DatasetError(
@@ -155,7 +155,7 @@ def _checked(features: Features, damaged: Sequence[DamagedRecord]) -> Encoded:
         said = (
             f"all {len(damaged)} clips are damaged; the first: {damaged[0].message}" if damaged else "there is no clip"
         )
-        raise DatasetError(f"nothing can be scored: {said}. `ovavel eval check-data` lists every clip")
+        raise DatasetError(f"nothing can be scored: {said}. `ovavel eval data` lists every clip")
     return Encoded(features, tuple(damaged))
 
 

@@ -224,7 +224,7 @@ class FeatureCache:
         if missing:
             named = ", ".join(f"{split}/{name}" for split, name in missing[:_NAMED])
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-            splits = ",".join(sorted({split for split, _ in missing}))
+            splits = " ".join(sorted({split for split, _ in missing}))
             raise DatasetError(
                 f"the feature cache {self.path} lacks {len(missing)} of {len(keys)} clips ({named}{more}); "
                 f"{_AGAIN} with --splits {splits}"

@@ -108,16 +108,15 @@ def open_material(
     *,
     annotations: Path | None = None,
     features: Path | None = None,
-    backend: str = "onnxruntime",
-    device: str = "auto",
-    threads: int | None = None,
     any_precision: bool = False,
+    signed_by: str | None = None,
+    threads: int | None = None,
     **options: Any,
 ) -> Iterator[Material]:
     """Open a dataset, a bundle and, if it is given, a feature cache of its encoders; the backend is closed at the end.
 
-    `any_precision` takes a cache of another precision than the bundle runs in. `options` are those of the backend, see
-    `open_backend`.
+    `any_precision` takes a cache of another precision than the bundle runs in. `signed_by`: see `Bundle.open`.
+    `threads` and `options` are those of the backend, see `open_backend`.
 
     Raises:
         DatasetError, BundleError, DeviceError, VocabularyError: what cannot be opened, and why.
@@ -128,15 +127,15 @@ def open_material(
         dataset = OVAVEBench.open(data, annotations)
         cache = FeatureCache.open(features) if features else None
         status.update("opening the bundle")
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, signed_by=signed_by)
         status.update("embedding the names")
         text = cache.text if cache else embed_texts(opened, dataset.names, threads=threads)
         status.update("loading the backend")
         graphs: tuple[Graph, ...] = ("head",) if cache else ("vision", "audio", "head")
-        running = open_compared(opened, name=backend, device=device, threads=threads, graphs=graphs, **options)
+        running = open_compared(opened, threads=threads, graphs=graphs, **options)
     try:
         if cache and not any_precision:
-            check_precision(cache, opened, running.info.engine)
+            check_precision(cache, opened, running.info.engine, options.get("precision"))
         running.warm_up()
         yield Material(dataset=dataset, bundle=opened, backend=running, cache=cache, text=text)
     finally:

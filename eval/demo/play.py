@@ -86,7 +86,7 @@ def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
     with captured_stderr(statuses.append):
         _watch_camera(assets, index_or_name(address_of(camera)), index_or_name(microphone), statuses, console)
     console.print(
-        f"\nThat was the demo model, which knows only its own world. The real one: {_command()} export weights --help",
+        f"\nThat was the demo model, which knows only its own world. The real one: {_command()} bundle weights --help",
         markup=False,
     )
     return 0
@@ -148,14 +148,14 @@ def _conclude(comparison: Comparison, page: Path, console: OutputConsole) -> Non
     for what, why in (
         (str(page), "open it in a browser: the clip, with the truth and what ovavel said"),
         (f"{out / 'clip.mp4'}.ovavel.*", "what 'ovavel localize' writes for any recording"),
-        (str(out / "bundle"), f"the model, to try things with: {command} vocab list {out / 'bundle'}"),
+        (str(out / "bundle"), f"the model, to try things with: {command} vocab list --bundle {out / 'bundle'}"),
     ):
         console.print(f"{one_line(what)}\n    {one_line(why)}", markup=False)
     console.print("\nWhat next:", style="bold")
     needs = "" if find_spec("cv2") and find_spec("sounddevice") else f"; needs {install_command('live')}"
     console.print(f"  {command} demo --camera\n    the same model on your camera and microphone{needs}", markup=False)
     console.print(
-        f"  {command} export weights --help\n    the real model: ImageBind, and any names you like", markup=False
+        f"  {command} bundle weights --help\n    the real model: ImageBind, and any names you like", markup=False
     )
 
 

@@ -219,7 +219,7 @@ def try_phrases(
         UsageError: no second holds both senses and the event.
     """
     if not phrases:
-        raise VocabularyError("which phrases? For example: ovavel vocab test imagebind 'dog barking' clip.mp4")
+        raise VocabularyError("which phrases? For example: ovavel vocab try imagebind 'dog barking' clip.mp4")
     if not any(recording.event.any() for recording in recordings):
         raise UsageError(
             "no second of the recordings can hold the event: it needs picture and sound at once, and --truth must not "

@@ -76,7 +76,7 @@ class Bundle:
         root = Path(path).absolute()
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "does not exist"
-            raise BundleError(f"no bundle at {path}: it {what}. `ovavel export bundle` writes one")
+            raise BundleError(f"no bundle at {path}: it {what}. `ovavel bundle export` writes one")
         try:
             complete_change(root, None if key is None else lambda manifest: check_signature(root, manifest, key))
             with locked(root, fcntl.LOCK_SH):

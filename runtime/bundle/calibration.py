@@ -27,7 +27,7 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     temperature: Annotated[float, Meta(gt=0)]
     """By which the fused scores are divided before the softmax."""
     on: Share
-    """Margin over the background that a second needs to begin an event; `EventRules.on` unless the user gives one."""
+    """Margin over the background that a second needs to begin an event; `EventRules.start_margin` replaces it."""
     off: Share
     """Margin that later seconds need to continue it; not above `on`."""
     ece_before: Share

@@ -63,7 +63,7 @@ def read_manifest(file: Path) -> tuple[bytes, Manifest]:
         OSError: it cannot be read.
     """
     if not file.is_file():
-        raise BundleError(f"{file.parent} is not a bundle: it has no {MANIFEST}. `ovavel export bundle` writes one")
+        raise BundleError(f"{file.parent} is not a bundle: it has no {MANIFEST}. `ovavel bundle export` writes one")
     if file.stat().st_size > _MANIFEST_LIMIT_BYTES:
         raise BundleError(f"{file} is far too large for a bundle manifest; {_AGAIN}")
     data = file.read_bytes()

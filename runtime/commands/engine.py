@@ -1,4 +1,4 @@
-"""`ovavel export engine`."""
+"""`ovavel bundle engine`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
-
+from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import Meta
@@ -25,8 +24,8 @@ class Engine:
     """Build a bundle's TensorRT engines ahead of time.
 
     Examples:
-        ovavel export engine imagebind --precision fp16               # for the GPU of this machine
-        ovavel export engine imagebind --library tensorrt-rtx --compute-capability 8.9 --out engines   # without a GPU
+        ovavel bundle engine --bundle imagebind --precision fp16               # for the GPU of this machine
+        ovavel bundle engine --bundle imagebind --library tensorrt-rtx --compute-capability 8.9 --out engines   # no GPU
 
     live and localize with --backend tensorrt or tensorrt-rtx build what they need on first use; this does it before, so
     that nobody waits. An engine is for one version of its library and one GPU model (TensorRT) or compute capability
@@ -35,11 +34,11 @@ class Engine:
     are then compared with the golden outputs in the bundle; if they decide otherwise than PyTorch, the exit code is 1.
     """
 
-    bundle: Positional[Path]
-    """Folder written by 'ovavel export bundle'."""
+    bundle: Path
+    """Folder written by 'ovavel bundle export'."""
     library: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
     """TensorRT, for every recent NVIDIA GPU, or TensorRT-RTX, for GeForce and RTX GPUs."""
-    precision: str | None = None
+    precision: Maybe[str] = None
     """Of vision and audio, where the bundle has it; by default the bundle's own choice."""
     graphs: tuple[Literal["vision", "audio", "text", "head"], ...] = ("vision", "audio", "head")
     """Which graphs to build."""
@@ -47,11 +46,11 @@ class Engine:
     """Numbers of windows to optimise for; other numbers are put together of these."""
     workspace_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 4096
     """Scratch memory that a layer may use on the GPU."""
-    compute_capability: str | None = None
+    compute_capability: Maybe[str] = None
     """Of the GPU to build for where it is not here, e.g. 8.9; TensorRT-RTX only."""
     device: str = "auto"
     """The GPU to build on and for: cuda, or cuda:N."""
-    out: Path | None = None
+    out: Maybe[Path] = None
     """Folder for the engines; by default the one where live looks for them."""
     overwrite: bool = False
     """Build what is there already, too."""

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
-from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
-from ovavel.runtime.commands.signature_flag import SignatureFlag
+from tyro.conf import Positional
+
+from ovavel.runtime.commands.options import ChannelFlag, EventOptions, Maybe, VerifiedEngineOptions, parse_channel
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.pipeline.tracker import EventRules
-from ovavel.runtime.system.bounds import Meta, Threads
+from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
     from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.pipeline.channels import Channel
+    from ovavel.runtime.pipeline.tracker import EventRules
     from ovavel.runtime.sinks import Sink
     from ovavel.runtime.sources import Source, StatusListener
     from ovavel.runtime.sources.access import Access
@@ -32,53 +32,45 @@ class Live:
     Examples:
         ovavel live --bundle imagebind                          # first camera, default microphone
         ovavel live --bundle imagebind --camera 1 --microphone "USB Audio" --jsonl events.jsonl
-        ovavel live --bundle imagebind --input rtsp://camera.local/stream
-        ovavel live --bundle imagebind --input @address.txt     # with a password in it: not in the list of processes
-        ovavel live --bundle imagebind --input clip.mp4 --realtime
+        ovavel live rtsp://camera.local/stream --bundle imagebind
+        ovavel live @address.txt --bundle imagebind     # with a password in it: not in the list of processes
+        ovavel live clip.mp4 --bundle imagebind --realtime
 
     Ctrl-C ends it: open events are ended and reported, and the exit code is 0. Sound and pictures stay in memory.
     """
 
-    bundle: Path | None = None
-    """Folder written by 'ovavel export bundle'."""
-    input: str | None = None
+    input: Positional[Maybe[str]] = None
     """File or URL (http, https, rtsp, rtsps, rtp, udp, tcp, tls) to watch in place of a camera and a microphone. @FILE
     takes the URL from the first line of a file, env:NAME from a variable: other users can read command lines."""
+    bundle: Maybe[Path] = None
+    """Folder written by 'ovavel bundle export'."""
     allow_private: bool = False
-    """Let redirects and playlists of a public --input lead to addresses of this machine and of local networks."""
-    max_pixels: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
-    """Refuse an --input whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
+    """Let redirects and playlists of a public URL lead to addresses of this machine and of local networks."""
+    max_pixels: Maybe[Annotated[int, Meta(ge=1, le=2**31 - 1)]] = None
+    """Refuse a file or stream whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
     realtime: bool = False
     """Play a file at its own speed rather than as fast as it can be decided on."""
-    camera: str | None = None
+    camera: Maybe[str] = None
     """Index or URL of the camera, the first one by default; --list-devices shows what there is. @FILE and env:NAME as
-    with --input."""
-    microphone: str | None = None
+    for a URL."""
+    microphone: Maybe[str] = None
     """Index, name or part of the name of the microphone, the system's default one unless given."""
     no_video: bool = False
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
     channel: ChannelFlag = "auto"
-    backend: BackendFlag = "onnxruntime"
-    precision: str | None = None
-    """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
-    device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: Threads = None
-    """Threads of the encoders on a CPU; as many as cores by default."""
-    require_signature: SignatureFlag = None
-    allow_unverified: bool = False
-    """Continue with an engine that nobody has compared with PyTorch, or that decides otherwise."""
+    engine: VerifiedEngineOptions = field(default_factory=VerifiedEngineOptions)
+    """What runs the bundle, and where."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are shown at once."""
-    fusion: Literal["positive", "published"] | None = None
+    fusion: Maybe[Literal["positive", "published"]] = None
     """How the two similarities of a class become its score. positive: a class that one sense speaks against scores 0.
     published: as in the paper, where two senses that both speak against it make it likely. The bundle's own by
     default; with another one there are no probabilities."""
-    rules: EventRules = field(default_factory=EventRules)
+    events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
-    jsonl: Path | None = None
+    jsonl: Maybe[Path] = None
     """Append every decision and event to this file, one JSON object a line; "-" for standard output."""
     view: Literal["auto", "terminal", "lines", "none"] = "auto"
     """What to show: a live view, plain lines, or nothing; auto takes the live view where there is a terminal."""
@@ -90,24 +82,22 @@ class Live:
         if self.list_devices:
             return _list_devices()
         if self.bundle is None:
-            raise UsageError("which bundle? Give --bundle DIR; 'ovavel export bundle --help' explains how to make one")
+            raise UsageError("which bundle? Give --bundle DIR; 'ovavel bundle export --help' explains how to make one")
         from contextlib import nullcontext
 
-        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.pipeline.localizer import check_lag
         from ovavel.runtime.system.native_output import captured_stderr
 
-        check_bundle_backends(self.backend)
         check_lag(self.lag)
-        channel = parse_channel(self.channel)
+        channel, rules = parse_channel(self.channel), self.events.rules
         statuses: deque[str] = deque(maxlen=100)
-        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
+        bundle = self.engine.open_bundle(self.bundle)
         # Only sound systems write there as a matter of course.
         with captured_stderr(statuses.append) if self.input is None else nullcontext():
-            self._watch(bundle, channel, statuses)
+            self._watch(bundle, channel, rules, statuses)
         return 0
 
-    def _watch(self, bundle: Bundle, channel: Channel, statuses: deque[str]) -> None:
+    def _watch(self, bundle: Bundle, channel: Channel, rules: EventRules, statuses: deque[str]) -> None:
         from contextlib import closing
 
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
@@ -115,21 +105,12 @@ class Live:
         from ovavel.runtime.session import Session
         from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
-        from ovavel.runtime.verification.open import open_verified
 
         source = self._source(statuses.append)
         try:
             sinks = self._sinks(statuses.append)
             with shown_progress() as progress:
-                verified = open_verified(
-                    bundle,
-                    allow_unverified=self.allow_unverified,
-                    device=self.device,
-                    threads=self.threads,
-                    name=self.backend,
-                    precision=self.precision,
-                    progress=progress,
-                )
+                verified = self.engine.open(bundle, progress)
             with closing(verified.backend):
                 if changed := changed_since_first_use(bundle, verified.backend.info):
                     statuses.append(changed)
@@ -140,7 +121,7 @@ class Live:
                     source,
                     backend=verified,
                     lag=self.lag,
-                    rules=self.rules,
+                    rules=rules,
                     statuses=statuses,
                     channel=channel,
                     fusion=self.fusion,
@@ -157,7 +138,7 @@ class Live:
             raise UsageError("--no-video and --no-audio together leave nothing to watch; give one of them at most")
         if self.input is not None:
             if self.camera is not None or self.microphone is not None:
-                raise UsageError("--input brings its own picture and sound; leave --camera and --microphone out")
+                raise UsageError("a file or URL brings its own picture and sound; leave --camera and --microphone out")
             from ovavel.runtime.sources.media.source import MediaSource
 
             return MediaSource(
@@ -169,9 +150,9 @@ class Live:
                 access=self._access(),
             )
         if self.allow_private or self.max_pixels is not None:
-            raise UsageError("--allow-private and --max-pixels are for --input; leave them out with a camera")
+            raise UsageError("--allow-private and --max-pixels are for a file or URL; leave them out with a camera")
         if self.realtime:
-            raise UsageError("--realtime is for files: give one with --input; a camera is always live")
+            raise UsageError("--realtime is for files: name one; a camera is always live")
         from ovavel.runtime.sources.camera_mic import CameraMicSource
         from ovavel.runtime.sources.devices import index_or_name
 

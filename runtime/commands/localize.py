@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
-from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
-from ovavel.runtime.commands.signature_flag import SignatureFlag
+from ovavel.runtime.commands.options import ChannelFlag, EventOptions, Many, Maybe, VerifiedEngineOptions, parse_channel
 from ovavel.runtime.errors import MediaError, UsageError
-from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.text import clock, counts, one_line, shown_name
-from ovavel.runtime.system.bounds import Meta, Threads
+from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.system.files import not_regular
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ovavel.runtime.pipeline.tracker import EventRules
     from ovavel.runtime.results import Localization
 
 __all__ = ["ALL_FORMATS", "MEDIA_SUFFIXES", "Localize", "find_media", "print_unreadable"]
@@ -57,11 +55,11 @@ class Localize:
     A file that cannot be read is named, the others are done, and the exit code is 1.
     """
 
-    files: Positional[tuple[Path, ...]]
+    files: Positional[Many[Path]] = ()
     """Recordings, or folders to search for them. They come first, before the options."""
     bundle: Path
-    """Folder written by 'ovavel export bundle'."""
-    out: Path | None = None
+    """Folder written by 'ovavel bundle export'."""
+    out: Maybe[Path] = None
     """Folder for the results; without it events are only printed, and nothing is written."""
     format: tuple[Format, ...] = ALL_FORMATS
     """Which results to write."""
@@ -71,26 +69,18 @@ class Localize:
     """See nothing, on purpose: every second is background and says so."""
     no_audio: bool = False
     """Hear nothing, on purpose: every second is background and says so."""
-    max_pixels: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    max_pixels: Maybe[Annotated[int, Meta(ge=1, le=2**31 - 1)]] = None
     """Refuse recordings whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
     channel: ChannelFlag = "auto"
-    backend: BackendFlag = "onnxruntime"
-    precision: str | None = None
-    """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
-    device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: Threads = None
-    """Threads of the encoders on a CPU; as many as cores by default."""
-    require_signature: SignatureFlag = None
-    allow_unverified: bool = False
-    """Continue with an engine that nobody has compared with PyTorch, or that decides otherwise."""
+    engine: VerifiedEngineOptions = field(default_factory=VerifiedEngineOptions)
+    """What runs the bundle, and where."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, that a decision is made with."""
-    fusion: Literal["positive", "published"] | None = None
+    fusion: Maybe[Literal["positive", "published"]] = None
     """How the two similarities of a class become its score. positive: a class that one sense speaks against scores 0.
     published: as in the paper, where two senses that both speak against it make it likely. The bundle's own by
     default; with another one there are no probabilities."""
-    rules: EventRules = field(default_factory=EventRules)
+    events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
 
     def run(self) -> int:
@@ -99,9 +89,10 @@ class Localize:
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.results import result_paths
 
-        check_bundle_backends(self.backend)
+        self.engine.check()
         check_lag(self.lag)
         parse_channel(self.channel)
+        rules = self.events.rules
         if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to look for; give one of them at most")
         files = find_media(self.files)
@@ -118,14 +109,13 @@ class Localize:
                 )
             else:
                 to_do.append((file, folder))
-        return self._localize(to_do, console) if to_do else 0
+        return self._localize(to_do, rules, console) if to_do else 0
 
-    def _localize(self, to_do: Sequence[tuple[Path, Path | None]], console: Console) -> int:
+    def _localize(self, to_do: Sequence[tuple[Path, Path | None]], rules: EventRules, console: Console) -> int:
         from contextlib import closing
 
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.results import write_results
         from ovavel.runtime.results.recording import localize_recording
@@ -133,20 +123,11 @@ class Localize:
         from ovavel.runtime.sources.media.source import MediaSource
         from ovavel.runtime.system.progress import Bars, shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
-        from ovavel.runtime.verification.open import open_verified
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())
-        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
+        bundle = self.engine.open_bundle(self.bundle)
         with shown_progress() as progress:
-            verified = open_verified(
-                bundle,
-                allow_unverified=self.allow_unverified,
-                device=self.device,
-                threads=self.threads,
-                name=self.backend,
-                precision=self.precision,
-                progress=progress,
-            )
+            verified = self.engine.open(bundle, progress)
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -186,7 +167,7 @@ class Localize:
                         source,
                         backend=verified,
                         lag=self.lag,
-                        rules=self.rules,
+                        rules=rules,
                         channel=parse_channel(self.channel),
                         fusion=self.fusion,
                         statuses=statuses,

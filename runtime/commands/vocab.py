@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
+from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import VocabularyError
 from ovavel.runtime.reporting.text import shown_name
-from ovavel.runtime.system.bounds import Threads
+from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,17 +31,17 @@ class Add:
     """Add names to a bundle's vocabulary, through its own text encoder.
 
     Example:
-        ovavel vocab add imagebind "glass breaking" "dog barking"
+        ovavel vocab add "glass breaking" "dog barking" --bundle imagebind
 
     Names are used as they are; "glass breaking" works better than "glass". Names that are there already, too long or
     empty are refused, and then nothing is changed. The background stays last.
     """
 
-    bundle: Positional[Path]
-    """Folder written by 'ovavel export bundle'."""
     names: Positional[tuple[str, ...]]
     """Names to add, in quotes where they have spaces."""
-    threads: Threads = None
+    bundle: Path
+    """Folder written by 'ovavel bundle export'."""
+    threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
     """Threads of the text encoder; as many as cores by default."""
 
     def run(self) -> int:
@@ -53,7 +54,7 @@ class Add:
         bundle.graph("text")  # says so if there is none, before anything else
         tokenizer = bundle.tokenizer()
         if not self.names:
-            raise VocabularyError('which names? For example: ovavel vocab add imagebind "glass breaking"')
+            raise VocabularyError('which names? For example: ovavel vocab add "glass breaking" --bundle imagebind')
         names = check_names(self.names, tokenizer=tokenizer, background=old.background)
         known = {normalize_text(name): name for name in old.names}
         for name in names:
@@ -92,15 +93,15 @@ class Remove:
     """Remove names from a bundle's vocabulary.
 
     Example:
-        ovavel vocab remove imagebind "dog barking"
+        ovavel vocab remove "dog barking" --bundle imagebind
 
     A name that is not there is an error, and then nothing is changed. The background cannot be removed.
     """
 
-    bundle: Positional[Path]
-    """Folder written by 'ovavel export bundle'."""
     names: Positional[tuple[str, ...]]
     """Names to remove, in quotes where they have spaces."""
+    bundle: Path
+    """Folder written by 'ovavel bundle export'."""
 
     def run(self) -> int:
         """Remove the names."""
@@ -118,13 +119,13 @@ class List:
     """List the names in a bundle's vocabulary, one a line, the background last.
 
     Example:
-        ovavel vocab list imagebind > names.txt
+        ovavel vocab list --bundle imagebind > names.txt
 
-    The list can be given to 'ovavel export bundle --vocabulary' as it is.
+    The list can be given to 'ovavel bundle export --vocabulary' as it is.
     """
 
-    bundle: Positional[Path]
-    """Folder written by 'ovavel export bundle'."""
+    bundle: Path
+    """Folder written by 'ovavel bundle export'."""
 
     def run(self) -> int:
         """Print the names."""

@@ -29,19 +29,20 @@ class EventRules:
     Without a calibration the defaults are the published decision: the best class, second by second.
     """
 
-    on: Annotated[float, Meta(ge=0, le=1)] | None = None
+    start_margin: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Margin over the background, in [0, 1], that a second needs to begin an event. Not given, it is the bundle's own
     if that is calibrated, else 0."""
-    off: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """Margin that later seconds need to continue it; not above `on`. Not given, it is the bundle's own if that is
-    calibrated, else 0."""
+    keep_margin: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Margin that later seconds need to continue it; not above `start_margin`. Not given, it is the bundle's own if
+    that is calibrated, else 0."""
     min_duration_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """Shorter events are not reported."""
     bridge_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """A pause up to this long inside an event does not end it."""
 
     def __post_init__(self) -> None:
-        _check_margins(1.0 if self.on is None else self.on, 0.0 if self.off is None else self.off, self)
+        start, keep = self.start_margin, self.keep_margin
+        _check_margins(1.0 if start is None else start, 0.0 if keep is None else keep, self)
         if not (0 <= self.min_duration_s < math.inf and 0 <= self.bridge_s < math.inf):
             raise UsageError(
                 "durations must be finite and not negative; "
@@ -54,18 +55,21 @@ class EventRules:
         Raises:
             UsageError: only one is given, and it does not go with the other.
         """
-        on, off = (calibration.on, calibration.off) if calibration else (0.0, 0.0)
-        on, off = on if self.on is None else self.on, off if self.off is None else self.off
-        _check_margins(on, off, self)
-        return on, off
+        start, keep = (calibration.on, calibration.off) if calibration else (0.0, 0.0)
+        start = start if self.start_margin is None else self.start_margin
+        keep = keep if self.keep_margin is None else self.keep_margin
+        _check_margins(start, keep, self)
+        return start, keep
 
 
-def _check_margins(on: float, off: float, rules: EventRules) -> None:
-    if not 0 <= off <= on <= 1:
-        given = ", ".join(
-            f"{name} {getattr(rules, name)}" for name in ("on", "off") if getattr(rules, name) is not None
+def _check_margins(start: float, keep: float, rules: EventRules) -> None:
+    if not 0 <= keep <= start <= 1:
+        margins = {"start-margin": rules.start_margin, "keep-margin": rules.keep_margin}
+        given = ", ".join(f"{name} {margin}" for name, margin in margins.items() if margin is not None)
+        raise UsageError(
+            f"event rules need 0 ≤ keep-margin ≤ start-margin ≤ 1; got start-margin {start}, keep-margin {keep} "
+            f"(given: {given}); give both"
         )
-        raise UsageError(f"event rules need 0 ≤ off ≤ on ≤ 1; got on {on}, off {off} (given: {given}); give both")
 
 
 class _Run(NamedTuple):

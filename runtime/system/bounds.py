@@ -14,17 +14,13 @@ from msgspec import Meta
 
 from ovavel.runtime.errors import UsageError
 
-__all__ = ["LARGEST_SEED", "MOST_WORKERS", "Meta", "Seed", "Threads", "Workers", "bounds_of", "check_bounds"]
+__all__ = ["LARGEST_SEED", "MOST_WORKERS", "Meta", "Seed", "bounds_of", "check_bounds"]
 
 MOST_WORKERS = max(16, 2 * (os.cpu_count() or 1))
 """Threads or processes at most. Far more than there are cores wait for each other and never end."""
 
 LARGEST_SEED = 2**32 - 1
 
-Threads = Annotated[int, Meta(ge=1, le=MOST_WORKERS)] | None
-"""Threads of a backend on a CPU; None: as many as there are cores."""
-Workers = Annotated[int, Meta(ge=1, le=MOST_WORKERS)] | None
-"""Processes; None: as many as suit the machine."""
 Seed = Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
 
 

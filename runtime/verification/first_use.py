@@ -57,7 +57,7 @@ def changed_since_first_use(bundle: Bundle, info: BackendInfo) -> str | None:
     if known and others:
         return one_line(
             f"other weights than those first used from {bundle.path} on {known.since}: {', '.join(others)}. If you did "
-            "not exchange them, do not trust them; if you did, `ovavel eval self-check` on this bundle accepts them"
+            "not exchange them, do not trust them; if you did, `ovavel bundle check` on this bundle accepts them"
         )
     if not now.items() <= graphs.items():
         try:

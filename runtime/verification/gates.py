@@ -203,4 +203,5 @@ def _precisions(info: BackendInfo) -> str:
 def _command(bundle: Bundle, info: BackendInfo) -> str:
     """The self-check of exactly what `info` says runs."""
     precision = info.precision.get("vision", "fp32")
-    return f"ovavel eval self-check {bundle.path} --backend {info.name} --device {info.device} --precision {precision}"
+    flags = f"--backend {info.name} --device {info.device} --precision {precision}"
+    return f"ovavel bundle check --bundle {bundle.path} {flags}"

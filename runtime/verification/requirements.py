@@ -1,6 +1,6 @@
 """How near to PyTorch in fp32 an engine must stay, by the precision it computes in (docs/parity.md).
 
-The one place where these numbers stand: the exporter, `ovavel eval self-check` and `ovavel eval parity` ask here.
+The one place where these numbers stand: the exporter, `ovavel bundle check` and `ovavel eval parity` ask here.
 """
 
 from __future__ import annotations

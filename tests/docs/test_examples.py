@@ -59,7 +59,7 @@ def test_the_backend_of_the_page_passes_the_self_check_and_then_runs(
 
     (check, localize) = (shlex.split(line)[1:] for line in blocks("backend", "sh")[0].splitlines())
     assert main(localize) == 1
-    assert "self-check" in capsys.readouterr().err
+    assert "bundle check" in capsys.readouterr().err
     assert main(check) == 0
     assert main(localize) == 0
     assert list(Path("results").rglob("*.json"))

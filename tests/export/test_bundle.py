@@ -19,7 +19,7 @@ from support.golden_weights import GOLDEN, golden_inputs, golden_state
 
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import write_bundle
-from ovavel.export.commands.export import read_names
+from ovavel.export.commands.bundle import read_names
 from ovavel.export.place import put_in_place
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
@@ -205,7 +205,7 @@ def test_a_terminated_export_leaves_nothing(tiny_weights: Path, place: Path, tmp
     arguments = ["--weights", tiny_weights, "--vocabulary", tmp_path / "names.txt", "--out", place / "bundle"]
     command = [sys.executable, "-c", "import sys; from ovavel.runtime.cli import main; sys.exit(main())"]
     with subprocess.Popen(
-        [*command, "export", "bundle", "--config", "tiny", *arguments], stderr=subprocess.PIPE
+        [*command, "bundle", "export", "--config", "tiny", *arguments], stderr=subprocess.PIPE
     ) as run:
         deadline_s = time.monotonic() + 60
         while nothing_left(place) and time.monotonic() < deadline_s:
@@ -259,13 +259,13 @@ def test_the_command_writes_a_bundle_and_tells_its_licence(
     write_checkpoint(weights, read_checkpoint(tiny_weights), {"licence": "Apache-2.0"})
     arguments = ["--weights", str(weights), "--head", str(tiny_head), "--config", "tiny", "--precision", "fp32"]
     arguments += ["--vocabulary", str(tmp_path / "names.txt")]
-    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 0
+    assert main(["bundle", "export", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 0
     reported = capsys.readouterr()
     assert not reported.err.startswith("\n")
     bundle = Bundle.open(tmp_path / "new" / "bundle")
     assert reported.out.splitlines()[-1] == bundle.manifest.model.licence == "Apache-2.0, as made-up.safetensors says"
     assert bundle.vocabulary.names == ("dog barking", "cat purring", "other")
-    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 2
+    assert main(["bundle", "export", *arguments, "--out", str(tmp_path / "new" / "bundle")]) == 2
     assert "--overwrite" in capsys.readouterr().err
 
 
@@ -278,7 +278,7 @@ def test_vocabulary_files_that_cannot_be_used(
         names.write_bytes(content)
     arguments = ["--weights", str(tiny_weights), "--vocabulary", str(names), "--out", str(tmp_path / "bundle")]
     code = 1 if content is None or b"\xff" in content else 2
-    assert main(["export", "bundle", "--config", "tiny", *arguments]) == code
+    assert main(["bundle", "export", "--config", "tiny", *arguments]) == code
     assert "Traceback" not in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 

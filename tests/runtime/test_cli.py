@@ -11,14 +11,14 @@ from ovavel.runtime.cli import main
 
 def test_without_arguments_it_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert "export bundle" in capsys.readouterr().out
+    assert "bundle export" in capsys.readouterr().out
 
 
 def test_a_group_lists_its_own_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["vocab"]) == 0
     out = capsys.readouterr().out
     assert "vocab add" in out
-    assert "export bundle" not in out
+    assert "bundle export" not in out
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,7 +39,7 @@ def test_an_unknown_command_gets_a_hint(arguments: list[str], hint: str, capsys:
     assert hint in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["live", "localize", "doctor", "bench", "demo", "vocab add", "export bundle"])
+@pytest.mark.parametrize("name", ["live", "localize", "doctor", "bench run", "demo", "vocab add", "bundle export"])
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*name.split(), "--help"])
@@ -48,7 +48,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    "arguments", [["live"], ["localize", "a.mp4"], ["bench"], ["eval", "self-check"]], ids=lambda words: words[-1]
+    "arguments", [["live"], ["localize", "a.mp4"], ["bench", "run"], ["bundle", "check"]], ids=lambda words: words[-1]
 )
 @pytest.mark.parametrize(
     ("backend", "reported"),
@@ -57,14 +57,13 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 def test_a_backend_that_cannot_run_a_bundle_is_refused_before_anything_is_opened(
     arguments: list[str], backend: str, reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = ["no-such-bundle"] if "self-check" in arguments else ["--bundle", "no-such-bundle"]
-    assert main([*arguments, *bundle, "--backend", backend]) == 2
+    assert main([*arguments, "--bundle", "no-such-bundle", "--backend", backend]) == 2
     assert reported in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "name",
-    ["live", "localize", "bench", "train features", "eval self-check", "eval parity", "eval bench-ovave"],
+    ["live", "localize", "bench run", "train features", "bundle check", "eval parity", "eval score"],
 )
 def test_every_backend_flag_names_what_there_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -108,7 +107,7 @@ def test_standard_output_that_cannot_be_written_is_said(redirection: str) -> Non
 
 def test_help_beside_an_address_with_a_password_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["live", "--input", "http://admin:secret@host/", "--help"])
+        main(["live", "http://admin:secret@host/", "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.count("usage: ovavel live") == 1
 

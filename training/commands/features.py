@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
+from tyro.conf import arg
+
+from ovavel.eval.commands.options import DatasetOptions
+from ovavel.runtime.commands.options import DeviceOptions, Maybe, Workers, backend_help, check_bundle_backends
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.reporting.text import one_line
-from ovavel.runtime.system.bounds import Meta, Threads, Workers
+from ovavel.runtime.system.bounds import Meta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,33 +51,28 @@ class Features:
     and run this again: the shards of changed clips are made again. All of OV-AVEBench takes 2.1 GB.
     """
 
-    data: Path
-    """Folder of the dataset: <split>/audio and <split>/video, as OV-AVEBench lays them out."""
-    annotations: Path | None = None
-    """Folder of the annotation files; by default 'annotations' in the dataset's folder, or that folder itself."""
-    out: Path | None = None
+    dataset: DatasetOptions
+    """What to encode."""
+    out: Maybe[Path] = None
     """Folder for caches; made if it is not there."""
-    weights: Path | None = None
+    weights: Maybe[Path] = None
     """ImageBind checkpoint (imagebind_huge.pth, or safetensors of the same names), to run in PyTorch."""
     config: str = "huge"
     """Size of the model of --weights: huge (the published one), tiny (for tests), or a JSON file with the fields of a
     manifest's model.config."""
-    tokenizer: Path | None = None
+    tokenizer: Maybe[Path] = None
     """The tokenizer.json of --weights, for a model with a tokenizer of its own; CLIP's by default."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """In which PyTorch computes vision and audio (autocast); a CPU does fp32 and bf16. Names are always embedded in
     fp32, and embeddings stored so."""
-    bundle: Path | None = None
+    bundle: Maybe[Path] = None
     """Bundle to encode with, in place of --weights; it runs in the precision it was exported in."""
-    backend: BackendFlag = "onnxruntime"
-    device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: Threads = None
-    """Threads of the encoders on a CPU; as many as cores by default. A small model is faster with cores left to
-    --workers."""
-    splits: str = "train,val,test"
-    """Which splits, with commas between them; others can be added to the cache by another run."""
-    batch: Annotated[int, Meta(ge=1, le=4_096)] | None = None
+    backend: Annotated[str, arg(help=backend_help("What runs the graphs of --bundle"))] = "onnxruntime"
+    place: DeviceOptions = field(default_factory=DeviceOptions)
+    """Where the encoders run. A small model is faster with cores left to --workers."""
+    splits: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+    """Which splits; others can be added to the cache by another run."""
+    batch: Maybe[Annotated[int, Meta(ge=1, le=4_096)]] = None
     """Clips (of ten segments) encoded at once; 16 on a GPU and 1 on a CPU by default."""
     workers: Workers = None
     """Processes that decode; by default one a core, or half as many where the encoders share the CPU with them."""
@@ -88,15 +86,14 @@ class Features:
         """Fill the cache, or measure decoding."""
         from rich.console import Console
 
-        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
-        splits = tuple(dict.fromkeys(split.strip() for split in self.splits.split(",") if split.strip()))
+        splits = tuple(dict.fromkeys(self.splits))
         self._check()
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         with terminated_as_interrupted():
             with console.status("reading the annotations"):
-                bench = OVAVEBench.open(self.data, self.annotations)
+                bench = self.dataset.open()
             return self._measure(bench, splits, console) if self.dry_run else self._extract(bench, splits, console)
 
     def _check(self) -> None:
@@ -159,14 +156,16 @@ class Features:
 
         if self.bundle:
             with console.status("opening the bundle"):
-                return bundle_encoders(self.bundle, backend=self.backend, device=self.device, threads=self.threads)
+                return bundle_encoders(
+                    self.bundle, backend=self.backend, device=self.place.device, threads=self.place.threads
+                )
         assert self.weights
         with console.status("loading the weights") as status:
             return checkpoint_encoders(
                 self.weights,
                 read_config(self.config),
-                device=self.device,
-                threads=self.threads,
+                device=self.place.device,
+                threads=self.place.threads,
                 precision=self.precision,
                 tokenizer=self.tokenizer,
                 progress=lambda what, share: status.update(f"{what}: {share:.0%}"),

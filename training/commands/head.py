@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovavel.eval.commands.options import DatasetOptions
 from ovavel.runtime.reporting.text import one_line
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.fit.recipes import find_recipe
@@ -31,17 +32,15 @@ class Head:
     own (residual, learned-gate, blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo).
     Every field of a recipe is a flag.
 
-    --out gets the best head (head.safetensors, calibrated, for 'ovavel export bundle --head'), result.json, epochs.csv,
+    --out gets the best head (head.safetensors, calibrated, for 'ovavel bundle export --head'), result.json, epochs.csv,
     report.html and event files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command
     again: it goes on after its last whole epoch. On a CPU with the same number of threads, the same seed gives the same
     head, bit for bit, interrupted or not. Run by torchrun, each process trains its share of every step: same losses,
     same head but for rounding; all processes need to see --out.
     """
 
-    data: Path
-    """Folder of the dataset, for its annotations."""
-    annotations: Path | None = None
-    """Folder of the annotation files; by default 'annotations' in the dataset's folder, or that folder itself."""
+    dataset: DatasetOptions
+    """Where the annotations are."""
     features: Path
     """Feature cache, made by 'ovavel train features'."""
     out: Path
@@ -61,7 +60,6 @@ class Head:
         """Train, and print what the head is worth."""
         from rich.console import Console
 
-        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.errors import MissingExtraError
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
@@ -81,7 +79,7 @@ class Head:
         with terminated_as_interrupted(), processes(self.device) as (rank, device):
             console.quiet = rank > 0
             with console.status("reading the features"):
-                dataset = OVAVEBench.open(self.data, self.annotations)
+                dataset = self.dataset.open()
                 data = read_data(dataset, FeatureCache.open(self.features), recipe.train_ratio)
             with steps(console) as tell:
                 result = fit_data(

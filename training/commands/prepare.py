@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovavel.runtime.commands.options import Workers
 from ovavel.runtime.reporting.text import one_line
-from ovavel.runtime.system.bounds import Workers
 
 if TYPE_CHECKING:
     from ovavel.training.prepare import PrepareReport

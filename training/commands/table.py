@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovavel.eval.commands.options import DatasetOptions
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import Seed
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.fit.recipes import find_recipe
 
@@ -24,8 +26,8 @@ class Table:
 
     Examples:
         ovavel train table --data OV-AVEBench --features features --out table
-        ovavel train table --data OV-AVEBench --features features --out table --recipes paper,residual --seeds 0,1,2,3,4
-        ovavel train table --data OV-AVEBench --features features --out table --recipes paper,mine.toml
+        ovavel train table --data OV-AVEBench --features features --out table --recipes paper residual --seeds 0 1 2 3 4
+        ovavel train table --data OV-AVEBench --features features --out table --recipes paper mine.toml
 
     By default the paper's recipe, its ablations and a control with shuffled labels, with the paper's seed. What needs
     no training is in the table too: chance, agreement with and without the background, and fused scores. Each run is
@@ -37,21 +39,19 @@ class Table:
     changed. A single seed has no deviation: its scores have intervals by the bootstrap over clips.
     """
 
-    data: Path
-    """Folder of the dataset, for its annotations."""
-    annotations: Path | None = None
-    """Folder of the annotation files; by default 'annotations' in the dataset's folder, or that folder itself."""
+    dataset: DatasetOptions
+    """Where the annotations are."""
     features: Path
     """Feature cache, made by 'ovavel train features'."""
     out: Path
     """Folder for all runs and the table."""
-    recipes: str = (
-        "paper,linear,two-blocks,cross-modal,prob-avg,feature-avg,without-other,ratio-75,ratio-50,ratio-25,"
-        "shuffled-labels"
+    recipes: tuple[str, ...] = (
+        *("paper", "linear", "two-blocks", "cross-modal", "prob-avg", "feature-avg", "without-other"),
+        *("ratio-75", "ratio-50", "ratio-25", "shuffled-labels"),
     )
-    """Names of recipes or TOML files with one each, with commas between them; see docs/training.md."""
-    seeds: str = "123"
-    """Seeds, with commas between them."""
+    """Names of recipes, or TOML files with one each; see docs/training.md."""
+    seeds: tuple[Seed, ...] = (123,)
+    """Each recipe is trained once with each."""
     changes: RecipeFlags = None
     """Fields to change in every recipe."""
     device: str = "auto"
@@ -63,16 +63,12 @@ class Table:
         """Train what is not trained yet, and print the table."""
         from rich.console import Console
 
-        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.system.files import atomic_write
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
-        recipes = [apply_flags(find_recipe(name), self.changes) for name in _split(self.recipes)]
-        try:
-            seeds = [int(seed) for seed in _split(self.seeds)]
-        except ValueError as error:
-            raise UsageError(f"seeds are whole numbers with commas between them, not {self.seeds!r}") from error
+        recipes = [apply_flags(find_recipe(name), self.changes) for name in dict.fromkeys(self.recipes)]
+        seeds = list(dict.fromkeys(self.seeds))
         if not recipes or not seeds:
             raise UsageError("name at least one recipe and one seed")
         names = [recipe.name for recipe in recipes]
@@ -90,7 +86,7 @@ class Table:
         console = Console(stderr=True, highlight=False)
         with terminated_as_interrupted():
             with console.status("reading the annotations"):
-                dataset, cache = OVAVEBench.open(self.data, self.annotations), FeatureCache.open(self.features)
+                dataset, cache = self.dataset.open(), FeatureCache.open(self.features)
             with steps(console) as tell:
                 results = run_table(
                     dataset,
@@ -108,10 +104,6 @@ class Table:
         _print(results, OutputConsole(highlight=False, soft_wrap=True))
         print(one_line(", ".join(str(self.out / f"table.{kind}") for kind in ("html", "csv", "json"))))
         return 0
-
-
-def _split(words: str) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
 
 
 def _print(results: Results, console: OutputConsole) -> None:

@@ -1,6 +1,6 @@
 """Encoders run in other modes than eager: compiled, as a CUDA graph, with weights of half the size.
 
-They are what a bundle is measured against (`ovavel bench`); nothing else uses them.
+They are what a bundle is measured against (`ovavel bench run`); nothing else uses them.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def _note_slower(bundle: Bundle, engine: str, precision: Mapping[Graph, str]) ->
         if each == "fp32" != default:
             _log.warning(
                 "running in fp32, which is slower: %s of this bundle is for CPUs with dot products of 8 bits. "
-                "`ovavel export bundle --cpu any` writes what is right on every CPU",
+                "`ovavel bundle export --cpu any` writes what is right on every CPU",
                 default,
             )
             return

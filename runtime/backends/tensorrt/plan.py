@@ -120,7 +120,7 @@ def read_engine(folder: Path, wanted: EngineFor) -> Engine:
     Raises:
         EngineError: it is damaged, or for another library, version, GPU, bundle or other options; says which.
     """
-    again = f"delete the folder {folder}, or build it again with `ovavel export engine --overwrite`"
+    again = f"delete the folder {folder}, or build it again with `ovavel bundle engine --overwrite`"
     try:
         engine = read_json((folder / METADATA).read_bytes(), Engine)
         entry = file_entry(folder / PLAN)

@@ -69,7 +69,7 @@ class EngineRunner:
         if self._engine is None:
             raise EngineError(
                 f"{library.title} {library.version} cannot load {folder / PLAN} on {cuda.gpu.name}: "
-                f"{library.complaint()}. Build it again with `ovavel export engine --overwrite`"
+                f"{library.complaint()}. Build it again with `ovavel bundle engine --overwrite`"
             )
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         self._inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]

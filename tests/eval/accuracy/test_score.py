@@ -238,11 +238,9 @@ def test_media_and_cache_give_the_same_report(
     data: Path, exported_bundle: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: np.ndarray
 ) -> None:
     common = ["--data", str(data), "--bundle", str(exported_bundle), "--device", "cpu", "--threads", "1"]
-    assert main(["eval", "bench-ovave", *common, "--out", str(tmp_path / "media")]) == 0
+    assert main(["eval", "score", *common, "--out", str(tmp_path / "media")]) == 0
     printed = capsys.readouterr().out
-    assert (
-        main(["eval", "bench-ovave", *common, "--features", str(cache.parent), "--out", str(tmp_path / "cache")]) == 0
-    )
+    assert main(["eval", "score", *common, "--features", str(cache.parent), "--out", str(tmp_path / "cache")]) == 0
     ours, cached = (json.loads((tmp_path / kind / "ovave-test.json").read_text()) for kind in ("media", "cache"))
     assert ours["results"] == cached["results"]
     assert ours["ran"].startswith("The bundle's own encoders and head ran over the media: onnxruntime")
@@ -405,7 +403,7 @@ def test_what_cannot_be_scored_is_refused(
         "cannot write": ["--data", str(bare), *bundle, "--out", str(bare / "ovave_dataset_meta.csv")],
     }
     for said, words in wrong.items():
-        assert main(["eval", "bench-ovave", "--out", str(tmp_path / "out"), *words]) > 0
+        assert main(["eval", "score", "--out", str(tmp_path / "out"), *words]) > 0
         error = capsys.readouterr().err
         assert said in error
         assert "Traceback" not in error
@@ -420,7 +418,7 @@ def test_a_cache_of_another_precision_is_refused_unless_asked_for(
     info = json.loads((cache / "cache.json").read_text()) | {"precision": "bf16"}
     (other / "cache.json").write_text(json.dumps(info))
     words = ["--data", str(data), "--bundle", str(exported_bundle), "--features", str(other), "--device", "cpu"]
-    for command in (["bench-ovave"], ["streaming", "--out", str(tmp_path / "s"), "--seeds", "0"]):
+    for command in (["score"], ["lag", "--out", str(tmp_path / "s"), "--seeds", "0"]):
         assert main(["eval", *command, *words]) == 1
         said = capsys.readouterr().err
         assert "was computed in bf16 and onnxruntime-cpu runs the bundle" in said

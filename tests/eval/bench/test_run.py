@@ -25,10 +25,11 @@ from ovavel.eval.bench.report import Offline, Trial
 from ovavel.eval.bench.scenarios.live import run_trial
 from ovavel.eval.bench.settings import SCENARIOS, Scenario
 from ovavel.eval.bench.tables import markdown
-from ovavel.eval.commands.bench import Bench
+from ovavel.eval.commands.bench_run import Run
 from ovavel.eval.demo import assets
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
+from ovavel.runtime.commands.options import DeviceOptions
 from ovavel.runtime.errors import MediaError, OvavelError, UsageError
 
 pytestmark = pytest.mark.slow
@@ -53,14 +54,13 @@ def test_pytorch_is_timed_on_the_same_windows(
     exported_bundle: Path, tiny_weights: Path, tiny_head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "bench.json"
-    bench = Bench(
+    bench = Run(
         bundle=exported_bundle,
         weights=tiny_weights,
         head=tiny_head,
         references=("eager", "bf16", "fp16"),
         scenarios=("single",),
-        device="cpu",
-        threads=1,
+        place=DeviceOptions(device="cpu", threads=1),
         windows=4,
         warm_up_s=1,
         out=out.parent,
@@ -140,7 +140,7 @@ def test_bad_requests_are_refused(exported_bundle: Path, tmp_path: Path) -> None
 def test_every_scenario_in_a_few_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command that CI runs, on the demo's bundle."""
     files = {name: tmp_path / "new" / f"bench.{name}" for name in ("json", "md", "html")}
-    command = ["bench", "--bundle", str(DEMO / "bundle"), "--input", str(DEMO / "clip.mp4"), "--device", "cpu"]
+    command = ["bench", "run", "--bundle", str(DEMO / "bundle"), str(DEMO / "clip.mp4"), "--device", "cpu"]
     limits = ["--windows", "25", "--trial-s", "1", "--most-cameras", "3", "--capture-windows", "2"]
     limits += ["--largest-batch", "2", "--warm-up-s", "2", "--threads", "1"]
     assert main([*command, *limits, "--out", str(tmp_path / "new")]) == 0
@@ -242,6 +242,7 @@ program()
 def test_what_was_measured_until_sigterm_is_written(tmp_path: Path) -> None:
     arguments = [
         "bench",
+        "run",
         "--bundle",
         str(DEMO / "bundle"),
         "--device",

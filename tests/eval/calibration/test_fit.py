@@ -98,7 +98,7 @@ def test_decisions_without_any_evidence_are_background_of_no_surety() -> None:
 
 def tracked(labels: np.ndarray, margins: np.ndarray, on: float, off: float) -> np.ndarray:
     """(C, T) seconds of the events that the runtime's tracker makes of one clip, and the background."""
-    tracker = EventTracker("other", EventRules(on=on, off=off))
+    tracker = EventTracker("other", EventRules(start_margin=on, keep_margin=off))
     rows = np.zeros((C, len(labels)), bool)
     news = []
     for i, (label, margin) in enumerate(zip(labels, margins, strict=True)):

@@ -9,9 +9,9 @@ import pytest
 from ovavel.runtime.cli import main
 
 COMMANDS = {
-    "bench": ["bench", "--bundle", "none"],
+    "bench": ["bench", "run", "--bundle", "none"],
     "compare": ["bench", "compare", "a", "b"],
-    "check-data": ["eval", "check-data", "none"],
+    "data": ["eval", "data", "--data", "none"],
 }
 
 

@@ -55,7 +55,7 @@ def test_the_command_tells_all_in_table_and_file(
     broken: tuple[Path, dict[tuple[str, str], str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, kinds = broken
-    assert main(["eval", "check-data", str(root), "--out", str(tmp_path / "new" / "check")]) == 1
+    assert main(["eval", "data", "--data", str(root), "--out", str(tmp_path / "new" / "check")]) == 1
     shown = capsys.readouterr().out
     for kind in DAMAGE:
         row = next(line for line in shown.splitlines() if f"  {kind} " in line)
@@ -72,7 +72,7 @@ def test_a_whole_copy_with_short_sounds_is_undamaged(tmp_path: Path, capsys: pyt
     bench = OVAVEBench.open(root, tmp_path / "annotations")
     sound = bench.audio_path(bench.clips[0])
     write_wav(sound, bench.media(bench.clips[0]).waveform[:, :150_400])
-    assert main(["eval", "check-data", str(root), "--annotations", str(tmp_path / "annotations")]) == 0
+    assert main(["eval", "data", "--data", str(root), "--annotations", str(tmp_path / "annotations")]) == 0
     shown = capsys.readouterr().out
     assert "nothing is damaged" in shown
     assert "sound below 10 s (padded)" in shown
@@ -97,12 +97,12 @@ def test_several_damages_of_one_clip_count_once_and_under_each(tmp_path: Path) -
 
 def test_what_cannot_be_checked_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_bench(tmp_path / "bench", clips=1, media=False)
-    assert main(["eval", "check-data", str(root)]) == 1
+    assert main(["eval", "data", "--data", str(root)]) == 1
     assert "has no folder train, val or test" in capsys.readouterr().err
-    assert main(["eval", "check-data", str(tmp_path)]) == 1
+    assert main(["eval", "data", "--data", str(tmp_path)]) == 1
     assert "ovave_dataset_meta.csv is not in" in capsys.readouterr().err
     (root / "train").mkdir()
-    assert main(["eval", "check-data", str(root), "--workers", "0"]) == 2
+    assert main(["eval", "data", "--data", str(root), "--workers", "0"]) == 2
 
 
 def test_a_job_that_kills_its_process_costs_no_other_job() -> None:
@@ -140,7 +140,7 @@ def test_an_error_of_a_job_reaches_the_caller() -> None:
 def test_a_report_is_written_of_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
     root = make_bench(tmp_path / os.fsdecode(b"B\xe4r \x1b[31m"), clips=1)
     break_clip(root, OVAVEBench.open(root).clips[0], "no sound file")
-    assert main(["eval", "check-data", str(root), "--out", str(tmp_path / "check"), "--workers", "1"]) == 1
+    assert main(["eval", "data", "--data", str(root), "--out", str(tmp_path / "check"), "--workers", "1"]) == 1
     written = (tmp_path / "check/check-data.json").read_bytes()
     assert json.loads(written)["root"].endswith("B\\xe4r \x1b[31m")
     assert b"\x1b" not in written

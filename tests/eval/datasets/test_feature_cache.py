@@ -139,7 +139,7 @@ def test_a_clip_that_is_not_there_yet_is_named(root: Path) -> None:
     (root / "train-00001.json").unlink()
     cache = FeatureCache.open(root)
     assert len(cache.load([clip("train", "a"), clip("train", "b")]).clips) == 1
-    with pytest.raises(DatasetError, match=r"lacks 2 of 3 clips \(train/c, val/x\).*--splits train,val"):
+    with pytest.raises(DatasetError, match=r"lacks 2 of 3 clips \(train/c, val/x\).*--splits train val"):
         cache.load([clip("train", "a"), clip("train", "c"), clip("val", "x")])
 
 

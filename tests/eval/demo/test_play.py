@@ -175,7 +175,7 @@ def test_a_bad_match_is_said_plainly(world: Path, tmp_path: Path, capsys: pytest
 def test_a_bundle_with_words_of_its_users_own_is_kept(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert play_clip(Assets.open(world), out, fast=True) == 0
-    assert main(["vocab", "add", str(out / "bundle"), "glass breaking"]) == 0
+    assert main(["vocab", "add", "--bundle", str(out / "bundle"), "glass breaking"]) == 0
     changed = Bundle.open(out / "bundle").sha256
     assert play_clip(Assets.open(world), out, fast=True) == 0
     assert Bundle.open(out / "bundle").sha256 == changed

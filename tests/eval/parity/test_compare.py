@@ -169,7 +169,7 @@ def test_recordings_that_cannot_be_read_are_left_out_and_named(
     (folder / "empty.mkv").write_bytes(empty[: empty.index(b"\x1f\x43\xb6\x75")])  # a header and no cluster
     other = shutil.copytree(exported_bundle, tmp_path / "other")
     Bundle.open(other).save_vocabulary(Bundle.open(other).vocabulary.removed(["race car"]))
-    assert parity(exported_bundle, "--reference-bundle", other, "--media", folder) == 1
+    assert parity(exported_bundle, "--reference-bundle", other, folder) == 1
     said = capsys.readouterr()
     assert "3 recordings, 2 of them unreadable" in said.out
     assert r"b\x1b[31m" in said.err
@@ -177,12 +177,12 @@ def test_recordings_that_cannot_be_read_are_left_out_and_named(
     assert "\x1b" not in said.out + said.err
     assert "Traceback" not in said.err
     (folder / "good.mp4").unlink()
-    assert parity(exported_bundle, "--reference-bundle", other, "--media", folder) == 1
+    assert parity(exported_bundle, "--reference-bundle", other, folder) == 1
     assert "nor can the other 1" in capsys.readouterr().err
 
 
 def parity(bundle: Path, *arguments: object) -> int:
-    return main(["eval", "parity", str(bundle), "--device", "cpu", "--threads", "1", *map(str, arguments)])
+    return main(["eval", "parity", "--bundle", str(bundle), "--device", "cpu", "--threads", "1", *map(str, arguments)])
 
 
 def test_a_labelled_set_against_pytorch(
@@ -226,7 +226,7 @@ def test_another_bundle_that_decides_otherwise(
     write_bundle(tiny_weights, other, names, config=ImageBindConfig.tiny())
     clip = make_clip(tmp_path / "clip.mp4", duration_s=3, fps=5)
     out = tmp_path / "out"
-    assert parity(tiny_bundle, "--reference-bundle", other, "--media", clip, "--out", out) == 1
+    assert parity(tiny_bundle, "--reference-bundle", other, clip, "--out", out) == 1
     printed = capsys.readouterr().out
     assert "NOT passed: similarity" in printed
     assert "the reference as the truth" in printed
@@ -242,13 +242,13 @@ def test_what_makes_no_sense_is_refused(
     clip = make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5)
     for arguments, reported in (
         ((), "compare on what?"),
-        (("--media", clip, "--data", tmp_path), "--data and --media are both given"),
-        (("--media", clip, "--clips", 3), "--clips is for --data"),
-        (("--data", tmp_path, "--channel", "mix"), "--channel is for --media"),
+        ((clip, "--data", tmp_path), "--data and recordings are both given"),
+        ((clip, "--clips", 3), "--clips is for --data"),
+        (("--data", tmp_path, "--channel", "mix"), "--channel is for recordings"),
         (("--data", tmp_path, "--channel", "left"), "--channel takes auto, first, mix or a number"),
-        (("--media", clip), "would compare a backend with itself"),
-        (("--media", clip, "--record"), "--record is for a comparison with PyTorch"),
-        (("--media", clip, "--weights", tiny_weights), "give its checkpoint: --head"),
+        ((clip,), "would compare a backend with itself"),
+        ((clip, "--record"), "--record is for a comparison with PyTorch"),
+        ((clip, "--weights", tiny_weights), "give its checkpoint: --head"),
     ):
         assert parity(exported_bundle, *arguments) == 2
         assert reported in capsys.readouterr().err

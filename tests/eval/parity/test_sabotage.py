@@ -265,7 +265,7 @@ def test_an_untouched_bundle_passes(
 
 
 def test_the_command_names_the_stage_and_fails(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["eval", "self-check", str(bundle), "--device", "cpu", "--threads", "1", "--precision", "fp32"]
+    command = ["bundle", "check", "--bundle", str(bundle), "--device", "cpu", "--threads", "1", "--precision", "fp32"]
     assert main(command) == 0
     GRAPHS["missing audio scale"].change(bundle)
     relist(bundle)

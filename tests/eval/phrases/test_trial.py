@@ -175,11 +175,11 @@ def test_command_prints_and_writes(
     exported_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "lab"
-    words = ["<b>woof</b>", "a [red] car", str(clip), "--truth", f"{clip.name}=3-8", "--out", str(out)]
-    code = main(["vocab", "test", str(exported_bundle), *words, "--threads", "1", "--device", "cpu"])
+    words = [str(clip), "--phrases", "<b>woof</b>", "a [red] car", "--truth", f"{clip.name}=3-8", "--out", str(out)]
+    code = main(["vocab", "try", "--bundle", str(exported_bundle), *words, "--threads", "1", "--device", "cpu"])
     printed = capsys.readouterr().out
     assert "a [red] car" in printed
-    document = json.loads((out / "vocab-test.json").read_text())
+    document = json.loads((out / "vocab-try.json").read_text())
     assert code == (0 if document["works"] else 1)
     assert document["verdict"] in printed
     assert {phrase["phrase"] for phrase in document["phrases"]} == {"<b>woof</b>", "a [red] car"}
@@ -189,7 +189,7 @@ def test_command_prints_and_writes(
         event = document["recordings"][0]["event"]
         assert phrase["won_s"] == sum(a == phrase["label"] and b for a, b in zip(each["labels"], event, strict=True))
         assert phrase["lead"] == pytest.approx(np.mean(np.array(each["lead"])[event]), abs=1e-4)
-    html = (out / "vocab-test.html").read_text()
+    html = (out / "vocab-try.html").read_text()
     assert "&lt;b&gt;woof" in html
     assert "<b>woof" not in html
     assert "http" not in html.replace("http-equiv", "")
@@ -198,9 +198,9 @@ def test_command_prints_and_writes(
 
 def test_a_name_can_be_left_out(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
     every = ["dog barking", "race car", "bird chirping"]
-    words = ["--phrases", "hound", "--clips", str(clip), "--without", *every, "--out", str(tmp_path)]
-    main(["vocab", "test", str(exported_bundle), *words, "--threads", "1"])
-    document = json.loads((tmp_path / "vocab-test.json").read_text())
+    words = [str(clip), "--phrases", "hound", "--without", *every, "--out", str(tmp_path)]
+    main(["vocab", "try", "--bundle", str(exported_bundle), *words, "--threads", "1"])
+    document = json.loads((tmp_path / "vocab-try.json").read_text())
     assert set(document["recordings"][0]["labels_before"]) == {"other"}
     assert document["phrases"][0]["rival"] == "other"
 
@@ -209,15 +209,15 @@ def test_a_name_can_be_left_out(exported_bundle: Path, clip: Path, tmp_path: Pat
     ("words", "said"),
     [
         ([], "which recordings"),
-        (["dog"], "which recordings"),
+        (["--phrases", "dog"], "which recordings"),
         (["CLIP"], "which phrases"),
-        (["dog", "gone.mp4"], "no file gone.mp4"),
-        (["dog", "FOLDER", "CLIP"], "--clips"),
-        (["dog", "Dog", "CLIP"], "same name"),
-        (["other", "CLIP"], "background"),
-        (["dog", "CLIP", "--without", "other"], "background"),
-        (["dog", "CLIP", "--without", "cat"], "not in the vocabulary"),
-        (["dog", "TEXT"], "TEXT"),
+        (["gone.mp4", "--phrases", "dog"], "no file gone.mp4"),
+        (["FOLDER", "--phrases", "dog"], "holds no media files"),
+        (["CLIP", "--phrases", "dog", "Dog"], "same name"),
+        (["CLIP", "--phrases", "other"], "background"),
+        (["CLIP", "--phrases", "dog", "--without", "other"], "background"),
+        (["CLIP", "--phrases", "dog", "--without", "cat"], "not in the vocabulary"),
+        (["TEXT", "--phrases", "dog"], "TEXT"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -226,7 +226,7 @@ def test_what_makes_no_sense_is_refused(
     no_media = tmp_path / "TEXT"
     no_media.write_text("no media")
     places = {"CLIP": str(clip), "FOLDER": str(tmp_path), "TEXT": str(no_media)}
-    assert main(["vocab", "test", str(exported_bundle), *(places.get(word, word) for word in words)]) > 0
+    assert main(["vocab", "try", "--bundle", str(exported_bundle), *(places.get(word, word) for word in words)]) > 0
     captured = capsys.readouterr()
     assert said in captured.err
     assert "Traceback" not in captured.err
@@ -258,13 +258,13 @@ def test_a_recording_that_cannot_be_read_does_not_stop_the_others(
     (folder / "good.mp4").write_bytes(clip.read_bytes())
     (folder / "b\x1b[31md.mp4").write_bytes(b"no media")
     make_clip(folder / "short.mp4", duration_s=0.3)
-    words = ["vocab", "test", str(exported_bundle), "--phrases", "woof", "--clips", str(folder), "--threads", "1"]
+    words = ["vocab", "try", str(folder), "--bundle", str(exported_bundle), "--phrases", "woof", "--threads", "1"]
     assert main([*words, "--device", "cpu", "--out", str(out)]) == 1
     said = capsys.readouterr()
     assert r"b\x1b[31md.mp4 cannot be opened" in said.err
     assert "short.mp4 holds less than half a second" in said.err
     assert "\x1b" not in said.err + said.out
-    document = json.loads((out / "vocab-test.json").read_text())
+    document = json.loads((out / "vocab-try.json").read_text())
     assert [Path(each["path"]).name for each in document["recordings"]] == ["good.mp4"]
     (folder / "good.mp4").unlink()
     assert main([*words, "--device", "cpu"]) == 1

@@ -127,7 +127,7 @@ def test_a_candidate_that_dies_on_the_way_is_left_out() -> None:
 @pytest.mark.timeout(600)
 def test_the_command_runs_every_candidate(tmp_path: Path, tiny_weights: Path) -> None:
     arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--out", str(tmp_path / "out"), "--windows", "2"]
-    assert main(["export", "frontier", *arguments]) == 0
+    assert main(["bench", "cpu", *arguments]) == 0
     rows = json.loads((tmp_path / "out" / "frontier.json").read_text())["rows"]
     assert [row["name"] for row in rows] == [candidate.name for candidate in CANDIDATES]
     assert {row["name"]: row["not_measured"] for row in rows if row["not_measured"]} == {}

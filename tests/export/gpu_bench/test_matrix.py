@@ -144,7 +144,7 @@ def test_a_precision_that_loses_too_much_is_left_out_alone(tmp_path: Path, monke
 
 def test_making_the_bundle_counts_for_the_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--device", "cpu", "--config", "tiny", "--budget-s", "1e-9", "--out", str(tmp_path / "out")]
-    assert main(["bench", "matrix", *arguments, "--keep", str(tmp_path / "kept")]) == 2
+    assert main(["bench", "gpu", *arguments, "--keep", str(tmp_path / "kept")]) == 2
     assert "the time budget of 1e-09 s was used up: looking for what is there" in capsys.readouterr().err
 
 
@@ -310,7 +310,7 @@ def test_engines_and_timings_are_kept_where_the_weights_are(
         arguments += ["--bundle", str(exported_bundle), "--weights", str(tiny_weights)]
     if keep:
         arguments += ["--keep", str(tmp_path / "kept")]
-    assert main(["bench", "matrix", *arguments]) == 1
+    assert main(["bench", "gpu", *arguments]) == 1
     assert (folders == [tmp_path / "kept"]) == keep
     assert folders[0].is_dir() == keep, "what is not to be kept is removed"
 
@@ -417,6 +417,6 @@ def test_without_a_gpu_it_says_so_at_once(tmp_path: Path, capsys: pytest.Capture
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    assert main(["bench", "matrix", "--out", str(tmp_path / "out")]) == 1
+    assert main(["bench", "gpu", "--out", str(tmp_path / "out")]) == 1
     assert "cuda is unavailable" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

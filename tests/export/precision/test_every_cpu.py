@@ -149,7 +149,7 @@ SELF_CHECKS = """
 import sys
 from ovavel.runtime.cli import main
 for precision in sys.argv[2:]:
-    print("exit", precision, main(["eval", "self-check", sys.argv[1], "--precision", precision]))
+    print("exit", precision, main(["bundle", "check", "--bundle", sys.argv[1], "--precision", precision]))
 """
 MACHINES: dict[str, tuple[Callable[[str], list[str]], str, bool]] = {
     "x86-64 with AVX2": (x86_command, "Haswell", False),

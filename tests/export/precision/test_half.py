@@ -154,7 +154,7 @@ def test_the_command_names_precision_and_method(
     (tmp_path / "names.txt").write_text("dog barking\n")
     arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt")]
     arguments += ["--out", str(tmp_path / "bundle"), "--precision", "bf16", "fp32"]
-    assert main(["export", "bundle", *arguments]) == 0
+    assert main(["bundle", "export", *arguments]) == 0
     out = capsys.readouterr().out
     assert "vision in bf16: a cosine of at least 0.999" in out
     assert "ONNX Runtime on the CPU, emulating bf16" in out

@@ -52,7 +52,7 @@ def int8_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) ->
     folder = tmp_path_factory.mktemp("int8")
     (folder / "names.txt").write_text("dog barking\nrace car\n")
     arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--vocabulary", str(folder / "names.txt")]
-    assert main(["export", "bundle", *arguments, "--out", str(folder / "bundle"), "--precision", "int8-any"]) == 0
+    assert main(["bundle", "export", *arguments, "--out", str(folder / "bundle"), "--precision", "int8-any"]) == 0
     return folder / "bundle"
 
 
@@ -193,7 +193,7 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
     monkeypatch.setattr("ovavel.runtime.system.hardware.cpu_features", lambda: ("avx2", "avx_vnni"))
     (tmp_path / "names.txt").write_text("dog barking\n")
     arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt")]
-    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "bundle")]) == 0
+    assert main(["bundle", "export", *arguments, "--out", str(tmp_path / "bundle")]) == 0
     precisions, family = expected
     assert tried[-1] == (precisions, (family, f"{family}-any") if family else ())
     reported = capsys.readouterr().err
@@ -232,7 +232,7 @@ def test_an_export_is_for_this_kind_of_cpu_or_for_any(
     (tmp_path / "names.txt").write_text("dog barking\n")
     arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt"), "--cpu", cpu]
     arguments += ["--precision", *asked] if asked else []
-    assert main(["export", "bundle", *arguments, "--out", str(tmp_path / "bundle")]) == 0
+    assert main(["bundle", "export", *arguments, "--out", str(tmp_path / "bundle")]) == 0
     assert got == [written]
 
 

@@ -96,6 +96,11 @@ def test_tensorrt_rtx_computes_in_8_bits(
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     arguments = ["--library", "tensorrt-rtx", "--compute-capability", "8.9", "--graphs", "audio", "--batch", "1"]
-    assert main(["export", "engine", str(bundle.path), *arguments, "--precision", form, "--out", str(tmp_path)]) == 0
+    assert (
+        main(
+            ["bundle", "engine", "--bundle", str(bundle.path), *arguments, "--precision", form, "--out", str(tmp_path)]
+        )
+        == 0
+    )
     products = 4 * BLOCKS["audio"]
     assert f"{products} of {products + 2} matrix products in {form.removesuffix('-static')}" in capsys.readouterr().out

@@ -107,7 +107,7 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(tiny_bundle: Path) -> None:
 
 
 def test_not_a_bundle(tmp_path: Path) -> None:
-    refused(tmp_path / "nothing", "does not exist", "ovavel export bundle")
+    refused(tmp_path / "nothing", "does not exist", "ovavel bundle export")
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file", "is a file")
     (tmp_path / "empty").mkdir()
@@ -495,13 +495,13 @@ def test_a_full_disk_leaves_the_old_vocabulary(tiny_bundle: Path, monkeypatch: p
 def test_vocab_commands_go_through_the_text_graph(
     tiny_bundle: Path, exported_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["vocab", "remove", str(tiny_bundle), "race car"]) == 0
+    assert main(["vocab", "remove", "--bundle", str(tiny_bundle), "race car"]) == 0
     assert "2 names and the background" in capsys.readouterr().out
-    assert main(["vocab", "add", str(tiny_bundle), "glass breaking", "race car"]) == 0
+    assert main(["vocab", "add", "--bundle", str(tiny_bundle), "glass breaking", "race car"]) == 0
     reported = capsys.readouterr()
     assert "4 names and the background" in reported.out
     assert reported.err == ""
-    assert main(["vocab", "list", str(tiny_bundle)]) == 0
+    assert main(["vocab", "list", "--bundle", str(tiny_bundle)]) == 0
     names = capsys.readouterr().out.splitlines()[-5:]
     assert names == ["dog barking", "bird chirping", "glass breaking", "race car", "other"]
     added, exported = Bundle.open(tiny_bundle).vocabulary, Bundle.open(exported_bundle).vocabulary
@@ -529,6 +529,6 @@ def test_refused_names_change_nothing(
 ) -> None:
     before = file_entry(tiny_bundle / "manifest.json")
     action, *names = arguments
-    assert main(["vocab", action, str(tiny_bundle), *names]) == 2
+    assert main(["vocab", action, "--bundle", str(tiny_bundle), *names]) == 2
     assert re.search(re.escape(words), capsys.readouterr().err)
     assert file_entry(tiny_bundle / "manifest.json") == before

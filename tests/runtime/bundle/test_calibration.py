@@ -87,7 +87,7 @@ def test_a_calibrated_localizer_tells_probabilities_and_decides_as_before() -> N
 
 def test_an_event_tells_its_highest_probability() -> None:
     localizer = Localizer(head, VOCABULARY, lag=0, calibration=CALIBRATION)
-    tracker = EventTracker("other", EventRules(on=0, off=0))
+    tracker = EventTracker("other", EventRules(start_margin=0, keep_margin=0))
     scores = [localizer.push(segment(i, background=b))[0] for i, b in enumerate((0.5, 0.0, 0.7))]
     news = [event for s in scores for event in tracker.push([s])] + tracker.close()
     assert len({s.probability for s in scores}) == 3
@@ -108,12 +108,14 @@ def test_a_second_without_a_sense_leaves_the_probability_of_its_event_alone() ->
 def test_margins_are_the_users_then_the_bundles_then_none() -> None:
     assert EventRules().margins() == (0, 0)
     assert EventRules().margins(CALIBRATION) == (0.3, 0.1)
-    assert EventRules(on=0.0, off=0.0).margins(CALIBRATION) == (0, 0)
-    assert EventRules(on=0.5).margins(CALIBRATION) == (0.5, 0.1)
-    assert EventRules(off=0.2).margins(CALIBRATION) == (0.3, 0.2)
+    assert EventRules(start_margin=0.0, keep_margin=0.0).margins(CALIBRATION) == (0, 0)
+    assert EventRules(start_margin=0.5).margins(CALIBRATION) == (0.5, 0.1)
+    assert EventRules(keep_margin=0.2).margins(CALIBRATION) == (0.3, 0.2)
 
 
-@pytest.mark.parametrize(("rules", "calibration"), [({"off": 0.4}, CALIBRATION), ({"on": 0.05}, CALIBRATION)])
+@pytest.mark.parametrize(
+    ("rules", "calibration"), [({"keep_margin": 0.4}, CALIBRATION), ({"start_margin": 0.05}, CALIBRATION)]
+)
 def test_one_margin_that_does_not_go_with_the_bundles_other_is_refused(
     rules: dict[str, float], calibration: Calibration
 ) -> None:
@@ -206,29 +208,19 @@ def test_after_a_name_is_added_commands_show_no_probability_and_say_so(
     names = names_fingerprint(bundle.vocabulary.names) if noted else ""
     bundle.save_calibration(replace(calibration, names=names))
     localize = ["localize", str(DEMO / "clip.mp4"), "--bundle", str(bundle_path), "--device", "cpu"]
-    live = [
-        "live",
-        "--bundle",
-        str(bundle_path),
-        "--input",
-        str(DEMO / "clip.mp4"),
-        "--device",
-        "cpu",
-        "--view",
-        "lines",
-    ]
+    live = ["live", str(DEMO / "clip.mp4"), "--bundle", str(bundle_path), "--device", "cpu", "--view", "lines"]
     assert main(localize) == 0
     reported = capsys.readouterr().out
     assert "probability" in reported
     assert OTHER_NAMES not in reported
-    assert main(["vocab", "add", str(bundle_path), "small cat purring slowly"]) == 0
+    assert main(["vocab", "add", "--bundle", str(bundle_path), "small cat purring slowly"]) == 0
     assert OTHER_NAMES in capsys.readouterr().out
     for command in (localize, live):
         assert main(command) == 0
         reported = capsys.readouterr().out
         assert OTHER_NAMES in reported
         assert "probability" not in reported
-    assert main(["vocab", "remove", str(bundle_path), "small cat purring slowly"]) == 0
+    assert main(["vocab", "remove", "--bundle", str(bundle_path), "small cat purring slowly"]) == 0
     assert OTHER_NAMES not in capsys.readouterr().out
     assert main(localize) == 0
     assert "probability" in capsys.readouterr().out

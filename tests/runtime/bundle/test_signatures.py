@@ -117,9 +117,9 @@ def test_the_commands_take_the_key(demo: Path, tmp_path: Path, capsys: pytest.Ca
     wanted = ["--require-signature", str(tmp_path / "key.pub")]
     commands = [
         ["localize", str(CLIP), "--bundle", str(demo), *wanted],
-        ["live", "--input", str(CLIP), "--bundle", str(demo), "--view", "none", *wanted],
-        ["vocab", "test", str(demo), "small bell ringing quickly", str(CLIP), *wanted],
-        ["eval", "self-check", str(demo), *wanted],
+        ["live", str(CLIP), "--bundle", str(demo), "--view", "none", *wanted],
+        ["vocab", "try", str(CLIP), "--bundle", str(demo), "--phrases", "small bell ringing quickly", *wanted],
+        ["bundle", "check", "--bundle", str(demo), *wanted],
     ]
     for command in commands:
         assert main(command) == 1

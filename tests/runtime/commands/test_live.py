@@ -61,7 +61,7 @@ def test_a_signal_ends_open_events_and_exits_0(
     exported_bundle: Path, clip: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     news = tmp_path / "news.jsonl"
-    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0)
+    process = live(exported_bundle, clip, "--realtime", "--jsonl", news, "--lag", 0)
     wait_for(news, "segment", 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=100)
@@ -74,7 +74,7 @@ def test_a_signal_ends_open_events_and_exits_0(
 
 
 def test_a_closed_pipe_ends_it_quietly(exported_bundle: Path, clip: Path) -> None:
-    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", "-")
+    process = live(exported_bundle, clip, "--realtime", "--jsonl", "-")
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["type"] == "session"
     process.stdout.close()
@@ -101,7 +101,7 @@ def test_sigterm_ends_it_though_nobody_reads_its_output(
     os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)))  # full
     news = tmp_path / "news.jsonl"
     arguments = ("--jsonl", "-") if view == "jsonl" else ("--view", "lines", "--jsonl", news)
-    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip), "--realtime"]
+    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", str(clip), "--realtime"]
     process = subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=writer,
@@ -127,7 +127,7 @@ def test_sigterm_ends_it_though_nobody_reads_its_output(
 def test_sigterm_ends_it_though_its_terminal_is_held(exported_bundle: Path, clip: Path) -> None:
     """As Ctrl-S holds a terminal: nothing that is written goes through."""
     parent, child = pty.openpty()
-    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip), "--realtime"]
+    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", str(clip), "--realtime"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
     termios.tcflow(child, termios.TCOOFF)
     process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment)
@@ -145,7 +145,7 @@ def test_sighup_under_nohup_ends_nothing(exported_bundle: Path, clip: Path, tmp_
     news = tmp_path / "news.jsonl"
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the new process inherits
     try:
-        process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0)
+        process = live(exported_bundle, clip, "--realtime", "--jsonl", news, "--lag", 0)
     finally:
         signal.signal(signal.SIGHUP, before)
     wait_for(news, "segment", 1)
@@ -160,7 +160,7 @@ def test_sighup_under_nohup_ends_nothing(exported_bundle: Path, clip: Path, tmp_
 def test_a_removed_folder_is_reported(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
     news = tmp_path / "folder" / "news.jsonl"
     news.parent.mkdir()
-    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0, "--view", "lines")
+    process = live(exported_bundle, clip, "--realtime", "--jsonl", news, "--lag", 0, "--view", "lines")
     wait_for(news, "segment", 2)
     shutil.rmtree(news.parent)
     assert process.stdout is not None
@@ -174,13 +174,13 @@ def test_a_removed_folder_is_reported(exported_bundle: Path, clip: Path, tmp_pat
 
 def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
     news = tmp_path / "news.jsonl"
-    process = live(exported_bundle, "--input", clip, "--realtime", "--jsonl", news, "--lag", 0)
+    process = live(exported_bundle, clip, "--realtime", "--jsonl", news, "--lag", 0)
     wait_for(news, "segment", 2)
     process.kill()
     process.wait()
     before = records(news)
     assert [r["index"] for r in before if r["type"] == "segment"][:2] == [0, 1]
-    done = live(exported_bundle, "--input", clip, "--jsonl", news)
+    done = live(exported_bundle, clip, "--jsonl", news)
     assert done.wait(100) == 0
     done.communicate()
     assert records(news)[: len(before)] == before
@@ -188,7 +188,7 @@ def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, t
 
 
 def test_a_full_disk_is_told_and_does_not_stop_the_watch(exported_bundle: Path, clip: Path) -> None:
-    process = live(exported_bundle, "--input", clip, "--jsonl", "/dev/full", "--view", "lines")
+    process = live(exported_bundle, clip, "--jsonl", "/dev/full", "--view", "lines")
     out, err = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "Traceback" not in err
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told_and_does_not_stop_the_watch(exported_bundle: Path, 
 
 def test_the_live_view_runs_in_a_terminal(exported_bundle: Path, clip: Path) -> None:
     parent, child = pty.openpty()
-    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip)]
+    command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", str(clip)]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
     process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment)
     os.close(child)
@@ -218,16 +218,16 @@ def test_the_live_view_runs_in_a_terminal(exported_bundle: Path, clip: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--input", "no/such/file.mp4"], 1, "no/such/file.mp4"),
-        (["--input", "CLIP", "--device", "tpu"], 1, "tpu"),
-        (["--input", "CLIP", "--device", "cuda:7"], 1, "cuda"),
-        (["--input", "CLIP", "--no-audio", "--no-video"], 2, "nothing to watch"),
-        (["--input", "CLIP", "--lag", "10"], 2, "lag"),
-        (["--input", "CLIP", "--microphone", "nonesuch"], 2, "leave --camera and --microphone out"),
-        (["--realtime"], 2, "--input"),
-        (["--input", "CLIP", "--off", "0.5"], 2, "off"),
-        (["--input", "CLIP", "--jsonl", "-", "--view", "lines"], 2, "standard output"),
-        (["--input", "CLIP", "--jsonl", "no/such/folder/x.jsonl"], 1, "no/such/folder"),
+        (["no/such/file.mp4"], 1, "no/such/file.mp4"),
+        (["CLIP", "--device", "tpu"], 1, "tpu"),
+        (["CLIP", "--device", "cuda:7"], 1, "cuda"),
+        (["CLIP", "--no-audio", "--no-video"], 2, "nothing to watch"),
+        (["CLIP", "--lag", "10"], 2, "lag"),
+        (["CLIP", "--microphone", "nonesuch"], 2, "leave --camera and --microphone out"),
+        (["--realtime"], 2, "name one"),
+        (["CLIP", "--keep-margin", "0.5"], 2, "keep-margin"),
+        (["CLIP", "--jsonl", "-", "--view", "lines"], 2, "standard output"),
+        (["CLIP", "--jsonl", "no/such/folder/x.jsonl"], 1, "no/such/folder"),
         (["--camera", "97", "--no-audio"], 1, "camera"),
     ],
 )
@@ -244,4 +244,4 @@ def test_what_cannot_be_is_said_in_one_line(
 def test_without_a_bundle_it_says_how_to_make_one() -> None:
     done = subprocess.run([*OVAVEL, "live"], capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
-    assert "ovavel export bundle" in done.stderr
+    assert "ovavel bundle export" in done.stderr

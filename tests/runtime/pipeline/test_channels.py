@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ovavel.runtime.cli import main
-from ovavel.runtime.commands.channel_flag import parse_channel
+from ovavel.runtime.commands.options import parse_channel
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.pipeline.channels import ChannelChooser
@@ -95,7 +95,7 @@ def test_a_channel_that_a_recording_lacks_is_said(capsys: pytest.CaptureFixture[
     bundle = ["--bundle", str(DEMO / "bundle"), "--device", "cpu", "--channel", "1"]
     for command in (
         ["localize", str(DEMO / "clip.mp4")],
-        ["live", "--input", str(DEMO / "clip.mp4"), "--view", "none"],
+        ["live", str(DEMO / "clip.mp4"), "--view", "none"],
     ):
         assert main([*command, *bundle]) == 1
         said = capsys.readouterr().err

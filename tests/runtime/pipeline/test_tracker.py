@@ -64,7 +64,7 @@ def test_runs_of_a_label_become_events(labels: str, rules: dict[str, float], eve
 
 
 def test_hysteresis_needs_more_to_begin_than_to_go_on() -> None:
-    news = stream("ddddd", EventRules(on=0.5, off=0.2, bridge_s=0), margins=[0.3, 0.6, 0.3, 0.1, 0.3])
+    news = stream("ddddd", EventRules(start_margin=0.5, keep_margin=0.2, bridge_s=0), margins=[0.3, 0.6, 0.3, 0.1, 0.3])
     assert ended(news) == [("dog", 1, 3)]
     assert [e.peak_margin for e in news if e.state == "end"] == pytest.approx([0.6])
 
@@ -93,7 +93,9 @@ def test_events_carry_the_vocabulary_in_force() -> None:
 
 decisions = st.lists(st.tuples(st.sampled_from(LABELS), st.floats(0, 1)), min_size=1, max_size=25)
 rules = st.builds(
-    lambda on, share, least, bridge: EventRules(on=on, off=on * share, min_duration_s=least, bridge_s=bridge),
+    lambda on, share, least, bridge: EventRules(
+        start_margin=on, keep_margin=on * share, min_duration_s=least, bridge_s=bridge
+    ),
     st.floats(0, 1),
     st.floats(0, 1),
     st.sampled_from([0, 1, 2, 3.5]),
@@ -138,7 +140,14 @@ def test_whatever_happens_every_start_ends_once_and_final_events_do_not_depend_o
 
 
 @pytest.mark.parametrize(
-    "bad", [{"on": 0.1, "off": 0.2}, {"on": 1.5}, {"bridge_s": -1}, {"min_duration_s": -1}, {"bridge_s": float("inf")}]
+    "bad",
+    [
+        {"start_margin": 0.1, "keep_margin": 0.2},
+        {"start_margin": 1.5},
+        {"bridge_s": -1},
+        {"min_duration_s": -1},
+        {"bridge_s": float("inf")},
+    ],
 )
 def test_rules_that_contradict_themselves_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(UsageError):

@@ -133,7 +133,7 @@ def test_a_wrapper_opens_nothing(wrapper: str, webs: Callable[[str], Web], clip:
 
 
 def test_the_command_says_what_is_opened(exported_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["live", "--bundle", str(exported_bundle), "--input", "cache://u:secret@host/x"]) == 2
+    assert main(["live", "--bundle", str(exported_bundle), "cache://u:secret@host/x"]) == 2
     said = capsys.readouterr().err
     assert "choose one of http, https" in said
     assert "secret" not in said
@@ -359,7 +359,7 @@ def test_a_live_session_reads_its_address_from_a_file(
     (tmp_path / "address").write_text("http://admin:secret/word@127.0.0.1:9/x?token=secret\n")
     monkeypatch.setenv("CAMERA", "http://admin:secret/word@127.0.0.1:9/x?token=secret")
     for address in (f"@{tmp_path / 'address'}", "env:CAMERA"):
-        assert main(["live", "--bundle", str(exported_bundle), "--input", address]) == 1
+        assert main(["live", "--bundle", str(exported_bundle), address]) == 1
         said = capsys.readouterr()
         assert "127.0.0.1:9/x" in said.err
         assert "secret" not in said.err + said.out

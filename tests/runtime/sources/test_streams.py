@@ -154,16 +154,16 @@ raise SystemExit(main())
 """
 
 
-@pytest.mark.parametrize("flag", ["--input", "--camera"])
+@pytest.mark.parametrize("flag", ["", "--camera"])
 @pytest.mark.parametrize("tail", SECRETS)
 def test_no_failure_of_a_session_shows_a_secret(exported_bundle: Path, tmp_path: Path, flag: str, tail: str) -> None:
     """Open, loss, refused reconnect, return, end: on standard output, on standard error and in the JSONL file."""
     camera = JpegCamera()
     news = tmp_path / "news.jsonl"
-    more = [] if flag == "--input" else ["--no-audio"]
+    source = [flag, secret_url(camera.port, tail), "--no-audio"] if flag else [secret_url(camera.port, tail)]
     command = [sys.executable, "-c", WATCH, "live", "--bundle", str(exported_bundle), "--device", "cpu"]
     process = subprocess.Popen(
-        [*command, flag, secret_url(camera.port, tail), *more, "--view", "lines", "--jsonl", str(news)],
+        [*command, *source, "--view", "lines", "--jsonl", str(news)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -46,7 +46,9 @@ def required(kind: type) -> list[str]:
     for field in dataclasses.fields(kind):
         if field.default is field.default_factory is dataclasses.MISSING:
             hint = get_type_hints(kind, include_extras=True)[field.name]
-            if tyro.conf.Positional[Any].__metadata__[0] in getattr(hint, "__metadata__", ()):
+            if dataclasses.is_dataclass(hint):
+                flags += required(hint)
+            elif tyro.conf.Positional[Any].__metadata__[0] in getattr(hint, "__metadata__", ()):
                 positional.append("no-such-thing")
             else:
                 flags += [f"--{field.name.replace('_', '-')}", "no-such-thing"]
@@ -54,9 +56,12 @@ def required(kind: type) -> list[str]:
 
 
 def test_there_are_numbers_to_test() -> None:
-    assert {("live", "threads"), ("localize", "min_duration_s"), ("train.head", "epochs"), ("bench", "trial_s")} <= {
-        (command, name) for command, name, _ in FLAGS
-    }
+    assert {
+        ("live", "threads"),
+        ("localize", "min_duration_s"),
+        ("train.head", "epochs"),
+        ("bench.run", "trial_s"),
+    } <= {(command, name) for command, name, _ in FLAGS}
 
 
 @pytest.mark.parametrize(("command", "name", "hint"), FLAGS, ids=lambda value: value if isinstance(value, str) else "")
@@ -77,7 +82,7 @@ ALL = ("-1", "0", HUGE, "nan", "inf", "-inf", "1e300")
         *((command, name, "nan" if "float" in str(hint) else HUGE) for command, name, hint in FLAGS),
         *(("localize", "threads", value) for value in ALL),
         *(("localize", "min_duration_s", value) for value in ALL if value != "0"),
-        *(("bench", "deadline_ms", value) for value in ALL),
+        *(("bench.run", "deadline_ms", value) for value in ALL),
     ],
 )
 def test_numbers_out_of_bounds_are_usage_errors(
@@ -102,5 +107,5 @@ def test_no_backend_takes_such_a_number_of_threads_either(threads: int) -> None:
 
 
 def test_what_is_within_bounds_is_taken() -> None:
-    check_bounds(EventRules(on=1.0, off=0.0, bridge_s=86_400.0))
+    check_bounds(EventRules(start_margin=1.0, keep_margin=0.0, bridge_s=86_400.0))
     check_bounds(EventRules())

@@ -52,7 +52,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("megabytes", [200, 300, 400, 450, 500, 600])
 def test_too_little_memory_is_said_in_one_line(exported_bundle: Path, clip: Path, megabytes: int) -> None:
     done = subprocess.run(
-        [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip), "--view", "none"],
+        [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", str(clip), "--view", "none"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20)),
         env={"OPENBLAS_NUM_THREADS": "1", "PATH": ""},  # its threads do not start, and it says so by itself
         capture_output=True,
@@ -70,7 +70,7 @@ def test_standard_output_on_a_full_disk_is_said_in_one_line(
 ) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--input", str(clip), *arguments],
+            [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", str(clip), *arguments],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

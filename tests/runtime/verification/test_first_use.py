@@ -117,19 +117,20 @@ def test_localize_reports_and_a_self_check_accepts(demo: Path, capsys: pytest.Ca
     shown = capsys.readouterr()
     assert shown.err.count("ovavel: other weights than those first used from") == 1
     assert "by the bundle's own record" in shown.out
-    assert main(["eval", "self-check", str(demo), "--device", "cpu", "--threads", "1"]) == 0
+    assert main(["bundle", "check", "--bundle", str(demo), "--device", "cpu", "--threads", "1"]) == 0
     assert "\naccepted: other weights" in capsys.readouterr().out
     assert main(localize) == 0
     assert "other weights" not in capsys.readouterr().err
 
 
-def test_live_and_vocab_test_report_too(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    live = ["live", "--input", str(CLIP), "--bundle", str(demo), "--device", "cpu", "--threads", "1", "--view", "lines"]
-    vocab_test = ["vocab", "test", str(demo), "small bell ringing quickly", str(CLIP), "--device", "cpu"]
-    main(vocab_test)
+def test_live_and_vocab_try_report_too(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = ["live", str(CLIP), "--bundle", str(demo), "--device", "cpu", "--threads", "1", "--view", "lines"]
+    phrase = ["--phrases", "small bell ringing quickly"]
+    vocab_try = ["vocab", "try", str(CLIP), "--bundle", str(demo), *phrase, "--device", "cpu"]
+    main(vocab_try)
     assert "other weights" not in capsys.readouterr().err
     exchange(demo, "vision.onnx.data")
-    for command in (live, vocab_test):
+    for command in (live, vocab_try):
         main(command)
         shown = capsys.readouterr()
         assert (shown.out + shown.err).count("other weights than those first used from") == 1

@@ -128,8 +128,8 @@ def test_a_vocabulary_may_change_and_the_gate_stays(tiny_bundle: Path, info: Bac
     bundle = Bundle.open(tiny_bundle)
     changed = bundle.save_vocabulary(bundle.vocabulary.removed(("race car",)))
     assert find_gate(changed, info)
-    assert main(["vocab", "add", str(tiny_bundle), "glass breaking"]) == 0
-    assert main(["eval", "self-check", str(tiny_bundle)]) == 0
+    assert main(["vocab", "add", "--bundle", str(tiny_bundle), "glass breaking"]) == 0
+    assert main(["bundle", "check", "--bundle", str(tiny_bundle)]) == 0
 
 
 def reordered(vocabulary: Vocabulary) -> Vocabulary:
@@ -190,7 +190,7 @@ def test_fp32_on_a_cpu_counts_anywhere_and_nothing_else_does(
 
 def test_this_machines_store_counts(tiny_bundle: Path, info: BackendInfo) -> None:
     bundle = without_gates(tiny_bundle)
-    with pytest.raises(UnverifiedError, match=r"`ovavel eval self-check .* --device cpu --precision fp32`"):
+    with pytest.raises(UnverifiedError, match=r"`ovavel bundle check .* --device cpu --precision fp32`"):
         require_gate(bundle, info, allow_unverified=False)
     assert require_gate(bundle, info, allow_unverified=True) is None
     backend = open_backend(bundle, device="cpu")
@@ -215,7 +215,7 @@ def test_a_passed_comparison_makes_up_for_no_failed_one_of_the_other_kind(tiny_b
     bundle = Bundle.open(tiny_bundle)
     passed = bundle.manifest.parity.gates[0]
     failed = msgspec.structs.replace(passed, passed=False, failures=("audio: far off",))
-    for reference, mend in ((passed.reference, "eval self-check"), ("PyTorch fp32", "eval parity")):
+    for reference, mend in ((passed.reference, "bundle check"), ("PyTorch fp32", "eval parity")):
         other = "PyTorch fp32" if reference == passed.reference else passed.reference
         bad = store_gate(bundle, info, msgspec.structs.replace(failed, reference=reference))
         good = store_gate(bundle, info, msgspec.structs.replace(passed, reference=other))
@@ -287,16 +287,16 @@ def test_a_refused_backend_is_closed(
     closed: list[str] = []
     close = OnnxRuntimeBackend.close
     monkeypatch.setattr(OnnxRuntimeBackend, "close", lambda self: (closed.append(self.info.name), close(self))[1])
-    arguments = ["--input", clip, "--view", "none"] if command == "live" else [clip]
+    arguments = [clip, "--view", "none"] if command == "live" else [clip]
     assert main([command, *arguments, "--bundle", str(tiny_bundle), "--device", "cpu"]) == 1
     assert closed == ["onnxruntime"]
 
 
 def test_what_nobody_compared_is_refused(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = str(make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5))
-    live = ["live", "--bundle", str(tiny_bundle), "--input", clip, "--view", "lines", "--device", "cpu"]
+    live = ["live", "--bundle", str(tiny_bundle), clip, "--view", "lines", "--device", "cpu"]
     localize = ["localize", clip, "--bundle", str(tiny_bundle), "--device", "cpu"]
-    lab = ["vocab", "test", str(tiny_bundle), "dog barking", clip, "--device", "cpu"]
+    lab = ["vocab", "try", clip, "--bundle", str(tiny_bundle), "--phrases", "dog barking", "--device", "cpu"]
     worked = {0, 1}  # 1 where no phrase works
     for command in (live, localize, lab):
         assert main(command) in (worked if command is lab else {0})
@@ -306,16 +306,16 @@ def test_what_nobody_compared_is_refused(tiny_bundle: Path, tmp_path: Path, caps
     without_gates(tiny_bundle)
     for command in (live, localize, lab):
         assert main(command) == 1
-        assert "ovavel eval self-check" in capsys.readouterr().err
+        assert "ovavel bundle check" in capsys.readouterr().err
         assert main([*command, "--allow-unverified"]) in (worked if command is lab else {0})
         assert "not verified" in capsys.readouterr().out
-    assert main(["eval", "self-check", str(tiny_bundle), "--device", "cpu"]) == 0
+    assert main(["bundle", "check", "--bundle", str(tiny_bundle), "--device", "cpu"]) == 0
     assert "passed: it decides as PyTorch does" in capsys.readouterr().out
     capsys.readouterr()
     assert main(live) == 0
     assert "verified against PyTorch fp32" in capsys.readouterr().out
     assert not Bundle.open(tiny_bundle).manifest.parity.gates
-    assert main(["eval", "self-check", str(tiny_bundle), "--device", "cpu", "--record"]) == 0
+    assert main(["bundle", "check", "--bundle", str(tiny_bundle), "--device", "cpu", "--record"]) == 0
     assert Bundle.open(tiny_bundle).manifest.parity.gates
 
 

@@ -199,7 +199,16 @@ def test_localize_builds_on_first_use(
 def test_export_engine_keeps_what_was_compiled_for_the_first_start(
     gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path
 ) -> None:
-    arguments = ["export", "engine", str(exported_bundle), "--library", "tensorrt-rtx", "--precision", "fp32"]
+    arguments = [
+        "bundle",
+        "engine",
+        "--bundle",
+        str(exported_bundle),
+        "--library",
+        "tensorrt-rtx",
+        "--precision",
+        "fp32",
+    ]
     assert main([*arguments, "--batch", "1", "2"]) == 0
     kernels = list((tmp_path / "ovavel" / "engines").rglob("kernels-Simulated-GPU.cache"))
     assert len(kernels) == 3

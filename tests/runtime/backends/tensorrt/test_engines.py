@@ -273,7 +273,14 @@ def test_shares_cover_all_graphs_once(exported_bundle: Path, tmp_path: Path, lib
     assert reported.shares[-1] == pytest.approx(1)
 
 
-COMMAND = [sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())", "export", "engine"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "from ovavel.runtime.cli import main; raise SystemExit(main())",
+    "bundle",
+    "engine",
+    "--bundle",
+]
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,26 +1,28 @@
-"""`ovavel eval streaming`."""
+"""`ovavel eval lag`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ovavel.eval.commands.options import MeasuredOptions
+from ovavel.runtime.commands.options import EngineOptions
 from ovavel.runtime.reporting.text import one_line
-from ovavel.runtime.system.bounds import Seed, Threads
+from ovavel.runtime.system.bounds import Seed
 
 if TYPE_CHECKING:
     from ovavel.eval.streaming.report import StreamingReport
 
-__all__ = ["Streaming"]
+__all__ = ["Lag"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Streaming:
+class Lag:
     """Score a bundle on clips fed second by second, at every lag.
 
     Example:
-        ovavel eval streaming --data ovavebench --bundle imagebind --features features --out streaming
+        ovavel eval lag --data ovavebench --bundle imagebind --features features --out streaming
 
     Every clip goes through the live decision: a second is decided on once LAG later ones are in, for LAG from 0 to 9,
     by its latest score and by the mean of its scores over the buffers so far. Then clips are joined, in random order,
@@ -31,30 +33,20 @@ class Streaming:
     features --bundle' makes a cache once.
     """
 
-    data: Path
-    """Root of the dataset, as 'ovavel eval check-data' checks it."""
-    bundle: Path
-    """Folder written by 'ovavel export bundle'."""
-    annotations: Path | None = None
-    """Folder of the annotation files, where it is neither the root nor its folder annotations."""
-    features: Path | None = None
-    """Feature cache of the bundle's encoders, written by 'ovavel train features'."""
+    dataset: MeasuredOptions
+    """What to measure, and on which clips."""
     split: Literal["test", "val", "train"] = "test"
     """Which clips to score, against all names of the dataset."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """A random order of the clips for each, to join them in; their figures are averaged."""
     out: Path
     """Folder for the results; made if it is not there."""
-    device: str = "auto"
-    """Where the bundle runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: Threads = None
-    """Threads on a CPU; as many as cores by default."""
-    any_precision: bool = False
-    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    """What runs the bundle, and where."""
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
-        from ovavel.eval.datasets.splits import clip_progress, open_material
+        from ovavel.eval.datasets.splits import clip_progress
         from ovavel.eval.streaming.measure import (
             RULES,
             STREAM_CLIPS,
@@ -69,15 +61,7 @@ class Streaming:
 
         check_seeds(self.seeds)
         make_folder(self.out)
-        with open_material(
-            self.data,
-            self.bundle,
-            annotations=self.annotations,
-            features=self.features,
-            device=self.device,
-            threads=self.threads,
-            any_precision=self.any_precision,
-        ) as material:
+        with self.dataset.open_material(self.engine) as material:
             split = material.split(self.split)
             with clip_progress("streaming", len(split.clips) * (1 + len(self.seeds))) as progress:
                 curves = measure_streaming(

@@ -1,30 +1,26 @@
-"""`ovavel eval self-check`."""
+"""`ovavel bundle check`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
-
-from ovavel.runtime.commands.backend_flag import BackendFlag, check_bundle_backends
-from ovavel.runtime.commands.signature_flag import SignatureFlag
-from ovavel.runtime.system.bounds import Threads
+from ovavel.runtime.commands.options import EngineOptions
 
 if TYPE_CHECKING:
-    from ovavel.runtime.verification.self_check import SelfCheck as Outcome
+    from ovavel.runtime.verification.self_check import SelfCheck
 
-__all__ = ["SelfCheck"]
+__all__ = ["Check"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfCheck:
+class Check:
     """Compare this machine with PyTorch, without PyTorch: a bundle's golden inputs, stage by stage.
 
     Examples:
-        ovavel eval self-check imagebind
-        ovavel eval self-check imagebind --device cuda --precision fp16
+        ovavel bundle check --bundle imagebind
+        ovavel bundle check --bundle imagebind --device cuda --precision fp16
 
     A bundle carries a few windows and what PyTorch made of them, from the raw frame to the decision. This runs them
     with the backend, device and precision that you name, in under a minute, and remembers the outcome for 'ovavel live'
@@ -32,16 +28,10 @@ class SelfCheck:
     code is 1. 'ovavel eval parity' compares on your own recordings, and with any two backends.
     """
 
-    bundle: Positional[Path]
-    """Folder written by 'ovavel export bundle'."""
-    backend: BackendFlag = "onnxruntime"
-    device: str = "auto"
-    """Where they run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    precision: str | None = None
-    """Of vision and audio, for example int8; the bundle's default for the engine unless given."""
-    threads: Threads = None
-    """Threads of the encoders on a CPU; as many as cores by default."""
-    require_signature: SignatureFlag = None
+    bundle: Path
+    """Folder written by 'ovavel bundle export'."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    """What runs the bundle, and where."""
     record: bool = False
     """Write the outcome into the bundle's manifest too, where it travels with the bundle."""
 
@@ -50,27 +40,22 @@ class SelfCheck:
         from contextlib import closing
 
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.first_use import accept, changed_since_first_use
         from ovavel.runtime.verification.gates import store_gate
         from ovavel.runtime.verification.golden import Golden
         from ovavel.runtime.verification.self_check import check_stages, graphs_to_check
 
-        check_bundle_backends(self.backend)
-        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
+        bundle = self.engine.open_bundle(self.bundle)
         Golden.load(bundle)  # a bundle without one is reported before its graphs are loaded
         with shown_progress() as progress:
             progress("hashing every file", 0.0)
             bundle.check()  # those too that this engine does not open
             backend = open_backend(
                 bundle,
-                name=self.backend,
-                device=self.device,
-                threads=self.threads,
-                graphs=graphs_to_check(bundle, name=self.backend, device=self.device),
-                precision=self.precision,
+                graphs=graphs_to_check(bundle, name=self.engine.backend, device=self.engine.device),
                 progress=progress,
+                **self.engine.backend_options,
             )
             with closing(backend):
                 check = check_stages(bundle, backend, lambda what, share: progress(f"comparing: {what}", share))
@@ -86,7 +71,7 @@ class SelfCheck:
         return 0 if check.gate.passed else 1
 
 
-def _print(check: Outcome, kept: Path, recorded: Path | None) -> None:
+def _print(check: SelfCheck, kept: Path, recorded: Path | None) -> None:
     from rich.table import Table
     from rich.text import Text
 

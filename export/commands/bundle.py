@@ -1,4 +1,4 @@
-"""`ovavel export weights` and `ovavel export bundle`."""
+"""`ovavel bundle weights` and `ovavel bundle export`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.bundle.precision import Precision
+from ovavel.runtime.commands.options import Many, Maybe
 from ovavel.runtime.errors import InputError, OutputError, PrecisionError
 
-__all__ = ["Bundle", "Weights", "read_names"]
+__all__ = ["Export", "Weights", "read_names"]
 
 _FASTEST_ON_CPUS: Precision = "int8"
 _FASTEST_ON_GPUS: Precision = "fp16"
@@ -28,12 +27,12 @@ class Weights:
     """Download ImageBind's published weights (4.8 GB).
 
     Example:
-        ovavel export weights --accept-license weights
+        ovavel bundle weights --accept-license --out weights
 
     A download that was cut goes on where it stopped. The weights are under CC BY-NC-SA 4.0: no commercial use.
     """
 
-    directory: Positional[Path]
+    out: Path
     """Folder for the weights."""
     accept_license: bool = False
     """Say that you accept the licence of the weights; without it, the licence is shown and nothing is downloaded."""
@@ -44,17 +43,17 @@ class Weights:
         """Download the weights."""
         from ovavel.export.weights import download_weights
 
-        download_weights(self.directory, accept_license=self.accept_license, url=self.url)
+        download_weights(self.out, accept_license=self.accept_license, url=self.url)
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
+class Export:
     """Export ImageBind, a temporal head and a vocabulary into one folder that runs without PyTorch.
 
     Examples:
-        ovavel export bundle --weights weights/imagebind_huge.pth --vocabulary names.txt --out imagebind
-        ovavel export bundle --weights ... --vocabulary names.txt --out imagebind --precision fp32 int8 fp16
+        ovavel bundle export --weights weights/imagebind_huge.pth --vocabulary names.txt --out imagebind
+        ovavel bundle export --weights ... --vocabulary names.txt --out imagebind --precision fp32 int8 fp16
 
     names.txt holds one name a line, used as it is, for instance "dog barking"; OV-AVEBench's class file is one such.
     Blank lines and lines that start with # are skipped. The background, "other", is added as the last one. Every graph
@@ -81,14 +80,14 @@ class Bundle:
     """Text file with one class name a line."""
     out: Path
     """Folder to make."""
-    head: Path | None = None
+    head: Maybe[Path] = None
     """Checkpoint of a temporal head; without one, the bundle decides without fine-tuning."""
     config: str = "huge"
     """Size of the model: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
     model.config."""
-    tokenizer: Path | None = None
+    tokenizer: Maybe[Path] = None
     """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
-    precision: tuple[Precision, ...] = ()
+    precision: Many[Precision] = ()
     """Of the vision and audio encoders, one or several; by default fp32 and the fastest for this machine."""
     cpu: Literal["this", "any"] = "this"
     """Which CPUs the 8- and 16-bit integers are for: this machine's kind, or any, for a bundle that travels."""

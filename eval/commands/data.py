@@ -1,4 +1,4 @@
-"""`ovavel eval check-data`."""
+"""`ovavel eval data`."""
 
 from __future__ import annotations
 
@@ -6,36 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tyro.conf import Positional
-
-from ovavel.runtime.system.bounds import Workers
+from ovavel.eval.commands.options import DatasetOptions
+from ovavel.runtime.commands.options import Maybe, Workers
 
 if TYPE_CHECKING:
     from ovavel.eval.datasets.check import CheckReport
 
-__all__ = ["CheckData"]
+__all__ = ["Data"]
 
 _FILE = "check-data.json"
 _NAMED = 20  # damaged clips that are printed; all are in --out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckData:
+class Data:
     """Check a copy of OV-AVEBench: what is missing, unreadable, or of the wrong length or count.
 
     Examples:
-        ovavel eval check-data ovavebench --annotations ovavel-annotations
-        ovavel eval check-data ovavebench --out check
+        ovavel eval data --data ovavebench --annotations ovavel-annotations
+        ovavel eval data --data ovavebench --out check
 
     Reads every sound and every frame, in parallel, and prints a table of splits and kinds of damage. The exit code is
     1 if anything is damaged. Damaged clips stop nothing later on: they are left out, and counted beside each result.
     """
 
-    root: Positional[Path]
-    """Folder of the dataset: <split>/audio/<class>/<video>.wav and <split>/video/<class>/<video>/ with ten images."""
-    annotations: Path | None = None
-    """Folder of the published annotation files; ROOT/annotations or ROOT itself by default."""
-    out: Path | None = None
+    dataset: DatasetOptions
+    """What to check."""
+    out: Maybe[Path] = None
     """Folder for check-data.json with the counts and every damaged clip, made if it is not there."""
     workers: Workers = None
     """How many processes read; as many as cores by default."""
@@ -43,12 +40,11 @@ class CheckData:
     def run(self) -> int:
         """Check, print a table and write the JSON file."""
         from ovavel.eval.datasets.check import check_data
-        from ovavel.eval.datasets.ovavebench import OVAVEBench
         from ovavel.runtime.sinks.records import to_json_bytes
         from ovavel.runtime.system.files import atomic_write, report_folder
 
         file = report_folder(self.out, _FILE) / _FILE if self.out else None
-        report = check_data(OVAVEBench.open(self.root, self.annotations), workers=self.workers)
+        report = check_data(self.dataset.open(), workers=self.workers)
         _print(report, file)
         if file:
             atomic_write(file, to_json_bytes(report, indent=2) + b"\n")

@@ -1,26 +1,28 @@
-"""`ovavel bench`."""
+"""`ovavel bench run`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ovavel.runtime.commands.backend_flag import BackendsFlag, check_bundle_backends
-from ovavel.runtime.reporting.text import one_line
-from ovavel.runtime.system.bounds import Meta, Threads
+from tyro.conf import Positional
 
-__all__ = ["Bench"]
+from ovavel.runtime.commands.options import BackendsFlag, DeviceOptions, Many, Maybe, check_bundle_backends
+from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.system.bounds import Meta
+
+__all__ = ["Run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
+class Run:
     """Time a bundle on this machine in MLPerf's scenarios, stage by stage, and against PyTorch on request.
 
     Examples:
-        ovavel bench --bundle imagebind
-        ovavel bench --bundle imagebind --precision fp32 int8 --scenarios single live
-        ovavel bench --bundle imagebind --weights imagebind_huge.pth --head head.safetensors --out bench
+        ovavel bench run --bundle imagebind
+        ovavel bench run --bundle imagebind --precision fp32 int8 --scenarios single live
+        ovavel bench run clip.mp4 --bundle imagebind --weights imagebind_huge.pth --head head.safetensors --out bench
 
     Scenarios: single (one window after the other: p50, p90, p99 of each stage), offline (windows a second, best batch),
     live (cameras that send a window a second each and do not wait: how many keep 99 % of the decisions within the
@@ -31,28 +33,28 @@ class Bench:
     rates measured in the run. Ctrl-C ends the run early and shows what was measured until then.
     """
 
+    recording: Positional[Maybe[str]] = None
+    """Recording to take windows from; without it, a clip of noise is made."""
     bundle: Path
-    """Folder written by 'ovavel export bundle'."""
-    weights: Path | None = None
+    """Folder written by 'ovavel bundle export'."""
+    weights: Maybe[Path] = None
     """ImageBind checkpoint the bundle was made from: runs PyTorch too and shows how many times faster the bundle is."""
-    head: Path | None = None
+    head: Maybe[Path] = None
     """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
     backend: BackendsFlag = ("onnxruntime",)
-    precision: tuple[str, ...] = ()
+    precision: Many[str] = ()
     """Precisions of vision and audio, one row each; without it, the one that the bundle runs by default."""
     references: tuple[str, ...] = ("eager", "compile", "bf16", "fp16")
     """PyTorch's rows: eager, compile or graph (CUDA), with +bf16 or +fp16 (autocast; with +cast the weights are cast
-    once). What cannot be had is reported as "not measured"."""
+    once). What is unavailable is reported as "not measured"."""
     scenarios: tuple[Literal["parity", "single", "offline", "live", "capture"], ...] = (
         *("single", "offline"),
         *("live", "capture"),
     )
     """What to measure. Live and capture are for the bundle's rows alone; parity takes up to a minute a row."""
-    device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: Threads = None
-    """Threads of the encoders on a CPU; as many as cores by default."""
-    windows: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    place: DeviceOptions = field(default_factory=DeviceOptions)
+    """Where all rows run."""
+    windows: Maybe[Annotated[int, Meta(ge=1, le=1_000_000)]] = None
     """How many windows to time one by one. By default 30, or as many as take 10 s, 1000 at most; p99 means something
     from 100 on. A short recording is gone through again."""
     deadline_ms: Annotated[float, Meta(gt=0, le=3_600_000)] = 1000.0
@@ -67,9 +69,7 @@ class Bench:
     """Capture: how many windows, each a second long."""
     warm_up_s: Annotated[float, Meta(ge=0, le=3_600)] = 20.0
     """Limit for the warm-up of a row that does not become steady."""
-    input: str | None = None
-    """Recording to take windows from; without it, a clip of noise is made."""
-    out: Path | None = None
+    out: Maybe[Path] = None
     """Folder for bench.json (all figures, raw durations and a description of the machine; see 'ovavel bench compare'),
     bench.md and bench.html; made if it is not there."""
 
@@ -105,9 +105,9 @@ class Bench:
                 Bundle.open(self.bundle),
                 weights=self.weights,
                 head=self.head,
-                device=self.device,
-                threads=self.threads,
-                media=self.input,
+                device=self.place.device,
+                threads=self.place.threads,
+                media=self.recording,
                 backends=self.backend,
                 precisions=self.precision,
                 references=self.references,

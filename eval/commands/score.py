@@ -1,30 +1,60 @@
-"""`ovavel eval bench-ovave`."""
+"""`ovavel eval score`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ovavel.runtime.commands.backend_flag import BackendOrTorchFlag
+from tyro.conf import arg
+
+from ovavel.eval.commands.options import MeasuredOptions
+from ovavel.runtime.commands.options import EngineOptions, Maybe, backend_help
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.system.bounds import Threads
 
 if TYPE_CHECKING:
     from ovavel.eval.accuracy.score import Protocol, Report
 
-__all__ = ["BenchOvave"]
+__all__ = ["Score"]
 
 _Protocols = tuple[Literal["fused", "fused-positive", "agreement", "agreement-without-other"], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOvave:
+class ScoredEngineOptions(EngineOptions):
+    """What decides: a bundle's own graphs, or PyTorch with its checkpoints."""
+
+    backend: Annotated[str, arg(help=backend_help(more="torch (needs --weights), "))] = "onnxruntime"
+    weights: Maybe[Path] = None
+    """ImageBind checkpoint the bundle was made from; for the backend torch, unless there is a feature cache."""
+    head: Maybe[Path] = None
+    """Checkpoint of the temporal head, for the backend torch."""
+
+    def check(self) -> None:
+        """Refuse checkpoints that nothing would read. Raises UsageError."""
+        given = self._checkpoints
+        if given and self.backend != "torch":
+            raise UsageError(
+                f"--{next(iter(given))} is for --backend torch; {self.backend} runs the bundle's own graphs"
+            )
+
+    @property
+    def backend_options(self) -> dict[str, Any]:
+        """Keyword arguments of `open_backend`, with the checkpoints that were given."""
+        return {**super().backend_options, **self._checkpoints}
+
+    @property
+    def _checkpoints(self) -> dict[str, Path]:
+        return {name: path for name, path in (("weights", self.weights), ("head", self.head)) if path}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
     """Score a bundle on OV-AVEBench, beside the published figures.
 
     Examples:
-        ovavel eval bench-ovave --data ovavebench --bundle imagebind --out report
-        ovavel eval bench-ovave --data ovavebench --bundle imagebind --features features --split val
+        ovavel eval score --data ovavebench --bundle imagebind --out report
+        ovavel eval score --data ovavebench --bundle imagebind --features features --split val
 
     Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all of them. The fused
     protocol decides with the bundle's head as the paper does, fused-positive without the classes that a sense speaks
@@ -37,59 +67,33 @@ class BenchOvave:
     and give its folder as --features. The report says what ran: with --features, the head alone.
     """
 
-    data: Path
-    """Root of the dataset: SPLIT/audio/CLASS/VIDEO.wav and SPLIT/video/CLASS/VIDEO/ with ten images each."""
-    bundle: Path
-    """Folder written by 'ovavel export bundle'. Names of the dataset that it lacks go through its text encoder."""
-    annotations: Path | None = None
-    """Folder of the annotation files, where it is neither the root nor its folder annotations."""
-    features: Path | None = None
-    """Feature cache of the bundle's encoders, written by 'ovavel train features': names and media come from there."""
+    dataset: MeasuredOptions
+    """What to measure, and on which clips."""
     split: Literal["test", "val", "train"] = "test"
     """Which clips to score, always against all names of the dataset."""
     protocols: _Protocols = ("fused", "agreement", "agreement-without-other")
     """How to decide; the report shows classes, confusions and clips of the first one."""
-    out: Path | None = None
+    out: Maybe[Path] = None
     """Folder for ovave-SPLIT.json, .csv and .html, made if it is not there; without it the table is only printed."""
-    backend: BackendOrTorchFlag = "onnxruntime"
-    weights: Path | None = None
-    """ImageBind checkpoint the bundle was made from; for the backend torch, unless there is a feature cache."""
-    head: Path | None = None
-    """Checkpoint of the temporal head, for the backend torch."""
-    device: str = "auto"
-    """Where it runs: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
-    threads: Threads = None
-    """Threads on a CPU; as many as cores by default."""
-    any_precision: bool = False
-    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
+    engine: ScoredEngineOptions = field(default_factory=ScoredEngineOptions)
+    """What decides, and where."""
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
         from ovavel.eval.accuracy.score import Report, score_protocol
-        from ovavel.eval.datasets.splits import open_material
         from ovavel.runtime.system.files import make_folder
 
         if not self.protocols:
             raise UsageError("which protocols? For example: --protocols fused agreement")
-        options = self._torch_options()
+        self.engine.check()
         if self.out:
             make_folder(self.out)
-        with open_material(
-            self.data,
-            self.bundle,
-            annotations=self.annotations,
-            features=self.features,
-            backend=self.backend,
-            device=self.device,
-            threads=self.threads,
-            any_precision=self.any_precision,
-            **options,
-        ) as material:
+        with self.dataset.open_material(self.engine) as material:
             split = material.split(self.split)
             protocols: dict[Protocol, None] = dict.fromkeys(self.protocols)
             head, text = material.backend.head, material.text
             report = Report(
-                root=str(self.data),
+                root=str(self.dataset.data),
                 split=self.split,
                 dataset_fingerprint=material.dataset.fingerprint,
                 names=material.dataset.names,
@@ -104,15 +108,6 @@ class BenchOvave:
         written = _write(report, self.out) if self.out else []
         _print(report, written)
         return 0
-
-    def _torch_options(self) -> dict[str, Path]:
-        """What only the backend torch takes."""
-        given = {name: path for name, path in (("weights", self.weights), ("head", self.head)) if path}
-        if given and self.backend != "torch":
-            raise UsageError(
-                f"--{next(iter(given))} is for --backend torch; {self.backend} runs the bundle's own graphs"
-            )
-        return given
 
 
 def _write(report: Report, out: Path) -> list[Path]:

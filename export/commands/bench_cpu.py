@@ -1,4 +1,4 @@
-"""`ovavel export frontier`."""
+"""`ovavel bench cpu`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.system.bounds import Meta, Threads
+from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
 
-__all__ = ["Frontier"]
+__all__ = ["BenchCpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frontier:
+class BenchCpu:
     """Compare every way to run the encoders on this CPU: speed against faithfulness, memory beside them.
 
     Examples:
-        ovavel export frontier --weights imagebind_huge.pth --out frontier
-        ovavel export frontier --weights imagebind_huge.pth --outliers --out frontier-outliers
+        ovavel bench cpu --weights imagebind_huge.pth --out frontier
+        ovavel bench cpu --weights imagebind_huge.pth --outliers --out frontier-outliers
 
     Each window goes through PyTorch, ONNX Runtime in float32, 16 and 8 bits with one measure after the other, and
     OpenVINO, in turns; ratios are of pairs. 16 and 8 bits are measured in both forms: the one for CPUs with dot
@@ -40,7 +41,7 @@ class Frontier:
     """Plant outliers in the weights first."""
     windows: Annotated[int, Meta(ge=1, le=1_000_000)] = 24
     """How many windows each candidate runs."""
-    threads: Threads = None
+    threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
     """Cores to use; all that this process has by default."""
 
     def run(self) -> int:

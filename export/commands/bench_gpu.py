@@ -1,4 +1,4 @@
-"""`ovavel bench matrix`."""
+"""`ovavel bench gpu`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from ovavel.runtime.commands.options import Many, Maybe
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import Meta
@@ -13,16 +14,16 @@ from ovavel.runtime.system.bounds import Meta
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["Matrix"]
+__all__ = ["BenchGpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matrix:
+class BenchGpu:
     """Measure every engine on this machine's NVIDIA GPU, with random weights of full size, in under 8 minutes.
 
     Examples:
-        ovavel bench matrix
-        ovavel bench matrix --rows onnxruntime "PyTorch eager fp32" --budget-s 240
+        ovavel bench gpu
+        ovavel bench gpu --rows onnxruntime "PyTorch eager fp32" --budget-s 240
 
     Rows: PyTorch eager, compiled and as CUDA graphs, ONNX Runtime, TensorRT and TensorRT-RTX, in fp32, fp16 and bf16.
     Each runs in a process of its own: parity with PyTorch, single stream, offline, the largest number of cameras. A
@@ -37,13 +38,13 @@ class Matrix:
     """cuda or cuda:N; cpu tries the way."""
     config: str = "huge"
     """Size of the model to make: huge, tiny, or a JSON file with the fields of a manifest's model.config."""
-    bundle: Path | None = None
+    bundle: Maybe[Path] = None
     """A bundle to measure in place of random weights, in fp32, fp16 and bf16."""
-    weights: Path | None = None
+    weights: Maybe[Path] = None
     """The ImageBind checkpoint of that bundle."""
-    head: Path | None = None
+    head: Maybe[Path] = None
     """The temporal head's checkpoint of that bundle, where it has one."""
-    rows: tuple[str, ...] = ()
+    rows: Many[str] = ()
     """Parts of names of rows; all rows unless given."""
     budget_s: Annotated[float, Meta(gt=0, le=86_400)] = 470.0
     """Seconds for all of it, making the weights included; what is not done by then is not measured."""
@@ -55,7 +56,7 @@ class Matrix:
     """Windows of single stream."""
     trial_s: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
     """How long each number of cameras is tried."""
-    keep: Path | None = None
+    keep: Maybe[Path] = None
     """Folder for the weights and the bundle that are made, and for engines, which are left there for the next time;
     otherwise they are removed."""
 
@@ -91,7 +92,7 @@ class Matrix:
                 if time.monotonic() - begin_s > self.budget_s:
                     raise UsageError(
                         f"the time budget of {self.budget_s:g} s was used up: {what}; give more with --budget-s, or "
-                        "make the bundle once with 'ovavel export bundle' and give it with --bundle and --weights"
+                        "make the bundle once with 'ovavel bundle export' and give it with --bundle and --weights"
                     )
                 tell(what)
 

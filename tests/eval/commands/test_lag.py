@@ -1,4 +1,4 @@
-"""`ovavel eval streaming` and `ovavel eval calibrate` on a tiny dataset, through the tiny bundle's encoders."""
+"""`ovavel eval lag` and `ovavel eval calibrate` on a tiny dataset, through the tiny bundle's encoders."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from support.ovavebench_factory import break_clip, make_bench
 
 from ovavel.eval.calibration.report import CalibrationReport
 from ovavel.eval.commands.calibrate import Calibrate
-from ovavel.eval.commands.streaming import Streaming
+from ovavel.eval.commands.lag import Lag
+from ovavel.eval.commands.options import MeasuredOptions
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.datasets.splits import open_material
 from ovavel.eval.streaming.report import StreamingReport
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.commands.options import EngineOptions
 from ovavel.runtime.errors import DatasetError, OutputError, UsageError
+
+ONE_THREAD = EngineOptions(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_split_is_streamed_and_every_clip_accounted_for(
     data: Path, exported_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Streaming(data=data, bundle=exported_bundle, out=tmp_path / "a" / "b", seeds=(3, 4), threads=1).run() == 0
+    dataset = MeasuredOptions(data=data, bundle=exported_bundle)
+    assert Lag(dataset=dataset, out=tmp_path / "a" / "b", seeds=(3, 4), engine=ONE_THREAD).run() == 0
     out = tmp_path / "a" / "b"
     assert sorted(path.name for path in out.iterdir()) == [
         f"streaming.{kind}" for kind in ("csv", "html", "json", "svg")
@@ -52,7 +57,8 @@ def test_a_calibration_is_fitted_looked_at_and_written(
     data: Path, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = Bundle.open(tiny_bundle)
-    options = {"data": data, "bundle": tiny_bundle, "out": tmp_path / "out", "threads": 1}
+    dataset = MeasuredOptions(data=data, bundle=tiny_bundle)
+    options = {"dataset": dataset, "out": tmp_path / "out", "engine": ONE_THREAD}
     assert Calibrate(**options).run() == 0
     assert Bundle.open(tiny_bundle).sha256 == before.sha256
     assert "--write puts it into the bundle" in capsys.readouterr().out
@@ -76,27 +82,28 @@ def test_a_calibration_is_fitted_looked_at_and_written(
 
 
 def test_without_a_split_to_hold_out_the_fit_is_looked_at(data: Path, exported_bundle: Path, tmp_path: Path) -> None:
-    Calibrate(data=data, bundle=exported_bundle, out=tmp_path, fit="train", held_out=None, lag=0, threads=1).run()
+    dataset = MeasuredOptions(data=data, bundle=exported_bundle)
+    Calibrate(dataset=dataset, out=tmp_path, fit="train", held_out="none", lag=0, engine=ONE_THREAD).run()
     report = msgspec.json.decode((tmp_path / "calibration.json").read_bytes(), type=CalibrationReport)
     assert (report.held_out, report.lag, report.fitted.split) == (None, 0, "train")
     assert report.calibration.ece_after == report.fitted.after.ece
 
 
 def test_what_makes_no_sense_is_refused_before_anything_runs(data: Path, exported_bundle: Path, tmp_path: Path) -> None:
-    options = {"data": data, "bundle": exported_bundle, "out": tmp_path}
+    options = {"dataset": MeasuredOptions(data=data, bundle=exported_bundle), "out": tmp_path}
     with pytest.raises(UsageError, match="held-out val"):
         Calibrate(**options, held_out="val").run()
     with pytest.raises(UsageError, match="lag"):
         Calibrate(**options, lag=10).run()
     with pytest.raises(UsageError, match="seeds"):
-        Streaming(**options, seeds=(1, 1)).run()
+        Lag(**options, seeds=(1, 1)).run()
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
-        Streaming(**{**options, "out": tmp_path / "file" / "deeper"}).run()
+        Lag(**{**options, "out": tmp_path / "file" / "deeper"}).run()
     with pytest.raises(OutputError, match="choose another folder"):
-        Streaming(**{**options, "out": tmp_path / "file"}).run()
+        Lag(**{**options, "out": tmp_path / "file"}).run()
     with pytest.raises(DatasetError):
-        Streaming(**{**options, "data": tmp_path}).run()
+        Lag(dataset=MeasuredOptions(data=tmp_path, bundle=exported_bundle), out=tmp_path).run()
 
 
 def test_material_is_the_datasets_names_and_the_bundles_embeddings(data: Path, exported_bundle: Path) -> None:

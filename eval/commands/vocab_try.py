@@ -1,20 +1,18 @@
-"""`ovavel vocab test`."""
+"""`ovavel vocab try`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from ovavel.runtime.commands.channel_flag import ChannelFlag, parse_channel
-from ovavel.runtime.commands.localize import MEDIA_SUFFIXES, find_media, print_unreadable
-from ovavel.runtime.commands.signature_flag import SignatureFlag
+from ovavel.runtime.commands.localize import find_media, print_unreadable
+from ovavel.runtime.commands.options import ChannelFlag, Many, Maybe, VerifiedEngineOptions, parse_channel
 from ovavel.runtime.errors import MediaError, UsageError
-from ovavel.runtime.system.bounds import Threads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,17 +23,17 @@ if TYPE_CHECKING:
     from ovavel.runtime.bundle.vocabulary import Vocabulary
     from ovavel.runtime.pipeline.channels import Channel
 
-__all__ = ["Test"]
+__all__ = ["Try"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Test:
+class Try:
     """Score phrasings against recordings and rank them, to choose words that work.
 
     Examples:
-        ovavel vocab test imagebind "dog barking" "a barking dog" dog.mp4
-        ovavel vocab test imagebind "dog barking" "woof" dog.mp4 park.mp4 --truth dog.mp4=3-8 park.mp4=none --out lab
-        ovavel vocab test imagebind --phrases "dog barking" "woof" --clips recordings/ --without "dog barking"
+        ovavel vocab try dog.mp4 --bundle imagebind --phrases "dog barking" "a barking dog"
+        ovavel vocab try dog.mp4 park.mp4 --bundle imagebind --phrases woof --truth dog.mp4=3-8 park.mp4=none --out lab
+        ovavel vocab try recordings/ --bundle imagebind --phrases "dog barking" "woof" --without "dog barking"
 
     Each phrase is added alone to the bundle's vocabulary, and every recording is decided again: a phrase that wins its
     seconds against all the other names, and no seconds elsewhere, is a good one. The bundle is not changed; 'ovavel
@@ -44,54 +42,49 @@ class Test:
     command says that no phrase works, and the exit code is 1. It is also 1 where a recording could not be read.
     """
 
-    bundle: Positional[Path]
-    """Folder written by 'ovavel export bundle', with its text encoder."""
-    words: Positional[tuple[str, ...]] = ()
-    """Phrases, in quotes where they have spaces, and recordings: what is an existing file is a recording."""
-    phrases: tuple[str, ...] = ()
-    """More phrases, whatever files there are of the same name."""
-    clips: tuple[Path, ...] = ()
-    """More recordings, or folders to search for them."""
-    truth: tuple[str, ...] = ()
+    files: Positional[Many[Path]] = ()
+    """Recordings, or folders to search for them. They come first, before the options."""
+    bundle: Path
+    """Folder written by 'ovavel bundle export', with its text encoder."""
+    phrases: Many[str] = ()
+    """Phrases to try, in quotes where they have spaces."""
+    truth: Many[str] = ()
     """Where the event is, in seconds: CLIP=3-8,12-15 or CLIP=none. Without it, all of a recording counts as event."""
-    without: tuple[str, ...] = ()
+    without: Many[str] = ()
     """Names of the vocabulary to leave out, for example the one that a phrase is to replace."""
-    out: Path | None = None
-    """Folder for vocab-test.json and vocab-test.html; without it the table is only printed."""
-    device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    out: Maybe[Path] = None
+    """Folder for vocab-try.json and vocab-try.html; without it the table is only printed."""
     channel: ChannelFlag = "auto"
-    threads: Threads = None
-    """Threads of the encoders on a CPU; as many as cores by default."""
-    require_signature: SignatureFlag = None
-    allow_unverified: bool = False
-    """Go on with an engine that nobody has compared with PyTorch, or that decides otherwise."""
+    engine: VerifiedEngineOptions = field(default_factory=VerifiedEngineOptions)
+    """What runs the bundle, and where."""
 
     def run(self) -> int:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
         from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
-        from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.bundle.vocabulary import check_names
         from ovavel.runtime.pipeline.localizer import deciding_head
         from ovavel.runtime.reporting.text import one_line
         from ovavel.runtime.system.files import make_folder
-        from ovavel.runtime.system.progress import shown_status
+        from ovavel.runtime.system.progress import shown_progress, shown_status
         from ovavel.runtime.verification.first_use import changed_since_first_use
-        from ovavel.runtime.verification.open import open_verified
 
         channel = parse_channel(self.channel)
-        phrases, clips = self._sorted_words()
+        example = "For example: ovavel vocab try clip.mp4 --bundle imagebind --phrases 'dog barking'"
+        if not self.files:
+            raise UsageError(f"which recordings? {example}")
+        if not self.phrases:
+            raise UsageError(f"which phrases? {example}")
+        clips = find_media(self.files)
         if self.out:
             make_folder(self.out)
         truth = parse_truth(self.truth, clips)
-        bundle = Bundle.open(self.bundle, signed_by=self.require_signature)
+        bundle = self.engine.open_bundle(self.bundle)
         vocabulary = self._vocabulary(bundle)
-        phrases = check_names(phrases, tokenizer=bundle.tokenizer(), background=vocabulary.background)
-        embeddings = embed_texts(bundle, phrases, threads=self.threads)
-        verified = open_verified(
-            bundle, allow_unverified=self.allow_unverified, device=self.device, threads=self.threads
-        )
+        phrases = check_names(self.phrases, tokenizer=bundle.tokenizer(), background=vocabulary.background)
+        embeddings = embed_texts(bundle, phrases, threads=self.engine.threads)
+        with shown_progress() as progress:
+            verified = self.engine.open(bundle, progress)
         backend = verified.backend
         try:
             if changed := changed_since_first_use(bundle, backend.info):
@@ -114,22 +107,6 @@ class Test:
         _print(trial, recordings, written, f"{info.engine}: {verified.text}")
         print_unreadable(lost)
         return 0 if trial.works and not lost else 1
-
-    def _sorted_words(self) -> tuple[tuple[str, ...], list[Path]]:
-        """Tell phrases from recordings."""
-        files = [Path(word) for word in self.words if Path(word).is_file()]
-        phrases = tuple(word for word in self.words if not Path(word).is_file())
-        for word in phrases:
-            if Path(word).suffix.lower() in MEDIA_SUFFIXES:
-                raise MediaError(f"there is no file {word}; check the path, or give it with --phrases if it is words")
-            if Path(word).is_dir():
-                raise UsageError(f"{word} is a folder; give it with --clips, or with --phrases if it is words")
-        clips = [*files, *self.clips]
-        if not clips:
-            raise UsageError("which recordings? For example: ovavel vocab test imagebind 'dog barking' clip.mp4")
-        if not (phrases or self.phrases):
-            raise UsageError("which phrases? For example: ovavel vocab test imagebind 'dog barking' clip.mp4")
-        return (*phrases, *self.phrases), find_media(clips)
 
     def _vocabulary(self, bundle: Bundle) -> Vocabulary:
         """The bundle's vocabulary less `without`; the background alone may be left."""
@@ -192,7 +169,7 @@ def _write(
     from ovavel.eval.phrases.report import to_html, to_json
     from ovavel.runtime.system.files import atomic_write
 
-    paths = [out / "vocab-test.json", out / "vocab-test.html"]
+    paths = [out / "vocab-try.json", out / "vocab-try.html"]
     for path, write in zip(paths, (to_json, to_html), strict=True):
         atomic_write(path, write(trial, recordings, bundle, backend))
     return paths

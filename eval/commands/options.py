@@ -1,0 +1,62 @@
+"""Options that commands on data sets share."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovavel.runtime.commands.options import EngineOptions, Maybe
+
+if TYPE_CHECKING:
+    from ovavel.eval.datasets.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.splits import Material
+
+__all__ = ["DatasetOptions", "MeasuredOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """A labelled data set."""
+
+    data: Path
+    """Root of the dataset: <split>/audio/<class>/<video>.wav and <split>/video/<class>/<video>/ with ten images."""
+    annotations: Maybe[Path] = None
+    """Folder of the annotation files, where it is neither the root nor its folder annotations."""
+
+    def open(self) -> OVAVEBench:
+        """Read its annotations.
+
+        Raises:
+            DatasetError: they are missing or damaged.
+        """
+        from ovavel.eval.datasets.ovavebench import OVAVEBench
+
+        return OVAVEBench.open(self.data, self.annotations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredOptions(DatasetOptions):
+    """A labelled data set, and the bundle that is measured on it."""
+
+    bundle: Path
+    """Folder written by 'ovavel bundle export'. Names of the dataset that it lacks go through its text encoder."""
+    features: Maybe[Path] = None
+    """Feature cache of the bundle's encoders, written by 'ovavel train features': names and media come from there."""
+    any_precision: bool = False
+    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
+
+    def open_material(self, engine: EngineOptions) -> AbstractContextManager[Material]:
+        """Open data set, bundle and feature cache, and run the bundle with `engine`; see `open_material`."""
+        from ovavel.eval.datasets.splits import open_material
+
+        return open_material(
+            self.data,
+            self.bundle,
+            annotations=self.annotations,
+            features=self.features,
+            any_precision=self.any_precision,
+            signed_by=engine.require_signature,
+            **engine.backend_options,
+        )

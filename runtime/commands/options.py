@@ -1,0 +1,197 @@
+"""Options that several commands share, each with one name, one default and one wording.
+
+A command holds the dataclasses below as fields, and their fields become its flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+from tyro.conf import arg
+
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
+
+if TYPE_CHECKING:
+    from ovavel.runtime.bundle.bundle import Bundle
+    from ovavel.runtime.pipeline.channels import Channel
+    from ovavel.runtime.pipeline.tracker import EventRules
+    from ovavel.runtime.verification.open import Verified
+
+__all__ = [
+    "BackendsFlag",
+    "ChannelFlag",
+    "DeviceOptions",
+    "EngineOptions",
+    "EventOptions",
+    "Many",
+    "Maybe",
+    "VerifiedEngineOptions",
+    "Workers",
+    "backend_help",
+    "check_bundle_backends",
+    "parse_channel",
+]
+
+T = TypeVar("T")
+
+Maybe: TypeAlias = Annotated[T | None, arg(help_behavior_hint="")]
+"""Type of a flag that may be left out: its help says what happens then, and not "(default: None)"."""
+
+Many: TypeAlias = Annotated[tuple[T, ...], arg(help_behavior_hint="")]
+"""Type of a flag that takes several values, and none by default."""
+
+Workers: TypeAlias = Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]]
+"""Processes; None: as many as suit the machine."""
+
+
+def backend_help(which: str = "What runs the graphs", more: str = "") -> str:
+    """Help of a flag that takes names of backends; `more` ones are those that only its command can run."""
+    return (
+        f"{which}: onnxruntime, openvino, tensorrt, tensorrt-rtx, {more}or another that is installed; 'ovavel doctor' "
+        "shows what this machine has."
+    )
+
+
+BackendsFlag = Annotated[tuple[str, ...], arg(help=backend_help("What runs the graphs, one row each"))]
+"""Names of several backends."""
+
+ChannelFlag = Annotated[
+    str,
+    arg(
+        metavar="{auto,first,mix,N}",
+        help="Channel of the sound to listen to: auto is the first one, unless it has been silent while another was "
+        "not, then the loudest; mix is the mean of all; a number counts from 0.",
+    ),
+]
+"""Type of the flag --channel; `parse_channel` reads it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Where something runs."""
+
+    device: str = "auto"
+    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
+    """Threads of the encoders on a CPU; as many as cores by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(DeviceOptions):
+    """What runs a bundle, and where."""
+
+    backend: Annotated[str, arg(help=backend_help())] = "onnxruntime"
+    precision: Maybe[str] = None
+    """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
+    require_signature: Annotated[str | None, arg(metavar="KEY", help_behavior_hint="")] = None
+    """Refuse the bundle unless its manifest.json.minisig is a signature by this public key of minisign, or by the one
+    in this file."""
+
+    def check(self) -> None:
+        """Refuse what cannot run a bundle, before a camera or a file is opened. Raises UsageError."""
+        check_bundle_backends(self.backend)
+
+    def open_bundle(self, path: Path) -> Bundle:
+        """Open the bundle at `path`, with the signature that is required.
+
+        Raises:
+            UsageError: see `check`.
+            BundleError: it is incomplete, altered, of another version, or not signed as required.
+        """
+        from ovavel.runtime.bundle.bundle import Bundle
+
+        self.check()
+        return Bundle.open(path, signed_by=self.require_signature)
+
+    @property
+    def backend_options(self) -> dict[str, Any]:
+        """Keyword arguments of `open_backend`."""
+        return {"name": self.backend, "device": self.device, "threads": self.threads, "precision": self.precision}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedEngineOptions(EngineOptions):
+    """What runs a bundle and decides on something: it has to be compared with PyTorch."""
+
+    allow_unverified: bool = False
+    """Continue with an engine that was never compared with PyTorch, or that disagrees with it."""
+
+    def open(self, bundle: Bundle, progress: Callable[[str, float], None] | None = None) -> Verified:
+        """Open the backend and what verifies it; the caller closes it.
+
+        Raises:
+            UnverifiedError: no comparison with PyTorch verifies it, and `allow_unverified` is False.
+            OvavelError: it cannot be opened; see `open_backend`.
+        """
+        from ovavel.runtime.verification.open import open_verified
+
+        return open_verified(bundle, allow_unverified=self.allow_unverified, progress=progress, **self.backend_options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventOptions:
+    """When an event begins and ends; see `EventRules`."""
+
+    start_margin: Maybe[Annotated[float, Meta(ge=0, le=1)]] = None
+    """Margin over the background, in [0, 1], that a second needs to begin an event; by default the bundle's own if
+    that is calibrated, else 0."""
+    keep_margin: Maybe[Annotated[float, Meta(ge=0, le=1)]] = None
+    """Margin that later seconds need to continue it; not above --start-margin. By default the bundle's own if that is
+    calibrated, else 0."""
+    min_duration_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
+    """Drop events that are shorter."""
+    bridge_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
+    """A pause up to this long inside an event does not end it."""
+
+    @property
+    def rules(self) -> EventRules:
+        """The rules that were given.
+
+        Raises:
+            UsageError: they contradict each other.
+        """
+        from ovavel.runtime.pipeline.tracker import EventRules
+
+        return EventRules(
+            start_margin=self.start_margin,
+            keep_margin=self.keep_margin,
+            min_duration_s=self.min_duration_s,
+            bridge_s=self.bridge_s,
+        )
+
+
+def check_bundle_backends(*names: str) -> None:
+    """Refuse what cannot run a bundle's own graphs, before a camera or a file is opened.
+
+    Raises:
+        UsageError: one is PyTorch, which runs the checkpoints behind a bundle, or no backend at all.
+    """
+    from ovavel.runtime.backends import backend_names
+
+    for name in names:
+        if name == "torch":
+            raise UsageError(
+                "--backend torch cannot run a bundle: PyTorch runs the checkpoint that it was made from. Leave it out, "
+                "or compare with it: give --weights to 'ovavel eval parity' or 'ovavel bench run'"
+            )
+        if name not in backend_names():
+            raise UsageError(f"there is no backend {name!r}; known: {', '.join(backend_names()) or 'none'}")
+
+
+def parse_channel(text: str) -> Channel:
+    """Read the value of --channel.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from ovavel.runtime.pipeline.channels import MOST_CHANNELS  # loads NumPy, and every `--help` loads this
+
+    if text in ("auto", "first", "mix"):
+        return text  # type: ignore[return-value]
+    if text in map(str, range(MOST_CHANNELS)):
+        return int(text)
+    raise UsageError(f"--channel takes auto, first, mix or a number from 0 to {MOST_CHANNELS - 1}, not {text!r}")
