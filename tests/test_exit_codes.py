@@ -1,12 +1,18 @@
 """Every command follows the table of docs/exit-codes.md."""
 
+import ast
+import inspect
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from support.command_surface import kinds
 
+from ovavel.eval.demo import play
+from ovavel.runtime import cli, errors
 from ovavel.runtime.cli import main
 
 DEMO = Path(__file__).parents[1] / "eval" / "demo" / "assets"
@@ -138,3 +144,51 @@ def test_results_that_nobody_can_receive_are_1(line: str, places: dict[str, str]
     assert done.returncode == 1
     assert "standard output" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+TABLE = [
+    (int(code), text)
+    for code, text in re.findall(
+        r"^\| (\d+) \| (.*) \|$", (DEMO.parents[2] / "docs" / "exit-codes.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+]
+"""Each row: exit code, and when."""
+
+
+def returned(scope: object) -> set[int]:
+    """The numbers that the functions `-> int` of a class or module return, and 0 and 1 for what `int(...)` makes."""
+    codes: set[int] = set()
+    for function in ast.walk(ast.parse(inspect.cleandoc(inspect.getsource(scope)))):  # type: ignore[arg-type]
+        if isinstance(function, ast.FunctionDef) and ast.unparse(function.returns or ast.Constant(0)) == "int":
+            for node in ast.walk(function):
+                if isinstance(node, ast.Return) and node.value:
+                    codes |= numbers(node.value, scope)
+    return codes
+
+
+def numbers(value: ast.expr, scope: object) -> set[int]:
+    if isinstance(value, ast.Constant):
+        return {value.value} if isinstance(value.value, int) else set()
+    if isinstance(value, ast.IfExp):
+        return numbers(value.body, scope) | numbers(value.orelse, scope)
+    if isinstance(value, ast.Name):
+        return {found} if isinstance(found := getattr(scope, value.id, None), int) else set()
+    return {0, 1} if isinstance(value, ast.Call) and ast.unparse(value.func) == "int" else set()
+
+
+def test_the_table_has_every_code_that_a_command_returns() -> None:
+    codes = {code for code, _ in TABLE}
+    assert codes == {0, 1, 2, 130}
+    assert {getattr(errors, name).exit_code for name in errors.__all__} <= codes
+    assert returned(cli) <= codes
+    for command, kind in kinds().items():
+        own = returned(kind) | (returned(play) if command == "demo" else set())
+        assert 0 in own, command
+        for code in own - {0}:
+            assert f"`{command}`" in " ".join(text for each, text in TABLE if each == code), (command, code)
+
+
+def test_the_table_names_no_command_that_cannot_end_so() -> None:
+    for code, text in TABLE:
+        for command in set(re.findall(r"`([a-z -]+)`", text)) & kinds().keys() if code in (1, 130) else ():
+            assert code in returned(kinds()[command]) | (returned(play) if command == "demo" else set()), command

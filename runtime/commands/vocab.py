@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from ovavel.runtime.commands.options import Maybe
+from ovavel.runtime.commands.options import Many, Maybe
 from ovavel.runtime.errors import VocabularyError
 from ovavel.runtime.reporting.text import shown_name
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
@@ -37,7 +37,7 @@ class Add:
     empty are refused, and then nothing is changed. The background stays last.
     """
 
-    names: Positional[tuple[str, ...]]
+    names: Positional[Many[str]] = ()
     """Names to add, in quotes where they have spaces."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
@@ -98,7 +98,7 @@ class Remove:
     A name that is not there is an error, and then nothing is changed. The background cannot be removed.
     """
 
-    names: Positional[tuple[str, ...]]
+    names: Positional[Many[str]] = ()
     """Names to remove, in quotes where they have spaces."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
