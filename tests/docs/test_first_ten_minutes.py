@@ -15,7 +15,7 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.commands.check import Check
 from ovavel.runtime.commands.doctor import Doctor
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "benchmarks" / "first-ten-minutes.md").read_text(encoding="utf-8")
 LINES = [
     shlex.split(line, comments=True)

@@ -1,0 +1,143 @@
+"""What README.md and docs/ tell a reader to type: parsed as it is written, and run on the small model where it can.
+
+The commands of docs/training.md run one after the other in test_training.py.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.command_surface import kinds
+from support.page_commands import BLOCK, PAGES, ROOT, SHELL, commands, name, shell_lines
+
+from ovavel.runtime.cli import main
+
+WITH_COMMANDS = [page for page in PAGES if commands(page)]
+OTHER_PROGRAMS = {"make", "pip", "scp", "ssh", "nvidia-smi", "python", "tensorboard", "wandb", "git", "torchrun", "cd"}
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name)
+def test_every_command_is_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in kinds().values():
+        monkeypatch.setattr(kind, "run", lambda self: 0)
+    for words in commands(page):
+        assert main(words) == 0, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_shell_block_hides_a_command(page: Path) -> None:
+    for words in shell_lines(page):
+        assert Path(words[0]).name in {*OTHER_PROGRAMS, "ovavel"}, words
+    for _, kind, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        assert kind in SHELL or not re.search(r"^ovavel ", block, re.MULTILINE), "mark it as ```sh"
+
+
+NOT_HERE = {
+    "bundle weights": "downloads 4.8 GB",
+    "bundle engine": "builds for a GPU",
+    "bench gpu": "needs a GPU",
+    "bench cpu": "runs the full size, in processes of its own",
+    "train demo-world": "takes half an hour",
+}
+"""Commands that have tests of their own, on a small model or a simulated GPU."""
+ELSEWHERE = ("cuda", "tensorrt", "tensorrt-rtx", "rtsp://camera.local/1")
+"""What only another machine has."""
+QUICKER = {
+    "demo": "--fast",
+    "bench run": "--windows 2 --warm-up-s 1 --scenarios single --references eager --threads 1",
+    "bundle export": "--overwrite",
+    "train table": "--epochs 1 --halve-at 1 --hidden 8 --ffn 8 --seeds 0 1",
+}
+"""Flags after those of the page, which they replace."""
+MAY_SAY_NO = {"eval parity", "vocab try"}
+"""Random weights lose more in 8 bits than trained ones, and know no words: the answer may be no."""
+
+
+def runs_here(words: list[str]) -> bool:
+    command = next((each for each in (" ".join(words[:2]), words[0]) if each in kinds()), "")
+    camera = command == "live" and words[1].startswith("--")
+    return command not in NOT_HERE and not camera and not set(ELSEWHERE) & set(words)
+
+
+RUN = [page for page in WITH_COMMANDS if page.stem != "training" and any(map(runs_here, commands(page)))]
+
+
+@pytest.fixture(scope="module")
+def small_model() -> Iterator[None]:
+    """Take the small model for the full size, by the same flags."""
+    from ovavel.training.models.imagebind.model import ImageBindConfig
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageBindConfig, "huge", ImageBindConfig.tiny)
+        yield
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory,
+    exported_bundle: Path,
+    tiny_weights: Path,
+    tiny_head: Path,
+    small_model: None,
+) -> Path:
+    """A folder with what the pages name: weights, bundles, recordings, data sets, caches."""
+    from support.media_factory import make_clip
+    from support.ovavebench_factory import make_bench
+
+    from ovavel.training.models.checkpoint import read_checkpoint
+
+    torch = pytest.importorskip("torch")
+    here = tmp_path_factory.mktemp("reader")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        for folder in ("weights", "head", "recordings", "demo-out", "demo-world/assets"):
+            Path(folder).mkdir(parents=True)
+        torch.save(read_checkpoint(tiny_weights), "imagebind_huge.pth")
+        shutil.copy("imagebind_huge.pth", "weights")
+        shutil.copy(tiny_weights, "encoders.safetensors")
+        shutil.copy(tiny_head, "head.safetensors")
+        shutil.copy(tiny_head, "head")
+        Path("names.txt").write_text("dog barking\nrace car\nsinging bowl\n")
+        make_clip(here / "clip.mp4", duration_s=4, fps=5)
+        shutil.copy("clip.mp4", "recordings")
+        assets = ROOT / "eval" / "demo" / "assets"
+        shutil.copytree(assets, "eval/demo/assets")
+        shutil.copytree(assets / "bundle", "demo-out/bundle")
+        shutil.copy(assets / "clip.mp4", "demo-out")
+        shutil.copytree(exported_bundle, "BUNDLE")
+        small = "--weights imagebind_huge.pth --head head.safetensors --vocabulary names.txt --precision fp32 int8"
+        assert main(["bundle", "export", *small.split(), "--out", "bundle"]) == 0
+        shutil.copytree("bundle", "imagebind")
+        make_bench(here / "DATASET", clips=1)
+        features = ["train", "features", "--data", "DATASET", "--bundle", "BUNDLE", "--threads", "1", "--workers", "1"]
+        assert main([*features, "--out", "CACHE"]) == 0
+        for data, cache in (("dataset", None), ("ovavebench", None), ("demo-world/dataset", "demo-world/features")):
+            shutil.copytree("DATASET", data)
+            if cache:
+                shutil.copytree("CACHE", cache)
+        shutil.copytree("BUNDLE", "demo-world/assets/bundle")
+        timed = ["bench", "run", "--bundle", "BUNDLE", *QUICKER["bench run"].split(), "--device", "cpu"]
+        assert main([*timed, "--out", "before"]) == 0
+        shutil.copytree("before", "after")
+    return here
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", RUN, ids=name)
+def test_every_command_that_can_run_here_runs(
+    page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(prepared, tmp_path / "reader")
+    monkeypatch.chdir(tmp_path / "reader")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for words in filter(runs_here, commands(page)):
+        command = next(each for each in (" ".join(words[:2]), words[0]) if each in kinds())
+        more = [*QUICKER.get(command, "").split(), *(["--view", "lines"] if command == "live" else [])]
+        code = main([word for word in words if word != "--realtime"] + more)
+        said = capsys.readouterr()
+        assert code == 0 or (code == 1 and command in MAY_SAY_NO and "ovavel: " not in said.err), (words, said)
