@@ -17,6 +17,9 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*|/{2,}|)(.*)", re.DOTALL)
 # In a sentence an address ends at white space, a quote or a bracket, less the punctuation that belongs to the sentence.
 _IN_TEXT = re.compile(
     r"""\b(?:[A-Za-z][A-Za-z0-9+.-]+:/+|(?:https?|rtsps?|rtmps?|srt|tcp|udp|ftps?):)[^\s/'"<>`][^\s'"<>`]*"""
+    # without a scheme: `//user:password@host`, `user:password@host`
+    r"""|(?<![\w/])//[^\s'"<>`]*@[^\s'"<>`]*"""
+    r"""|(?<![^\s'"<>`()\[\]{}=,;|])[^\s'"<>`()\[\]{}=,;|:/@]*:[^\s'"<>`]+@[^\s'"<>`]*"""
 )
 _SHORTEST = 4
 """A part of an address shorter than this is not looked for on its own: it would be found in any sentence."""
@@ -56,7 +59,7 @@ def redacted(text: str, address: str = "") -> str:
     `address` is one that the text may hold in whole or in part: it is found whatever characters it has.
     """
     for each in (address, *_known):
-        shown = without_secrets(address)
+        shown = without_secrets(each)
         if shown != each:
             for form in (each, repr(each)[1:-1]):
                 text = text.replace(form, shown)

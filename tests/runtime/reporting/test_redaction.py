@@ -69,6 +69,19 @@ def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> No
         ("one camera at most: rtsp://u:p/q@a/, http://b?t=1", "one camera at most: rtsp://a/, http://b?***"),
         ("12:30 lost: http://cam:80/a (it ended)", "12:30 lost: http://cam:80/a (it ended)"),
         ("gap at 3:04.5 @ 25 fps, a/b", "gap at 3:04.5 @ 25 fps, a/b"),
+        ("cannot open //u:secret@h/x here", "cannot open //h/x here"),
+        ("cannot open '///secret@h/x'", "cannot open '///h/x'"),
+        ("cannot open u:secret@h/x: refused", "cannot open h/x: refused"),
+        ("(--camera=u:secret@h/x)", "(--camera=h/x)"),
+        (
+            "/data/12:30@home.mp4 and data/12:30@home.mp4 are damaged",
+            "/data/12:30@home.mp4 and data/12:30@home.mp4 are damaged",
+        ),
+        (
+            "//share/a=b/clip.mp4 is damaged; C:/clips/me@home.mp4, too",
+            "//share/a=b/clip.mp4 is damaged; C:/clips/me@home.mp4, too",
+        ),
+        ("write to me@home: 12:30", "write to me@home: 12:30"),
     ],
 )
 def test_addresses_in_a_sentence(text: str, shown: str) -> None:
@@ -143,6 +156,24 @@ def test_no_password_is_left_however_many_slashes_there_are(slashes: str, noise:
     assert "S3CRET" not in without_secrets(f"{slashes}u:{secret}@host/x")
 
 
+IN_A_SENTENCE = st.text(
+    st.characters(exclude_categories=("Cs", "Z", "C"), exclude_characters="'\"<>`"), min_size=1, max_size=12
+).map(lambda text: f"S3CRET{text}")
+
+
+@given(
+    st.sampled_from(["", "//", "///", "rtsp:", "rtsp:/", "rtsp://", "tls://", "srt:////"]),
+    st.text("abcXYZ019-_.", max_size=6),
+    IN_A_SENTENCE,
+    st.sampled_from(["cam", "10.0.0.1:8", "[fe80::1]", "user.name"]),
+    st.sampled_from(["{}", "cannot open {} here", "({}); refused", "{!r}: refused", "--input={}", "<{}>", "{0}, {0}"]),
+)
+def test_no_password_is_left_in_a_sentence_with_a_scheme_or_without(
+    scheme: str, user: str, secret: str, host: str, sentence: str
+) -> None:
+    assert "S3CRET" not in redacted(sentence.format(f"{scheme}{user}:{secret}@{host}/x"))
+
+
 def test_paths_with_two_slashes_are_shown() -> None:
     assert without_secrets("//share/a=b/clip.mp4") == "//share/a=b/clip.mp4"
 
@@ -157,3 +188,4 @@ def test_secrets_of_an_address_that_was_read_are_in_no_message(
     monkeypatch.setenv("OVAVEL_TEST_ADDRESS", address)
     assert address_of(f"@{tmp_path}/address" if kind == "file" else "env:OVAVEL_TEST_ADDRESS") == address
     assert redacted("login hunter2zz failed, 0123456789 is no token") == "login *** failed, *** is no token"
+    assert redacted(f"cannot open {address}: refused") == "cannot open rtsp://host/live?***: refused"
