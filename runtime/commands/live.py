@@ -47,7 +47,7 @@ class Live:
     allow_private: bool = False
     """Let redirects and playlists of a public URL lead to addresses of this machine and of local networks."""
     max_pixels: Maybe[Annotated[int, Meta(ge=1, le=2**31 - 1)]] = None
-    """Refuse a file or stream whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
+    """Refuse a file, stream or camera whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
     realtime: bool = False
     """Play a file at its own speed rather than as fast as it can be decided on."""
     camera: Maybe[str] = None
@@ -149,8 +149,8 @@ class Live:
                 listener=listener,
                 access=self._access(),
             )
-        if self.allow_private or self.max_pixels is not None:
-            raise UsageError("--allow-private and --max-pixels are for a file or URL; leave them out with a camera")
+        if self.allow_private:
+            raise UsageError("--allow-private is for a file or URL; leave it out with a camera")
         if self.realtime:
             raise UsageError("--realtime is for files: name one; a camera is always live")
         from ovavel.runtime.sources.camera_mic import CameraMicSource
@@ -160,6 +160,7 @@ class Live:
             camera=None if self.no_video else index_or_name(address_of(self.camera or "0")),
             microphone=None if self.no_audio else index_or_name(self.microphone or "default"),
             listener=listener,
+            max_pixels=self.max_pixels,
         )
 
     def _access(self) -> Access:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 __all__ = [
-    "CAMERA_PROTOCOLS",
     "Access",
     "address_of",
     "check_file",
@@ -41,6 +40,7 @@ __all__ = [
     "open_container",
     "padded",
     "pixel_limit",
+    "protocols_of",
     "shown_url",
 ]
 
@@ -63,8 +63,6 @@ _PROTOCOLS = {
     "tls": "tls,tcp",
 }
 """By the scheme of an address, the protocols of FFmpeg that it may use."""
-CAMERA_PROTOCOLS = "file,http,https,rtsp,rtp,udp,tcp,tls"
-"""Those that OpenCV's FFmpeg may use for any camera."""
 _LISTS = frozenset({"hls", "dash"})
 """Formats that name addresses, and are worth reading from a network that is trusted."""
 _LEADS_ELSEWHERE = _LISTS | {
@@ -236,6 +234,11 @@ def _open(url: str, access: Access, *, protocols: str, formats: str, **options: 
 def _scheme(url: str) -> str:
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", url)
     return found[1].lower() if found else ""
+
+
+def protocols_of(url: str) -> str:
+    """The protocols that FFmpeg may use for `url`, as its option takes them; of a path, files alone."""
+    return _protocols(_scheme(url)) if is_network(url) else "file"
 
 
 def _protocols(scheme: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovavel.runtime.errors import DeviceError, MissingExtraError
 from ovavel.runtime.reporting.redaction import redacted, without_secrets
-from ovavel.runtime.sources.access import CAMERA_PROTOCOLS, check_scheme, is_network
+from ovavel.runtime.sources.access import check_scheme, is_network, pixel_limit, protocols_of
 from ovavel.runtime.sources.connection import Feed
 from ovavel.runtime.sources.devices import list_cameras
 
@@ -30,9 +32,12 @@ FFMPEG_OPTIONS = {
     "rtsp_transport": "tcp",
     "fflags": "nobuffer",
     "flags": "low_delay",
-    "protocol_whitelist": CAMERA_PROTOCOLS,
 }
-"""Of network cameras: nothing is lost on the way, no delay is added, and no wrapper opens another file."""
+"""Of network cameras: nothing is lost on the way, and no delay is added."""
+_WHITELIST = "protocol_whitelist"
+_OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_opening = threading.Lock()
+"""OpenCV reads the variable when it opens a stream, and it is one for the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +60,17 @@ class Picture:
 class CameraFeed(Feed):
     """Grabs without a pause, so that no old frame waits in the driver, and keeps the newest."""
 
-    def __init__(self, camera: int | str, notify: Callable[[Feed], None]) -> None:
+    def __init__(self, camera: int | str, notify: Callable[[Feed], None], *, max_pixels: int | None = None) -> None:
         """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called when a frame is there.
+
+        Frames of more than `max_pixels` are refused: `OVAVEL_MAX_PIXELS` or 8192 × 8192 by default.
 
         Raises:
             UsageError: the scheme of the URL is none that is opened.
         """
         if isinstance(camera, str) and is_network(camera):
             check_scheme(camera)
+        self._max_pixels = pixel_limit() if max_pixels is None else max_pixels
         super().__init__(f"camera {without_secrets(str(camera))}", address=str(camera))
         self._camera = camera
         self._notify = notify
@@ -81,6 +89,8 @@ class CameraFeed(Feed):
         try:
             # the kernel stamps each buffer with the monotonic clock
             stamped = capture.getBackendName() == "V4L2"
+            size = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+            self._check_size(*map(int, map(capture.get, size)))
             while not self.stopping.is_set():
                 if not capture.grab():
                     raise DeviceError("no picture came" if self.opened.is_set() else _refused(self._camera))
@@ -90,9 +100,19 @@ class CameraFeed(Feed):
                     captured_s -= age_s if 0 <= age_s < 1 else 0
                 decoded, pixels = capture.retrieve()
                 if decoded:
+                    self._check_size(pixels.shape[1], pixels.shape[0])
                     self._keep(Picture(captured_s=captured_s, pixels=pixels))
         finally:
             capture.release()
+
+    def _check_size(self, width: int, height: int) -> None:
+        """Refuse a picture that is too large. Raises DeviceError."""
+        if width * height > self._max_pixels:
+            raise DeviceError(
+                f"camera {without_secrets(str(self._camera))} cannot be used: its pictures have {width} × {height} "
+                f"pixels, and {self._max_pixels} pixels are allowed; set a smaller size at the camera, or raise the "
+                "limit with --max-pixels or OVAVEL_MAX_PIXELS"
+            )
 
     def _keep(self, picture: Picture) -> None:
         with self._lock:
@@ -103,9 +123,7 @@ class CameraFeed(Feed):
 
 
 def _load_cv2() -> Any:
-    # read by OpenCV when it opens a stream: show nothing on the terminal, add no delay
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "|".join(map(";".join, FFMPEG_OPTIONS.items())))
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when a stream is opened: nothing on the terminal
     try:
         import cv2
     except ImportError as error:
@@ -123,12 +141,31 @@ def _open(cv2: Any, camera: int | str) -> Any:
         capture = cv2.VideoCapture(camera)
     else:
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
-        # one thread: decoding on several holds frames back
-        capture = cv2.VideoCapture(camera, cv2.CAP_FFMPEG, [*timeouts, cv2.CAP_PROP_N_THREADS, 1])
+        with _capture_options(camera):
+            # one thread: decoding on several holds frames back
+            capture = cv2.VideoCapture(camera, cv2.CAP_FFMPEG, [*timeouts, cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         capture.release()
         raise DeviceError(_refused(camera))
     return capture
+
+
+@contextmanager
+def _capture_options(camera: str) -> Iterator[None]:
+    """Have OpenCV open `camera` with FFmpeg's options: the user's own or ours, but only the protocols it may use."""
+    with _opening:
+        given = os.environ.get(_OPTIONS_VARIABLE)
+        wanted = given.split("|") if given else list(map(";".join, FFMPEG_OPTIONS.items()))
+        # FFmpeg reads names without blanks, quotes and backslashes, and stops at what it cannot read: ours is first
+        kept = [each for each in wanted if re.sub(r"[\s'\\]", "", each.partition(";")[0]) != _WHITELIST]
+        os.environ[_OPTIONS_VARIABLE] = "|".join((f"{_WHITELIST};{protocols_of(camera)}", *kept))
+        try:
+            yield
+        finally:
+            if given is None:
+                del os.environ[_OPTIONS_VARIABLE]
+            else:
+                os.environ[_OPTIONS_VARIABLE] = given
 
 
 def _refused(camera: int | str) -> str:
@@ -156,7 +193,8 @@ def _why_not(address: str) -> str:
     from av.error import ExitError, FFmpegError
 
     try:
-        av.open(address, options=FFMPEG_OPTIONS, timeout=OPEN_TIMEOUT_MS / 1e3).close()
+        options = {**FFMPEG_OPTIONS, _WHITELIST: protocols_of(address)}
+        av.open(address, options=options, timeout=OPEN_TIMEOUT_MS / 1e3).close()
     except ExitError:
         return f"nothing came for {OPEN_TIMEOUT_MS / 1e3:g} s"
     except (FFmpegError, OSError, ValueError) as error:

@@ -71,16 +71,18 @@ class CameraMicSource:
         microphone: int | str | None = "default",
         *,
         listener: StatusListener | None = None,
+        max_pixels: int | None = None,
     ) -> None:
         """Open both devices; None leaves one out on purpose.
 
         `camera` is an index, a /dev/video file or a URL; `microphone` an index, a name, a part of one, or "default".
+        A camera whose pictures have more than `max_pixels` is refused: `OVAVEL_MAX_PIXELS` or 8192 × 8192 by default.
         """
         self._tell: StatusListener = listener or (lambda _: None)
         self._news: queue.SimpleQueue[tuple[Feed, Block | None]] = queue.SimpleQueue()
         self._wanted = threading.Event()
         self._stopping = threading.Event()
-        self._camera, self._microphone = camera, microphone
+        self._camera, self._microphone, self._max_pixels = camera, microphone, max_pixels
         self._feeds: dict[Sense, Feed] = {}
         if camera is not None:
             self._connect("vision")
@@ -183,7 +185,7 @@ class CameraMicSource:
         feed: Feed
         if sense == "vision":
             assert self._camera is not None
-            feed = CameraFeed(self._camera, lambda feed: self._news.put((feed, None)))
+            feed = CameraFeed(self._camera, lambda feed: self._news.put((feed, None)), max_pixels=self._max_pixels)
         else:
             assert self._microphone is not None
             feed = MicrophoneFeed(self._microphone, lambda feed, block: self._news.put((feed, block)), self._wanted)
