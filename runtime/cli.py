@@ -24,6 +24,7 @@ from ovavel.runtime.reporting.streams import prepare_streams
 from ovavel.runtime.reporting.text import INVISIBLE, one_line, shown_name
 from ovavel.runtime.system.bounds import check_bounds
 from ovavel.runtime.system.memory import lacks_memory
+from ovavel.runtime.system.paths import check_paths
 
 __all__ = ["main", "program"]
 
@@ -151,6 +152,7 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
                 parse(shown)
                 raise
     check_bounds(command)
+    check_paths(command)
     return int(command.run())
 
 

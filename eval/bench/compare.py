@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.bench.report import FORMAT
 from ovavel.runtime.errors import InputError
+from ovavel.runtime.system.paths import check_path
 from ovavel.runtime.system.untrusted import read_json
 
 __all__ = [
@@ -176,6 +177,7 @@ def read_report(path: Path) -> Report:
     Raises:
         InputError: it cannot be read, or holds no raw durations, or not one of each kind for every window.
     """
+    check_path(path)
     if path.is_dir():
         path /= "bench.json"
     try:

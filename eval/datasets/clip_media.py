@@ -125,8 +125,9 @@ def read_sound(path: Path) -> NDArray[np.float32]:
         waveform = _read_wave(path)
     except FileNotFoundError:
         raise DamagedClip("no sound file", f"there is no file {path}") from None
-    except OSError as error:
-        raise DamagedClip("sound unreadable", f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise DamagedClip("sound unreadable", f"{path} cannot be read: {reason}") from error
     if waveform is None:
         waveform = _read_any(path)
     if not waveform.shape[1]:
@@ -135,7 +136,7 @@ def read_sound(path: Path) -> NDArray[np.float32]:
 
 
 def frame_paths(folder: Path) -> list[Path]:
-    """The T images of a clip, in name order; what is hidden, no image or not a regular file does not count.
+    """The T images of a clip, in name order. Hidden files, files of other kinds, and pipes and devices do not count.
 
     Names that differ in their numbers alone, not padded with zeros (`1.png … 10.png`), are in the order of the numbers.
 
@@ -148,7 +149,7 @@ def frame_paths(folder: Path) -> list[Path]:
             path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES and not path.name.startswith(".")
         )
         paths = [path for path in named if not _is_special(path)]
-    except OSError as error:
+    except (OSError, ValueError) as error:
         reason = f"there is no folder {folder}" if isinstance(error, FileNotFoundError) else f"{folder}: {error}"
         raise DamagedClip("no frames folder", reason) from error
     if len(paths) != SEGMENTS:

@@ -29,6 +29,7 @@ from msgspec import Meta, Struct
 
 from ovavel.runtime.bundle.manifest import Preprocessing
 from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.system.paths import check_path
 from ovavel.runtime.system.untrusted import map_array, read_json
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class FeatureCache:
         Raises:
             DatasetError: there is none or more than one, or it is damaged or of another version.
         """
+        check_path(path, DatasetError)
         root = _find(Path(path))
         info = _read(root / CACHE, CacheInfo)
         if info.format_version != FORMAT_VERSION:

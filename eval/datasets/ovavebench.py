@@ -34,6 +34,7 @@ from ovavel.eval.datasets.clip_media import SEGMENTS, ClipMedia, DamagedClip, fi
 from ovavel.runtime.errors import DatasetError, UsageError
 from ovavel.runtime.reporting.text import quoted
 from ovavel.runtime.system.files import not_regular
+from ovavel.runtime.system.paths import check_path
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,6 +102,9 @@ class OVAVEBench:
         Raises:
             DatasetError: a file is missing or malformed, or the files contradict each other; it names file and line.
         """
+        for given in (root, annotations):
+            if given is not None:
+                check_path(given, DatasetError)
         root = Path(root)
         folder = _find_annotations(root, annotations)
         contents = {name: _read(folder / name) for name in (META, LABELS, TOTAL_CLASSES, SEEN_CLASSES)}

@@ -13,6 +13,7 @@ from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.commands.options import Many, Maybe
 from ovavel.runtime.errors import InputError, OutputError, PrecisionError
+from ovavel.runtime.system.paths import check_path
 
 __all__ = ["Export", "Weights", "read_names"]
 
@@ -180,6 +181,7 @@ def read_names(path: Path, background: str = "other") -> list[str]:
     Raises:
         InputError: the file cannot be read, or is no UTF-8 text.
     """
+    check_path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut a name at U+2028 and such
     except OSError as error:

@@ -36,6 +36,7 @@ from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Token
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.hardware import cpu_features
+from ovavel.runtime.system.paths import check_path
 
 __all__ = ["Bundle", "file_entry"]
 
@@ -73,6 +74,7 @@ class Bundle:
             MissingExtraError: cryptography is not installed, and a signature is to be checked.
         """
         key = PublicKey.read(signed_by) if signed_by is not None else None
+        check_path(path, BundleError)
         root = Path(path).absolute()
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "does not exist"

@@ -13,6 +13,7 @@ import msgspec
 
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.system.files import output_error
+from ovavel.runtime.system.paths import check_path
 
 __all__ = ["AppendedFile"]
 
@@ -58,6 +59,7 @@ class AppendedFile:
             if self._path is None:
                 self._fd: int | None = _STDOUT
             else:
+                check_path(self._path, OutputError)
                 self._torn = self._repair(self._path)
                 self._fd = _open(self._path)
             status = os.fstat(self._fd)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ovavel.runtime.errors import InputError, OutputError, UsageError
+from ovavel.runtime.system.paths import check_path
 
 __all__ = [
     "atomic_write",
@@ -68,6 +69,7 @@ def make_folder(path: Path) -> None:
     Raises:
         OutputError: it cannot be made.
     """
+    check_path(path, OutputError)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,6 +131,8 @@ def check_private(path: Path) -> None:
 @contextlib.contextmanager
 def output_folder(path: Path | None) -> Iterator[None]:
     """Make a folder for results as `make_folder` does; what was made and is still empty at the end is removed again."""
+    if path:
+        check_path(path, OutputError)
     made = [each for each in (path, *path.parents) if not each.exists()] if path else []
     if path:
         make_folder(path)
@@ -149,6 +153,7 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
         OutputError: the disk is full, the folder is missing, or it may not be written to. What was at `path` is
             as it was, and nothing is left beside it.
     """
+    check_path(path, OutputError)
     aside = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         try:

@@ -17,6 +17,7 @@ import msgspec
 
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.system.bounds import Meta, Seed
+from ovavel.runtime.system.paths import check_path
 
 __all__ = ["RECIPES", "Recipe", "find_recipe", "read_recipe"]
 
@@ -184,6 +185,7 @@ def read_recipe(file: Path) -> Recipe:
     Raises:
         UsageError: the file cannot be read, is no TOML, or holds unknown fields or invalid values.
     """
+    check_path(file, UsageError)
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
