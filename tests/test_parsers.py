@@ -27,6 +27,7 @@ from ovavel.export.commands.bundle import read_names
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results.document import Document, read_json
+from ovavel.runtime.sinks.appended import AppendedFile
 from ovavel.runtime.sinks.records import EventFields, GapRecord, to_json_bytes
 from ovavel.training.fit.recipes import RECIPES, read_recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, RowTable
@@ -69,7 +70,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory, tiny_head: Path) -> Path:
     make_bench(root / "dataset", clips=1, media=False)
     make_bench(root / "cache/data", clips=1, media=False)
     write_cache(root / "cache/cache", OVAVEBench.open(root / "cache/data"), {"test": 1})
-    for name in ("head", "weights", "pickled", "recipe", "result", "names", "report", "document", "config"):
+    for name in ("head", "weights", "pickled", "recipe", "result", "names", "report", "document", "config", "appended"):
         (root / name).mkdir()
     shutil.copyfile(tiny_head, root / "head/head.safetensors")
     shutil.copyfile(tiny_head, root / "weights/weights.safetensors")
@@ -79,6 +80,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory, tiny_head: Path) -> Path:
     (root / "config/tiny.json").write_text(json.dumps(ImageBindConfig.tiny().to_dict()), encoding="utf-8")
     (root / "result/result.json").write_bytes(made_up_result().encode())
     (root / "report/bench.json").write_text(json.dumps(made_up_report()), encoding="utf-8")
+    gap = to_json_bytes(GapRecord(sense="audio", cause="late", start_s=1, duration_s=2))
+    (root / "appended/events.jsonl").write_bytes(gap + b"\n" + gap + b"\n" + gap[:-7])
     (root / "document/clip.json").write_bytes(to_json_bytes(made_up_document()))
     return root
 
@@ -141,7 +144,27 @@ def made_up_document() -> Document:
     )
 
 
+def read_appended(folder: Path) -> object:
+    """Open a JSONL file whose last line is damaged, as after a crash, and append: what was whole is as it was."""
+    file, aside, mark = folder / "events.jsonl", folder / "events.jsonl.torn", b'{"mark":1}\n'
+    aside.unlink(missing_ok=True)
+    before = file.read_bytes()
+    whole, end, tail = before.rpartition(b"\n")
+    appended = AppendedFile(file, listener=lambda _: None, backlog=4)
+    appended.write(mark)
+    appended.close()
+    after, torn = file.read_bytes(), aside.read_bytes() if aside.exists() else None
+    aside.unlink(missing_ok=True)
+    assert after.startswith(whole + end)
+    if torn is not None:
+        assert (torn, after) == (tail + b"\n", whole + end + mark), "moved aside"
+    else:
+        assert after == before + (b"\n" if tail else b"") + mark
+    return after
+
+
 READERS: dict[str, Reader] = {
+    "appended": read_appended,
     "dataset": read_dataset,
     "cache": read_cache,
     "head": lambda folder: TemporalHead.load(folder / "head.safetensors").state_dict().keys(),

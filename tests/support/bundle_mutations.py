@@ -195,6 +195,7 @@ def _npz_sizes(_: str, data: bytes, random: Random) -> bytes:
 _FORMATS: dict[str, list[Change]] = {
     "onnx": [_field, _weights],
     "json": [_json_value, _json_value, _json_name, _json_order],
+    "jsonl": [_json_value, _json_value, _json_name],
     "npy": [_npy_header],
     "npz": [_npz_member, _npz_sizes],
 }
