@@ -107,11 +107,12 @@ class CameraFeed(Feed):
 
     def _check_size(self, width: int, height: int) -> None:
         """Refuse a picture that is too large. Raises DeviceError."""
-        if width * height > self._max_pixels:
+        most = self._max_pixels
+        if width * height > most:
             raise DeviceError(
-                f"camera {without_secrets(str(self._camera))} cannot be used: its pictures have {width} × {height} "
-                f"pixels, and {self._max_pixels} pixels are allowed; set a smaller size at the camera, or raise the "
-                "limit with --max-pixels or OVAVEL_MAX_PIXELS"
+                f"camera {without_secrets(str(self._camera))} cannot be used: its pictures are too large: they have "
+                f"{width} × {height} pixels, and {most} pixels are allowed; set a smaller size at the camera, or raise "
+                "the limit with --max-pixels or OVAVEL_MAX_PIXELS"
             )
 
     def _keep(self, picture: Picture) -> None:

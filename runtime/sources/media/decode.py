@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.reporting.redaction import redacted
-from ovavel.runtime.sources.access import OPEN_TIMEOUT_S, Access, is_network, open_container, padded, shown_url
+from ovavel.runtime.sources.access import OPEN_TIMEOUT_S, Access, is_network, open_container, shown_url
 from ovavel.runtime.sources.media.decoder import Decoder, Piece
 from ovavel.runtime.sources.media.indexed import IndexedTimes
 from ovavel.runtime.sources.media.lengths import header_length_s, lacks_end
+from ovavel.runtime.sources.media.sizes import PixelLimit
 from ovavel.runtime.sources.media.stamps import MOST_REORDERED, Stamped, Stamps
 from ovavel.runtime.types import Sense
 
@@ -90,8 +91,9 @@ class Media:
             else:
                 why = "it holds neither video nor audio"
             raise MediaError(f"{name} cannot be used: {why}. Give another file, or leave nothing out")
+        self._limit: PixelLimit | None = None
         if "vision" in self.streams:
-            _limit_pixels(self.streams["vision"].codec_context, max_pixels, name)
+            self._limit = PixelLimit(self.streams["vision"].codec_context, max_pixels, name)
         for sense, stream in self.streams.items():
             stream.thread_type = "AUTO" if sense == "vision" else "SLICE"
             stream.codec_context.thread_count = DECODER_THREADS if sense == "vision" else 1
@@ -205,7 +207,11 @@ class Media:
         self._stamps.apart = True
 
     def decode(self, packet: Any, sense: Sense) -> Iterator[Piece]:
-        """The pieces that come out of the decoder when `packet` goes in, in the order of their time."""
+        """The pieces that come out of the decoder when `packet` goes in, in the order of their time.
+
+        Raises:
+            MediaError: its pictures are too large, which a container does not always say before.
+        """
         decoder = self._decoders[sense]
         if sense == "audio":
             for piece in decoder.decode(packet):
@@ -227,7 +233,11 @@ class Media:
             if each.jumped:
                 stamp_s = None if moved.pts is None else float(moved.pts * moved.time_base)
                 yield Piece(sense=sense, stamp_s=stamp_s, duration_s=0.0, data=None, jumped=True)
+            if self._limit is not None:
+                self._limit.before(moved)
             yield from decoder.decode(moved)
+        if self._limit is not None and not packet.size:
+            self._limit.finish()
 
     def pieces(self) -> Iterator[Piece]:
         """Decode in the order of the container until it ends. Sound waits for older pictures still in the decoder.
@@ -312,25 +322,6 @@ def to_waveform(frame: AudioFrame) -> NDArray[np.float32]:
     elif block.dtype.kind == "i":
         block = block * np.float32(-1 / int(np.iinfo(block.dtype).min))
     return np.ascontiguousarray(block, dtype=np.float32)
-
-
-def _limit_pixels(codec: Any, most: int, name: str) -> None:
-    """Refuse pictures of more than `most` pixels: now, by the header, and those that come later when they are decoded.
-
-    Raises:
-        MediaError: the header says that they have more.
-    """
-    has = f"{codec.width} × {codec.height} pixels"
-    if not codec.width and (codec.codec.intra_only or codec.name == "gif"):
-        # of a single picture that is larger than it may look at, FFmpeg forgets the size
-        has = "no size that can be read, or a larger one"
-    elif codec.width * codec.height <= most:
-        codec.options = {**codec.options, "max_pixels": str(padded(most))}
-        return
-    raise MediaError(
-        f"{name} cannot be used: its pictures have {has}, and {most} pixels are allowed; "
-        "make it smaller, or raise the limit with --max-pixels or OVAVEL_MAX_PIXELS"
-    )
 
 
 def _stamp_s(packet: Any, *, ordered: bool = True) -> float | None:

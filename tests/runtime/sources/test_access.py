@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import os
 import socket
@@ -295,6 +296,34 @@ def test_pictures_that_grow_on_the_way_are_damaged(tmp_path: Path) -> None:
     assert "damaged video" in {chunk.cause for chunk in chunks if isinstance(chunk, Gap)}
 
 
+def test_pictures_whose_size_comes_late_are_judged_by_it(tmp_path: Path) -> None:
+    """FFmpeg gives up looking for a size long before the first whole picture."""
+    good = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(good, "JPEG")
+    damaged = good.getvalue()[:2] + b"\xff\xc0" + bytes(40) + good.getvalue()[-2:]
+    path = tmp_path / "clip.mjpeg"
+    path.write_bytes(damaged * 300 + good.getvalue() * 50)
+    with open_container(str(path), Access()) as container:
+        assert container.streams.video[0].codec_context.width == 0
+    chunks = list(MediaSource(path).chunks())
+    assert {chunk.image().shape for chunk in chunks if isinstance(chunk, Frame)} == {(48, 64, 3)}
+    assert {chunk.cause for chunk in chunks if isinstance(chunk, Gap)} == {"damaged video"}
+    assert "are too large: they have 64 × 48 pixels, and 1000 pixels are allowed" in refused(path, max_pixels=1000)
+    path.write_bytes(damaged * 300)
+    assert "are damaged or too large" in refused(path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WebP", "BMP", "TIFF", "GIF", "JPEG2000", "TGA", "PPM", "PCX"])
+def test_a_picture_that_is_too_large_is_called_so(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"picture.{ {'JPEG2000': 'jp2', 'JPEG': 'jpg'}.get(kind, kind.lower()) }"
+    Image.new("RGB", (1200, 1100)).save(path, kind)
+    said = refused(path, max_pixels=1000)
+    size = "no size can be read" if kind in ("PPM", "PCX") else "1200 × 1100 pixels"
+    assert "too large: " in said
+    assert f"{size}, and 1000 pixels are allowed; make it smaller, or raise the limit with --max-pixels" in said
+    assert pictures(path, max_pixels=1200 * 1100) == 1
+
+
 HUGE = """
 import sys
 from pathlib import Path
@@ -320,7 +349,7 @@ def test_a_huge_picture_takes_no_memory(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     *said, peak = done.stdout.splitlines()
     assert done.stderr == ""
-    assert "67108864 pixels are allowed" in said[0]
+    assert "more than 178956970 pixels, and 67108864 pixels are allowed" in said[0]
     assert int(peak) < 500, "MiB; the picture alone takes 977"
 
 
