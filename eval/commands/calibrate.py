@@ -69,12 +69,12 @@ class Calibrate:
         from ovavel.runtime.pipeline.localizer import check_lag, deciding_head
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.reporting.text import shown_name
-        from ovavel.runtime.system.files import atomic_write, make_folder
+        from ovavel.runtime.system.files import atomic_write, report_folder
 
         check_lag(self.lag)
         if self.held_out == self.fit:
             raise UsageError(f"--held-out {self.held_out} is what is fitted on; give another split, or none")
-        make_folder(self.out)
+        report_folder(self.out, "calibration.json")
         with self.dataset.open_material(self.engine) as material:
             splits = [material.split(name) for name in (self.fit, self.held_out) if name != "none"]
             text, dataset, bundle, ran = material.text, material.dataset, material.bundle, material.ran

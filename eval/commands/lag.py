@@ -57,10 +57,10 @@ class Lag:
         )
         from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
         from ovavel.runtime.pipeline.localizer import deciding_head
-        from ovavel.runtime.system.files import atomic_write, make_folder
+        from ovavel.runtime.system.files import atomic_write, report_folder
 
         check_seeds(self.seeds)
-        make_folder(self.out)
+        report_folder(self.out, "streaming.json")
         with self.dataset.open_material(self.engine) as material:
             split = material.split(self.split)
             with clip_progress("streaming", len(split.clips) * (1 + len(self.seeds))) as progress:

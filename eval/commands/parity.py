@@ -85,8 +85,9 @@ class Parity:
 
     def run(self) -> int:
         """Compare, print and write. Returns 1 if the gate is not passed."""
-        from ovavel.runtime.system.files import output_folder
+        from ovavel.runtime.system.files import check_report_folder, output_folder
 
+        check_report_folder(self.out, "parity.json")
         with output_folder(self.out):
             return self._compare()
 

@@ -81,13 +81,13 @@ class Score:
     def run(self) -> int:
         """Score the split, print the table and write the files."""
         from ovavel.eval.accuracy.score import Report, score_protocol
-        from ovavel.runtime.system.files import make_folder
+        from ovavel.runtime.system.files import report_folder
 
         if not self.protocols:
             raise UsageError("which protocols? For example: --protocols fused agreement")
         self.engine.check()
         if self.out:
-            make_folder(self.out)
+            report_folder(self.out, "ovave-*.json")
         with self.dataset.open_material(self.engine) as material:
             split = material.split(self.split)
             protocols: dict[Protocol, None] = dict.fromkeys(self.protocols)

@@ -65,7 +65,7 @@ class Try:
         from ovavel.runtime.bundle.vocabulary import check_names
         from ovavel.runtime.pipeline.localizer import deciding_head
         from ovavel.runtime.reporting.text import one_line
-        from ovavel.runtime.system.files import make_folder
+        from ovavel.runtime.system.files import report_folder
         from ovavel.runtime.system.progress import shown_progress, shown_status
         from ovavel.runtime.verification.first_use import changed_since_first_use
 
@@ -77,7 +77,7 @@ class Try:
             raise UsageError(f"which phrases? {example}")
         clips = find_media(self.files)
         if self.out:
-            make_folder(self.out)
+            report_folder(self.out, "vocab-test.json")
         truth = parse_truth(self.truth, clips)
         bundle = self.engine.open_bundle(self.bundle)
         vocabulary = self._vocabulary(bundle)

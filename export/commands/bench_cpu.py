@@ -57,9 +57,10 @@ class BenchCpu:
         import msgspec
 
         from ovavel.export.bundle import need_libraries
-        from ovavel.runtime.system.files import atomic_write, output_folder
+        from ovavel.runtime.system.files import atomic_write, check_report_folder, output_folder
         from ovavel.runtime.system.progress import shown_progress
 
+        check_report_folder(self.out, "frontier.json")
         if self.windows < 2:
             raise UsageError(f"--windows must be at least 2, not {self.windows}")
         need_libraries()

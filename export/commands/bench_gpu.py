@@ -74,12 +74,13 @@ class BenchGpu:
         need_libraries()
         from ovavel.export.gpu_bench.matrix import Prepared, matrix_rows, prepare, run_matrix
         from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
-        from ovavel.runtime.system.files import make_folder
+        from ovavel.runtime.system.files import check_report_folder, make_folder
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
         from ovavel.runtime.system.progress import shown_status
         from ovavel.training.models.imagebind.model import read_config
         from ovavel.training.torch_backend.backend import resolve_device
 
+        check_report_folder(self.out, "the report")
         resolve_device(self.device)
         for place in (self.out, self.keep):
             if place:

@@ -16,6 +16,7 @@ __all__ = [
     "atomic_write",
     "cache_folder",
     "check_private",
+    "check_report_folder",
     "make_folder",
     "make_private_folder",
     "not_regular",
@@ -83,10 +84,15 @@ def report_folder(path: Path, name: str) -> Path:
         UsageError: `path` looks like a file.
         OutputError: it cannot be made.
     """
-    if path.suffix.lower() in _REPORTS and not path.is_dir():
-        raise UsageError(f"--out is a folder, and {name} goes into it: give --out {path.stem}, not {path}")
+    check_report_folder(path, name)
     make_folder(path)
     return path
+
+
+def check_report_folder(path: Path | None, name: str) -> None:
+    """Refuse what looks like a file for the folder of the report `name`. Raises UsageError."""
+    if path and path.suffix.lower() in _REPORTS and not path.is_dir():
+        raise UsageError(f"--out is a folder, and {name} goes into it: give --out {path.stem}, not {path}")
 
 
 def make_private_folder(path: Path) -> None:
