@@ -1,4 +1,4 @@
-"""What the demo world's encoders read: phrases of the world, and a tokenizer that knows their words."""
+"""Texts for the demo world's encoders: phrases about the world, and a tokenizer trained on them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _CONTEXT = 77
 
 
 class Captions(NamedTuple):
-    """Phrases of one form, of which exactly one fits each segment."""
+    """Phrases of one form. Exactly one of them fits each segment."""
 
     texts: tuple[str, ...]
     of_kind: NDArray[np.int64]
-    """Index of the phrase that fits each of `KINDS`, and last of an empty second."""
+    """Index of the phrase that fits each of `KINDS`; the last entry is for an empty second."""
 
 
 def _captions(form: str) -> Captions:
@@ -42,13 +42,13 @@ CAPTIONS = tuple(
         "{thing} {does} {speed}",
     )
 )
-"""From the whole phrase, which is the class name, to its parts."""
+"""The whole phrase, which is the class name, then parts of it."""
 
 
 def demo_tokenizer() -> bytes:
-    """Return a `tokenizer.json`: byte-level pairs learnt from the world's phrases, cut and padded to 77.
+    """Return a `tokenizer.json`: byte-level BPE trained on the world's phrases, truncated and padded to 77 tokens.
 
-    Any text can be written in it, so any name can be asked for; what words outside the world mean it never learnt.
+    It encodes any text, so any name can be searched for; the encoders never learn words from outside the world.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -62,7 +62,7 @@ def demo_tokenizer() -> bytes:
     texts = sorted({text for captions in CAPTIONS for text in captions.texts} | {"other"})
     tokenizer.train_from_iterator(texts, trainer)
     vocabulary = tokenizer.get_vocab()
-    ids = {start: len(vocabulary), end: len(vocabulary) + 1}  # the text tower reads the token of the highest id
+    ids = {start: len(vocabulary), end: len(vocabulary) + 1}  # the text tower reads out the token with the highest id
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}", special_tokens=list(ids.items())
     )

@@ -1,4 +1,4 @@
-"""Writes clips of the demo world the way OV-AVEBench lies on disk, so that every tool for the one takes the other."""
+"""Writer of demo-world clips in the layout of OV-AVEBench, so that every tool for one works with the other."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ class _Clip(NamedTuple):
 
     def script(self, seed: int) -> tuple[Script, np.random.Generator]:
         random = self.random(seed)
-        # Nothing unseen may turn up in training, not even as the wrong thing at the wrong time.
+        # Unseen classes must not occur in training, not even as distractors.
         others = [kind for kind in KINDS if kind.seen] if self.split == "train" else KINDS
         return write_script(self.kind, others, random, SECONDS), random
 
 
 def write_dataset(root: Path, sizes: Sizes, seed: int, *, workers: int, progress: Callable[[int, int], None]) -> None:
-    """Write annotations and media into `root`. Run again after a cut, it goes on; the same seed gives the same files.
+    """Write annotations and media into `root`. An interrupted run resumes; the same seed gives the same files.
 
     Raises:
-        OutputError: something could not be written.
-        DeviceError: a process that writes was ended from outside.
+        OutputError: a file could not be written.
+        DeviceError: a worker process was killed.
     """
     clips = list(_clips(sizes))
     make_folder(root)
-    for leftover in root.rglob(".*.part"):  # of a process that was killed while it wrote
+    for leftover in root.rglob(".*.part"):  # of a process that was killed while writing
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     _write_annotations(root, clips, seed)
     missing = [clip for clip in clips if not (_frames(root, clip).is_dir() and _audio(root, clip).is_file())]
@@ -73,7 +73,7 @@ def write_dataset(root: Path, sizes: Sizes, seed: int, *, workers: int, progress
     progress(done, len(clips))
     for _, result in run_each(partial(_write_clip, root, seed), missing, workers=workers):
         if isinstance(result, Crashed):
-            raise DeviceError("a process that writes clips was ended from outside; run it again, it goes on")
+            raise DeviceError("a process that writes clips was killed; run the command again to resume")
         done += 1
         progress(done, len(clips))
 
@@ -122,17 +122,17 @@ def _write_clip(root: Path, seed: int, clip: _Clip) -> None:
     script, random = clip.script(seed)
     scene = Scene(script, random)
     frames, sound = _frames(root, clip), _audio(root, clip)
-    aside = frames.with_name(f".{clip.name}.part")
+    temporary = frames.with_name(f".{clip.name}.part")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         quality = int(random.integers(60, 96))
         for second in range(SECONDS):
-            Image.fromarray(scene.frame(second + 0.5)).save(aside / f"{second:02}.jpg", quality=quality)
+            Image.fromarray(scene.frame(second + 0.5)).save(temporary / f"{second:02}.jpg", quality=quality)
         sound.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(sound, _wav(scene))
         shutil.rmtree(frames, ignore_errors=True)
-        aside.rename(frames)
+        temporary.rename(frames)
     except OSError as error:
         raise output_error(root, error) from error
 

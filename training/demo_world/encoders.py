@@ -1,4 +1,4 @@
-"""A tiny ImageBind, trained from scratch so that frames, sounds and phrases of the demo world share one space."""
+"""A tiny ImageBind, trained from scratch to embed frames, sounds and phrases of the demo world in one space."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ CONFIG = ImageBindConfig(
 _MEAN = torch.tensor(Preprocessing().frame_mean).view(3, 1, 1)
 _STD = torch.tensor(Preprocessing().frame_std).view(3, 1, 1)
 _PHRASE_WEIGHTS = (1.0, 0.15, 0.1, 0.25, 0.25)
-"""Of the forms in `CAPTIONS`: the class names matter most."""
+"""Loss weights of the forms in `CAPTIONS`: the class names matter most."""
 _PAIR_WEIGHT = 0.3
-"""Of frame with sound, which texts alone would bind only by way of words."""
-_MOST_SCALE = 40.0
-_KEPT_EVERY = 100
-"""Steps after which the state is kept, for a run that is cut."""
+"""Loss weight of frame with sound, which would otherwise be linked through texts only."""
+_MAX_SCALE = 40.0
+_SAVED_EVERY = 100
+"""Steps between saved states, from which an interrupted run resumes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schooling:
-    """How long and how the encoders learn."""
+    """Hyperparameters of the encoders' training."""
 
     steps: int = 1000
     batch: int = 96
     learning_rate: float = 1.5e-3
     warm_up: float = 0.05
-    """Share of the steps over which the learning rate rises; it falls as a cosine afterwards."""
+    """Share of the steps over which the learning rate rises; afterwards it follows a cosine down."""
     weight_decay: float = 0.05
     seed: int = 1
 
@@ -65,22 +65,22 @@ def train_encoders(
     segments: Segments,
     tokenizer: Tokenizer,
     out: Path,
-    schooling: Schooling,
+    settings: Schooling,
     *,
     progress: Callable[[int, float], None],
 ) -> None:
-    """Train on `segments` by contrast (frame with text, sound with text, frame with sound); write the weights to `out`.
+    """Train with contrastive losses (frame–text, sound–text, frame–sound) on `segments`; write the weights to `out`.
 
-    There must be at least a batch of segments. `progress` is called with the steps done and the loss. A run that was
-    cut continues from the file beside `out`, and ends with the same weights as one that was not.
+    There must be at least one batch of segments. `progress` is called with the steps done and the loss. An interrupted
+    run resumes from the file beside `out` and ends with the same weights as an uninterrupted one.
 
     Raises:
-        CheckpointError: the file of a run that was cut is damaged.
-        OutputError: something could not be written.
+        CheckpointError: the saved state of an interrupted run is damaged.
+        OutputError: a file could not be written.
     """
-    torch.manual_seed(schooling.seed)
+    torch.manual_seed(settings.seed)
     model = ImageBind(CONFIG)
-    _begin(model)
+    _initialize(model)
     scale = nn.Parameter(torch.tensor(math.log(12.0)))
     tokens = [torch.from_numpy(tokenizer.encode(captions.texts)) for captions in CAPTIONS]
     groups = [torch.from_numpy(captions.of_kind) for captions in CAPTIONS]
@@ -88,22 +88,22 @@ def train_encoders(
     others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": schooling.weight_decay},
+            {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": [*others, scale], "weight_decay": 0.0},
         ],
         betas=(0.9, 0.98),
     )
     state = out.with_suffix(".state")
-    first = _resume(state, schooling, model, optimizer, scale) if state.is_file() else 0
-    for step in range(first, schooling.steps):
+    first = _resume(state, settings, model, optimizer, scale) if state.is_file() else 0
+    for step in range(first, settings.steps):
         for group in optimizer.param_groups:
-            group["lr"] = schooling.learning_rate * _share(step, schooling)
-        rows = _rows(step, len(segments.kinds), schooling)
-        random = np.random.default_rng((schooling.seed, step))
+            group["lr"] = settings.learning_rate * _rate_factor(step, settings)
+        rows = _rows(step, len(segments.kinds), settings)
+        random = np.random.default_rng((settings.seed, step))
         kinds = torch.from_numpy(segments.kinds[rows])
         vision = model.towers["vision"](_frames(segments.frames[rows], random))
         audio = model.towers["audio"](_log_mels(segments.log_mels[rows], random))
-        factor = scale.exp().clamp(max=_MOST_SCALE)
+        factor = scale.exp().clamp(max=_MAX_SCALE)
         text = model.towers["text"](torch.cat(tokens)).split([len(part) for part in tokens])
         loss = _PAIR_WEIGHT * _pairs(vision, audio, kinds, factor)
         for weight, phrases, of_kind in zip(_PHRASE_WEIGHTS, text, groups, strict=True):
@@ -114,14 +114,14 @@ def train_encoders(
         optimizer.step()
         optimizer.zero_grad()
         progress(step + 1, float(loss.detach()))
-        if (step + 1) % _KEPT_EVERY == 0:
-            _keep(state, step + 1, schooling, model, optimizer, scale)
+        if (step + 1) % _SAVED_EVERY == 0:
+            _save_state(state, step + 1, settings, model, optimizer, scale)
     _write(out, model, scale)
     state.unlink(missing_ok=True)
 
 
-def _begin(model: ImageBind) -> None:
-    """Random weights; positions begin as waves, from which nearness can be read off."""
+def _initialize(model: ImageBind) -> None:
+    """Draw random weights; position embeddings start as waves, which encode distance."""
     for name, parameter in model.named_parameters():
         if name.endswith(("positions", "class_token", "embedding")):
             nn.init.normal_(parameter, std=0.02)
@@ -134,7 +134,7 @@ def _begin(model: ImageBind) -> None:
 
 
 def _waves(rows: int, columns: int, width: int) -> Tensor:
-    """(rows × columns, width): sines and cosines of both coordinates."""
+    """Return (rows × columns, width): sines and cosines of both coordinates."""
     count = width // 4
     hz = 0.5 * 20 ** (-torch.arange(count) / count) * math.pi
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
@@ -142,23 +142,23 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _rows(step: int, count: int, schooling: Schooling) -> Any:
-    """Rows of a step: each round through the segments is a new shuffle of all, cut into whole batches."""
-    per_round = count // schooling.batch
-    order = np.random.default_rng((schooling.seed, 7, step // per_round)).permutation(count)
-    start = step % per_round * schooling.batch
-    return np.sort(order[start : start + schooling.batch])
+def _rows(step: int, count: int, settings: Schooling) -> Any:
+    """Return the rows of a step: each epoch is a new shuffle of all segments, cut into whole batches."""
+    per_epoch = count // settings.batch
+    order = np.random.default_rng((settings.seed, 7, step // per_epoch)).permutation(count)
+    start = step % per_epoch * settings.batch
+    return np.sort(order[start : start + settings.batch])
 
 
-def _share(step: int, schooling: Schooling) -> float:
-    warm = max(1, int(schooling.warm_up * schooling.steps))
+def _rate_factor(step: int, settings: Schooling) -> float:
+    warm = max(1, int(settings.warm_up * settings.steps))
     if step < warm:
         return (step + 1) / warm
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, schooling.steps - warm)))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
 
 
 def _frames(frames: Any, random: np.random.Generator) -> Tensor:
-    """(B, 224, 224, 3) uint8 → (B, 3, 224, 224) as the encoder takes it; every other one mirrored."""
+    """Normalise (B, 224, 224, 3) uint8 → (B, 3, 224, 224) float32; half of them are mirrored at random."""
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(255)
     mirrored = torch.from_numpy(random.random(len(x)) < 0.5)
     x[mirrored] = x[mirrored].flip(-1)
@@ -166,7 +166,7 @@ def _frames(frames: Any, random: np.random.Generator) -> Tensor:
 
 
 def _log_mels(log_mels: Any, random: np.random.Generator) -> Tensor:
-    """(B, 1, 128, 204) → the same as float32, louder or softer."""
+    """Convert (B, 1, 128, 204) to float32, each with a random gain."""
     x = torch.from_numpy(log_mels).float()
     gain = torch.from_numpy(random.uniform(-0.25, 0.25, (len(x), 1, 1, 1)).astype(np.float32))
     x[..., :198] += gain  # not the padding
@@ -174,20 +174,20 @@ def _log_mels(log_mels: Any, random: np.random.Generator) -> Tensor:
 
 
 def _pairs(vision: Tensor, audio: Tensor, kinds: Tensor, factor: Tensor) -> Tensor:
-    """Contrast of frames with sounds, both ways; all of the same kind belong together."""
+    """Return the contrastive loss of frames and sounds, both ways; all of the same kind match."""
     logits = factor * vision @ audio.T
     same = (kinds[:, None] == kinds[None, :]).float()
     target = same / same.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def _keep(
-    path: Path, step: int, schooling: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor
+def _save_state(
+    path: Path, step: int, settings: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor
 ) -> None:
     file = io.BytesIO()
     content = {
         "step": step,
-        "schooling": repr(schooling),
+        "settings": repr(settings),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scale": scale.detach(),
@@ -196,10 +196,10 @@ def _keep(
     atomic_write(path, file.getvalue())
 
 
-def _resume(path: Path, schooling: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor) -> int:
+def _resume(path: Path, settings: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor) -> int:
     try:
         content = torch.load(path, weights_only=True)
-        if content["schooling"] != repr(schooling):
+        if content["settings"] != repr(settings):
             return 0
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
@@ -208,8 +208,8 @@ def _resume(path: Path, schooling: Schooling, model: ImageBind, optimizer: torch
         return int(content["step"])
     except Exception as error:  # a damaged archive fails in many ways
         raise CheckpointError(
-            f"{path} cannot be continued: it is damaged, or not of this training ({type(error).__name__}); "
-            "delete it to train again"
+            f"cannot resume from {path}: it is damaged or belongs to another training ({type(error).__name__}); "
+            "delete it to start over"
         ) from error
 
 
@@ -219,7 +219,7 @@ def _write(out: Path, model: ImageBind, scale: Tensor) -> None:
     for modality, tower in model.towers.items():
         for name, tensor in tower.state_dict().items():
             if (modality, name) == ("vision", "stem.weight"):
-                tensor = torch.stack([tensor / 2, tensor / 2], dim=2)  # the still is shown twice
+                tensor = torch.stack([tensor / 2, tensor / 2], dim=2)  # the published stem sees the frame twice
             tensors[published_name(modality, name)] = tensor
     tensors["modality_postprocessors.audio.1.log_logit_scale"] = torch.tensor(math.log(20.0))
     tensors["modality_postprocessors.text.1.log_logit_scale"] = scale.detach().clone()

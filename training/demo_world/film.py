@@ -1,4 +1,4 @@
-"""The demo clip: forty seconds of the demo world as an ordinary video file, with what is true in each second."""
+"""The demo clip: forty seconds of the demo world as an ordinary video file, with the ground truth of each second."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _kind(name: str) -> Kind:
 
 
 def _script(*parts: tuple[int, str, str]) -> Script:
-    """From (seconds, shown, heard); an empty name is nothing."""
+    """Build a script from (seconds, shown, heard); an empty name stands for nothing."""
     shown = [_kind(name) if name else None for seconds, name, _ in parts for _ in range(seconds)]
     heard = [_kind(name) if name else None for seconds, _, name in parts for _ in range(seconds)]
     return Script(shown=tuple(shown), heard=tuple(heard))
@@ -34,34 +34,34 @@ _BELL, _DOG, _DRUM = "small bell ringing quickly", "large dog barking slowly", "
 _BIRD, _SIREN, _FROG = "small bird singing slowly", "large siren wailing slowly", "large frog croaking quickly"
 
 _SCRIPTS = (
-    # A bell that rings, rests in full view, and rings again.
+    # A bell that rings, falls silent in full view, and rings again.
     _script((4, _BELL, _BELL), (3, _BELL, ""), (3, _BELL, _BELL)),
-    # A dog that is first heard and not seen; then it comes into view.
+    # A dog that is heard before it comes into view.
     _script((3, "", _DOG), (6, _DOG, _DOG)),
-    # A bird in view while a siren wails elsewhere: two things, no event.
+    # A bird in view while a siren wails off screen: two things, no event.
     _script((5, _BIRD, _SIREN), (5, _BIRD, _BIRD)),
     _script((6, _DRUM, _DRUM), (2, "", "")),
     _script((3, _FROG, _FROG)),
 )
-"""Scene by scene. Some of the kinds are seen in training, some are not; the clip itself is not."""
+"""The scenes in order. Some of the kinds occur in training and some do not; the clip itself does not."""
 
 
 def write_film(path: Path, truth: Path, seed: int) -> None:
-    """Write the clip to `path` (MP4, 288 × 224 at 12 frames a second, mono sound) and its truth as JSON to `truth`.
+    """Write the clip to `path` (MP4, 288 × 224 at 12 frames per second, mono sound) and its truth as JSON to `truth`.
 
     Raises:
-        OutputError: it could not be written.
+        OutputError: a file could not be written.
     """
     random = np.random.default_rng(seed)
     scenes = [Scene(script, random) for script in _SCRIPTS]
-    aside = path.with_name(f".{path.name}.part.mp4")
+    temporary = path.with_name(f".{path.name}.part.mp4")
     try:
-        _encode(aside, scenes)
-        aside.replace(path)
+        _encode(temporary, scenes)
+        temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     seconds = [pair for script in _SCRIPTS for pair in zip(script.shown, script.heard, strict=True)]
     content = {
         "names": [kind.name for kind in KINDS],
@@ -88,11 +88,11 @@ def _encode(path: Path, scenes: list[Scene]) -> None:
     import av
 
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        # Without macroblock trees, which x264 does not weigh the same each time.
+        # Macroblock trees off: with them, x264's output differs from run to run.
         options = {"crf": "31", "preset": "slow", "x264-params": "mbtree=0"}
         video = container.add_stream("libx264", rate=FPS, options=options)
         video.width, video.height, video.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
-        video.codec_context.thread_count = 1  # several threads give other bytes each time
+        video.codec_context.thread_count = 1  # with several threads the bytes differ from run to run
         sound = container.add_stream("aac", rate=RATE_HZ, layout="mono")
         sound.bit_rate = 64_000
         samples = np.concatenate([scene.sound() for scene in scenes])

@@ -1,7 +1,7 @@
-"""How each thing of the demo world looks.
+"""Drawings of the things in the demo world.
 
-A thing is drawn in its own coordinates, x to the right and y down, within the unit circle, by a `Pen` that knows where
-on the picture it stands, how large it is and how it is lit.
+A thing is drawn in its own coordinates, x to the right and y down, within the unit circle. A `Pen` maps them to the
+picture and holds the position, size and light of the thing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Points = Sequence[tuple[float, float]]
 
 
 class Pen:
-    """Draws shapes given in the coordinates of one thing."""
+    """Drawing tool that takes the coordinates of one thing."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Pen:
         mirrored: bool = False,
         tint: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        """Draw on `picture` around `centre`, a unit being `radius` pixels; `tilt` in radians; `tint` scales colours."""
+        """Draw on `picture` around `centre`; a unit is `radius` pixels, `tilt` is in radians, `tint` scales colours."""
         self._draw = ImageDraw.Draw(picture)
         self._centre, self._radius, self._tint = centre, radius, tint
         self._cos, self._sin = math.cos(tilt), math.sin(tilt)
@@ -40,15 +40,15 @@ class Pen:
 
     def polygon(self, points: Points, colour: Colour) -> None:
         """Fill a polygon."""
-        self._draw.polygon(self._places(points), fill=self._lit(colour))
+        self._draw.polygon(self._to_pixels(points), fill=self._lit(colour))
 
     def line(self, points: Points, colour: Colour, width: float) -> None:
         """Draw a line; `width` in units."""
         pixels = max(1, round(width * self._radius))
-        self._draw.line(self._places(points), fill=self._lit(colour), width=pixels, joint="curve")
+        self._draw.line(self._to_pixels(points), fill=self._lit(colour), width=pixels, joint="curve")
 
     def ellipse(self, x: float, y: float, wide: float, high: float, colour: Colour, *, turn: float = 0.0) -> None:
-        """Fill an ellipse around (x, y) with half axes `wide` and `high`, turned by `turn` radians."""
+        """Fill an ellipse around (x, y) with semi-axes `wide` and `high`, rotated by `turn` radians."""
         cos, sin = math.cos(turn), math.sin(turn)
         angles = np.linspace(0, 2 * math.pi, 28, endpoint=False)
         self.polygon(
@@ -63,7 +63,7 @@ class Pen:
         )
 
     def arc(self, radius: float, start: float, end: float, colour: Colour, width: float) -> None:
-        """Draw part of a circle around the thing, angles in radians."""
+        """Draw an arc around the thing; angles in radians."""
         angles = np.linspace(start, end, 9)
         self.line([(radius * math.cos(a), radius * math.sin(a)) for a in angles], colour, width)
 
@@ -71,7 +71,7 @@ class Pen:
         """Fill a rectangle."""
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], colour)
 
-    def _places(self, points: Points) -> list[tuple[float, float]]:
+    def _to_pixels(self, points: Points) -> list[tuple[float, float]]:
         return [
             (
                 self._centre[0] + self._radius * (self._side * x * self._cos - y * self._sin),
@@ -85,7 +85,7 @@ class Pen:
         return red, green, blue
 
 
-# Each function draws one thing in the pose it has at `swing`, which goes from -1 to 1 and back with every stroke.
+# Each function draws one thing in its pose at `swing`, which goes from -1 to 1 and back with every stroke.
 
 
 def _bell(pen: Pen, swing: float) -> None:
@@ -259,4 +259,4 @@ DRAW: Mapping[str, Callable[[Pen, float], None]] = {
     "saw": _saw,
     "horn": _horn,
 }
-"""Thing → what draws it with a pen, in the pose of a swing between -1 and 1."""
+"""Thing → function that draws it with a pen, in its pose at a swing in [-1, 1]."""

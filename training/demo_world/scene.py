@@ -1,4 +1,4 @@
-"""Clips of the demo world: what is seen and heard in each second, and the pictures and the sound of it."""
+"""Clips of the demo world: a script of what is seen and heard in each second, and its frames and sound."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["HEIGHT_PX", "WIDTH_PX", "Scene", "Script", "write_script"]
 
 WIDTH_PX, HEIGHT_PX = 288, 224
 _FINE = 2
-"""Things are drawn at this many times the size and then reduced, for smooth edges."""
+"""Scenes are drawn at this multiple of the size and then reduced, for smooth edges."""
 _RADIUS_PX = {"small": (24.0, 36.0), "large": (60.0, 86.0)}
 
 
@@ -40,20 +40,20 @@ class Script:
         )
 
 
-_TRAPS = (
+_DISTRACTORS = (
     ("silent", 0.3),
     ("out of sight", 0.25),
     ("nothing", 0.15),
     ("another is heard", 0.15),
     ("another is seen", 0.15),
 )
-"""What a stretch without an event holds, with shares."""
+"""What a stretch without an event contains, with probabilities."""
 _WHOLE, _NONE = 0.43, 0.24
-"""Shares of clips with the event in every second and in none, about those of OV-AVEBench's."""
+"""Shares of clips with the event in every second and in none, close to those of OV-AVEBench."""
 
 
 def write_script(kind: Kind, others: Sequence[Kind], random: np.random.Generator, seconds: int = 10) -> Script:
-    """Make up a clip about `kind`; other things that turn up in it are of `others`."""
+    """Make up a clip about `kind`; distractors are drawn from `others`."""
     draw = random.random()
     if draw < _WHOLE:
         labels = [1] * seconds
@@ -67,15 +67,19 @@ def write_script(kind: Kind, others: Sequence[Kind], random: np.random.Generator
         length = len(list(run))
         parts = [length] if label or length < 4 or random.random() < 0.5 else [length // 2, length - length // 2]
         for part in parts:
-            trap = "event" if label else str(random.choice([t for t, _ in _TRAPS], p=[share for _, share in _TRAPS]))
+            content = (
+                "event"
+                if label
+                else str(random.choice([t for t, _ in _DISTRACTORS], p=[share for _, share in _DISTRACTORS]))
+            )
             other = _other(kind, others, random)
-            shown += [{"out of sight": None, "nothing": None, "another is seen": other}.get(trap, kind)] * part
-            heard += [{"silent": None, "nothing": None, "another is heard": other}.get(trap, kind)] * part
+            shown += [{"out of sight": None, "nothing": None, "another is seen": other}.get(content, kind)] * part
+            heard += [{"silent": None, "nothing": None, "another is heard": other}.get(content, kind)] * part
     return Script(shown=tuple(shown), heard=tuple(heard))
 
 
 def _partial(random: np.random.Generator, seconds: int) -> list[int]:
-    """Labels with one or two events that leave at least one second out."""
+    """Draw labels with one or two events and at least one second outside them."""
     while True:
         labels = [0] * seconds
         for _ in range(1 + int(random.random() < 0.35)):
@@ -93,7 +97,7 @@ def _other(kind: Kind, others: Sequence[Kind], random: np.random.Generator) -> K
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Actor:
-    """One thing of a clip: where it stands and how it moves."""
+    """Position and motion of one thing in a clip."""
 
     centre_px: tuple[float, float]
     radius_px: float
@@ -103,11 +107,11 @@ class _Actor:
     rate_hz: float
     phase: float
     drift_px: tuple[float, float]
-    """How far it moves in a second."""
+    """Amplitude of its drift around the centre."""
 
 
 class Scene:
-    """A script on a stage: background, light, position, scale, room and noise are drawn once for the clip."""
+    """A script on a stage. Background, light, position, scale, room and noise are chosen once per clip."""
 
     def __init__(self, script: Script, random: np.random.Generator) -> None:
         self.script = script
@@ -121,7 +125,7 @@ class Scene:
         self._seed = int(random.integers(2**32))
 
     def frame(self, time_s: float) -> NDArray[np.uint8]:
-        """Draw what is seen at a time: (224, 288, 3) uint8 RGB."""
+        """Draw the frame at `time_s`: (224, 288, 3) uint8 RGB."""
         picture = self._stage.copy()
         kind = self.script.shown[min(int(time_s), len(self.script.shown) - 1)]
         if kind:
@@ -135,7 +139,7 @@ class Scene:
         return light.clip(0, 255).astype(np.uint8)
 
     def sound(self) -> NDArray[np.float32]:
-        """What is heard in the whole clip: (N,) float32 within [-1, 1]."""
+        """Render the sound of the whole clip: (N,) float32 in [-1, 1]."""
         random = np.random.default_rng((self._seed, 0))
         seconds = len(self.script.heard)
         sound = np.zeros(seconds * RATE_HZ, np.float32)
@@ -155,7 +159,7 @@ class Scene:
     def _mix(
         self, sound: NDArray[np.float32], part: NDArray[np.float32], start: int, random: np.random.Generator
     ) -> None:
-        """Add a part that begins at second `start`; inside the clip it begins and ends a little late or early."""
+        """Add `part` at second `start`; ends that lie inside the clip are moved a little inwards."""
         late = int(random.uniform(0, 0.15) * RATE_HZ) if start else 0
         early = int(random.uniform(0, 0.15) * RATE_HZ) if start * RATE_HZ + len(part) < len(sound) else 0
         part = part * np.float32(random.uniform(0.5, 1.0))
@@ -171,7 +175,7 @@ class Scene:
         radius = _FINE * actor.radius_px
         pen = Pen(picture, (centre[0], centre[1]), radius, tilt=actor.tilt, mirrored=actor.mirrored, tint=actor.tint)
         DRAW[kind.thing](pen, swing)
-        # Quick things have lines of motion at both sides, as in a comic strip: a still shows no speed.
+        # Quick things get motion lines on both sides, as in comics: a still frame shows no speed.
         if kind.speed == "quickly":
             width = max(0.05, 2.5 * _FINE / radius)
             for number in range(3):
@@ -197,7 +201,7 @@ def _actor(kind: Kind, random: np.random.Generator) -> _Actor:
 
 
 def _stage(random: np.random.Generator) -> Image.Image:
-    """Draw a wall, a floor and things that never sound, at the fine size."""
+    """Draw a wall, a floor and silent objects, at the fine size."""
     size = WIDTH_PX * _FINE, HEIGHT_PX * _FINE
     wall, floor = random.uniform(20, 190, 3), random.uniform(20, 170, 3)
     rows = np.linspace(0, 1, 16)[:, None, None]

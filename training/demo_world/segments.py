@@ -1,4 +1,4 @@
-"""Single seconds of the demo world for its encoders to learn from, as the published ones learnt from the whole web."""
+"""Single seconds of the demo world, on which its encoders are trained."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ __all__ = ["NOTHING", "Segments", "make_segments"]
 # N segments
 
 NOTHING = len(KINDS)
-"""In place of the index of a kind: nothing to see, or nothing to hear but noise."""
+"""Index used in place of a kind: nothing to see, and nothing to hear but noise."""
 
 _BLOCK = 250
-"""Segments that one task makes."""
+"""Segments per task."""
 _NOTHING_SHARE = 0.06
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segments:
-    """Seconds of the world, each a frame and a sound of the same kind."""
+    """Seconds of the world, each with a frame and a sound of the same kind."""
 
     frames: NDArray[np.uint8]
     """(N, 224, 224, 3) RGB."""
     log_mels: NDArray[np.float16]
     """(N, 1, 128, 204)."""
     kinds: NDArray[np.int64]
-    """(N,) index in `KINDS`, or `NOTHING`."""
+    """(N,) indices in `KINDS`, or `NOTHING`."""
 
 
 def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress: Callable[[int], None]) -> Segments:
-    """Draw `count` segments into `folder` and map them. The same seed gives the same segments; a cut run goes on.
+    """Render `count` segments into `folder` and memory-map them. An interrupted run resumes; seeds are reproducible.
 
     Raises:
-        OutputError: they could not be written.
-        DeviceError: a process that draws was ended from outside.
+        OutputError: a file could not be written.
+        DeviceError: a worker process was killed.
     """
     shapes: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         "frames": (np.dtype(np.uint8), (count, 224, 224, 3)),
@@ -64,18 +64,18 @@ def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress
         started = folder / f"{count}-of-seed-{seed}"
         done = int(started.read_text()) if started.is_file() else 0
         segments = Segments(
-            **{name: _mapped(folder / f"{name}.npy", *shape, there=done > 0) for name, shape in shapes.items()}
+            **{name: _mapped(folder / f"{name}.npy", *shape, exists=done > 0) for name, shape in shapes.items()}
         )
         progress(done)
         finished: set[int] = set()
         for start, block in run_each(partial(_block, seed, count), range(done, count, _BLOCK), workers=workers):
             if isinstance(block, Crashed):
-                raise DeviceError("a process that draws segments was ended from outside; run it again, it goes on")
+                raise DeviceError("a process that renders segments was killed; run the command again to resume")
             rows = slice(start, start + len(block.kinds))
             segments.frames[rows], segments.log_mels[rows] = block.frames, block.log_mels
             segments.kinds[rows] = block.kinds
             finished.add(start)
-            while done in finished:  # all up to here is there
+            while done in finished:  # every block before `done` is finished
                 done = min(done + _BLOCK, count)
             atomic_write(started, str(done).encode())
             progress(done)
@@ -84,11 +84,11 @@ def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress
     return segments
 
 
-def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, there: bool) -> NDArray[Any]:
-    if there:
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, exists: bool) -> NDArray[Any]:
+    if exists:
         return np.lib.format.open_memmap(path, "r+")
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with path.open("r+b") as file:  # a disk that fills up later would end the process without a word
+    with path.open("r+b") as file:  # allocated now: a mapping on a full disk would kill the process
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
@@ -109,7 +109,7 @@ def _block(seed: int, total: int, start: int) -> Segments:
 
 
 def _compressed(frame: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """As a file or a stream would deliver it: with the marks of compression."""
+    """Add the compression artefacts that a file or a stream would have."""
     file = io.BytesIO()
     Image.fromarray(frame).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file).convert("RGB"))

@@ -1,7 +1,7 @@
-"""How each thing of the demo world sounds: mono float32 at 16 kHz.
+"""Sounds of the things in the demo world: mono float32 at 16 kHz.
 
-A sound is a row of strokes. `stroke` makes one from the thing's pitch; small things have about twice the pitch of large
-ones, quick ones about four times as many strokes a second as slow ones.
+A sound is a series of strokes, each synthesized from the thing's pitch. Small things have about twice the pitch of
+large ones, and quick ones about four times as many strokes per second as slow ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _time(duration_s: float) -> Wave:
 
 
 def _tone(t: Wave, start_hz: float, end_hz: float | None = None) -> Wave:
-    """Sine that glides from one frequency to another over the length of `t`."""
+    """Return a sine that glides from one frequency to another over the length of `t`."""
     end_hz = start_hz if end_hz is None else end_hz
     hz = np.linspace(start_hz, end_hz, len(t))
     tone: Wave = np.sin(2 * np.pi * np.cumsum(hz) / RATE_HZ)
@@ -38,7 +38,7 @@ def _tone(t: Wave, start_hz: float, end_hz: float | None = None) -> Wave:
 
 
 def _buzz(t: Wave, start_hz: float, end_hz: float | None = None) -> Wave:
-    """Eight harmonics that fall off as 1 / n, less those the rate cannot hold."""
+    """Return up to eight harmonics that fall off as 1 / n, all below the Nyquist frequency."""
     end_hz = start_hz if end_hz is None else end_hz
     count = min(8, max(1, int(7_500 / max(start_hz, end_hz))))
     buzz: Wave = np.sum([_tone(t, n * start_hz, n * end_hz) / n for n in range(1, count + 1)], axis=0)
@@ -46,7 +46,7 @@ def _buzz(t: Wave, start_hz: float, end_hz: float | None = None) -> Wave:
 
 
 def _noise(n: int, low_hz: float, high_hz: float, random: Random) -> Wave:
-    """Noise of unit deviation between two frequencies."""
+    """Return noise of unit standard deviation between two frequencies."""
     spectrum = np.fft.rfft(random.standard_normal(n))
     hz = np.fft.rfftfreq(n, 1 / RATE_HZ)
     noise: Wave = np.fft.irfft(spectrum * ((hz >= low_hz) & (hz <= high_hz)), n)
@@ -55,7 +55,7 @@ def _noise(n: int, low_hz: float, high_hz: float, random: Random) -> Wave:
 
 
 def _swell(t: Wave) -> Wave:
-    """Rise and fall, half a sine long."""
+    """Return an envelope that rises and falls like half a sine."""
     return np.sin(np.pi * np.arange(len(t)) / max(1, len(t)))
 
 
@@ -170,11 +170,11 @@ def _horn(hz: float, period_s: float, _random: Random) -> Wave:
 
 class _Voice(NamedTuple):
     stroke: Callable[[float, float, Random], Wave]
-    """From the pitch and the time to the next stroke."""
+    """Synthesizes one stroke from the pitch and the time until the next."""
     large_hz: float
     """Pitch of a large one."""
     rate: float = 1.0
-    """Strokes a second, in relation to other things."""
+    """Strokes per second, relative to other things."""
 
 
 _VOICES: Mapping[str, _Voice] = {
@@ -196,18 +196,18 @@ _VOICES: Mapping[str, _Voice] = {
 }
 
 _SMALL = 2.0
-"""Pitch of a small thing in relation to a large one."""
+"""Pitch of a small thing relative to a large one."""
 _RATES_HZ = {"slowly": 1.4, "quickly": 5.6}
-"""Strokes a second. A slow thing too strikes in every second, or nobody could hear it in each."""
+"""Strokes per second. Even a slow thing strikes in every second, so that each second can be heard."""
 
 
 def stroke_rate_hz(kind: Kind, random: Random) -> float:
-    """How many strokes a second one thing of this kind makes."""
+    """Draw the strokes per second of one thing of this kind."""
     return float(_RATES_HZ[kind.speed] * _VOICES[kind.thing].rate * random.uniform(0.87, 1.15))
 
 
 def strokes(kind: Kind, duration_s: float, rate_hz: float, random: Random) -> Sound:
-    """One thing of this kind at work: (N,) float32 with a loudest sample of 1."""
+    """Synthesize one thing of this kind: (N,) float32 with a peak of 1."""
     voice = _VOICES[kind.thing]
     hz = voice.large_hz * (_SMALL if kind.size == "small" else 1.0) * random.uniform(0.86, 1.16)
     n = int(duration_s * RATE_HZ)
@@ -227,7 +227,7 @@ def strokes(kind: Kind, duration_s: float, rate_hz: float, random: Random) -> So
 
 
 def background_noise(duration_s: float, random: Random) -> Sound:
-    """Hiss, rumble or hum, (N,) float32 of unit deviation: what is heard where nothing sounds."""
+    """Synthesize hiss or rumble for silent stretches: (N,) float32 of unit standard deviation."""
     n = int(duration_s * RATE_HZ)
     spectrum = np.fft.rfft(random.standard_normal(n))
     hz = np.maximum(np.fft.rfftfreq(n, 1 / RATE_HZ), 20)
@@ -239,7 +239,7 @@ def background_noise(duration_s: float, random: Random) -> Sound:
 
 
 def reverberate(sound: Sound, random: Random) -> Sound:
-    """Put a sound into a room: its echoes die away within a tenth to half a second."""
+    """Add the reverberation of a room, which decays within a tenth to half a second."""
     decay_s = random.uniform(0.05, 0.35)
     t = _time(1.5 * decay_s)
     room = random.standard_normal(len(t)) * np.exp(-6.9 * t / (1.5 * decay_s)) * random.uniform(0.02, 0.1)

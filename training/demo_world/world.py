@@ -1,4 +1,4 @@
-"""What there is in the demo world: things that sound, each in four kinds, and which of those are seen in training."""
+"""The classes of the demo world: things that make a sound, four kinds of each, and which kinds occur in training."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ THINGS = {
     "saw": "sawing",
     "horn": "honking",
 }
-"""Thing → what it does when it sounds."""
+"""Thing → what it does while it makes its sound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One class: a thing of one size that acts at one speed. Size is seen, and heard as pitch; speed is both too."""
+    """One class: a thing of one size, acting at one speed. Both can be seen and heard; size is heard as pitch."""
 
     thing: str
     size: Size
     speed: Speed
     seen: bool
-    """Among the classes the temporal head is trained on."""
+    """Whether the temporal head is trained on this class."""
 
     @property
     def name(self) -> str:
@@ -49,9 +49,9 @@ class Kind:
 
 
 def _kinds() -> tuple[Kind, ...]:
-    """Every combination. Of each third thing two kinds are unseen, a pair without a word in common, of the others one.
+    """Build every combination. Every third thing has two unseen kinds, which differ in size and speed; others have one.
 
-    So two of three classes are seen, and of each thing both sizes and both speeds.
+    So two thirds of the classes are seen, and both sizes and both speeds of each thing.
     """
     variants: tuple[tuple[Size, Speed], ...] = (
         ("small", "slowly"),
@@ -71,4 +71,4 @@ def _kinds() -> tuple[Kind, ...]:
 
 
 KINDS = _kinds()
-"""Every class but the background, in class order."""
+"""All classes except the background, in class order."""

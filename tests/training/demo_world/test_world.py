@@ -1,4 +1,4 @@
-"""The demo world keeps its promises: what a name says can be seen and heard, and seeds make it again."""
+"""The demo world: frames and sounds match the class name, and seeds are reproducible."""
 
 from itertools import product
 
@@ -23,7 +23,7 @@ def variants(thing: str) -> dict[tuple[str, str], Kind]:
 
 
 class TestKinds:
-    def test_there_are_enough_in_every_combination(self) -> None:
+    def test_every_combination_exists(self) -> None:
         assert len(THINGS) >= 12
         assert len(KINDS) >= 48
         assert {(k.thing, k.size, k.speed) for k in KINDS} == set(
@@ -31,10 +31,10 @@ class TestKinds:
         )
         assert len(BY_NAME) == len(KINDS)
 
-    def test_two_of_three_are_seen(self) -> None:
+    def test_two_thirds_are_seen(self) -> None:
         assert sum(kind.seen for kind in KINDS) == 2 * sum(not kind.seen for kind in KINDS)
 
-    def test_each_word_of_an_unseen_name_is_seen_beside_the_same_thing(self) -> None:
+    def test_each_word_of_an_unseen_name_occurs_in_seen_names_of_the_same_thing(self) -> None:
         for thing in THINGS:
             seen = [kind for kind in KINDS if kind.thing == thing and kind.seen]
             assert {kind.size for kind in seen} == {"small", "large"}
@@ -61,10 +61,10 @@ class TestSounds:
             for speed in ("slowly", "quickly")
         )
         assert min(quick) > 2 * max(slow)
-        assert min(slow) > 0.9  # heard in every second; the slowest, a ball, bounces three times a stroke
+        assert min(slow) > 0.9  # heard in every second; the slowest, a ball, bounces three times per stroke
 
     @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-    def test_each_second_of_an_event_is_heard(self, kind: Kind) -> None:
+    def test_each_second_of_an_event_is_audible(self, kind: Kind) -> None:
         random = np.random.default_rng(0)
         sound = strokes(kind, 5, stroke_rate_hz(kind, random), random)
         assert np.abs(sound).max() == pytest.approx(1)
@@ -77,7 +77,7 @@ class TestScenes:
         return Scene(script, np.random.default_rng(seed))
 
     @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-    def test_what_is_shown_can_be_seen(self, kind: Kind) -> None:
+    def test_each_kind_is_visible(self, kind: Kind) -> None:
         scene = Scene(Script(shown=(kind, None), heard=(None, None)), np.random.default_rng(5))
         changed = np.abs(scene.frame(0.5).astype(int) - scene.frame(1.5)).max(axis=2) > 60
         share = changed.mean()
@@ -90,7 +90,7 @@ class TestScenes:
 
         assert area("large clock ticking slowly") > 3 * area("small clock ticking slowly")
 
-    def test_a_seed_makes_the_same_scene_again(self) -> None:
+    def test_a_seed_gives_the_same_scene(self) -> None:
         one, two = (self.scene("large dog barking slowly", "large dog barking slowly") for _ in range(2))
         assert (one.frame(0.3) == two.frame(0.3)).all()
         assert (one.sound() == two.sound()).all()
@@ -101,9 +101,9 @@ class TestScenes:
         loud = self.scene("large drum beating slowly", "large drum beating slowly").sound()
         silent = self.scene("large drum beating slowly").sound()
         assert silent.std() < loud.std()
-        assert silent.std() > 0  # there is noise in every room
+        assert silent.std() > 0  # every room has noise
 
-    def test_sound_and_pictures_have_the_shapes_of_the_real_thing(self) -> None:
+    def test_frame_and_sound_shapes(self) -> None:
         scene = self.scene("small tap dripping slowly", "small tap dripping slowly")
         assert scene.frame(0.5).shape == (224, 288, 3)
         assert scene.frame(0.5).dtype == np.uint8
@@ -114,23 +114,23 @@ class TestScenes:
 class TestScripts:
     @settings(max_examples=60, deadline=None)
     @given(seed=st.integers(0, 2**32 - 1), number=st.integers(0, len(KINDS) - 1), seconds=st.integers(3, 15))
-    def test_the_only_event_is_the_one_it_is_about(self, seed: int, number: int, seconds: int) -> None:
+    def test_the_only_event_is_of_the_requested_kind(self, seed: int, number: int, seconds: int) -> None:
         kind = KINDS[number]
         script = write_script(kind, KINDS, np.random.default_rng(seed), seconds)
         assert len(script.shown) == len(script.heard) == len(script.labels) == seconds
         for shown, heard, label in zip(script.shown, script.heard, script.labels, strict=True):
             assert label == int(shown is not None and shown == heard)
             assert not label or shown == kind
-            # A trap is another thing, never another variant of this one.
+            # A distractor is another thing, never another variant of this one.
             assert all(one is None or one == kind or one.thing != kind.thing for one in (shown, heard))
 
-    def test_shares_are_about_those_of_ovavebench(self) -> None:
+    def test_shares_are_close_to_those_of_ovavebench(self) -> None:
         random = np.random.default_rng(0)
         labels = np.array([write_script(KINDS[7], KINDS, random).labels for _ in range(3000)])
         assert (labels.all(axis=1)).mean() == pytest.approx(0.43, abs=0.03)
         assert (~labels.any(axis=1)).mean() == pytest.approx(0.24, abs=0.03)
 
-    def test_every_trap_turns_up(self) -> None:
+    def test_every_distractor_occurs(self) -> None:
         random = np.random.default_rng(0)
         kind = KINDS[7]
         found = set()
@@ -149,7 +149,7 @@ class TestScripts:
         }
 
 
-class TestWords:
+class TestTexts:
     def test_every_caption_group_has_one_phrase_for_each_kind(self) -> None:
         names, *parts = CAPTIONS
         assert set(names.texts) == {*BY_NAME, names.texts[names.of_kind[-1]]}
@@ -157,7 +157,7 @@ class TestWords:
             for kind, index in zip(KINDS, captions.of_kind, strict=False):
                 assert set(captions.texts[index].split()) <= set(kind.name.split())
 
-    def test_the_tokenizer_is_the_same_each_time_and_keeps_texts_apart(self, tmp_path) -> None:
+    def test_the_tokenizer_is_reproducible_and_distinguishes_texts(self, tmp_path) -> None:
         data = demo_tokenizer()
         assert data == demo_tokenizer()
         (tmp_path / "tokenizer.json").write_bytes(data)
@@ -167,14 +167,14 @@ class TestWords:
         assert tokens.shape == (len(texts), 77)
         assert len({tuple(row) for row in tokens}) == len(texts)
         ends = tokens.max(axis=1)
-        assert (ends == ends[0]).all()  # the end token is the highest, and the text tower reads there
+        assert (ends == ends[0]).all()  # the end token has the highest id; the text tower reads it out
 
 
 class TestDataset:
     SIZES = Sizes(train=1, val=1, test=1)
 
     @pytest.mark.slow
-    def test_it_is_an_ovavebench_and_goes_on_where_it_was(self, tmp_path) -> None:
+    def test_it_reads_as_ovavebench_and_an_interrupted_run_resumes(self, tmp_path) -> None:
         root = tmp_path / "one"
         write_dataset(root, self.SIZES, 4, workers=2, progress=lambda _done, _all: None)
         bench = OVAVEBench.open(root)
