@@ -116,7 +116,7 @@ class DemoWorld:
         from ovavel.runtime.bundle.vocabulary import Tokenizer
         from ovavel.runtime.system.files import atomic_write
         from ovavel.training.demo_world.captions import demo_tokenizer
-        from ovavel.training.demo_world.encoders import Schooling, train_encoders
+        from ovavel.training.demo_world.encoders import EncoderTraining, train_encoders
         from ovavel.training.demo_world.segments import make_segments
 
         drawing = bars.add_task("drawing seconds of the world", total=self.segments)
@@ -138,7 +138,7 @@ class DemoWorld:
             segments,
             Tokenizer.open(tokenizer),
             weights,
-            Schooling(steps=self.steps, seed=self.seed),
+            EncoderTraining(steps=self.steps, seed=self.seed),
             progress=lambda step, loss: bars.update(
                 training, completed=step, description=f"training the encoders, loss {loss:.2f}"
             ),

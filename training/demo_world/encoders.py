@@ -24,7 +24,7 @@ from ovavel.training.models.checkpoint import write_checkpoint
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, TowerConfig
 from ovavel.training.models.imagebind.published_names import published_name
 
-__all__ = ["CONFIG", "Schooling", "train_encoders"]
+__all__ = ["CONFIG", "EncoderTraining", "train_encoders"]
 
 # B segments in a batch, D embedding size, P phrases
 
@@ -49,7 +49,7 @@ _SAVED_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schooling:
+class EncoderTraining:
     """Hyperparameters of the encoders' training."""
 
     steps: int = 1000
@@ -65,7 +65,7 @@ def train_encoders(
     segments: Segments,
     tokenizer: Tokenizer,
     out: Path,
-    settings: Schooling,
+    settings: EncoderTraining,
     *,
     progress: Callable[[int, float], None],
 ) -> None:
@@ -142,7 +142,7 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _rows(step: int, count: int, settings: Schooling) -> Any:
+def _rows(step: int, count: int, settings: EncoderTraining) -> Any:
     """Return the rows of a step: each epoch is a new shuffle of all segments, cut into whole batches."""
     per_epoch = count // settings.batch
     order = np.random.default_rng((settings.seed, 7, step // per_epoch)).permutation(count)
@@ -150,7 +150,7 @@ def _rows(step: int, count: int, settings: Schooling) -> Any:
     return np.sort(order[start : start + settings.batch])
 
 
-def _rate_factor(step: int, settings: Schooling) -> float:
+def _rate_factor(step: int, settings: EncoderTraining) -> float:
     warm = max(1, int(settings.warm_up * settings.steps))
     if step < warm:
         return (step + 1) / warm
@@ -182,7 +182,7 @@ def _pairs(vision: Tensor, audio: Tensor, kinds: Tensor, factor: Tensor) -> Tens
 
 
 def _save_state(
-    path: Path, step: int, settings: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor
+    path: Path, step: int, settings: EncoderTraining, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor
 ) -> None:
     file = io.BytesIO()
     content = {
@@ -196,7 +196,9 @@ def _save_state(
     atomic_write(path, file.getvalue())
 
 
-def _resume(path: Path, settings: Schooling, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor) -> int:
+def _resume(
+    path: Path, settings: EncoderTraining, model: ImageBind, optimizer: torch.optim.Optimizer, scale: Tensor
+) -> int:
     try:
         content = torch.load(path, weights_only=True)
         if content["settings"] != repr(settings):
