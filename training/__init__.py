@@ -1,1 +1,1 @@
-"""PyTorch: the encoders, the temporal heads, cached embeddings, fine-tuning, the demo world."""
+"""The PyTorch side: encoders, temporal heads, cached embeddings, fine-tuning and the demo world."""

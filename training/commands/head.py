@@ -113,7 +113,7 @@ def _print(result: FitResult, out: Path, console: OutputConsole) -> None:
         table.add_column(f"{part}\n{' / '.join(MEASURES)}", justify="right", no_wrap=True)
     for split, scores, clips in (("val", result.best.val, data.val), ("test", result.best.test, data.test)):
         if scores and clips:
-            table.add_row(f"{split}\n{clips.counted}", *score_cells(scores))
+            table.add_row(f"{split}\n{clips.summary}", *score_cells(scores))
     console.print(table)
-    console.print(f"Trained on {data.train.counted}. {selection(result)}")
+    console.print(f"Trained on {data.train.summary}. {selection(result)}")
     console.print(one_line(f"{out / 'head.safetensors'}; curves: {out / 'report.html'}"), markup=False)

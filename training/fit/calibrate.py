@@ -1,6 +1,6 @@
-"""A head's calibration: fitted on the validation split, and kept in the metadata of its checkpoint.
+"""Calibration of a head: fitted on the validation split and stored in the metadata of its checkpoint.
 
-Every bundle made from the head has it then.
+Every bundle exported from that head then includes it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 __all__ = ["METADATA", "attach_calibration", "calibrate_head", "read_calibration"]
 
 METADATA = "calibration"
-"""Key of the metadata; its value is a `Calibration` as JSON."""
+"""Metadata key; the value is a `Calibration` as JSON."""
 
 
 def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Calibration:
     """Fit a calibration to the head's decisions on the validation split at the default lag, and attach it.
 
-    Its calibration errors are those on the test split where `data` has one. `dataset` is the fingerprint to note.
+    Calibration errors are measured on the test split where `data` has one. `dataset` is the fingerprint to record.
 
     Raises:
-        CheckpointError: it is no head that ovavel saved.
-        OutputError: it could not be written; then it is as it was.
+        CheckpointError: `head` was not saved by ovavel.
+        OutputError: the file could not be written; it is left unchanged.
     """
     loaded = TemporalHead.load(Path(head))
     graph = HeadGraph(loaded).eval()
@@ -63,25 +63,25 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
 
 
 def attach_calibration(head: str | os.PathLike[str], calibration: Calibration) -> None:
-    """Write `calibration` into the checkpoint `head`, which keeps its tensors and all other metadata.
+    """Write `calibration` into the checkpoint `head`; tensors and all other metadata are preserved.
 
     Raises:
-        CheckpointError: it is no safetensors file; a PyTorch file has no metadata.
-        OutputError: it could not be written; then it is as it was.
+        CheckpointError: not a safetensors file; a PyTorch file has no metadata.
+        OutputError: the file could not be written; it is left unchanged.
     """
     metadata = read_metadata(path := Path(head))
     if not metadata:
         raise CheckpointError(
-            f"{path} has no metadata, so it is no head that ovavel trained; load it with TemporalHead and save it first"
+            f"{path} has no metadata, so ovavel did not train it; load it with TemporalHead and save it first"
         )
     write_checkpoint(path, read_checkpoint(path), {**metadata, METADATA: msgspec.json.encode(calibration).decode()})
 
 
 def read_calibration(head: str | os.PathLike[str]) -> Calibration | None:
-    """Return the calibration in the checkpoint `head`; None where it has none.
+    """Return the calibration in the checkpoint `head`, or None.
 
     Raises:
-        CheckpointError: it is no checkpoint, or its calibration is damaged.
+        CheckpointError: not a checkpoint, or its calibration is damaged.
     """
     text = read_metadata(path := Path(head)).get(METADATA)
     if text is None:
@@ -89,4 +89,4 @@ def read_calibration(head: str | os.PathLike[str]) -> Calibration | None:
     try:
         return read_json(text.encode(), Calibration)
     except ValueError as error:
-        raise CheckpointError(f"{path} holds a damaged calibration ({error}); calibrate it again") from error
+        raise CheckpointError(f"{path} holds a damaged calibration ({error}); recalibrate it") from error

@@ -1,4 +1,4 @@
-"""What a head is trained and measured on: embeddings, names and the truth, as arrays.
+"""Training and evaluation data of a head, as arrays: embeddings, names and ground truth.
 
 Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the background last.
 """
@@ -31,73 +31,66 @@ class Part:
     vision: NDArray[np.float32]
     """(N, T, D), unit norm."""
     truth: NDArray[np.intp]
-    """(N, T) class indices: among the names of training in the training part, among all names elsewhere."""
+    """(N, T) class indices: into the training names in the training part, into all names elsewhere."""
     seen: NDArray[np.bool_]
-    """(N,) whether the clip is of a class that is trained on."""
+    """(N,) whether the clip's class occurs in training."""
     damaged: int = 0
-    """Clips of the split that could not be read and so are not here."""
+    """Clips of the split that could not be read and are left out."""
 
     def __post_init__(self) -> None:
         n, t = self.truth.shape
         if not n or self.audio.shape != self.vision.shape or self.audio.shape[:2] != (n, t) or self.seen.shape != (n,):
             raise UsageError(
-                f"a part needs clips, and one truth for each segment: audio {self.audio.shape}, vision "
+                f"a part needs clips, and one label per segment: audio {self.audio.shape}, vision "
                 f"{self.vision.shape}, truth {self.truth.shape}, seen {self.seen.shape}"
             )
 
     def __len__(self) -> int:
         return len(self.truth)
 
-    @property
-    def counted(self) -> str:
-        """How many clips are here, and how many are not."""
-        return f"{len(self)} of {len(self) + self.damaged} clips" + (
-            f", {self.damaged} damaged" if self.damaged else ""
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Data:
-    """All that a recipe is applied to."""
+    """Everything that a recipe is applied to."""
 
     train: Part
     val: Part
     test: Part | None
-    """None: nothing is reported of the test split."""
+    """None: nothing is reported for the test split."""
     names: tuple[str, ...]
-    """C names of validation and test, background last."""
+    """The C names in validation and test, background last."""
     text: NDArray[np.float32]
-    """(C, D) their embeddings, unit norm."""
+    """(C, D) embeddings of `names`, unit norm."""
     train_text: NDArray[np.float32]
-    """(C', D) embeddings of the names of training: the seen classes, background last."""
+    """(C', D) embeddings of the training names: the seen classes, background last."""
     fingerprint: str
     """Changes with any of the above."""
 
 
 def read_data(dataset: OVAVEBench, cache: FeatureCache, train_ratio: float = 1.0, *, test: bool = True) -> Data:
-    """Take all that training needs from a dataset and the cache of its features.
+    """Read what training needs from a dataset and its feature cache.
 
     Args:
         dataset: the annotations.
-        cache: embeddings of train, val and, if asked for, test.
+        cache: embeddings of train, val and, with `test`, test.
         train_ratio: share of the training clips.
         test: read the test split too.
 
     Raises:
-        DatasetError: the cache is of other annotations, lacks clips, or a split has no clip that could be read.
-        UsageError: the ratio makes no sense.
+        DatasetError: the cache belongs to other annotations or lacks clips, or no clip of a split could be read.
+        UsageError: invalid ratio.
     """
     if cache.info.dataset_fingerprint != dataset.fingerprint:
         raise DatasetError(
             f"the feature cache {cache.path} was made with other annotations than those of {dataset.root}; "
-            "run `ovavel train features` with these, or choose the other dataset"
+            "run `ovavel train features` with these, or choose the matching dataset"
         )
     digest = hashlib.sha256(cache.info.fingerprint.encode())
 
     def part(split: str, names: Sequence[str]) -> Part:
         features = cache.load(dataset.select(split, train_ratio=train_ratio))
         if not features.clips:
-            raise DatasetError(f"no clip of the split {split!r} could be read; look at {cache.path} for the reasons")
+            raise DatasetError(f"no clip of the split {split!r} could be read; see {cache.path} for the reasons")
         digest.update("\0".join((split, *(clip.name for clip in features.clips))).encode())
         return Part(
             audio=features.audio,

@@ -1,10 +1,10 @@
-"""The folder of a training run: what is in it, whose it is, and its end.
+"""The folder of a training run: its files, which run they belong to, and how it is completed.
 
-head.safetensors     the best head so far; its metadata name the recipe, the data and the measures
-state.safetensors    all that is needed to go on; there until the run is done
-report.html          for people
+head.safetensors     the best head so far; its metadata hold the recipe, the data and the scores
+state.safetensors    everything needed to resume; deleted when the run is complete
+report.html          report for people
 epochs.csv           every score of every epoch, for spreadsheets
-result.json          the whole run; written last: where it is, the run is done
+result.json          the whole run; written last, so its presence means that the run is complete
 tensorboard/         event files
 """
 
@@ -35,7 +35,7 @@ __all__ = [
     "REPORT",
     "STATE",
     "finish",
-    "head_notes",
+    "head_metadata",
     "identity",
     "log",
     "open_logs",
@@ -50,27 +50,27 @@ LOGS = "tensorboard"
 
 
 def identity(recipe: Recipe, info: DataInfo) -> str:
-    """What a run must have in common with the one in its folder to continue it."""
+    """Return what a run must share with the one in its folder to resume it."""
     return msgspec.json.encode([recipe, info]).decode()
 
 
 def prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> None:
-    """Make the folder, or make sure that what is in it belongs to this run.
+    """Create the folder, or check that its contents belong to this run.
 
     Raises:
-        UsageError: it belongs to another one.
-        CheckpointError: its head is gone.
-        OutputError: it cannot be written to.
+        UsageError: they belong to another run.
+        CheckpointError: its head is missing.
+        OutputError: the folder is not writable.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for pattern in (f".{HEAD}.*", f".{STATE}.*", ".*.part"):  # of runs that were killed while they wrote
+        for pattern in (f".{HEAD}.*", f".{STATE}.*", ".*.part"):  # of runs that were killed while writing
             for stale in out.glob(pattern):
                 stale.unlink(missing_ok=True)
         if overwrite:
-            for name in (RESULT, STATE, REPORT, EPOCHS, HEAD):  # the result first: without it the run is not done
+            for name in (RESULT, STATE, REPORT, EPOCHS, HEAD):  # the result first: without it the run is incomplete
                 (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / LOGS, ignore_errors=True)  # or TensorBoard would show both runs as one
+            shutil.rmtree(out / LOGS, ignore_errors=True)  # TensorBoard would show both runs as one
             return
     except OSError as error:
         raise output_error(out, error) from error
@@ -79,8 +79,8 @@ def prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> No
         found = identity(done.recipe, done.data)
     elif (out / STATE).exists():
         found = read_metadata(out / STATE).get("identity", "")
-    elif (out / HEAD).exists():  # killed in its first epoch, or somebody's own head
-        found = None if _notes_identity(out / HEAD) == identity(recipe, info) else ""
+    elif (out / HEAD).exists():  # killed in its first epoch, or an unrelated head
+        found = None if _head_identity(out / HEAD) == identity(recipe, info) else ""
     if found is not None and found != identity(recipe, info):
         raise UsageError(
             f"{out} holds a head of another recipe or of other data; choose another folder, or start over with "
@@ -90,13 +90,13 @@ def prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> No
         raise CheckpointError(f"{out} holds a run without its head {HEAD}; start over with --overwrite")
 
 
-def _notes_identity(head: Path) -> str:
+def _head_identity(head: Path) -> str:
     metadata = read_metadata(head)
     return f"[{metadata.get('recipe', '')},{metadata.get('data', '')}]"
 
 
-def head_notes(result: FitResult) -> dict[str, str]:
-    """What a head's file says of how it came about."""
+def head_metadata(result: FitResult) -> dict[str, str]:
+    """Return the metadata of a head's file: recipe, data and scores."""
     best = result.best
     measures: Mapping[str, object] = {"epoch": best.number, "loss": best.loss, "val": best.val, "test": best.test}
     return {
@@ -107,7 +107,7 @@ def head_notes(result: FitResult) -> dict[str, str]:
 
 
 def finish(out: Path, result: FitResult) -> None:
-    """Write the report and the result, and remove the state."""
+    """Write the report and the result, then delete the state."""
     from ovavel.training.fit.report import to_csv, to_html
 
     atomic_write(out / REPORT, to_html(result))
@@ -121,7 +121,7 @@ def open_logs(folder: Path) -> Iterator[SummaryWriter]:
     """Open event files for TensorBoard.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: TensorBoard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -132,7 +132,7 @@ def open_logs(folder: Path) -> Iterator[SummaryWriter]:
 
 
 def log(logs: SummaryWriter, epoch: Epoch) -> None:
-    """Write all that is known of an epoch, and flush."""
+    """Log all figures of an epoch, and flush."""
     values = {"train/loss": epoch.loss, "train/learning_rate": epoch.learning_rate}
     for split, table in (("val", epoch.val), ("test", epoch.test or {})):
         for part, scores in table.items():

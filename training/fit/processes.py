@@ -1,4 +1,4 @@
-"""Training by several processes that `torchrun` started."""
+"""Training in several processes started by `torchrun`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["processes"]
 
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[tuple[int, str]]:
-    """Join the process group that `torchrun` made, if it did; yields this process's rank and its device.
+    """Join the process group of `torchrun`, if there is one; yield this process's rank and device.
 
-    They talk by gloo on CPUs and by NCCL on GPUs, of which each process takes the one of its local rank.
+    The processes use gloo on CPUs and NCCL on GPUs; each takes the GPU of its local rank.
 
     Raises:
-        UsageError: one GPU is named for several processes.
+        UsageError: a single GPU was given for several processes.
         DeviceError: the group cannot be joined, or there are too few GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -29,13 +29,13 @@ def processes(device: str) -> Iterator[tuple[int, str]]:
         return
     kind = resolve_device(device).type
     if ":" in device:
-        raise UsageError(f"several processes cannot share {device}; give --device cuda, and each takes one of its own")
+        raise UsageError(f"several processes cannot share {device}; use --device cuda, so that each takes its own GPU")
     if kind == "cuda":
         device = str(resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}"))
     try:
         dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     except (RuntimeError, ValueError) as error:
-        raise DeviceError(f"the processes cannot find each other ({error}); start them with torchrun") from error
+        raise DeviceError(f"the processes cannot connect to each other ({error}); start them with torchrun") from error
     try:
         yield dist.get_rank(), device
     finally:

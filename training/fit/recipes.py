@@ -1,6 +1,6 @@
-"""How a temporal head is trained: the published recipe, its ablations, and recipes of our own, each a few fields away.
+"""Training recipes of a temporal head: the published one, its ablations, and our own variations.
 
-Nothing here needs PyTorch, so that command lines can be built from it.
+Nothing here imports PyTorch, so that the command line can be built from it.
 """
 
 from __future__ import annotations
@@ -26,68 +26,68 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that a trained head depends on besides the data; the defaults are the paper's (docs/method.md, Training)."""
+    """Everything but the data that determines a trained head; the paper is the default (docs/method.md, Training)."""
 
     name: str = "paper"
-    """What tables call it."""
+    """Name shown in tables."""
     head: Literal["temporal", "linear", "cross-modal"] = "temporal"
-    """What a block is: attention among the segments of a modality; one matrix for each segment by itself; attention of
-    a modality's segments to those of the other."""
+    """Kind of block: attention among the segments of a modality; one matrix applied to each segment; attention of one
+    modality's segments to those of the other."""
     blocks: Annotated[int, Meta(ge=1, le=64)] = 1
     """Blocks per modality."""
     hidden: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    """Size of queries, keys and values."""
+    """Size of the queries, keys and values."""
     ffn: Annotated[int, Meta(ge=1, le=65_536)] = 512
-    """Inner size of the feed-forward part."""
+    """Inner size of the feed-forward layer."""
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
-    """Share of the feed-forward part's inner values that are dropped in training."""
+    """Share of the feed-forward layer's inner values that are dropped in training."""
     audio_scale: Annotated[float, Meta(gt=0, le=1_000_000)] = 20.0
-    """Norm with which audio enters the blocks; vision enters with norm 1."""
+    """Norm of the audio embeddings at the input of the blocks; vision has norm 1."""
     gate: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """Share of the blocks' output in the features, in [0, 1]; the rest is the embedding as it came, both of unit norm.
-    Without it, features are the blocks' output alone."""
+    """Share of the blocks' output in the features, in [0, 1]; the rest is the original embedding, both of unit norm.
+    Without a gate, the features are the blocks' output alone."""
     learn_gate: bool = False
-    """Learn that share, one per modality, from --gate on."""
+    """Learn that share, one per modality, starting from --gate."""
     blend: tuple[Annotated[float, Meta(ge=0, le=1)], ...] = ()
-    """Shares to try after training, with a head trained without a gate; validation picks one. It is weight averaging
-    with the training-free head, done in the space of the features."""
+    """Shares to try after training a head without a gate; the best one on validation is kept. This is weight averaging
+    with the training-free head, done in feature space."""
     score: Literal["geometric", "prob-avg", "feature-avg"] = "geometric"
-    """What is min-max scaled into scores: the root of the product of both similarities; their mean; the similarity of
-    the mean of both features."""
+    """Value that is min-max scaled into scores: the geometric mean of both similarities; their arithmetic mean; the
+    similarity of the mean of both features."""
     background: bool = True
-    """Train and decide with the background among the names. Without it, segments of the background count nothing in
-    the loss, and every segment is decided to be of some class."""
+    """Train and decide with the background among the names. Without it, background segments are left out of the loss,
+    and every segment is assigned to some class."""
     epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
-    """Times each clip is trained on."""
+    """Passes over the training clips."""
     batch_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 32
-    """Clips of one step, over all processes together."""
+    """Clips per step, over all processes together."""
     learning_rate: Annotated[float, Meta(gt=0, le=1_000_000)] = 5e-5
-    """Of Adam."""
+    """Learning rate of Adam."""
     halve_at: tuple[Annotated[int, Meta(ge=1, le=1_000_000)], ...] = (10, 20, 30)
     """Epochs after which the learning rate is halved."""
     clip_norm: Annotated[float, Meta(gt=0, le=1_000_000)] = 0.8
-    """Largest norm of the gradient; larger ones are scaled down."""
+    """Maximum gradient norm; larger gradients are scaled down."""
     temperature: Annotated[float, Meta(gt=0, le=1_000_000)] = 1.0
-    """Scores are divided by it to become the logits of the cross-entropy."""
+    """Divisor of the scores, which makes them the logits of the cross-entropy."""
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly over all classes."""
     mixup: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
-    """Mix each clip with another one of its batch by a share drawn from Beta(mixup, mixup); 0: not at all."""
+    """Mix each clip with another of its batch, with a share drawn from Beta(mixup, mixup); 0 disables it."""
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    """Decay per step of the moving average of weights that is validated and saved; 0: the weights themselves."""
+    """Decay per step of the moving average of the weights, which is validated and saved; 0 disables it."""
     train_ratio: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the training clips to use."""
     shuffle_labels: bool = False
-    """Give each training segment the label of another: a control that can learn nothing but how often each label is."""
+    """Shuffle the labels of the training segments: a control that can learn only how frequent each label is."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the blocks in training (autocast); similarities, scores and loss stay in fp32."""
+    """Precision of the blocks in training (autocast); similarities, scores and loss stay in fp32."""
     select: Literal["val", "val-seen", "test"] = "val"
-    """What picks the epoch, by the mean of the three measures: all clips of the validation split, its seen classes
-    alone, or the test split, as the published script did."""
+    """Clips that select the epoch by the mean of the three measures: the validation split, its seen classes only, or
+    the test split, as in the published script."""
     patience: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    """Stop after so many epochs without a better one; by default all epochs are trained."""
+    """Stop after this many epochs without improvement; by default all epochs are trained."""
     seed: Seed = 123
-    """Of the first weights, the order of clips, dropout and all else that is drawn."""
+    """Seed of the initial weights, the order of the clips, dropout and all other random choices."""
 
     def __post_init__(self) -> None:
         positive = ("blocks", "hidden", "ffn", "epochs", "batch_clips", "learning_rate", "clip_norm", "temperature")
@@ -102,16 +102,16 @@ class Recipe:
         self._require("patience", self.patience is None or self.patience > 0, "above 0")
         self._require("seed", self.seed >= 0, "at least 0")
         if self.learn_gate and self.gate is None:
-            raise UsageError("a gate that is learned must start somewhere: give its first share as `gate`")
+            raise UsageError("a learned gate needs a starting value: give it as `gate`")
         if self.blend and self.gate is not None:
-            raise UsageError("`blend` is for heads that are trained without a gate: leave one of the two out")
+            raise UsageError("`blend` is for heads trained without a gate: drop either `blend` or `gate`")
 
-    def _require(self, name: str, fine: bool, rule: str) -> None:
-        if not fine:
+    def _require(self, name: str, valid: bool, rule: str) -> None:
+        if not valid:
             raise UsageError(f"{name} of the recipe {self.name!r} must be {rule}, not {getattr(self, name)}")
 
     def changes(self) -> dict[str, object]:
-        """Fields that differ from the paper's, but for name and seed."""
+        """Return the fields that differ from the paper's, except name and seed."""
         plain = Recipe()
         return {
             field.name: value
@@ -129,7 +129,7 @@ _ALL = (
     Recipe(name="prob-avg", score="prob-avg"),
     Recipe(name="feature-avg", score="feature-avg"),
     Recipe(name="without-other", background=False),
-    # its Table 6 has the epochs 1, 3, 5 and 6 as the best ones of 100, 75, 50 and 25 %: five are too few for the last
+    # in its Table 6, epochs 1, 3, 5 and 6 are best with 100, 75, 50 and 25 %: five epochs are too few for 25 %
     Recipe(name="ratio-75", train_ratio=0.75, epochs=10),
     Recipe(name="ratio-50", train_ratio=0.5, epochs=10),
     Recipe(name="ratio-25", train_ratio=0.25, epochs=10),
@@ -147,7 +147,7 @@ _ALL = (
     Recipe(name="averaged", ema=0.99),
     Recipe(name="sharp-mixed", temperature=0.05, mixup=0.4),
     Recipe(name="gated-smooth", gate=0.5, audio_scale=1.0, temperature=0.1, label_smoothing=0.1, mixup=0.4, ema=0.99),
-    # "sharp-mixed" for the demo world, whose embeddings are small and whose clips are few
+    # "sharp-mixed" for the demo world, which has small embeddings and few clips
     Recipe(
         name="demo",
         temperature=0.05,
@@ -168,22 +168,22 @@ def find_recipe(name: str) -> Recipe:
     """Return the recipe called `name`, or the one in the TOML file `name`.
 
     Raises:
-        UsageError: there is none, and says which there are; or the file is not one.
+        UsageError: there is no such recipe, or the file is not a recipe.
     """
     if name.endswith(".toml"):
         return read_recipe(Path(name))
     if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}; there are: {', '.join(RECIPES)}, or give a TOML file")
+        raise UsageError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}, or give a TOML file")
     return RECIPES[name]
 
 
 def read_recipe(file: Path) -> Recipe:
-    """Read a recipe from a TOML file: fields of `Recipe`, and as `base` the named recipe that they change.
+    """Read a recipe from a TOML file: fields of `Recipe`, and in `base` the named recipe that they modify.
 
-    Its `name` is that of the file unless the file has another; it names a folder, and must not be a known recipe's.
+    `name` defaults to that of the file. It becomes a folder name, and must not be that of a known recipe.
 
     Raises:
-        UsageError: the file cannot be read, is no TOML, or holds unknown fields or invalid values.
+        UsageError: the file cannot be read, is not TOML, or has unknown fields or invalid values.
     """
     check_path(file, UsageError)
     try:
@@ -195,12 +195,10 @@ def read_recipe(file: Path) -> Recipe:
     if not isinstance(base, str) or base not in RECIPES:
         raise UsageError(f"{file}: base must be one of {', '.join(RECIPES)}, not {base!r}")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RECIPES:
-        raise UsageError(
-            f"{file}: the recipe needs a name of its own of letters, digits, '.', '_' and '-', and {name!r} is none"
-        )
+        raise UsageError(f"{file}: the recipe needs a new name of letters, digits, '.', '_' and '-', not {name!r}")
     known = [field.name for field in fields(Recipe)]
     if unknown := sorted(set(values) - set(known)):
-        raise UsageError(f"{file}: there is no field {unknown[0]!r}; there are: base, {', '.join(known)}")
+        raise UsageError(f"{file}: there is no field {unknown[0]!r}; the fields are base, {', '.join(known)}")
     try:
         return msgspec.convert({**asdict(RECIPES[base]), **values}, Recipe)
     except (msgspec.ValidationError, UsageError) as error:

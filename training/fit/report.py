@@ -1,4 +1,4 @@
-"""The HTML page of a training run: how the loss fell, what each epoch was worth, and which one was kept."""
+"""HTML report of a training run: the loss, the scores of each epoch, and the epoch that was kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = ("seen", "unseen", "total")
 
 
 def to_csv(result: FitResult) -> bytes:
-    """Write every score of every epoch, in [0, 1], and its loss and learning rate: a row each."""
+    """Return a CSV file: one row for each score, in [0, 1], loss and learning rate of each epoch."""
     rows: list[tuple[object, ...]] = [("epoch", "kept", "split", "clips", "measure", "value")]
     for epoch in result.epochs:
         key = (epoch.number, "yes" if epoch.number == result.chosen else "no")
@@ -30,7 +30,7 @@ def to_csv(result: FitResult) -> bytes:
 
 
 def to_html(result: FitResult) -> bytes:
-    """Write the page. It needs nothing else, and the same result gives the same bytes."""
+    """Return the page. It is self-contained, and the same result gives the same bytes."""
     numbers = [epoch.number for epoch in result.epochs]
     splits: dict[str, Sequence[RowTable | None]] = {
         "validation": [epoch.val for epoch in result.epochs],
@@ -47,7 +47,7 @@ def to_html(result: FitResult) -> bytes:
         facts(_facts(result)),
         section("Curves", f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(charts)}</div>'),
         section(
-            f"The head that was kept: epoch {result.chosen}",
+            f"Selected head: epoch {result.chosen}",
             table(("split", *(f"{part} {measure}" for part in PARTS for measure in MEASURES)), list(_scores(result))),
             f'<p class="dim">{text(selection(result))}</p>',
         ),
@@ -63,25 +63,25 @@ def to_html(result: FitResult) -> bytes:
 def _facts(result: FitResult) -> Iterator[tuple[str, object]]:
     changes = ", ".join(f"{name} {value}" for name, value in result.recipe.changes().items())
     data = result.data
-    yield "recipe", f"{result.recipe.name}, {changes or 'as the paper trains'}"
+    yield "recipe", f"{result.recipe.name}, {changes or 'as in the paper'}"
     yield "seed", result.recipe.seed
     yield "selected on", result.recipe.select
-    yield "trained on", f"{data.train.counted}, {names_told(data.train_classes)}"
-    yield "validated on", f"{data.val.counted}, {names_told(data.classes)}"
-    yield "tested on", data.test.counted if data.test else "nothing"
+    yield "trained on", f"{data.train.summary}, {names_told(data.train_classes)}"
+    yield "validated on", f"{data.val.summary}, {names_told(data.classes)}"
+    yield "tested on", data.test.summary if data.test else "nothing"
     yield "embedding size", data.embedding_size
     yield "data", data.fingerprint[:12]
     yield "ovavel", version("ovavel")
 
 
 def selection(result: FitResult) -> str:
-    """Say how the epoch was picked, and which one the test split would have picked."""
+    """Return a sentence on how the epoch was selected, and which one the test split would have selected."""
     if result.test_choice is None:
-        return "The test split was not read."
+        return "The test split was not used."
     if result.recipe.select == "test":
-        return "The epoch was picked on the test split, as the published script does: its test scores are optimistic."
+        return "The epoch was selected on the test split, as in the published script: its test scores are optimistic."
     same = "the same epoch" if result.test_choice == result.chosen else f"epoch {result.test_choice}"
-    return f"Picked on validation. Picking on the test split, as the published script does, would have taken {same}."
+    return f"Selected on validation. Selecting on the test split, as the published script does, would give {same}."
 
 
 def _scores(result: FitResult) -> Iterator[tuple[str, ...]]:
@@ -92,7 +92,7 @@ def _scores(result: FitResult) -> Iterator[tuple[str, ...]]:
 
 
 def score_cells(scores: RowTable) -> Iterator[str]:
-    """The four measures of seen, unseen and all clips in points, a cell for each; "–" where there is no such clip."""
+    """Yield a cell each for seen, unseen and all clips: the four measures in points, or "–" without such clips."""
     for part in PARTS:
         values = scores[part]
         yield " / ".join(f"{100 * value:.1f}" for value in values.values()) if values else "–"
@@ -111,7 +111,7 @@ def _total(tables: RowTable | None) -> str:
 
 
 def curves(title: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]], *, mark: float | None = None) -> str:
-    """Draw `lines` (name → one value for each of `xs`) as an inline SVG; a vertical line stands at `mark`."""
+    """Draw `lines` (name → one value for each of `xs`) as inline SVG, with a vertical line at `mark`."""
     width, height, left, right, top, bottom = 560, 220, 56, 110, 26, 26
     values = [value for line in lines.values() for value in line]
     low, high = min(values), max(values)
@@ -142,7 +142,7 @@ def curves(title: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]]
         )
     labels = sorted((y(line[-1]), name) for name, line in lines.items())
     places: dict[str, float] = {}
-    for place, name in labels:  # apart, so that names of lines that end close together can be read
+    for place, name in labels:  # spread out: the labels of lines that end close together would overlap
         places[name] = max(place, max(places.values(), default=-99.0) + 13)
     for (name, line), colour in zip(lines.items(), SERIES, strict=False):
         points = " ".join(f"{x(a)},{y(b)}" for a, b in zip(xs, line, strict=True))

@@ -1,4 +1,4 @@
-"""What became of a training run: epoch by epoch, and which epoch was picked."""
+"""Result of a training run: the figures of each epoch, and which epoch was selected."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ RowTable = dict[str, dict[str, float] | None]
 
 
 def row_table(rows: Rows) -> RowTable:
-    """Return `rows` with names, as JSON keeps them."""
+    """Return `rows` as a dict, the form stored in JSON."""
     return {part: scores._asdict() if scores else None for part, scores in rows._asdict().items()}
 
 
 def rows_of(table: RowTable) -> Rows:
-    """Undo `row_table`."""
+    """Convert back what `row_table` returns."""
     return Rows(**{part: Scores(**scores) if scores else None for part, scores in table.items()})  # type: ignore[arg-type]
 
 
 class PartInfo(Struct, frozen=True, kw_only=True):
-    """How many clips of a split were there."""
+    """Clip counts of a split."""
 
     clips: int
     damaged: int
@@ -45,21 +45,21 @@ class PartInfo(Struct, frozen=True, kw_only=True):
         return cls(clips=len(part), damaged=part.damaged)
 
     @property
-    def counted(self) -> str:
-        """How many clips were used, and how many could not be."""
-        told = f"{self.clips} of {self.clips + self.damaged} clips"
-        return f"{told}; {self.damaged} damaged" if self.damaged else told
+    def summary(self) -> str:
+        """How many clips were used, and how many were damaged."""
+        summary = f"{self.clips} of {self.clips + self.damaged} clips"
+        return f"{summary}; {self.damaged} damaged" if self.damaged else summary
 
 
 class DataInfo(Struct, frozen=True, kw_only=True):
-    """What the head was trained and measured on."""
+    """The data that the head was trained and evaluated on."""
 
     fingerprint: str
     embedding_size: int
     train_classes: int
-    """With the background."""
+    """Including the background."""
     classes: int
-    """With the background."""
+    """Including the background."""
     train: PartInfo
     val: PartInfo
     test: PartInfo | None
@@ -79,15 +79,15 @@ class DataInfo(Struct, frozen=True, kw_only=True):
 
 
 class Epoch(Struct, frozen=True, kw_only=True):
-    """One time through the training clips, and what the head was worth after it."""
+    """One pass over the training clips, and the head's scores after it."""
 
     number: int
-    """From 1 on."""
+    """Counted from 1."""
     learning_rate: float
     loss: float
-    """Mean cross-entropy per segment while it trained."""
+    """Mean training cross-entropy per segment."""
     gate: tuple[float, float] | None
-    """Shares of the blocks' output in audio and vision features; None without a gate."""
+    """Share of the blocks' output in the audio and the vision features; None without a gate."""
     val: RowTable
     test: RowTable | None
 
@@ -101,7 +101,7 @@ class FitResult(Struct, frozen=True, kw_only=True):
     chosen: int
     """Number of the epoch whose head was kept."""
     test_choice: int | None
-    """Number of the epoch that is best on the test split, as the published script picks; None without a test split."""
+    """Number of the best epoch on the test split, which the published script selects; None without a test split."""
 
     @property
     def best(self) -> Epoch:
@@ -114,16 +114,16 @@ class FitResult(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """Read the result in `folder`; None if there is none.
+        """Read the result in `folder`, or return None if there is no such file.
 
         Raises:
-            InputError: there is one that cannot be read.
+            InputError: the file cannot be read.
         """
         file = folder / RESULT
         try:
             result = read_json(file.read_bytes(), cls)
             if not 1 <= result.chosen <= len(result.epochs):
-                raise ValueError(f"of {len(result.epochs)} epochs, number {result.chosen} was chosen")
+                raise ValueError(f"epoch {result.chosen} was chosen, and there are {len(result.epochs)}")
             return result
         except FileNotFoundError:
             return None
@@ -132,13 +132,13 @@ class FitResult(Struct, frozen=True, kw_only=True):
 
 
 def pick(recipe: Recipe, epochs: tuple[Epoch, ...]) -> tuple[int, int | None]:
-    """Return the number of the epoch that `recipe` selects, and of the one that is best on test. The first one wins."""
+    """Return the number of the epoch that `recipe` selects and of the best one on test. The first wins a tie."""
     on_test = None
     if all(epoch.test for epoch in epochs):
         on_test = 1 + max(range(len(epochs)), key=lambda i: _avg(epochs[i].test, "total"))
     if recipe.select == "test":
         if on_test is None:
-            raise UsageError("the epoch is to be selected on the test split, which was not read")
+            raise UsageError("cannot select the epoch on the test split, which was not read")
         return on_test, on_test
     part = "total" if recipe.select == "val" else "seen"
     return 1 + max(range(len(epochs)), key=lambda i: _avg(epochs[i].val, part)), on_test
@@ -147,5 +147,5 @@ def pick(recipe: Recipe, epochs: tuple[Epoch, ...]) -> tuple[int, int | None]:
 def _avg(table: RowTable | None, part: str) -> float:
     scores = (table or {}).get(part)
     if scores is None:
-        raise UsageError(f"the epoch is to be selected on {part} clips, and there are none")
+        raise UsageError(f"cannot select the epoch on {part} clips: there are none")
     return scores["avg"]

@@ -1,4 +1,4 @@
-"""The paper's table over again: recipes over several seeds, beside what needs no training and what was published.
+"""The paper's table, reproduced: recipes over several seeds, next to training-free and published results.
 
 Shapes: N clips, T segments per clip, D embedding size, C classes with the background last.
 """
@@ -67,9 +67,9 @@ _PUBLISHED: Mapping[str, str] = {
 }
 
 Intervals = dict[str, dict[str, tuple[float, float]] | None]
-"""Part of the clips → measure → lower and upper end; None where the part has no two clips."""
+"""Part of the clips → measure → lower and upper end; None where the part has fewer than two clips."""
 PartialTable = Mapping[str, Mapping[str, float | None] | None]
-"""As `RowTable`, with figures that are not known."""
+"""Like `RowTable`, but figures may be unknown."""
 
 
 class Line(Struct, frozen=True, kw_only=True):
@@ -79,30 +79,30 @@ class Line(Struct, frozen=True, kw_only=True):
     mean: RowTable
     """Over the seeds."""
     deviation: RowTable | None = None
-    """Standard deviation over the seeds (of a sample); None for less than two."""
+    """Sample standard deviation over the seeds; None for fewer than two."""
     interval: Intervals | None = None
-    """Interval of each score by the bootstrap over clips; None over several seeds."""
+    """Bootstrap interval of each score over the clips; None over several seeds."""
     seeds: tuple[int, ...] = ()
-    """None where nothing is trained."""
+    """Empty where nothing is trained."""
     epochs: tuple[int, ...] = ()
-    """Which epoch validation picked, for each seed."""
+    """The selected epoch of each seed."""
     published: str | None = None
-    """Name of the published row it is to be compared with."""
+    """Name of the corresponding published row."""
 
 
 class Results(Struct, frozen=True, kw_only=True):
-    """Everything a table holds."""
+    """Contents of a table."""
 
     dataset_fingerprint: str
     data: DataInfo
     why_not_published: str
-    """Why no published figures stand beside these; empty where they do."""
+    """Why published figures are not shown; empty where they are."""
     ratios: dict[str, str]
-    """Recipe that uses a share of the training clips → which share that is."""
+    """Recipe that uses a share of the training clips → description of that share."""
     lines: tuple[Line, ...]
 
     def encode(self) -> bytes:
-        """Return it as JSON, with the published figures where they belong."""
+        """Return the results as JSON, with the published figures where they are comparable."""
         published = {
             name: {"rows": _published_table(name), "total_avg": each.total_avg, "source": each.source}
             for name, each in PUBLISHED.items()
@@ -115,7 +115,7 @@ class Results(Struct, frozen=True, kw_only=True):
 
 
 def _published_table(name: str) -> PartialTable:
-    """The figures of a published row; None where one is not known here."""
+    """Return the figures of a published row; unknown ones are None."""
     measures = [measure.lower() for measure in MEASURES]
     parts = zip(PARTS, PUBLISHED[name].figures, strict=True)
     return {part: dict(zip(measures, figures, strict=True)) for part, figures in parts}
@@ -132,10 +132,10 @@ def run_table(
     overwrite: bool = False,
     progress: Progress = lambda _done, _total, _news: None,
 ) -> Results:
-    """Train each recipe with each seed into `out`/RECIPE/seed-N, unless that is done, and score all on the test split.
+    """Train each recipe with each seed into `out`/RECIPE/seed-N, unless that is complete, and score all on test.
 
     Raises:
-        DatasetError: the cache does not fit the dataset, or a share of the training clips is unavailable.
+        DatasetError: the cache does not match the dataset, or a share of the training clips is unavailable.
         UsageError: `out` holds runs of other recipes or data.
     """
     ratios = {recipe.name: dataset.describe_ratio(recipe.train_ratio) for recipe in recipes}
@@ -144,17 +144,17 @@ def run_table(
     ends: dict[str, Intervals] = {}
     first: tuple[Line, ...] = ()
     info: DataInfo | None = None
-    # Only one choice of the training clips is in memory at a time.
+    # Sorted by ratio, so that only one selection of training clips is in memory at a time.
     for ratio, group in groupby(sorted(jobs, key=lambda job: -job[0].train_ratio), key=lambda job: job[0].train_ratio):
         data = read_data(dataset, cache, ratio)
         assert data.test
         info = info or DataInfo.of(data)
         first = first or untrained(data.test, data.text)
         for recipe, seed in group:
-            tell = _Share(progress, len(found), len(jobs), f"{recipe.name}, seed {seed}")
+            overall = _OverallProgress(progress, len(found), len(jobs), f"{recipe.name}, seed {seed}")
             folder = out / recipe.name / f"seed-{seed}"
             found[recipe.name, seed] = fit_data(
-                replace(recipe, seed=seed), data, folder, device=device, overwrite=overwrite, progress=tell
+                replace(recipe, seed=seed), data, folder, device=device, overwrite=overwrite, progress=overall
             )
             if len(seeds) == 1:
                 ends[recipe.name] = _head_interval(folder / HEAD, recipe, data)
@@ -174,7 +174,7 @@ def run_table(
 
 
 def why_not_published(info: DataInfo) -> str:
-    """Say why no published figures stand beside scores on these clips; empty if they do."""
+    """Return why published figures are not comparable with scores on these clips, or an empty string."""
     assert info.test
     splits = {"test": info.test, "train": info.train, "val": info.val}
     reasons = (too_damaged(name, part.clips, part.damaged) for name, part in splits.items())
@@ -189,7 +189,7 @@ def _head_interval(head: Path, recipe: Recipe, data: Data) -> Intervals:
 
 
 def _interval(each: NDArray[np.float64], part: Part) -> Intervals:
-    """Intervals of the scores (N, 4) of each clip, by part and measure."""
+    """Return the intervals of the per-clip scores (N, 4), by part and measure."""
     measures = [measure.lower() for measure in MEASURES]
     return {
         name: ends and dict(zip(measures, zip(*ends, strict=True), strict=True))
@@ -197,8 +197,8 @@ def _interval(each: NDArray[np.float64], part: Part) -> Intervals:
     }
 
 
-class _Share:
-    """Tells how far all runs are, from how far one of them is."""
+class _OverallProgress:
+    """Progress over all runs, computed from that of one."""
 
     def __init__(self, progress: Progress, run: int, runs: int, name: str) -> None:
         self._progress, self._run, self._runs, self._name = progress, run, runs, name
@@ -209,10 +209,10 @@ class _Share:
 
 
 def untrained(part: Part, text: NDArray[np.float32]) -> tuple[Line, ...]:
-    """Score what needs no training: two kinds of chance, agreement with and without the background, and fusion.
+    """Score baselines without training: two kinds of chance, agreement with and without the background, and fusion.
 
     Args:
-        part: clips with their truth among all names.
+        part: clips with labels among all names.
         text: (C, D) embeddings of all names.
     """
     background, random = len(text) - 1, np.random.default_rng(0)
@@ -240,15 +240,15 @@ def untrained(part: Part, text: NDArray[np.float32]) -> tuple[Line, ...]:
 
 
 def _arg_max(embeddings: NDArray[np.float32], text: NDArray[np.float32]) -> NDArray[np.intp]:
-    """(N, T, D) and (C, D) → (N, T) most similar class."""
+    """Return the most similar class: (N, T, D) and (C, D) → (N, T)."""
     chunks = (embeddings[start : start + _CLIPS] for start in range(0, len(embeddings), _CLIPS))
     return np.concatenate([cosine_similarity(chunk, text).argmax(axis=-1) for chunk in chunks])
 
 
 def summarize(results: Sequence[FitResult], interval: Intervals | None = None) -> Line:
-    """Mean and deviation of one recipe over its seeds, on the test split; `interval` is that of a single seed.
+    """Return mean and deviation of one recipe over its seeds, on the test split; `interval` is that of a single seed.
 
-    A published figure belongs to the named recipe as it is: one whose fields were changed has none.
+    Published figures apply to the named recipe only; a recipe with modified fields has none.
     """
     tables = [result.best.test for result in results if result.best.test]
     assert len(tables) == len(results)
@@ -276,7 +276,7 @@ def _over(tables: Sequence[RowTable], reduce: Callable[[list[float]], np.floatin
 
 
 def cells(results: Results) -> Iterator[tuple[str, ...]]:
-    """Rows of the table: method and the 12 figures in points; published rows beside ours ("–": not known)."""
+    """Yield the rows of the table: method and its 12 figures in points; published rows next to ours ("–": unknown)."""
     if not results.why_not_published:
         ours = {line.published for line in results.lines}
         for name, each in PUBLISHED.items():
@@ -303,18 +303,18 @@ def _points(mean: PartialTable, deviation: RowTable | None = None, interval: Int
 
 
 def notes(results: Results) -> Iterator[str]:
-    """What has to be known to read the table."""
+    """Yield the notes needed to read the table."""
     data = results.data
     assert data.test
-    yield f"Tested on {data.test.counted}; trained on {data.train.counted}, validated on {data.val.counted}."
+    yield f"Tested on {data.test.summary}; trained on {data.train.summary}, validated on {data.val.summary}."
     seeds = sorted({seed for line in results.lines for seed in line.seeds})
-    yield f"Seeds: {', '.join(map(str, seeds))}. Epochs are picked on validation unless a recipe says otherwise."
-    for name, told in results.ratios.items():
-        yield f"{name}: {told}."
+    yield f"Seeds: {', '.join(map(str, seeds))}. Epochs are selected on validation unless a recipe says otherwise."
+    for name, share in results.ratios.items():
+        yield f"{name}: {share}."
     if any(line.interval for line in results.lines):
         yield (
-            f"In brackets: {LEVEL:.0%} of {RESAMPLES} draws of as many test clips with replacement (bootstrap, "
-            f"percentiles, seed {SEED}). They are about the clips; another seed of training moves scores too."
+            f"In brackets: {LEVEL:.0%} percentile bootstrap intervals over the test clips ({RESAMPLES} resamples, "
+            f"seed {SEED}). They do not include the variation between training seeds."
         )
     if results.why_not_published:
         yield results.why_not_published
@@ -327,7 +327,7 @@ def notes(results: Results) -> Iterator[str]:
 
 
 def to_csv(results: Results) -> bytes:
-    """A row for each method, part of the clips and measure, in [0, 1], beside its spread and its published figure."""
+    """Return CSV: a row per method, part of the clips and measure, in [0, 1], with spread and published figure."""
     head = ("method", "clips", "measure", "value", "deviation", "low", "high", "seeds", "published", "source")
     return csv_table([head, *(row for line in results.lines for row in _csv_rows(results, line))])
 
@@ -346,7 +346,7 @@ def _csv_rows(results: Results, line: Line) -> Iterator[tuple[object, ...]]:
 
 
 def to_html(results: Results) -> bytes:
-    """The table and a picture of it, as one page that needs nothing else."""
+    """Return the table and a chart of it as one self-contained page."""
     head = ("method", *(f"{part} {measure}" for part in PARTS for measure in MEASURES))
     rows = list(cells(results))
     trained = [
@@ -383,13 +383,13 @@ def _bars(lines: Sequence[Line]) -> str:
                 continue
             long, y = scores["avg"] * width, top + row * 11
             parts.append(f'<rect x="{left}" y="{y}" width="{long:.1f}" height="10" fill="{colour}"/>')
-            told, reach = f"{100 * scores['avg']:.1f}", 0.0
+            label, reach = f"{100 * scores['avg']:.1f}", 0.0
             if spread:
                 reach = spread["avg"] * width
                 whisker = f"M{left + long - reach:.1f} {y + 5}h{2 * reach:.1f}"
                 parts.append(f'<path d="{whisker}" stroke="currentColor" stroke-width="2"/>')
-                told += f" ± {100 * spread['avg']:.1f}"
-            parts.append(f'<text x="{left + long + reach + 5:.1f}" y="{y + 9}" font-size="10">{part} {told}</text>')
+                label += f" ± {100 * spread['avg']:.1f}"
+            parts.append(f'<text x="{left + long + reach + 5:.1f}" y="{y + 9}" font-size="10">{part} {label}</text>')
     height = 24 + len(lines) * step
     return (
         f'<svg class="heat" viewBox="0 0 {left + width + 110} {height}" width="{left + width + 110}" role="img" '

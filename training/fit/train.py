@@ -1,7 +1,7 @@
-"""Fine-tunes a temporal head on cached embeddings (docs/method.md, Training).
+"""Fine-tuning of a temporal head on cached embeddings (docs/method.md, Training).
 
-All that is drawn depends on seed, epoch and step alone, never on what was drawn before: a run that was killed goes on
-from its last epoch to the same files, byte for byte, and several processes train together as one would.
+Random draws depend only on seed, epoch and step, never on earlier draws. So a run that was killed resumes from its last
+epoch and ends with the same files, byte for byte, and several processes together train as one would.
 
 Shapes: B clips of a step, T segments, D embedding size, C' classes of training with the background last.
 """
@@ -27,7 +27,18 @@ from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.fit.data import Data, Part, read_data
-from ovavel.training.fit.folder import HEAD, LOGS, REPORT, STATE, finish, head_notes, identity, log, open_logs, prepare
+from ovavel.training.fit.folder import (
+    HEAD,
+    LOGS,
+    REPORT,
+    STATE,
+    finish,
+    head_metadata,
+    identity,
+    log,
+    open_logs,
+    prepare,
+)
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, pick, row_table
 from ovavel.training.heads.layers import Dropout
@@ -41,12 +52,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "REPORT", "Progress", "decide_labels", "decisions", "evaluate", "fit", "fit_data"]
 
-_EVALUATED = 64  # clips at once
-_IGNORED = -100  # a segment that counts nothing in the loss
+_EVALUATION_BATCH = 64  # clips
+_IGNORED = -100  # label of segments that are left out of the loss
 _STATE_FORMAT = "ovavel training state 1"
 
 Progress = Callable[[int, int, str], None]
-"""Called with how many steps are done, how many there are at most, and the news in words."""
+"""Called with the number of steps done, the maximum number of steps, and a status text."""
 
 
 def fit(
@@ -60,7 +71,7 @@ def fit(
     tensorboard: bool = False,
     progress: Progress = lambda _done, _total, _news: None,
 ) -> FitResult:
-    """Train a head on the clips of a dataset whose features are cached. See `fit_data` and `read_data`."""
+    """Train a head on a dataset with cached features. See `fit_data` and `read_data`."""
     data = read_data(dataset, cache, recipe.train_ratio)
     return fit_data(recipe, data, out, device=device, overwrite=overwrite, tensorboard=tensorboard, progress=progress)
 
@@ -75,15 +86,15 @@ def fit_data(
     tensorboard: bool = False,
     progress: Progress = lambda _done, _total, _news: None,
 ) -> FitResult:
-    """Train a head as `recipe` says and leave it in the folder `out`, with a result in JSON and a report in HTML.
+    """Train a head by `recipe` and write it to the folder `out`, with a result in JSON and a report in HTML.
 
-    A run that was cut short goes on where its last whole epoch ended; one that is done is not done again. Within a
-    process group (`torch.distributed`) each process trains its share of every step; they need one file system.
+    An interrupted run resumes after its last complete epoch; a complete run is not repeated. Within a process group
+    (`torch.distributed`) each process trains its share of every step; the processes must share one file system.
 
     Args:
         recipe: how to train.
         data: what to train and validate on.
-        out: folder for `head.safetensors`, `result.json` and `report.html`; made if it is not there.
+        out: folder for `head.safetensors`, `result.json` and `report.html`; created if needed.
         device: "cpu", "cuda", "cuda:N" or "auto".
         overwrite: start over where `out` holds another run.
         tensorboard: write event files for TensorBoard into `out`/tensorboard.
@@ -91,16 +102,16 @@ def fit_data(
 
     Raises:
         UsageError: `out` holds a run of another recipe or of other data, or the recipe does not fit the data.
-        CheckpointError: the run in `out` cannot be continued.
+        CheckpointError: the run in `out` cannot be resumed.
         DeviceError: the device is unavailable.
-        MissingExtraError: TensorBoard is asked for and not installed.
-        OutputError: something could not be written.
+        MissingExtraError: `tensorboard` is set, and TensorBoard is not installed.
+        OutputError: a file could not be written.
     """
     out = Path(out)
     if recipe.select == "test" and data.test is None:
-        raise UsageError("the epoch is to be selected on the test split, which was not read")
+        raise UsageError("cannot select the epoch on the test split, which was not read")
     if recipe.select == "val-seen" and not data.val.seen.any():
-        raise UsageError("the epoch is to be selected on the seen classes of the validation split, and it has none")
+        raise UsageError("cannot select the epoch on seen classes: the validation split has none")
     chosen_device = resolve_device(device)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     info = DataInfo.of(data)
@@ -127,36 +138,36 @@ def fit_data(
 
 
 def decisions(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> HeadOutput:
-    """What `head` says of the clips of `part` with the embeddings (C, D) of all names: (N, T, C) each."""
+    """Run `head` on the clips of `part` with the embeddings (C, D) of all names; returns arrays (N, T, C)."""
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
 
 
 def decide_labels(
     head: TemporalHead, part: Part, text: NDArray[np.float32], *, background: bool = True
 ) -> NDArray[np.intp]:
-    """(N, T) decisions of `head` on the clips of `part` against the embeddings (C, D) of all names.
+    """Return the decisions (N, T) of `head` on the clips of `part` against the embeddings (C, D) of all names.
 
-    Without `background`, the last name is none of those to decide for.
+    Without `background`, the last name is excluded.
     """
     names = text if background else text[:-1]
     return np.concatenate([fused_labels(output.score, len(text) - 1) for output in _decide(head, part, names)])
 
 
 def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32], *, background: bool = True) -> Rows:
-    """Score `decide_labels`."""
+    """Score the decisions of `decide_labels`."""
     labels = decide_labels(head, part, text, background=background)
     return score_rows(labels, part.truth, part.seen, len(text))
 
 
 def _decide(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Iterator[HeadOutput]:
-    """Decide on a few clips after the other, so that it takes little memory."""
+    """Yield decisions for a few clips at a time, to limit memory."""
     graph = HeadGraph(head).eval()
     device = next(iter(head.state_dict().values()), torch.zeros(0)).device
     with torch.inference_mode():
         names = torch.tensor(text, device=device)
-        for start in range(0, len(part), _EVALUATED):
+        for start in range(0, len(part), _EVALUATION_BATCH):
             audio, vision = (
-                torch.tensor(x[start : start + _EVALUATED], device=device) for x in (part.audio, part.vision)
+                torch.tensor(x[start : start + _EVALUATION_BATCH], device=device) for x in (part.audio, part.vision)
             )
             yield HeadOutput(*(tensor.cpu().numpy() for tensor in graph(audio, vision, names)))
 
@@ -175,7 +186,7 @@ class _Run:
         if not recipe.background:
             truth = np.where(truth == len(train_text) - 1, _IGNORED, truth)
             train_text = train_text[:-1]
-        # On a CPU these share the memory of the arrays.
+        # On a CPU, these tensors share the memory of the arrays.
         place = torch.device("cpu") if device.type == "cpu" else device
         self._audio, self._vision = (torch.from_numpy(x).to(place) for x in (train.audio, train.vision))
         self._truth = torch.from_numpy(truth).to(place)
@@ -185,17 +196,17 @@ class _Run:
         self._weights = dict(head.named_parameters())
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items() if recipe.ema}
         self._optimizer = torch.optim.Adam(self._weights.values(), lr=recipe.learning_rate, fused=True)
-        self._norms = torch.zeros((), device=device)  # of the gradients of an epoch; it shows if one was not finite
+        self._norms = torch.zeros((), device=device)  # sum of an epoch's gradient norms, to detect non-finite ones
         self._dropouts = [module for module in head.modules() if isinstance(module, Dropout)]
 
     def resume(self) -> tuple[Epoch, ...]:
-        """Take up the state of a run that was cut short; returns the epochs that are done."""
+        """Load the state of an interrupted run; returns the completed epochs."""
         file = self._out / STATE
         if not file.exists():
             return ()
         metadata, tensors = read_metadata(file), read_checkpoint(file)
         if metadata.get("format") != _STATE_FORMAT:
-            raise CheckpointError(f"{file} is of another version of ovavel; train again with --overwrite")
+            raise CheckpointError(f"{file} was written by another version of ovavel; start over with --overwrite")
         try:
             epochs = msgspec.json.decode(metadata["epochs"], type=tuple[Epoch, ...])
             state = {}
@@ -206,12 +217,12 @@ class _Run:
             for name, average in self._average.items():
                 average.copy_(tensors[f"average.{name}"])
         except (KeyError, RuntimeError, msgspec.MsgspecError) as error:
-            raise CheckpointError(f"{file} cannot be continued ({error}); train again with --overwrite") from error
+            raise CheckpointError(f"cannot resume from {file} ({error}); start over with --overwrite") from error
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
         return epochs
 
     def epoch(self, before: tuple[Epoch, ...], progress: Progress) -> Epoch:
-        """Train one epoch more, validate it, keep its head if it is the best so far, and save the state."""
+        """Train another epoch, validate it, save its head if it is the best so far, and save the state."""
         recipe, clips = self._recipe, len(self._data.train)
         number = len(before)
         rate = recipe.learning_rate * 0.5 ** sum(number >= milestone for milestone in recipe.halve_at)
@@ -229,16 +240,16 @@ class _Run:
         loss = float(total) / clips
         if not (np.isfinite(loss) and self._norms.isfinite()):
             raise UsageError(
-                f"training with the recipe {recipe.name!r} diverged in epoch {number + 1}: loss {loss}, norms of the "
-                f"gradients add up to {float(self._norms)}; choose a smaller --learning-rate, or look for features "
-                "that are not finite"
+                f"training with the recipe {recipe.name!r} diverged in epoch {number + 1}: loss {loss}, sum of the "
+                f"gradient norms {float(self._norms)}; choose a smaller --learning-rate, or check the features for "
+                "non-finite values"
             )
         record = None
         if self._rank == 0:
             head, record = self._validate(number + 1, rate, loss)
             epochs = (*before, record)
             if pick(recipe, epochs)[0] == len(epochs):
-                head.save(self._out / HEAD, head_notes(_result(recipe, DataInfo.of(self._data), epochs)))
+                head.save(self._out / HEAD, head_metadata(_result(recipe, DataInfo.of(self._data), epochs)))
             self._save(epochs)
         if self._world == 1:
             assert record
@@ -248,13 +259,13 @@ class _Run:
         return msgspec.json.decode(box[0], type=Epoch)
 
     def _step(self, batch: NDArray[np.intp], number: int) -> Tensor:
-        """Train one step on this process's share of the clips `batch`; returns the mean loss of all of it."""
+        """Train one step on this process's share of the clips `batch`; returns the mean loss of the whole batch."""
         recipe, random = self._recipe, _random(self._recipe, "step", number)
         size, segments = len(batch), self._truth.shape[1]
         low, high = (size * part // self._world for part in (self._rank, self._rank + 1))
         mine = slice(low, high)
         drawn = torch.Generator(self._device).manual_seed(int(random.integers(2**62)))
-        for dropout in self._dropouts:  # drawn for the whole batch, so that the share of it does not matter
+        for dropout in self._dropouts:  # drawn for the whole batch, so that results do not depend on the shares
             keep = torch.rand(size, segments, recipe.ffn, generator=drawn, device=self._device) >= dropout.share
             dropout.mask = keep[mine] / (1 - dropout.share)
         audio, vision, truth = self._take(batch[mine])
@@ -280,7 +291,7 @@ class _Run:
             )
             loss = loss + share * entropy / (size * segments)
         loss.backward()  # type: ignore[no-untyped-call]
-        loss = self._together(loss.detach())
+        loss = self._all_reduce(loss.detach())
         self._norms += torch.nn.utils.clip_grad_norm_(self._weights.values(), recipe.clip_norm)
         self._optimizer.step()
         for name, average in self._average.items():
@@ -291,8 +302,8 @@ class _Run:
         index = torch.from_numpy(clips).to(self._audio.device)
         return self._audio[index], self._vision[index], self._truth[index]
 
-    def _together(self, loss: Tensor) -> Tensor:
-        """Sum loss and gradients over the processes; each has divided by the segments of the whole batch."""
+    def _all_reduce(self, loss: Tensor) -> Tensor:
+        """Sum loss and gradients over the processes; each is divided by the segments of the whole batch already."""
         if self._world == 1:
             return loss
         gradients = [weight.grad for weight in self._weights.values() if weight.grad is not None]
@@ -304,13 +315,13 @@ class _Run:
         return loss[0]
 
     def _validate(self, number: int, rate: float, loss: float) -> tuple[TemporalHead, Epoch]:
-        """Measure the head as it is now, with each share to try; returns the best one."""
+        """Score the current head with each share to try; returns the best head and its record."""
         recipe, data, found = self._recipe, self._data, []
         source = self._average or self._weights
         weights = {name: weight.detach().clone() for name, weight in source.items()}
         for share in recipe.blend or (recipe.gate,):
             head = _make_head(recipe, data.text.shape[1], gate=share, learn_gate=False)
-            head.load_state_dict(weights, strict=False)  # the gate of a blend is not among the weights
+            head.load_state_dict(weights, strict=False)  # the weights do not include the gate of a blend
             head = head.to(self._device).eval().requires_grad_(requires_grad=False)
             gate = None if head.gate is None else (float(head.gate[0]), float(head.gate[1]))
             val, test = (
@@ -338,7 +349,7 @@ class _Run:
 
 
 def _make_head(recipe: Recipe, dim: int, *, gate: float | None = None, learn_gate: bool | None = None) -> TemporalHead:
-    """Make the head of `recipe` with the weights it begins with; what others draw is left alone."""
+    """Create the head of `recipe` with its initial weights, without touching the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return TemporalHead(
@@ -356,13 +367,13 @@ def _make_head(recipe: Recipe, dim: int, *, gate: float | None = None, learn_gat
 
 
 def _random(recipe: Recipe, purpose: str, number: int = 0) -> np.random.Generator:
-    """Make a generator that depends on the seed, on what it is for and on `number` alone."""
+    """Create a generator that depends only on the seed, `purpose` and `number`."""
     digest = hashlib.sha256(f"{recipe.seed} {purpose} {number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16]))
 
 
 def _stopped(recipe: Recipe, epochs: tuple[Epoch, ...]) -> bool:
-    """Tell whether the recipe's patience is at its end."""
+    """Return whether the recipe's patience has run out."""
     return bool(recipe.patience and epochs and len(epochs) - pick(recipe, epochs)[0] >= recipe.patience)
 
 
@@ -373,9 +384,9 @@ def _result(recipe: Recipe, info: DataInfo, epochs: tuple[Epoch, ...]) -> FitRes
 
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
-    """Have PyTorch use algorithms that give the same result each time, or complain."""
+    """Make PyTorch use deterministic algorithms, and fail where there are none."""
     before = torch.get_deterministic_debug_mode()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.set_deterministic_debug_mode("error")  # unlike `use_deterministic_algorithms`, it does not load a compiler
     try:
         yield

@@ -22,13 +22,13 @@ def head(tmp_path: Path, tiny_head: Path) -> Path:
     return Path(shutil.copy(tiny_head, tmp_path / "head.safetensors"))
 
 
-def test_a_head_keeps_its_calibration_and_all_else(head: Path) -> None:
+def test_attaching_a_calibration_preserves_the_rest(head: Path) -> None:
     tensors = {name: tensor.clone() for name, tensor in read_checkpoint(head).items()}
     metadata = read_metadata(head)
     assert read_calibration(head) is None
     attach_calibration(head, CALIBRATION)
     assert read_calibration(head) == CALIBRATION
-    attach_calibration(head, CALIBRATION)  # again, in the place of the one it has
+    attach_calibration(head, CALIBRATION)  # replaces the existing one
     assert {name: value for name, value in read_metadata(head).items() if name != METADATA} == metadata
     again = read_checkpoint(head)
     assert again.keys() == tensors.keys()
@@ -36,7 +36,7 @@ def test_a_head_keeps_its_calibration_and_all_else(head: Path) -> None:
     assert [path.name for path in head.parent.iterdir()] == [head.name]
 
 
-def test_what_cannot_hold_a_calibration_says_so(tmp_path: Path, head: Path) -> None:
+def test_a_file_without_metadata_is_refused(tmp_path: Path, head: Path) -> None:
     published = tmp_path / "head.pth"
     torch.save(dict(read_checkpoint(head)), published)
     with pytest.raises(CheckpointError, match="no metadata"):
@@ -44,13 +44,13 @@ def test_what_cannot_hold_a_calibration_says_so(tmp_path: Path, head: Path) -> N
     assert read_calibration(published) is None
 
 
-def test_a_damaged_calibration_is_no_calibration(head: Path) -> None:
+def test_a_damaged_calibration_is_refused(head: Path) -> None:
     write_checkpoint(head, read_checkpoint(head), {**read_metadata(head), METADATA: '{"temperature": 0}'})
     with pytest.raises(CheckpointError, match="damaged calibration"):
         read_calibration(head)
 
 
-def test_a_bundle_made_from_a_calibrated_head_is_calibrated(tmp_path: Path, tiny_weights: Path, head: Path) -> None:
+def test_a_bundle_exported_from_a_calibrated_head_is_calibrated(tmp_path: Path, tiny_weights: Path, head: Path) -> None:
     from ovavel.export.bundle import write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
@@ -59,7 +59,7 @@ def test_a_bundle_made_from_a_calibrated_head_is_calibrated(tmp_path: Path, tiny
     assert Bundle.open(tmp_path / "bundle").manifest.calibration == CALIBRATION
 
 
-def test_a_head_is_calibrated_on_val(tmp_path: Path) -> None:
+def test_a_head_is_calibrated_on_validation(tmp_path: Path) -> None:
     data = make_data()
     torch.manual_seed(0)
     head = tmp_path / "head.safetensors"

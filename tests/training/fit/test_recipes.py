@@ -1,4 +1,4 @@
-"""Recipes: the paper's figures, sensible fields, and a flag for each."""
+"""Recipes: the paper's settings, valid fields, and a flag for each."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_flag_can_undo_what_a_recipe_changed() -> None:
     assert parse("--recipe", "two-blocks", "--blocks", "1") == replace(Recipe(), name="two-blocks")
 
 
-def test_help_tells_each_field(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_each_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--help")
     out = capsys.readouterr().out
@@ -81,14 +81,14 @@ def test_help_tells_each_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(default: True)" not in out
 
 
-def test_no_flag_says_no_and_is_on_by_default() -> None:
-    """A switch that is on by default shows as `--no-… (default: True)`: what is it then?"""
+def test_no_switch_is_on_by_default() -> None:
+    """A switch that is on by default shows as `--no-… (default: True)`, which is ambiguous."""
     for command in entry_points(group="ovavel.commands"):
         for each in fields(command.load()):
             assert each.default is not True, f"{command.name} {each.name}"
 
 
-def test_epochs_reach_those_that_were_best_in_the_paper() -> None:
+def test_recipes_include_the_best_epochs_of_the_paper() -> None:
     for name, best in {"paper": 1, "ratio-75": 3, "ratio-50": 5, "ratio-25": 6}.items():
         assert RECIPES[name].epochs >= best
 
@@ -116,13 +116,13 @@ def test_a_recipe_from_a_toml_file(tmp_path: Path) -> None:
         ("[epochs]", "epochs"),
         ('base = "nothing"', "base must be one of paper"),
         ("base = 3", "base must be"),
-        ('name = "paper"', "name of its own"),
-        ('name = "../x"', "name of its own"),
-        ('name = ""', "name of its own"),
-        ("learn_gate = true", "start somewhere"),
+        ('name = "paper"', "needs a new name"),
+        ('name = "../x"', "needs a new name"),
+        ('name = ""', "needs a new name"),
+        ("learn_gate = true", "starting value"),
     ],
 )
-def test_a_wrong_recipe_file_is_refused(content: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_recipe_file_is_refused(content: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(content)
     with pytest.raises(UsageError, match=message) as error:
@@ -130,7 +130,7 @@ def test_a_wrong_recipe_file_is_refused(content: str, message: str, tmp_path: Pa
     assert "mine.toml" in str(error.value)
 
 
-def test_a_recipe_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     (tmp_path / "paper.toml").write_text("")
     (tmp_path / "folder.toml").mkdir()
@@ -147,15 +147,15 @@ def test_a_recipe_file_that_is_none_is_refused(tmp_path: Path) -> None:
         ("patience", 0), ("mixup", -1.0), ("label_smoothing", -0.1), ("seed", -1), ("learning_rate", float("nan")),
     ],
 )  # fmt: skip
-def test_senseless_values_are_refused(field: str, value: object) -> None:
+def test_invalid_values_are_refused(field: str, value: object) -> None:
     with pytest.raises(UsageError, match=field):
         replace(Recipe(), **{field: value})
 
 
-def test_senseless_pairs_and_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="start somewhere"):
+def test_invalid_combinations_and_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="starting value"):
         Recipe(learn_gate=True)
     with pytest.raises(UsageError, match="without a gate"):
         Recipe(gate=0.5, blend=(0.5,))
-    with pytest.raises(UsageError, match="there are: paper, linear"):
+    with pytest.raises(UsageError, match="choose one of paper, linear"):
         find_recipe("papper")

@@ -59,7 +59,7 @@ def flags(place: Path, out: Path | str) -> list[str]:
     return ["--data", str(place / "data"), "--features", str(place / "features"), "--out", str(out)]
 
 
-def test_data_is_what_the_dataset_says(place: Path) -> None:
+def test_data_matches_the_dataset(place: Path) -> None:
     bench, cache = OVAVEBench.open(place / "data"), FeatureCache.open(place / "features")
     data = read_data(bench, cache)
     assert data.test
@@ -121,7 +121,7 @@ def test_head_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         ("--train-ratio 0", "--train-ratio takes a number above 0 to 1"),
     ],
 )
-def test_head_command_says_what_is_wrong(
+def test_head_command_reports_errors(
     more: str, message: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "head", *flags(place, tmp_path / "out"), *more.split()]) != 0
@@ -140,7 +140,7 @@ def test_torchrun_trains_the_same(place: Path, tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run([*torchrun, *command], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("Trained on") == 1  # one process speaks
+    assert run.stdout.count("Trained on") == 1  # only one process prints
     assert main(["train", "head", *flags(place, tmp_path / "one"), *SMALL.split()]) == 0
     one, two = (FitResult.read(tmp_path / name) for name in ("one", "two"))
     assert one
@@ -167,7 +167,7 @@ def test_table_command(place: Path, made: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "shuffled-labels" in out
     assert "46 of 48 clips; 2 damaged" in out
-    assert "published: " not in out  # it is not their test split
+    assert "published: " not in out  # not the published test split
     for file, content in before.items():
         assert file.read_bytes() == content
     reported = json.loads((made / "table.json").read_text())
@@ -178,13 +178,13 @@ def test_table_command(place: Path, made: Path, capsys: pytest.CaptureFixture[st
     values = [run["epochs"][run["chosen"] - 1]["test"]["unseen"]["eve"] for run in runs]
     assert lines["paper"]["mean"]["unseen"]["eve"] == pytest.approx(np.mean(values))
     assert lines["paper"]["deviation"]["unseen"]["eve"] == pytest.approx(np.std(values, ddof=1))
-    assert lines["paper"]["interval"] is None  # it has a deviation
+    assert lines["paper"]["interval"] is None  # it has a deviation instead
     page = (made / "table.html").read_text()
     assert "<svg" in page
     assert not re.search(r"https?://|<script|src=", page)
 
 
-def test_one_seed_has_intervals_over_clips_and_files_are_recipes(
+def test_one_seed_has_intervals_over_clips_and_recipes_may_be_files(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.toml").write_text('base = "mixed"\nbackground = false\n')
@@ -210,7 +210,7 @@ def test_one_seed_has_intervals_over_clips_and_files_are_recipes(
     assert "called 'mine'" in capsys.readouterr().err
 
 
-def test_table_names_the_share_of_training_clips(place: Path, made: Path) -> None:
+def test_table_uses_the_share_of_training_clips(place: Path, made: Path) -> None:
     runs = [FitResult.read(made / name / "seed-1") for name in ("ratio-25", "paper")]
     assert [run.data.train.clips + run.data.train.damaged for run in runs if run] == [8, 32]
 
@@ -224,7 +224,7 @@ def test_table_names_the_share_of_training_clips(place: Path, made: Path) -> Non
         ("--seed 3", "--seeds"),
     ],
 )
-def test_table_command_says_what_is_wrong(
+def test_table_command_reports_errors(
     more: str, message: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "table", *flags(place, tmp_path / "out"), *SMALL.split(), *more.split()]) != 0
@@ -234,7 +234,7 @@ def test_table_command_says_what_is_wrong(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_share_that_is_not_to_be_had_is_said_before_anything_is_trained(place: Path, tmp_path: Path) -> None:
+def test_an_unavailable_share_is_reported_before_training(place: Path, tmp_path: Path) -> None:
     bench, cache = OVAVEBench.open(place / "data"), FeatureCache.open(place / "features")
     recipes = [RECIPES["paper"], RECIPES["ratio-25"]]
     with pytest.raises(DatasetError, match=r"0\.25"):
@@ -248,7 +248,7 @@ def test_default_recipes_exist() -> None:
     assert set(names) <= RECIPES.keys()
 
 
-def test_what_needs_no_training(place: Path) -> None:
+def test_baselines_without_training(place: Path) -> None:
     data = read_data(OVAVEBench.open(place / "data"), FeatureCache.open(place / "features"))
     assert data.test
     lines = {line.name: rows_of(line.mean) for line in untrained(data.test, data.text)}
@@ -273,7 +273,7 @@ def result(seed: int, avg: float) -> FitResult:
     return FitResult(recipe=Recipe(seed=seed), data=info, epochs=(epoch,), chosen=1, test_choice=1)
 
 
-def test_published_figures_stand_beside_ours_where_they_belong() -> None:
+def test_published_figures_are_shown_where_comparable() -> None:
     line = summarize([result(0, 0.5), result(1, 0.6)])
     assert line.published == "fine-tuned"
     assert line.mean["unseen"] is None
@@ -290,9 +290,9 @@ def test_published_figures_stand_beside_ours_where_they_belong() -> None:
     assert " ".join(linear) == "– – – 65.8 – – – 28.3 – – – 39.0"
     assert rows["published: CMRA"][-2:] == ("34.3", "39.2")
     assert all(len(row) == 12 for row in rows.values())
-    said = "\n".join(notes(results))
-    assert "Published, two blocks, cross-modal only: a note on the paper by others" in said
-    assert "fine-tuned without other: Zhou et al., CVPR 2025 (arXiv 2411.11278), Table 3" in said
+    text = "\n".join(notes(results))
+    assert "Published, two blocks, cross-modal only: a note on the paper by others" in text
+    assert "fine-tuned without other: Zhou et al., CVPR 2025 (arXiv 2411.11278), Table 3" in text
     lines_of_csv = list(csv.DictReader(to_csv(results).decode().splitlines()))
     assert len(lines_of_csv) == 2 * 8
     total = next(each for each in lines_of_csv if (each["clips"], each["measure"]) == ("total", "avg"))
@@ -304,7 +304,7 @@ def test_published_figures_stand_beside_ours_where_they_belong() -> None:
     assert list(elsewhere) == ["paper", "linear"]
 
 
-def test_a_published_figure_belongs_to_a_recipe_that_was_not_changed() -> None:
+def test_published_figures_apply_only_to_unmodified_recipes() -> None:
     plain = result(7, 0.5)
     for name, published in {"without-other": "fine-tuned without other", "two-blocks": "two blocks"}.items():
         recipe = replace(RECIPES[name], seed=7)
@@ -316,14 +316,14 @@ def test_a_published_figure_belongs_to_a_recipe_that_was_not_changed() -> None:
 
 
 def _untrained_lines() -> tuple[Line, ...]:
-    """Training-free lines of a few random clips."""
+    """Return the training-free lines for a few random clips."""
     g = np.random.default_rng(0)
     audio, vision = unit(g.standard_normal((4, 10, 8))), unit(g.standard_normal((4, 10, 8)))
     part = Part(audio=audio, vision=vision, truth=g.integers(0, 5, (4, 10)), seen=np.array([True, True, False, False]))
     return untrained(part, unit(g.standard_normal((5, 8))))
 
 
-def test_a_damaged_split_has_no_published_figures_beside_it() -> None:
+def test_a_damaged_split_hides_published_figures() -> None:
     info = result(0, 0.5).data
     assert info.test
     assert why_not_published(info) == ""

@@ -1,4 +1,4 @@
-"""Training: it learns, it repeats itself bit for bit, goes on after a kill, and several processes are as one."""
+"""Training: it learns, is reproducible bit for bit, resumes after a kill, and gives the same in several processes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in FILES}
 
 
-def test_training_learns_what_is_an_event(data: Data, tmp_path: Path) -> None:
+def test_training_beats_the_training_free_head(data: Data, tmp_path: Path) -> None:
     free = evaluate(TemporalHead(0, DIM), data.val, data.text)
     result = fit_data(replace(FAST, epochs=6), data, tmp_path)
     rows = rows_of(result.best.val)
@@ -61,15 +61,15 @@ def test_training_learns_what_is_an_event(data: Data, tmp_path: Path) -> None:
     assert result.epochs[-1].loss < result.epochs[0].loss
 
 
-def test_shuffled_labels_teach_no_names(data: Data, tmp_path: Path) -> None:
+def test_shuffled_labels_do_not_teach_names(data: Data, tmp_path: Path) -> None:
     def renamed(part: Part) -> Part:
-        """Each seen class is called what another one was: names that only training can tell."""
+        """Swap the names of the seen classes, so that they can be learnt only by training."""
         return replace(part, truth=np.where(part.truth < SEEN, (part.truth + 1) % SEEN, part.truth))
 
-    strange = replace(data, train=renamed(data.train), val=renamed(data.val), test=None)
+    swapped = replace(data, train=renamed(data.train), val=renamed(data.val), test=None)
     recipe = replace(FAST, epochs=10, temperature=0.1, select="val-seen")
-    real = fit_data(recipe, strange, tmp_path / "real")
-    control = fit_data(replace(recipe, shuffle_labels=True), strange, tmp_path / "control")
+    real = fit_data(recipe, swapped, tmp_path / "real")
+    control = fit_data(replace(recipe, shuffle_labels=True), swapped, tmp_path / "control")
     scores = [rows_of(result.best.val).seen for result in (control, real)]
     assert scores[0]
     assert scores[1]
@@ -77,7 +77,7 @@ def test_shuffled_labels_teach_no_names(data: Data, tmp_path: Path) -> None:
     assert scores[0].eve < scores[1].eve - 0.3
 
 
-def test_what_is_left_in_the_folder(data: Data, tmp_path: Path) -> None:
+def test_files_in_the_folder(data: Data, tmp_path: Path) -> None:
     result = fit_data(FAST, data, tmp_path / "new" / "out")
     out = tmp_path / "new" / "out"
     assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
@@ -116,16 +116,16 @@ def test_every_named_recipe_trains(name: str, tmp_path: Path) -> None:
         assert result.epochs[-1].gate != (recipe.gate, recipe.gate)
 
 
-def test_without_the_background_it_is_neither_learnt_nor_decided(data: Data, tmp_path: Path) -> None:
+def test_without_background_it_is_neither_learnt_nor_decided(data: Data, tmp_path: Path) -> None:
     assert data.test
     recipe = replace(FAST, background=False)
     result = fit_data(recipe, data, tmp_path / "out")
     head = TemporalHead.load(tmp_path / "out" / HEAD)
     labels = decide_labels(head, data.test, data.text, background=False)
-    assert (labels < CLASSES - 1).mean() > 0.98  # all but the segments of which no class has a positive product
+    assert (labels < CLASSES - 1).mean() > 0.98  # except segments where no class has a positive product
     assert rows_of(result.best.test or {}) == evaluate(head, data.test, data.text, background=False)
     assert evaluate(head, data.test, data.text) != evaluate(head, data.test, data.text, background=False)
-    # What the background segments and its name hold makes no difference to what is learnt.
+    # Background segments and the background's name do not affect what is learnt.
     off = data.train.truth == SEEN
     assert off.any()
     other_name = np.roll(data.train_text[-1:], 1, axis=1)
@@ -137,30 +137,30 @@ def test_without_the_background_it_is_neither_learnt_nor_decided(data: Data, tmp
 
 
 @pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, replace(ALL_AT_ONCE, background=False)])
-def test_a_seed_gives_one_head(recipe: Recipe, data: Data, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_head(recipe: Recipe, data: Data, tmp_path: Path) -> None:
     torch.manual_seed(7)
     fit_data(recipe, data, tmp_path / "a")
     before = torch.random.get_rng_state()
     fit_data(recipe, data, tmp_path / "b")
-    assert torch.equal(before, torch.random.get_rng_state())  # what others draw is left alone
+    assert torch.equal(before, torch.random.get_rng_state())  # the global random state is untouched
     assert not torch.are_deterministic_algorithms_enabled()
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     fit_data(replace(recipe, seed=5), data, tmp_path / "c")
     assert contents(tmp_path / "a")[HEAD] != contents(tmp_path / "c")[HEAD]
 
 
-class Cut(Exception):  # noqa: N818 - it is no error
+class Cut(Exception):  # noqa: N818 - not an error
     pass
 
 
 @pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, replace(FAST, blend=(0.3, 1.0))])
-def test_cut_anywhere_it_ends_the_same(recipe: Recipe, data: Data, tmp_path: Path) -> None:
+def test_a_run_interrupted_anywhere_ends_the_same(recipe: Recipe, data: Data, tmp_path: Path) -> None:
     fit_data(recipe, data, tmp_path / "whole")
     steps = 3 * 6
     for stop in (1, 6, 7, 12, 15):
         trained = []
 
-        def tell(done: int, total: int, _news: str, stop: int = stop, trained: list[int] = trained) -> None:
+        def progress(done: int, total: int, _news: str, stop: int = stop, trained: list[int] = trained) -> None:
             assert total == steps
             trained.append(done)
             if done == stop and len(trained) <= stop:
@@ -168,7 +168,7 @@ def test_cut_anywhere_it_ends_the_same(recipe: Recipe, data: Data, tmp_path: Pat
 
         out = tmp_path / f"cut{stop}"
         with pytest.raises(Cut):
-            fit_data(recipe, data, out, progress=tell)
+            fit_data(recipe, data, out, progress=progress)
         assert not (out / RESULT).exists()
         again: list[int] = []
         fit_data(recipe, data, out, progress=lambda done, _total, _news, again=again: again.append(done))
@@ -178,9 +178,9 @@ def test_cut_anywhere_it_ends_the_same(recipe: Recipe, data: Data, tmp_path: Pat
 
 @contextlib.contextmanager
 def training(out: Path) -> Iterator[tuple[BaseProcess, Iterator[int]]]:
-    """A process that trains, and the steps it has done as they come."""
+    """Start a process that trains; yields it and its steps as they complete."""
     context = multiprocessing.get_context("forkserver")
-    # Importing these takes longer than the training; every optimizer imports the second.
+    # Preloaded: importing these takes longer than the training, and every optimizer imports the second.
     context.set_forkserver_preload(["ovavel.training.fit.train", "torch._dynamo"])
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=train, args=(replace(ALL_AT_ONCE, epochs=12), out, send))
@@ -199,7 +199,7 @@ def training(out: Path) -> Iterator[tuple[BaseProcess, Iterator[int]]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_the_same(tmp_path: Path) -> None:
     chance = random.Random(0)
     with training(tmp_path / "whole") as (whole, steps):
         assert list(steps) == list(range(1, 12 * 6 + 1))
@@ -213,7 +213,7 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
                 time.sleep(chance.random() * 0.02)  # between two steps
                 process.kill()
             kills += process.exitcode == -signal.SIGKILL
-        # killed after the result was there, its state may be left
+        # if killed after writing the result, it may leave its state
         with training(out) as (_, steps):
             assert not list(steps)
         assert contents(out) == contents(tmp_path / "whole")
@@ -234,14 +234,14 @@ from ovavel.training.fit.train import fit_data
 from ovavel.training.fit.processes import processes
 with processes("cpu") as (rank, device):
     for name, recipe in (("fast", FAST), ("all", ALL_AT_ONCE)):
-        # 193 clips leave one for the last step, and so none for one of the processes
+        # 193 clips leave one for the last step, so one of the processes has none
         result = fit_data(replace(recipe, dropout=0.3), make_data(train=193), sys.argv[1] + "/" + name, device=device)
         assert len(result.epochs) == 3
 """
 
 
 def run_two(script: Path, *arguments: str) -> None:
-    """Start what torchrun would start, without its second and more of waiting."""
+    """Start the processes that torchrun would, without its delay of more than a second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
@@ -271,13 +271,13 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         losses = [[epoch.loss for epoch in result.epochs] for result in (one, two)]
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
         other = fit_data(replace(recipe, dropout=0.3, seed=4), make_data(train=193), tmp_path / "other" / name)
-        assert abs(other.epochs[-1].loss - losses[0][-1]) > 1e-3  # what would be seen if the masks differed
+        assert abs(other.epochs[-1].loss - losses[0][-1]) > 1e-3  # the difference that other masks would make
         mine, theirs = (TemporalHead.load(tmp_path / which / name / HEAD).state_dict() for which in ("one", "two"))
         for key, value in mine.items():
-            torch.testing.assert_close(theirs[key], value, rtol=1e-2, atol=2e-3)  # Adam makes much of tiny gradients
+            torch.testing.assert_close(theirs[key], value, rtol=1e-2, atol=2e-3)  # Adam amplifies tiny gradients
 
 
-def test_what_is_done_is_not_done_again(data: Data, tmp_path: Path) -> None:
+def test_a_complete_run_is_not_repeated(data: Data, tmp_path: Path) -> None:
     first = fit_data(FAST, data, tmp_path)
     before = contents(tmp_path)
     again = fit_data(FAST, data, tmp_path, progress=lambda *_: pytest.fail("it trained again"))
@@ -285,7 +285,7 @@ def test_what_is_done_is_not_done_again(data: Data, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_another_run_is_not_mixed_in(data: Data, tmp_path: Path) -> None:
+def test_a_folder_of_another_run_is_refused(data: Data, tmp_path: Path) -> None:
     fit_data(FAST, data, tmp_path / "done")
 
     def cut(done: int, _total: int, _news: str) -> None:
@@ -322,7 +322,7 @@ def test_a_damaged_run_is_refused(data: Data, tmp_path: Path) -> None:
             fit_data(FAST, data, tmp_path / name)
 
 
-def test_where_it_cannot_write_or_run(data: Data, tmp_path: Path) -> None:
+def test_unwritable_folders_and_unknown_devices_are_refused(data: Data, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         fit_data(FAST, data, tmp_path / "file" / "out")
@@ -340,13 +340,13 @@ def test_learning_rate_is_halved(data: Data, tmp_path: Path) -> None:
     assert result.test_choice is None
 
 
-def test_patience_ends_it_early(tmp_path: Path) -> None:
+def test_patience_stops_training_early(tmp_path: Path) -> None:
     data = make_data(train=64, val=32)
     result = fit_data(replace(FAST, epochs=60, learning_rate=3e-3, patience=2), data, tmp_path)
     assert len(result.epochs) == result.chosen + 2 < 60
 
 
-def test_divergence_is_said(data: Data, tmp_path: Path) -> None:
+def test_divergence_is_reported(data: Data, tmp_path: Path) -> None:
     nan = data.train.audio.copy()
     nan[3] = np.nan
     with pytest.raises(UsageError, match="diverged in epoch 1"):
@@ -354,7 +354,7 @@ def test_divergence_is_said(data: Data, tmp_path: Path) -> None:
     assert not (tmp_path / RESULT).exists()
 
 
-def test_bf16_is_near_fp32(data: Data, tmp_path: Path) -> None:
+def test_bf16_is_close_to_fp32(data: Data, tmp_path: Path) -> None:
     full = fit_data(FAST, data, tmp_path / "fp32")
     half = fit_data(replace(FAST, precision="bf16"), data, tmp_path / "bf16")
     assert half.epochs[-1].loss == pytest.approx(full.epochs[-1].loss, rel=0.05)
@@ -377,7 +377,7 @@ def epoch(number: int, seen: float | None, total: float, test: float | None) -> 
     )
 
 
-def test_the_epoch_is_picked_as_asked() -> None:
+def test_the_epoch_is_selected_by_the_recipe() -> None:
     epochs = (epoch(1, 0.5, 0.2, 0.7), epoch(2, 0.4, 0.6, 0.1), epoch(3, 0.5, 0.6, 0.7))
     assert pick(Recipe(), epochs) == (2, 1)
     assert pick(Recipe(select="val-seen"), epochs) == (1, 1)
@@ -389,11 +389,11 @@ def test_the_epoch_is_picked_as_asked() -> None:
             pick(Recipe(select=select), untested)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_selected_on_is_refused_before_training(tmp_path: Path) -> None:
+def test_an_impossible_selection_is_refused_before_training(tmp_path: Path) -> None:
     data = make_data(train=8, val=8, test=None)
     unseen = replace(data, val=replace(data.val, seen=np.zeros(8, np.bool_)))
     for recipe, each in ((replace(FAST, select="test"), data), (replace(FAST, select="val-seen"), unseen)):
-        with pytest.raises(UsageError, match="selected on"):
+        with pytest.raises(UsageError, match="cannot select"):
             fit_data(recipe, each, tmp_path, progress=lambda *_: pytest.fail("it trained"))
 
 
@@ -414,7 +414,7 @@ def test_logs_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_random_scores_are_near_chance(data: Data) -> None:
-    """The measure itself: a head that knows nothing is at chance, so that what is above it was learned."""
+    """Check the measure itself: an untrained head scores at chance, so anything above was learnt."""
     g = np.random.default_rng(0)
     noise = replace(data.val, audio=g.standard_normal(data.val.audio.shape, dtype=np.float32))
     rows = evaluate(TemporalHead(0, DIM), noise, data.text)
@@ -424,7 +424,7 @@ def test_random_scores_are_near_chance(data: Data) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_what_training_at_full_size_costs() -> None:
+def test_cost_of_training_at_full_size() -> None:
     """Five epochs of OV-AVEBench are 2060 steps; four minutes on two cores are 480 seconds of one."""
     flags = "--epochs 1 --train-clips 1600 --val-clips 32 --test-clips 0 --threads 1"
     command = [sys.executable, "-m", "ovavel.training.commands.bench_head", *flags.split()]

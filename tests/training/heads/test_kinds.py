@@ -107,7 +107,7 @@ def test_gate_goes_from_the_embedding_to_the_blocks() -> None:
 def test_gate_is_learned_only_if_asked_for() -> None:
     assert "gate" not in dict(make(gate=0.5).named_parameters())
     assert "gate" in dict(make(gate=0.5, learn_gate=True).named_parameters())
-    with pytest.raises(UsageError, match="start somewhere"):
+    with pytest.raises(UsageError, match="starting value"):
         make(learn_gate=True)
 
 
