@@ -1,6 +1,6 @@
-"""What temporal heads are built of (docs/method.md, Temporal head).
+"""Building blocks of temporal heads (docs/method.md, Temporal head).
 
-Shapes: B batch, T segments, D embedding size, K size of queries, keys and values, F inner size of a feed-forward part.
+Shapes: B batch, T segments, D embedding size, K size of queries, keys and values, F inner size of a feed-forward layer.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ __all__ = ["Attention", "Dropout", "FeedForward", "SegmentLinear", "TemporalBloc
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask can be given, so that several processes drop together what one process would."""
+    """Dropout with an optional given mask, so that several processes together drop what a single one would."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
         self.mask: Tensor | None = None
-        """Shaped as the input: 0 where it is dropped, 1 / (1 - share) elsewhere. None: drawn at each call."""
+        """Shape of the input: 0 where values are dropped, 1 / (1 - share) elsewhere. None: drawn at each call."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop, in training mode only."""
+        """Apply dropout, in training mode only."""
         if not self.training or not self.share:
             return x
         return F.dropout(x, self.share) if self.mask is None else x * self.mask
 
 
 class Attention(nn.Module):
-    """One head of attention of segments to the segments of `context`, (B, T, D) twice → (B, T, D)."""
+    """Single-head attention from segments to the segments of `context`, (B, T, D) twice → (B, T, D)."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class Attention(nn.Module):
         self.o = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """`x` asks, `context` answers."""
+        """Take queries from `x`, keys and values from `context`."""
         q, k, v = self.q(x).unsqueeze(1), self.k(context).unsqueeze(1), self.v(context).unsqueeze(1)  # (B, 1, T, K)
         return cast("Tensor", self.o(F.scaled_dot_product_attention(q, k, v).squeeze(1)))
 
 
 class FeedForward(nn.Module):
-    """(B, T, D) → (B, T, D), each segment for itself."""
+    """Feed-forward layer, (B, T, D) → (B, T, D), applied to each segment separately."""
 
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class FeedForward(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """One post-norm block, (B, T, D) → (B, T, D); `cross`: its keys and values are of the other modality."""
+    """Post-norm block, (B, T, D) → (B, T, D); with `cross`, keys and values come from the other modality."""
 
     def __init__(self, dim: int, hidden: int, ffn: int, dropout: float, *, cross: bool = False) -> None:
         super().__init__()
@@ -71,18 +71,18 @@ class TemporalBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        """(B, T, D) of this modality and of the other one → (B, T, D)."""
+        """Map (B, T, D) of this modality and of the other → (B, T, D)."""
         x = self.norm1(x + self.self_attn(x, other if self.cross else x))
         return cast("Tensor", self.norm2(x + self.ffn(x)))
 
 
 class SegmentLinear(nn.Module):
-    """A matrix and a bias in the place of a block, (B, T, D) → (B, T, D), each segment for itself."""
+    """Linear layer in place of a block, (B, T, D) → (B, T, D), applied to each segment separately."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, _other: Tensor) -> Tensor:
-        """Takes what a block takes; the other modality is not used."""
+        """Accept the same arguments as a block; the other modality is ignored."""
         return cast("Tensor", self.linear(x))

@@ -1,4 +1,4 @@
-"""The temporal head: what ten seconds of context add to one second's embeddings (docs/method.md, Temporal head)."""
+"""The temporal head: adds ten seconds of context to the embeddings of each second (docs/method.md, Temporal head)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["AUDIO_SCALE", "Decision", "HeadGraph", "HeadKind", "ScoreKind", "Tem
 # B batch, T segments, D embedding size, C classes with the background last
 
 AUDIO_SCALE = 20.0
-"""Norm with which audio embeddings enter the blocks of the published head; vision enters with norm 1."""
+"""Norm of audio embeddings at the input of the published head's blocks; vision has norm 1."""
 
 HeadKind = Literal["temporal", "linear", "cross-modal"]
-"""What a block is: attention among the segments of a modality; one matrix for each segment by itself; attention of a
+"""Kind of block: attention among the segments of a modality; one matrix applied to each segment; attention of one
 modality's segments to those of the other."""
 
 ScoreKind = Literal["geometric", "prob-avg", "feature-avg"]
-"""What is min-max scaled into scores: the root of the product of both similarities; their mean; the similarity of the
-mean of both features."""
+"""Value that is min-max scaled into scores: the geometric mean of both similarities; their arithmetic mean; the
+similarity of the mean of both features."""
 
 _FORMAT = "ovavel temporal head 1"
 _UNUSED = re.compile(r"[av]_xa_blocks\.|[av]_sa_blocks\.\d+\.(loc_adj\.[wb]|self_attn\.alpha)$")
@@ -39,7 +39,7 @@ _STACKS: Mapping[HeadKind, str] = {"temporal": "sa_blocks", "linear": "linears",
 class TemporalHead(nn.Module):
     """A stack of blocks for audio and another for vision. Without blocks it is the training-free head.
 
-    The state dict of the kind "temporal" has the names of the published head, less the entries that never take part in
+    The state dict of the kind "temporal" uses the names of the published head, without the entries that never affect
     the result.
     """
 
@@ -59,29 +59,29 @@ class TemporalHead(nn.Module):
         audio_scale: float = AUDIO_SCALE,
         score: ScoreKind = "geometric",
     ) -> None:
-        """Make a head with random weights.
+        """Create a head with random weights.
 
         Args:
-            blocks: blocks per modality; 0 leaves the embeddings as they are.
+            blocks: blocks per modality; 0 leaves the embeddings unchanged.
             dim: embedding size D.
             hidden: size of queries, keys and values.
-            ffn: inner size of the feed-forward part.
-            dropout: of the feed-forward part, in training mode only.
-            kind: what a block is.
-            gate: share of the blocks' output in the result, in [0, 1]; the rest is the embedding as it came, both of
+            ffn: inner size of the feed-forward layer.
+            dropout: dropout of the feed-forward layer, in training mode only.
+            kind: kind of block.
+            gate: share of the blocks' output in the result, in [0, 1]; the rest is the original embedding, both of
                 unit norm. None: the blocks' output alone, of any norm.
-            learn_gate: learn the shares, one per modality, from `gate` on.
-            audio_scale: norm with which audio enters the blocks.
+            learn_gate: learn the shares, one per modality, starting from `gate`.
+            audio_scale: norm of audio at the input of the blocks.
             score: how `HeadGraph` scores with this head.
 
         Raises:
-            UsageError: a size makes no sense.
+            UsageError: invalid size.
         """
         super().__init__()
         if blocks < 0 or min(dim, hidden, ffn) < 1:
             raise UsageError(f"a head needs blocks ≥ 0 and positive sizes, not {(blocks, dim, hidden, ffn)}")
         if gate is None and learn_gate:
-            raise UsageError("a gate that is learned must start somewhere: give its first share")
+            raise UsageError("a learned gate needs a starting value: give it as `gate`")
         self.blocks, self.dim, self.hidden, self.ffn = blocks, dim, hidden, ffn
         self.kind, self.audio_scale, self.score = kind, audio_scale, score
         for modality in "av":
@@ -99,7 +99,7 @@ class TemporalHead(nn.Module):
             self.register_buffer("gate", shares)
 
     def forward(self, audio: Tensor, vision: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D) of unit norm, twice → (B, T, D) features of audio and of vision."""
+        """Map embeddings (B, T, D) of unit norm, audio and vision → features (B, T, D) of each."""
         a, v = audio * self.audio_scale, vision
         stacks = (cast("nn.ModuleList", self.get_submodule(f"{modality}_{_STACKS[self.kind]}")) for modality in "av")
         for audio_block, vision_block in zip(*stacks, strict=True):
@@ -111,12 +111,12 @@ class TemporalHead(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Load a head of any kind that `save` wrote, or a published one, alone or inside a full checkpoint.
+        """Load a head written by `save`, or a published one, alone or inside a full checkpoint.
 
         The sizes and the number of blocks are read from the file. The head is in evaluation mode.
 
         Raises:
-            CheckpointError: not a head; the message names what is missing, extra or misshaped.
+            CheckpointError: not a head; the message names missing, extra or misshaped entries.
         """
         tensors, metadata = read_checkpoint(path), read_metadata(path)
         own = metadata.get("format") == _FORMAT
@@ -134,14 +134,14 @@ class TemporalHead(nn.Module):
         return head.eval()
 
     def save(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
-        """Write a safetensors file that `load` reads back, whole or not at all.
+        """Write a safetensors file that `load` reads, atomically.
 
         Args:
             path: the file.
-            notes: more metadata, such as the recipe the head was trained with.
+            notes: further metadata, such as the training recipe.
 
         Raises:
-            OutputError: it could not be written.
+            OutputError: the file could not be written.
         """
         spec = _Spec(self.blocks, self.dim, self.hidden, self.ffn, self.kind, self.audio_scale, self.score)
         metadata = {"format": _FORMAT, **{name: str(value) for name, value in spec._asdict().items()}}
@@ -149,7 +149,7 @@ class TemporalHead(nn.Module):
 
 
 class Decision(NamedTuple):
-    """What a head says of B clips of T segments."""
+    """Output of a head for B clips of T segments."""
 
     audio_similarity: Tensor
     """(B, T, C) cosine similarities."""
@@ -162,7 +162,7 @@ class Decision(NamedTuple):
 class HeadGraph(nn.Module):
     """From embeddings to scores: the temporal head, the similarities to the texts, and their fusion.
 
-    It is what `head.onnx` holds. B, T and C may differ from call to call.
+    This is the content of `head.onnx`. B, T and C may differ between calls.
     """
 
     def __init__(self, head: TemporalHead) -> None:
@@ -170,7 +170,7 @@ class HeadGraph(nn.Module):
         self.head = head
 
     def forward(self, audio: Tensor, vision: Tensor, text: Tensor) -> Decision:
-        """(B, T, D), (B, T, D) and (C, D), all of unit norm → similarities and scores."""
+        """Map audio (B, T, D), vision (B, T, D) and text (C, D), all of unit norm → similarities and scores."""
         audio, vision = self.head(audio, vision)
         return self.compare(audio, vision, text)
 
@@ -189,18 +189,18 @@ class HeadGraph(nn.Module):
 
 
 def fuse(audio_similarity: Tensor, vision_similarity: Tensor) -> Tensor:
-    """Geometric mean of two similarities (…, C), min-max scaled over the classes (docs/method.md, Decision)."""
+    """Return the geometric mean of two similarities (…, C), min-max scaled over classes (docs/method.md, Decision)."""
     product = audio_similarity * vision_similarity
     positive = product > 0
-    # The root of max(product, 0), without its infinite gradient at 0.
+    # The square root of max(product, 0), without its infinite gradient at 0.
     return min_max(torch.where(positive, torch.where(positive, product, 1.0).sqrt(), 0.0))
 
 
 def min_max(values: Tensor) -> Tensor:
-    """(…, C) → (…, C) in [0, 1]: `(x - min) / (max - min + 1e-8)` over the classes."""
+    """Scale (…, C) → (…, C) in [0, 1]: `(x - min) / (max - min + 1e-8)` over the classes."""
     low, high = values.amin(dim=-1, keepdim=True), values.amax(dim=-1, keepdim=True)
-    # That formula, bit for bit. The ONNX exporter takes an addend of 1e-8 for zero and drops it, and then nothing in
-    # common would be 0 / 0.
+    # The same as that formula, bit for bit. The ONNX exporter would treat an addend of 1e-8 as zero and drop it, and
+    # equal values would then give 0 / 0.
     scale = 2.0**10
     return (values - low) * scale / ((high - low) * scale + 1e-8 * scale)
 
@@ -216,22 +216,24 @@ class _Spec(NamedTuple):
 
 
 def _read_spec(path: str | Path, metadata: Mapping[str, str], *, entries: int) -> _Spec:
-    """Read what `save` noted; files of before there were kinds say nothing of them."""
+    """Read the settings that `save` stored; where there is no kind, the published one applies."""
     try:
         blocks, dim, hidden, ffn = (int(metadata[name]) for name in ("blocks", "dim", "hidden", "ffn"))
         audio_scale = float(metadata.get("audio_scale", AUDIO_SCALE))
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} does not say the sizes of its head in numbers: {error}") from error
+        raise CheckpointError(f"{path} does not state the sizes of its head as numbers: {error}") from error
     kind, score = metadata.get("kind", "temporal"), metadata.get("score", "geometric")
     if kind not in get_args(HeadKind) or score not in get_args(ScoreKind):
-        raise CheckpointError(f"{path} is a head of a kind this ovavel does not know: {kind}, {score}; update ovavel")
+        raise CheckpointError(
+            f"{path} is a head of a kind unknown to this version of ovavel: {kind}, {score}; update ovavel"
+        )
     if blocks > entries:
-        raise CheckpointError(f"{path} says that it has {blocks} blocks and holds {entries} entries; fetch it again")
+        raise CheckpointError(f"{path} claims {blocks} blocks but holds {entries} entries; fetch it again")
     return _Spec(blocks, dim, hidden, ffn, cast("HeadKind", kind), audio_scale, cast("ScoreKind", score))
 
 
 def _published_entries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Entries of the head under their bare names, less the unused ones; of a full checkpoint only its head."""
+    """Return the used entries of the head under their bare names; of a full checkpoint only its head."""
     prefix = "temporal_av_layer."
     if any(name.startswith(prefix) for name in tensors):
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Heads of every kind: what they compute, and their files."""
+"""Heads of every kind: their computation and their files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(**options: object) -> TemporalHead:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("score", ["geometric", "prob-avg", "feature-avg"])
 @pytest.mark.parametrize("gate", [None, 0.3])
-def test_every_kind_comes_back_from_its_file(tmp_path: Path, kind: str, score: str, gate: float | None) -> None:
+def test_every_kind_can_be_saved_and_loaded(tmp_path: Path, kind: str, score: str, gate: float | None) -> None:
     head = make(kind=kind, score=score, gate=gate, learn_gate=gate is not None, audio_scale=3.5)
     head.save(tmp_path / "head.safetensors", {"recipe": "{}", "format": "not this"})
     again = TemporalHead.load(tmp_path / "head.safetensors")
@@ -45,7 +45,7 @@ def test_every_kind_comes_back_from_its_file(tmp_path: Path, kind: str, score: s
             assert torch.equal(mine, theirs)
 
 
-def test_a_file_that_says_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "head.safetensors"
     make().save(path)
     good, state = read_metadata(path), load_file(path)
@@ -89,7 +89,7 @@ def test_linear_head_sees_scaled_audio() -> None:
     torch.testing.assert_close(got_vision, vision @ weight.T + bias)
 
 
-def test_gate_goes_from_the_embedding_to_the_blocks() -> None:
+def test_gate_blends_the_embedding_with_the_blocks() -> None:
     audio, vision, text = embeddings()
     plain = make()
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_gate_goes_from_the_embedding_to_the_blocks() -> None:
             torch.testing.assert_close(mine, theirs)
 
 
-def test_gate_is_learned_only_if_asked_for() -> None:
+def test_gate_is_learned_only_on_request() -> None:
     assert "gate" not in dict(make(gate=0.5).named_parameters())
     assert "gate" in dict(make(gate=0.5, learn_gate=True).named_parameters())
     with pytest.raises(UsageError, match="starting value"):
@@ -130,7 +130,7 @@ def test_scores_follow_their_formulas() -> None:
         np.testing.assert_allclose(HeadGraph(head)(*embeddings()).score, value, atol=2e-6)
 
 
-def test_dropout_takes_the_mask_it_is_given() -> None:
+def test_dropout_uses_the_given_mask() -> None:
     x = torch.ones(4, 3)
     dropout = Dropout(0.5)
     dropout.mask = torch.tensor([[2.0, 0.0, 2.0]]).expand(4, 3)

@@ -75,10 +75,10 @@ def test_reads_the_head_inside_a_full_checkpoint(tmp_path: Path, suffix: str) ->
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
-def test_saved_head_comes_back(tmp_path: Path, blocks: int) -> None:
+def test_saved_head_can_be_loaded(tmp_path: Path, blocks: int) -> None:
     head = TemporalHead(blocks, dim=12, hidden=5, ffn=7)
     path = tmp_path / "new folder" / "head.safetensors"
-    for _ in range(2):  # also over itself
+    for _ in range(2):  # also onto itself
         head.save(path)
     again = TemporalHead.load(path)
     assert not again.training
@@ -87,11 +87,11 @@ def test_saved_head_comes_back(tmp_path: Path, blocks: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), again.state_dict().values(), strict=True))
     assert read_metadata(path)["blocks"] == str(blocks)
     assert [file.name for file in path.parent.iterdir()] == ["head.safetensors"]
-    again.save(path)  # a loaded head must not lean on the file it came from
+    again.save(path)  # a loaded head must not depend on the file it came from
     assert load_file(path).keys() == head.state_dict().keys()
 
 
-def test_failed_save_leaves_what_was_there(tmp_path: Path) -> None:
+def test_failed_save_keeps_the_existing_file(tmp_path: Path) -> None:
     (tmp_path / "head").mkdir()
     with pytest.raises(OutputError, match="head"):
         TemporalHead(1, 4, 2, 3).save(tmp_path / "head")
@@ -108,7 +108,7 @@ def test_without_blocks_only_the_scale_remains() -> None:
     assert torch.equal(vision_features, vision)
 
 
-def test_dropout_is_for_training_alone() -> None:
+def test_dropout_applies_only_in_training() -> None:
     torch.manual_seed(0)
     audio, vision, _ = golden_head_inputs()
     head = TemporalHead().eval()
@@ -117,7 +117,7 @@ def test_dropout_is_for_training_alone() -> None:
     assert not torch.equal(head(audio, vision)[1], head(audio, vision)[1])
 
 
-def test_segments_carry_no_position() -> None:
+def test_segments_have_no_position() -> None:
     torch.manual_seed(0)
     audio, vision, _ = golden_head_inputs()
     head = TemporalHead(2).eval()
@@ -147,12 +147,12 @@ def broken(**changes: Tensor | None) -> dict[str, Tensor]:
         ({}, "not a temporal head"),
     ],
 )
-def test_what_is_no_head_is_refused(tmp_path: Path, state: dict[str, Tensor], message: str) -> None:
+def test_an_invalid_head_file_is_refused(tmp_path: Path, state: dict[str, Tensor], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         TemporalHead.load(write(tmp_path / "head.safetensors", state))
 
 
-def test_senseless_sizes_are_refused(tmp_path: Path) -> None:
+def test_invalid_sizes_are_refused(tmp_path: Path) -> None:
     for sizes in ((-1, 4, 4, 4), (1, 0, 4, 4), (1, 4, 4, 0)):
         with pytest.raises(UsageError):
             TemporalHead(*sizes)
