@@ -1,1 +1,1 @@
-"""From media to cached embeddings: decoding, encoding, sharding."""
+"""From media to cached embeddings: decoding, encoding and sharding."""

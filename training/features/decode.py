@@ -1,7 +1,7 @@
-"""Clips → what the encoders take, in processes of their own, a few clips ahead of whoever reads them.
+"""Decoding of clips into encoder inputs, in separate processes that run a few clips ahead of the reader.
 
-Each process decodes and prepares one clip at a time into a slot of memory that it shares with the reader, so no array
-travels between them. Clips come out in the order they went in.
+Each process decodes and prepares one clip at a time into a slot of shared memory, so no arrays are sent between
+processes. Clips come out in the order in which they went in.
 
 Shapes: T segments of a clip (10).
 """
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from ovavel.runtime.errors import DeviceError, UsageError
 
-# Nothing here may import numpy before a process has said how many threads it may use.
+# This module must not import numpy: a process limits its threads first.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -63,18 +63,18 @@ class Progress(Protocol):
 
 
 def silent(what: str, done: int, total: int, damaged: int) -> None:
-    """Report to nobody."""
+    """Ignore the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What `decode_only` found."""
+    """Result of `decode_only`."""
 
     clips: int
     damaged: dict[tuple[str, str], Damage]
-    """Split and name of each clip that could not be read → why."""
+    """Split and name of each clip that could not be read → the reason."""
     segments_per_s: float
-    """Once the processes had started."""
+    """Measured from the first decoded clip on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,26 +83,26 @@ class Decoded:
 
     clip: Clip
     record: ClipRecord
-    """Its sources, and its damage if it could not be read: then the arrays mean nothing."""
+    """Its source files, and the damage if it could not be read; then the arrays are invalid."""
     frames: NDArray[np.float32]
-    """(T, 3, 224, 224) float32, valid until the next clip is asked for."""
+    """(T, 3, 224, 224) float32, valid until the next clip is requested."""
     log_mels: NDArray[np.float32]
-    """(T, 1, 128, 204) float32, valid until the next clip is asked for."""
+    """(T, 1, 128, 204) float32, valid until the next clip is requested."""
 
 
 class Decoder:
-    """Decodes clips of a dataset in processes. Use it in a `with` block, which ends them."""
+    """Decoder of a dataset's clips in worker processes. Use it in a `with` block, which ends them."""
 
     def __init__(self, bench: OVAVEBench, *, workers: int, ahead: int = 0) -> None:
-        """Decode in `workers` processes; hold `ahead` clips ready besides those in work.
+        """Decode in `workers` processes; keep `ahead` clips ready in addition to those in progress.
 
         Raises:
-            UsageError: there is to be no process at all.
+            UsageError: `workers` is below 1.
         """
         if workers < 1:
             raise UsageError(f"--workers must be at least 1, not {workers}")
         self._slots = 2 * workers + ahead
-        spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of the encoder
+        spawn = multiprocessing.get_context("spawn")  # a fork would copy locks held by the encoder's threads
         frames = spawn.RawArray("f", self._slots * _size(_FRAME))
         log_mels = spawn.RawArray("f", self._slots * _size(_LOG_MEL))
         self._frames, self._log_mels = _arrays(frames, log_mels)
@@ -111,20 +111,20 @@ class Decoder:
         )
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return this decoder."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the processes, once each is done with the clip it has in work."""
+        """End the processes after their current clips."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def decode(self, clips: Iterable[Clip]) -> Iterator[Decoded]:
-        """Yield every one of `clips`, in order, the damaged ones too.
+        """Yield all `clips`, in order, including damaged ones.
 
         Raises:
-            DeviceError: a process was ended from outside, as a system short of memory does.
+            DeviceError: a process was killed, for instance because memory ran out.
         """
         waiting: deque[tuple[int, Clip, Future[ClipRecord]]] = deque()
         rest = enumerate(clips)
@@ -139,13 +139,13 @@ class Decoder:
                     waiting.append((slot, following, self._pool.submit(_decode, slot, following)))
         except BrokenProcessPool as error:
             raise DeviceError(
-                "a decoding process was ended from outside, perhaps because memory ran out; "
-                "run it again with fewer --workers"
+                "a decoding process was killed, possibly because memory ran out; run the command again with fewer "
+                "--workers"
             ) from error
 
 
 def select_clips(bench: OVAVEBench, splits: Sequence[str]) -> tuple[Clip, ...]:
-    """All clips of `splits`, in the order of the dataset.
+    """Return all clips of `splits`, in the order of the dataset.
 
     Raises:
         UsageError: the dataset has no such split.
@@ -162,7 +162,7 @@ def select_clips(bench: OVAVEBench, splits: Sequence[str]) -> tuple[Clip, ...]:
 def decode_only(
     bench: OVAVEBench, clips: Sequence[Clip], *, workers: int, ahead: int = 8, progress: Progress = silent
 ) -> DryRun:
-    """Decode and prepare `clips` as for the encoders, encode nothing, and measure how fast that is.
+    """Decode and prepare `clips` without encoding them, and measure the speed.
 
     Raises:
         UsageError, DeviceError: as `Decoder`.
@@ -181,19 +181,19 @@ def decode_only(
 
 
 def source_bytes(bench: OVAVEBench, clip: Clip) -> int:
-    """Size of the clip's files, together."""
+    """Return the total size of the clip's files."""
     return sum(file.stat().st_size for file in _files(bench, clip))
 
 
 def source_record(bench: OVAVEBench, clip: Clip, damage: Damage | None = None) -> ClipRecord:
-    """Read the clip's files and return their size and a hash over names and contents, beside `damage`."""
+    """Read the clip's files and return their size and a hash over names and contents, with `damage`."""
     from ovavel.eval.datasets.feature_cache import ClipRecord
 
     digest, total = hashlib.sha256(), 0
     for file in _files(bench, clip):
         try:
             content = file.read_bytes()
-        except OSError as error:  # then it is damaged, and `damage` says how
+        except OSError as error:  # the clip is damaged, and `damage` gives the reason
             content = f"unreadable: {error.errno}".encode()
         total += file.stat().st_size
         digest.update(f"{file.name}\0{len(content)}\0".encode(errors="surrogateescape"))
@@ -202,10 +202,10 @@ def source_record(bench: OVAVEBench, clip: Clip, damage: Damage | None = None) -
 
 
 def _files(bench: OVAVEBench, clip: Clip) -> list[Path]:
-    """The sound and all pictures of the clip, as far as they are there."""
+    """Return the clip's sound and frame files that exist."""
     folder = bench.frames_dir(clip)
-    pictures = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [file for file in (bench.audio_path(clip), *pictures) if file.is_file()]
+    frames = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [file for file in (bench.audio_path(clip), *frames) if file.is_file()]
 
 
 class _Worker(NamedTuple):
@@ -219,17 +219,17 @@ _worker: _Worker | None = None
 
 
 def _start(bench: bytes, frames: Any, log_mels: Any) -> None:
-    """Make this process ready; `bench` is pickled, because unpickling it imports numpy."""
+    """Prepare this process; `bench` is pickled, because unpickling it imports numpy."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    for name in _THREADS:  # as many processes as cores: more threads would only be in each other's way
+    for name in _THREADS:  # there is a process per core already
         os.environ[name] = "1"
     _worker = _Worker(pickle.loads(bench), *_arrays(frames, log_mels))  # noqa: S301 - from our own parent
 
 
 def _end_with_parent() -> None:
-    """Do not stay behind when the parent is killed."""
+    """Exit when the parent is killed."""
     parent = multiprocessing.parent_process()
     if parent:
         multiprocessing.connection.wait([parent.sentinel])
@@ -237,7 +237,7 @@ def _end_with_parent() -> None:
 
 
 def _decode(slot: int, clip: Clip) -> ClipRecord:
-    """Fill the slot with a clip; runs in a process of the pool."""
+    """Decode a clip into its slot; runs in a worker process."""
     from ovavel.eval.datasets.feature_cache import Damage
     from ovavel.eval.datasets.ovavebench import DamagedClip
     from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
@@ -252,13 +252,13 @@ def _decode(slot: int, clip: Clip) -> ClipRecord:
             _worker.log_mels[slot, index] = prepare_waveform(window.waveform)
     except DamagedClip as error:
         damage = Damage(kind=error.kind, message=str(error))
-    except UsageError as error:  # readable, but nothing the encoders can take
+    except UsageError as error:  # readable, but not valid encoder input
         damage = Damage(kind="unusable contents", message=str(error))
     return source_record(_worker.bench, clip, damage)
 
 
 def _arrays(frames: Any, log_mels: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(slots, T, …) views of the shared memory."""
+    """Return views (slots, T, …) of the shared memory."""
     import numpy as np
 
     return (
@@ -268,5 +268,5 @@ def _arrays(frames: Any, log_mels: Any) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def _size(shape: tuple[int, ...]) -> int:
-    """Values of one clip."""
+    """Return the number of values in one clip."""
     return _SEGMENTS * math.prod(shape)

@@ -1,4 +1,4 @@
-"""The frozen encoders that features are made with: a checkpoint in PyTorch, or a bundle in any backend."""
+"""The frozen encoders that compute features: a checkpoint in PyTorch, or a bundle in any backend."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _BLOCK_BYTES = 8 * 2**20
 _TEXT_BATCH = 16
 
 Progress = Callable[[str, float], None]
-"""Called with what happens now, and which share of it, in [0, 1], is done."""
+"""Called with the current step and the share of it, in [0, 1], that is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoders:
-    """What encodes, and what identifies it."""
+    """Opened encoders and what identifies them."""
 
     backend: Backend
     """Opened with vision and audio."""
     text_backend: Backend
-    """Opened with text: the same one, or one on the CPU."""
+    """Opened with text: the same backend, or one on the CPU."""
     model: str
     weights_sha256: str
     """Hash of the checkpoint."""
@@ -54,7 +54,7 @@ class Encoders:
 
     @property
     def precision(self) -> str:
-        """In which vision and audio are computed, in one word where it is the same."""
+        """Precision of vision and audio, in one word if it is the same."""
         vision, audio = (self.backend.info.precision[graph] for graph in ("vision", "audio"))
         return vision if vision == audio else f"vision {vision}, audio {audio}"
 
@@ -64,13 +64,13 @@ class Encoders:
         return self.backend.info.device.partition(":")[0]
 
     def embed(self, names: tuple[str, ...]) -> NDArray[np.float32]:
-        """Text embeddings (C, D) of `names`, as they are."""
+        """Return text embeddings (C, D) of the unmodified `names`."""
         tokens = self.tokenizer.encode(names)
         rows = [self.text_backend.text(tokens[i : i + _TEXT_BATCH]) for i in range(0, len(tokens), _TEXT_BATCH)]
         return np.concatenate(rows)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self.backend.close()
         self.text_backend.close()
 
@@ -85,27 +85,27 @@ def checkpoint_encoders(
     tokenizer: Path | None = None,
     progress: Progress = lambda _what, _share: None,
 ) -> Encoders:
-    """Hash and load a checkpoint. Names are always embedded in fp32, as there are few.
+    """Hash and load a checkpoint. Names are always embedded in fp32, since there are few.
 
     Args:
         weights: ImageBind checkpoint, `.pth` or safetensors.
         config: size of the model.
-        device: as `open_weights` takes it.
-        threads: as `open_weights` takes them.
-        precision: of vision and audio.
-        tokenizer: a `tokenizer.json`; None: CLIP's, which the published model was made for.
-        progress: called during the hashing, which takes a while for 4.8 GB.
+        device: as in `open_weights`.
+        threads: as in `open_weights`.
+        precision: precision of vision and audio.
+        tokenizer: a `tokenizer.json`; None: CLIP's, which the published model uses.
+        progress: called while hashing, which takes a while for 4.8 GB.
 
     Raises:
-        CheckpointError: the checkpoint is not what it should be.
+        CheckpointError: invalid checkpoint.
         InputError: the tokenizer cannot be read.
-        UsageError: the tokenizer does not fit the model, or the precision not the device.
+        UsageError: the tokenizer does not fit the model, or the device does not support the precision.
         DeviceError: the device is unavailable.
     """
     if tokenizer is None and config.vocabulary != VOCABULARY:
         raise UsageError(
-            f"the model {config.name!r} knows {config.vocabulary} tokens, so it has a tokenizer of its own: "
-            "give its tokenizer.json as --tokenizer"
+            f"the model {config.name!r} has {config.vocabulary} tokens, so CLIP's tokenizer does not fit: give the "
+            "model's tokenizer.json as --tokenizer"
         )
     tokenizer_json = model_tokenizer(tokenizer, config)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,10 +127,10 @@ def checkpoint_encoders(
 def bundle_encoders(
     path: Path, *, backend: str = "onnxruntime", device: str = "auto", threads: int | None = None
 ) -> Encoders:
-    """Open the encoders of a bundle; its head and vocabulary do not matter. Names are embedded on the CPU, always.
+    """Open the encoders of a bundle, without its head and vocabulary. Names are always embedded on the CPU.
 
     Raises:
-        BundleError: it is no bundle, or is altered, or has no text graph.
+        BundleError: not a bundle, or it was altered or has no text graph.
         UsageError, MissingExtraError, DeviceError: as `open_backend`.
     """
     bundle = Bundle.open(path)
@@ -152,10 +152,10 @@ def bundle_encoders(
 
 
 def file_sha256(path: Path, progress: Progress = lambda _what, _share: None) -> str:
-    """SHA-256 of a file, block by block.
+    """Return the SHA-256 of a file, read block by block.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     digest, done = hashlib.sha256(), 0
     try:
@@ -171,11 +171,11 @@ def file_sha256(path: Path, progress: Progress = lambda _what, _share: None) -> 
 
 
 def model_tokenizer(path: str | os.PathLike[str] | None, config: ImageBindConfig) -> bytes:
-    """Return the `tokenizer.json` of a model (None: CLIP's), if the model knows every token that it writes.
+    """Return the `tokenizer.json` of a model (None: CLIP's), checked to produce only tokens that the model has.
 
     Raises:
-        InputError: it cannot be read, or is no tokenizer.
-        UsageError: it is that of another model.
+        InputError: the file cannot be read, or is not a tokenizer.
+        UsageError: the tokenizer belongs to another model.
     """
     import tokenizers
 
@@ -188,11 +188,11 @@ def model_tokenizer(path: str | os.PathLike[str] | None, config: ImageBindConfig
         row = tokenizer.encode("a").ids
     except Exception as error:  # tokenizers raises nothing narrower
         raise InputError(f"{path} is not a tokenizer.json ({error})") from error
-    # Control tokens need not be in the vocabulary, so an encoded text can hold more.
+    # Control tokens need not be in the vocabulary, so an encoded text is checked too.
     size = 1 + max(*row, *tokenizer.get_vocab().values())
     if size > config.vocabulary or len(row) != CONTEXT:
         raise UsageError(
             f"the tokenizer {path or 'of CLIP'} has {size} tokens in rows of {len(row)}, and the model {config.name!r} "
-            f"takes {config.vocabulary} in rows of {CONTEXT}: give the model's own as --tokenizer"
+            f"takes {config.vocabulary} in rows of {CONTEXT}: give the model's tokenizer as --tokenizer"
         )
     return data

@@ -1,10 +1,10 @@
-"""Fills a feature cache (`eval.datasets.feature_cache`): every clip of a dataset once through the frozen encoders.
+"""Filling of a feature cache (`eval.datasets.feature_cache`): runs every clip of a dataset through the frozen encoders.
 
-A shard is done when its index is written, so work that was cut continues with the first shard that has none. The clips
-of a shard are encoded in batches that begin with the shard: a shard made again after an interruption is the same, bit
-for bit on the same machine with the same batch, as one made in one go.
+A shard is complete once its index is written, so an interrupted run resumes at the first shard without one. Batches
+never span shards: a shard rebuilt after an interruption is the same, bit for bit on the same machine with the same
+batch size, as in an uninterrupted run.
 
-Shapes: n clips of a shard that could be read, T segments of a clip (10), B clips in a batch, D embedding size.
+Shapes: n readable clips of a shard, T segments of a clip (10), B clips in a batch, D embedding size.
 """
 
 from __future__ import annotations
@@ -57,24 +57,24 @@ if TYPE_CHECKING:
 __all__ = ["SHARD_CLIPS", "Extraction", "cache_info", "extract"]
 
 SHARD_CLIPS = 256
-"""Clips of a shard by default: 21 MB at D = 1024."""
+"""Default clips per shard: 21 MB at D = 1024."""
 
-_ROOM_BYTES = 32 * 2**20  # for indices and the shard that is written aside
+_SPARE_BYTES = 32 * 2**20  # for indices and the temporary file of a shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction:
-    """What a run of `extract` did."""
+    """Summary of a run of `extract`."""
 
     cache: FeatureCache
     encoded: int
-    """Clips that were encoded now."""
+    """Clips encoded in this run."""
     kept: int
-    """Clips that were there already, damaged ones among them."""
+    """Clips that were in the cache already, including damaged ones."""
     renewed: int
-    """Shards that were made again because files of their clips have changed."""
+    """Shards rebuilt because files of their clips have changed."""
     seconds: float
-    """How long decoding and encoding took."""
+    """Time spent decoding and encoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class _Shard:
 
 
 def cache_info(bench: OVAVEBench, encoders: Encoders, *, shard_clips: int = SHARD_CLIPS) -> CacheInfo:
-    """Describe the cache of `bench` by `encoders`; its fingerprint names the folder."""
+    """Describe the cache of `bench` for `encoders`; its fingerprint names the folder."""
     return CacheInfo(
         model=encoders.model,
         weights_sha256=encoders.weights_sha256,
@@ -117,19 +117,19 @@ def extract(
 
     Args:
         bench: the dataset.
-        encoders: what to encode with; they stay open.
-        out: folder of caches; this one goes into a folder of it that is named by the cache's fingerprint.
-        splits: which clips. Other splits may be added by another run.
-        batch: B, clips that are encoded at once.
-        workers: processes that decode.
-        shard_clips: clips of a shard, and so how much is lost at most when the run is cut.
+        encoders: the encoders; they stay open.
+        out: folder of caches; this one goes into a subfolder named after the cache's fingerprint.
+        splits: the splits to encode. Other runs may add other splits.
+        batch: B, the number of clips encoded at once.
+        workers: number of decoding processes.
+        shard_clips: clips per shard, and so the most that an interruption can lose.
         progress: called for every clip.
 
     Raises:
         UsageError: a number is not positive, there is no such split, or another process is filling this cache.
         DatasetError: the folder holds something else.
-        DeviceError: memory ran out; what is done is kept, as with every other error.
-        OutputError: the disk is full or may not be written to.
+        DeviceError: memory ran out; completed shards are kept, as with every other error.
+        OutputError: the disk is full or not writable.
     """
     if min(batch, shard_clips) < 1:
         raise UsageError(f"a batch and a shard need at least one clip, not {batch} and {shard_clips}")
@@ -138,12 +138,12 @@ def extract(
     root = out / info.fingerprint[:16]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root):
-            _begin(root, info, encoders)
+        with _locked(root):
+            _write_header(root, info, encoders)
             shards = _shards(clips, shard_clips)
             finished, renewed = _survey(root, bench, shards, progress)
             to_do = [shard for shard in shards if shard not in finished]
-            _check_room(root, info, sum(len(shard.clips) for shard in to_do))
+            _check_free_space(root, info, sum(len(shard.clips) for shard in to_do))
             started_s = time.monotonic()
             if to_do:
                 with Decoder(bench, workers=workers, ahead=batch) as decoder:
@@ -162,7 +162,7 @@ def extract(
 
 
 def _shards(clips: Sequence[Clip], shard_clips: int) -> list[_Shard]:
-    """Cut each split into shards; which clip is where depends on the dataset alone."""
+    """Cut each split into shards; the assignment of clips depends on the dataset alone."""
     shards = []
     for split in dict.fromkeys(clip.split for clip in clips):
         ours = [clip for clip in clips if clip.split == split]
@@ -174,27 +174,27 @@ def _shards(clips: Sequence[Clip], shard_clips: int) -> list[_Shard]:
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep other processes from filling the same cache; the lock ends with the process, however it ends."""
+def _locked(root: Path) -> Iterator[None]:
+    """Keep other processes from filling the same cache; the lock is released however the process ends."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(f"another process is filling {root}; wait for it, or end it") from error
-        for leftover in root.glob(".*.part"):  # of a process that was killed while it wrote
+            raise UsageError(f"another process is filling {root}; wait for it to finish, or stop it") from error
+        for leftover in root.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink()
         yield
     finally:
         os.close(folder)
 
 
-def _begin(root: Path, info: CacheInfo, encoders: Encoders) -> None:
-    """Write the text embeddings and `cache.json`, unless they are there."""
+def _write_header(root: Path, info: CacheInfo, encoders: Encoders) -> None:
+    """Write the text embeddings and `cache.json`, unless they exist."""
     content = msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n"
     if (root / CACHE).exists():
         if (root / CACHE).read_bytes() != content:
-            raise DatasetError(f"{root / CACHE} does not describe the cache that its folder is named after; delete it")
+            raise DatasetError(f"{root / CACHE} does not match the name of its folder; delete it")
         return
     text = encoders.embed(info.names)
     _check_finite(text, encoders)
@@ -203,12 +203,12 @@ def _begin(root: Path, info: CacheInfo, encoders: Encoders) -> None:
 
 
 def _survey(root: Path, bench: OVAVEBench, shards: Sequence[_Shard], progress: Progress) -> tuple[list[_Shard], int]:
-    """Return the shards that are done, and remove and count those whose clips' files have changed since."""
+    """Return the complete shards; invalidate and count those whose clips' files have changed since."""
     finished, renewed, total = [], 0, sum(len(shard.clips) for shard in shards)
     done = 0
     for shard in shards:
         array, index = (root / name for name in shard_names(shard.split, shard.number))
-        progress("looking at what is done", done, total, 0)
+        progress("checking finished shards", done, total, 0)
         done += len(shard.clips)
         if not (index.exists() and array.exists()):
             continue
@@ -219,25 +219,25 @@ def _survey(root: Path, bench: OVAVEBench, shards: Sequence[_Shard], progress: P
         if len(records) == len(shard.clips) and all(map(_unchanged, records, shard.clips, [bench] * len(records))):
             finished.append(shard)
         else:
-            index.unlink()  # before the array: whatever happens, no index may stand beside another array
+            index.unlink()  # before the array: an index must never belong to another array
             renewed += 1
     return finished, renewed
 
 
 def _unchanged(record: ClipRecord, clip: Clip, bench: OVAVEBench) -> bool:
-    """Whether the clip's files are as they were: by their size, and where it was damaged, by their contents."""
+    """Return whether the clip's files are unchanged: by size, and for a damaged clip by content."""
     if record.name != clip.name or record.bytes != source_bytes(bench, clip):
         return False
     return record.damage is None or record.sha256 == source_record(bench, clip).sha256
 
 
-def _check_room(root: Path, info: CacheInfo, clips: int) -> None:
-    need = clips * 2 * SEGMENTS * info.embedding_size * 4 + _ROOM_BYTES
+def _check_free_space(root: Path, info: CacheInfo, clips: int) -> None:
+    need = clips * 2 * SEGMENTS * info.embedding_size * 4 + _SPARE_BYTES
     free = shutil.disk_usage(root).free
     if clips and free < need:
         raise OutputError(
             f"{root} has {free / 1e9:.1f} GB free and {clips} clips need {need / 1e9:.1f} GB; free some space or "
-            "choose another place"
+            "choose another folder"
         )
 
 
@@ -251,7 +251,7 @@ def _fill(
     *,
     kept: int,
 ) -> None:
-    """Decode, encode and write one shard after the other."""
+    """Decode, encode and write the shards one by one."""
     done, damaged, total = kept, 0, kept + sum(len(shard.clips) for shard in shards)
     encoder = _BatchEncoder(encoders, batch)
     stream = decoder.decode(clip for shard in shards for clip in shard.clips)
@@ -269,7 +269,7 @@ def _fill(
 
 
 def _write(root: Path, shard: _Shard, embeddings: NDArray[np.float32], records: tuple[ClipRecord, ...]) -> None:
-    """Write the array (2, n, T, D), then the index that makes it count."""
+    """Write the array (2, n, T, D), then the index, which completes the shard."""
     array, index = (root / name for name in shard_names(shard.split, shard.number))
     data = _npy(embeddings)
     content = ShardIndex(split=shard.split, array_sha256=hashlib.sha256(data).hexdigest(), clips=records)
@@ -278,7 +278,7 @@ def _write(root: Path, shard: _Shard, embeddings: NDArray[np.float32], records: 
 
 
 class _BatchEncoder:
-    """Gathers clips into batches of B and keeps their embeddings until they are taken."""
+    """Collects clips into batches of B and keeps their embeddings until they are taken."""
 
     def __init__(self, encoders: Encoders, batch: int) -> None:
         self._encoders = encoders
@@ -295,7 +295,7 @@ class _BatchEncoder:
             self._encode()
 
     def take(self) -> NDArray[np.float32]:
-        """Encode what is left; return (2, n, T, D), audio first, of all clips since the last call."""
+        """Encode the remaining clips; return (2, n, T, D), audio first, for all clips since the last call."""
         self._encode()
         empty = np.zeros((2, 0, SEGMENTS, self._encoders.embedding_size), np.float32)
         embeddings = np.concatenate([empty, *self._parts], axis=1)
@@ -312,7 +312,7 @@ class _BatchEncoder:
         except (DeviceError, MemoryError, RuntimeError) as error:
             raise DeviceError(
                 f"encoding {self._count} clips at once failed ({str(error).partition(chr(10))[0] or 'no memory'}). If "
-                "memory ran out, run it again with a smaller --batch: it goes on where it was"
+                "memory ran out, run the command again with a smaller --batch: it resumes where it stopped"
             ) from error
         part = np.stack([audio, vision]).reshape(2, self._count, SEGMENTS, self._encoders.embedding_size)
         _check_finite(part, self._encoders)
@@ -323,8 +323,8 @@ class _BatchEncoder:
 def _check_finite(embeddings: NDArray[np.float32], encoders: Encoders) -> None:
     if not np.isfinite(embeddings).all():
         raise DeviceError(
-            f"the encoders gave values that are no numbers in {encoders.precision}; use bf16 or fp32, and check that "
-            "the weights are whole"
+            f"the encoders produced non-finite values in {encoders.precision}; use bf16 or fp32, and check that the "
+            "weights are intact"
         )
 
 

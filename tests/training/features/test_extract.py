@@ -1,4 +1,4 @@
-"""The feature cache is filled by real encoders from real files, cut at any moment, and comes out the same."""
+"""Filling a feature cache with real encoders from real files: the result does not depend on interruptions."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ CLASSES = {"seen": ("cat purring", "race car"), "unseen": ("dog barking",)}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 clips to train on, 6 for val and 6 for test; do not change it."""
+    """Return a dataset of 4 clips for train, 6 for val and 6 for test; do not change it."""
     return make_bench(tmp_path_factory.mktemp("whole"), **CLASSES)
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, str], str]]:
-    """A dataset with one clip of each kind of damage, and which clips these are; do not change it."""
+    """Return a dataset with one clip of each kind of damage, and the damaged clips; do not change it."""
     root = make_bench(tmp_path_factory.mktemp("broken"), **CLASSES)
     clips = OVAVEBench.open(root).clips
     chosen = dict(zip(random.Random(1).sample(range(len(clips)), len(DAMAGE)), DAMAGE, strict=True))
@@ -68,16 +68,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
+def uninterrupted(
     tmp_path_factory: pytest.TempPathFactory, broken: tuple[Path, dict[tuple[str, str], str]], encoders: Encoders
 ) -> dict[str, bytes]:
-    """The files of a cache of `broken` that was made in one go."""
-    out = tmp_path_factory.mktemp("undisturbed")
+    """Return the files of a cache of `broken` from an uninterrupted run."""
+    out = tmp_path_factory.mktemp("uninterrupted")
     extract(OVAVEBench.open(broken[0]), encoders, out, batch=2, shard_clips=SHARD)
     return contents(out)
 
 
-def test_the_embeddings_are_those_of_each_segment_alone(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
+def test_each_segment_is_embedded_independently(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
     bench = OVAVEBench.open(whole)
     reported: list[tuple[str, int, int, int]] = []
     done = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD, progress=lambda *news: reported.append(news))
@@ -96,7 +96,7 @@ def test_the_embeddings_are_those_of_each_segment_alone(whole: Path, encoders: E
     np.testing.assert_allclose(
         done.cache.text, encoders.backend.text(encoders.tokenizer.encode(bench.names)), atol=2e-6
     )
-    assert abs(float((done.cache.text[0] @ done.cache.text[1:].T).max())) < 0.9999  # the names are told apart
+    assert abs(float((done.cache.text[0] @ done.cache.text[1:].T).max())) < 0.9999  # the names differ
 
 
 def test_a_bundle_gives_the_same_embeddings(
@@ -116,7 +116,7 @@ def test_a_bundle_gives_the_same_embeddings(
     assert caches[0].path != caches[1].path
 
 
-def test_the_vocabulary_of_a_bundle_does_not_matter(tiny_bundle: Path) -> None:
+def test_the_vocabulary_of_a_bundle_is_ignored(tiny_bundle: Path) -> None:
     from ovavel.runtime.bundle.bundle import Bundle
 
     before = bundle_encoders(tiny_bundle, device="cpu", threads=1).graphs_sha256
@@ -125,11 +125,11 @@ def test_the_vocabulary_of_a_bundle_does_not_matter(tiny_bundle: Path) -> None:
     assert bundle_encoders(tiny_bundle, device="cpu", threads=1).graphs_sha256 == before
 
 
-def test_every_damaged_clip_is_named(
-    broken: tuple[Path, dict[tuple[str, str], str]], undisturbed: dict[str, bytes], tmp_path: Path
+def test_every_damaged_clip_is_reported(
+    broken: tuple[Path, dict[tuple[str, str], str]], uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
     root, damaged = broken
-    for name, data in undisturbed.items():
+    for name, data in uninterrupted.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     cache, bench = FeatureCache.open(tmp_path), OVAVEBench.open(root)
@@ -142,8 +142,8 @@ def test_every_damaged_clip_is_named(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_interrupted_and_gone_on_with_it_is_the_same(
-    broken: tuple[Path, Any], undisturbed: dict[str, bytes], encoders: Encoders, tmp_path: Path, seed: int
+def test_an_interrupted_run_resumes_with_the_same_result(
+    broken: tuple[Path, Any], uninterrupted: dict[str, bytes], encoders: Encoders, tmp_path: Path, seed: int
 ) -> None:
     bench, moment = OVAVEBench.open(broken[0]), random.Random(seed).randint(1, 16)
 
@@ -155,11 +155,11 @@ def test_interrupted_and_gone_on_with_it_is_the_same(
         extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD, progress=interrupt)
     rest = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD)
     assert rest.kept <= moment
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == uninterrupted
 
 
 def test_splits_can_be_added_one_by_one(
-    broken: tuple[Path, Any], undisturbed: dict[str, bytes], encoders: Encoders, tmp_path: Path
+    broken: tuple[Path, Any], uninterrupted: dict[str, bytes], encoders: Encoders, tmp_path: Path
 ) -> None:
     bench = OVAVEBench.open(broken[0])
     for split in ("test", "train"):
@@ -168,10 +168,10 @@ def test_splits_can_be_added_one_by_one(
         FeatureCache.open(tmp_path).load(bench.select("val"))
     done = extract(bench, encoders, tmp_path, batch=2, shard_clips=SHARD)
     assert done.kept == 10
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == uninterrupted
 
 
-def test_clips_whose_files_change_are_made_again(tmp_path: Path, encoders: Encoders) -> None:
+def test_changed_clips_are_encoded_again(tmp_path: Path, encoders: Encoders) -> None:
     root = make_bench(tmp_path / "data", **CLASSES)
     clips = OVAVEBench.open(root).select("val")
     sound = OVAVEBench.open(root).audio_path(clips[0])
@@ -194,7 +194,7 @@ def test_clips_whose_files_change_are_made_again(tmp_path: Path, encoders: Encod
     assert again()[:2] == (0, 0)
 
 
-def test_what_the_embeddings_depend_on_makes_another_cache(
+def test_each_input_that_affects_embeddings_changes_the_cache(
     whole: Path, broken: tuple[Path, Any], tiny_weights: Path, encoders: Encoders, tmp_path: Path
 ) -> None:
     other = write_golden_checkpoint(tmp_path / "other.safetensors", TINY)
@@ -215,7 +215,7 @@ def test_what_the_embeddings_depend_on_makes_another_cache(
     assert cache_info(bench, checkpoint_encoders(tiny_weights, TINY, device="cpu")) == infos[0]
 
 
-def test_bf16_is_near_fp32_and_of_unit_norm(
+def test_bf16_is_close_to_fp32_and_of_unit_norm(
     whole: Path, tiny_weights: Path, encoders: Encoders, tmp_path: Path
 ) -> None:
     bench = OVAVEBench.open(whole)
@@ -242,7 +242,7 @@ def test_two_processes_do_not_fill_one_cache(whole: Path, encoders: Encoders, tm
         os.close(folder)
 
 
-def test_a_full_disk_is_told_before_and_survived_during(
+def test_a_full_disk_is_reported_before_and_during_the_run(
     whole: Path, encoders: Encoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = OVAVEBench.open(whole)
@@ -253,7 +253,7 @@ def test_a_full_disk_is_told_before_and_survived_during(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(what: str, done: int, total: int, damaged: int) -> None:
-        if what == "encoding" and done == 4:  # as a disk that is full once the first shard is written
+        if what == "encoding" and done == 4:  # like a disk that is full after the first shard
             resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
 
     try:
@@ -266,9 +266,9 @@ def test_a_full_disk_is_told_before_and_survived_during(
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_memory_that_runs_out_is_told_and_survived(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
+def test_running_out_of_memory_is_reported_and_can_be_resumed(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
     class Short:
-        """Fails as PyTorch does on a GPU, once it is asked for more than one clip at once."""
+        """Fails like PyTorch on a GPU when given more than one clip at once."""
 
         info = encoders.backend.info
         text = staticmethod(encoders.backend.text)
@@ -297,7 +297,7 @@ def test_a_decoding_process_that_is_killed_ends_the_run(whole: Path, encoders: E
         extract(OVAVEBench.open(whole), encoders, tmp_path, shard_clips=SHARD, progress=kill)
 
 
-def test_numbers_that_are_none_are_refused(whole: Path, tiny_weights: Path, tmp_path: Path, encoders: Encoders) -> None:
+def test_non_finite_embeddings_are_refused(whole: Path, tiny_weights: Path, tmp_path: Path, encoders: Encoders) -> None:
     class Overflowing:
         info = encoders.backend.info
         text = staticmethod(encoders.backend.text)
@@ -308,7 +308,7 @@ def test_numbers_that_are_none_are_refused(whole: Path, tiny_weights: Path, tmp_
             return np.full((len(log_mels), TINY.embedding_size), np.nan, np.float32)
 
     bad = dataclasses.replace(encoders, backend=Overflowing())  # type: ignore[arg-type]
-    with pytest.raises(DeviceError, match="no numbers in fp32"):
+    with pytest.raises(DeviceError, match="non-finite values in fp32"):
         extract(OVAVEBench.open(whole), bad, tmp_path)
 
 
@@ -317,14 +317,12 @@ def test_numbers_that_are_none_are_refused(whole: Path, tiny_weights: Path, tmp_
     [{"batch": 0}, {"shard_clips": 0}, {"workers": 0}, {"splits": ["all"]}, {"splits": []}],
     ids=str,
 )
-def test_options_without_sense_are_refused(
-    whole: Path, encoders: Encoders, tmp_path: Path, wrong: dict[str, Any]
-) -> None:
+def test_invalid_options_are_refused(whole: Path, encoders: Encoders, tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         extract(OVAVEBench.open(whole), encoders, tmp_path, **wrong)
 
 
-def test_a_tokenizer_must_fit_the_model(tiny_weights: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_must_match_the_model(tiny_weights: Path, tmp_path: Path) -> None:
     small = dataclasses.replace(TINY, vocabulary=100)
     with pytest.raises(UsageError, match="--tokenizer"):
         checkpoint_encoders(tiny_weights, small, device="cpu")
@@ -348,12 +346,12 @@ def test_a_tokenizer_must_fit_the_model(tiny_weights: Path, tmp_path: Path) -> N
         model_tokenizer(tmp_path / "none.json", TINY)
 
 
-def test_fp16_is_not_for_cpus(tiny_weights: Path) -> None:
+def test_fp16_is_refused_on_cpus(tiny_weights: Path) -> None:
     with pytest.raises(UsageError, match="bf16"):
         checkpoint_encoders(tiny_weights, TINY, device="cpu", precision="fp16")
 
 
-def test_decoding_alone_is_measured(broken: tuple[Path, dict[tuple[str, str], str]]) -> None:
+def test_a_dry_run_measures_decoding(broken: tuple[Path, dict[tuple[str, str], str]]) -> None:
     bench = OVAVEBench.open(broken[0])
     result = decode_only(bench, select_clips(bench, ["val", "test"]), workers=1)
     assert result.clips == 12
@@ -362,7 +360,7 @@ def test_decoding_alone_is_measured(broken: tuple[Path, dict[tuple[str, str], st
 
 
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
-"""Works where the environment's scripts are not on the PATH."""
+"""Also works where the environment's scripts are not on the PATH."""
 
 
 def command(data: Path, weights: Path, out: Path) -> list[str]:
@@ -370,9 +368,9 @@ def command(data: Path, weights: Path, out: Path) -> list[str]:
     return ["train", "features", "--data", str(data), "--weights", str(weights), "--out", str(out), *options]
 
 
-def test_the_command_tells_what_it_did(
+def test_the_command_prints_a_summary(
     broken: tuple[Path, Any],
-    undisturbed: dict[str, bytes],
+    uninterrupted: dict[str, bytes],
     tiny_weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -382,13 +380,13 @@ def test_the_command_tells_what_it_did(
     assert re.search(r"6 clips encoded now, [\d.]+ segments/s; 0 were there already", reported)
     assert "6 of 16 clips could be read; 10 damaged" in reported
     assert str(FeatureCache.open(tmp_path).path) in reported
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == uninterrupted
     assert main(["train", "features", "--data", str(broken[0]), "--dry-run", "--splits", "train"]) == 0
     assert re.search(r"[\d.]+ segments/s with \d+ process", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--out", "x"], "either --weights or --bundle"),
         (["--out", "x", "--weights", "w", "--bundle", "b"], "either --weights or --bundle"),
@@ -400,13 +398,13 @@ def test_the_command_tells_what_it_did(
     ],
     ids=str,
 )
-def test_the_command_says_what_is_wrong(
-    whole: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_the_command_reports_errors(
+    whole: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "features", "--data", str(whole), *options]) in (1, 2)
     error = capsys.readouterr().err
     assert error.startswith("ovavel: ")
-    assert said in error
+    assert message in error
 
 
 def _until(condition: Callable[[], bool], limit_s: float) -> None:
@@ -418,8 +416,8 @@ def _until(condition: Callable[[], bool], limit_s: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("end", "times"), [("kill", 10), ("terminate", 5)])
-def test_killed_at_random_moments_the_files_are_the_same(
-    broken: tuple[Path, Any], undisturbed: dict[str, bytes], tiny_weights: Path, tmp_path: Path, end: str, times: int
+def test_a_run_killed_at_random_moments_gives_the_same_files(
+    broken: tuple[Path, Any], uninterrupted: dict[str, bytes], tiny_weights: Path, tmp_path: Path, end: str, times: int
 ) -> None:
     rng = random.Random(end)
     hits = 0
@@ -435,6 +433,6 @@ def test_killed_at_random_moments_the_files_are_the_same(
         getattr(run, end)()
         hits += run.wait(100) != 0
         _until(lambda gone=children: not any(map(psutil.Process.is_running, gone)), 100)
-    assert hits >= 3  # the others were quicker than we were
+    assert hits >= 3  # the other runs finished before the kill
     assert subprocess.run([*OVAVEL, *command(broken[0], tiny_weights, tmp_path)], capture_output=True).returncode == 0
-    assert contents(tmp_path) == undisturbed
+    assert contents(tmp_path) == uninterrupted
