@@ -1,4 +1,4 @@
-"""What is measured side by side: the bundle in several precisions and backends, and PyTorch in several manners."""
+"""What is measured side by side: the bundle in several precisions and backends, and PyTorch in several modes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["EAGER", "OpenRow", "RowSpec", "open_row", "own_rows", "reference_row
 EAGER = "PyTorch eager fp32"
 """The row that the others are compared with."""
 
-_MANNERS = ("eager", "compile", "graph")
+_MODES = ("eager", "compile", "graph")
 _PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -80,23 +80,23 @@ def reference_rows(names: Sequence[str], weights: Path, head: Path | None) -> li
     specs: dict[str, RowSpec] = {}
     for name in names:
         words = name.split("+")
-        manners, precisions = ([word for word in words if word in known] for known in (_MANNERS, _PRECISIONS))
-        rest = [word for word in words if word not in (*_MANNERS, *_PRECISIONS)]
-        if len(manners) > 1 or len(precisions) > 1 or rest not in ([], ["cast"]) or (rest and not precisions):
+        modes, precisions = ([word for word in words if word in known] for known in (_MODES, _PRECISIONS))
+        rest = [word for word in words if word not in (*_MODES, *_PRECISIONS)]
+        if len(modes) > 1 or len(precisions) > 1 or rest not in ([], ["cast"]) or (rest and not precisions):
             raise UsageError(
                 f"there is no reference {name!r}; join with +, for instance compile+bf16, at most one of "
-                f"{', '.join(_MANNERS)}, one of {', '.join(_PRECISIONS)}, and cast after bf16 or fp16"
+                f"{', '.join(_MODES)}, one of {', '.join(_PRECISIONS)}, and cast after bf16 or fp16"
             )
-        manner, precision = (manners or ["eager"])[0], (precisions or ["fp32"])[0]
+        mode, precision = (modes or ["eager"])[0], (precisions or ["fp32"])[0]
         kind = "" if precision == "fp32" else " weights" if rest else " autocast"
         options = {
             "weights": weights,
             "head": head,
             "precision": precision,
-            "manner": manner,
+            "mode": mode,
             "cast_weights": bool(rest),
         }
-        spec = RowSpec(name=f"PyTorch {manner} {precision}{kind}", backend="torch", options=options, reference=True)
+        spec = RowSpec(name=f"PyTorch {mode} {precision}{kind}", backend="torch", options=options, reference=True)
         if spec.name in specs:
             raise UsageError(f"the references {' '.join(names)} name {spec.name} twice; name each once")
         specs[spec.name] = spec

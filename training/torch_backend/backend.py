@@ -21,7 +21,7 @@ from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 from ovavel.training.models.unit import unit_norm
-from ovavel.training.torch_backend.modes import Cast, Manner, in_manner
+from ovavel.training.torch_backend.modes import Cast, Mode, in_mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ __all__ = ["Precision", "TorchBackend", "open_torch", "open_weights", "resolve_d
 Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_PROVIDERS: Mapping[Manner, str] = {
+_PROVIDERS: Mapping[Mode, str] = {
     "eager": "PyTorch eager",
     "compile": "PyTorch compiled",
     "graph": "PyTorch CUDA graphs",
@@ -54,7 +54,7 @@ def open_torch(
     weights: str | Path | None = None,
     head: str | Path | None = None,
     config: ImageBindConfig | None = None,
-    manner: Manner = "eager",
+    mode: Mode = "eager",
     cast_weights: bool = False,
 ) -> TorchBackend:
     """Load the checkpoints a bundle was made from.
@@ -68,21 +68,21 @@ def open_torch(
         weights: ImageBind checkpoint; needed unless `graphs` is the head alone.
         head: checkpoint of the temporal head; None: the training-free head.
         config: size of the encoders; None: as the bundle says.
-        manner: how vision and audio are run. "compile" and "graph" take long with the first input of a batch size.
+        mode: how vision and audio are run. "compile" and "graph" take long with the first input of a batch size.
         cast_weights: keep the weights of vision and audio in `precision` and compute in it, in place of autocast.
 
     Raises:
         UsageError: a checkpoint is not given that the bundle or `graphs` asks for, or there is no such precision on
             this device.
-        DeviceError: the device is unavailable, or cannot run it in this manner.
+        DeviceError: the device is unavailable, or cannot run it in this mode.
         BundleError: the bundle does not say the size of its encoders.
         CheckpointError: a checkpoint is not what it should be.
     """
     chosen = _prepared(device, threads)
     reduced = _check_precision(precision or "fp32", chosen)
-    if manner not in get_args(Manner):
-        raise UsageError(f"PyTorch runs it as {', '.join(get_args(Manner))}, not {manner!r}")
-    if manner == "graph" and chosen.type != "cuda":
+    if mode not in get_args(Mode):
+        raise UsageError(f"PyTorch runs it as {', '.join(get_args(Mode))}, not {mode!r}")
+    if mode == "graph" and chosen.type != "cuda":
         raise DeviceError("CUDA graphs are for GPUs; on the CPU run it eager or compiled")
     if cast_weights and reduced == "fp32":
         raise UsageError("the weights are fp32 already; cast them to bf16 or fp16")
@@ -104,14 +104,14 @@ def open_torch(
         modules[graph] = Cast(modules[graph], _AUTOCAST[reduced])
     _move(modules.values(), chosen)
     for graph in graded:
-        modules[graph] = in_manner(modules[graph], manner)
+        modules[graph] = in_mode(modules[graph], mode)
     return TorchBackend(
         modules,
         chosen,
         embedding_size=size.embedding_size,
         classes=len(bundle.vocabulary.names),
         precision=dict.fromkeys(graded, reduced),
-        manner=manner,
+        mode=mode,
         cast_weights=cast_weights,
     )
 
@@ -193,12 +193,12 @@ class TorchBackend(GraphBackend):
         embedding_size: int,
         classes: int = 2,
         precision: Mapping[Graph, Precision] | None = None,
-        manner: Manner = "eager",
+        mode: Mode = "eager",
         cast_weights: bool = False,
     ) -> None:
         self._modules = dict(modules)
         self._device = device
-        self._manner = manner
+        self._mode = mode
         self._autocast = not cast_weights
         versions = {"torch": str(torch.__version__)}
         if device.type == "cuda":
@@ -207,7 +207,7 @@ class TorchBackend(GraphBackend):
             name="torch",
             engine="torch",
             device=str(device),
-            provider=_PROVIDERS[manner]
+            provider=_PROVIDERS[mode]
             + (", cast weights" if cast_weights else "")
             + (f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""),
             precision=dict.fromkeys(modules, "fp32") | dict(precision or {}),
@@ -238,7 +238,7 @@ class TorchBackend(GraphBackend):
                 f"{self._device} ran out of memory for {len(arrays[0])} inputs of {graph}; give fewer at once"
             ) from error
         except RuntimeError as error:
-            if self._manner == "eager":
+            if self._mode == "eager":
                 raise
             # Mostly a compiler that is missing. Its own classes of errors would take a second to import.
             said = " ".join(str(error).split())[:_LONGEST_MESSAGE]

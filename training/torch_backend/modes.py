@@ -11,9 +11,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cast", "Compiled", "CudaGraphs", "Manner", "in_manner"]
+__all__ = ["Cast", "Compiled", "CudaGraphs", "Mode", "in_mode"]
 
-Manner = Literal["eager", "compile", "graph"]
+Mode = Literal["eager", "compile", "graph"]
 """As it is; through `torch.compile`; replayed as CUDA graphs."""
 
 _RUNS_BEFORE_RECORDING = 3
@@ -96,8 +96,8 @@ class CudaGraphs(nn.Module):
         return graph, given, answer
 
 
-def in_manner(tower: nn.Module, manner: Manner) -> nn.Module:
+def in_mode(tower: nn.Module, mode: Mode) -> nn.Module:
     """Wrap an encoder that is on its device already."""
-    if manner == "compile":
+    if mode == "compile":
         return Compiled(tower)
-    return CudaGraphs(tower) if manner == "graph" else tower
+    return CudaGraphs(tower) if mode == "graph" else tower

@@ -131,7 +131,7 @@ def test_auto_takes_what_is_there(weights: Path) -> None:
     assert backend.info.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def test_other_manners_give_the_same_or_say_why_not(weights: Path) -> None:
+def test_other_modes_give_the_same_or_say_why_not(weights: Path) -> None:
     def opened(**options: Any) -> Any:
         graphs = ("vision", "audio")
         return open_backend(
@@ -146,8 +146,8 @@ def test_other_manners_give_the_same_or_say_why_not(weights: Path) -> None:
     assert answer.dtype == np.float32
     assert (answer * eager.vision(frames)).sum(axis=1).min() > 0.999
     for options, error, said in (
-        ({"manner": "graph"}, DeviceError, "CUDA graphs are for GPUs"),
-        ({"manner": "quick"}, UsageError, "eager, compile, graph"),
+        ({"mode": "graph"}, DeviceError, "CUDA graphs are for GPUs"),
+        ({"mode": "quick"}, UsageError, "eager, compile, graph"),
         ({"cast_weights": True}, UsageError, "fp32 already"),
         ({"precision": "fp16", "cast_weights": True}, UsageError, "fp16 is for GPUs"),
     ):
@@ -159,7 +159,7 @@ def test_other_manners_give_the_same_or_say_why_not(weights: Path) -> None:
 @pytest.mark.timeout(600)
 def test_compiled_it_gives_the_same_or_says_what_is_missing(weights: Path) -> None:
     compiled = open_backend(
-        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, mode="compile"
     )
     eager = open_backend(bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights)
     log_mels = golden_inputs()["audio"].numpy()
@@ -180,7 +180,7 @@ def test_without_a_compiler_a_compiled_encoder_says_so(weights: Path, monkeypatc
 
     monkeypatch.setattr(torch, "compile", broken)
     compiled = open_backend(
-        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, mode="compile"
     )
     with pytest.raises(DeviceError, match=r"PyTorch compiled cannot run audio on cpu: .*no working C\+\+ compiler"):
         compiled.audio(golden_inputs()["audio"].numpy())
@@ -204,7 +204,7 @@ def compiled_shapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @pytest.mark.slow
 def test_more_shapes_are_compiled_than_pytorch_does_by_itself(weights: Path, compiled_shapes: list[Any]) -> None:
     compiled = open_backend(
-        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, mode="compile"
     )
     log_mels = golden_inputs()["audio"].numpy()[:1]
     before = 0
@@ -219,7 +219,7 @@ def test_more_shapes_are_compiled_than_pytorch_does_by_itself(weights: Path, com
 def test_beyond_the_limit_a_compiled_encoder_fails(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ovavel.training.torch_backend.modes._MOST_SHAPES", 2)
     compiled = open_backend(
-        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, manner="compile"
+        bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, mode="compile"
     )
     log_mels = golden_inputs()["audio"].numpy()[:1]
     for size in (1, 2):
