@@ -322,7 +322,7 @@ def _impossible(spec: RowSpec, device: str) -> str | None:
     if device == "cpu" and precision and not spec.reference and precision not in ENGINE_PRECISIONS["onnxruntime-cpu"]:
         return f"ONNX Runtime on the CPU does not run {precision}"
     if device == "cpu" and spec.options.get("mode") == "graph":
-        return "CUDA graphs are for GPUs"
+        return "CUDA graphs need a GPU"
     return None
 
 

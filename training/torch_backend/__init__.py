@@ -1,1 +1,1 @@
-"""The PyTorch backend: the reference that every export is compared with."""
+"""The PyTorch backend: the reference for every export."""

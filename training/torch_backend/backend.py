@@ -1,6 +1,6 @@
-"""Runs the original weights in PyTorch: eager in fp32 it is the reference the exported graphs are measured against.
+"""The original weights in PyTorch. Eager in fp32, it is the reference for the exported graphs.
 
-For comparisons of speed it also runs them compiled, as CUDA graphs and in lower precisions.
+For speed comparisons it also runs compiled, as CUDA graphs and in lower precisions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PROVIDERS: Mapping[Mode, str] = {
     "compile": "PyTorch compiled",
     "graph": "PyTorch CUDA graphs",
 }
-_LONGEST_MESSAGE = 300
+_MAX_MESSAGE = 300
 _ENCODERS: tuple[Modality, ...] = ("vision", "audio", "text")
 
 
@@ -57,60 +57,59 @@ def open_torch(
     mode: Mode = "eager",
     cast_weights: bool = False,
 ) -> TorchBackend:
-    """Load the checkpoints a bundle was made from.
+    """Load the checkpoints that a bundle was exported from.
 
     Args:
-        bundle: gives the size of the encoders and of the head.
-        device: "cpu", "cuda", "cuda:N" or "auto": a GPU where there is one.
-        threads: CPU threads, for all of PyTorch in this process; None leaves them as they are.
-        graphs: what to load.
-        precision: of vision and audio: "fp32", the default, or "bf16" or "fp16", PyTorch's autocast.
-        weights: ImageBind checkpoint; needed unless `graphs` is the head alone.
+        bundle: defines the size of the encoders and of the head.
+        device: "cpu", "cuda", "cuda:N" or "auto": a GPU if there is one.
+        threads: CPU threads, for all of PyTorch in this process; None leaves the number unchanged.
+        graphs: the graphs to load.
+        precision: precision of vision and audio: "fp32", the default, or "bf16" or "fp16" by PyTorch's autocast.
+        weights: ImageBind checkpoint; required unless `graphs` is only the head.
         head: checkpoint of the temporal head; None: the training-free head.
-        config: size of the encoders; None: as the bundle says.
-        mode: how vision and audio are run. "compile" and "graph" take long with the first input of a batch size.
-        cast_weights: keep the weights of vision and audio in `precision` and compute in it, in place of autocast.
+        config: size of the encoders; None: the bundle's.
+        mode: how vision and audio run. "compile" and "graph" are slow on the first input of each batch size.
+        cast_weights: store the weights of vision and audio in `precision` and compute in it, instead of autocast.
 
     Raises:
-        UsageError: a checkpoint is not given that the bundle or `graphs` asks for, or there is no such precision on
-            this device.
-        DeviceError: the device is unavailable, or cannot run it in this mode.
-        BundleError: the bundle does not say the size of its encoders.
-        CheckpointError: a checkpoint is not what it should be.
+        UsageError: a required checkpoint is not given, or the device does not support the precision.
+        DeviceError: the device is unavailable or does not support this mode.
+        BundleError: the bundle does not state the size of its encoders.
+        CheckpointError: invalid checkpoint.
     """
-    chosen = _prepared(device, threads)
+    chosen = _prepare_device(device, threads)
     reduced = _check_precision(precision or "fp32", chosen)
     if mode not in get_args(Mode):
-        raise UsageError(f"PyTorch runs it as {', '.join(get_args(Mode))}, not {mode!r}")
+        raise UsageError(f"the modes of PyTorch are {', '.join(get_args(Mode))}, not {mode!r}")
     if mode == "graph" and chosen.type != "cuda":
-        raise DeviceError("CUDA graphs are for GPUs; on the CPU run it eager or compiled")
+        raise DeviceError("CUDA graphs need a GPU; on the CPU use eager or compile")
     if cast_weights and reduced == "fp32":
-        raise UsageError("the weights are fp32 already; cast them to bf16 or fp16")
+        raise UsageError("the weights are already fp32; choose bf16 or fp16 to cast them")
     modules: dict[Graph, nn.Module] = {}
     size = config or _config(bundle)
     encoders = tuple(modality for modality in _ENCODERS if modality in graphs)
     if encoders:
         if weights is None:
             raise UsageError(
-                "the backend torch needs the ImageBind checkpoint the bundle was made from: give --weights (in Python: "
-                "`weights`)"
+                "the backend torch needs the ImageBind checkpoint that the bundle was exported from: give --weights "
+                "(in Python: `weights`)"
             )
         model = ImageBind.load(weights, size, encoders)
         modules.update({modality: model.towers[modality] for modality in encoders})
     if "head" in graphs:
         modules["head"] = HeadGraph(_head(bundle, head, size.embedding_size))
-    graded = [graph for graph in modules if graph in ("vision", "audio")]
-    for graph in graded if cast_weights else ():
+    reducible = [graph for graph in modules if graph in ("vision", "audio")]
+    for graph in reducible if cast_weights else ():
         modules[graph] = Cast(modules[graph], _AUTOCAST[reduced])
     _move(modules.values(), chosen)
-    for graph in graded:
+    for graph in reducible:
         modules[graph] = in_mode(modules[graph], mode)
     return TorchBackend(
         modules,
         chosen,
         embedding_size=size.embedding_size,
         classes=len(bundle.vocabulary.names),
-        precision=dict.fromkeys(graded, reduced),
+        precision=dict.fromkeys(reducible, reduced),
         mode=mode,
         cast_weights=cast_weights,
     )
@@ -124,22 +123,22 @@ def open_weights(
     threads: int | None = None,
     precision: Precision = "fp32",
 ) -> TorchBackend:
-    """Load the vision, audio and text encoders of a checkpoint; no bundle is needed, and there is no head.
+    """Load the vision, audio and text encoders of a checkpoint, without a bundle or a head.
 
     Args:
         weights: ImageBind checkpoint.
         config: size of the encoders.
-        device: "cpu", "cuda", "cuda:N" or "auto": a GPU where there is one.
-        threads: CPU threads, for all of PyTorch in this process; None leaves them as they are.
-        precision: of vision and audio; text stays in fp32. "bf16" and "fp16" compute with PyTorch's autocast: the
-            weights and what comes out are float32.
+        device: "cpu", "cuda", "cuda:N" or "auto": a GPU if there is one.
+        threads: CPU threads, for all of PyTorch in this process; None leaves the number unchanged.
+        precision: precision of vision and audio; text stays in fp32. "bf16" and "fp16" use PyTorch's autocast: the
+            weights and the outputs are float32.
 
     Raises:
-        UsageError: there is no such precision, or not on this device.
-        DeviceError: the device is unavailable, or has too little memory.
-        CheckpointError: the checkpoint is not what it should be.
+        UsageError: unknown precision, or one that the device does not support.
+        DeviceError: the device is unavailable or has too little memory.
+        CheckpointError: invalid checkpoint.
     """
-    chosen = _prepared(device, threads)
+    chosen = _prepare_device(device, threads)
     precision = _check_precision(precision, chosen)
     model = ImageBind.load(weights, config, _ENCODERS)
     modules: dict[Graph, nn.Module] = {modality: model.towers[modality] for modality in _ENCODERS}
@@ -155,14 +154,14 @@ def open_weights(
 def _check_precision(precision: str, device: torch.device) -> Precision:
     if precision not in get_args(Precision):
         raise UsageError(
-            f"PyTorch runs it in {', '.join(get_args(Precision))}, not in {precision!r}; choose one of these"
+            f"the precisions of PyTorch are {', '.join(get_args(Precision))}, not {precision!r}; choose one of these"
         )
     if precision == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 is for GPUs; on the CPU use fp32 or bf16")
+        raise UsageError("fp16 needs a GPU; on the CPU use fp32 or bf16")
     return cast("Precision", precision)
 
 
-def _prepared(device: str, threads: int | None) -> torch.device:
+def _prepare_device(device: str, threads: int | None) -> torch.device:
     """Resolve the device and set PyTorch up for it."""
     chosen = resolve_device(device)
     if threads is not None:
@@ -170,7 +169,7 @@ def _prepared(device: str, threads: int | None) -> torch.device:
             raise UsageError(f"threads must be at least 1, not {threads}")
         torch.set_num_threads(threads)
     if chosen.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # PyTorch allows it for convolutions; it errs by 1e-3
+        torch.backends.cudnn.allow_tf32 = False  # PyTorch's default for convolutions, with errors of 1e-3
     return chosen
 
 
@@ -217,7 +216,7 @@ class TorchBackend(GraphBackend):
         super().__init__(info, embedding_size=embedding_size, classes=classes)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         super().close()
         self._modules.clear()
 
@@ -230,27 +229,27 @@ class TorchBackend(GraphBackend):
             ):
                 output = self._modules[graph](*(torch.tensor(array, device=self._device) for array in arrays))
                 tensors: tuple[Tensor, ...] = output if isinstance(output, tuple) else (output,)
-                if reduced is not None:  # an encoder, which was normalised in the precision it computes in
+                if reduced is not None:  # normalised again: encoders normalise in their own precision
                     tensors = tuple(unit_norm(tensor.float()) for tensor in tensors)
                 return tuple(tensor.cpu().numpy() for tensor in tensors)
         except torch.OutOfMemoryError as error:
             raise DeviceError(
-                f"{self._device} ran out of memory for {len(arrays[0])} inputs of {graph}; give fewer at once"
+                f"{self._device} ran out of memory on a batch of {len(arrays[0])} for {graph}; use a smaller batch"
             ) from error
         except RuntimeError as error:
             if self._mode == "eager":
                 raise
-            # Mostly a compiler that is missing. Its own classes of errors would take a second to import.
-            said = " ".join(str(error).split())[:_LONGEST_MESSAGE]
-            raise DeviceError(f"{self.info.provider} cannot run {graph} on {self._device}: {said}") from error
+            # Usually a missing compiler. Importing its specific error classes would take a second.
+            message = " ".join(str(error).split())[:_MAX_MESSAGE]
+            raise DeviceError(f"{self.info.provider} cannot run {graph} on {self._device}: {message}") from error
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn "cpu", "cuda", "cuda:N" or "auto" into a device that is there.
+    """Resolve "cpu", "cuda", "cuda:N" or "auto" to an available device.
 
     Raises:
-        UsageError: `name` is none of these.
-        DeviceError: there is no such GPU; what was asked for is never replaced by something else.
+        UsageError: unknown name.
+        DeviceError: there is no such GPU; it is never replaced by another device.
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -263,7 +262,7 @@ def resolve_device(name: str) -> torch.device:
         why = (
             "PyTorch sees no NVIDIA GPU" if torch.version.cuda else f"PyTorch {torch.__version__} is built without CUDA"
         )
-        raise DeviceError(f"{name} is unavailable: {why}. Use the device cpu, or install what is missing")
+        raise DeviceError(f"{name} is unavailable: {why}. Use the device cpu, or install the missing component")
     index, count = int(match[1] or 0), torch.cuda.device_count()
     if index >= count:
         raise DeviceError(f"{name} is unavailable: PyTorch sees {count} GPU(s), cuda:0 to cuda:{count - 1}")
@@ -274,15 +273,15 @@ def _config(bundle: Bundle) -> ImageBindConfig:
     try:
         return ImageBindConfig.from_dict(bundle.manifest.model.config)
     except UsageError as error:
-        raise BundleError(f"the manifest of {bundle.path} does not say the size of its encoders: {error}") from error
+        raise BundleError(f"the manifest of {bundle.path} does not state the size of its encoders: {error}") from error
 
 
 def _head(bundle: Bundle, path: str | Path | None, dim: int) -> TemporalHead:
     head = TemporalHead(0, dim) if path is None else TemporalHead.load(path)
-    wanted = bundle.manifest.model.head_layers
-    if (head.blocks, head.dim) != (wanted, dim):
+    expected = bundle.manifest.model.head_layers
+    if (head.blocks, head.dim) != (expected, dim):
         raise UsageError(
-            f"the bundle's head has {wanted} block(s) for embeddings of {dim}; "
+            f"the bundle's head has {expected} block(s) for embeddings of {dim}; "
             + (
                 f"{path} has {head.blocks} for {head.dim}"
                 if path

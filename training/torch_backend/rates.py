@@ -1,4 +1,4 @@
-"""What PyTorch gets out of a device at best: the ceiling that a benchmark sets its figures against."""
+"""Peak rates of a device in PyTorch: the ceiling that benchmark figures are compared with."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["measure_rates"]
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _READ_BYTES = {"cpu": 2**28, "cuda": 2**33}
-"""Much more than caches hold, and enough that starting the work is no share of the time."""
+"""Much larger than the caches, and large enough to make launch overhead negligible."""
 _LARGEST_SHARE = 4
-"""At most one part in so many of a GPU's free memory is read."""
+"""At most this fraction (one over it) of a GPU's free memory is read."""
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def measure_rates(device: str, threads: int) -> tuple[float, dict[str, float]]:
-    """Measure `device` ("cpu" or "cuda:N"), a CPU with `threads` threads.
+    """Measure `device` ("cpu" or "cuda:N"); a CPU with `threads` threads.
 
     Returns:
-        Bytes read in a second, and operations in a second by precision, from products of square matrices. fp32 is
-        without TF32, as encoders run; int8 and fp8 only where the GPU has them.
+        Bytes read per second, and operations per second by precision, from products of square matrices. fp32 is
+        without TF32, like the encoders; int8 and fp8 only where the GPU supports them.
 
     Raises:
         DeviceError: the device is unavailable.
@@ -56,14 +56,14 @@ def _products(device: torch.device) -> dict[str, float]:
     found = {}
     for precision, dtype in _TYPES.items():
         if device.type == "cpu" and precision == "fp16":
-            continue  # no encoder runs it there
+            continue  # encoders do not use it there
         left = torch.randn(size, size, device=device).to(dtype)
         found[precision] = _product(left, device)
     if device.type == "cuda":
         for precision, product in (("int8", _int8), ("fp8", _fp8)):
             try:
                 found[precision] = product(size, device)
-            except (RuntimeError, NotImplementedError):  # this GPU, or this build, has none
+            except (RuntimeError, NotImplementedError):  # unsupported by this GPU or build
                 continue
     return found
 

@@ -75,7 +75,7 @@ def test_one_row_fails_and_the_others_go_on(
     assert own.gate
     assert own.gate.passed
     assert own.floor
-    assert "CUDA graphs are for GPUs" in str(rows["PyTorch graph fp32"].not_measured)
+    assert "CUDA graphs need a GPU" in str(rows["PyTorch graph fp32"].not_measured)
     assert "NVIDIA" in str(rows["tensorrt-rtx fp16"].not_measured)
     text = matrix_markdown(report)
     assert "| onnxruntime fp32 |" in text
@@ -113,7 +113,7 @@ def test_what_can_never_run_is_told_so_whatever_time_is_left(
     )
     reasons = {row.name: str(row.not_measured) for row in report.rows}
     assert "not installed" in reasons["tensorrt fp16"] or "NVIDIA" in reasons["tensorrt fp16"]
-    assert reasons["PyTorch graph fp32"] == "CUDA graphs are for GPUs"
+    assert reasons["PyTorch graph fp32"] == "CUDA graphs need a GPU"
 
 
 def test_the_order_is_that_of_what_matters(tiny_weights: Path) -> None:

@@ -1,4 +1,4 @@
-"""The PyTorch backend, found through its entry point as any other."""
+"""The PyTorch backend, opened through its entry point like any other."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_training_free_head_compares_the_embeddings_themselves(weights: Path) ->
         backend.vision(np.zeros((1, 3, 224, 224), np.float32))
 
 
-def test_what_is_missing_or_does_not_fit_is_told(weights: Path, tmp_path: Path) -> None:
+def test_missing_or_mismatched_parts_are_reported(weights: Path, tmp_path: Path) -> None:
     def opened(config: dict[str, Any] | None = None, head_layers: int = 0, **options: Any) -> None:
         open_backend(bundle(TINY.to_dict() if config is None else config, head_layers), name="torch", **options)
 
@@ -111,7 +111,7 @@ def test_what_is_missing_or_does_not_fit_is_told(weights: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:99"])
-def test_a_gpu_that_is_not_there_is_an_error(weights: Path, device: str) -> None:
+def test_a_missing_gpu_is_an_error(weights: Path, device: str) -> None:
     if torch.cuda.is_available() and device != "cuda:99":
         backend = open_backend(bundle(TINY.to_dict(), 0), name="torch", device=device, weights=weights)
         assert backend.info.device == "cuda:0"
@@ -121,17 +121,17 @@ def test_a_gpu_that_is_not_there_is_an_error(weights: Path, device: str) -> None
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "mps", "", "CUDA"])
-def test_a_device_that_makes_no_sense_is_refused(weights: Path, device: str) -> None:
+def test_an_unknown_device_is_refused(weights: Path, device: str) -> None:
     with pytest.raises(UsageError, match="cpu, cuda, cuda:N or auto"):
         open_backend(bundle(TINY.to_dict(), 0), name="torch", device=device, weights=weights)
 
 
-def test_auto_takes_what_is_there(weights: Path) -> None:
+def test_auto_uses_the_available_device(weights: Path) -> None:
     backend = open_backend(bundle(TINY.to_dict(), 0), name="torch", device="auto", weights=weights)
     assert backend.info.device == ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def test_other_modes_give_the_same_or_say_why_not(weights: Path) -> None:
+def test_other_modes_agree_or_are_refused(weights: Path) -> None:
     def opened(**options: Any) -> Any:
         graphs = ("vision", "audio")
         return open_backend(
@@ -145,19 +145,19 @@ def test_other_modes_give_the_same_or_say_why_not(weights: Path) -> None:
     answer = cast.vision(frames)
     assert answer.dtype == np.float32
     assert (answer * eager.vision(frames)).sum(axis=1).min() > 0.999
-    for options, error, said in (
-        ({"mode": "graph"}, DeviceError, "CUDA graphs are for GPUs"),
+    for options, error, message in (
+        ({"mode": "graph"}, DeviceError, "CUDA graphs need a GPU"),
         ({"mode": "quick"}, UsageError, "eager, compile, graph"),
-        ({"cast_weights": True}, UsageError, "fp32 already"),
-        ({"precision": "fp16", "cast_weights": True}, UsageError, "fp16 is for GPUs"),
+        ({"cast_weights": True}, UsageError, "already fp32"),
+        ({"precision": "fp16", "cast_weights": True}, UsageError, "fp16 needs a GPU"),
     ):
-        with pytest.raises(error, match=said):
+        with pytest.raises(error, match=message):
             opened(**options)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_compiled_it_gives_the_same_or_says_what_is_missing(weights: Path) -> None:
+def test_a_compiled_encoder_agrees_or_reports_what_is_missing(weights: Path) -> None:
     compiled = open_backend(
         bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, mode="compile"
     )
@@ -170,7 +170,7 @@ def test_compiled_it_gives_the_same_or_says_what_is_missing(weights: Path) -> No
     np.testing.assert_allclose(compiled.audio(log_mels), eager.audio(log_mels), atol=1e-5)
 
 
-def test_without_a_compiler_a_compiled_encoder_says_so(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(tower: torch.nn.Module, **options: Any) -> torch.nn.Module:
         class Broken(torch.nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -188,7 +188,7 @@ def test_without_a_compiler_a_compiled_encoder_says_so(weights: Path, monkeypatc
 
 @pytest.fixture
 def compiled_shapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What PyTorch compiled, with no compiler needed."""
+    """Yield the list of graphs that PyTorch compiled; no compiler is needed."""
     compile_, shapes = torch.compile, list[Any]()
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
@@ -202,7 +202,7 @@ def compiled_shapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 
 @pytest.mark.slow
-def test_more_shapes_are_compiled_than_pytorch_does_by_itself(weights: Path, compiled_shapes: list[Any]) -> None:
+def test_more_shapes_are_compiled_than_by_default(weights: Path, compiled_shapes: list[Any]) -> None:
     compiled = open_backend(
         bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, mode="compile"
     )
@@ -217,12 +217,12 @@ def test_more_shapes_are_compiled_than_pytorch_does_by_itself(weights: Path, com
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiled_shapes")
 def test_beyond_the_limit_a_compiled_encoder_fails(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovavel.training.torch_backend.modes._MOST_SHAPES", 2)
+    monkeypatch.setattr("ovavel.training.torch_backend.modes._MAX_SHAPES", 2)
     compiled = open_backend(
         bundle(TINY.to_dict(), 0), name="torch", device="cpu", graphs=("audio",), weights=weights, mode="compile"
     )
     log_mels = golden_inputs()["audio"].numpy()[:1]
     for size in (1, 2):
         compiled.audio(np.repeat(log_mels, size, axis=0))
-    with pytest.raises(DeviceError, match="more than 2 shapes were to be compiled"):
+    with pytest.raises(DeviceError, match="more than 2 input shapes"):
         compiled.audio(np.repeat(log_mels, 3, axis=0))

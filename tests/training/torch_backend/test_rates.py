@@ -1,4 +1,4 @@
-"""How much PyTorch reads to measure the bandwidth of a device."""
+"""Amount of memory read to measure the bandwidth of a device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ovavel.training.torch_backend import rates
 
 
 @pytest.mark.parametrize(("free", "read"), [(80 * 2**30, 8 * 2**30), (8 * 2**30, 2 * 2**30)])
-def test_a_gpu_reads_enough_and_has_room_for_it(monkeypatch: pytest.MonkeyPatch, free: int, read: int) -> None:
+def test_a_gpu_reads_enough_and_fits_in_free_memory(monkeypatch: pytest.MonkeyPatch, free: int, read: int) -> None:
     def ones(count: int, *, device: torch.device) -> Any:
         return SimpleNamespace(numel=lambda: count, sum=lambda: None)
 
