@@ -1,10 +1,10 @@
-"""Raw videos → the ten middle frames and the 16 kHz sound of each clip, in the layout of OV-AVEBench.
+"""Preparation of raw videos: ten middle frames and the 16 kHz sound of each clip, in the layout of OV-AVEBench.
 
-The seconds are cut by the same `MediaSource` and `WindowAssembler` as live, so a clip that is prepared here and a
-recording that is localized hold the same frames and samples (docs/method.md, Segment).
+Seconds are cut by the same `MediaSource` and `WindowAssembler` as in live use, so a prepared clip and a localized
+recording hold the same frames and samples (docs/method.md, Segment).
 
-Every file is written aside and renamed, first the folder of frames, then the sound: a clip is done once both are
-there, and a run that was killed continues with the clips that are not.
+Files are written under temporary names and then renamed, first the folder of frames, then the sound. A clip is complete
+once both exist, and a run that was killed resumes with the incomplete ones.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from ovavel.eval.datasets.check import CRASH_KIND
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
 from ovavel.eval.datasets.ovavebench import SPLITS, Clip, OVAVEBench
 from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
@@ -44,37 +45,37 @@ __all__ = ["NO_FILE", "REPORT", "Failure", "Loss", "PrepareReport", "SplitPrepar
 
 REPORT = "prepare.json"
 NO_FILE = "no video file"
-"""Kind of failure of a clip whose video was not found."""
+"""Failure kind of a clip whose video was not found."""
 
 JPEG_QUALITY = 95
 NEGLIGIBLE_S = 0.1
-"""Sound or pictures that are missing for less than this in all ten seconds are not worth reporting."""
+"""Sound or frames that are missing for less than this in all ten seconds are not reported."""
 
-_FORMAT = 1  # raised whenever the same video gives other files
-_OWN = ".prepare"  # folder of the lock, of what is being written, and of the losses of the clips that are done
+_FORMAT = 1  # increased whenever the same video gives different files
+_OWN = ".prepare"  # folder of the lock, temporary files, and the losses of completed clips
 _UNFINISHED = frozenset({".part", ".ytdl", ".tmp", ".download", ".crdownload"})
 
 
 class Failure(Struct, frozen=True, kw_only=True):
-    """A clip that could not be made."""
+    """A clip that could not be prepared."""
 
     split: str
     name: str
     category: str
     kind: str
-    """A short fixed phrase: "no video file", "video unreadable", "no pictures", "no sound", "video too short" …"""
+    """A fixed phrase: "no video file", "video unreadable", "no pictures", "no sound", "video too short" …"""
     message: str
 
 
 class Loss(Struct, frozen=True, kw_only=True):
-    """A part of a clip that was made, which its video does not have: silent, or shown by the frame before."""
+    """A part of a prepared clip that its video lacks: filled with silence or the previous frame."""
 
     split: str
     name: str
     sense: str
     """"vision" or "audio"."""
     cause: str
-    """As in `Gap.cause`."""
+    """Cause as in `Gap.cause`."""
     duration_s: float
 
 
@@ -84,24 +85,24 @@ class SplitPrepared(Struct, frozen=True, kw_only=True):
     clips: int
     prepared: int
     failed: dict[str, int]
-    """By kind."""
+    """Failures by kind."""
 
 
 class PrepareReport(Struct, frozen=True, kw_only=True):
-    """What became of all clips; the same after any number of interruptions."""
+    """Outcome for all clips; independent of interruptions."""
 
     videos: str
     fingerprint: str
     """`OVAVEBench.fingerprint` of the annotation files."""
     splits: dict[str, SplitPrepared]
     failures: tuple[Failure, ...]
-    """In the order of the dataset."""
+    """In dataset order."""
     losses: tuple[Loss, ...]
-    """In the order of the dataset."""
+    """In dataset order."""
 
 
 class _Settings(Struct, frozen=True, kw_only=True):
-    """What everything in a folder was made with."""
+    """Settings that all files in a folder were made with."""
 
     format: int
     annotations: str
@@ -118,23 +119,23 @@ class _Job(NamedTuple):
 
 class _Result(NamedTuple):
     kind: str = ""
-    """Of the failure, if it is one."""
+    """Failure kind; empty for a success."""
     message: str = ""
     fresh: bool = False
-    """Whether it was made now."""
+    """Whether the clip was prepared in this run."""
 
 
 def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None = None) -> tuple[PrepareReport, int]:
-    """Make the clips that are not in `out` yet; returns the report on all of them, and how many were made now.
+    """Prepare the clips that are not in `out` yet; returns the report on all clips, and how many were prepared now.
 
-    The annotation files are copied to `out`/annotations, the report is `out`/prepare.json. Missing, unreadable and
-    short videos are failures in the report, and tried again when `prepare` runs again.
+    The annotation files are copied to `out`/annotations; the report is `out`/prepare.json. Missing, unreadable and
+    short videos are reported as failures and retried when `prepare` runs again.
 
     Raises:
         DatasetError: the annotation files are missing or malformed.
-        InputError: `videos` is no folder.
-        UsageError: `out` holds something that was not made by this from these annotations.
-        OutputError: `out` cannot be written to, or another run is writing to it.
+        InputError: `videos` is not a folder.
+        UsageError: `out` was not made by this function from these annotations.
+        OutputError: `out` is not writable, or another run is writing to it.
     """
     if not videos.is_dir():
         raise InputError(f"--videos {videos} is not a folder; give the folder of the downloaded videos")
@@ -144,25 +145,25 @@ def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None =
         work = own / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        _settle(out, own, work, bench)
+        _check_settings(out, own, work, bench)
         found = _find(videos, {clip.name for clip in bench.clips})
         jobs = [_job(bench, clip, found, own) for clip in bench.clips]
         results: dict[str, _Result] = {}
         for job, result in show_progress(run_each(_prepare, jobs, workers=workers), len(jobs), "preparing", "clips"):
             if isinstance(result, Crashed):
-                result = _Result("ends its reader", f"{job.videos[0]} makes the process crash that reads it")
+                result = _Result(CRASH_KIND, f"{job.videos[0]} crashes the process that reads it")
             results[job.clip.name] = result
         report = _report(bench, videos, results, jobs)
-        _put(out / REPORT, to_json_bytes(report, indent=2) + b"\n", work)
+        _write_atomically(out / REPORT, to_json_bytes(report, indent=2) + b"\n", work)
         shutil.rmtree(work, ignore_errors=True)
     return report, sum(result.fresh for result in results.values())
 
 
 def cut_windows(video: Path) -> list[Window]:
-    """The first ten aligned seconds of a video, each with its middle frame.
+    """Return the first ten aligned seconds of a video, each with its middle frame.
 
     Raises:
-        DamagedClip: it is unreadable, too short, or has no pictures or no sound.
+        DamagedClip: the video is unreadable, too short, or has no pictures or no sound.
     """
     from av.error import FFmpegError
 
@@ -198,18 +199,18 @@ def cut_windows(video: Path) -> list[Window]:
             "pictures missing", f"{video} has no picture in {len(blind)} of the {SEGMENTS} seconds ({causes})"
         )
     if all(window.waveform is None for window in windows):
-        raise DamagedClip("no sound", f"{video} has a sound track, but nothing in the first {SEGMENTS} seconds of it")
+        raise DamagedClip("no sound", f"{video} has a sound track, but no sound in its first {SEGMENTS} seconds")
     return windows
 
 
 def _prepare(job: _Job) -> _Result:
-    """Make one clip; runs in a process of the pool."""
+    """Prepare one clip; runs in a worker process."""
     if _is_done(job):
         return _Result()
     if not job.videos:
         return _Result(NO_FILE, f"there is no video {job.clip.name}.*")
     failures = []
-    for video in sorted(job.videos, key=_size_first):
+    for video in sorted(job.videos, key=_largest_first):
         try:
             windows = cut_windows(video)
         except DamagedClip as error:
@@ -226,9 +227,9 @@ def _prepare(job: _Job) -> _Result:
 def _write(job: _Job, windows: Sequence[Window]) -> None:
     from PIL import Image
 
-    aside = job.work / secrets.token_hex(8)
-    aside.mkdir()
-    frames, sound, old = aside / "frames", aside / "sound.wav", aside / "old"
+    temporary = job.work / secrets.token_hex(8)
+    temporary.mkdir()
+    frames, sound, old = temporary / "frames", temporary / "sound.wav", temporary / "old"
     frames.mkdir()
     for window in windows:
         assert window.frame is not None
@@ -236,28 +237,28 @@ def _write(job: _Job, windows: Sequence[Window]) -> None:
     sound.write_bytes(_wav(windows))
     if losses := _losses(job.clip, windows):
         job.losses.parent.mkdir(parents=True, exist_ok=True)
-        _put(job.losses, msgspec.json.encode(losses), job.work)
+        _write_atomically(job.losses, msgspec.json.encode(losses), job.work)
     else:
         job.losses.unlink(missing_ok=True)
     for path in (job.frames, job.sound):
         path.parent.mkdir(parents=True, exist_ok=True)
-    job.sound.unlink(missing_ok=True)  # until both are in their places the clip is not done
+    job.sound.unlink(missing_ok=True)  # the clip is complete only when both are in place
     if job.frames.exists():
         job.frames.rename(old)
     frames.rename(job.frames)
     sound.rename(job.sound)
-    shutil.rmtree(aside)
+    shutil.rmtree(temporary)
 
 
 def _wav(windows: Sequence[Window]) -> bytes:
-    """Ten seconds of 16-bit PCM at 16 kHz, in the channels of the video; what is missing is silent."""
+    """Return ten seconds of 16-bit PCM at 16 kHz with the video's channels; missing parts are silent."""
     channels = max(len(window.waveform) for window in windows if window.waveform is not None)
     waveform: NDArray[np.float32] = np.zeros((channels, CLIP_SAMPLES), np.float32)
     for window in windows:
         if window.waveform is not None:
             part = waveform[:, window.index * RATE_HZ : (window.index + 1) * RATE_HZ]
             part[: len(window.waveform)] = window.waveform
-            part[len(window.waveform) :] = window.waveform[0]  # the channel count changed on the way
+            part[len(window.waveform) :] = window.waveform[0]  # the number of channels changed within the clip
     samples = np.clip(np.rint(waveform.T * 32768), -32768, 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
@@ -286,8 +287,8 @@ def _is_done(job: _Job) -> bool:
     return job.sound.is_file()
 
 
-def _size_first(path: Path) -> tuple[int, str]:
-    """Of several files of one name (pictures, sound tracks, descriptions), the largest is the video."""
+def _largest_first(path: Path) -> tuple[int, str]:
+    """Sort key: of several files with one name (thumbnails, sound tracks, descriptions), the largest is the video."""
     try:
         return -path.stat().st_size, str(path)
     except OSError:
@@ -306,12 +307,12 @@ def _job(bench: OVAVEBench, clip: Clip, found: dict[str, tuple[Path, ...]], own:
 
 
 def _find(videos: Path, names: set[str]) -> dict[str, tuple[Path, ...]]:
-    """Files of each name, in the folder and those below it."""
+    """Find the files of each name in the folder and its subfolders."""
     found: dict[str, list[Path]] = defaultdict(list)
     seen: set[str] = set()
     for folder, below, files in os.walk(videos, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads in a circle
+        if real in seen:  # a link cycle
             below.clear()
             continue
         seen.add(real)
@@ -324,7 +325,7 @@ def _find(videos: Path, names: set[str]) -> dict[str, tuple[Path, ...]]:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[Path]:
-    """The folder of our own in `out`, which nobody else writes to meanwhile."""
+    """Lock and yield the folder in `out` that is reserved for this command."""
     own = out / _OWN
     try:
         if not own.exists() and any((out / split).exists() for split in SPLITS):
@@ -337,22 +338,22 @@ def _locked(out: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise OutputError(f"another 'ovavel train prepare' is writing to {out}; wait until it ends") from error
+            raise OutputError(f"another 'ovavel train prepare' is writing to {out}; wait for it to finish") from error
         yield own
 
 
-def _put(path: Path, data: bytes, work: Path) -> None:
-    """`atomic_write`, but by way of `work`: a kill leaves nothing beside `path`, and the next run clears `work`."""
-    aside = work / secrets.token_hex(8)
-    atomic_write(aside, data)
+def _write_atomically(path: Path, data: bytes, work: Path) -> None:
+    """Like `atomic_write`, but through `work`: a kill leaves no temporary file next to `path`."""
+    temporary = work / secrets.token_hex(8)
+    atomic_write(temporary, data)
     try:
-        aside.replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise output_error(path, error) from error
 
 
-def _settle(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None:
-    """Write down what this folder is made of, or compare."""
+def _check_settings(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None:
+    """Store the settings of this folder, or compare them with the stored ones."""
     settings, path = _Settings(format=_FORMAT, annotations=bench.fingerprint), own / "settings.json"
     if path.exists():
         try:
@@ -360,16 +361,16 @@ def _settle(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise OutputError(f"{path} cannot be read ({error}); choose another --out") from error
         if before != settings:
-            how = "of other annotation files" if before.format == _FORMAT else "by another version, which cut otherwise"
+            how = "from other annotation files" if before.format == _FORMAT else "by another version of ovavel"
             raise UsageError(f"{out} was made {how}; choose another --out")
     copies = out / "annotations"
     try:
         copies.mkdir(exist_ok=True)
         for source in bench.annotation_paths:
-            _put(copies / source.name, source.read_bytes(), work)
+            _write_atomically(copies / source.name, source.read_bytes(), work)
     except OSError as error:
         raise output_error(copies, error) from error
-    _put(path, msgspec.json.encode(settings), work)
+    _write_atomically(path, msgspec.json.encode(settings), work)
 
 
 def _report(bench: OVAVEBench, videos: Path, results: dict[str, _Result], jobs: Sequence[_Job]) -> PrepareReport:

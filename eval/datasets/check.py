@@ -17,7 +17,7 @@ from ovavel.runtime.types import RATE_HZ
 
 __all__ = ["CRASH_KIND", "CheckReport", "ClipProblems", "Problem", "SplitCheck", "check_data"]
 
-CRASH_KIND = "ends its reader"
+CRASH_KIND = "crashes the reader"
 """Kind of a clip that made the process crash that read it."""
 
 

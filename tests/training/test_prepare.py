@@ -1,4 +1,4 @@
-"""Raw videos cut into frames and sounds: aligned, named where they fail, and the same after any interruption."""
+"""Preparing raw videos: aligned frames and sounds, reported failures, and the same result after any interruption."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def video(path: Path, **options: object) -> Path:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Annotations and the videos of all clips; the first ones are failures. Do not change it."""
+    """Return a folder of annotations and videos of all clips; the first videos are bad. Do not change it."""
     root = make_bench(tmp_path_factory.mktemp("raw") / "raw", media=False, clips=1)
     whole = [
         video(root / "mono.mkv", waveform=tone(10.2, 44_100), rate_hz=44_100),
-        video(root / "stereo.mkv", duration_s=9.7, waveform=tone(9.7, 16_000, channels=2)),  # loses something
+        video(root / "stereo.mkv", duration_s=9.7, waveform=tone(9.7, 16_000, channels=2)),  # has losses
     ]
     for number, clip in enumerate(OVAVEBench.open(root).clips):
         folder = root / "videos" / (clip.category if number % 3 else "")
@@ -64,7 +64,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
             video(folder / f"{clip.name}.mkv", **how)
         elif how is not None:
             shutil.copy(whole[number % 2], folder / f"{clip.name}.mkv")
-            (folder / f"{clip.name}.json").write_text("{}")  # downloaders leave such things beside a video
+            (folder / f"{clip.name}.json").write_text("{}")  # downloaders leave such files next to a video
             (folder / f"{clip.name}.mp4.part").write_bytes(b"x")
             (folder / f"{clip.name}.part").write_bytes(b"x" * 400_000)
     return root
@@ -72,7 +72,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one undisturbed run makes of it. Do not change it."""
+    """Return the output of one uninterrupted run. Do not change it."""
     out = tmp_path_factory.mktemp("prepared") / "out"
     prepare(raw / "videos", out, raw / "annotations", workers=2)
     return out
@@ -86,7 +86,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_failures_are_named_and_the_rest_is_a_dataset(raw: Path, prepared: Path) -> None:
+def test_failures_are_reported_and_the_rest_is_a_dataset(raw: Path, prepared: Path) -> None:
     bench = OVAVEBench.open(prepared)
     assert bench.fingerprint == OVAVEBench.open(raw).fingerprint
     report = json.loads((prepared / "prepare.json").read_text())
@@ -102,7 +102,7 @@ def test_failures_are_named_and_the_rest_is_a_dataset(raw: Path, prepared: Path)
     assert not (prepared / ".prepare" / "work").exists()
 
 
-def test_each_frame_is_of_its_second_and_sound_keeps_its_channels(prepared: Path) -> None:
+def test_frames_match_their_seconds_and_sound_keeps_its_channels(prepared: Path) -> None:
     bench = OVAVEBench.open(prepared)
     for number in (10, 11):
         clip = bench.clips[number]
@@ -116,7 +116,7 @@ def test_each_frame_is_of_its_second_and_sound_keeps_its_channels(prepared: Path
         assert sorted(path.name for path in bench.frames_dir(clip).iterdir()) == [f"{i}.jpg" for i in range(10)]
 
 
-def test_frames_and_samples_are_those_of_the_live_path(raw: Path, prepared: Path) -> None:
+def test_frames_and_samples_equal_those_of_the_live_path(raw: Path, prepared: Path) -> None:
     bench = OVAVEBench.open(prepared)
     clip = bench.clips[12]
     path = next((raw / "videos").rglob(f"{clip.name}.mkv"))
@@ -126,7 +126,7 @@ def test_frames_and_samples_are_those_of_the_live_path(raw: Path, prepared: Path
         assert np.abs(cut.frame.astype(int) - kept.frame).max() < 12  # type: ignore[operator]
 
 
-def test_a_second_run_makes_nothing_and_changes_nothing(raw: Path, prepared: Path, tmp_path: Path) -> None:
+def test_a_second_run_changes_nothing(raw: Path, prepared: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(prepared, tmp_path / "out"))
     before = contents(out)
     assert main(["train", "prepare", *arguments(raw, out)]) == 0
@@ -139,7 +139,7 @@ def test_a_second_run_makes_nothing_and_changes_nothing(raw: Path, prepared: Pat
     assert contents(out) == before
 
 
-def test_a_video_that_came_later_is_made(raw: Path, prepared: Path, tmp_path: Path) -> None:
+def test_a_video_added_later_is_prepared(raw: Path, prepared: Path, tmp_path: Path) -> None:
     out, videos = Path(shutil.copytree(prepared, tmp_path / "out")), tmp_path / "videos"
     videos.mkdir()
     bench = OVAVEBench.open(out)
@@ -156,7 +156,7 @@ def test_a_video_that_came_later_is_made(raw: Path, prepared: Path, tmp_path: Pa
 
 
 @pytest.mark.timeout(300)  # on a busy machine; 13 s otherwise
-def test_killed_at_random_moments_it_ends_the_same(raw: Path, prepared: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_the_same(raw: Path, prepared: Path, tmp_path: Path) -> None:
     out, rng = tmp_path / "out", random.Random(5)
     command = [sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())"]
     command += ["train", "prepare", *arguments(raw, out), "--workers", "2"]
@@ -164,15 +164,15 @@ def test_killed_at_random_moments_it_ends_the_same(raw: Path, prepared: Path, tm
     bench = OVAVEBench.open(raw)
     for wanted in sorted(rng.sample(range(1, 11), 3)):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-            # Not by the clock: on a busy machine a run may not have begun by then, on a fast one it is over.
+            # Not timed: on a busy machine the run may not have started by then, on a fast one it may be over.
             while process.poll() is None and len(list(out.glob("*/audio/*/*.wav"))) < wanted:
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.03))
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.send_signal(signal.SIGKILL)
             interrupted += process.wait() == -signal.SIGKILL
-        assert not psutil.wait_procs(children, timeout=100)[1]  # nobody stays behind
-        for clip in bench.clips:  # whatever is there is whole
+        assert not psutil.wait_procs(children, timeout=100)[1]  # no process is left behind
+        for clip in bench.clips:  # existing files are complete
             frames = out / bench.frames_dir(clip).relative_to(raw)
             assert not frames.exists() or len(list(frames.iterdir())) == 10
     assert interrupted >= 2
@@ -180,7 +180,7 @@ def test_killed_at_random_moments_it_ends_the_same(raw: Path, prepared: Path, tm
     assert contents(out) == contents(prepared)
 
 
-def test_a_run_beside_another_is_refused(raw: Path, prepared: Path, tmp_path: Path) -> None:
+def test_a_concurrent_run_is_refused(raw: Path, prepared: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(prepared, tmp_path / "out"))
     with (out / ".prepare" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -204,7 +204,7 @@ def test_other_datasets_are_left_alone(raw: Path, prepared: Path, tmp_path: Path
         prepare(raw / "videos", tmp_path / "file" / "out", raw / "annotations")
 
 
-def test_no_clip_at_all_is_exit_code_1(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_clips_is_exit_code_1(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "loop").symlink_to(tmp_path / "videos")
     code = main(["train", "prepare", "--videos", str(tmp_path / "videos"), *arguments(raw, tmp_path / "out")[2:]])
@@ -212,11 +212,13 @@ def test_no_clip_at_all_is_exit_code_1(raw: Path, tmp_path: Path, capsys: pytest
     assert "no video file" in capsys.readouterr().out
 
 
-def test_the_largest_file_of_a_name_is_the_video(raw: Path, tmp_path: Path) -> None:
+def test_the_largest_file_with_a_name_is_the_video(raw: Path, tmp_path: Path) -> None:
     videos, clip = tmp_path / "videos", OVAVEBench.open(raw).clips[0]
     videos.mkdir()
     video(videos / f"{clip.name}.mkv")
-    Image.effect_noise((2_000, 2_000), 99).save(videos / f"{clip.name}.jpg")  # larger, and no video: the next is tried
+    Image.effect_noise((2_000, 2_000), 99).save(
+        videos / f"{clip.name}.jpg"
+    )  # larger, but not a video: the next one is tried
     report, fresh = prepare(videos, tmp_path / "out", raw / "annotations", workers=1)
     assert fresh == 1
     assert clip.name not in {failure.name for failure in report.failures}

@@ -19,25 +19,26 @@ _TOKENS = 49_408
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+)"
-"""What is encoded in one piece: a contraction's end, a run of letters, one digit, a run of other signs."""
+"""Pieces that are encoded separately: a contraction's ending, a run of letters, a digit, a run of other characters."""
 
 
 def clip_tokenizer() -> bytes:
-    """Return the `tokenizer.json` of CLIP's 49 408 tokens, cut and padded to 77.
+    """Return CLIP's `tokenizer.json` with 49 408 tokens, truncating and padding to 77.
 
-    The start and end tokens are put around each text, but their names inside a text mean nothing.
+    Start and end tokens are added around each text, but their names inside a text are ordinary characters.
 
     Raises:
         ExportError: the merges file of this installation is not the published one.
     """
     packed = (resources.files("ovavel.training.models") / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
     if hashlib.sha256(packed).hexdigest() != MERGES_SHA256:
-        raise ExportError("the byte-pair merges file of this installation is damaged; install ovavel again")
+        raise ExportError("the byte-pair merges file of this installation is damaged; reinstall ovavel")
     lines = gzip.decompress(packed).decode("utf-8").splitlines()
-    signs = _byte_signs()
-    # Past the header, the published file holds more merges than the published vocabulary has room for.
-    merges = [tuple(line.split()) for line in lines[1 : 1 + _TOKENS - 2 * len(signs) - 2]]
-    tokens = [*signs, *(sign + _WORD_END for sign in signs), *("".join(pair) for pair in merges), _START, _END]
+    characters = _byte_characters()
+    # After its header, the published file holds more merges than fit the published vocabulary.
+    merges = [tuple(line.split()) for line in lines[1 : 1 + _TOKENS - 2 * len(characters) - 2]]
+    pieces = [*characters, *(character + _WORD_END for character in characters)]
+    tokens = [*pieces, *("".join(pair) for pair in merges), _START, _END]
     ids = {token: index for index, token in enumerate(tokens)}
     template = [{"SpecialToken": {"id": _START, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     template.append({"SpecialToken": {"id": _END, "type_id": 0}})
@@ -57,7 +58,7 @@ def clip_tokenizer() -> bytes:
             "pad_type_id": 0,
             "pad_token": tokens[0],
         },
-        # No added tokens: they would be recognised inside a user's text.
+        # No added tokens: they would be matched inside a user's text.
         "added_tokens": [],
         "normalizer": None,
         "pre_tokenizer": {
@@ -89,10 +90,10 @@ def clip_tokenizer() -> bytes:
     return json.dumps(content, ensure_ascii=False).encode("utf-8")
 
 
-def _byte_signs() -> list[str]:
-    """Return the 256 printable signs that stand for the bytes, in the order of their token ids.
+def _byte_characters() -> list[str]:
+    """Return the 256 printable characters that represent the bytes, in the order of their token ids.
 
-    A byte that prints in Latin-1 stands for itself; the others take the code points from 256 on, after them.
+    Bytes printable in Latin-1 represent themselves and come first; the others use the code points from 256 on.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = 256 - len(printable)

@@ -1,4 +1,4 @@
-"""Every kind of file that is not a checkpoint: an error that says so, no traceback, no code run."""
+"""Every kind of file that is not a checkpoint gives a clear error, and never runs code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATE = {"a.weight": torch.arange(600.0).reshape(20, 30), "a.scale": torch.tenso
 
 
 class Evil:
-    """Unpickling it makes the file `path`."""
+    """Object that creates the file `path` when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +80,7 @@ def test_pipe_does_not_hang(tmp_path: Path) -> None:
 )
 def test_text_and_noise(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
         read_checkpoint(tmp_path / "weights.pth")
 
 
@@ -99,7 +99,7 @@ def test_archive_with_code_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_archive_of_before_torch_1_6(tmp_path: Path) -> None:
+def test_archive_from_before_torch_1_6(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     with pytest.raises(CheckpointError, match="save its state dict as safetensors"):
         read_checkpoint(tmp_path / "old.pth")
@@ -113,7 +113,7 @@ def test_what_is_not_a_state_dict(tmp_path: Path, value: object) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
-def test_every_truncation_is_noticed(tmp_path: Path, kind: str) -> None:
+def test_every_truncation_is_detected(tmp_path: Path, kind: str) -> None:
     whole, cut = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
     if kind == "pth":
         torch.save(STATE, whole)
@@ -135,7 +135,7 @@ def test_zip_of_something_else(tmp_path: Path) -> None:
 
 def test_unreadable_file() -> None:
     with pytest.raises(CheckpointError, match="could not be read"):
-        read_checkpoint("/proc/self/mem")  # a regular file whose first byte nobody may read
+        read_checkpoint("/proc/self/mem")  # a regular file whose first byte cannot be read
 
 
 class Net(torch.nn.Module):
@@ -145,7 +145,7 @@ class Net(torch.nn.Module):
 
 @pytest.mark.parametrize("kind", ["code", "protocol", "program"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
-def test_what_is_refused_is_refused_in_our_own_words(
+def test_refusals_do_not_repeat_the_advice_of_torch(
     kind: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     path = tmp_path / "evil.pth"

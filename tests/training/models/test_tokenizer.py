@@ -1,4 +1,4 @@
-"""The exported tokenizer against byte-pair encoding written out plainly."""
+"""The exported tokenizer against a plain implementation of byte-pair encoding."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_the_vocabulary_has_49408_tokens(content: dict) -> None:
     assert (ids["!"], ids["!</w>"], ids["<|startoftext|>"], ids["<|endoftext|>"]) == (0, 256, 49_406, 49_407)
 
 
-def test_no_token_is_recognised_inside_a_text(content: dict) -> None:
+def test_special_tokens_inside_a_text_are_ordinary_text(content: dict) -> None:
     assert content["added_tokens"] == []
 
 
 @settings(deadline=None)
 @given(word=st.text(alphabet="abcdefghijklmnopqrstuvwxyzäöüßñ犬", min_size=1, max_size=24))
-def test_a_word_is_merged_in_the_order_of_the_merges(
+def test_words_are_merged_in_the_order_of_the_merges(
     tokenizer: Tokenizer, content: dict, ranks: dict[tuple[str, ...], int], word: str
 ) -> None:
     signs = dict(zip(_bytes(), list(content["model"]["vocab"])[:256], strict=True))
@@ -69,7 +69,7 @@ def test_a_word_is_merged_in_the_order_of_the_merges(
 
 
 def _bytes() -> list[int]:
-    """Bytes in the order of their tokens: those that print in Latin-1 first."""
+    """Return the bytes in the order of their tokens: those printable in Latin-1 first."""
     printable = [code for code in range(256) if 33 <= code <= 126 or (161 <= code <= 255 and code != 173)]
     return printable + [code for code in range(256) if code not in printable]
 
@@ -84,5 +84,5 @@ def test_words_are_split_as_in_the_original(tokenizer: Tokenizer, text: str, cou
 def test_a_damaged_merges_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"something else")
     monkeypatch.setattr(tokenizer_module.resources, "files", lambda _package: tmp_path)
-    with pytest.raises(ExportError, match="install ovavel again"):
+    with pytest.raises(ExportError, match="reinstall ovavel"):
         clip_tokenizer()

@@ -1,6 +1,6 @@
-"""ImageBind: vision, audio and text encoders whose embeddings share one space.
+"""ImageBind: vision, audio and text encoders with a common embedding space.
 
-Written anew from the numbers of the published model (docs/method.md, Encoders) and compatible with its weights.
+An independent implementation from the published specification (docs/method.md, Encoders), compatible with its weights.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FRAME = (3, 224, 224)
 LOG_MEL = (1, 128, 204)
 CONTEXT = 77
 VOCABULARY = 49_408
-"""Tokens of CLIP's byte-pair encoding."""
+"""Number of tokens in CLIP's byte-pair encoding."""
 _FRAME_TOKENS = 256  # 16 × 16 patches of 14 × 14
 _MEL_TOKENS = 228  # 12 × 19 patches of 16 × 16 every 10
 _EPS = 1e-6
@@ -66,16 +66,16 @@ class TowerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageBindConfig:
-    """Size of an ImageBind. The stems, the text length and the number of tokens are those of the published model."""
+    """Size of an ImageBind model. Stems and text length are those of the published model."""
 
     name: str
     vision: TowerConfig
     audio: TowerConfig
     text: TowerConfig
     embedding_size: int
-    """D, common to the three."""
+    """D, common to the three encoders."""
     vocabulary: int = VOCABULARY
-    """How many tokens the text tower knows; the published ones unless the model has a tokenizer of its own."""
+    """Number of tokens; the published one unless the model has its own tokenizer."""
 
     def __post_init__(self) -> None:
         if min(self.embedding_size, self.vocabulary) < 1:
@@ -85,7 +85,7 @@ class ImageBindConfig:
 
     @classmethod
     def huge(cls) -> Self:
-        """The published model: 1.07 billion parameters in these three modalities."""
+        """Return the size of the published model: 1.07 billion parameters in these three modalities."""
         return cls(
             name="huge",
             vision=TowerConfig(width=1280, blocks=32, heads=16),
@@ -96,7 +96,7 @@ class ImageBindConfig:
 
     @classmethod
     def tiny(cls) -> Self:
-        """A model for tests and demonstrations: the same architecture, 4 million parameters."""
+        """Return the size of a model for tests and demonstrations: the same architecture with 4 million parameters."""
         return cls(
             name="tiny",
             vision=TowerConfig(width=64, blocks=2, heads=4),
@@ -106,27 +106,27 @@ class ImageBindConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as a bundle's manifest keeps them."""
+        """Convert to plain values, as stored in a bundle's manifest."""
         return cast("dict[str, Any]", msgspec.to_builtins(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Undo `to_dict`.
+        """Convert back from `to_dict`.
 
         Raises:
-            UsageError: a value is missing or makes no sense.
+            UsageError: a value is missing or invalid.
         """
         try:
             return msgspec.convert(dict(values), cls)
-        except (msgspec.ValidationError, ValueError) as error:  # also of a name that is no text
-            raise UsageError(f"not the configuration of an ImageBind: {error}") from error
+        except (msgspec.ValidationError, ValueError) as error:  # also for a name that is not a string
+            raise UsageError(f"invalid ImageBind configuration: {error}") from error
 
 
 def _zeros(x: Tensor) -> Tensor:
-    """(B, N, W) → (B, 1, W) of zeros: added to a parameter of (1, 1, W), it gives that once for each of the batch.
+    """Return zeros (B, 1, W) for (B, N, W). Adding them to a parameter (1, 1, W) repeats it over the batch.
 
-    This form becomes ONNX without arithmetic on shapes, which GPUs leave to the CPU. `expand` needs that, and for `pad`
-    ONNX Runtime long had no CUDA kernel.
+    This form exports to ONNX without arithmetic on shapes, which GPUs leave to the CPU. `expand` would need it, and for
+    `pad` ONNX Runtime long had no CUDA kernel.
     """
     return x.narrow(1, 0, 1) * 0
 
@@ -144,9 +144,9 @@ class Attention(nn.Module):
         self.extra_value = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
 
     def forward(self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False) -> Tensor:
-        """With `first_only`, (B, 1, W): what the first token makes of all.
+        """Attend; with `first_only`, only the first token is a query → (B, 1, W).
 
-        `zeros` are those of `_zeros`, where the caller has them already.
+        `zeros` is the result of `_zeros` if the caller has it already.
         """
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if first_only:
@@ -161,7 +161,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block, (B, N, W) → (B, N, W)."""
+    """Pre-norm transformer block, (B, N, W) → (B, N, W)."""
 
     def __init__(self, config: TowerConfig, *, causal: bool = False, extra_token: bool = False) -> None:
         super().__init__()
@@ -172,14 +172,14 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(4 * config.width, config.width)
 
     def forward(self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False) -> Tensor:
-        """With `first_only`, (B, 1, W): the first token alone, as it would come out among the others."""
+        """Apply the block; with `first_only`, return only the first token of the result, (B, 1, W)."""
         mixed = self.attention(self.norm_1(x), zeros, first_only=first_only)
         x = (x.narrow(1, 0, 1) if first_only else x) + mixed
         return x + cast("Tensor", self.fc2(F.gelu(self.fc1(self.norm_2(x)))))
 
 
 class PatchTower(nn.Module):
-    """Encoder of anything cut into patches: frames and log-mels. Its class token becomes the embedding."""
+    """Encoder of inputs cut into patches: frames and log-mels. Its class token becomes the embedding."""
 
     stem_norm: nn.Module
     input_norm: nn.Module
@@ -196,7 +196,7 @@ class PatchTower(nn.Module):
         self.projection = nn.Linear(config.width, size, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, channels, height, width) → (B, D) unit norm."""
+        """Encode (B, channels, height, width) → (B, D) of unit norm."""
         x = self.stem_norm(self.stem(image).flatten(2).transpose(1, 2))
         zeros = _zeros(x)
         x = torch.cat((zeros + self.class_token, x), dim=1) + self.positions
@@ -204,7 +204,7 @@ class PatchTower(nn.Module):
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x, zeros)
-        x = last(x, zeros, first_only=True)  # nobody asks for the other tokens any more
+        x = last(x, zeros, first_only=True)  # the other tokens are not needed any more
         return unit_norm(self.projection(self.output_norm(x.squeeze(1))))
 
 
@@ -213,7 +213,7 @@ class TextTower(nn.Module):
 
     def __init__(self, config: TowerConfig, size: int, vocabulary: int) -> None:
         super().__init__()
-        # Not nn.Embedding: its random start, on the meta device, imports 0.1 GB of compiler.
+        # Not nn.Embedding: its random initialisation on the meta device imports 0.1 GB of compiler.
         self.embedding = nn.Parameter(torch.zeros(vocabulary, config.width))
         self.positions = nn.Parameter(torch.zeros(1, CONTEXT, config.width))
         self.blocks = nn.ModuleList(Block(config, causal=True) for _ in range(config.blocks))
@@ -221,7 +221,7 @@ class TextTower(nn.Module):
         self.projection = nn.Linear(config.width, size, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, 77) int64 → (B, D) unit norm."""
+        """Encode (B, 77) int64 → (B, D) of unit norm."""
         x = F.embedding(tokens, self.embedding) + self.positions
         for block in self.blocks:
             x = block(x)
@@ -230,7 +230,7 @@ class TextTower(nn.Module):
 
 
 def _vision_tower(config: ImageBindConfig) -> nn.Module:
-    # The published stem is a Conv3d over the still frame repeated once; a Conv2d of its kernels' sum is the same.
+    # The published stem is a Conv3d over the frame and its copy; a Conv2d with the sum of its kernels is equivalent.
     stem = nn.Conv2d(FRAME[0], config.vision.width, kernel_size=14, stride=14, bias=False)
     return PatchTower(config.vision, config.embedding_size, stem, _FRAME_TOKENS, audio=False)
 
@@ -254,9 +254,9 @@ _TOWERS: Mapping[Modality, Callable[[ImageBindConfig], nn.Module]] = {
 class ImageBind(nn.Module):
     """The encoders of some or all modalities.
 
-    All embeddings are float32 of unit norm. The published model scales audio by 20 and text by a learned factor
-    afterwards; the first is a constant of the temporal head here, the second cancels in every cosine similarity.
-    `load` makes a model; the constructor alone leaves weights without meaning.
+    All embeddings are float32 of unit norm. The published model then scales audio by 20 and text by a learned factor.
+    Here the former is a constant of the temporal head, and the latter cancels in every cosine similarity.
+    Use `load` to create a model; the constructor leaves the weights uninitialised.
     """
 
     towers: nn.ModuleDict
@@ -266,7 +266,7 @@ class ImageBind(nn.Module):
         super().__init__()
         unknown = sorted(set(modalities) - set(MODALITIES))
         if unknown or not modalities:
-            raise UsageError(f"modalities are {', '.join(MODALITIES)}; not {', '.join(unknown) or 'none at all'}")
+            raise UsageError(f"the modalities are {', '.join(MODALITIES)}, not {', '.join(unknown) or 'none'}")
         self.config = config
         self.towers = nn.ModuleDict({name: _TOWERS[name](config) for name in MODALITIES if name in modalities})
 
@@ -277,24 +277,24 @@ class ImageBind(nn.Module):
         config: ImageBindConfig | None = None,
         modalities: Collection[Modality] = MODALITIES,
     ) -> Self:
-        """Load the published checkpoint or one of the same names, in evaluation mode and frozen.
+        """Load the published checkpoint or one with the same names, in evaluation mode and frozen.
 
-        The weights stay mapped to the file and take memory as they are first used, so keep the file unchanged while
-        the model lives. Half-precision weights are widened to float32, which does copy them.
+        The weights stay mapped to the file and take memory when they are first used, so do not change the file while
+        the model is in use. Half-precision weights are converted to float32, which copies them.
 
         Args:
             path: `.pth` or safetensors. Depth, thermal and IMU entries are ignored.
             config: size of the model; None: `ImageBindConfig.huge()`, the published one.
-            modalities: which encoders to load; the entries of the others are ignored.
+            modalities: encoders to load; entries of the others are ignored.
 
         Raises:
-            CheckpointError: not a checkpoint of this model; the message names what is missing, extra or misshaped.
+            CheckpointError: not a checkpoint of this model; the message names missing, extra or misshaped entries.
         """
         config = config or ImageBindConfig.huge()
         with torch.device("meta"):
             model = cls(config, modalities)
         model.requires_grad_(requires_grad=False)
-        ours = (None, *modalities)  # what belongs to no modality is not ignored but refused
+        ours = (None, *modalities)  # entries of no modality are refused, not ignored
         found = {name: tensor for name, tensor in read_checkpoint(path).items() if modality_of(name) in ours}
         expected = published_entries(config, modalities)
         optional = frozenset(name for name in expected if name.endswith(".mask"))  # rebuilt by causal attention
@@ -311,15 +311,15 @@ class ImageBind(nn.Module):
         return model.eval()
 
     def vision(self, frames: Tensor) -> Tensor:
-        """(B, 3, 224, 224) float32, prepared as in docs/method.md, Frame → (B, D)."""
+        """Encode frames (B, 3, 224, 224) float32, prepared as in docs/method.md, Frame → (B, D)."""
         return self._encode("vision", frames, FRAME)
 
     def audio(self, log_mels: Tensor) -> Tensor:
-        """(B, 1, 128, 204) float32, prepared as in docs/method.md, Waveform → (B, D)."""
+        """Encode log-mels (B, 1, 128, 204) float32, prepared as in docs/method.md, Waveform → (B, D)."""
         return self._encode("audio", log_mels, LOG_MEL)
 
     def text(self, tokens: Tensor) -> Tensor:
-        """(B, 77) int64, prepared as in docs/method.md, Text → (B, D)."""
+        """Encode tokens (B, 77) int64, prepared as in docs/method.md, Text → (B, D)."""
         return self._encode("text", tokens, (CONTEXT,))
 
     def _encode(self, modality: Modality, x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -333,7 +333,7 @@ class ImageBind(nn.Module):
 def published_entries(
     config: ImageBindConfig, modalities: Collection[Modality] = MODALITIES
 ) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the published state dict, for a model of this size."""
+    """Return names and shapes of the published state dict for a model of this size."""
     with torch.device("meta"):
         model = ImageBind(config, modalities)
     entries = {}
@@ -355,15 +355,15 @@ def read_config(name: str) -> ImageBindConfig:
 
     Raises:
         UsageError: there is no such configuration.
-        InputError: there is no such file, or it holds no JSON.
+        InputError: the file does not exist or is not JSON.
     """
     if name in ("huge", "tiny"):
         return ImageBindConfig.huge() if name == "huge" else ImageBindConfig.tiny()
     try:
         values = json.loads(Path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        kind = InputError if Path(name).suffix else UsageError  # a file, or a word that is no configuration
-        raise kind(f"--config must be huge, tiny or a JSON file, and {name!r} is none ({error})") from error
+        kind = InputError if Path(name).suffix else UsageError  # a file, or an unknown name
+        raise kind(f"--config must be huge, tiny or a JSON file, not {name!r} ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"the configuration {name} must be a JSON object")
     return ImageBindConfig.from_dict(values)

@@ -1,4 +1,4 @@
-"""Names of the published ImageBind checkpoint (docs/method.md, Encoders)."""
+"""Entry names of the published ImageBind checkpoint (docs/method.md, Encoders)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BLOCK_NAMES = {
 
 
 def published_name(modality: str, name: str) -> str:
-    """Published name of the entry `name` of a tower."""
+    """Return the published name of the entry `name` of a tower."""
     if name.startswith("blocks."):
         _, index, rest = name.split(".", 2)
         return f"modality_trunks.{modality}.blocks.{index}.{_BLOCK_NAMES.get(rest, rest)}"
@@ -61,6 +61,6 @@ _ENTRY = re.compile(r"modality_(?:preprocessors|trunks|heads|postprocessors)\.(v
 
 
 def modality_of(name: str) -> str | None:
-    """Which of the six published modalities an entry belongs to; None: to none of them."""
+    """Return which of the six published modalities an entry belongs to, or None."""
     match = _ENTRY.match(name)
     return match[1] if match else None

@@ -1,4 +1,4 @@
-"""The encoders against the original implementation, and every way in which a checkpoint can be wrong."""
+"""The encoders against the original implementation, and invalid checkpoints of every kind."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ MEDIUM = ImageBindConfig(
 
 @pytest.fixture(scope="module")
 def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A safetensors file of 0.6 GB, all zeros and a hole on disk; in memory they count as any other number."""
+    """Return a sparse safetensors file of 0.6 GB, all zeros; in memory it takes its full size."""
     header, end = {}, 0
     for name, shape in published_entries(MEDIUM).items():
         start, end = end, end + 4 * int(np.prod(shape))
@@ -84,7 +84,7 @@ def medium(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_loading_one_modality_takes_little_more_than_its_size(medium: Path, modality: Modality) -> None:
+def test_loading_one_modality_takes_little_more_memory_than_its_size(medium: Path, modality: Modality) -> None:
     size = size_of(MEDIUM, modality)
     assert size < 0.5 * medium.stat().st_size
     assert peak_of_loading(medium, MEDIUM, modality) < 1.3 * size
@@ -99,7 +99,7 @@ def test_still_frame_equals_the_repeated_frame(state: dict[str, Tensor], model: 
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_each_of_a_batch_is_encoded_alone(model: ImageBind, modality: Modality) -> None:
+def test_each_input_of_a_batch_is_encoded_independently(model: ImageBind, modality: Modality) -> None:
     x = inputs(TINY)[modality]
     alone = torch.cat([getattr(model, modality)(one[None]) for one in x])
     torch.testing.assert_close(getattr(model, modality)(x), alone, atol=1e-6, rtol=0)
@@ -107,13 +107,13 @@ def test_each_of_a_batch_is_encoded_alone(model: ImageBind, modality: Modality) 
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])
-def test_the_last_block_on_one_token_is_the_last_block_on_all(model: ImageBind, modality: Modality) -> None:
+def test_the_last_block_gives_the_same_with_the_first_token_only(model: ImageBind, modality: Modality) -> None:
     block = model.towers[modality].blocks[-1]
     x = torch.randn(2, 7, block.norm_1.weight.shape[0], generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(block(x, first_only=True), block(x)[:, :1], atol=1e-5, rtol=1e-5)
 
 
-def test_unit_norm_is_that_of_pytorch_bit_for_bit() -> None:
+def test_unit_norm_equals_that_of_pytorch_bit_for_bit() -> None:
     x = (
         torch.randn(3, 5, 1024, generator=torch.Generator().manual_seed(0))
         * torch.tensor([1e-20, 1.0, 1e10])[:, None, None]
@@ -122,7 +122,7 @@ def test_unit_norm_is_that_of_pytorch_bit_for_bit() -> None:
     assert torch.equal(unit_norm(x), torch.nn.functional.normalize(x, dim=-1))
 
 
-def test_text_after_the_end_token_does_not_matter(model: ImageBind) -> None:
+def test_text_after_the_end_token_is_ignored(model: ImageBind) -> None:
     tokens = torch.zeros(2, 77, dtype=torch.int64)
     tokens[:, :3] = torch.tensor([49406, 1929, 49407])
     tokens[1, 3:] = 17
@@ -157,7 +157,7 @@ def test_towers_export_to_onnx_for_any_batch(model: ImageBind, modality: Modalit
         np.testing.assert_allclose(embedding, getattr(model, modality)(batch).numpy(), atol=2e-5, rtol=0)
 
 
-def test_config_travels_as_plain_values() -> None:
+def test_config_converts_to_plain_values_and_back() -> None:
     for config in (TINY, HUGE, MEDIUM):
         text = msgspec.json.encode(config.to_dict())
         assert ImageBindConfig.from_dict(msgspec.json.decode(text)) == config
@@ -173,14 +173,14 @@ def test_config_travels_as_plain_values() -> None:
         lambda values: values["text"].update(blocks=0),
     ],
 )
-def test_senseless_config_is_refused(change: Callable[[dict], object]) -> None:
+def test_invalid_config_is_refused(change: Callable[[dict], object]) -> None:
     values = TINY.to_dict()
     change(values)
     with pytest.raises(UsageError):
         ImageBindConfig.from_dict(values)
 
 
-def test_wrong_use_is_told(model: ImageBind, tmp_path: Path) -> None:
+def test_invalid_arguments_are_reported(model: ImageBind, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\(B, 3, 224, 224\), not \(1, 3, 100, 224\)"):
         model.vision(torch.zeros(1, 3, 100, 224))
     with pytest.raises(UsageError, match="smell"):
@@ -189,7 +189,7 @@ def test_wrong_use_is_told(model: ImageBind, tmp_path: Path) -> None:
         ImageBind(TINY, ("vision",)).audio(torch.zeros(1, 1, 128, 204))
 
 
-# What a checkpoint may be, and may not be
+# Valid and invalid checkpoints
 
 SOME_NAMES = [name for name in published_entries(TINY) if ".blocks." not in name and not name.endswith(".mask")] + [
     "modality_trunks.audio.blocks.2.attn.bias_k",
@@ -217,7 +217,7 @@ def test_causal_mask_may_be_absent(state: dict[str, Tensor], tmp_path: Path) -> 
     assert error_of(load(less, tmp_path), "text") <= TOLERANCE
 
 
-def test_one_modality_alone_is_enough_for_itself(tmp_path: Path) -> None:
+def test_one_modality_loads_without_the_others(tmp_path: Path) -> None:
     state = golden_state(TINY, ("audio",))
     assert error_of(load(state, tmp_path, modalities=("audio",)), "audio") <= TOLERANCE
     with pytest.raises(CheckpointError, match="lacks"):
@@ -251,7 +251,7 @@ def test_misshaped_entry_is_named(state: dict[str, Tensor], tmp_path: Path, name
         load(state | {name: torch.zeros(7, 7)}, tmp_path)
 
 
-def test_weights_of_another_size(tmp_path: Path) -> None:
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     path = write_golden_checkpoint(tmp_path / "tiny.pth", TINY)
     with pytest.raises(CheckpointError, match="of another size"):
         ImageBind.load(path)
@@ -263,7 +263,7 @@ def test_integers_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
         load(state | {name: torch.zeros(48, dtype=torch.int8)}, tmp_path)
 
 
-def test_shard(state: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_single_shard_is_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
     half = dict(list(state.items())[: len(state) // 2])
     with pytest.raises(CheckpointError, match="shard"):
         load(half, tmp_path)
