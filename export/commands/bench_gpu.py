@@ -101,7 +101,7 @@ class BenchGpu:
             if self.bundle and self.weights:
                 names = " and ".join(path.name for path in (self.weights, self.head) if path)
                 prepared = Prepared(
-                    bundle=self.bundle, weights=self.weights, head=self.head, told=f"weights of {names}"
+                    bundle=self.bundle, weights=self.weights, head=self.head, description=f"weights of {names}"
                 )
                 prepared_s = 0.0
             else:

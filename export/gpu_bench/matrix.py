@@ -71,7 +71,7 @@ class Prepared:
     bundle: Path
     weights: Path
     head: Path | None
-    told: str
+    description: str
     """What weights these are, in words."""
     missing: tuple[str, ...] = ()
     """Why the bundle lacks a precision."""
@@ -142,7 +142,7 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
     weights, head, place = (
         folder / name for name in ("random.safetensors", "random-head.safetensors", "random-bundle")
     )
-    prepared = Prepared(bundle=place, weights=weights, head=head, told="random weights")
+    prepared = Prepared(bundle=place, weights=weights, head=head, description="random weights")
     tell("looking for what is there")
     known = _known_missing(prepared)
     if _is_there(prepared, config, known):
@@ -292,7 +292,7 @@ def run_matrix(
         machine=describe_machine(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         model=bundle.manifest.model.name,
-        weights=prepared.told,
+        weights=prepared.description,
         bundle_sha256=bundle.sha256,
         budget_s=budget_s,
         prepared_s=round(prepared_s, 1),

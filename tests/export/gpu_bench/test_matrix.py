@@ -64,7 +64,7 @@ def tried(
 def test_one_row_fails_and_the_others_go_on(
     exported_bundle: Path, tiny_weights: Path, tiny_head: Path, tmp_path: Path
 ) -> None:
-    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=tiny_head, told="weights of tiny.pth")
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=tiny_head, description="weights of tiny.pth")
     specs = matrix_rows(tiny_weights, tiny_head, wanted=["graph fp32", "onnxruntime fp32", "tensorrt-rtx fp16"])
     report = tried(prepared, specs, tmp_path)
     rows = {row.name: row for row in report.rows}
@@ -90,7 +90,7 @@ def test_one_row_fails_and_the_others_go_on(
 
 def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
     report = tried(
-        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
+        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights"),
         [RowSpec(name="onnxruntime")],
         tmp_path,
         spent_s=100,
@@ -105,7 +105,7 @@ def test_what_can_never_run_is_told_so_whatever_time_is_left(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     report = tried(
-        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
+        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights"),
         matrix_rows(tiny_weights, None, wanted=["graph fp32", "tensorrt fp16"]),
         tmp_path,
         spent_s=100,
@@ -165,7 +165,7 @@ def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", answers)
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix._impossible", lambda *_: None)
     report = tried(
-        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights"),
+        Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights"),
         matrix_rows(tiny_weights, None, wanted=["tensorrt fp16", "tensorrt fp32", "onnxruntime fp16"]),
         tmp_path,
         budget_s=470.0,
@@ -302,7 +302,7 @@ def test_engines_and_timings_are_kept_where_the_weights_are(
         assert folder.is_dir()
         raise DeviceError("far enough")
 
-    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="random weights")
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="random weights")
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.prepare", lambda *_: prepared)
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.run_matrix", run)
     arguments = ["--device", "cpu", "--out", str(tmp_path / "out")]
@@ -331,7 +331,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_build_for_costs_no_time(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", answers)
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.device_name", lambda device: device)
-    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights")
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights")
     specs = matrix_rows(tiny_weights, None, wanted=["tensorrt-rtx fp16"])
     (row,) = tried(prepared, specs, tmp_path, device="cuda").rows
     assert asked == ["rates"]
@@ -351,7 +351,7 @@ def test_a_row_that_was_cut_short_says_so(
         return Answer(wrote=answer.wrote, why="it took longer than 9 s") if job["kind"] == "row" else answer
 
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", cut)
-    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, told="weights")
+    prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights")
     (row,) = tried(prepared, [RowSpec(name="onnxruntime")], tmp_path).rows
     assert row.single
     assert row.notes[-1] == "it took longer than 9 s; not all of it was measured"
@@ -399,7 +399,7 @@ def test_what_is_not_whole_or_not_the_same_is_made_again(
 ) -> None:
     shutil.copytree(exported_bundle, tmp_path / "bundle")
     shutil.copy(tiny_weights, tmp_path / "weights")
-    kept = Prepared(bundle=tmp_path / "bundle", weights=tmp_path / "weights", head=tiny_head, told="kept")
+    kept = Prepared(bundle=tmp_path / "bundle", weights=tmp_path / "weights", head=tiny_head, description="kept")
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32",))
     config = ImageBindConfig.from_dict(Bundle.open(exported_bundle).manifest.model.config)
     assert _is_there(kept, config)
