@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -67,7 +67,7 @@ OPENED: dict[str, Callable[[Path], object]] = {
 
 
 def read_with_torch(kind: str, path: Path) -> object:
-    from ovavel.export.commands.export import read_names
+    from ovavel.export.commands.bundle import read_names
     from ovavel.training.fit.recipes import read_recipe
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.checkpoint import read_checkpoint, read_metadata
@@ -102,13 +102,29 @@ def takes_path(hint: Any) -> bool:
     return hint is Path or any(map(takes_path, get_args(hint)))
 
 
+def flat(kind: Any) -> Iterator[tuple[str, Any, bool]]:
+    """Name, type and whether it must be given of each option, those of shared groups among them."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        inside = next(
+            (
+                each
+                for each in (hints[field.name], *get_args(hints[field.name]))
+                if isinstance(each, type) and dataclasses.is_dataclass(each)
+            ),
+            None,
+        )
+        if inside is not None:
+            yield from flat(inside)
+            continue
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        yield field.name, hints[field.name], required
+
+
 def fields_with_paths() -> list[str]:
-    """Each command with each of its fields that takes a path."""
-    found = []
-    for entry in entry_points(group="ovavel.commands"):
-        hints = get_type_hints(entry.load(), include_extras=True)
-        found += [f"{entry.name} {name}" for name, hint in hints.items() if takes_path(hint)]
-    return sorted(found)
+    """Each command with each of its options that takes a path."""
+    commands = entry_points(group="ovavel.commands")
+    return sorted(f"{each.name} {name}" for each in commands for name, hint, _ in flat(each.load()) if takes_path(hint))
 
 
 def refused(words: list[str], said: Callable[[], tuple[str, str]], folder: Path) -> str:
@@ -131,25 +147,20 @@ def test_a_command_refuses_a_path_that_cannot_be(
 ) -> None:
     name, chosen = where.split()
     command = next(entry for entry in entry_points(group="ovavel.commands") if entry.name == name).load()
-    hints = get_type_hints(command, include_extras=True)
     words = name.split(".")
-    for field in dataclasses.fields(command):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required or field.name == chosen:
-            flag = [] if "Positional" in repr(hints[field.name]) else [f"--{field.name.replace('_', '-')}"]
-            words += [*flag, odd if field.name == chosen else "given"]
+    for option, hint, required in flat(command):
+        if required or option == chosen:
+            flag = [] if "Positional" in repr(hint) else [f"--{option.replace('_', '-')}"]
+            words += [*flag, odd if option == chosen else "given"]
     assert "check the path" in refused(words, capfd.readouterr, tmp_path)
 
 
 NAMING = [
-    "live --bundle BUNDLE --input ODD",
-    "live --bundle BUNDLE --input @ODD",
+    "live ODD --bundle BUNDLE",
+    "live @ODD --bundle BUNDLE",
     "live --bundle BUNDLE --no-audio --view none --camera @ODD",
-    "live --bundle BUNDLE --input CLIP --require-signature ODD",
+    "live CLIP --bundle BUNDLE --require-signature ODD",
     "localize CLIP --bundle BUNDLE --require-signature ODD",
-    "bench --bundle BUNDLE --input ODD --windows 1 --scenarios single",
-    "eval self-check BUNDLE --require-signature ODD",
-    "export bundle --weights GONE --vocabulary CLIP --out OUT --config ODD.json",
     "train head --data GONE --features GONE --out OUT --recipe ODD.toml",
     "train table --data GONE --features GONE --out OUT --recipes ODD.toml",
 ]
