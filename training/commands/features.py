@@ -70,7 +70,7 @@ class Features:
     backend: Annotated[str, arg(help=backend_help("What runs the graphs of --bundle"))] = "onnxruntime"
     place: DeviceOptions = field(default_factory=DeviceOptions)
     """Where the encoders run. A small model is faster with cores left to --workers."""
-    splits: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+    splits: tuple[str, ...] = ("train", "val", "test")
     """Which splits; others can be added to the cache by another run."""
     batch: Maybe[Annotated[int, Meta(ge=1, le=4_096)]] = None
     """Clips (of ten segments) encoded at once; 16 on a GPU and 1 on a CPU by default."""

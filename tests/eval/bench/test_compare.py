@@ -103,9 +103,9 @@ def test_files_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             compare(good, read_report(tmp_path / name))
     for name, said in {
-        "old": "no report of",
-        "text": "no report of",
-        "deep": "no report of",
+        "old": "not a report of",
+        "text": "not a report of",
+        "deep": "not a report of",
         "nowhere": "cannot read",
     }.items():
         with pytest.raises(InputError, match=said):
