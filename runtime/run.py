@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 
 from ovavel.runtime.errors import OutputError
+from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import Sink
 from ovavel.runtime.system.files import output_error
 from ovavel.runtime.system.interrupt import GRACE_S, Overdue, StopSignals
-from ovavel.runtime.types import Update
+from ovavel.runtime.types import Notice
 
 __all__ = ["drive"]
 
 
-def drive(session: Session, sinks: Sequence[Sink]) -> None:
+def drive(session: Session, sinks: Sequence[Sink], *, messages: SimpleQueue[str] | None = None) -> None:
     """Feed `sinks` with all that `session` brings; returns when it is over and every open event has ended.
+
+    `messages` takes what the program around the session reports, from any thread: a log file that cannot be written,
+    a library in C. The sinks get each as a `Notice` with the next update.
 
     The first SIGINT, SIGTERM or SIGHUP, and a sink whose reader went away (a closed pipe), end the session in good
     order: the sinks still get the last update. After such a signal a sink that blocks is given up after `GRACE_S`. A
@@ -53,9 +60,13 @@ def drive(session: Session, sinks: Sequence[Sink]) -> None:
             listening = [sink for sink in sinks if guarded(sink, sink.open, session.info, session.stats)]
             if len(listening) < len(sinks):
                 session.stop()
+            now_s = 0.0
             for update in session.updates():
+                now_s = update.window.start_s if update.window else now_s
+                said = tuple(Notice(time_s=now_s, message=redacted(message)) for message in _taken(messages))
+                news = replace(update, notices=update.notices + said)
                 for sink in tuple(listening):
-                    if not guarded(sink, _write, sink, update):
+                    if not guarded(sink, sink.write, news):
                         listening.remove(sink)
                         session.stop()
         finally:
@@ -65,7 +76,8 @@ def drive(session: Session, sinks: Sequence[Sink]) -> None:
         raise unwritten[0]
 
 
-def _write(sink: Sink, update: Update) -> None:
-    for message in update.statuses:
-        sink.status(message)
-    sink.write(update)
+def _taken(messages: SimpleQueue[str] | None) -> Iterator[str]:
+    """All that waits in `messages` now."""
+    with suppress(Empty):
+        while messages is not None:
+            yield messages.get_nowait()

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from itertools import filterfalse
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +26,7 @@ from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.timing import Stopwatch
-from ovavel.runtime.types import LAG, Event, FusionKind, Segment, SegmentScores, Update, Window
+from ovavel.runtime.types import LAG, Event, FusionKind, Notice, Segment, SegmentScores, Update, Window
 from ovavel.runtime.verification.open import Verified, look_up
 
 __all__ = ["Session"]
@@ -59,7 +59,6 @@ class Session:
         device: str = "auto",
         lag: int = LAG,
         rules: EventRules | None = None,
-        statuses: deque[str] | None = None,
         channel: Channel = "auto",
         fusion: FusionKind | None = None,
     ) -> None:
@@ -67,8 +66,7 @@ class Session:
 
         `source` as a path or URL means `MediaSource`. A `backend` that is given, by itself or as `open_verified`
         returns it, stays open afterwards, so that many sessions can use it; without one, ONNX Runtime on `device`
-        ("cpu", "cuda", "cuda:N" or "auto") is the session's own. `statuses` is where the source's listener puts its
-        messages, to be passed on with the updates. `channel` is the one of the sound to listen to, see
+        ("cpu", "cuda", "cuda:N" or "auto") is the session's own. `channel` is the one of the sound to listen to, see
         `ChannelChooser`. `fusion` is by default the bundle's own; scores of another one have no probability.
 
         Raises:
@@ -106,8 +104,7 @@ class Session:
             opened.callback(self._encoder.close)
             self._opened = opened.pop_all()
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
-        self._statuses: deque[str] = deque() if statuses is None else statuses
-        self._said: dict[int, tuple[str, ...]] = {}  # statuses by the window they belong to
+        self._left: deque[Notice] = deque()  # of windows that bring no update: for the last one
         self._reader = Stopwatch()  # runs while whoever takes the updates has the floor
         self._puts: deque[tuple[float, float]] = deque(maxlen=_QUEUE)  # when, and what `_reader` showed
         self._behind_s = math.inf  # the monotonic clock minus media time, when windows are on time
@@ -171,7 +168,11 @@ class Session:
                     scores = self._localizer.flush()
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(
-                window=None, scores=tuple(scores), events=tuple(events), latency_ms=None, statuses=self._take_statuses()
+                window=None,
+                scores=tuple(scores),
+                events=tuple(events),
+                latency_ms=None,
+                notices=_redacted(sorted(self._left, key=lambda notice: notice.time_s)),
             )
         finally:
             self.stop()
@@ -213,20 +214,22 @@ class Session:
                 with suppress(Exception):  # what failed may be a picture, and the next one fails alike
                     self._put(self._assembler.flush())
         finally:
+            self._left += self._assembler.notices
             self._queue.close()
 
     def _put(self, windows: list[Window]) -> None:
         for window in windows:
             if self._auto_channel and window.channel:
                 self._auto_channel = False  # said once
-                self._statuses.append(channel_news(window.channel))
-            # Here, and not where updates are made: so a recording says the same at the same second every time.
-            self._said[window.index] = self._take_statuses()
+                news = Notice(time_s=window.start_s, message=channel_news(window.channel))
+                window = replace(window, notices=(*window.notices, news))
             cause = self._who_is_slow()
             behind_s = time.monotonic() - window.start_s
             self._behind_s = min(self._behind_s, behind_s)
-            for _ in range(self._queue.put(window, cause, late=behind_s - self._behind_s > _LATE_S)):
+            for dropped in self._queue.put(window, cause, late=behind_s - self._behind_s > _LATE_S):
                 self.stats.window_dropped("stopped" if self._stopped.is_set() else cause)
+                if dropped is window:  # the queue is closed; those it empties still come out
+                    self._left += window.notices
 
     def _who_is_slow(self) -> str:
         """The cause should a window have to go now: what took the time while the queue filled up."""
@@ -237,11 +240,10 @@ class Session:
 
     def _drop(self, windows: Iterable[Window], cause: str) -> None:
         """Count windows that will not be decided on; those the queue emptied are counted already."""
-        for _ in filterfalse(_was_dropped, windows):
-            self.stats.window_dropped(cause)
-
-    def _take_statuses(self) -> tuple[str, ...]:
-        return tuple(redacted(self._statuses.popleft()) for _ in range(len(self._statuses)))
+        for window in windows:
+            self._left += window.notices
+            if not _was_dropped(window):
+                self.stats.window_dropped(cause)
 
     def _decide(self, windows: list[Window]) -> Iterator[Update]:
         start_s = time.perf_counter()
@@ -283,9 +285,13 @@ class Session:
             scores=tuple(scores),
             events=tuple(events),
             latency_ms=latency_ms,
-            statuses=self._said.pop(window.index, ()),
+            notices=_redacted(window.notices),
         )
 
 
 def _was_dropped(window: Window) -> bool:
     return any(gap.cause in (TOO_SLOW, READER_TOO_SLOW) for gap in window.gaps)
+
+
+def _redacted(notices: Iterable[Notice]) -> tuple[Notice, ...]:
+    return tuple(replace(notice, message=redacted(notice.message)) for notice in notices)

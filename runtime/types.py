@@ -28,6 +28,7 @@ __all__ = [
     "Frame",
     "FusionKind",
     "Gap",
+    "Notice",
     "Samples",
     "Segment",
     "SegmentScores",
@@ -92,7 +93,16 @@ class Gap:
     duration_s: float
 
 
-Chunk: TypeAlias = Frame | Samples | Gap
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One sentence for people, e.g. "camera 0 is lost; trying to open it again". It decides nothing."""
+
+    time_s: float
+    """Media time that was reached when it was made."""
+    message: str
+
+
+Chunk: TypeAlias = Frame | Samples | Gap | Notice
 """What a source yields. A `Gap` chunk also says that its sense has nothing else to come for that stretch."""
 
 
@@ -114,6 +124,8 @@ class Window:
     gaps: tuple[Gap, ...] = ()
     channel: int | None = None
     """Index, in the source, of the channel that is first in `waveform`; None for a mix, or where nothing was heard."""
+    notices: tuple[Notice, ...] = ()
+    """What the source reported since the window before, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,5 +214,5 @@ class Update:
     latency_ms: float | None
     """From `Window.captured_s` to the decision, on the wall clock; None where nothing new was captured or encoded, or
     where nothing is live: a file that is not played at its own speed."""
-    statuses: tuple[str, ...] = ()
-    """What the source had to say of itself up to this window, for people."""
+    notices: tuple[Notice, ...] = ()
+    """What the source and the session reported up to this window, in order."""

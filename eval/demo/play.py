@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections import deque
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.demo.comparison import Comparison, compare, to_json
@@ -56,8 +56,8 @@ def play_clip(assets: Assets, out: Path, *, fast: bool = False) -> int:
     )
     recorder = Recorder(thumbnails=True, duration_s=seconds)
     source = MediaSource(clip, realtime=not fast)
-    with Session(assets.bundle, source, backend=backend, statuses=deque([_LABEL])) as session:
-        drive(session, [open_view(), recorder])
+    with Session(assets.bundle, source, backend=backend) as session:
+        drive(session, [open_view(), recorder], messages=_labelled())
     backend.close()
     localization = recorder.localization(session)
     if len(localization.scores) < seconds:
@@ -82,9 +82,9 @@ def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
         DeviceError, MissingExtraError: the camera or the microphone cannot be opened.
     """
     console = OutputConsole(highlight=False, soft_wrap=True)
-    statuses = deque([_LABEL], maxlen=100)
-    with captured_stderr(statuses.append):
-        _watch_camera(assets, index_or_name(address_of(camera)), index_or_name(microphone), statuses, console)
+    messages = _labelled()
+    with captured_stderr(messages.put):
+        _watch_camera(assets, index_or_name(address_of(camera)), index_or_name(microphone), messages, console)
     console.print(
         f"\nThat was the demo model, which knows only its own world. The real one: {_command()} bundle weights --help",
         markup=False,
@@ -93,9 +93,9 @@ def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
 
 
 def _watch_camera(
-    assets: Assets, camera: int | str, microphone: int | str, statuses: deque[str], console: OutputConsole
+    assets: Assets, camera: int | str, microphone: int | str, messages: SimpleQueue[str], console: OutputConsole
 ) -> None:
-    source = CameraMicSource(camera, microphone, listener=statuses.append)
+    source = CameraMicSource(camera, microphone)
     console.print(
         "This model knows nothing but its own made-up world of drawings and synthetic sounds. Whatever your camera and "
         "microphone\nbring, it can only answer with one of these names, and it will mostly be wrong:\n",
@@ -103,8 +103,15 @@ def _watch_camera(
     )
     console.print(", ".join(map(one_line, assets.bundle.vocabulary.names[:-1])), markup=False, style="bright_black")
     console.print("\nHold a screen that shows the demo's clip into the camera, and it has a chance. Ctrl-C ends it.\n")
-    with Session(assets.bundle, source, device="cpu", statuses=statuses) as session:
-        drive(session, [open_view()])
+    with Session(assets.bundle, source, device="cpu") as session:
+        drive(session, [open_view()], messages=messages)
+
+
+def _labelled() -> SimpleQueue[str]:
+    """Messages for the view, the first of which says what it shows."""
+    messages: SimpleQueue[str] = SimpleQueue()
+    messages.put(_LABEL)
+    return messages
 
 
 def _hand_out(assets: Assets, out: Path) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
@@ -15,11 +15,13 @@ from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.pipeline.channels import Channel
     from ovavel.runtime.pipeline.tracker import EventRules
     from ovavel.runtime.sinks import Sink
-    from ovavel.runtime.sources import Source, StatusListener
+    from ovavel.runtime.sources import Source
     from ovavel.runtime.sources.access import Access
 
 __all__ = ["Live"]
@@ -90,14 +92,14 @@ class Live:
 
         check_lag(self.lag)
         channel, rules = parse_channel(self.channel), self.events.rules
-        statuses: deque[str] = deque(maxlen=100)
+        messages: SimpleQueue[str] = SimpleQueue()
         bundle = self.engine.open_bundle(self.bundle)
         # Only sound systems write there as a matter of course.
-        with captured_stderr(statuses.append) if self.input is None else nullcontext():
-            self._watch(bundle, channel, rules, statuses)
+        with captured_stderr(messages.put) if self.input is None else nullcontext():
+            self._watch(bundle, channel, rules, messages)
         return 0
 
-    def _watch(self, bundle: Bundle, channel: Channel, rules: EventRules, statuses: deque[str]) -> None:
+    def _watch(self, bundle: Bundle, channel: Channel, rules: EventRules, messages: SimpleQueue[str]) -> None:
         from contextlib import closing
 
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
@@ -106,32 +108,31 @@ class Live:
         from ovavel.runtime.system.progress import shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
 
-        source = self._source(statuses.append)
+        source = self._source()
         try:
-            sinks = self._sinks(statuses.append)
+            sinks = self._sinks(messages.put)
             with shown_progress() as progress:
                 verified = self.engine.open(bundle, progress)
             with closing(verified.backend):
                 if changed := changed_since_first_use(bundle, verified.backend.info):
-                    statuses.append(changed)
+                    messages.put(changed)
                 if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
-                    statuses.append(OTHER_NAMES)
+                    messages.put(OTHER_NAMES)
                 session = Session(
                     bundle,
                     source,
                     backend=verified,
                     lag=self.lag,
                     rules=rules,
-                    statuses=statuses,
                     channel=channel,
                     fusion=self.fusion,
                 )
                 with session:
-                    drive(session, sinks)
+                    drive(session, sinks, messages=messages)
         finally:
             source.close()
 
-    def _source(self, listener: StatusListener) -> Source:
+    def _source(self) -> Source:
         from ovavel.runtime.sources.access import address_of
 
         if self.no_video and self.no_audio:
@@ -146,7 +147,6 @@ class Live:
                 video=not self.no_video,
                 audio=not self.no_audio,
                 realtime=self.realtime,
-                listener=listener,
                 access=self._access(),
             )
         if self.allow_private:
@@ -159,7 +159,6 @@ class Live:
         return CameraMicSource(
             camera=None if self.no_video else index_or_name(address_of(self.camera or "0")),
             microphone=None if self.no_audio else index_or_name(self.microphone or "default"),
-            listener=listener,
             max_pixels=self.max_pixels,
         )
 
@@ -168,7 +167,7 @@ class Live:
 
         return Access(allow_private=self.allow_private, max_pixels=self.max_pixels or pixel_limit())
 
-    def _sinks(self, listener: StatusListener) -> list[Sink]:
+    def _sinks(self, report: Callable[[str], None]) -> list[Sink]:
         from ovavel.runtime.sinks.jsonl import JsonlSink
         from ovavel.runtime.sinks.view import open_view
 
@@ -180,7 +179,7 @@ class Live:
         if view != "none":
             sinks.append(open_view(view))
         if self.jsonl is not None:
-            sinks.append(JsonlSink(self.jsonl, listener=listener))
+            sinks.append(JsonlSink(self.jsonl, listener=report))
         return sinks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,12 +147,10 @@ class Localize:
             for number, (file, folder) in enumerate(to_do, 1):
                 bar = None
                 try:
-                    statuses: deque[str] = deque()
                     source = MediaSource(
                         str(file),
                         video=not self.no_video,
                         audio=not self.no_audio,
-                        listener=statuses.append,
                         access=access,
                     )
                     name = f"{number}/{len(to_do)} {shown_name(file.name)}"
@@ -170,7 +168,6 @@ class Localize:
                         rules=rules,
                         channel=parse_channel(self.channel),
                         fusion=self.fusion,
-                        statuses=statuses,
                         thumbnails=folder is not None and "html" in self.format,
                         progress=advance,
                     )

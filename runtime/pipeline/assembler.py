@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.audio_timeline import AudioTimeline
 from ovavel.runtime.pipeline.channels import Channel, ChannelChooser, Heard
-from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Samples, Sense, Window
+from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Notice, Samples, Sense, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +87,8 @@ class WindowAssembler:
     - A window comes out once every sense has passed its end. A sense that lags behind the other by more than
       `patience_s` is not waited for; what it delivers for that window later on is dropped and counted.
     - What is missing is declared in `Window.gaps`; `counts` says what became of every frame and sample.
+    - **Notices** go with the next window to come out, unchanged and in order; those after the last one stay in
+      `notices`.
     - A timestamp more than 60 s ahead of everything, or behind its own sense, sets a new clock for its sense, which
       goes on at the newest time ("timestamp jump").
     """
@@ -121,6 +123,12 @@ class WindowAssembler:
         self._frames_in = 0
         self._frames_used = 0
         self._frames_dropped: Counter[str] = Counter()
+        self._notices: list[Notice] = []  # for the next window
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """Those that no window has taken along yet; after `flush`, those that came after the last one."""
+        return tuple(self._notices)
 
     @property
     def counts(self) -> AssemblerCounts:
@@ -152,6 +160,9 @@ class WindowAssembler:
         """
         if self._closed:
             raise ValueError("push after flush: make a new WindowAssembler for a new stream")
+        if isinstance(chunk, Notice):
+            self._notices.append(chunk)
+            return []
         sense: Sense = chunk.sense if isinstance(chunk, Gap) else "vision" if isinstance(chunk, Frame) else "audio"
         if sense not in self._senses:
             return []
@@ -248,6 +259,7 @@ class WindowAssembler:
                 gaps.append(Gap(sense="audio", cause="no such channel", start_s=start_s, duration_s=WINDOW_S))
             if second.captured_s is not None:
                 captured_s.append(second.captured_s)
+        notices, self._notices = self._notices, []
         return Window(
             index=index,
             start_s=start_s,
@@ -256,6 +268,7 @@ class WindowAssembler:
             channel=heard.channel,
             captured_s=max(captured_s, default=None),
             gaps=tuple(gaps),
+            notices=tuple(notices),
         )
 
     def _push_frame(self, frame: Frame) -> None:
@@ -330,7 +343,7 @@ class WindowAssembler:
         self._push_gap(Gap(sense=sense, cause="timestamp jump", start_s=media_s, duration_s=0.0))
         return media_s
 
-    def _refuse(self, chunk: Chunk) -> None:
+    def _refuse(self, chunk: Frame | Samples | Gap) -> None:
         """Drop and count a chunk whose time is not a number."""
         match chunk:
             case Frame():

@@ -36,8 +36,8 @@ class WindowQueue:
         self._room_until_s = 0.0
         self._change = threading.Condition()
 
-    def put(self, window: Window, cause: str = TOO_SLOW, *, late: bool = False) -> int:
-        """Add a window. Returns how many windows were dropped for it, or 1 after `close`: the window itself.
+    def put(self, window: Window, cause: str = TOO_SLOW, *, late: bool = False) -> list[Window]:
+        """Add a window. Returns the windows that were dropped for it; after `close` that is the window itself.
 
         `cause` is that of the gaps in a window that is dropped; `late` says that the source was held up.
         """
@@ -45,17 +45,17 @@ class WindowQueue:
             if not self._live:
                 self._change.wait_for(lambda: self._closed or len(self._windows) < self._capacity)
             if self._closed:
-                return 1
+                return [window]
             now_s = time.monotonic()
             if late:
                 self._room_until_s = now_s + ROOM_FOR_S
             capacity = max(ROOM, self._capacity) if now_s < self._room_until_s else self._capacity
-            dropped = 0
+            dropped: list[Window] = []
             while self._full >= capacity and _holds_media(window):
                 oldest = next(i for i, w in enumerate(self._windows) if _holds_media(w))
+                dropped.append(self._windows[oldest])
                 self._windows[oldest] = _emptied(self._windows[oldest], cause)
                 self._full -= 1
-                dropped += 1
             self._windows.append(window)
             self._full += _holds_media(window)
             self._change.notify_all()

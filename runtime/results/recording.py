@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 
 from ovavel.runtime.backends import Backend
@@ -43,7 +42,8 @@ class Recorder:
         """Nothing to prepare."""
 
     def write(self, update: Update) -> None:
-        """Keep what is final."""
+        """Keep what is final, and the notices."""
+        self._notes += [notice.message for notice in update.notices]
         self._scores += [scores for scores in update.scores if scores.final]
         self._events += [event for event in update.events if event.state == "end"]
         window = update.window
@@ -55,10 +55,6 @@ class Recorder:
             if len(self._pictures) > 2 * _MOST_THUMBNAILS:  # longer than it said, or it did not say
                 self._every *= 2
                 self._pictures = {i: picture for i, picture in self._pictures.items() if i % self._every == 0}
-
-    def status(self, message: str) -> None:
-        """Keep what is said for people."""
-        self._notes.append(message)
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -96,23 +92,18 @@ def localize_recording(
     thumbnails: bool = False,
     channel: Channel = "auto",
     fusion: FusionKind | None = None,
-    statuses: deque[str] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Localization:
     """Decide on every second of `source`. `progress` gets the seconds done; `thumbnails` keeps a few small pictures.
 
-    `channel`, `fusion` and `statuses` are those of `Session`; what is said there ends up in `Localization.notes`.
+    `channel` and `fusion` are those of `Session`.
 
     Raises:
         MediaError: the source cannot be read. What was decided before is lost with it.
     """
     recorder = Recorder(thumbnails=thumbnails, duration_s=source.duration_s)
-    with Session(
-        bundle, source, backend=backend, lag=lag, rules=rules, statuses=statuses, channel=channel, fusion=fusion
-    ) as session:
+    with Session(bundle, source, backend=backend, lag=lag, rules=rules, channel=channel, fusion=fusion) as session:
         for update in session.updates():
-            for message in update.statuses:
-                recorder.status(message)
             recorder.write(update)
             if update.window and progress:
                 progress(update.window.start_s + 1)

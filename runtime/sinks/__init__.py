@@ -47,10 +47,7 @@ class Sink(Protocol):
         """The session is ready: the backend is warm. `stats` keeps counting while it runs."""
 
     def write(self, update: Update) -> None:
-        """One window's news; the last update of a session, which ends what is open, has no window."""
-
-    def status(self, message: str) -> None:
-        """One sentence on the source's health, e.g. "camera lost, trying again in 2 s"."""
+        """One window's news: notices, then scores and events. The last update ends what is open and has no window."""
 
     def close(self) -> None:
         """The session is over. Every event has ended if the last update came; otherwise it was interrupted.

@@ -18,10 +18,10 @@ from ovavel.runtime.sinks.records import (
     EventRecord,
     GapRecord,
     Latency,
+    NoticeRecord,
     Record,
     SegmentRecord,
     SessionRecord,
-    StatusRecord,
     SummaryRecord,
     event_fields,
     gap_record,
@@ -93,7 +93,11 @@ class JsonlSink:
         )
 
     def write(self, update: Update) -> None:
-        """Write a "segment" record per second that is final now, and an "event" record per piece of news."""
+        """Write a "notice" record each, a "segment" record per second that is final now, an "event" record per news."""
+        for notice in update.notices:
+            self._write(
+                NoticeRecord(wall_time=_now(), time_s=round(notice.time_s, 6), message=encodable(notice.message))
+            )
         if update.window and update.window.gaps:
             self._gaps[update.window.index] = tuple(map(gap_record, update.window.gaps))
         for scores in update.scores:
@@ -103,10 +107,6 @@ class JsonlSink:
             latency_ms = None if update.latency_ms is None else round(update.latency_ms, 3)
             self._write(EventRecord(**event_fields(event), wall_time=_now(), latency_ms=latency_ms))
         self._ended = update.window is None
-
-    def status(self, message: str) -> None:
-        """Write a "status" record."""
-        self._write(StatusRecord(wall_time=_now(), message=encodable(message)))
 
     def close(self) -> None:
         """Write the "summary" record, if the session came to its end, and close the file.

@@ -31,7 +31,6 @@ class LinesSink:
         """Write to `stream`; standard output by default."""
         self._stream = stream or sys.stdout
         self._stats: Stats | None = None
-        self._newest_s = 0.0
         self._ended = False
 
     def open(self, info: SessionInfo, stats: Stats) -> None:
@@ -45,18 +44,15 @@ class LinesSink:
                 self._print(f"         no {word}: nothing can be both seen and heard")
 
     def write(self, update: Update) -> None:
-        """Tell the gaps of the newest second, then the events."""
+        """Write the notices, the gaps of the newest second, then the events."""
+        for notice in update.notices:
+            self._tell(notice.time_s, "notice", one_line(notice.message))
         if update.window:
-            self._newest_s = update.window.start_s
             for gap in update.window.gaps:
                 self._tell(gap.start_s, "gap", f"{one_line(gap.cause)} ({gap.sense})  {seconds(gap.duration_s)}")
         for event in update.events:
             self._tell(event.start_s, event.state, _event_text(event))
         self._ended = update.window is None
-
-    def status(self, message: str) -> None:
-        """Tell it beside the time of the newest second."""
-        self._tell(self._newest_s, "status", one_line(message))
 
     def close(self) -> None:
         """Sum up, once, if the session came to its end."""

@@ -25,11 +25,11 @@ __all__ = [
     "EventRecord",
     "GapRecord",
     "Latency",
+    "NoticeRecord",
     "Record",
     "SegmentFields",
     "SegmentRecord",
     "SessionRecord",
-    "StatusRecord",
     "SummaryRecord",
     "event_fields",
     "gap_record",
@@ -165,10 +165,12 @@ class EventRecord(EventFields, frozen=True, kw_only=True, tag_field="type", tag=
     not played at its own speed."""
 
 
-class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
-    """One sentence on the source's health."""
+class NoticeRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="notice"):
+    """One sentence for people, such as that a camera was lost."""
 
     wall_time: str
+    time_s: float
+    """Media time that was reached."""
     message: str
 
 
@@ -199,7 +201,7 @@ class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     """Null where no window was encoded, and for a file that is not played at its own speed."""
 
 
-Record: TypeAlias = SessionRecord | SegmentRecord | EventRecord | StatusRecord | SummaryRecord
+Record: TypeAlias = SessionRecord | SegmentRecord | EventRecord | NoticeRecord | SummaryRecord
 
 
 def top_classes(scores: SegmentScores, labels: Sequence[str], count: int) -> tuple[ClassRecord, ...]:

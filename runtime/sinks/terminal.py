@@ -83,7 +83,8 @@ class TerminalSink:
         self._draw()
 
     def write(self, update: Update) -> None:
-        """Take in one window's news and draw it."""
+        """Take in one window's news and draw it, the newest notices above the figures."""
+        self._messages += ((notice.time_s, self._line(notice.message)) for notice in update.notices)
         for scores in update.scores:
             self._seconds[scores.index] = scores
         newest = max(self._seconds, default=0)
@@ -93,11 +94,6 @@ class TerminalSink:
             self._events[event.id] = event
         while len(self._events) > 50:
             del self._events[next(iter(self._events))]
-        self._draw()
-
-    def status(self, message: str) -> None:
-        """Show it above the figures."""
-        self._messages.append((self._now_s, self._line(message)))
         self._draw()
 
     def close(self) -> None:

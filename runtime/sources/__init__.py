@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from ovavel.runtime.types import Chunk, Sense
 
-__all__ = ["Source", "StatusListener"]
-
-StatusListener = Callable[[str], None]
-"""Told in one sentence when a source is lost, found again, or slow: for people, not for parsing."""
+__all__ = ["Source"]
 
 
 class Source(Protocol):
@@ -30,7 +27,8 @@ class Source(Protocol):
     def chunks(self) -> Iterator[Chunk]:
         """Yield what arrives until the media ends or `close` is called. Call it once.
 
-        While a device is lost, yields `Gap` chunks as time goes by, so that every second is still accounted for.
+        While a device is lost, yields `Gap` chunks as time goes by, so that every second is still accounted for. What
+        people should know of it, such as a device that is lost or found again, is a `Notice`.
 
         Raises:
             MediaError: the media cannot be read (at the first chunk, or further on).

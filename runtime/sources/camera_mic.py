@@ -13,7 +13,6 @@ from typing import cast
 
 from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
 from ovavel.runtime.reporting.redaction import without_secrets
-from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.camera import CameraFeed, Picture
 from ovavel.runtime.sources.connection import ASLEEP_S, Feed, Lifeline
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
@@ -55,7 +54,7 @@ class CameraMicSource:
     """Watches a camera with OpenCV and listens to a microphone with PortAudio, both on the monotonic clock.
 
     Media time 0 is the moment `chunks` is called; both devices deliver by then. A device that ends, freezes or is
-    unplugged is noticed within 3 s and reported to `listener`. It is opened again after 1, 2, 4 … at most 10 seconds,
+    unplugged is noticed within 3 s and reported as a `Notice`. It is opened again after 1, 2, 4 … at most 10 seconds,
     and the time in between is yielded as gaps ("camera lost", "microphone lost"). Sound that could not be taken in time
     is a gap "microphone overflow". A picture that merely stays the same is not lost.
 
@@ -70,7 +69,6 @@ class CameraMicSource:
         camera: int | str | None = 0,
         microphone: int | str | None = "default",
         *,
-        listener: StatusListener | None = None,
         max_pixels: int | None = None,
     ) -> None:
         """Open both devices; None leaves one out on purpose.
@@ -78,7 +76,6 @@ class CameraMicSource:
         `camera` is an index, a /dev/video file or a URL; `microphone` an index, a name, a part of one, or "default".
         A camera whose pictures have more than `max_pixels` is refused: `OVAVEL_MAX_PIXELS` or 8192 × 8192 by default.
         """
-        self._tell: StatusListener = listener or (lambda _: None)
         self._news: queue.SimpleQueue[tuple[Feed, Block | None]] = queue.SimpleQueue()
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -126,6 +123,7 @@ class CameraMicSource:
                 checked_s = now_s
                 for channel in channels:
                     channel.line.check(now_s)
+                    yield from channel.line.notices(now_s - begin_s)
                     until_s = now_s - begin_s - MARGIN_S
                     if channel.line.lost and until_s > channel.position_s:
                         yield channel.gap(channel.lost_cause, until_s)
@@ -178,7 +176,7 @@ class CameraMicSource:
             yield from _hear(channel, block, begin_s)
 
     def _channel(self, sense: Sense, lost_cause: str, begin_s: float) -> _Channel:
-        line = Lifeline(self._names[sense], self._feeds[sense], lambda: self._connect(sense), self._tell, begin_s)
+        line = Lifeline(self._names[sense], self._feeds[sense], lambda: self._connect(sense), begin_s)
         return _Channel(sense=sense, line=line, lost_cause=lost_cause)
 
     def _connect(self, sense: Sense) -> Feed:
@@ -207,6 +205,7 @@ def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]
     time_s = picture.captured_s - begin_s
     if channel.line.arrived(time.monotonic()) and time_s > channel.position_s:
         yield channel.gap(channel.lost_cause, time_s)
+    yield from channel.line.notices(time_s)
     if time_s >= channel.declared_s:
         channel.position_s = time_s
         yield Frame(time_s=time_s, captured_s=picture.captured_s, image=picture.image)
@@ -219,6 +218,7 @@ def _hear(channel: _Channel, block: Block, begin_s: float) -> Iterator[Chunk]:
         yield channel.gap(channel.lost_cause, time_s)
     elif block.overflow:
         yield channel.gap("microphone overflow", time_s)
+    yield from channel.line.notices(time_s)
     early = round((channel.declared_s - time_s) * block.rate_hz)
     if early > 0:
         waveform, time_s = waveform[:, early:], time_s + early / block.rate_hz

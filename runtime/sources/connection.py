@@ -5,10 +5,10 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ovavel.runtime.reporting.redaction import redacted
-from ovavel.runtime.sources import StatusListener
+from ovavel.runtime.types import Notice
 
 __all__ = ["ASLEEP_S", "FROZEN_S", "Feed", "Lifeline", "end_all"]
 
@@ -105,13 +105,14 @@ class Feed:
 class Lifeline:
     """Keeps a feed: notices that it was lost and replaces it, after 1, 2, 4 … at most 10 seconds."""
 
-    def __init__(self, name: str, feed: Feed, connect: Callable[[], Feed], tell: StatusListener, now_s: float) -> None:
+    def __init__(self, name: str, feed: Feed, connect: Callable[[], Feed], now_s: float) -> None:
         """Watch the started `feed` from `now_s` on; `connect` makes and starts the next one."""
         self.feed = feed
         self.lost = False
         self.newest_s = now_s
         """Monotonic clock when something of it was last taken."""
-        self._name, self._connect, self._tell = name, connect, tell
+        self._name, self._connect = name, connect
+        self._news: list[str] = []
         self._delay_s = FIRST_DELAY_S
         self._retry_s: float | None = None
         """When to connect again; None while a feed is at work."""
@@ -126,7 +127,7 @@ class Lifeline:
         self.newest_s = self._awake_s = now_s
         self._delay_s = FIRST_DELAY_S
         if back:
-            self._tell(f"{self._name} is back")
+            self._news.append(f"{self._name} is back")
         return back
 
     def check(self, now_s: float) -> None:
@@ -152,6 +153,12 @@ class Lifeline:
             self._report("is lost", FROZEN_S)
             self._drop(now_s)
 
+    def notices(self, time_s: float) -> Iterator[Notice]:
+        """What `arrived` and `check` found since the last call, at the media time `time_s`."""
+        news, self._news = self._news, []
+        for message in news:
+            yield Notice(time_s=time_s, message=message)
+
     def close(self) -> None:
         """Let go of the feed."""
         self.feed.stop()
@@ -161,7 +168,7 @@ class Lifeline:
         why = self.feed.why if self.feed.ended.is_set() else f"nothing came for {silent_s:g} s"
         if why != self._why:
             self._why = why
-            self._tell(f"{self._name} {what} ({why}); trying to open it again")
+            self._news.append(f"{self._name} {what} ({why}); trying to open it again")
 
     def _drop(self, now_s: float) -> None:
         self.feed.stop()

@@ -8,7 +8,7 @@ from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.results import Localization
 from ovavel.runtime.sinks import SessionInfo
-from ovavel.runtime.types import Event, Gap, SegmentScores, Update, Window
+from ovavel.runtime.types import Event, Gap, Notice, SegmentScores, Update, Window
 
 LABELS = ("dog barking", "race car", "mynah bird singing", "church bell ringing", "chainsaw", "playing violin", "other")
 
@@ -103,6 +103,12 @@ def update(index, label="other", *, events=(), gaps=(), missing=(), missing_befo
     before = (segment(index - 1, label, missing=missing_before),) if index else ()
     scores = (*before, segment(index, label, final=False, missing=missing))
     return Update(window=window(index, gaps), scores=scores, events=tuple(events), latency_ms=latency_ms)
+
+
+def notice(message, time_s=0.0):
+    """News of nothing but a notice."""
+    notices = (Notice(time_s=time_s, message=message),)
+    return Update(window=window(0), scores=(), events=(), latency_ms=None, notices=notices)
 
 
 def recording(seconds=32, labels=LABELS, picture=None, **changes):

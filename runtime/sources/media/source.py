@@ -13,7 +13,6 @@ from typing import Any, cast
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.reporting.redaction import redacted
-from ovavel.runtime.sources import StatusListener
 from ovavel.runtime.sources.access import Access, is_network, shown_url
 from ovavel.runtime.sources.connection import Lifeline
 from ovavel.runtime.sources.media.decode import Media, Piece, open_media, to_waveform
@@ -22,7 +21,7 @@ from ovavel.runtime.sources.media.ordered import OrderedMedia
 from ovavel.runtime.sources.media.pictures import PictureConverter
 from ovavel.runtime.sources.media.reader import StreamReader
 from ovavel.runtime.sources.media.stamps import HOLE_S, LEAP_S
-from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
+from ovavel.runtime.types import Chunk, Frame, Gap, Notice, Samples, Sense
 
 __all__ = ["MediaSource"]
 
@@ -44,7 +43,7 @@ class MediaSource:
     """Reads a file, or an RTSP, HTTP or UDP stream, with PyAV. Nothing is converted to RGB before it is asked for.
 
     Media time 0 is the earliest start of the streams that are used. A network stream without a length is `live`: its
-    reader runs in a thread of its own, and when it ends, freezes or breaks, this is reported to `listener`, the seconds
+    reader runs in a thread of its own, and when it ends, freezes or breaks, this is reported as a `Notice`, the seconds
     that pass are yielded as gaps "stream lost", and it is opened again after 1, 2, 4 … at most 10 seconds.
 
     Raises:
@@ -60,7 +59,6 @@ class MediaSource:
         audio: bool = True,
         video: bool = True,
         realtime: bool = False,
-        listener: StatusListener | None = None,
         access: Access | None = None,
     ) -> None:
         """Open `url` and look at its streams; `realtime` hands a recording out no faster than it plays.
@@ -74,7 +72,6 @@ class MediaSource:
         self._open: Callable[[], Media] = partial(
             open_media, self._url, audio=audio, video=video, access=access or Access()
         )
-        self._tell: StatusListener = listener or (lambda _: None)
         self._media: Media | None = self._open()
         self.senses: frozenset[Sense] = frozenset(self._media.streams)
         self.undecodable: frozenset[Sense] = self._media.undecodable
@@ -96,14 +93,7 @@ class MediaSource:
         self._pictures = PictureConverter()
         self._held: tuple[Any, float, float] | None = None
         """A picture that stays long (None if it is damaged), when to give it again, and until when."""
-        wanted: dict[Sense, bool] = {"vision": video, "audio": audio}
-        for sense, is_wanted in wanted.items():
-            if sense in self.undecodable:
-                self._tell(f"{self.name} has {SENSE_WORD[sense]} that cannot be used: FFmpeg has no decoder for it")
-            elif sense in self._media.replaced:
-                self._tell(f"{self.name} has {SENSE_WORD[sense]} that FFmpeg has no decoder for; another track is used")
-            elif is_wanted and sense not in self.senses:
-                self._tell(f"{self.name} has no {SENSE_WORD[sense]}")
+        self._found = tuple(self._shortcomings(self._media, {"vision": video, "audio": audio}))
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield frames and sound in the order of the media until it ends or `close` is called. Call it once.
@@ -114,6 +104,7 @@ class MediaSource:
         if not self._started.acquire(blocking=False) or self._media is None:
             return
         media, self._media = self._media, None
+        yield from map(self._notice, self._found)
         if self._endless:
             yield from self._follow(media)
         else:
@@ -121,7 +112,7 @@ class MediaSource:
             for chunk in self._read(media):
                 if self._realtime and not self._sleep_until(begin_s + _end_s(chunk)):
                     return
-                yield chunk if isinstance(chunk, Gap) else replace(chunk, captured_s=time.monotonic())
+                yield replace(chunk, captured_s=time.monotonic()) if isinstance(chunk, Frame | Samples) else chunk
 
     def close(self) -> None:
         """End `chunks`, from any thread. A reader blocked in the network is left to its own time-out."""
@@ -129,6 +120,19 @@ class MediaSource:
         if self._started.acquire(blocking=False) and self._media is not None:
             self._media.close()
             self._media = None
+
+    def _shortcomings(self, media: Media, wanted: dict[Sense, bool]) -> Iterator[str]:
+        """What is wanted of `media` and it lacks, or has in a format without a decoder."""
+        for sense, is_wanted in wanted.items():
+            if sense in media.undecodable:
+                yield f"{self.name} has {SENSE_WORD[sense]} that cannot be used: FFmpeg has no decoder for it"
+            elif sense in media.replaced:
+                yield f"{self.name} has {SENSE_WORD[sense]} that FFmpeg has no decoder for; another track is used"
+            elif is_wanted and sense not in self.senses:
+                yield f"{self.name} has no {SENSE_WORD[sense]}"
+
+    def _notice(self, message: str) -> Notice:
+        return Notice(time_s=self._timeline.position_s, message=message)
 
     def _read(self, media: Media) -> Iterator[Chunk]:
         """A recording, read in this thread."""
@@ -156,7 +160,7 @@ class MediaSource:
             found = sense in ordered.found
             self.undecodable |= {sense} if found else set()
             why = "could be decoded: all of it is damaged" if found else "is there but its header"
-            self._tell(f"nothing of the {SENSE_WORD[sense]} in {self.name} {why}")
+            yield self._notice(f"nothing of the {SENSE_WORD[sense]} in {self.name} {why}")
         yield from self._end(cut=media.truncated or bool(ordered.broken))
 
     def _follow(self, media: Media) -> Iterator[Chunk]:
@@ -173,7 +177,7 @@ class MediaSource:
         self._timeline.start(None if media.untimed else media.origin_s)
         first = StreamReader(self.name, lambda: media, address=self._url, again=False)
         zero_s = time.monotonic()  # on the wall, when the newest data is at media time 0
-        line = Lifeline(self.name, first, connect, self._tell, zero_s)
+        line = Lifeline(self.name, first, connect, zero_s)
         told_s = 0.0
         try:
             while not self._stopping.is_set():
@@ -186,12 +190,14 @@ class MediaSource:
                         yield from self._timeline.lose("stream lost", media_s)
                         self._timeline.start(piece.stamp_s, at_s=media_s)
                     line.arrived(now_s)
+                    yield from line.notices(self._timeline.position_s)
                     for chunk in self._place(piece, now_s):
-                        if not isinstance(chunk, Gap):
+                        if isinstance(chunk, Frame | Samples):
                             zero_s = min(zero_s, now_s - chunk.time_s)
                         yield chunk
                 else:
                     line.check(now_s)
+                    yield from line.notices(self._timeline.position_s)
                     if line.lost and now_s - told_s >= GAP_EVERY_S:
                         told_s, self._held = now_s, None
                         yield from self._timeline.lose("stream lost", now_s - zero_s)
@@ -203,7 +209,8 @@ class MediaSource:
         if piece.jumped:
             jump = self._timeline.jump(piece.sense, piece.stamp_s)
             self._jumped = True
-            self._tell(f"timestamps of the {SENSE_WORD[jump.sense]} in {self.name} jump at {jump.start_s:.3f} s")
+            where = f"{self.name} jump at {jump.start_s:.3f} s"
+            yield self._notice(f"timestamps of the {SENSE_WORD[jump.sense]} in {where}")
             yield jump
             return
         time_s, gaps, cut_s = self._timeline.place(piece.sense, piece.stamp_s, piece.duration_s)
@@ -250,7 +257,7 @@ class MediaSource:
             claimed_s = max(claimed_s - self._run_in_s, min(claimed_s, end_s))
         missing_s = 0.0 if claimed_s is None else claimed_s - end_s
         if missing_s > (CUT_S if cut else TRUNCATED_S) or (cut and claimed_s is None):
-            self._tell(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(claimed_s))
+            yield self._notice(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(claimed_s))
             missing_s = min(missing_s, MOST_TRUNCATED_S)
             while self._timeline.position_s < end_s + missing_s:
                 yield from self._timeline.lose("truncated", min(self._timeline.position_s + HOLE_S, end_s + missing_s))
@@ -279,7 +286,7 @@ def _end_s(chunk: Chunk) -> float:
     """Media time at which a player is through with `chunk`'s sound, or shows its frame."""
     if isinstance(chunk, Samples):
         return chunk.time_s + float(chunk.waveform.shape[1]) / chunk.rate_hz
-    return chunk.time_s if isinstance(chunk, Frame) else chunk.start_s + chunk.duration_s
+    return chunk.start_s + chunk.duration_s if isinstance(chunk, Gap) else chunk.time_s
 
 
 def _of(duration_s: float | None) -> str:

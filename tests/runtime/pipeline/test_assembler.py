@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
-from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense, Window
+from ovavel.runtime.types import Chunk, Frame, Gap, Notice, Samples, Sense, Window
 
 BOTH: frozenset[Sense] = frozenset({"vision", "audio"})
 SOUND: frozenset[Sense] = frozenset({"audio"})
@@ -765,3 +765,47 @@ def test_declared_gaps_stay_known_after_their_windows_are_out() -> None:
     windows += assembler.flush()
     assert len(windows) == 30
     assert {gap.cause for window in windows for gap in window.gaps} == {"truncated"}
+
+
+# ---- Notice
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["frame", "sound", "gap", "notice", "notice"]), max_size=60),
+    step_s=st.sampled_from([0.1, 0.3, 1.0]),
+)
+def test_notices_pass_in_order_with_the_next_window_and_change_nothing_else(kinds: list[str], step_s: float) -> None:
+    camera = Camera()
+    chunks: list[Chunk] = []
+    for number, kind in enumerate(kinds):
+        time_s = step_s * number
+        match kind:
+            case "frame":
+                chunks.append(camera.frame(time_s, number))
+            case "sound":
+                chunks.append(samples(time_s, numbered(round(time_s * 16_000), round(step_s * 16_000))))
+            case "gap":
+                chunks.append(Gap(sense="vision", cause="camera lost", start_s=time_s, duration_s=step_s))
+            case _:
+                chunks.append(Notice(time_s=time_s, message=str(number)))
+    assembler = WindowAssembler(BOTH, live=True)
+    windows: list[Window] = []
+    waiting: list[Notice] = []
+    for chunk in chunks:
+        if isinstance(chunk, Notice):
+            waiting.append(chunk)
+        came = assembler.push(chunk)
+        for window in came:
+            assert list(window.notices) == waiting, "all that came before it, and nothing else"
+            waiting = []
+        windows += came
+    for window in assembler.flush():
+        assert list(window.notices) == waiting
+        waiting = []
+        windows.append(window)
+    assert list(assembler.notices) == waiting, "none is lost at the end"
+    silent = run(WindowAssembler(BOTH, live=True), [chunk for chunk in chunks if not isinstance(chunk, Notice)])
+    for one, other in zip(windows, silent, strict=True):
+        assert (one.gaps, one.captured_s, one.channel) == (other.gaps, other.captured_s, other.channel)
+        np.testing.assert_array_equal(one.frame, other.frame)
+        np.testing.assert_array_equal(one.waveform, other.waveform)

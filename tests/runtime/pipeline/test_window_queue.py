@@ -22,7 +22,7 @@ def window(index: int) -> Window:
 
 def test_live_the_newest_windows_win_and_every_second_still_comes_out() -> None:
     queue = WindowQueue(2, live=True)
-    dropped = [queue.put(window(i)) for i in range(5)]
+    dropped = [len(queue.put(window(i))) for i in range(5)]
     queue.close()
     taken = queue.take(10)
     assert dropped == [0, 0, 1, 1, 1]
@@ -37,7 +37,7 @@ def test_for_files_the_capture_waits_and_nothing_is_dropped() -> None:
 
     def put() -> None:
         for i in range(20):
-            assert queue.put(window(i)) == 0
+            assert queue.put(window(i)) == []
             done.release()
         queue.close()
 
@@ -62,18 +62,19 @@ def test_closing_frees_whoever_waits(live: bool) -> None:
     queue.close()
     taking.join(timeout=60)
     assert not taking.is_alive()
-    assert queue.put(window(0)) == 1
+    refused = window(0)
+    assert queue.put(refused) == [refused]
     assert queue.take(1) == []
 
 
 def test_an_empty_window_pushes_nothing_out() -> None:
     queue = WindowQueue(1, live=True)
     queue.put(window(0))
-    assert queue.put(replace(window(1), frame=None, waveform=None)) == 0
+    assert queue.put(replace(window(1), frame=None, waveform=None)) == []
     assert queue.take(1)[0].frame is not None
 
 
 def test_windows_that_the_source_held_up_have_room() -> None:
     queue = WindowQueue(2, live=True)
-    assert [queue.put(window(i), late=i < 5) for i in range(8)] == [0] * 8
-    assert [queue.put(window(i)) for i in range(8, 31)] == [0] * 22 + [1], "and that has its bounds"
+    assert [len(queue.put(window(i), late=i < 5)) for i in range(8)] == [0] * 8
+    assert [len(queue.put(window(i))) for i in range(8, 31)] == [0] * 22 + [1], "and that has its bounds"

@@ -13,7 +13,7 @@ from support import made_up_session as fake
 
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.sinks.jsonl import JsonlSink
-from ovavel.runtime.sinks.records import EventRecord, Record, SegmentRecord, SessionRecord, StatusRecord, SummaryRecord
+from ovavel.runtime.sinks.records import EventRecord, NoticeRecord, Record, SegmentRecord, SessionRecord, SummaryRecord
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Gap, Update
 
@@ -111,13 +111,13 @@ def test_what_is_not_finite_is_null_and_odd_names_are_written(tmp_path):
     second = fake.segment(0, missing=("vision",))
     second.scores[1] = np.nan
     sink.write(Update(window=fake.window(0), scores=(second,), events=(), latency_ms=1.0))
-    sink.status("lost caf\udce9 \x1b[31m\nline two")
+    sink.write(fake.notice("lost caf\udce9 \x1b[31m\nline two"))
     sink.close()
     segment, status = records(path)[1:3]
     assert segment.missing == ("vision",)
     assert all(record.vision_similarity is None for record in segment.classes)
     assert b"NaN" not in path.read_bytes()
-    assert isinstance(status, StatusRecord)
+    assert isinstance(status, NoticeRecord)
     assert status.message == "lost caf\\xe9 \x1b[31m\nline two"
 
 
@@ -172,16 +172,16 @@ sink = JsonlSink({str(path)!r}, listener=print)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
 sink.open(fake.INFO, Stats())
 for i in range(5):
-    sink.status(f"message {{i}} " + "x" * 300)
+    sink.write(fake.notice(f"message {{i}} " + "x" * 300))
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-sink.status("free again")
+sink.write(fake.notice("free again"))
 sink.close()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("cannot write") == 1
     assert done.stdout.count("works again") == 1
-    messages = [record.message.split(" x")[0] for record in records(path) if isinstance(record, StatusRecord)]
+    messages = [record.message.split(" x")[0] for record in records(path) if isinstance(record, NoticeRecord)]
     assert messages == [*(f"message {i}" for i in range(5)), "free again"]
 
 
@@ -197,7 +197,7 @@ sink = JsonlSink({str(path)!r}, listener=print)
 sink.open(fake.INFO, Stats())
 size = len(open({str(path)!r}, "rb").read())
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
-sink.status("x" * 300)
+sink.write(fake.notice("x" * 300))
 try:
     sink.close()
 except OutputError as error:
@@ -213,12 +213,12 @@ def test_a_removed_file_is_begun_again_and_its_records_are_counted(tmp_path):
     path, reported = tmp_path / "news.jsonl", []
     sink = JsonlSink(path, listener=reported.append)
     sink.open(fake.INFO, Stats())
-    sink.status("one")
+    sink.write(fake.notice("one"))
     path.unlink()
-    sink.status("two")
+    sink.write(fake.notice("two"))
     assert "was removed" in reported[0]
-    assert [type(record) for record in records(path)] == [SessionRecord, StatusRecord]
-    sink.status("three")
+    assert [type(record) for record in records(path)] == [SessionRecord, NoticeRecord]
+    sink.write(fake.notice("three"))
     with pytest.raises(OutputError, match=r"^2 records are gone with .*news.jsonl, which was removed"):
         sink.close()
     assert [record.message for record in records(path)[1:]] == ["two", "three"]
@@ -241,8 +241,8 @@ def test_records_wait_while_the_folder_is_gone(tmp_path, back):
     sink = JsonlSink(path, listener=reported.append)
     sink.open(fake.INFO, Stats())
     shutil.rmtree(folder)
-    sink.status("one")
-    sink.status("two")
+    sink.write(fake.notice("one"))
+    sink.write(fake.notice("two"))
     assert len(reported) == 1
     assert "No such file or directory" in reported[0]
     if back:
@@ -251,7 +251,7 @@ def test_records_wait_while_the_folder_is_gone(tmp_path, back):
         with pytest.raises(OutputError, match=r"1 records are gone.*; 2 records could not be written"):
             sink.close()
         return
-    sink.status("three")
+    sink.write(fake.notice("three"))
     assert isinstance(records(path)[0], SessionRecord)
     assert [record.message for record in records(path)[1:]] == ["one", "two", "three"]
     with pytest.raises(OutputError, match=r"^1 records are gone"):
@@ -263,11 +263,11 @@ def test_a_file_that_is_moved_is_followed_by_a_new_one(tmp_path):
     sink = JsonlSink(path, listener=reported.append)
     sink.open(fake.INFO, Stats())
     path.rename(tmp_path / "news.jsonl.1")
-    sink.status("one")
+    sink.write(fake.notice("one"))
     sink.close()
     assert "moved" in reported[0]
     assert [type(record) for record in records(tmp_path / "news.jsonl.1")] == [SessionRecord]
-    assert [type(record) for record in records(path)] == [SessionRecord, StatusRecord]
+    assert [type(record) for record in records(path)] == [SessionRecord, NoticeRecord]
 
 
 def test_a_folder_that_is_moved_takes_the_records_along(tmp_path):
@@ -276,7 +276,7 @@ def test_a_folder_that_is_moved_takes_the_records_along(tmp_path):
     sink = JsonlSink(folder / "news.jsonl", listener=print)
     sink.open(fake.INFO, Stats())
     folder.rename(tmp_path / "elsewhere")
-    sink.status("one")
+    sink.write(fake.notice("one"))
     sink.close()
     assert len(records(tmp_path / "elsewhere" / "news.jsonl")) == 2
 

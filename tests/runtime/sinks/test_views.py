@@ -36,7 +36,7 @@ def run(sink, seconds=14, label="dog barking"):
         news += [fake.event(1, label, 2.0, 6.0), fake.event(2, label, 7.0, 8.0, "retract")] if i == 8 else []
         news += [fake.event(3, label, 9.0, 10.0, "start")] if i == 9 else []
         sink.write(fake.update(i, label, events=news, gaps=(gap,) if missing else (), missing=missing, **before))
-    sink.status("camera lost, trying again in 2 s")
+    sink.write(fake.notice("camera lost, trying again in 2 s", 13.0))
     return stats
 
 
@@ -52,7 +52,7 @@ def test_lines_tell_events_gaps_status_and_a_summary():
     assert "00:02.0  end      dog barking  margin 0.41  until 00:06.0" in reported
     assert "00:07.0  retract  dog barking  margin 0.41" in reported
     assert "00:06.0  gap      camera lost (vision)  1.0 s" in reported
-    assert "00:13.0  status   camera lost, trying again in 2 s" in reported
+    assert "00:13.0  notice   camera lost, trying again in 2 s" in reported
     assert reported[-2:] == [
         "summary  14 windows, real-time factor 0.60, latency p50 806  p95 813  p99 813 ms",
         "         dropped: 1 late; gaps: 1.0 s camera lost",

@@ -26,10 +26,11 @@ from ovavel.runtime import CameraMicSource, Session
 
 bundle, camera, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
 reported = []
-source = CameraMicSource(camera, "default", listener=reported.append)
+source = CameraMicSource(camera, "default")
 with Session(bundle, source, device="cpu") as session:
     print(time.monotonic(), flush=True)
     for update in session.updates():
+        reported += [notice.message for notice in update.notices]
         window = update.window
         if window:
             print(json.dumps({

@@ -68,11 +68,11 @@ def test_frames_carry_their_capture_time_and_colour(camera: JpegCamera, monkeypa
 
 def test_killing_and_restarting_the_camera_is_survived(camera: JpegCamera) -> None:
     reported: list[str] = []
-    source = CameraMicSource(camera.url, None, listener=reported.append)
+    source = CameraMicSource(camera.url, None)
     killed = False
     again: JpegCamera | None = None
     chunks = []
-    for chunk in closed_after(source, 100):
+    for chunk in closed_after(source, 100, reported.append):
         chunks.append(chunk)
         if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not killed:
             killed = True
@@ -100,7 +100,7 @@ def test_a_frozen_camera_is_noticed(camera: JpegCamera) -> None:
     assert FROZEN_S + GAP_EVERY_S < 3, "when is in tests/runtime/sources/test_connection.py"
     reported: list[str] = []
     chunks: list[Chunk] = []
-    for chunk in closed_after(CameraMicSource(camera.url, None, listener=reported.append), 60):
+    for chunk in closed_after(CameraMicSource(camera.url, None), 60, reported.append):
         chunks.append(chunk)
         if not camera.muted.is_set():
             assert reported == []
@@ -128,9 +128,8 @@ def test_a_camera_that_never_returns_does_not_hold_up_close(monkeypatch: pytest.
 
 def test_a_picture_that_stays_the_same_is_not_lost(camera: JpegCamera) -> None:
     reported: list[str] = []
-    source = CameraMicSource(camera.url, None, listener=reported.append)
     chunks: list[Chunk] = []
-    for chunk in closed_after(source, 60):
+    for chunk in closed_after(CameraMicSource(camera.url, None), 60, reported.append):
         chunks.append(chunk)
         if isinstance(chunk, Frame) and chunk.time_s > FROZEN_S + 1:
             break
@@ -188,7 +187,7 @@ import json, sys, threading, time
 import numpy as np
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.sources.camera_mic import CameraMicSource
-from ovavel.runtime.types import Gap, Samples
+from ovavel.runtime.types import Gap, Notice, Samples
 found = {{}}
 {code}
 print(json.dumps(found))
@@ -309,11 +308,13 @@ found = {
 def test_a_microphone_that_is_unplugged_and_plugged_in_again(tmp_path: Path) -> None:
     code = """
 reported = []
-source = CameraMicSource(None, "default", listener=reported.append)
+source = CameraMicSource(None, "default")
 timer = threading.Timer(100, source.close)
 timer.start()
 gaps, heard, back = [], False, 0
 for chunk in source.chunks():
+    if isinstance(chunk, Notice):
+        reported.append(chunk.message)
     if isinstance(chunk, Samples) and not heard:
         heard = True
         print("heard", flush=True)  # now it may be unplugged

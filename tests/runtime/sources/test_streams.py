@@ -40,11 +40,11 @@ def transport(clip: bytes, **options: int) -> TransportStream:
 def test_after_reconnects_media_time_is_no_further_ahead_of_the_wall(stream_bytes: bytes) -> None:
     station = transport(stream_bytes)
     reported: list[str] = []
-    source = MediaSource(station.url, listener=reported.append)
+    source = MediaSource(station.url)
     ahead_s: list[list[float]] = [[]]  # by connection: media time minus the clock on the wall
     lost: list[Gap] = []
     frames: list[Frame] = []
-    for chunk in closed_after(source, 90):
+    for chunk in closed_after(source, 90, reported.append):
         if isinstance(chunk, Gap):
             lost += [chunk] if (chunk.cause, chunk.sense) == ("stream lost", "vision") else []
             if station.stopped.is_set():
@@ -71,10 +71,10 @@ def test_after_reconnects_media_time_is_no_further_ahead_of_the_wall(stream_byte
 def test_pictures_without_timestamps_have_the_time_on_the_wall(fps: int) -> None:
     camera = JpegCamera(fps=fps)
     reported: list[str] = []
-    source = MediaSource(camera.url, audio=False, listener=reported.append)
+    source = MediaSource(camera.url, audio=False)
     assert source.live
     chunks: list[Chunk] = []
-    for chunk in closed_after(source, 60):
+    for chunk in closed_after(source, 60, reported.append):
         chunks.append(chunk)
         if len(chunks) == 4 * fps:
             source.close()
@@ -109,11 +109,11 @@ def test_the_newest_reason_of_a_failed_reconnect_is_reported(stream_bytes: bytes
     station: HttpStation
     if kind == "input":
         station = transport(stream_bytes)
-        source: MediaSource | CameraMicSource = MediaSource(station.url, listener=report)
+        source: MediaSource | CameraMicSource = MediaSource(station.url)
     else:
         station = JpegCamera()
-        source = CameraMicSource(station.url, None, listener=report)
-    for chunk in closed_after(source, 60):
+        source = CameraMicSource(station.url, None)
+    for chunk in closed_after(source, 60, report):
         if isinstance(chunk, Frame) and not station.refusal:
             station.refusal = 401
             station.stopped.set()  # the server goes on, and refuses

@@ -65,11 +65,12 @@ class Watched(NamedTuple):
 
 
 def watch(path: Path, **options: Any) -> Watched:
-    said: list[str] = []
-    source = MediaSource(path, listener=said.append, **options)
+    source = MediaSource(path, **options)
     assembler = WindowAssembler(source.senses, live=False)
     windows = [window for chunk in source.chunks() for window in assembler.push(chunk)]
     windows += assembler.flush()
+    notices = [*(notice for window in windows for notice in window.notices), *assembler.notices]
+    said = [notice.message for notice in notices]
     counts = assembler.counts
     assert counts.frames_in == counts.frames_used + sum(counts.frames_dropped.values())
     assert counts.samples_in == counts.samples_used + sum(counts.samples_dropped.values())

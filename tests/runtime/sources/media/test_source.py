@@ -20,7 +20,7 @@ from support.media_factory import colour_of_second, make_clip, tone
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.sources.media.decode import Media, Piece
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
+from ovavel.runtime.types import Chunk, Frame, Gap, Notice, Samples, Sense
 
 MP2_SOUND: dict = {
     "audio_codec": "mp2",
@@ -33,12 +33,12 @@ class Played:
     """All that a source gave, by kind."""
 
     def __init__(self, path: Path, **options: bool) -> None:
-        self.reported: list[str] = []
-        self.source = MediaSource(path, listener=self.reported.append, **options)
+        self.source = MediaSource(path, **options)
         self.chunks: list[Chunk] = list(self.source.chunks())
         self.frames = [chunk for chunk in self.chunks if isinstance(chunk, Frame)]
         self.blocks = [chunk for chunk in self.chunks if isinstance(chunk, Samples)]
         self.gaps = [chunk for chunk in self.chunks if isinstance(chunk, Gap)]
+        self.reported = [chunk.message for chunk in self.chunks if isinstance(chunk, Notice)]
 
     @property
     def waveform(self) -> NDArray[np.float32]:
@@ -362,14 +362,14 @@ def station(stream_bytes: bytes) -> Iterator[TransportStream]:
 @pytest.mark.timeout(300)
 def test_a_stream_that_freezes_and_comes_back(station: TransportStream) -> None:
     reported: list[tuple[float, str]] = []
-    source = MediaSource(station.url, listener=lambda text: reported.append((time.monotonic(), text)))
+    source = MediaSource(station.url)
     assert source.live
     assert source.senses == {"vision", "audio"}
     assert source.duration_s is None
     begin_s = time.monotonic()
     chunks: list[Chunk] = []
     back = 0
-    for chunk in closed_after(source, 200):
+    for chunk in closed_after(source, 200, lambda text: reported.append((time.monotonic(), text))):
         chunks.append(chunk)
         if isinstance(chunk, Frame) and chunk.time_s > 1 and not reported:
             station.muted.set()
@@ -401,10 +401,10 @@ def test_a_stream_that_freezes_and_comes_back(station: TransportStream) -> None:
 @pytest.mark.timeout(300)
 def test_a_stream_that_is_cut_and_restarted(station: TransportStream, stream_bytes: bytes) -> None:
     reported: list[str] = []
-    source = MediaSource(station.url, listener=reported.append)
+    source = MediaSource(station.url)
     cut = False
     restarted: TransportStream | None = None
-    for chunk in closed_after(source, 200):
+    for chunk in closed_after(source, 200, reported.append):
         if isinstance(chunk, Frame) and chunk.time_s > 0.5 and not cut:
             cut = True
             station.stop()
