@@ -19,14 +19,25 @@ from ovavel.runtime.pipeline.channels import Channel, channel_news
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
-from ovavel.runtime.pipeline.window_queue import READER_TOO_SLOW, TOO_SLOW, WindowQueue
+from ovavel.runtime.pipeline.window_queue import WindowQueue
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.timing import Stopwatch
-from ovavel.runtime.types import LAG, Event, FusionKind, Notice, Segment, SegmentScores, Update, Window
+from ovavel.runtime.types import (
+    LAG,
+    DropCause,
+    Event,
+    FusionKind,
+    GapCause,
+    Notice,
+    Segment,
+    SegmentScores,
+    Update,
+    Window,
+)
 from ovavel.runtime.verification.open import Verified, look_up
 
 __all__ = ["Session"]
@@ -155,7 +166,7 @@ class Session:
             try:
                 while windows := self._queue.take(self._backend.info.batch):
                     if self._stopped.is_set():
-                        self._drop(windows, "stopped")
+                        self._drop(windows, DropCause.STOPPED)
                     else:
                         yield from self._decide(windows)
                 scores = self._localizer.flush()
@@ -163,7 +174,7 @@ class Session:
                 self._failure = self._failure or error
                 self.stop()
                 while windows := self._queue.take(self._backend.info.batch):
-                    self._drop(windows, "stopped")
+                    self._drop(windows, DropCause.STOPPED)
                 with suppress(Exception):  # what broke may be the head
                     scores = self._localizer.flush()
             events = [*self._tracker.push(scores), *self._tracker.close()]
@@ -227,22 +238,23 @@ class Session:
             behind_s = time.monotonic() - window.start_s
             self._behind_s = min(self._behind_s, behind_s)
             for dropped in self._queue.put(window, cause, late=behind_s - self._behind_s > _LATE_S):
-                self.stats.window_dropped("stopped" if self._stopped.is_set() else cause)
+                self.stats.window_dropped(DropCause.STOPPED if self._stopped.is_set() else cause)
                 if dropped is window:  # the queue is closed; those it empties still come out
                     self._left += window.notices
 
-    def _who_is_slow(self) -> str:
+    def _who_is_slow(self) -> GapCause:
         """The cause should a window have to go now: what took the time while the queue filled up."""
         now = time.monotonic(), self._reader.total_s
         then = self._puts[0] if self._puts else now
         self._puts.append(now)
-        return READER_TOO_SLOW if now[1] - then[1] > (now[0] - then[0]) / 2 else TOO_SLOW
+        reader = now[1] - then[1] > (now[0] - then[0]) / 2
+        return GapCause.READER_TOO_SLOW if reader else GapCause.ENCODER_TOO_SLOW
 
-    def _drop(self, windows: Iterable[Window], cause: str) -> None:
+    def _drop(self, windows: Iterable[Window], cause: DropCause) -> None:
         """Count windows that will not be decided on; those the queue emptied are counted already."""
         for window in windows:
             self._left += window.notices
-            if not _was_dropped(window):
+            if window.dropped is None:
                 self.stats.window_dropped(cause)
 
     def _decide(self, windows: list[Window]) -> Iterator[Update]:
@@ -257,7 +269,7 @@ class Session:
                 with self._reader:
                     yield update
         except Exception:
-            self._drop(undecided, "backend failed")
+            self._drop(undecided, DropCause.BACKEND_FAILED)
             raise
 
     def _update(self, window: Window, segment: Segment, *, encode_s: float) -> Update:
@@ -274,7 +286,7 @@ class Session:
             events = self._tracker.push(scores)
         latency_ms = None
         # A window that was dropped is counted where that happened; it would make the encoder look fast.
-        if not _was_dropped(window):
+        if window.dropped is None:
             # A file that is read as fast as can be only waits in the queue; what holds nothing new waits for nothing.
             if self.source.live and window.captured_s is not None:
                 latency_ms = (time.monotonic() - window.captured_s) * 1e3
@@ -287,10 +299,6 @@ class Session:
             latency_ms=latency_ms,
             notices=_redacted(window.notices),
         )
-
-
-def _was_dropped(window: Window) -> bool:
-    return any(gap.cause in (TOO_SLOW, READER_TOO_SLOW) for gap in window.gaps)
 
 
 def _redacted(notices: Iterable[Notice]) -> tuple[Notice, ...]:

@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 
 from ovavel.runtime.system.timing import Timings
-from ovavel.runtime.types import WINDOW_S, Gap, Sense
+from ovavel.runtime.types import WINDOW_S, DropCause, Gap, GapCause, Sense
 
 __all__ = ["Stats"]
 
@@ -37,7 +37,7 @@ class Stats:
             self._windows += 1
             self._busy_s += busy_s
 
-    def window_dropped(self, cause: str) -> None:
+    def window_dropped(self, cause: GapCause | DropCause) -> None:
         """Count a window that never reached the encoder."""
         with self._lock:
             self._dropped[cause] += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ __all__ = [
     "RATE_HZ",
     "WINDOW_S",
     "Chunk",
+    "DropCause",
     "Event",
     "EventState",
     "Frame",
     "FusionKind",
     "Gap",
+    "GapCause",
     "Notice",
     "Samples",
     "Segment",
@@ -82,13 +85,57 @@ class Samples:
     rate_hz: int
 
 
+class GapCause(StrEnum):
+    """Why something was not seen or not heard. Counters group by it, and files hold it as it is written here."""
+
+    # a device or a stream
+    CAMERA_LOST = "camera lost"
+    MICROPHONE_LOST = "microphone lost"
+    MICROPHONE_OVERFLOW = "microphone overflow"
+    STREAM_LOST = "stream lost"
+    PROCESS_NOT_RUNNING = "process not running"
+    # a recording
+    NO_VIDEO = "no video"
+    NO_AUDIO = "no audio"
+    DAMAGED_VIDEO = "damaged video"
+    DAMAGED_AUDIO = "damaged audio"
+    TIMESTAMP_JUMP = "timestamp jump"
+    TRUNCATED = "truncated"
+    # the assembler
+    NO_FRAME = "no frame"
+    NO_SOUND_YET = "no sound yet"
+    NO_SUCH_CHANNEL = "no such channel"
+    LATE_VIDEO = "late video"
+    LATE_SOUND = "late sound"
+    LOST_SAMPLES = "lost samples"
+    INVALID_SAMPLES = "invalid samples"
+    INVALID_TIME = "invalid time"
+    CLOCK_DRIFT = "clock drift"
+    END_OF_MEDIA = "end of media"
+    # the queue: the whole window was dropped
+    ENCODER_TOO_SLOW = "encoder too slow"
+    """Encoding took the time."""
+    READER_TOO_SLOW = "reader too slow"
+    """Whoever takes the updates took the time: a pipe that is read slowly, a program that thinks."""
+
+
+class DropCause(StrEnum):
+    """Why a sample, a frame or a window was dropped, where that is no gap; the others are those of `GapCause`."""
+
+    BEFORE_THE_START = "before the start"
+    OVERLAPPING_SAMPLES = "overlapping samples"
+    NOT_NEEDED = "not needed"
+    """A window shows one frame."""
+    BACKEND_FAILED = "backend failed"
+    STOPPED = "stopped"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Something that should have been seen or heard and was not. It is counted, never hidden."""
 
     sense: Sense
-    cause: str
-    """A short fixed phrase, e.g. "camera lost", "microphone overflow", "clock drift"; counters group by it."""
+    cause: GapCause
     start_s: float
     duration_s: float
 
@@ -126,6 +173,8 @@ class Window:
     """Index, in the source, of the channel that is first in `waveform`; None for a mix, or where nothing was heard."""
     notices: tuple[Notice, ...] = ()
     """What the source reported since the window before, in order."""
+    dropped: GapCause | None = None
+    """Why the queue emptied it; None for a window that reached the encoder as it was assembled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

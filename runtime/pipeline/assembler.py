@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.audio_timeline import AudioTimeline
 from ovavel.runtime.pipeline.channels import Channel, ChannelChooser, Heard
-from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Notice, Samples, Sense, Window
+from ovavel.runtime.types import WINDOW_S, Chunk, DropCause, Frame, Gap, GapCause, Notice, Samples, Sense, Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -210,7 +210,7 @@ class WindowAssembler:
             windows.append(self._emit(ended=True))
         if ends_s and max(ends_s) - self._index * WINDOW_S >= SHORTEST_TAIL_S:
             windows.append(self._emit(ended=True))
-        self._sound.drop_rest("end of media")
+        self._sound.drop_rest(GapCause.END_OF_MEDIA)
         rest = {id(still): still for still in (*self._stills.values(), self._latest) if still is not None}
         self._stills.clear()
         self._latest = None
@@ -248,15 +248,16 @@ class WindowAssembler:
                     captured_s.append(still.frame.captured_s)
             gaps += self._take_vision_gaps(start_s, end_s)
             if frame is None and not gaps:
-                cause = "no frame" if self._seen_s >= end_s else "end of media" if ended else "late video"
+                late = GapCause.END_OF_MEDIA if ended else GapCause.LATE_VIDEO
+                cause = GapCause.NO_FRAME if self._seen_s >= end_s else late
                 gaps.append(Gap(sense="vision", cause=cause, start_s=start_s, duration_s=WINDOW_S))
         self._index += 1
         if "audio" in self._senses:
-            second = self._sound.take(index, missing="end of media" if ended else "late sound")
+            second = self._sound.take(index, missing=GapCause.END_OF_MEDIA if ended else GapCause.LATE_SOUND)
             heard = self._channels.choose(second.waveform)
             gaps += second.gaps
             if heard.waveform is None and second.waveform is not None:
-                gaps.append(Gap(sense="audio", cause="no such channel", start_s=start_s, duration_s=WINDOW_S))
+                gaps.append(Gap(sense="audio", cause=GapCause.NO_SUCH_CHANNEL, start_s=start_s, duration_s=WINDOW_S))
             if second.captured_s is not None:
                 captured_s.append(second.captured_s)
         notices, self._notices = self._notices, []
@@ -311,7 +312,8 @@ class WindowAssembler:
             return
         still.counted = True
         never_out = self._closed and still.window >= self._index
-        self._frames_dropped["late video" if still.late else "end of media" if never_out else "not needed"] += 1
+        end = GapCause.END_OF_MEDIA if never_out else DropCause.NOT_NEEDED
+        self._frames_dropped[GapCause.LATE_VIDEO if still.late else end] += 1
 
     def _take_vision_gaps(self, start_s: float, end_s: float) -> list[Gap]:
         """The parts of declared gaps that fall into a window, adjoining ones of one cause as one."""
@@ -340,7 +342,7 @@ class WindowAssembler:
         shifts_s = [shift_s for shift_s in self._shift_s.values() if abs(time_s - shift_s - newest_s) < LEAP_S]
         self._shift_s[sense] = shifts_s[0] if shifts_s else time_s - newest_s
         media_s = time_s - self._shift_s[sense]
-        self._push_gap(Gap(sense=sense, cause="timestamp jump", start_s=media_s, duration_s=0.0))
+        self._push_gap(Gap(sense=sense, cause=GapCause.TIMESTAMP_JUMP, start_s=media_s, duration_s=0.0))
         return media_s
 
     def _refuse(self, chunk: Frame | Samples | Gap) -> None:
@@ -348,9 +350,9 @@ class WindowAssembler:
         match chunk:
             case Frame():
                 self._frames_in += 1
-                self._frames_dropped["invalid time"] += 1
+                self._frames_dropped[GapCause.INVALID_TIME] += 1
             case Samples():
-                self._sound.refuse(chunk, "invalid time")
+                self._sound.refuse(chunk, GapCause.INVALID_TIME)
 
 
 def _middle_s(window: int) -> float:

@@ -13,7 +13,7 @@ import soxr
 
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.pipeline.audio_clock import JUMP_S, ClockFilter
-from ovavel.runtime.types import RATE_HZ, Gap, Samples
+from ovavel.runtime.types import RATE_HZ, DropCause, Gap, GapCause, Samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,12 +75,12 @@ class AudioTimeline:
         self._end = 0  # everything before it is placed or a known hole
         self._known = 0  # the source declared gaps up to here, and they were taken
         self._taken = 0  # everything before it was returned by `take`
-        self._overlap = "before the start"  # why samples before `_end` are dropped
+        self._overlap: GapCause | DropCause = DropCause.BEFORE_THE_START  # why samples before `_end` are dropped
         self._captured_s = 0.0  # of the newest block
         self._pieces: deque[_Piece] = deque()
-        self._holes: deque[tuple[int, int, str]] = deque()  # start, end, cause
-        self._declared: deque[tuple[int, str]] = deque()  # where a gap that the source declared ends, cause
-        self._notes: dict[tuple[int, str, int], tuple[float, int]] = {}  # second, cause, rate → start_s, samples
+        self._holes: deque[tuple[int, int, GapCause]] = deque()  # start, end, cause
+        self._declared: deque[tuple[int, GapCause]] = deque()  # where a gap that the source declared ends, cause
+        self._notes: dict[tuple[int, GapCause, int], tuple[float, int]] = {}  # second, cause, rate → start_s, samples
 
     @property
     def passed_s(self) -> float:
@@ -139,7 +139,7 @@ class AudioTimeline:
             self._place(self._resample(np.zeros((0, self._format[1]), np.float32), last=True), self._captured_s)
         self._format = self._resampler = None
 
-    def take(self, index: int, *, missing: str) -> Second:
+    def take(self, index: int, *, missing: GapCause) -> Second:
         """Return second `index`, its lost stretches silent and listed. Seconds are taken in order, from 0.
 
         `missing` is the cause for what has not come and will not be waited for.
@@ -176,14 +176,14 @@ class AudioTimeline:
             self.samples_used += n
         return Second(waveform, tuple(gaps), max(piece.captured_s for piece in pieces))
 
-    def refuse(self, block: Samples, cause: str) -> None:
+    def refuse(self, block: Samples, cause: GapCause) -> None:
         """Drop and count a block that cannot be placed."""
         n = round(block.waveform.shape[1] * RATE_HZ / block.rate_hz) if block.rate_hz > 0 else 0
         self.samples_in += n
         self.dropped[cause] += n
         self._note(self._end, cause, n)
 
-    def drop_rest(self, cause: str) -> None:
+    def drop_rest(self, cause: GapCause) -> None:
         """Drop and count all that waits, at the end of the media."""
         if self._pieces:
             self.dropped[cause] += self.samples_pending
@@ -207,11 +207,12 @@ class AudioTimeline:
 
     def _begin(self, start: int, sound_format: tuple[int, int], *, anew: bool = True) -> None:
         """Start a run at a position; `anew` unless its clock merely goes on in another format."""
-        never = self._overlap == "before the start" and self._end == 0
-        for hole in self._explain(self._end, start, "no sound yet" if never else "lost samples"):
+        never = self._overlap is DropCause.BEFORE_THE_START and self._end == 0
+        for hole in self._explain(self._end, start, GapCause.NO_SOUND_YET if never else GapCause.LOST_SAMPLES):
             self._holes.append(hole)
         self._declared.clear()
-        self._overlap = "before the start" if never and start < 0 else "overlapping samples"
+        before = never and start < 0
+        self._overlap = DropCause.BEFORE_THE_START if before else DropCause.OVERLAPPING_SAMPLES
         self._end = max(self._end, start)
         self._at = self._origin = start
         self._run_in = self._last_in = 0
@@ -222,7 +223,7 @@ class AudioTimeline:
         if rate_hz != RATE_HZ:
             self._resampler = soxr.ResampleStream(rate_hz, RATE_HZ, channels, dtype="float32", quality="HQ")
 
-    def _explain(self, start: int, end: int, missing: str) -> list[tuple[int, int, str]]:
+    def _explain(self, start: int, end: int, missing: GapCause) -> list[tuple[int, int, GapCause]]:
         """Split a hole by what the source declared; what is left is `missing`, unless it is mere jitter."""
         holes = []
         for until, cause in self._declared:
@@ -243,7 +244,7 @@ class AudioTimeline:
             places = self._origin / RATE_HZ + (self._run_in + np.nonzero(~valid.all(axis=1))[0]) / rate_hz
             for second in np.unique(np.floor(places)):
                 inside = places[np.floor(places) == second]
-                self._note(round(inside[0] * RATE_HZ), "invalid samples", len(inside), rate_hz)
+                self._note(round(inside[0] * RATE_HZ), GapCause.INVALID_SAMPLES, len(inside), rate_hz)
         return samples
 
     def _resample(self, samples: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
@@ -260,11 +261,11 @@ class AudioTimeline:
             if self._at < self._end:
                 n = min(len(samples), self._end - self._at)
                 self.dropped[self._overlap] += n
-                if self._overlap == "clock drift":  # what overlaps was heard before: nothing is missing
+                if self._overlap is GapCause.CLOCK_DRIFT:  # what overlaps was heard before: nothing is missing
                     self._note(self._end, self._overlap, n)
             elif self._at < self._taken:
                 n = min(len(samples), self._taken - self._at)
-                self.dropped["late sound"] += n  # the gap was declared when the second was taken
+                self.dropped[GapCause.LATE_SOUND] += n  # the gap was declared when the second was taken
                 self._end = self._at + n
             else:
                 n = min(len(samples), RATE_HZ - self._at % RATE_HZ)
@@ -285,12 +286,12 @@ class AudioTimeline:
         self._at += slip
         self._origin += slip
         if slip > 0:
-            self._holes.append((self._end, self._at, "clock drift"))
+            self._holes.append((self._end, self._at, GapCause.CLOCK_DRIFT))
             self._end = self._at
         else:
-            self._overlap = "clock drift"
+            self._overlap = GapCause.CLOCK_DRIFT
 
-    def _note(self, position: int, cause: str, n: int, rate_hz: int = RATE_HZ) -> None:
+    def _note(self, position: int, cause: GapCause, n: int, rate_hz: int = RATE_HZ) -> None:
         """Count `n` samples under a cause in the second of a position, or in the next one to be taken."""
         position = max(position, self._taken)
         key = (position // RATE_HZ, cause, rate_hz)

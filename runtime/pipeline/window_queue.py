@@ -7,15 +7,9 @@ import time
 from collections import deque
 from dataclasses import replace
 
-from ovavel.runtime.types import WINDOW_S, Gap, Sense, Window
+from ovavel.runtime.types import WINDOW_S, Gap, GapCause, Sense, Window
 
-__all__ = ["READER_TOO_SLOW", "TOO_SLOW", "WindowQueue"]
-
-TOO_SLOW = "encoder too slow"
-"""Cause of the gaps in a window that was dropped because encoding took the time."""
-READER_TOO_SLOW = "reader too slow"
-"""The same where whoever takes the updates took the time: a pipe that is read slowly, a program that thinks."""
-
+__all__ = ["WindowQueue"]
 
 ROOM = 30
 """Windows that may wait after the source was held up: they come all at once, which is no fault of the encoder."""
@@ -36,10 +30,10 @@ class WindowQueue:
         self._room_until_s = 0.0
         self._change = threading.Condition()
 
-    def put(self, window: Window, cause: str = TOO_SLOW, *, late: bool = False) -> list[Window]:
+    def put(self, window: Window, cause: GapCause = GapCause.ENCODER_TOO_SLOW, *, late: bool = False) -> list[Window]:
         """Add a window. Returns the windows that were dropped for it; after `close` that is the window itself.
 
-        `cause` is that of the gaps in a window that is dropped; `late` says that the source was held up.
+        `cause` is why a window is dropped now; `late` says that the source was held up.
         """
         with self._change:
             if not self._live:
@@ -81,11 +75,11 @@ def _holds_media(window: Window) -> bool:
     return window.frame is not None or window.waveform is not None
 
 
-def _emptied(window: Window, cause: str) -> Window:
+def _emptied(window: Window, cause: GapCause) -> Window:
     senses: tuple[tuple[Sense, object], ...] = (("vision", window.frame), ("audio", window.waveform))
     lost = tuple(
         Gap(sense=sense, cause=cause, start_s=window.start_s, duration_s=WINDOW_S)
         for sense, content in senses
         if content is not None
     )
-    return replace(window, frame=None, waveform=None, gaps=window.gaps + lost)
+    return replace(window, frame=None, waveform=None, gaps=window.gaps + lost, dropped=cause)

@@ -15,7 +15,7 @@ from ovavel.runtime.session import Session
 from ovavel.runtime.sinks import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, SegmentScores, Update
+from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, GapCause, SegmentScores, Update
 from ovavel.runtime.verification.open import Verified
 
 __all__ = ["Recorder", "localize_recording"]
@@ -78,7 +78,7 @@ class Recorder:
             dropped=session.stats.dropped,
             notes=tuple(self._notes),
             channels=session.stats.channels,
-            trailing_s=session.counts.samples_dropped.get("end of media", 0) / RATE_HZ,
+            trailing_s=session.counts.samples_dropped.get(GapCause.END_OF_MEDIA, 0) / RATE_HZ,
         )
 
 

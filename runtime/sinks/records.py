@@ -222,7 +222,7 @@ def gap_record(gap: Gap) -> GapRecord:
     """Write down a gap."""
     return GapRecord(
         sense=gap.sense,
-        cause=encodable(gap.cause),
+        cause=encodable(str(gap.cause)),
         start_s=round(float(gap.start_s), 6),
         duration_s=round(float(gap.duration_s), 6),
     )

@@ -16,7 +16,7 @@ from ovavel.runtime.reporting.redaction import without_secrets
 from ovavel.runtime.sources.camera import CameraFeed, Picture
 from ovavel.runtime.sources.connection import ASLEEP_S, Feed, Lifeline
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
-from ovavel.runtime.types import Chunk, Frame, Gap, Samples, Sense
+from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Samples, Sense
 
 __all__ = ["CameraMicSource"]
 
@@ -37,13 +37,13 @@ class _Channel:
 
     sense: Sense
     line: Lifeline
-    lost_cause: str
+    lost_cause: GapCause
     position_s: float = 0.0
     """Media time up to which something was yielded."""
     declared_s: float = 0.0
     """Media time up to which gaps were declared; what comes before is dropped."""
 
-    def gap(self, cause: str, until_s: float) -> Gap:
+    def gap(self, cause: GapCause, until_s: float) -> Gap:
         """Declare the time from the last yield to `until_s`."""
         start_s = self.position_s
         self.position_s = self.declared_s = max(start_s, until_s)
@@ -104,7 +104,7 @@ class CameraMicSource:
         """Yield each newest frame, and the sound, until `close` is called. Call it once."""
         begin_s = time.monotonic()
         self._wanted.set()
-        causes: dict[Sense, str] = {"vision": "camera lost", "audio": "microphone lost"}
+        causes: dict[Sense, GapCause] = {"vision": GapCause.CAMERA_LOST, "audio": GapCause.MICROPHONE_LOST}
         channels = [self._channel(sense, causes[sense], begin_s) for sense in self._feeds]
         checked_s, awake_s = 0.0, begin_s
         try:
@@ -175,7 +175,7 @@ class CameraMicSource:
             cast("MicrophoneFeed", channel.line.feed).taken(block)
             yield from _hear(channel, block, begin_s)
 
-    def _channel(self, sense: Sense, lost_cause: str, begin_s: float) -> _Channel:
+    def _channel(self, sense: Sense, lost_cause: GapCause, begin_s: float) -> _Channel:
         line = Lifeline(self._names[sense], self._feeds[sense], lambda: self._connect(sense), begin_s)
         return _Channel(sense=sense, line=line, lost_cause=lost_cause)
 
@@ -198,7 +198,7 @@ class CameraMicSource:
 def _not_seen(channels: list[_Channel], until_s: float) -> Iterator[Gap]:
     for channel in channels:
         if until_s - channel.position_s > 0:
-            yield channel.gap("process not running", until_s)
+            yield channel.gap(GapCause.PROCESS_NOT_RUNNING, until_s)
 
 
 def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]:
@@ -217,7 +217,7 @@ def _hear(channel: _Channel, block: Block, begin_s: float) -> Iterator[Chunk]:
     if back and time_s > channel.position_s:
         yield channel.gap(channel.lost_cause, time_s)
     elif block.overflow:
-        yield channel.gap("microphone overflow", time_s)
+        yield channel.gap(GapCause.MICROPHONE_OVERFLOW, time_s)
     yield from channel.line.notices(time_s)
     early = round((channel.declared_s - time_s) * block.rate_hz)
     if early > 0:

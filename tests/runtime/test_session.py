@@ -25,7 +25,6 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
 from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
-from ovavel.runtime.pipeline.window_queue import READER_TOO_SLOW, TOO_SLOW
 from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.run import drive
 from ovavel.runtime.session import Session
@@ -34,7 +33,19 @@ from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import summary_lines
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.types import Chunk, Event, Frame, Gap, Notice, Samples, Segment, SegmentScores, Sense, Update
+from ovavel.runtime.types import (
+    Chunk,
+    Event,
+    Frame,
+    Gap,
+    GapCause,
+    Notice,
+    Samples,
+    Segment,
+    SegmentScores,
+    Sense,
+    Update,
+)
 
 
 @pytest.fixture(scope="module")
@@ -298,11 +309,12 @@ def test_a_slow_encoder_loses_the_oldest_windows_and_counts_each(
         updates = list(session.updates())
     scores = final_scores(updates)
     assert [s.index for s in scores] == list(range(30))
-    lost = [u.window.index for u in updates if u.window and u.window.gaps and u.window.gaps[0].cause == TOO_SLOW]
-    assert len(lost) == session.stats.dropped[TOO_SLOW] > 5
+    lost = [u.window.index for u in updates if u.window and u.window.dropped is GapCause.ENCODER_TOO_SLOW]
+    assert all(u.window.gaps[0].cause is u.window.dropped for u in updates if u.window and u.window.gaps)
+    assert len(lost) == session.stats.dropped[GapCause.ENCODER_TOO_SLOW] > 5
     assert session.stats.windows + len(lost) == 30
     assert session.stats.real_time_factor == pytest.approx(0.1), "those dropped make it look no faster"
-    assert session.stats.gap_s[TOO_SLOW] == pytest.approx(2 * len(lost))  # both senses of each
+    assert session.stats.gap_s[GapCause.ENCODER_TOO_SLOW] == pytest.approx(2 * len(lost))  # both senses of each
     assert {s.index for s in scores if s.missing} == set(lost)
     assert 29 not in lost
     assert all((u.latency_ms is None) == (u.window is None or u.window.index in lost) for u in updates)
@@ -326,10 +338,10 @@ def test_a_paused_reader_is_not_taken_for_a_slow_encoder(bundle: Bundle, backend
             if len(reported) == 3:
                 paused.set()
                 assert over.wait(60)  # the session runs on while nobody takes its updates
-    assert set(session.stats.dropped) <= {READER_TOO_SLOW, TOO_SLOW}
-    assert session.stats.dropped[READER_TOO_SLOW] > 40
+    assert set(session.stats.dropped) <= {GapCause.READER_TOO_SLOW, GapCause.ENCODER_TOO_SLOW}
+    assert session.stats.dropped[GapCause.READER_TOO_SLOW] > 40
     causes = [gap.cause for update in reported if update.window for gap in update.window.gaps]
-    assert causes.count(READER_TOO_SLOW) == 2 * session.stats.dropped[READER_TOO_SLOW]
+    assert causes.count(GapCause.READER_TOO_SLOW) == 2 * session.stats.dropped[GapCause.READER_TOO_SLOW]
 
 
 class Lost(Scripted):
@@ -354,7 +366,7 @@ def test_seconds_that_hold_nothing_have_no_latency(bundle: Bundle, backend: Back
     with Session(bundle, Lost(lost=lost), backend=backend) as session:
         updates = list(session.updates())
     windows = [(update, update.window) for update in updates if update.window]
-    dropped = {window.index for _, window in windows if any(gap.cause == TOO_SLOW for gap in window.gaps)}
+    dropped = {window.index for _, window in windows if window.dropped}
     without = {window.index for update, window in windows if update.latency_ms is None}
     assert without - dropped == set(lost), "a machine that is busy drops some, which is another matter"
     latency = session.stats.timings.percentiles("latency")
@@ -630,6 +642,25 @@ def test_every_notice_comes_out_once_and_in_order(bundle: Bundle, backend: Backe
     else:
         assert messages == [f"second {i}" for i in range(12)]
     assert updates[-1].window is None
+
+
+class Slowed(Scripted):
+    """A source that itself lost its sound to an encoder, of the far side of a network, say."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        for chunk in super().chunks():
+            if isinstance(chunk, Samples):
+                yield Gap(sense="audio", cause=GapCause.ENCODER_TOO_SLOW, start_s=chunk.time_s, duration_s=1.0)
+            else:
+                yield chunk
+
+
+def test_the_cause_of_a_gap_does_not_make_a_window_one_that_the_queue_dropped(bundle: Bundle, backend: Backend) -> None:
+    with Session(bundle, Slowed(4, live=False), backend=backend) as session:
+        windows = [update.window for update in session.updates() if update.window]
+    assert {gap.cause for window in windows for gap in window.gaps} == {GapCause.ENCODER_TOO_SLOW}
+    assert [window.dropped for window in windows] == [None] * 4
+    assert (session.stats.windows, session.stats.dropped) == (4, {})
 
 
 def test_what_the_program_reports_comes_with_the_next_update(bundle: Bundle, backend: Backend, tmp_path: Path) -> None:

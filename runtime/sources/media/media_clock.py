@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ovavel.runtime.sources.media.stamps import BACK_S, HOLE_S
-from ovavel.runtime.types import Gap, Sense
+from ovavel.runtime.types import Gap, GapCause, Sense
 
 __all__ = ["Placed", "Timeline"]
 
 TAIL_S = 0.25
 """Streams of one recording rarely end on the same sample; a shorter tail is not worth reporting."""
 
-MISSING_CAUSE: dict[Sense, str] = {"vision": "no video", "audio": "no audio"}
+MISSING_CAUSE: dict[Sense, GapCause] = {"vision": GapCause.NO_VIDEO, "audio": GapCause.NO_AUDIO}
 
 
 class Placed(NamedTuple):
@@ -99,7 +99,7 @@ class Timeline:
         position_s = self._tracks[sense].position_s
         if stamp_s is not None and self._offset_s is not None:
             position_s = max(position_s, stamp_s + self._offset_s)
-        return _gap(sense, "timestamp jump", position_s, position_s)
+        return _gap(sense, GapCause.TIMESTAMP_JUMP, position_s, position_s)
 
     def overdue(self) -> list[Gap]:
         """Declare what must be given up, because the other sense is so far ahead."""
@@ -111,7 +111,7 @@ class Timeline:
         """Declare what a sense lacks to the end of the other."""
         return self._declare_missing(self.position_s, TAIL_S, step_s=TAIL_S)
 
-    def lose(self, cause: str, until_s: float) -> list[Gap]:
+    def lose(self, cause: GapCause, until_s: float) -> list[Gap]:
         """Declare that nothing came for any sense up to `until_s`."""
         gaps = [
             _gap(sense, cause, track.position_s, until_s)
@@ -132,5 +132,5 @@ class Timeline:
         return gaps
 
 
-def _gap(sense: Sense, cause: str, start_s: float, end_s: float) -> Gap:
+def _gap(sense: Sense, cause: GapCause, start_s: float, end_s: float) -> Gap:
     return Gap(sense=sense, cause=cause, start_s=start_s, duration_s=end_s - start_s)

@@ -21,7 +21,7 @@ from ovavel.runtime.sources.media.ordered import OrderedMedia
 from ovavel.runtime.sources.media.pictures import PictureConverter
 from ovavel.runtime.sources.media.reader import StreamReader
 from ovavel.runtime.sources.media.stamps import HOLE_S, LEAP_S
-from ovavel.runtime.types import Chunk, Frame, Gap, Notice, Samples, Sense
+from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Notice, Samples, Sense
 
 __all__ = ["MediaSource"]
 
@@ -187,7 +187,7 @@ class MediaSource:
                     if line.lost:
                         # media time goes on with the clock on the wall, as far ahead of it as before
                         media_s = max(self._timeline.position_s, now_s - zero_s)
-                        yield from self._timeline.lose("stream lost", media_s)
+                        yield from self._timeline.lose(GapCause.STREAM_LOST, media_s)
                         self._timeline.start(piece.stamp_s, at_s=media_s)
                     line.arrived(now_s)
                     yield from line.notices(self._timeline.position_s)
@@ -200,7 +200,7 @@ class MediaSource:
                     yield from line.notices(self._timeline.position_s)
                     if line.lost and now_s - told_s >= GAP_EVERY_S:
                         told_s, self._held = now_s, None
-                        yield from self._timeline.lose("stream lost", now_s - zero_s)
+                        yield from self._timeline.lose(GapCause.STREAM_LOST, now_s - zero_s)
         finally:
             line.close()
 
@@ -225,7 +225,7 @@ class MediaSource:
             hold_s = min(piece.duration_s, LEAP_S) if self._endless else piece.duration_s
             yield self._show(piece.data, time_s, time_s + hold_s, now_s)
         elif piece.data is None:
-            yield Gap(sense=piece.sense, cause="damaged audio", start_s=time_s, duration_s=piece.duration_s)
+            yield Gap(sense=piece.sense, cause=GapCause.DAMAGED_AUDIO, start_s=time_s, duration_s=piece.duration_s)
         else:
             data: Any = piece.data
             waveform, rate_hz = to_waveform(data), data.sample_rate
@@ -238,7 +238,7 @@ class MediaSource:
         if picture is not None:
             return Frame(time_s=start_s, captured_s=now_s, image=self._pictures.image_of(picture))
         duration_s = min(end_s - start_s, HOLD_S)
-        return Gap(sense="vision", cause="damaged video", start_s=start_s, duration_s=duration_s)
+        return Gap(sense="vision", cause=GapCause.DAMAGED_VIDEO, start_s=start_s, duration_s=duration_s)
 
     def _hold(self, until_s: float, now_s: float) -> Iterator[Chunk]:
         """Give the held picture again for the time up to `until_s`."""
@@ -260,7 +260,8 @@ class MediaSource:
             yield self._notice(f"{self.name} is truncated: it ends at {end_s:.3f} s" + _of(claimed_s))
             missing_s = min(missing_s, MOST_TRUNCATED_S)
             while self._timeline.position_s < end_s + missing_s:
-                yield from self._timeline.lose("truncated", min(self._timeline.position_s + HOLE_S, end_s + missing_s))
+                until_s = min(self._timeline.position_s + HOLE_S, end_s + missing_s)
+                yield from self._timeline.lose(GapCause.TRUNCATED, until_s)
         unsure = claimed_s is None or abs(claimed_s - self._timeline.position_s) > CUT_S
         self.duration_s = self._timeline.position_s if unsure else claimed_s
 

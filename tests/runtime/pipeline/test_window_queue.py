@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ovavel.runtime.pipeline.window_queue import TOO_SLOW, WindowQueue
-from ovavel.runtime.types import Window
+from ovavel.runtime.pipeline.window_queue import WindowQueue
+from ovavel.runtime.types import GapCause, Notice, Window
 
 
 def window(index: int) -> Window:
@@ -17,6 +17,7 @@ def window(index: int) -> Window:
         frame=np.zeros((2, 2, 3), np.uint8),
         waveform=np.zeros((1, 16000), np.float32),
         captured_s=0.0,
+        notices=(Notice(time_s=float(index), message=str(index)),),
     )
 
 
@@ -28,7 +29,9 @@ def test_live_the_newest_windows_win_and_every_second_still_comes_out() -> None:
     assert dropped == [0, 0, 1, 1, 1]
     assert [w.index for w in taken] == [0, 1, 2, 3, 4]
     assert [w.frame is None for w in taken] == [True, True, True, False, False]
-    assert [{gap.cause for gap in w.gaps} for w in taken] == [{TOO_SLOW}] * 3 + [set()] * 2
+    assert [{gap.cause for gap in w.gaps} for w in taken] == [{GapCause.ENCODER_TOO_SLOW}] * 3 + [set()] * 2
+    assert [w.dropped for w in taken] == [GapCause.ENCODER_TOO_SLOW] * 3 + [None] * 2
+    assert [notice.message for w in taken for notice in w.notices] == ["0", "1", "2", "3", "4"]
     assert queue.take(1) == []
 
 

@@ -1,0 +1,23 @@
+"""What files and other programs rely on."""
+
+from ovavel.runtime.types import DropCause, GapCause
+
+GAPS = """
+camera lost, microphone lost, microphone overflow, stream lost, process not running, no video, no audio, damaged video,
+damaged audio, timestamp jump, truncated, no frame, no sound yet, no such channel, late video, late sound, lost samples,
+invalid samples, invalid time, clock drift, end of media, encoder too slow, reader too slow
+"""
+DROPS = "before the start, overlapping samples, not needed, backend failed, stopped"
+
+
+def listed(text: str) -> list[str]:
+    return text.replace("\n", " ").strip().split(", ")
+
+
+def test_causes_are_written_to_files_in_these_words() -> None:
+    assert [str(cause) for cause in GapCause] == listed(GAPS)
+    assert [str(cause) for cause in DropCause] == listed(DROPS)
+
+
+def test_a_cause_means_one_thing() -> None:
+    assert not {str(cause) for cause in GapCause} & {str(cause) for cause in DropCause}
