@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -21,8 +22,8 @@ from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.pipeline.window_queue import WindowQueue
 from ovavel.runtime.reporting.redaction import redacted
-from ovavel.runtime.sinks import SessionInfo
-from ovavel.runtime.sources import Source
+from ovavel.runtime.session_info import SessionInfo, new_id, recording_id
+from ovavel.runtime.sources import Fingerprinted, Source
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.timing import Stopwatch
@@ -96,7 +97,7 @@ class Session:
                 backend = open_backend(self.bundle, device=device)
                 opened.callback(backend.close)
             verified = backend if isinstance(backend, Verified) else look_up(self.bundle, backend)
-            self._backend, self._gate, self._gate_checked_here = verified
+            self._backend = verified.backend
             vocabulary = self.bundle.vocabulary
             calibration = self.bundle.manifest.calibration
             kind = fusion or self.bundle.manifest.fusion.decision
@@ -113,6 +114,8 @@ class Session:
             self._backend.warm_up()
             self._encoder = Encoder(self._backend, self.stats.timings)
             opened.callback(self._encoder.close)
+            self.info = self._facts(verified, kind, channel)
+            """What stays the same while the session runs."""
             self._opened = opened.pop_all()
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
         self._left: deque[Notice] = deque()  # of windows that bring no update: for the last one
@@ -123,25 +126,6 @@ class Session:
         self._failure: Exception | None = None
         self._auto_channel = channel == "auto"
         self._capture_thread = threading.Thread(target=self._capture, name="ovavel-capture", daemon=True)
-
-    @property
-    def info(self) -> SessionInfo:
-        """What stays the same while the session runs."""
-        manifest = self.bundle.manifest
-        return SessionInfo(
-            source=redacted(self.source.name),
-            senses=self.source.senses,
-            live=self.source.live,
-            labels=self.bundle.vocabulary.names,
-            vocabulary_version=self.bundle.vocabulary.version,
-            model=manifest.model.name,
-            licence=manifest.model.licence,
-            bundle_sha256=self.bundle.sha256,
-            backend=self._backend.info,
-            gate=self._gate,
-            gate_checked_here=self._gate_checked_here,
-            lag=self._localizer.lag,
-        )
 
     @property
     def counts(self) -> AssemblerCounts:
@@ -210,6 +194,43 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _facts(self, verified: Verified, fusion: FusionKind, channel: Channel) -> SessionInfo:
+        manifest, vocabulary, backend = self.bundle.manifest, self.bundle.vocabulary, self._backend.info
+        content = None
+        if isinstance(self.source, Fingerprinted) and not self.source.live:  # live, windows may be dropped
+            content = self.source.fingerprint()
+        decides = (
+            content,
+            sorted(self.source.senses),
+            self.bundle.sha256,
+            vocabulary.version,
+            backend.engine,
+            sorted(backend.precision.items()),
+            self._localizer.lag,
+            fusion,
+            channel,
+            asdict(self._tracker.rules),
+        )
+        return SessionInfo(
+            id=new_id() if content is None else recording_id(decides),
+            started_at=datetime.now(UTC),
+            source=redacted(self.source.name),
+            senses=self.source.senses,
+            live=self.source.live,
+            labels=vocabulary.names,
+            vocabulary_version=vocabulary.version,
+            model=manifest.model.name,
+            licence=manifest.model.licence,
+            bundle_sha256=self.bundle.sha256,
+            backend=backend,
+            gate=verified.gate,
+            gate_checked_here=verified.here,
+            lag=self._localizer.lag,
+            fusion=fusion,
+            channel=channel,
+            rules=self._tracker.rules,
+        )
 
     def _capture(self) -> None:
         """Runs in its own thread: source → assembler → queue."""
@@ -294,6 +315,7 @@ class Session:
             self.stats.window_done(encode_s + time.perf_counter() - start_s)
         return Update(
             window=window,
+            segment=segment,
             scores=tuple(scores),
             events=tuple(events),
             latency_ms=latency_ms,

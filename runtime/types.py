@@ -236,6 +236,7 @@ class Event:
     """News of one audio-visual event. Every `start` is followed by exactly one `end` or `retract` of the same `id`."""
 
     id: int
+    """Counts from 1 within a session; `SessionInfo.event_id` is unique beyond it."""
     label: str
     start_s: float
     end_s: float
@@ -256,6 +257,8 @@ class Update:
 
     window: Window | None
     """The newest window; None in the last update, which only closes what was open."""
+    segment: Segment | None = None
+    """That window as the encoders see it; None where `window` is."""
     scores: tuple[SegmentScores, ...]
     """Every second whose scores are not final before, oldest first; the last one is the window's own."""
     events: tuple[Event, ...]

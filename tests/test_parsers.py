@@ -113,7 +113,7 @@ def made_up_report() -> dict[str, Any]:
 
 def made_up_document() -> Document:
     event = EventFields(
-        id=1,
+        id="018f-1",
         label="dog barking",
         start_s=1,
         end_s=2,
@@ -124,7 +124,15 @@ def made_up_document() -> Document:
     )
     return Document(
         format_version=1,
+        session_id="018f",
         source="clip.mp4",
+        live=False,
+        vocabulary_version="a",
+        versions={"onnxruntime": "1.23"},
+        lag=2,
+        fusion="positive",
+        channel="auto",
+        rules={"bridge_s": 1.0},
         duration_s=10.0,
         senses=("audio", "vision"),
         model="made up",

@@ -87,14 +87,14 @@ def compare(localization: Localization, truth: tuple[str, ...], notes: tuple[str
     if len(localization.scores) != len(truth):
         raise UsageError(f"{len(localization.scores)} seconds were decided on, and the truth is of {len(truth)}")
     told = tuple(_told(localization, second) for second in range(len(truth)))
-    index = {label: number for number, label in enumerate(localization.labels)}
+    index = {label: number for number, label in enumerate(localization.info.labels)}
     index[""] = len(index) - 1
     predicted, actual = (np.array([[index[label] for label in labels]]) for labels in (told, truth))
     return Comparison(
         truth=truth,
         told=told,
         notes=notes,
-        scores=score_clips(predicted, actual, len(localization.labels)),
+        scores=score_clips(predicted, actual, len(localization.info.labels)),
         dropped=sum(localization.dropped.values()),
     )
 

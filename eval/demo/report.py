@@ -36,12 +36,12 @@ def to_html(comparison: Comparison, localization: Localization, clip: Path) -> b
         OSError: the clip cannot be read.
     """
     film = b64encode(clip.read_bytes()).decode()
-    (recording,) = result_paths(localization.source, Path(), ("html",))
-    backend = localization.backend
+    (recording,) = result_paths(localization.info.source, Path(), ("html",))
+    info, backend = localization.info, localization.info.backend
     return page(
         "ovavel demo: the truth beside what was reported",
         facts(_facts(comparison)),
-        f"""<p class="world"><b>A demo world.</b> {text(localization.model)} was trained on made-up pictures and sounds,
+        f"""<p class="world"><b>A demo world.</b> {text(info.model)} was trained on made-up pictures and sounds,
 on other clips than this one. It knows nothing of the real world.</p>
 <section><div id="clip"><video controls preload="auto" src="data:video/mp4;base64,{film}"></video>
 <div id="now"><div><span class="dim">truth</span><b id="truth"></b></div>

@@ -253,7 +253,7 @@ def _stderr() -> Console:
 
 def _print(localization: Localization, written: Sequence[Path], console: Console) -> None:
     events = "1 event" if len(localization.events) == 1 else f"{len(localization.events)} events"
-    name = shown_name(localization.source)
+    name = shown_name(localization.info.source)
     console.print(f"{name}: {localization.duration_s:.1f} s, {events}", markup=False)
     for event in localization.events:
         times = f"{clock(event.start_s)}–{clock(event.end_s)}"
@@ -261,7 +261,7 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
         console.print(
             f"  {times}  {shown_name(event.label)}  (margin {event.peak_margin:.2f}{probability})", markup=False
         )
-    lost = {sense for sense in ("vision", "audio") if sense not in localization.senses}
+    lost = {sense for sense in ("vision", "audio") if sense not in localization.info.senses}
     for sense in sorted(lost):
         console.print(
             f"  no {'picture' if sense == 'vision' else 'sound'}: nothing can be both seen and heard", markup=False

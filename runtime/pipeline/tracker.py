@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from ovavel.runtime.errors import UsageError
@@ -112,11 +112,17 @@ class EventTracker:
         self.vocabulary_version = vocabulary_version
         """Stamped on the events told from now on. Set it when the vocabulary changes."""
         self._background = background
-        self._rules = rules or EventRules()
-        self._on, self._off = self._rules.margins(calibration)
+        rules = rules or EventRules()
+        self._on, self._off = rules.margins(calibration)
+        self._rules = replace(rules, start_margin=self._on, keep_margin=self._off)
         self._open: tuple[_Run, ...] = ()  # runs of final decisions that may still go on
         self._told: dict[int, _Run] = {}
         self._next_id = 1
+
+    @property
+    def rules(self) -> EventRules:
+        """Those in force, no margin left open."""
+        return self._rules
 
     def push(self, scores: Sequence[SegmentScores]) -> list[Event]:
         """Take what `Localizer.push` or `flush` returned; return the news."""

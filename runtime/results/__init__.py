@@ -75,7 +75,7 @@ def write_results(localization: Localization, out_dir: Path, formats: Iterable[s
         OutputError: a file could not be written.
     """
     wanted = list(dict.fromkeys(formats))
-    paths = result_paths(localization.source, out_dir, wanted)
+    paths = result_paths(localization.info.source, out_dir, wanted)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
+from msgspec import field
 
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.reporting.text import encodable
@@ -13,13 +13,14 @@ from ovavel.runtime.sinks.records import (
     EventFields,
     GapRecord,
     SegmentFields,
+    SessionFields,
     event_fields,
     gap_record,
     segment_fields,
+    session_fields,
     to_json_bytes,
 )
 from ovavel.runtime.system import untrusted
-from ovavel.runtime.types import Sense
 
 __all__ = ["Document", "read_json", "to_json"]
 
@@ -27,22 +28,11 @@ _VERSION = 1
 _TOP = 10
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ovavel.localization"):
-    """What the JSON file of one recording holds."""
+class Document(SessionFields, frozen=True, kw_only=True, tag_field="type", tag="ovavel.localization"):
+    """What the JSON file of one recording holds. Another run over the same file writes the same bytes."""
 
     format_version: int
-    source: str
     duration_s: float
-    senses: tuple[Sense, ...]
-    model: str
-    licence: str
-    bundle_sha256: str
-    backend: str
-    device: str
-    provider: str
-    precision: dict[str, str]
-    labels: tuple[str, ...]
-    """Class names, background last."""
     events: tuple[EventFields, ...]
     segments: tuple[SegmentFields, ...]
     """One per second, each with its ten best classes."""
@@ -51,30 +41,19 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
     trailing_s: float
     notes: tuple[str, ...] = ()
     """What the source had to say, for people."""
-    channels: dict[int, int] = {}
+    channels: dict[int, int] = field(default_factory=dict)
     """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
 
 
 def to_json(localization: Localization) -> bytes:
     """Write the `Document` of a recording, in UTF-8. A number that is not finite becomes null."""
-    backend = localization.backend
+    info = localization.info
     document = Document(
         format_version=_VERSION,
-        source=encodable(localization.source),
+        **session_fields(info),
         duration_s=round(float(localization.duration_s), 6),
-        senses=tuple(sorted(localization.senses)),
-        model=localization.model,
-        licence=localization.licence,
-        bundle_sha256=localization.bundle_sha256,
-        backend=backend.name,
-        device=backend.device,
-        provider=backend.provider,
-        precision={str(graph): precision for graph, precision in backend.precision.items()},
-        labels=tuple(encodable(label) for label in localization.labels),
-        events=tuple(EventFields(**event_fields(event)) for event in localization.events),
-        segments=tuple(
-            SegmentFields(**segment_fields(scores, localization.labels, _TOP)) for scores in localization.scores
-        ),
+        events=tuple(EventFields(**event_fields(event, info)) for event in localization.events),
+        segments=tuple(SegmentFields(**segment_fields(scores, info.labels, _TOP)) for scores in localization.scores),
         gaps=tuple(map(gap_record, localization.gaps)),
         dropped=dict(localization.dropped),
         trailing_s=round(float(localization.trailing_s), 6),

@@ -30,10 +30,10 @@ _MAX_THUMBNAILS = 200
 
 def to_html(localization: Localization) -> bytes:
     """Write the page: events, timeline, pictures, and the scores over time. Names are escaped wherever they stand."""
-    background = len(localization.labels) - 1
+    background = len(localization.info.labels) - 1
     classes = [*shown_classes(localization, _MIN_ROWS, _MAX_ROWS), background]
     return page(
-        shown_name(localization.source),
+        shown_name(localization.info.source),
         facts(_facts(localization)),
         f'<section class="timeline">{to_svg(localization).decode()}</section>',
         section("Events", f'<div class="scroll" id="events">{_events(localization, classes)}</div>'),
@@ -45,15 +45,15 @@ def to_html(localization: Localization) -> bytes:
 
 
 def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
-    backend = localization.backend
+    backend = localization.info.backend
     yield "length", clock(localization.duration_s)
     yield "events", str(len(localization.events))
-    yield "vocabulary", names_told(len(localization.labels))
-    yield "model", localization.model
-    yield "licence of the weights", localization.licence
+    yield "vocabulary", names_told(len(localization.info.labels))
+    yield "model", localization.info.model
+    yield "licence of the weights", localization.info.licence
     yield "ran on", f"{backend.device}, {backend.name} {backend.provider}"
     yield "precision", "/".join(dict.fromkeys(backend.precision.values()))
-    yield "bundle", localization.bundle_sha256[:12]
+    yield "bundle", localization.info.bundle_sha256[:12]
     if localization.dropped:
         yield "dropped", counts(localization.dropped)
     if localization.trailing_s:
@@ -62,7 +62,8 @@ def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
 
 def _scores(localization: Localization, classes: list[int]) -> str:
     """What the script draws into."""
-    names = "".join(f'<div title="{markup(c)}">{markup(c)}</div>' for c in (localization.labels[c] for c in classes))
+    labels = [localization.info.labels[c] for c in classes]
+    names = "".join(f'<div title="{markup(label)}">{markup(label)}</div>' for label in labels)
     return f"""<section id="scores"><h2>Scores over time</h2>
 <noscript><p class="dim">This part is drawn by a script of this page; scripts are switched off.</p></noscript>
 <div class="map"><div class="names{" below-pictures" if localization.thumbnails else ""}">{names}</div>
@@ -74,7 +75,7 @@ background. Strokes: a sense was missing.</p></section>"""
 def _events(localization: Localization, classes: list[int]) -> str:
     if not localization.events:
         return '<p class="dim">Nothing was both seen and heard.</p>'
-    colours = {localization.labels[c]: colour(row) for row, c in enumerate(classes)}
+    colours = {localization.info.labels[c]: colour(row) for row, c in enumerate(classes)}
     rows = "".join(
         f'<tr data-event="{event.id}" tabindex="0"><td>{clock(event.start_s)} – {clock(event.end_s)}</td>'
         f'<td><span class="dot" style="background:{colours.get(event.label, GREY)}"></span>'
@@ -117,7 +118,7 @@ def _data(localization: Localization, classes: list[int]) -> str:
         "bins": -(-len(localization.scores) // size),
         "bin_s": size * WINDOW_S,
         "rows": [
-            {"label": one_line(localization.labels[c]), "colour": colour(row) if row < len(classes) - 1 else GREY}
+            {"label": one_line(localization.info.labels[c]), "colour": colour(row) if row < len(classes) - 1 else GREY}
             | {name: values[row] for name, values in fields.items()}
             for row, c in enumerate(classes)
         ],

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ovavel.runtime.backends import BackendInfo
-from ovavel.runtime.types import Event, Gap, SegmentScores, Sense
+from ovavel.runtime.session_info import SessionInfo
+from ovavel.runtime.types import Event, Gap, SegmentScores
 
 __all__ = ["Localization"]
 
@@ -18,23 +18,14 @@ __all__ = ["Localization"]
 class Localization:
     """The events of one recording, and what they rest on."""
 
-    source: str
-    """Path or URL of the recording."""
+    info: SessionInfo
+    """The recording, the names, and what decided."""
     duration_s: float
-    senses: frozenset[Sense]
-    """What the recording delivers, and was asked to."""
-    labels: tuple[str, ...]
-    """C + 1 class names, background last."""
     scores: tuple[SegmentScores, ...]
     """The final scores, one per second, in order."""
     events: tuple[Event, ...]
     """The events that held, each in state "end", ordered by start."""
     gaps: tuple[Gap, ...]
-    model: str
-    licence: str
-    """Licence of the model's weights."""
-    bundle_sha256: str
-    backend: BackendInfo
     thumbnails: Mapping[int, bytes] = field(default_factory=dict)
     """Small JPEGs by window index; none unless asked for."""
     dropped: Mapping[str, int] = field(default_factory=dict)

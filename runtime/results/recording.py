@@ -12,7 +12,7 @@ from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
-from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, GapCause, SegmentScores, Update
@@ -61,20 +61,14 @@ class Recorder:
 
     def localization(self, session: Session) -> Localization:
         """Put together what was gathered of `session`, once that is over."""
-        info, duration_s = session.info, session.source.duration_s
+        duration_s = session.source.duration_s
         return Localization(
-            source=info.source,
+            info=session.info,
             duration_s=duration_s if duration_s is not None else float(len(self._scores)),
-            senses=info.senses,
-            labels=info.labels,
             scores=tuple(self._scores),
             events=tuple(sorted(self._events, key=lambda event: (event.start_s, event.id))),
             gaps=tuple(self._gaps),
             thumbnails=self._pictures,
-            model=info.model,
-            licence=info.licence,
-            bundle_sha256=info.bundle_sha256,
-            backend=info.backend,
             dropped=session.stats.dropped,
             notes=tuple(self._notes),
             channels=session.stats.channels,

@@ -19,7 +19,7 @@ __all__ = ["matrix", "missing_runs", "shown_classes"]
 
 def shown_classes(localization: Localization, at_least: int, at_most: int) -> list[int]:
     """Choose R classes: those with events by their first start, then those that came closest, by their best score."""
-    index = {label: c for c, label in enumerate(localization.labels[:-1])}
+    index = {label: c for c, label in enumerate(localization.info.labels[:-1])}
     eventful = dict.fromkeys(index[event.label] for event in localization.events if event.label in index)
     best = np.nan_to_num(matrix(localization, "scores", range(len(index))), nan=-1.0).max(axis=1, initial=-1.0)
     others = [int(c) for c in np.argsort(-best, kind="stable") if c not in eventful]

@@ -50,14 +50,14 @@ class _Drawing:
         height = self.bottom + _AXIS
         parts = [*self.header(), *self.grid(), *self.rows(), *self.missing_senses()]
         head = (
-            f"<title>{markup(shown_name(self.localization.source))}</title>"
+            f"<title>{markup(shown_name(self.localization.info.source))}</title>"
             '<defs><pattern id="ov-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><path class="ov-hatch" d="M0 0V6" stroke-width="3"/></pattern></defs>'
         )
         return drawing(_WIDTH, height, parts, head=head)
 
     def header(self) -> Iterator[str]:
-        source, model = shown_name(self.localization.source), self.localization.model
+        source, model = shown_name(self.localization.info.source), self.localization.info.model
         short = source if len(source) <= 80 else "…" + source[-79:]
         yield f'<text class="ov-text ov-title" x="16" y="25">{markup(short)}</text>'
         yield f'<text class="ov-text ov-dim" x="{_WIDTH - _RIGHT}" y="25" text-anchor="end">{markup(model)}</text>'
@@ -71,12 +71,12 @@ class _Drawing:
             yield f'<text class="ov-text ov-dim" x="{x}" y="{self.bottom + 19}" text-anchor="middle">{text}</text>'
 
     def rows(self) -> Iterator[str]:
-        background = matrix(self.localization, "scores", [len(self.localization.labels) - 1])
+        background = matrix(self.localization, "scores", [len(self.localization.info.labels) - 1])
         margins = matrix(self.localization, "scores", self.classes) - background
         if not self.classes:
             yield f'<text class="ov-text ov-dim" x="16" y="{_TOP + 20}">no classes</text>'
         for row, c in enumerate(self.classes):
-            label = self.localization.labels[c]
+            label = self.localization.info.labels[c]
             top, fill = _TOP + row * _ROW, colour(row)
             events = [event for event in self.localization.events if event.label == label]
             dim = "" if events else " ov-dim"

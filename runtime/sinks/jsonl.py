@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ovavel.runtime.reporting.text import encodable, one_line
-from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sinks.appended import AppendedFile
 from ovavel.runtime.sinks.records import (
     EventRecord,
@@ -26,6 +26,7 @@ from ovavel.runtime.sinks.records import (
     event_fields,
     gap_record,
     segment_fields,
+    session_fields,
     to_json_bytes,
 )
 from ovavel.runtime.stats import Stats
@@ -75,25 +76,14 @@ class JsonlSink:
             SessionRecord(
                 wall_time=_now(),
                 ovavel_version=version("ovavel"),
-                source=encodable(info.source),
-                senses=tuple(sorted(info.senses)),
-                live=info.live,
-                labels=tuple(encodable(label) for label in info.labels),
-                vocabulary_version=info.vocabulary_version,
-                model=info.model,
-                licence=info.licence,
-                bundle_sha256=info.bundle_sha256,
-                backend=info.backend.name,
-                device=info.backend.device,
-                provider=info.backend.provider,
-                precision={str(graph): precision for graph, precision in info.backend.precision.items()},
-                versions=dict(info.backend.versions),
-                lag=info.lag,
+                started_at=_utc(info.started_at),
+                **session_fields(info),
             )
         )
 
     def write(self, update: Update) -> None:
         """Write a "notice" record each, a "segment" record per second that is final now, an "event" record per news."""
+        assert self._info is not None, "open comes before write"
         for notice in update.notices:
             self._write(
                 NoticeRecord(wall_time=_now(), time_s=round(notice.time_s, 6), message=encodable(notice.message))
@@ -102,10 +92,10 @@ class JsonlSink:
             self._gaps[update.window.index] = tuple(map(gap_record, update.window.gaps))
         for scores in update.scores:
             if scores.final:
-                self._write(self._segment(scores))
+                self._write(self._segment(scores, self._info))
         for event in update.events:
             latency_ms = None if update.latency_ms is None else round(update.latency_ms, 3)
-            self._write(EventRecord(**event_fields(event), wall_time=_now(), latency_ms=latency_ms))
+            self._write(EventRecord(**event_fields(event, self._info), wall_time=_now(), latency_ms=latency_ms))
         self._ended = update.window is None
 
     def close(self) -> None:
@@ -119,10 +109,9 @@ class JsonlSink:
             self._write(self._summary(self._stats))
         self._file.close()
 
-    def _segment(self, scores: SegmentScores) -> SegmentRecord:
-        assert self._info is not None, "open comes before write"
+    def _segment(self, scores: SegmentScores, info: SessionInfo) -> SegmentRecord:
         return SegmentRecord(
-            **segment_fields(scores, self._info.labels, _TOP),
+            **segment_fields(scores, info.labels, _TOP),
             wall_time=_now(),
             gaps=self._gaps.pop(scores.index, ()),
         )
@@ -145,4 +134,8 @@ class JsonlSink:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _utc(datetime.now(UTC))
+
+
+def _utc(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.reporting.text import clock, counts, names_told, one_line, seconds
-from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Event, Update
 from ovavel.runtime.verification.gates import gate_text

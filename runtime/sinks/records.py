@@ -1,7 +1,8 @@
 """What ovavel writes down, as plain records: lines of a JSONL file and parts of a JSON file.
 
 Each line of a JSONL file is one `Record`; read it with `msgspec.json.decode(line, type=Record)`. Two runs over one file
-write the same records but for `wall_time` and `latency_ms`. A number that is not finite is written as null.
+write the same records, ids included, but for `wall_time`, `started_at` and `latency_ms`; of anything live, also the ids
+differ. A number that is not finite is written as null.
 
 Shapes: C named classes, so C + 1 with the background.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 
 from ovavel.runtime.reporting.text import INVISIBLE, encodable
-from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
+from ovavel.runtime.session_info import SessionInfo
+from ovavel.runtime.types import Event, EventState, FusionKind, Gap, SegmentScores, Sense
 
 __all__ = [
     "ClassRecord",
@@ -29,12 +32,14 @@ __all__ = [
     "Record",
     "SegmentFields",
     "SegmentRecord",
+    "SessionFields",
     "SessionRecord",
     "SummaryRecord",
     "event_fields",
     "gap_record",
     "number",
     "segment_fields",
+    "session_fields",
     "to_json_bytes",
     "top_classes",
 ]
@@ -113,7 +118,8 @@ class SegmentFields(msgspec.Struct, frozen=True, kw_only=True):
 class EventFields(msgspec.Struct, frozen=True, kw_only=True):
     """One event, or news of it."""
 
-    id: int
+    id: str
+    """Unique beyond the session: the session's id, a hyphen, and the event's number in it."""
     label: str
     start_s: float
     end_s: float
@@ -126,12 +132,11 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True):
     """Highest probability of its seconds; null where the bundle is not calibrated."""
 
 
-class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="session"):
-    """First line of a session."""
+class SessionFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What everything else rests on; see `SessionInfo`."""
 
-    wall_time: str
-    """ISO 8601, UTC."""
-    ovavel_version: str
+    session_id: str
+    """Unique. Another run over the same file with the same bundle, engine and options has the same one."""
     source: str
     senses: tuple[Sense, ...]
     live: bool
@@ -147,6 +152,19 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     precision: dict[str, str]
     versions: dict[str, str]
     lag: int
+    fusion: FusionKind
+    channel: int | str
+    rules: dict[str, float | None]
+
+
+class SessionRecord(SessionFields, frozen=True, kw_only=True, tag_field="type", tag="session"):
+    """First line of a session."""
+
+    wall_time: str
+    """ISO 8601, UTC."""
+    started_at: str
+    """When the session was ready; ISO 8601, UTC."""
+    ovavel_version: str
 
 
 class SegmentRecord(SegmentFields, frozen=True, kw_only=True, tag_field="type", tag="segment"):
@@ -243,10 +261,35 @@ def segment_fields(scores: SegmentScores, labels: Sequence[str], count: int) -> 
     }
 
 
-def event_fields(event: Event) -> dict[str, Any]:
-    """Give the `EventFields` of one piece of news."""
+def session_fields(info: SessionInfo) -> dict[str, Any]:
+    """Give the `SessionFields` of a session."""
+    backend = info.backend
     return {
-        "id": event.id,
+        "session_id": info.id,
+        "source": encodable(info.source),
+        "senses": tuple(sorted(info.senses)),
+        "live": info.live,
+        "labels": tuple(map(encodable, info.labels)),
+        "vocabulary_version": info.vocabulary_version,
+        "model": info.model,
+        "licence": info.licence,
+        "bundle_sha256": info.bundle_sha256,
+        "backend": backend.name,
+        "device": backend.device,
+        "provider": backend.provider,
+        "precision": {str(graph): precision for graph, precision in backend.precision.items()},
+        "versions": dict(backend.versions),
+        "lag": info.lag,
+        "fusion": info.fusion,
+        "channel": info.channel,
+        "rules": asdict(info.rules),
+    }
+
+
+def event_fields(event: Event, info: SessionInfo) -> dict[str, Any]:
+    """Give the `EventFields` of one piece of news of the session `info`."""
+    return {
+        "id": info.event_id(event),
         "label": encodable(event.label),
         "start_s": round(float(event.start_s), 6),
         "end_s": round(float(event.end_s), 6),

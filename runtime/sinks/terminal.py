@@ -21,7 +21,7 @@ from ovavel.runtime.reporting.console import OutputConsole
 from ovavel.runtime.reporting.palette import GREEN, ORANGE, RAMP, SENSES
 from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.reporting.text import clock, counts, names_told, one_line
-from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sinks.lines import engine
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import WINDOW_S, Event, SegmentScores, Sense, Update

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ovavel.runtime.types import Chunk, Sense
 
-__all__ = ["Source"]
+__all__ = ["Fingerprinted", "Source"]
 
 
 class Source(Protocol):
@@ -37,3 +37,11 @@ class Source(Protocol):
 
     def close(self) -> None:
         """End `chunks` from any thread, within a second, even while a read is blocked. May be called twice."""
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """A source that knows its content: another session over the same recording then has the same id."""
+
+    def fingerprint(self) -> str | None:
+        """A hash of the content; None where it cannot be read twice."""

@@ -95,7 +95,7 @@ def test_no_sink_is_steered(text):
         else:
             sink.open(info, stats)
         sink.write(update)
-        sink.status(text)
+        sink.write(fake.notice(text))
         if isinstance(sink, TerminalSink):
             console.print(sink.render())
         sink.write(last)
@@ -120,7 +120,7 @@ def test_every_record_of_a_jsonl_file_is_a_line(tmp_path, text):
     sink.open(info, stats)
     scores = dataclasses.replace(fake.segment(0, text, labels=(text, "other")), label=text)
     sink.write(Update(window=fake.window(0), scores=(scores,), events=(fake.event(1, text, 0, 1),), latency_ms=None))
-    sink.status(text)
+    sink.write(fake.notice(text))
     sink.write(Update(window=None, scores=(), events=(), latency_ms=None))
     sink.close()
     content = path.read_bytes().decode()
@@ -133,7 +133,7 @@ def test_every_record_of_a_jsonl_file_is_a_line(tmp_path, text):
 @given(hostile)
 def test_no_result_is_steered_or_broken(text):
     labels = (text, "other")
-    backend = dataclasses.replace(fake.recording(1).backend, name=text, provider=text)
+    backend = dataclasses.replace(fake.INFO.backend, name=text, provider=text)
     gap = Gap(sense="vision", cause=text, start_s=0.0, duration_s=1.0)
     made = fake.recording(
         *(3, labels),

@@ -28,7 +28,7 @@ from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
 from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.run import drive
 from ovavel.runtime.session import Session
-from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import summary_lines
 from ovavel.runtime.sources.media.source import MediaSource
@@ -105,7 +105,9 @@ def test_every_second_of_a_file_is_decided_on_once_and_every_start_ends(
         updates = list(session.updates())
     assert [s.index for s in final_scores(updates)] == list(range(11))
     assert [u.window.index for u in updates[:-1] if u.window] == list(range(11))
-    assert updates[-1].window is None
+    assert [u.segment.index for u in updates[:-1] if u.segment] == list(range(11))
+    assert all(u.segment.vision is not None and u.segment.audio is not None for u in updates if u.segment)
+    assert updates[-1].window is updates[-1].segment is None
     assert session.stats.windows == 11
     assert session.stats.dropped == {}
     events = [event for update in updates for event in update.events]
@@ -167,6 +169,7 @@ def test_two_runs_write_the_same_jsonl_but_for_the_wall_clock(
         for record in records:
             record.pop("wall_time", None)
             record.pop("latency_ms", None)
+            record.pop("started_at", None)
         runs.append(records)
     assert runs[0] == runs[1]
     assert len([r for r in runs[0] if r["type"] == "segment"]) == 11

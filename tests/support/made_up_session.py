@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import numpy as np
 
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.manifest import Gate
+from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.results import Localization
-from ovavel.runtime.sinks import SessionInfo
+from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.types import Event, Gap, Notice, SegmentScores, Update, Window
 
 LABELS = ("dog barking", "race car", "mynah bird singing", "church bell ringing", "chainsaw", "playing violin", "other")
@@ -38,6 +42,8 @@ GATE = Gate(
 )
 
 INFO = SessionInfo(
+    id="01890a5d-ac96-774b-bcce-b302099a8057",
+    started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     source="clip.mp4",
     senses=frozenset({"vision", "audio"}),
     live=False,
@@ -49,6 +55,9 @@ INFO = SessionInfo(
     backend=BACKEND,
     gate=GATE,
     lag=5,
+    fusion="positive",
+    channel="auto",
+    rules=EventRules(start_margin=0.0, keep_margin=0.0),
 )
 
 
@@ -121,18 +130,14 @@ def recording(seconds=32, labels=LABELS, picture=None, **changes):
     starts = [i for i in range(seconds) if plan[i] != labels[-1] and (i == 0 or plan[i - 1] != plan[i])]
     events = [event(n + 1, plan[i], float(i), float(min(i + 8, seconds))) for n, i in enumerate(starts)]
     gaps = [Gap(sense="vision", cause="black", start_s=float(i), duration_s=2.0) for i in range(9, seconds - 1, 12)]
+    facts = {"source": "clips/dog & car.mp4", "labels": labels}
+    facts |= {name: changes.pop(name) for name in ("source", "model", "licence", "backend") if name in changes}
     fields = {
-        "source": "clips/dog & car.mp4",
+        "info": replace(INFO, **facts),
         "duration_s": float(seconds),
-        "senses": INFO.senses,
-        "labels": labels,
         "scores": tuple(scores),
         "events": tuple(events),
         "gaps": tuple(gaps),
         "thumbnails": {i: picture(i) for i in range(seconds)} if picture else {},
-        "model": INFO.model,
-        "licence": INFO.licence,
-        "bundle_sha256": INFO.bundle_sha256,
-        "backend": BACKEND,
     }
     return Localization(**{**fields, **changes})

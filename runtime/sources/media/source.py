@@ -16,6 +16,7 @@ from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources.access import Access, is_network, shown_url
 from ovavel.runtime.sources.connection import Lifeline
 from ovavel.runtime.sources.media.decode import Media, Piece, open_media, to_waveform
+from ovavel.runtime.sources.media.fingerprint import fingerprint
 from ovavel.runtime.sources.media.media_clock import Timeline
 from ovavel.runtime.sources.media.ordered import OrderedMedia
 from ovavel.runtime.sources.media.pictures import PictureConverter
@@ -113,6 +114,10 @@ class MediaSource:
                 if self._realtime and not self._sleep_until(begin_s + _end_s(chunk)):
                     return
                 yield replace(chunk, captured_s=time.monotonic()) if isinstance(chunk, Frame | Samples) else chunk
+
+    def fingerprint(self) -> str | None:
+        """A hash of a recording's content, wherever it lies; None for what is no file here."""
+        return fingerprint(Path(self._url)) if self.recorded else None
 
     def close(self) -> None:
         """End `chunks`, from any thread. A reader blocked in the network is left to its own time-out."""

@@ -380,8 +380,8 @@ class Page(HTMLParser):
 
 def test_the_page_needs_nothing_else_and_escapes_names(localization: Localization, clip: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"
-    labels = (evil, *localization.labels[1:])
-    reported = replace(spans(localization, (evil, 0, 5)), labels=labels)
+    labels = (evil, *localization.info.labels[1:])
+    reported = replace(spans(localization, (evil, 0, 5)), info=replace(localization.info, labels=labels))
     comparison = compare(reported, (evil,) * 4 + ("",) * (SECONDS - 4), (evil,) * SECONDS)
     page = to_html(comparison, reported, clip)
     parsed = Page(page)

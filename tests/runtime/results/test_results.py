@@ -175,8 +175,11 @@ def test_json_reads_back(tmp_path):
     localization = fake.recording(32, dropped={"late": 2}, trailing_s=0.4)
     (path,) = write_results(localization, tmp_path / "new" / "folder", ["json"])
     document = read_json(path)
-    assert document.source == localization.source
-    assert document.labels == localization.labels
+    assert document.source == localization.info.source
+    assert document.session_id == localization.info.id
+    assert [e.id for e in document.events] == [f"{document.session_id}-{e.id}" for e in localization.events]
+    assert (document.lag, document.fusion, document.channel, document.rules["bridge_s"]) == (5, "positive", "auto", 1.0)
+    assert document.labels == localization.info.labels
     assert [(e.label, e.start_s, e.end_s) for e in document.events] == [
         (e.label, e.start_s, e.end_s) for e in localization.events
     ]

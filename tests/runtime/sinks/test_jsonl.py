@@ -47,6 +47,8 @@ def test_a_session_is_told_from_start_to_summary(tmp_path):
     assert isinstance(reported[0], SessionRecord)
     assert reported[0].labels == fake.LABELS
     assert reported[0].provider == "CPUExecutionProvider"
+    assert (reported[0].session_id, reported[0].started_at) == (fake.INFO.id, "2026-01-02T03:04:05.000Z")
+    assert {record.id for record in reported if isinstance(record, EventRecord)} == {f"{fake.INFO.id}-1"}
     segments = [record for record in reported if isinstance(record, SegmentRecord)]
     assert [record.index for record in segments] == [0, 1, 2], "each second once, when it is final"
     assert len(segments[0].classes) == 5
@@ -60,7 +62,7 @@ def test_a_session_is_told_from_start_to_summary(tmp_path):
 def test_two_runs_differ_in_wall_clock_fields_only(tmp_path):
     def timeless(path):
         lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
-        return [{k: v for k, v in line.items() if k not in ("wall_time", "latency_ms")} for line in lines]
+        return [{k: v for k, v in line.items() if k not in ("wall_time", "started_at", "latency_ms")} for line in lines]
 
     for name in "ab":
         run(JsonlSink(tmp_path / name))
@@ -141,7 +143,7 @@ for i in range(10**6):
         rest = process.stdout.read().split()
     last = int(rest[-1]) if rest else last
     reported = [record for record in records(path) if isinstance(record, EventRecord)]
-    assert [record.id for record in reported][: last + 1] == list(range(last + 1))
+    assert [record.id for record in reported][: last + 1] == [f"{fake.INFO.id}-{i}" for i in range(last + 1)]
 
 
 def test_a_full_disk_is_told_once_and_counted_at_the_end():

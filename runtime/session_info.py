@@ -1,0 +1,77 @@
+"""What stays the same during a session: its id, the source, the names, the engine, the rules."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.bundle.manifest import Gate
+from ovavel.runtime.pipeline.channels import Channel
+from ovavel.runtime.pipeline.tracker import EventRules
+from ovavel.runtime.types import Event, FusionKind, Sense
+
+__all__ = ["SessionInfo", "new_id", "recording_id"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionInfo:
+    """What stays the same while a session runs."""
+
+    id: str
+    """A UUID. Of a recording that is read as fast as it can be, it is made of the content and of all that decides, so
+    that another run has the same one (version 8); of anything live, it is new and orders by time (version 7)."""
+    started_at: datetime
+    """Wall clock when the session was ready, in UTC."""
+    source: str
+    senses: frozenset[Sense]
+    """What the source delivers, and was asked to."""
+    live: bool
+    labels: tuple[str, ...]
+    """Class names, background last."""
+    vocabulary_version: str
+    model: str
+    """Name of the model in the bundle, e.g. "imagebind-huge"."""
+    licence: str
+    """Licence of the model's weights."""
+    bundle_sha256: str
+    backend: BackendInfo
+    gate: Gate | None
+    """The comparison with PyTorch that verifies the backend; None: nobody made one."""
+    gate_checked_here: bool = True
+    """Whether this machine made the comparison; False where the bundle alone says that somebody did."""
+    lag: int
+    """How many later segments make a score final."""
+    fusion: FusionKind
+    channel: Channel
+    """The channel of the sound to listen to, as it was asked for."""
+    rules: EventRules
+    """When an event begins and ends; margins that were left open are those in force."""
+
+    def event_id(self, event: Event) -> str:
+        """The id of `event` among those of all sessions: the session's own, and the event's number in it."""
+        return f"{self.id}-{event.id}"
+
+
+def new_id() -> str:
+    """A UUID of version 7: milliseconds of the wall clock, then 74 random bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    return _uuid(7, milliseconds << 80 | secrets.randbits(80))
+
+
+def recording_id(facts: Sequence[object]) -> str:
+    """A UUID of version 8 that is a hash of `facts`, which JSON can hold: the content, and all that decides on it."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()).digest()
+    return _uuid(8, int.from_bytes(digest[:16], "big"))
+
+
+def _uuid(version: int, bits: int) -> str:
+    """The UUID of `bits`, but for those that say what it is (RFC 9562)."""
+    bits = bits & ~(0xF << 76) | version << 76
+    return str(uuid.UUID(int=bits & ~(0b11 << 62) | 0b10 << 62))
