@@ -21,14 +21,18 @@ __all__ = ["AssemblerCounts", "WindowAssembler"]
 PATIENCE_S = {True: 2.0, False: 10.0}
 """By `live`: how far one sense may lag behind the other; files interleave the two loosely."""
 
-HOLD_S = {True: 1.0, False: 5.0}
+ON_SCREEN_S = {True: 1.0, False: 5.0}
 """By `live`: how long a frame stays on screen when no other comes. A slide show lasts, a frozen camera does not."""
 
 SHORTEST_TAIL_S = 0.5
 """The last, partial second counts from this length on."""
 
-LEAP_S = 60.0
-"""A timestamp this far from what came before is a new clock, and no wait."""
+NEW_CLOCK_S = 60.0
+"""A timestamp this far from what came before is a new clock, and no wait.
+
+A source repairs its own clock first, and within tighter bounds, as it knows its container (`sources/media/stamps.py`:
+`LEAP_S`). This is the last resort for a source that does not: one wild timestamp must not become hours of windows.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +113,7 @@ class WindowAssembler:
         if not self._patience_s > 0:
             raise UsageError(f"patience_s is {patience_s}; give a number of seconds above 0")
         self._senses = senses
-        self._hold_s = HOLD_S[live]
+        self._hold_s = ON_SCREEN_S[live]
         self._index = 0  # of the next window
         self._closed = False
         self._shift_s: dict[Sense, float] = dict.fromkeys(senses, 0.0)
@@ -178,7 +182,7 @@ class WindowAssembler:
                 self._sound.push(dataclasses.replace(chunk, time_s=time_s))
             case Gap():
                 # Sources declare a long loss bit by bit; one endless gap must not become a flood of windows.
-                end_s = min(time_s + max(0.0, chunk.duration_s), self._newest_s() + LEAP_S)
+                end_s = min(time_s + max(0.0, chunk.duration_s), self._newest_s() + NEW_CLOCK_S)
                 self._push_gap(dataclasses.replace(chunk, start_s=time_s, duration_s=max(0.0, end_s - time_s)))
         windows = []
         while self._complete():
@@ -336,10 +340,10 @@ class WindowAssembler:
         """Map a timestamp to media time: unchanged but for clocks that leapt."""
         newest_s = self._newest_s()
         media_s = time_s - self._shift_s[sense]
-        if self._passed_s(sense) - LEAP_S <= media_s <= newest_s + LEAP_S:
+        if self._passed_s(sense) - NEW_CLOCK_S <= media_s <= newest_s + NEW_CLOCK_S:
             return media_s
         # Both senses of a stream leap together: then they also stay together.
-        shifts_s = [shift_s for shift_s in self._shift_s.values() if abs(time_s - shift_s - newest_s) < LEAP_S]
+        shifts_s = [shift_s for shift_s in self._shift_s.values() if abs(time_s - shift_s - newest_s) < NEW_CLOCK_S]
         self._shift_s[sense] = shifts_s[0] if shifts_s else time_s - newest_s
         media_s = time_s - self._shift_s[sense]
         self._push_gap(Gap(sense=sense, cause=GapCause.TIMESTAMP_JUMP, start_s=media_s, duration_s=0.0))

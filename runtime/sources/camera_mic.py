@@ -14,7 +14,7 @@ from typing import cast
 from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
 from ovavel.runtime.reporting.redaction import without_secrets
 from ovavel.runtime.sources.camera import CameraFeed, Picture
-from ovavel.runtime.sources.connection import ASLEEP_S, Feed, Lifeline
+from ovavel.runtime.sources.connection import ASLEEP_S, GAP_EVERY_S, Feed, Lifeline
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
 from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Samples, Sense
 
@@ -22,7 +22,6 @@ __all__ = ["CameraMicSource"]
 
 OPEN_S = 10.0
 """A device that has delivered nothing by then is not opened."""
-GAP_EVERY_S = 0.25
 CATCH_UP_S = 0.5
 """How long after a sleep (the process was stopped or starved) all that waited is gathered."""
 CLOSE_S = 0.5

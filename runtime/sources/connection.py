@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.types import Notice
 
-__all__ = ["ASLEEP_S", "FROZEN_S", "Feed", "Lifeline", "end_all"]
+__all__ = ["ASLEEP_S", "FROZEN_S", "GAP_EVERY_S", "Feed", "Lifeline", "end_all"]
 
 FROZEN_S = 2.5
 """What brings nothing for so long is lost; with the time to notice it, this stays under 3 s."""
+GAP_EVERY_S = 0.25
+"""While it is lost, so often a source declares the time that has passed."""
 ASLEEP_S = 1.0
 """Who has not looked for so long was stopped or starved, and cannot say how long nothing came."""
 FIRST_DELAY_S = 1.0

@@ -14,7 +14,7 @@ from typing import Any, cast
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources.access import Access, is_network, shown_url
-from ovavel.runtime.sources.connection import Lifeline
+from ovavel.runtime.sources.connection import GAP_EVERY_S, Lifeline
 from ovavel.runtime.sources.media.decode import Media, Piece, open_media, to_waveform
 from ovavel.runtime.sources.media.fingerprint import fingerprint
 from ovavel.runtime.sources.media.media_clock import Timeline
@@ -37,7 +37,6 @@ CUT_S = 0.25
 MOST_TRUNCATED_S = 3600.0
 """What a header claims beyond this is not believed."""
 LIVE_PATIENCE_S = 3.0
-GAP_EVERY_S = 0.25
 
 
 class MediaSource:

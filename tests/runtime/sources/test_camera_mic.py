@@ -19,8 +19,8 @@ from support.http_station import JpegCamera
 from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import install_command
 from ovavel.runtime.sources.camera import CameraFeed, Picture
-from ovavel.runtime.sources.camera_mic import GAP_EVERY_S, CameraMicSource
-from ovavel.runtime.sources.connection import FROZEN_S
+from ovavel.runtime.sources.camera_mic import CameraMicSource
+from ovavel.runtime.sources.connection import FROZEN_S, GAP_EVERY_S
 from ovavel.runtime.sources.devices import Microphone
 from ovavel.runtime.sources.microphone import find_microphone
 from ovavel.runtime.types import Chunk, Frame, Gap
