@@ -126,7 +126,7 @@ def test_every_record_of_a_jsonl_file_is_a_line(tmp_path, text):
     content = path.read_bytes().decode()
     assert steering(content) == []
     assert [json.loads(line)["type"] for line in content.splitlines()] == [
-        *("session", "segment", "event", "status", "summary")
+        *("session", "segment", "event", "notice", "summary")
     ]
 
 
@@ -150,7 +150,7 @@ def test_no_result_is_steered_or_broken(text):
         written = write(made).decode()
         assert steering(written.replace("\t", "") if write is to_audacity else written) == []
     ET.fromstring(to_svg(made))
-    assert json.loads(to_json(made))["events"][0]["id"] == 1
+    assert json.loads(to_json(made))["events"][0]["id"] == f"{fake.INFO.id}-1"
     assert len(to_csv(made).decode().splitlines()) == 2
     assert len(to_audacity(made).decode().splitlines()) == 1
     assert len(to_srt(made).decode().splitlines()) == 4

@@ -75,16 +75,16 @@ def test_two_runs_differ_in_wall_clock_fields_only(tmp_path):
         (b'{"type":"sta', b'{"type":"sta\n'),
         (b'{"type":"sta\0\0\0', b'{"type":"sta\0\0\0\n'),
         (b"\0" * 100_000, b"\0" * 100_000 + b"\n"),
-        (b'{"type":"status","wall_time":"","message":"whole"}', None),
+        (b'{"type":"notice","wall_time":"","message":"whole"}', None),
         (b"a line of something else", None),
     ],
 )
 def test_a_torn_last_line_is_moved_aside(tmp_path, tail, aside):
     path, reported = tmp_path / "news.jsonl", []
-    path.write_bytes(b'{"type":"status"}\n' + tail)
+    path.write_bytes(b'{"type":"notice"}\n' + tail)
     run(JsonlSink(path, listener=reported.append))
     first, second = path.read_bytes().split(b"\n")[:2]
-    assert first == b'{"type":"status"}'
+    assert first == b'{"type":"notice"}'
     torn = tmp_path / "news.jsonl.torn"
     if aside is None:
         assert second == tail, "whole but for its end"
