@@ -234,7 +234,7 @@ def test_the_camera_is_watched_with_a_warning(world: Path, tmp_path: Path) -> No
         said = ""
         for line in process.stdout:
             said += line
-            if "  status  " in line:
+            if "  notice  " in line:
                 break
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=100)
