@@ -35,9 +35,9 @@ from ovavel.runtime.bundle.manifest import (
     Model,
     Parity,
     ParityCheck,
-    Preprocessing,
 )
 from ovavel.runtime.bundle.precision import ANY, ENGINE_PRECISIONS, EXACT_ON, Precision, preferred
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.system.files import output_error
@@ -215,7 +215,7 @@ class _Writer:
         names = (*check_names(names, tokenizer=tokenizer, background=background), background)
         text = self._encoders(tokenizer, names)
         self._keep_the_fastest()
-        vocabulary = Vocabulary(names=names, embeddings=text)
+        vocabulary = Vocabulary(names=names, embeddings=TextEmbeddings.shared(text))
         vocabulary.save(self._folder)
         self._head(temporal, vocabulary, tokenizer)
         self._golden.write(self._folder)
@@ -232,12 +232,11 @@ class _Writer:
                 head_layers=temporal.blocks,
                 head_sha256=file_entry(head).sha256 if head else None,
             ),
-            embedding_size=self._config.embedding_size,
+            encoders=self._config.encoders,
             graphs=self._graphs,
             precision={engine: _defaults(engine, self._graphs) for engine in ENGINE_PRECISIONS},
             exact_on={each: EXACT_ON.get(each, (ANY,)) for each in self._graphs["vision"]},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
-            preprocessing=Preprocessing(),
             fusion=Fusion(audio_scale=temporal.audio_scale, decision=calibration.fusion if calibration else "positive"),
             opset=OPSET,
             parity=Parity(versions=versions, checks=tuple(self._checks)),
@@ -309,8 +308,9 @@ class _Writer:
     def _head(self, temporal: TemporalHead, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
         from ovavel.training.heads.temporal import HeadGraph
 
-        head, text = HeadGraph(temporal).eval(), np.array(vocabulary.embeddings)
-        self._golden.decide(head, vocabulary.names, tokenizer.encode(vocabulary.names), text)
+        head, text = HeadGraph(temporal).eval(), TextEmbeddings.shared(np.array(vocabulary.embeddings.vision))
+        tokens = tokenizer.encode(vocabulary.names)
+        self._golden.decide(head, vocabulary.names, {"audio": tokens, "vision": tokens}, text)
         self._export("head", head, {"fp32": head_inputs(text)})
 
     def _export(
@@ -322,7 +322,7 @@ class _Writer:
         """Write `graph` in each precision of `inputs`, and compare it on those inputs."""
         start, share = self._done, _SHARES[graph]
         self._progress(f"{graph}: expressing it in ONNX", start)
-        model = traced(graph, module, embedding_size=self._config.embedding_size)
+        model = traced(graph, module, encoders=self._config.encoders)
         seen: Sequence[Activation] = ()
         if (graph == "vision" or graph == "audio") and FITTED & inputs.keys():
             self._progress(f"{graph}: observing activations", self._done)

@@ -7,7 +7,7 @@ Shapes: D embedding size, C golden names with the background last, K clips of T 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,10 @@ from ovavel.export.verify import reference
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import PrecisionError
 from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
-from ovavel.runtime.types import BUFFER
+from ovavel.runtime.types import BUFFER, Sense
 from ovavel.runtime.verification.golden import GOLDEN, Golden, to_float
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 from ovavel.runtime.verification.self_check import graphs_to_check, self_check
@@ -65,8 +66,8 @@ class GoldenWriter:
         self,
         head: nn.Module,
         names: Sequence[str],
-        tokens: NDArray[np.int64],
-        text: NDArray[np.float32],
+        tokens: Mapping[Sense, NDArray[np.int64]],
+        text: TextEmbeddings,
     ) -> None:
         """Decide on golden clips with the names (all C) of the vocabulary, or the first of them and the background."""
         kept = list(range(len(names)))
@@ -77,7 +78,7 @@ class GoldenWriter:
         random = np.random.default_rng(0)
         shape = (_CANDIDATES, BUFFER)
         clips = np.stack([random.integers(0, len(vision), shape), random.integers(0, len(audio), shape)], axis=-1)
-        arrays = audio[clips[..., 1]], vision[clips[..., 0]], text
+        arrays = audio[clips[..., 1]], vision[clips[..., 0]], text.audio, text.vision
         _, outputs = reference("head", head, {"clips": arrays}).cases["clips"]
         levels = np.arange(FRAME_SIZE * FRAME_SIZE) % 256
         ramp = np.repeat(levels.reshape(FRAME_SIZE, FRAME_SIZE, 1), 3, axis=2).astype(np.uint8)
@@ -91,7 +92,8 @@ class GoldenWriter:
                 vision=vision,
                 audio=audio,
                 names=tuple(names[i] for i in kept),
-                tokens=tokens[kept],
+                audio_tokens=tokens["audio"][kept],
+                vision_tokens=tokens["vision"][kept],
                 text=text,
                 clips=clips,
                 audio_similarity=outputs[0],

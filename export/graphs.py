@@ -15,7 +15,7 @@ import numpy as np
 from ovavel.export.inputs import calibration_inputs
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.passes import FITTED, PASSES
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Encoders, Graph
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import ExportError, MissingExtraError
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import onnx_ir
     from torch import Tensor, nn
 
-__all__ = ["OPSET", "GraphSpec", "SPECS", "example_inputs", "export_graph", "save_variant", "traced"]
+__all__ = ["OPSET", "GraphSpec", "example_inputs", "export_graph", "graph_specs", "save_variant", "traced"]
 
-# B batch, T segments, D embedding size, C classes with the background last
+# B batch, T segments, C classes with the background last
 
 OPSET = 20
 
@@ -35,33 +35,43 @@ _EXAMPLE = {"B": 2, "T": 10, "C": 3}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSpec:
-    """Names and shapes at the border of a graph. A letter in a shape may differ from call to call, but for D."""
+    """Names and shapes at the border of a graph. A letter in a shape may differ from call to call."""
 
     inputs: dict[str, tuple[int | str, ...]]
     outputs: tuple[str, ...]
 
 
-SPECS: dict[Graph, GraphSpec] = {
-    "vision": GraphSpec(inputs={"frames": ("B", 3, 224, 224)}, outputs=("embedding",)),
-    "audio": GraphSpec(inputs={"log_mel": ("B", 1, 128, 204)}, outputs=("embedding",)),
-    "text": GraphSpec(inputs={"tokens": ("B", 77)}, outputs=("embedding",)),
-    "head": GraphSpec(
-        inputs={"audio": ("B", "T", "D"), "vision": ("B", "T", "D"), "text": ("C", "D")},
+def graph_specs(encoders: Encoders) -> dict[Graph, GraphSpec]:
+    """Return names and shapes of all graphs of a bundle with `encoders`."""
+    audio, vision = encoders.audio, encoders.vision
+    specs: dict[Graph, GraphSpec] = {
+        "vision": GraphSpec(inputs={vision.input: ("B", *vision.shape)}, outputs=("embedding",)),
+        "audio": GraphSpec(inputs={audio.input: ("B", *audio.shape)}, outputs=("embedding",)),
+    }
+    for each in (audio, vision):
+        specs[each.text] = GraphSpec(inputs={"tokens": ("B", each.context_length)}, outputs=("embedding",))
+    specs["head"] = GraphSpec(
+        inputs={
+            "audio": ("B", "T", audio.embedding_size),
+            "vision": ("B", "T", vision.embedding_size),
+            "audio_text": ("C", audio.embedding_size),
+            "vision_text": ("C", vision.embedding_size),
+        },
         outputs=("audio_similarity", "vision_similarity", "score"),
-    ),
-}
+    )
+    return specs
 
 
 def export_graph(
-    name: Graph, module: nn.Module, folder: Path, *, embedding_size: int, precision: Precision = "fp32"
+    name: Graph, module: nn.Module, folder: Path, *, encoders: Encoders, precision: Precision = "fp32"
 ) -> list[Path]:
     """Write `module` as the graph `name` in one precision. See `traced` and `save_variant`."""
     fitted = precision in FITTED and (name == "vision" or name == "audio")
     seen = observe_activations(module, calibration_inputs(name)) if fitted else ()
-    return save_variant(traced(name, module, embedding_size=embedding_size), name, folder, precision, seen)
+    return save_variant(traced(name, module, encoders=encoders), name, folder, precision, seen)
 
 
-def traced(name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Model:
+def traced(name: Graph, module: nn.Module, *, encoders: Encoders) -> onnx_ir.Model:
     """Express `module` in ONNX, in fp32, simplified: what all precisions are made from.
 
     Raises:
@@ -74,10 +84,10 @@ def traced(name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Mo
         raise MissingExtraError("onnxscript", "export", need="Writing ONNX files") from error
     import torch
 
-    spec = SPECS[name]
-    inputs = example_inputs(name, embedding_size)
+    spec = graph_specs(encoders)[name]
+    inputs = example_inputs(name, encoders)
     dynamic = tuple(
-        {axis: torch.export.Dim(size) for axis, size in enumerate(shape) if isinstance(size, str) and size != "D"}
+        {axis: torch.export.Dim(size) for axis, size in enumerate(shape) if isinstance(size, str)}
         for shape in spec.inputs.values()
     )
     logger = logging.getLogger("torch.onnx")
@@ -258,15 +268,15 @@ def _made_of(value: onnx_ir.Value) -> tuple[slice, tuple[onnx_ir.Value, ...]]:
     return columns, ()
 
 
-def example_inputs(name: Graph, embedding_size: int) -> tuple[Tensor, ...]:
+def example_inputs(name: Graph, encoders: Encoders) -> tuple[Tensor, ...]:
     """Return inputs that fit the graph: random, but the same each time."""
     import torch
 
     random = torch.Generator().manual_seed(0)
     inputs = []
-    for shape in SPECS[name].inputs.values():
-        sizes = [size if isinstance(size, int) else _EXAMPLE.get(size, embedding_size) for size in shape]
-        if name == "text":
+    for shape in graph_specs(encoders)[name].inputs.values():
+        sizes = [size if isinstance(size, int) else _EXAMPLE[size] for size in shape]
+        if name in TEXT_GRAPHS:
             inputs.append(torch.randint(0, 100, sizes, generator=random))  # small models know fewer tokens than CLIP
         else:
             inputs.append(torch.randn(sizes, generator=random))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.export.graphs import SPECS
 from ovavel.export.inputs import sense_inputs
 from ovavel.export.precision.half import Half, emulated
 from ovavel.export.precision.static import Static
@@ -22,6 +21,7 @@ from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.manifest import ParityCheck
 from ovavel.runtime.bundle.precision import Precision
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Tokenizer
 from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError
 from ovavel.runtime.verification.compare import FURTHEST, compare_embeddings, compare_heads
@@ -78,25 +78,27 @@ def encoder_inputs(
     return {name: cases[name] for name in list(cases)[:2]} | {"all in a batch": (np.stack(list(inputs.values())),)}
 
 
-def head_inputs(text: NDArray[np.float32]) -> dict[str, Arrays]:
+def head_inputs(text: TextEmbeddings) -> dict[str, Arrays]:
     """Return what the head is compared on: several B and T, unrelated, equal and opposed senses, and no text at all.
 
     Args:
-        text: (C, D) embeddings of the vocabulary.
+        text: C embeddings of the vocabulary for each sense.
     """
     rng = np.random.default_rng(0)
-    size = text.shape[1]
+    texts = text.audio, text.vision
     cases: dict[str, Arrays] = {}
     for batch in (1, 3):
         for segments in (1, 2, 10, 13):
-            audio, vision = (_unit(rng.standard_normal((batch, segments, size))) for _ in range(2))
-            near = _unit(text[rng.integers(0, len(text), (batch, segments))] + 0.05 * audio)
+            audio, vision = (_unit(rng.standard_normal((batch, segments, size))) for size in text.sizes)
+            rows = rng.integers(0, len(text), (batch, segments))
+            near = _unit(text.audio[rows] + 0.05 * audio)
+            also = near if text.is_shared else _unit(text.vision[rows] + 0.05 * vision)
             place = f"of B = {batch}, T = {segments}"
-            cases[f"unrelated senses {place}"] = (audio, vision, text)
-            cases[f"equal senses {place}"] = (near, near, text)
-            cases[f"opposed senses {place}"] = (near, -near, text)
+            cases[f"unrelated senses {place}"] = (audio, vision, *texts)
+            cases[f"equal senses {place}"] = (near, also, *texts)
+            cases[f"opposed senses {place}"] = (near, -also, *texts)
     # Every score is the same, so its scaling divides zero by the epsilon alone.
-    cases["no text"] = (audio, vision, np.zeros((2, size), np.float32))
+    cases["no text"] = (audio, vision, *(np.zeros((2, size), np.float32) for size in text.sizes))
     return cases
 
 
@@ -179,12 +181,12 @@ def _run(path: Path, expected: Reference) -> Answers:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "cpu", need="Verifying a bundle") from error
-    names = list(SPECS[expected.graph].inputs)
     try:
         options = onnxruntime.SessionOptions()
         # 8-bit products that this CPU may saturate would take the place of the emulated ones.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_inputs()]
         return {
             case: session.run(None, dict(zip(names, arrays, strict=True)))
             for case, (arrays, _) in expected.cases.items()

@@ -60,7 +60,7 @@ def test_it_gives_what_the_original_gives_and_becomes_an_engine(folder: Path, mo
     weights.unlink()
     assert error_of(model, modality) <= 2e-6
 
-    graph = traced(modality, model.towers[modality].eval(), embedding_size=HUGE.embedding_size)
+    graph = traced(modality, model.towers[modality].eval(), encoders=HUGE.encoders)
     del model
     files = save_variant(graph, modality, folder, "fp32")
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
@@ -74,7 +74,7 @@ def test_it_gives_what_the_original_gives_and_becomes_an_engine(folder: Path, mo
 
 
 def test_the_head_becomes_an_engine(folder: Path) -> None:
-    head = traced("head", HeadGraph(TemporalHead(1)).eval(), embedding_size=HUGE.embedding_size)
+    head = traced("head", HeadGraph(TemporalHead(1)).eval(), encoders=HUGE.encoders)
     for precision in ("fp32", "fp16", "bf16"):
         engine_bytes(head, "head", precision, folder)
 
@@ -96,7 +96,7 @@ def test_it_becomes_an_engine_in_every_precision(
     weights = write_golden_checkpoint(folder / "huge.pth", HUGE, (modality,))
     tower = ImageBind.load(weights, HUGE, (modality,)).towers[modality]
     weights.unlink()
-    graph = traced(modality, tower.eval(), embedding_size=HUGE.embedding_size)
+    graph = traced(modality, tower.eval(), encoders=HUGE.encoders)
     del tower
     assert engine_bytes(graph, modality, precision, folder) < share * size_of(HUGE, modality)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import Scores, score_agreement, score_clips
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.pipeline.localizer import Head
@@ -182,16 +183,16 @@ def decide(
     head: Head,
     audio: NDArray[np.float32],
     vision: NDArray[np.float32],
-    text: NDArray[np.float32],
+    text: TextEmbeddings,
     batch: int = 256,
 ) -> HeadOutput:
     """Run a head, such as `Backend.head`, over any number of clips, `batch` at a time.
 
     Args:
-        head: takes audio (B, T, D), vision (B, T, D) and text (C, D).
+        head: takes audio (B, T, D), vision (B, T, D) and C texts for each.
         audio: (N, T, D) float32, unit norm.
         vision: (N, T, D) float32, unit norm.
-        text: (C, D) float32, unit norm, background last.
+        text: C embeddings for each sense, float32, unit norm, background last.
         batch: clips at once; it bounds the memory the head takes.
 
     Returns:
@@ -200,10 +201,11 @@ def decide(
     Raises:
         UsageError: there is no clip, the shapes do not fit together, or `batch` is below 1.
     """
-    if audio.ndim != 3 or audio.shape != vision.shape or not audio.size or audio.shape[2:] != text.shape[1:]:
+    fits = audio.ndim == vision.ndim == 3 and audio.shape[:2] == vision.shape[:2] and audio.size
+    if not fits or (audio.shape[2], vision.shape[2]) != text.sizes:
         raise UsageError(
             f"audio {audio.shape} and vision {vision.shape} must be (clips, segments, embedding size), not empty, and "
-            f"text {text.shape} (classes, embedding size)"
+            f"the texts of their embedding sizes, not {' and '.join(map(str, text.sizes))}"
         )
     if batch < 1:
         raise UsageError(f"a batch holds at least 1 clip, not {batch}")

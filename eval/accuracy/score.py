@@ -31,6 +31,7 @@ from ovavel.eval.datasets.ovavebench import Clip
 from ovavel.eval.datasets.splits import Split
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.pipeline.fusion import agree_clip, cosine_similarity
 from ovavel.runtime.pipeline.localizer import Head, deciding_head
 from ovavel.runtime.types import FusionKind
@@ -131,7 +132,7 @@ def score_protocol(
     protocol: Protocol,
     split: Split,
     head: Head,
-    text: NDArray[np.float32],
+    text: TextEmbeddings,
 ) -> Result:
     """Decide on every clip and score the decisions.
 
@@ -139,7 +140,7 @@ def score_protocol(
         protocol: how to decide.
         split: embeddings and truth of N clips.
         head: `Backend.head`; only the fused protocols ask it.
-        text: (C, D) float32, unit norm, background last.
+        text: C embeddings for each sense, float32, unit norm, background last.
     """
     seen, truth, n_classes = split.seen, split.truth, len(text)
     if protocol in ("fused", "fused-positive"):
@@ -147,7 +148,8 @@ def score_protocol(
         labels = fused_labels(decide(deciding_head(head, kind), split.audio, split.vision, text).score)
         return Result(protocol=protocol, labels=labels, senses=None, rows=score_rows(labels, truth, seen, n_classes))
     named = text if protocol == "agreement" else text[:-1]
-    vision, audio = (cosine_similarity(embeddings, named).argmax(axis=-1) for embeddings in (split.vision, split.audio))
+    vision = cosine_similarity(split.vision, named.vision).argmax(axis=-1)
+    audio = cosine_similarity(split.audio, named.audio).argmax(axis=-1)
     return Result(
         protocol=protocol,
         labels=agree_clip(vision, audio, n_classes - 1),

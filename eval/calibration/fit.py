@@ -79,7 +79,7 @@ def fit_calibration(
     truth: NDArray[np.integer],
     *,
     dataset: str,
-    names: Sequence[str] = (),
+    names: Sequence[str],
     fusion: FusionKind = "published",
     held_out: tuple[NDArray[np.float32], NDArray[np.integer]] | None = None,
 ) -> Calibration:
@@ -89,7 +89,7 @@ def fit_calibration(
         scores: (N, T, C) float32 fused scores, in [0, 1].
         truth: (N, T) class indices in [0, C).
         dataset: its fingerprint, to be kept with the result.
-        names: the C class names, whose fingerprint is kept too; with none, it holds for any.
+        names: the C class names, whose fingerprint is kept too.
         fusion: what made the scores.
         held_out: scores and truth to measure the calibration errors on; on what was fitted without them.
 
@@ -108,7 +108,7 @@ def fit_calibration(
         segments=truth.size,
         dataset=dataset,
         fusion=fusion,
-        names=names_fingerprint(tuple(names)) if names else "",
+        names=names_fingerprint(tuple(names)),
     )
 
 

@@ -62,7 +62,6 @@ class Try:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
         from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
-        from ovavel.runtime.bundle.vocabulary import check_names
         from ovavel.runtime.pipeline.localizer import deciding_head
         from ovavel.runtime.reporting.text import one_line
         from ovavel.runtime.system.files import report_folder
@@ -81,7 +80,7 @@ class Try:
         truth = parse_truth(self.truth, clips)
         bundle = self.engine.open_bundle(self.bundle)
         vocabulary = self._vocabulary(bundle)
-        phrases = check_names(self.phrases, tokenizer=bundle.tokenizer(), background=vocabulary.background)
+        phrases = bundle.check_names(self.phrases)
         embeddings = embed_texts(bundle, phrases, threads=self.engine.threads)
         with shown_progress() as progress:
             verified = self.engine.open(bundle, progress)

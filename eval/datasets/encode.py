@@ -19,7 +19,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.pipeline.encoder import Encoder
-from ovavel.runtime.types import Window
+from ovavel.runtime.types import BUFFER, Window
 
 __all__ = [
     "DamagedRecord",
@@ -121,7 +121,7 @@ def encode_clips(
     Raises:
         DatasetError: not one of the clips could be read.
     """
-    size = 1 if backend.info.batch == 1 else 10  # on a GPU a whole clip at once
+    size = 1 if backend.info.batch == 1 else BUFFER  # on a GPU a whole clip at once
     whole: list[Clip] = []
     audio: list[NDArray[np.float32]] = []
     vision: list[NDArray[np.float32]] = []
@@ -139,8 +139,8 @@ def encode_clips(
     lost = {(record.split, record.name) for record in damaged}
     features = Features(
         clips=tuple(whole),
-        audio=np.stack(audio) if audio else np.empty((0, 10, 0), np.float32),
-        vision=np.stack(vision) if vision else np.empty((0, 10, 0), np.float32),
+        audio=np.stack(audio) if audio else np.empty((0, BUFFER, 0), np.float32),
+        vision=np.stack(vision) if vision else np.empty((0, BUFFER, 0), np.float32),
         damaged=tuple(clip for clip in clips if (clip.split, clip.name) in lost),
     )
     return _checked(features, damaged)

@@ -4,13 +4,14 @@ A cache is a folder named by its fingerprint, which covers everything that the e
 
     <fingerprint>/
       cache.json               what made it: `CacheInfo`
-      text.npy                 text embeddings of the dataset's names
+      text.npz                 text embeddings of the dataset's names
       train-00000.npy          embeddings of the first clips of the split, those that could be read
       train-00000.json         which clips these are, and why the others are missing: `ShardIndex`; written last
       …
 
-Shapes: N clips, T segments of a clip (10), D embedding size, C classes with the background last. A shard's array is
-(2, n, T, D) float32, audio first, with one row for each clip that could be read, in the order of the dataset.
+Shapes: N clips, T segments of a clip (10), D embedding size of a sense, C classes with the background last. A shard's
+array is (n, T, D of audio + D of vision) float32, with one row for each clip that could be read, in the order of the
+dataset.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from ovavel.runtime.bundle.manifest import Preprocessing
+from ovavel.runtime.bundle.graphs import Encoders
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.system.paths import check_path
 from ovavel.runtime.system.untrusted import map_array, read_json
+from ovavel.runtime.types import BUFFER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,10 +55,10 @@ __all__ = [
 ]
 
 CACHE = "cache.json"
-TEXT = "text.npy"
-FORMAT_VERSION = 2
-"""Raised whenever files, or the way from media to the encoders' inputs, change: older caches are not gone on with."""
-SEGMENTS = 10
+TEXT = "text.npz"
+FORMAT_VERSION = 1
+"""Raised whenever files, or the way from media to the encoders' inputs, change: older caches are not resumed."""
+SEGMENTS = BUFFER
 """T."""
 
 _AGAIN = "run `ovavel train features` again"
@@ -82,9 +85,8 @@ class CacheInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Kind of device: "cpu" or "cuda"."""
     precision: str
     """In which vision and audio were computed: "fp32", "bf16", "fp16", "int8", or "vision …, audio …"."""
-    embedding_size: Annotated[int, Meta(ge=1)]
-    """D."""
-    preprocessing: Preprocessing = Preprocessing()
+    encoders: Encoders
+    """Sizes of the embeddings, and how seconds were prepared."""
     dataset_fingerprint: str
     """`OVAVEBench.fingerprint`."""
     shard_clips: Annotated[int, Meta(ge=1)]
@@ -165,8 +167,8 @@ class FeatureCache:
     path: Path
     """The folder whose name is the fingerprint."""
     info: CacheInfo
-    text: NDArray[np.float32]
-    """(C, D) float32, unit norm, read-only: the embeddings of `names`."""
+    text: TextEmbeddings
+    """(C, D) float32 for each sense, unit norm, read-only: the embeddings of `names`."""
     damaged: Mapping[tuple[str, str], Damage]
     """Split and name of each clip that could not be read → why."""
     _places: Mapping[tuple[str, str], _Place]
@@ -236,17 +238,17 @@ class FeatureCache:
         for index, clip in enumerate(present):
             place = self._places[clip.split, clip.name]
             wanted[place.array].append((index, place.row))
-        shape = (len(present), SEGMENTS, self.info.embedding_size)
-        audio, vision = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        sizes = self.info.encoders.sizes
+        audio, vision = (np.empty((len(present), SEGMENTS, size), np.float32) for size in sizes)
         for name, pairs in wanted.items():
             array = self._map(name)
             indices, rows = (list(column) for column in zip(*pairs, strict=True))
-            audio[indices], vision[indices] = array[0, rows], array[1, rows]
+            audio[indices], vision[indices] = array[rows, :, : sizes[0]], array[rows, :, sizes[0] :]
         damaged = tuple(clip for clip, key in zip(clips, keys, strict=True) if key in self.damaged)
         return Features(clips=tuple(present), audio=audio, vision=vision, damaged=damaged)
 
     def _map(self, name: str) -> NDArray[np.float32]:
-        """(2, n, T, D), memory-mapped."""
+        """(n, T, D of audio + D of vision), memory-mapped."""
         file, wanted = self.path / name, self._arrays[name]
         try:
             with file.open("rb") as content:
@@ -254,7 +256,7 @@ class FeatureCache:
             array: NDArray[np.float32] = map_array(file)
         except (OSError, ValueError) as error:
             raise DatasetError(f"cannot read {file} ({error}); delete it and its .json, and {_AGAIN}") from error
-        shape = (2, wanted.rows, SEGMENTS, self.info.embedding_size)
+        shape = (wanted.rows, SEGMENTS, sum(self.info.encoders.sizes))
         if found != wanted.sha256 or array.shape != shape or array.dtype != np.float32:
             raise DatasetError(f"{file} was altered since it was written; delete it and its .json, and {_AGAIN}")
         return array
@@ -285,13 +287,11 @@ def _read(file: Path, kind: type[_Content]) -> _Content:
         raise DatasetError(f"cannot read {file} ({error}); delete it, and {_AGAIN}") from error
 
 
-def _read_text(file: Path, info: CacheInfo) -> NDArray[np.float32]:
+def _read_text(file: Path, info: CacheInfo) -> TextEmbeddings:
     try:
-        text = map_array(file)
+        text = TextEmbeddings.decode(file.read_bytes())
     except (OSError, ValueError) as error:
         raise DatasetError(f"cannot read {file} ({error}); delete {CACHE} beside it, and {_AGAIN}") from error
-    if text.dtype != np.float32 or text.shape != (len(info.names), info.embedding_size):
+    if len(text) != len(info.names) or text.sizes != info.encoders.sizes:
         raise DatasetError(f"{file} does not fit {CACHE} beside it; delete both, and {_AGAIN}")
-    checked: NDArray[np.float32] = np.array(text)
-    checked.setflags(write=False)
-    return checked
+    return text.normal()

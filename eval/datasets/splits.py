@@ -21,6 +21,7 @@ from ovavel.eval.datasets.texts import embed_texts
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.verification.open import open_compared
 
@@ -68,7 +69,7 @@ class Material:
     backend: Backend
     cache: FeatureCache | None
     """Where the embeddings come from; None: from the media, through the backend."""
-    text: NDArray[np.float32]
+    text: TextEmbeddings
     """(C, D) unit norm: the dataset's names, background last."""
 
     @property

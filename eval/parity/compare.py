@@ -22,6 +22,7 @@ from ovavel.eval.parity.figures import Decisions, EmbeddingFigures, Place, compa
 from ovavel.eval.parity.sides import Choice, Side, Tell, all_embeddings, run_side
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import TEXT_GRAPHS
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.bundle.vocabulary import normalize_text
 from ovavel.runtime.errors import UsageError
@@ -79,9 +80,11 @@ def compare_backends(
         UsageError: the two make embeddings of different sizes.
         DatasetError, MediaError, BundleError, CheckpointError, DeviceError: what cannot be read or run, and why.
     """
-    sizes = [each.bundle.manifest.embedding_size for each in (reference, candidate)]
+    encoders = candidate.bundle.manifest.encoders
+    sizes = [each.bundle.manifest.encoders.sizes for each in (reference, candidate)]
     if sizes[0] != sizes[1]:
-        raise UsageError(f"the reference makes embeddings of size {sizes[0]} and the candidate of {sizes[1]}")
+        theirs_told, ours_told = (" and ".join(map(str, dict.fromkeys(each))) for each in sizes)
+        raise UsageError(f"the reference makes embeddings of size {theirs_told} and the candidate of {ours_told}")
     if _same(reference, candidate):
         raise UsageError(
             "this would compare a backend with itself; give --weights for PyTorch, another --precision, --device or "
@@ -100,10 +103,13 @@ def compare_backends(
         compare_graph("audio", all_embeddings(ours, "audio"), all_embeddings(theirs, "audio"), heard),
     ]
     tell("comparing texts", 0.0)
-    if all("text" in each.bundle.manifest.graphs or each.backend == "torch" for each in (reference, candidate)):
+    graphs = set(encoders.text_graphs)
+    if all(graphs <= each.bundle.manifest.graphs.keys() or each.backend == "torch" for each in (reference, candidate)):
         texts = sample_texts(vocabulary.names)
         told = [Place(repr(text[:30])) for text in texts]
-        figures.append(compare_graph("text", candidate.run_text(texts), reference.run_text(texts), told))
+        a, b = candidate.run_text(texts), reference.run_text(texts)
+        senses = encoders.text_senses
+        figures.extend(compare_graph(encoders.of(each).text, a.of(each), b.of(each), told) for each in senses)
     truth = clips.truth([clip.name for clip in theirs.clips]) if isinstance(clips, DatasetClips) and labelled else None
     decisions = compare_decisions(ours.outputs, theirs.outputs, places, names, truth)
     heads = [compare_heads(a, b) for a, b in zip(ours.given, theirs.outputs, strict=True)]
@@ -123,7 +129,7 @@ def compare_backends(
             ours.info,
             stages,
             reference=theirs.told,
-            inputs=sum(len(each.places) for each in figures if each.graph != "text"),
+            inputs=sum(len(each.places) for each in figures if each.graph not in TEXT_GRAPHS),
             min_cosine={each.graph: float(each.found.cosine.min()) for each in figures},
             max_abs_difference={
                 **{each.graph: float(each.found.away.max()) for each in figures},
@@ -159,12 +165,12 @@ def _stages(
     """Hold everything to what the candidate's precision requires, in the order of a window's way."""
     golden = Golden.load(candidate.bundle) if GOLDEN in candidate.bundle.manifest.files else None
     if golden:
-        yield from check_preprocessing(golden)
+        yield from check_preprocessing(golden, candidate.bundle.manifest.encoders)
     precision = ours.info.precision
     for each in figures:
-        limit = requirement("fp32" if each.graph == "text" else precision[each.graph])
-        names = [str(place) for place in each.places]
-        yield check_embeddings(each.graph, limit, each.found, names)  # type: ignore[arg-type]  # never the head
+        limit = requirement("fp32" if each.graph in TEXT_GRAPHS else precision[each.graph])
+        stage: Stage = "vision" if each.graph == "vision" else "audio" if each.graph == "audio" else "text"
+        yield check_embeddings(stage, limit, each.found, [str(place) for place in each.places])
     yield _vocabulary(golden, reference, candidate)
     limit = requirement(precision["head"])
     clips = [str(where[0]) for where in places]
@@ -181,9 +187,12 @@ def _vocabulary(golden: Golden | None, reference: Choice, candidate: Choice) -> 
         return found
     names = vocabulary.names if len(vocabulary) <= 128 else (*vocabulary.names[:127], vocabulary.background)
     rows = vocabulary.embeddings if len(vocabulary) <= 128 else vocabulary.embeddings[[*range(127), -1]]
-    check = check_embeddings(
-        "vocabulary", requirement("fp32"), compare_embeddings(rows, reference.embed(names)), names, of="names"
-    )
+    limit, wanted = requirement("fp32"), reference.embed(names)
+    checks = [
+        check_embeddings("vocabulary", limit, compare_embeddings(rows.of(each), wanted.of(each)), names, of="names")
+        for each in candidate.bundle.manifest.encoders.text_senses
+    ]
+    check = next((each for each in checks if each.failure), checks[0])
     theirs = reference.bundle.vocabulary.background
     if normalize_text(vocabulary.background) != normalize_text(theirs):
         moved = f"the last name is {vocabulary.background!r}, and the reference's background is {theirs!r}"

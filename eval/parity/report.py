@@ -16,7 +16,7 @@ from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.parity.clips import Clips, adversarial_frames, adversarial_waveforms
 from ovavel.eval.parity.compare import ParityReport
 from ovavel.eval.parity.figures import EmbeddingFigures, Place
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Graph
 from ovavel.runtime.reporting.charts import Histogram, histograms
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.palette import SENSES
@@ -226,7 +226,7 @@ def to_html(report: ParityReport, look: Look) -> bytes:
         section("Embeddings", table(GRAPH_COLUMNS, graph_rows(report)), _cosine_charts(report.embeddings)),
         section("Decisions", facts(decision_facts(report)), _drift_chart(report), *_measures(report)),
         section("Flipped seconds", *_flips(report, look)),
-        *(_worst(each, look) for each in report.embeddings if each.graph != "text"),
+        *(_worst(each, look) for each in report.embeddings if each.graph not in TEXT_GRAPHS),
     )
 
 

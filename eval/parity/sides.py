@@ -17,6 +17,8 @@ from ovavel.eval.parity.clips import ClipEmbeddings, Clips, encode_adversarial
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.pipeline.texts import encode_texts
 from ovavel.runtime.types import Sense
 from ovavel.runtime.verification.open import open_compared
 
@@ -50,23 +52,23 @@ class Choice:
             **self.options,
         )
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(N, D): what this side makes of `texts`: PyTorch from its weights, a bundle from its vocabulary or graph."""
+    def embed(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Return what this side makes of `texts`: PyTorch from its weights, a bundle from its vocabulary or graph."""
         if self.backend != "torch":
             return embed_texts(self.bundle, texts, threads=self.threads)
         return self.run_text(texts)
 
-    def run_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(N, D): `texts` through the text encoder itself, whatever the vocabulary holds."""
+    def run_text(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Take `texts` through the text encoder itself, whatever the vocabulary holds."""
+        graphs = self.bundle.manifest.encoders.text_graphs
         # Text stays in fp32, and engines for GPUs need not have it: vocabularies are made on the CPU.
         backend = (
-            self.open(("text",))
+            self.open(graphs)
             if self.backend == "torch"
-            else open_compared(self.bundle, device="cpu", threads=self.threads, graphs=("text",))
+            else open_compared(self.bundle, device="cpu", threads=self.threads, graphs=graphs)
         )
         try:
-            tokens = self.bundle.tokenizer().encode(texts)
-            return np.concatenate([backend.text(row[None]) for row in tokens])
+            return encode_texts(backend, self.bundle.tokenizer, texts, batch=1)
         finally:
             backend.close()
 
@@ -81,8 +83,8 @@ class Side:
     waveforms: NDArray[np.float32]
     """(N, D) of the adversarial waveforms."""
     clips: tuple[ClipEmbeddings, ...]
-    text: NDArray[np.float32]
-    """(C, D): the names that are decided on."""
+    text: TextEmbeddings
+    """The C names that are decided on."""
     outputs: tuple[HeadOutput, ...]
     """Of each clip: (T, C)."""
     given: tuple[HeadOutput, ...] = ()
@@ -127,7 +129,7 @@ def run_side(choice: Choice, clips: Clips, names: Sequence[str], tell: Tell, ref
 
 
 def _head(
-    backend: Backend, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]
+    backend: Backend, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings
 ) -> HeadOutput:
     return HeadOutput(*(rows[0] for rows in backend.head(audio[None], vision[None], text)))
 

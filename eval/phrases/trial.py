@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary, normalize_text
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
 from ovavel.runtime.pipeline.channels import Channel
@@ -198,7 +199,7 @@ def encode_recording(
 def try_phrases(
     recordings: Sequence[Recording],
     phrases: Sequence[str],
-    embeddings: NDArray[np.float32],
+    embeddings: TextEmbeddings,
     vocabulary: Vocabulary,
     head: Head,
     *,
@@ -209,7 +210,7 @@ def try_phrases(
     Args:
         recordings: at least one, with at least one second of the event among them.
         phrases: at least one; one that the vocabulary has already is tried as it is there.
-        embeddings: (phrases, D) float32, unit norm.
+        embeddings: of the phrases, for each sense, unit norm.
         vocabulary: what the phrases are added to; it may be the background alone.
         head: `Backend.head`.
         tell: is called with which phrase is tried.
@@ -227,13 +228,13 @@ def try_phrases(
         )
     known = [normalize_text(name) for name in vocabulary.names]
     tried: list[Phrase] = []
-    for number, (phrase, embedding) in enumerate(zip(phrases, embeddings, strict=True), 1):
+    for number, phrase in enumerate(phrases, 1):
         tell(f"{number} of {len(phrases)}: {phrase}")
         key = normalize_text(phrase)
         if key == known[-1]:
             raise VocabularyError(f"{phrase!r} is the background, which is always in a vocabulary; try other words")
         there = key in known
-        words = vocabulary if there else vocabulary.added([phrase], embedding[None])
+        words = vocabulary if there else vocabulary.added([phrase], embeddings[number - 1 : number])
         c = known.index(key) if there else len(words) - 2
         clips = tuple(_on_clip(recording, words, c, head) for recording in recordings)
         tried.append(_sum_up(phrase, words.names[c], clips, recordings, in_vocabulary=there))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.localizer import Head
 from ovavel.runtime.types import BUFFER
@@ -88,7 +89,7 @@ class _Decided(NamedTuple):
 
 
 def stream_scores(
-    head: Head, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]
+    head: Head, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings
 ) -> NDArray[np.float32]:
     """Score every second in every buffer that holds it, as `Localizer.push` does.
 
@@ -96,7 +97,7 @@ def stream_scores(
         head: such as `Backend.head`.
         audio: (B, S, D) float32, unit norm.
         vision: (B, S, D) float32, unit norm.
-        text: (C, D) float32, unit norm.
+        text: C embeddings for each sense, float32, unit norm.
 
     Returns:
         (B, S, L, C) float32: [:, t, l] is the score of second t once l later seconds are in; where the stream ends
@@ -119,7 +120,7 @@ def final_scores(
     head: Head,
     audio: NDArray[np.float32],
     vision: NDArray[np.float32],
-    text: NDArray[np.float32],
+    text: TextEmbeddings,
     *,
     lag: int,
     batch: int = _BATCH,
@@ -133,7 +134,7 @@ def final_scores(
 
 
 def stream_labels(
-    head: Head, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]
+    head: Head, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings
 ) -> NDArray[np.intp]:
     """Decide on every second of (B, S, D) streams by every rule at every lag: (M, L, B, S) classes."""
     scores = stream_scores(head, audio, vision, text)
@@ -151,7 +152,7 @@ def measure_streaming(
     head: Head,
     audio: NDArray[np.float32],
     vision: NDArray[np.float32],
-    text: NDArray[np.float32],
+    text: TextEmbeddings,
     truth: NDArray[np.intp],
     seen: NDArray[np.bool_],
     *,
@@ -165,7 +166,7 @@ def measure_streaming(
         head: such as `Backend.head`.
         audio: (N, T, D) float32, unit norm.
         vision: (N, T, D) float32, unit norm.
-        text: (C, D) float32, unit norm, background last.
+        text: C embeddings for each sense, float32, unit norm, background last.
         truth: (N, T) class indices.
         seen: (N,) whether a clip is of a seen class.
         seeds: one random order of the clips for each; figures of joined clips are means over them.

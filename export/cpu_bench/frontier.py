@@ -219,7 +219,7 @@ def _write(
         plant_outliers(tower)
     seen: list[Activation] = observe_activations(tower, calibration_inputs(encoder))
     save_model(tower, str(folder / f"{encoder}.safetensors"))
-    model = traced(encoder, tower, embedding_size=config.embedding_size)
+    model = traced(encoder, tower, encoders=config.encoders)
     del tower
     written = set()
     for candidate in candidates:

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle.bundle import Bundle
+    from ovavel.runtime.bundle.graphs import Encoders
+    from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+    from ovavel.runtime.types import Sense
 
 __all__ = ["Backend", "BackendInfo", "BuildsEngines", "BuiltEngine", "HeadOutput", "backend_names", "open_backend"]
 
-# B batch, T segments, D embedding size, C classes with the background last
+# B batch, T segments, L tokens of a text, D embedding size of a sense, C classes with the background last
 
 _EXTRAS = {"torch": "train", "safetensors": "train"}
 
@@ -67,17 +70,21 @@ class Backend(Protocol):
     def info(self) -> BackendInfo:
         """What really runs."""
 
+    @property
+    def encoders(self) -> Encoders:
+        """Shapes of what the encoders take and give, and the preprocessing that they were made for."""
+
     def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 3, 224, 224) float32 → (B, D) float32, unit norm."""
+        """(B, *shape) float32 prepared frames → (B, D) float32, unit norm; `encoders.vision` gives shape and D."""
 
-    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 1, 128, 204) float32 → (B, D) float32, unit norm."""
+    def audio(self, sounds: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, *shape) float32 prepared waveforms → (B, D) float32, unit norm; `encoders.audio` gives shape and D."""
 
-    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(B, 77) int64 → (B, D) float32, unit norm."""
+    def text(self, tokens: NDArray[np.int64], sense: Sense) -> NDArray[np.float32]:
+        """(B, L) int64 tokens → (B, D) float32, unit norm: what the embeddings of `sense` are compared with."""
 
-    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
-        """(B, T, D), (B, T, D) and (C, D), all unit norm → similarities and scores."""
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+        """(B, T, D of audio), (B, T, D of vision) and C texts, all unit norm → similarities and scores."""
 
     def warm_up(self) -> None:
         """Run each graph once, so that the first real window meets no first-run cost."""

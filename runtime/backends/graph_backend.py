@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ovavel.runtime.backends import BackendInfo, HeadOutput
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import Encoders, EncoderSpec, Graph
 from ovavel.runtime.errors import BundleError, UsageError
+from ovavel.runtime.types import BUFFER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+    from ovavel.runtime.types import Sense
+
 __all__ = ["GraphBackend"]
 
-# B batch, T segments, D embedding size, C classes with the background last
-
-_WARM_UP_SEGMENTS = 10
+# B batch, T segments, D embedding size of a sense, C classes with the background last
 
 
 class GraphBackend(ABC):
     """A `Backend` that runs every graph in the same way: `_compute` is all that a subclass must add."""
 
-    def __init__(self, info: BackendInfo, *, embedding_size: int, classes: int) -> None:
-        """Say what was loaded: the graphs of `info.precision`, for embeddings of D and a vocabulary of C classes."""
+    def __init__(self, info: BackendInfo, *, encoders: Encoders, classes: int) -> None:
+        """Say what was loaded: the graphs of `info.precision`, for `encoders` and a vocabulary of C classes."""
         self._info = info
-        self._embedding_size = embedding_size
+        self._encoders = encoders
         self._classes = classes
         self._closed = False
 
@@ -37,33 +39,46 @@ class GraphBackend(ABC):
         """What really runs."""
         return self._info
 
+    @property
+    def encoders(self) -> Encoders:
+        """Shapes of what the encoders take and give, and the preprocessing that they were made for."""
+        return self._encoders
+
     def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 3, 224, 224) float32 → (B, D) float32, unit norm."""
+        """(B, *shape) float32 prepared frames → (B, D) float32, unit norm."""
         return self._run("vision", frames)[0]
 
-    def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, 1, 128, 204) float32 → (B, D) float32, unit norm."""
-        return self._run("audio", log_mels)[0]
+    def audio(self, sounds: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, *shape) float32 prepared waveforms → (B, D) float32, unit norm."""
+        return self._run("audio", sounds)[0]
 
-    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(B, 77) int64 → (B, D) float32, unit norm."""
-        return self._run("text", tokens)[0]
+    def text(self, tokens: NDArray[np.int64], sense: Sense) -> NDArray[np.float32]:
+        """(B, L) int64 tokens → (B, D) float32, unit norm: what the embeddings of `sense` are compared with."""
+        return self._run(self._encoders.of(sense).text, tokens)[0]
 
-    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
-        """(B, T, D), (B, T, D) and (C, D), all unit norm → similarities and scores."""
-        return HeadOutput(*self._run("head", audio, vision, text))
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+        """(B, T, D of audio), (B, T, D of vision) and C texts, all unit norm → similarities and scores."""
+        return HeadOutput(*self._run("head", audio, vision, text.audio, text.vision))
 
     def warm_up(self) -> None:
         """Run each graph once, so that the first real window meets no first-run cost."""
-        segments = np.zeros((1, _WARM_UP_SEGMENTS, self._embedding_size), np.float32)
-        inputs: dict[Graph, tuple[NDArray[Any], ...]] = {
-            "vision": (np.zeros((1, 3, 224, 224), np.float32),),
-            "audio": (np.zeros((1, 1, 128, 204), np.float32),),
-            "text": (np.zeros((1, 77), np.int64),),
-            "head": (segments, segments, np.zeros((self._classes, self._embedding_size), np.float32)),
-        }
         for graph in self._info.precision:
-            self._run(graph, *inputs[graph])
+            self._run(graph, *self._empty(graph))
+
+    def _empty(self, graph: Graph) -> tuple[NDArray[Any], ...]:
+        """Inputs of zeros that fit `graph`."""
+        if graph == "head":
+            sizes = self._encoders.sizes
+            segments = (np.zeros((1, BUFFER, size), np.float32) for size in sizes)
+            return (*segments, *(np.zeros((self._classes, size), np.float32) for size in sizes))
+        if graph == "vision" or graph == "audio":
+            return (np.zeros((1, *self._encoders.of(graph).shape), np.float32),)
+        return (np.zeros((1, self._of(graph).context_length), np.int64),)
+
+    def _of(self, graph: Graph) -> EncoderSpec:
+        """The encoder that `graph` is of, or whose texts it embeds."""
+        audio, vision = self._encoders.audio, self._encoders.vision
+        return audio if graph == "audio" or (graph != "vision" and graph == audio.text) else vision
 
     def close(self) -> None:
         """Give the memory back. Calling it twice does no harm."""
@@ -81,9 +96,10 @@ class GraphBackend(ABC):
         self, graph: Graph, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[np.float32]]
     ) -> None:
         """Refuse a graph that gives something else than its kind does: its rows would be read as other classes."""
-        shape: tuple[int, ...] = (len(inputs[0]), self._embedding_size)
-        wanted = [shape]
-        if graph == "head":
+        wanted: list[tuple[int, ...]]
+        if graph != "head":
+            wanted = [(len(inputs[0]), self._of(graph).embedding_size)]
+        else:
             wanted = [(*inputs[0].shape[:2], len(inputs[2]))] * len(HeadOutput._fields)
         found = [output.shape for output in outputs]
         if found != wanted or any(output.dtype != np.float32 for output in outputs):
@@ -101,9 +117,8 @@ class GraphBackend(ABC):
         """
         if "head" not in self._info.precision:
             return
-        segments = np.zeros((1, _WARM_UP_SEGMENTS, self._embedding_size), np.float32)
         try:
-            self.head(segments, segments, np.zeros((self._classes, self._embedding_size), np.float32))
+            self._run("head", *self._empty("head"))
         except UsageError as error:
             self.close()
             raise BundleError(f"{error}; export the bundle again, and do not trust this one") from error

@@ -91,7 +91,7 @@ class OpenVinoBackend(GraphBackend):
             threads=threads,
             versions={"openvino": openvino.__version__.partition("-")[0]},
         )
-        super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
+        super().__init__(info, encoders=bundle.manifest.encoders, classes=len(bundle.vocabulary.names))
         self._try_head()
 
     def close(self) -> None:

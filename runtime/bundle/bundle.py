@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
-from ovavel.runtime.bundle.calibration import Calibration, names_fingerprint
+from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.bundle.change import (
     NEW,
     clear_change,
@@ -28,15 +28,16 @@ from ovavel.runtime.bundle.change import (
     read_manifest,
 )
 from ovavel.runtime.bundle.graphs import DECIDING, Graph
-from ovavel.runtime.bundle.hashed import Contents, GraphFiles
-from ovavel.runtime.bundle.manifest import ENGINE, MANIFEST, OLD_ENGINE_NAMES, FileEntry, Gate, Manifest
+from ovavel.runtime.bundle.hashed import Contents, GraphFiles, check_files
+from ovavel.runtime.bundle.manifest import ENGINE, MANIFEST, FileEntry, Gate, Manifest
 from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
 from ovavel.runtime.bundle.signatures import PublicKey, check_signature
-from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, TOKENIZER, Tokenizer, Vocabulary
+from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, Tokenizer, Vocabulary, check_names
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.hardware import cpu_features
 from ovavel.runtime.system.paths import check_path
+from ovavel.runtime.types import Sense
 
 __all__ = ["Bundle", "file_entry"]
 
@@ -93,8 +94,9 @@ class Bundle:
         data, manifest = read_manifest(root / MANIFEST)
         if key is not None:
             check_signature(root, data, key)
-        _check_files(root, manifest)
-        for name in (NAMES, EMBEDDINGS, TOKENIZER):
+        check_files(root, manifest.files)
+        needed = (NAMES, EMBEDDINGS, *manifest.encoders.tokenizers)
+        for name in needed:
             if name not in manifest.files:
                 raise BundleError(f"{root / MANIFEST} does not list {name}; {_AGAIN}")
             _check_readable(root, manifest, name)
@@ -102,16 +104,17 @@ class Bundle:
             if name not in manifest.files:
                 raise BundleError(f"{root / MANIFEST} names the graph {name!r} but does not list it; {_AGAIN}")
         contents = Contents(root, manifest.files)
-        files = contents.read((NAMES, EMBEDDINGS, TOKENIZER))
+        files = contents.read(needed)
         vocabulary = Vocabulary.decode(bytes(files[NAMES].data), bytes(files[EMBEDDINGS].data), where=str(root))
-        if vocabulary.embeddings.shape[1] != manifest.embedding_size:
-            raise BundleError(
-                f"{root / EMBEDDINGS} has embeddings of size {vocabulary.embeddings.shape[1]} and the encoders of "
-                f"{manifest.embedding_size}; {_AGAIN}"
-            )
-        bundle = cls(path=root, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
-        object.__setattr__(bundle, "_contents", contents)  # what was hashed is not opened again
-        return bundle
+        if wrong := _wrong_sizes(vocabulary, manifest):
+            raise BundleError(f"{root / EMBEDDINGS} has {wrong}; {_AGAIN}")
+        sha256 = hashlib.sha256(data).hexdigest()
+        return cls(path=root, manifest=manifest, sha256=sha256, vocabulary=vocabulary)._holding(contents)
+
+    def _holding(self, contents: Contents) -> Bundle:
+        """Take over what was read of this bundle before, so that it is not opened, hashed and parsed again."""
+        object.__setattr__(self, "_contents", contents)
+        return self
 
     def check(self) -> None:
         """Hash every file and read every graph, those too that nobody opens.
@@ -211,8 +214,7 @@ class Bundle:
 
     def default_precision(self, name: Graph, engine: str) -> str:
         """Return what the bundle says that `engine` runs graph `name` in, wherever it is exact."""
-        defaults = {OLD_ENGINE_NAMES.get(key, key): each for key, each in self.manifest.precision.items()}
-        return defaults.get(engine, {}).get(name, "fp32")
+        return self.manifest.precision.get(engine, {}).get(name, "fp32")
 
     def _inexact(self, precision: str, exact: Sequence[str]) -> str:
         """Say why `precision` does not run on this CPU, and what to do."""
@@ -238,9 +240,31 @@ class Bundle:
                     digest.update(f"{graph} {name} {self.manifest.files[name].sha256}\n".encode())
         return digest.hexdigest()
 
-    def tokenizer(self) -> Tokenizer:
-        """Return the tokenizer that the text graph was made for."""
-        return Tokenizer.decode(self.read(TOKENIZER), where=str(self.path / TOKENIZER))
+    def tokenizer(self, sense: Sense) -> Tokenizer:
+        """Return the tokenizer that the text encoder of `sense` was made for.
+
+        Raises:
+            BundleError: the file was altered, or is none for this text encoder.
+        """
+        spec = self.manifest.encoders.of(sense)
+        tokenizer = Tokenizer.decode(self.read(spec.tokenizer), where=str(self.path / spec.tokenizer))
+        if tokenizer.context_length != spec.context_length:
+            raise BundleError(
+                f"{self.path / spec.tokenizer} gives {tokenizer.context_length} tokens a text, and the text encoder of "
+                f"{sense} takes {spec.context_length}; {_AGAIN}"
+            )
+        return tokenizer
+
+    def check_names(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return `names` without outer white space, if each text encoder reads them; see `vocabulary.check_names`.
+
+        Raises:
+            VocabularyError: one cannot be used.
+        """
+        checked = tuple(names)
+        for sense in self.manifest.encoders.text_senses:
+            checked = check_names(checked, tokenizer=self.tokenizer(sense), background=self.vocabulary.background)
+        return checked
 
     def save_vocabulary(self, vocabulary: Vocabulary) -> Bundle:
         """Put `vocabulary` in the place of the bundle's own and return the changed bundle.
@@ -250,15 +274,12 @@ class Bundle:
         Killed at any point, the bundle has either the old vocabulary or the new one.
 
         Raises:
-            UsageError: the embeddings are not of the bundle's size.
+            UsageError: the embeddings are not of the bundle's sizes, or do not serve the senses as its texts do.
             BundleError: somebody else changed the bundle since it was opened.
             OutputError: it could not be written; the old vocabulary is in force.
         """
-        if vocabulary.embeddings.shape[1] != self.manifest.embedding_size:
-            raise UsageError(
-                f"the text embeddings have size {vocabulary.embeddings.shape[1]}, the bundle's have "
-                f"{self.manifest.embedding_size}; make them with the bundle's own text graph"
-            )
+        if wrong := _wrong_sizes(vocabulary, self.manifest):
+            raise UsageError(f"the vocabulary has {wrong}; make it with the bundle's own text encoders")
         contents = vocabulary.encode()
         entries = {
             name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)) for name, data in contents.items()
@@ -269,9 +290,6 @@ class Bundle:
         elif noted == before:
             noted = vocabulary.version
         manifest = replace(self.manifest, files={**self.manifest.files, **entries}, vocabulary=noted)
-        if manifest.calibration and not manifest.calibration.names:  # an older ovavel's: it was for the names till now
-            until_now = names_fingerprint(self.vocabulary.names)
-            manifest = manifest.calibrated(replace(manifest.calibration, names=until_now))
         data = manifest.encode()
         try:
             with locked(self.path, fcntl.LOCK_EX):
@@ -287,7 +305,9 @@ class Bundle:
                 move_in_place(self.path)
         except OSError as error:
             raise output_error(self.path, error) from error
-        return Bundle(path=self.path, manifest=manifest, sha256=hashlib.sha256(data).hexdigest(), vocabulary=vocabulary)
+        sha256 = hashlib.sha256(data).hexdigest()
+        changed = Bundle(path=self.path, manifest=manifest, sha256=sha256, vocabulary=vocabulary)
+        return changed._holding(self._contents.relisted(manifest.files))
 
     def save_calibration(self, calibration: Calibration | None) -> Bundle:
         """Put `calibration`, or none, in the place of the bundle's own and return the changed bundle.
@@ -318,7 +338,8 @@ class Bundle:
                 atomic_write(self.path / MANIFEST, data)
         except OSError as error:
             raise output_error(self.path, error) from error
-        return replace_fields(self, manifest=manifest, sha256=hashlib.sha256(data).hexdigest())
+        changed = replace_fields(self, manifest=manifest, sha256=hashlib.sha256(data).hexdigest())
+        return changed._holding(self._contents)
 
     def _check_unchanged(self) -> None:
         """Refuse to go on where somebody else changed the bundle since it was opened, or was cut short at that."""
@@ -327,24 +348,18 @@ class Bundle:
             raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
 
 
+def _wrong_sizes(vocabulary: Vocabulary, manifest: Manifest) -> str | None:
+    """Say in what way text embeddings do not fit the encoders; None: they do."""
+    encoders, embeddings = manifest.encoders, vocabulary.embeddings
+    if embeddings.sizes != encoders.sizes:
+        has, needs = (" and ".join(map(str, each)) for each in (embeddings.sizes, encoders.sizes))
+        return f"text embeddings of size {has} for audio and vision, and the encoders have {needs}"
+    if encoders.shared_text and not embeddings.is_shared:
+        return "text embeddings for each sense, and the bundle has one text encoder for both"
+    return None
+
+
 def _check_readable(root: Path, manifest: Manifest, name: str) -> None:
     """Refuse a file that claims far more than its kind takes, before it is hashed and copied into memory."""
     if name in manifest.files and manifest.files[name].bytes > _LARGEST_READ_BYTES:
         raise BundleError(f"{root / name} is far too large; {_AGAIN}, or do not trust it")
-
-
-def _check_files(root: Path, manifest: Manifest) -> None:
-    """Check that every listed file is inside `root` and of the listed size."""
-    real_root = os.path.realpath(root)
-    for name, entry in manifest.files.items():
-        parts = PurePosixPath(name).parts
-        if not parts or name != "/".join(parts) or ".." in parts or "\\" in name or "\0" in name or name == MANIFEST:
-            raise BundleError(f"{root / MANIFEST} lists {name!r}, which is no path inside the bundle; do not trust it")
-        file = root / name
-        if not Path(os.path.realpath(file)).is_relative_to(real_root):
-            raise BundleError(f"{file} leads out of the bundle; do not trust it, or copy the bundle without links")
-        if not file.is_file():
-            raise BundleError(f"{file} is missing; {_AGAIN}")
-        size = file.stat().st_size
-        if size != entry.bytes:
-            raise BundleError(f"{file} has {size} bytes and should have {entry.bytes}; {_AGAIN}")

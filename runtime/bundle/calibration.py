@@ -40,16 +40,16 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """Fingerprint of the dataset they came from."""
     fusion: FusionKind = "published"
     """The fusion whose scores it was fitted to."""
-    names: str = ""
-    """`names_fingerprint` of the class names it was fitted for; empty where an older ovavel did not note it."""
+    names: str
+    """`names_fingerprint` of the class names it was fitted for."""
 
     def __post_init__(self) -> None:
         if self.off > self.on or not np.isfinite(self.temperature):
             raise ValueError(f"a calibration needs a finite temperature and off ≤ on; got {self}")
 
     def fits(self, names: tuple[str, ...]) -> bool:
-        """Whether it was fitted for the class names `names`, background last; true where it is not known."""
-        return self.names in ("", names_fingerprint(names))
+        """Whether it was fitted for the class names `names`, background last."""
+        return self.names == names_fingerprint(names)
 
 
 OTHER_NAMES = (

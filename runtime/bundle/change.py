@@ -104,8 +104,8 @@ def is_cut_short(root: Path) -> bool:
     if not all(name in each.files for name in changing for each in (old, new)):
         return False
     files = {**new.files, **{name: old.files[name] for name in changing}}
-    renamed = replace(new, files=files, vocabulary=old.vocabulary, calibration=old.calibration)
-    if replace(renamed, format_version=old.format_version) != old:
+    renamed = replace(new, files=files, vocabulary=old.vocabulary)
+    if renamed != old:
         return False
     moved = {name: _is_as_listed(root / name, new.files[name]) for name in changing}
     there = {name: moved[name] or _is_as_listed(root / (name + NEW), new.files[name]) for name in changing}

@@ -1,12 +1,86 @@
-"""The graphs that a bundle holds."""
+"""The graphs that a bundle holds, and what its encoders take and give."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-__all__ = ["DECIDING", "Graph"]
+from msgspec import Meta, Struct
 
-Graph = Literal["vision", "audio", "text", "head"]
+from ovavel.runtime.types import Sense
+
+__all__ = ["DECIDING", "SENSES", "TEXT_GRAPHS", "EncoderSpec", "Encoders", "Graph", "Parameter", "TextGraph"]
+
+TextGraph: TypeAlias = Literal["text", "audio_text", "vision_text"]
+Graph = Literal["vision", "audio", "text", "audio_text", "vision_text", "head"]
+"""A bundle has a graph "text" where one text encoder serves both senses, and else one for each that has its own."""
 
 DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
 """The graphs that a window goes through."""
+TEXT_GRAPHS: tuple[TextGraph, ...] = ("text", "audio_text", "vision_text")
+SENSES: tuple[Sense, ...] = ("audio", "vision")
+"""In the order in which the head takes them."""
+
+Parameter: TypeAlias = int | float | tuple[float, ...]
+_Size = Annotated[int, Meta(ge=1, le=2**20)]
+
+
+class EncoderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the encoder of one sense takes and gives, and which text encoder shares its space."""
+
+    input: str
+    """Name of the graph's input."""
+    shape: Annotated[tuple[_Size, ...], Meta(min_length=1, max_length=4)]
+    """Of one prepared second, without the batch, e.g. (3, 224, 224)."""
+    embedding_size: _Size
+    """D of this sense; senses may differ."""
+    preprocessing: str
+    """What prepares a second, by its name in `ovavel.runtime.pipeline.preprocess.PREPARATIONS`."""
+    parameters: dict[str, Parameter]
+    """Of the preprocessing: sample rate or frame size, normalisation."""
+    text: TextGraph = "text"
+    """Graph of the text encoder whose embeddings this sense is compared with."""
+    tokenizer: str = "tokenizer.json"
+    """File of the tokenizer that this text encoder was made for."""
+    context_length: _Size
+    """L, tokens in a row of this text encoder."""
+
+
+class Encoders(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The encoders of both senses."""
+
+    audio: EncoderSpec
+    vision: EncoderSpec
+
+    def __post_init__(self) -> None:
+        told = [(each.embedding_size, each.context_length, each.tokenizer) for each in (self.audio, self.vision)]
+        if self.shared_text and told[0] != told[1]:
+            raise ValueError("senses with one text encoder need one embedding size, tokenizer and length of texts")
+
+    def of(self, sense: Sense) -> EncoderSpec:
+        """The encoder of `sense`."""
+        return self.audio if sense == "audio" else self.vision
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """D of audio and of vision."""
+        return self.audio.embedding_size, self.vision.embedding_size
+
+    @property
+    def shared_text(self) -> bool:
+        """Whether one text encoder serves both senses."""
+        return self.audio.text == self.vision.text
+
+    @property
+    def text_senses(self) -> tuple[Sense, ...]:
+        """One sense for each text encoder."""
+        return ("vision",) if self.shared_text else SENSES
+
+    @property
+    def text_graphs(self) -> tuple[TextGraph, ...]:
+        """The graphs of the text encoders, each once."""
+        return tuple(self.of(sense).text for sense in self.text_senses)
+
+    @property
+    def tokenizers(self) -> tuple[str, ...]:
+        """The files of the tokenizers, each once."""
+        return tuple(dict.fromkeys(self.of(sense).tokenizer for sense in self.text_senses))

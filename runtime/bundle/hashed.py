@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from ovavel.runtime.bundle.external_data import ExternalTensor, external_data
@@ -24,7 +24,7 @@ from ovavel.runtime.bundle.manifest import MANIFEST, FileEntry
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.system.memory import freed_at_once
 
-__all__ = ["Contents", "GraphFiles", "HashedFile", "read_graph"]
+__all__ = ["Contents", "GraphFiles", "HashedFile", "check_files", "read_graph"]
 
 _AGAIN = "export or copy the bundle again"
 _COPIED_BYTES = 32 * 2**20
@@ -204,6 +204,20 @@ class Contents:
         self._tensors: dict[str, tuple[ExternalTensor, ...]] = {}
         self._lock = threading.RLock()
 
+    def relisted(self, entries: Mapping[str, FileEntry]) -> Contents:
+        """Return the contents of the same folder under a changed list; what is listed as before is not read again."""
+        changed = Contents(self._root, entries)
+        with self._lock:
+            # A hostile graph may name the changed files as weights, within whose old sizes it was found to be.
+            same = {name for name, entry in entries.items() if self._entries.get(name) == entry}
+            changed._files = {name: file for name, file in self._files.items() if name in same}
+            changed._tensors = {
+                name: tensors
+                for name, tensors in self._tensors.items()
+                if same.issuperset([name, *(_beside(name, each) for each in _locations(tensors))])
+            }
+        return changed
+
     def read(self, names: Iterable[str]) -> dict[str, HashedFile]:
         """Return the files `names`, each hashed and as listed.
 
@@ -269,6 +283,27 @@ class Contents:
         if file.entry != self._entries[name]:
             raise BundleError(f"{path} was altered: its hash is not the one in {MANIFEST}; {_AGAIN}")
         return file
+
+
+def check_files(root: Path, files: Mapping[str, FileEntry]) -> None:
+    """Check that every listed file is inside `root` and of the listed size; nothing is hashed.
+
+    Raises:
+        BundleError: one is not; says which.
+    """
+    real_root = os.path.realpath(root)
+    for name, entry in files.items():
+        parts = PurePosixPath(name).parts
+        if not parts or name != "/".join(parts) or ".." in parts or "\\" in name or "\0" in name or name == MANIFEST:
+            raise BundleError(f"{root / MANIFEST} lists {name!r}, which is no path inside the bundle; do not trust it")
+        file = root / name
+        if not Path(os.path.realpath(file)).is_relative_to(real_root):
+            raise BundleError(f"{file} leads out of the bundle; do not trust it, or copy the bundle without links")
+        if not file.is_file():
+            raise BundleError(f"{file} is missing; {_AGAIN}")
+        size = file.stat().st_size
+        if size != entry.bytes:
+            raise BundleError(f"{file} has {size} bytes and should have {entry.bytes}; {_AGAIN}")
 
 
 def _locations(tensors: Iterable[ExternalTensor]) -> list[str]:

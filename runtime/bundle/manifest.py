@@ -9,17 +9,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ovavel.runtime.bundle.calibration import Calibration
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import Encoders, Graph
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.system.untrusted import read_json
-from ovavel.runtime.types import FusionKind
+from ovavel.runtime.types import BUFFER, FusionKind
 
 __all__ = [
-    "CALIBRATED_VERSION",
     "ENGINE",
     "FORMAT_VERSION",
     "MANIFEST",
-    "OLD_ENGINE_NAMES",
     "FileEntry",
     "Fusion",
     "Gate",
@@ -27,19 +25,14 @@ __all__ = [
     "Model",
     "Parity",
     "ParityCheck",
-    "Preprocessing",
     "Sha256",
 ]
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 4
-"""Of what this ovavel writes; raised whenever an older runtime would misread a newer bundle."""
-CALIBRATED_VERSION = 2
-"""Of older manifests with a calibration. Those of version 1 have none, and neither has gates."""
+FORMAT_VERSION = 1
+"""Raised whenever an older runtime would misread a newer bundle. Only this one is read."""
 ENGINE = "onnxruntime-cpu"
 """The engine whose precision `Bundle.graph` answers with by default."""
-OLD_ENGINE_NAMES = {"onnxruntime": ENGINE}
-"""What manifests once called an engine → what it is called now."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -67,20 +60,6 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Hash of the temporal head's checkpoint; None without one."""
 
 
-class Preprocessing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the encoders expect of frames and sound (docs/method.md, Frame and Waveform)."""
-
-    frame_px: int = 224
-    frame_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    frame_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    rate_hz: int = 16_000
-    window_s: float = 1.0
-    mel_bins: int = 128
-    mel_frames: int = 204
-    mel_mean: float = -4.268
-    mel_std: float = 9.138
-
-
 class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the head makes a decision of two embeddings (docs/method.md, Temporal head and Decision)."""
 
@@ -89,11 +68,10 @@ class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vision_scale: float = 1.0
     score: str = "min-max(sqrt(max(audio_similarity * vision_similarity, 0)))"
     min_max_epsilon: float = 1e-8
-    context_segments: int = 10
+    context_segments: int = BUFFER
     """How many segments the temporal head was made for."""
     decision: FusionKind = "published"
-    """What live use and recordings decide with by default; `score` is what the head's graph computes. A
-    bundle that does not say was made, and maybe calibrated, for the published one."""
+    """What live use and recordings decide with by default; `score` is what the head's graph computes."""
 
 
 class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -160,35 +138,35 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     format_version: int
     ovavel_version: str
     model: Model
-    embedding_size: Annotated[int, Meta(ge=1)]
+    encoders: Encoders
+    """What each sense's encoder takes and gives."""
     graphs: dict[Graph, dict[str, str]]
     """Graph → precision → file."""
     precision: dict[str, dict[Graph, str]]
     """Engine (`BackendInfo.engine`) → graph → the precision it runs unless another is named, where that is exact."""
-    exact_on: dict[str, tuple[str, ...]] = {}
-    """Precision → the CPU features one of which makes it exact on a CPU, or "any". Older bundles do not say it, and are
-    held to `ovavel.runtime.bundle.precision.EXACT_ON`."""
+    exact_on: dict[str, tuple[str, ...]]
+    """Precision → the CPU features one of which makes it exact on a CPU, or "any". One that it does not say is held to
+    `ovavel.runtime.bundle.precision.EXACT_ON`."""
     files: dict[str, FileEntry]
     """Every file but the manifest itself."""
-    preprocessing: Preprocessing
     fusion: Fusion
     opset: int
     parity: Parity
-    vocabulary: str | None = None
+    vocabulary: str
     """`Vocabulary.version` as export, or adding and removing names, left it: names and embeddings in any other order
-    are not what was verified. None in older bundles."""
+    are not what was verified."""
     calibration: Calibration | None = None
     """What makes its scores probabilities; left out of the file where there is none."""
 
     def calibrated(self, calibration: Calibration | None) -> Manifest:
         """Return this manifest with `calibration` in the place of its own, or without one."""
-        return msgspec.structs.replace(self, calibration=calibration, format_version=FORMAT_VERSION)
+        return msgspec.structs.replace(self, calibration=calibration)
 
     def gated(self, gates: Iterable[Gate]) -> Manifest:
         """Return this manifest with `gates`, each in the place of the older one of the same kind."""
         kept = {_kind(gate): gate for gate in (*self.parity.gates, *gates)}
         parity = msgspec.structs.replace(self.parity, gates=tuple(kept.values()))
-        return msgspec.structs.replace(self, parity=parity, format_version=FORMAT_VERSION)
+        return msgspec.structs.replace(self, parity=parity)
 
     def encode(self) -> bytes:
         """Return the bytes of `manifest.json`: indented JSON with sorted file names."""
@@ -201,34 +179,27 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 
         Raises:
             BundleError: it is not JSON, of another format version, a field is missing, unknown or of the wrong type,
-                or it asks for preprocessing or fusion that this runtime does not do.
+                or it asks for a fusion that this runtime does not do.
         """
         try:
             version = read_json(data, _Version).format_version
         except ValueError as error:
             raise BundleError(f"{where} is not a bundle manifest ({error}); export or copy the bundle again") from error
-        if not 1 <= version <= FORMAT_VERSION:
-            mend = "update ovavel" if version > FORMAT_VERSION else "export the bundle again with this ovavel"
+        if version != FORMAT_VERSION:
+            fix = "update ovavel" if version > FORMAT_VERSION else "export the bundle again"
             raise BundleError(
-                f"{where} has format version {version}, and this ovavel reads versions 1 to {FORMAT_VERSION}: {mend}"
+                f"{where} has format version {version}, and this ovavel reads version {FORMAT_VERSION}: {fix}"
             )
         try:
             manifest = read_json(data, cls)
         except ValueError as error:
             raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
-        if version <= CALIBRATED_VERSION and (manifest.calibration is None) == (version == CALIBRATED_VERSION):
-            has = "no" if manifest.calibration is None else "a"
-            raise BundleError(f"{where} is damaged: version {version} has {has} calibration; export the bundle again")
-        fusion = msgspec.structs.replace(manifest.fusion, audio_scale=Fusion().audio_scale, decision=Fusion().decision)
-        for name, asked, done in (
-            ("preprocessing", manifest.preprocessing, Preprocessing()),
-            ("fusion", fusion, Fusion()),
-        ):
-            if asked != done:
-                raise BundleError(
-                    f"{where} asks for other {name} than this ovavel does ({_difference(asked, done)}): "
-                    "use the ovavel that wrote it, or export it again"
-                )
+        asked = msgspec.structs.replace(manifest.fusion, audio_scale=Fusion().audio_scale, decision=Fusion().decision)
+        if asked != Fusion():
+            raise BundleError(
+                f"{where} asks for another fusion than this ovavel does ({_difference(asked, Fusion())}): "
+                "use the ovavel that wrote it, or export it again"
+            )
         return manifest
 
 

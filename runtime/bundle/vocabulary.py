@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import html
-import io
 import os
 import re
 import unicodedata
@@ -18,16 +17,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.runtime.bundle.graphs import SENSES
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import BundleError, VocabularyError
 from ovavel.runtime.reporting.text import shown_name
-from ovavel.runtime.system.untrusted import brief, read_array, read_json
+from ovavel.runtime.system.untrusted import brief, read_json
 
-__all__ = ["EMBEDDINGS", "NAMES", "TOKENIZER", "Tokenizer", "Vocabulary", "check_names", "normalize_text"]
+__all__ = [
+    "EMBEDDINGS",
+    "NAMES",
+    "TOKENIZER",
+    "Tokenizer",
+    "Vocabulary",
+    "check_names",
+    "normalize_text",
+]
 
-# N texts, L tokens in a text's row (77 for ImageBind), C classes with the background last, D embedding size
+# N texts, L tokens in a text's row (77 for ImageBind), C classes with the background last, D embedding size of a sense
 
 NAMES = "vocabulary.json"
-EMBEDDINGS = "vocabulary.npy"
+EMBEDDINGS = "vocabulary.npz"
 TOKENIZER = "tokenizer.json"
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -170,26 +179,26 @@ class Vocabulary:
 
     names: tuple[str, ...]
     """C names, each once."""
-    embeddings: NDArray[np.float32]
-    """(C, D) float32, unit norm, read-only."""
+    embeddings: TextEmbeddings
+    """(C, D) float32 for each sense, unit norm, read-only."""
     version: str = field(init=False)
     """First 12 hex digits of a SHA-256 over names and embeddings."""
 
     def __post_init__(self) -> None:
-        names, embeddings = tuple(self.names), np.array(self.embeddings, dtype=np.float32, order="C")
+        names, embeddings = tuple(self.names), self.embeddings.normal()
         for name in names:
             _check_visible(name)
         if not names or len(set(names)) != len(names):
             raise VocabularyError("a vocabulary needs names, and each of them once")
-        if embeddings.ndim != 2 or len(embeddings) != len(names):
-            raise VocabularyError(f"{len(names)} names and embeddings of shape {embeddings.shape} do not fit together")
-        with np.errstate(all="ignore"):  # what is beyond all numbers is no norm of 1 either
-            norms = np.linalg.norm(embeddings, axis=1)
-        if not np.allclose(norms, 1, atol=1e-3):
-            raise VocabularyError("the text embeddings do not all have norm 1")
-        embeddings.setflags(write=False)
         digest = hashlib.sha256(msgspec.json.encode(names))
-        digest.update(embeddings.astype("<f4", copy=False).tobytes())
+        for array in embeddings.arrays.values():
+            if array.ndim != 2 or len(array) != len(names):
+                raise VocabularyError(f"{len(names)} names and embeddings of shape {array.shape} do not fit together")
+            with np.errstate(all="ignore"):  # what is beyond all numbers is no norm of 1 either
+                norms = np.linalg.norm(array, axis=1)
+            if not np.allclose(norms, 1, atol=1e-3):
+                raise VocabularyError("the text embeddings do not all have norm 1")
+            digest.update(array.tobytes())
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "embeddings", embeddings)
         object.__setattr__(self, "version", digest.hexdigest()[:12])
@@ -224,17 +233,19 @@ class Vocabulary:
         raise VocabularyError(f"{name!r} is not in the vocabulary{hint}")
 
     def agrees_with(self, other: Vocabulary) -> bool:
-        """Whether both have the same background, and each name of both has one embedding."""
-        rows = dict(zip(other.names, other.embeddings, strict=True))
-        return self.background == other.background and all(
-            np.array_equal(row, rows.get(name, row)) for name, row in zip(self.names, self.embeddings, strict=True)
-        )
+        """Whether both have the same background, and each name of both has one embedding in each sense."""
+        if self.background != other.background or self.embeddings.sizes != other.embeddings.sizes:
+            return False
+        rows = {name: row for row, name in enumerate(other.names)}
+        both = [(row, rows[name]) for row, name in enumerate(self.names) if name in rows]
+        ours, theirs = (list(column) for column in zip(*both, strict=True))  # the background at least
+        return all(np.array_equal(self.embeddings.of(s)[ours], other.embeddings.of(s)[theirs]) for s in SENSES)
 
-    def added(self, names: Sequence[str], embeddings: NDArray[np.float32]) -> Vocabulary:
-        """Return a vocabulary with `names` and their `embeddings` (N, D) before the background."""
+    def added(self, names: Sequence[str], embeddings: TextEmbeddings) -> Vocabulary:
+        """Return a vocabulary with `names` and their N `embeddings` before the background."""
         return Vocabulary(
             names=(*self.names[:-1], *names, self.background),
-            embeddings=np.concatenate([self.embeddings[:-1], embeddings, self.embeddings[-1:]]),
+            embeddings=TextEmbeddings.joined([self.embeddings[:-1], embeddings, self.embeddings[-1:]]),
         )
 
     def removed(self, names: Sequence[str]) -> Vocabulary:
@@ -253,19 +264,17 @@ class Vocabulary:
 
     def encode(self) -> dict[str, bytes]:
         """Return what its two files hold, by file name."""
-        array = io.BytesIO()
-        np.save(array, self.embeddings, allow_pickle=False)
         listing = msgspec.json.format(msgspec.json.encode(_Names(names=self.names)), indent=2) + b"\n"
-        return {NAMES: listing, EMBEDDINGS: array.getvalue()}
+        return {NAMES: listing, EMBEDDINGS: self.embeddings.encode()}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `vocabulary.json` and `vocabulary.npy` into `folder`. In a bundle, use `Bundle.save_vocabulary`."""
+        """Write `vocabulary.json` and `vocabulary.npz` into `folder`. In a bundle, use `Bundle.save_vocabulary`."""
         for name, data in self.encode().items():
             (Path(folder) / name).write_bytes(data)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Vocabulary:
-        """Read `vocabulary.json` and `vocabulary.npy` of `folder`.
+        """Read `vocabulary.json` and `vocabulary.npz` of `folder`.
 
         Raises:
             BundleError: one of them is missing or damaged, or they do not fit together.
@@ -278,16 +287,13 @@ class Vocabulary:
 
     @classmethod
     def decode(cls, names: bytes, embeddings: bytes, *, where: str) -> Vocabulary:
-        """Read what `vocabulary.json` and `vocabulary.npy` hold; `where` names their folder in errors.
+        """Read what `vocabulary.json` and `vocabulary.npz` hold; `where` names their folder in errors.
 
         Raises:
             BundleError: one of them is damaged, or they do not fit together.
         """
         try:
-            array = read_array(embeddings)
-            if array.dtype != np.float32:
-                raise ValueError(f"{EMBEDDINGS} is not a float32 array")
-            return cls(names=read_json(names, _Names).names, embeddings=array)
+            return cls(names=read_json(names, _Names).names, embeddings=TextEmbeddings.decode(embeddings))
         except (ValueError, VocabularyError) as error:
             raise _unreadable(where, error) from error
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from ovavel.runtime.bundle.graphs import DECIDING, Graph
 from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import one_line
@@ -40,7 +41,7 @@ class Engine:
     """TensorRT, for every recent NVIDIA GPU, or TensorRT-RTX, for GeForce and RTX GPUs."""
     precision: Maybe[str] = None
     """Of vision and audio, where the bundle has it; by default the bundle's own choice."""
-    graphs: tuple[Literal["vision", "audio", "text", "head"], ...] = ("vision", "audio", "head")
+    graphs: tuple[Graph, ...] = DECIDING
     """Which graphs to build."""
     batch: tuple[Annotated[int, Meta(ge=1, le=4_096)], ...] = (1, 4, 16)
     """Numbers of windows to optimise for; other numbers are put together of these."""

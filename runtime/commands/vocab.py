@@ -15,11 +15,8 @@ from ovavel.runtime.reporting.text import shown_name
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ovavel.runtime.bundle.bundle import Bundle
-    from ovavel.runtime.bundle.vocabulary import Tokenizer
+    from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 
 __all__ = ["Add", "List", "Remove"]
 
@@ -47,43 +44,44 @@ class Add:
     def run(self) -> int:
         """Add the names."""
         from ovavel.runtime.bundle.bundle import Bundle
-        from ovavel.runtime.bundle.vocabulary import check_names, normalize_text
+        from ovavel.runtime.bundle.vocabulary import normalize_text
 
         bundle = Bundle.open(self.bundle)
         old = bundle.vocabulary
-        bundle.graph("text")  # says so if there is none, before anything else
-        tokenizer = bundle.tokenizer()
+        for graph in bundle.manifest.encoders.text_graphs:
+            bundle.graph(graph)  # says so if there is none, before anything else
         if not self.names:
             raise VocabularyError('which names? For example: ovavel vocab add "glass breaking" --bundle imagebind')
-        names = check_names(self.names, tokenizer=tokenizer, background=old.background)
+        names = bundle.check_names(self.names)
         known = {normalize_text(name): name for name in old.names}
         for name in names:
             if (there := known.get(normalize_text(name))) is not None:
                 raise VocabularyError(f"the vocabulary of {bundle.path} already has {there!r}; leave {name!r} out")
-        bundle = bundle.save_vocabulary(old.added(names, self._embed(bundle, tokenizer, names)))
+        bundle = bundle.save_vocabulary(old.added(names, self._embed(bundle, names)))
         _tell(bundle)
         return 0
 
-    def _embed(self, bundle: Bundle, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:
-        """Return the text embeddings (N, D) of `names`."""
-        import numpy as np
+    def _embed(self, bundle: Bundle, names: Sequence[str]) -> TextEmbeddings:
+        """Return the text embeddings of `names`."""
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         from ovavel.runtime.backends import open_backend
+        from ovavel.runtime.pipeline.texts import encode_texts
         from ovavel.runtime.reporting.console import ErrorConsole
         from ovavel.runtime.system.progress import Bars
 
-        tokens = tokenizer.encode(names)
-        backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=("text",))
+        backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=bundle.manifest.encoders.text_graphs)
         try:
             columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-            rows = []
             with Bars(*columns, console=ErrorConsole()) as bars:
-                bar = bars.add_task("reading names", total=len(tokens))
-                for start in range(0, len(tokens), _BATCH):
-                    rows.append(backend.text(tokens[start : start + _BATCH]))
-                    bars.update(bar, completed=start + len(rows[-1]))
-            return np.concatenate(rows)
+                bar = bars.add_task("reading names", total=1.0)
+                return encode_texts(
+                    backend,
+                    bundle.tokenizer,
+                    names,
+                    batch=_BATCH,
+                    progress=lambda share: bars.update(bar, completed=share),
+                )
         finally:
             backend.close()
 

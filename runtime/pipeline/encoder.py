@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.system.timing import Timings
-from ovavel.runtime.types import Segment, Window
+from ovavel.runtime.types import Segment, Sense, Window
 
 __all__ = ["Encoder"]
 
@@ -30,7 +30,12 @@ class Encoder:
     """Encodes windows with a backend, batched. One encoder serves any number of sources."""
 
     def __init__(self, backend: Backend, timings: Timings | None = None) -> None:
-        """Encode with `backend`; note the stages "preprocess", "vision" and "audio" in `timings`."""
+        """Encode with `backend`; note the stages "preprocess", "vision" and "audio" in `timings`.
+
+        Raises:
+            BundleError: its encoders want a preprocessing that this ovavel does not do.
+        """
+        self._preparations = preparations(backend.encoders)
         self._backend = backend
         self._timings = timings or Timings()
         self._preparers: ThreadPoolExecutor | None = None
@@ -61,11 +66,11 @@ class Encoder:
     ) -> tuple[dict[int, NDArray[np.float32]], dict[int, NDArray[np.float32]]]:
         """Frames and log-mels by the place of their window; the same on one thread and on several."""
         if len(windows) < _MANY or _PREPARERS == 1:
-            prepared: Iterator[_Prepared] = map(_prepared, windows)
+            prepared: Iterator[_Prepared] = map(self._prepared, windows)
         else:
             if self._preparers is None:
                 self._preparers = ThreadPoolExecutor(_PREPARERS, thread_name_prefix="ovavel-prepare")
-            prepared = self._preparers.map(_prepared, windows)
+            prepared = self._preparers.map(self._prepared, windows)
         frames, log_mels = {}, {}
         for i, (frame, log_mel) in enumerate(prepared):
             if frame is not None:
@@ -73,6 +78,12 @@ class Encoder:
             if log_mel is not None:
                 log_mels[i] = log_mel
         return frames, log_mels
+
+    def _prepared(self, window: Window) -> _Prepared:
+        return self._prepare_one("vision", window.frame), self._prepare_one("audio", window.waveform)
+
+    def _prepare_one(self, sense: Sense, raw: NDArray[Any] | None) -> NDArray[np.float32] | None:
+        return None if raw is None else self._preparations[sense].prepare(raw)
 
     def _run(
         self,
@@ -91,10 +102,3 @@ class Encoder:
         for pool in (self._helper, self._preparers):
             if pool:
                 pool.shutdown()
-
-
-def _prepared(window: Window) -> _Prepared:
-    return (
-        None if window.frame is None else prepare_frame(window.frame),
-        None if window.waveform is None else prepare_waveform(window.waveform),
-    )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import fused_labels, positive_score, probabilities
@@ -17,10 +18,10 @@ from ovavel.runtime.types import BUFFER, FusionKind, Segment, SegmentScores
 
 __all__ = ["BUFFER", "Head", "Localizer", "check_lag", "deciding_head"]
 
-# T segments with both senses, D embedding size, C classes with the background last
+# T segments with both senses, D embedding size of a sense, C classes with the background last
 
-Head = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], HeadOutput]
-"""`Backend.head`: audio (1, T, D), vision (1, T, D) and text (C, D) → similarities and scores (1, T, C)."""
+Head = Callable[[NDArray[np.float32], NDArray[np.float32], TextEmbeddings], HeadOutput]
+"""`Backend.head`: audio (1, T, D), vision (1, T, D) and C texts for each → similarities and scores (1, T, C)."""
 
 
 def deciding_head(head: Head, fusion: FusionKind) -> Head:
@@ -28,7 +29,7 @@ def deciding_head(head: Head, fusion: FusionKind) -> Head:
     if fusion == "published":
         return head
 
-    def run(audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
+    def run(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
         output = head(audio, vision, text)
         return output._replace(score=positive_score(output.audio_similarity, output.vision_similarity))
 
@@ -150,8 +151,8 @@ class Localizer:
         scores[-1] = 1.0
         vision, audio = (
             # What the other sense has to say is shown as it is, without context: evidence, not a decision.
-            np.full(len(text), np.nan, np.float32) if embedding is None else text @ embedding
-            for embedding in (segment.vision, segment.audio)
+            np.full(len(text), np.nan, np.float32) if embedding is None else rows @ embedding
+            for embedding, rows in ((segment.vision, text.vision), (segment.audio, text.audio))
         )
         return SegmentScores(
             index=segment.index,

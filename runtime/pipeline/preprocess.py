@@ -1,25 +1,40 @@
 """From one second of media to what the encoders take: a normalised still and a log-mel picture of its sound.
 
-The numbers are those the published ImageBind weights were trained with; see docs/method.md, Frame and Waveform.
+The numbers are those the published ImageBind weights were trained with; see docs/method.md, Frame and Waveform. A
+bundle names what prepares the seconds of each sense (`EncoderSpec.preprocessing`); it is found in `PREPARATIONS`.
 
 Shapes: H, W frame height and width; C channels; n samples (one second, 16 000); F frames of the filter bank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from ovavel.runtime.errors import UsageError
-from ovavel.runtime.types import RATE_HZ
+from ovavel.runtime.bundle.graphs import Encoders, EncoderSpec, Parameter
+from ovavel.runtime.errors import BundleError, UsageError
+from ovavel.runtime.types import RATE_HZ, WINDOW_S, Sense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FRAME_SIZE", "MEL_BINS", "MEL_FRAMES", "crop_frame", "prepare_frame", "prepare_waveform"]
+__all__ = [
+    "FRAME_SIZE",
+    "MEL_BINS",
+    "MEL_FRAMES",
+    "PREPARATIONS",
+    "Preparation",
+    "crop_frame",
+    "find_preparation",
+    "prepare_frame",
+    "prepare_waveform",
+    "preparations",
+]
 
 FRAME_SIZE = 224
 """Side of the square picture, in pixels."""
@@ -181,3 +196,98 @@ def _describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.shape} of {value.dtype}"
     return type(value).__name__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """One way to prepare the seconds of one sense."""
+
+    name: str
+    """As bundles call it."""
+    sense: Sense
+    parameters: Mapping[str, Parameter]
+    """What it is implemented with; a bundle that asks for other values is refused."""
+    shape: tuple[int, ...]
+    """Of what it returns, float32."""
+    prepare: Callable[[NDArray[Any]], NDArray[np.float32]]
+    """Takes `Window.frame` or `Window.waveform`; raises UsageError for one of another shape or type."""
+
+    def spec(self, input_name: str, embedding_size: int, *, context_length: int) -> EncoderSpec:
+        """Return what a manifest says of an encoder whose input, called `input_name`, is prepared like this.
+
+        `context_length` is of the texts it is compared with, which one text encoder embeds for both senses.
+        """
+        return EncoderSpec(
+            input=input_name,
+            shape=self.shape,
+            embedding_size=embedding_size,
+            preprocessing=self.name,
+            parameters=dict(self.parameters),
+            context_length=context_length,
+        )
+
+
+PREPARATIONS: Mapping[str, Preparation] = {
+    each.name: each
+    for each in (
+        Preparation(
+            name="clip-frame",
+            sense="vision",
+            parameters={
+                "frame_px": FRAME_SIZE,
+                "mean": tuple(map(float, _PIXEL_MEAN)),
+                "std": tuple(map(float, _PIXEL_STD)),
+            },
+            shape=(3, FRAME_SIZE, FRAME_SIZE),
+            prepare=prepare_frame,
+        ),
+        Preparation(
+            name="kaldi-log-mel",
+            sense="audio",
+            parameters={
+                "rate_hz": RATE_HZ,
+                "window_s": WINDOW_S,
+                "mel_bins": MEL_BINS,
+                "mel_frames": MEL_FRAMES,
+                "mean": -4.268,
+                "std": 9.138,
+            },
+            shape=(1, MEL_BINS, MEL_FRAMES),
+            prepare=prepare_waveform,
+        ),
+    )
+}
+"""By name. A further one is added here, with its parameters (docs/extend/encoder.md)."""
+
+
+def find_preparation(sense: Sense, spec: EncoderSpec) -> Preparation:
+    """Return what prepares the seconds of `sense` for the encoder that `spec` describes.
+
+    Raises:
+        BundleError: there is none of this name for this sense, or with these parameters; says what differs.
+    """
+    found = PREPARATIONS.get(spec.preprocessing)
+    if found is None or found.sense != sense:
+        known = ", ".join(each.name for each in PREPARATIONS.values() if each.sense == sense)
+        raise BundleError(
+            f"the bundle asks for the preprocessing {spec.preprocessing[:40]!r} of {sense}, and this ovavel has: "
+            f"{known}. Use the ovavel that wrote it, or export it again"
+        )
+    asked: dict[str, object] = {**spec.parameters, "shape": spec.shape}
+    done: dict[str, object] = {**found.parameters, "shape": found.shape}
+    different = [
+        f"{name} = {asked.get(name)!r}, not {done.get(name)!r}"
+        for name in sorted(asked.keys() | done.keys())
+        if asked.get(name) != done.get(name)
+    ]
+    if different:
+        raise BundleError(
+            f"the bundle asks for another {found.name} than this ovavel does ({', '.join(different)[:300]}): "
+            "use the ovavel that wrote it, or export it again"
+        )
+    return found
+
+
+def preparations(encoders: Encoders) -> dict[Sense, Preparation]:
+    """Return what prepares the seconds of each sense; raises as `find_preparation`."""
+    return {sense: find_preparation(sense, encoders.of(sense)) for sense in ("audio", "vision")}

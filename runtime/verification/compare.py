@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.backends import BackendInfo, HeadOutput
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import SENSES, Encoders, Graph
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.bundle.vocabulary import Vocabulary, normalize_text
 from ovavel.runtime.pipeline.fusion import fused_score
-from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.system.hardware import cpu_features, device_name
 from ovavel.runtime.verification.golden import Golden, to_float
 from ovavel.runtime.verification.requirements import Requirement, requirement
@@ -104,27 +104,36 @@ class HeadDifferences(NamedTuple):
         return max(self.audio_similarity, self.vision_similarity)
 
 
-def check_preprocessing(golden: Golden) -> Iterator[StageCheck]:
-    """Prepare the golden frames and waveforms, and compare: the stages "preprocess frame" and "preprocess sound"."""
-    away = {name: _off_by(prepare_frame(raw), golden.prepared_frame(name)) for name, raw in golden.frames.items()}
+def check_preprocessing(golden: Golden, encoders: Encoders) -> Iterator[StageCheck]:
+    """Prepare the golden frames and waveforms, and compare: the stages "preprocess frame" and "preprocess sound".
+
+    Raises:
+        BundleError: the `encoders` want a preprocessing that this ovavel does not do.
+    """
+    prepare = {sense: each.prepare for sense, each in preparations(encoders).items()}
+    away = {name: _off_by(prepare["vision"](raw), golden.prepared_frame(name)) for name, raw in golden.frames.items()}
     yield _check_within("preprocess frame", away, FRAME_TOLERANCE, "in a prepared frame")
     away = {
-        name: _off_by(prepare_waveform(to_float(raw)), golden.log_mels[name]) for name, raw in golden.waveforms.items()
+        name: _off_by(prepare["audio"](to_float(raw)), golden.log_mels[name]) for name, raw in golden.waveforms.items()
     }
     yield _check_within("preprocess sound", away, SOUND_TOLERANCE, "in a log-mel picture")
 
 
 def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
     """Names may come and go, but what is called as a golden name must point where that points."""
-    known = {normalize_text(name): row for name, row in zip(golden.names, golden.text, strict=True)}
+    known = {normalize_text(name): row for row, name in enumerate(golden.names)}
     both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
     told = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
     if normalize_text(vocabulary.background) != normalize_text(golden.names[-1]):
         moved = f"the last name is {vocabulary.background!r}, and the background was {golden.names[-1]!r}"
         return StageCheck(stage="vocabulary", told=told, failure=moved)
-    ours = np.stack([vocabulary.embeddings[i] for i, _ in both])
-    theirs = np.stack([known[normalize_text(name)] for _, name in both])
-    failure = embedding_failure(requirement("fp32"), compare_embeddings(ours, theirs), [name for _, name in both])
+    names = [name for _, name in both]
+    ours = vocabulary.embeddings[[i for i, _ in both]]
+    theirs = golden.text[[known[normalize_text(name)] for name in names]]
+    failure = None
+    for sense in SENSES:
+        found = compare_embeddings(ours.of(sense), theirs.of(sense))
+        failure = failure or embedding_failure(requirement("fp32"), found, names)
     return StageCheck(stage="vocabulary", told=told, failure=failure)
 
 

@@ -23,8 +23,7 @@ from ovavel.runtime.errors import UnverifiedError
 from ovavel.runtime.system.files import atomic_write, cache_folder, check_private, make_private_folder
 from ovavel.runtime.system.hardware import cpu_features, device_name
 from ovavel.runtime.system.untrusted import read_json
-from ovavel.runtime.verification.compare import check_vocabulary
-from ovavel.runtime.verification.golden import GOLDEN, GOLDEN_REFERENCE, Golden
+from ovavel.runtime.verification.golden import GOLDEN_REFERENCE
 
 __all__ = ["checked_here", "find_gate", "gate_text", "require_gate", "store_gate"]
 
@@ -131,11 +130,8 @@ def _floor(cosine: float) -> str:
 
 
 def _names_hold(bundle: Bundle) -> bool:
-    """Whether the vocabulary is as it was verified; of an older bundle, which did not note it, its golden names are."""
-    noted = bundle.manifest.vocabulary
-    if noted is not None:
-        return noted == bundle.vocabulary.version
-    return GOLDEN not in bundle.manifest.files or not check_vocabulary(Golden.load(bundle), bundle.vocabulary).failure
+    """Whether the vocabulary is as it was verified."""
+    return bundle.manifest.vocabulary == bundle.vocabulary.version
 
 
 def _is_of(gate: Gate, graphs: str, info: BackendInfo) -> bool:

@@ -4,7 +4,8 @@
 fp32 embeddings of exactly that, and the decisions on clips of ten seconds that are put together from them. It has its
 own names and text embeddings, so it stays true when the bundle's vocabulary changes.
 
-Shapes: F frames, A waveforms, D embedding size, C golden names with the background last, K clips of T seconds.
+Shapes: F frames, A waveforms, D embedding size of a sense, L tokens of a text, C golden names with the background
+last, K clips of T seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.pipeline.fusion import fused_labels
-from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
 from ovavel.runtime.system.untrusted import read_arrays
 from ovavel.runtime.types import RATE_HZ
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle.bundle import Bundle
+    from ovavel.runtime.bundle.graphs import Encoders
 
 __all__ = ["GOLDEN", "GOLDEN_REFERENCE", "Golden", "to_float"]
 
@@ -33,11 +35,20 @@ GOLDEN = "golden.npz"
 GOLDEN_REFERENCE = "golden outputs of PyTorch fp32"
 """What `Gate.reference` calls them."""
 
-_FRAME, _CROP, _WAVEFORM, _LOG_MEL = "frame/", "crop/", "waveform/", "log_mel/"
+_FRAME, _CROP, _WAVEFORM, _LOG_MEL, _TEXT = "frame/", "crop/", "waveform/", "log_mel/", "text/"
 _FULL_SCALE = 32768
 _MOST_BYTES = 512 * 2**20
 """Unpacked; what export writes takes a tenth of it."""
-_ARRAYS = ("vision", "audio", "tokens", "text", "clips", "audio_similarity", "vision_similarity", "score")
+_ARRAYS = (
+    "vision",
+    "audio",
+    "audio_tokens",
+    "vision_tokens",
+    "clips",
+    "audio_similarity",
+    "vision_similarity",
+    "score",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,21 +60,23 @@ class Golden:
     waveforms: Mapping[str, NDArray[np.int16]]
     """A waveforms (channels, 16000) by name; `to_float` makes them what the runtime takes."""
     crops: Mapping[str, NDArray[np.uint8]]
-    """The middles (224, 224, 3) of the frames, resized."""
+    """The middles of the frames, resized: (H, W, 3), which the encoder gets as (3, H, W)."""
     pixels: NDArray[np.float32]
     """(3, 256): what each 8-bit value becomes, by channel."""
     log_mels: Mapping[str, NDArray[np.float32]]
-    """A prepared waveforms (1, 128, 204)."""
+    """A prepared waveforms, as the encoder gets them."""
     vision: NDArray[np.float32]
     """(F, D) unit norm."""
     audio: NDArray[np.float32]
     """(A, D) unit norm."""
     names: tuple[str, ...]
     """C names, the background last: of the vocabulary that was exported, or its first ones."""
-    tokens: NDArray[np.int64]
-    """(C, 77): what the tokenizer makes of `names`."""
-    text: NDArray[np.float32]
-    """(C, D) unit norm."""
+    audio_tokens: NDArray[np.int64]
+    """(C, L): what the tokenizer for sound makes of `names`."""
+    vision_tokens: NDArray[np.int64]
+    """(C, L): what the tokenizer for sight makes of `names`; the same where one text encoder serves both."""
+    text: TextEmbeddings
+    """(C, D) for each sense, unit norm."""
     clips: NDArray[np.int64]
     """(K, T, 2): which frame and which waveform a second of a clip has, by number."""
     audio_similarity: NDArray[np.float32]
@@ -86,7 +99,7 @@ class Golden:
         return lead
 
     def prepared_frame(self, name: str) -> NDArray[np.float32]:
-        """What the vision encoder was given for the frame `name`: (3, 224, 224)."""
+        """What the vision encoder was given for the frame `name`."""
         crop = self.crops[name]
         return np.stack([self.pixels[channel][crop[:, :, channel]] for channel in range(3)])
 
@@ -94,6 +107,7 @@ class Golden:
         """Return the bytes of `golden.npz`; the same values give the same bytes."""
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in (*_ARRAYS, "pixels")}
         arrays["names"] = np.array(self.names)
+        arrays |= {_TEXT + name: array for name, array in self.text.normal().arrays.items()}
         for prefix, pictures in ((_FRAME, self.frames), (_WAVEFORM, self.waveforms), (_LOG_MEL, self.log_mels)):
             arrays |= {prefix + name: picture for name, picture in pictures.items()}
         # Most frames are as large as the encoder wants them, so that frame and crop are the same.
@@ -112,21 +126,21 @@ class Golden:
         path = bundle.path / GOLDEN
         if GOLDEN not in bundle.manifest.files:
             raise BundleError(
-                f"the bundle {bundle.path} holds no {GOLDEN}: an older ovavel wrote it, and it cannot check itself. "
+                f"the bundle {bundle.path} holds no {GOLDEN} and cannot check itself. "
                 "Export it again, or compare it with its weights: `ovavel eval parity --help`"
             )
-        return cls.decode(bundle.read(GOLDEN), bundle.manifest.embedding_size, where=str(path))
+        return cls.decode(bundle.read(GOLDEN), bundle.manifest.encoders, where=str(path))
 
     @classmethod
-    def decode(cls, data: bytes, size: int, *, where: str) -> Golden:
-        """Read what a golden file with embeddings of `size` holds; `where` names it in errors.
+    def decode(cls, data: bytes, encoders: Encoders, *, where: str) -> Golden:
+        """Read what the golden file of a bundle with `encoders` holds; `where` names it in errors.
 
         Raises:
             BundleError: it is damaged, or unpacks to far more than golden outputs need.
         """
         try:
             golden = cls._from_arrays(read_arrays(data, _MOST_BYTES))
-            golden._check(size)
+            golden._check(encoders)
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
         return golden
@@ -145,18 +159,19 @@ class Golden:
             pixels=arrays["pixels"],
             log_mels=named(_LOG_MEL),
             names=tuple(str(name) for name in arrays["names"]),
+            text=TextEmbeddings.from_arrays(named(_TEXT)),
             **{name: arrays[name] for name in _ARRAYS},
         )
 
-    def _check(self, size: int) -> None:
+    def _check(self, encoders: Encoders) -> None:
         """Refuse what does not fit together, or compares with nothing because it is not finite: ValueError."""
         frames, waves, names = len(self.frames), len(self.waveforms), len(self.names)
         shape = (*self.clips.shape[:2], names)
         wanted = {
-            "vision": (frames, size),
-            "audio": (waves, size),
-            "tokens": (names, 77),
-            "text": (names, size),
+            "vision": (frames, encoders.vision.embedding_size),
+            "audio": (waves, encoders.audio.embedding_size),
+            "vision_tokens": (names, encoders.vision.context_length),
+            "audio_tokens": (names, encoders.audio.context_length),
             "clips": (*self.clips.shape[:2], 2),
             "pixels": (3, 256),
             **dict.fromkeys(("audio_similarity", "vision_similarity", "score"), shape),
@@ -165,15 +180,17 @@ class Golden:
             found = getattr(self, name).shape
             if found != expected or 0 in found:
                 raise ValueError(f"{name} is {found}, not {expected}")
-        if {crop.shape for crop in self.crops.values()} != {(FRAME_SIZE, FRAME_SIZE, 3)}:
+        if len(self.text) != names or self.text.sizes != encoders.sizes:
+            raise ValueError(f"its text embeddings are {len(self.text)} of size {self.text.sizes}")
+        if {(*crop.shape[2:], *crop.shape[:2]) for crop in self.crops.values()} != {encoders.vision.shape}:
             raise ValueError("a crop is of another size")
         if set(self.log_mels) != set(self.waveforms) or any(
             wave.shape[1:] != (RATE_HZ,) or wave.dtype != np.int16 for wave in self.waveforms.values()
         ):
             raise ValueError("the waveforms are not whole")
-        if {picture.shape for picture in self.log_mels.values()} != {(1, MEL_BINS, MEL_FRAMES)}:
+        if {picture.shape for picture in self.log_mels.values()} != {encoders.audio.shape}:
             raise ValueError("a log-mel picture is of another size")
-        numbers = {**{name: getattr(self, name) for name in wanted}, **self.log_mels}
+        numbers = {**{name: getattr(self, name) for name in wanted}, **self.log_mels, **self.text.arrays}
         if odd := [name for name, array in numbers.items() if not np.isfinite(array).all()]:
             raise ValueError(f"{odd[0]} is not finite")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.pipeline.fusion import fused_labels
+from ovavel.runtime.types import Sense
 from ovavel.runtime.verification.compare import (
     EmbeddingDifferences,
     Stage,
@@ -77,7 +79,7 @@ def graphs_to_check(bundle: Bundle, *, name: str = "onnxruntime", device: str = 
 
     wanted: tuple[Graph, ...] = ("vision", "audio", "head")
     if name == "onnxruntime" and (auto_device() if device == "auto" else device) == "cpu":
-        wanted = ("vision", "audio", "text", "head")
+        wanted = ("vision", "audio", *bundle.manifest.encoders.text_graphs, "head")
     return tuple(graph for graph in wanted if graph in bundle.manifest.graphs)
 
 
@@ -126,7 +128,9 @@ class _Checker:
     def run(self, progress: Progress) -> Iterator[StageCheck]:
         golden, backend = self.golden, self._backend
         sizes = sorted({1, backend.info.batch})  # a camera gives one window at a time, a file several
-        windows = len(sizes) * (len(golden.frames) + len(golden.waveforms)) + min(_TEXTS, len(golden.names))
+        senses = [each for each in backend.encoders.text_senses if backend.encoders.of(each).text in self._precision]
+        texts = min(_TEXTS, len(golden.names))
+        windows = len(sizes) * (len(golden.frames) + len(golden.waveforms)) + len(senses) * texts
 
         def embed(stage: Stage, run: Embed, inputs: Collection[NDArray[np.float32]], size: int, done: int) -> Rows:
             return _batched(run, inputs, size, lambda more: progress(stage, (done + more) / windows))
@@ -135,17 +139,18 @@ class _Checker:
             return [embed(stage, run, inputs, size, done + i * len(inputs)) for i, size in enumerate(sizes)]
 
         progress("preprocess frame", 0.0)
-        yield from check_preprocessing(golden)
+        yield from check_preprocessing(golden, backend.encoders)
         frames = {name: golden.prepared_frame(name) for name in golden.frames}
         vision = embed_windows("vision", backend.vision, frames.values(), 0)
         yield self._embeddings("vision", vision, golden.vision, list(frames))
         done = len(sizes) * len(frames)
         audio = embed_windows("audio", backend.audio, golden.log_mels.values(), done)
         yield self._embeddings("audio", audio, golden.audio, list(golden.log_mels))
-        if "text" in self._precision:
-            done += len(sizes) * len(golden.log_mels)
-            text = embed("text", backend.text, golden.tokens[:_TEXTS], 8, done)  # type: ignore[arg-type]  # int64
-            yield self._text(text)
+        done += len(sizes) * len(golden.log_mels)
+        for number, sense in enumerate(senses):
+            run: Any = partial(backend.text, sense=sense)
+            tokens: Any = getattr(golden, f"{sense}_tokens")[:_TEXTS]  # of int64, unlike the others
+            yield self._text(sense, embed("text", run, tokens, 8, done + number * texts))
         yield check_vocabulary(golden, self._bundle.vocabulary)
         progress("decision", 1.0)
         frame, sound = golden.clips[..., 0], golden.clips[..., 1]
@@ -155,7 +160,7 @@ class _Checker:
 
     def _embeddings(
         self,
-        graph: Literal["vision", "audio", "text"],
+        graph: Graph,
         ours: Sequence[Rows],
         theirs: Rows,
         names: Sequence[str],
@@ -164,13 +169,14 @@ class _Checker:
         cosines, aways = zip(*(compare_embeddings(each, theirs) for each in ours), strict=True)
         found = EmbeddingDifferences(np.min(cosines, axis=0), np.max(aways, axis=0))
         self.min_cosine[graph], self.max_abs_difference[graph] = float(found.cosine.min()), float(found.away.max())
-        return check_embeddings(graph, requirement(self._precision[graph]), found, names)
+        stage: Stage = "vision" if graph == "vision" else "audio" if graph == "audio" else "text"
+        return check_embeddings(stage, requirement(self._precision[graph]), found, names)
 
-    def _text(self, ours: Rows) -> StageCheck:
-        golden = self.golden
-        check = self._embeddings("text", [ours], golden.text[:_TEXTS], golden.names[:_TEXTS])
-        found = self._bundle.tokenizer().encode(golden.names)
-        odd = [name for name, a, b in zip(golden.names, found, golden.tokens, strict=True) if not np.array_equal(a, b)]
+    def _text(self, sense: Sense, ours: Rows) -> StageCheck:
+        golden, graph = self.golden, self._backend.encoders.of(sense).text
+        check = self._embeddings(graph, [ours], golden.text.of(sense)[:_TEXTS], golden.names[:_TEXTS])
+        found, tokens = self._bundle.tokenizer(sense).encode(golden.names), getattr(golden, f"{sense}_tokens")
+        odd = [name for name, a, b in zip(golden.names, found, tokens, strict=True) if not np.array_equal(a, b)]
         if odd and not check.failure:
             return StageCheck(stage="text", told=check.told, failure=f"the tokenizer gives other tokens for {odd[0]!r}")
         return check

@@ -47,7 +47,7 @@ def test_the_tiny_bundle_gives_what_the_original_gives(exported_bundle: Path) ->
     answers = {
         "vision": backend.vision(inputs["vision"].numpy()),
         "audio": backend.audio(inputs["audio"].numpy()),
-        "text": backend.text(expected["tokens"]),
+        "text": backend.text(expected["tokens"], "vision"),
     }
     backend.close()
     for modality, answer in answers.items():
@@ -71,10 +71,10 @@ def test_the_manifest_tells_what_was_exported(exported_bundle: Path, tiny_weight
 
 def test_the_vocabulary_is_embedded_by_torch(exported_bundle: Path, tiny_weights: Path) -> None:
     bundle = Bundle.open(exported_bundle)
-    tokens = torch.from_numpy(bundle.tokenizer().encode(bundle.vocabulary.names))
+    tokens = torch.from_numpy(bundle.tokenizer("vision").encode(bundle.vocabulary.names))
     with torch.no_grad():
         expected = ImageBind.load(tiny_weights, TINY, ("text",)).text(tokens).numpy()
-    np.testing.assert_allclose(bundle.vocabulary.embeddings, expected, atol=2e-6)
+    np.testing.assert_allclose(bundle.vocabulary.embeddings.vision, expected, atol=2e-6)
 
 
 def nothing_left(folder: Path) -> bool:
@@ -173,14 +173,16 @@ def test_the_same_input_gives_the_same_bundle(
     second = write_bundle(tiny_weights, place / "bundle", first.vocabulary.names[:-1], head=tiny_head, config=TINY)
     if threads == 1:  # as it was with the first
         assert first.sha256 == second.sha256
-    measured = {"golden.npz", "vocabulary.npy"}
+    measured = {"golden.npz", "vocabulary.npz"}
     files = [{k: v for k, v in each.manifest.files.items() if k not in measured} for each in (first, second)]
     assert files[0] == files[1]
     assert first.manifest.files.keys() == second.manifest.files.keys() > measured
     rows = []
     for each in first, second:
         golden = Golden.load(each)
-        rows.append(np.concatenate([golden.vision, golden.audio, golden.text, each.vocabulary.embeddings]))
+        rows.append(
+            np.concatenate([golden.vision, golden.audio, golden.text.vision, each.vocabulary.embeddings.vision])
+        )
     np.testing.assert_allclose(*rows, rtol=0, atol=1e-6)
     rest = [replace(each.manifest, files={}, parity=first.manifest.parity) for each in (first, second)]
     assert rest[0] == rest[1]

@@ -13,10 +13,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 from safetensors.torch import save_file
+from support.encoders import encoders
 from support.golden_weights import GOLDEN, golden_head_inputs, golden_head_state, golden_inputs
 from support.onnx_graphs import computed_shapes
 
-from ovavel.export.graphs import OPSET, SPECS, example_inputs, export_graph
+from ovavel.export.graphs import OPSET, example_inputs, export_graph, graph_specs
 from ovavel.export.verify import (
     check_graph,
     head_inputs,
@@ -43,7 +44,7 @@ def head_graph(blocks: int = 1, seed: int = 0) -> HeadGraph:
 def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`head.onnx` of `head_graph()`: do not change it."""
     folder = tmp_path_factory.mktemp("head")
-    export_graph("head", head_graph(), folder, embedding_size=SIZE)
+    export_graph("head", head_graph(), folder, encoders=encoders(SIZE))
     return folder / "head.onnx"
 
 
@@ -61,10 +62,8 @@ def test_names_and_shapes_are_those_of_the_bundle(exported_bundle: Path, graph: 
         value.name: tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)
         for value in model.graph.input
     }
-    spec = SPECS[graph]
-    assert inputs == {
-        name: tuple(SIZE if axis == "D" else axis for axis in shape) for name, shape in spec.inputs.items()
-    }
+    spec = graph_specs(encoders(SIZE))[graph]
+    assert inputs == spec.inputs
     assert tuple(value.name for value in model.graph.output) == spec.outputs
 
 
@@ -105,7 +104,7 @@ def test_an_encoder_takes_any_batch(exported_bundle: Path, tiny_weights: Path, m
 def test_the_head_takes_any_number_of_segments(head: Path) -> None:
     module = head_graph()
     for segments in range(1, 14):
-        inputs = (torch.randn(2, segments, SIZE), torch.randn(2, segments, SIZE), torch.randn(segments, SIZE))
+        inputs = (*torch.randn(2, 2, segments, SIZE), *torch.randn(2, segments, SIZE))
         with torch.no_grad():
             expected = module(*inputs)
         for theirs, ours in zip(expected, run(head, *(tensor.numpy() for tensor in inputs)), strict=True):
@@ -120,12 +119,12 @@ def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(exported_bundle: Pat
 
 
 def test_the_same_module_gives_the_same_bytes(tmp_path: Path, head: Path) -> None:
-    for file in export_graph("head", head_graph(), tmp_path, embedding_size=SIZE):
+    for file in export_graph("head", head_graph(), tmp_path, encoders=encoders(SIZE)):
         assert file.read_bytes() == (head.parent / file.name).read_bytes()
 
 
 def test_a_head_without_blocks_has_no_weights_outside(tmp_path: Path) -> None:
-    assert export_graph("head", head_graph(0), tmp_path, embedding_size=SIZE) == [tmp_path / "head.onnx"]
+    assert export_graph("head", head_graph(0), tmp_path, encoders=encoders(SIZE)) == [tmp_path / "head.onnx"]
     assert [file.name for file in tmp_path.iterdir()] == ["head.onnx"]
 
 
@@ -135,8 +134,9 @@ def test_the_golden_head_through_onnx(tmp_path: Path, blocks: int) -> None:
         {name: tensor.contiguous() for name, tensor in golden_head_state(blocks).items()}, tmp_path / "head.safetensors"
     )
     head = TemporalHead.load(tmp_path / "head.safetensors")
-    export_graph("head", HeadGraph(head).eval(), tmp_path, embedding_size=1024)
-    inputs = [tensor.numpy() for tensor in golden_head_inputs()]
+    export_graph("head", HeadGraph(head).eval(), tmp_path, encoders=encoders(1024))
+    audio, vision, text = (tensor.numpy() for tensor in golden_head_inputs())
+    inputs = (audio, vision, text, text)
     with np.load(GOLDEN / "dev_head.npz") as golden:
         expected = [golden[f"L{blocks}_{name}"] for name in ("sim_audio", "sim_vision", "logits")]
     for theirs, ours in zip(expected, run(tmp_path / "head.onnx", *inputs), strict=True):
@@ -220,10 +220,10 @@ def test_what_onnx_cannot_express_is_an_export_error(tmp_path: Path) -> None:
             return audio if float(audio.sum()) > 0 else vision
 
     with pytest.raises(ExportError, match="head graph"):
-        export_graph("head", Strange(), tmp_path, embedding_size=SIZE)
+        export_graph("head", Strange(), tmp_path, encoders=encoders(SIZE))
     assert not list(tmp_path.iterdir())
 
 
 def test_examples_are_never_of_size_1() -> None:
-    for graph in SPECS:
-        assert all(tensor.shape[0] > 1 for tensor in example_inputs(graph, SIZE))
+    for graph in graph_specs(encoders(SIZE)):
+        assert all(tensor.shape[0] > 1 for tensor in example_inputs(graph, encoders(SIZE)))

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.encoders import encoders
 
 from ovavel.export.bundle import write_bundle
 from ovavel.export.graphs import export_graph
 from ovavel.export.verify import check_graph, head_inputs, reference
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import ExportError
 from ovavel.training.heads.temporal import HeadGraph, HeadKind, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBindConfig
@@ -34,8 +36,8 @@ def test_every_kind_is_the_same_in_onnx(kind: HeadKind, gate: float | None, tmp_
     head = TemporalHead(2, DIM, 8, 16, kind=kind, gate=gate, learn_gate=gate is not None, audio_scale=2.0)
     head.save(tmp_path / "head.safetensors")
     graph = HeadGraph(TemporalHead.load(tmp_path / "head.safetensors"))
-    file, *_ = export_graph("head", graph, tmp_path, embedding_size=DIM)
-    check_graph(file, reference("head", graph, head_inputs(text())), "fp32")
+    file, *_ = export_graph("head", graph, tmp_path, encoders=encoders(DIM))
+    check_graph(file, reference("head", graph, head_inputs(TextEmbeddings.shared(text()))), "fp32")
 
 
 def test_a_gated_head_of_another_scale_runs_from_a_bundle(tmp_path: Path, tiny_weights: Path) -> None:
@@ -48,10 +50,10 @@ def test_a_gated_head_of_another_scale_runs_from_a_bundle(tmp_path: Path, tiny_w
     backend = open_backend(Bundle.open(tmp_path / "bundle"), device="cpu", graphs=("head",))
     g = np.random.default_rng(1)
     audio, vision = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in g.standard_normal((2, 1, 10, DIM)))
-    inputs = [np.float32(x) for x in (audio, vision, bundle.vocabulary.embeddings)]
+    inputs, text = [np.float32(x) for x in (audio, vision)], bundle.vocabulary.embeddings
     with torch.no_grad():
-        expected = HeadGraph(head)(*map(torch.tensor, inputs))
-    for mine, theirs in zip(backend.head(*inputs), expected, strict=True):
+        expected = HeadGraph(head)(*map(torch.tensor, (*inputs, text.audio, text.vision)))
+    for mine, theirs in zip(backend.head(*inputs, text), expected, strict=True):
         np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-4)
     backend.close()
 

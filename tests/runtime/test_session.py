@@ -22,6 +22,8 @@ from support.media_factory import COLOURS, make_clip
 
 from ovavel.runtime.backends import Backend, BackendInfo, HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Encoders
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import DeviceError, MediaError, OutputError, UsageError
 from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
@@ -53,10 +55,12 @@ def bundle(exported_bundle: Path) -> Bundle:
     """The tiny bundle with a vocabulary that its untrained encoders tell apart."""
     bundle = Bundle.open(exported_bundle)
     rng = np.random.default_rng(3)
-    embeddings = rng.standard_normal((9, bundle.manifest.embedding_size))
+    embeddings = rng.standard_normal((9, bundle.manifest.encoders.vision.embedding_size))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     names = (*(f"event {i}" for i in range(8)), "other")
-    return replace(bundle, vocabulary=Vocabulary(names=names, embeddings=embeddings.astype(np.float32)))
+    return replace(
+        bundle, vocabulary=Vocabulary(names=names, embeddings=TextEmbeddings.shared(embeddings.astype(np.float32)))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +201,14 @@ class Slow:
     def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._backend.audio(log_mels)
 
-    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._backend.text(tokens)
+    @property
+    def encoders(self) -> Encoders:
+        return self._backend.encoders
 
-    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: NDArray[np.float32]) -> HeadOutput:
+    def text(self, tokens: NDArray[np.int64], sense: Sense) -> NDArray[np.float32]:
+        return self._backend.text(tokens, sense)
+
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
         return self._backend.head(audio, vision, text)
 
     def warm_up(self) -> None:

@@ -146,7 +146,7 @@ class _Court:
         bundle = Bundle.open(self._copy)
         bundle.read(name) if name != MANIFEST else bundle.check()
         if name in (TOKENIZER, MANIFEST):
-            bundle.tokenizer().encode(["dog barking", "a" * 500])
+            bundle.tokenizer("vision").encode(["dog barking", "a" * 500])
         if name in (GOLDEN, MANIFEST):
             Golden.load(bundle)
         graphs = [each for each in _GRAPHS if name.startswith(each)]
@@ -178,8 +178,8 @@ class _Court:
             if graph == "audio":
                 return [opened.audio(random.standard_normal((1, 1, 128, 204)).astype(np.float32))]
             if graph == "text":
-                return [opened.text(random.integers(1, 300, (1, 77)))]
-            rows = random.standard_normal((2, 1, 10, bundle.manifest.embedding_size)).astype(np.float32)
+                return [opened.text(random.integers(1, 300, (1, 77)), "vision")]
+            rows = random.standard_normal((2, 1, 10, bundle.manifest.encoders.vision.embedding_size)).astype(np.float32)
             rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
             return list(opened.head(*rows, self._before.vocabulary.embeddings))
 

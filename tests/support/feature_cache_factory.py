@@ -11,6 +11,8 @@ import numpy as np
 
 from ovavel.eval.datasets.feature_cache import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
 from ovavel.eval.datasets.ovavebench import OVAVEBench
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from support.encoders import encoders
 from support.synthetic import unit
 
 DIM = 24
@@ -29,18 +31,18 @@ def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int]) -> 
         backend="none",
         device="cpu",
         precision="fp32",
-        embedding_size=DIM,
+        encoders=encoders(DIM),
         dataset_fingerprint=bench.fingerprint,
         shard_clips=1000,
         names=bench.names,
         clips={split: len(clips) for split, clips in splits.items()},
     )
     folder.mkdir(parents=True)
-    np.save(folder / TEXT, text)
+    (folder / TEXT).write_bytes(TextEmbeddings.shared(text).encode())
     for split, clips in splits.items():
         gone = damaged.get(split, 0)
         mean = text[bench.truth(clips[gone:])]
-        values = np.stack([unit(mean + 0.25 * g.standard_normal(mean.shape)) for _ in range(2)])
+        values = np.concatenate([unit(mean + 0.25 * g.standard_normal(mean.shape)) for _ in range(2)], axis=-1)
         array, index = shard_names(split, 0)
         np.save(folder / array, values)
         records = [

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.train import fit_data
@@ -58,8 +59,8 @@ def make_data(*, train: int = 192, val: int = 96, test: int | None = 96, seed: i
         val=part(val, CLASSES - 1, CLASSES - 1),
         test=part(test, CLASSES - 1, CLASSES - 1) if test else None,
         names=(*(f"class {index}" for index in range(CLASSES - 1)), "other"),
-        text=text,
-        train_text=np.concatenate([text[:SEEN], text[-1:]]),
+        text=TextEmbeddings.shared(text),
+        train_text=TextEmbeddings.shared(np.concatenate([text[:SEEN], text[-1:]])),
         fingerprint=f"{seed} {train} {val} {test} {dim}",
     )
 

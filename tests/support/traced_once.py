@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ovavel.export import graphs
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import Encoders, Graph
 
 __all__ = ["TracedOnce"]
 
@@ -25,12 +25,12 @@ class TracedOnce:
     def __init__(self) -> None:
         self._kept: dict[str, onnx_ir.Model] = {}
 
-    def __call__(self, name: Graph, module: nn.Module, *, embedding_size: int) -> onnx_ir.Model:
+    def __call__(self, name: Graph, module: nn.Module, *, encoders: Encoders) -> onnx_ir.Model:
         """What `ovavel.export.graphs.traced` gives; a copy of what it gave for the same module before."""
-        key = f"{name} {embedding_size} {_digest(module)}"
+        key = f"{name} {encoders} {_digest(module)}"
         if key not in self._kept:
             # The model may share the module's memory, and tests change modules.
-            self._kept[key] = graphs.traced(name, copy.deepcopy(module), embedding_size=embedding_size)
+            self._kept[key] = graphs.traced(name, copy.deepcopy(module), encoders=encoders)
         return self._kept[key].clone()
 
 

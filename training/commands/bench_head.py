@@ -13,14 +13,14 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.types import BUFFER
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.recipes import find_recipe
 from ovavel.training.fit.train import fit_data
 
 __all__ = ["BenchHead", "random_data"]
-
-_SEGMENTS = 10
 
 
 def random_data(train: int, val: int, test: int, *, dim: int, classes: int, seen: int) -> Data:
@@ -35,9 +35,9 @@ def random_data(train: int, val: int, test: int, *, dim: int, classes: int, seen
 
     def part(clips: int, names: int) -> Part:
         return Part(
-            audio=unit(clips, _SEGMENTS, dim),
-            vision=unit(clips, _SEGMENTS, dim),
-            truth=random.integers(0, names + 1, (clips, _SEGMENTS)),
+            audio=unit(clips, BUFFER, dim),
+            vision=unit(clips, BUFFER, dim),
+            truth=random.integers(0, names + 1, (clips, BUFFER)),
             seen=random.random(clips) < seen / names,
         )
 
@@ -47,8 +47,8 @@ def random_data(train: int, val: int, test: int, *, dim: int, classes: int, seen
         val=part(val, classes),
         test=part(test, classes) if test else None,
         names=tuple(f"class {index}" for index in range(classes + 1)),
-        text=text,
-        train_text=np.concatenate([text[:seen], text[-1:]]),
+        text=TextEmbeddings.shared(text),
+        train_text=TextEmbeddings.shared(np.concatenate([text[:seen], text[-1:]])),
         fingerprint=f"random {train} {val} {test} {dim} {classes} {seen}",
     )
 

@@ -14,6 +14,7 @@ from ovavel.runtime.commands.options import DeviceOptions, Maybe, Workers, backe
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import Meta
+from ovavel.runtime.types import BUFFER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Features"]
 
-_SEGMENTS = 10
 _SHOWN = 10  # damaged clips that are reported one by one
 _GPU_BATCH = 16
 
@@ -207,7 +207,7 @@ class _Bars:
             self._what = what
         self._bars.update(self._task, completed=done, damaged=f", {damaged} damaged" if damaged else "")
         speed = next(task for task in self._bars.tasks if task.id == self._task).speed
-        self._bars.update(self._task, rate=f"{speed * _SEGMENTS:.0f} segments/s" if speed else "")
+        self._bars.update(self._task, rate=f"{speed * BUFFER:.0f} segments/s" if speed else "")
 
 
 def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
@@ -215,7 +215,7 @@ def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
 
     cache = extraction.cache
     damaged = {key: damage for key, damage in cache.damaged.items() if key[0] in splits}
-    rate = f", {extraction.encoded * _SEGMENTS / extraction.seconds:.1f} segments/s" if extraction.encoded else ""
+    rate = f", {extraction.encoded * BUFFER / extraction.seconds:.1f} segments/s" if extraction.encoded else ""
     print(f"{extraction.encoded} clips encoded now{rate}; {extraction.kept} were there already")
     if extraction.renewed:
         print(f"{extraction.renewed} files of the cache were made again, because clips have changed")

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovavel.runtime.bundle.manifest import Preprocessing
 from ovavel.runtime.bundle.vocabulary import Tokenizer
 from ovavel.runtime.errors import CheckpointError
+from ovavel.runtime.pipeline.preprocess import PREPARATIONS
 from ovavel.runtime.system.files import atomic_write
 from ovavel.training.demo_world.captions import CAPTIONS
 from ovavel.training.demo_world.segments import Segments
@@ -37,8 +37,8 @@ CONFIG = ImageBindConfig(
     vocabulary=395,
 )
 
-_MEAN = torch.tensor(Preprocessing().frame_mean).view(3, 1, 1)
-_STD = torch.tensor(Preprocessing().frame_std).view(3, 1, 1)
+_MEAN = torch.tensor(PREPARATIONS["clip-frame"].parameters["mean"]).view(3, 1, 1)
+_STD = torch.tensor(PREPARATIONS["clip-frame"].parameters["std"]).view(3, 1, 1)
 _PHRASE_WEIGHTS = (1.0, 0.15, 0.1, 0.25, 0.25)
 """Loss weights of the forms in `CAPTIONS`: the class names matter most."""
 _PAIR_WEIGHT = 0.3

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
 
 from ovavel.runtime.errors import DeviceError, UsageError
+from ovavel.runtime.types import BUFFER
 
 # This module must not import numpy: a process limits its threads first.
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     from ovavel.eval.datasets.feature_cache import ClipRecord, Damage
     from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
+    from ovavel.runtime.pipeline.preprocess import Preparation
+
+    Slots: TypeAlias = NDArray[np.float32]
 
 __all__ = [
     "Decoded",
@@ -49,9 +53,8 @@ __all__ = [
     "source_record",
 ]
 
-_SEGMENTS = 10
-_FRAME = (3, 224, 224)
-_LOG_MEL = (1, 128, 204)
+_PREPARED_BY = ("clip-frame", "kaldi-log-mel")
+"""What prepares frames and sounds, by name: those of ImageBind."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -93,8 +96,12 @@ class Decoded:
 class Decoder:
     """Decoder of a dataset's clips in worker processes. Use it in a `with` block, which ends them."""
 
-    def __init__(self, bench: OVAVEBench, *, workers: int, ahead: int = 0) -> None:
+    def __init__(
+        self, bench: OVAVEBench, *, workers: int, ahead: int = 0, prepared_by: tuple[str, str] = _PREPARED_BY
+    ) -> None:
         """Decode in `workers` processes; keep `ahead` clips ready in addition to those in progress.
+
+        `prepared_by` names what prepares frames and sounds, in `ovavel.runtime.pipeline.preprocess.PREPARATIONS`.
 
         Raises:
             UsageError: `workers` is below 1.
@@ -103,11 +110,11 @@ class Decoder:
             raise UsageError(f"--workers must be at least 1, not {workers}")
         self._slots = 2 * workers + ahead
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks held by the encoder's threads
-        frames = spawn.RawArray("f", self._slots * _size(_FRAME))
-        log_mels = spawn.RawArray("f", self._slots * _size(_LOG_MEL))
-        self._frames, self._log_mels = _arrays(frames, log_mels)
+        sizes = (BUFFER * math.prod(each.shape) for each in _preparations(prepared_by))
+        frames, log_mels = (spawn.RawArray("f", self._slots * size) for size in sizes)
+        self._frames, self._log_mels = _arrays(frames, log_mels, prepared_by)
         self._pool = ProcessPoolExecutor(
-            workers, mp_context=spawn, initializer=_start, initargs=(pickle.dumps(bench), frames, log_mels)
+            workers, mp_context=spawn, initializer=_start, initargs=(pickle.dumps(bench), frames, log_mels, prepared_by)
         )
 
     def __enter__(self) -> Self:
@@ -177,7 +184,7 @@ def decode_only(
                 damaged[decoded.clip.split, decoded.clip.name] = decoded.record.damage
             progress("decoding", done, len(clips), len(damaged))
     elapsed_s = max(time.monotonic() - first_s, 1e-9)
-    return DryRun(clips=len(clips), damaged=damaged, segments_per_s=_SEGMENTS * max(0, len(clips) - 1) / elapsed_s)
+    return DryRun(clips=len(clips), damaged=damaged, segments_per_s=BUFFER * max(0, len(clips) - 1) / elapsed_s)
 
 
 def source_bytes(bench: OVAVEBench, clip: Clip) -> int:
@@ -212,20 +219,23 @@ class _Worker(NamedTuple):
     bench: OVAVEBench
     frames: NDArray[np.float32]
     log_mels: NDArray[np.float32]
+    of_frames: Preparation
+    of_sounds: Preparation
 
 
 _worker: _Worker | None = None
 """Set once in each process."""
 
 
-def _start(bench: bytes, frames: Any, log_mels: Any) -> None:
+def _start(bench: bytes, frames: Any, log_mels: Any, prepared_by: tuple[str, str]) -> None:
     """Prepare this process; `bench` is pickled, because unpickling it imports numpy."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in _THREADS:  # there is a process per core already
         os.environ[name] = "1"
-    _worker = _Worker(pickle.loads(bench), *_arrays(frames, log_mels))  # noqa: S301 - from our own parent
+    arrays = _arrays(frames, log_mels, prepared_by)
+    _worker = _Worker(pickle.loads(bench), *arrays, *_preparations(prepared_by))  # noqa: S301 - from our own parent
 
 
 def _end_with_parent() -> None:
@@ -240,7 +250,6 @@ def _decode(slot: int, clip: Clip) -> ClipRecord:
     """Decode a clip into its slot; runs in a worker process."""
     from ovavel.eval.datasets.feature_cache import Damage
     from ovavel.eval.datasets.ovavebench import DamagedClip
-    from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 
     assert _worker
     damage = None
@@ -248,8 +257,8 @@ def _decode(slot: int, clip: Clip) -> ClipRecord:
         for index, window in enumerate(_worker.bench.windows(clip)):
             assert window.frame is not None
             assert window.waveform is not None
-            _worker.frames[slot, index] = prepare_frame(window.frame)
-            _worker.log_mels[slot, index] = prepare_waveform(window.waveform)
+            _worker.frames[slot, index] = _worker.of_frames.prepare(window.frame)
+            _worker.log_mels[slot, index] = _worker.of_sounds.prepare(window.waveform)
     except DamagedClip as error:
         damage = Damage(kind=error.kind, message=str(error))
     except UsageError as error:  # readable, but not valid encoder input
@@ -257,16 +266,19 @@ def _decode(slot: int, clip: Clip) -> ClipRecord:
     return source_record(_worker.bench, clip, damage)
 
 
-def _arrays(frames: Any, log_mels: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return views (slots, T, …) of the shared memory."""
+def _arrays(frames: Any, log_mels: Any, prepared_by: tuple[str, str]) -> tuple[Slots, Slots]:
+    """(slots, T, …) views of the shared memory."""
     import numpy as np
 
+    of_frames, of_sounds = _preparations(prepared_by)
     return (
-        np.frombuffer(frames, np.float32).reshape(-1, _SEGMENTS, *_FRAME),
-        np.frombuffer(log_mels, np.float32).reshape(-1, _SEGMENTS, *_LOG_MEL),
+        np.frombuffer(frames, np.float32).reshape(-1, BUFFER, *of_frames.shape),
+        np.frombuffer(log_mels, np.float32).reshape(-1, BUFFER, *of_sounds.shape),
     )
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    """Return the number of values in one clip."""
-    return _SEGMENTS * math.prod(shape)
+def _preparations(names: tuple[str, str]) -> tuple[Preparation, Preparation]:
+    """What prepares frames and sounds."""
+    from ovavel.runtime.pipeline.preprocess import PREPARATIONS
+
+    return PREPARATIONS[names[0]], PREPARATIONS[names[1]]

@@ -9,23 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
+from ovavel.runtime.pipeline.texts import encode_texts
+from ovavel.runtime.types import Sense
 from ovavel.training.models.imagebind.model import CONTEXT, VOCABULARY, ImageBindConfig
 from ovavel.training.models.tokenizer import clip_tokenizer
 from ovavel.training.torch_backend.backend import Precision, open_weights
 
 __all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256", "model_tokenizer"]
 
-# C names, D embedding size
-
-_ENCODERS: tuple[Graph, ...] = ("vision", "audio", "text")
 _OF_WINDOWS: tuple[Graph, ...] = ("vision", "audio")
 _BLOCK_BYTES = 8 * 2**20
 _TEXT_BATCH = 16
@@ -47,10 +44,10 @@ class Encoders:
     """Hash of the checkpoint."""
     graphs_sha256: str | None
     """Hash over the bundle's encoder graphs; None for a checkpoint."""
-    embedding_size: int
-    """D."""
-    tokenizer: Tokenizer
+    tokenizer: Callable[[Sense], Tokenizer]
+    """Gives the tokenizer of a sense's text encoder."""
     tokenizer_sha256: str
+    """Hash of its file; over the hashes of all, where each sense has its own."""
 
     @property
     def precision(self) -> str:
@@ -63,11 +60,9 @@ class Encoders:
         """Kind of device: "cpu" or "cuda"."""
         return self.backend.info.device.partition(":")[0]
 
-    def embed(self, names: tuple[str, ...]) -> NDArray[np.float32]:
-        """Return text embeddings (C, D) of the unmodified `names`."""
-        tokens = self.tokenizer.encode(names)
-        rows = [self.text_backend.text(tokens[i : i + _TEXT_BATCH]) for i in range(0, len(tokens), _TEXT_BATCH)]
-        return np.concatenate(rows)
+    def embed(self, names: tuple[str, ...]) -> TextEmbeddings:
+        """Return text embeddings of the unmodified `names`."""
+        return encode_texts(self.text_backend, self.tokenizer, names, batch=_TEXT_BATCH)
 
     def close(self) -> None:
         """Free the memory."""
@@ -118,8 +113,7 @@ def checkpoint_encoders(
         model=f"imagebind_{config.name}",
         weights_sha256=file_sha256(weights, progress),
         graphs_sha256=None,
-        embedding_size=config.embedding_size,
-        tokenizer=opened,
+        tokenizer=lambda _sense: opened,
         tokenizer_sha256=hashlib.sha256(tokenizer_json).hexdigest(),
     )
 
@@ -134,10 +128,11 @@ def bundle_encoders(
         UsageError, MissingExtraError, DeviceError: as `open_backend`.
     """
     bundle = Bundle.open(path)
-    text = open_backend(bundle, device="cpu", threads=threads, graphs=("text",))
+    text = open_backend(bundle, device="cpu", threads=threads, graphs=bundle.manifest.encoders.text_graphs)
     opened = open_backend(bundle, name=backend, device=device, threads=threads, graphs=_OF_WINDOWS)
-    ran = {"text": text.info, "vision": opened.info, "audio": opened.info}
-    names = {file for name in _ENCODERS for file in bundle.graph_files(name, ran[name].precision[name])}
+    precisions = {**text.info.precision, **opened.info.precision}
+    names = {file for name, precision in precisions.items() for file in bundle.graph_files(name, precision)}
+    hashes = [bundle.manifest.files[name].sha256 for name in bundle.manifest.encoders.tokenizers]
     listing = "".join(f"{name} {bundle.manifest.files[name].sha256}\n" for name in sorted(names))
     return Encoders(
         backend=opened,
@@ -145,9 +140,8 @@ def bundle_encoders(
         model=bundle.manifest.model.name,
         weights_sha256=bundle.manifest.model.weights_sha256,
         graphs_sha256=hashlib.sha256(listing.encode()).hexdigest(),
-        embedding_size=bundle.manifest.embedding_size,
-        tokenizer=bundle.tokenizer(),
-        tokenizer_sha256=bundle.manifest.files[TOKENIZER].sha256,
+        tokenizer=bundle.tokenizer,
+        tokenizer_sha256=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
     )
 
 

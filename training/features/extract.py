@@ -38,7 +38,7 @@ from ovavel.eval.datasets.feature_cache import (
     shard_names,
 )
 from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
-from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
+from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.training.features.decode import (
     Decoded,
@@ -94,7 +94,7 @@ def cache_info(bench: OVAVEBench, encoders: Encoders, *, shard_clips: int = SHAR
         backend=encoders.backend.info.name,
         device=encoders.device,
         precision=encoders.precision,
-        embedding_size=encoders.embedding_size,
+        encoders=encoders.backend.encoders,
         dataset_fingerprint=bench.fingerprint,
         shard_clips=shard_clips,
         names=tuple(bench.names),
@@ -146,7 +146,9 @@ def extract(
             _check_free_space(root, info, sum(len(shard.clips) for shard in to_do))
             started_s = time.monotonic()
             if to_do:
-                with Decoder(bench, workers=workers, ahead=batch) as decoder:
+                found = preparations(encoders.backend.encoders)
+                prepared_by = (found["vision"].name, found["audio"].name)
+                with Decoder(bench, workers=workers, ahead=batch, prepared_by=prepared_by) as decoder:
                     _fill(root, encoders, decoder, to_do, batch, progress, kept=sum(len(s.clips) for s in finished))
             seconds = time.monotonic() - started_s
     except OSError as error:
@@ -197,8 +199,9 @@ def _write_header(root: Path, info: CacheInfo, encoders: Encoders) -> None:
             raise DatasetError(f"{root / CACHE} does not match the name of its folder; delete it")
         return
     text = encoders.embed(info.names)
-    _check_finite(text, encoders)
-    atomic_write(root / TEXT, _npy(text))
+    for array in text.arrays.values():
+        _check_finite(array, encoders)
+    atomic_write(root / TEXT, text.encode())
     atomic_write(root / CACHE, content)
 
 
@@ -232,7 +235,7 @@ def _unchanged(record: ClipRecord, clip: Clip, bench: OVAVEBench) -> bool:
 
 
 def _check_free_space(root: Path, info: CacheInfo, clips: int) -> None:
-    need = clips * 2 * SEGMENTS * info.embedding_size * 4 + _SPARE_BYTES
+    need = clips * SEGMENTS * sum(info.encoders.sizes) * 4 + _SPARE_BYTES
     free = shutil.disk_usage(root).free
     if clips and free < need:
         raise OutputError(
@@ -269,7 +272,7 @@ def _fill(
 
 
 def _write(root: Path, shard: _Shard, embeddings: NDArray[np.float32], records: tuple[ClipRecord, ...]) -> None:
-    """Write the array (2, n, T, D), then the index, which completes the shard."""
+    """Write the array, then the index, which completes the shard."""
     array, index = (root / name for name in shard_names(shard.split, shard.number))
     data = _npy(embeddings)
     content = ShardIndex(split=shard.split, array_sha256=hashlib.sha256(data).hexdigest(), clips=records)
@@ -282,8 +285,9 @@ class _BatchEncoder:
 
     def __init__(self, encoders: Encoders, batch: int) -> None:
         self._encoders = encoders
-        self._frames = np.empty((batch, SEGMENTS, 3, FRAME_SIZE, FRAME_SIZE), np.float32)
-        self._log_mels = np.empty((batch, SEGMENTS, 1, MEL_BINS, MEL_FRAMES), np.float32)
+        shapes = encoders.backend.encoders
+        self._frames = np.empty((batch, SEGMENTS, *shapes.vision.shape), np.float32)
+        self._log_mels = np.empty((batch, SEGMENTS, *shapes.audio.shape), np.float32)
         self._count = 0
         self._parts: list[NDArray[np.float32]] = []
 
@@ -295,10 +299,10 @@ class _BatchEncoder:
             self._encode()
 
     def take(self) -> NDArray[np.float32]:
-        """Encode the remaining clips; return (2, n, T, D), audio first, for all clips since the last call."""
+        """Encode the remaining clips; return (n, T, D of audio + D of vision) for all clips since the last call."""
         self._encode()
-        empty = np.zeros((2, 0, SEGMENTS, self._encoders.embedding_size), np.float32)
-        embeddings = np.concatenate([empty, *self._parts], axis=1)
+        empty = np.zeros((0, SEGMENTS, sum(self._encoders.backend.encoders.sizes)), np.float32)
+        embeddings = np.concatenate([empty, *self._parts])
         self._parts.clear()
         return embeddings
 
@@ -314,7 +318,7 @@ class _BatchEncoder:
                 f"encoding {self._count} clips at once failed ({str(error).partition(chr(10))[0] or 'no memory'}). If "
                 "memory ran out, run the command again with a smaller --batch: it resumes where it stopped"
             ) from error
-        part = np.stack([audio, vision]).reshape(2, self._count, SEGMENTS, self._encoders.embedding_size)
+        part = np.concatenate([audio, vision], axis=1).reshape(self._count, SEGMENTS, -1)
         _check_finite(part, self._encoders)
         self._parts.append(part)
         self._count = 0

@@ -16,6 +16,7 @@ from ovavel.eval.calibration.fit import fit_calibration
 from ovavel.eval.streaming.measure import final_scores
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.pipeline.localizer import deciding_head
 from ovavel.runtime.system.untrusted import read_json
@@ -46,9 +47,9 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
     graph = HeadGraph(loaded).eval()
     fusion: FusionKind = "positive" if loaded.score == "geometric" else "published"
 
-    def run(audio: NDArray[Any], vision: NDArray[Any], text: NDArray[Any]) -> HeadOutput:
+    def run(audio: NDArray[Any], vision: NDArray[Any], text: TextEmbeddings) -> HeadOutput:
         with torch.inference_mode():
-            decision = graph(*(torch.tensor(array) for array in (audio, vision, text)))
+            decision = graph(*(torch.tensor(array) for array in (audio, vision, text.audio, text.vision)))
         return HeadOutput(*(tensor.numpy() for tensor in decision))
 
     def final(part: Part) -> NDArray[Any]:

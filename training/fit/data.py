@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ class Part:
 
     def __post_init__(self) -> None:
         n, t = self.truth.shape
-        if not n or self.audio.shape != self.vision.shape or self.audio.shape[:2] != (n, t) or self.seen.shape != (n,):
+        if (
+            not n
+            or self.audio.shape[:2] != self.vision.shape[:2]
+            or self.audio.shape[:2] != (n, t)
+            or self.seen.shape != (n,)
+        ):
             raise UsageError(
                 f"a part needs clips, and one label per segment: audio {self.audio.shape}, vision "
                 f"{self.vision.shape}, truth {self.truth.shape}, seen {self.seen.shape}"
@@ -59,9 +65,9 @@ class Data:
     """None: nothing is reported for the test split."""
     names: tuple[str, ...]
     """The C names in validation and test, background last."""
-    text: NDArray[np.float32]
-    """(C, D) embeddings of `names`, unit norm."""
-    train_text: NDArray[np.float32]
+    text: TextEmbeddings
+    """(C, D) embeddings of `names` for each sense, unit norm."""
+    train_text: TextEmbeddings
     """(C', D) embeddings of the training names: the seen classes, background last."""
     fingerprint: str
     """Changes with any of the above."""

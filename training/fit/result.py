@@ -69,7 +69,7 @@ class DataInfo(Struct, frozen=True, kw_only=True):
         """Describe `data`."""
         return cls(
             fingerprint=data.fingerprint,
-            embedding_size=data.text.shape[1],
+            embedding_size=data.text.sizes[0],
             train_classes=len(data.train_text),
             classes=len(data.text),
             train=PartInfo.of(data.train),

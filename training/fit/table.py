@@ -21,6 +21,7 @@ from ovavel.eval.accuracy import protocols as ovave
 from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED, intervals
 from ovavel.eval.accuracy.metrics import each_agreement, each_clip
 from ovavel.eval.accuracy.protocols import PUBLISHED, score_rows, score_rows_agreement, too_damaged
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.pipeline.fusion import cosine_similarity
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
@@ -208,12 +209,12 @@ class _OverallProgress:
         self._progress(self._run * total + done, self._runs * total, news)
 
 
-def untrained(part: Part, text: NDArray[np.float32]) -> tuple[Line, ...]:
+def untrained(part: Part, text: TextEmbeddings) -> tuple[Line, ...]:
     """Score baselines without training: two kinds of chance, agreement with and without the background, and fusion.
 
     Args:
         part: clips with labels among all names.
-        text: (C, D) embeddings of all names.
+        text: embeddings of all C names for each sense.
     """
     background, random = len(text) - 1, np.random.default_rng(0)
     truth, seen = part.truth, part.seen
@@ -223,7 +224,7 @@ def untrained(part: Part, text: NDArray[np.float32]) -> tuple[Line, ...]:
         return Line(name=name, mean=mean, interval=_interval(each_clip(labels, truth, len(text)), part))
 
     def agreement(name: str, classes: int, published: str | None) -> Line:
-        senses = (_arg_max(part.vision, text[:classes]), _arg_max(part.audio, text[:classes]))
+        senses = (_arg_max(part.vision, text.vision[:classes]), _arg_max(part.audio, text.audio[:classes]))
         mean = row_table(score_rows_agreement(*senses, truth, seen, len(text)))
         each = each_agreement(*senses, truth, len(text))
         return Line(name=name, mean=mean, interval=_interval(each, part), published=published)
@@ -235,7 +236,7 @@ def untrained(part: Part, text: NDArray[np.float32]) -> tuple[Line, ...]:
         line("background everywhere", np.full(truth.shape, background)),
         agreement("agreement, training-free", len(text), "training-free"),
         agreement("agreement without background", background, None),
-        line("fused, training-free", decide_labels(TemporalHead(0, text.shape[1]), part, text)),
+        line("fused, training-free", decide_labels(TemporalHead(0), part, text)),
     )
 
 

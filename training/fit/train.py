@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.training.fit.data import Data, Part, read_data
 from ovavel.training.fit.folder import (
@@ -137,14 +138,12 @@ def fit_data(
     return result
 
 
-def decisions(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> HeadOutput:
+def decisions(head: TemporalHead, part: Part, text: TextEmbeddings) -> HeadOutput:
     """Run `head` on the clips of `part` with the embeddings (C, D) of all names; returns arrays (N, T, C)."""
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
 
 
-def decide_labels(
-    head: TemporalHead, part: Part, text: NDArray[np.float32], *, background: bool = True
-) -> NDArray[np.intp]:
+def decide_labels(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> NDArray[np.intp]:
     """Return the decisions (N, T) of `head` on the clips of `part` against the embeddings (C, D) of all names.
 
     Without `background`, the last name is excluded.
@@ -153,23 +152,23 @@ def decide_labels(
     return np.concatenate([fused_labels(output.score, len(text) - 1) for output in _decide(head, part, names)])
 
 
-def evaluate(head: TemporalHead, part: Part, text: NDArray[np.float32], *, background: bool = True) -> Rows:
+def evaluate(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> Rows:
     """Score the decisions of `decide_labels`."""
     labels = decide_labels(head, part, text, background=background)
     return score_rows(labels, part.truth, part.seen, len(text))
 
 
-def _decide(head: TemporalHead, part: Part, text: NDArray[np.float32]) -> Iterator[HeadOutput]:
+def _decide(head: TemporalHead, part: Part, text: TextEmbeddings) -> Iterator[HeadOutput]:
     """Yield decisions for a few clips at a time, to limit memory."""
     graph = HeadGraph(head).eval()
     device = next(iter(head.state_dict().values()), torch.zeros(0)).device
     with torch.inference_mode():
-        names = torch.tensor(text, device=device)
+        names = [torch.tensor(each, device=device) for each in (text.audio, text.vision)]
         for start in range(0, len(part), _EVALUATION_BATCH):
             audio, vision = (
                 torch.tensor(x[start : start + _EVALUATION_BATCH], device=device) for x in (part.audio, part.vision)
             )
-            yield HeadOutput(*(tensor.cpu().numpy() for tensor in graph(audio, vision, names)))
+            yield HeadOutput(*(tensor.cpu().numpy() for tensor in graph(audio, vision, *names)))
 
 
 class _Run:
@@ -190,8 +189,8 @@ class _Run:
         place = torch.device("cpu") if device.type == "cpu" else device
         self._audio, self._vision = (torch.from_numpy(x).to(place) for x in (train.audio, train.vision))
         self._truth = torch.from_numpy(truth).to(place)
-        self._text = torch.tensor(train_text, device=device)
-        head = _make_head(recipe, data.text.shape[1])
+        self._text = [torch.tensor(each, device=device) for each in (train_text.audio, train_text.vision)]
+        head = _make_head(recipe, data.text.sizes[0])
         self._graph = HeadGraph(head.to(device)).train()
         self._weights = dict(head.named_parameters())
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items() if recipe.ema}
@@ -279,7 +278,7 @@ class _Run:
         self._optimizer.zero_grad()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             audio, vision = self._graph.head(audio, vision)
-        logits = self._graph.compare(audio.float(), vision.float(), self._text).score / recipe.temperature
+        logits = self._graph.compare(audio.float(), vision.float(), *self._text).score / recipe.temperature
         loss = torch.zeros((), device=self._device)
         for share, target in targets:
             entropy = F.cross_entropy(
@@ -320,7 +319,7 @@ class _Run:
         source = self._average or self._weights
         weights = {name: weight.detach().clone() for name, weight in source.items()}
         for share in recipe.blend or (recipe.gate,):
-            head = _make_head(recipe, data.text.shape[1], gate=share, learn_gate=False)
+            head = _make_head(recipe, data.text.sizes[0], gate=share, learn_gate=False)
             head.load_state_dict(weights, strict=False)  # the weights do not include the gate of a blend
             head = head.to(self._device).eval().requires_grad_(requires_grad=False)
             gate = None if head.gate is None else (float(head.gate[0]), float(head.gate[1]))

@@ -99,7 +99,17 @@ class TemporalHead(nn.Module):
             self.register_buffer("gate", shares)
 
     def forward(self, audio: Tensor, vision: Tensor) -> tuple[Tensor, Tensor]:
-        """Map embeddings (B, T, D) of unit norm, audio and vision → features (B, T, D) of each."""
+        """Map embeddings (B, T, D) of unit norm, audio and vision → features (B, T, D) of each.
+
+        Raises:
+            UsageError: there are blocks, and a sense has embeddings of another size; without blocks any will do.
+        """
+        sizes = audio.shape[-1], vision.shape[-1]
+        if self.blocks and sizes != (self.dim, self.dim):
+            raise UsageError(
+                f"a temporal head with blocks needs embeddings of one size for both senses, {self.dim} here, not "
+                f"{sizes[0]} for audio and {sizes[1]} for vision; take the head without blocks"
+            )
         a, v = audio * self.audio_scale, vision
         stacks = (cast("nn.ModuleList", self.get_submodule(f"{modality}_{_STACKS[self.kind]}")) for modality in "av")
         for audio_block, vision_block in zip(*stacks, strict=True):
@@ -169,22 +179,22 @@ class HeadGraph(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, audio: Tensor, vision: Tensor, text: Tensor) -> Decision:
-        """Map audio (B, T, D), vision (B, T, D) and text (C, D), all of unit norm → similarities and scores."""
+    def forward(self, audio: Tensor, vision: Tensor, audio_text: Tensor, vision_text: Tensor) -> Decision:
+        """Map audio and vision (B, T, D) and C texts for each, all of unit norm → similarities and scores."""
         audio, vision = self.head(audio, vision)
-        return self.compare(audio, vision, text)
+        return self.compare(audio, vision, audio_text, vision_text)
 
-    def compare(self, audio: Tensor, vision: Tensor, text: Tensor) -> Decision:
-        """Compare the head's features (B, T, D) of audio and of vision with the texts (C, D)."""
-        names = unit_norm(text).T
-        audio_similarity = unit_norm(audio) @ names
-        vision_similarity = unit_norm(vision) @ names
+    def compare(self, audio: Tensor, vision: Tensor, audio_text: Tensor, vision_text: Tensor) -> Decision:
+        """Compare the head's features (B, T, D) of audio and of vision with the texts (C, D) of each."""
+        audio_similarity = unit_norm(audio) @ unit_norm(audio_text).T
+        vision_similarity = unit_norm(vision) @ unit_norm(vision_text).T
         if self.head.score == "geometric":
             score = fuse(audio_similarity, vision_similarity)
         elif self.head.score == "prob-avg":
             score = min_max((audio_similarity + vision_similarity) / 2)
         else:
-            score = min_max(unit_norm((audio + vision) / 2) @ names)
+            # An ablation that has a meaning only where both senses and their texts share one space.
+            score = min_max(unit_norm((audio + vision) / 2) @ unit_norm((audio_text + vision_text) / 2).T)
         return Decision(audio_similarity, vision_similarity, score)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.graph_backend import GraphBackend
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import Encoders, Graph
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
@@ -107,7 +107,7 @@ def open_torch(
     return TorchBackend(
         modules,
         chosen,
-        embedding_size=size.embedding_size,
+        encoders=size.encoders,
         classes=len(bundle.vocabulary.names),
         precision=dict.fromkeys(reducible, reduced),
         mode=mode,
@@ -146,7 +146,7 @@ def open_weights(
     return TorchBackend(
         modules,
         chosen,
-        embedding_size=config.embedding_size,
+        encoders=config.encoders,
         precision={"vision": precision, "audio": precision},
     )
 
@@ -189,7 +189,7 @@ class TorchBackend(GraphBackend):
         modules: Mapping[Graph, nn.Module],
         device: torch.device,
         *,
-        embedding_size: int,
+        encoders: Encoders,
         classes: int = 2,
         precision: Mapping[Graph, Precision] | None = None,
         mode: Mode = "eager",
@@ -213,7 +213,7 @@ class TorchBackend(GraphBackend):
             threads=torch.get_num_threads(),
             versions=versions,
         )
-        super().__init__(info, embedding_size=embedding_size, classes=classes)
+        super().__init__(info, encoders=encoders, classes=classes)
 
     def close(self) -> None:
         """Free the memory."""

@@ -222,7 +222,7 @@ class OnnxRuntimeBackend(GraphBackend):
             concurrent=gpu is not None,  # on the CPU each encoder keeps all cores busy by itself
             versions={"onnxruntime": onnxruntime.__version__},
         )
-        super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
+        super().__init__(info, encoders=bundle.manifest.encoders, classes=len(bundle.vocabulary.names))
         self._try_head()
 
     def close(self) -> None:
@@ -238,7 +238,10 @@ class OnnxRuntimeBackend(GraphBackend):
 
     def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         session = self._sessions[graph]
-        feed = {value.name: array for value, array in zip(session.get_inputs(), inputs, strict=True)}
+        names = [value.name for value in session.get_inputs()]
+        if len(names) != len(inputs):
+            raise UsageError(f"the {graph} graph takes {', '.join(names) or 'nothing'}, and {len(inputs)} inputs came")
+        feed = dict(zip(names, inputs, strict=True))
         try:
             if graph in self._recorded:
                 return [self._recorded[graph].run(*inputs)]

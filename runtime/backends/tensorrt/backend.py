@@ -18,7 +18,7 @@ from ovavel.runtime.backends.tensorrt.engines import provide_engines
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.backends.tensorrt.runner import EngineRunner
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Graph
 from ovavel.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ def open_engines(
 def _plans(provided: Mapping[Graph, Provided]) -> str:
     """Name the plans that a window goes through, so that a gate counts for them alone.
 
-    Other options, or another build, may have chosen other kernels. The text graph's plan decides nothing: whether it
+    Other options, or another build, may have chosen other kernels. A text graph's plan decides nothing: whether it
     was opened must not matter.
     """
-    hashes = [f"{graph} {provided[graph].engine.plan.sha256}" for graph in sorted(provided) if graph != "text"]
+    hashes = [f"{graph} {provided[graph].engine.plan.sha256}" for graph in sorted(provided) if graph not in TEXT_GRAPHS]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
 
 
@@ -117,7 +117,7 @@ class TensorRTBackend(GraphBackend):
         engines: Mapping[Graph, BuiltEngine],
     ) -> None:
         """Run each graph with its runner; `engines` says what these run."""
-        super().__init__(info, embedding_size=bundle.manifest.embedding_size, classes=len(bundle.vocabulary.names))
+        super().__init__(info, encoders=bundle.manifest.encoders, classes=len(bundle.vocabulary.names))
         self._runners = dict(runners)
         self._engines = dict(engines)
 

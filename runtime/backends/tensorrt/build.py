@@ -15,23 +15,22 @@ import msgspec
 
 from ovavel.runtime.backends.tensorrt import layers
 from ovavel.runtime.backends.tensorrt.library import Library
-from ovavel.runtime.backends.tensorrt.plan import METADATA, PLAN, Engine, EngineFor, Evidence
+from ovavel.runtime.backends.tensorrt.plan import METADATA, PLAN, TEXT_INPUTS, Engine, EngineFor, Evidence
 from ovavel.runtime.bundle.bundle import file_entry
 from ovavel.runtime.errors import DeviceError, EngineError, OutputError
 from ovavel.runtime.system.files import atomic_write, output_error
+from ovavel.runtime.types import BUFFER
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
 
-__all__ = ["MOST_CLASSES", "MOST_SEGMENTS", "Progress", "build_engine", "profiles_of"]
+__all__ = ["MOST_CLASSES", "Progress", "build_engine", "profiles_of"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
 Progress = Callable[[str, float], None]
 """Told a stage in words and the share of all work that is done."""
 
-MOST_SEGMENTS = 10
-"""T of the head; the temporal head was made for as many."""
 MOST_CLASSES = 4096
 """C of the head, so that a new vocabulary needs no new engine."""
 _USUAL_CLASSES = 68  # those of OV-AVEBench, and the background
@@ -212,14 +211,14 @@ def profiles_of(made_for: EngineFor, inputs: dict[str, _Shape]) -> list[dict[str
     """
     batches = made_for.options.batches
     if made_for.graph == "head":
-        sizes = {"audio": (1, 1), "vision": (1, 1), "text": (1,)}
-        usual = {"audio": (1, MOST_SEGMENTS), "vision": (1, MOST_SEGMENTS), "text": (_USUAL_CLASSES,)}
-        most = {
-            "audio": (max(batches), MOST_SEGMENTS),
-            "vision": (max(batches), MOST_SEGMENTS),
-            "text": (MOST_CLASSES,),
-        }
-        return [{name: tuple((*s[name], shape[-1]) for s in (sizes, usual, most)) for name, shape in inputs.items()}]  # type: ignore[misc]
+        segments = ((1, 1), (1, BUFFER), (max(batches), BUFFER))
+        texts = ((1,), (_USUAL_CLASSES,), (MOST_CLASSES,))
+        return [
+            {
+                name: tuple((*size, shape[-1]) for size in (texts if name in TEXT_INPUTS else segments))  # type: ignore[misc]
+                for name, shape in inputs.items()
+            }
+        ]
     return [{name: ((batch, *shape[1:]),) * 3 for name, shape in inputs.items()} for batch in batches]
 
 

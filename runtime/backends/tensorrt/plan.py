@@ -16,9 +16,21 @@ from ovavel.runtime.bundle.manifest import FileEntry
 from ovavel.runtime.errors import EngineError
 from ovavel.runtime.system.untrusted import read_json
 
-__all__ = ["METADATA", "PLAN", "BuildOptions", "Engine", "EngineFor", "Evidence", "engine_for", "read_engine"]
+__all__ = [
+    "METADATA",
+    "PLAN",
+    "TEXT_INPUTS",
+    "BuildOptions",
+    "Engine",
+    "EngineFor",
+    "Evidence",
+    "engine_for",
+    "read_engine",
+]
 
 PLAN, METADATA = "engine.plan", "engine.json"
+TEXT_INPUTS = ("audio_text", "vision_text")
+"""Inputs of the head that have a row for each class; all others are cut into batches."""
 _FORMAT_VERSION = 1
 
 

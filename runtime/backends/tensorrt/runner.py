@@ -15,7 +15,7 @@ import numpy as np
 
 from ovavel.runtime.backends.tensorrt.cuda import Buffer, Cuda
 from ovavel.runtime.backends.tensorrt.library import Library
-from ovavel.runtime.backends.tensorrt.plan import PLAN, Engine
+from ovavel.runtime.backends.tensorrt.plan import PLAN, TEXT_INPUTS, Engine
 from ovavel.runtime.errors import DeviceError, EngineError, OutputError, UsageError
 from ovavel.runtime.system.files import atomic_write
 
@@ -143,13 +143,13 @@ class EngineRunner:
     def _run_head(self, feed: dict[str, NDArray[Any]], count: int) -> list[NDArray[np.float32]]:
         most, pieces = max(self._batches), []
         for start in range(0, count, most):
-            piece = {n: array if n == "text" else array[start : start + most] for n, array in feed.items()}
+            piece = {n: array if n in TEXT_INPUTS else array[start : start + most] for n, array in feed.items()}
             pieces.append(self._slots[0].run(piece, {n: array.shape for n, array in piece.items()}))
         return [np.concatenate(each) for each in zip(*pieces, strict=True)]
 
     def _check(self, feed: dict[str, NDArray[Any]]) -> None:
         for name, array in feed.items():
-            cut = self._graph != "head" or name != "text"  # its batch goes in pieces, however large
+            cut = self._graph != "head" or name not in TEXT_INPUTS  # its batch goes in pieces, however large
             shapes = self._engine.get_tensor_profile_shape(name, 0)  # least, usual and greatest
             limits = list(zip(shapes[0], shapes[2], strict=True))
             fits = array.ndim == len(limits) and all(
@@ -162,11 +162,13 @@ class EngineRunner:
                     f"the {self._graph} graph does not take {name} {array.shape} {array.dtype}: this engine takes "
                     f"({', '.join(['any', *sizes[1:]] if cut else sizes)}) {self._types[name]}"
                 )
-        if self._graph == "head" and feed["audio"].shape != feed["vision"].shape:
+        if self._graph == "head" and feed["audio"].shape[:2] != feed["vision"].shape[:2]:
             raise UsageError(
-                f"the head graph takes audio and vision of the same shape, not {feed['audio'].shape} and "
+                f"the head graph takes audio and vision of the same clips and seconds, not {feed['audio'].shape} and "
                 f"{feed['vision'].shape}"
             )
+        if self._graph == "head" and len({len(feed[name]) for name in TEXT_INPUTS}) > 1:
+            raise UsageError("the head graph takes as many texts for audio as for vision")
 
     def warm_up(self) -> None:
         """Run every profile twice: the first run compiles, the second becomes a CUDA graph. Keeps what was compiled."""

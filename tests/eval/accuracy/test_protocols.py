@@ -22,6 +22,7 @@ from ovavel.eval.accuracy.protocols import (
     why_not_published,
 )
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 
@@ -99,8 +100,8 @@ def test_published_figures_are_of_one_split() -> None:
         assert why_not_published(*other).startswith("No published figures")
 
 
-def plain_head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
-    heard, seen = cosine_similarity(audio, text), cosine_similarity(vision, text)
+def plain_head(audio: np.ndarray, vision: np.ndarray, text: TextEmbeddings) -> HeadOutput:
+    heard, seen = cosine_similarity(audio, text.audio), cosine_similarity(vision, text.vision)
     return HeadOutput(heard, seen, fused_score(heard, seen))
 
 
@@ -108,7 +109,7 @@ def plain_head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadO
 def test_batches_change_nothing(clips: int, batch: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     audio, vision = rng.standard_normal((2, clips, 10, 8), np.float32)
-    text = rng.standard_normal((4, 8), np.float32)
+    text = TextEmbeddings.shared(rng.standard_normal((4, 8), np.float32))
     for whole, parts in zip(
         plain_head(audio, vision, text), decide(plain_head, audio, vision, text, batch), strict=True
     ):
@@ -116,7 +117,7 @@ def test_batches_change_nothing(clips: int, batch: int, seed: int) -> None:
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
-    text = np.ones((4, 8), np.float32)
+    text = TextEmbeddings.shared(np.ones((4, 8), np.float32))
     for audio, vision in (((0, 10, 8), (0, 10, 8)), ((1, 10, 8), (2, 10, 8)), ((1, 10, 7), (1, 10, 7))):
         with pytest.raises(UsageError, match="must be"):
             decide(plain_head, np.ones(audio, np.float32), np.ones(vision, np.float32), text)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from support.encoders import encoders
 
 from ovavel.eval.accuracy.metrics import score_agreement, score_clips
 from ovavel.eval.accuracy.protocols import decide, fused_labels, score_rows
@@ -36,6 +37,7 @@ from ovavel.eval.datasets.splits import Split
 from ovavel.eval.datasets.texts import embed_texts
 from ovavel.runtime.backends import Backend, HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
@@ -116,7 +118,7 @@ def encoded(data: Path, backend: Backend) -> Encoded:
 
 
 @pytest.fixture(scope="module")
-def text(bundle: Bundle) -> np.ndarray:
+def text(bundle: Bundle) -> TextEmbeddings:
     return embed_texts(bundle, NAMES)
 
 
@@ -129,7 +131,9 @@ def test_every_clip_is_accounted_for(encoded: Encoded, data: Path) -> None:
     assert all(record.kind and record.name in record.message for record in damaged)
 
 
-def test_a_batch_decides_as_the_localizer(encoded: Encoded, text: np.ndarray, backend: Backend, bundle: Bundle) -> None:
+def test_a_batch_decides_as_the_localizer(
+    encoded: Encoded, text: TextEmbeddings, backend: Backend, bundle: Bundle
+) -> None:
     features = encoded.features
     localizer = Localizer(backend.head, Vocabulary(names=NAMES, embeddings=text))
     output = decide(backend.head, features.audio, features.vision, text)
@@ -143,9 +147,9 @@ def test_a_batch_decides_as_the_localizer(encoded: Encoded, text: np.ndarray, ba
     assert bundle.vocabulary.names != NAMES  # so the text encoder had its part
 
 
-def silent_head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
+def silent_head(audio: np.ndarray, vision: np.ndarray, text: TextEmbeddings) -> HeadOutput:
     """What is seen is the opposite of what is heard: no class ever has a positive product."""
-    heard = np.abs(cosine_similarity(audio, text))
+    heard = np.abs(cosine_similarity(audio, text.audio))
     return HeadOutput(heard, -heard, fused_score(heard, -heard))
 
 
@@ -162,7 +166,7 @@ def split_of(features: Features, truth: np.ndarray) -> Split:
     )
 
 
-def test_no_evidence_is_background_in_both(encoded: Encoded, text: np.ndarray) -> None:
+def test_no_evidence_is_background_in_both(encoded: Encoded, text: TextEmbeddings) -> None:
     features = encoded.features
     truth = np.zeros((len(features.clips), 10), np.intp)
     result = score_protocol("fused", split_of(features, truth), silent_head, text)
@@ -174,7 +178,7 @@ def test_no_evidence_is_background_in_both(encoded: Encoded, text: np.ndarray) -
     assert {each.label for each in scores} == {"other"}
 
 
-def test_agreement_asks_the_embeddings_as_they_are(encoded: Encoded, text: np.ndarray) -> None:
+def test_agreement_asks_the_embeddings_as_they_are(encoded: Encoded, text: TextEmbeddings) -> None:
     features = encoded.features
     truth = np.random.default_rng(0).integers(0, 5, (4, 10))
 
@@ -182,7 +186,7 @@ def test_agreement_asks_the_embeddings_as_they_are(encoded: Encoded, text: np.nd
         raise AssertionError("training-free")
 
     for protocol, names in (("agreement", 5), ("agreement-without-other", 4)):
-        vision, audio = ((each @ text[:names].T).argmax(-1) for each in (features.vision, features.audio))
+        vision, audio = ((each @ text.vision[:names].T).argmax(-1) for each in (features.vision, features.audio))
         result = score_protocol(protocol, split_of(features, truth), no_head, text)
         np.testing.assert_array_equal(result.labels, agree_clip(vision, audio, 4))
         assert result.rows.total == score_agreement(vision, audio, truth, 5)
@@ -190,7 +194,7 @@ def test_agreement_asks_the_embeddings_as_they_are(encoded: Encoded, text: np.nd
         assert result.score(keep, truth, 5) == score_agreement(vision[keep], audio[keep], truth[keep], 5)
 
 
-def write_cache(root: Path, dataset: OVAVEBench, bundle: Bundle, encoded: Encoded, text: np.ndarray) -> Path:
+def write_cache(root: Path, dataset: OVAVEBench, bundle: Bundle, encoded: Encoded, text: TextEmbeddings) -> Path:
     """Write a cache of the test split in one shard."""
     from ovavel.eval.datasets.feature_cache import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
 
@@ -204,7 +208,7 @@ def write_cache(root: Path, dataset: OVAVEBench, bundle: Bundle, encoded: Encode
         backend="onnxruntime",
         device="cpu",
         precision="fp32",
-        embedding_size=32,
+        encoders=encoders(32),
         dataset_fingerprint=dataset.fingerprint,
         shard_clips=100,
         names=dataset.names,
@@ -213,8 +217,8 @@ def write_cache(root: Path, dataset: OVAVEBench, bundle: Bundle, encoded: Encode
     folder = root / info.fingerprint[:16]
     folder.mkdir(parents=True)
     array, index = shard_names("test", 0)
-    np.save(folder / TEXT, text)
-    np.save(folder / array, np.stack([encoded.features.audio, encoded.features.vision]))
+    (folder / TEXT).write_bytes(text.encode())
+    np.save(folder / array, np.concatenate([encoded.features.audio, encoded.features.vision], axis=-1))
     shard = ShardIndex(
         split="test",
         array_sha256=hashlib.sha256((folder / array).read_bytes()).hexdigest(),
@@ -229,13 +233,18 @@ def write_cache(root: Path, dataset: OVAVEBench, bundle: Bundle, encoded: Encode
 
 @pytest.fixture(scope="module")
 def cache(
-    tmp_path_factory: pytest.TempPathFactory, data: Path, bundle: Bundle, encoded: Encoded, text: np.ndarray
+    tmp_path_factory: pytest.TempPathFactory, data: Path, bundle: Bundle, encoded: Encoded, text: TextEmbeddings
 ) -> Path:
     return write_cache(tmp_path_factory.mktemp("features"), OVAVEBench.open(data), bundle, encoded, text)
 
 
 def test_media_and_cache_give_the_same_report(
-    data: Path, exported_bundle: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: np.ndarray
+    data: Path,
+    exported_bundle: Path,
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: TextEmbeddings,
 ) -> None:
     common = ["--data", str(data), "--bundle", str(exported_bundle), "--device", "cpu", "--threads", "1"]
     assert main(["eval", "score", *common, "--out", str(tmp_path / "media")]) == 0
@@ -329,7 +338,7 @@ def test_published_rows_stand_beside_their_own_split_only(encoded: Encoded, bund
     embeddings = rng.standard_normal((2, 1, 10, 8), np.float32).repeat(len(clips), axis=1)
     features = Features(clips=clips, audio=embeddings[0], vision=embeddings[1], damaged=())
     truth = np.array([[names.index(clip.category)] * 10 for clip in clips])
-    text = rng.standard_normal((68, 8), np.float32)
+    text = TextEmbeddings.shared(rng.standard_normal((68, 8), np.float32))
     result = score_protocol("agreement", split_of(features, truth), backend.head, text)
     whole = Report(
         root="ovave",

@@ -20,8 +20,10 @@ from ovavel.eval.bench.compare import LEAST_WINDOWS, Report, compare, read_repor
 from ovavel.eval.demo import assets
 from ovavel.runtime.backends import Backend, HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Encoders
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError
+from ovavel.runtime.types import Sense
 
 DEMO = Path(assets.__file__).parent
 LEFT_ALONE = 0.25
@@ -197,10 +199,14 @@ class Late:
     def audio(self, log_mels: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._late(self._inner.audio, log_mels)
 
-    def text(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._inner.text(tokens)
+    @property
+    def encoders(self) -> Encoders:
+        return self._inner.encoders
 
-    def head(self, *inputs: NDArray[np.float32]) -> HeadOutput:
+    def text(self, tokens: NDArray[np.int64], sense: Sense) -> NDArray[np.float32]:
+        return self._inner.text(tokens, sense)
+
+    def head(self, *inputs: Any) -> HeadOutput:
         return self._late(self._inner.head, *inputs)
 
     def warm_up(self) -> None:

@@ -64,13 +64,13 @@ def test_scores_that_are_always_right_are_sure_and_scores_of_no_use_are_not() ->
 
 def test_the_fit_makes_probabilities_honest() -> None:
     fitted, held_out = sampled(0.1, clips=500), sampled(0.1, clips=500, seed=1)
-    calibration = fit_calibration(*fitted, dataset="ab" * 32, held_out=held_out)
+    calibration = fit_calibration(*fitted, dataset="ab" * 32, names=("dog", "other"), held_out=held_out)
     assert calibration.ece_before > 0.2
     assert calibration.ece_after < 0.03
     assert calibration.segments == 5000
     assert calibration.dataset == "ab" * 32
     # Without clips held out, the errors are those on what was fitted.
-    alone = fit_calibration(*fitted, dataset="ab" * 32)
+    alone = fit_calibration(*fitted, dataset="ab" * 32, names=("dog", "other"))
     assert alone.temperature == calibration.temperature
     assert alone.ece_after == reliability(*fitted, temperature=alone.temperature).ece != calibration.ece_after
 
@@ -192,7 +192,7 @@ def test_truth_that_does_not_fit_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_the_report_can_be_read_and_shown() -> None:
     scores, truth = sampled(0.2)
-    calibration = fit_calibration(scores, truth, dataset="ab" * 32)
+    calibration = fit_calibration(scores, truth, dataset="ab" * 32, names=("dog", "other"))
 
     def look(split: str) -> SplitReport:
         before, after = (reliability(scores, truth, temperature=t) for t in (1.0, calibration.temperature))
@@ -212,6 +212,7 @@ def test_the_report_can_be_read_and_shown() -> None:
     report = CalibrationReport(
         calibration=calibration,
         dataset="ab" * 32,
+        names=("dog", "other"),
         classes=C,
         bundle_sha256="cd" * 32,
         model="<script>",

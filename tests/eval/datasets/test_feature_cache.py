@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.encoders import encoders
 
 from ovavel.eval.datasets.feature_cache import (
     CACHE,
@@ -29,7 +30,7 @@ from ovavel.eval.datasets.feature_cache import (
     ShardIndex,
     shard_names,
 )
-from ovavel.runtime.bundle.manifest import Preprocessing
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError
 
 D = 4
@@ -41,7 +42,7 @@ INFO = CacheInfo(
     backend="torch",
     device="cpu",
     precision="fp32",
-    embedding_size=D,
+    encoders=encoders(D),
     dataset_fingerprint="dataset",
     shard_clips=2,
     names=("dog", "cat", "other"),
@@ -62,16 +63,16 @@ def embedding(split: str, name: str, sense: int) -> np.ndarray:
 def write_cache(out: Path, info: CacheInfo, clips: Sequence[tuple[str, str]], damaged: set[tuple[str, str]]) -> Path:
     root = out / info.fingerprint[:16]
     root.mkdir(parents=True)
-    np.save(root / TEXT, np.eye(len(info.names), D, dtype=np.float32))
+    (root / TEXT).write_bytes(TextEmbeddings.shared(np.eye(len(info.names), D, dtype=np.float32)).encode())
     (root / CACHE).write_bytes(msgspec.json.encode(info))
     for split in info.clips:
         names = [name for where, name in clips if where == split]
         for number, start in enumerate(range(0, len(names), info.shard_clips)):
             ours = names[start : start + info.shard_clips]
             good = [name for name in ours if (split, name) not in damaged]
-            rows = [[embedding(split, name, sense) for name in good] for sense in range(2)]
+            rows = [np.concatenate([embedding(split, name, sense) for sense in range(2)], axis=1) for name in good]
             data = io.BytesIO()
-            np.save(data, np.array(rows, np.float32).reshape(2, len(good), SEGMENTS, D))
+            np.save(data, np.array(rows, np.float32).reshape(len(good), SEGMENTS, 2 * D))
             array, index = shard_names(split, number)
             (root / array).write_bytes(data.getvalue())
             records = tuple(
@@ -118,7 +119,7 @@ def test_the_folder_of_the_only_cache_will_do(root: Path) -> None:
     assert cache.path == root
     assert cache.info == INFO
     assert cache.names == INFO.names
-    assert cache.text.shape == (3, D)
+    assert (len(cache.text), cache.text.sizes) == (3, (D, D))
     assert cache.damaged[("train", "b")] == BROKEN
 
 
@@ -165,7 +166,7 @@ def test_a_damaged_file_is_named_with_what_to_do(root: Path, name: str, content:
 
 
 def test_text_of_another_size_is_refused(root: Path) -> None:
-    np.save(root / TEXT, np.eye(2, D, dtype=np.float32))
+    (root / TEXT).write_bytes(TextEmbeddings.shared(np.eye(2, D, dtype=np.float32)).encode())
     with pytest.raises(DatasetError, match="does not fit"):
         FeatureCache.open(root)
 
@@ -185,8 +186,7 @@ CHANGES = {
     "backend": "onnxruntime",
     "device": "cuda",
     "precision": "fp16",
-    "embedding_size": 8,
-    "preprocessing": Preprocessing(frame_px=336),
+    "encoders": encoders(8),
     "dataset_fingerprint": "another",
     "shard_clips": 3,
     "names": ("dog", "other"),

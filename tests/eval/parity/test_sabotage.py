@@ -164,8 +164,9 @@ def wrong_zero_point(graph: onnx.GraphProto) -> None:
 
 
 def shifted_classes(folder: Path) -> None:
-    embeddings = np.load(folder / "vocabulary.npy")
-    np.save(folder / "vocabulary.npy", np.concatenate([np.roll(embeddings[:-1], 1, axis=0), embeddings[-1:]]))
+    old = Vocabulary.load(folder)
+    order = [len(old) - 2, *range(len(old) - 2), len(old) - 1]
+    Vocabulary(names=old.names, embeddings=old.embeddings[order]).save(folder)
 
 
 def moved_background(folder: Path) -> None:

@@ -17,6 +17,7 @@ from ovavel.eval.phrases.report import verdict
 from ovavel.eval.phrases.trial import Recording, Trial, encode_recording, parse_truth, try_phrases
 from ovavel.runtime.backends import HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
@@ -26,12 +27,12 @@ from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Segment
 
 AXES = np.eye(6, dtype=np.float32)
-VOCABULARY = Vocabulary(names=("dog", "other"), embeddings=AXES[[0, 5]])
+VOCABULARY = Vocabulary(names=("dog", "other"), embeddings=TextEmbeddings.shared(AXES[[0, 5]]))
 BELL, DRUM = AXES[1], AXES[2]
 
 
-def plain_head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
-    heard, seen = cosine_similarity(audio, text), cosine_similarity(vision, text)
+def plain_head(audio: np.ndarray, vision: np.ndarray, text: TextEmbeddings) -> HeadOutput:
+    heard, seen = cosine_similarity(audio, text.audio), cosine_similarity(vision, text.vision)
     return HeadOutput(heard, seen, fused_score(heard, seen))
 
 
@@ -235,7 +236,8 @@ def test_what_makes_no_sense_is_refused(
 def test_words_need_a_text_encoder(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     del bundle.manifest.graphs["text"]
-    np.testing.assert_array_equal(embed_texts(bundle, ["Race  Car", "other"]), bundle.vocabulary.embeddings[[1, 3]])
+    found = embed_texts(bundle, ["Race  Car", "other"])
+    np.testing.assert_array_equal(found.audio, bundle.vocabulary.embeddings.vision[[1, 3]])
     with pytest.raises(VocabularyError, match=r"'hound' and 1 more.*text encoder"):
         embed_texts(bundle, ["race car", "hound", "cat"])
 

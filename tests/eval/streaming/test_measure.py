@@ -24,6 +24,7 @@ from ovavel.eval.streaming.measure import (
 )
 from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
@@ -39,14 +40,14 @@ def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
-TEXT = unit(RNG.standard_normal((C, D)))
+TEXT = TextEmbeddings.shared(unit(RNG.standard_normal((C, D))))
 
 
-def head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
+def head(audio: np.ndarray, vision: np.ndarray, text: TextEmbeddings) -> HeadOutput:
     """A head whose every output depends on every segment it sees, and on their order."""
     weight = np.linspace(1, 2, audio.shape[1], dtype=np.float32)[:, None]
     similarities = [
-        cosine_similarity(unit(x + (weight * x).mean(axis=1, keepdims=True)), text) for x in (audio, vision)
+        cosine_similarity(unit(x + (weight * x).mean(axis=1, keepdims=True)), text.vision) for x in (audio, vision)
     ]
     return HeadOutput(*similarities, fused_score(*similarities))
 
@@ -55,7 +56,7 @@ def streams(count: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
     """Truth (B, S) in runs, and embeddings (B, S, D) near it, noisy enough for context to matter."""
     rng = np.random.default_rng(seed)
     truth = np.repeat(rng.integers(0, C, (count, -(-length // 3))), 3, axis=1)[:, :length]
-    audio, vision = (unit(TEXT[truth] + 0.35 * rng.standard_normal((*truth.shape, D))) for _ in range(2))
+    audio, vision = (unit(TEXT.vision[truth] + 0.35 * rng.standard_normal((*truth.shape, D))) for _ in range(2))
     return truth, audio, vision
 
 

@@ -45,7 +45,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Call
     for sense in SENSES:
         tower = ImageBind.load(tiny_weights, TINY, (sense,)).towers[sense]
         seen = observe_activations(tower, calibration_inputs(sense))
-        model = traced(sense, tower, embedding_size=TINY.embedding_size)
+        model = traced(sense, tower, encoders=TINY.encoders)
         for form in FORMS:
             files[sense, form], *_ = save_variant(model, sense, folder, form, seen)
     return lambda sense, form: files[sense, form]

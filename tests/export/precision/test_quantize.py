@@ -134,7 +134,7 @@ def test_int8_is_refused_on_a_gpu(int8_bundle: Path) -> None:
 
 def test_the_same_weights_give_the_same_bytes(int8_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
     tower = ImageBind.load(tiny_weights, TINY, ("audio",)).towers["audio"]
-    for file in export_graph("audio", tower, tmp_path, embedding_size=TINY.embedding_size, precision="int8-any"):
+    for file in export_graph("audio", tower, tmp_path, encoders=TINY.encoders, precision="int8-any"):
         assert file.read_bytes() == (int8_bundle / file.name).read_bytes()
 
 
@@ -345,7 +345,7 @@ def test_migration_leaves_the_function_as_it_is(
     outlier_tower: nn.Module, tmp_path: Path, traced_once: TracedOnce
 ) -> None:
     seen = observe_activations(outlier_tower, calibration_inputs("audio"))
-    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
+    model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
     session = exported(tmp_path, model, seen, QuantizeRecipe(mode="float"))
     assert least_cosine(session, outlier_tower) > 1 - 1e-10
     matrices = {tensor.name: tensor for tensor in onnx.load(tmp_path / "audio.onnx").graph.initializer}
@@ -356,7 +356,7 @@ def test_migration_leaves_the_function_as_it_is(
 
 def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path: Path, traced_once: TracedOnce) -> None:
     seen = observe_activations(outlier_tower, calibration_inputs("audio"))
-    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
+    model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
     recipes = [
         QuantizeRecipe(migrate=False, any_cpu=True),
         QuantizeRecipe(any_cpu=True),
@@ -372,7 +372,7 @@ def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path:
 
 
 def test_noisy_layers_get_more_bits(outlier_tower: nn.Module, traced_once: TracedOnce) -> None:
-    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
+    model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
     seen = observe_activations(outlier_tower, calibration_inputs("audio"))
     modes = quantize(model, seen, QuantizeRecipe(noise=0.02))
     assert len(modes) == 4 * TINY.audio.blocks
@@ -405,7 +405,7 @@ def test_noise_falls_with_every_bit(rows: NDArray[np.float32], weights: NDArray[
 def test_the_activations_of_another_encoder_are_refused(
     outlier_tower: nn.Module, tiny_weights: Path, traced_once: TracedOnce
 ) -> None:
-    model = traced_once("audio", outlier_tower, embedding_size=TINY.embedding_size)
+    model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
     vision = ImageBind.load(tiny_weights, TINY, ("vision",)).towers["vision"]
     seen = observe_activations(vision, calibration_inputs("vision"))
     with pytest.raises(ExportError, match="linear layers, which are not those that were observed"):

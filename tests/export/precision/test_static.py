@@ -84,7 +84,7 @@ def test_onnxruntime_does_not_run_them(bundle: Bundle, form: Static) -> None:
 @forms
 def test_observations_of_another_encoder_are_refused(tiny_weights: Path, form: Static, traced_once: TracedOnce) -> None:
     towers = ImageBind.load(tiny_weights, TINY, ("vision", "audio")).towers
-    model = traced_once("vision", towers["vision"], embedding_size=TINY.embedding_size)
+    model = traced_once("vision", towers["vision"], encoders=TINY.encoders)
     seen = observe_activations(towers["audio"], calibration_inputs("audio")[:1])
     with pytest.raises(ExportError, match="not those that were observed"):
         PASSES[form](model, seen)

@@ -29,7 +29,7 @@ def test_it_answers_as_onnx_runtime_does(bundle: Bundle) -> None:
         backend.warm_up()
         vision, audio = backend.vision(frames), backend.audio(log_mels)
         segments = audio[None, [0, 1, 0]]
-        head = backend.head(segments, vision[None], np.array(bundle.vocabulary.embeddings))
+        head = backend.head(segments, vision[None], bundle.vocabulary.embeddings)
         answers.append((vision, audio, *head))
         backend.close()
         backend.close()

@@ -16,13 +16,17 @@ import numpy as np
 import onnx
 import pytest
 
+from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle import bundle as bundle_module
+from ovavel.runtime.bundle import hashed
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
-from ovavel.runtime.bundle.manifest import FORMAT_VERSION, Fusion, Preprocessing
+from ovavel.runtime.bundle.manifest import FORMAT_VERSION, Fusion
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
-from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES
+from ovavel.runtime.pipeline.encoder import Encoder
+from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, MEL_BINS, MEL_FRAMES, PREPARATIONS, preparations
 from ovavel.runtime.types import RATE_HZ, WINDOW_S
 
 
@@ -53,19 +57,19 @@ def test_an_exported_bundle_opens(tiny_bundle: Path) -> None:
     assert bundle.vocabulary.background == "other"
     assert bundle.graph("vision") == tiny_bundle / "vision.onnx"
     assert bundle.graph("head", "fp32") == tiny_bundle / "head.onnx"
-    assert bundle.tokenizer().encode(["dog"]).shape == (1, 77)
+    assert bundle.tokenizer("vision").encode(["dog"]).shape == (1, 77)
     assert bundle.sha256 == file_entry(tiny_bundle / "manifest.json").sha256
     assert Bundle.open(tiny_bundle).sha256 == bundle.sha256
 
 
 def test_its_parameters_are_those_the_runtime_works_with() -> None:
-    asked = Preprocessing()
-    assert (asked.frame_px, asked.mel_bins, asked.mel_frames) == (FRAME_SIZE, MEL_BINS, MEL_FRAMES)
-    assert (asked.rate_hz, asked.window_s) == (RATE_HZ, WINDOW_S)
+    frame, sound = (PREPARATIONS[name].parameters for name in ("clip-frame", "kaldi-log-mel"))
+    assert (frame["frame_px"], sound["mel_bins"], sound["mel_frames"]) == (FRAME_SIZE, MEL_BINS, MEL_FRAMES)
+    assert (sound["rate_hz"], sound["window_s"]) == (RATE_HZ, WINDOW_S)
 
 
 @pytest.mark.parametrize(
-    "name", ["vision.onnx", "text.onnx.data", "vocabulary.npy", "vocabulary.json", "tokenizer.json"]
+    "name", ["vision.onnx", "text.onnx.data", "vocabulary.npz", "vocabulary.json", "tokenizer.json"]
 )
 def test_a_flipped_bit_is_found(tiny_bundle: Path, name: str) -> None:
     data = bytearray((tiny_bundle / name).read_bytes())
@@ -74,7 +78,7 @@ def test_a_flipped_bit_is_found(tiny_bundle: Path, name: str) -> None:
     refused(tiny_bundle, str(tiny_bundle / name), "altered", "again")
 
 
-@pytest.mark.parametrize("name", ["vocabulary.json", "vocabulary.npy", "tokenizer.json", "golden.npz"])
+@pytest.mark.parametrize("name", ["vocabulary.json", "vocabulary.npz", "tokenizer.json", "golden.npz"])
 def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(tiny_bundle: Path, name: str) -> None:
     with (tiny_bundle / name).open("r+b") as file:
         file.truncate(2**34)  # without taking room on the disk
@@ -159,7 +163,13 @@ def test_a_truncated_manifest(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "mend"), [(FORMAT_VERSION + 1, "update ovavel"), (99, "update ovavel"), (0, "export the bundle again")]
+    ("version", "mend"),
+    [
+        (FORMAT_VERSION + 1, "update ovavel"),
+        (99, "update ovavel"),
+        (4, "update ovavel"),
+        (0, "export the bundle again"),
+    ],
 )
 def test_an_unknown_version(tiny_bundle: Path, version: int, mend: str) -> None:
     rewrite(tiny_bundle, lambda m: m.update(format_version=version, something_new=[]))
@@ -172,7 +182,8 @@ def test_an_unknown_version(tiny_bundle: Path, version: int, mend: str) -> None:
         lambda m: m.update(extra=1),
         lambda m: m["model"].update(extra=1),
         lambda m: m.pop("opset"),
-        lambda m: m.update(embedding_size="32"),
+        lambda m: m["encoders"]["vision"].update(embedding_size="32"),
+        lambda m: m["encoders"].pop("audio"),
         lambda m: m["files"].update({"head.onnx": {"sha256": "XYZ", "bytes": 1}}),
         lambda m: m["graphs"].update(smell={"fp32": "vision.onnx"}),
     ],
@@ -216,7 +227,7 @@ def test_a_link_to_the_bundle_itself_is_fine(tiny_bundle: Path) -> None:
     assert len(Bundle.open(link).vocabulary) == 4
 
 
-@pytest.mark.parametrize("name", ["vocabulary.npy", "tokenizer.json", "vision.onnx"])
+@pytest.mark.parametrize("name", ["vocabulary.npz", "tokenizer.json", "vision.onnx"])
 def test_a_file_that_is_not_listed(tiny_bundle: Path, name: str) -> None:
     rewrite(tiny_bundle, lambda m: m["files"].pop(name))
     refused(tiny_bundle, name, "list")
@@ -239,19 +250,55 @@ def test_a_graph_that_is_no_onnx_file(tiny_bundle: Path, content: bytes) -> None
     refused(tiny_bundle, "head.onnx is not an ONNX file")
 
 
+def test_a_fusion_the_runtime_does_not_do(tiny_bundle: Path) -> None:
+    rewrite(tiny_bundle, lambda m: m["fusion"].update(vision_scale=2.0))
+    refused(tiny_bundle, "vision_scale = 2.0")
+    assert Fusion().vision_scale != 2.0
+
+
 @pytest.mark.parametrize(
-    ("section", "field", "value"), [("preprocessing", "mel_bins", 64), ("fusion", "vision_scale", 2.0)]
+    "change", [{"preprocessing": "smell"}, {"preprocessing": "clip-frame"}, {"shape": [1, 64, 204]}]
 )
-def test_parameters_the_runtime_does_not_do(tiny_bundle: Path, section: str, field: str, value: float) -> None:
-    rewrite(tiny_bundle, lambda m: m[section].update({field: value}))
-    refused(tiny_bundle, f"{field} = {value}")
-    assert getattr({"preprocessing": Preprocessing(), "fusion": Fusion()}[section], field) != value
+def test_an_encoder_that_is_prepared_for_in_another_way_is_refused(tiny_bundle: Path, change: dict) -> None:
+    """Such a bundle is whole, and its vocabulary can be read; what cannot be done is to encode."""
+    rewrite(tiny_bundle, lambda m: m["encoders"]["audio"].update(change))
+    with pytest.raises(BundleError, match=r"smell|clip-frame|shape"):
+        preparations(Bundle.open(tiny_bundle).manifest.encoders)
+    backend = open_backend(Bundle.open(tiny_bundle), device="cpu", graphs=("head",))
+    with pytest.raises(BundleError, match="export it again"):
+        Encoder(backend)
+
+
+def test_parameters_of_a_preprocessing_that_the_runtime_does_not_do(tiny_bundle: Path) -> None:
+    rewrite(tiny_bundle, lambda m: m["encoders"]["audio"]["parameters"].update(mel_bins=64, hop=3))
+    with pytest.raises(BundleError, match="hop = 3, not None, mel_bins = 64, not 128"):
+        preparations(Bundle.open(tiny_bundle).manifest.encoders)
+
+
+def test_one_text_encoder_has_one_size(tiny_bundle: Path) -> None:
+    rewrite(tiny_bundle, lambda m: m["encoders"]["audio"].update(embedding_size=16))
+    refused(tiny_bundle, "one text encoder", "damaged")
+
+
+def test_a_change_of_the_manifest_reads_no_graph_again(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    precision = dict.fromkeys(("vision", "audio", "head"), "fp32")
+    before = bundle.graphs_sha256(precision)
+
+    def no_more(*_: object) -> None:
+        raise AssertionError("a graph was read again")
+
+    monkeypatch.setattr(hashed, "external_data", no_more)
+    assert bundle.graphs_sha256(precision) == before
+    saved = bundle.save_gates(()).save_vocabulary(larger(bundle))
+    assert saved.graphs_sha256(precision) == before
 
 
 def test_embeddings_of_another_size(tiny_bundle: Path) -> None:
-    Vocabulary(names=("dog", "other"), embeddings=np.eye(2, 16, dtype=np.float32)).save(tiny_bundle)
+    text = TextEmbeddings.shared(np.eye(2, 16, dtype=np.float32))
+    Vocabulary(names=("dog", "other"), embeddings=text).save(tiny_bundle)
     relist(tiny_bundle, "vocabulary.json")
-    relist(tiny_bundle, "vocabulary.npy")
+    relist(tiny_bundle, "vocabulary.npz")
     refused(tiny_bundle, "size 16")
 
 
@@ -281,10 +328,9 @@ def with_variants(folder: Path, engine: str) -> Bundle:
     return Bundle.open(folder)
 
 
-@pytest.mark.parametrize("key", ["onnxruntime-cpu", "onnxruntime"])  # the latter is what older manifests say
-def test_an_engine_has_a_precision_of_its_own(tiny_bundle: Path, key: str, cpu: Callable[..., None]) -> None:
+def test_an_engine_has_a_precision_of_its_own(tiny_bundle: Path, cpu: Callable[..., None]) -> None:
     cpu("avx512_vnni")
-    bundle = with_variants(tiny_bundle, key)
+    bundle = with_variants(tiny_bundle, "onnxruntime-cpu")
     assert bundle.graph("vision") == tiny_bundle / "audio.onnx"
     assert bundle.graph("vision", "fp32") == tiny_bundle / "vision.onnx"
     assert bundle.graph("vision", engine="onnxruntime-cuda") == tiny_bundle / "vision.onnx"
@@ -378,7 +424,10 @@ def test_static_int8_is_as_exact_on_cpus_and_always_on_gpus(tiny_bundle: Path, c
 
 
 def larger(bundle: Bundle) -> Vocabulary:
-    return bundle.vocabulary.added(["glass breaking"], np.eye(1, bundle.manifest.embedding_size, dtype=np.float32))
+    return bundle.vocabulary.added(
+        ["glass breaking"],
+        TextEmbeddings.shared(np.eye(1, bundle.manifest.encoders.sizes[0], dtype=np.float32)),
+    )
 
 
 def test_a_saved_vocabulary_is_read_back(tiny_bundle: Path) -> None:
@@ -395,7 +444,7 @@ def test_a_saved_vocabulary_is_read_back(tiny_bundle: Path) -> None:
 def test_a_vocabulary_of_another_size_is_refused(tiny_bundle: Path) -> None:
     with pytest.raises(UsageError, match="size 8"):
         Bundle.open(tiny_bundle).save_vocabulary(
-            Vocabulary(names=("dog", "other"), embeddings=np.eye(2, 8, dtype=np.float32))
+            Vocabulary(names=("dog", "other"), embeddings=TextEmbeddings.shared(np.eye(2, 8, dtype=np.float32)))
         )
 
 
@@ -456,7 +505,7 @@ def test_opening_moves_nothing_in_a_whole_bundle(tiny_bundle: Path) -> None:
     """Whoever packed a folder may have put a second manifest into it."""
     old = Bundle.open(tiny_bundle)
     changed = old.save_vocabulary(larger(old))
-    for name in ("vocabulary.json", "vocabulary.npy", "manifest.json"):
+    for name in ("vocabulary.json", "vocabulary.npz", "manifest.json"):
         shutil.move(tiny_bundle / name, tiny_bundle / f"{name}.new")
     old.vocabulary.save(tiny_bundle)
     (tiny_bundle / "manifest.json").write_bytes(old.manifest.encode())
@@ -506,7 +555,9 @@ def test_vocab_commands_go_through_the_text_graph(
     assert names == ["dog barking", "bird chirping", "glass breaking", "race car", "other"]
     added, exported = Bundle.open(tiny_bundle).vocabulary, Bundle.open(exported_bundle).vocabulary
     np.testing.assert_allclose(
-        added.embeddings[added.index("race car")], exported.embeddings[exported.index("race car")], atol=2e-5
+        added.embeddings.vision[added.index("race car")],
+        exported.embeddings.vision[exported.index("race car")],
+        atol=2e-5,
     )
 
 

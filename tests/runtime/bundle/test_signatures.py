@@ -137,7 +137,7 @@ def test_without_the_library_that_is_said(demo: Path, monkeypatch: pytest.Monkey
 
 def test_a_change_that_was_cut_short_moves_nothing_before_its_signature_is_checked(demo: Path) -> None:
     sign(demo)
-    old = {name: (demo / name).read_bytes() for name in ("vocabulary.npy", "manifest.json")}
+    old = {name: (demo / name).read_bytes() for name in ("vocabulary.npz", "manifest.json")}
     bundle = Bundle.open(demo)
     bundle.save_vocabulary(bundle.vocabulary.removed(bundle.vocabulary.names[:1]))
     for name, data in old.items():  # it was cut short after the first move

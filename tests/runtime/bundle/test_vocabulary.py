@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.golden_weights import GOLDEN
 
-from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary, check_names, normalize_text
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, Tokenizer, Vocabulary, check_names, normalize_text
 from ovavel.runtime.errors import BundleError, VocabularyError
 from ovavel.training.models.tokenizer import clip_tokenizer
 
@@ -32,7 +33,7 @@ def unit(rows: int, size: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def vocabulary(*names: str) -> Vocabulary:
-    return Vocabulary(names=names, embeddings=unit(len(names)))
+    return Vocabulary(names=names, embeddings=TextEmbeddings.shared(unit(len(names))))
 
 
 def test_tokens_are_those_of_the_original(tokenizer: Tokenizer) -> None:
@@ -142,7 +143,7 @@ def test_names_that_can_be_used(tokenizer: Tokenizer) -> None:
 
 def test_ten_thousand_names(tokenizer: Tokenizer, tmp_path: Path) -> None:
     names = check_names([f"event number {n}" for n in range(10_000)], tokenizer=tokenizer, background="other")
-    vocabulary = Vocabulary(names=(*names, "other"), embeddings=unit(10_001, 64))
+    vocabulary = Vocabulary(names=(*names, "other"), embeddings=TextEmbeddings.shared(unit(10_001, 64)))
     vocabulary.save(tmp_path)
     again = Vocabulary.load(tmp_path)
     assert again.names == vocabulary.names
@@ -155,16 +156,16 @@ def test_version_follows_names_and_embeddings() -> None:
     assert re.fullmatch("[0-9a-f]{12}", first.version)
     assert vocabulary("dog", "car", "other").version == first.version
     assert vocabulary("car", "dog", "other").version != first.version
-    assert Vocabulary(names=first.names, embeddings=unit(3, seed=1)).version != first.version
+    assert Vocabulary(names=first.names, embeddings=TextEmbeddings.shared(unit(3, seed=1))).version != first.version
 
 
 def test_a_vocabulary_never_changes() -> None:
     rows = unit(2)
-    made = Vocabulary(names=("dog", "other"), embeddings=rows)
+    made = Vocabulary(names=("dog", "other"), embeddings=TextEmbeddings.shared(rows))
     rows[0] = 0
-    assert made.embeddings[0].any()
+    assert made.embeddings.vision[0].any()
     with pytest.raises(ValueError, match="read-only"):
-        made.embeddings[0] = 0
+        made.embeddings.vision[0] = 0
 
 
 @pytest.mark.parametrize(
@@ -180,17 +181,17 @@ def test_a_vocabulary_never_changes() -> None:
 )
 def test_what_does_not_fit_together_is_no_vocabulary(names: tuple[str, ...], embeddings: np.ndarray) -> None:
     with pytest.raises(VocabularyError):
-        Vocabulary(names=names, embeddings=embeddings)
+        Vocabulary(names=names, embeddings=TextEmbeddings.shared(embeddings))
 
 
 def test_adding_and_removing_keep_the_background_last() -> None:
     first = vocabulary("dog", "car", "other")
-    more = first.added(["bird"], unit(1, seed=2))
+    more = first.added(["bird"], TextEmbeddings.shared(unit(1, seed=2)))
     assert more.names == ("dog", "car", "bird", "other")
-    np.testing.assert_array_equal(more.embeddings[-1], first.embeddings[-1])
+    np.testing.assert_array_equal(more.embeddings.vision[-1], first.embeddings.vision[-1])
     fewer = more.removed(["Car", "bird"])
     assert fewer.names == ("dog", "other")
-    np.testing.assert_array_equal(fewer.embeddings, first.embeddings[[0, 2]])
+    np.testing.assert_array_equal(fewer.embeddings.vision, first.embeddings.vision[[0, 2]])
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_what_cannot_be_removed(names: list[str], words: str) -> None:
 
 def test_pickled_embeddings_are_not_read(tmp_path: Path) -> None:
     vocabulary("dog", "other").save(tmp_path)
-    np.save(tmp_path / "vocabulary.npy", np.array([{"a": 1}, 2], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "vocabulary.npz", both=np.array([{"a": 1}, 2], dtype=object), allow_pickle=True)
     with pytest.raises(BundleError, match="vocabulary"):
         Vocabulary.load(tmp_path)
 
@@ -220,8 +221,8 @@ def test_pickled_embeddings_are_not_read(tmp_path: Path) -> None:
         ("vocabulary.json", b'{"names": ["dog", "other"], "more": 1}'),
         ("vocabulary.json", b'["dog", "other"]'),
         ("vocabulary.json", b"\xff"),
-        ("vocabulary.npy", b""),
-        ("vocabulary.npy", b"\x93NUMPY\x01\x00"),
+        ("vocabulary.npz", b""),
+        ("vocabulary.npz", b"\x93NUMPY\x01\x00"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, file: str, content: bytes) -> None:
@@ -229,3 +230,69 @@ def test_damaged_files_are_named(tmp_path: Path, file: str, content: bytes) -> N
     (tmp_path / file).write_bytes(content)
     with pytest.raises(BundleError, match=re.escape(str(tmp_path))):
         Vocabulary.load(tmp_path)
+
+
+def sums(count: int, size: int) -> st.SearchStrategy[np.ndarray]:
+    """Unit rows, now and then the same ones again."""
+    return st.integers(0, 3).map(lambda seed: unit(count, size, seed=seed))
+
+
+@st.composite
+def vocabularies(draw: st.DrawFn, shared: bool) -> Vocabulary:
+    count = draw(st.integers(2, 6))
+    audio = draw(sums(count, 5))
+    embeddings = TextEmbeddings.shared(audio) if shared else TextEmbeddings(audio, draw(sums(count, 3)))
+    return Vocabulary(names=(*(f"name {i}" for i in range(count - 1)), "other"), embeddings=embeddings)
+
+
+def same(a: Vocabulary, b: Vocabulary) -> bool:
+    arrays = (np.array_equal(a.embeddings.of(s), b.embeddings.of(s)) for s in ("audio", "vision"))
+    return a.names == b.names and all(arrays) and a.version == b.version
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@given(data=st.data())
+def test_a_vocabulary_is_added_to_removed_from_and_comes_back(shared: bool, data: st.DataObject) -> None:
+    first = data.draw(vocabularies(shared))
+    files = first.encode()
+    again = Vocabulary.decode(files[NAMES], files[EMBEDDINGS], where="here")
+    assert same(again, first)
+    assert again.embeddings.is_shared == shared
+    assert Vocabulary.decode(*again.encode().values(), where="here").encode() == files
+    count = data.draw(st.integers(1, 3))
+    sizes = first.embeddings.sizes
+    arrays = [unit(count, size, seed=9) for size in sizes]
+    new = [f"new {i}" for i in range(count)]
+    more = first.added(new, TextEmbeddings.shared(arrays[0]) if shared else TextEmbeddings(*arrays))
+    assert (more.names[-1], len(more), more.embeddings.sizes) == ("other", len(first) + count, sizes)
+    for sense in ("audio", "vision"):
+        np.testing.assert_array_equal(more.embeddings.of(sense)[-1], first.embeddings.of(sense)[-1])
+        np.testing.assert_array_equal(
+            more.embeddings.of(sense)[more.index("new 0")], (arrays[0] if shared or sense == "audio" else arrays[1])[0]
+        )
+    assert more.agrees_with(first)
+    assert first.agrees_with(more)
+    assert same(more.removed(new), first)
+
+
+def test_two_arrays_that_are_equal_are_stored_once() -> None:
+    rows = unit(3)
+    two = Vocabulary(names=("dog", "car", "other"), embeddings=TextEmbeddings(rows, rows.copy()))
+    one = Vocabulary(names=two.names, embeddings=TextEmbeddings.shared(rows))
+    assert two.embeddings.is_shared
+    assert two.version == one.version
+    assert two.encode() == one.encode()
+
+
+def test_either_sense_may_disagree() -> None:
+    audio, vision = unit(3, 5), unit(3, 3)
+    first = Vocabulary(names=("dog", "car", "other"), embeddings=TextEmbeddings(audio, vision))
+    for sense, other in enumerate((unit(3, 5, seed=1), unit(3, 3, seed=1))):
+        arrays = [other if i == sense else each for i, each in enumerate((audio, vision))]
+        changed = Vocabulary(names=first.names, embeddings=TextEmbeddings(*arrays))
+        assert not changed.agrees_with(first)
+        assert changed.version != first.version
+    with pytest.raises(VocabularyError, match="do not fit together"):
+        Vocabulary(names=first.names, embeddings=TextEmbeddings(audio, vision[:2]))
+    with pytest.raises(VocabularyError, match="norm 1"):
+        Vocabulary(names=first.names, embeddings=TextEmbeddings(audio, 2 * vision))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ovavel.runtime.backends import HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
@@ -27,16 +28,16 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 TEXT = unit(np.random.default_rng(0).standard_normal((len(NAMES), D)))
-VOCABULARY = Vocabulary(names=NAMES, embeddings=TEXT)
+VOCABULARY = Vocabulary(names=NAMES, embeddings=TextEmbeddings.shared(TEXT))
 
 
-def head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
+def head(audio: np.ndarray, vision: np.ndarray, text: TextEmbeddings) -> HeadOutput:
     """A head whose every output depends on every segment it sees, as attention does."""
     assert audio.shape == vision.shape
     assert audio.shape[0] == 1
     assert audio.dtype == np.float32
     features = [unit(x + x.mean(axis=1, keepdims=True)) for x in (audio, vision)]
-    similarities = [cosine_similarity(x, text) for x in features]
+    similarities = [cosine_similarity(x, text.vision) for x in features]
     return HeadOutput(*similarities, fused_score(*similarities))
 
 
@@ -111,7 +112,7 @@ def test_a_second_without_a_sense_is_background_and_says_so(vision: int, audio: 
 
 
 def test_no_evidence_at_all_is_background_not_the_first_class() -> None:
-    def opposed(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
+    def opposed(audio: np.ndarray, vision: np.ndarray, text: TextEmbeddings) -> HeadOutput:
         shape = (*audio.shape[:2], len(text))
         plus = np.full(shape, 0.5, np.float32)
         return HeadOutput(plus, -plus, np.zeros(shape, np.float32))
@@ -123,7 +124,7 @@ def test_no_evidence_at_all_is_background_not_the_first_class() -> None:
 def test_a_new_vocabulary_rescores_what_is_not_final() -> None:
     localizer = Localizer(head, VOCABULARY, lag=5)
     localizer.push(segment(0))
-    localizer.vocabulary = Vocabulary(names=("bell", "other"), embeddings=TEXT[2:])
+    localizer.vocabulary = Vocabulary(names=("bell", "other"), embeddings=TextEmbeddings.shared(TEXT[2:]))
     scores = localizer.push(segment(1))
     assert [len(s.scores) for s in scores] == [2, 2]
     assert {s.label for s in scores} <= {"bell", "other"}
@@ -143,7 +144,7 @@ def test_a_lag_that_cannot_be_is_refused(buffer: int, lag: int) -> None:
 
 
 def test_a_bundle_decides_by_its_own_fusion_unless_another_is_asked_for() -> None:
-    def head(audio: np.ndarray, vision: np.ndarray, text: np.ndarray) -> HeadOutput:
+    def head(audio: np.ndarray, vision: np.ndarray, text: TextEmbeddings) -> HeadOutput:
         audio, vision = (np.array([[row]], np.float32) for row in ([0.2, -0.9, 0.1], [0.3, -0.9, 0.1]))
         return HeadOutput(audio, vision, fused_score(audio, vision))
 

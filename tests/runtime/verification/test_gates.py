@@ -137,14 +137,13 @@ def reordered(vocabulary: Vocabulary) -> Vocabulary:
     return Vocabulary(names=(second, first, *rest), embeddings=vocabulary.embeddings)
 
 
-@pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("by_hand", [True, False])
 def test_names_in_another_order_than_their_embeddings_are_not_verified(
-    tiny_bundle: Path, info: BackendInfo, noted: bool, by_hand: bool
+    tiny_bundle: Path, info: BackendInfo, by_hand: bool
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
     assert bundle.manifest.vocabulary == bundle.vocabulary.version
-    manifest = bundle.manifest if noted else msgspec.structs.replace(bundle.manifest, vocabulary=None)
+    manifest = bundle.manifest
     if by_hand:
         contents = reordered(bundle.vocabulary).encode()
         entries = {name: FileEntry(sha256=hashlib.sha256(x).hexdigest(), bytes=len(x)) for name, x in contents.items()}
@@ -323,7 +322,7 @@ def test_a_bundle_without_golden_outputs_says_so(tiny_bundle: Path) -> None:
     content = json.loads((tiny_bundle / "manifest.json").read_text())
     del content["files"][GOLDEN]
     (tiny_bundle / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="an older ovavel wrote it"):
+    with pytest.raises(BundleError, match="cannot check itself"):
         Golden.load(Bundle.open(tiny_bundle))
 
 
@@ -333,7 +332,7 @@ def test_a_damaged_golden_file_is_named(tiny_bundle: Path, damage: bytes | None)
     data = (tiny_bundle / GOLDEN).read_bytes()
     damaged = data[: len(data) // 2] if damage is None else damage
     with pytest.raises(BundleError, match=r"golden\.npz is damaged"):
-        Golden.decode(damaged, 32, where=GOLDEN)
+        Golden.decode(damaged, bundle.manifest.encoders, where=GOLDEN)
     (tiny_bundle / GOLDEN).write_bytes(damaged)
     with pytest.raises(BundleError, match=r"golden\.npz was altered"):
         Golden.load(bundle)
@@ -351,7 +350,7 @@ def test_a_reference_that_is_not_finite_fails_and_is_refused(tiny_bundle: Path) 
     for change in ({"vision": broken}, {"log_mels": {n: x + np.inf for n, x in golden.log_mels.items()}}):
         data = dataclasses.replace(golden, **change).encode()
         with pytest.raises(BundleError, match=r"golden\.npz is damaged \(\S.* is not finite\)"):
-            Golden.decode(data, bundle.manifest.embedding_size, where=GOLDEN)
+            Golden.decode(data, bundle.manifest.encoders, where=GOLDEN)
 
 
 def _bad(path: Path, kind: str) -> None:

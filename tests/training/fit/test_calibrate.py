@@ -14,7 +14,9 @@ from ovavel.training.fit.calibrate import METADATA, attach_calibration, calibrat
 from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 
-CALIBRATION = Calibration(temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.1, segments=9, dataset="ab")
+CALIBRATION = Calibration(
+    temperature=0.2, on=0.3, off=0.1, ece_before=0.4, ece_after=0.1, segments=9, dataset="ab", names=""
+)
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_head_is_calibrated_on_validation(tmp_path: Path) -> None:
     data = make_data()
     torch.manual_seed(0)
     head = tmp_path / "head.safetensors"
-    TemporalHead(1, dim=data.text.shape[1], hidden=8, ffn=16).save(head)
+    TemporalHead(1, dim=data.text.sizes[0], hidden=8, ffn=16).save(head)
     calibration = calibrate_head(head, data, "abc")
     assert read_calibration(head) == calibration
     assert calibration.segments == data.val.truth.size

@@ -66,7 +66,8 @@ def test_data_matches_the_dataset(place: Path) -> None:
     counts = [(len(part), part.damaged) for part in (data.train, data.val, data.test)]
     assert counts == [(31, 1), (48, 0), (46, 2)]
     assert len(data.train_text) == len(bench.seen_names) == 5
-    assert np.array_equal(data.train_text, cache.text[[bench.names.index(name) for name in bench.seen_names]])
+    wanted = [bench.names.index(name) for name in bench.seen_names]
+    assert np.array_equal(data.train_text.vision, cache.text.vision[wanted])
     clips = cache.load(bench.select("train")).clips
     assert np.array_equal(data.train.truth, bench.truth(clips, bench.seen_names))
     assert data.train.truth.max() == 4
@@ -258,7 +259,9 @@ def test_baselines_without_training(place: Path) -> None:
     free = lines["agreement, training-free"]
     assert free.total.avg > nothing.total.avg > chance.total.avg
     without = lines["agreement without background"]
-    vision, audio = (cosine_similarity(x, data.text[:-1]).argmax(-1) for x in (data.test.vision, data.test.audio))
+    vision, audio = (
+        cosine_similarity(x, data.text.vision[:-1]).argmax(-1) for x in (data.test.vision, data.test.audio)
+    )
     assert without.total == score_agreement(vision, audio, data.test.truth, len(data.names)) != free.total
 
 

@@ -27,6 +27,7 @@ import torch
 from support.synthetic import CLASSES, DIM, SEEN, make_data, train
 
 from ovavel.eval.accuracy.protocols import Rows
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.folder import EPOCHS
@@ -128,8 +129,9 @@ def test_without_background_it_is_neither_learnt_nor_decided(data: Data, tmp_pat
     # Background segments and the background's name do not affect what is learnt.
     off = data.train.truth == SEEN
     assert off.any()
-    other_name = np.roll(data.train_text[-1:], 1, axis=1)
-    changed = replace(data, train_text=np.concatenate([data.train_text[:-1], other_name]))
+    names = data.train_text.vision
+    other_name = np.roll(names[-1:], 1, axis=1)
+    changed = replace(data, train_text=TextEmbeddings.shared(np.concatenate([names[:-1], other_name])))
     again = fit_data(recipe, changed, tmp_path / "again")
     assert [epoch.loss for epoch in again.epochs] == [epoch.loss for epoch in result.epochs]
     with_it = fit_data(FAST, data, tmp_path / "with")

@@ -41,7 +41,7 @@ def test_every_kind_can_be_saved_and_loaded(tmp_path: Path, kind: str, score: st
     assert not again.training
     x = embeddings()
     with torch.no_grad():
-        for mine, theirs in zip(HeadGraph(again)(*x), HeadGraph(head)(*x), strict=True):
+        for mine, theirs in zip(HeadGraph(again)(*x, x[2]), HeadGraph(head)(*x, x[2]), strict=True):
             assert torch.equal(mine, theirs)
 
 
@@ -99,8 +99,8 @@ def test_gate_blends_the_embedding_with_the_blocks() -> None:
             head.load_state_dict(plain.state_dict(), strict=False)
             for got, block, embedding in zip(head(audio, vision), blocks, (audio, vision), strict=True):
                 torch.testing.assert_close(got, (1 - share) * embedding + share * unit_norm(block))
-        free = HeadGraph(make(gate=0.0))(audio, vision, text)
-        for mine, theirs in zip(free, HeadGraph(TemporalHead(0, 16))(audio, vision, text), strict=True):
+        free = HeadGraph(make(gate=0.0))(audio, vision, text, text)
+        for mine, theirs in zip(free, HeadGraph(TemporalHead(0, 16))(audio, vision, text, text), strict=True):
             torch.testing.assert_close(mine, theirs)
 
 
@@ -127,7 +127,7 @@ def test_scores_follow_their_formulas() -> None:
     }
     for score, value in expected.items():
         head = TemporalHead(0, 16, score=score)  # type: ignore[arg-type]
-        np.testing.assert_allclose(HeadGraph(head)(*embeddings()).score, value, atol=2e-6)
+        np.testing.assert_allclose(HeadGraph(head)(*embeddings(), embeddings()[2]).score, value, atol=2e-6)
 
 
 def test_dropout_uses_the_given_mask() -> None:

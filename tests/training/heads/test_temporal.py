@@ -41,7 +41,7 @@ def test_matches_the_original(tmp_path: Path, blocks: int) -> None:
     audio, vision, text = golden_head_inputs()
     with torch.no_grad():
         audio_features, vision_features = head(audio, vision)
-        decision = HeadGraph(head)(audio, vision, text)
+        decision = HeadGraph(head)(audio, vision, text, text)
         gt = torch.from_numpy(expected["gt"])
         loss = torch.nn.functional.cross_entropy(decision.score.flatten(0, 1), gt.flatten())
     got = {
@@ -194,7 +194,7 @@ def test_graph_exports_to_onnx_for_any_length_and_vocabulary(tmp_path: Path, blo
     graph = HeadGraph(TemporalHead(blocks, dim=32, hidden=16, ffn=24)).eval()
 
     def example(batch: int, segments: int, classes: int) -> tuple[Tensor, ...]:
-        shapes = ((batch, segments, 32), (batch, segments, 32), (classes, 32))
+        shapes = ((batch, segments, 32), (batch, segments, 32), (classes, 32), (classes, 32))
         return tuple(torch.nn.functional.normalize(torch.randn(shape), dim=-1) for shape in shapes)
 
     b, t, c = (torch.export.Dim(name) for name in ("batch", "segments", "classes"))
@@ -206,17 +206,18 @@ def test_graph_exports_to_onnx_for_any_length_and_vocabulary(tmp_path: Path, blo
             example(2, 10, 3),
             dynamo=True,
             opset_version=20,
-            input_names=["audio", "vision", "text"],
-            dynamic_shapes=({0: b, 1: t}, {0: b, 1: t}, {0: c}),
+            input_names=["audio", "vision", "audio_text", "vision_text"],
+            dynamic_shapes=({0: b, 1: t}, {0: b, 1: t}, {0: c}, {0: c}),
             verbose=False,
         )
     program.save(tmp_path / "head.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx", providers=["CPUExecutionProvider"])
-    opposed = (torch.eye(32)[None, :1], -torch.eye(32)[None, :1], torch.eye(32)[:2])  # nothing in common: all scores 0
+    same = torch.eye(32)[:2]
+    opposed = (torch.eye(32)[None, :1], -torch.eye(32)[None, :1], same, same)  # nothing in common: all scores 0
     for x in (example(2, 10, 3), example(1, 1, 2), example(3, 13, 70), opposed):
         with torch.no_grad():
             expected = graph(*x)
-        names = ("audio", "vision", "text")
+        names = ("audio", "vision", "audio_text", "vision_text")
         got = session.run(None, {name: value.numpy() for name, value in zip(names, x, strict=True)})
         for mine, theirs in zip(got, expected, strict=True):
             np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-4, rtol=0)

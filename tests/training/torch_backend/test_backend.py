@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.encoders import encoders
 from support.golden_weights import GOLDEN, MODALITIES, golden_inputs, write_golden_checkpoint
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity, Preprocessing
+from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import BundleError, CheckpointError, DeviceError, UsageError
 from ovavel.training.heads.temporal import TemporalHead
@@ -29,16 +31,17 @@ def bundle(config: dict[str, Any], head_layers: int) -> Bundle:
         format_version=1,
         ovavel_version="0",
         model=model,
-        embedding_size=32,
+        encoders=encoders(32),
         graphs={},
         precision={},
         files={},
-        preprocessing=Preprocessing(),
         fusion=Fusion(),
         opset=20,
         parity=Parity(versions={}, checks=()),
+        exact_on={},
+        vocabulary="",
     )
-    vocabulary = Vocabulary(names=("dog", "other"), embeddings=np.eye(2, 32, dtype=np.float32))
+    vocabulary = Vocabulary(names=("dog", "other"), embeddings=TextEmbeddings.shared(np.eye(2, 32, dtype=np.float32)))
     return Bundle(path=Path("tiny"), manifest=manifest, sha256="0" * 64, vocabulary=vocabulary)
 
 
@@ -68,8 +71,9 @@ def test_runs_the_original_weights(weights: Path, tmp_path: Path) -> None:
         frames.setflags(write=False)
         for name, x in (("vision", frames), ("audio", log_mels), ("text", tokens)):
             expected = golden[name] / np.linalg.norm(golden[name], axis=-1, keepdims=True)
-            np.testing.assert_allclose(getattr(backend, name)(x), expected, atol=2e-6, rtol=0)
-    text = backend.text(tokens)
+            ours = backend.text(x, "vision") if name == "text" else getattr(backend, name)(x)
+            np.testing.assert_allclose(ours, expected, atol=2e-6, rtol=0)
+    text = TextEmbeddings.shared(backend.text(tokens, "audio"))
     output = backend.head(backend.audio(log_mels)[None], backend.vision(frames)[None], text)
     assert {array.shape for array in output} == {(1, 2, 3)}
     assert {array.dtype for array in output} == {np.dtype(np.float32)}
@@ -84,7 +88,7 @@ def test_training_free_head_compares_the_embeddings_themselves(weights: Path) ->
     g = np.random.default_rng(0)
     audio, vision, text = (g.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 32), (2, 3, 32), (5, 32)))
     audio, vision, text = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (audio, vision, text))
-    output = backend.head(audio, vision, text)
+    output = backend.head(audio, vision, TextEmbeddings.shared(text))
     np.testing.assert_allclose(output.audio_similarity, audio @ text.T, atol=1e-6, rtol=0)
     np.testing.assert_allclose(output.vision_similarity, vision @ text.T, atol=1e-6, rtol=0)
     with pytest.raises(UsageError, match="not opened with the vision graph"):

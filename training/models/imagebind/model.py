@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovavel.runtime.bundle.graphs import Encoders
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
+from ovavel.runtime.pipeline.preprocess import PREPARATIONS
 from ovavel.training.models.checkpoint import check_entries, read_checkpoint
 from ovavel.training.models.imagebind.published_names import modality_of, published_name
 from ovavel.training.models.unit import unit_norm
@@ -82,6 +84,14 @@ class ImageBindConfig:
             raise UsageError(
                 f"sizes must be positive, not {self.embedding_size} (embedding), {self.vocabulary} (tokens)"
             )
+
+    @property
+    def encoders(self) -> Encoders:
+        """What a bundle says of these towers: one text space serves both senses."""
+        return Encoders(
+            audio=PREPARATIONS["kaldi-log-mel"].spec("log_mel", self.embedding_size, context_length=CONTEXT),
+            vision=PREPARATIONS["clip-frame"].spec("frames", self.embedding_size, context_length=CONTEXT),
+        )
 
     @classmethod
     def huge(cls) -> Self:

@@ -13,12 +13,14 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from support.encoders import encoders
 
 from ovavel.runtime import install
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.backends.onnxruntime.backend import auto_device, physical_cores
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
-from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity, Preprocessing
+from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import RUNTIMES, install_command
@@ -57,15 +59,23 @@ def write_vision(path: Path) -> None:
     save(path, nodes, {"frames": ["B", 3, 224, 224]}, ["embedding"], weights, external=True)
 
 
+HEAD_INPUTS = {
+    "audio": ["B", "T", SIZE],
+    "vision": ["B", "T", SIZE],
+    "audio_text": ["C", SIZE],
+    "vision_text": ["C", SIZE],
+}
+
+
 def write_head(path: Path) -> None:
     nodes = [
-        helper.make_node("Transpose", ["text"], ["columns"], perm=[1, 0]),
-        helper.make_node("MatMul", ["audio", "columns"], ["audio_similarity"]),
-        helper.make_node("MatMul", ["vision", "columns"], ["vision_similarity"]),
+        helper.make_node("Transpose", ["audio_text"], ["heard"], perm=[1, 0]),
+        helper.make_node("Transpose", ["vision_text"], ["seen"], perm=[1, 0]),
+        helper.make_node("MatMul", ["audio", "heard"], ["audio_similarity"]),
+        helper.make_node("MatMul", ["vision", "seen"], ["vision_similarity"]),
         helper.make_node("Mul", ["audio_similarity", "vision_similarity"], ["score"]),
     ]
-    inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
-    save(path, nodes, inputs, ["audio_similarity", "vision_similarity", "score"], {})
+    save(path, nodes, HEAD_INPUTS, ["audio_similarity", "vision_similarity", "score"], {})
 
 
 @pytest.fixture
@@ -81,16 +91,17 @@ def bundle_of(tmp_path: Path) -> Bundle:
         format_version=1,
         ovavel_version="0",
         model=Model(name="test", weights_sha256="0" * 64, licence="none", config={}, head_layers=0),
-        embedding_size=SIZE,
+        encoders=encoders(SIZE),
         graphs={"vision": {"fp32": "vision.onnx"}, "head": {"fp32": "head.onnx"}},
         precision={},
         files={file.name: file_entry(file) for file in tmp_path.iterdir() if file.is_file()},
-        preprocessing=Preprocessing(),
         fusion=Fusion(),
         opset=20,
         parity=Parity(versions={}, checks=()),
+        exact_on={},
+        vocabulary="",
     )
-    vocabulary = Vocabulary(names=("dog", "other"), embeddings=np.eye(2, SIZE, dtype=np.float32))
+    vocabulary = Vocabulary(names=("dog", "other"), embeddings=TextEmbeddings.shared(np.eye(2, SIZE, dtype=np.float32)))
     return Bundle(path=tmp_path, manifest=manifest, sha256="", vocabulary=vocabulary)
 
 
@@ -112,7 +123,7 @@ def test_the_head_keeps_its_senses_apart(bundle: Bundle) -> None:
     backend = open_backend(bundle, device="cpu", graphs=("head",))
     r = np.random.default_rng(2)
     audio, vision, text = (r.standard_normal(s).astype(np.float32) for s in ((2, 4, SIZE), (2, 4, SIZE), (3, SIZE)))
-    output = backend.head(audio, vision, text)
+    output = backend.head(audio, vision, TextEmbeddings.shared(text))
     np.testing.assert_allclose(output.audio_similarity, audio @ text.T, atol=1e-5)
     np.testing.assert_allclose(output.vision_similarity, vision @ text.T, atol=1e-5)
     np.testing.assert_allclose(output.score, output.audio_similarity * output.vision_similarity, atol=1e-5)
@@ -142,7 +153,7 @@ def test_a_graph_that_was_not_opened_is_named(bundle: Bundle) -> None:
     backend.close()
     backend.close()
     with pytest.raises(UsageError, match="closed"):
-        backend.head(*np.zeros((3, 1, 1, SIZE), np.float32))
+        backend.head(*np.zeros((2, 1, 1, SIZE), np.float32), TextEmbeddings.shared(np.zeros((1, SIZE), np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -195,30 +206,40 @@ def wide_head(folder: Path) -> None:
         helper.make_node("MatMul", ["vision", "names"], ["vision_similarity"]),
         helper.make_node("Mul", ["audio_similarity", "vision_similarity"], ["score"]),
     ]
-    inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
-    save(folder / "head.onnx", nodes, inputs, ["audio_similarity", "vision_similarity", "score"], weights)
+    save(folder / "head.onnx", nodes, HEAD_INPUTS, ["audio_similarity", "vision_similarity", "score"], weights)
 
 
 def flat_head(folder: Path) -> None:
-    nodes = [helper.make_node("ReduceMean", [name], [f"of {name}"], keepdims=0) for name in ("audio", "vision", "text")]
-    inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
-    save(folder / "head.onnx", nodes, inputs, ["of audio", "of vision", "of text"], {})
+    nodes = [
+        helper.make_node("ReduceMean", [name], [f"of {name}"], keepdims=0) for name in ("audio", "vision", "audio_text")
+    ]
+    save(folder / "head.onnx", nodes, HEAD_INPUTS, ["of audio", "of vision", "of audio_text"], {})
 
 
 def lone_head(folder: Path) -> None:
     nodes = [helper.make_node("MatMul", ["audio", "names"], ["score"])]
+    save(folder / "head.onnx", nodes, HEAD_INPUTS, ["score"], {"names": np.eye(SIZE, 2, dtype=np.float32)})
+
+
+def head_of_one_text(folder: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["text"], ["columns"], perm=[1, 0]),
+        helper.make_node("MatMul", ["audio", "columns"], ["audio_similarity"]),
+        helper.make_node("MatMul", ["vision", "columns"], ["vision_similarity"]),
+        helper.make_node("Mul", ["audio_similarity", "vision_similarity"], ["score"]),
+    ]
     inputs = {"audio": ["B", "T", SIZE], "vision": ["B", "T", SIZE], "text": ["C", SIZE]}
-    save(folder / "head.onnx", nodes, inputs, ["score"], {"names": np.eye(SIZE, 2, dtype=np.float32)})
+    save(folder / "head.onnx", nodes, inputs, ["audio_similarity", "vision_similarity", "score"], {})
 
 
-@pytest.mark.parametrize("spoil", [wide_head, flat_head, lone_head])
+@pytest.mark.parametrize("spoil", [wide_head, flat_head, lone_head, head_of_one_text])
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_head_of_other_shapes_is_refused_when_it_is_opened(
     bundle: Bundle, spoil: Callable[[Path], None], name: str
 ) -> None:
     pytest.importorskip(name)
     spoil(bundle.path)
-    with pytest.raises(BundleError, match=r"the head graph .* do not trust this one"):
+    with pytest.raises(BundleError, match=r"the head graph .*do not trust this one"):
         open_backend(bundle_of(bundle.path), name=name, device="cpu", precision="fp32", graphs=("head",))
 
 

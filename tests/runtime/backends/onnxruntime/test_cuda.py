@@ -14,6 +14,7 @@ import pytest
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.onnxruntime.cuda import BATCHES, FixedBatches, check_placement, cuda_options
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DeviceError, UsageError
 from ovavel.runtime.verification.requirements import requirement
 
@@ -128,7 +129,13 @@ def answers(backend: Backend, count: int) -> tuple[np.ndarray, np.ndarray, np.nd
     rng = np.random.default_rng(count)
     vision = backend.vision(rng.standard_normal((count, 3, 224, 224)).astype(np.float32))
     audio = backend.audio(log_mels(count))
-    return vision, audio, backend.head(audio[None], vision[None], np.eye(3, vision.shape[1], dtype=np.float32)).score
+    return (
+        vision,
+        audio,
+        backend.head(
+            audio[None], vision[None], TextEmbeddings.shared(np.eye(3, vision.shape[1], dtype=np.float32))
+        ).score,
+    )
 
 
 @needs_gpu

@@ -40,7 +40,7 @@ INPUTS = {
     "vision": {"frames": (-1, 3, 224, 224)},
     "audio": {"log_mel": (-1, 1, 128, 204)},
     "text": {"tokens": (-1, 77)},
-    "head": {"audio": (-1, -1, 32), "vision": (-1, -1, 32), "text": (-1, 32)},
+    "head": {"audio": (-1, -1, 32), "vision": (-1, -1, 32), "audio_text": (-1, 32), "vision_text": (-1, 32)},
 }
 
 

@@ -15,6 +15,7 @@ from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.library import EXTRAS, load_library
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.verification.gates import find_gate
 from ovavel.runtime.verification.open import open_compared
@@ -67,12 +68,13 @@ def test_fp32_gives_what_onnx_runtime_gives(exported_bundle: Path, library: str,
             answer, expected = getattr(backend, graph)(inputs), getattr(reference, graph)(inputs)
             assert cosines(answer, expected).min() > 0.999999
             np.testing.assert_allclose(answer, expected, atol=1e-5)
-    size = Bundle.open(exported_bundle).manifest.embedding_size
+    size = Bundle.open(exported_bundle).manifest.encoders.vision.embedding_size
     for clips, segments, classes in ((1, 10, 4), (1, 10, 4), (1, 10, 4), (1, 3, 4), (5, 10, 70), (1, 10, 4)):
-        sizes = (clips, segments, size), (clips, segments, size), (classes, size)
+        sizes = (clips, segments, size), (clips, segments, size), (classes, size), (classes, size)
         inputs = [random.standard_normal(each).astype(np.float32) for each in sizes]
         inputs = [each / np.linalg.norm(each, axis=-1, keepdims=True) for each in inputs]
-        for answer, expected in zip(backend.head(*inputs), reference.head(*inputs), strict=True):
+        text = TextEmbeddings(*inputs[2:])
+        for answer, expected in zip(backend.head(*inputs[:2], text), reference.head(*inputs[:2], text), strict=True):
             np.testing.assert_allclose(answer, expected, atol=1e-4)
     backend.close()
 

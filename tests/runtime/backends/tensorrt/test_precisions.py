@@ -44,7 +44,7 @@ def variants(
     towers = ImageBind.load(tiny_weights, config).towers
     modules = {"vision": towers["vision"], "audio": towers["audio"], "head": HeadGraph(TemporalHead.load(tiny_head))}
     for graph in GRAPHS:
-        model = traced_once(graph, modules[graph].eval(), embedding_size=config.embedding_size)
+        model = traced_once(graph, modules[graph].eval(), encoders=config.encoders)
         for precision in PRECISIONS:
             save_variant(model, graph, folder, precision)
     return folder

@@ -29,6 +29,7 @@ from ovavel.runtime.backends.tensorrt.plan import BuildOptions, Engine, EngineFo
 from ovavel.runtime.backends.tensorrt.runner import EngineRunner, split_batch
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.manifest import FileEntry
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DeviceError, EngineError, UsageError
 
 BATCHES = (1, 4)
@@ -55,7 +56,7 @@ def open_runner(gpu: SimulatedCuda, bundle: Path, graph: str, folder: Path) -> E
         options=BuildOptions(batches=BATCHES),
     )
     inputs = {"vision": {"frames": (-1, *SHAPES["vision"])}, "audio": {"log_mel": (-1, *SHAPES["audio"])}}.get(
-        graph, {"audio": (-1, -1, 32), "vision": (-1, -1, 32), "text": (-1, 32)}
+        graph, {"audio": (-1, -1, 32), "vision": (-1, -1, 32), "audio_text": (-1, 32), "vision_text": (-1, 32)}
     )
     onnx = bundle / f"{graph}.onnx"
     simulated = SimulatedEngine(gpu, onnx, profiles_of(made_for, inputs))
@@ -110,9 +111,11 @@ def test_the_head_takes_any_number_of_segments_and_classes(
     reference = open_backend(Bundle.open(exported_bundle), device="cpu", graphs=("head",))
     random = np.random.default_rng(1)
     for clips, segments, classes in ((1, 10, 4), (1, 10, 4), (1, 10, 4), (1, 3, 4), (6, 10, 70), (1, 10, 4)):
-        sizes = (clips, segments, 32), (clips, segments, 32), (classes, 32)
+        sizes = (clips, segments, 32), (clips, segments, 32), (classes, 32), (classes, 32)
         inputs = [random.standard_normal(size).astype(np.float32) for size in sizes]
-        for answer, expected in zip(runner.run(inputs), reference.head(*inputs), strict=True):
+        for answer, expected in zip(
+            runner.run(inputs), reference.head(*inputs[:2], TextEmbeddings(*inputs[2:])), strict=True
+        ):
             np.testing.assert_allclose(answer, expected, atol=2e-5)
     assert gpu.launches == 2
     runner.close()
@@ -134,12 +137,14 @@ def test_what_the_engine_does_not_take_is_refused(gpu: SimulatedCuda, exported_b
 def test_the_head_refuses_more_than_it_was_built_for(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:
     runner = open_runner(gpu, exported_bundle, "head", tmp_path)
     segments, classes = np.zeros((1, 10, 32), np.float32), np.zeros((4, 32), np.float32)
-    with pytest.raises(UsageError, match=r"does not take text \(5000, 32\)"):
-        runner.run([segments, segments, np.zeros((5000, 32), np.float32)])
+    with pytest.raises(UsageError, match=r"does not take audio_text \(5000, 32\)"):
+        runner.run([segments, segments, np.zeros((5000, 32), np.float32), classes])
     with pytest.raises(UsageError, match=r"does not take audio \(1, 11, 32\).*\(any, 1 to 10, 32\)"):
-        runner.run([np.zeros((1, 11, 32), np.float32), segments, classes])
-    with pytest.raises(UsageError, match="same shape"):
-        runner.run([segments, segments[:, :5], classes])
+        runner.run([np.zeros((1, 11, 32), np.float32), segments, classes, classes])
+    with pytest.raises(UsageError, match="same clips and seconds"):
+        runner.run([segments, segments[:, :5], classes, classes])
+    with pytest.raises(UsageError, match="as many texts"):
+        runner.run([segments, segments, classes, classes[:3]])
 
 
 def test_threads_take_turns(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:

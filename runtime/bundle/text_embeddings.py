@@ -1,0 +1,103 @@
+"""Text embeddings, one for each sense: sound and sight may be compared with texts in spaces of their own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ovavel.runtime.system.untrusted import read_arrays
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.types import Sense
+
+__all__ = ["TextEmbeddings"]
+
+# N texts, D embedding size of a sense
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextEmbeddings:
+    """Embeddings of N texts for each sense: of one text encoder, in one array, or of one for each sense."""
+
+    audio: NDArray[np.float32]
+    """(N, D of audio) float32: what audio embeddings are compared with."""
+    vision: NDArray[np.float32]
+    """(N, D of vision) float32: what vision embeddings are compared with."""
+
+    @classmethod
+    def shared(cls, embeddings: NDArray[np.float32]) -> TextEmbeddings:
+        """Return (N, D) `embeddings` for both senses."""
+        return cls(embeddings, embeddings)
+
+    @classmethod
+    def joined(cls, parts: Iterable[TextEmbeddings]) -> TextEmbeddings:
+        """Return all rows of `parts` one below the other; one array where each of them is one."""
+        parts = list(parts)
+        if all(each.is_shared for each in parts):
+            return cls.shared(np.concatenate([each.audio for each in parts]))
+        return cls(np.concatenate([each.audio for each in parts]), np.concatenate([each.vision for each in parts]))
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.audio)
+
+    def __getitem__(self, rows: Any) -> TextEmbeddings:
+        """Some of the rows, by a slice or their numbers."""
+        if self.is_shared:
+            return self.shared(self.audio[rows])
+        return TextEmbeddings(self.audio[rows], self.vision[rows])
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """D of audio and of vision."""
+        return self.audio.shape[-1], self.vision.shape[-1]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether one array serves both senses."""
+        return self.audio is self.vision
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The array "both" that serves both senses, or one for each: "audio" and "vision"."""
+        return {"both": self.audio} if self.is_shared else {"audio": self.audio, "vision": self.vision}
+
+    def of(self, sense: Sense) -> NDArray[np.float32]:
+        """(N, D of `sense`): what its embeddings are compared with."""
+        return self.audio if sense == "audio" else self.vision
+
+    def normal(self) -> TextEmbeddings:
+        """Return a read-only copy: little-endian float32, one array where both senses have the same values."""
+        arrays = [np.array(each, dtype="<f4", order="C") for each in (self.audio, self.vision)]
+        for each in arrays:
+            each.setflags(write=False)
+        audio, vision = arrays
+        return self.shared(audio) if self.is_shared or np.array_equal(audio, vision) else type(self)(*arrays)
+
+    def encode(self) -> bytes:
+        """Return the bytes of an `.npz` file; an array that serves both senses is in it once."""
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, **self.normal().arrays)
+        return file.getvalue()
+
+    @classmethod
+    def decode(cls, data: bytes) -> TextEmbeddings:
+        """Read the bytes that `encode` gave; any other raise ValueError."""
+        return cls.from_arrays(read_arrays(data, len(data)))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> TextEmbeddings:
+        """Take `arrays` of another; any other raise ValueError."""
+        if any(array.dtype != np.float32 or array.ndim != 2 for array in arrays.values()):
+            raise ValueError("its text embeddings are no matrices of float32")
+        if set(arrays) == {"both"}:
+            return cls.shared(arrays["both"])
+        if set(arrays) != {"audio", "vision"} or len(arrays["audio"]) != len(arrays["vision"]):
+            raise ValueError("it holds no text embeddings for each sense")
+        return cls(arrays["audio"], arrays["vision"])
