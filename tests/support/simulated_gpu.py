@@ -252,7 +252,7 @@ class SimulatedContext:
         if len(self._shapes) == 1:
             (shape,) = self._shapes.values()
             return shape[0], self.engine.session.get_outputs()[0].shape[1]
-        return (*self._shapes["audio"][:2], self._shapes["text"][0])
+        return (*self._shapes["audio"][:2], self._shapes["audio_text"][0])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self._addresses[name] = address

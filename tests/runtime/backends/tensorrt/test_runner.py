@@ -282,7 +282,7 @@ def test_changing_shapes_are_recorded_ever_less_often(
     for segments in (10, 3) * 8:
         both = np.zeros((1, segments, 32), np.float32)
         for _ in range(3):
-            runner.run([both, both, text])
+            runner.run([both, both, text, text])
     assert len(recorded) == 2  # after one run, then after two; a third would take four
     runner.close()
     assert gpu.left() == 0
