@@ -41,6 +41,7 @@ from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.system.files import output_error
+from ovavel.runtime.system.progress import Progress, no_progress, part_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "Progress", "need_libraries", "write_bundle"]
+__all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "need_libraries", "write_bundle"]
 
 # B batch, D embedding size, C classes with the background last
 
@@ -57,9 +58,6 @@ IMAGEBIND_LICENCE = (
     "ImageBind's weights are under CC BY-NC-SA 4.0 (https://creativecommons.org/licenses/by-nc-sa/4.0/): "
     "attribution, no commercial use, and what is made from them stays under the same licence"
 )
-
-Progress = Callable[[str, float], None]
-"""Called with what happens now, and which share of the whole, in [0, 1], is done."""
 
 _COMPARED = ("onnx", "onnxruntime", "onnxscript", "torch")
 _TEXT_BATCH = 16
@@ -80,7 +78,7 @@ def write_bundle(
     background: str = BACKGROUND,
     licence: str | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda _stage, _share: None,
+    progress: Progress = no_progress,
     note: Callable[[str], None] = lambda _left_out: None,
 ) -> Bundle:
     """Export ImageBind and a temporal head into the folder `out`, verify the result and return it.
@@ -246,9 +244,7 @@ class _Writer:
         held = (*self._precisions, *self._forms)
         runs = [each for each in held if each in ENGINE_PRECISIONS["onnxruntime-cpu"]]
 
-        def progress(what: str, share: float) -> None:
-            self._progress(f"bundle: comparing with PyTorch, {what}", self._done + share * _SHARES["check"])
-
+        progress = part_of(self._progress, self._done, _SHARES["check"], prefix="bundle: comparing with PyTorch, ")
         return checked(Bundle.open(self._folder), runs, progress)
 
     def _encoders(self, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:

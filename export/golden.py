@@ -7,7 +7,7 @@ Shapes: D embedding size, C golden names with the background last, K clips of T 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import PrecisionError
 from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
+from ovavel.runtime.system.progress import Progress, part_of
 from ovavel.runtime.types import BUFFER, Sense
 from ovavel.runtime.verification.golden import GOLDEN, Golden, to_float
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
@@ -108,7 +109,7 @@ class GoldenWriter:
         (folder / GOLDEN).write_bytes(self._golden.encode())
 
 
-def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, float], None]) -> Bundle:
+def checked(bundle: Bundle, precisions: Iterable[str], progress: Progress) -> Bundle:
     """Let ONNX Runtime on the CPU run `bundle` in each of `precisions`, and put the gates into its manifest.
 
     Raises:
@@ -119,11 +120,9 @@ def checked(bundle: Bundle, precisions: Iterable[str], progress: Callable[[str, 
     for number, precision in enumerate(wanted):
         backend = open_backend(bundle, device="cpu", graphs=graphs_to_check(bundle), precision=precision)
 
-        def tell(what: str, share: float, told: str = precision, done: int = number) -> None:
-            progress(f"{told}: {what}", (done + share) / len(wanted))
-
+        part = part_of(progress, number / len(wanted), 1 / len(wanted), prefix=f"{precision}: ")
         try:
-            gate = self_check(bundle, backend, tell)
+            gate = self_check(bundle, backend, part)
         finally:
             backend.close()
         if not gate.passed:

@@ -10,19 +10,18 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.errors import DownloadError, UsageError
 from ovavel.runtime.reporting.text import one_line
-from ovavel.runtime.system.progress import Bars
+from ovavel.runtime.system.bars import rated_bar
+from ovavel.runtime.system.progress import Progress, no_progress
 
 __all__ = ["LICENCE", "PUBLISHED", "Patience", "download_weights"]
 
@@ -46,6 +45,7 @@ PUBLISHED = {
 """Size in bytes and SHA-256 by address."""
 
 _BLOCK = 1 << 20
+_MB = 1e6
 _SPARE_BYTES = 64 << 20
 _LONGEST_WAIT_S = 60.0
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
@@ -112,9 +112,8 @@ def download_weights(
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise DownloadError(f"{part} is being written by another download; wait for it to end") from error
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             try:
-                with Bars(TextColumn("{task.description}"), *columns, console=console, transient=False) as progress:
+                with rated_bar("MB", console=console) as progress:
                     _Download(server, target, part, file).run(progress)
             finally:
                 if part.exists() and not part.stat().st_size:
@@ -221,13 +220,13 @@ class _Download:
 
     def run(self, progress: Progress) -> None:
         """Fetch, check and rename."""
-        task = progress.add_task(self._target.name, total=None)
+        name = self._target.name
         known, url, patience = self._server.known, self._server.url, self._server.patience
         failures = 0
         most = self._have()
         while not (known and self._have() == known.size):
             try:
-                self._fetch(lambda done, size: progress.update(task, completed=done, total=size))
+                self._fetch(progress)
                 break
             except _Retry as cut:
                 failures = 0 if self._have() > most else failures + 1
@@ -238,21 +237,18 @@ class _Download:
                         "run it again to go on from there"
                     ) from cut
                 wait_s = max(cut.wait_s, patience.backoff_s * 2 ** max(0, failures - 1))
-                progress.update(task, description=f"{self._target.name}: {cut}, trying again")
+                progress(name, self._have() / _MB, known.size / _MB if known else None, f"{cut}, trying again")
                 time.sleep(min(wait_s, _LONGEST_WAIT_S))
-                progress.update(task, description=self._target.name)
-        if known:
-            progress.update(task, description="checking", completed=0)
-            if _sha256(self._part, lambda done: progress.update(task, completed=done)) != known.sha256:
-                self._forget()
-                raise DownloadError(
-                    f"what {url} sent is not the published file: its hash is another. It was removed; run it "
-                    "again, from another network if it goes on so"
-                )
+        if known and _sha256(self._part, progress) != known.sha256:
+            self._forget()
+            raise DownloadError(
+                f"what {url} sent is not the published file: its hash is another. It was removed; run it "
+                "again, from another network if it goes on so"
+            )
         self._part.replace(self._target)
         self._note.unlink(missing_ok=True)
 
-    def _fetch(self, told: Callable[[int, int], None]) -> None:
+    def _fetch(self, progress: Progress) -> None:
         """Take over one connection; return when the file is whole.
 
         Raises:
@@ -284,7 +280,7 @@ class _Download:
                 )
             if not have:
                 self._note.write_text(_version(response), "utf-8")
-            told(have, size)
+            progress(self._target.name, have / _MB, size / _MB)
             while have < size:
                 try:
                     block = response.read1(min(_BLOCK, size - have))
@@ -295,7 +291,7 @@ class _Download:
                 self._file.write(block)
                 self._file.flush()
                 have += len(block)
-                told(have, size)
+                progress(self._target.name, have / _MB, size / _MB)
 
     def _have(self) -> int:
         return self._part.stat().st_size
@@ -329,12 +325,12 @@ def _reason(error: Exception) -> str:
     return str(cause) or type(cause).__name__
 
 
-def _sha256(path: Path, told: Callable[[int], None] = lambda _: None) -> str:
+def _sha256(path: Path, progress: Progress = no_progress) -> str:
     digest = hashlib.sha256()
-    done = 0
+    done, size = 0, path.stat().st_size
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
             done += len(block)
-            told(done)
+            progress("checking", done / _MB, size / _MB)
     return digest.hexdigest()

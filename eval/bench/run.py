@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,12 +36,13 @@ from ovavel.eval.bench.settings import Settings
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.types import Window
 from ovavel.runtime.verification.gates import checked_here, find_gate
 from ovavel.runtime.verification.self_check import self_check
 
-__all__ = ["Tell", "run_bench"]
+__all__ = ["run_bench"]
 
 _LEAST_WINDOWS, _MOST_WINDOWS = 30, 1000
 _LONG_ENOUGH_S = 10.0
@@ -50,8 +51,6 @@ _PARITY_RULE = (
     "the golden inputs of the bundle, adversarial ones included, against what PyTorch made of them in fp32: cosine of "
     "embeddings and share of decisions, as `ovavel bundle check` does it"
 )
-
-Tell = Callable[[str], None]
 
 
 def run_bench(
@@ -68,7 +67,7 @@ def run_bench(
     references: Sequence[str] = ("eager",),
     rows: Sequence[RowSpec] | None = None,
     settings: Settings | None = None,
-    tell: Tell = lambda _: None,
+    progress: Progress = no_progress,
 ) -> BenchReport:
     """Measure a bundle, and PyTorch beside it on request.
 
@@ -86,7 +85,7 @@ def run_bench(
         references: PyTorch's rows, where there are `weights`; see `reference_rows`.
         rows: what to open instead of `backends` with `precisions`.
         settings: what to measure; None: single stream only.
-        tell: is given a few words on what is going on.
+        progress: called at each stage.
 
     An interruption (`KeyboardInterrupt`) after the first measured window ends it early: the report is `partial`.
 
@@ -99,9 +98,9 @@ def run_bench(
     if weights is not None:
         specs += reference_rows(references, weights, head)
     begin_s = time.perf_counter()
-    tell("decoding")
+    progress("decoding")
     kept, decode_ms = decode(media, settings.windows or _LEAST_WINDOWS)
-    bench = _Bench(bundle=bundle, kept=kept, decode_ms=decode_ms, settings=settings, tell=tell)
+    bench = _Bench(bundle=bundle, kept=kept, decode_ms=decode_ms, settings=settings, progress=progress)
     try:
         bench.open(specs, device=device, threads=threads)
         try:
@@ -133,7 +132,7 @@ class _Bench:
     kept: Sequence[Window]
     decode_ms: Sequence[float]
     settings: Settings
-    tell: Tell
+    progress: Progress
     rows: list[OpenRow] = field(default_factory=list)
     results: dict[str, _Results] = field(default_factory=dict)
     gpu: Gpu | None = None
@@ -146,7 +145,7 @@ class _Bench:
         self.gpu = open_gpu(device)
         memory = MemoryWatch(device)
         for spec in specs:
-            self.tell(f"{spec.name}: loading and warming up")
+            self.progress(f"{spec.name}: loading and warming up")
             row = open_row(
                 spec,
                 self.bundle,
@@ -177,10 +176,10 @@ class _Bench:
                 self.kept,
                 count,
                 yardstick=self.yardstick,
-                tell=lambda i: self.tell(f"single stream: window {i + 1} of {count}"),
+                progress=self.progress,
             )
         if self.settings.rates:
-            self.tell("what the device can do at best")
+            self.progress("what the device can do at best")
             libraries = {"torch"} if first.device != "cpu" or len(ready) > len(own) else set()
             self.rates = measure_rates(first.device, first.threads, frozenset(libraries))
         scenarios = {
@@ -193,7 +192,7 @@ class _Bench:
             if scenario not in self.settings.scenarios:
                 continue
             for name, pipeline in pipelines.items():
-                self.tell(f"{scenario}: {name}")
+                self.progress(f"{scenario}: {name}")
                 try:
                     measure(name, pipeline)
                 except OvavelError as error:

@@ -82,9 +82,9 @@ class Run:
         from ovavel.eval.bench.tables import markdown, print_report
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.reporting.console import OutputConsole
+        from ovavel.runtime.system.bars import shown_status
         from ovavel.runtime.system.files import atomic_write, report_folder
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
-        from ovavel.runtime.system.progress import shown_status
 
         check_bundle_backends(*self.backend)
         settings = Settings(
@@ -100,7 +100,7 @@ class Run:
         )
         if self.out:
             report_folder(self.out, "bench.json")
-        with terminated_as_interrupted(), shown_status("opening the bundle") as tell:
+        with terminated_as_interrupted(), shown_status("opening the bundle") as progress:
             report = run_bench(
                 Bundle.open(self.bundle),
                 weights=self.weights,
@@ -112,7 +112,7 @@ class Run:
                 precisions=self.precision,
                 references=self.references,
                 settings=settings,
-                tell=tell,
+                progress=progress,
             )
         written = []
         if self.out:

@@ -46,7 +46,6 @@ class Lag:
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
-        from ovavel.eval.datasets.splits import clip_progress
         from ovavel.eval.streaming.measure import (
             RULES,
             STREAM_CLIPS,
@@ -57,13 +56,14 @@ class Lag:
         )
         from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
         from ovavel.runtime.pipeline.localizer import deciding_head
+        from ovavel.runtime.system.bars import rated_bar
         from ovavel.runtime.system.files import atomic_write, report_folder
 
         check_seeds(self.seeds)
         report_folder(self.out, "streaming.json")
         with self.dataset.open_material(self.engine) as material:
             split = material.split(self.split)
-            with clip_progress("streaming", len(split.clips) * (1 + len(self.seeds))) as progress:
+            with rated_bar("clips") as progress:
                 curves = measure_streaming(
                     deciding_head(material.backend.head, material.bundle.manifest.fusion.decision),
                     split.audio,

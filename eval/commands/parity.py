@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,7 +16,7 @@ from ovavel.runtime.system.bounds import Meta
 if TYPE_CHECKING:
     from ovavel.eval.parity.clips import DatasetClips, RecordedClips
     from ovavel.eval.parity.compare import ParityReport
-    from ovavel.eval.parity.sides import Choice, Tell
+    from ovavel.eval.parity.sides import Choice
     from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["Parity"]
@@ -95,6 +94,7 @@ class Parity:
         from ovavel.eval.parity.compare import PYTORCH, compare_backends
         from ovavel.eval.parity.report import look_again, to_html, to_json
         from ovavel.runtime.bundle.bundle import Bundle
+        from ovavel.runtime.system.bars import rated_bar
         from ovavel.runtime.system.files import atomic_write
         from ovavel.runtime.verification.gates import store_gate
 
@@ -103,8 +103,8 @@ class Parity:
         if self.record and (reference.backend, reference.precision) != ("torch", "fp32"):
             raise UsageError("--record is for a comparison with PyTorch in fp32: give --weights")
         clips = self._clips()
-        with _progress(clips.duration_s) as tell:
-            report = compare_backends(reference, candidate, clips, tell=tell)
+        with rated_bar("s", rate="× real time") as progress:
+            report = compare_backends(reference, candidate, clips, progress=progress)
         if report.reference == PYTORCH:
             store_gate(bundle, report.candidate_info, report.gate)
         if self.record:
@@ -179,33 +179,6 @@ def _report_lost(clips: DatasetClips | RecordedClips) -> int:
         return 0
     print_unreadable(clips.damaged)
     return len(clips.damaged)
-
-
-@contextmanager
-def _progress(duration_s: float) -> Iterator[Tell]:
-    """Show what runs, with its rate and the time left."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-    from ovavel.runtime.reporting.console import ErrorConsole
-    from ovavel.runtime.system.progress import Bars
-
-    console = ErrorConsole()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} of {task.total:.0f} s, {task.fields[rate]:.1f} × real time"),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console) as bars:
-        bar = bars.add_task("opening", total=duration_s, rate=0.0)
-
-        def tell(what: str, done_s: float) -> None:
-            if what != bars.tasks[0].description:
-                bars.reset(bar, description=what)
-            elapsed_s = bars.tasks[0].elapsed or 0.0
-            bars.update(bar, completed=done_s, rate=done_s / max(elapsed_s, 1e-3))
-
-        yield tell
 
 
 def _print(report: ParityReport, written: list[Path]) -> None:

@@ -63,9 +63,8 @@ class Try:
         from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
         from ovavel.runtime.pipeline.localizer import deciding_head
-        from ovavel.runtime.reporting.text import one_line
+        from ovavel.runtime.system.bars import shown_progress, shown_status
         from ovavel.runtime.system.files import report_folder
-        from ovavel.runtime.system.progress import shown_progress, shown_status
         from ovavel.runtime.verification.first_use import changed_since_first_use
 
         channel = parse_channel(self.channel)
@@ -90,14 +89,14 @@ class Try:
                 print(f"ovavel: {changed}", file=sys.stderr)
             backend.warm_up()
             recordings, lost = _encode(clips, backend, truth, channel)
-            with shown_status("trying phrases") as tell:
+            with shown_status("trying phrases") as progress:
                 trial = try_phrases(
                     recordings,
                     phrases,
                     embeddings,
                     vocabulary,
                     deciding_head(backend.head, bundle.manifest.fusion.decision),
-                    tell=lambda phrase: tell(f"trying {one_line(phrase)}"),
+                    progress=progress,
                 )
             info = backend.info
         finally:
@@ -123,39 +122,20 @@ def _encode(
     clips: Sequence[Path], backend: Backend, truth: dict[Path, tuple[tuple[float, float], ...]], channel: Channel
 ) -> tuple[list[Recording], dict[str, str]]:
     """Encode all `clips` that can be read, and say why the others cannot, by path. Raises MediaError if none can."""
-    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
-
     from ovavel.eval.phrases.trial import encode_recording
-    from ovavel.runtime.reporting.console import ErrorConsole
     from ovavel.runtime.reporting.text import one_line
-    from ovavel.runtime.sources.media.source import MediaSource
-    from ovavel.runtime.system.progress import Bars
+    from ovavel.runtime.system.bars import rated_bar
+    from ovavel.runtime.system.progress import prefixed
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed:.0f} s, {task.fields[rate]:.1f} × real time"),
-        TimeRemainingColumn(),
-    )
     recordings: list[Recording] = []
     lost: dict[str, str] = {}
-    with Bars(*columns, console=ErrorConsole()) as bars:
+    with rated_bar("s", rate="× real time") as progress:
         for number, clip in enumerate(clips, 1):
-            bar = bars.add_task(f"{number}/{len(clips)} {one_line(clip.name)}", total=None, rate=0.0)
-
-            def advance(done_s: float, bar: TaskID = bar) -> None:
-                elapsed_s = next(task.elapsed or 0.0 for task in bars.tasks if task.id == bar)
-                bars.update(bar, completed=done_s, rate=done_s / max(elapsed_s, 1e-3))
-
+            named = prefixed(progress, f"{number}/{len(clips)} {one_line(clip.name)}: ")
             try:
-                source = MediaSource(clip)
-                source.close()
-                bars.update(bar, total=source.duration_s)
-                recordings.append(encode_recording(clip, backend, truth.get(clip), channel=channel, progress=advance))
+                recordings.append(encode_recording(clip, backend, truth.get(clip), channel=channel, progress=named))
             except MediaError as error:
                 lost[str(clip)] = str(error)
-            finally:
-                bars.remove_task(bar)
     if not recordings:
         more = f" (nor can the other {len(lost) - 1})" if len(lost) > 1 else ""
         raise MediaError(f"{next(iter(lost.values()))}{more}")

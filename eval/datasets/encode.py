@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.pipeline.encoder import Encoder
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import BUFFER, Window
 
 __all__ = [
@@ -112,11 +113,11 @@ def encode_clips(
     clips: Sequence[Clip],
     backend: Backend,
     *,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Encoded:
     """Run the encoders of `backend` over the media of `clips`, read ahead in threads.
 
-    `progress` is called with the clips done.
+    `progress` is called after each clip.
 
     Raises:
         DatasetError: not one of the clips could be read.
@@ -135,7 +136,7 @@ def encode_clips(
                 audio.append(np.stack([s.audio for s in segments if s.audio is not None]))
                 vision.append(np.stack([s.vision for s in segments if s.vision is not None]))
                 whole.append(clip)
-            progress(done)
+            progress("encoding", done, len(clips))
     lost = {(record.split, record.name) for record in damaged}
     features = Features(
         clips=tuple(whole),

@@ -5,7 +5,7 @@ Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.system.bars import rated_bar
+from ovavel.runtime.system.progress import prefixed
 from ovavel.runtime.verification.open import open_compared
 
-__all__ = ["Material", "Split", "clip_progress", "open_material"]
+__all__ = ["Material", "Split", "open_material"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,8 +91,8 @@ class Material:
         if self.cache:
             encoded = load_cached(self.cache, self.dataset, self.bundle, clips)
         else:
-            with clip_progress(f"encoding {name}", len(clips)) as progress:
-                encoded = encode_clips(self.dataset, clips, self.backend, progress=progress)
+            with rated_bar("clips") as progress:
+                encoded = encode_clips(self.dataset, clips, self.backend, progress=prefixed(progress, f"{name}: "))
         features = encoded.features
         return Split(
             name=name,
@@ -141,28 +143,3 @@ def open_material(
         yield Material(dataset=dataset, bundle=opened, backend=running, cache=cache, text=text)
     finally:
         running.close()
-
-
-@contextmanager
-def clip_progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rate and time left on standard error; yields what to call with the clips done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-    from ovavel.runtime.system.progress import Bars
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} clips, {task.fields[rate]:.0f}/s"),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console) as bars:
-        bar = bars.add_task(title, total=total, rate=0.0)
-
-        def advance(done: int) -> None:
-            elapsed_s = bars.tasks[0].elapsed or 0.0
-            bars.update(bar, completed=done, rate=done / max(elapsed_s, 1e-3))
-
-        yield advance

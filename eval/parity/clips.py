@@ -5,7 +5,7 @@ Shapes: N inputs, T seconds of a clip (at most ten), D embedding size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -23,6 +23,7 @@ from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.sources.media.source import MediaSource
+from ovavel.runtime.system.progress import Progress, part_of
 from ovavel.runtime.types import BUFFER, Segment, Window
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 
@@ -38,9 +39,6 @@ __all__ = [
 
 _RANDOM = 6
 """Random pictures and sounds beside the extremes."""
-
-Progress = Callable[[float], None]
-"""Called with the seconds of media that are done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +66,7 @@ class Clips(Protocol):
         """About how many seconds of media."""
 
     def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
-        """Run the encoders of `backend` over all of them, in the same order every time."""
+        """Run the encoders of `backend` over all of them, in the same order every time; `progress` gets seconds."""
 
     def window(self, name: str, second: int) -> Window:
         """One second again, to be shown."""
@@ -105,7 +103,8 @@ class DatasetClips:
 
     def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
         """Run the encoders over all that can be read."""
-        encoded = encode_clips(self.dataset, self.clips, backend, progress=lambda done: progress(float(BUFFER * done)))
+        in_seconds = part_of(progress, 0, self.duration_s, of=self.duration_s)
+        encoded = encode_clips(self.dataset, self.clips, backend, progress=in_seconds)
         self.damaged = encoded.damaged
         features = encoded.features
         return [
@@ -195,7 +194,7 @@ class RecordedClips:
             try:
                 for window_segments in _encoded(read_windows(file, self._channel), backend):
                     segments += window_segments
-                    progress(done_s + len(segments))
+                    progress("encoding", done_s + len(segments), self.duration_s)
             except (MediaError, UsageError) as error:  # the latter for frames that no model could use
                 self.damaged[name] = str(error)
                 del self._files[name]

@@ -19,13 +19,14 @@ from ovavel.eval.parity.clips import (
     adversarial_waveforms,
 )
 from ovavel.eval.parity.figures import Decisions, EmbeddingFigures, Place, compare_decisions, compare_graph
-from ovavel.eval.parity.sides import Choice, Side, Tell, all_embeddings, run_side
+from ovavel.eval.parity.sides import Choice, Side, all_embeddings, run_side
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import TEXT_GRAPHS
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.bundle.vocabulary import normalize_text
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.verification.compare import (
     HeadDifferences,
     Stage,
@@ -72,7 +73,7 @@ class ParityReport:
 
 
 def compare_backends(
-    reference: Choice, candidate: Choice, clips: Clips, *, tell: Tell = lambda _what, _done_s: None
+    reference: Choice, candidate: Choice, clips: Clips, *, progress: Progress = no_progress
 ) -> ParityReport:
     """Run both on `clips` and on adversarial inputs, and compare.
 
@@ -93,8 +94,8 @@ def compare_backends(
     vocabulary = candidate.bundle.vocabulary
     labelled = isinstance(clips, DatasetClips)
     names = clips.dataset.names if isinstance(clips, DatasetClips) else vocabulary.names
-    theirs = run_side(reference, clips, names, tell)
-    ours = run_side(candidate, clips, names, tell, theirs)
+    theirs = run_side(reference, clips, names, progress)
+    ours = run_side(candidate, clips, names, progress, theirs)
     places = [[Place(clip.name, second) for second in clip.seconds] for clip in theirs.clips]
     flat = [place for each in places for place in each]
     seen, heard = ([*map(Place, each), *flat] for each in (adversarial_frames(), adversarial_waveforms()))
@@ -102,7 +103,7 @@ def compare_backends(
         compare_graph("vision", all_embeddings(ours, "vision"), all_embeddings(theirs, "vision"), seen),
         compare_graph("audio", all_embeddings(ours, "audio"), all_embeddings(theirs, "audio"), heard),
     ]
-    tell("comparing texts", 0.0)
+    progress("comparing texts")
     graphs = set(encoders.text_graphs)
     if all(graphs <= each.bundle.manifest.graphs.keys() or each.backend == "torch" for each in (reference, candidate)):
         texts = sample_texts(vocabulary.names)

@@ -5,7 +5,7 @@ Shapes: D embedding size, C names with the background last, T seconds of a clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,11 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.pipeline.texts import encode_texts
+from ovavel.runtime.system.progress import Progress, prefixed
 from ovavel.runtime.types import Sense
 from ovavel.runtime.verification.open import open_compared
 
-__all__ = ["Choice", "Side", "Tell", "all_embeddings", "run_side"]
-
-Tell = Callable[[str, float], None]
-"""Called with what runs now, and the seconds of media that it has done."""
+__all__ = ["Choice", "Side", "all_embeddings", "run_side"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +97,20 @@ class Side:
         return f"{self.info.engine} {'/'.join(precisions)}"
 
 
-def run_side(choice: Choice, clips: Clips, names: Sequence[str], tell: Tell, reference: Side | None = None) -> Side:
+def run_side(
+    choice: Choice, clips: Clips, names: Sequence[str], progress: Progress, reference: Side | None = None
+) -> Side:
     """Take one backend through everything; with a `reference`, its head is run on that one's embeddings too."""
-    tell("embedding the names", 0.0)
+    progress("embedding the names")
     text = choice.embed(names)
-    tell("loading the graphs", 0.0)
+    progress("loading the graphs")
     backend = choice.open(("vision", "audio", "head"))
     try:
         backend.warm_up()
         told = f"{backend.info.engine} {backend.info.precision['vision']}"
-        tell(f"{told}: adversarial inputs", 0.0)
+        progress(f"{told}: adversarial inputs")
         frames, waveforms = encode_adversarial(backend)
-        encoded = clips.encode(backend, lambda done_s: tell(told, done_s))
+        encoded = clips.encode(backend, prefixed(progress, f"{told}: "))
         outputs = [_head(backend, clip.audio, clip.vision, text) for clip in encoded]
         given = (
             [_head(backend, clip.audio, clip.vision, reference.text) for clip in reference.clips] if reference else []

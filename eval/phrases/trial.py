@@ -9,7 +9,8 @@ Shapes: T seconds of a recording, C names with the background last, D embedding 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.pipeline.localizer import Head, Localizer
+from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.sources.media.source import MediaSource
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import Segment, SegmentScores, Window
 
 __all__ = [
@@ -159,17 +163,19 @@ def encode_recording(
     truth: Sequence[tuple[float, float]] | None = None,
     *,
     channel: Channel = "auto",
-    progress: Callable[[float], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Recording:
     """Run the encoders over a recording. `truth`: spans in seconds that hold the event; None: it all may.
 
     A second counts as event when at least half of it lies in a span. `channel` is the one of the sound to
-    listen to. `progress` is called with the seconds done.
+    listen to. `progress` is called with the seconds that are done.
 
     Raises:
         MediaError: it cannot be read, has frames that no model could use, or is shorter than half a second.
         UsageError: a span of `truth` begins after its end.
     """
+    with closing(MediaSource(path)) as source:
+        duration_s = source.duration_s
     encoder, segments, waiting = Encoder(backend), list[Segment](), list[Window]()
     try:
         for window in read_windows(path, channel):
@@ -177,8 +183,7 @@ def encode_recording(
             if len(waiting) == backend.info.batch:
                 segments += encoder.encode(waiting)
                 waiting.clear()
-                if progress:
-                    progress(float(len(segments)))
+                progress("encoding", len(segments), duration_s)
         segments += encoder.encode(waiting)
     except UsageError as error:  # of frames that no model could use
         raise MediaError(f"{path}: {error}") from error
@@ -203,7 +208,7 @@ def try_phrases(
     vocabulary: Vocabulary,
     head: Head,
     *,
-    tell: Callable[[str], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Trial:
     """Add each phrase alone to `vocabulary`, decide on every recording again, and rank the phrases.
 
@@ -213,7 +218,7 @@ def try_phrases(
         embeddings: of the phrases, for each sense, unit norm.
         vocabulary: what the phrases are added to; it may be the background alone.
         head: `Backend.head`.
-        tell: is called with which phrase is tried.
+        progress: called with which phrase is tried.
 
     Raises:
         VocabularyError: no phrase is given, or one is the background.
@@ -229,7 +234,7 @@ def try_phrases(
     known = [normalize_text(name) for name in vocabulary.names]
     tried: list[Phrase] = []
     for number, phrase in enumerate(phrases, 1):
-        tell(f"{number} of {len(phrases)}: {phrase}")
+        progress(f"trying {one_line(phrase)}", number, len(phrases))
         key = normalize_text(phrase)
         if key == known[-1]:
             raise VocabularyError(f"{phrase!r} is the background, which is always in a vocabulary; try other words")

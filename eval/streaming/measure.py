@@ -9,7 +9,7 @@ with the background last; M decision rules (latest, mean).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.localizer import Head
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import BUFFER
 
 __all__ = [
@@ -158,7 +159,7 @@ def measure_streaming(
     *,
     seeds: Sequence[int],
     stream_clips: int = STREAM_CLIPS,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> tuple[Curve, ...]:
     """Score clips fed second by second: alone and joined, by every rule, at every lag.
 
@@ -171,7 +172,7 @@ def measure_streaming(
         seen: (N,) whether a clip is of a seen class.
         seeds: one random order of the clips for each; figures of joined clips are means over them.
         stream_clips: clips that make one stream; the last stream may be shorter.
-        progress: called with how many clips are done; there are N * (1 + len(seeds)).
+        progress: called with how many clips are done, of N * (1 + len(seeds)).
 
     Raises:
         UsageError: no seed, one of them negative or twice, or streams of fewer than two clips.
@@ -191,7 +192,7 @@ def measure_streaming(
             streams = stream_labels(head, audio[chosen].reshape(shape), vision[chosen].reshape(shape), text)
             labels[:, :, chosen.reshape(-1)] = streams.reshape(len(RULES), BUFFER, -1, length)
             done += chosen.size
-            progress(done)
+            progress("streaming", done, clips * (1 + len(seeds)))
         return labels
 
     def score(labels: NDArray[np.intp]) -> _Decided:

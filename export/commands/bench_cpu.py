@@ -57,8 +57,8 @@ class BenchCpu:
         import msgspec
 
         from ovavel.export.bundle import need_libraries
+        from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.system.files import atomic_write, check_report_folder, output_folder
-        from ovavel.runtime.system.progress import shown_progress
 
         check_report_folder(self.out, "frontier.json")
         if self.windows < 2:
@@ -72,7 +72,7 @@ class BenchCpu:
         with (
             output_folder(self.out),
             TemporaryDirectory(prefix=".frontier.", dir=self.out) as folder,
-            shown_progress() as tell,
+            shown_progress() as progress,
         ):
             found = measure_frontier(
                 self.weights,
@@ -81,7 +81,7 @@ class BenchCpu:
                 outliers=self.outliers,
                 windows=self.windows,
                 threads=self.threads,
-                tell=tell,
+                progress=progress,
             )
             atomic_write(self.out / "frontier.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
             atomic_write(self.out / "frontier.md", markdown(found).encode())

@@ -74,9 +74,9 @@ class BenchGpu:
         need_libraries()
         from ovavel.export.gpu_bench.matrix import Prepared, matrix_rows, prepare, run_matrix
         from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
+        from ovavel.runtime.system.bars import shown_status
         from ovavel.runtime.system.files import check_report_folder, make_folder
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
-        from ovavel.runtime.system.progress import shown_status
         from ovavel.training.models.imagebind.model import read_config
         from ovavel.training.torch_backend.backend import resolve_device
 
@@ -87,15 +87,15 @@ class BenchGpu:
                 make_folder(place)
         with ExitStack() as stack:
             stack.enter_context(terminated_as_interrupted())
-            tell = stack.enter_context(shown_status("starting"))
+            progress = stack.enter_context(shown_status("starting"))
 
-            def in_time(what: str) -> None:
+            def in_time(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:
                 if time.monotonic() - begin_s > self.budget_s:
                     raise UsageError(
                         f"the time budget of {self.budget_s:g} s was used up: {what}; give more with --budget-s, or "
                         "make the bundle once with 'ovavel bundle export' and give it with --bundle and --weights"
                     )
-                tell(what)
+                progress(what, done, total, note)
 
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ovavel-matrix-", dir=_roomy())))
             if self.bundle and self.weights:
@@ -126,7 +126,7 @@ class BenchGpu:
                     "warm_up_s": 10.0,
                 },
                 folder=self.keep or folder,
-                tell=tell,
+                progress=progress,
             )
         paths = write_matrix(report, self.out)
         print(matrix_markdown(report))

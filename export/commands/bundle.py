@@ -114,7 +114,7 @@ class Export:
 
         from ovavel.export.bundle import need_libraries, write_bundle
         from ovavel.runtime.reporting.text import names_told, one_line, shown_name
-        from ovavel.runtime.system.progress import shown_progress
+        from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.first_use import accept
 
         need_libraries()

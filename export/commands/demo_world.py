@@ -15,7 +15,9 @@ from ovavel.runtime.system.bounds import MOST_WORKERS, Meta, Seed
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+
+    from ovavel.runtime.system.bars import Bars
+    from ovavel.runtime.system.progress import Progress
 
 __all__ = ["DemoWorld"]
 
@@ -111,7 +113,7 @@ class DemoWorld:
             raise UsageError(f"{self.out} was begun with other numbers ({told}); choose another --out, or delete it")
         atomic_write(path, json.dumps(numbers, indent=2).encode() + b"\n")
 
-    def _encoders(self, bars: Progress) -> tuple[Path, Path]:
+    def _encoders(self, bars: Bars) -> tuple[Path, Path]:
         """Draw seconds of the world and train the encoders on them; return tokenizer and weights."""
         from ovavel.runtime.bundle.vocabulary import Tokenizer
         from ovavel.runtime.system.files import atomic_write
@@ -119,19 +121,19 @@ class DemoWorld:
         from ovavel.training.demo_world.encoders import EncoderTraining, train_encoders
         from ovavel.training.demo_world.segments import make_segments
 
-        drawing = bars.add_task("drawing seconds of the world", total=self.segments)
-        training = bars.add_task("training the encoders", total=self.steps)
+        drawing = _row(bars, "drawing seconds of the world", self.segments)
+        training = _row(bars, "training the encoders", self.steps)
         tokenizer, weights = self.out / "tokenizer.json", self.out / "encoders.safetensors"
         if weights.is_file():
-            bars.update(drawing, completed=self.segments)
-            bars.update(training, completed=self.steps)
+            drawing("there already", self.segments, self.segments)
+            training("there already", self.steps, self.steps)
             return tokenizer, weights
         segments = make_segments(
             self.out / "segments",
             self.segments,
             self.seed,
             workers=self.workers,
-            progress=lambda done: bars.update(drawing, completed=done),
+            progress=drawing,
         )
         atomic_write(tokenizer, demo_tokenizer())
         train_encoders(
@@ -139,13 +141,11 @@ class DemoWorld:
             Tokenizer.open(tokenizer),
             weights,
             EncoderTraining(steps=self.steps, seed=self.seed),
-            progress=lambda step, loss: bars.update(
-                training, completed=step, description=f"training the encoders, loss {loss:.2f}"
-            ),
+            progress=training,
         )
         return tokenizer, weights
 
-    def _head(self, bars: Progress, tokenizer: Path, weights: Path) -> Path:
+    def _head(self, bars: Bars, tokenizer: Path, weights: Path) -> Path:
         """Write clips, encode them, train a head on the seen classes and calibrate it; return its checkpoint."""
         from dataclasses import replace
 
@@ -159,16 +159,15 @@ class DemoWorld:
         from ovavel.training.fit.recipes import find_recipe
         from ovavel.training.fit.train import fit_data
 
-        writing = bars.add_task("writing clips", total=None)
         write_dataset(
             self.out / "dataset",
             Sizes(self.train_clips, self.val_clips, self.test_clips),
             self.seed,
             workers=self.workers,
-            progress=lambda done, total: bars.update(writing, completed=done, total=total),
+            progress=_row(bars, "writing clips"),
         )
         bench = OVAVEBench.open(self.out / "dataset")
-        encoding = bars.add_task("encoding clips", total=len(bench.clips))
+        encoding = _row(bars, "encoding clips", len(bench.clips))
         encoders = checkpoint_encoders(weights, CONFIG, device="cpu", tokenizer=tokenizer)
         cache = extract(
             bench,
@@ -176,10 +175,9 @@ class DemoWorld:
             self.out / "features",
             batch=4,
             workers=self.workers,
-            progress=lambda _what, done, total, _damaged: bars.update(encoding, completed=done, total=total),
+            progress=encoding,
         ).cache
         encoders.close()
-        fitting = bars.add_task("training the head", total=None)
         data = read_data(bench, cache)
         out = self.out / "head"
         fit_data(
@@ -187,13 +185,13 @@ class DemoWorld:
             data,
             out,
             device="cpu",
-            progress=lambda done, total, _news: bars.update(fitting, completed=done, total=total),
+            progress=_row(bars, "training the head"),
         )
         head = out / "head.safetensors"
         calibrate_head(head, data, bench.fingerprint)
         return head
 
-    def _assets(self, bars: Progress, tokenizer: Path, weights: Path, head: Path) -> None:
+    def _assets(self, bars: Bars, tokenizer: Path, weights: Path, head: Path) -> None:
         """Export the bundle and film the clip."""
         from ovavel.export.bundle import write_bundle
         from ovavel.training.demo_world.encoders import CONFIG
@@ -201,7 +199,6 @@ class DemoWorld:
         from ovavel.training.demo_world.world import BACKGROUND, KINDS
 
         assets = self.out / ASSETS
-        exporting = bars.add_task("exporting", total=1.0)
         write_bundle(
             weights,
             assets / "bundle",
@@ -212,13 +209,23 @@ class DemoWorld:
             background=BACKGROUND,
             licence=LICENCE,
             overwrite=(assets / "bundle").exists(),
-            progress=lambda _stage, share: bars.update(exporting, completed=share),
+            progress=_row(bars, "exporting", 1),
         )
         # The film's seed is none of the clips': nothing in it was trained on.
         write_film(assets / "clip.mp4", assets / "truth.json", self.seed + 1_000)
 
 
-def _bars(console: Console) -> Progress:
+def _row(bars: Bars, title: str, total: float | None = None) -> Progress:
+    """Add a row to `bars` that shows what it is called with."""
+    task = bars.add_task(title, total=total)
+
+    def report(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:  # noqa: ARG001
+        bars.update(task, completed=done, total=total, description=f"{title}, {note}" if note else title)
+
+    return report
+
+
+def _bars(console: Console) -> Bars:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -227,7 +234,7 @@ def _bars(console: Console) -> Progress:
         TimeRemainingColumn,
     )
 
-    from ovavel.runtime.system.progress import Bars
+    from ovavel.runtime.system.bars import Bars
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     return Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=False)

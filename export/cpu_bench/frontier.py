@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from ovavel.export.precision.outliers import plant_outliers
 from ovavel.export.speed import AS_FAST
 from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
+from ovavel.runtime.system.progress import Progress, no_progress, part_of
 from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.verification.compare import compare_embeddings, embedding_failure
 from ovavel.runtime.verification.requirements import requirement
@@ -35,7 +35,7 @@ from ovavel.runtime.verification.requirements import requirement
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["Frontier", "FrontierRow", "Tell", "default_of", "measure_frontier"]
+__all__ = ["Frontier", "FrontierRow", "default_of", "measure_frontier"]
 
 # B batch, D embedding size
 
@@ -43,9 +43,6 @@ _REST_S = 0.05  # the threads of one candidate come to rest before the next one 
 _WARM_UP = 2
 _TOGETHER = 3
 """Candidates in memory at once, beside the reference: a machine that runs out of it reads weights from disk again."""
-
-Tell: TypeAlias = Callable[[str, float], None]
-"""Called with what happens now, and which share of the whole is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +96,7 @@ def measure_frontier(
     windows: int = 24,
     threads: int | None = None,
     candidates: Sequence[Candidate] = CANDIDATES,
-    tell: Tell = lambda _stage, _share: None,
+    progress: Progress = no_progress,
 ) -> Frontier:
     """Write the encoders in every form into `folder` and run all candidates in turns.
 
@@ -111,7 +108,7 @@ def measure_frontier(
         windows: how many each candidate runs, all of them different.
         threads: cores to use; None: as many as this process has.
         candidates: the first one is what the others are compared with.
-        tell: called at each stage.
+        progress: called at each stage.
 
     Raises:
         CheckpointError: `weights` is not what it should be.
@@ -122,7 +119,7 @@ def measure_frontier(
         for encoder in SENSES
     }
     for number, encoder in enumerate(SENSES):
-        tell(f"{encoder}: writing", number / 4)
+        progress(f"{encoder}: writing", number / 4)
         _write(encoder, weights, folder, config, candidates, outliers=outliers)
     _join(folder, candidates)
     threads = threads or physical_cores()
@@ -135,14 +132,14 @@ def measure_frontier(
         with ExitStack() as stack:
             workers = {}
             for candidate in (reference, *group):
-                tell(f"loading {candidate.name}", begin)
+                progress(f"loading {candidate.name}", begin)
                 try:
                     workers[candidate.name] = stack.enter_context(open_worker(candidate, folder, config, threads))
                 except OvavelError as error:
                     problems[candidate.name] = str(error)
             if reference.name in problems:
                 raise ExportError(f"{reference.name} could not be measured: {problems[reference.name]}")
-            _take_turns(workers, cases, taken, problems, tell=partial(_tell_share, tell, begin, share))
+            _take_turns(workers, cases, taken, problems, part_of(progress, begin, share))
     rows = tuple(
         FrontierRow(
             name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate, exact=candidate.exact
@@ -234,10 +231,6 @@ def _write(
             gc.collect()
 
 
-def _tell_share(tell: Tell, begin: float, share: float, done: float) -> None:
-    tell("windows", begin + share * done)
-
-
 @dataclass(slots=True)
 class _Taken:
     """What the windows of one candidate gave; of the reference, those of the last group."""
@@ -254,8 +247,7 @@ def _take_turns(
     cases: Mapping[Sense, Sequence[NDArray[np.float32]]],
     taken: dict[str, _Taken],
     problems: dict[str, str],
-    *,
-    tell: Callable[[float], None],
+    progress: Progress = no_progress,
 ) -> None:
     """Run each window through all `workers`, the first of which is the reference, after some to warm up.
 
@@ -284,7 +276,7 @@ def _take_turns(
                 taken[name].reference_ms.append(durations_ms[first])
                 for sense in SENSES:
                     taken[name].answers[sense].append(embeddings[sense])
-        tell((number + 1) / len(windows))
+        progress("windows", max(number + 1, 0), len(windows))
     for name, worker in workers.items():
         taken[name].peak_mb = worker.memory_mb()
 

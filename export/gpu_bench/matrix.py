@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +29,11 @@ from ovavel.runtime.bundle.precision import ENGINE_PRECISIONS, Precision
 from ovavel.runtime.errors import OvavelError, PrecisionError
 from ovavel.runtime.system.files import atomic_write, make_folder
 from ovavel.runtime.system.hardware import device_name
+from ovavel.runtime.system.progress import Progress, prefixed
 from ovavel.runtime.system.untrusted import read_json
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["MatrixReport", "Prepared", "Tell", "matrix_rows", "prepare", "run_matrix"]
+__all__ = ["MatrixReport", "Prepared", "matrix_rows", "prepare", "run_matrix"]
 
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
@@ -52,8 +53,6 @@ _ENGINE_RULE = (
 )
 
 _MISSING = "missing.json"
-
-Tell = Callable[[str], None]
 
 
 class _Missing(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +122,7 @@ def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ())
     return [spec for spec in specs if not wanted or any(part in spec.name for part in wanted)]
 
 
-def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
+def prepare(folder: Path, config: ImageBindConfig, progress: Progress) -> Prepared:
     """Make random weights of the size `config`, a random head and their bundle in `folder`.
 
     What an earlier call left there is used again if it is whole and of the same making, and replaced otherwise.
@@ -143,11 +142,11 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
         folder / name for name in ("random.safetensors", "random-head.safetensors", "random-bundle")
     )
     prepared = Prepared(bundle=place, weights=weights, head=head, description="random weights")
-    tell("looking for what is there")
+    progress("looking for what is there")
     known = _known_missing(prepared)
     if _is_there(prepared, config, known):
         return replace(prepared, missing=tuple(known.values()))
-    tell("making random weights")
+    progress("making random weights")
     _random_weights(weights, config)
     torch.manual_seed(0)
     TemporalHead(1, config.embedding_size).save(head)
@@ -164,7 +163,7 @@ def prepare(folder: Path, config: ImageBindConfig, tell: Tell) -> Prepared:
                 precisions=precisions,
                 licence="random weights",
                 overwrite=place.exists(),
-                progress=lambda stage, share: tell(f"exporting, {share:.0%}: {stage}"),
+                progress=prefixed(progress, "exporting: "),
             )
             noted = _Missing(bundle_sha256=_hash(place), why=missing)
             atomic_write(folder / _MISSING, msgspec.json.encode(noted))
@@ -219,7 +218,7 @@ def run_matrix(
     build_s: float,
     settings: Mapping[str, Any],
     folder: Path,
-    tell: Tell,
+    progress: Progress,
 ) -> MatrixReport:
     """Run each row in a process of its own until `budget_s` after `begin_s` on the monotonic clock.
 
@@ -236,7 +235,7 @@ def run_matrix(
         build_s: seconds for building the plans of one row.
         settings: fields of `ovavel.eval.bench.Settings`.
         folder: for the files between the processes, and their cache: engines of throw-away weights do not outlive it.
-        tell: called with what is going on.
+        progress: called at each stage.
     """
     bundle = Bundle.open(prepared.bundle)
     rows: list[Row] = []
@@ -249,7 +248,7 @@ def run_matrix(
         left_s = budget_s - (time.monotonic() - begin_s)
         if left_s < _LEAST_S:
             return Answer(why=f"the time budget of {budget_s:g} s was used up")
-        tell(f"{what}; {left_s:.0f} s left")
+        progress(f"{what}; {left_s:.0f} s left")
         asked = {**job, "kind": kind, "spec": spec and _plain(spec)}
         doing = "building its plans" if kind == "build" else "it"
         return in_process(asked, folder, limit_s=min(most_s, left_s), doing=doing)

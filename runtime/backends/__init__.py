@@ -6,7 +6,7 @@ package outside ovavel can add one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from inspect import signature
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.system.bounds import MOST_WORKERS
+from ovavel.runtime.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,13 +132,13 @@ def open_backend(
     threads: int | None = None,
     graphs: Iterable[Graph] = ("vision", "audio", "head"),
     precision: str | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress = no_progress,
     **options: Any,
 ) -> Backend:
     """Load `graphs` of `bundle` with the backend `name` on `device` ("cpu", "cuda", "cuda:N" or "auto").
 
     `precision` is of vision and audio; None: the bundle's default for the engine. See `Bundle.precision`. `progress` is
-    told a stage and the share that is done by a backend that first builds something, and by no other.
+    called with a stage and the share that is done by a backend that first builds something, and by no other.
 
     Raises:
         UsageError: there is no such backend, or `threads` makes no sense on this machine.
@@ -155,7 +156,7 @@ def open_backend(
     except ModuleNotFoundError as error:
         library = error.name or name
         raise MissingExtraError(library, _EXTRAS.get(library, name), need=f"The backend {name!r}") from error
-    if progress and "progress" in signature(open_it).parameters:
+    if "progress" in signature(open_it).parameters:
         options["progress"] = progress
     backend: Backend = open_it(
         bundle, device=device, threads=threads, graphs=tuple(graphs), precision=precision, **options

@@ -40,7 +40,8 @@ class Check:
         from contextlib import closing
 
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.system.progress import shown_progress
+        from ovavel.runtime.system.bars import shown_progress
+        from ovavel.runtime.system.progress import prefixed
         from ovavel.runtime.verification.first_use import accept, changed_since_first_use
         from ovavel.runtime.verification.gates import store_gate
         from ovavel.runtime.verification.golden import Golden
@@ -49,7 +50,7 @@ class Check:
         bundle = self.engine.open_bundle(self.bundle)
         Golden.load(bundle)  # a bundle without one is reported before its graphs are loaded
         with shown_progress() as progress:
-            progress("hashing every file", 0.0)
+            progress("hashing every file")
             bundle.check()  # those too that this engine does not open
             backend = open_backend(
                 bundle,
@@ -58,7 +59,7 @@ class Check:
                 **self.engine.backend_options,
             )
             with closing(backend):
-                check = check_stages(bundle, backend, lambda what, share: progress(f"comparing: {what}", share))
+                check = check_stages(bundle, backend, prefixed(progress, "comparing: "))
         changed = changed_since_first_use(bundle, backend.info)
         if check.gate.passed:
             accept(bundle)

@@ -75,7 +75,7 @@ class Engine:
         from ovavel.runtime.backends.tensorrt.library import load_library
         from ovavel.runtime.backends.tensorrt.plan import BuildOptions
         from ovavel.runtime.bundle.bundle import Bundle
-        from ovavel.runtime.system.progress import shown_progress
+        from ovavel.runtime.system.bars import shown_progress
 
         library = load_library(self.library)
         cuda = None if self.compute_capability else self._gpu()
@@ -105,7 +105,7 @@ class Engine:
     def _compare(self, bundle: Bundle, options: BuildOptions) -> int:
         """Compare the engines with the bundle's golden outputs, which takes a GPU."""
         from ovavel.runtime.backends import open_backend
-        from ovavel.runtime.system.progress import shown_progress
+        from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.gates import gate_text
         from ovavel.runtime.verification.open import compare_with_pytorch
 

@@ -105,7 +105,7 @@ class Live:
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.run import drive
         from ovavel.runtime.session import Session
-        from ovavel.runtime.system.progress import shown_progress
+        from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
 
         source = self._source()

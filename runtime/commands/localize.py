@@ -114,38 +114,30 @@ class Localize:
     def _localize(self, to_do: Sequence[tuple[Path, Path | None]], rules: EventRules, console: Console) -> int:
         from contextlib import closing
 
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.results import write_results
         from ovavel.runtime.results.recording import localize_recording
         from ovavel.runtime.sources.access import Access, pixel_limit
         from ovavel.runtime.sources.media.source import MediaSource
-        from ovavel.runtime.system.progress import Bars, shown_progress
+        from ovavel.runtime.system.bars import rated_bar, shown_progress
+        from ovavel.runtime.system.progress import prefixed
         from ovavel.runtime.verification.first_use import changed_since_first_use
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())
         bundle = self.engine.open_bundle(self.bundle)
         with shown_progress() as progress:
             verified = self.engine.open(bundle, progress)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed:.0f} s, {task.fields[rate]:.1f} × real time"),
-            TimeRemainingColumn(),
-        )
         failed = 0
         stderr = _stderr()
-        bars = Bars(*columns, console=stderr)
         info = verified.backend.info
-        with closing(verified.backend), bars:
+        with closing(verified.backend):
             console.print(f"{info.engine}: {verified.text}", markup=False)
             if changed := changed_since_first_use(bundle, info):
                 stderr.print(f"ovavel: {changed}", markup=False)
             if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):
                 console.print(OTHER_NAMES, markup=False)
             for number, (file, folder) in enumerate(to_do, 1):
-                bar = None
+                name = f"{number}/{len(to_do)} {shown_name(file.name)}"
                 try:
                     source = MediaSource(
                         str(file),
@@ -153,31 +145,22 @@ class Localize:
                         audio=not self.no_audio,
                         access=access,
                     )
-                    name = f"{number}/{len(to_do)} {shown_name(file.name)}"
-                    bar = bars.add_task(name, total=source.duration_s, rate=0.0)
-
-                    def advance(done_s: float, bar: object = bar) -> None:
-                        task = bars.tasks[bars.task_ids.index(bar)]  # type: ignore[arg-type]
-                        bars.update(task.id, completed=done_s, rate=done_s / max(task.elapsed or 0.0, 1e-3))
-
-                    localization = localize_recording(
-                        bundle,
-                        source,
-                        backend=verified,
-                        lag=self.lag,
-                        rules=rules,
-                        channel=parse_channel(self.channel),
-                        fusion=self.fusion,
-                        thumbnails=folder is not None and "html" in self.format,
-                        progress=advance,
-                    )
+                    with rated_bar("s", rate="× real time", console=stderr) as progress:
+                        localization = localize_recording(
+                            bundle,
+                            source,
+                            backend=verified,
+                            lag=self.lag,
+                            rules=rules,
+                            channel=parse_channel(self.channel),
+                            fusion=self.fusion,
+                            thumbnails=folder is not None and "html" in self.format,
+                            progress=prefixed(progress, f"{name}: "),
+                        )
                 except (MediaError, UsageError) as error:  # the latter for frames no model could use
                     failed += 1
                     print_unreadable({str(file): str(error)})
                     continue
-                finally:
-                    if bar is not None:
-                        bars.remove_task(bar)
                 written = write_results(localization, folder, self.format) if folder else []
                 _print(localization, written, console)
                 failed += bool(source.undecodable)  # the source has said so

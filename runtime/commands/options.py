@@ -5,7 +5,6 @@ A command holds the dataclasses below as fields, and their fields become its fla
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
@@ -14,6 +13,7 @@ from tyro.conf import arg
 
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
+from ovavel.runtime.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from ovavel.runtime.bundle.bundle import Bundle
@@ -120,7 +120,7 @@ class VerifiedEngineOptions(EngineOptions):
     allow_unverified: bool = False
     """Continue with an engine that was never compared with PyTorch, or that disagrees with it."""
 
-    def open(self, bundle: Bundle, progress: Callable[[str, float], None] | None = None) -> Verified:
+    def open(self, bundle: Bundle, progress: Progress = no_progress) -> Verified:
         """Open the backend and what verifies it; the caller closes it.
 
         Raises:

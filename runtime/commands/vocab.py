@@ -63,25 +63,14 @@ class Add:
 
     def _embed(self, bundle: Bundle, names: Sequence[str]) -> TextEmbeddings:
         """Return the text embeddings of `names`."""
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.pipeline.texts import encode_texts
-        from ovavel.runtime.reporting.console import ErrorConsole
-        from ovavel.runtime.system.progress import Bars
+        from ovavel.runtime.system.bars import rated_bar
 
         backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=bundle.manifest.encoders.text_graphs)
         try:
-            columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-            with Bars(*columns, console=ErrorConsole()) as bars:
-                bar = bars.add_task("reading names", total=1.0)
-                return encode_texts(
-                    backend,
-                    bundle.tokenizer,
-                    names,
-                    batch=_BATCH,
-                    progress=lambda share: bars.update(bar, completed=share),
-                )
+            with rated_bar("names") as progress:
+                return encode_texts(backend, bundle.tokenizer, names, batch=_BATCH, progress=progress)
         finally:
             backend.close()
 

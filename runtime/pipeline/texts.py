@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends import Backend
@@ -23,7 +24,7 @@ def encode_texts(
     texts: Sequence[str],
     *,
     batch: int,
-    progress: Callable[[float], None] = lambda _share: None,
+    progress: Progress = no_progress,
 ) -> TextEmbeddings:
     """Embed N `texts` for both senses, each text encoder once.
 
@@ -32,14 +33,14 @@ def encode_texts(
         tokenizer: gives a sense's tokenizer, as `Bundle.tokenizer` does.
         texts: N texts, at least one.
         batch: texts to embed at once.
-        progress: called with the share that is done.
+        progress: called with the texts that are done, each counted once for every text encoder.
     """
     senses = backend.encoders.text_senses
     found = {}
     for number, sense in enumerate(senses):
         tokens, rows = tokenizer(sense).encode(texts), []
         for start in range(0, len(tokens), batch):
+            progress("reading names", number * len(texts) + start, len(senses) * len(texts))
             rows.append(backend.text(tokens[start : start + batch], sense))
-            progress((number + min(1.0, (start + batch) / len(tokens))) / len(senses))
         found[sense] = np.concatenate(rows)
     return TextEmbeddings(found.get("audio", found["vision"]), found["vision"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
@@ -15,6 +14,7 @@ from ovavel.runtime.session import Session
 from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, GapCause, SegmentScores, Update
 from ovavel.runtime.verification.open import Verified
 
@@ -86,9 +86,9 @@ def localize_recording(
     thumbnails: bool = False,
     channel: Channel = "auto",
     fusion: FusionKind | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Localization:
-    """Decide on every second of `source`. `progress` gets the seconds done; `thumbnails` keeps a few small pictures.
+    """Decide on every second of `source`. `progress` is called with them; `thumbnails` keeps a few small pictures.
 
     `channel` and `fusion` are those of `Session`.
 
@@ -99,6 +99,6 @@ def localize_recording(
     with Session(bundle, source, backend=backend, lag=lag, rules=rules, channel=channel, fusion=fusion) as session:
         for update in session.updates():
             recorder.write(update)
-            if update.window and progress:
-                progress(update.window.start_s + 1)
+            if update.window:
+                progress("localizing", update.window.start_s + 1, source.duration_s)
     return recorder.localization(session)

@@ -98,23 +98,12 @@ def _submit(
 
 def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -> Iterator[Result]:
     """Pass `results` on, with a bar, the rate and the time left on standard error where that is a terminal."""
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from ovavel.runtime.system.bars import rated_bar
 
-    from ovavel.runtime.reporting.console import ErrorConsole
-    from ovavel.runtime.system.progress import Bars
-
-    console = ErrorConsole()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn(f"{{task.completed}}/{{task.total}} {unit}{{task.fields[rate]}}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console) as bars:
-        task = bars.add_task(what, total=total, rate="")
-        for result in results:
-            speed = bars.tasks[0].speed
-            bars.update(task, advance=1, rate=f", {speed:.1f} {unit}/s" if speed else "")
+    with rated_bar(unit) as progress:
+        progress(what, 0, total)
+        for done, result in enumerate(results, 1):
+            progress(what, done, total)
             yield result
 
 

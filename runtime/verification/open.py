@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ovavel.runtime.backends import Backend, BuildsEngines, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import DECIDING
 from ovavel.runtime.bundle.manifest import Gate
+from ovavel.runtime.system.progress import Progress, no_progress, prefixed
 from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text, require_gate, store_gate
 from ovavel.runtime.verification.golden import GOLDEN
 from ovavel.runtime.verification.self_check import self_check
@@ -31,7 +31,7 @@ class Verified(NamedTuple):
         return gate_text(self.gate, here=self.here)
 
 
-def open_compared(bundle: Bundle, *, progress: Callable[[str, float], None] | None = None, **options: Any) -> Backend:
+def open_compared(bundle: Bundle, *, progress: Progress = no_progress, **options: Any) -> Backend:
     """Open a backend, see `open_backend`; engines that it built just now are compared with the golden outputs.
 
     Raises:
@@ -51,7 +51,7 @@ def open_verified(
     bundle: Bundle,
     *,
     allow_unverified: bool = False,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress = no_progress,
     **options: Any,
 ) -> Verified:
     """Open a backend as `open_compared` does, and refuse one that does not compute what PyTorch computes.
@@ -75,9 +75,7 @@ def look_up(bundle: Bundle, backend: Backend) -> Verified:
     return Verified(backend, gate, checked_here(bundle, gate))
 
 
-def compare_with_pytorch(
-    bundle: Bundle, backend: Backend, progress: Callable[[str, float], None] | None = None
-) -> Gate | None:
+def compare_with_pytorch(bundle: Bundle, backend: Backend, progress: Progress = no_progress) -> Gate | None:
     """Compare `backend` with the bundle's golden outputs and keep the outcome, good or bad, for `require_gate`.
 
     None where that cannot be done: the bundle has no golden outputs, or not all graphs of a decision were opened.
@@ -89,11 +87,6 @@ def compare_with_pytorch(
     """
     if GOLDEN not in bundle.manifest.files or not set(DECIDING) <= backend.info.precision.keys():
         return None
-
-    def comparing(what: str, share: float) -> None:
-        if progress:
-            progress(f"comparing {what}", share)
-
-    gate = self_check(bundle, backend, comparing)
+    gate = self_check(bundle, backend, prefixed(progress, "comparing "))
     store_gate(bundle, backend.info, gate)
     return gate

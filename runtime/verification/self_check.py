@@ -22,6 +22,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.pipeline.fusion import fused_labels
+from ovavel.runtime.system.progress import Progress, no_progress, part_of
 from ovavel.runtime.types import Sense
 from ovavel.runtime.verification.compare import (
     EmbeddingDifferences,
@@ -39,13 +40,10 @@ from ovavel.runtime.verification.compare import (
 from ovavel.runtime.verification.golden import GOLDEN_REFERENCE, Golden
 from ovavel.runtime.verification.requirements import loosest, requirement
 
-__all__ = ["Progress", "SelfCheck", "check_stages", "graphs_to_check", "self_check"]
+__all__ = ["SelfCheck", "check_stages", "graphs_to_check", "self_check"]
 
 _TEXTS = 16
 """How many golden names go through the text graph; they all take the same way, and each takes half a second there."""
-
-Progress = Callable[[str, float], None]
-"""Told what is compared now, and which share of all, in [0, 1], is done."""
 
 Rows: TypeAlias = NDArray[np.float32]
 """(N, D) embeddings."""
@@ -83,12 +81,12 @@ def graphs_to_check(bundle: Bundle, *, name: str = "onnxruntime", device: str = 
     return tuple(graph for graph in wanted if graph in bundle.manifest.graphs)
 
 
-def self_check(bundle: Bundle, backend: Backend, progress: Progress = lambda _what, _share: None) -> Gate:
+def self_check(bundle: Bundle, backend: Backend, progress: Progress = no_progress) -> Gate:
     """Compare `backend` with the golden outputs in `bundle`. See `check_stages`."""
     return check_stages(bundle, backend, progress).gate
 
 
-def check_stages(bundle: Bundle, backend: Backend, progress: Progress = lambda _what, _share: None) -> SelfCheck:
+def check_stages(bundle: Bundle, backend: Backend, progress: Progress = no_progress) -> SelfCheck:
     """Compare every stage of `backend`, opened on `bundle`, with the golden outputs in the bundle.
 
     The text graph is compared where the backend was opened with it.
@@ -133,7 +131,7 @@ class _Checker:
         windows = len(sizes) * (len(golden.frames) + len(golden.waveforms)) + len(senses) * texts
 
         def embed(stage: Stage, run: Embed, inputs: Collection[NDArray[np.float32]], size: int, done: int) -> Rows:
-            return _batched(run, inputs, size, lambda more: progress(stage, (done + more) / windows))
+            return _batched(run, inputs, size, part_of(progress, done / windows, len(inputs) / windows), stage)
 
         def embed_windows(stage: Stage, run: Embed, inputs: Collection[NDArray[np.float32]], done: int) -> list[Rows]:
             return [embed(stage, run, inputs, size, done + i * len(inputs)) for i, size in enumerate(sizes)]
@@ -208,12 +206,12 @@ class _Checker:
 
 
 def _batched(
-    embed: Embed, inputs: Iterable[NDArray[np.float32]], size: int, progress: Callable[[int], None]
+    embed: Embed, inputs: Iterable[NDArray[np.float32]], size: int, progress: Progress, stage: Stage
 ) -> NDArray[np.float32]:
     """Embed `inputs` in batches of `size`, as the runtime does; returns (N, D)."""
     waiting = list(inputs)
     rows = []
     for start in range(0, len(waiting), size):
-        progress(start)
+        progress(stage, start, len(waiting))
         rows.append(embed(np.stack(waiting[start : start + size])))
     return np.concatenate(rows)

@@ -148,7 +148,7 @@ def test_overwriting_replaces_the_bundle(
         head=tiny_head,
         config=TINY,
         overwrite=True,
-        progress=lambda stage, share: stages.append((stage, share)),
+        progress=lambda stage, share=None, *_: stages.append((stage, share)),
     )
     assert bundle.path == tiny_bundle
     assert Bundle.open(tiny_bundle).sha256 == bundle.sha256 != Bundle.open(exported_bundle).sha256

@@ -69,4 +69,4 @@ def train(recipe: Recipe, out: Path, steps: Connection) -> None:
     """Train in a process of its own, sending each step."""
     torch.set_num_threads(1)
     with steps:
-        fit_data(recipe, make_data(), out, progress=lambda done, _total, _news: steps.send(done))
+        fit_data(recipe, make_data(), out, progress=lambda _what, done, *_: steps.send(done))

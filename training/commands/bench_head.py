@@ -83,12 +83,12 @@ class BenchHead:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         marks = [0.0]
 
-        def tell(done: int, total: int, _news: str) -> None:
-            if done * recipe.epochs % total == 0:
+        def mark_epochs(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:  # noqa: ARG001
+            if done and total and done * recipe.epochs % total == 0:
                 marks.append(time.perf_counter() - start)
 
         with tempfile.TemporaryDirectory() as folder:
-            result = fit_data(recipe, data, Path(folder), device=self.device, progress=tell)
+            result = fit_data(recipe, data, Path(folder), device=self.device, progress=mark_epochs)
         wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
         user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
         print(f"recipe {recipe.name}, {len(result.epochs)} epochs of {len(data.train)} clips, embeddings of {self.dim}")

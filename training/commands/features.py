@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import Console
-    from rich.progress import TaskID
 
     from ovavel.eval.datasets.feature_cache import Damage
     from ovavel.eval.datasets.ovavebench import OVAVEBench
@@ -109,12 +108,13 @@ class Features:
 
     def _measure(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
         from ovavel.runtime.backends.onnxruntime.backend import physical_cores
+        from ovavel.runtime.system.bars import rated_bar
         from ovavel.training.features.decode import decode_only, select_clips
 
         clips = select_clips(bench, splits)
         workers = self.workers if self.workers is not None else physical_cores()
-        with _Bars(console) as bars:
-            result = decode_only(bench, clips, workers=workers, progress=bars.tell)
+        with rated_bar("clips", console=console) as progress:
+            result = decode_only(bench, clips, workers=workers, progress=progress)
         print(
             f"decoding and preparing: {result.segments_per_s:.0f} segments/s with {workers} "
             f"{'process' if workers == 1 else 'processes'}, over {result.clips} clips"
@@ -124,6 +124,7 @@ class Features:
 
     def _extract(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
         from ovavel.runtime.backends.onnxruntime.backend import physical_cores
+        from ovavel.runtime.system.bars import rated_bar
 
         assert self.out
         try:
@@ -134,7 +135,7 @@ class Features:
         on_cpu = encoders.device == "cpu"
         cores = physical_cores()
         try:
-            with _Bars(console) as bars:
+            with rated_bar("clips", console=console) as progress:
                 extraction = extract(
                     bench,
                     encoders,
@@ -143,7 +144,7 @@ class Features:
                     batch=self.batch if self.batch is not None else 1 if on_cpu else _GPU_BATCH,
                     workers=self.workers if self.workers is not None else max(1, cores // 2) if on_cpu else cores,
                     shard_clips=self.shard_clips,
-                    progress=bars.tell,
+                    progress=progress,
                 )
         finally:
             encoders.close()
@@ -151,6 +152,7 @@ class Features:
         return 0
 
     def _encoders(self, console: Console) -> Encoders:
+        from ovavel.runtime.system.bars import shown_status
         from ovavel.training.features.encoders import bundle_encoders, checkpoint_encoders
         from ovavel.training.models.imagebind.model import read_config
 
@@ -160,7 +162,7 @@ class Features:
                     self.bundle, backend=self.backend, device=self.place.device, threads=self.place.threads
                 )
         assert self.weights
-        with console.status("loading the weights") as status:
+        with shown_status("loading the weights") as progress:
             return checkpoint_encoders(
                 self.weights,
                 read_config(self.config),
@@ -168,46 +170,8 @@ class Features:
                 threads=self.place.threads,
                 precision=self.precision,
                 tokenizer=self.tokenizer,
-                progress=lambda what, share: status.update(f"{what}: {share:.0%}"),
+                progress=progress,
             )
-
-
-class _Bars:
-    """A progress bar with rate and time left. Use it in a `with` block."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-        from ovavel.runtime.system.progress import Bars
-
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total} clips, {task.fields[rate]}{task.fields[damaged]}", markup=False),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task: TaskID | None = None
-        self._what = ""
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._bars.stop()
-
-    def tell(self, what: str, done: int, total: int, damaged: int) -> None:
-        """See `ovavel.training.features.decode.Progress`."""
-        if what != self._what or self._task is None:
-            if self._task is not None:
-                self._bars.remove_task(self._task)
-            # What was there before does not count for the rate.
-            self._task = self._bars.add_task(what, total=total, completed=done, rate="", damaged="")
-            self._what = what
-        self._bars.update(self._task, completed=done, damaged=f", {damaged} damaged" if damaged else "")
-        speed = next(task for task in self._bars.tasks if task.id == self._task).speed
-        self._bars.update(self._task, rate=f"{speed * BUFFER:.0f} segments/s" if speed else "")
 
 
 def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:

@@ -72,7 +72,7 @@ class Head:
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training a head") from error
         from ovavel.eval.datasets.feature_cache import FeatureCache
-        from ovavel.training.commands.bars import steps
+        from ovavel.runtime.system.bars import rated_bar
         from ovavel.training.fit.data import read_data
 
         console = Console(stderr=True, highlight=False)
@@ -81,7 +81,7 @@ class Head:
             with console.status("reading the features"):
                 dataset = self.dataset.open()
                 data = read_data(dataset, FeatureCache.open(self.features), recipe.train_ratio)
-            with steps(console) as tell:
+            with rated_bar("steps", console=console) as progress:
                 result = fit_data(
                     recipe,
                     data,
@@ -89,7 +89,7 @@ class Head:
                     device=device,
                     overwrite=self.overwrite,
                     tensorboard=not self.no_tensorboard,
-                    progress=tell,
+                    progress=progress,
                 )
             if not rank:
                 with console.status("calibrating"):

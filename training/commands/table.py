@@ -81,13 +81,13 @@ class Table:
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training heads") from error
         from ovavel.eval.datasets.feature_cache import FeatureCache
-        from ovavel.training.commands.bars import steps
+        from ovavel.runtime.system.bars import rated_bar
 
         console = Console(stderr=True, highlight=False)
         with terminated_as_interrupted():
             with console.status("reading the annotations"):
                 dataset, cache = self.dataset.open(), FeatureCache.open(self.features)
-            with steps(console) as tell:
+            with rated_bar("steps", console=console) as progress:
                 results = run_table(
                     dataset,
                     cache,
@@ -96,7 +96,7 @@ class Table:
                     self.out,
                     device=self.device,
                     overwrite=self.overwrite,
-                    progress=tell,
+                    progress=progress,
                 )
             atomic_write(self.out / "table.json", results.encode() + b"\n")
             atomic_write(self.out / "table.csv", to_csv(results))

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from PIL import Image
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.system.files import atomic_write, make_folder, output_error
 from ovavel.runtime.system.parallel import Crashed, run_each
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.demo_world.scene import Scene, Script, write_script
 from ovavel.training.demo_world.sounds import RATE_HZ
 from ovavel.training.demo_world.world import BACKGROUND, KINDS, Kind
@@ -56,7 +57,7 @@ class _Clip(NamedTuple):
         return write_script(self.kind, others, random, SECONDS), random
 
 
-def write_dataset(root: Path, sizes: Sizes, seed: int, *, workers: int, progress: Callable[[int, int], None]) -> None:
+def write_dataset(root: Path, sizes: Sizes, seed: int, *, workers: int, progress: Progress = no_progress) -> None:
     """Write annotations and media into `root`. An interrupted run resumes; the same seed gives the same files.
 
     Raises:
@@ -70,12 +71,12 @@ def write_dataset(root: Path, sizes: Sizes, seed: int, *, workers: int, progress
     _write_annotations(root, clips, seed)
     missing = [clip for clip in clips if not (_frames(root, clip).is_dir() and _audio(root, clip).is_file())]
     done = len(clips) - len(missing)
-    progress(done, len(clips))
+    progress("writing clips", done, len(clips))
     for _, result in run_each(partial(_write_clip, root, seed), missing, workers=workers):
         if isinstance(result, Crashed):
             raise DeviceError("a process that writes clips was killed; run the command again to resume")
         done += 1
-        progress(done, len(clips))
+        progress("writing clips", done, len(clips))
 
 
 def _clips(sizes: Sizes) -> Iterator[_Clip]:

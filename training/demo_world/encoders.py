@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ovavel.runtime.bundle.vocabulary import Tokenizer
 from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.pipeline.preprocess import PREPARATIONS
 from ovavel.runtime.system.files import atomic_write
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.demo_world.captions import CAPTIONS
 from ovavel.training.demo_world.segments import Segments
 from ovavel.training.models.checkpoint import write_checkpoint
@@ -67,11 +67,11 @@ def train_encoders(
     out: Path,
     settings: EncoderTraining,
     *,
-    progress: Callable[[int, float], None],
+    progress: Progress = no_progress,
 ) -> None:
     """Train with contrastive losses (frame–text, sound–text, frame–sound) on `segments`; write the weights to `out`.
 
-    There must be at least one batch of segments. `progress` is called with the steps done and the loss. An interrupted
+    There must be at least one batch of segments. `progress` is called after each step. An interrupted
     run resumes from the file beside `out` and ends with the same weights as an uninterrupted one.
 
     Raises:
@@ -113,7 +113,7 @@ def train_encoders(
         nn.utils.clip_grad_norm_([*matrices, *others], 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        progress(step + 1, float(loss.detach()))
+        progress("training the encoders", step + 1, settings.steps, f"loss {float(loss.detach()):.2f}")
         if (step + 1) % _SAVED_EVERY == 0:
             _save_state(state, step + 1, settings, model, optimizer, scale)
     _write(out, model, scale)

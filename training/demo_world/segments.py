@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.pipeline.preprocess import crop_frame, prepare_waveform
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.parallel import Crashed, run_each
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.demo_world.scene import Scene, Script
 from ovavel.training.demo_world.world import KINDS
 
@@ -47,7 +47,7 @@ class Segments:
     """(N,) indices in `KINDS`, or `NOTHING`."""
 
 
-def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress: Callable[[int], None]) -> Segments:
+def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress: Progress = no_progress) -> Segments:
     """Render `count` segments into `folder` and memory-map them. An interrupted run resumes; seeds are reproducible.
 
     Raises:
@@ -66,7 +66,7 @@ def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress
         segments = Segments(
             **{name: _mapped(folder / f"{name}.npy", *shape, exists=done > 0) for name, shape in shapes.items()}
         )
-        progress(done)
+        progress("drawing seconds of the world", done, count)
         finished: set[int] = set()
         for start, block in run_each(partial(_block, seed, count), range(done, count, _BLOCK), workers=workers):
             if isinstance(block, Crashed):
@@ -78,7 +78,7 @@ def make_segments(folder: Path, count: int, seed: int, *, workers: int, progress
             while done in finished:  # every block before `done` is finished
                 done = min(done + _BLOCK, count)
             atomic_write(started, str(done).encode())
-            progress(done)
+            progress("drawing seconds of the world", done, count)
     except OSError as error:
         raise output_error(folder, error) from error
     return segments

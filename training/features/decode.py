@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from ovavel.runtime.errors import DeviceError, UsageError
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import BUFFER
 
 # This module must not import numpy: a process limits its threads first.
@@ -45,10 +46,9 @@ __all__ = [
     "Decoded",
     "Decoder",
     "DryRun",
-    "Progress",
+    "damaged_note",
     "decode_only",
     "select_clips",
-    "silent",
     "source_bytes",
     "source_record",
 ]
@@ -56,17 +56,6 @@ __all__ = [
 _PREPARED_BY = ("clip-frame", "kaldi-log-mel")
 """What prepares frames and sounds, by name: those of ImageBind."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-class Progress(Protocol):
-    """Called for every clip."""
-
-    def __call__(self, what: str, done: int, total: int, damaged: int) -> None:
-        """`done` of `total` clips; `damaged` of those done could not be read."""
-
-
-def silent(what: str, done: int, total: int, damaged: int) -> None:
-    """Ignore the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +155,13 @@ def select_clips(bench: OVAVEBench, splits: Sequence[str]) -> tuple[Clip, ...]:
     return tuple(clip for clip in bench.clips if clip.split in splits)
 
 
+def damaged_note(clips: int) -> str:
+    """Return the note of a progress on how many clips were damaged; empty for none."""
+    return f"{clips} damaged" if clips else ""
+
+
 def decode_only(
-    bench: OVAVEBench, clips: Sequence[Clip], *, workers: int, ahead: int = 8, progress: Progress = silent
+    bench: OVAVEBench, clips: Sequence[Clip], *, workers: int, ahead: int = 8, progress: Progress = no_progress
 ) -> DryRun:
     """Decode and prepare `clips` without encoding them, and measure the speed.
 
@@ -182,7 +176,7 @@ def decode_only(
                 first_s = time.monotonic()
             if decoded.record.damage:
                 damaged[decoded.clip.split, decoded.clip.name] = decoded.record.damage
-            progress("decoding", done, len(clips), len(damaged))
+            progress("decoding", done, len(clips), damaged_note(len(damaged)))
     elapsed_s = max(time.monotonic() - first_s, 1e-9)
     return DryRun(clips=len(clips), damaged=damaged, segments_per_s=BUFFER * max(0, len(clips) - 1) / elapsed_s)
 

@@ -16,6 +16,7 @@ from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
 from ovavel.runtime.pipeline.texts import encode_texts
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import Sense
 from ovavel.training.models.imagebind.model import CONTEXT, VOCABULARY, ImageBindConfig
 from ovavel.training.models.tokenizer import clip_tokenizer
@@ -26,9 +27,6 @@ __all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256", 
 _OF_WINDOWS: tuple[Graph, ...] = ("vision", "audio")
 _BLOCK_BYTES = 8 * 2**20
 _TEXT_BATCH = 16
-
-Progress = Callable[[str, float], None]
-"""Called with the current step and the share of it, in [0, 1], that is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,7 @@ def checkpoint_encoders(
     threads: int | None = None,
     precision: Precision = "fp32",
     tokenizer: Path | None = None,
-    progress: Progress = lambda _what, _share: None,
+    progress: Progress = no_progress,
 ) -> Encoders:
     """Hash and load a checkpoint. Names are always embedded in fp32, since there are few.
 
@@ -145,7 +143,7 @@ def bundle_encoders(
     )
 
 
-def file_sha256(path: Path, progress: Progress = lambda _what, _share: None) -> str:
+def file_sha256(path: Path, progress: Progress = no_progress) -> str:
     """Return the SHA-256 of a file, read block by block.
 
     Raises:

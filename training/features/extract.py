@@ -40,12 +40,12 @@ from ovavel.eval.datasets.feature_cache import (
 from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
 from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.system.files import atomic_write, output_error
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.features.decode import (
     Decoded,
     Decoder,
-    Progress,
+    damaged_note,
     select_clips,
-    silent,
     source_bytes,
     source_record,
 )
@@ -111,7 +111,7 @@ def extract(
     batch: int = 1,
     workers: int = 1,
     shard_clips: int = SHARD_CLIPS,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Extraction:
     """Encode every clip of `splits` that the cache in `out` lacks.
 
@@ -211,7 +211,7 @@ def _survey(root: Path, bench: OVAVEBench, shards: Sequence[_Shard], progress: P
     done = 0
     for shard in shards:
         array, index = (root / name for name in shard_names(shard.split, shard.number))
-        progress("checking finished shards", done, total, 0)
+        progress("checking finished shards", done, total)
         done += len(shard.clips)
         if not (index.exists() and array.exists()):
             continue
@@ -267,7 +267,7 @@ def _fill(
             else:
                 damaged += 1
             done += 1
-            progress("encoding", done, total, damaged)
+            progress("encoding", done, total, damaged_note(damaged))
         _write(root, shard, encoder.take(), tuple(records))
 
 

@@ -27,11 +27,12 @@ from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.palette import SERIES
 from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.fit.data import Data, Part, read_data
 from ovavel.training.fit.recipes import RECIPES, Recipe
 from ovavel.training.fit.report import MEASURES, PARTS
 from ovavel.training.fit.result import DataInfo, FitResult, RowTable, row_table
-from ovavel.training.fit.train import HEAD, Progress, decide_labels, fit_data
+from ovavel.training.fit.train import HEAD, decide_labels, fit_data
 from ovavel.training.heads.temporal import TemporalHead
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def run_table(
     *,
     device: str = "auto",
     overwrite: bool = False,
-    progress: Progress = lambda _done, _total, _news: None,
+    progress: Progress = no_progress,
 ) -> Results:
     """Train each recipe with each seed into `out`/RECIPE/seed-N, unless that is complete, and score all on test.
 
@@ -152,10 +153,10 @@ def run_table(
         info = info or DataInfo.of(data)
         first = first or untrained(data.test, data.text)
         for recipe, seed in group:
-            overall = _OverallProgress(progress, len(found), len(jobs), f"{recipe.name}, seed {seed}")
+            whole = _overall(progress, len(found), len(jobs), f"{recipe.name}, seed {seed}")
             folder = out / recipe.name / f"seed-{seed}"
             found[recipe.name, seed] = fit_data(
-                replace(recipe, seed=seed), data, folder, device=device, overwrite=overwrite, progress=overall
+                replace(recipe, seed=seed), data, folder, device=device, overwrite=overwrite, progress=whole
             )
             if len(seeds) == 1:
                 ends[recipe.name] = _head_interval(folder / HEAD, recipe, data)
@@ -198,15 +199,14 @@ def _interval(each: NDArray[np.float64], part: Part) -> Intervals:
     }
 
 
-class _OverallProgress:
-    """Progress over all runs, computed from that of one."""
+def _overall(progress: Progress, run: int, runs: int, name: str) -> Progress:
+    """Return the progress of one of several runs that take as many steps each, as a part of all of them."""
 
-    def __init__(self, progress: Progress, run: int, runs: int, name: str) -> None:
-        self._progress, self._run, self._runs, self._name = progress, run, runs, name
+    def report(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:
+        total = total or 1.0
+        progress(what, run * total + (done or 0.0), runs * total, f"{name} ({run + 1} of {runs}), {note}")
 
-    def __call__(self, done: int, total: int, news: str) -> None:
-        news = f"{self._name} ({self._run + 1} of {self._runs}), {news}"
-        self._progress(self._run * total + done, self._runs * total, news)
+    return report
 
 
 def untrained(part: Part, text: TextEmbeddings) -> tuple[Line, ...]:

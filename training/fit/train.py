@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError, UsageError
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.fit.data import Data, Part, read_data
 from ovavel.training.fit.folder import (
     HEAD,
@@ -51,14 +52,11 @@ if TYPE_CHECKING:
     from ovavel.eval.datasets.feature_cache import FeatureCache
     from ovavel.eval.datasets.ovavebench import OVAVEBench
 
-__all__ = ["HEAD", "REPORT", "Progress", "decide_labels", "decisions", "evaluate", "fit", "fit_data"]
+__all__ = ["HEAD", "REPORT", "decide_labels", "decisions", "evaluate", "fit", "fit_data"]
 
 _EVALUATION_BATCH = 64  # clips
 _IGNORED = -100  # label of segments that are left out of the loss
 _STATE_FORMAT = "ovavel training state 1"
-
-Progress = Callable[[int, int, str], None]
-"""Called with the number of steps done, the maximum number of steps, and a status text."""
 
 
 def fit(
@@ -70,7 +68,7 @@ def fit(
     device: str = "auto",
     overwrite: bool = False,
     tensorboard: bool = False,
-    progress: Progress = lambda _done, _total, _news: None,
+    progress: Progress = no_progress,
 ) -> FitResult:
     """Train a head on a dataset with cached features. See `fit_data` and `read_data`."""
     data = read_data(dataset, cache, recipe.train_ratio)
@@ -85,7 +83,7 @@ def fit_data(
     device: str = "auto",
     overwrite: bool = False,
     tensorboard: bool = False,
-    progress: Progress = lambda _done, _total, _news: None,
+    progress: Progress = no_progress,
 ) -> FitResult:
     """Train a head by `recipe` and write it to the folder `out`, with a result in JSON and a report in HTML.
 
@@ -235,7 +233,7 @@ class _Run:
         for step in range(steps):
             batch = order[step * recipe.batch_clips : (step + 1) * recipe.batch_clips]
             total += self._step(batch, number * steps + step) * len(batch)
-            progress(number * steps + step + 1, recipe.epochs * steps, news)
+            progress("training", number * steps + step + 1, recipe.epochs * steps, news)
         loss = float(total) / clips
         if not (np.isfinite(loss) and self._norms.isfinite()):
             raise UsageError(

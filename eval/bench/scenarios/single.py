@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ovavel.eval.bench.meters.yardstick import Yardstick
 from ovavel.eval.bench.pipeline import Pipeline
 from ovavel.eval.bench.report import STAGES, Ratio, Single, Spread
+from ovavel.runtime.system.progress import Progress
 from ovavel.runtime.types import Window
 
 __all__ = ["SINGLE_RULE", "ratios", "run_single", "single_report", "stage_durations"]
@@ -30,11 +31,11 @@ def run_single(
     count: int,
     *,
     yardstick: Yardstick | None,
-    tell: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     """Run `count` windows through each pipeline; which goes first changes with each window."""
     for i, window in enumerate(itertools.islice(itertools.cycle(windows), count)):
-        tell(i)
+        progress("single stream", i, count)
         for pipeline in pipelines if i % 2 == 0 else reversed(pipelines):
             if len(pipelines) > 1:
                 time.sleep(_REST_S)

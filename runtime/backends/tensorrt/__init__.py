@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.backend import TensorRTBackend
-    from ovavel.runtime.backends.tensorrt.build import Progress
     from ovavel.runtime.backends.tensorrt.plan import BuildOptions
     from ovavel.runtime.bundle.bundle import Bundle
 
@@ -29,7 +29,7 @@ def open_tensorrt(
     precision: str | None = None,
     options: BuildOptions | None = None,
     engines: Path | None = None,
-    progress: Progress = lambda _, __: None,
+    progress: Progress = no_progress,
 ) -> TensorRTBackend:
     """Load `graphs` of `bundle` into TensorRT; engines that are not there yet are built first, which takes minutes.
 
@@ -41,7 +41,7 @@ def open_tensorrt(
         precision: of vision and audio; None: the bundle's default.
         options: what the builder is told; None: any engine that is there will do.
         engines: folder of built engines; None: `$XDG_CACHE_HOME/ovavel/engines`.
-        progress: told the stage and the share that is done, while engines are built.
+        progress: called with the stage and the share that is done, while engines are built.
 
     Raises:
         MissingExtraError: tensorrt or cuda-python is not installed.
@@ -63,7 +63,7 @@ def open_tensorrt_rtx(
     precision: str | None = None,
     options: BuildOptions | None = None,
     engines: Path | None = None,
-    progress: Progress = lambda _, __: None,
+    progress: Progress = no_progress,
 ) -> TensorRTBackend:
     """Load `graphs` of `bundle` into TensorRT-RTX, for GeForce and RTX GPUs; all else as in `open_tensorrt`."""
     from ovavel.runtime.backends.tensorrt.backend import open_engines

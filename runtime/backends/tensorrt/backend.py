@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ovavel.runtime.backends import BackendInfo, BuiltEngine
 from ovavel.runtime.backends.graph_backend import GraphBackend
-from ovavel.runtime.backends.tensorrt.build import Progress
 from ovavel.runtime.backends.tensorrt.cache import Provided, engines_folder
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.engines import provide_engines
@@ -20,6 +19,7 @@ from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.backends.tensorrt.runner import EngineRunner
 from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Graph
 from ovavel.runtime.errors import DeviceError
+from ovavel.runtime.system.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,17 +19,15 @@ from ovavel.runtime.backends.tensorrt.plan import METADATA, PLAN, TEXT_INPUTS, E
 from ovavel.runtime.bundle.bundle import file_entry
 from ovavel.runtime.errors import DeviceError, EngineError, OutputError
 from ovavel.runtime.system.files import atomic_write, output_error
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import BUFFER
 
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
 
-__all__ = ["MOST_CLASSES", "Progress", "build_engine", "profiles_of"]
+__all__ = ["MOST_CLASSES", "build_engine", "profiles_of"]
 
 # B batch, T segments, D embedding size, C classes with the background last
-
-Progress = Callable[[str, float], None]
-"""Told a stage in words and the share of all work that is done."""
 
 MOST_CLASSES = 4096
 """C of the head, so that a new vocabulary needs no new engine."""
@@ -49,7 +47,7 @@ def build_engine(
     *,
     cuda: Cuda | None = None,
     timing_cache: Path | None = None,
-    progress: Progress = lambda _, __: None,
+    progress: Progress = no_progress,
 ) -> Engine:
     """Build the engine of the file `onnx` into `folder`, which exists and is empty: a plan, and what it is for.
 
@@ -60,7 +58,7 @@ def build_engine(
         library: what builds it.
         cuda: the GPU to build on. TensorRT needs it: it measures there what is fastest. TensorRT-RTX does without.
         timing_cache: file of earlier measurements, which TensorRT uses and adds to.
-        progress: told what is done, in the calling thread.
+        progress: called in the calling thread.
 
     Raises:
         EngineError: the library cannot build it, or computes in another precision than that of `made_for`.

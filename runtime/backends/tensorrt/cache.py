@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.backends import BuiltEngine
-from ovavel.runtime.backends.tensorrt.build import Progress, build_engine
+from ovavel.runtime.backends.tensorrt.build import build_engine
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import METADATA, BuildOptions, Engine, EngineFor, read_engine
 from ovavel.runtime.bundle.hashed import GraphFiles, HashedFile
 from ovavel.runtime.errors import BundleError, EngineError, OutputError
 from ovavel.runtime.system.files import cache_folder, check_private, make_private_folder, output_error
+from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.system.untrusted import read_json
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def provide_engine(
     root: Path,
     cuda: Cuda | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda _, __: None,
+    progress: Progress = no_progress,
 ) -> Provided:
     """Return the engine for `made_for` in `root`; build it if need be.
 
@@ -97,7 +98,7 @@ def provide_engine(
         root: folder of engines.
         cuda: the GPU, where there is one.
         overwrite: build it even where it is there.
-        progress: told what is being built; not called where nothing is.
+        progress: called with what is being built; not called where nothing is.
 
     Raises:
         EngineError: it cannot be built, or the one that is there is damaged.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ovavel.runtime.backends.tensorrt.build import Progress
 from ovavel.runtime.backends.tensorrt.cache import Provided, found_options, provide_engine
 from ovavel.runtime.backends.tensorrt.cuda import Cuda
 from ovavel.runtime.backends.tensorrt.library import Library
@@ -18,6 +17,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.progress import Progress, no_progress, part_of
 
 __all__ = ["provide_engines"]
 
@@ -32,7 +32,7 @@ def provide_engines(
     options: BuildOptions | None,
     root: Path,
     overwrite: bool = False,
-    progress: Progress = lambda _, __: None,
+    progress: Progress = no_progress,
 ) -> dict[Graph, Provided]:
     """Return the engine of each graph of `precisions`; build those that are not in `root`.
 
@@ -45,7 +45,7 @@ def provide_engines(
         options: what the builder is told; None: an engine that is there will do whatever its options, newest first.
         root: folder of engines.
         overwrite: build them even where they are there.
-        progress: told the stage and the share of all graphs' work; never called where all engines are there.
+        progress: called with the stage and the share of all graphs' work; never called where all engines are there.
 
     Raises:
         UsageError: neither a GPU nor a compute capability, or a capability that the library does not build for.
@@ -77,10 +77,6 @@ def provide_engines(
     total, done = sum(bytes_of.values()), 0
     provided = {}
     for graph, made_for in wanted.items():
-
-        def tell(stage: str, share: float, done: int = done, size: int = bytes_of[graph]) -> None:
-            progress(stage, (done + share * size) / total)
-
         provided[graph] = provide_engine(
             partial(_load, bundle, graph, made_for.precision),
             made_for,
@@ -88,7 +84,7 @@ def provide_engines(
             root=root,
             cuda=cuda,
             overwrite=overwrite,
-            progress=tell,
+            progress=part_of(progress, done / total, bytes_of[graph] / total),
         )
         done += bytes_of[graph]
     return provided

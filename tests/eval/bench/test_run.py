@@ -204,12 +204,12 @@ def test_each_scenario_alone(scenario: Scenario) -> None:
 
 
 def test_what_was_measured_until_ctrl_c_is_kept(exported_bundle: Path) -> None:
-    def interrupt(doing: str) -> None:
-        if doing == "single stream: window 8 of 50":
+    def interrupt(doing: str, done: float | None = None, *_: object) -> None:
+        if doing == "single stream" and done == 7:
             raise KeyboardInterrupt
 
     settings = Settings(windows=50, warm_up_s=1)
-    report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, settings=settings, tell=interrupt)
+    report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, settings=settings, progress=interrupt)
     assert report.partial
     assert report.windows == 7
     assert report.rows[0].single
@@ -225,13 +225,13 @@ from ovavel.runtime.cli import program
 
 run_single = run.run_single
 
-def begun(*given, tell, **options):
-    def say(window):
+def begun(*given, progress, **options):
+    def say(what, window, count):
         if window == 2:
             Path(sys.argv[-1], "begun").touch()
-        tell(window)
+        progress(what, window, count)
 
-    run_single(*given, tell=say, **options)
+    run_single(*given, progress=say, **options)
 
 run.run_single = begun
 program()
@@ -298,12 +298,12 @@ def test_clocks_are_those_of_the_offline_work(exported_bundle: Path, monkeypatch
 
 
 def test_an_interruption_before_anything_was_measured_is_one(exported_bundle: Path) -> None:
-    def interrupt(doing: str) -> None:
+    def interrupt(doing: str, *_: object) -> None:
         if "warming up" in doing:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_bench(Bundle.open(exported_bundle), device="cpu", tell=interrupt)
+        run_bench(Bundle.open(exported_bundle), device="cpu", progress=interrupt)
 
 
 def test_a_live_search_that_is_interrupted_keeps_its_trials(exported_bundle: Path) -> None:

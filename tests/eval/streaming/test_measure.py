@@ -106,7 +106,15 @@ def test_joined_clips_are_the_stream_of_the_localizer_and_return_to_their_places
     seen = np.arange(clips) % 2 == 0
     done: list[int] = []
     curves = measure_streaming(
-        head, audio, vision, TEXT, truth, seen, seeds=(5,), stream_clips=stream_clips, progress=done.append
+        head,
+        audio,
+        vision,
+        TEXT,
+        truth,
+        seen,
+        seeds=(5,),
+        stream_clips=stream_clips,
+        progress=lambda _what, each, *_: done.append(each),
     )
     assert done[-1] == 2 * clips
     order = np.random.default_rng(5).permutation(clips)

@@ -15,6 +15,7 @@ from ovavel.export.cpu_bench.frontier import Frontier, FrontierRow, _take_turns,
 from ovavel.export.cpu_bench.report import html, markdown
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, ExportError
+from ovavel.runtime.system.progress import no_progress
 from ovavel.runtime.system.timing import Percentiles
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
@@ -117,11 +118,11 @@ def test_a_candidate_that_dies_on_the_way_is_left_out() -> None:
     taken: dict[str, Any] = {}
     problems: dict[str, str] = {}
     cases: Any = {"vision": [0, 1], "audio": [0, 1]}
-    _take_turns(workers, cases, taken, problems, tell=lambda _: None)
+    _take_turns(workers, cases, taken, problems, progress=no_progress)
     assert problems == {"dying": "died"}
     assert [len(taken[name].window_ms) for name in ("reference", "steady")] == [2, 2]
     with pytest.raises(DeviceError, match="died"):
-        _take_turns({"reference": cast("Any", Dying())}, cases, {}, {}, tell=lambda _: None)
+        _take_turns({"reference": cast("Any", Dying())}, cases, {}, {}, progress=no_progress)
 
 
 @pytest.mark.timeout(600)

@@ -28,6 +28,7 @@ from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, PrecisionError
 from ovavel.runtime.system.files import make_folder
+from ovavel.runtime.system.progress import no_progress
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = pytest.mark.slow
@@ -57,7 +58,7 @@ def tried(
         build_s=build_s,
         settings=QUICK,
         folder=folder,
-        tell=lambda _: None,
+        progress=no_progress,
     )
 
 
@@ -137,7 +138,7 @@ def test_a_precision_that_loses_too_much_is_left_out_alone(tmp_path: Path, monke
         (place / "manifest.json").write_text("{}")
 
     monkeypatch.setattr("ovavel.export.bundle.write_bundle", write)
-    prepared = prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None)
+    prepared = prepare(tmp_path, ImageBindConfig.tiny(), no_progress)
     assert asked == [("fp32", "fp16", "bf16"), ("fp32", "fp16")]
     assert prepared.missing == ("bf16 could not be exported: a cosine of 0.9",)
 
@@ -239,13 +240,13 @@ from ovavel.eval.bench import run
 
 run_single = run.run_single
 
-def begun(*given, tell, **options):
-    def say(window):
+def begun(*given, progress, **options):
+    def say(what, window, count):
         if window == 2:
             Path(__file__).with_name("begun").touch()
-        tell(window)
+        progress(what, window, count)
 
-    run_single(*given, tell=say, **options)
+    run_single(*given, progress=say, **options)
 
 run.run_single = begun
 del sys.argv[:2]
@@ -370,21 +371,21 @@ def test_a_precision_that_could_not_be_exported_is_remembered(tmp_path: Path, mo
 
     monkeypatch.setattr(bundle, "write_bundle", write)
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32", "bf16"))
-    first = prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None)
+    first = prepare(tmp_path, ImageBindConfig.tiny(), no_progress)
     assert first.missing == ("bf16 could not be exported: a cosine of 0.9",)
-    assert prepare(tmp_path, ImageBindConfig.tiny(), lambda _: None) == first
+    assert prepare(tmp_path, ImageBindConfig.tiny(), no_progress) == first
     assert asked == [("fp32", "bf16"), ("fp32",)]
 
 
 @pytest.mark.timeout(600)
 def test_weights_and_bundle_are_made_without_network(tmp_path: Path) -> None:
-    prepared = prepare(tmp_path / "made", ImageBindConfig.tiny(), lambda _: None)
+    prepared = prepare(tmp_path / "made", ImageBindConfig.tiny(), no_progress)
     bundle = Bundle.open(prepared.bundle)
     assert prepared.missing == ()
     assert set(bundle.manifest.graphs["vision"]) == {"fp32", "fp16", "bf16"}
     assert bundle.manifest.model.head_layers == 1
     written = (prepared.bundle / "manifest.json").stat()
-    assert prepare(tmp_path / "made", ImageBindConfig.tiny(), lambda _: None) == prepared
+    assert prepare(tmp_path / "made", ImageBindConfig.tiny(), no_progress) == prepared
     assert (prepared.bundle / "manifest.json").stat().st_mtime_ns == written.st_mtime_ns, "it was used again"
 
 

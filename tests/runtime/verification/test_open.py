@@ -64,7 +64,7 @@ def test_engines_that_were_built_just_now_are_compared(bundle: Bundle, monkeypat
         open_verified(bundle)
     builds(monkeypatch, built_now=True)
     stages: list[str] = []
-    verified = open_verified(bundle, progress=lambda stage, _share: stages.append(stage))
+    verified = open_verified(bundle, progress=lambda stage, *_: stages.append(stage))
     assert "comparing vision" in stages
     assert verified.gate is not None
     assert verified.gate.passed

@@ -176,7 +176,7 @@ class TestDataset:
     @pytest.mark.slow
     def test_it_reads_as_ovavebench_and_an_interrupted_run_resumes(self, tmp_path) -> None:
         root = tmp_path / "one"
-        write_dataset(root, self.SIZES, 4, workers=2, progress=lambda _done, _all: None)
+        write_dataset(root, self.SIZES, 4, workers=2)
         bench = OVAVEBench.open(root)
         assert len(bench.names) == len(KINDS) + 1
         assert len(bench.clips) == 40 + 60 + 60
@@ -191,6 +191,6 @@ class TestDataset:
         for victim in victims:
             victim.unlink()
         bench.frames_dir(bench.select("val")[3]).rmdir()
-        write_dataset(root, self.SIZES, 4, workers=1, progress=lambda _done, _all: None)
+        write_dataset(root, self.SIZES, 4, workers=1)
         again = {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         assert again == files

@@ -162,7 +162,9 @@ def test_a_run_interrupted_anywhere_ends_the_same(recipe: Recipe, data: Data, tm
     for stop in (1, 6, 7, 12, 15):
         trained = []
 
-        def progress(done: int, total: int, _news: str, stop: int = stop, trained: list[int] = trained) -> None:
+        def progress(
+            _what: str, done: int, total: int, _note: str, stop: int = stop, trained: list[int] = trained
+        ) -> None:
             assert total == steps
             trained.append(done)
             if done == stop and len(trained) <= stop:
@@ -173,7 +175,7 @@ def test_a_run_interrupted_anywhere_ends_the_same(recipe: Recipe, data: Data, tm
             fit_data(recipe, data, out, progress=progress)
         assert not (out / RESULT).exists()
         again: list[int] = []
-        fit_data(recipe, data, out, progress=lambda done, _total, _news, again=again: again.append(done))
+        fit_data(recipe, data, out, progress=lambda _what, done, *_, again=again: again.append(done))
         assert again == list(range((stop - 1) // 6 * 6 + 1, steps + 1))
         assert contents(out) == contents(tmp_path / "whole")
 
@@ -290,7 +292,7 @@ def test_a_complete_run_is_not_repeated(data: Data, tmp_path: Path) -> None:
 def test_a_folder_of_another_run_is_refused(data: Data, tmp_path: Path) -> None:
     fit_data(FAST, data, tmp_path / "done")
 
-    def cut(done: int, _total: int, _news: str) -> None:
+    def cut(_what: str, done: int, *_: object) -> None:
         if done == 8:
             raise Cut
 
@@ -308,7 +310,7 @@ def test_a_folder_of_another_run_is_refused(data: Data, tmp_path: Path) -> None:
 
 
 def test_a_damaged_run_is_refused(data: Data, tmp_path: Path) -> None:
-    def cut(done: int, _total: int, _news: str) -> None:
+    def cut(_what: str, done: int, *_: object) -> None:
         if done == 8:
             raise Cut
 

@@ -87,7 +87,7 @@ def opened(bundle: Path, **options: Any) -> Backend:
 
 def test_it_builds_compares_and_runs(gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path) -> None:
     reported: list[str] = []
-    backend = opened(exported_bundle, progress=lambda stage, _: reported.append(stage))
+    backend = opened(exported_bundle, progress=lambda stage, *_: reported.append(stage))
     info = backend.info
     assert (info.engine, info.device, info.provider) == ("tensorrt-rtx", "cuda:0", "TensorRT-RTX on Simulated GPU")
     assert info.precision == {"vision": "fp32", "audio": "fp32", "head": "fp32"}
@@ -108,7 +108,7 @@ def test_it_builds_compares_and_runs(gpu: SimulatedCuda, exported_bundle: Path, 
 def test_the_second_time_it_only_loads(gpu: SimulatedCuda, exported_bundle: Path) -> None:
     opened(exported_bundle).close()
     reported: list[str] = []
-    again = opened(exported_bundle, progress=lambda stage, _: reported.append(stage), options=None)
+    again = opened(exported_bundle, progress=lambda stage, *_: reported.append(stage), options=None)
     again.close()
     assert not reported
     assert find_gate(Bundle.open(exported_bundle), again.info)
@@ -175,7 +175,7 @@ def test_compiled_kernels_are_released_before_their_engine(gpu: SimulatedCuda, e
 
 
 def test_interrupted_comparison_gives_everything_back(gpu: SimulatedCuda, exported_bundle: Path) -> None:
-    def interrupt(stage: str, share: float) -> None:
+    def interrupt(stage: str, share: float | None = None, *_: object) -> None:
         if stage.startswith("comparing"):
             raise KeyboardInterrupt
 

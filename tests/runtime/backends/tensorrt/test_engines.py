@@ -47,7 +47,7 @@ class Reported:
     stages: list[str]
     shares: list[float]
 
-    def __call__(self, stage: str, share: float) -> None:
+    def __call__(self, stage: str, share: float, *_: object) -> None:
         self.stages.append(stage)
         self.shares.append(share)
 
@@ -173,7 +173,7 @@ def test_a_damaged_engine_is_refused(exported_bundle: Path, tmp_path: Path, libr
 
 
 def test_an_interrupted_build_leaves_nothing(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
-    def interrupt(stage: str, share: float) -> None:
+    def interrupt(stage: str, share: float | None = None, *_: object) -> None:
         if share > 0.1:
             raise KeyboardInterrupt
 

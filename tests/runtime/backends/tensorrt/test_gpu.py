@@ -112,6 +112,6 @@ def test_the_second_start_builds_nothing(exported_bundle: Path, library: str, en
     opened(exported_bundle, library, engines, precision="fp32").close()
     reported: list[str] = []
     opened(
-        exported_bundle, library, engines, precision="fp32", progress=lambda stage, _: reported.append(stage)
+        exported_bundle, library, engines, precision="fp32", progress=lambda stage, *_: reported.append(stage)
     ).close()
     assert not reported
