@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "need_libraries", "write_bundle"]
+__all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "BundleContents", "need_libraries", "write_bundle"]
 
 # B batch, D embedding size, C classes with the background last
 
@@ -65,18 +65,33 @@ _SHARES = {"vision": 0.4, "audio": 0.1, "text": 0.25, "head": 0.05, "check": 0.1
 """About how much of the time each graph and the bundle's check of itself take; hashing takes the rest."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class BundleContents:
+    """What a bundle is made of."""
+
+    weights: str | os.PathLike[str]
+    """ImageBind checkpoint, `.pth` or safetensors."""
+    names: Sequence[str]
+    """Class names without the background."""
+    _: dataclasses.KW_ONLY
+    head: str | os.PathLike[str] | None = None
+    """Checkpoint of a temporal head; without one the bundle decides without fine-tuning."""
+    config: ImageBindConfig | None = None
+    """Size of the model; the published one by default."""
+    tokenizer: str | os.PathLike[str] | None = None
+    """`tokenizer.json` of a model with a tokenizer of its own; CLIP's by default."""
+    background: str = BACKGROUND
+    """Name of no event."""
+    licence: str | None = None
+    """Of `weights`, in a sentence; None: what their file says, or ImageBind's if it says nothing."""
+
+
 def write_bundle(
-    weights: str | os.PathLike[str],
+    contents: BundleContents,
     out: str | os.PathLike[str],
-    names: Sequence[str],
     *,
-    head: str | os.PathLike[str] | None = None,
-    config: ImageBindConfig | None = None,
-    tokenizer: str | os.PathLike[str] | None = None,
     precisions: Sequence[Precision] = ("fp32",),
     fastest_of: Sequence[Precision] = (),
-    background: str = BACKGROUND,
-    licence: str | None = None,
     overwrite: bool = False,
     progress: Progress = no_progress,
     note: Callable[[str], None] = lambda _left_out: None,
@@ -90,24 +105,18 @@ def write_bundle(
     rounding: the embeddings of the names, golden outputs, parity, and what 8-bit graphs are fitted to.
 
     Args:
-        weights: ImageBind checkpoint, `.pth` or safetensors.
+        contents: what it is made of.
         out: folder to make.
-        names: class names without the background.
-        head: checkpoint of a temporal head; without one the bundle decides without fine-tuning.
-        config: size of the model; the published one by default.
-        tokenizer: `tokenizer.json` of a model with a tokenizer of its own; CLIP's by default.
         precisions: of the vision and audio encoders, each a file of its own; the other graphs are small or run rarely
             and stay in fp32. What an engine runs by default is the first of `ENGINE_PRECISIONS` among them.
         fastest_of: further precisions, of which at most one is kept: the fastest on this CPU that loses little enough;
             none if fp32 is among `precisions` and faster.
-        background: name of no event.
-        licence: of `weights`, in a sentence; None: what their file says, or ImageBind's if it says nothing.
         overwrite: replace an older bundle at `out`.
         progress: called at each stage.
         note: called with a sentence on each of `fastest_of` that is left out.
 
     Raises:
-        CheckpointError: `weights` or `head` is not what it should be.
+        CheckpointError: the weights or the head are not what they should be.
         VocabularyError: a name cannot be used.
         UsageError: `out` exists, no precision is named, or this CPU cannot compute one exactly.
         PrecisionError: these weights lose too much in one of `precisions`, or in all of `fastest_of`.
@@ -121,7 +130,8 @@ def write_bundle(
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-    weights, out, config = Path(weights), Path(out).absolute(), config or ImageBindConfig.huge()
+    weights, out, config = Path(contents.weights), Path(out).absolute(), contents.config or ImageBindConfig.huge()
+    head = Path(contents.head) if contents.head else None
     precisions = tuple(dict.fromkeys(precisions))
     forms = tuple(each for each in dict.fromkeys(fastest_of) if each not in precisions)
     if not precisions:
@@ -130,7 +140,7 @@ def write_bundle(
     check_place(out, config, (*precisions, *forms), overwrite=overwrite)
     if not weights.is_file():
         raise CheckpointError(f"there is no checkpoint {weights}")
-    temporal = TemporalHead.load(Path(head)) if head else TemporalHead(0, config.embedding_size).eval()
+    temporal = TemporalHead.load(head) if head else TemporalHead(0, config.embedding_size).eval()
     if temporal.dim != config.embedding_size:
         raise UsageError(
             f"the head {head} is for embeddings of size {temporal.dim}, and the model {config.name!r} makes "
@@ -146,13 +156,13 @@ def write_bundle(
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             bundle = _Writer(aside, weights, config, precisions, forms, progress, note).write(
-                names,
+                contents.names,
                 temporal,
-                head=Path(head) if head else None,
+                head=head,
                 calibration=read_calibration(head) if head else None,
-                tokenizer_json=model_tokenizer(tokenizer, config),
-                background=background,
-                licence=licence or _licence(weights),
+                tokenizer_json=model_tokenizer(contents.tokenizer, config),
+                background=contents.background,
+                licence=contents.licence or _licence(weights),
             )
             progress("putting it in its place", 1.0)
             put_in_place(aside, out)

@@ -81,6 +81,8 @@ class Session:
         ("cpu", "cuda", "cuda:N" or "auto") is the session's own. `channel` is the one of the sound to listen to, see
         `ChannelChooser`. `fusion` is by default the bundle's own; scores of another one have no probability.
 
+        Many parameters: two that are needed, and choices that have defaults and are independent of each other.
+
         Raises:
             BundleError, MediaError, DeviceError, MissingExtraError, UsageError: what cannot be opened, and why.
         """

@@ -160,11 +160,13 @@ def tiny_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Path:
     """Tiny bundle of the vocabulary NAMES, one for all tests: do not change it."""
-    from ovavel.export.bundle import write_bundle
+    from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
     def make(folder: Path) -> None:
-        write_bundle(tiny_weights, folder / "bundle", NAMES, head=tiny_head, config=ImageBindConfig.tiny())
+        write_bundle(
+            BundleContents(tiny_weights, NAMES, head=tiny_head, config=ImageBindConfig.tiny()), folder / "bundle"
+        )
 
     return made_once(tmp_path_factory, "exported", make) / "bundle"
 

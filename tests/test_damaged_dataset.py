@@ -86,11 +86,13 @@ def test_training_counts_them(damaged, features: Path) -> None:
 
 
 def test_evaluation_counts_and_names_them(damaged, tiny_weights: Path, tmp_path: Path) -> None:
-    from ovavel.export.bundle import write_bundle
+    from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
     root, broken = damaged
-    write_bundle(tiny_weights, tmp_path / "bundle", sorted([*SEEN, *UNSEEN]), config=ImageBindConfig.tiny())
+    write_bundle(
+        BundleContents(tiny_weights, sorted([*SEEN, *UNSEEN]), config=ImageBindConfig.tiny()), tmp_path / "bundle"
+    )
     out = tmp_path / "scores"
     assert main(f"eval score --data {root} --bundle {tmp_path / 'bundle'} --device cpu --out {out}".split()) == 0
     reported = json.loads((out / "ovave-test.json").read_text())["dataset"]

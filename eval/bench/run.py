@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from ovavel.eval.bench.report import (
     Row,
     Trial,
 )
-from ovavel.eval.bench.rows import EAGER, OpenRow, RowSpec, open_row, own_rows, reference_rows
+from ovavel.eval.bench.rows import EAGER, OpenRow, RowSpec, open_row, own_rows
 from ovavel.eval.bench.scenarios.capture import CAPTURE_RULE, run_capture
 from ovavel.eval.bench.scenarios.live import LIVE_RULE, live_report, run_live
 from ovavel.eval.bench.scenarios.offline import OFFLINE_RULE, run_offline
@@ -56,35 +55,22 @@ _PARITY_RULE = (
 def run_bench(
     bundle: Bundle,
     *,
-    weights: Path | None = None,
-    head: Path | None = None,
+    rows: Sequence[RowSpec] = (),
     device: str = "auto",
     threads: int | None = None,
-    windows: int = _LEAST_WINDOWS,
     media: str | None = None,
-    backends: Sequence[str] = ("onnxruntime",),
-    precisions: Sequence[str] = (),
-    references: Sequence[str] = ("eager",),
-    rows: Sequence[RowSpec] | None = None,
     settings: Settings | None = None,
     progress: Progress = no_progress,
 ) -> BenchReport:
-    """Measure a bundle, and PyTorch beside it on request.
+    """Measure a bundle, and PyTorch beside it where `rows` name it.
 
     Args:
         bundle: what to run.
-        weights: the ImageBind checkpoint of the bundle: runs PyTorch too, on the same device and threads.
-        head: the temporal head's checkpoint for PyTorch, where the bundle has one.
+        rows: what to open, see `own_rows` and `reference_rows`; none: ONNX Runtime, as the bundle says.
         device: "cpu", "cuda", "cuda:N" or "auto".
         threads: cores for the encoders on the CPU.
-        windows: how many to time one by one where no `settings` are given; the media is gone through again as often
-            as it takes.
         media: a recording; None makes a clip of noise.
-        backends: each is a row of its own, with each of `precisions`.
-        precisions: of vision and audio; none: what the bundle runs by default.
-        references: PyTorch's rows, where there are `weights`; see `reference_rows`.
-        rows: what to open instead of `backends` with `precisions`.
-        settings: what to measure; None: single stream only.
+        settings: what to measure; None: 30 windows of a single stream.
         progress: called at each stage.
 
     An interruption (`KeyboardInterrupt`) after the first measured window ends it early: the report is `partial`.
@@ -93,10 +79,8 @@ def run_bench(
         UsageError: a number is not positive, a name unknown, or `media` is a live stream.
         MediaError, DeviceError, BundleError, CheckpointError, MissingExtraError: what cannot be opened, and why.
     """
-    settings = settings or Settings(windows=windows)
-    specs = list(rows) if rows is not None else own_rows(backends, precisions)
-    if weights is not None:
-        specs += reference_rows(references, weights, head)
+    settings = settings or Settings(windows=_LEAST_WINDOWS)
+    specs = rows or own_rows(("onnxruntime",), ())
     begin_s = time.perf_counter()
     progress("decoding")
     kept, decode_ms = decode(media, settings.windows or _LEAST_WINDOWS)

@@ -79,6 +79,7 @@ class Run:
 
         from ovavel.eval.bench import Settings, run_bench
         from ovavel.eval.bench.html import report_page
+        from ovavel.eval.bench.rows import own_rows, reference_rows
         from ovavel.eval.bench.tables import markdown, print_report
         from ovavel.runtime.bundle.bundle import Bundle
         from ovavel.runtime.reporting.console import OutputConsole
@@ -98,19 +99,18 @@ class Run:
             capture_windows=self.capture_windows,
             rates=True,
         )
+        rows = own_rows(self.backend, self.precision)
+        if self.weights is not None:
+            rows += reference_rows(self.references, self.weights, self.head)
         if self.out:
             report_folder(self.out, "bench.json")
         with terminated_as_interrupted(), shown_status("opening the bundle") as progress:
             report = run_bench(
                 Bundle.open(self.bundle),
-                weights=self.weights,
-                head=self.head,
+                rows=rows,
                 device=self.place.device,
                 threads=self.place.threads,
                 media=self.recording,
-                backends=self.backend,
-                precisions=self.precision,
-                references=self.references,
                 settings=settings,
                 progress=progress,
             )

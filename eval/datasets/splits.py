@@ -121,6 +121,8 @@ def open_material(
     `any_precision` takes a cache of another precision than the bundle runs in. `signed_by`: see `Bundle.open`.
     `threads` and `options` are those of the backend, see `open_backend`.
 
+    Many parameters: each is a flag of the commands that score a dataset, passed on as it is.
+
     Raises:
         DatasetError, BundleError, DeviceError, VocabularyError: what cannot be opened, and why.
     """

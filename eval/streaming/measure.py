@@ -163,6 +163,8 @@ def measure_streaming(
 ) -> tuple[Curve, ...]:
     """Score clips fed second by second: alone and joined, by every rule, at every lag.
 
+    Many parameters: the arrays come from a split in one program and are made up in another.
+
     Args:
         head: such as `Backend.head`.
         audio: (N, T, D) float32, unit norm.

@@ -72,7 +72,8 @@ class BenchGpu:
         if (self.bundle is None) != (self.weights is None):
             raise UsageError("--bundle and --weights belong together; give both or neither")
         need_libraries()
-        from ovavel.export.gpu_bench.matrix import Prepared, matrix_rows, prepare, run_matrix
+        from ovavel.eval.bench import Settings
+        from ovavel.export.gpu_bench.matrix import Budget, Prepared, matrix_rows, prepare, run_matrix
         from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
         from ovavel.runtime.system.bars import shown_status
         from ovavel.runtime.system.files import check_report_folder, make_folder
@@ -114,17 +115,19 @@ class BenchGpu:
                 prepared,
                 specs,
                 device=self.device,
-                begin_s=begin_s,
-                prepared_s=prepared_s,
-                budget_s=self.budget_s,
-                row_s=self.row_s,
-                build_s=self.build_s,
-                settings={
-                    "scenarios": ["parity", "single", "offline", "live"],
-                    "windows": self.windows,
-                    "trial_s": self.trial_s,
-                    "warm_up_s": 10.0,
-                },
+                budget=Budget(
+                    begin_s=begin_s,
+                    prepared_s=prepared_s,
+                    total_s=self.budget_s,
+                    row_s=self.row_s,
+                    build_s=self.build_s,
+                ),
+                settings=Settings(
+                    scenarios=("parity", "single", "offline", "live"),
+                    windows=self.windows,
+                    trial_s=self.trial_s,
+                    warm_up_s=10.0,
+                ),
                 folder=self.keep or folder,
                 progress=progress,
             )

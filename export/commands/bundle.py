@@ -112,7 +112,7 @@ class Export:
     def _export(self) -> int:
         from rich.console import Console
 
-        from ovavel.export.bundle import need_libraries, write_bundle
+        from ovavel.export.bundle import BundleContents, need_libraries, write_bundle
         from ovavel.runtime.reporting.text import names_told, one_line, shown_name
         from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.first_use import accept
@@ -130,12 +130,8 @@ class Export:
             try:
                 with shown_progress() as progress:
                     bundle = write_bundle(
-                        self.weights,
+                        BundleContents(self.weights, names, head=self.head, config=config, tokenizer=self.tokenizer),
                         self.out,
-                        names,
-                        head=self.head,
-                        config=config,
-                        tokenizer=self.tokenizer,
                         precisions=precisions,
                         fastest_of=self._forms(family) if family else (),
                         overwrite=self.overwrite,

@@ -193,21 +193,23 @@ class DemoWorld:
 
     def _assets(self, bars: Bars, tokenizer: Path, weights: Path, head: Path) -> None:
         """Export the bundle and film the clip."""
-        from ovavel.export.bundle import write_bundle
+        from ovavel.export.bundle import BundleContents, write_bundle
         from ovavel.training.demo_world.encoders import CONFIG
         from ovavel.training.demo_world.film import write_film
         from ovavel.training.demo_world.world import BACKGROUND, KINDS
 
         assets = self.out / ASSETS
         write_bundle(
-            weights,
+            BundleContents(
+                weights,
+                [kind.name for kind in KINDS],
+                head=head,
+                config=CONFIG,
+                tokenizer=tokenizer,
+                background=BACKGROUND,
+                licence=LICENCE,
+            ),
             assets / "bundle",
-            [kind.name for kind in KINDS],
-            head=head,
-            config=CONFIG,
-            tokenizer=tokenizer,
-            background=BACKGROUND,
-            licence=LICENCE,
             overwrite=(assets / "bundle").exists(),
             progress=_row(bars, "exporting", 1),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ovavel.eval.bench.machine import Machine, describe_machine
 from ovavel.eval.bench.meters.rates import floor
 from ovavel.eval.bench.report import BenchReport, Rates, Row
 from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
+from ovavel.eval.bench.settings import Settings
 from ovavel.eval.demo.assets import Assets
 from ovavel.export.gpu_bench.process import Answer, in_process
 from ovavel.export.gpu_bench.row import BATCHES
@@ -33,7 +34,7 @@ from ovavel.runtime.system.progress import Progress, prefixed
 from ovavel.runtime.system.untrusted import read_json
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["MatrixReport", "Prepared", "matrix_rows", "prepare", "run_matrix"]
+__all__ = ["Budget", "MatrixReport", "Prepared", "matrix_rows", "prepare", "run_matrix"]
 
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
@@ -134,7 +135,7 @@ def prepare(folder: Path, config: ImageBindConfig, progress: Progress) -> Prepar
     """
     import torch
 
-    from ovavel.export.bundle import write_bundle
+    from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.heads.temporal import TemporalHead
 
     make_folder(folder)
@@ -155,13 +156,9 @@ def prepare(folder: Path, config: ImageBindConfig, progress: Progress) -> Prepar
     while True:
         try:
             write_bundle(
-                weights,
+                BundleContents(weights, _NAMES, head=head, config=config, licence="random weights"),
                 place,
-                _NAMES,
-                head=head,
-                config=config,
                 precisions=precisions,
-                licence="random weights",
                 overwrite=place.exists(),
                 progress=prefixed(progress, "exporting: "),
             )
@@ -206,21 +203,33 @@ def _is_there(wanted: Prepared, config: ImageBindConfig, missing: Collection[str
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long the matrix may take."""
+
+    begin_s: float
+    """When it began, on the monotonic clock."""
+    prepared_s: float
+    """How much of it preparing took."""
+    total_s: float
+    """For all of it."""
+    row_s: float
+    """For measuring one row."""
+    build_s: float
+    """For building the plans of one row."""
+
+
 def run_matrix(
     prepared: Prepared,
     specs: Sequence[RowSpec],
     *,
     device: str,
-    begin_s: float,
-    prepared_s: float,
-    budget_s: float,
-    row_s: float,
-    build_s: float,
-    settings: Mapping[str, Any],
+    budget: Budget,
+    settings: Settings,
     folder: Path,
     progress: Progress,
 ) -> MatrixReport:
-    """Run each row in a process of its own until `budget_s` after `begin_s` on the monotonic clock.
+    """Run each row in a process of its own until the budget's end.
 
     Plans are built by another process before, so that a slow build takes nothing from the time for measuring.
 
@@ -228,12 +237,8 @@ def run_matrix(
         prepared: what to run.
         specs: the rows.
         device: "cuda", "cuda:N", or "cpu" to try the way.
-        begin_s: when the budget began.
-        prepared_s: how much of it preparing took.
-        budget_s: seconds for all of it.
-        row_s: seconds for measuring one row.
-        build_s: seconds for building the plans of one row.
-        settings: fields of `ovavel.eval.bench.Settings`.
+        budget: how long it may take.
+        settings: what to measure of a row.
         folder: for the files between the processes, and their cache: engines of throw-away weights do not outlive it.
         progress: called at each stage.
     """
@@ -245,16 +250,16 @@ def run_matrix(
     job = {"bundle": str(prepared.bundle), "device": device, "media": str(Assets.open().clip), "settings": settings}
 
     def ask(kind: str, what: str, most_s: float, spec: RowSpec | None = None) -> Answer:
-        left_s = budget_s - (time.monotonic() - begin_s)
+        left_s = budget.total_s - (time.monotonic() - budget.begin_s)
         if left_s < _LEAST_S:
-            return Answer(why=f"the time budget of {budget_s:g} s was used up")
+            return Answer(why=f"the time budget of {budget.total_s:g} s was used up")
         progress(f"{what}; {left_s:.0f} s left")
         asked = {**job, "kind": kind, "spec": spec and _plain(spec)}
         doing = "building its plans" if kind == "build" else "it"
         return in_process(asked, folder, limit_s=min(most_s, left_s), doing=doing)
 
     try:
-        answer = ask("rates", f"what {device} can do at best", row_s)
+        answer = ask("rates", f"what {device} can do at best", budget.row_s)
         if answer.wrote:
             rates = msgspec.json.decode(answer.wrote, type=Rates)
         else:
@@ -264,10 +269,12 @@ def run_matrix(
                 rows.append(Row(name=spec.name, reference=spec.reference, not_measured=why))
                 continue
             what = f"{number} of {len(specs)}: {spec.name}"
-            built = ask("build", f"{what}: building its plans", build_s, spec) if spec.backend in _BUILDING else None
+            built = (
+                ask("build", f"{what}: building its plans", budget.build_s, spec) if spec.backend in _BUILDING else None
+            )
             if built and built.wrote:
                 built_s[spec.name] = round(msgspec.json.decode(built.wrote, type=float), 1)
-            answer = built if built and not built.wrote else ask("row", what, row_s, spec)
+            answer = built if built and not built.wrote else ask("row", what, budget.row_s, spec)
             if not answer.wrote:
                 rows.append(Row(name=spec.name, reference=spec.reference, not_measured=answer.why))
                 continue
@@ -293,9 +300,9 @@ def run_matrix(
         model=bundle.manifest.model.name,
         weights=prepared.description,
         bundle_sha256=bundle.sha256,
-        budget_s=budget_s,
-        prepared_s=round(prepared_s, 1),
-        took_s=round(time.monotonic() - begin_s, 1),
+        budget_s=budget.total_s,
+        prepared_s=round(budget.prepared_s, 1),
+        took_s=round(time.monotonic() - budget.begin_s, 1),
         rates=rates,
         rows=rows,
         built_s=built_s,

@@ -92,6 +92,8 @@ def localize_recording(
 
     `channel` and `fusion` are those of `Session`.
 
+    Many parameters: those of `Session` and what to keep.
+
     Raises:
         MediaError: the source cannot be read. What was decided before is lost with it.
     """

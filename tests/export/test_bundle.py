@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from support.golden_weights import GOLDEN, golden_inputs, golden_state
 
 from ovavel.export import bundle as bundle_module
-from ovavel.export.bundle import write_bundle
+from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.export.commands.bundle import read_names
 from ovavel.export.place import put_in_place
 from ovavel.runtime.backends import open_backend
@@ -89,12 +89,12 @@ def place(tmp_path: Path) -> Path:
 
 def test_an_existing_folder_is_not_touched(tiny_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--overwrite"):
-        write_bundle(tiny_weights, tiny_bundle, ["dog"], config=TINY)
+        write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), tiny_bundle)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="not a bundle"):
-        write_bundle(tiny_weights, mine, ["dog"], config=TINY, overwrite=True)
+        write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), mine, overwrite=True)
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
@@ -142,11 +142,8 @@ def test_overwriting_replaces_the_bundle(
 ) -> None:
     stages: list[tuple[str, float]] = []
     bundle = write_bundle(
-        tiny_weights,
+        BundleContents(tiny_weights, ["glass breaking"], head=tiny_head, config=TINY),
         tiny_bundle,
-        ["glass breaking"],
-        head=tiny_head,
-        config=TINY,
         overwrite=True,
         progress=lambda stage, share=None, *_: stages.append((stage, share)),
     )
@@ -170,7 +167,9 @@ def test_the_same_input_gives_the_same_bundle(
     """What is measured carries the rounding of sums, which depends on the number of threads; all else is the same."""
     first = Bundle.open(exported_bundle)
     torch.set_num_threads(threads)
-    second = write_bundle(tiny_weights, place / "bundle", first.vocabulary.names[:-1], head=tiny_head, config=TINY)
+    second = write_bundle(
+        BundleContents(tiny_weights, first.vocabulary.names[:-1], head=tiny_head, config=TINY), place / "bundle"
+    )
     if threads == 1:  # as it was with the first
         assert first.sha256 == second.sha256
     measured = {"golden.npz", "vocabulary.npz"}
@@ -198,7 +197,7 @@ def test_an_interrupted_export_leaves_nothing(
 
     monkeypatch.setattr(bundle_module, "check_graph", fail)
     with pytest.raises((KeyboardInterrupt, OvavelError)):
-        write_bundle(tiny_weights, place / "bundle", ["dog"], config=TINY)
+        write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), place / "bundle")
     assert nothing_left(place)
 
 
@@ -225,22 +224,22 @@ def test_weights_that_are_not_finite_are_not_exported(place: Path, tmp_path: Pat
     state["modality_heads.vision.2.weight"][0, 0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
     with pytest.raises(ExportError, match="vision graph"):
-        write_bundle(tmp_path / "nan.safetensors", place / "bundle", ["dog"], config=TINY)
+        write_bundle(BundleContents(tmp_path / "nan.safetensors", ["dog"], config=TINY), place / "bundle")
     assert nothing_left(place)
 
 
 def test_what_is_wrong_is_said_before_anything_is_written(tiny_weights: Path, tiny_head: Path, place: Path) -> None:
     out = place / "bundle"
     with pytest.raises(CheckpointError, match=r"nowhere\.pth"):
-        write_bundle(place / "nowhere.pth", out, ["dog"], config=TINY)
+        write_bundle(BundleContents(place / "nowhere.pth", ["dog"], config=TINY), out)
     with pytest.raises(CheckpointError, match="another size"):
-        write_bundle(tiny_weights, out, ["dog"])
+        write_bundle(BundleContents(tiny_weights, ["dog"]), out)
     with pytest.raises(VocabularyError, match="twice"):
-        write_bundle(tiny_weights, out, ["dog", "dog"], config=TINY)
+        write_bundle(BundleContents(tiny_weights, ["dog", "dog"], config=TINY), out)
     with pytest.raises(UsageError, match="do not belong together"):
-        write_bundle(tiny_weights, out, ["dog"], head=tiny_head, config=ImageBindConfig.huge())
+        write_bundle(BundleContents(tiny_weights, ["dog"], head=tiny_head, config=ImageBindConfig.huge()), out)
     with pytest.raises(CheckpointError):
-        write_bundle(tiny_weights, out, ["dog"], head=tiny_weights, config=TINY)
+        write_bundle(BundleContents(tiny_weights, ["dog"], head=tiny_weights, config=TINY), out)
     assert nothing_left(place)
 
 
@@ -248,7 +247,7 @@ def test_a_full_disk_is_noticed_at_once(tiny_weights: Path, place: Path, monkeyp
     usage = shutil.disk_usage(place)._replace(free=10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     with pytest.raises(ExportError, match="make room"):
-        write_bundle(tiny_weights, place / "bundle", ["dog"], config=TINY)
+        write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), place / "bundle")
     assert nothing_left(place)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.encoders import encoders
 
-from ovavel.export.bundle import write_bundle
+from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.export.graphs import export_graph
 from ovavel.export.verify import check_graph, head_inputs, reference
 from ovavel.runtime.backends import open_backend
@@ -45,7 +45,7 @@ def test_a_gated_head_of_another_scale_runs_from_a_bundle(tmp_path: Path, tiny_w
     head = TemporalHead(1, DIM, 8, 16, gate=0.5, audio_scale=1.0).eval()
     head.save(tmp_path / "head.safetensors")
     options = {"config": ImageBindConfig.tiny(), "head": tmp_path / "head.safetensors"}
-    bundle = write_bundle(tiny_weights, tmp_path / "bundle", ["dog", "bird"], **options)  # type: ignore[arg-type]
+    bundle = write_bundle(BundleContents(tiny_weights, ["dog", "bird"], **options), tmp_path / "bundle")  # type: ignore[arg-type]
     assert bundle.manifest.fusion.audio_scale == 1.0
     backend = open_backend(Bundle.open(tmp_path / "bundle"), device="cpu", graphs=("head",))
     g = np.random.default_rng(1)
@@ -63,10 +63,7 @@ def test_ablations_of_the_score_are_not_exported(score: str, tmp_path: Path, tin
     TemporalHead(1, DIM, 8, 16, score=score).save(tmp_path / "head.safetensors")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match=score):
         write_bundle(
-            tiny_weights,
+            BundleContents(tiny_weights, ["dog"], config=ImageBindConfig.tiny(), head=tmp_path / "head.safetensors"),
             tmp_path / "bundle",
-            ["dog"],
-            config=ImageBindConfig.tiny(),
-            head=tmp_path / "head.safetensors",
         )
     assert not (tmp_path / "bundle").exists()

@@ -60,13 +60,13 @@ def smallest_bundle(tmp_path: Path) -> Path:
     """A bundle whose encoders take next to no time."""
     from support.golden_weights import write_golden_checkpoint
 
-    from ovavel.export.bundle import write_bundle
+    from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig, TowerConfig
 
     tower = TowerConfig(width=16, blocks=1, heads=2)
     config = ImageBindConfig(name="smallest", vision=tower, audio=tower, text=tower, embedding_size=16)
     weights = write_golden_checkpoint(tmp_path / "smallest.safetensors", config)
-    write_bundle(weights, tmp_path / "bundle", ("dog barking", "rain", "engine"), config=config)
+    write_bundle(BundleContents(weights, ("dog barking", "rain", "engine"), config=config), tmp_path / "bundle")
     return tmp_path / "bundle"
 
 

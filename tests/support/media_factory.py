@@ -55,6 +55,8 @@ def make_clip(
     """Write a clip: frames at `times_s` (or `fps`), a tone or `waveform` (channels, n), in the order of time.
 
     `video_stamps` and `audio_stamps` turn true times into the timestamps written, to make broken clocks.
+
+    Many parameters: everything that may be odd about a file, each with a default; a test names the one it is about.
     """
     container = av.open(str(path), "w", options=options or {})
     jobs: list[tuple[float, Any, Any]] = []
@@ -84,6 +86,7 @@ def _video_jobs(
     rotation: int,
     stamps: Callable[[float], float],
 ) -> list[tuple[float, Any, Any]]:
+    """Many parameters: those of `make_clip` about pictures."""
     stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
     height, width = picture(0.0).shape[:2]
     stream.width, stream.height, stream.pix_fmt = width, height, pixel_format

@@ -41,6 +41,8 @@ class TemporalHead(nn.Module):
 
     The state dict of the kind "temporal" uses the names of the published head, without the entries that never affect
     the result.
+
+    Many parameters: they are the hyperparameters that a checkpoint keeps by name.
     """
 
     gate: Tensor | None

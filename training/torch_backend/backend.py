@@ -59,6 +59,8 @@ def open_torch(
 ) -> TorchBackend:
     """Load the checkpoints that a bundle was exported from.
 
+    Many parameters: those that every backend is opened with, and PyTorch's own.
+
     Args:
         bundle: defines the size of the encoders and of the head.
         device: "cpu", "cuda", "cuda:N" or "auto": a GPU if there is one.

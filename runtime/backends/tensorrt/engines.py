@@ -36,6 +36,8 @@ def provide_engines(
 ) -> dict[Graph, Provided]:
     """Return the engine of each graph of `precisions`; build those that are not in `root`.
 
+    Many parameters: what to build, what for and where are independent of each other.
+
     Args:
         bundle: where the graphs are.
         library: what builds them.

@@ -38,7 +38,7 @@ DEMO = Path(assets.__file__).parent
 
 
 def test_every_stage_is_timed(exported_bundle: Path) -> None:
-    report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, windows=5)
+    report = run_bench(Bundle.open(exported_bundle), device="cpu", threads=1, settings=Settings(windows=5))
     stages = report.runtime.stages_ms
     assert tuple(stages) == STAGES
     assert all(0 < times.p50 <= times.p95 <= times.p99 for times in stages.values())
@@ -124,7 +124,7 @@ def test_a_row_that_did_not_stay_steady_is_told_of(exported_bundle: Path, drift:
 
 def test_a_recording_without_sound_has_no_audio_stage(exported_bundle: Path, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "silent.mp4", duration_s=3, audio=False)
-    report = run_bench(Bundle.open(exported_bundle), device="cpu", windows=4, media=str(clip))
+    report = run_bench(Bundle.open(exported_bundle), device="cpu", settings=Settings(windows=4), media=str(clip))
     assert "audio" not in report.runtime.stages_ms
     assert "vision" in report.runtime.stages_ms
 
@@ -132,9 +132,9 @@ def test_a_recording_without_sound_has_no_audio_stage(exported_bundle: Path, tmp
 def test_bad_requests_are_refused(exported_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(exported_bundle)
     with pytest.raises(UsageError, match="windows"):
-        run_bench(bundle, windows=0)
+        run_bench(bundle, settings=Settings(windows=0))
     with pytest.raises(MediaError, match="nowhere"):
-        run_bench(bundle, windows=1, media=str(tmp_path / "nowhere.mp4"))
+        run_bench(bundle, settings=Settings(windows=1), media=str(tmp_path / "nowhere.mp4"))
 
 
 def test_every_scenario_in_a_few_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,9 +327,9 @@ def test_a_live_search_that_is_interrupted_keeps_its_trials(exported_bundle: Pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precisions": ("fp32", "fp32")}, "twice"),
-        ({"backends": ("abacus",)}, "no backend 'abacus'"),
-        ({"precisions": ("int3",)}, "int3"),
+        ({"precision": ("fp32", "fp32")}, "twice"),
+        ({"backend": ("abacus",)}, "no backend 'abacus'"),
+        ({"precision": ("int3",)}, "int3"),
         ({"weights": Path("w"), "references": ("eager+compile",)}, "no reference 'eager.compile'"),
         ({"weights": Path("w"), "references": ("cast",)}, "no reference 'cast'"),
         ({"weights": Path("w"), "references": ("quick",)}, "no reference 'quick'"),
@@ -337,8 +337,9 @@ def test_a_live_search_that_is_interrupted_keeps_its_trials(exported_bundle: Pat
     ],
 )
 def test_rows_that_cannot_be_are_refused(exported_bundle: Path, options: dict[str, Any], said: str) -> None:
+    bench = Bench(bundle=exported_bundle, device="cpu", **options)
     with pytest.raises(OvavelError, match=said):
-        run_bench(Bundle.open(exported_bundle), device="cpu", **options)
+        bench.run()
 
 
 @pytest.mark.parametrize(

@@ -218,12 +218,12 @@ def test_another_bundle_that_decides_otherwise(
     tiny_bundle: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same encoders with another head: similarity is the first stage that is off."""
-    from ovavel.export.bundle import write_bundle
+    from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
     other = tmp_path / "other"
     names = Bundle.open(tiny_bundle).vocabulary.names[:-1]
-    write_bundle(tiny_weights, other, names, config=ImageBindConfig.tiny())
+    write_bundle(BundleContents(tiny_weights, names, config=ImageBindConfig.tiny()), other)
     clip = make_clip(tmp_path / "clip.mp4", duration_s=3, fps=5)
     out = tmp_path / "out"
     assert parity(tiny_bundle, "--reference-bundle", other, clip, "--out", out) == 1

@@ -17,7 +17,7 @@ from support.media_factory import make_clip
 from ovavel.eval.parity.clips import RecordedClips
 from ovavel.eval.parity.compare import compare_backends
 from ovavel.eval.parity.sides import Choice
-from ovavel.export.bundle import write_bundle
+from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.vocabulary import Vocabulary
@@ -38,7 +38,9 @@ def sound_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, t
     """The tiny bundle in fp32, fp16 and int8-any, as it should be: do not change it."""
     out = tmp_path_factory.mktemp("sound") / "bundle"
     write_bundle(
-        tiny_weights, out, NAMES, head=tiny_head, config=ImageBindConfig.tiny(), precisions=("fp32", "fp16", "int8-any")
+        BundleContents(tiny_weights, NAMES, head=tiny_head, config=ImageBindConfig.tiny()),
+        out,
+        precisions=("fp32", "fp16", "int8-any"),
     )
     return out
 

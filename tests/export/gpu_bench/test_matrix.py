@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from ovavel.eval.bench import RowSpec
+from ovavel.eval.bench import RowSpec, Settings
 from ovavel.eval.bench.report import BenchReport
 from ovavel.eval.demo.assets import Assets
 from ovavel.export.gpu_bench import row as matrix_row
-from ovavel.export.gpu_bench.matrix import MatrixReport, Prepared, _is_there, matrix_rows, prepare, run_matrix
+from ovavel.export.gpu_bench.matrix import Budget, MatrixReport, Prepared, _is_there, matrix_rows, prepare, run_matrix
 from ovavel.export.gpu_bench.process import Answer, in_process
 from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
@@ -33,7 +33,7 @@ from ovavel.training.models.imagebind.model import ImageBindConfig
 
 pytestmark = pytest.mark.slow
 
-QUICK = {"scenarios": ["parity", "single", "live"], "windows": 5, "trial_s": 1.0, "warm_up_s": 1.0, "most_cameras": 1}
+QUICK = Settings(scenarios=("parity", "single", "live"), windows=5, trial_s=1.0, warm_up_s=1.0, most_cameras=1)
 
 
 def tried(
@@ -51,11 +51,9 @@ def tried(
         prepared,
         specs,
         device=device,
-        begin_s=time.monotonic() - spent_s,
-        prepared_s=0.0,
-        budget_s=budget_s,
-        row_s=60.0,
-        build_s=build_s,
+        budget=Budget(
+            begin_s=time.monotonic() - spent_s, prepared_s=0.0, total_s=budget_s, row_s=60.0, build_s=build_s
+        ),
         settings=QUICK,
         folder=folder,
         progress=no_progress,
@@ -130,7 +128,7 @@ def test_the_order_is_that_of_what_matters(tiny_weights: Path) -> None:
 def test_a_precision_that_loses_too_much_is_left_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def write(_: Path, place: Path, *__: Any, precisions: Sequence[Precision], **___: Any) -> None:
+    def write(_: Any, place: Path, *__: Any, precisions: Sequence[Precision], **___: Any) -> None:
         asked.append(precisions)
         if "bf16" in precisions:
             raise PrecisionError("a cosine of 0.9", "bf16", advice="Do without bf16")

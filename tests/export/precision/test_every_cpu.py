@@ -19,7 +19,7 @@ from support.other_cpus import arm_command, environment, x86_command
 from support.saturating import exact, integer_matrices, run, saturating
 
 from ovavel.eval import demo
-from ovavel.export.bundle import write_bundle
+from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.export.graphs import save_variant, traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.precision.activations import observe_activations
@@ -202,7 +202,9 @@ def whole_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -
     """The tiny bundle in all forms that this CPU can verify."""
     forms: list[Precision] = [each for each in FORMS if exact_here("onnxruntime-cpu", each, (), cpu_features())]
     out = tmp_path_factory.mktemp("whole") / "bundle"
-    write_bundle(tiny_weights, out, ["dog barking", "race car"], config=TINY, precisions=["fp32", *forms])
+    write_bundle(
+        BundleContents(tiny_weights, ["dog barking", "race car"], config=TINY), out, precisions=["fp32", *forms]
+    )
     return out, forms
 
 

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.torch import save_file
 from support.golden_weights import golden_inputs, golden_state
 
-from ovavel.export.bundle import write_bundle
+from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.export.precision.half import Half, emulated
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
@@ -35,7 +35,9 @@ halves = pytest.mark.parametrize("half", ["fp16", "bf16"])
 def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Bundle:
     """The tiny bundle in three precisions: do not change it."""
     out = tmp_path_factory.mktemp("half") / "bundle"
-    return write_bundle(tiny_weights, out, ["dog barking"], config=TINY, precisions=["fp32", "fp16", "bf16"])
+    return write_bundle(
+        BundleContents(tiny_weights, ["dog barking"], config=TINY), out, precisions=["fp32", "fp16", "bf16"]
+    )
 
 
 def graph_of(bundle: Bundle, modality: Modality, half: str) -> onnx.GraphProto:
@@ -140,9 +142,13 @@ def test_a_value_too_large_for_fp16_is_caught(tmp_path: Path) -> None:
         state[f"modality_trunks.audio.blocks.1.attn.{name}"] *= 1e6 if name == "bias_v" else 1
     state["modality_trunks.audio.blocks.1.attn.out_proj.weight"] /= 1e6
     save_file(state, tmp_path / "large.safetensors")
-    write_bundle(tmp_path / "large.safetensors", tmp_path / "bf16", ["dog"], config=TINY, precisions=["bf16"])
+    write_bundle(
+        BundleContents(tmp_path / "large.safetensors", ["dog"], config=TINY), tmp_path / "bf16", precisions=["bf16"]
+    )
     with pytest.raises(ExportError, match=r"audio graph in fp16 gives values that are not finite .*too large"):
-        write_bundle(tmp_path / "large.safetensors", tmp_path / "fp16", ["dog"], config=TINY, precisions=["fp16"])
+        write_bundle(
+            BundleContents(tmp_path / "large.safetensors", ["dog"], config=TINY), tmp_path / "fp16", precisions=["fp16"]
+        )
     assert not (tmp_path / "fp16").exists()
 
 

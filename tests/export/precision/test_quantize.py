@@ -24,7 +24,7 @@ from support.onnx_graphs import computed_shapes
 from support.traced_once import TracedOnce
 from torch import nn
 
-from ovavel.export.bundle import write_bundle
+from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.export.graphs import export_graph
 from ovavel.export.inputs import calibration_inputs, sense_inputs
 from ovavel.export.precision.activations import Activation, observe_activations
@@ -151,10 +151,8 @@ def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
         ExportError, match=r"vision graph in int8-any .* is -?0\.\d{4} \(for .+\).*0\.99.*without --precision int8-any"
     ):
         write_bundle(
-            tmp_path / "outlier.safetensors",
+            BundleContents(tmp_path / "outlier.safetensors", ["dog"], config=TINY),
             tmp_path / "place" / "bundle",
-            ["dog"],
-            config=TINY,
             precisions=["int8-any"],
         )
     assert not list((tmp_path / "place").iterdir())
@@ -265,7 +263,9 @@ def test_of_several_forms_the_fastest_is_kept(
 
     monkeypatch.setattr("ovavel.export.bundle.times_faster", times_faster)
     forms: tuple[Precision, ...] = ("int16-any", "int8-any")  # two that every CPU can verify
-    bundle = write_bundle(tiny_weights, tmp_path / "bundle", ["dog"], config=TINY, fastest_of=forms, note=notes.append)
+    bundle = write_bundle(
+        BundleContents(tiny_weights, ["dog"], config=TINY), tmp_path / "bundle", fastest_of=forms, note=notes.append
+    )
     held = ["fp32", kept] if kept else ["fp32"]
     assert measured == [["fp32", *forms]]
     assert list(bundle.manifest.graphs["vision"]) == list(bundle.manifest.graphs["audio"]) == held
@@ -299,12 +299,14 @@ def test_a_form_that_loses_too_much_makes_way_for_the_other(
     monkeypatch.setattr(module, "check_graph", strict)
     monkeypatch.setattr(module, "times_faster", lambda forms: dict.fromkeys(forms, 1.0))
     forms: tuple[Precision, ...] = ("int16-any", "int8-any")
-    bundle = write_bundle(tiny_weights, tmp_path / "bundle", ["dog"], config=TINY, fastest_of=forms, note=notes.append)
+    bundle = write_bundle(
+        BundleContents(tiny_weights, ["dog"], config=TINY), tmp_path / "bundle", fastest_of=forms, note=notes.append
+    )
     assert list(bundle.manifest.graphs["vision"]) == list(bundle.manifest.graphs["audio"]) == ["fp32", "int8-any"]
     assert not [name for name in bundle.manifest.files if "int16" in name]
     assert notes == ["the audio graph in int16-any loses too much"]
     with pytest.raises(PrecisionError, match="int16-any"):
-        write_bundle(tiny_weights, tmp_path / "other", ["dog"], config=TINY, fastest_of=forms[:1])
+        write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), tmp_path / "other", fastest_of=forms[:1])
 
 
 def test_what_this_cpu_saturates_is_not_exported_here(
@@ -312,7 +314,9 @@ def test_what_this_cpu_saturates_is_not_exported_here(
 ) -> None:
     monkeypatch.setattr("ovavel.export.place.cpu_features", lambda: ("avx2",))
     with pytest.raises(UsageError, match=r"int16 can be verified only on a CPU with avx512_vnni or .*: name int16-any"):
-        write_bundle(tiny_weights, tmp_path / "bundle", ["dog"], config=TINY, precisions=["fp32", "int16"])
+        write_bundle(
+            BundleContents(tiny_weights, ["dog"], config=TINY), tmp_path / "bundle", precisions=["fp32", "int16"]
+        )
     assert not list(tmp_path.iterdir())
 
 

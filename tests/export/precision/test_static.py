@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 from support.traced_once import TracedOnce
 
-from ovavel.export.bundle import write_bundle
+from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.export.inputs import calibration_inputs
 from ovavel.export.precision.activations import observe_activations
 from ovavel.export.precision.passes import PASSES
@@ -37,7 +37,7 @@ forms = pytest.mark.parametrize("form", get_args(Static))
 def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Bundle:
     """The tiny bundle in fp32 and both forms of 8 bits: do not change it."""
     out = tmp_path_factory.mktemp("static") / "bundle"
-    return write_bundle(tiny_weights, out, ["dog"], config=TINY, precisions=["fp32", *get_args(Static)])
+    return write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), out, precisions=["fp32", *get_args(Static)])
 
 
 @encoders

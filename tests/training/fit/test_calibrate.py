@@ -53,11 +53,13 @@ def test_a_damaged_calibration_is_refused(head: Path) -> None:
 
 
 def test_a_bundle_exported_from_a_calibrated_head_is_calibrated(tmp_path: Path, tiny_weights: Path, head: Path) -> None:
-    from ovavel.export.bundle import write_bundle
+    from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
     attach_calibration(head, CALIBRATION)
-    write_bundle(tiny_weights, tmp_path / "bundle", ("dog", "car"), head=head, config=ImageBindConfig.tiny())
+    write_bundle(
+        BundleContents(tiny_weights, ("dog", "car"), head=head, config=ImageBindConfig.tiny()), tmp_path / "bundle"
+    )
     assert Bundle.open(tmp_path / "bundle").manifest.calibration == CALIBRATION
 
 

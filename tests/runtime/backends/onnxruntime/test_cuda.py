@@ -94,13 +94,15 @@ def test_fp32_is_fp32() -> None:
 
 @pytest.fixture(scope="module")
 def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, tiny_head: Path) -> Bundle:
-    from ovavel.export.bundle import write_bundle
+    from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
     out = tmp_path_factory.mktemp("cuda") / "bundle"
     config = ImageBindConfig.tiny()
     return write_bundle(
-        tiny_weights, out, ["dog"], head=tiny_head, config=config, precisions=["fp32", "fp16", "bf16", "int8-any"]
+        BundleContents(tiny_weights, ["dog"], head=tiny_head, config=config),
+        out,
+        precisions=["fp32", "fp16", "bf16", "int8-any"],
     )
 
 
