@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ovavel.runtime.backends.onnxruntime.backend import open_session, physical_cores
+from ovavel.runtime.backends.onnxruntime.backend import open_session
 from ovavel.runtime.bundle.hashed import read_graph
+from ovavel.runtime.system.hardware import physical_cores
 
 __all__ = ["AS_FAST", "fastest", "times_faster"]
 

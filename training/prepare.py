@@ -25,9 +25,10 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from ovavel.eval.datasets.annotations import SPLITS
 from ovavel.eval.datasets.check import CRASH_KIND
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
-from ovavel.eval.datasets.ovavebench import SPLITS, Clip, OVAVEBench
+from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.sinks.records import to_json_bytes

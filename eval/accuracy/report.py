@@ -6,9 +6,8 @@ Shapes: N clips, T segments per clip, C classes with the background last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -20,12 +19,11 @@ from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import PUBLISHED, Rows
 from ovavel.eval.accuracy.score import Protocol, Report
 from ovavel.runtime.reporting.csv_table import csv_table
-from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
-from ovavel.runtime.reporting.palette import RIGHT, WRONG
-from ovavel.runtime.reporting.text import names_told
 
 __all__ = [
     "ClassResult",
+    "MEASURES",
+    "PARTS",
     "class_results",
     "clip_scores",
     "confusion",
@@ -35,14 +33,13 @@ __all__ = [
     "note",
     "table_rows",
     "to_csv",
-    "to_html",
     "to_json",
+    "top_confusions",
 ]
 
-_MEASURES = ("Acc", "Seg", "Eve", "Avg")
-_PARTS = ("seen", "unseen", "total")
+MEASURES = ("Acc", "Seg", "Eve", "Avg")
+PARTS = ("seen", "unseen", "total")
 _CONFUSIONS = 20
-_EXAMPLES = 12
 
 
 class ClassResult(NamedTuple):
@@ -87,7 +84,7 @@ def note(report: Report) -> str:
 def interval_rows(report: Report) -> list[tuple[str, ...]]:
     """For each of our rows: the method, and the ends of the 12 intervals in points, such as "56.1–58.0"."""
     return [
-        (method(report, result.protocol), *(text for part in _PARTS for text in _ends(found[part])))
+        (method(report, result.protocol), *(text for part in PARTS for text in _ends(found[part])))
         for result, found in zip(report.results, _intervals(report), strict=True)
     ]
 
@@ -107,7 +104,7 @@ def _intervals(report: Report) -> list[dict[str, Interval | None]]:
 
 def _ends(found: Interval | None) -> Iterator[str]:
     if found is None:
-        yield from ("–",) * len(_MEASURES)
+        yield from ("–",) * len(MEASURES)
     else:
         yield from (f"{100 * low:.1f}–{100 * high:.1f}" for low, high in zip(*found, strict=True))
 
@@ -137,7 +134,7 @@ def confusion(report: Report) -> NDArray[np.intp]:
     return counts
 
 
-def _top_confusions(report: Report, counts: NDArray[np.intp]) -> list[tuple[str, str, int, float]]:
+def top_confusions(report: Report, counts: NDArray[np.intp]) -> list[tuple[str, str, int, float]]:
     """True class, decided class, segments, share of the true class's segments; most segments first."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -184,7 +181,7 @@ def to_json(report: Report) -> bytes:
         "results": [
             {"protocol": result.protocol, "method": method(report, result.protocol)}
             | {part: scores and scores._asdict() for part, scores in result.rows._asdict().items()}
-            | {"intervals": {part: found[part] and _named(found[part]) for part in _PARTS}}
+            | {"intervals": {part: found[part] and _named(found[part]) for part in PARTS}}
             for result, found in zip(report.results, _intervals(report), strict=True)
         ],
         "intervals": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
@@ -201,7 +198,7 @@ def to_json(report: Report) -> bytes:
         ],
         "confusions": [
             {"truth": true, "decided": said, "segments": segments, "share": share}
-            for true, said, segments, share in _top_confusions(report, counts)
+            for true, said, segments, share in top_confusions(report, counts)
         ],
         "clips": [
             {"name": clip.name, "category": clip.category, "seen": clip.seen, **scores._asdict()}
@@ -237,138 +234,3 @@ def to_csv(report: Report) -> bytes:
         for part, scores in each.rows._asdict().items() if each.rows else ():
             rows += [(name, "yes", part, measure, scores[i], "", "") for i, measure in enumerate(Scores._fields)]
     return csv_table(rows)
-
-
-def to_html(report: Report) -> bytes:
-    """The page: table, damaged clips, classes, confusions, best and worst clips."""
-    rows, first, counts = table_rows(report), report.results[0], confusion(report)
-    ours = range(len(rows) - len(report.results), len(rows))
-    head = ("method", *(f"{part} {measure}" for part in _PARTS for measure in _MEASURES))
-    classes = sorted(class_results(report), key=lambda each: -each.scores.avg)
-    shown = method(report, first.protocol)
-    return page(
-        f"{'OV-AVEBench' if report.as_published else Path(report.root).name}, {report.split} split",
-        facts(_facts(report)),
-        section(
-            "Scores",
-            table(head, rows, bold=ours),
-            f'<p class="{"warning" if note(report).startswith("WARNING") else "dim"}">{text(note(report))}</p>',
-            f'<p class="dim">{text(report.ran)}</p>',
-        ),
-        section("Intervals", table(head, interval_rows(report)), f'<p class="dim">{text(interval_note())}</p>'),
-        _damaged(report),
-        section(
-            f"Classes: {shown}",
-            table(
-                ("class", "", "clips", *_MEASURES),
-                [
-                    (each.name, "seen" if each.seen else "unseen", str(each.clips), *_percent(each.scores))
-                    for each in classes
-                ],
-            ),
-        ),
-        section(
-            f"Confusions: {shown}",
-            table(
-                ("true class", "decided", "segments", "% of the true class"),
-                [(a, b, str(n), f"{100 * share:.1f}") for a, b, n, share in _top_confusions(report, counts)],
-            ),
-            '<p class="dim">Every class: rows are the truth, columns what was decided; the stronger the colour, the '
-            "larger the share of the row. The background is last.</p>",
-            _heat_map(report, counts),
-        ),
-        *_examples(report),
-    )
-
-
-def _percent(scores: Scores) -> tuple[str, ...]:
-    return tuple(f"{100 * value:.1f}" for value in scores)
-
-
-def _facts(report: Report) -> Iterator[tuple[str, object]]:
-    info = report.backend
-    yield "scored", report.counted
-    yield "dataset", f"{report.root}, annotations {report.dataset_fingerprint[:12]}"
-    yield "vocabulary", names_told(len(report.names))
-    yield "bundle", f"{report.bundle.path.name} {report.bundle.sha256[:12]}"
-    yield "model", report.bundle.manifest.model.name
-    if report.cache:
-        made = report.cache.info
-        yield "embeddings", f"cache {report.cache.path.name}, {made.backend} {made.precision} on {made.device}"
-        yield "head ran on", f"{info.device}, {info.name} {info.provider}"
-    else:
-        yield "ran on", f"{info.device}, {info.name} {info.provider}"
-        yield "precision", ", ".join(f"{graph} {precision}" for graph, precision in info.precision.items())
-    yield "versions", ", ".join(f"{k} {v}" for k, v in ({"ovavel": version("ovavel")} | dict(info.versions)).items())
-
-
-def _damaged(report: Report) -> str:
-    if not report.damaged:
-        return ""
-    rows = [(each.kind, f"{each.split}/{each.category}/{each.name}", each.message) for each in report.damaged]
-    return section(f"Damaged clips, left out: {len(rows)}", table(("kind", "clip", "what is wrong"), sorted(rows)))
-
-
-def _heat_map(report: Report, counts: NDArray[np.intp]) -> str:
-    cell, left, top = 12, 190, 130
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = len(counts) * cell
-    labels = "".join(
-        f'<text x="{left - 5}" y="{top + i * cell + 9}" text-anchor="end">{text(name[:32])}</text>'
-        f'<text transform="translate({left + i * cell + 9} {top - 5}) rotate(-90)">{text(name[:22])}</text>'
-        for i, name in enumerate(report.names)
-    )
-    cells = "".join(
-        f'<rect x="{left + said * cell}" y="{top + true * cell}" width="{cell - 1}" height="{cell - 1}" '
-        f'fill="{RIGHT if true == said else WRONG}" opacity="{0.08 + 0.92 * share[true, said]:.2f}"><title>'
-        f"{text(report.names[true])} as {text(report.names[said])}: {counts[true, said]} segments</title></rect>"
-        for true, said in np.argwhere(counts).tolist()
-    )
-    return (
-        f'<svg class="heat" viewBox="0 0 {left + size} {top + size}" width="{left + size}" role="img" '
-        'font-size="9" font-family="system-ui,sans-serif" fill="currentColor"><title>confusion of classes</title>'
-        f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" stroke="currentColor" opacity=".25"/>'
-        f"{labels}{cells}</svg>"
-    )
-
-
-def _examples(report: Report) -> Iterator[str]:
-    scores = clip_scores(report)
-    background = len(report.names) - 1
-    eventful = np.flatnonzero((report.truth != background).any(axis=1)).tolist()
-    best = sorted(eventful, key=lambda i: -scores[i].avg)
-    worst = sorted(range(len(scores)), key=lambda i: scores[i].avg)
-    key = (
-        '<p class="dim">Blue: an event. Green: decided as it is. Red: another class, or an event where there is none. '
-        "Hatched: an event that was missed. One clip for each class.</p>"
-    )
-    for title, order in (("Best clips", best), ("Worst clips", worst)):
-        chosen = _one_a_class(report, order)[:_EXAMPLES]
-        yield section(title, key, "".join(_clip(report, i, scores[i]) for i in chosen))
-
-
-def _one_a_class(report: Report, order: Sequence[int]) -> list[int]:
-    first: dict[str, int] = {}
-    for i in order:
-        first.setdefault(report.clips[i].category, i)
-    return list(first.values())
-
-
-def _clip(report: Report, i: int, scores: Scores) -> str:
-    background, clip = len(report.names) - 1, report.clips[i]
-    truth, decided = report.truth[i].tolist(), report.results[0].labels[i].tolist()
-
-    def named(c: int) -> str:
-        return report.names[c]
-
-    kinds = [
-        ("none" if true == background else "right") if true == said else ("miss" if said == background else "wrong")
-        for true, said in zip(truth, decided, strict=True)
-    ]
-    figures = ", ".join(f"{measure} {value}" for measure, value in zip(_MEASURES, _percent(scores), strict=True))
-    seen = "seen" if clip.seen else "unseen"
-    return (
-        f'<p class="dim">{text(clip.category)} / {text(clip.name)} ({seen}): {figures}</p>'
-        + lane("truth", [("none" if c == background else "true", named(c)) for c in truth])
-        + lane("decided", [(kind, named(c)) for kind, c in zip(kinds, decided, strict=True)])
-    )

@@ -37,7 +37,6 @@ from ovavel.runtime.pipeline.localizer import Head, deciding_head
 from ovavel.runtime.types import FusionKind
 
 __all__ = [
-    "PROTOCOLS",
     "Protocol",
     "Report",
     "Result",
@@ -48,8 +47,6 @@ Protocol = Literal["fused", "fused-positive", "agreement", "agreement-without-ot
 """How a decision is made (docs/method.md, Decision): "fused" by the bundle's head, "fused-positive" without the
 classes that a sense speaks against; the others are training-free, from
 the embeddings as they are, with the background among the classes or without it."""
-
-PROTOCOLS: tuple[Protocol, ...] = ("fused", "agreement", "agreement-without-other")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ovavel.runtime.backends.onnxruntime.backend import physical_cores
-from ovavel.runtime.system.hardware import cpu_features, cpu_name
+from ovavel.runtime.system.hardware import cpu_features, cpu_name, physical_cores
 
 __all__ = ["Machine", "describe_machine", "peak_memory_mb", "resident_memory_mb"]
 

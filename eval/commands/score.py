@@ -111,7 +111,8 @@ class Score:
 
 
 def _write(report: Report, out: Path) -> list[Path]:
-    from ovavel.eval.accuracy.report import to_csv, to_html, to_json
+    from ovavel.eval.accuracy.html import to_html
+    from ovavel.eval.accuracy.report import to_csv, to_json
     from ovavel.runtime.system.files import atomic_write
 
     paths = [out / f"ovave-{report.split}.{kind}" for kind in ("json", "csv", "html")]

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from ovavel.eval.datasets.annotations import SPLITS
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, KINDS, DamagedClip, frame_paths, read_frame, read_sound
-from ovavel.eval.datasets.ovavebench import SPLITS, OVAVEBench
+from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.types import RATE_HZ

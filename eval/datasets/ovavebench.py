@@ -16,24 +16,34 @@ Shapes: N clips; T segments of a clip (10).
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import math
-import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import msgspec
 import numpy as np
 
+from ovavel.eval.datasets.annotations import (
+    LABELS,
+    META,
+    SEEN_CLASSES,
+    SPLITS,
+    TOTAL_CLASSES,
+    TRAIN_RATIO,
+    Labels,
+    Row,
+    class_names,
+    find_annotations,
+    ratio_files,
+    read_file,
+    read_rows,
+)
 from ovavel.eval.datasets.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
 from ovavel.runtime.errors import DatasetError, UsageError
 from ovavel.runtime.reporting.text import quoted
-from ovavel.runtime.system.files import not_regular
 from ovavel.runtime.system.paths import check_path
 
 if TYPE_CHECKING:
@@ -41,21 +51,12 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.types import Window
 
-__all__ = ["SEGMENTS", "SPLITS", "Clip", "ClipMedia", "DamagedClip", "Kind", "OVAVEBench", "to_windows"]
+__all__ = ["SEGMENTS", "Clip", "ClipMedia", "DamagedClip", "Kind", "OVAVEBench", "to_windows"]
 
-SPLITS = ("train", "val", "test")
-META = "ovave_dataset_meta.csv"
-LABELS = "released_ovavel_dataset_anno.json"
-TOTAL_CLASSES = "ovave_total_close_open_categories.csv"
-SEEN_CLASSES = "ovave_train_close_categories.csv"
-TRAIN_RATIO = "ovave_trainratio{ratio:g}_meta.csv"
 PUBLISHED_RATIOS = (0.25,)
 
-_VIDEO = re.compile(r"[^/\\\0.][^/\\\0]*")
-_COLUMNS = ["split", "cls_name", "cls_type", "vid_name"]
 
 Kind = Literal["all", "seen", "unseen"]
-_Row = tuple[str, str, str, str]  # of META: split, class, "close" or "open", video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +107,13 @@ class OVAVEBench:
             if given is not None:
                 check_path(given, DatasetError)
         root = Path(root)
-        folder = _find_annotations(root, annotations)
-        contents = {name: _read(folder / name) for name in (META, LABELS, TOTAL_CLASSES, SEEN_CLASSES)}
-        ratio_files = {ratio: folder / name for name, ratio in _ratio_files(folder)}
-        contents |= {path.name: _read(path) for path in ratio_files.values()}
+        folder = find_annotations(root, annotations)
+        contents = {name: read_file(folder / name) for name in (META, LABELS, TOTAL_CLASSES, SEEN_CLASSES)}
+        choice_files = {ratio: folder / name for name, ratio in ratio_files(folder)}
+        contents |= {path.name: read_file(path) for path in choice_files.values()}
 
-        names = _classes(contents[TOTAL_CLASSES], folder / TOTAL_CLASSES)
-        seen_names = _classes(contents[SEEN_CLASSES], folder / SEEN_CLASSES)
+        names = class_names(contents[TOTAL_CLASSES], folder / TOTAL_CLASSES)
+        seen_names = class_names(contents[SEEN_CLASSES], folder / SEEN_CLASSES)
         if extra := set(seen_names) - set(names):
             raise DatasetError(
                 f"{folder / SEEN_CLASSES}: {quoted(min(extra))} is not among the classes of {TOTAL_CLASSES}"
@@ -122,16 +123,16 @@ class OVAVEBench:
                 f"{folder / SEEN_CLASSES}: the last line is {quoted(seen_names[-1])}, but "
                 f"{quoted(names[-1])} in {TOTAL_CLASSES}; both end with the background"
             )
-        rows = _rows(contents[META], folder / META, names, frozenset(seen_names))
+        rows = read_rows(contents[META], folder / META, names, frozenset(seen_names))
         if not rows:
             raise DatasetError(f"{folder / META} names no clip")
-        labels = _Labels(contents[LABELS], folder / LABELS)
-        clips = tuple(labels.clip(row) for row in rows)
+        labels = Labels(contents[LABELS], folder / LABELS)
+        clips = tuple(_clip(row, *labels.of(row)) for row in rows)
         training = frozenset(row for row in rows if row[0] == "train")
         choices = {}
-        for ratio, path in ratio_files.items():
+        for ratio, path in choice_files.items():
             chosen = [
-                row for row in _rows(contents[path.name], path, names, frozenset(seen_names)) if row[0] == "train"
+                row for row in read_rows(contents[path.name], path, names, frozenset(seen_names)) if row[0] == "train"
             ]
             if strange := set(chosen) - training:
                 raise DatasetError(f"{path}: {min(strange)[3]} is not a training clip of {META}")
@@ -245,166 +246,9 @@ class OVAVEBench:
         return to_windows(self.media(clip))
 
 
-class _Labels:
-    """The labels file, forgiving of what concerns a single clip."""
-
-    def __init__(self, data: bytes, path: Path) -> None:
-        try:
-            entries = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise DatasetError(f"{path} is not valid JSON: {error}; download it again") from error
-        if not isinstance(entries, dict):
-            raise DatasetError(f"{path} is not a JSON object of videos")
-        self._entries: dict[str, Any] = entries
-        self._path = path
-        self._parsed: dict[str, tuple[int, ...] | tuple[str, str]] = {}  # few different ones, each parsed once
-
-    def clip(self, row: _Row) -> Clip:
-        """The clip of a row of META."""
-        split, category, kind, name = row
-        labels = self._labels(name, category)
-        damage: tuple[str, str] | None = None
-        if labels and isinstance(labels[0], str):
-            damage = (labels[0], f"{self._path}: {name}: {labels[1]}")
-            labels = ()
-        return Clip(
-            split=split,
-            name=name,
-            category=category,
-            seen=kind == "close",
-            labels=labels,
-            label_damage=damage,
-        )
-
-    def _labels(self, name: str, category: str) -> tuple[int, ...] | tuple[str, str]:
-        """T labels, or kind and description of the damage."""
-        entry = self._entries.get(name)
-        if entry is None or (isinstance(entry, dict) and entry.get("label") is None):
-            return "label missing", "there is no label"
-        if not isinstance(entry, dict) or not isinstance(entry["label"], str | list):
-            return "label unreadable", "the entry is not an object with a label"
-        if entry.get("category", category) != category:
-            return (
-                "label of another class",
-                f"it is labelled {quoted(entry['category'])}, but listed as {quoted(category)}",
-            )
-        text = entry["label"] if isinstance(entry["label"], str) else json.dumps(entry["label"])
-        if text not in self._parsed:
-            self._parsed[text] = _parse_label(text)
-        return self._parsed[text]
-
-
-def _parse_label(text: str) -> tuple[int, ...] | tuple[str, str]:
-    try:
-        values = msgspec.json.decode(text, type=list[int])
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        values = [-1]
-    if any(value not in (0, 1) for value in values):
-        return "label unreadable", f"the label {quoted(text)} is not a list of 0 and 1"
-    if len(values) != SEGMENTS:
-        return "label of wrong length", f"the label has {len(values)} values instead of {SEGMENTS}"
-    return tuple(values)
-
-
-def _find_annotations(root: Path, annotations: Path | str | None) -> Path:
-    candidates = [Path(annotations)] if annotations is not None else [root / "annotations", root]
-    if not candidates[-1].is_dir():
-        raise DatasetError(f"there is no folder {candidates[-1]}; give the folder of the dataset or its annotations")
-    for folder in candidates:
-        if (folder / META).is_file():
-            return folder
-    places = " nor in ".join(str(folder) for folder in candidates)
-    raise DatasetError(
-        f"{META} is not in {places}; give the folder of OV-AVEBench's annotation files ({META}, {LABELS}, "
-        f"{TOTAL_CLASSES}, {SEEN_CLASSES})"
-    )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if why := not_regular(path):
-            raise DatasetError(f"{path} {why}, not a file; put the annotation file there")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; put it beside {META}") from None
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _ratio_files(folder: Path) -> list[tuple[str, float]]:
-    """Names and ratios of the published choices of training clips."""
-    matches = [re.fullmatch(r"ovave_trainratio(\d*\.\d+)_meta\.csv", path.name) for path in sorted(folder.iterdir())]
-    return [(match[0], float(match[1])) for match in matches if match and 0 < float(match[1]) < 1]
-
-
-def _text(data: bytes, path: Path) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DatasetError(f"{path}, line {line}: not UTF-8 text; download the file again") from error
-
-
-def _classes(data: bytes, path: Path) -> tuple[str, ...]:
-    """One class a line; lines may end as on Windows, and white space around a name means nothing."""
-    names = [line.strip() for line in _text(data, path).rstrip().splitlines()]
-    before = set[str]()
-    for number, name in enumerate(names, 1):
-        if not name or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
-            raise DatasetError(f"{path}, line {number}: {quoted(name)} is no name of a class (and of its folder)")
-        if name in before:
-            raise DatasetError(f"{path}, line {number}: {quoted(name)} is there twice")
-        before.add(name)
-    if len(names) < 2:
-        raise DatasetError(f"{path} holds {len(names)} lines; at least one class and the background are needed")
-    return tuple(names)
-
-
-def _rows(data: bytes, path: Path, names: Sequence[str], seen: Collection[str]) -> list[_Row]:
-    """The clips that a CSV file lists."""
-    reader = csv.reader(_text(data, path).splitlines())
-    rows: list[_Row] = []
-    lines: dict[str, int] = {}
-    known, valid = frozenset(names[:-1]), set[tuple[str, ...]]()
-    try:
-        if (header := next(reader, [])) != _COLUMNS:
-            raise DatasetError(
-                f"{path}, line 1: the columns are {quoted(','.join(header))} instead of {quoted(','.join(_COLUMNS))}"
-            )
-        for row in reader:
-            if not row:
-                continue
-            if tuple(row[:-1]) not in valid or not _VIDEO.fullmatch(row[-1]):
-                if problem := _problem(row, known, seen):
-                    raise DatasetError(f"{path}, line {reader.line_num}: {problem}")
-                valid.add(tuple(row[:-1]))
-            if row[3] in lines:
-                raise DatasetError(f"{path}, line {reader.line_num}: {row[3]} is in line {lines[row[3]]} already")
-            lines[row[3]] = reader.line_num
-            rows.append((row[0], row[1], row[2], row[3]))
-    except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
-    return rows
-
-
-def _problem(row: Sequence[str], known: Collection[str], seen: Collection[str]) -> str:
-    """What is wrong with a row of META, or nothing."""
-    if len(row) != len(_COLUMNS):
-        return f"{len(row)} values instead of {len(_COLUMNS)}"
+def _clip(row: Row, labels: tuple[int, ...], damage: tuple[str, str] | None) -> Clip:
     split, category, kind, name = row
-    if split not in SPLITS:
-        return f"the split is {quoted(split)} instead of one of {', '.join(SPLITS)}"
-    if category not in known:
-        return f"the class {quoted(category)} is not among those of {TOTAL_CLASSES}"
-    if kind not in ("close", "open"):
-        return f"the class is said to be {quoted(kind)} instead of 'close' or 'open'"
-    if (kind == "close") != (category in seen):
-        return f"{quoted(category)} is said to be {quoted(kind)}, which contradicts {SEEN_CLASSES}"
-    if split == "train" and kind == "open":
-        return f"a training clip of the unseen class {quoted(category)}"
-    if not _VIDEO.fullmatch(name):
-        return f"{quoted(name)} is no name of a video (and of its files)"
-    return ""
+    return Clip(split=split, name=name, category=category, seen=kind == "close", labels=labels, label_damage=damage)
 
 
 def _choose(clips: Sequence[Clip], ratio: float) -> frozenset[str]:

@@ -73,7 +73,8 @@ class BenchGpu:
             raise UsageError("--bundle and --weights belong together; give both or neither")
         need_libraries()
         from ovavel.eval.bench import Settings
-        from ovavel.export.gpu_bench.matrix import Budget, Prepared, matrix_rows, prepare, run_matrix
+        from ovavel.export.gpu_bench.matrix import Budget, matrix_rows, run_matrix
+        from ovavel.export.gpu_bench.prepared import Prepared, prepare
         from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
         from ovavel.runtime.system.bars import shown_status
         from ovavel.runtime.system.files import check_report_folder, make_folder

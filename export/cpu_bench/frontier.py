@@ -25,8 +25,8 @@ from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.outliers import plant_outliers
 from ovavel.export.speed import AS_FAST
-from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
+from ovavel.runtime.system.hardware import physical_cores
 from ovavel.runtime.system.progress import Progress, no_progress, part_of
 from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.verification.compare import compare_embeddings, embedding_failure

@@ -6,9 +6,8 @@ be fetched. Text has no part in a window, so its encoder is small.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,27 +21,23 @@ from ovavel.eval.bench.report import BenchReport, Rates, Row
 from ovavel.eval.bench.rows import RowSpec, own_rows, reference_rows
 from ovavel.eval.bench.settings import Settings
 from ovavel.eval.demo.assets import Assets
+from ovavel.export.gpu_bench.prepared import PRECISIONS, Prepared
 from ovavel.export.gpu_bench.process import Answer, in_process
 from ovavel.export.gpu_bench.row import BATCHES
 from ovavel.runtime.backends.tensorrt.library import LibraryName, load_library
-from ovavel.runtime.bundle.bundle import Bundle, file_entry
-from ovavel.runtime.bundle.precision import ENGINE_PRECISIONS, Precision
-from ovavel.runtime.errors import OvavelError, PrecisionError
-from ovavel.runtime.system.files import atomic_write, make_folder
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.precision import ENGINE_PRECISIONS
+from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.system.hardware import device_name
-from ovavel.runtime.system.progress import Progress, prefixed
-from ovavel.runtime.system.untrusted import read_json
-from ovavel.training.models.imagebind.model import ImageBindConfig
+from ovavel.runtime.system.progress import Progress
 
-__all__ = ["Budget", "MatrixReport", "Prepared", "matrix_rows", "prepare", "run_matrix"]
+__all__ = ["Budget", "MatrixReport", "matrix_rows", "run_matrix"]
 
 _ENGINES = ("onnxruntime", "tensorrt", "tensorrt-rtx")
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 _REFERENCES = (
     *("eager", "graph+fp16+cast", "compile+fp16+cast", "graph+bf16+cast", "compile", "graph"),
     *("bf16", "fp16"),
 )
-_NAMES = tuple(f"event {number}" for number in range(1, 30))
 _BUILDING: tuple[LibraryName, ...] = get_args(LibraryName)
 """Backends that first build plans, which takes minutes."""
 _LEAST_S = 15.0
@@ -52,29 +47,6 @@ _ENGINE_RULE = (
     f"TensorRT's and TensorRT-RTX's are built for batches of {' and '.join(map(str, BATCHES))} alone, since each takes "
     "its share of the time to build; other numbers of windows are put together of these"
 )
-
-_MISSING = "missing.json"
-
-
-class _Missing(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept beside a bundle, so that it is not exported in vain again."""
-
-    bundle_sha256: str
-    """Of its manifest."""
-    why: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """What the rows run."""
-
-    bundle: Path
-    weights: Path
-    head: Path | None
-    description: str
-    """What weights these are, in words."""
-    missing: tuple[str, ...] = ()
-    """Why the bundle lacks a precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,93 +86,13 @@ def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ())
         wanted: parts of names; rows whose name holds none of them are left out.
     """
     eager, *others = reference_rows(_REFERENCES, weights, head)
-    own = own_rows(_ENGINES, _PRECISIONS)
+    own = own_rows(_ENGINES, PRECISIONS)
     own.sort(key=lambda spec: ("fp16", "fp32", "bf16").index(str(spec.options["precision"])))
     at_once = [spec for spec in own if spec.backend not in _BUILDING]
     building = [spec for spec in own if spec.backend in _BUILDING]
     fastest = len(_BUILDING)
     specs = [eager, *at_once, *building[:fastest], *others, *building[fastest:]]
     return [spec for spec in specs if not wanted or any(part in spec.name for part in wanted)]
-
-
-def prepare(folder: Path, config: ImageBindConfig, progress: Progress) -> Prepared:
-    """Make random weights of the size `config`, a random head and their bundle in `folder`.
-
-    What an earlier call left there is used again if it is whole and of the same making, and replaced otherwise.
-
-    Raises:
-        UsageError: something else is in the bundle's place.
-        PrecisionError: not even fp32 could be exported.
-        OutputError: the disk is full.
-    """
-    import torch
-
-    from ovavel.export.bundle import BundleContents, write_bundle
-    from ovavel.training.heads.temporal import TemporalHead
-
-    make_folder(folder)
-    weights, head, place = (
-        folder / name for name in ("random.safetensors", "random-head.safetensors", "random-bundle")
-    )
-    prepared = Prepared(bundle=place, weights=weights, head=head, description="random weights")
-    progress("looking for what is there")
-    known = _known_missing(prepared)
-    if _is_there(prepared, config, known):
-        return replace(prepared, missing=tuple(known.values()))
-    progress("making random weights")
-    _random_weights(weights, config)
-    torch.manual_seed(0)
-    TemporalHead(1, config.embedding_size).save(head)
-    missing: dict[str, str] = {}
-    precisions = _PRECISIONS
-    while True:
-        try:
-            write_bundle(
-                BundleContents(weights, _NAMES, head=head, config=config, licence="random weights"),
-                place,
-                precisions=precisions,
-                overwrite=place.exists(),
-                progress=prefixed(progress, "exporting: "),
-            )
-            noted = _Missing(bundle_sha256=_hash(place), why=missing)
-            atomic_write(folder / _MISSING, msgspec.json.encode(noted))
-            return replace(prepared, missing=tuple(missing.values()))
-        except PrecisionError as error:
-            if error.precision == "fp32":
-                raise
-            precisions = tuple(each for each in precisions if each != error.precision)
-            missing[error.precision] = f"{error.precision} could not be exported: {error.loss}"
-
-
-def _hash(bundle: Path) -> str:
-    return file_entry(bundle / "manifest.json").sha256
-
-
-def _known_missing(wanted: Prepared) -> dict[str, str]:
-    """Which precisions could not be exported when the bundle that is there was made, and why."""
-    try:
-        noted = read_json((wanted.bundle.parent / _MISSING).read_bytes(), _Missing)
-        return noted.why if noted.bundle_sha256 == _hash(wanted.bundle) else {}
-    except (OvavelError, OSError, ValueError):
-        return {}
-
-
-def _is_there(wanted: Prepared, config: ImageBindConfig, missing: Collection[str] = ()) -> bool:
-    """Whether a whole bundle in all precisions but those `missing` is there, of weights and head of this version."""
-    from importlib.metadata import version
-
-    try:
-        manifest = Bundle.open(wanted.bundle).manifest
-        hashes = [file_entry(path).sha256 for path in (wanted.weights, wanted.head) if path]
-        same = ImageBindConfig.from_dict(manifest.model.config) == config
-    except (OvavelError, OSError):
-        return False
-    return (
-        same
-        and manifest.ovavel_version == version("ovavel")
-        and hashes == [manifest.model.weights_sha256, manifest.model.head_sha256]
-        and {*_PRECISIONS} - {*missing} <= manifest.graphs["vision"].keys() & manifest.graphs["audio"].keys()
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,23 +240,3 @@ def _with_floor(row: Row, bundle: Bundle, rates: Rates | None) -> Row:
 def _plain(spec: RowSpec) -> dict[str, Any]:
     options = {name: str(value) if isinstance(value, Path) else value for name, value in spec.options.items()}
     return {"name": spec.name, "backend": spec.backend, "options": options, "reference": spec.reference}
-
-
-def _random_weights(path: Path, config: ImageBindConfig) -> Path:
-    """Write a checkpoint with the published names, of the scale that trained weights start from."""
-    import torch
-
-    from ovavel.training.models.checkpoint import write_checkpoint
-    from ovavel.training.models.imagebind.model import published_entries
-
-    random = torch.Generator().manual_seed(0)
-    state = {}
-    for name, shape in published_entries(config).items():
-        if name.endswith(".mask"):
-            continue  # optional: causal attention makes it again
-        if len(shape) < 2:
-            state[name] = torch.full(shape, 1.0 if name.endswith("weight") else 0.0)
-        else:
-            state[name] = torch.randn(shape, generator=random) / math.sqrt(math.prod(shape[1:]))
-    write_checkpoint(path, state, {})
-    return path

@@ -12,12 +12,12 @@ import msgspec
 
 from ovavel.eval.bench import RowSpec, Settings, run_bench
 from ovavel.eval.bench.meters.rates import measure_rates
-from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.backends.tensorrt.library import LibraryName
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.system.files import atomic_write
+from ovavel.runtime.system.hardware import physical_cores
 from ovavel.runtime.system.interrupt import terminated_as_interrupted
 from ovavel.runtime.verification.open import open_compared
 

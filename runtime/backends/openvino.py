@@ -10,11 +10,11 @@ import numpy as np
 
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.graph_backend import GraphBackend
-from ovavel.runtime.backends.onnxruntime.backend import physical_cores
 from ovavel.runtime.bundle.external_data import with_addresses
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.system.hardware import physical_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

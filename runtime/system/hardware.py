@@ -12,7 +12,7 @@ import uuid
 from functools import cache
 from pathlib import Path
 
-__all__ = ["cpu_features", "cpu_name", "device_name", "gpu_name"]
+__all__ = ["cpu_features", "cpu_name", "device_name", "gpu_name", "physical_cores"]
 
 _X86_BITS = {
     "avx2": (1, 1, 5),
@@ -138,3 +138,26 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         return gpu_name(int(device.partition(":")[2] or 0))
     return cpu_name()
+
+
+def physical_cores() -> int:
+    """Count the physical cores this process may use; two threads of one core share its arithmetic units."""
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return os.cpu_count() or 1
+    siblings = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            siblings.add(topology.read_text().strip())
+        except OSError:  # a kernel or sandbox that does not tell
+            siblings.add(str(cpu))
+    return min(len(siblings), _container_cores())
+
+
+def _container_cores() -> int:
+    """Cores that the quota of the container amounts to: more threads than that would only wait for each other."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):  # no container, or "max": no quota
+        return os.cpu_count() or 1

@@ -107,8 +107,8 @@ class Features:
             raise UsageError("--config, --tokenizer and --precision are for --weights; a bundle has its own")
 
     def _measure(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
-        from ovavel.runtime.backends.onnxruntime.backend import physical_cores
         from ovavel.runtime.system.bars import rated_bar
+        from ovavel.runtime.system.hardware import physical_cores
         from ovavel.training.features.decode import decode_only, select_clips
 
         clips = select_clips(bench, splits)
@@ -123,8 +123,8 @@ class Features:
         return 0
 
     def _extract(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
-        from ovavel.runtime.backends.onnxruntime.backend import physical_cores
         from ovavel.runtime.system.bars import rated_bar
+        from ovavel.runtime.system.hardware import physical_cores
 
         assert self.out
         try:

@@ -77,7 +77,8 @@ class Table:
         if getattr(self.changes, "seed", None) is not None:
             raise UsageError("a table has --seeds; leave --seed out")
         try:
-            from ovavel.training.fit.table import run_table, to_csv, to_html
+            from ovavel.training.fit.table import run_table
+            from ovavel.training.fit.table_report import to_csv, to_html
         except ImportError as error:
             raise MissingExtraError(error.name or "torch", "train", need="Training heads") from error
         from ovavel.eval.datasets.feature_cache import FeatureCache
@@ -111,7 +112,7 @@ def _print(results: Results, console: OutputConsole) -> None:
     from rich.table import Table as RichTable
 
     from ovavel.training.fit.report import MEASURES, PARTS
-    from ovavel.training.fit.table import cells, notes
+    from ovavel.training.fit.table_report import cells, notes
 
     table = RichTable(title="test split, %")
     table.add_column("method", no_wrap=True)

@@ -13,7 +13,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -23,12 +22,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
-from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.training.fit.data import Data, Part, read_data
+from ovavel.training.fit.data import Data
+from ovavel.training.fit.decide import evaluate
 from ovavel.training.fit.folder import (
     HEAD,
     LOGS,
@@ -48,31 +45,10 @@ from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from ovavel.training.torch_backend.backend import resolve_device
 
-if TYPE_CHECKING:
-    from ovavel.eval.datasets.feature_cache import FeatureCache
-    from ovavel.eval.datasets.ovavebench import OVAVEBench
+__all__ = ["HEAD", "REPORT", "fit_data"]
 
-__all__ = ["HEAD", "REPORT", "decide_labels", "decisions", "evaluate", "fit", "fit_data"]
-
-_EVALUATION_BATCH = 64  # clips
 _IGNORED = -100  # label of segments that are left out of the loss
 _STATE_FORMAT = "ovavel training state 1"
-
-
-def fit(
-    recipe: Recipe,
-    dataset: OVAVEBench,
-    cache: FeatureCache,
-    out: str | os.PathLike[str],
-    *,
-    device: str = "auto",
-    overwrite: bool = False,
-    tensorboard: bool = False,
-    progress: Progress = no_progress,
-) -> FitResult:
-    """Train a head on a dataset with cached features. See `fit_data` and `read_data`."""
-    data = read_data(dataset, cache, recipe.train_ratio)
-    return fit_data(recipe, data, out, device=device, overwrite=overwrite, tensorboard=tensorboard, progress=progress)
 
 
 def fit_data(
@@ -134,39 +110,6 @@ def fit_data(
         finish(out, result)
     _wait(world)
     return result
-
-
-def decisions(head: TemporalHead, part: Part, text: TextEmbeddings) -> HeadOutput:
-    """Run `head` on the clips of `part` with the embeddings (C, D) of all names; returns arrays (N, T, C)."""
-    return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
-
-
-def decide_labels(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> NDArray[np.intp]:
-    """Return the decisions (N, T) of `head` on the clips of `part` against the embeddings (C, D) of all names.
-
-    Without `background`, the last name is excluded.
-    """
-    names = text if background else text[:-1]
-    return np.concatenate([fused_labels(output.score, len(text) - 1) for output in _decide(head, part, names)])
-
-
-def evaluate(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> Rows:
-    """Score the decisions of `decide_labels`."""
-    labels = decide_labels(head, part, text, background=background)
-    return score_rows(labels, part.truth, part.seen, len(text))
-
-
-def _decide(head: TemporalHead, part: Part, text: TextEmbeddings) -> Iterator[HeadOutput]:
-    """Yield decisions for a few clips at a time, to limit memory."""
-    graph = HeadGraph(head).eval()
-    device = next(iter(head.state_dict().values()), torch.zeros(0)).device
-    with torch.inference_mode():
-        names = [torch.tensor(each, device=device) for each in (text.audio, text.vision)]
-        for start in range(0, len(part), _EVALUATION_BATCH):
-            audio, vision = (
-                torch.tensor(x[start : start + _EVALUATION_BATCH], device=device) for x in (part.audio, part.vision)
-            )
-            yield HeadOutput(*(tensor.cpu().numpy() for tensor in graph(audio, vision, *names)))
 
 
 class _Run:

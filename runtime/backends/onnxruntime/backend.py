@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +25,14 @@ from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import installed_runtimes, replace_runtime
+from ovavel.runtime.system.hardware import physical_cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ovavel.runtime.bundle.bundle import Bundle
 
-__all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime", "open_session", "physical_cores", "read_no_files"]
+__all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime", "open_session", "read_no_files"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
@@ -144,29 +143,6 @@ def _library() -> Any:
             f"ONNX Runtime is installed and cannot be loaded ({error}); install it again: {replace_runtime()}"
         ) from error
     return onnxruntime
-
-
-def physical_cores() -> int:
-    """Count the physical cores this process may use; two threads of one core share its arithmetic units."""
-    if not hasattr(os, "sched_getaffinity"):  # not Linux
-        return os.cpu_count() or 1
-    siblings = set()
-    for cpu in os.sched_getaffinity(0):
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            siblings.add(topology.read_text().strip())
-        except OSError:  # a kernel or sandbox that does not tell
-            siblings.add(str(cpu))
-    return min(len(siblings), _container_cores())
-
-
-def _container_cores() -> int:
-    """Cores that the quota of the container amounts to: more threads than that would only wait for each other."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError):  # no container, or "max": no quota
-        return os.cpu_count() or 1
 
 
 class OnnxRuntimeBackend(GraphBackend):

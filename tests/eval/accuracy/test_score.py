@@ -17,18 +17,10 @@ import pytest
 from PIL import Image
 from support.encoders import encoders
 
+from ovavel.eval.accuracy.html import to_html
 from ovavel.eval.accuracy.metrics import score_agreement, score_clips
 from ovavel.eval.accuracy.protocols import decide, fused_labels, score_rows
-from ovavel.eval.accuracy.report import (
-    class_results,
-    clip_scores,
-    confusion,
-    note,
-    table_rows,
-    to_csv,
-    to_html,
-    to_json,
-)
+from ovavel.eval.accuracy.report import class_results, clip_scores, confusion, note, table_rows, to_csv, to_json
 from ovavel.eval.accuracy.score import Report, Result, score_protocol
 from ovavel.eval.datasets.encode import Encoded, encode_clips, load_cached
 from ovavel.eval.datasets.feature_cache import FeatureCache, Features

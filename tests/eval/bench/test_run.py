@@ -337,7 +337,7 @@ def test_a_live_search_that_is_interrupted_keeps_its_trials(exported_bundle: Pat
     ],
 )
 def test_rows_that_cannot_be_are_refused(exported_bundle: Path, options: dict[str, Any], said: str) -> None:
-    bench = Bench(bundle=exported_bundle, device="cpu", **options)
+    bench = Run(bundle=exported_bundle, place=DeviceOptions(device="cpu"), **options)
     with pytest.raises(OvavelError, match=said):
         bench.run()
 

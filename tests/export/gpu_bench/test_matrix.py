@@ -19,7 +19,8 @@ from ovavel.eval.bench import RowSpec, Settings
 from ovavel.eval.bench.report import BenchReport
 from ovavel.eval.demo.assets import Assets
 from ovavel.export.gpu_bench import row as matrix_row
-from ovavel.export.gpu_bench.matrix import Budget, MatrixReport, Prepared, _is_there, matrix_rows, prepare, run_matrix
+from ovavel.export.gpu_bench.matrix import Budget, MatrixReport, matrix_rows, run_matrix
+from ovavel.export.gpu_bench.prepared import Prepared, _is_there, prepare
 from ovavel.export.gpu_bench.process import Answer, in_process
 from ovavel.export.gpu_bench.report import matrix_markdown, write_matrix
 from ovavel.runtime.backends.tensorrt.plan import BuildOptions
@@ -302,7 +303,7 @@ def test_engines_and_timings_are_kept_where_the_weights_are(
         raise DeviceError("far enough")
 
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="random weights")
-    monkeypatch.setattr("ovavel.export.gpu_bench.matrix.prepare", lambda *_: prepared)
+    monkeypatch.setattr("ovavel.export.gpu_bench.prepared.prepare", lambda *_: prepared)
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.run_matrix", run)
     arguments = ["--device", "cpu", "--out", str(tmp_path / "out")]
     if given:
@@ -368,7 +369,7 @@ def test_a_precision_that_could_not_be_exported_is_remembered(tmp_path: Path, mo
         return export(*given, precisions=precisions, **options)
 
     monkeypatch.setattr(bundle, "write_bundle", write)
-    monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32", "bf16"))
+    monkeypatch.setattr("ovavel.export.gpu_bench.prepared.PRECISIONS", ("fp32", "bf16"))
     first = prepare(tmp_path, ImageBindConfig.tiny(), no_progress)
     assert first.missing == ("bf16 could not be exported: a cosine of 0.9",)
     assert prepare(tmp_path, ImageBindConfig.tiny(), no_progress) == first
@@ -399,7 +400,7 @@ def test_what_is_not_whole_or_not_the_same_is_made_again(
     shutil.copytree(exported_bundle, tmp_path / "bundle")
     shutil.copy(tiny_weights, tmp_path / "weights")
     kept = Prepared(bundle=tmp_path / "bundle", weights=tmp_path / "weights", head=tiny_head, description="kept")
-    monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32",))
+    monkeypatch.setattr("ovavel.export.gpu_bench.prepared.PRECISIONS", ("fp32",))
     config = ImageBindConfig.from_dict(Bundle.open(exported_bundle).manifest.model.config)
     assert _is_there(kept, config)
     if harm == "bundle":
@@ -407,7 +408,7 @@ def test_what_is_not_whole_or_not_the_same_is_made_again(
     if harm == "weights":
         (tmp_path / "weights").write_bytes(b"cut short")
     if harm == "precision":
-        monkeypatch.setattr("ovavel.export.gpu_bench.matrix._PRECISIONS", ("fp32", "fp16"))
+        monkeypatch.setattr("ovavel.export.gpu_bench.prepared.PRECISIONS", ("fp32", "fp16"))
     assert not _is_there(kept, ImageBindConfig.huge() if harm == "config" else config)
 
 

@@ -29,18 +29,8 @@ from ovavel.training.commands.table import Table
 from ovavel.training.fit.data import Part, read_data
 from ovavel.training.fit.recipes import RECIPES, Recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, row_table, rows_of
-from ovavel.training.fit.table import (
-    Line,
-    Results,
-    cells,
-    notes,
-    run_table,
-    summarize,
-    to_csv,
-    to_html,
-    untrained,
-    why_not_published,
-)
+from ovavel.training.fit.table import Line, Results, run_table, summarize, untrained, why_not_published
+from ovavel.training.fit.table_report import cells, notes, to_csv, to_html
 from ovavel.training.heads.temporal import TemporalHead
 
 SMALL = "--epochs 2 --hidden 8 --ffn 8 --learning-rate 1e-3 --device cpu"

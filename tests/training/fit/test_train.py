@@ -30,10 +30,11 @@ from ovavel.eval.accuracy.protocols import Rows
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, MissingExtraError, OutputError, UsageError
 from ovavel.training.fit.data import Data, Part
+from ovavel.training.fit.decide import decide_labels, evaluate
 from ovavel.training.fit.folder import EPOCHS
 from ovavel.training.fit.recipes import RECIPES, Recipe
 from ovavel.training.fit.result import RESULT, Epoch, FitResult, pick, rows_of
-from ovavel.training.fit.train import HEAD, REPORT, decide_labels, evaluate, fit_data
+from ovavel.training.fit.train import HEAD, REPORT, fit_data
 from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.models.checkpoint import read_metadata
 

@@ -17,13 +17,14 @@ from support.encoders import encoders
 
 from ovavel.runtime import install
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.backends.onnxruntime.backend import auto_device, physical_cores
+from ovavel.runtime.backends.onnxruntime.backend import auto_device
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.manifest import Fusion, Manifest, Model, Parity
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import RUNTIMES, install_command
+from ovavel.runtime.system.hardware import physical_cores
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

@@ -1,0 +1,52 @@
+"""Lets a head decide on whole splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.training.fit.data import Part
+from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+
+__all__ = ["decide_labels", "decisions", "evaluate"]
+
+_EVALUATION_BATCH = 64  # clips
+
+
+def decisions(head: TemporalHead, part: Part, text: TextEmbeddings) -> HeadOutput:
+    """Run `head` on the clips of `part` with the embeddings (C, D) of all names; returns arrays (N, T, C)."""
+    return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
+
+
+def decide_labels(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> NDArray[np.intp]:
+    """Return the decisions (N, T) of `head` on the clips of `part` against the embeddings (C, D) of all names.
+
+    Without `background`, the last name is excluded.
+    """
+    names = text if background else text[:-1]
+    return np.concatenate([fused_labels(output.score, len(text) - 1) for output in _decide(head, part, names)])
+
+
+def evaluate(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> Rows:
+    """Score the decisions of `decide_labels`."""
+    labels = decide_labels(head, part, text, background=background)
+    return score_rows(labels, part.truth, part.seen, len(text))
+
+
+def _decide(head: TemporalHead, part: Part, text: TextEmbeddings) -> Iterator[HeadOutput]:
+    """Yield decisions for a few clips at a time, to limit memory."""
+    graph = HeadGraph(head).eval()
+    device = next(iter(head.state_dict().values()), torch.zeros(0)).device
+    with torch.inference_mode():
+        names = [torch.tensor(each, device=device) for each in (text.audio, text.vision)]
+        for start in range(0, len(part), _EVALUATION_BATCH):
+            audio, vision = (
+                torch.tensor(x[start : start + _EVALUATION_BATCH], device=device) for x in (part.audio, part.vision)
+            )
+            yield HeadOutput(*(tensor.cpu().numpy() for tensor in graph(audio, vision, *names)))
