@@ -1,4 +1,7 @@
-"""Writes a bundle: whole and verified, or not at all."""
+"""Writes a bundle: whole and verified, or not at all.
+
+Many lines: it is one sequence of stages with what they share, and each stage alone says little.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from support.bundle_mutations import mutated
 from support.feature_cache_factory import write_cache
 from support.ovavebench_factory import make_bench
 
-from ovavel.eval.bench.compare import compare, read_report
+from ovavel.eval.bench.compare import compare
+from ovavel.eval.bench.read import read_report
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.export.commands.bundle import read_names

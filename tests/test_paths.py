@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from ovavel.eval.bench.compare import read_report
+from ovavel.eval.bench.read import read_report
 from ovavel.eval.datasets.clip_media import frame_paths, read_frame, read_sound
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench

@@ -5,6 +5,8 @@ recording hold the same frames and samples (docs/method.md, Segment).
 
 Files are written under temporary names and then renamed, first the folder of frames, then the sound. A clip is complete
 once both exist, and a run that was killed resumes with the incomplete ones.
+
+Many lines: they serve one command, and each part is used by the next and by nothing else.
 """
 
 from __future__ import annotations

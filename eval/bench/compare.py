@@ -12,29 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.bench.read import ReadRow, Report
 from ovavel.eval.bench.report import FORMAT
 from ovavel.runtime.errors import InputError
-from ovavel.runtime.system.paths import check_path
-from ovavel.runtime.system.untrusted import read_json
 
-__all__ = [
-    "COMPARE_RULE",
-    "LEAST_WINDOWS",
-    "Change",
-    "Comparison",
-    "Report",
-    "RowChange",
-    "Verdict",
-    "compare",
-    "read_report",
-]
+__all__ = ["COMPARE_RULE", "LEAST_WINDOWS", "Change", "Comparison", "RowChange", "Verdict", "compare"]
 
 # n windows of a run, R draws of the bootstrap
 
@@ -54,68 +41,6 @@ COMPARE_RULE = (
 )
 
 Verdict = Literal["slower", "faster", "same"]
-
-
-class _Spread(msgspec.Struct):
-    p50: float
-    p99: float
-
-
-class _Single(msgspec.Struct):
-    stages: dict[str, _Spread]
-    durations_ms: dict[str, list[float]]
-    cpu_ms: list[float]
-    yardstick_ms: list[float]
-    yardstick_cpu_ms: list[float]
-
-
-class _Best(msgspec.Struct):
-    windows_per_s: float
-
-
-class _Offline(msgspec.Struct):
-    best: _Best
-
-
-class _Live(msgspec.Struct):
-    cameras: int
-
-
-class _Memory(msgspec.Struct):
-    host_mb: float
-
-
-class _Backend(msgspec.Struct):
-    device: str
-    threads: int
-    versions: dict[str, str]
-
-
-class _Row(msgspec.Struct):
-    name: str
-    reference: bool
-    backend: _Backend | None = None
-    single: _Single | None = None
-    offline: _Offline | None = None
-    live: _Live | None = None
-    memory: _Memory | None = None
-
-
-class _Machine(msgspec.Struct):
-    cpu: str
-    cores: int
-    gpus: list[str]
-    versions: dict[str, str]
-    cpu_features: list[str] | None = None  # older reports do not have them
-
-
-class Report(msgspec.Struct):
-    """What a comparison reads of a report's JSON."""
-
-    format: int
-    machine: _Machine
-    media: str
-    rows: list[_Row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,39 +96,6 @@ class Comparison:
         return any(row.verdict == "slower" for row in self.rows)
 
 
-def read_report(path: Path) -> Report:
-    """Read what `ovavel bench run --out` wrote: the folder, or the JSON file in it.
-
-    Raises:
-        InputError: it cannot be read, or holds no raw durations, or not one of each kind for every window.
-    """
-    check_path(path)
-    if path.is_dir():
-        path /= "bench.json"
-    try:
-        report = read_json(path.read_bytes(), Report)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not a report of 'ovavel bench run' in format {FORMAT}: {error}. Measure again with this version"
-        ) from error
-    for row in report.rows:
-        if row.single and not _whole(row.single):
-            raise InputError(
-                f"{path}: the row {row.name} does not have one duration, processor time and yardstick for each window; "
-                "measure again"
-            )
-    return report
-
-
-def _whole(single: _Single) -> bool:
-    """Whether every window has all that is compared; the yardstick may be missing altogether."""
-    n = len(single.durations_ms.get("window", []))
-    yardsticks = {len(single.yardstick_ms), len(single.yardstick_cpu_ms)}
-    return n > 0 and "window" in single.stages and len(single.cpu_ms) == n and yardsticks in ({0}, {n})
-
-
 def compare(before: Report, after: Report) -> Comparison:
     """Set the rows of the same name against each other; a lone row of each report, whatever its name.
 
@@ -224,7 +116,7 @@ def compare(before: Report, after: Report) -> Comparison:
     )
 
 
-def _pairs(before: Sequence[_Row], after: Sequence[_Row]) -> list[tuple[_Row, _Row]]:
+def _pairs(before: Sequence[ReadRow], after: Sequence[ReadRow]) -> list[tuple[ReadRow, ReadRow]]:
     measured = [[row for row in rows if row.single] for rows in (before, after)]
     own = [[row for row in rows if not row.reference] for rows in measured]
     named = {row.name: row for row in measured[1]}
@@ -234,7 +126,7 @@ def _pairs(before: Sequence[_Row], after: Sequence[_Row]) -> list[tuple[_Row, _R
     return pairs
 
 
-def _row_change(before: _Row, after: _Row) -> RowChange:
+def _row_change(before: ReadRow, after: ReadRow) -> RowChange:
     one, other = before.single, after.single
     assert one is not None and other is not None  # noqa: PT018 - `_pairs` takes no others
     for single in (one, other):
@@ -314,7 +206,7 @@ def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return middle
 
 
-def _others(before: _Row, after: _Row) -> dict[str, tuple[float, float]]:
+def _others(before: ReadRow, after: ReadRow) -> dict[str, tuple[float, float]]:
     found: dict[str, tuple[float, float]] = {}
     if before.memory and after.memory:
         found["resident memory, MB"] = (before.memory.host_mb, after.memory.host_mb)
@@ -325,7 +217,7 @@ def _others(before: _Row, after: _Row) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _cautions(pairs: Sequence[tuple[_Row, _Row]]) -> list[str]:
+def _cautions(pairs: Sequence[tuple[ReadRow, ReadRow]]) -> list[str]:
     found = []
     for pair in pairs:
         windows = min(len(row.single.durations_ms["window"]) for row in pair if row.single)
@@ -334,7 +226,7 @@ def _cautions(pairs: Sequence[tuple[_Row, _Row]]) -> list[str]:
     return found
 
 
-def _unlike(before: Report, after: Report, pairs: Sequence[tuple[_Row, _Row]]) -> list[str]:
+def _unlike(before: Report, after: Report, pairs: Sequence[tuple[ReadRow, ReadRow]]) -> list[str]:
     """What else differs, in words."""
     found = {
         "the processor": (before.machine.cpu, after.machine.cpu),

@@ -41,7 +41,8 @@ class Compare:
         """Compare, print and return 1 for a slow-down."""
         import msgspec
 
-        from ovavel.eval.bench.compare import compare, read_report
+        from ovavel.eval.bench.compare import compare
+        from ovavel.eval.bench.read import read_report
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.system.files import atomic_write, report_folder
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.reporting.redaction import redacted
@@ -22,10 +21,9 @@ from ovavel.runtime.sources.media.stamps import MOST_REORDERED, Stamped, Stamps
 from ovavel.runtime.types import Sense
 
 if TYPE_CHECKING:
-    from av.audio.frame import AudioFrame
     from av.container import InputContainer
 
-__all__ = ["Media", "Piece", "open_media", "to_waveform"]
+__all__ = ["Media", "Piece", "open_media"]
 
 # H, W frame height and width; n samples in a block
 
@@ -303,25 +301,6 @@ def open_media(url: str, *, audio: bool, video: bool, access: Access | None = No
     except BaseException:
         container.close()
         raise
-
-
-def to_waveform(frame: AudioFrame) -> NDArray[np.float32]:
-    """(channels, n) float32; whole numbers are scaled to [-1, 1)."""
-    channels = frame.layout.nb_channels
-    if frame.format.is_planar:
-        from av.audio.plane import AudioPlane
-
-        # to_ndarray reads past the end of eight planes or more
-        planes: list[Any] = [AudioPlane(frame, index) for index in range(channels)]
-        dtype = SAMPLE_TYPES[frame.format.name]
-        block: NDArray[Any] = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes])
-    else:
-        block = frame.to_ndarray().reshape(-1, channels).T
-    if block.dtype == np.uint8:
-        block = (block.astype(np.float32) - 128) / 128
-    elif block.dtype.kind == "i":
-        block = block * np.float32(-1 / int(np.iinfo(block.dtype).min))
-    return np.ascontiguousarray(block, dtype=np.float32)
 
 
 def _stamp_s(packet: Any, *, ordered: bool = True) -> float | None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ovavel.eval.bench import Settings, run_bench
-from ovavel.eval.bench.compare import LEAST_WINDOWS, Report, compare, read_report
+from ovavel.eval.bench.compare import LEAST_WINDOWS, compare
+from ovavel.eval.bench.read import Report, read_report
 from ovavel.eval.demo import assets
 from ovavel.runtime.backends import Backend, HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle

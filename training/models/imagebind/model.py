@@ -1,6 +1,8 @@
 """ImageBind: vision, audio and text encoders with a common embedding space.
 
 An independent implementation from the published specification (docs/method.md, Encoders), compatible with its weights.
+
+Many lines: the model is easier to compare with the paper as one piece.
 """
 
 from __future__ import annotations

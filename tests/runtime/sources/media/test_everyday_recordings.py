@@ -19,6 +19,7 @@ from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.results import Document, read_json
 from ovavel.runtime.sources.media import decode, ordered
 from ovavel.runtime.sources.media.source import MediaSource
+from ovavel.runtime.sources.media.waveform import to_waveform
 from ovavel.runtime.types import Gap, Samples, Window
 
 
@@ -349,7 +350,7 @@ def test_planes_of_any_number_of_channels(layout: str, sample_format: str, dtype
         samples = np.zeros(plane.buffer_size // np.dtype(dtype).itemsize, dtype)
         samples[:480] = zero + half * index / channels
         plane.update(samples.tobytes())
-    waveform = decode.to_waveform(frame)
+    waveform = to_waveform(frame)
     assert waveform.shape == (channels, 480)
     expected = np.arange(channels) / channels / 2
     np.testing.assert_allclose(waveform, np.repeat(expected[:, None], 480, axis=1), atol=1 / 64)
