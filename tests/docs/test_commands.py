@@ -1,6 +1,7 @@
 """What README.md and docs/ tell a reader to type: parsed as it is written, and run on the small model where it can.
 
-The commands of docs/training.md run one after the other in test_training.py.
+Those of docs/training.md run one after the other in test_training.py, and those of docs/extend with the page's code in
+test_examples.py.
 """
 
 from __future__ import annotations
@@ -63,7 +64,11 @@ def runs_here(words: list[str]) -> bool:
     return command not in NOT_HERE and not camera and not set(ELSEWHERE) & set(words)
 
 
-RUN = [page for page in WITH_COMMANDS if page.stem != "training" and any(map(runs_here, commands(page)))]
+RUN = [
+    page
+    for page in WITH_COMMANDS
+    if page.stem != "training" and page.parent.name != "extend" and any(map(runs_here, commands(page)))
+]
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +114,9 @@ def prepared(
         shutil.copytree(assets / "bundle", "demo-out/bundle")
         shutil.copy(assets / "clip.mp4", "demo-out")
         shutil.copytree(exported_bundle, "BUNDLE")
-        small = "--weights imagebind_huge.pth --head head.safetensors --vocabulary names.txt --precision fp32 int8"
-        assert main(["bundle", "export", *small.split(), "--out", "bundle"]) == 0
-        shutil.copytree("bundle", "imagebind")
+        small = "--weights imagebind_huge.pth --vocabulary names.txt --precision fp32 int8"
+        assert main(["bundle", "export", *small.split(), "--out", "imagebind"]) == 0
+        assert main(["bundle", "export", *small.split(), "--head", "head.safetensors", "--out", "bundle"]) == 0
         make_bench(here / "DATASET", clips=1)
         features = ["train", "features", "--data", "DATASET", "--bundle", "BUNDLE", "--threads", "1", "--workers", "1"]
         assert main([*features, "--out", "CACHE"]) == 0
@@ -120,7 +125,7 @@ def prepared(
             if cache:
                 shutil.copytree("CACHE", cache)
         shutil.copytree("BUNDLE", "demo-world/assets/bundle")
-        timed = ["bench", "run", "--bundle", "BUNDLE", *QUICKER["bench run"].split(), "--device", "cpu"]
+        timed = ["bench", "run", "--bundle", "BUNDLE", *QUICKER["bench run"].split(), "--windows", "20"]
         assert main([*timed, "--out", "before"]) == 0
         shutil.copytree("before", "after")
     return here
@@ -138,6 +143,8 @@ def test_every_command_that_can_run_here_runs(
     for words in filter(runs_here, commands(page)):
         command = next(each for each in (" ".join(words[:2]), words[0]) if each in kinds())
         more = [*QUICKER.get(command, "").split(), *(["--view", "lines"] if command == "live" else [])]
+        if "--head" in words:  # then the bundle has one
+            words = ["bundle" if word == "imagebind" else word for word in words]
         code = main([word for word in words if word != "--realtime"] + more)
         said = capsys.readouterr()
         assert code == 0 or (code == 1 and command in MAY_SAY_NO and "ovavel: " not in said.err), (words, said)
