@@ -1,4 +1,4 @@
-"""Inputs for comparing encoders and calibrating quantisation."""
+"""Inputs for comparing encoders and for calibrating quantisation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Sense = Literal["vision", "audio"]
 SENSES: tuple[Sense, ...] = ("vision", "audio")
 
 _CALIBRATION_SEEDS = range(1000, 1010)
-"""None that anything is compared on."""
+"""Disjoint from the seeds used in comparisons."""
 
 
 def sense_inputs(sense: Graph, seeds: Iterable[int] = ()) -> dict[str, NDArray[np.float32]]:
-    """Return prepared inputs by name, (3, 224, 224) or (1, 128, 204): the extreme ones, and a random one per seed.
+    """Return prepared inputs by name, (3, 224, 224) or (1, 128, 204): extreme ones, and a random one per seed.
 
     Raises:
-        KeyError: `sense` is none of `SENSES`.
+        KeyError: `sense` is not in `SENSES`.
     """
     if sense not in SENSES:
         raise KeyError(sense)
@@ -37,5 +37,5 @@ def sense_inputs(sense: Graph, seeds: Iterable[int] = ()) -> dict[str, NDArray[n
 
 
 def calibration_inputs(sense: Graph) -> list[NDArray[np.float32]]:
-    """Return batches of one input, to fit a quantisation to."""
+    """Return batches of one input for calibrating quantisation."""
     return [prepared[None] for prepared in sense_inputs(sense, _CALIBRATION_SEEDS).values()]

@@ -1,4 +1,4 @@
-"""Where a bundle is written, checked before minutes of work."""
+"""Output folder of an export: checks before minutes of work, and the final replacement."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ __all__ = ["check_exact", "check_place", "put_in_place"]
 
 
 def check_exact(precisions: Sequence[Precision]) -> None:
-    """Refuse what ONNX Runtime would saturate on this CPU: it could not be compared with PyTorch here."""
+    """Refuse precisions that saturate on this CPU, since they cannot be compared with PyTorch here."""
     runs = ENGINE_PRECISIONS["onnxruntime-cpu"]
     for each in precisions:
         if each in runs and not exact_here("onnxruntime-cpu", each, (), cpu_features()):
             raise UsageError(
                 f"{each} can be verified only on a CPU with {' or '.join(DOT_PRODUCTS)}, and this one has none of "
-                f"them: name {each}-any instead, which is right on every CPU"
+                f"them: use {each}-any instead, which is exact on every CPU"
             )
 
 
 def check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precision], *, overwrite: bool) -> None:
-    """Refuse an `out` that holds something else, and a disk without room for the graphs."""
+    """Refuse an `out` that holds something else, and a disk without enough space for the graphs."""
     from ovavel.training.models.imagebind.model import Modality, published_entries
 
     if out.exists() or out.is_symlink():
         if not overwrite:
-            raise UsageError(f"{out} exists already; choose another folder, or replace the bundle with --overwrite")
+            raise UsageError(f"{out} already exists; choose another folder, or replace the bundle with --overwrite")
         if not (out / MANIFEST).is_file():
-            raise UsageError(f"{out} is not a bundle, so it is not overwritten; choose another folder")
+            raise UsageError(f"{out} is not a bundle and was not overwritten; choose another folder")
     place = next(folder for folder in out.parents if folder.exists())
     need = 64.0 * 2**20
     for modality in get_args(Modality):
@@ -49,21 +49,23 @@ def check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precisi
         need += weights * sum(BYTES_PER_WEIGHT[each] for each in (("fp32",) if modality == "text" else precisions))
     free = shutil.disk_usage(place).free
     if free < need:
-        raise ExportError(f"{place} has {free / 1e9:.1f} GB free and the bundle needs {need / 1e9:.1f} GB; make room")
+        raise ExportError(
+            f"{place} has {free / 1e9:.1f} GB free and the bundle needs {need / 1e9:.1f} GB; free some space"
+        )
 
 
-def put_in_place(aside: Path, out: Path) -> None:
-    """Rename the folder `aside` to `out`, in the place of an older bundle there; on any error that one stays."""
+def put_in_place(temporary: Path, out: Path) -> None:
+    """Rename the folder `temporary` to `out`, replacing an older bundle; on any error the older one is kept."""
     umask = os.umask(0)
     os.umask(umask)
-    aside.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
+    temporary.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
     if not out.exists():
-        aside.rename(out)
+        temporary.rename(out)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         out.rename(old / "old")
-        aside.rename(out)
+        temporary.rename(out)
     except BaseException:
         if not out.exists():
             (old / "old").rename(out)

@@ -1,4 +1,4 @@
-"""Measures the variants of the encoders on this CPU in turns: a bundle keeps what is worth its size."""
+"""Interleaved speed measurement of encoder variants on this CPU, to select what a bundle keeps."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ovavel.runtime.system.hardware import physical_cores
 __all__ = ["AS_FAST", "fastest", "times_faster"]
 
 AS_FAST = 0.95
-"""Ratios of speed from here to 1 are noise."""
+"""Speed ratios between this and 1 are noise."""
 _TURNS = 5
 _WARM_UP = 1
 _INPUTS = {"vision": (1, 3, 224, 224), "audio": (1, 1, 128, 204)}
 
 
 def times_faster(forms: Mapping[str, Iterable[tuple[str, Path]]]) -> dict[str, float]:
-    """Run one window in each of `forms` in turns; return how many times faster than the first each of them is.
+    """Run windows through `forms` alternately; return how many times faster than the first each of them is.
 
     Args:
-        forms: name → the encoders of it, each a graph ("vision" or "audio") and its file.
+        forms: name → its encoders, each a graph ("vision" or "audio") and a file.
 
     Returns:
-        Name → median of the ratios of pairs; of the first 1.
+        Name → median of the pairwise ratios; 1 for the first.
     """
     sessions = {
         form: [(open_session(read_graph(path), None, physical_cores()), _INPUTS[graph]) for graph, path in files]
@@ -48,6 +48,6 @@ def times_faster(forms: Mapping[str, Iterable[tuple[str, Path]]]) -> dict[str, f
 
 
 def fastest(forms: Sequence[str], speeds: Mapping[str, float]) -> str:
-    """Return the fastest of `forms`; of those that are as fast but for noise, the first."""
+    """Return the fastest of `forms`; among those equally fast within noise, the first."""
     best = max(speeds[form] for form in forms)
     return next(form for form in forms if speeds[form] >= AS_FAST * best)

@@ -1,7 +1,7 @@
-"""Runs PyTorch and ONNX Runtime on the same inputs, and says how far apart they are.
+"""Verification of exported graphs: PyTorch and ONNX Runtime run on the same inputs and are compared.
 
-A graph in fp32 must give PyTorch's numbers but for rounding. One in a reduced precision cannot; its embeddings must
-point the same way.
+A graph in fp32 must match PyTorch up to rounding. In a reduced precision it cannot; its embeddings must point in the
+same direction.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ __all__ = [
 # B batch, T segments, D embedding size, C classes with the background last
 
 _RANDOM_INPUTS = 18
-"""Further inputs of a graph in a reduced precision: what it loses depends on the input."""
+"""Additional inputs for a graph in a reduced precision, whose error depends on the input."""
 
 Arrays: TypeAlias = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Inputs of a graph and what PyTorch makes of them."""
+    """Inputs of a graph and PyTorch's outputs for them."""
 
     graph: Graph
     cases: Mapping[str, tuple[Arrays, Arrays]]
-    """Name of each call → its inputs and outputs."""
+    """Name of each case → its inputs and outputs."""
 
 
 def encoder_inputs(
     graph: Graph, tokenizer: Tokenizer, names: Sequence[str], precision: Precision = "fp32"
 ) -> dict[str, Arrays]:
-    """Return what an encoder is compared on, by name.
+    """Return the inputs on which an encoder is compared, by name.
 
-    In fp32: two inputs one by one, and all in one batch. In a reduced precision, where the inputs of a batch may share
-    the scale of their activations: every input by itself, and many more of them.
+    In fp32: two single inputs, and all in one batch. In a reduced precision, where a batch may share the scale of its
+    activations: every input by itself, and many more of them.
     """
     more = range(0 if precision == "fp32" else _RANDOM_INPUTS)
     inputs: Mapping[str, NDArray[Any]]
@@ -79,7 +79,7 @@ def encoder_inputs(
 
 
 def head_inputs(text: TextEmbeddings) -> dict[str, Arrays]:
-    """Return what the head is compared on: several B and T, unrelated, equal and opposed senses, and no text at all.
+    """Return the inputs on which the head is compared: several B and T; unrelated, equal and opposed senses; no text.
 
     Args:
         text: C embeddings of the vocabulary for each sense.
@@ -97,7 +97,7 @@ def head_inputs(text: TextEmbeddings) -> dict[str, Arrays]:
             cases[f"unrelated senses {place}"] = (audio, vision, *texts)
             cases[f"equal senses {place}"] = (near, also, *texts)
             cases[f"opposed senses {place}"] = (near, -also, *texts)
-    # Every score is the same, so its scaling divides zero by the epsilon alone.
+    # All scores are equal, so that their scaling divides zero by the epsilon alone.
     cases["no text"] = (audio, vision, *(np.zeros((2, size), np.float32) for size in text.sizes))
     return cases
 
@@ -109,9 +109,9 @@ def reference(graph: Graph, module: nn.Module, inputs: Mapping[str, Arrays]) -> 
     cases = {}
     with torch.inference_mode():
         for name, arrays in inputs.items():
-            answer = module(*(torch.from_numpy(array) for array in arrays))
-            outputs = answer if isinstance(answer, tuple) else (answer,)
-            cases[name] = (arrays, tuple(output.numpy() for output in outputs))
+            output = module(*(torch.from_numpy(array) for array in arrays))
+            outputs = output if isinstance(output, tuple) else (output,)
+            cases[name] = (arrays, tuple(tensor.numpy() for tensor in outputs))
     return Reference(graph=graph, cases=cases)
 
 
@@ -120,21 +120,21 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ExportError: ONNX Runtime refuses the file, or its answers are not finite, further away than the tolerance, or,
-            in a reduced precision, of a lower cosine than required.
+        ExportError: ONNX Runtime refuses the file, or its outputs are not finite, differ by more than the tolerance,
+            or, in a reduced precision, have a lower cosine than required.
     """
     method = "ONNX Runtime on the CPU"
     if precision in (*get_args(Half), *get_args(Static)):
         method += f", emulating {precision}"
         with emulated(path) as twin:
-            answers = _run(twin, expected)
+            outputs = _run(twin, expected)
     else:
-        answers = _run(path, expected)
+        outputs = _run(path, expected)
     cosines: dict[str, float] = {}
     if expected.graph == "head":
-        away, tolerance = _head_differences(expected, answers), HEAD_DIFFERENCE
+        away, tolerance = _head_differences(expected, outputs), HEAD_DIFFERENCE
     else:
-        found = {case: compare_embeddings(answers[case][0], theirs[0]) for case, (_, theirs) in expected.cases.items()}
+        found = {case: compare_embeddings(outputs[case][0], theirs[0]) for case, (_, theirs) in expected.cases.items()}
         away, tolerance = {case: float(each.away.max()) for case, each in found.items()}, FP32_DIFFERENCE
         cosines = {case: float(each.cosine.min()) for case, each in found.items()}
     required = None if precision == "fp32" else requirement(precision).min_cosine
@@ -142,29 +142,29 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     if required:
         if away[worst] >= FURTHEST:
             raise PrecisionError(
-                f"the {expected.graph} graph in {precision} gives values that are not finite (for {worst})",
+                f"the {expected.graph} graph in {precision} produces non-finite values (for {worst})",
                 precision,
-                advice=f"Where fp32 does not, numbers grow too large for {precision}: export them without "
+                advice=f"If fp32 does not, numbers grow too large for {precision}: export without "
                 f"--precision {precision}",
             )
     elif away[worst] > tolerance:
         raise ExportError(
-            f"the {expected.graph} graph is up to {away[worst]:.2g} away from PyTorch (for {worst}), and only "
-            f"{tolerance:.0e} is allowed; nothing was written. Are the weights finite and for this model?"
+            f"the {expected.graph} graph differs from PyTorch by up to {away[worst]:.2g} (for {worst}), and at most "
+            f"{tolerance:.0e} is allowed; nothing was written. Check that the weights are finite and fit this model"
         )
     least = min(cosines, key=lambda case: cosines[case], default=None)
     if required and least and cosines[least] < required:
         raise PrecisionError(
-            f"the {expected.graph} graph in {precision} gives an embedding whose cosine with PyTorch's is "
+            f"the {expected.graph} graph in {precision} produces an embedding whose cosine with PyTorch's is "
             f"{cosines[least]:.4f} (for {least}), and at least {required} is required",
             precision,
-            advice=f"These weights lose too much: export them without --precision {precision}",
+            advice=f"These weights lose too much accuracy: export without --precision {precision}",
         )
     return ParityCheck(
         graph=expected.graph,
         precision=precision,
         method=method,
-        cases=sum(len(answer[0]) for answer in answers.values()) if cosines else len(answers),
+        cases=sum(len(output[0]) for output in outputs.values()) if cosines else len(outputs),
         max_abs_difference=away[worst],
         min_cosine=cosines[least] if least else None,
         tolerance=None if required else tolerance,
@@ -172,10 +172,10 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
     )
 
 
-Answers: TypeAlias = Mapping[str, Sequence[NDArray[Any]]]
+Outputs: TypeAlias = Mapping[str, Sequence[NDArray[Any]]]
 
 
-def _run(path: Path, expected: Reference) -> Answers:
+def _run(path: Path, expected: Reference) -> Outputs:
     """Run the ONNX file `path` on every input."""
     try:
         import onnxruntime
@@ -183,7 +183,7 @@ def _run(path: Path, expected: Reference) -> Answers:
         raise MissingExtraError("onnxruntime", "cpu", need="Verifying a bundle") from error
     try:
         options = onnxruntime.SessionOptions()
-        # 8-bit products that this CPU may saturate would take the place of the emulated ones.
+        # Keeps the emulated products: 8-bit ones could saturate on this CPU.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [each.name for each in session.get_inputs()]
@@ -191,14 +191,14 @@ def _run(path: Path, expected: Reference) -> Answers:
             case: session.run(None, dict(zip(names, arrays, strict=True)))
             for case, (arrays, _) in expected.cases.items()
         }
-    except Exception as error:  # onnxruntime raises many kinds, all of them plain
+    except Exception as error:  # onnxruntime raises many unrelated types
         raise ExportError(f"ONNX Runtime cannot run the {expected.graph} graph: {error}") from error
 
 
-def _head_differences(expected: Reference, answers: Answers) -> dict[str, float]:
+def _head_differences(expected: Reference, outputs: Outputs) -> dict[str, float]:
     found = {
-        case: compare_heads(HeadOutput(*answers[case]), HeadOutput(*outputs))
-        for case, (_, outputs) in expected.cases.items()
+        case: compare_heads(HeadOutput(*outputs[case]), HeadOutput(*theirs))
+        for case, (_, theirs) in expected.cases.items()
     }
     return {case: max(each) for case, each in found.items()}
 

@@ -1,4 +1,4 @@
-"""Fetches ImageBind's published weights: resumed after a cut, checked, and renamed only when whole."""
+"""Download of ImageBind's published weights: resumable, verified, and renamed only when complete."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["LICENCE", "PUBLISHED", "Patience", "download_weights"]
 
 LICENCE = (
     "The weights of ImageBind are published by Meta under CC BY-NC-SA 4.0 "
-    "(https://creativecommons.org/licenses/by-nc-sa/4.0/): give credit, no commercial use, and share what you make of "
-    "them, a bundle for example, under the same terms."
+    "(https://creativecommons.org/licenses/by-nc-sa/4.0/): give credit, no commercial use, and share derived works, "
+    "such as a bundle, under the same terms."
 )
 
 
 class _Known(NamedTuple):
-    """What a file of a known address must be."""
+    """Expected size and hash of a published file."""
 
     size: int
     sha256: str
@@ -47,24 +47,24 @@ PUBLISHED = {
 _BLOCK = 1 << 20
 _MB = 1e6
 _SPARE_BYTES = 64 << 20
-_LONGEST_WAIT_S = 60.0
+_MAX_WAIT_S = 60.0
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """When to give up."""
+    """Limits after which a download fails."""
 
     timeout_s: float = 30.0
-    """Longest silence of the server."""
+    """Maximum time without data from the server."""
     attempts: int = 6
-    """Connections in a row that bring nothing new before the download fails."""
+    """Consecutive connections without progress before the download fails."""
     backoff_s: float = 1.0
-    """Wait before the second of them; doubled from one to the next."""
+    """Wait before the second of them; doubled each time."""
 
 
-class _Retry(Exception):  # noqa: N818 - not an error, a reason to try again
-    """The connection brought no more; another may."""
+class _Retry(Exception):  # noqa: N818 - not an error, but a reason to try again
+    """The connection ended early; another may succeed."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -79,23 +79,24 @@ def download_weights(
     console: Console | None = None,
     patience: Patience | None = None,
 ) -> Path:
-    """Download the weights at `url` into `directory` and return the file. A file that is there already is checked.
+    """Download the weights at `url` into `directory` and return the file. An existing file is verified instead.
 
     Args:
-        directory: made if it does not exist.
+        directory: created if it does not exist.
         accept_license: whether the user accepts the licence, which is shown in any case.
-        url: HTTP or HTTPS address. Size and hash are checked for those in `PUBLISHED`, the size alone for others.
-        console: where licence and progress go; standard error by default.
+        url: HTTP or HTTPS address. Size and hash are verified for those in `PUBLISHED`, only the size for others.
+        console: output for licence and progress; standard error by default.
         patience: when to give up.
 
     Raises:
-        UsageError: the licence is not accepted, or `url` is no address of a file.
-        DownloadError: the file cannot be fetched or written or is not the right one; says whether to run it again.
+        UsageError: the licence is not accepted, or `url` is not the address of a file.
+        DownloadError: the file cannot be fetched or written, or is not the expected one; the message says whether to
+            retry.
     """
     console = console or Console(stderr=True)
     console.print(LICENCE, highlight=False)
     if not accept_license:
-        raise UsageError("nothing was downloaded: if you accept this licence, run it again with --accept-license")
+        raise UsageError("nothing was downloaded; to accept the licence, run the command again with --accept-license")
     target = directory / _file_name(url)
     part = target.with_name(target.name + ".part")
     server = _Server(url, patience or Patience())
@@ -103,7 +104,7 @@ def download_weights(
         if target.exists():
             _check_present(target, server)
             console.print(
-                one_line(f"{target} is there already and whole"), highlight=False, markup=False, soft_wrap=True
+                one_line(f"{target} already exists and is complete"), highlight=False, markup=False, soft_wrap=True
             )
             return target
         directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def download_weights(
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise DownloadError(f"{part} is being written by another download; wait for it to end") from error
+                raise DownloadError(f"{part} is being written by another download; wait for it to finish") from error
             try:
                 with rated_bar("MB", console=console) as progress:
                     _Download(server, target, part, file).run(progress)
@@ -120,8 +121,8 @@ def download_weights(
                     part.unlink()
     except OSError as error:
         raise DownloadError(
-            f"cannot write {error.filename or part}: {error.strerror or error}; what was fetched is kept, "
-            "fix that and run it again"
+            f"cannot write {error.filename or part}: {error.strerror or error}; the downloaded part is kept: fix the "
+            "problem and run the command again to resume"
         ) from error
     console.print(one_line(f"wrote {target}"), highlight=False, markup=False, soft_wrap=True)
     return target
@@ -140,17 +141,17 @@ def _check_present(target: Path, server: _Server) -> None:
     try:
         size = known.size if known else server.size()
     except _Retry as cut:
-        raise DownloadError(f"{target} is there, and {server.url} cannot tell whether it is whole: {cut}") from cut
+        raise DownloadError(f"{target} exists, but its size cannot be checked at {server.url}: {cut}") from cut
     found = target.stat().st_size
-    what = f"has {found} bytes and should have {size}" if found != size else ""
-    if not what and known and _sha256(target) != known.sha256:
-        what = "has another hash than the published file"
-    if what:
-        raise DownloadError(f"{target} is there but {what}; move it away and run it again")
+    problem = f"has {found} bytes and should have {size}" if found != size else ""
+    if not problem and known and _sha256(target) != known.sha256:
+        problem = "has a different hash from the published file"
+    if problem:
+        raise DownloadError(f"{target} exists but {problem}; move it away and run the command again")
 
 
 class _Server:
-    """Where the file comes from."""
+    """Server of the file."""
 
     def __init__(self, url: str, patience: Patience) -> None:
         self.url = url
@@ -158,12 +159,12 @@ class _Server:
         self.patience = patience
 
     def size(self) -> int:
-        """Ask for the size of the file alone."""
+        """Request only the size of the file."""
         with self.open(0, "") as response:
             return self.size_of(response)
 
     def open(self, start: int, version: str) -> http.client.HTTPResponse:
-        """Ask for the file from byte `start` on, of that version if it is not another by now."""
+        """Request the file from byte `start` on, if it still has that version."""
         request = urllib.request.Request(self.url, headers={"User-Agent": "ovavel", "Accept-Encoding": "identity"})
         if start:
             request.add_header("Range", f"bytes={start}-")
@@ -188,98 +189,98 @@ class _Server:
         return response
 
     def size_of(self, response: http.client.HTTPResponse) -> int:
-        """Size of the whole file, by what the server says.
+        """Return the size of the whole file from the response headers.
 
         Raises:
-            DownloadError: it does not say, or the file is not of the published size.
+            DownloadError: the size is missing, or differs from the published one.
         """
         whole = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
-        said = whole[1] if whole else response.headers.get("Content-Length", "")
-        if not said.isdigit() or int(said) == 0:
+        size = whole[1] if whole else response.headers.get("Content-Length", "")
+        if not size.isdigit() or int(size) == 0:
             raise DownloadError(
-                f"{self.url}: the server does not say how long the file is, so nobody could tell whether it is whole; "
+                f"{self.url}: the server does not report the size of the file, so its completeness cannot be checked; "
                 "use another address"
             )
-        if self.known and int(said) != self.known.size:
+        if self.known and int(size) != self.known.size:
             raise DownloadError(
-                f"{self.url}: the server offers {said} bytes and the published file has {self.known.size}; it may be "
+                f"{self.url}: the server offers {size} bytes and the published file has {self.known.size}; it may be "
                 "an error page or another version: try again later, or use another network"
             )
-        return int(said)
+        return int(size)
 
 
 class _Download:
-    """One file on its way. `part` holds what has arrived, and a note beside it which version of the file it is of."""
+    """A download in progress. `part` holds the data so far; the file next to it records the version."""
 
     def __init__(self, server: _Server, target: Path, part: Path, file: BinaryIO) -> None:
         self._server = server
         self._target = target
         self._part = part
         self._file = file
-        self._note = part.with_name(part.name + ".version")
+        self._version_file = part.with_name(part.name + ".version")
 
     def run(self, progress: Progress) -> None:
-        """Fetch, check and rename."""
+        """Download, verify and rename the file."""
         name = self._target.name
         known, url, patience = self._server.known, self._server.url, self._server.patience
         failures = 0
-        most = self._have()
+        furthest = self._have()
         while not (known and self._have() == known.size):
             try:
                 self._fetch(progress)
                 break
             except _Retry as cut:
-                failures = 0 if self._have() > most else failures + 1
-                most = max(most, self._have())
+                failures = 0 if self._have() > furthest else failures + 1
+                furthest = max(furthest, self._have())
                 if failures >= patience.attempts:
                     raise DownloadError(
                         f"{url} could not be fetched: {cut}. {self._have()} bytes are kept in {self._part}; "
-                        "run it again to go on from there"
+                        "run the command again to resume"
                     ) from cut
                 wait_s = max(cut.wait_s, patience.backoff_s * 2 ** max(0, failures - 1))
                 progress(name, self._have() / _MB, known.size / _MB if known else None, f"{cut}, trying again")
-                time.sleep(min(wait_s, _LONGEST_WAIT_S))
+                time.sleep(min(wait_s, _MAX_WAIT_S))
         if known and _sha256(self._part, progress) != known.sha256:
-            self._forget()
+            self._discard()
             raise DownloadError(
                 f"what {url} sent is not the published file: its hash is another. It was removed; run it "
                 "again, from another network if it goes on so"
             )
         self._part.replace(self._target)
-        self._note.unlink(missing_ok=True)
+        self._version_file.unlink(missing_ok=True)
 
     def _fetch(self, progress: Progress) -> None:
         """Take over one connection; return when the file is whole.
 
         Raises:
-            _Retry: it ended before that.
+            _Retry: the connection ended early.
         """
         if not self._version() and not self._server.known:
-            self._forget()  # nothing would tell whether the rest is of the same version
+            self._discard()  # without a version the rest may belong to another file
         have = self._have()
         response = self._server.open(have, self._version())
         with response:
             if response.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 if have == self._server.size_of(response):
                     return
-                self._forget()
-                raise _Retry("what was there does not fit the server's file")
+                self._discard()
+                raise _Retry("the existing part does not match the server's file")
             if response.status != http.HTTPStatus.PARTIAL_CONTENT or _first_byte(response) != have:
-                # The whole file: the first connection, another version by now, or a server that ignores ranges.
+                # The whole file: the first connection, a new version, or a server that ignores ranges.
                 if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-                    self._forget()
-                    raise _Retry("the server sent another part than it was asked for")
-                self._forget()
+                    self._discard()
+                    raise _Retry("the server sent a different part than requested")
+                self._discard()
                 have = 0
             size = self._server.size_of(response)
             free = shutil.disk_usage(self._part.parent).free
             if free < size - have + _SPARE_BYTES:
                 raise DownloadError(
-                    f"{self._part.parent} has {free / 1e9:.1f} GB free, and the rest of {self._target.name} takes "
+                    f"{self._part.parent} has {free / 1e9:.1f} GB free, and the rest of {self._target.name} needs "
                     f"{(size - have) / 1e9:.1f} GB; free some space or choose another folder"
                 )
             if not have:
-                self._note.write_text(_version(response), "utf-8")
+                self._version_file.write_text(_version(response), "utf-8")
             progress(self._target.name, have / _MB, size / _MB)
             while have < size:
                 try:
@@ -298,17 +299,17 @@ class _Download:
 
     def _version(self) -> str:
         try:
-            return self._note.read_text("utf-8")
+            return self._version_file.read_text("utf-8")
         except OSError:
             return ""
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         self._file.truncate(0)
-        self._note.unlink(missing_ok=True)
+        self._version_file.unlink(missing_ok=True)
 
 
 def _version(response: http.client.HTTPResponse) -> str:
-    """Return what tells one version of the file from another in `If-Range`, or nothing where the server has nothing."""
+    """Return a validator of the file's version for `If-Range`; empty if the server has none."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
@@ -321,7 +322,7 @@ def _first_byte(response: http.client.HTTPResponse) -> int | None:
 def _reason(error: Exception) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, TimeoutError):
-        return "the server fell silent"
+        return "the server stopped responding"
     return str(cause) or type(cause).__name__
 
 

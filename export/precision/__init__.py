@@ -1,1 +1,1 @@
-"""Graphs in reduced precision: half, 8 and 16 bits, static and dynamic."""
+"""Graphs in reduced precision: half precision, and 8 and 16 bits, static and dynamic."""

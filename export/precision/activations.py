@@ -1,4 +1,4 @@
-"""What goes into the linear layers of an encoder on real inputs: quantisation is fitted to it."""
+"""Activations of an encoder's linear layers on real inputs, to which quantisation is calibrated."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ __all__ = ["Activation", "observe_activations"]
 # I inputs of a layer, R rows (tokens) of an activation
 
 _ROWS = 24
-"""Rows kept of one input: half of them the most extreme ones, which set the scale, half of them any."""
+"""Rows kept per input: half of them the most extreme ones, which set the scale, and half random ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """What one linear layer was given."""
+    """Observed inputs of one linear layer."""
 
     peaks: NDArray[np.float32]
-    """(I,): the largest magnitude of each channel."""
+    """(I,) largest magnitude of each channel."""
     rows: tuple[NDArray[np.float32], ...]
-    """(R, I) for each input of the encoder: some of its tokens, those with the largest magnitudes among them."""
+    """(R, I) for each input of the encoder: some tokens, including those with the largest magnitudes."""
 
     def divided(self, factors: NDArray[np.float32]) -> Activation:
-        """Return it with each channel divided by its factor, (I,)."""
+        """Return a copy with each channel divided by its factor, (I,)."""
         return Activation(peaks=self.peaks / factors, rows=tuple(rows / factors for rows in self.rows))
 
 
 def observe_activations(module: nn.Module, inputs: Iterable[NDArray[Any]]) -> list[Activation]:
-    """Run `module` on each of `inputs`, (1, …) float32; return what its linear layers were given, in running order."""
+    """Run `module` on each of `inputs`, (1, …) float32; return the inputs of its linear layers, in execution order."""
     import torch
 
     peaks: dict[nn.Module, Tensor] = {}

@@ -1,7 +1,7 @@
-"""float32 → fp16 or bf16, in a graph that is being exported, and back again for its verification.
+"""Conversion of a graph from float32 to fp16 or bf16 during export, and emulation for its verification.
 
-ONNX Runtime's CPU has no kernels for bf16. In fp16 it computes chains of operators in fp32, so that a value too large
-for fp16 may pass. `emulate` rounds after every step instead, as a GPU does.
+ONNX Runtime has no bf16 kernels for CPUs. In fp16 it computes chains of operators in fp32, so values too large for fp16
+go unnoticed. `emulate` rounds after every step instead, like a GPU.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Half = Literal["fp16", "bf16"]
 
 _PRODUCTS: Mapping[Half, frozenset[str]] = {
     "fp16": frozenset({"Conv", "DequantizeLinear", "Gemm", "MatMul"}),
-    "bf16": frozenset({"DequantizeLinear", "Gemm", "MatMul"}),  # Conv knows bf16 from opset 22 on
+    "bf16": frozenset({"DequantizeLinear", "Gemm", "MatMul"}),  # Conv supports bf16 from opset 22 on
 }
-"""Nearly all of the arithmetic, and all that tensor cores speed up, with what unpacks its factors. Sums are in fp32."""
+"""Nearly all of the arithmetic, and all that tensor cores accelerate, with the unpacking of factors. Sums are fp32."""
 _FOLLOW = frozenset(
     {"Add", "Concat", "Gelu", "Mul", "QuantizeLinear", "Reshape", "Slice", "Softmax", "Split", "Squeeze", "Transpose"}
 )
-"""What is as well done in half precision where all it reads is. The other operators stay in fp32: normalisations, and
-the sums of the residual stream, which read fp32."""
+"""Operators that use half precision if all their inputs do. The others stay in fp32: normalisations, and the sums of
+the residual stream, whose inputs are fp32."""
 
 
 def halve(model: onnx_ir.Model, half: Half) -> None:
-    """Let matrix products, and what lies between them, compute in `half`, with their weights; inputs and outputs stay.
+    """Convert matrix products, their weights and what lies between them to `half`; graph inputs and outputs stay fp32.
 
-    Casts stand where the two meet, once for each value.
+    Casts are inserted at the boundaries, once per value.
     """
     import onnx_ir
 
@@ -79,7 +79,9 @@ def halve(model: onnx_ir.Model, half: Half) -> None:
             floats = [output for output in node.outputs if output.dtype in (None, upper)]
             lowered.update(floats)
             for output in floats:
-                output.type = onnx_ir.TensorType(lower)  # the old one is shared with the graph this one is a clone of
+                output.type = onnx_ir.TensorType(
+                    lower
+                )  # the old type is shared with the graph that this one was cloned from
     for index, output in enumerate(graph.outputs):
         if output in lowered:
             node = onnx_ir.node("Cast", [output], {"to": upper})
@@ -93,7 +95,7 @@ def halve(model: onnx_ir.Model, half: Half) -> None:
 
 
 def emulate(model: onnx_ir.Model) -> None:
-    """Let a graph that `halve` made compute in fp32, and round each value that was in half precision there."""
+    """Convert a graph from `halve` to compute in fp32, rounding each value that was in half precision."""
     import onnx_ir
 
     upper = onnx_ir.DataType.FLOAT
@@ -122,9 +124,9 @@ def emulate(model: onnx_ir.Model) -> None:
 
 @contextmanager
 def emulated(path: Path) -> Iterator[Path]:
-    """Give what `emulate` makes of the ONNX file `path`, as a file beside it for as long as it is needed.
+    """Yield the result of `emulate` for the ONNX file `path`, as a temporary file next to it.
 
-    The weights are read from where they are, in half precision.
+    It refers to the original half-precision weights.
     """
     import onnx_ir
 
@@ -145,11 +147,11 @@ def _dtype(half: Half) -> onnx_ir.DataType:
 
 
 def _converted(tensor: onnx_ir.TensorProtocol, dtype: onnx_ir.DataType, name: str) -> onnx_ir.LazyTensor:
-    """Return `tensor` as `dtype`, worked out when it is written: the weights are never there twice."""
+    """Return `tensor` as `dtype`, converted only when written, so that the weights are never in memory twice."""
     import onnx_ir
 
     def convert() -> onnx_ir.TensorProtocol:
-        with np.errstate(over="ignore"):  # the verification meets what becomes infinite
+        with np.errstate(over="ignore"):  # verification detects infinite values
             return onnx_ir.Tensor(tensor.numpy().astype(dtype.numpy()), name=name)
 
     return onnx_ir.LazyTensor(

@@ -1,4 +1,4 @@
-"""The linear layers and attentions of an encoder's graph: found, and put other nodes in the place of."""
+"""Finding and replacing the linear layers and attentions of an encoder's graph."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["CONTRIB", "Linear", "array", "constant", "find_linears", "fuse_atten
 # B batch, N tokens, H heads, K size of a head, I inputs and O outputs of a matrix
 
 CONTRIB = "com.microsoft"
-"""Domain of ONNX Runtime's own operators; only it runs them."""
+"""Domain of ONNX Runtime's own operators, which no other engine runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """A MatMul with a constant matrix, and the addition of its bias where there is one."""
+    """A MatMul with a constant matrix, and the addition of its bias if there is one."""
 
     activation: onnx_ir.Value
     """(B, N, I)."""
@@ -36,7 +36,7 @@ class Linear:
 
 
 def find_linears(graph: onnx_ir.Graph) -> list[Linear]:
-    """Return the linear layers in the order in which they run."""
+    """Return the linear layers in execution order."""
     found = []
     for node in graph:
         if node.op_type != "MatMul" or not _is_constant(node.inputs[1], rank=2):
@@ -51,13 +51,13 @@ def find_linears(graph: onnx_ir.Graph) -> list[Linear]:
 
 
 def fuse_attention(model: onnx_ir.Model) -> int:
-    """Put ONNX Runtime's MultiHeadAttention in the place of each attention's nodes; return how many.
+    """Replace each attention's nodes by ONNX Runtime's MultiHeadAttention; return the number of attentions.
 
-    It takes queries, keys and values as the linear layer gives them, (B, N, H * K), so that the transposed copies of
-    them and of the answer are gone.
+    It takes queries, keys and values as the linear layers produce them, (B, N, H * K), which saves transposed copies of
+    them and of the output.
 
     Raises:
-        ExportError: an attention is not of the form that `ovavel.export.graphs` gives it.
+        ExportError: an attention does not have the form that `ovavel.export.graphs` produces.
     """
     import onnx_ir
     from onnx_ir.passes import common
@@ -79,13 +79,13 @@ def fuse_attention(model: onnx_ir.Model) -> int:
         )
         merged = _user(_user(mixed, "Transpose"), "Reshape")
         replace(graph, [merged], [attention])
-    common.RemoveUnusedNodesPass()(model)  # ONNX Runtime would run the old attentions beside the new ones
+    common.RemoveUnusedNodesPass()(model)  # ONNX Runtime would still run the old attentions
     graph.opset_imports[CONTRIB] = 1
     return len(found)
 
 
 def replace(graph: onnx_ir.Graph, old: Sequence[onnx_ir.Node], new: Sequence[onnx_ir.Node]) -> None:
-    """Put `new`, whose last node gives the answer, in the place of `old`, and drop constants nobody uses any more."""
+    """Replace `old` by `new`, whose last node produces the output, and drop unused constants."""
     import onnx_ir
 
     inputs = [value for node in old for value in node.inputs if value is not None]
@@ -97,7 +97,7 @@ def replace(graph: onnx_ir.Graph, old: Sequence[onnx_ir.Node], new: Sequence[onn
 
 
 def constant(graph: onnx_ir.Graph, name: str, values: NDArray[np.generic]) -> onnx_ir.Value:
-    """Add an initializer of that name."""
+    """Add an initializer called `name`."""
     import onnx_ir
 
     tensor = onnx_ir.tensor(values, name=name)
@@ -108,21 +108,23 @@ def constant(graph: onnx_ir.Graph, name: str, values: NDArray[np.generic]) -> on
 
 
 def array(value: onnx_ir.Value | None) -> NDArray[np.float32]:
-    """Return the constant that `value` is."""
+    """Return the data of the constant `value`."""
     assert value is not None and value.const_value is not None  # noqa: PT018
     found: NDArray[np.float32] = value.const_value.numpy()
     return found
 
 
 def producer(value: onnx_ir.Value | None, kind: str) -> onnx_ir.Node:
-    """Return the node of operator `kind` that gives `value`.
+    """Return the node of operator `kind` that produces `value`.
 
     Raises:
-        ExportError: it is given by something else.
+        ExportError: `value` is produced by something else.
     """
     node = value.producer() if value else None
     if node is None or node.op_type != kind:
-        raise ExportError(f"the graph has no {kind} where one was expected: it is not of the form that ovavel exports")
+        raise ExportError(
+            f"the graph has no {kind} where one was expected: it does not have the form that ovavel exports"
+        )
     return node
 
 

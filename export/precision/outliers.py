@@ -1,9 +1,9 @@
-"""Gives random weights the outliers of trained ones, for measuring what quantisation does to them.
+"""Outliers of trained weights, added to random ones to measure the effect of quantisation.
 
-Random weights quantise too kindly: their activations are near to normally distributed. Trained transformers have a few
-channels with LayerNorm gains tens of times the others' (Dettmers et al. 2022, "LLM.int8()"), a few hidden units that
-answer far more than the others, and a few tokens whose residual is hundreds of times as large in one or two channels
-(Sun et al. 2024, "Massive Activations in Large Language Models", section 2, vision transformers included).
+Random weights are too easy to quantise: their activations are nearly normally distributed. Trained transformers have a
+few channels with LayerNorm gains tens of times those of others (Dettmers et al. 2022, "LLM.int8()"), a few hidden units
+that respond far more strongly than others, and a few tokens whose residual is hundreds of times as large in one or two
+channels (Sun et al. 2024, "Massive Activations in Large Language Models", section 2, including vision transformers).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _HIDDEN_GAIN = 8.0
 _TOKENS = 3
 _MASSIVE = 600.0
 _COMPENSATED = 0.75
-"""The weights that meet a large channel are divided by its gain to this power: trained weights are smaller there, but
-the channel keeps more of a say than the others. At 1 the function would be that of the even weights."""
+"""Weights applied to a large channel are divided by its gain to this power: trained weights are smaller there, but the
+channel still has more influence than others. At 1 the function would be unchanged."""
 
 
 def plant_outliers(tower: nn.Module, seed: int = 0) -> None:
     """Change the weights of `tower` in place: large LayerNorm gains, large hidden units and massive tokens.
 
     Raises:
-        TypeError: it is no encoder of sight or sound.
+        TypeError: not a vision or audio encoder.
     """
     if not isinstance(tower, PatchTower):
-        raise TypeError(f"outliers are for the encoders of sight and sound, not for {type(tower).__name__}")
+        raise TypeError(f"outliers are for vision and audio encoders, not for {type(tower).__name__}")
     rng = np.random.default_rng(seed)
     width = tower.class_token.shape[-1]
     *channels, massive, massive_too = rng.choice(width, _CHANNELS + 2, replace=False).tolist()
@@ -52,5 +52,5 @@ def plant_outliers(tower: nn.Module, seed: int = 0) -> None:
         tokens = rng.choice(tower.positions.shape[1] - 1, _TOKENS, replace=False) + 1
         for channel, sign in ((massive, 1), (massive_too, -1)):
             tower.positions[0, tokens, channel] = sign * _MASSIVE
-            if isinstance(tower.input_norm, nn.LayerNorm):  # which would make every token's norm the same
+            if isinstance(tower.input_norm, nn.LayerNorm):  # it would equalise the norms of the tokens
                 tower.input_norm.weight[channel] *= _MASSIVE / np.sqrt(width / 2)

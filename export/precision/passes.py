@@ -1,4 +1,4 @@
-"""Number formats of a graph: one pass each over the fp32 graph in memory."""
+"""Number formats of a graph: one pass over the fp32 graph in memory for each."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PASSES: Mapping[Precision, Callable[[onnx_ir.Model, Sequence[Activation]], objec
     "int8-static": lambda model, seen: quantize_static(model, seen, "int8-static"),
     "fp8": lambda model, seen: quantize_static(model, seen, "fp8"),
 }
-"""Precision → what brings a simplified fp32 graph into it, in place."""
+"""Precision → pass that converts a simplified fp32 graph to it, in place."""
 
 FITTED: frozenset[Precision] = frozenset({"int16", "int16-any", "int8", "int8-any", "int8-static", "fp8"})
-"""What is fitted to the activations that the layers were seen to get."""
+"""Precisions that are calibrated on observed activations."""
 
 BYTES_PER_WEIGHT: Mapping[Precision, float] = {
     "fp32": 4,
@@ -43,4 +43,4 @@ BYTES_PER_WEIGHT: Mapping[Precision, float] = {
     "int8-static": 1.1,
     "fp8": 1.1,
 }
-"""Disk space, roughly."""
+"""Approximate disk space."""

@@ -1,19 +1,19 @@
-"""float32 matrices → integers, in a graph that is being exported, for ONNX Runtime on the CPU.
+"""Dynamic quantisation during export: float32 matrices to integers, for ONNX Runtime on the CPU.
 
 ONNX Runtime's own quantiser does the same to a finished file. It holds all weights twice, failed on graphs of more
-than 2 GB and has neither migration nor 16 bits, so this one works on the graph in memory, one block at a time.
+than 2 GB and supports neither migration nor 16 bits, so this one works on the graph in memory, one block at a time.
 
-A linear layer computes in one of four modes. CPUs multiply 8-bit integers only; 16 bits are made of two of them, the
-second of which holds what the first one rounded away:
+A linear layer computes in one of four modes. CPUs multiply only 8-bit integers; 16 bits are composed of two of them, of
+which the second holds the rounding error of the first:
 
     8x8    round(x) @ round(W)                                  one product
-    16x8   (round(x) + round(x - round(x))) @ round(W)          two: for activations that 8 bits do not do justice to
-    16x16  the same with W; the product of both rests is left out  three: as near to float32 as float32 sums are
+    16x8   (round(x) + round(x - round(x))) @ round(W)          two: for activations that need more than 8 bits
+    16x16  the same for W, without the product of both errors   three: as accurate as float32 sums
     float  x @ W
 
-Where a CPU has no dot products of 8 bits, ONNX Runtime adds two neighbouring products in 16 bits, and the sum
-saturates there (AVX2's vpmaddubsw). `any_cpu` rounds each matrix so that no such sum can leave 16 bits, whatever the
-activation: the same answer on every CPU, for at most one bit of the weights.
+On a CPU without 8-bit dot products, ONNX Runtime adds two neighbouring products in 16 bits, where the sum saturates
+(AVX2's vpmaddubsw). `any_cpu` rounds each matrix so that no such sum can exceed 16 bits, whatever the activation. The
+result is then the same on every CPU, at the cost of at most one bit of the weights.
 """
 
 from __future__ import annotations
@@ -50,49 +50,49 @@ Mode = Literal["8x8", "16x8", "16x16", "float"]
 """Bits of the activation and of the matrix."""
 
 _LARGEST = 127
-"""Of a weight; -128 stays unused, so that 0 is in the middle."""
+"""Largest weight; -128 stays unused, so that the range is symmetric."""
 _LARGEST_PAIR = 127
-"""Of the sum of two neighbouring weights of one sign, before they are rounded, where products are added in 16 bits:
-rounding makes it 128 at most, and 255 * 128 < 2 ** 15."""
+"""Largest sum of two neighbouring weights of one sign before rounding, where products are added in 16 bits: rounding
+makes it 128 at most, and 255 * 128 < 2 ** 15."""
 _STEPS = 255
-"""Of an activation, uint8 with a zero point."""
+"""Steps of an activation, uint8 with a zero point."""
 _SMALLEST = 1e-5
-"""Of a peak: no factor grows without bound over a channel that never was anything but 0."""
+"""Smallest peak: keeps the factor of a channel that was always 0 bounded."""
 _TINY = np.finfo(np.float32).tiny
 _PER_BLOCK = 4
-"""Linear layers of a transformer block, in running order: queries, keys and values; what attention gives; the two of
-the perceptron."""
+"""Linear layers of a transformer block, in execution order: queries, keys and values; the output of attention; the two
+of the perceptron."""
 
 Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeRecipe:
-    """How the linear layers of an encoder's blocks are brought into integers. Stem and projection stay float32."""
+    """Settings for quantising the linear layers of an encoder's blocks. Stem and projection stay float32."""
 
     mode: Mode = "8x8"
-    """Of every layer that is not too noisy in it."""
+    """Mode of every layer that is not too noisy in it."""
     migrate: bool = True
     """Move the spread of the activations' channels into the weights first."""
     noise: float | None = None
-    """Relative error of its answer that a layer may have in `mode`; None: any."""
+    """Maximum relative output error of a layer in `mode`; None: any."""
     instead: Mode = "16x8"
-    """Mode of the layers that are noisier."""
+    """Mode of noisier layers."""
     any_cpu: bool = False
-    """Round the weights so that the sum of two products cannot leave 16 bits."""
+    """Round the weights so that the sum of two products cannot exceed 16 bits."""
 
 
 INT8 = QuantizeRecipe(noise=0.1)
-"""The fastest that keeps a cosine of 0.99: only what is very noisy takes longer."""
+"""The fastest that keeps a cosine of 0.99: only very noisy layers take longer."""
 INT16 = QuantizeRecipe(mode="16x16")
-"""As faithful as float32, and faster where CPUs have dot products of 8 bits."""
+"""As accurate as float32, and faster on CPUs with 8-bit dot products."""
 INT8_ANY, INT16_ANY = replace_fields(INT8, any_cpu=True), replace_fields(INT16, any_cpu=True)
-"""The same, right on CPUs without such dot products, too."""
+"""The same, but also exact on CPUs without such dot products."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Layer:
-    """A linear layer on its way."""
+    """A linear layer being quantised."""
 
     name: str
     linear: Linear
@@ -104,21 +104,21 @@ class _Layer:
 
 
 def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeRecipe) -> dict[str, Mode]:
-    """Let the linear layers of `model` compute in integers, and fuse its attentions.
+    """Quantise the linear layers of `model` to integers, and fuse its attentions.
 
-    A matrix gets one scale per column, symmetric around 0; an activation one scale and one zero point for the whole
-    tensor, which the graph finds out at run time. Sums are int32, so that only the roundings cost accuracy.
+    A matrix gets one scale per column, symmetric around 0; an activation gets one scale and one zero point for the
+    whole tensor, which the graph computes at run time. Sums are int32, so that only rounding costs accuracy.
 
     Args:
-        model: an encoder in float32, as `ovavel.export.graphs.traced` gives it; changed in place.
-        seen: what its layers were given, from `observe_activations`.
-        recipe: how.
+        model: an encoder in float32, as returned by `ovavel.export.graphs.traced`; changed in place.
+        seen: activations of its layers, from `observe_activations`.
+        recipe: quantisation settings.
 
     Returns:
-        Name of each layer → the mode it computes in now.
+        Name of each layer → its mode.
 
     Raises:
-        ExportError: `seen` is of another encoder, or the graph is not of the form that ovavel exports.
+        ExportError: `seen` belongs to another encoder, or the graph does not have the form that ovavel exports.
     """
     from onnx_ir.passes import common
 
@@ -127,7 +127,7 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
     linears = find_linears(graph)
     widths = [len(array(linear.matrix)) for linear in linears]
     if len(linears) % _PER_BLOCK or widths != [len(each.peaks) for each in seen[: len(linears)]]:
-        raise ExportError(f"the graph has {len(linears)} linear layers, which are not those that were observed")
+        raise ExportError(f"the {len(linears)} linear layers of the graph do not match those that were observed")
     modes: dict[str, Mode] = {}
     for start in range(0, len(linears), _PER_BLOCK):
         block = [
@@ -145,7 +145,7 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
         for layer in block:
             modes[layer.name] = _mode(layer, recipe)
             _emit(graph, layer, modes[layer.name], any_cpu=recipe.any_cpu)
-    common.RemoveUnusedNodesPass()(model)  # the gains and offsets before migration, too
+    common.RemoveUnusedNodesPass()(model)  # including the gains and offsets before migration
     return modes
 
 
@@ -157,13 +157,13 @@ def _mode(layer: _Layer, recipe: QuantizeRecipe) -> Mode:
 
 
 def rounding_noise(weights: Floats, seen: Activation, mode: Mode, *, any_cpu: bool = False) -> float:
-    """Return how far `mode` brings a layer from its float32 answer: the norm of the difference over that of the answer.
+    """Return the relative error of a layer in `mode`: the norm of the difference over that of the float32 output.
 
     Args:
         weights: (I, O).
-        seen: what goes into the layer.
-        mode: how it would compute.
-        any_cpu: with weights for CPUs that add pairs of products in 16 bits.
+        seen: activations of the layer.
+        mode: mode to evaluate.
+        any_cpu: use weights for CPUs that add pairs of products in 16 bits.
     """
     if mode == "float":
         return 0.0
@@ -174,20 +174,20 @@ def rounding_noise(weights: Floats, seen: Activation, mode: Mode, *, any_cpu: bo
         near = _round_rows(rows)
         if mode != "8x8":
             near = near + _round_rows(rows - near)
-        answer = rows @ weights
-        error += float(np.square(near @ matrix - answer).sum())
-        total += float(np.square(answer).sum())
+        exact = rows @ weights
+        error += float(np.square(near @ matrix - exact).sum())
+        total += float(np.square(exact).sum())
     return float(np.sqrt(error / total)) if total else 0.0
 
 
 def _migrate(graph: onnx_ir.Graph, block: Sequence[_Layer]) -> None:
-    """Move the spread of the channels of `block`'s activations into its weights; it computes the same function.
+    """Move the spread of the channels of `block`'s activations into its weights, without changing its function.
 
-    One scale for a whole activation leaves no steps for its small channels where a few are large; a matrix has a scale
-    per column. So each channel is divided by a factor, and the row of the matrix that it meets is multiplied by it.
+    With one scale for a whole activation, a few large channels leave no steps for the small ones; a matrix has a scale
+    per column. So each channel is divided by a factor, and the corresponding row of the matrix is multiplied by it.
     The factor, (peak of the channel / peak of the row) ** 0.5, is SmoothQuant's (Xiao et al. 2023, equation 4). Where
-    the activation comes out of a LayerNorm or, through attention, out of a linear layer, dividing costs nothing: the
-    gain and the bias are divided instead. GELU lets nothing through, so the perceptron's second layer keeps its own.
+    the activation comes from a LayerNorm or, through attention, from a linear layer, the division is free: the gain and
+    the bias are divided instead. It cannot pass through GELU, so the perceptron's second layer is unchanged.
     """
     qkv, out, fc1, _ = block
     for layer in (qkv, fc1):
@@ -195,20 +195,20 @@ def _migrate(graph: onnx_ir.Graph, block: Sequence[_Layer]) -> None:
         norm = producer(layer.linear.activation, "LayerNormalization")
         for i, name in ((1, "gain"), (2, "offset")):
             norm.replace_input_with(i, constant(graph, f"{layer.name}.{name}", array(norm.inputs[i]) / factors))
-    # Attention mixes tokens and never channels, so that the values may be divided before it instead of behind it.
+    # Attention mixes tokens but not channels, so the values can be divided before it instead of after it.
     factors = _absorb(out)
     before = np.concatenate([np.ones(qkv.weights.shape[1] - len(factors), np.float32), factors])
     qkv.weights = qkv.weights / before
     if qkv.bias is not None:
         qkv.bias = qkv.bias / before
     values = producer(out.linear.activation, "MultiHeadAttention").inputs[2]
-    if values and (joined := values.producer()) and joined.op_type == "Concat":  # with a token of their own
+    if values and (joined := values.producer()) and joined.op_type == "Concat":  # with an extra token
         extra = producer(joined.inputs[1], "Add")
         extra.replace_input_with(1, constant(graph, f"{out.name}.extra_value", array(extra.inputs[1]) / factors))
 
 
 def _absorb(layer: _Layer) -> Floats:
-    """Multiply the rows of a layer's matrix by their factors, (I,), and return these."""
+    """Multiply the rows of a layer's matrix by their factors, (I,), and return the factors."""
     peaks = np.maximum(layer.seen.peaks, _SMALLEST)
     factors: Floats = np.sqrt(peaks / np.maximum(np.abs(layer.weights).max(axis=1), _SMALLEST))
     layer.weights = layer.weights * factors[:, None]
@@ -218,7 +218,7 @@ def _absorb(layer: _Layer) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RoundedWeights:
-    """weights ≈ high * scale + low * low_scale."""
+    """Decomposition weights ≈ high * scale + low * low_scale."""
 
     high: NDArray[np.int8]
     """(I, O)."""
@@ -232,7 +232,7 @@ class _RoundedWeights:
 
 def _rounded_weights(weights: Floats, *, any_cpu: bool) -> _RoundedWeights:
     largest = np.abs(weights).max(axis=0) / np.float32(_LARGEST)
-    steps = _LARGEST  # of a rest
+    steps = _LARGEST  # of the rounding error
     if any_cpu:
         largest = np.maximum(largest, _largest_pair(weights) / np.float32(_LARGEST_PAIR))
         steps = _LARGEST_PAIR // 2
@@ -246,7 +246,7 @@ def _rounded_weights(weights: Floats, *, any_cpu: bool) -> _RoundedWeights:
 def _largest_pair(weights: Floats) -> Floats:
     """Return for each column, (O,), the largest sum of the weights of one sign in rows 2i and 2i + 1.
 
-    ONNX Runtime packs four rows beside each other and adds the products of the first two and of the last two.
+    ONNX Runtime packs four rows together and adds the products of the first two and of the last two.
     """
     pairs = np.pad(weights, ((0, len(weights) % 2), (0, 0))).reshape(-1, 2, weights.shape[1])
     positive, negative = (np.maximum(sign * pairs, 0).sum(axis=1).max(axis=0) for sign in (1, -1))
@@ -255,14 +255,14 @@ def _largest_pair(weights: Floats) -> Floats:
 
 
 def _round_rows(rows: Floats) -> Floats:
-    """Round to the steps that ONNX's DynamicQuantizeLinear would choose for these rows."""
+    """Round to the steps that ONNX's DynamicQuantizeLinear chooses for these rows."""
     step = (max(rows.max(), 0) - min(rows.min(), 0)) / _STEPS
     rounded: Floats = np.rint(rows / step) * step if step else rows
     return rounded
 
 
 def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> None:
-    """Put the layer's nodes in `mode` in the place of its old ones."""
+    """Replace the layer's nodes by those of `mode`."""
     import onnx_ir
 
     def put(name: str, values: NDArray[np.generic]) -> onnx_ir.Value:
@@ -291,7 +291,7 @@ def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> 
         products.append(_product(first, put("low", rounded.low), put("low_scale", rounded.low_scale)))
     nodes = [first, near, rest, second, *products]
     total = products[0]
-    for product in products[1:]:  # not Sum: ONNX Runtime gives it one thread
+    for product in products[1:]:  # not Sum: ONNX Runtime runs it on one thread
         total = onnx_ir.node("Add", [total.outputs[0], product.outputs[0]])
         nodes.append(total)
     replace(graph, layer.linear.nodes, nodes)

@@ -1,7 +1,7 @@
-"""float32 → 8 bits with scales that are fixed at export, in a graph that is being exported: what TensorRT computes in.
+"""Static quantisation during export: float32 to 8 bits with fixed scales, for TensorRT.
 
-QuantizeLinear and DequantizeLinear stand before each product with a matrix. TensorRT makes one product in 8 bits of the
-three; whoever does not, computes with numbers that were rounded to 8 bits. The rest of the graph becomes fp16.
+QuantizeLinear and DequantizeLinear precede each product with a matrix. TensorRT fuses the three into one 8-bit product;
+other engines compute with values rounded to 8 bits. The rest of the graph becomes fp16.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ __all__ = ["Static", "quantize_static"]
 Static = Literal["fp8", "int8-static"]
 
 _SMALLEST_SCALE = 2.0**-20
-"""Scales are kept in fp16, which knows nothing below 2⁻²⁴."""
+"""Scales are stored in fp16, whose smallest value is 2⁻²⁴."""
 _SMALLEST_PEAK = 1e-5
-"""No factor grows without bound over a channel that never was anything but 0."""
+"""Keeps the factor of a channel that was always 0 bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """How 8 bits hold a number."""
+    """An 8-bit number format."""
 
     dtype: str
-    """Name of onnx_ir's DataType."""
+    """Name in onnx_ir's DataType."""
     largest: float
     columns: bool
-    """Whether each column of a matrix has a scale of its own. fp8 has one for all: it bridges 17 octaves by itself."""
+    """Whether each column of a matrix has its own scale. fp8 has one for all: its range spans 17 octaves."""
     migrate: bool
-    """Whether the spread of an activation's channels goes into the matrix first."""
+    """Whether the spread of an activation's channels is moved into the matrix first."""
 
 
 _FORMATS = {
@@ -53,27 +53,27 @@ _FORMATS = {
 
 
 def quantize_static(model: onnx_ir.Model, seen: Sequence[Activation], form: Static) -> None:
-    """Put QuantizeLinear and DequantizeLinear before each MatMul of `model` with a matrix (I, O); halve the rest.
+    """Insert QuantizeLinear and DequantizeLinear before each MatMul of `model` with a matrix (I, O); halve the rest.
 
-    Numbers are symmetric around 0. An activation has one scale, from the largest magnitude that was seen; a matrix has
-    one in fp8 (E4M3), and one per column in int8. Stem and projection stay in fp16.
+    Values are symmetric around 0. An activation has one scale, from the largest observed magnitude; a matrix has one
+    in fp8 (E4M3), and one per column in int8. Stem and projection stay in fp16.
 
     Raises:
-        ExportError: `seen`, from `observe_activations`, is of another graph.
+        ExportError: `seen`, from `observe_activations`, belongs to another graph.
     """
     import onnx_ir
 
     graph, kind = model.graph, _FORMATS[form]
     linears = find_linears(graph)
     if [len(array(each.matrix)) for each in linears] != [len(each.peaks) for each in seen[: len(linears)]]:
-        raise ExportError(f"the graph has {len(linears)} linear layers, which are not those that were observed")
+        raise ExportError(f"the {len(linears)} linear layers of the graph do not match those that were observed")
     dtype = onnx_ir.DataType[kind.dtype]
     zero = constant(graph, f"{form}_zero", np.zeros((), dtype.numpy()))
-    for number, (linear, each) in enumerate(zip(linears, seen, strict=False)):  # the projection was observed as well
+    for number, (linear, each) in enumerate(zip(linears, seen, strict=False)):  # `seen` also includes the projection
         name = f"linear_{number}"
         weights, peaks = array(linear.matrix), each.peaks
         if kind.migrate:
-            weights, peaks = _migrated(graph, linear, peaks, name)
+            weights, peaks = _migrate(graph, linear, peaks, name)
         row_scale = _scale(peaks.max(), kind)
         column_scale = _scale(np.abs(weights).max(axis=0 if kind.columns else None), kind)
         steps = weights / column_scale
@@ -88,12 +88,12 @@ def quantize_static(model: onnx_ir.Model, seen: Sequence[Activation], form: Stat
             [held, constant(graph, f"{name}.column_scale", column_scale), zeros],
             {"axis": 1} if kind.columns else {},
         )
-        for node, made, shape in (
+        for node, output, shape in (
             (quantized, dtype, linear.activation.shape),
             (rows, onnx_ir.DataType.FLOAT, linear.activation.shape),
             (matrix, onnx_ir.DataType.FLOAT, held.shape),
         ):
-            node.outputs[0].type, node.outputs[0].shape = onnx_ir.TensorType(made), shape
+            node.outputs[0].type, node.outputs[0].shape = onnx_ir.TensorType(output), shape
         product = linear.nodes[0]
         product.prepend([quantized, rows, matrix])
         product.replace_input_with(0, rows.outputs[0])
@@ -103,13 +103,14 @@ def quantize_static(model: onnx_ir.Model, seen: Sequence[Activation], form: Stat
     halve(model, "fp16")
 
 
-def _migrated(
+def _migrate(
     graph: onnx_ir.Graph, linear: Linear, peaks: NDArray[np.float32], name: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the matrix and the activation's peaks after the LayerNorm before it has taken over part of their spread.
+    """Move part of the spread of the activation's channels into the matrix; return the matrix and the new peaks.
 
-    Each channel of the LayerNorm's gain and bias is divided by (peak of the channel / peak of the row) ** 0.5, and the
-    row of the matrix is multiplied by it (SmoothQuant, Xiao et al. 2023, equation 4). Other layers keep their own.
+    Each channel of the preceding LayerNorm's gain and bias is divided by (peak of the channel / peak of the row) **
+    0.5, and the row of the matrix is multiplied by it (SmoothQuant, Xiao et al. 2023, equation 4). Layers without a
+    preceding LayerNorm are unchanged.
     """
     weights = array(linear.matrix)
     norm = linear.activation.producer()
@@ -123,6 +124,6 @@ def _migrated(
 
 
 def _scale(largest: NDArray[np.float32] | np.float32, kind: _Format) -> NDArray[np.float32]:
-    """Return what one step is worth, as fp16 holds it."""
+    """Return the step size, rounded to fp16."""
     scale: NDArray[np.float32] = np.asarray(largest / np.float32(kind.largest), np.float32)
     return np.maximum(scale, np.float32(_SMALLEST_SCALE)).astype(np.float16).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Writing a bundle: equal to the original, whole or not there at all."""
+"""Writing a bundle: equal to the original, and complete or absent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def golden(name: str) -> dict[str, np.ndarray]:
     return {**values, **unit}
 
 
-def test_the_tiny_bundle_gives_what_the_original_gives(exported_bundle: Path) -> None:
+def test_the_tiny_bundle_matches_the_original(exported_bundle: Path) -> None:
     expected, inputs = golden("tiny"), golden_inputs()
     backend = open_backend(Bundle.open(exported_bundle), device="cpu", graphs=("vision", "audio", "text"))
     answers = {
@@ -54,7 +54,7 @@ def test_the_tiny_bundle_gives_what_the_original_gives(exported_bundle: Path) ->
         np.testing.assert_allclose(answer, expected[modality], atol=TOLERANCE, rtol=0)
 
 
-def test_the_manifest_tells_what_was_exported(exported_bundle: Path, tiny_weights: Path, tiny_head: Path) -> None:
+def test_the_manifest_describes_the_export(exported_bundle: Path, tiny_weights: Path, tiny_head: Path) -> None:
     manifest = Bundle.open(exported_bundle).manifest
     assert manifest.model.name == "imagebind_tiny"
     assert manifest.model.weights_sha256 == file_entry(tiny_weights).sha256
@@ -87,7 +87,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "place"
 
 
-def test_an_existing_folder_is_not_touched(tiny_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(tiny_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--overwrite"):
         write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), tiny_bundle)
     mine = tmp_path / "mine"
@@ -99,7 +99,7 @@ def test_an_existing_folder_is_not_touched(tiny_bundle: Path, tiny_weights: Path
 
 
 class QuickGraphs:
-    """Exports copies of graphs that were exported before: for tests of everything around it."""
+    """Exporter that copies existing graphs, for tests of everything around it."""
 
     def __init__(self, exported: Path) -> None:
         self.exported = exported
@@ -114,7 +114,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, exported_bundle: Path) -> None:
     monkeypatch.setattr(bundle_module, "save_variant", QuickGraphs(exported_bundle))
 
 
-def test_the_older_bundle_stays_where_the_new_one_cannot_be_put(tmp_path: Path) -> None:
+def test_the_older_bundle_is_kept_if_it_cannot_be_replaced(tmp_path: Path) -> None:
     out, aside = tmp_path / "bundle", tmp_path / "aside"
     out.mkdir()
     (out / "manifest.json").write_text("old")
@@ -164,13 +164,13 @@ def test_overwriting_replaces_the_bundle(
 def test_the_same_input_gives_the_same_bundle(
     tiny_weights: Path, tiny_head: Path, place: Path, exported_bundle: Path, threads: int
 ) -> None:
-    """What is measured carries the rounding of sums, which depends on the number of threads; all else is the same."""
+    """Measured values include rounding that depends on the number of threads; everything else is the same."""
     first = Bundle.open(exported_bundle)
     torch.set_num_threads(threads)
     second = write_bundle(
         BundleContents(tiny_weights, first.vocabulary.names[:-1], head=tiny_head, config=TINY), place / "bundle"
     )
-    if threads == 1:  # as it was with the first
+    if threads == 1:  # the same as for the first
         assert first.sha256 == second.sha256
     measured = {"golden.npz", "vocabulary.npz"}
     files = [{k: v for k, v in each.manifest.files.items() if k not in measured} for each in (first, second)]
@@ -219,7 +219,7 @@ def test_a_terminated_export_leaves_nothing(tiny_weights: Path, place: Path, tmp
     assert nothing_left(place)
 
 
-def test_weights_that_are_not_finite_are_not_exported(place: Path, tmp_path: Path) -> None:
+def test_non_finite_weights_are_not_exported(place: Path, tmp_path: Path) -> None:
     state = golden_state(TINY)
     state["modality_heads.vision.2.weight"][0, 0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
@@ -228,7 +228,7 @@ def test_weights_that_are_not_finite_are_not_exported(place: Path, tmp_path: Pat
     assert nothing_left(place)
 
 
-def test_what_is_wrong_is_said_before_anything_is_written(tiny_weights: Path, tiny_head: Path, place: Path) -> None:
+def test_errors_are_reported_before_anything_is_written(tiny_weights: Path, tiny_head: Path, place: Path) -> None:
     out = place / "bundle"
     with pytest.raises(CheckpointError, match=r"nowhere\.pth"):
         write_bundle(BundleContents(place / "nowhere.pth", ["dog"], config=TINY), out)
@@ -243,16 +243,16 @@ def test_what_is_wrong_is_said_before_anything_is_written(tiny_weights: Path, ti
     assert nothing_left(place)
 
 
-def test_a_full_disk_is_noticed_at_once(tiny_weights: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_detected_at_once(tiny_weights: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(place)._replace(free=10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
-    with pytest.raises(ExportError, match="make room"):
+    with pytest.raises(ExportError, match="free some space"):
         write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), place / "bundle")
     assert nothing_left(place)
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_writes_a_bundle_and_tells_its_licence(
+def test_the_command_writes_a_bundle_and_prints_its_licence(
     tiny_weights: Path, tiny_head: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "names.txt").write_text("# pets\n\n  dog barking\ncat purring\nother\n", encoding="utf-8-sig")
@@ -271,7 +271,7 @@ def test_the_command_writes_a_bundle_and_tells_its_licence(
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\xfa", b"", b"# nothing\n\n", b"dog\xe2\x80\xae\n"])
-def test_vocabulary_files_that_cannot_be_used(
+def test_unusable_vocabulary_files_are_refused(
     tiny_weights: Path, tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = tmp_path / "names.txt"
@@ -286,7 +286,7 @@ def test_vocabulary_files_that_cannot_be_used(
 
 def test_names_and_configurations_are_read(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("other\ndog\n", encoding="utf-8")
-    assert read_names(tmp_path / "names.txt") == ["other", "dog"]  # refused later: it is not the last one
+    assert read_names(tmp_path / "names.txt") == ["other", "dog"]  # refused later: "other" is not last
     (tmp_path / "names.txt").write_bytes("\ufeffdo\u2028g\r\n # no name\r\n  cat\x1c\r\n\r\nother".encode())
     assert read_names(tmp_path / "names.txt") == ["do\u2028g", "cat\x1c"]  # refused later, as they are
     (tmp_path / "config.json").write_text('{"name": "mine"}')

@@ -1,4 +1,4 @@
-"""Exported graphs: their names and shapes, their bytes, and what their verification catches."""
+"""Exported graphs: names and shapes, reproducible bytes, and errors that verification detects."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def head_graph(blocks: int = 1, seed: int = 0) -> HeadGraph:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`head.onnx` of `head_graph()`: do not change it."""
+    """Return `head.onnx` of `head_graph()`; do not change it."""
     folder = tmp_path_factory.mktemp("head")
     export_graph("head", head_graph(), folder, encoders=encoders(SIZE))
     return folder / "head.onnx"
@@ -54,7 +54,7 @@ def run(path: Path, *inputs: np.ndarray) -> Sequence[np.ndarray]:
 
 
 @pytest.mark.parametrize("graph", ["vision", "audio", "text", "head"])
-def test_names_and_shapes_are_those_of_the_bundle(exported_bundle: Path, graph: Graph) -> None:
+def test_names_and_shapes_match_the_specification(exported_bundle: Path, graph: Graph) -> None:
     model = onnx.load(exported_bundle / f"{graph}.onnx", load_external_data=False)
     onnx.checker.check_model(exported_bundle / f"{graph}.onnx")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
@@ -69,13 +69,13 @@ def test_names_and_shapes_are_those_of_the_bundle(exported_bundle: Path, graph: 
 
 @pytest.mark.parametrize("graph", ["vision", "audio", "head"])
 def test_a_graph_for_gpus_leaves_nothing_to_the_cpu(exported_bundle: Path, graph: Graph) -> None:
-    """ONNX Runtime puts arithmetic on shapes onto the CPU, and is set to refuse that where a GPU was asked for."""
+    """ONNX Runtime runs arithmetic on shapes on the CPU, and is configured to refuse that for GPUs."""
     assert not computed_shapes(exported_bundle / f"{graph}.onnx")
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])
-def test_nothing_is_computed_that_could_have_been_folded(exported_bundle: Path, modality: Modality) -> None:
-    """A block: 2 norms, 4 matrices with their biases, the 2 products and the softmax of attention, 2 sums."""
+def test_constants_are_folded(exported_bundle: Path, modality: Modality) -> None:
+    """A block has 2 norms, 4 matrices with biases, the 2 products and the softmax of attention, and 2 sums."""
     graph = onnx.load(exported_bundle / f"{modality}.onnx", load_external_data=False).graph
     count = Counter(node.op_type for node in graph.node)
     blocks, audio = getattr(TINY, modality).blocks, modality == "audio"
@@ -84,7 +84,7 @@ def test_nothing_is_computed_that_could_have_been_folded(exported_bundle: Path, 
     assert count["Add"] == 6 * blocks + 2 + extra  # class token, positions
     assert count["LayerNormalization"] == 2 * blocks + 2
     assert (count["Softmax"], count["Gelu"], count["Split"]) == (blocks, blocks, blocks)
-    assert (count["Reshape"], count["Transpose"]) == (4 * blocks + 1, 4 * blocks + 1)  # heads apart and together
+    assert (count["Reshape"], count["Transpose"]) == (4 * blocks + 1, 4 * blocks + 1)  # splitting and merging heads
     assert count["Slice"] == 3  # the first token: for the shape of the batch, as a query, and in the residual stream
     assert count["Mul"] == 1  # by 0, for the shape of the batch: attention's scale is in its weights
     assert count["Concat"] == 1 + extra
@@ -112,7 +112,7 @@ def test_the_head_takes_any_number_of_segments(head: Path) -> None:
 
 
 @pytest.mark.parametrize("graph", ["vision", "audio", "text", "head"])
-def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(exported_bundle: Path, graph: Graph) -> None:
+def test_a_graph_contains_nothing_about_the_machine_that_wrote_it(exported_bundle: Path, graph: Graph) -> None:
     data = (exported_bundle / f"{graph}.onnx").read_bytes()
     for trace in (b".py", b"/home", str(Path.cwd()).encode()):
         assert trace not in data
@@ -123,7 +123,7 @@ def test_the_same_module_gives_the_same_bytes(tmp_path: Path, head: Path) -> Non
         assert file.read_bytes() == (head.parent / file.name).read_bytes()
 
 
-def test_a_head_without_blocks_has_no_weights_outside(tmp_path: Path) -> None:
+def test_a_head_without_blocks_has_no_external_weights(tmp_path: Path) -> None:
     assert export_graph("head", head_graph(0), tmp_path, encoders=encoders(SIZE)) == [tmp_path / "head.onnx"]
     assert [file.name for file in tmp_path.iterdir()] == ["head.onnx"]
 
@@ -144,7 +144,7 @@ def test_the_golden_head_through_onnx(tmp_path: Path, blocks: int) -> None:
 
 
 def test_scores_are_0_where_no_class_stands_out(exported_bundle: Path) -> None:
-    """An optimiser that takes 1e-8 for 0 turns them into NaN."""
+    """An optimiser that treats 1e-8 as 0 turns them into NaN."""
     rng = np.random.default_rng(0)
     audio, vision = rng.standard_normal((2, 1, 4, SIZE)).astype(np.float32)
     for text in (np.zeros((3, SIZE), np.float32), np.ones((1, SIZE), np.float32)):
@@ -161,7 +161,7 @@ def test_the_head_agrees_with_the_runtime_in_numpy(exported_bundle: Path) -> Non
     np.testing.assert_allclose(score, fused_score(audio_similarity, vision_similarity), atol=1e-6)
 
 
-def test_samples_are_what_cameras_and_microphones_give() -> None:
+def test_samples_have_the_shapes_of_real_input() -> None:
     frames = [prepare_frame(frame) for frame in sample_frames().values()]
     waves = [prepare_waveform(wave) for wave in sample_waveforms().values()]
     frames += [prepare_frame(random_frame(seed)) for seed in range(6)]
@@ -178,7 +178,7 @@ def text_embeddings() -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_a_faithful_head_passes(head: Path) -> None:
+def test_an_unaltered_head_passes(head: Path) -> None:
     inputs = head_inputs(text_embeddings())
     assert {case[0].shape[:2] for case in inputs.values()} >= {(b, t) for b in (1, 3) for t in (1, 2, 10, 13)}
     check = check_graph(head, reference("head", head_graph(), inputs))
@@ -187,24 +187,24 @@ def test_a_faithful_head_passes(head: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1e-3, np.nan, np.inf])
-def test_one_altered_weight_is_caught(tmp_path: Path, head: Path, value: float) -> None:
+def test_one_altered_weight_is_detected(tmp_path: Path, head: Path, value: float) -> None:
     model = onnx.load(head)
     tensor = next(t for t in model.graph.initializer if t.data_type == 1 and len(t.dims) == 2)
     array = numpy_helper.to_array(tensor).copy()
     array[0] += value
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     onnx.save(model, tmp_path / "altered.onnx")
-    with pytest.raises(ExportError, match="away from PyTorch"):
+    with pytest.raises(ExportError, match="differs from PyTorch"):
         check_graph(tmp_path / "altered.onnx", reference("head", head_graph(), head_inputs(text_embeddings())))
 
 
-def test_a_lost_epsilon_is_caught(tmp_path: Path, head: Path) -> None:
+def test_a_lost_epsilon_is_detected(tmp_path: Path, head: Path) -> None:
     model = onnx.load(head)
     for tensor in model.graph.initializer:
         if not tensor.dims and tensor.data_type == 1 and 0 < numpy_helper.to_array(tensor) < 1e-7:
             tensor.CopyFrom(numpy_helper.from_array(np.zeros((), np.float32), tensor.name))
     onnx.save(model, tmp_path / "altered.onnx")
-    with pytest.raises(ExportError, match="away from PyTorch"):
+    with pytest.raises(ExportError, match="differs from PyTorch"):
         check_graph(tmp_path / "altered.onnx", reference("head", head_graph(), head_inputs(text_embeddings())))
 
 
@@ -214,7 +214,7 @@ def test_a_file_that_does_not_load_is_an_export_error(tmp_path: Path) -> None:
         check_graph(tmp_path / "head.onnx", reference("head", head_graph(), head_inputs(text_embeddings())))
 
 
-def test_what_onnx_cannot_express_is_an_export_error(tmp_path: Path) -> None:
+def test_an_operation_unknown_to_onnx_is_an_export_error(tmp_path: Path) -> None:
     class Strange(torch.nn.Module):
         def forward(self, audio: torch.Tensor, vision: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
             return audio if float(audio.sum()) > 0 else vision
@@ -224,6 +224,6 @@ def test_what_onnx_cannot_express_is_an_export_error(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_examples_are_never_of_size_1() -> None:
+def test_example_inputs_never_have_size_1() -> None:
     for graph in graph_specs(encoders(SIZE)):
         assert all(tensor.shape[0] > 1 for tensor in example_inputs(graph, encoders(SIZE)))

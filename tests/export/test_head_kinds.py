@@ -1,4 +1,4 @@
-"""Heads of every kind in ONNX, and in a bundle."""
+"""Heads of every kind in ONNX and in a bundle."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def text() -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["temporal", "linear", "cross-modal"])
 @pytest.mark.parametrize("gate", [None, 0.4])
-def test_every_kind_is_the_same_in_onnx(kind: HeadKind, gate: float | None, tmp_path: Path) -> None:
+def test_every_kind_gives_the_same_in_onnx(kind: HeadKind, gate: float | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
     head = TemporalHead(2, DIM, 8, 16, kind=kind, gate=gate, learn_gate=gate is not None, audio_scale=2.0)
     head.save(tmp_path / "head.safetensors")

@@ -1,4 +1,4 @@
-"""Downloads from a real server on loopback that behaves badly."""
+"""Downloads from a real, misbehaving server on loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Answer = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers request after request as the test planned; the last plan goes on."""
+    """Answers each request by the next plan of the test; the last plan is repeated."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -92,7 +92,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/some/weights.pth"
 
     def handle_error(self, *_: object) -> None:
-        pass  # the client hung up, as it should
+        pass  # the client disconnected, as it should
 
 
 @pytest.fixture
@@ -116,33 +116,33 @@ def assert_only(folder: Path, *names: str) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
 
 
-def test_a_download_is_whole_and_leaves_nothing_beside_it(server: Server, tmp_path: Path) -> None:
-    said = io.StringIO()
-    path = fetch(server, tmp_path / "new" / "folder", console=Console(file=said, width=200))
+def test_a_download_is_complete_and_leaves_no_other_files(server: Server, tmp_path: Path) -> None:
+    output = io.StringIO()
+    path = fetch(server, tmp_path / "new" / "folder", console=Console(file=output, width=200))
     assert path.read_bytes() == CONTENT
     assert_only(path.parent, "weights.pth")
-    assert "CC BY-NC-SA 4.0" in said.getvalue()
-    assert str(path) in said.getvalue()
+    assert "CC BY-NC-SA 4.0" in output.getvalue()
+    assert str(path) in output.getvalue()
 
 
-def test_the_licence_comes_first(server: Server, tmp_path: Path) -> None:
-    said = io.StringIO()
+def test_the_licence_must_be_accepted(server: Server, tmp_path: Path) -> None:
+    output = io.StringIO()
     with pytest.raises(UsageError, match="--accept-license"):
-        fetch(server, tmp_path, accept_license=False, console=Console(file=said))
-    assert "CC BY-NC-SA 4.0" in said.getvalue()
+        fetch(server, tmp_path, accept_license=False, console=Console(file=output))
+    assert "CC BY-NC-SA 4.0" in output.getvalue()
     assert not server.seen
     assert_only(tmp_path)
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_a_cut_connection_is_resumed(server: Server, tmp_path: Path) -> None:
     server.plans = [lambda h: h.send(until=1_000_000), lambda h: h.send(until=2_500_000), Handler.send]
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.seen == [(0, None), (1_000_000, '"v1"'), (2_500_000, '"v1"')]
 
 
-def test_a_failed_download_goes_on_in_the_next_run(server: Server, tmp_path: Path) -> None:
+def test_a_failed_download_is_resumed_in_the_next_run(server: Server, tmp_path: Path) -> None:
     server.plans = [lambda h: h.send(until=1_000_000), lambda h: h.fail(503)]
-    with pytest.raises(DownloadError, match=r"503.*1000000 bytes are kept.*run it again"):
+    with pytest.raises(DownloadError, match=r"503.*1000000 bytes are kept.*run the command again"):
         fetch(server, tmp_path)
     assert_only(tmp_path, "weights.pth.part", "weights.pth.part.version")
     server.plans = [Handler.send]
@@ -152,50 +152,50 @@ def test_a_failed_download_goes_on_in_the_next_run(server: Server, tmp_path: Pat
     assert_only(tmp_path, "weights.pth")
 
 
-def test_a_server_that_ignores_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_ignores_ranges_restarts_the_download(server: Server, tmp_path: Path) -> None:
     server.plans = [lambda h: h.send(until=2_000_000, ranges=False), lambda h: h.send(ranges=False)]
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_new_version_starts_over(server: Server, tmp_path: Path) -> None:
+def test_a_new_version_restarts_the_download(server: Server, tmp_path: Path) -> None:
     other = CONTENT[::-1]
     server.plans = [lambda h: h.send(until=2_000_000), lambda h: h.send(content=other, etag='"v2"')]
     assert fetch(server, tmp_path).read_bytes() == other
 
 
-def test_without_a_version_nothing_is_pieced_together(server: Server, tmp_path: Path) -> None:
+def test_parts_without_a_version_are_not_joined(server: Server, tmp_path: Path) -> None:
     other = CONTENT[::-1]
     server.plans = [lambda h: h.send(until=2_000_000, etag=None), lambda h: h.send(content=other, etag=None)]
     assert fetch(server, tmp_path).read_bytes() == other
 
 
-def test_a_server_that_always_cuts_early_ends(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_always_cuts_early_fails(server: Server, tmp_path: Path) -> None:
     server.plans = [lambda h: h.send(until=1_000_000, ranges=False)]
     with pytest.raises(DownloadError, match="connection was cut"):
         fetch(server, tmp_path)
     assert len(server.seen) <= 1 + PATIENCE.attempts
 
 
-def test_a_length_that_is_a_lie_ends(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_length_fails(server: Server, tmp_path: Path) -> None:
     server.plans = [lambda h: h.send(claim=len(CONTENT) + 10)]
     with pytest.raises(DownloadError, match="could not be fetched"):
         fetch(server, tmp_path)
     assert not (tmp_path / "weights.pth").exists()
 
 
-def test_a_length_that_is_unknown_is_refused(server: Server, tmp_path: Path) -> None:
+def test_an_unknown_length_is_refused(server: Server, tmp_path: Path) -> None:
     def answer(handler: Handler) -> None:
         handler.send_response(200)
         handler.end_headers()
         handler.wfile.write(CONTENT)
 
     server.plans = [answer]
-    with pytest.raises(DownloadError, match="does not say how long"):
+    with pytest.raises(DownloadError, match="does not report the size"):
         fetch(server, tmp_path)
     assert_only(tmp_path)
 
 
-def test_silence_ends(server: Server, tmp_path: Path) -> None:
+def test_an_unresponsive_server_fails(server: Server, tmp_path: Path) -> None:
     released = threading.Event()
 
     def stall(handler: Handler) -> None:
@@ -204,14 +204,14 @@ def test_silence_ends(server: Server, tmp_path: Path) -> None:
 
     server.plans = [stall]
     try:
-        with pytest.raises(DownloadError, match="fell silent"):
+        with pytest.raises(DownloadError, match="stopped responding"):
             fetch(server, tmp_path, patience=Patience(timeout_s=0.2, attempts=2, backoff_s=0.01))
     finally:
         released.set()
-    assert len(server.seen) >= 2, "it was tried again"
+    assert len(server.seen) >= 2, "it was retried"
 
 
-def test_not_found_ends_at_once(server: Server, tmp_path: Path) -> None:
+def test_not_found_fails_at_once(server: Server, tmp_path: Path) -> None:
     server.plans = [lambda h: h.fail(404)]
     with pytest.raises(DownloadError, match="404"):
         fetch(server, tmp_path)
@@ -219,24 +219,24 @@ def test_not_found_ends_at_once(server: Server, tmp_path: Path) -> None:
     assert_only(tmp_path)
 
 
-def test_unavailable_is_tried_again(server: Server, tmp_path: Path) -> None:
+def test_unavailable_is_retried(server: Server, tmp_path: Path) -> None:
     server.plans = [lambda h: h.fail(503, "0"), lambda h: h.fail(429), Handler.send]
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_nobody_there_ends(tmp_path: Path) -> None:
-    nobody = SimpleNamespace(url="http://127.0.0.1:9/weights.pth")
+def test_no_server_fails(tmp_path: Path) -> None:
+    absent = SimpleNamespace(url="http://127.0.0.1:9/weights.pth")
     with pytest.raises(DownloadError, match="refused"):
-        fetch(nobody, tmp_path)
+        fetch(absent, tmp_path)
 
 
-def know(monkeypatch: pytest.MonkeyPatch, server: Server, content: bytes) -> None:
+def publish(monkeypatch: pytest.MonkeyPatch, server: Server, content: bytes) -> None:
     known = weights._Known(len(content), hashlib.sha256(content).hexdigest())
     monkeypatch.setitem(weights.PUBLISHED, server.url, known)
 
 
-def test_a_known_file_is_checked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    know(monkeypatch, server, CONTENT)
+def test_a_published_file_is_verified(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(monkeypatch, server, CONTENT)
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     server.seen.clear()
     assert fetch(server, tmp_path).read_bytes() == CONTENT
@@ -244,60 +244,62 @@ def test_a_known_file_is_checked(server: Server, tmp_path: Path, monkeypatch: py
     damaged = bytearray(CONTENT)
     damaged[7] ^= 1
     (tmp_path / "weights.pth").write_bytes(damaged)
-    with pytest.raises(DownloadError, match="another hash"):
+    with pytest.raises(DownloadError, match="different hash"):
         fetch(server, tmp_path)
 
 
-def test_another_hash_is_thrown_away(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    know(monkeypatch, server, CONTENT[::-1])
+def test_a_file_with_another_hash_is_removed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(monkeypatch, server, CONTENT[::-1])
     with pytest.raises(DownloadError, match="not the published file"):
         fetch(server, tmp_path)
     assert_only(tmp_path)
 
 
-def test_another_size_is_refused_before_it_is_fetched(
+def test_another_size_is_refused_before_the_download(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    know(monkeypatch, server, CONTENT + b"more")
+    publish(monkeypatch, server, CONTENT + b"more")
     with pytest.raises(DownloadError, match="3000000 bytes and the published file has 3000004"):
         fetch(server, tmp_path)
     assert_only(tmp_path)
 
 
-def test_a_part_that_is_whole_is_only_checked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    know(monkeypatch, server, CONTENT)
+def test_a_complete_part_is_only_verified(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(monkeypatch, server, CONTENT)
     (tmp_path / "weights.pth.part").write_bytes(CONTENT)
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert not server.seen
 
 
-def test_what_is_there_already_is_said(server: Server, tmp_path: Path) -> None:
+def test_an_existing_file_is_verified(server: Server, tmp_path: Path) -> None:
     path = fetch(server, tmp_path)
-    said = io.StringIO()
-    assert fetch(server, tmp_path, console=Console(file=said, width=200)) == path
-    assert "already" in said.getvalue()
+    output = io.StringIO()
+    assert fetch(server, tmp_path, console=Console(file=output, width=200)) == path
+    assert "already" in output.getvalue()
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(DownloadError, match="2999999 bytes and should have 3000000"):
         fetch(server, tmp_path)
     server.plans = [lambda h: h.fail(503)]
-    with pytest.raises(DownloadError, match="cannot tell"):
+    with pytest.raises(DownloadError, match="cannot be checked"):
         fetch(server, tmp_path)
 
 
-def test_a_full_disk_is_noticed_before(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_detected_before_the_download(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(CONTENT)))
     with pytest.raises(DownloadError, match="free some space"):
         fetch(server, tmp_path)
     assert_only(tmp_path)
 
 
-def test_a_folder_that_cannot_be_is_said(server: Server, tmp_path: Path) -> None:
+def test_an_impossible_folder_is_reported(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DownloadError, match="cannot write"):
         fetch(server, tmp_path / "file" / "folder")
 
 
-def test_two_downloads_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
+def test_two_downloads_do_not_write_the_same_file(server: Server, tmp_path: Path) -> None:
     with (tmp_path / "weights.pth.part").open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DownloadError, match="another download"):
@@ -305,6 +307,6 @@ def test_two_downloads_do_not_write_one_file(server: Server, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y.pth", "file:///etc/passwd", "weights.pth", "http://host/", "http://h/a/.."])
-def test_an_address_of_no_file_is_refused(url: str, tmp_path: Path) -> None:
+def test_an_address_without_a_file_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="HTTP address"):
         download_weights(tmp_path, accept_license=True, url=url, console=Console(file=io.StringIO()))

@@ -1,4 +1,4 @@
-"""8-bit graphs that are right on every CPU: by a property of their weights, in numpy, and on emulated CPUs."""
+"""8-bit graphs that are exact on every CPU: checked by a property of their weights, in numpy and on emulated CPUs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FOR_SOME = [form for form in FORMS if form not in FOR_ANY]
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Callable[[Sense, str], Path]:
-    """The encoders in every form, whether or not this CPU computes it exactly."""
+    """Return the encoders in every form, whether or not this CPU computes it exactly."""
     folder = tmp_path_factory.mktemp("graphs")
     files = {}
     for sense in SENSES:
@@ -52,7 +52,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Call
 
 
 def largest_sum(matrix: NDArray[np.int8]) -> int:
-    """The largest magnitude that two neighbouring products with any two of 0 to 255 can add up to."""
+    """Return the largest magnitude of the sum of two neighbouring products with values from 0 to 255."""
     pairs = np.pad(matrix.astype(np.int64), ((0, len(matrix) % 2), (0, 0))).reshape(-1, 2, matrix.shape[1])
     return 255 * int(max(np.maximum(sign * pairs, 0).sum(axis=1).max() for sign in (1, -1)))
 
@@ -65,18 +65,18 @@ WEIGHTS = arrays(
 
 
 @given(weights=WEIGHTS)
-def test_no_pair_of_products_can_leave_16_bits(weights: NDArray[np.float32]) -> None:
+def test_no_pair_of_products_exceeds_16_bits(weights: NDArray[np.float32]) -> None:
     rounded = _rounded_weights(weights, any_cpu=True)
     for part in (rounded.high, rounded.low):
         assert largest_sum(part) < 2**15
         assert np.abs(part.astype(int)).max() <= 127
     error = np.abs(rounded.high * rounded.scale + rounded.low * rounded.low_scale - weights)
-    half_a_step = 0.51 / 126 + 1e-4  # of the rest, and float32's own rounding
+    half_a_step = 0.51 / 126 + 1e-4  # of the rounding error, plus float32's own
     assert (error <= half_a_step * rounded.scale + np.finfo(np.float32).tiny).all()
 
 
 @given(weights=WEIGHTS)
-def test_what_any_cpu_runs_loses_one_bit_at_most(weights: NDArray[np.float32]) -> None:
+def test_forms_for_any_cpu_lose_at_most_one_bit(weights: NDArray[np.float32]) -> None:
     for_any, for_some = (_rounded_weights(weights, any_cpu=each).scale for each in (True, False))
     assert (for_any >= for_some).all()
     assert (for_any <= 2.0001 * for_some).all()
@@ -84,7 +84,7 @@ def test_what_any_cpu_runs_loses_one_bit_at_most(weights: NDArray[np.float32]) -
 
 @pytest.mark.parametrize("sense", SENSES)
 @pytest.mark.parametrize("form", FORMS)
-def test_exported_weights_keep_to_16_bits(sense: Sense, form: str, graphs: Callable[[Sense, str], Path]) -> None:
+def test_exported_weights_stay_within_16_bits(sense: Sense, form: str, graphs: Callable[[Sense, str], Path]) -> None:
     matrices = integer_matrices(graphs(sense, form))
     assert len(matrices) == getattr(TINY, sense).blocks * (8 if "16" in form else 4)
     largest = max(map(largest_sum, matrices.values()))
@@ -93,17 +93,17 @@ def test_exported_weights_keep_to_16_bits(sense: Sense, form: str, graphs: Calla
 
 @pytest.mark.parametrize("sense", SENSES)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_saturating_cpu_gives_the_exact_answer_where_any_may(
+def test_a_saturating_cpu_is_exact_with_forms_for_any_cpu(
     sense: Sense, form: str, graphs: Callable[[Sense, str], Path]
 ) -> None:
     differ = []
     for array in sense_inputs(sense, range(1)).values():
         wanted, got = (run(graphs(sense, form), array[None], saturate=saturate) for saturate in (False, True))
         differ.append(not np.array_equal(wanted, got))
-    assert any(differ) == (form in FOR_SOME)  # the others show that this test can fail
+    assert any(differ) == (form in FOR_SOME)  # forms for some CPUs show that this test can fail
 
 
-def test_the_emulation_saturates_as_the_instruction_does() -> None:
+def test_the_emulation_saturates_like_the_instruction() -> None:
     rows = np.array([[255, 255, 255]], np.uint8)
     matrix = np.array([[127, 64, -127], [127, 64, -127], [1, 1, 1]], np.int8)
     np.testing.assert_array_equal(saturating(rows, matrix), [[32767 + 255, 32640 + 255, -32768 + 255]])
@@ -111,7 +111,7 @@ def test_the_emulation_saturates_as_the_instruction_does() -> None:
 
 
 def write_products(folder: Path, matrices: dict[str, NDArray[np.int8]]) -> None:
-    """Write a graph of one product with each of `matrices`, its inputs and what they exactly give."""
+    """Write for each of `matrices` a graph with one product, its inputs and the exact outputs."""
     random = np.random.default_rng(0)
     arrays: dict[str, NDArray[np.generic]] = {}
     nodes, inputs, outputs = [], [], []
@@ -156,11 +156,11 @@ MACHINES: dict[str, tuple[Callable[[str], list[str]], str, bool]] = {
     "ARM with dot products": (arm_command, "neoverse-n1", True),
     "ARM without": (arm_command, "cortex-a72", False),
 }
-"""Machine → what runs it, its name for QEMU, and whether its dot products make every form exact."""
+"""Machine → command that runs it, its name in QEMU, and whether its dot products make every form exact."""
 
 
-def ask(command: list[str], program: str, *arguments: Path | str, folder: Path) -> str:
-    """Run a program on the machine of `command`; return what it printed."""
+def run_on(command: list[str], program: str, *arguments: Path | str, folder: Path) -> str:
+    """Run a program on the machine of `command`; return its output."""
     words = [*command, "-c", program, *map(str, arguments)]
     done = subprocess.run(words, env=environment(command, folder), capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -169,7 +169,7 @@ def ask(command: list[str], program: str, *arguments: Path | str, folder: Path) 
 
 @pytest.fixture(scope="module")
 def products(tmp_path_factory: pytest.TempPathFactory, graphs: Callable[[Sense, str], Path]) -> Path:
-    """A folder for each form with all products of both encoders."""
+    """Return a folder with all products of both encoders, in a subfolder per form."""
     folder = tmp_path_factory.mktemp("products")
     for form in FORMS:
         (folder / form).mkdir()
@@ -180,8 +180,8 @@ def products(tmp_path_factory: pytest.TempPathFactory, graphs: Callable[[Sense, 
     return folder
 
 
-def test_products_are_exact_here_where_the_features_say_so(products: Path, tmp_path: Path) -> None:
-    reported = ask([sys.executable], PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
+def test_products_are_exact_here_as_the_cpu_features_predict(products: Path, tmp_path: Path) -> None:
+    reported = run_on([sys.executable], PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
     exact = [form for form in FORMS if exact_here("onnxruntime-cpu", form, (), cpu_features())]
     assert {f"{form} True" for form in (*FOR_ANY, *exact)} <= set(reported)
 
@@ -190,7 +190,7 @@ def test_products_are_exact_here_where_the_features_say_so(products: Path, tmp_p
 @pytest.mark.parametrize("machine", MACHINES)
 def test_products_on_other_cpus(machine: str, products: Path, tmp_path: Path) -> None:
     command, cpu, dot_products = MACHINES[machine]
-    reported = ask(command(cpu), PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
+    reported = run_on(command(cpu), PRODUCTS, *(products / form for form in FORMS), folder=tmp_path).split("\n")
     assert f"exact {dot_products}" in reported
     assert {f"{form} True" for form in FOR_ANY} <= set(reported)
     if command is x86_command:  # ARM's products without dot products happen to fit
@@ -199,7 +199,7 @@ def test_products_on_other_cpus(machine: str, products: Path, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def whole_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> tuple[Path, list[Precision]]:
-    """The tiny bundle in all forms that this CPU can verify."""
+    """Return the tiny bundle in all forms that this CPU can verify."""
     forms: list[Precision] = [each for each in FORMS if exact_here("onnxruntime-cpu", each, (), cpu_features())]
     out = tmp_path_factory.mktemp("whole") / "bundle"
     write_bundle(
@@ -216,7 +216,7 @@ def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(
     command, cpu, dot_products = MACHINES[machine]
     bundle, forms = whole_bundle
     asked = ["int8", "int16"] if dot_products else ["int8", "int16-any"]
-    reported = ask(command(cpu), SELF_CHECKS, bundle, *asked, folder=tmp_path)
+    reported = run_on(command(cpu), SELF_CHECKS, bundle, *asked, folder=tmp_path)
     assert [line for line in reported.split("\n") if line.startswith("exit")] == [f"exit {each} 0" for each in asked]
     ran = "int8" if dot_products and "int8" in forms else "int8-any"
     assert f"vision {ran}, audio {ran}," in reported
@@ -225,10 +225,10 @@ def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(
 @pytest.mark.timeout(600)
 def test_a_bundle_checks_itself_here(whole_bundle: tuple[Path, list[Precision]], tmp_path: Path) -> None:
     bundle, forms = whole_bundle
-    reported = ask([sys.executable], SELF_CHECKS, bundle, "fp32", *forms, folder=tmp_path)
+    reported = run_on([sys.executable], SELF_CHECKS, bundle, "fp32", *forms, folder=tmp_path)
     assert reported.count(" 0\n") == 1 + len(forms)
 
 
-def test_the_demo_is_right_on_every_cpu() -> None:
+def test_the_demo_is_exact_on_every_cpu() -> None:
     for files in Bundle.open(Path(demo.__file__).parent / "assets" / "bundle").manifest.graphs.values():
         assert all(exact_here("onnxruntime-cpu", precision, (), ()) for precision in files)

@@ -1,4 +1,4 @@
-"""Encoders in fp16 and bf16: what computes in half precision, how near it stays, and that an overflow is caught."""
+"""Encoders in fp16 and bf16: what computes in half precision, how accurate it is, and that overflows are detected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ halves = pytest.mark.parametrize("half", ["fp16", "bf16"])
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Bundle:
-    """The tiny bundle in three precisions: do not change it."""
+    """Return the tiny bundle in three precisions; do not change it."""
     out = tmp_path_factory.mktemp("half") / "bundle"
     return write_bundle(
         BundleContents(tiny_weights, ["dog barking"], config=TINY), out, precisions=["fp32", "fp16", "bf16"]
@@ -44,7 +44,7 @@ def graph_of(bundle: Bundle, modality: Modality, half: str) -> onnx.GraphProto:
     return onnx.load(bundle.path / f"{modality}.{half}.onnx", load_external_data=False).graph
 
 
-def test_each_precision_is_a_file_and_each_engine_has_a_default(bundle: Bundle) -> None:
+def test_each_precision_has_a_file_and_each_engine_a_default(bundle: Bundle) -> None:
     names = {"fp32": "vision.onnx", "fp16": "vision.fp16.onnx", "bf16": "vision.bf16.onnx"}
     assert bundle.manifest.graphs["vision"] == names
     assert bundle.manifest.graphs["text"] == {"fp32": "text.onnx"}
@@ -60,7 +60,7 @@ def test_each_precision_is_a_file_and_each_engine_has_a_default(bundle: Bundle) 
         assert checks[modality, "fp32"].method == "ONNX Runtime on the CPU"
 
 
-def test_the_fp32_graphs_are_those_of_a_bundle_without_others(bundle: Bundle, exported_bundle: Path) -> None:
+def test_other_precisions_do_not_change_the_fp32_graphs(bundle: Bundle, exported_bundle: Path) -> None:
     for name in ("vision.onnx", "vision.onnx.data", "audio.onnx", "audio.onnx.data"):
         assert (bundle.path / name).read_bytes() == (exported_bundle / name).read_bytes()
 
@@ -117,10 +117,10 @@ def test_fp16_runs_on_a_cpu_and_bf16_does_not(bundle: Bundle, modality: Modality
 
 @encoders
 @halves
-def test_the_emulation_is_near_the_reference_implementation_of_onnx(
+def test_the_emulation_is_close_to_the_reference_implementation_of_onnx(
     bundle: Bundle, modality: Modality, half: Half
 ) -> None:
-    """Which sums in half precision as well, so that the two differ by more in bf16."""
+    """The reference also sums in half precision, so the two differ more in bf16."""
     if half == "bf16" and tuple(map(int, onnx.__version__.split(".")[:2])) < (1, 23):
         pytest.skip("the reference implementation of onnx before 1.23 multiplies no stacks of matrices in bf16")
     path = bundle.path / f"{modality}.{half}.onnx"
@@ -133,9 +133,9 @@ def test_the_emulation_is_near_the_reference_implementation_of_onnx(
     assert (answer * expected).sum(axis=1).min() >= (0.99999 if half == "fp16" else 0.999)
 
 
-def test_a_value_too_large_for_fp16_is_caught(tmp_path: Path) -> None:
+def test_a_value_too_large_for_fp16_is_detected(tmp_path: Path) -> None:
     state = golden_state(TINY)
-    # Values of a million, of which the next matrix makes ordinary ones: neither fp32 nor bf16 minds.
+    # Values of a million, scaled back by the next matrix: fine in fp32 and bf16.
     for bias_or_matrix in ("in_proj_weight", "in_proj_bias"):
         state[f"modality_trunks.audio.blocks.1.attn.{bias_or_matrix}"][2 * TINY.audio.width :] *= 1e6
     for name in ("bias_k", "bias_v"):
@@ -145,14 +145,14 @@ def test_a_value_too_large_for_fp16_is_caught(tmp_path: Path) -> None:
     write_bundle(
         BundleContents(tmp_path / "large.safetensors", ["dog"], config=TINY), tmp_path / "bf16", precisions=["bf16"]
     )
-    with pytest.raises(ExportError, match=r"audio graph in fp16 gives values that are not finite .*too large"):
+    with pytest.raises(ExportError, match=r"audio graph in fp16 produces non-finite values .*too large"):
         write_bundle(
             BundleContents(tmp_path / "large.safetensors", ["dog"], config=TINY), tmp_path / "fp16", precisions=["fp16"]
         )
     assert not (tmp_path / "fp16").exists()
 
 
-def test_the_command_names_precision_and_method(
+def test_the_command_prints_precision_and_method(
     tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ovavel.runtime.cli import main

@@ -1,4 +1,4 @@
-"""Encoders in int8: what is quantised, how near they stay, and that too far is refused."""
+"""Encoders in int8: what is quantised, how accurate they are, and that large errors are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BLOCKS: dict[Modality, int] = {"vision": TINY.vision.blocks, "audio": TINY.audio
 
 @pytest.fixture(scope="module")
 def int8_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
-    """The tiny bundle in int8-any, which every CPU can verify, written by the command: do not change it."""
+    """Return the tiny bundle in int8-any, which every CPU can verify, written by the command; do not change it."""
     folder = tmp_path_factory.mktemp("int8")
     (folder / "names.txt").write_text("dog barking\nrace car\n")
     arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--vocabulary", str(folder / "names.txt")]
@@ -62,7 +62,7 @@ def test_only_vision_and_audio_are_in_int8(int8_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])
-def test_the_matrices_of_the_blocks_are_quantised_and_nothing_else(int8_bundle: Path, modality: Modality) -> None:
+def test_only_the_matrices_of_the_blocks_are_quantised(int8_bundle: Path, modality: Modality) -> None:
     path = int8_bundle / f"{modality}.int8-any.onnx"
     onnx.checker.check_model(path, full_check=True)
     assert not computed_shapes(path)
@@ -70,7 +70,7 @@ def test_the_matrices_of_the_blocks_are_quantised_and_nothing_else(int8_bundle: 
     operators = Counter(node.op_type for node in graph.node)
     assert operators["DynamicQuantizeMatMul"] == 4 * BLOCKS[modality]
     assert operators["MultiHeadAttention"] == BLOCKS[modality]
-    assert not {"MatMul", "Softmax", "LayerNorm"} & operators.keys()  # the old attentions would run beside the new
+    assert not {"MatMul", "Softmax", "LayerNorm"} & operators.keys()  # the old attentions would still run
     assert operators["Conv"] == operators["Gemm"] == 1  # stem and projection
     kinds = Counter(tensor.data_type for tensor in graph.initializer)
     assert kinds[onnx.TensorProto.INT8] == 4 * BLOCKS[modality]
@@ -83,8 +83,8 @@ def test_the_matrices_of_the_blocks_are_quantised_and_nothing_else(int8_bundle: 
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])
-def test_embeddings_stay_near(int8_bundle: Path, tiny_weights: Path, modality: Modality) -> None:
-    seeds = range(100, 110)  # none that the export looked at
+def test_embeddings_stay_close(int8_bundle: Path, tiny_weights: Path, modality: Modality) -> None:
+    seeds = range(100, 110)  # not used by the export
     inputs = [golden_inputs()[modality].numpy()[:1]]
     if modality == "vision":
         inputs += [prepare_frame(random_frame(seed))[None] for seed in seeds]
@@ -96,11 +96,11 @@ def test_embeddings_stay_near(int8_bundle: Path, tiny_weights: Path, modality: M
         expected = tower(golden_inputs()[modality].new_tensor(array)).numpy()
         answer = getattr(backend, modality)(array)
         assert (answer * expected).sum() >= 0.99
-        assert not np.array_equal(answer, expected)  # fp32 under another name would be
+        assert not np.array_equal(answer, expected)  # they would be equal if it were fp32
     backend.close()
 
 
-def test_the_backend_says_what_runs(int8_bundle: Path) -> None:
+def test_the_backend_reports_its_precision(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle)
     backend = open_backend(bundle, device="cpu", graphs=("vision", "audio", "text", "head"))
     assert backend.info.precision == {"vision": "int8-any", "audio": "int8-any", "text": "fp32", "head": "fp32"}
@@ -126,8 +126,8 @@ def test_the_same_weights_give_the_same_bytes(int8_bundle: Path, tiny_weights: P
 
 def test_weights_that_lose_too_much_are_refused(tmp_path: Path) -> None:
     state = golden_state(TINY)
-    # A hidden unit 10 million times as large as the others takes all steps of its tensor for itself, and GELU keeps it
-    # from being migrated. fp32 does not mind: the matrix after it ignores it.
+    # A hidden unit 10 million times as large as the others takes up all steps of its tensor, and GELU prevents its
+    # migration. fp32 is unaffected: the matrix after it ignores it.
     for part in ("weight", "bias"):
         state[f"modality_trunks.vision.blocks.0.mlp.fc1.{part}"][5] *= 1e7
     state["modality_trunks.vision.blocks.0.mlp.fc2.weight"][:, 5] = 0
@@ -192,10 +192,10 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
         (("avx2", "avx512_vnni"), "any", ["fp32", "int8"], (("fp32", "int8-any"), ())),
         (("avx2",), "this", [], (("fp32",), ("int8-any",))),
         (("asimd", "asimddp"), "any", [], (("fp32",), ("int8-any",))),
-        ((), "this", [], (("fp32",), ("int8-any",))),  # a container that hides them
+        ((), "this", [], (("fp32",), ("int8-any",))),  # a container that hides the features
     ],
 )
-def test_an_export_is_for_this_kind_of_cpu_or_for_any(
+def test_an_export_targets_this_kind_of_cpu_or_any(
     features: tuple[str, ...],
     cpu: str,
     asked: list[str],
@@ -220,7 +220,7 @@ def test_an_export_is_for_this_kind_of_cpu_or_for_any(
     assert got == [written]
 
 
-def test_of_forms_as_fast_but_for_noise_the_first_is_kept() -> None:
+def test_among_equally_fast_forms_the_first_is_kept() -> None:
     assert fastest(["int8", "int8-any"], {"fp32": 1.0, "int8": 2.0, "int8-any": 2.05}) == "int8"
     assert fastest(["int8", "int8-any"], {"fp32": 1.0, "int8": 2.0, "int8-any": 2.5}) == "int8-any"
 
@@ -232,7 +232,7 @@ def test_of_forms_as_fast_but_for_noise_the_first_is_kept() -> None:
         ({"fp32": 1.0, "int16-any": 0.5, "int8-any": 0.8}, None, "1.25 times as long as fp32"),
     ],
 )
-def test_of_several_forms_the_fastest_is_kept(
+def test_the_fastest_of_several_forms_is_kept(
     speeds: dict[str, float],
     kept: str | None,
     left_out: str,
@@ -263,14 +263,14 @@ def test_of_several_forms_the_fastest_is_kept(
     assert len(notes) == len(forms) - (kept is not None)
 
 
-def test_speeds_are_measured_in_turns(int8_bundle: Path) -> None:
+def test_speeds_are_measured_alternately(int8_bundle: Path) -> None:
     graphs = [(sense, int8_bundle / f"{sense}.int8-any.onnx") for sense in ("vision", "audio")]
     speeds = times_faster({"fp32": graphs, "int8": graphs[1:]})
     assert speeds["fp32"] == 1
     assert speeds["int8"] > 0
 
 
-def test_a_form_that_loses_too_much_makes_way_for_the_other(
+def test_a_form_that_loses_too_much_is_replaced_by_the_other(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ovavel.export import bundle as module
@@ -295,11 +295,11 @@ def test_a_form_that_loses_too_much_makes_way_for_the_other(
         write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), tmp_path / "other", fastest_of=forms[:1])
 
 
-def test_what_this_cpu_saturates_is_not_exported_here(
+def test_precisions_that_saturate_on_this_cpu_are_not_exported_here(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ovavel.export.place.cpu_features", lambda: ("avx2",))
-    with pytest.raises(UsageError, match=r"int16 can be verified only on a CPU with avx512_vnni or .*: name int16-any"):
+    with pytest.raises(UsageError, match=r"int16 can be verified only on a CPU with avx512_vnni or .*: use int16-any"):
         write_bundle(
             BundleContents(tiny_weights, ["dog"], config=TINY), tmp_path / "bundle", precisions=["fp32", "int16"]
         )

@@ -1,4 +1,4 @@
-"""8 bits with fixed scales: where the scales stand, how near the encoders stay, and that TensorRT-RTX takes them."""
+"""Static 8-bit quantisation: positions of the scales, accuracy of the encoders, and execution by TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ forms = pytest.mark.parametrize("form", get_args(Static))
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Bundle:
-    """The tiny bundle in fp32 and both forms of 8 bits: do not change it."""
+    """Return the tiny bundle in fp32 and both 8-bit forms; do not change it."""
     out = tmp_path_factory.mktemp("static") / "bundle"
     return write_bundle(BundleContents(tiny_weights, ["dog"], config=TINY), out, precisions=["fp32", *get_args(Static)])
 
 
 @encoders
 @forms
-def test_each_matrix_and_what_it_multiplies_are_in_8_bits(bundle: Bundle, modality: Modality, form: Static) -> None:
+def test_each_matrix_and_its_activation_are_in_8_bits(bundle: Bundle, modality: Modality, form: Static) -> None:
     path = bundle.path / f"{modality}.{form}.onnx"
     onnx.checker.check_model(path, full_check=True)
     graph = onnx.load(path).graph
@@ -59,20 +59,20 @@ def test_each_matrix_and_what_it_multiplies_are_in_8_bits(bundle: Bundle, modali
             assert makers[makers[node.input[0]].input[0]].op_type == "QuantizeLinear"
             assert matrices[0].data_type == TYPE[form]
             scale = numpy_helper.to_array(tensors[makers[node.input[1]].input[1]])
-            assert scale.dtype == np.float16  # so that the product is fp16 where it is not 8 bits
+            assert scale.dtype == np.float16  # so the product is fp16 where it is not 8 bits
             assert scale.shape == ((matrices[0].dims[1],) if form == "int8-static" else ())
     for value in (graph.input[0], graph.output[0]):
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
 @forms
-def test_the_manifest_tells_how_near_they_stay(bundle: Bundle, form: Static) -> None:
+def test_the_manifest_records_their_accuracy(bundle: Bundle, form: Static) -> None:
     checks = [check for check in bundle.manifest.parity.checks if check.precision == form]
     assert [check.graph for check in checks] == ["vision", "audio"]
     for check in checks:
         assert 0.99 == check.required_cosine <= (check.min_cosine or 0) < 1
         assert check.method == f"ONNX Runtime on the CPU, emulating {form}"
-    assert all(form not in graphs.values() for graphs in bundle.manifest.precision.values())  # to be asked for
+    assert all(form not in graphs.values() for graphs in bundle.manifest.precision.values())  # never a default
 
 
 @forms
@@ -86,7 +86,7 @@ def test_observations_of_another_encoder_are_refused(tiny_weights: Path, form: S
     towers = ImageBind.load(tiny_weights, TINY, ("vision", "audio")).towers
     model = traced_once("vision", towers["vision"], encoders=TINY.encoders)
     seen = observe_activations(towers["audio"], calibration_inputs("audio")[:1])
-    with pytest.raises(ExportError, match="not those that were observed"):
+    with pytest.raises(ExportError, match="do not match those that were observed"):
         PASSES[form](model, seen)
 
 
