@@ -1,1 +1,1 @@
-"""Accuracy against speed for every precision on a CPU."""
+"""Accuracy versus speed of every precision on a CPU."""

@@ -1,4 +1,4 @@
-"""The ways to run the encoders on a CPU that the frontier compares."""
+"""Candidates of the frontier: ways to run the encoders on a CPU."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Candidate:
     name: str
     engine: Literal["torch", "onnxruntime", "onnxruntime, one graph", "openvino"]
     file: str = "fp32"
-    """Which form of the graphs it runs; several candidates may run the same."""
+    """Form of the graphs that it runs; several candidates may share one."""
     write: Write | None = None
-    """What brings the fp32 graphs into that form, in place."""
+    """Pass that converts the fp32 graphs to that form, in place."""
     computes: Literal["fp32", "bf16", "int8-static"] = "fp32"
-    """What PyTorch or OpenVINO is set to compute in."""
+    """Precision that PyTorch or OpenVINO is configured to compute in."""
     gate: Precision = "int8"
-    """The precision whose requirements it is held to, and which needs the same of the CPU."""
+    """The precision whose gate applies, and which needs the same CPU features."""
     exported: bool = False
-    """Whether a bundle can have it, as `gate`: what is only compared is no candidate for the default."""
+    """Whether a bundle can contain it, as `gate`. Others are only compared and never become the default."""
 
     @property
     def exact(self) -> bool:
@@ -54,9 +54,9 @@ class Candidate:
 
 
 def quantize_blocks(model: onnx_ir.Model) -> None:
-    """Let ONNX Runtime's MatMulNBits take the place of the linear layers' products: 8-bit weights, a scale per block.
+    """Replace the linear layers' products by ONNX Runtime's MatMulNBits: 8-bit weights with a scale per block.
 
-    With accuracy level 4 it rounds the activation to 8 bits as well, with a scale for each block of a row.
+    With accuracy level 4 it also rounds the activation to 8 bits, with a scale per block of a row.
     """
     import onnx_ir
 
@@ -141,4 +141,4 @@ CANDIDATES: tuple[Candidate, ...] = (
         gate="int8-static", exported=True,
     ),
 )  # fmt: skip
-"""The reference first."""
+"""All candidates, the reference first."""

@@ -1,7 +1,7 @@
-"""Speed against faithfulness on this CPU: every way to run the encoders, in turns, in one run.
+"""Accuracy versus speed on this CPU: every way to run the encoders, interleaved in one run.
 
-Each candidate is a process of its own, so that its memory is known. Each window goes through PyTorch and a few
-candidates one after the other, so that a busy moment of the machine meets all; those whose turn it is not are idle.
+Each candidate is a separate process, so that its memory can be measured. Each window goes through PyTorch and a few
+candidates one after the other, so that a busy moment of the machine affects them all; only one runs at a time.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ __all__ = ["Frontier", "FrontierRow", "default_of", "measure_frontier"]
 
 # B batch, D embedding size
 
-_REST_S = 0.05  # the threads of one candidate come to rest before the next one is timed
+_REST_S = 0.05  # lets the threads of one candidate go idle before the next one is timed
 _WARM_UP = 2
 _TOGETHER = 3
-"""Candidates in memory at once, beside the reference: a machine that runs out of it reads weights from disk again."""
+"""Candidates in memory at once, besides the reference: without enough memory, weights would be read from disk again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierRow:
-    """One candidate's figures."""
+    """Figures of one candidate."""
 
     name: str
     not_measured: str | None = None
-    """Why there is nothing below."""
+    """Why the figures below are missing."""
     window_ms: Percentiles | None = None
-    """Of vision and audio together, one window at a time."""
+    """Time of vision and audio together, one window at a time."""
     times_faster: float = 0
-    """Than PyTorch eager fp32: the median of the ratios of the pairs."""
+    """Speed-up over PyTorch eager fp32: the median of the pairwise ratios."""
     times_faster_p5: float = 0
     times_faster_p95: float = 0
     min_cosine: Mapping[Sense, float] | None = None
-    """With PyTorch eager fp32, by encoder, over all windows."""
+    """Minimum cosine with PyTorch eager fp32 over all windows, by encoder."""
     peak_mb: float = 0
-    """Most memory its process had, in units of 2^20 bytes."""
+    """Peak memory of its process, in units of 2^20 bytes."""
     gate: str = ""
-    """The precision whose requirements it is held to."""
+    """The precision whose gate applies."""
     exact: bool = True
-    """Whether this CPU sums its products without saturation; what it saturates is no default, whatever it gives."""
+    """Whether this CPU sums its products without saturation; otherwise it is never the default."""
     passed: bool = False
-    """Whether every embedding is as near as that precision requires. Decisions are not looked at here."""
+    """Whether every embedding is as accurate as that precision requires. Decisions are not compared here."""
     exported: bool = False
-    """Whether a bundle can have it, as `gate`."""
+    """Whether a bundle can contain it, as `gate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +79,12 @@ class Frontier:
     machine: Machine
     model: str
     weights: str
-    """What they are, in words."""
+    """Description of the weights."""
     windows: int
     threads: int
     rows: tuple[FrontierRow, ...]
     default: str | None
-    """Name of the fastest one that a bundle can have, that passes its gate and that this CPU computes exactly."""
+    """Name of the fastest one that a bundle can contain, that passes its gate and that this CPU computes exactly."""
 
 
 def measure_frontier(
@@ -98,20 +98,20 @@ def measure_frontier(
     candidates: Sequence[Candidate] = CANDIDATES,
     progress: Progress = no_progress,
 ) -> Frontier:
-    """Write the encoders in every form into `folder` and run all candidates in turns.
+    """Write the encoders in every form into `folder` and run all candidates, interleaved.
 
     Args:
         weights: ImageBind checkpoint.
-        folder: an empty one, for the graphs: 17 GB at full size. It is the caller's to remove.
+        folder: empty folder for the graphs, 17 GB at full size; the caller removes it.
         config: size of the model.
-        outliers: give the weights the outliers of trained ones first.
-        windows: how many each candidate runs, all of them different.
-        threads: cores to use; None: as many as this process has.
-        candidates: the first one is what the others are compared with.
+        outliers: first add the outliers of trained weights.
+        windows: number of different windows that each candidate runs.
+        threads: number of threads; None: one per physical core.
+        candidates: candidates; the first one is the reference.
         progress: called at each stage.
 
     Raises:
-        CheckpointError: `weights` is not what it should be.
+        CheckpointError: invalid checkpoint.
         ExportError: the reference could not be measured.
     """
     cases: dict[Sense, list[NDArray[np.float32]]] = {
@@ -124,7 +124,7 @@ def measure_frontier(
     _join(folder, candidates)
     threads = threads or physical_cores()
     reference, *others = candidates
-    taken: dict[str, _Taken] = {}
+    measured: dict[str, _Measured] = {}
     problems: dict[str, str] = {}
     groups = [others[start : start + _TOGETHER] for start in range(0, len(others), _TOGETHER)]
     for number, group in enumerate(groups):
@@ -139,13 +139,13 @@ def measure_frontier(
                     problems[candidate.name] = str(error)
             if reference.name in problems:
                 raise ExportError(f"{reference.name} could not be measured: {problems[reference.name]}")
-            _take_turns(workers, cases, taken, problems, part_of(progress, begin, share))
+            _take_turns(workers, cases, measured, problems, part_of(progress, begin, share))
     rows = tuple(
         FrontierRow(
             name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate, exact=candidate.exact
         )
         if candidate.name in problems
-        else _row(candidate, taken[candidate.name], taken[reference.name])
+        else _row(candidate, measured[candidate.name], measured[reference.name])
         for candidate in candidates
     )
     return Frontier(
@@ -160,18 +160,18 @@ def measure_frontier(
 
 
 def default_of(rows: Sequence[FrontierRow]) -> str | None:
-    """Return the name of the fastest candidate that a bundle can have, that passes its gate and is exact here.
+    """Return the name of the fastest candidate that a bundle can contain, that passes its gate and is exact here.
 
-    Of those that are as fast but for noise, the nearest to PyTorch.
+    Among those equally fast within noise, it is the most accurate.
     """
-    fit = [row for row in rows if row.exported and row.passed and row.exact]
-    fastest = max((row.times_faster for row in fit), default=0)
-    even = [row for row in fit if row.times_faster >= AS_FAST * fastest]
+    eligible = [row for row in rows if row.exported and row.passed and row.exact]
+    fastest = max((row.times_faster for row in eligible), default=0)
+    even = [row for row in eligible if row.times_faster >= AS_FAST * fastest]
     return max(even, key=lambda row: min((row.min_cosine or {}).values(), default=0)).name if even else None
 
 
 def _join(folder: Path, candidates: Sequence[Candidate]) -> None:
-    """Put both encoders into one graph where a candidate asks for it."""
+    """Join both encoders into one graph for candidates that need it."""
     import onnx_ir
 
     for file in {candidate.file for candidate in candidates if candidate.engine == "onnxruntime, one graph"}:
@@ -205,7 +205,7 @@ def _write(
     *,
     outliers: bool,
 ) -> None:
-    """Write the graph of `encoder` in each form that is asked for, and its weights for PyTorch."""
+    """Write the graph of `encoder` in each required form, and its weights for PyTorch."""
     import onnx_ir
     from safetensors.torch import save_model
 
@@ -232,12 +232,12 @@ def _write(
 
 
 @dataclass(slots=True)
-class _Taken:
-    """What the windows of one candidate gave; of the reference, those of the last group."""
+class _Measured:
+    """Measurements of one candidate; for the reference, those of the last group."""
 
     window_ms: list[float] = field(default_factory=list)
     reference_ms: list[float] = field(default_factory=list)
-    """How long the reference took for the same windows in the same turns."""
+    """Times of the reference for the same windows."""
     answers: dict[Sense, list[NDArray[np.float32]]] = field(default_factory=lambda: {sense: [] for sense in SENSES})
     peak_mb: float = 0
 
@@ -245,19 +245,19 @@ class _Taken:
 def _take_turns(
     workers: dict[str, Worker],
     cases: Mapping[Sense, Sequence[NDArray[np.float32]]],
-    taken: dict[str, _Taken],
+    measured: dict[str, _Measured],
     problems: dict[str, str],
     progress: Progress = no_progress,
 ) -> None:
-    """Run each window through all `workers`, the first of which is the reference, after some to warm up.
+    """Run each window through all `workers`, the first of which is the reference, after a warm-up.
 
-    One that fails is left out from then on, and why is noted in `problems`.
+    A worker that fails is dropped, and the reason is stored in `problems`.
 
     Raises:
         DeviceError: the reference failed.
     """
     first, *_ = workers
-    taken.update({name: _Taken() for name in workers})
+    measured.update({name: _Measured() for name in workers})
     windows = list(zip(*(cases[sense] for sense in SENSES), strict=True))
     for number, window in enumerate([*windows[:_WARM_UP], *windows], start=-_WARM_UP):
         durations_ms = {}
@@ -272,16 +272,16 @@ def _take_turns(
                 del workers[name]
                 continue
             if number >= 0:
-                taken[name].window_ms.append(durations_ms[name])
-                taken[name].reference_ms.append(durations_ms[first])
+                measured[name].window_ms.append(durations_ms[name])
+                measured[name].reference_ms.append(durations_ms[first])
                 for sense in SENSES:
-                    taken[name].answers[sense].append(embeddings[sense])
+                    measured[name].answers[sense].append(embeddings[sense])
         progress("windows", max(number + 1, 0), len(windows))
     for name, worker in workers.items():
-        taken[name].peak_mb = worker.memory_mb()
+        measured[name].peak_mb = worker.memory_mb()
 
 
-def _row(candidate: Candidate, own: _Taken, reference: _Taken) -> FrontierRow:
+def _row(candidate: Candidate, own: _Measured, reference: _Measured) -> FrontierRow:
     p5, p50, p95 = np.percentile(np.array(own.reference_ms) / np.array(own.window_ms), [5, 50, 95])
     limit = requirement(candidate.gate)
     found = {

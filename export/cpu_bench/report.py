@@ -1,4 +1,4 @@
-"""The frontier as a table in Markdown, and as a page with a picture."""
+"""The frontier as a Markdown table, and as a page with a chart."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _HEAD = (
 )
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 400, 64, 48, 20
 _WORST, _BEST = 0, 8
-"""Of the picture: cosines from 1 - 10 ** 0 to 1 - 10 ** -8."""
+"""Range of the chart: cosines from 1 - 10 ** 0 to 1 - 10 ** -8."""
 
 
 def markdown(found: Frontier) -> str:
-    """Return the table with what it was measured on."""
+    """Return the table with a description of machine and model."""
     rows = [_cells(row) for row in found.rows]
     for cells in rows:
         if cells[0] == found.default:
@@ -36,20 +36,20 @@ def markdown(found: Frontier) -> str:
 
 
 def html(found: Frontier) -> bytes:
-    """Return a page that stands alone."""
+    """Return a self-contained page."""
     bold = [number for number, row in enumerate(found.rows) if row.name == found.default]
     return page(
         _title(found),
         f"<p>{text(_measured_on(found))}</p>",
-        section("Every candidate in one run", table(_HEAD, map(_cells, found.rows), bold=bold)),
+        section("All candidates, measured in one run", table(_HEAD, map(_cells, found.rows), bold=bold)),
         f"<p>{text(_default(found))}</p>",
-        section("The frontier", _picture(found)),
+        section("The frontier", _chart(found)),
     )
 
 
 def _title(found: Frontier) -> str:
-    features = ", ".join(found.machine.cpu_features) or "no features that matter, or hidden ones"
-    return f"Speed against faithfulness on a CPU with {features}"
+    features = ", ".join(found.machine.cpu_features) or "no relevant features, or hidden ones"
+    return f"Accuracy versus speed on a CPU with {features}"
 
 
 def _measured_on(found: Frontier) -> str:
@@ -66,10 +66,10 @@ def _measured_on(found: Frontier) -> str:
 
 def _default(found: Frontier) -> str:
     if found.default is None:
-        return "None that a bundle can have passes its gate."
+        return "No candidate for bundles passes its gate."
     return (
-        f"The fastest that a bundle can have, that passes its gate and is exact on this kind of CPU: {found.default}. "
-        "Other kinds of CPU have other ratios."
+        f"The fastest candidate for bundles that passes its gate and is exact on this kind of CPU: {found.default}. "
+        "Ratios differ on other kinds of CPU."
     )
 
 
@@ -87,12 +87,12 @@ def _cells(row: FrontierRow) -> list[str]:
 
 
 def _cosine(value: float) -> str:
-    """As many digits as tell it from 1."""
+    """Format with enough digits to distinguish it from 1."""
     return f"{value:.5f}" if value < 0.9999 else f"1 − {1 - value:.0e}"
 
 
-def _picture(found: Frontier) -> str:
-    """Draw times faster upwards against nines of the cosine to the right."""
+def _chart(found: Frontier) -> str:
+    """Draw the speed-up (upwards) over the nines of the cosine (to the right)."""
     rows = [row for row in found.rows if row.window_ms and row.min_cosine]
     fastest = max(row.times_faster for row in rows) * 1.1
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" style="max-width:{_WIDTH}px;font:12px system-ui">']

@@ -1,4 +1,4 @@
-"""The process of one candidate of the frontier."""
+"""Process of one candidate of the frontier."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NOTHING: Window = {
 
 
 class Worker:
-    """The process of one candidate."""
+    """Connection to the process of one candidate."""
 
     def __init__(self, name: str, connection: Connection) -> None:
         self._name = name
@@ -48,29 +48,29 @@ class Worker:
 
     def run(self, inputs: Window) -> tuple[Window, float]:
         """Return the embeddings of a window and the milliseconds they took."""
-        answer: tuple[Window, float] = self._ask(inputs, _WINDOW_LIMIT_S)
-        return answer
+        result: tuple[Window, float] = self._request(inputs, _WINDOW_LIMIT_S)
+        return result
 
     def memory_mb(self) -> float:
-        """Most memory that was resident."""
-        memory: float = self._ask(None, _WINDOW_LIMIT_S)
+        """Return the process's peak resident memory."""
+        memory: float = self._request(None, _WINDOW_LIMIT_S)
         return memory
 
     def wait(self) -> None:
-        """Wait until it has loaded.
+        """Wait until the candidate is loaded.
 
         Raises:
-            OvavelError: it could not.
+            DeviceError: it could not be loaded.
         """
         problem = self._receive(_START_LIMIT_S)
         if problem is not None:
             raise DeviceError(problem)
 
-    def _ask(self, question: object, limit_s: float) -> Any:
+    def _request(self, message: object, limit_s: float) -> Any:
         try:
-            self._connection.send(question)
+            self._connection.send(message)
         except OSError as error:
-            raise DeviceError(f"the process of {self._name} died; was there too little memory?") from error
+            raise DeviceError(f"the process of {self._name} died, possibly because memory ran out") from error
         return self._receive(limit_s)
 
     def _receive(self, limit_s: float) -> Any:
@@ -78,7 +78,7 @@ class Worker:
             if self._connection.poll(limit_s):
                 return self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise DeviceError(f"the process of {self._name} died; was there too little memory?") from error
+            raise DeviceError(f"the process of {self._name} died, possibly because memory ran out") from error
         raise DeviceError(f"the process of {self._name} did not answer within {limit_s} s")
 
 
@@ -87,11 +87,11 @@ def open_worker(candidate: Candidate, folder: Path, config: ImageBindConfig, thr
     """Start the process of `candidate`, with the graphs and weights in `folder`, and end it afterwards.
 
     Raises:
-        DeviceError: it could not load them.
+        DeviceError: the process could not load them.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    # A candidate's own way to write a graph does not travel to another process, and is not needed there.
+    # Only these fields: `Candidate.write` cannot be pickled, and is not needed there.
     arguments = (candidate.engine, candidate.file, candidate.computes, folder, config, threads, theirs)
     process = context.Process(target=_serve, args=arguments, daemon=True)
     process.start()
@@ -109,11 +109,11 @@ def open_worker(candidate: Candidate, folder: Path, config: ImageBindConfig, thr
 def _serve(
     engine: str, file: str, computes: str, folder: Path, config: ImageBindConfig, threads: int, connection: Connection
 ) -> None:
-    """Load both encoders, say so, and run what comes until the other side is gone."""
+    """Load both encoders, report success, and run windows until the connection closes."""
     try:
         run = _OPEN[engine](folder, file, computes, config, threads)
-        run(_NOTHING)  # what cannot run is reported now
-    except Exception as error:  # noqa: BLE001  the other side reports it
+        run(_NOTHING)  # detects candidates that cannot run
+    except Exception as error:  # noqa: BLE001  reported by the parent
         connection.send(str(error) or type(error).__name__)
         return
     connection.send(None)

@@ -1,1 +1,1 @@
-"""Every backend and precision on a GPU, a row each."""
+"""Benchmark of every backend and precision on a GPU."""

@@ -1,7 +1,7 @@
-"""Every engine on one GPU, each in a process of its own: what one row breaks, or takes too long for, no other feels.
+"""Benchmark of every engine on one GPU, each in a separate process, so that failures and timeouts affect one row only.
 
-Full-size random weights are made and exported first: the arithmetic is that of the published ones, and nothing has to
-be fetched. Text has no part in a window, so its encoder is small.
+Full-size random weights are created and exported first: they take the same time as the published ones, and nothing has
+to be downloaded. The text encoder is small, since windows do not use it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _REFERENCES = (
     *("bf16", "fp16"),
 )
 _BUILDING: tuple[LibraryName, ...] = get_args(LibraryName)
-"""Backends that first build plans, which takes minutes."""
-_LEAST_S = 15.0
-"""Nothing is begun with less time left."""
+"""Backends that build plans first, which takes minutes."""
+_MIN_TIME_S = 15.0
+"""No job is started with less time left."""
 
 _ENGINE_RULE = (
-    f"TensorRT's and TensorRT-RTX's are built for batches of {' and '.join(map(str, BATCHES))} alone, since each takes "
-    "its share of the time to build; other numbers of windows are put together of these"
+    f"those of TensorRT and TensorRT-RTX are built only for batches of {' and '.join(map(str, BATCHES))}, since each "
+    "takes time to build; other numbers of windows are composed of these"
 )
 
 
@@ -59,39 +59,39 @@ class MatrixReport:
     """UTC, ISO 8601, to the second."""
     model: str
     weights: str
-    """What they are, in words."""
+    """Description of the weights."""
     bundle_sha256: str
     budget_s: float
     prepared_s: float
-    """How long weights and bundle took to make or to find again; 0 where they were given."""
+    """Time to create or find weights and bundle; 0 if they were given."""
     took_s: float
     rates: Rates | None
     rows: list[Row]
     built_s: dict[str, float] = field(default_factory=dict)
-    """Name of a row → how long its plans took to build, to load and to compare with PyTorch, before it was measured."""
+    """Name of a row → time to build, load and verify its plans before the measurement."""
     rules: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     partial: bool = False
-    """Whether it was interrupted."""
+    """Whether the run was interrupted."""
 
 
 def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ()) -> list[RowSpec]:
-    """PyTorch eager, the engines that start at once, TensorRT in fp16, PyTorch's other modes, TensorRT in the rest.
+    """Return PyTorch eager, engines without builds, TensorRT in fp16, PyTorch's other modes, then TensorRT's others.
 
-    What matters most is measured first, and plans that take minutes to build, but for the fastest, come last.
+    The most important rows come first; plans that take minutes to build come last, except the fastest.
 
     Args:
         weights: checkpoint of the bundle.
         head: checkpoint of its temporal head.
-        wanted: parts of names; rows whose name holds none of them are left out.
+        wanted: substrings of names; rows that match none of them are left out.
     """
     eager, *others = reference_rows(_REFERENCES, weights, head)
     own = own_rows(_ENGINES, PRECISIONS)
     own.sort(key=lambda spec: ("fp16", "fp32", "bf16").index(str(spec.options["precision"])))
-    at_once = [spec for spec in own if spec.backend not in _BUILDING]
+    without_build = [spec for spec in own if spec.backend not in _BUILDING]
     building = [spec for spec in own if spec.backend in _BUILDING]
     fastest = len(_BUILDING)
-    specs = [eager, *at_once, *building[:fastest], *others, *building[fastest:]]
+    specs = [eager, *without_build, *building[:fastest], *others, *building[fastest:]]
     return [spec for spec in specs if not wanted or any(part in spec.name for part in wanted)]
 
 
@@ -123,10 +123,10 @@ def run_matrix(
 ) -> MatrixReport:
     """Run each row in a process of its own until the budget's end.
 
-    Plans are built by another process before, so that a slow build takes nothing from the time for measuring.
+    Plans are built by another process first, so that a slow build does not reduce the time for measuring.
 
     Args:
-        prepared: what to run.
+        prepared: bundle and weights to run.
         specs: the rows.
         device: "cuda", "cuda:N", or "cpu" to try the way.
         budget: how long it may take.
@@ -141,19 +141,19 @@ def run_matrix(
     rates, partial, notes = None, False, [*prepared.missing]
     job = {"bundle": str(prepared.bundle), "device": device, "media": str(Assets.open().clip), "settings": settings}
 
-    def ask(kind: str, what: str, most_s: float, spec: RowSpec | None = None) -> Answer:
+    def run(kind: str, what: str, limit_s: float, spec: RowSpec | None = None) -> Answer:
         left_s = budget.total_s - (time.monotonic() - budget.begin_s)
-        if left_s < _LEAST_S:
+        if left_s < _MIN_TIME_S:
             return Answer(why=f"the time budget of {budget.total_s:g} s was used up")
         progress(f"{what}; {left_s:.0f} s left")
-        asked = {**job, "kind": kind, "spec": spec and _plain(spec)}
+        full_job = {**job, "kind": kind, "spec": spec and _plain(spec)}
         doing = "building its plans" if kind == "build" else "it"
-        return in_process(asked, folder, limit_s=min(most_s, left_s), doing=doing)
+        return in_process(full_job, folder, limit_s=min(limit_s, left_s), doing=doing)
 
     try:
-        answer = ask("rates", f"what {device} can do at best", budget.row_s)
-        if answer.wrote:
-            rates = msgspec.json.decode(answer.wrote, type=Rates)
+        answer = run("rates", f"what {device} can do at best", budget.row_s)
+        if answer.content:
+            rates = msgspec.json.decode(answer.content, type=Rates)
         else:
             notes.append(f"rates not measured: {answer.why}")
         for number, spec in enumerate(specs, 1):
@@ -162,18 +162,18 @@ def run_matrix(
                 continue
             what = f"{number} of {len(specs)}: {spec.name}"
             built = (
-                ask("build", f"{what}: building its plans", budget.build_s, spec) if spec.backend in _BUILDING else None
+                run("build", f"{what}: building its plans", budget.build_s, spec) if spec.backend in _BUILDING else None
             )
-            if built and built.wrote:
-                built_s[spec.name] = round(msgspec.json.decode(built.wrote, type=float), 1)
-            answer = built if built and not built.wrote else ask("row", what, budget.row_s, spec)
-            if not answer.wrote:
+            if built and built.content:
+                built_s[spec.name] = round(msgspec.json.decode(built.content, type=float), 1)
+            answer = built if built and not built.content else run("row", what, budget.row_s, spec)
+            if not answer.content:
                 rows.append(Row(name=spec.name, reference=spec.reference, not_measured=answer.why))
                 continue
-            report = msgspec.json.decode(answer.wrote, type=BenchReport)
+            report = msgspec.json.decode(answer.content, type=BenchReport)
             row = _with_floor(report.rows[0], bundle, rates)
-            cut = [f"{answer.why}; not all of it was measured"] if answer.why else []
-            rows.append(replace(row, notes=[*row.notes, *cut]))
+            incomplete = [f"{answer.why}; the measurement is incomplete"] if answer.why else []
+            rows.append(replace(row, notes=[*row.notes, *incomplete]))
             rules = {**report.rules, "single": f"{report.rules['single']}. Here each row runs alone"}
     except KeyboardInterrupt:
         partial = True
@@ -205,7 +205,7 @@ def run_matrix(
 
 
 def _impossible(spec: RowSpec, device: str) -> str | None:
-    """Why a row cannot run here however much time there is; None if it may."""
+    """Return why a row can never run here, or None if it may."""
     building = next((name for name in _BUILDING if name == spec.backend), None)
     if building:
         try:
@@ -218,7 +218,7 @@ def _impossible(spec: RowSpec, device: str) -> str | None:
         return f"{building} needs an NVIDIA GPU"
     precision = spec.options.get("precision")
     if device == "cpu" and precision and not spec.reference and precision not in ENGINE_PRECISIONS["onnxruntime-cpu"]:
-        return f"ONNX Runtime on the CPU does not run {precision}"
+        return f"ONNX Runtime does not run {precision} on the CPU"
     if device == "cpu" and spec.options.get("mode") == "graph":
         return "CUDA graphs need a GPU"
     return None

@@ -67,7 +67,7 @@ def prepare(folder: Path, config: ImageBindConfig, progress: Progress) -> Prepar
     prepared = Prepared(bundle=place, weights=weights, head=head, description="random weights")
     progress("looking for what is there")
     known = _known_missing(prepared)
-    if _is_there(prepared, config, known):
+    if _is_reusable(prepared, config, known):
         return replace(prepared, missing=tuple(known.values()))
     progress("making random weights")
     _random_weights(weights, config)
@@ -107,7 +107,7 @@ def _known_missing(wanted: Prepared) -> dict[str, str]:
         return {}
 
 
-def _is_there(wanted: Prepared, config: ImageBindConfig, missing: Collection[str] = ()) -> bool:
+def _is_reusable(wanted: Prepared, config: ImageBindConfig, missing: Collection[str] = ()) -> bool:
     """Whether a whole bundle in all precisions but those `missing` is there, of weights and head of this version."""
     from importlib.metadata import version
 

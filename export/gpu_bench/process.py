@@ -1,4 +1,4 @@
-"""Run one job of the matrix in a process of its own, within a time limit."""
+"""Running one job of the matrix in a separate process, within a time limit."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ import msgspec
 
 __all__ = ["Answer", "in_process"]
 
-_LONGEST_MESSAGE = 300
+_MAX_MESSAGE = 300
 _GRACE_S = 10.0
-"""For a call on the GPU to return, and what was measured to be written, after the time is up."""
+"""Time after the limit for a GPU call to return and for measurements to be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of a job."""
+    """Result of a job."""
 
-    wrote: bytes = b""
-    """Its answer; empty where there is none."""
+    content: bytes = b""
+    """Content of its answer file; empty if there is none."""
     why: str | None = None
-    """Why there is none, or why it is not whole."""
+    """Why there is no answer, or why it is incomplete."""
 
 
 def in_process(
     job: Mapping[str, Any], folder: Path, *, limit_s: float, doing: str = "it", grace_s: float = _GRACE_S
 ) -> Answer:
-    """Run a job. Once its time is up it is asked to end, which keeps what it has; `grace_s` later it is killed.
+    """Run a job. At the time limit it is terminated, which keeps what it measured; `grace_s` later it is killed.
 
     Args:
         job: fields of `ovavel.export.gpu_bench.row.Job`.
-        folder: for the answer, the log and the cache of engines.
-        limit_s: seconds it may take.
-        doing: what takes so long, in words.
-        grace_s: seconds for ending.
+        folder: folder for the answer, the log and the engine cache.
+        limit_s: time limit in seconds.
+        doing: description of the job, for the message about the time limit.
+        grace_s: seconds between termination and kill.
     """
-    answer, said = folder / "answer.json", folder / "said.txt"
+    answer, output = folder / "answer.json", folder / "output.txt"
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", "ovavel.export.gpu_bench.row", msgspec.json.encode(job).decode(), str(answer)]
     cache = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     late = None
-    with said.open("wb") as log:
+    with output.open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=cache
         )
@@ -61,11 +61,11 @@ def in_process(
                 process.wait(timeout=grace_s)
             code = 0
         finally:
-            with contextlib.suppress(ProcessLookupError):  # also what it started: compilers, say
+            with contextlib.suppress(ProcessLookupError):  # including children such as compilers
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if late or (code == 0 and answer.is_file()):
-        return Answer(wrote=answer.read_bytes() if answer.is_file() else b"", why=late)
-    lines = [line for line in said.read_text(errors="replace").splitlines() if line.strip()]
-    last = lines[-1].strip()[:_LONGEST_MESSAGE] if lines else "it said nothing"
-    return Answer(why=f"it died of {signal.Signals(-code).name}: {last}" if code < 0 else last)
+        return Answer(content=answer.read_bytes() if answer.is_file() else b"", why=late)
+    lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    last = lines[-1].strip()[:_MAX_MESSAGE] if lines else "no output"
+    return Answer(why=f"killed by {signal.Signals(-code).name}: {last}" if code < 0 else last)

@@ -1,4 +1,4 @@
-"""The matrix in Markdown, and its files."""
+"""The matrix as Markdown and JSON files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NONE = "–"
 
 
 def write_matrix(report: MatrixReport, folder: Path) -> tuple[Path, Path]:
-    """Write Markdown and JSON named after the device and the day; return both paths.
+    """Write Markdown and JSON files named after the device and the date; return both paths.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: a file cannot be written.
     """
     make_folder(folder)
     stem = f"{re.sub(r'[^a-z0-9]+', '-', report.device.lower()).strip('-')}-{report.date[:10]}"
@@ -34,13 +34,19 @@ def write_matrix(report: MatrixReport, folder: Path) -> tuple[Path, Path]:
 
 
 def matrix_markdown(report: MatrixReport) -> str:
-    """One table with a line for each row, and what is to be said of it."""
+    """Return a table of the measured rows, with notes and rules."""
     measured = [row for row in report.rows if not row.not_measured]
     eager = next((row for row in measured if row.name == EAGER), None)
-    made = f", of them {report.prepared_s:.0f} s for weights and bundle" if report.prepared_s else ""
+    preparation = f", including {report.prepared_s:.0f} s for weights and bundle" if report.prepared_s else ""
     head = (
         *("row", "runs in", "window p50 / p90 / p99, ms", "× eager fp32", "offline, windows/s", "live cameras"),
-        *("GPU memory, MB", "energy, J/window", "floor, ms (reached)", "vision / audio, least cosine", "decided alike"),
+        *(
+            "GPU memory, MB",
+            "energy, J/window",
+            "floor, ms (reached)",
+            "vision / audio, least cosine",
+            "equal decisions",
+        ),
         "gate",
     )
     lines = [
@@ -48,10 +54,10 @@ def matrix_markdown(report: MatrixReport) -> str:
         "",
         *(f"- {line}" for line in device_lines_of(report.machine, report.rates)),
         f"- {report.model}, {report.weights}, bundle {report.bundle_sha256[:12]}",
-        f"- {report.took_s:.0f} s of {report.budget_s:.0f} s{made}; each row in a process of its own, so ratios are of "
-        "medians, not of pairs",
+        f"- {report.took_s:.0f} s of {report.budget_s:.0f} s{preparation}; each row ran in its own process, so ratios "
+        "are of medians, not of pairs",
         *(f"- {note}" for note in report.notes),
-        *(["- PARTIAL: it was interrupted"] if report.partial else []),
+        *(["- PARTIAL: the run was interrupted"] if report.partial else []),
         "",
         *table_lines(head, (_cells(row, eager) for row in measured), right=range(2, len(head) - 1)),
         "",
@@ -59,7 +65,7 @@ def matrix_markdown(report: MatrixReport) -> str:
     missing = [row for row in report.rows if row.not_measured]
     if missing:
         lines += ["Not measured:", "", *(f"- {row.name}: {row.not_measured}" for row in missing), ""]
-    lines += [f"- {name}: its plans took {took_s:.0f} s to build" for name, took_s in report.built_s.items()]
+    lines += [f"- {name}: building its plans took {took_s:.0f} s" for name, took_s in report.built_s.items()]
     lines += [f"- {row.name}: {note}" for row in measured for note in row.notes]
     return "\n".join([*lines, "", "Rules:", "", *(f"- **{name}**: {rule}." for name, rule in report.rules.items()), ""])
 

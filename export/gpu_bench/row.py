@@ -1,4 +1,4 @@
-"""One row of the matrix in a process of its own: `python -m ovavel.export.gpu_bench.row JOB ANSWER`."""
+"""Process of one row of the matrix: `python -m ovavel.export.gpu_bench.row JOB ANSWER`."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from ovavel.runtime.verification.open import open_compared
 __all__ = ["BATCHES", "Job", "main"]
 
 BATCHES = (1, 8)
-"""Engines are built for fewer batch sizes than by default: each takes its share of the time to build."""
+"""Fewer batch sizes than by default, since engines take time to build for each."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to measure."""
+    """Description of a measurement."""
 
     bundle: str
     device: str
     media: str
     settings: Settings
     kind: Literal["rates", "build", "row"]
-    """What the device can do at best, how many seconds the backend takes the first time, or a row."""
+    """The device's peak rates, the seconds that the backend takes to open the first time, or a row."""
     spec: RowSpec | None = None
     """The row; None for `rates`."""
 
 
 def main(job_json: str, answer: str) -> int:
-    """Measure and write the answer; what went wrong is one line on standard error.
+    """Measure and write the answer; an error is reported as one line on standard error.
 
-    After SIGTERM the answer holds what was measured by then, if anything.
+    After SIGTERM the answer holds the measurements so far, if any.
     """
     job = msgspec.json.decode(job_json, type=Job)
     spec = job.spec and _with_batches(job.spec)
@@ -54,7 +54,7 @@ def main(job_json: str, answer: str) -> int:
         elif job.kind == "build":
             bundle, begin_s = Bundle.open(job.bundle), time.perf_counter()
             backend = open_compared(bundle, name=spec.backend, device=job.device, **spec.options)
-            backend.warm_up()  # which keeps what it compiles
+            backend.warm_up()  # caches what it compiles
             backend.close()
             found = time.perf_counter() - begin_s
         else:

@@ -1,4 +1,4 @@
-"""`ovavel train demo-world`, small: every step once, and what it refuses."""
+"""`ovavel train demo-world` at small size: every step once, and invalid input."""
 
 import shutil
 from dataclasses import replace
@@ -30,7 +30,7 @@ def test_damaged_numbers_are_refused(tmp_path: Path, content: str, capsys: pytes
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_it_makes_the_demo_and_goes_on_only_with_the_same_numbers(
+def test_it_makes_the_demo_and_resumes_only_with_the_same_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, traced_once: TracedOnce
 ) -> None:
     from ovavel.training.demo_world import encoders

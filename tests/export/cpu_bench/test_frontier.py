@@ -1,4 +1,4 @@
-"""The frontier on a tiny model: every candidate runs, and its figures are what they say."""
+"""The frontier on a tiny model: every candidate runs, and its figures are plausible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Front
     )
 
 
-def test_rows_say_how_near_and_how_fast(found: Frontier) -> None:
+def test_rows_have_accuracy_and_speed(found: Frontier) -> None:
     reference, exact, plain, migrated = found.rows
     assert [row.name for row in found.rows] == list(CHOSEN)
     for row in found.rows:
@@ -47,10 +47,10 @@ def test_rows_say_how_near_and_how_fast(found: Frontier) -> None:
     cosines = [min(row.min_cosine.values()) for row in (exact, plain, migrated) if row.min_cosine]
     assert cosines[0] > 1 - 1e-9
     assert cosines[1] < cosines[2] < cosines[0]
-    assert found.default == exact.name  # of those that a bundle can have
+    assert found.default == exact.name  # among those that a bundle can contain
 
 
-def test_reports_hold_every_row(found: Frontier) -> None:
+def test_reports_contain_every_row(found: Frontier) -> None:
     assert markdown(found).splitlines()[0].endswith(", ".join(found.machine.cpu_features) or "hidden ones")
     for row in found.rows:
         assert row.name in markdown(found)
@@ -73,21 +73,21 @@ def row(
     )
 
 
-def test_the_default_is_the_fastest_that_passes_and_can_be_had() -> None:
+def test_the_default_is_the_fastest_that_passes_and_can_be_exported() -> None:
     rows = [row("a", 2, passed=True), row("b", 3, passed=False), row("c", 4, passed=True, exported=False)]
     assert default_of(rows) == "a"
     assert default_of(rows[1:]) is None
-    assert default_of([*rows, row("d", 5, passed=True, exact=False)]) == "a"  # this CPU saturates it
+    assert default_of([*rows, row("d", 5, passed=True, exact=False)]) == "a"  # it saturates on this CPU
 
 
-def test_of_those_as_fast_but_for_noise_the_default_is_the_nearest() -> None:
+def test_among_equally_fast_candidates_the_default_is_the_most_accurate() -> None:
     rows = [row("near", 2.95, passed=True, cosine=0.999), row("far", 3, passed=True, cosine=0.998)]
     assert default_of(rows) == "near"
     assert default_of([*rows, row("faster", 3.2, passed=True, cosine=0.995)]) == "faster"
 
 
 @pytest.mark.parametrize(("features", "exact"), [((), False), (("avx2",), False), (("avx2", "avx_vnni"), True)])
-def test_what_the_cpu_saturates_is_measured_and_never_the_default(
+def test_candidates_that_saturate_on_this_cpu_are_not_exact(
     features: tuple[str, ...], exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ovavel.export.cpu_bench.candidates.cpu_features", lambda: features)
@@ -95,14 +95,14 @@ def test_what_the_cpu_saturates_is_measured_and_never_the_default(
     assert saturated == (set() if exact else {"int8", "int16", "int8-static"})
 
 
-def test_a_reference_that_cannot_run_ends_it(tmp_path: Path, tiny_weights: Path) -> None:
-    fine = next(candidate for candidate in CANDIDATES if candidate.name == "ONNX Runtime fp32")
-    broken = replace(fine, name="broken", file="broken", write=lambda model, _: model.graph.outputs.clear())
+def test_a_reference_that_cannot_run_is_an_error(tmp_path: Path, tiny_weights: Path) -> None:
+    working = next(candidate for candidate in CANDIDATES if candidate.name == "ONNX Runtime fp32")
+    broken = replace(working, name="broken", file="broken", write=lambda model, _: model.graph.outputs.clear())
     with pytest.raises(ExportError, match="broken could not be measured"):
-        measure_frontier(tiny_weights, tmp_path, config=ImageBindConfig.tiny(), windows=1, candidates=[broken, fine])
+        measure_frontier(tiny_weights, tmp_path, config=ImageBindConfig.tiny(), windows=1, candidates=[broken, working])
 
 
-def test_a_candidate_that_dies_on_the_way_is_left_out() -> None:
+def test_a_candidate_that_dies_is_dropped() -> None:
     class Steady:
         def run(self, window: object) -> tuple[dict[str, object], float]:
             return {"vision": 0, "audio": 0}, 1.0
@@ -115,12 +115,12 @@ def test_a_candidate_that_dies_on_the_way_is_left_out() -> None:
             raise DeviceError("died")
 
     workers: dict[str, Any] = {"reference": Steady(), "dying": Dying(), "steady": Steady()}
-    taken: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     problems: dict[str, str] = {}
     cases: Any = {"vision": [0, 1], "audio": [0, 1]}
-    _take_turns(workers, cases, taken, problems, progress=no_progress)
+    _take_turns(workers, cases, measured, problems, progress=no_progress)
     assert problems == {"dying": "died"}
-    assert [len(taken[name].window_ms) for name in ("reference", "steady")] == [2, 2]
+    assert [len(measured[name].window_ms) for name in ("reference", "steady")] == [2, 2]
     with pytest.raises(DeviceError, match="died"):
         _take_turns({"reference": cast("Any", Dying())}, cases, {}, {}, progress=no_progress)
 

@@ -1,4 +1,4 @@
-"""The matrix of engines, tried on the CPU with the tiny model."""
+"""The matrix of engines, run on the CPU with the tiny model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 QUICK = Settings(scenarios=("parity", "single", "live"), windows=5, trial_s=1.0, warm_up_s=1.0, most_cameras=1)
 
 
-def tried(
+def run_quickly(
     prepared: Prepared,
     specs: Sequence[RowSpec],
     folder: Path,
@@ -42,7 +42,7 @@ def tried(
     budget_s: float = 100.0,
     build_s: float = 60.0,
 ) -> MatrixReport:
-    """The matrix of `specs`, quickly, with `spent_s` of its budget gone."""
+    """Run a quick matrix of `specs` with `spent_s` of its budget used."""
     return run_matrix(
         prepared,
         specs,
@@ -56,12 +56,12 @@ def tried(
     )
 
 
-def test_one_row_fails_and_the_others_go_on(
+def test_other_rows_continue_after_a_failure(
     exported_bundle: Path, tiny_weights: Path, tiny_head: Path, tmp_path: Path
 ) -> None:
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=tiny_head, description="weights of tiny.pth")
     specs = matrix_rows(tiny_weights, tiny_head, wanted=["graph fp32", "onnxruntime fp32", "tensorrt-rtx fp16"])
-    report = tried(prepared, specs, tmp_path)
+    report = run_quickly(prepared, specs, tmp_path)
     rows = {row.name: row for row in report.rows}
     own = rows["onnxruntime fp32"]
     assert own.single
@@ -76,15 +76,15 @@ def test_one_row_fails_and_the_others_go_on(
     assert "| onnxruntime fp32 |" in text
     assert ", weights of tiny.pth, bundle " in text
     assert "random weights" not in text
-    assert "for weights and bundle" not in text, "none were made"
+    assert "for weights and bundle" not in text, "none were created"
     assert "- PyTorch graph fp32: CUDA graphs" in text
     page, data = write_matrix(report, tmp_path / "out")
     assert page.read_text() == text
     assert json.loads(data.read_text())["rows"][0]["name"] == report.rows[0].name
 
 
-def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    report = tried(
+def test_a_row_without_time_left_is_not_started(exported_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    report = run_quickly(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights"),
         [RowSpec(name="onnxruntime")],
         tmp_path,
@@ -96,10 +96,10 @@ def test_a_row_without_time_left_is_not_begun(exported_bundle: Path, tiny_weight
     assert report.notes == ["rates not measured: the time budget of 101 s was used up"]
 
 
-def test_what_can_never_run_is_told_so_whatever_time_is_left(
+def test_impossible_rows_are_reported_as_such_even_without_time_left(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    report = tried(
+    report = run_quickly(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights"),
         matrix_rows(tiny_weights, None, wanted=["graph fp32", "tensorrt fp16"]),
         tmp_path,
@@ -111,7 +111,7 @@ def test_what_can_never_run_is_told_so_whatever_time_is_left(
     assert reasons["PyTorch graph fp32"] == "CUDA graphs need a GPU"
 
 
-def test_the_order_is_that_of_what_matters(tiny_weights: Path) -> None:
+def test_the_most_important_rows_come_first(tiny_weights: Path) -> None:
     names = [spec.name for spec in matrix_rows(tiny_weights, None)]
     assert names[:6] == [
         *("PyTorch eager fp32", "onnxruntime fp16", "onnxruntime fp32", "onnxruntime bf16"),
@@ -121,30 +121,30 @@ def test_the_order_is_that_of_what_matters(tiny_weights: Path) -> None:
     assert len(set(names)) == len(names) == 17
 
 
-def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
+def test_plans_are_built_before_a_row_within_a_separate_limit(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    requested = []
 
     def answers(job: dict[str, Any], _folder: Path, *, limit_s: float, doing: str) -> Answer:
         name = job["spec"] and job["spec"]["name"]
-        asked.append((job["kind"], name, limit_s))
+        requested.append((job["kind"], name, limit_s))
         if job["kind"] == "build":
             if name == "tensorrt fp16":
-                return Answer(wrote=b"63.04")
+                return Answer(content=b"63.04")
             return Answer(why=f"{doing} took longer than {limit_s:.0f} s")
         return Answer(why="there is no GPU")
 
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", answers)
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix._impossible", lambda *_: None)
-    report = tried(
+    report = run_quickly(
         Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights"),
         matrix_rows(tiny_weights, None, wanted=["tensorrt fp16", "tensorrt fp32", "onnxruntime fp16"]),
         tmp_path,
         budget_s=470.0,
         build_s=90.0,
     )
-    assert asked == [
+    assert requested == [
         ("rates", None, 60),
         ("row", "onnxruntime fp16", 60),
         ("build", "tensorrt fp16", 90),
@@ -153,17 +153,17 @@ def test_plans_are_built_before_a_row_within_a_limit_of_their_own(
     ]
     assert report.rows[-1].not_measured == "building its plans took longer than 90 s"
     assert report.built_s == {"tensorrt fp16": 63.0}
-    assert "- tensorrt fp16: its plans took 63 s to build" in matrix_markdown(report)
+    assert "- tensorrt fp16: building its plans took 63 s" in matrix_markdown(report)
 
 
 @pytest.mark.parametrize("kind", ["build", "row"])
 def test_engines_are_built_and_run_for_fewer_batches(
     exported_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    asked = []
+    requested = []
 
     def opened(*_: Any, name: str, options: BuildOptions, **__: Any) -> None:
-        asked.append((name, options.batches))
+        requested.append((name, options.batches))
         raise DeviceError("there is no GPU")
 
     monkeypatch.setattr("ovavel.export.gpu_bench.row.open_compared", opened)
@@ -172,8 +172,8 @@ def test_engines_are_built_and_run_for_fewer_batches(
     job = {"bundle": str(exported_bundle), "device": "cuda", "settings": QUICK, "kind": kind, "spec": spec}
     media = str(Assets.open().clip)
     assert matrix_row.main(json.dumps({**job, "media": media}), str(tmp_path / "answer")) == 1
-    assert asked == [("tensorrt", (1, 8))]
-    assert max(asked[0][1]) < max(BuildOptions().batches)
+    assert requested == [("tensorrt", (1, 8))]
+    assert max(requested[0][1]) < max(BuildOptions().batches)
 
 
 def test_building_opens_the_backend_once(exported_bundle: Path, tmp_path: Path) -> None:
@@ -183,25 +183,25 @@ def test_building_opens_the_backend_once(exported_bundle: Path, tmp_path: Path) 
     assert 0 < json.loads((tmp_path / "answer").read_text()) < 60
 
 
-def test_a_process_that_dies_says_of_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cause_of_a_dead_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = tmp_path / "python"
     dying.write_text(f"#!/bin/sh\necho out of memory\nkill -{int(signal.SIGSEGV)} $$\n")
     dying.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(dying))
-    assert in_process({}, tmp_path, limit_s=20).why == "it died of SIGSEGV: out of memory"
+    assert in_process({}, tmp_path, limit_s=20).why == "killed by SIGSEGV: out of memory"
     dying.write_text("#!/bin/sh\necho engines go to $XDG_CACHE_HOME\nexit 1\n")
     assert in_process({}, tmp_path, limit_s=20).why == f"engines go to {tmp_path / 'cache'}"
     dying.write_text("#!/bin/sh\nsleep 60\n")
     assert in_process({}, tmp_path, limit_s=1, grace_s=0.1).why == "it took longer than 1 s"
 
 
-def test_a_process_beyond_its_time_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_beyond_its_time_limit_keeps_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tmp_path / "python"
     slow.write_text("#!/bin/sh\ntrap 'echo half > \"$4\"; exit 0' TERM\nwhile :; do sleep 0.1; done\n")
     slow.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(slow))
     answer = in_process({}, tmp_path, limit_s=1, grace_s=30)
-    assert answer == Answer(wrote=b"half\n", why="it took longer than 1 s")
+    assert answer == Answer(content=b"half\n", why="it took longer than 1 s")
 
 
 HELD = """
@@ -224,14 +224,14 @@ run.run_single = begun
 del sys.argv[:2]
 runpy.run_module("ovavel.export.gpu_bench.row", run_name="__main__", alter_sys=True)
 """
-"""The process of a row, which makes a file once two windows were measured."""
+"""Process of a row that creates a file once two windows were measured."""
 
 
-def test_a_row_beyond_its_time_keeps_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_beyond_its_time_limit_keeps_its_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets, limit_s = Assets.open(), 12345.0
 
     class Timed(subprocess.Popen[bytes]):
-        """Its time is up once two windows were measured, however long they take."""
+        """Times out once two windows were measured, however long they take."""
 
         def wait(self, timeout: float | None = None) -> int:
             if timeout != limit_s:
@@ -256,8 +256,8 @@ def test_a_row_beyond_its_time_keeps_what_it_measured(tmp_path: Path, monkeypatc
     }
     answer = in_process(job, tmp_path, limit_s=limit_s, grace_s=60)
     assert answer.why == "it took longer than 12345 s"
-    assert answer.wrote, (tmp_path / "said.txt").read_text()
-    report = msgspec.json.decode(answer.wrote, type=BenchReport)
+    assert answer.content, (tmp_path / "output.txt").read_text()
+    report = msgspec.json.decode(answer.content, type=BenchReport)
     assert report.partial
     assert 2 <= report.windows < 1_000_000
     assert report.rows[0].single
@@ -265,7 +265,7 @@ def test_a_row_beyond_its_time_keeps_what_it_measured(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
-def test_engines_and_timings_are_kept_where_the_weights_are(
+def test_engines_and_timings_are_stored_next_to_the_weights(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool, keep: bool
 ) -> None:
     folders: list[Path] = []
@@ -285,19 +285,19 @@ def test_engines_and_timings_are_kept_where_the_weights_are(
         arguments += ["--keep", str(tmp_path / "kept")]
     assert main(["bench", "gpu", *arguments]) == 1
     assert (folders == [tmp_path / "kept"]) == keep
-    assert folders[0].is_dir() == keep, "what is not to be kept is removed"
+    assert folders[0].is_dir() == keep, "files that are not to be kept are removed"
 
 
-def test_a_gpu_that_tensorrt_rtx_does_not_build_for_costs_no_time(
+def test_a_gpu_unsupported_by_tensorrt_rtx_takes_no_time(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     pytest.importorskip("tensorrt_rtx")
-    asked: list[str] = []
+    requested: list[str] = []
 
     def answers(job: dict[str, Any], *_: Any, **__: Any) -> Answer:
-        asked.append(job["kind"])
+        requested.append(job["kind"])
         return Answer(why="there is no GPU")
 
     capability = (9, 0)
@@ -306,31 +306,33 @@ def test_a_gpu_that_tensorrt_rtx_does_not_build_for_costs_no_time(
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.device_name", lambda device: device)
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights")
     specs = matrix_rows(tiny_weights, None, wanted=["tensorrt-rtx fp16"])
-    (row,) = tried(prepared, specs, tmp_path, device="cuda").rows
-    assert asked == ["rates"]
+    (row,) = run_quickly(prepared, specs, tmp_path, device="cuda").rows
+    assert requested == ["rates"]
     assert "not 9.0; use TensorRT or ONNX Runtime for such a GPU" in str(row.not_measured)
     capability = (8, 9)
-    report = tried(prepared, specs, tmp_path, device="cuda")
-    assert asked == ["rates", "rates", "build"]
+    report = run_quickly(prepared, specs, tmp_path, device="cuda")
+    assert requested == ["rates", "rates", "build"]
     assert "batches of 1 and 8" in report.rules["engines"]
-    assert "**engines**: TensorRT's and TensorRT-RTX's are built for batches of 1 and 8" in matrix_markdown(report)
+    assert "**engines**: those of TensorRT and TensorRT-RTX are built only for batches of 1 and 8" in matrix_markdown(
+        report
+    )
 
 
-def test_a_row_that_was_cut_short_says_so(
+def test_an_incomplete_row_is_marked(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut(job: dict[str, Any], folder: Path, **given: Any) -> Answer:
         answer = in_process(job, folder, **given)
-        return Answer(wrote=answer.wrote, why="it took longer than 9 s") if job["kind"] == "row" else answer
+        return Answer(content=answer.content, why="it took longer than 9 s") if job["kind"] == "row" else answer
 
     monkeypatch.setattr("ovavel.export.gpu_bench.matrix.in_process", cut)
     prepared = Prepared(bundle=exported_bundle, weights=tiny_weights, head=None, description="weights")
-    (row,) = tried(prepared, [RowSpec(name="onnxruntime")], tmp_path).rows
+    (row,) = run_quickly(prepared, [RowSpec(name="onnxruntime")], tmp_path).rows
     assert row.single
-    assert row.notes[-1] == "it took longer than 9 s; not all of it was measured"
+    assert row.notes[-1] == "it took longer than 9 s; the measurement is incomplete"
 
 
-def test_without_a_gpu_it_says_so_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_gpu_is_reported_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
     if torch.cuda.is_available():

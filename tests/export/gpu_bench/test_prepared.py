@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ovavel.export.gpu_bench.prepared import Prepared, _is_there, prepare
+from ovavel.export.gpu_bench.prepared import Prepared, _is_reusable, prepare
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.cli import main
@@ -88,11 +88,11 @@ def test_what_is_not_whole_or_not_the_same_is_made_again(
     kept = Prepared(bundle=tmp_path / "bundle", weights=tmp_path / "weights", head=tiny_head, description="kept")
     monkeypatch.setattr("ovavel.export.gpu_bench.prepared.PRECISIONS", ("fp32",))
     config = ImageBindConfig.from_dict(Bundle.open(exported_bundle).manifest.model.config)
-    assert _is_there(kept, config)
+    assert _is_reusable(kept, config)
     if harm == "bundle":
         (tmp_path / "bundle" / Bundle.open(exported_bundle).manifest.graphs["head"]["fp32"]).unlink()
     if harm == "weights":
         (tmp_path / "weights").write_bytes(b"cut short")
     if harm == "precision":
         monkeypatch.setattr("ovavel.export.gpu_bench.prepared.PRECISIONS", ("fp32", "fp16"))
-    assert not _is_there(kept, ImageBindConfig.huge() if harm == "config" else config)
+    assert not _is_reusable(kept, ImageBindConfig.huge() if harm == "config" else config)
