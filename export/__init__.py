@@ -1,1 +1,1 @@
-"""From PyTorch to ONNX: writing and verifying bundles, and downloading the weights. Imports torch and onnx."""
+"""From PyTorch to ONNX: bundles, their verification, and the weights. Imports torch and onnx."""

@@ -12,9 +12,9 @@ from ovavel.runtime.backends.onnxruntime.backend import open_session
 from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.system.hardware import physical_cores
 
-__all__ = ["AS_FAST", "fastest", "times_faster"]
+__all__ = ["EQUALLY_FAST", "fastest", "times_faster"]
 
-AS_FAST = 0.95
+EQUALLY_FAST = 0.95
 """Speed ratios between this and 1 are noise."""
 _TURNS = 5
 _WARM_UP = 1
@@ -50,4 +50,4 @@ def times_faster(forms: Mapping[str, Iterable[tuple[str, Path]]]) -> dict[str, f
 def fastest(forms: Sequence[str], speeds: Mapping[str, float]) -> str:
     """Return the fastest of `forms`; among those equally fast within noise, the first."""
     best = max(speeds[form] for form in forms)
-    return next(form for form in forms if speeds[form] >= AS_FAST * best)
+    return next(form for form in forms if speeds[form] >= EQUALLY_FAST * best)

@@ -23,7 +23,7 @@ from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bars import rated_bar
 from ovavel.runtime.system.progress import Progress, no_progress
 
-__all__ = ["LICENCE", "PUBLISHED", "Patience", "download_weights"]
+__all__ = ["LICENCE", "PUBLISHED", "RetryPolicy", "download_weights"]
 
 LICENCE = (
     "The weights of ImageBind are published by Meta under CC BY-NC-SA 4.0 "
@@ -52,7 +52,7 @@ _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """Limits after which a download fails."""
 
     timeout_s: float = 30.0
@@ -77,7 +77,7 @@ def download_weights(
     accept_license: bool,
     url: str = DEFAULT_URL,
     console: Console | None = None,
-    patience: Patience | None = None,
+    retries: RetryPolicy | None = None,
 ) -> Path:
     """Download the weights at `url` into `directory` and return the file. An existing file is verified instead.
 
@@ -86,7 +86,7 @@ def download_weights(
         accept_license: whether the user accepts the licence, which is shown in any case.
         url: HTTP or HTTPS address. Size and hash are verified for those in `PUBLISHED`, only the size for others.
         console: output for licence and progress; standard error by default.
-        patience: when to give up.
+        retries: when to give up.
 
     Raises:
         UsageError: the licence is not accepted, or `url` is not the address of a file.
@@ -99,7 +99,7 @@ def download_weights(
         raise UsageError("nothing was downloaded; to accept the licence, run the command again with --accept-license")
     target = directory / _file_name(url)
     part = target.with_name(target.name + ".part")
-    server = _Server(url, patience or Patience())
+    server = _Server(url, retries or RetryPolicy())
     try:
         if target.exists():
             _check_present(target, server)
@@ -153,10 +153,10 @@ def _check_present(target: Path, server: _Server) -> None:
 class _Server:
     """Server of the file."""
 
-    def __init__(self, url: str, patience: Patience) -> None:
+    def __init__(self, url: str, retries: RetryPolicy) -> None:
         self.url = url
         self.known = PUBLISHED.get(url)
-        self.patience = patience
+        self.retries = retries
 
     def size(self) -> int:
         """Request only the size of the file."""
@@ -171,7 +171,7 @@ class _Server:
             if version:
                 request.add_header("If-Range", version)
         try:
-            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=self.patience.timeout_s)
+            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=self.retries.timeout_s)
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return error  # type: ignore[return-value]  # it is a response too
@@ -222,7 +222,7 @@ class _Download:
     def run(self, progress: Progress) -> None:
         """Download, verify and rename the file."""
         name = self._target.name
-        known, url, patience = self._server.known, self._server.url, self._server.patience
+        known, url, retries = self._server.known, self._server.url, self._server.retries
         failures = 0
         furthest = self._have()
         while not (known and self._have() == known.size):
@@ -232,12 +232,12 @@ class _Download:
             except _Retry as cut:
                 failures = 0 if self._have() > furthest else failures + 1
                 furthest = max(furthest, self._have())
-                if failures >= patience.attempts:
+                if failures >= retries.attempts:
                     raise DownloadError(
                         f"{url} could not be fetched: {cut}. {self._have()} bytes are kept in {self._part}; "
                         "run the command again to resume"
                     ) from cut
-                wait_s = max(cut.wait_s, patience.backoff_s * 2 ** max(0, failures - 1))
+                wait_s = max(cut.wait_s, retries.backoff_s * 2 ** max(0, failures - 1))
                 progress(name, self._have() / _MB, known.size / _MB if known else None, f"{cut}, trying again")
                 time.sleep(min(wait_s, _MAX_WAIT_S))
         if known and _sha256(self._part, progress) != known.sha256:

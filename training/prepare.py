@@ -1,4 +1,4 @@
-"""Preparation of raw videos: ten middle frames and the 16 kHz sound of each clip, in the layout of OV-AVEBench.
+"""Preparation of raw videos: ten frames and the 16 kHz sound of each clip, in the layout of OV-AVEBench.
 
 Seconds are cut by the same `MediaSource` and `WindowAssembler` as in live use, so a prepared clip and a localized
 recording hold the same frames and samples (docs/method.md, Segment).

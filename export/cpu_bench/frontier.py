@@ -24,7 +24,7 @@ from ovavel.export.graphs import traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.outliers import plant_outliers
-from ovavel.export.speed import AS_FAST
+from ovavel.export.speed import EQUALLY_FAST
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.system.hardware import physical_cores
 from ovavel.runtime.system.progress import Progress, no_progress, part_of
@@ -166,7 +166,7 @@ def default_of(rows: Sequence[FrontierRow]) -> str | None:
     """
     eligible = [row for row in rows if row.exported and row.passed and row.exact]
     fastest = max((row.times_faster for row in eligible), default=0)
-    even = [row for row in eligible if row.times_faster >= AS_FAST * fastest]
+    even = [row for row in eligible if row.times_faster >= EQUALLY_FAST * fastest]
     return max(even, key=lambda row: min((row.min_cosine or {}).values(), default=0)).name if even else None
 
 

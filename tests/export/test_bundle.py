@@ -115,23 +115,23 @@ def quick(monkeypatch: pytest.MonkeyPatch, exported_bundle: Path) -> None:
 
 
 def test_the_older_bundle_is_kept_if_it_cannot_be_replaced(tmp_path: Path) -> None:
-    out, aside = tmp_path / "bundle", tmp_path / "aside"
+    out, temporary = tmp_path / "bundle", tmp_path / "temporary"
     out.mkdir()
     (out / "manifest.json").write_text("old")
-    aside.mkdir()
+    temporary.mkdir()
     rename = Path.rename
 
     def interrupted(self: Path, target: Path) -> Path:
-        if self == aside:
+        if self == temporary:
             raise KeyboardInterrupt
         return rename(self, target)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "rename", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            put_in_place(aside, out)
+            put_in_place(temporary, out)
     assert (out / "manifest.json").read_text() == "old"
-    put_in_place(aside, out)
+    put_in_place(temporary, out)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert not list(out.iterdir())
 

@@ -18,11 +18,11 @@ import pytest
 from rich.console import Console
 
 from ovavel.export import weights
-from ovavel.export.weights import Patience, download_weights
+from ovavel.export.weights import RetryPolicy, download_weights
 from ovavel.runtime.errors import DownloadError, UsageError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
-PATIENCE = Patience(timeout_s=60, attempts=3, backoff_s=0.01)
+RETRIES = RetryPolicy(timeout_s=60, attempts=3, backoff_s=0.01)
 Answer = Callable[["Handler"], None]
 
 
@@ -33,8 +33,8 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        self.start = int(asked[1]) if asked else 0
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        self.start = int(requested[1]) if requested else 0
         self.server.seen.append((self.start, self.headers.get("If-Range")))
         plan = self.server.plans.pop(0) if len(self.server.plans) > 1 else self.server.plans[0]
         plan(self)
@@ -108,7 +108,7 @@ def server() -> Iterator[Server]:
 def fetch(server: Server, folder: Path, **options: object) -> Path:
     console = Console(file=io.StringIO())
     return download_weights(
-        folder, **{"accept_license": True, "url": server.url, "console": console, "patience": PATIENCE, **options}
+        folder, **{"accept_license": True, "url": server.url, "console": console, "retries": RETRIES, **options}
     )
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_always_cuts_early_fails(server: Server, tmp_path: Path) -
     server.plans = [lambda h: h.send(until=1_000_000, ranges=False)]
     with pytest.raises(DownloadError, match="connection was cut"):
         fetch(server, tmp_path)
-    assert len(server.seen) <= 1 + PATIENCE.attempts
+    assert len(server.seen) <= 1 + RETRIES.attempts
 
 
 def test_a_wrong_length_fails(server: Server, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_an_unresponsive_server_fails(server: Server, tmp_path: Path) -> None:
     server.plans = [stall]
     try:
         with pytest.raises(DownloadError, match="stopped responding"):
-            fetch(server, tmp_path, patience=Patience(timeout_s=0.2, attempts=2, backoff_s=0.01))
+            fetch(server, tmp_path, retries=RetryPolicy(timeout_s=0.2, attempts=2, backoff_s=0.01))
     finally:
         released.set()
     assert len(server.seen) >= 2, "it was retried"

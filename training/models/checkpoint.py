@@ -47,9 +47,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
                 warnings.simplefilter("ignore")  # torch's hints on unusual files; real problems raise
                 loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except pickle.UnpicklingError as error:
-            asks = re.search(r"GLOBAL ([\w.]+)", str(error))
+            used = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise CheckpointError(
-                f"{path} holds Python objects that are not tensors{f' ({asks[1]})' if asks else ''}; such a pickle can "
+                f"{path} holds Python objects that are not tensors{f' ({used[1]})' if used else ''}; such a pickle can "
                 "run code, so it was not read. Use the published file, or ask its author for the weights alone as "
                 "safetensors"
             ) from None

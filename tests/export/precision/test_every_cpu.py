@@ -215,9 +215,11 @@ def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(
 ) -> None:
     command, cpu, dot_products = MACHINES[machine]
     bundle, forms = whole_bundle
-    asked = ["int8", "int16"] if dot_products else ["int8", "int16-any"]
-    reported = run_on(command(cpu), SELF_CHECKS, bundle, *asked, folder=tmp_path)
-    assert [line for line in reported.split("\n") if line.startswith("exit")] == [f"exit {each} 0" for each in asked]
+    requested = ["int8", "int16"] if dot_products else ["int8", "int16-any"]
+    reported = run_on(command(cpu), SELF_CHECKS, bundle, *requested, folder=tmp_path)
+    assert [line for line in reported.split("\n") if line.startswith("exit")] == [
+        f"exit {each} 0" for each in requested
+    ]
     ran = "int8" if dot_products and "int8" in forms else "int8-any"
     assert f"vision {ran}, audio {ran}," in reported
 

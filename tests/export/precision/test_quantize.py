@@ -164,10 +164,10 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tried = []
+    attempts = []
 
     def write(*_: Any, precisions: Sequence[Precision], fastest_of: Sequence[Precision], **options: Any) -> Bundle:
-        tried.append((tuple(precisions), tuple(fastest_of)))
+        attempts.append((tuple(precisions), tuple(fastest_of)))
         for precision in sorted(set(lossy) & {*precisions, *fastest_of}):
             raise PrecisionError(f"{precision} loses too much [/]", precision, advice=f"Do without {precision}")
         return Bundle.open(exported_bundle)
@@ -179,13 +179,13 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
     arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt")]
     assert main(["bundle", "export", *arguments, "--out", str(tmp_path / "bundle")]) == 0
     precisions, family = expected
-    assert tried[-1] == (precisions, (family, f"{family}-any") if family else ())
+    assert attempts[-1] == (precisions, (family, f"{family}-any") if family else ())
     reported = capsys.readouterr().err
-    assert reported.count(" loses too much [/]. Trying again with") == len(tried) - 1 == len(lossy)
+    assert reported.count(" loses too much [/]. Trying again with") == len(attempts) - 1 == len(lossy)
 
 
 @pytest.mark.parametrize(
-    ("features", "cpu", "asked", "written"),
+    ("features", "cpu", "requested", "written"),
     [
         (("avx2", "avx512_vnni"), "this", ["int8"], (("int8",), ())),
         (("avx2",), "this", ["fp32", "int8", "int16"], (("fp32", "int8-any", "int16-any"), ())),
@@ -198,7 +198,7 @@ def test_by_default_a_bundle_has_fp32_and_the_fastest_that_passes(
 def test_an_export_targets_this_kind_of_cpu_or_any(
     features: tuple[str, ...],
     cpu: str,
-    asked: list[str],
+    requested: list[str],
     written: tuple[tuple[str, ...], tuple[str, ...]],
     exported_bundle: Path,
     tmp_path: Path,
@@ -215,7 +215,7 @@ def test_an_export_targets_this_kind_of_cpu_or_any(
     monkeypatch.setattr("ovavel.runtime.system.hardware.cpu_features", lambda: features)
     (tmp_path / "names.txt").write_text("dog barking\n")
     arguments = ["--weights", "any.pth", "--config", "tiny", "--vocabulary", str(tmp_path / "names.txt"), "--cpu", cpu]
-    arguments += ["--precision", *asked] if asked else []
+    arguments += ["--precision", *requested] if requested else []
     assert main(["bundle", "export", *arguments, "--out", str(tmp_path / "bundle")]) == 0
     assert got == [written]
 
