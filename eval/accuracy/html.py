@@ -26,7 +26,7 @@ from ovavel.eval.accuracy.report import (
 from ovavel.eval.accuracy.score import Report
 from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
 from ovavel.runtime.reporting.palette import RIGHT, WRONG
-from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.reporting.text import names_text
 
 __all__ = ["to_html"]
 
@@ -83,7 +83,7 @@ def _facts(report: Report) -> Iterator[tuple[str, object]]:
     info = report.backend
     yield "scored", report.counted
     yield "dataset", f"{report.root}, annotations {report.dataset_fingerprint[:12]}"
-    yield "vocabulary", names_told(len(report.names))
+    yield "vocabulary", names_text(len(report.names))
     yield "bundle", f"{report.bundle.path.name} {report.bundle.sha256[:12]}"
     yield "model", report.bundle.manifest.model.name
     if report.cache:

@@ -183,7 +183,7 @@ def _stages(report: BenchReport, measured: Sequence[Row]) -> Grid:
         notes=[
             f"resident memory: at most {report.peak_memory_mb:.0f} MB with the first row alone",
             *(
-                f"{row.name}: {_drift_told(single.drift)}"
+                f"{row.name}: {_drift_note(single.drift)}"
                 for row, single in shown
                 if len(single.durations_ms["window"]) >= LEAST_WINDOWS
             ),
@@ -191,7 +191,7 @@ def _stages(report: BenchReport, measured: Sequence[Row]) -> Grid:
     )
 
 
-def _drift_told(drift: float) -> str:
+def _drift_note(drift: float) -> str:
     """What became of the speed after the warm-up, whatever that said."""
     drifted = f"while it was timed, the median of the second half was {drift:+.0%} against the first"
     if abs(drift) < _SWINGS:

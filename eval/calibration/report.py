@@ -12,7 +12,7 @@ from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.reporting.charts import Bar, bar_charts
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
-from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.reporting.text import names_text
 
 __all__ = ["CalibrationReport", "SplitReport", "to_csv", "to_html", "to_json", "to_svg"]
 
@@ -131,7 +131,7 @@ def _diagrams(each: SplitReport) -> str:
                 right=k.high,
                 height=k.accuracy,
                 weight=k.decisions / most,
-                told=f"{k.decisions} decisions claim {k.probability:.2f}; {k.accuracy:.2f} of them are right",
+                tooltip=f"{k.decisions} decisions claim {k.probability:.2f}; {k.accuracy:.2f} of them are right",
             )
             for k in value.bins
             if k.decisions
@@ -151,7 +151,7 @@ def _facts(report: CalibrationReport) -> Iterator[tuple[str, object]]:
     yield "event begins at margin", report.calibration.on
     yield "goes on at margin", report.calibration.off
     yield "lag", report.lag
-    yield "vocabulary", names_told(report.classes)
+    yield "vocabulary", names_text(report.classes)
     yield "model", report.model
     yield "bundle", report.bundle_sha256[:12]
     yield "dataset", report.dataset[:12]

@@ -75,10 +75,10 @@ class Calibrate:
         if self.held_out == self.fit:
             raise UsageError(f"--held-out {self.held_out} is what is fitted on; give another split, or none")
         report_folder(self.out, "calibration.json")
-        with self.dataset.open_material(self.engine) as material:
-            splits = [material.split(name) for name in (self.fit, self.held_out) if name != "none"]
-            text, dataset, bundle, ran = material.text, material.dataset, material.bundle, material.ran
-            head = deciding_head(material.backend.head, bundle.manifest.fusion.decision)
+        with self.dataset.open_inputs(self.engine) as inputs:
+            splits = [inputs.split(name) for name in (self.fit, self.held_out) if name != "none"]
+            text, dataset, bundle, ran = inputs.text, inputs.dataset, inputs.bundle, inputs.ran
+            head = deciding_head(inputs.backend.head, bundle.manifest.fusion.decision)
             with Console(stderr=True).status("deciding"):
                 scores = [final_scores(head, s.audio, s.vision, text, lag=self.lag) for s in splits]
         with Console(stderr=True).status("fitting"):

@@ -61,14 +61,14 @@ class Lag:
 
         check_seeds(self.seeds)
         report_folder(self.out, "streaming.json")
-        with self.dataset.open_material(self.engine) as material:
-            split = material.split(self.split)
+        with self.dataset.open_inputs(self.engine) as inputs:
+            split = inputs.split(self.split)
             with rated_bar("clips") as progress:
                 curves = measure_streaming(
-                    deciding_head(material.backend.head, material.bundle.manifest.fusion.decision),
+                    deciding_head(inputs.backend.head, inputs.bundle.manifest.fusion.decision),
                     split.audio,
                     split.vision,
-                    material.text,
+                    inputs.text,
                     split.truth,
                     split.seen,
                     seeds=self.seeds,
@@ -76,14 +76,14 @@ class Lag:
                 )
         latest = {curve.joined: chosen_lag(curve) for curve in curves if curve.rule == RULES[0]}
         report = StreamingReport(
-            dataset=material.dataset.fingerprint,
+            dataset=inputs.dataset.fingerprint,
             split=self.split,
             clips=len(split.clips),
             damaged=split.reasons,
-            classes=len(material.text),
-            bundle_sha256=material.bundle.sha256,
-            model=material.bundle.manifest.model.name,
-            ran=material.ran,
+            classes=len(inputs.text),
+            bundle_sha256=inputs.bundle.sha256,
+            model=inputs.bundle.manifest.model.name,
+            ran=inputs.ran,
             seeds=self.seeds,
             stream_clips=STREAM_CLIPS,
             tolerance=TOLERANCE,

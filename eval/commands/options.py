@@ -11,7 +11,7 @@ from ovavel.runtime.commands.options import EngineOptions, Maybe
 
 if TYPE_CHECKING:
     from ovavel.eval.datasets.ovavebench import OVAVEBench
-    from ovavel.eval.datasets.splits import Material
+    from ovavel.eval.datasets.splits import EvaluationInputs
 
 __all__ = ["DatasetOptions", "MeasuredOptions"]
 
@@ -47,11 +47,11 @@ class MeasuredOptions(DatasetOptions):
     any_precision: bool = False
     """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
 
-    def open_material(self, engine: EngineOptions) -> AbstractContextManager[Material]:
-        """Open data set, bundle and feature cache, and run the bundle with `engine`; see `open_material`."""
-        from ovavel.eval.datasets.splits import open_material
+    def open_inputs(self, engine: EngineOptions) -> AbstractContextManager[EvaluationInputs]:
+        """Open data set, bundle and feature cache, and run the bundle with `engine`; see `open_inputs`."""
+        from ovavel.eval.datasets.splits import open_inputs
 
-        return open_material(
+        return open_inputs(
             self.data,
             self.bundle,
             annotations=self.annotations,

@@ -16,7 +16,7 @@ from ovavel.runtime.system.bounds import Meta
 if TYPE_CHECKING:
     from ovavel.eval.parity.clips import DatasetClips, RecordedClips
     from ovavel.eval.parity.compare import ParityReport
-    from ovavel.eval.parity.sides import Choice
+    from ovavel.eval.parity.runs import BackendSpec
     from ovavel.runtime.bundle.bundle import Bundle
 
 __all__ = ["Parity"]
@@ -118,10 +118,10 @@ class Parity:
         lost = _report_lost(clips)
         return 0 if report.gate.passed and not lost else 1
 
-    def _candidate(self, bundle: Bundle) -> Choice:
-        from ovavel.eval.parity.sides import Choice
+    def _candidate(self, bundle: Bundle) -> BackendSpec:
+        from ovavel.eval.parity.runs import BackendSpec
 
-        return Choice(
+        return BackendSpec(
             bundle=bundle,
             backend=self.engine.backend,
             device=self.engine.device,
@@ -130,13 +130,13 @@ class Parity:
             options=self._checkpoints() if self.engine.backend == "torch" else {},
         )
 
-    def _reference(self, bundle: Bundle) -> Choice:
-        from ovavel.eval.parity.sides import Choice
+    def _reference(self, bundle: Bundle) -> BackendSpec:
+        from ovavel.eval.parity.runs import BackendSpec
         from ovavel.runtime.bundle.bundle import Bundle as OpenBundle
 
         backend = self.reference_backend or ("torch" if self.weights else "onnxruntime")
         other = OpenBundle.open(self.reference_bundle) if self.reference_bundle else bundle
-        return Choice(
+        return BackendSpec(
             bundle=other,
             backend=backend,
             device=self.reference_device,
@@ -202,7 +202,7 @@ def _print(report: ParityReport, written: list[Path]) -> None:
     console.print(one_line(f"{report.candidate} on {report.gate.device} against {report.reference}"), markup=False)
     console.print(one_line(f"{report.clips}, and adversarial inputs"), markup=False)
     truth = "Acc., Seg., Eve. and Avg." if report.decisions.labelled else "measures, with the reference as the truth"
-    stages = [(each.stage, "off" if each.failure else "ok", each.failure or each.told) for each in report.stages]
+    stages = [(each.stage, "off" if each.failure else "ok", each.failure or each.summary) for each in report.stages]
     tables: list[tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]] = [
         ("embeddings", GRAPH_COLUMNS, graph_rows(report)),
         (truth, MEASURE_COLUMNS, measure_rows(report)),
@@ -215,8 +215,8 @@ def _print(report: ParityReport, written: list[Path]) -> None:
             for row in rows:
                 shown.add_row(*(Text(one_line(cell)) for cell in row))
             console.print(shown)
-    for name, told in decision_facts(report):
-        console.print(one_line(f"{name}: {told}"), markup=False)
+    for name, value in decision_facts(report):
+        console.print(one_line(f"{name}: {value}"), markup=False)
     console.print(one_line(verdict(report)), style="bold", markup=False)
     if written:
         console.print(

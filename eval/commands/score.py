@@ -88,22 +88,22 @@ class Score:
         self.engine.check()
         if self.out:
             report_folder(self.out, "ovave-*.json")
-        with self.dataset.open_material(self.engine) as material:
-            split = material.split(self.split)
+        with self.dataset.open_inputs(self.engine) as inputs:
+            split = inputs.split(self.split)
             protocols: dict[Protocol, None] = dict.fromkeys(self.protocols)
-            head, text = material.backend.head, material.text
+            head, text = inputs.backend.head, inputs.text
             report = Report(
                 root=str(self.dataset.data),
                 split=self.split,
-                dataset_fingerprint=material.dataset.fingerprint,
-                names=material.dataset.names,
+                dataset_fingerprint=inputs.dataset.fingerprint,
+                names=inputs.dataset.names,
                 clips=split.clips,
                 damaged=split.damaged,
                 truth=split.truth,
                 results=tuple(score_protocol(each, split, head, text) for each in protocols),
-                bundle=material.bundle,
-                backend=material.backend.info,
-                cache=material.cache,
+                bundle=inputs.bundle,
+                backend=inputs.backend.info,
+                cache=inputs.cache,
             )
         written = _write(report, self.out) if self.out else []
         _print(report, written)

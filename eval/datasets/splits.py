@@ -27,7 +27,7 @@ from ovavel.runtime.system.bars import rated_bar
 from ovavel.runtime.system.progress import prefixed
 from ovavel.runtime.verification.open import open_compared
 
-__all__ = ["Material", "Split", "open_material"]
+__all__ = ["EvaluationInputs", "Split", "open_inputs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,8 +63,8 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Material:
-    """A dataset and a bundle that was opened for it. `open_material` makes one."""
+class EvaluationInputs:
+    """A dataset and a bundle that was opened for it. `open_inputs` makes one."""
 
     dataset: OVAVEBench
     bundle: Bundle
@@ -105,7 +105,7 @@ class Material:
 
 
 @contextmanager
-def open_material(
+def open_inputs(
     data: Path,
     bundle: Path,
     *,
@@ -115,7 +115,7 @@ def open_material(
     signed_by: str | None = None,
     threads: int | None = None,
     **options: Any,
-) -> Iterator[Material]:
+) -> Iterator[EvaluationInputs]:
     """Open a dataset, a bundle and, if it is given, a feature cache of its encoders; the backend is closed at the end.
 
     `any_precision` takes a cache of another precision than the bundle runs in. `signed_by`: see `Bundle.open`.
@@ -142,6 +142,6 @@ def open_material(
         if cache and not any_precision:
             check_precision(cache, opened, running.info.engine, options.get("precision"))
         running.warm_up()
-        yield Material(dataset=dataset, bundle=opened, backend=running, cache=cache, text=text)
+        yield EvaluationInputs(dataset=dataset, bundle=opened, backend=running, cache=cache, text=text)
     finally:
         running.close()

@@ -27,14 +27,14 @@ class Stretch:
     end_s: float
     truth: str
     """Name of the event; empty for the background."""
-    told: str
+    reported: str
     """Name of the event; empty for the background."""
     note: str = ""
 
     @property
     def right(self) -> bool:
         """Whether what was reported is the truth."""
-        return self.truth == self.told
+        return self.truth == self.reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Comparison:
 
     truth: tuple[str, ...]
     """(T,) names of events; empty for the background."""
-    told: tuple[str, ...]
+    reported: tuple[str, ...]
     """(T,) names of events; empty for the background."""
     notes: tuple[str, ...]
     """(T,) what is worth knowing of each second, or nothing at all."""
@@ -55,12 +55,12 @@ class Comparison:
     @property
     def labels(self) -> tuple[str, ...]:
         """Each event's name once, in the order of their first second, those of the truth first."""
-        return tuple(dict.fromkeys(label for label in (*self.truth, *self.told) if label))
+        return tuple(dict.fromkeys(label for label in (*self.truth, *self.reported) if label))
 
     @property
     def right_s(self) -> int:
         """Seconds that were reported right."""
-        return sum(truth == told for truth, told in zip(self.truth, self.told, strict=True))
+        return sum(truth == reported for truth, reported in zip(self.truth, self.reported, strict=True))
 
     @property
     def stretches(self) -> tuple[Stretch, ...]:
@@ -68,9 +68,11 @@ class Comparison:
         notes = self.notes or ("",) * len(self.truth)
         stretches = []
         start = 0
-        for (truth, told, note), run in groupby(zip(self.truth, self.told, notes, strict=True)):
+        for (truth, reported, note), run in groupby(zip(self.truth, self.reported, notes, strict=True)):
             end = start + len(list(run))
-            stretches.append(Stretch(start_s=start * WINDOW_S, end_s=end * WINDOW_S, truth=truth, told=told, note=note))
+            stretches.append(
+                Stretch(start_s=start * WINDOW_S, end_s=end * WINDOW_S, truth=truth, reported=reported, note=note)
+            )
             start = end
         return tuple(stretches)
 
@@ -86,20 +88,20 @@ def compare(localization: Localization, truth: tuple[str, ...], notes: tuple[str
     """
     if len(localization.scores) != len(truth):
         raise UsageError(f"{len(localization.scores)} seconds were decided on, and the truth is of {len(truth)}")
-    told = tuple(_told(localization, second) for second in range(len(truth)))
+    reported = tuple(_reported(localization, second) for second in range(len(truth)))
     index = {label: number for number, label in enumerate(localization.info.labels)}
     index[""] = len(index) - 1
-    predicted, actual = (np.array([[index[label] for label in labels]]) for labels in (told, truth))
+    predicted, actual = (np.array([[index[label] for label in labels]]) for labels in (reported, truth))
     return Comparison(
         truth=truth,
-        told=told,
+        reported=reported,
         notes=notes,
         scores=score_clips(predicted, actual, len(localization.info.labels)),
         dropped=sum(localization.dropped.values()),
     )
 
 
-def _told(localization: Localization, second: int) -> str:
+def _reported(localization: Localization, second: int) -> str:
     start_s = second * WINDOW_S
     covering = [event.label for event in localization.events if event.start_s <= start_s < event.end_s]
     own = localization.scores[second].label

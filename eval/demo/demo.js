@@ -16,7 +16,7 @@ function follow() {
   for (const r of rows) r.classList.toggle('on', r === row);
   if (row) {
     show('truth', row.cells[2]);
-    show('told', row.cells[3]);
+    show('reported', row.cells[3]);
   }
   if (!video.paused) requestAnimationFrame(follow);
 }

@@ -45,7 +45,7 @@ def to_html(comparison: Comparison, localization: Localization, clip: Path) -> b
 on other clips than this one. It knows nothing of the real world.</p>
 <section><div id="clip"><video controls preload="auto" src="data:video/mp4;base64,{film}"></video>
 <div id="now"><div><span class="dim">truth</span><b id="truth"></b></div>
-<div><span class="dim">ovavel</span><b id="told"></b></div></div></div>
+<div><span class="dim">ovavel</span><b id="reported"></b></div></div></div>
 {_lanes(comparison)}
 </section>""",
         section("Second by second", _table(comparison)),
@@ -91,11 +91,11 @@ def _lanes(comparison: Comparison) -> str:
         at = x(second * WINDOW_S)
         parts.append(f'<path class="grid" d="M{at} 0V{height - _AXIS + 4}"/>')
         parts.append(f'<text x="{at}" y="{height - 5}" text-anchor="middle">{clock(second * WINDOW_S, 0)}</text>')
-    for lane, labels in enumerate((comparison.truth, comparison.told)):
+    for lane, labels in enumerate((comparison.truth, comparison.reported)):
         for label, start_s, stop_s in _runs(labels):
             if label:
                 parts.append(bar(start_s, stop_s, lane * _LANE + 3, _LANE - 6, colours[label], text(label)))
-    for right, start_s, stop_s in _runs(map(eq, comparison.truth, comparison.told)):
+    for right, start_s, stop_s in _runs(map(eq, comparison.truth, comparison.reported)):
         fill, title = (RIGHT, "right") if right else (WRONG, "wrong")
         parts.append(bar(start_s, stop_s, 2 * _LANE + 2, 6, fill, title))
     parts.append(f'<line id="head" x1="{_NAMES}" x2="{_NAMES}" y1="0" y2="{height - _AXIS + 4}"/>')
@@ -131,7 +131,7 @@ def _table(comparison: Comparison) -> str:
         note = f'<td class="dim">{text(stretch.note)}</td>' if comparison.notes else ""
         rows.append(
             f'<tr data-start="{stretch.start_s}" tabindex="0"><td>{mark}</td><td>{when}</td>'
-            f"<td>{name(stretch.truth)}</td><td>{name(stretch.told)}</td>{note}</tr>"
+            f"<td>{name(stretch.truth)}</td><td>{name(stretch.reported)}</td>{note}</tr>"
         )
     head = "".join(f"<th>{title}</th>" for title in titles)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

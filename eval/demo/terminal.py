@@ -46,7 +46,7 @@ def side_by_side(comparison: Comparison, console: Console) -> RenderableType:
         mark = Text(right, _GOOD) if stretch.right else Text(wrong, _BAD)
         when = f"{clock(stretch.start_s, 0)}{to}{clock(stretch.end_s, 0)}"
         note = [one_line(stretch.note)] if comparison.notes else []
-        table.add_row(mark, when, name(stretch.truth), name(stretch.told), *note)
+        table.add_row(mark, when, name(stretch.truth), name(stretch.reported), *note)
     strip = _Strip(comparison, key, colours, (quiet, right, wrong))
     return Group(*strip.lines(max(_MARK_EVERY_S, console.width - _INDENT)), table)
 
@@ -66,12 +66,12 @@ class _Strip:
             yield from self._block(start, min(start + width, len(self._comparison.truth)))
 
     def _block(self, start: int, end: int) -> Iterator[Text]:
-        truth, told = self._comparison.truth[start:end], self._comparison.told[start:end]
+        truth, reported = self._comparison.truth[start:end], self._comparison.reported[start:end]
         marks = range(start, end, _MARK_EVERY_S)
         yield Text(" " * _INDENT + "".join(clock(mark, 0).ljust(_MARK_EVERY_S) for mark in marks).rstrip(), _QUIET)
-        for title, labels in (("truth", truth), ("ovavel", told)):
+        for title, labels in (("truth", truth), ("ovavel", reported)):
             yield Text.assemble(f"  {title:<{_INDENT - 2}}", *map(self._letter, labels))
-        right = (one == other for one, other in zip(truth, told, strict=True))
+        right = (one == other for one, other in zip(truth, reported, strict=True))
         signs = ((self._right, _GOOD) if good else (self._wrong, _BAD) for good in right)
         yield Text.assemble(" " * _INDENT, *signs)
 

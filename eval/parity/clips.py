@@ -58,7 +58,7 @@ class Clips(Protocol):
     """Clips that any backend can be run over, as often as need be."""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What they are, in a few words."""
 
     @property
@@ -90,7 +90,7 @@ class DatasetClips:
         self._split, self._all = split, len(whole)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What they are, in a few words."""
         lost = f", {len(self.damaged)} of them damaged" if self.damaged else ""
         passed = f"; {self._passed} damaged ones were passed over" if self._passed else ""
@@ -176,7 +176,7 @@ class RecordedClips:
         self._check()
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What they are, in a few words."""
         lost = f", {len(self.damaged)} of them unreadable" if self.damaged else ""
         return f"{self._count} recordings{lost}" if self._count > 1 else next(iter({**self._files, **self.damaged}))
@@ -204,7 +204,7 @@ class RecordedClips:
             pieces = (_clip(name, segments[start : start + BUFFER]) for start in range(0, len(segments), BUFFER))
             clips += [piece for piece in pieces if piece]
         if not clips:
-            raise MediaError(f"{self.told}: no second has both picture and sound; give recordings that have")
+            raise MediaError(f"{self.summary}: no second has both picture and sound; give recordings that have")
         return clips
 
     def _check(self) -> None:

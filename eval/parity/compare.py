@@ -19,7 +19,7 @@ from ovavel.eval.parity.clips import (
     adversarial_waveforms,
 )
 from ovavel.eval.parity.figures import Decisions, EmbeddingFigures, Place, compare_decisions, compare_graph
-from ovavel.eval.parity.sides import Choice, Side, all_embeddings, run_side
+from ovavel.eval.parity.runs import BackendSpec, Run, all_embeddings, run_backend
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import TEXT_GRAPHS
@@ -67,13 +67,13 @@ class ParityReport:
     candidate_info: BackendInfo
 
     @property
-    def off(self) -> Stage | None:
+    def failed_stage(self) -> Stage | None:
         """The first stage that is off; None where none is."""
         return next((each.stage for each in self.stages if each.failure), None)
 
 
 def compare_backends(
-    reference: Choice, candidate: Choice, clips: Clips, *, progress: Progress = no_progress
+    reference: BackendSpec, candidate: BackendSpec, clips: Clips, *, progress: Progress = no_progress
 ) -> ParityReport:
     """Run both on `clips` and on adversarial inputs, and compare.
 
@@ -94,8 +94,8 @@ def compare_backends(
     vocabulary = candidate.bundle.vocabulary
     labelled = isinstance(clips, DatasetClips)
     names = clips.dataset.names if isinstance(clips, DatasetClips) else vocabulary.names
-    theirs = run_side(reference, clips, names, progress)
-    ours = run_side(candidate, clips, names, progress, theirs)
+    theirs = run_backend(reference, clips, names, progress)
+    ours = run_backend(candidate, clips, names, progress, theirs)
     places = [[Place(clip.name, second) for second in clip.seconds] for clip in theirs.clips]
     flat = [place for each in places for place in each]
     seen, heard = ([*map(Place, each), *flat] for each in (adversarial_frames(), adversarial_waveforms()))
@@ -107,19 +107,19 @@ def compare_backends(
     graphs = set(encoders.text_graphs)
     if all(graphs <= each.bundle.manifest.graphs.keys() or each.backend == "torch" for each in (reference, candidate)):
         texts = sample_texts(vocabulary.names)
-        told = [Place(repr(text[:30])) for text in texts]
+        text_places = [Place(repr(text[:30])) for text in texts]
         a, b = candidate.run_text(texts), reference.run_text(texts)
         senses = encoders.text_senses
-        figures.extend(compare_graph(encoders.of(each).text, a.of(each), b.of(each), told) for each in senses)
+        figures.extend(compare_graph(encoders.of(each).text, a.of(each), b.of(each), text_places) for each in senses)
     truth = clips.truth([clip.name for clip in theirs.clips]) if isinstance(clips, DatasetClips) and labelled else None
     decisions = compare_decisions(ours.outputs, theirs.outputs, places, names, truth)
     heads = [compare_heads(a, b) for a, b in zip(ours.given, theirs.outputs, strict=True)]
     stages = tuple(_stages(reference, candidate, ours, figures, heads, decisions, places))
     return ParityReport(
         bundle=candidate.bundle,
-        reference=theirs.told,
-        candidate=ours.told,
-        clips=clips.told,
+        reference=theirs.summary,
+        candidate=ours.summary,
+        clips=clips.summary,
         names=tuple(names),
         embeddings=tuple(figures),
         decisions=decisions,
@@ -129,7 +129,7 @@ def compare_backends(
             candidate.bundle,
             ours.info,
             stages,
-            reference=theirs.told,
+            reference=theirs.summary,
             inputs=sum(len(each.places) for each in figures if each.graph not in TEXT_GRAPHS),
             min_cosine={each.graph: float(each.found.cosine.min()) for each in figures},
             max_abs_difference={
@@ -141,7 +141,7 @@ def compare_backends(
     )
 
 
-def _same(reference: Choice, candidate: Choice) -> bool:
+def _same(reference: BackendSpec, candidate: BackendSpec) -> bool:
     """Whether both are the same graphs on the same engine."""
     if "torch" in (reference.backend, candidate.backend) or reference.bundle.sha256 != candidate.bundle.sha256:
         return False
@@ -155,9 +155,9 @@ def _same(reference: Choice, candidate: Choice) -> bool:
 
 
 def _stages(
-    reference: Choice,
-    candidate: Choice,
-    ours: Side,
+    reference: BackendSpec,
+    candidate: BackendSpec,
+    ours: Run,
     figures: Sequence[EmbeddingFigures],
     heads: Sequence[HeadDifferences],
     decisions: Decisions,
@@ -180,7 +180,7 @@ def _stages(
     yield _decision(decisions, loosest(precision.values()))
 
 
-def _vocabulary(golden: Golden | None, reference: Choice, candidate: Choice) -> StageCheck:
+def _vocabulary(golden: Golden | None, reference: BackendSpec, candidate: BackendSpec) -> StageCheck:
     """The names of the candidate's vocabulary must point where the reference says they do."""
     vocabulary = candidate.bundle.vocabulary
     found = check_vocabulary(golden, vocabulary) if golden else None
@@ -202,9 +202,9 @@ def _vocabulary(golden: Golden | None, reference: Choice, candidate: Choice) -> 
 
 
 def _decision(decisions: Decisions, limit: Requirement) -> StageCheck:
-    told = f"{decisions.alike:.2%} of {decisions.seconds} seconds decided alike"
+    summary = f"{decisions.alike:.2%} of {decisions.seconds} seconds decided alike"
     if limit.decisions is not None and decisions.alike < limit.decisions:
-        return StageCheck(stage="decision", told=told, failure=f"{told}, needs {limit.decisions:.1%}")
+        return StageCheck(stage="decision", summary=summary, failure=f"{summary}, needs {limit.decisions:.1%}")
     for name, ours, theirs in zip(Scores._fields, decisions.candidate, decisions.reference, strict=True):
         if ours < limit.measures * theirs:
             lost = (
@@ -213,5 +213,5 @@ def _decision(decisions: Decisions, limit: Requirement) -> StageCheck:
             if decisions.flips:
                 clearest = decisions.flips[0].reference_margin
                 lost += f" (seconds flipped: {len(decisions.flips)}, margin of the clearest {clearest:.3f})"
-            return StageCheck(stage="decision", told=told, failure=lost)
-    return StageCheck(stage="decision", told=told)
+            return StageCheck(stage="decision", summary=summary, failure=lost)
+    return StageCheck(stage="decision", summary=summary)

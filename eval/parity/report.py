@@ -71,7 +71,7 @@ def look_again(clips: Clips) -> Look:
 
 def verdict(report: ParityReport) -> str:
     """Say in a sentence whether the gate is passed, and if not, where it is off."""
-    if report.off is None:
+    if report.failed_stage is None:
         return f"passed: {report.candidate} decides as {report.reference} does"
     return f"NOT passed: {report.gate.failures[0]}"
 
@@ -141,8 +141,8 @@ def to_json(report: ParityReport) -> bytes:
         "candidate": report.candidate,
         "clips": report.clips,
         "passed": report.gate.passed,
-        "first_stage_off": report.off,
-        "stages": [{"stage": each.stage, "measured": each.told, "failure": each.failure} for each in report.stages],
+        "failed_stage": report.failed_stage,
+        "stages": [{"stage": each.stage, "measured": each.summary, "failure": each.failure} for each in report.stages],
         "embeddings": {
             each.graph: {
                 "inputs": len(each.places),
@@ -217,7 +217,7 @@ def to_html(report: ParityReport, look: Look) -> bytes:
             f"<p><b>{text(verdict(report))}</b></p>",
             table(
                 ("stage", "", "measured"),
-                [(each.stage, "off" if each.failure else "ok", each.failure or each.told) for each in report.stages],
+                [(each.stage, "off" if each.failure else "ok", each.failure or each.summary) for each in report.stages],
                 bold=[i for i, each in enumerate(report.stages) if each.failure],
             ),
             '<p class="dim">Every stage but the last is fed with what the reference gave it, so that one fault shows '
@@ -244,16 +244,16 @@ def _flips(report: ParityReport, look: Look) -> Iterator[str]:
     yield table(FLIP_COLUMNS, flip_cells(report))
     cards = []
     for flip in flips[:_FLIPS]:
-        told = f"{flip.reference} ({flip.reference_margin:.3f}) → {flip.candidate} ({flip.candidate_margin:.3f})"
-        cards.append(_card(look("vision", flip.place), str(flip.place), told))
+        summary = f"{flip.reference} ({flip.reference_margin:.3f}) → {flip.candidate} ({flip.candidate_margin:.3f})"
+        cards.append(_card(look("vision", flip.place), str(flip.place), summary))
     yield _cards(cards)
 
 
 def _worst(figures: EmbeddingFigures, look: Look) -> str:
     cards = []
     for i in figures.worst(_SHOWN):
-        told = f"cosine {figures.found.cosine[i]:.7f}, {figures.found.away[i]:.1e} off"
-        cards.append(_card(look(figures.graph, figures.places[i]), str(figures.places[i]), told))
+        summary = f"cosine {figures.found.cosine[i]:.7f}, {figures.found.away[i]:.1e} off"
+        cards.append(_card(look(figures.graph, figures.places[i]), str(figures.places[i]), summary))
     return section(f"Worst cases of {figures.graph}", _cards(cards))
 
 
@@ -261,7 +261,7 @@ def _cards(cards: Sequence[str]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:14px">{"".join(cards)}</div>'
 
 
-def _card(window: Window | None, where: str, told: str) -> str:
+def _card(window: Window | None, where: str, summary: str) -> str:
     parts = []
     if window and window.frame is not None:
         data = b64encode(thumbnail(window.frame)).decode()
@@ -270,7 +270,7 @@ def _card(window: Window | None, where: str, told: str) -> str:
         parts.append(_waveform(window.waveform))
     return (
         f'<figure style="margin:0;width:{_WAVE_WIDTH}px">{"".join(parts)}'
-        f'<figcaption style="font-size:13px">{text(where)}<br><span class="dim">{text(told)}</span></figcaption>'
+        f'<figcaption style="font-size:13px">{text(where)}<br><span class="dim">{text(summary)}</span></figcaption>'
         "</figure>"
     )
 

@@ -13,7 +13,7 @@ from ovavel.eval.phrases.trial import Phrase, Recording, Trial
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
-from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.reporting.text import names_text
 from ovavel.runtime.sinks.records import to_json_bytes
 
 __all__ = ["COLUMNS", "cells", "to_html", "to_json", "verdict"]
@@ -115,7 +115,7 @@ def to_html(trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backe
     names = (
         ("bundle", f"{bundle.path.name} {bundle.sha256[:12]}"),
         ("model", bundle.manifest.model.name),
-        ("vocabulary", names_told(len(bundle.vocabulary))),
+        ("vocabulary", names_text(len(bundle.vocabulary))),
         ("ran on", f"{backend.device}, {backend.name} {backend.provider}"),
         ("ovavel", version("ovavel")),
     )

@@ -11,7 +11,7 @@ from ovavel.eval.streaming.measure import RULES, Curve, LagResult, Measures
 from ovavel.runtime.reporting.charts import Series, line_charts
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
-from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.reporting.text import names_text
 
 __all__ = ["StreamingReport", "lag_table", "to_csv", "to_html", "to_json", "to_svg"]
 
@@ -160,7 +160,7 @@ def _points(difference: float) -> str:
 
 def _facts(report: StreamingReport) -> Iterator[tuple[str, object]]:
     yield "clips", f"{report.clips} of {report.clips + len(report.damaged)}"
-    yield "vocabulary", names_told(report.classes)
+    yield "vocabulary", names_text(report.classes)
     yield "model", report.model
     yield "bundle", report.bundle_sha256[:12]
     yield "dataset", report.dataset[:12]

@@ -113,7 +113,7 @@ class Export:
         from rich.console import Console
 
         from ovavel.export.bundle import BundleContents, need_libraries, write_bundle
-        from ovavel.runtime.reporting.text import names_told, one_line, shown_name
+        from ovavel.runtime.reporting.text import names_text, one_line, shown_name
         from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.first_use import accept
 
@@ -158,7 +158,7 @@ class Export:
                 near = f"a cosine of at least {math.floor(check.min_cosine * 1e5) / 1e5:.5f} with PyTorch"
             print(f"{check.graph} in {check.precision}: {near} over {check.cases} inputs ({check.method})")
         print(
-            f"{shown_name(str(bundle.path))}: {names_told(len(bundle.vocabulary))}, version {bundle.vocabulary.version}"
+            f"{shown_name(str(bundle.path))}: {names_text(len(bundle.vocabulary))}, version {bundle.vocabulary.version}"
         )
         print(one_line(bundle.manifest.model.licence))
         return 0

@@ -113,7 +113,7 @@ class OpenVinoBackend(GraphBackend):
                 answer = request.infer(dict(enumerate(inputs)))
             except RuntimeError as error:
                 shapes = ", ".join(f"{array.shape} {array.dtype}" for array in inputs)
-                raise UsageError(f"the {graph} graph does not take {shapes}: {_said(error)}") from error
+                raise UsageError(f"the {graph} graph does not take {shapes}: {_reason(error)}") from error
             return [np.array(answer[i]) for i in range(len(answer))]
 
 
@@ -151,7 +151,7 @@ def compile_graph(files: GraphFiles, precision: str, threads: int, *, batch: int
             compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BundleError(
-            f"OpenVINO cannot load {files.path}: {_said(error)}. Export or copy the bundle again"
+            f"OpenVINO cannot load {files.path}: {_reason(error)}. Export or copy the bundle again"
         ) from error
     used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if used != hint:
@@ -161,6 +161,6 @@ def compile_graph(files: GraphFiles, precision: str, threads: int, *, batch: int
     return request
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Put what OpenVINO said into one line."""
     return " ".join(str(error).split())[-_LONGEST_MESSAGE:].rstrip(". ")

@@ -88,11 +88,11 @@ def _print(check: SelfCheck, kept: Path, recorded: Path | None) -> None:
         table.add_column(title)
     for each in check.stages:
         verdict = Text("off", "bold red") if each.failure else Text("ok", "green")
-        table.add_row(each.stage, verdict, Text(one_line(each.failure or each.told)))
+        table.add_row(each.stage, verdict, Text(one_line(each.failure or each.summary)))
     console.print(table)
-    if check.off is None:
+    if check.failed_stage is None:
         console.print("passed: it decides as PyTorch does", style="bold")
     else:
-        console.print(f"NOT passed: the first stage that is off is {check.off}", style="bold")
-    told = f"remembered in {kept}" + (f" and in the manifest of {recorded}" if recorded else "")
-    console.print(told, markup=False)
+        console.print(f"NOT passed: the first stage that is off is {check.failed_stage}", style="bold")
+    note = f"remembered in {kept}" + (f" and in the manifest of {recorded}" if recorded else "")
+    console.print(note, markup=False)

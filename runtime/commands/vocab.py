@@ -124,10 +124,10 @@ class List:
 
 def _tell(bundle: Bundle) -> None:
     from ovavel.runtime.bundle.calibration import OTHER_NAMES
-    from ovavel.runtime.reporting.text import names_told, shown_name
+    from ovavel.runtime.reporting.text import names_text, shown_name
 
     vocabulary = bundle.vocabulary
-    print(f"{shown_name(str(bundle.path))}: {names_told(len(vocabulary))}, version {vocabulary.version}")
+    print(f"{shown_name(str(bundle.path))}: {names_text(len(vocabulary))}, version {vocabulary.version}")
     calibration = bundle.manifest.calibration
     if calibration and not calibration.fits(vocabulary.names):
         print(OTHER_NAMES)

@@ -35,7 +35,7 @@ class Bar(NamedTuple):
     height: float
     weight: float
     """How opaque, in [0, 1]: the share of the data that it stands for."""
-    told: str
+    tooltip: str
     """Shown where a pointer rests on it."""
 
 
@@ -89,10 +89,10 @@ def row_charts(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit:
         top, start = 12 + number * step, float(left)
         drawn.append(f'<text class="ov-text" x="{left - 8}" y="{top + 14}" text-anchor="end">{text(name)}</text>')
         for part, (title, value) in enumerate(parts):
-            told = f"<title>{text(name)}: {text(title)} {value:.2f} {text(unit)}</title>"
+            tooltip = f"<title>{text(name)}: {text(title)} {value:.2f} {text(unit)}</title>"
             drawn.append(
                 f'<rect x="{start:.2f}" y="{top}" width="{max(0.0, value * scale):.2f}" height="18" '
-                f'fill="{colour(part)}">{told}</rect>'
+                f'fill="{colour(part)}">{tooltip}</rect>'
             )
             start += max(0.0, value * scale)
         whole = sum(value for _, value in parts)
@@ -162,8 +162,8 @@ def _lines(
         path = "L".join(f"{left} {top}" for left, top in points)
         yield f'<path d="M{path}" {_stroke(number, dashed=each.dashed)}/>'
         for (left, top), a, b in zip(points, x, each.values, strict=True):
-            told = f"<title>{text(each.name)}: {a:g} → {b:.2f}</title>"
-            yield f'<circle cx="{left}" cy="{top}" r="3" fill="{colour(number)}">{told}</circle>'
+            tooltip = f"<title>{text(each.name)}: {a:g} → {b:.2f}</title>"
+            yield f'<circle cx="{left}" cy="{top}" r="3" fill="{colour(number)}">{tooltip}</circle>'
 
 
 def _bars(title: str, bars: Sequence[Bar], x_label: str, y_label: str) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _bars(title: str, bars: Sequence[Bar], x_label: str, y_label: str) -> Iterat
         left, right, top, base = _x(bar.left, unit), _x(bar.right, unit), _y(bar.height, unit), _y(0, unit)
         yield (
             f'<rect x="{left + 0.5:.2f}" y="{top}" width="{right - left - 1:.2f}" height="{base - top:.2f}" '
-            f'fill="{colour(0)}" opacity="{0.25 + 0.75 * bar.weight:.2f}"><title>{text(bar.told)}</title></rect>'
+            f'fill="{colour(0)}" opacity="{0.25 + 0.75 * bar.weight:.2f}"><title>{text(bar.tooltip)}</title></rect>'
         )
     yield f'<path class="ov-mark" d="M{_x(0, unit)} {_y(0, unit)}L{_x(1, unit)} {_y(1, unit)}"/>'
 

@@ -25,7 +25,7 @@ __all__ = [
     "counts",
     "encodable",
     "markup",
-    "names_told",
+    "names_text",
     "one_line",
     "quoted",
     "seconds",
@@ -109,7 +109,7 @@ def seconds(duration_s: float) -> str:
     return f"{duration_s:.1f} s"
 
 
-def names_told(classes: int) -> str:
+def names_text(classes: int) -> str:
     """Say how many names a vocabulary of C `classes`, the background among them, has: `60 names and the background`."""
     return f"{classes - 1} {'name' if classes == 2 else 'names'} and the background"
 

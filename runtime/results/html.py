@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.reporting.assets import asset
 from ovavel.runtime.reporting.page import facts, page, section
 from ovavel.runtime.reporting.palette import GREY, colour
-from ovavel.runtime.reporting.text import clock, counts, markup, names_told, one_line, shown_name
+from ovavel.runtime.reporting.text import clock, counts, markup, names_text, one_line, shown_name
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.results.summary import matrix, shown_classes
 from ovavel.runtime.results.svg import to_svg
@@ -48,7 +48,7 @@ def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
     backend = localization.info.backend
     yield "length", clock(localization.duration_s)
     yield "events", str(len(localization.events))
-    yield "vocabulary", names_told(len(localization.info.labels))
+    yield "vocabulary", names_text(len(localization.info.labels))
     yield "model", localization.info.model
     yield "licence of the weights", localization.info.licence
     yield "ran on", f"{backend.device}, {backend.name} {backend.provider}"

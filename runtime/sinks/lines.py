@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from ovavel.runtime.reporting.streams import READABLE
-from ovavel.runtime.reporting.text import clock, counts, names_told, one_line, seconds
+from ovavel.runtime.reporting.text import clock, counts, names_text, one_line, seconds
 from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Event, Update
@@ -37,7 +37,7 @@ class LinesSink:
         """Say what is watched and what it runs on."""
         self._stats = stats
         self._print(f"ready    {one_line(info.source)}: {one_line(info.model)} on {engine(info)}")
-        self._print(f"         {names_told(len(info.labels))}; licence of the weights: {one_line(info.licence)}")
+        self._print(f"         {names_text(len(info.labels))}; licence of the weights: {one_line(info.licence)}")
         self._print(f"         {one_line(gate_text(info.gate, here=info.gate_checked_here))}")
         for sense, word in (("vision", "picture"), ("audio", "sound")):
             if sense not in info.senses:

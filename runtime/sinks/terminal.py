@@ -20,7 +20,7 @@ from rich.text import Text
 from ovavel.runtime.reporting.console import OutputConsole
 from ovavel.runtime.reporting.palette import GREEN, ORANGE, RAMP, SENSES
 from ovavel.runtime.reporting.streams import READABLE
-from ovavel.runtime.reporting.text import clock, counts, names_told, one_line
+from ovavel.runtime.reporting.text import clock, counts, names_text, one_line
 from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sinks.lines import engine
 from ovavel.runtime.stats import Stats
@@ -176,7 +176,7 @@ class TerminalSink:
         name = Text.assemble((" ovavel ", "bold reverse"), "  ", (self._line(info.source), "bold"))
         top.add_row(name, Text.assemble((clock(self._now_s, 0), "bold"), ("  live" if info.live else "  file", _QUIET)))
         dot = f" {self._dot} "
-        model = dot.join(map(self._line, (info.model, info.licence, names_told(len(info.labels)))))
+        model = dot.join(map(self._line, (info.model, info.licence, names_text(len(info.labels)))))
         runs = f"{engine(info)}{dot}{self._line(gate_text(info.gate, here=info.gate_checked_here))}"
         told = [(f" {model}", _QUIET), (f" {runs}", _QUIET if info.gate and info.gate.passed else "yellow")]
         return Group(top, *(Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in told))

@@ -14,7 +14,7 @@ from typing import cast
 from ovavel.runtime.errors import DeviceError, OvavelError, UsageError
 from ovavel.runtime.reporting.redaction import without_secrets
 from ovavel.runtime.sources.camera import CameraFeed, Picture
-from ovavel.runtime.sources.connection import ASLEEP_S, GAP_EVERY_S, Feed, Lifeline
+from ovavel.runtime.sources.connection import ASLEEP_S, GAP_EVERY_S, Connection, Feed
 from ovavel.runtime.sources.microphone import Block, MicrophoneFeed
 from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Samples, Sense
 
@@ -35,7 +35,7 @@ class _Channel:
     """One device, and up to where its sense is accounted for."""
 
     sense: Sense
-    line: Lifeline
+    connection: Connection
     lost_cause: GapCause
     position_s: float = 0.0
     """Media time up to which something was yielded."""
@@ -114,17 +114,17 @@ class CameraMicSource:
                 awake_s = time.monotonic()
                 for feed, block in news:
                     for channel in channels:
-                        if channel.line.feed is feed:
+                        if channel.connection.feed is feed:
                             yield from self._deliver(channel, block, begin_s)
                 now_s = time.monotonic()
                 if now_s - checked_s < GAP_EVERY_S:
                     continue
                 checked_s = now_s
                 for channel in channels:
-                    channel.line.check(now_s)
-                    yield from channel.line.notices(now_s - begin_s)
+                    channel.connection.check(now_s)
+                    yield from channel.connection.notices(now_s - begin_s)
                     until_s = now_s - begin_s - MARGIN_S
-                    if channel.line.lost and until_s > channel.position_s:
+                    if channel.connection.lost and until_s > channel.position_s:
                         yield channel.gap(channel.lost_cause, until_s)
         finally:
             self.close()
@@ -159,24 +159,24 @@ class CameraMicSource:
             if block is None:
                 continue
             for channel in hears:
-                if channel.line.feed is feed:
+                if channel.connection.feed is feed:
                     yield from _not_seen(sees, min(block.start_s - begin_s, woke_s))
                     yield from self._deliver(channel, block, begin_s)
         yield from _not_seen(sees, woke_s)
-        news[:] = [(channel.line.feed, None) for channel in sees]
+        news[:] = [(channel.connection.feed, None) for channel in sees]
 
     def _deliver(self, channel: _Channel, block: Block | None, begin_s: float) -> Iterator[Chunk]:
         if block is None:
-            picture = cast("CameraFeed", channel.line.feed).take()
+            picture = cast("CameraFeed", channel.connection.feed).take()
             if picture is not None:
                 yield from _see(channel, picture, begin_s)
         else:
-            cast("MicrophoneFeed", channel.line.feed).taken(block)
+            cast("MicrophoneFeed", channel.connection.feed).taken(block)
             yield from _hear(channel, block, begin_s)
 
     def _channel(self, sense: Sense, lost_cause: GapCause, begin_s: float) -> _Channel:
-        line = Lifeline(self._names[sense], self._feeds[sense], lambda: self._connect(sense), begin_s)
-        return _Channel(sense=sense, line=line, lost_cause=lost_cause)
+        connection = Connection(self._names[sense], self._feeds[sense], lambda: self._connect(sense), begin_s)
+        return _Channel(sense=sense, connection=connection, lost_cause=lost_cause)
 
     def _connect(self, sense: Sense) -> Feed:
         feed: Feed
@@ -202,9 +202,9 @@ def _not_seen(channels: list[_Channel], until_s: float) -> Iterator[Gap]:
 
 def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]:
     time_s = picture.captured_s - begin_s
-    if channel.line.arrived(time.monotonic()) and time_s > channel.position_s:
+    if channel.connection.arrived(time.monotonic()) and time_s > channel.position_s:
         yield channel.gap(channel.lost_cause, time_s)
-    yield from channel.line.notices(time_s)
+    yield from channel.connection.notices(time_s)
     if time_s >= channel.declared_s:
         channel.position_s = time_s
         yield Frame(time_s=time_s, captured_s=picture.captured_s, image=picture.image)
@@ -212,12 +212,12 @@ def _see(channel: _Channel, picture: Picture, begin_s: float) -> Iterator[Chunk]
 
 def _hear(channel: _Channel, block: Block, begin_s: float) -> Iterator[Chunk]:
     time_s, waveform = block.start_s - begin_s, block.waveform
-    back = channel.line.arrived(time.monotonic())
+    back = channel.connection.arrived(time.monotonic())
     if back and time_s > channel.position_s:
         yield channel.gap(channel.lost_cause, time_s)
     elif block.overflow:
         yield channel.gap(GapCause.MICROPHONE_OVERFLOW, time_s)
-    yield from channel.line.notices(time_s)
+    yield from channel.connection.notices(time_s)
     early = round((channel.declared_s - time_s) * block.rate_hz)
     if early > 0:
         waveform, time_s = waveform[:, early:], time_s + early / block.rate_hz

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.types import Notice
 
-__all__ = ["ASLEEP_S", "FROZEN_S", "GAP_EVERY_S", "Feed", "Lifeline", "end_all"]
+__all__ = ["ASLEEP_S", "FROZEN_S", "GAP_EVERY_S", "Feed", "Connection", "end_all"]
 
 FROZEN_S = 2.5
 """What brings nothing for so long is lost; with the time to notice it, this stays under 3 s."""
@@ -104,7 +104,7 @@ class Feed:
         raise NotImplementedError
 
 
-class Lifeline:
+class Connection:
     """Keeps a feed: notices that it was lost and replaces it, after 1, 2, 4 … at most 10 seconds."""
 
     def __init__(self, name: str, feed: Feed, connect: Callable[[], Feed], now_s: float) -> None:

@@ -74,7 +74,7 @@ class StageCheck:
     """What became of one stage."""
 
     stage: Stage
-    told: str
+    summary: str
     """What was measured, in a few words."""
     failure: str | None = None
     """What is off, how far, and on which input; None where nothing is."""
@@ -123,10 +123,10 @@ def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
     """Names may come and go, but what is called as a golden name must point where that points."""
     known = {normalize_text(name): row for row, name in enumerate(golden.names)}
     both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
-    told = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
+    summary = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
     if normalize_text(vocabulary.background) != normalize_text(golden.names[-1]):
         moved = f"the last name is {vocabulary.background!r}, and the background was {golden.names[-1]!r}"
-        return StageCheck(stage="vocabulary", told=told, failure=moved)
+        return StageCheck(stage="vocabulary", summary=summary, failure=moved)
     names = [name for _, name in both]
     ours = vocabulary.embeddings[[i for i, _ in both]]
     theirs = golden.text[[known[normalize_text(name)] for name in names]]
@@ -134,7 +134,7 @@ def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
     for sense in SENSES:
         found = compare_embeddings(ours.of(sense), theirs.of(sense))
         failure = failure or embedding_failure(requirement("fp32"), found, names)
-    return StageCheck(stage="vocabulary", told=told, failure=failure)
+    return StageCheck(stage="vocabulary", summary=summary, failure=failure)
 
 
 def compare_embeddings(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> EmbeddingDifferences:
@@ -177,8 +177,10 @@ def check_embeddings(
     stage: Stage, limit: Requirement, found: EmbeddingDifferences, names: Sequence[str], *, of: str = "inputs"
 ) -> StageCheck:
     """Hold the embeddings of N inputs, called `names`, to `limit`; `of` says what the inputs are."""
-    told = f"{len(names)} {of}, cosine at least {found.cosine.min():.7f}, components at most {found.away.max():.1e} off"
-    return StageCheck(stage=stage, told=told, failure=embedding_failure(limit, found, names))
+    summary = (
+        f"{len(names)} {of}, cosine at least {found.cosine.min():.7f}, components at most {found.away.max():.1e} off"
+    )
+    return StageCheck(stage=stage, summary=summary, failure=embedding_failure(limit, found, names))
 
 
 def check_similarity(away: Mapping[str, float], limit: Requirement) -> StageCheck:
@@ -234,4 +236,4 @@ def _check_within(stage: Stage, away: Mapping[str, float], limit: float, what: s
     failure = None
     if not (away[worst] <= limit):
         failure = f"{away[worst]:.2g} off {what}, at most {limit:g} is allowed (for {worst})"
-    return StageCheck(stage=stage, told=f"at most {away[worst]:.1e} off", failure=failure)
+    return StageCheck(stage=stage, summary=f"at most {away[worst]:.1e} off", failure=failure)

@@ -81,7 +81,7 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
     if allow_unverified or (gate and gate.passed):
         return gate
     what = f"{info.engine} in {_precisions(info)}"
-    mend = f"`{_command(bundle, info)}` compares them in under a minute; --allow-unverified continues without"
+    fix = f"`{_command(bundle, info)}` compares them in under a minute; --allow-unverified continues without"
     if not _names_hold(bundle):
         raise UnverifiedError(
             f"the names in the vocabulary of {bundle.path} were put in another order than their embeddings, or changed "
@@ -89,13 +89,13 @@ def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -
         )
     if gate is None:
         raise UnverifiedError(
-            f"nobody has compared {what} of the bundle {bundle.path} with PyTorch on this machine: {mend}"
+            f"nobody has compared {what} of the bundle {bundle.path} with PyTorch on this machine: {fix}"
         )
     if _kind(gate) == "parity":
-        mend = "`ovavel eval parity --help` explains how to compare them again; --allow-unverified continues without"
+        fix = "`ovavel eval parity --help` explains how to compare them again; --allow-unverified continues without"
     raise UnverifiedError(
         f"{what} of the bundle {bundle.path} decides otherwise than PyTorch: {gate.failures[0]}. Use another engine or "
-        f"precision, or export the bundle again; {mend}"
+        f"precision, or export the bundle again; {fix}"
     )
 
 

@@ -60,7 +60,7 @@ class SelfCheck:
     """How long it took."""
 
     @property
-    def off(self) -> Stage | None:
+    def failed_stage(self) -> Stage | None:
         """The first stage that is off; None where none is."""
         return next((each.stage for each in self.stages if each.failure), None)
 
@@ -176,7 +176,9 @@ class _Checker:
         found, tokens = self._bundle.tokenizer(sense).encode(golden.names), getattr(golden, f"{sense}_tokens")
         odd = [name for name, a, b in zip(golden.names, found, tokens, strict=True) if not np.array_equal(a, b)]
         if odd and not check.failure:
-            return StageCheck(stage="text", told=check.told, failure=f"the tokenizer gives other tokens for {odd[0]!r}")
+            return StageCheck(
+                stage="text", summary=check.summary, failure=f"the tokenizer gives other tokens for {odd[0]!r}"
+            )
         return check
 
     def _head(self, output: HeadOutput) -> Iterator[StageCheck]:
@@ -195,14 +197,14 @@ class _Checker:
             [(fused_labels(score) == golden.labels) & np.isfinite(score).all(axis=-1) for score in scores], axis=0
         )
         self.decisions = float(alike[clear].mean()) if clear.any() else float(alike.mean())
-        told = (
+        summary = (
             f"{self.decisions:.1%} of {np.count_nonzero(clear)} seconds decided alike "
             f"({np.count_nonzero(~clear)} ties left out)"
         )
         failure = None
         if clear.any() and not (self.decisions >= limit.golden_decisions):
             failure = f"{self.decisions:.1%} of the seconds are decided alike, needs {limit.golden_decisions:.1%}"
-        return StageCheck(stage="decision", told=told, failure=failure)
+        return StageCheck(stage="decision", summary=summary, failure=failure)
 
 
 def _batched(

@@ -175,7 +175,7 @@ class Features:
 
 
 def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
-    from ovavel.runtime.reporting.text import names_told
+    from ovavel.runtime.reporting.text import names_text
 
     cache = extraction.cache
     damaged = {key: damage for key, damage in cache.damaged.items() if key[0] in splits}
@@ -187,7 +187,7 @@ def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
     info = cache.info
     print(
         f"{cache.path}: {info.model} in {info.precision} by {info.backend} on {info.device}, {', '.join(splits)}, "
-        f"{names_told(len(cache.names))}"
+        f"{names_text(len(cache.names))}"
     )
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.palette import SERIES
-from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.reporting.text import names_text
 from ovavel.training.fit.result import FitResult, RowTable
 
 __all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_csv", "to_html"]
@@ -66,8 +66,8 @@ def _facts(result: FitResult) -> Iterator[tuple[str, object]]:
     yield "recipe", f"{result.recipe.name}, {changes or 'as in the paper'}"
     yield "seed", result.recipe.seed
     yield "selected on", result.recipe.select
-    yield "trained on", f"{data.train.summary}, {names_told(data.train_classes)}"
-    yield "validated on", f"{data.val.summary}, {names_told(data.classes)}"
+    yield "trained on", f"{data.train.summary}, {names_text(data.train_classes)}"
+    yield "validated on", f"{data.val.summary}, {names_text(data.classes)}"
     yield "tested on", data.test.summary if data.test else "nothing"
     yield "embedding size", data.embedding_size
     yield "data", data.fingerprint[:12]

@@ -10,7 +10,7 @@ from ovavel.eval.accuracy.protocols import PUBLISHED
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.palette import SERIES
-from ovavel.runtime.reporting.text import names_told
+from ovavel.runtime.reporting.text import names_text
 from ovavel.training.fit.report import MEASURES, PARTS
 from ovavel.training.fit.result import RowTable
 from ovavel.training.fit.table import Intervals, Line, PartialTable, Results, published_table
@@ -99,8 +99,8 @@ def to_html(results: Results) -> bytes:
         "Heads on the test split",
         facts(
             [
-                ("vocabulary", names_told(results.data.classes)),
-                ("trained on", names_told(results.data.train_classes)),
+                ("vocabulary", names_text(results.data.classes)),
+                ("trained on", names_text(results.data.train_classes)),
                 ("ovavel", version("ovavel")),
             ]
         ),

@@ -101,9 +101,9 @@ def open_onnxruntime(
     offered = _CUDA in onnxruntime.get_available_providers()
     if not match or not offered:
         has = "auto, cpu" + (", cuda, cuda:N" if offered else "")
-        mend = f"; for an NVIDIA GPU replace onnxruntime: {replace_runtime('gpu')}" if match else ""
+        fix = f"; for an NVIDIA GPU replace onnxruntime: {replace_runtime('gpu')}" if match else ""
         raise DeviceError(
-            f"there is no device {device!r}: ONNX Runtime {onnxruntime.__version__} offers {has} here{mend}"
+            f"there is no device {device!r}: ONNX Runtime {onnxruntime.__version__} offers {has} here{fix}"
         )
     return OnnxRuntimeBackend(bundle, int(match[1] or 0), cores, graphs, precision, cuda_graphs)
 
@@ -126,7 +126,7 @@ def auto_device() -> str:
     try:
         onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base class
-        _log.warning("running on the CPU, as ONNX Runtime reaches no GPU: %s", _said(error))
+        _log.warning("running on the CPU, as ONNX Runtime reaches no GPU: %s", _reason(error))
         return "cpu"
     return "cuda"
 
@@ -184,8 +184,8 @@ class OnnxRuntimeBackend(GraphBackend):
             except Exception as error:  # onnxruntime's errors share no base class
                 self._end()
                 raise DeviceError(
-                    f"the {name} graph cannot be recorded on {self._device}: {_said(error)}. If memory ran out, close "
-                    "other programs; else open the backend with cuda_graphs=False, or use --device cpu"
+                    f"the {name} graph cannot be recorded on {self._device}: {_reason(error)}. If memory ran out, "
+                    "close other programs; otherwise open the backend with cuda_graphs=False, or use --device cpu"
                 ) from error
         info = BackendInfo(
             name="onnxruntime",
@@ -225,9 +225,9 @@ class OnnxRuntimeBackend(GraphBackend):
         except Exception as error:
             shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in feed.items())
             if isinstance(error, UsageError) or type(error).__name__ == "InvalidArgument":
-                raise UsageError(f"the {graph} graph does not take {shapes}: {_said(error)}") from error
+                raise UsageError(f"the {graph} graph does not take {shapes}: {_reason(error)}") from error
             raise DeviceError(
-                f"the {graph} graph failed on {self._device} for {shapes}: {_said(error)}. If memory ran out, "
+                f"the {graph} graph failed on {self._device} for {shapes}: {_reason(error)}. If memory ran out, "
                 "close other programs or use another device"
             ) from error
         return outputs
@@ -284,11 +284,11 @@ def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool 
         # Its errors share no base class; those that speak of the file are told by name.
         if gpu is None or type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel"):
             raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {files.path}: {_said(error)}. Export or copy the bundle "
+                f"ONNX Runtime {ort.__version__} cannot load {files.path}: {_reason(error)}. Export or copy the bundle "
                 "again"
             ) from error
         raise DeviceError(
-            f"ONNX Runtime {ort.__version__} cannot run {files.path.name} on cuda:{gpu}: {_said(error)}. "
+            f"ONNX Runtime {ort.__version__} cannot run {files.path.name} on cuda:{gpu}: {_reason(error)}. "
             f"{missing_libraries(ort)}, or use --device cpu"
         ) from error
     got = session.get_providers()
@@ -330,7 +330,7 @@ def read_no_files(options: Any, files: GraphFiles) -> list[Any]:
     return values
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Put what ONNX Runtime said into one line, without its error number."""
     line = " ".join(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).split())
     return (line or type(error).__name__)[:_LONGEST_MESSAGE].rstrip(". ")

@@ -292,10 +292,10 @@ def open_media(url: str, *, audio: bool, video: bool, access: Access | None = No
         raise MediaError(f"{name} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address") from None
     except (FFmpegError, OSError, ValueError) as error:
         reason = redacted(getattr(error, "strerror", None) or str(error), url)
-        mend = "check the address" if is_network(url) else "it is no media file, or the end of it is missing"
+        advice = "check the address" if is_network(url) else "it is no media file, or the end of it is missing"
         if isinstance(error, ArgumentError):
-            mend = "it may be a playlist: give what it names" + (", or --allow-private" if is_network(url) else "")
-        raise MediaError(f"{name} cannot be opened: {reason} ({mend})") from None
+            advice = "it may be a playlist: give what it names" + (", or --allow-private" if is_network(url) else "")
+        raise MediaError(f"{name} cannot be opened: {reason} ({advice})") from None
     try:
         return Media(container, name=name, audio=audio, video=video, max_pixels=access.max_pixels)
     except BaseException:

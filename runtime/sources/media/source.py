@@ -14,7 +14,7 @@ from typing import Any, cast
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources.access import Access, is_network, shown_url
-from ovavel.runtime.sources.connection import GAP_EVERY_S, Lifeline
+from ovavel.runtime.sources.connection import GAP_EVERY_S, Connection
 from ovavel.runtime.sources.media.decode import Media, Piece, open_media
 from ovavel.runtime.sources.media.fingerprint import fingerprint
 from ovavel.runtime.sources.media.media_clock import Timeline
@@ -182,32 +182,32 @@ class MediaSource:
         self._timeline.start(None if media.untimed else media.origin_s)
         first = StreamReader(self.name, lambda: media, address=self._url, again=False)
         zero_s = time.monotonic()  # on the wall, when the newest data is at media time 0
-        line = Lifeline(self.name, first, connect, zero_s)
+        connection = Connection(self.name, first, connect, zero_s)
         told_s = 0.0
         try:
             while not self._stopping.is_set():
-                piece = cast("StreamReader", line.feed).get(timeout_s=0.1)
+                piece = cast("StreamReader", connection.feed).get(timeout_s=0.1)
                 now_s = time.monotonic()
                 if piece is not None:
-                    if line.lost:
+                    if connection.lost:
                         # media time goes on with the clock on the wall, as far ahead of it as before
                         media_s = max(self._timeline.position_s, now_s - zero_s)
                         yield from self._timeline.lose(GapCause.STREAM_LOST, media_s)
                         self._timeline.start(piece.stamp_s, at_s=media_s)
-                    line.arrived(now_s)
-                    yield from line.notices(self._timeline.position_s)
+                    connection.arrived(now_s)
+                    yield from connection.notices(self._timeline.position_s)
                     for chunk in self._place(piece, now_s):
                         if isinstance(chunk, Frame | Samples):
                             zero_s = min(zero_s, now_s - chunk.time_s)
                         yield chunk
                 else:
-                    line.check(now_s)
-                    yield from line.notices(self._timeline.position_s)
-                    if line.lost and now_s - told_s >= GAP_EVERY_S:
+                    connection.check(now_s)
+                    yield from connection.notices(self._timeline.position_s)
+                    if connection.lost and now_s - told_s >= GAP_EVERY_S:
                         told_s, self._held = now_s, None
                         yield from self._timeline.lose(GapCause.STREAM_LOST, now_s - zero_s)
         finally:
-            line.close()
+            connection.close()
 
     def _place(self, piece: Piece, now_s: float) -> Iterator[Chunk]:
         """The chunks that `piece` becomes, with what must be said before it."""

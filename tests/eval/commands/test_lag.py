@@ -14,7 +14,7 @@ from ovavel.eval.commands.calibrate import Calibrate
 from ovavel.eval.commands.lag import Lag
 from ovavel.eval.commands.options import MeasuredOptions
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.eval.datasets.splits import open_material
+from ovavel.eval.datasets.splits import open_inputs
 from ovavel.eval.streaming.report import StreamingReport
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.commands.options import EngineOptions
@@ -107,12 +107,12 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(data: Path, exporte
 
 
 def test_material_is_the_datasets_names_and_the_bundles_embeddings(data: Path, exported_bundle: Path) -> None:
-    with open_material(data, exported_bundle, threads=1) as material:
-        split = material.split("val")
-        assert material.text.shape == (7, 32)
+    with open_inputs(data, exported_bundle, threads=1) as inputs:
+        split = inputs.split("val")
+        assert inputs.text.shape == (7, 32)
         assert split.audio.shape == split.vision.shape == (6, 10, 32)
         assert split.truth.shape == (6, 10)
         assert split.seen.tolist() == [clip.seen for clip in split.clips]
-        np.testing.assert_allclose(np.linalg.norm(material.text, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(inputs.text, axis=1), 1, atol=1e-5)
         with pytest.raises(UsageError, match="no split"):
-            material.split("tset")
+            inputs.split("tset")

@@ -152,7 +152,7 @@ def test_it_writes_all_results_and_ends_with_the_truth(
     assert "do not match" not in said
     document = json.loads((out / "demo.json").read_bytes())
     assert document["scores"] == {"acc": 1, "seg": 1, "eve": 1, "avg": 1}
-    reported = [s["told"] for s in document["stretches"] for _ in range(round(s["end_s"] - s["start_s"]))]
+    reported = [s["reported"] for s in document["stretches"] for _ in range(round(s["end_s"] - s["start_s"]))]
     assert reported == list(truth)
     results = read_json(result_paths(out / "clip.mp4", out, ["json"])[0])
     assert len(results.segments) == SECONDS
@@ -330,7 +330,7 @@ def test_seconds_belong_to_the_event_that_was_told(localization: Localization) -
     scores[9] = replace(scores[9], label=bird)  # too weak to be reported
     truth = (dog, dog, car, dog, *[""] * (SECONDS - 4))
     comparison = compare(replace(reported, scores=tuple(scores)), truth)
-    assert comparison.told == (dog, dog, car, dog, "", "", bird, *[""] * (SECONDS - 7))
+    assert comparison.reported == (dog, dog, car, dog, "", "", bird, *[""] * (SECONDS - 7))
     assert comparison.right_s == SECONDS - 1
     assert comparison.scores.acc == pytest.approx((SECONDS - 1) / SECONDS)
     # dog, car and the two pauses of the background are found; a bird is reported where none is
@@ -349,10 +349,10 @@ def test_stretches_and_strip_hold_every_second_once(
 ) -> None:
     truth, reported = zip(*seconds, strict=True)
     notes = tuple(str(n // 3) for n in range(len(truth))) if with_notes else ()
-    comparison = Comparison(truth=truth, told=reported, notes=notes, scores=Scores(0, 0, 0, 0), dropped=0)
+    comparison = Comparison(truth=truth, reported=reported, notes=notes, scores=Scores(0, 0, 0, 0), dropped=0)
     stretches = comparison.stretches
     assert [s.start_s for s in stretches] == [0, *(s.end_s for s in stretches[:-1])]
-    for name, labels in (("truth", truth), ("told", reported)):
+    for name, labels in (("truth", truth), ("reported", reported)):
         parts = [getattr(s, name) for s in stretches for _ in range(round(s.end_s - s.start_s))]
         assert parts == list(labels)
     assert sum(s.end_s - s.start_s for s in stretches if s.right) == comparison.right_s

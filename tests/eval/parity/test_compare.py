@@ -113,7 +113,7 @@ def test_clips_of_a_dataset_are_spread_and_damaged_ones_told(tmp_path: Path, exp
     bench = OVAVEBench.open(make_bench(tmp_path / "bench", clips=1))
     clips = DatasetClips(bench, "test", 3)
     assert [clip.category for clip in clips.clips] == ["ambulance siren", "race car", "church bell ringing"]
-    assert clips.told == "3 of 6 clips of test"
+    assert clips.summary == "3 of 6 clips of test"
     break_clip(bench.root, clips.clips[0], DAMAGE[2])
     backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
     reported: list[float] = []
@@ -121,7 +121,7 @@ def test_clips_of_a_dataset_are_spread_and_damaged_ones_told(tmp_path: Path, exp
     backend.close()
     assert len(encoded) == 2
     assert reported == [10, 20, 30]
-    assert clips.told == "3 of 6 clips of test, 1 of them damaged"
+    assert clips.summary == "3 of 6 clips of test, 1 of them damaged"
     assert clips.truth([clip.name for clip in encoded]).shape == (2, 10)
     window = clips.window(encoded[0].name, 4)
     assert window.frame is not None
@@ -138,8 +138,8 @@ def test_clips_are_chosen_among_those_that_can_be_read(tmp_path: Path) -> None:
     for most, expected in {1: [test[3]], 2: [test[3], test[5]], 3: [test[3], test[5]], 6: [test[3], test[5]]}.items():
         clips = DatasetClips(bench, "test", most)
         assert list(clips.clips) == expected
-        assert f"{len(expected)} of 6 clips of test; " in clips.told
-        assert clips.told.endswith("damaged ones were passed over")
+        assert f"{len(expected)} of 6 clips of test; " in clips.summary
+        assert clips.summary.endswith("damaged ones were passed over")
     assert len(DatasetClips(bench, "test").clips) == 6  # without a number all are tried, and counted
     for clip in (test[3], test[5]):
         shutil.rmtree(bench.frames_dir(clip))
@@ -198,7 +198,7 @@ def test_a_labelled_set_against_pytorch(
     assert "Acc., Seg., Eve. and Avg." in printed
     document = json.loads((out / "parity.json").read_bytes())
     assert document["passed"] is True
-    assert document["first_stage_off"] is None
+    assert document["failed_stage"] is None
     assert document["truth"] == "the dataset's"
     assert document["embeddings"]["vision"]["inputs"] == 2 * 10 + 13
     assert document["embeddings"]["vision"]["cosine"]["min"] >= 0.999999
@@ -231,7 +231,7 @@ def test_another_bundle_that_decides_otherwise(
     assert "NOT passed: similarity" in printed
     assert "the reference as the truth" in printed
     document = json.loads((out / "parity.json").read_bytes())
-    assert document["first_stage_off"] == "similarity"
+    assert document["failed_stage"] == "similarity"
     assert not (tmp_path / "cache").exists(), "only PyTorch's word is remembered"
     assert "NOT passed" in (out / "parity.html").read_text()
 

@@ -16,7 +16,7 @@ from support.media_factory import make_clip
 
 from ovavel.eval.parity.clips import RecordedClips
 from ovavel.eval.parity.compare import compare_backends
-from ovavel.eval.parity.sides import Choice
+from ovavel.eval.parity.runs import BackendSpec
 from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
@@ -227,16 +227,16 @@ def checked(bundle: Bundle, precision: str) -> tuple[Stage | None, tuple[str, ..
     backend = open_backend(bundle, device="cpu", threads=1, graphs=graphs_to_check(bundle), precision=precision)
     check = check_stages(bundle, backend)
     backend.close()
-    return check.off, check.gate.failures, find_gate(bundle, backend.info) is not None
+    return check.failed_stage, check.gate.failures, find_gate(bundle, backend.info) is not None
 
 
 def compared(
     bundle: Bundle, precision: str, clip: Path, options: dict[str, Path]
 ) -> tuple[Stage | None, tuple[str, ...]]:
-    reference = Choice(bundle=bundle, backend="torch", device="cpu", threads=1, options=options)
-    candidate = Choice(bundle=bundle, device="cpu", threads=1, precision=precision, options={})
+    reference = BackendSpec(bundle=bundle, backend="torch", device="cpu", threads=1, options=options)
+    candidate = BackendSpec(bundle=bundle, device="cpu", threads=1, precision=precision, options={})
     report = compare_backends(reference, candidate, RecordedClips([clip]))
-    return report.off, report.gate.failures
+    return report.failed_stage, report.gate.failures
 
 
 @pytest.mark.usefixtures("broken_runtime")

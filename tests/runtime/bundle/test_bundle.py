@@ -163,7 +163,7 @@ def test_a_truncated_manifest(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "mend"),
+    ("version", "fix"),
     [
         (FORMAT_VERSION + 1, "update ovavel"),
         (99, "update ovavel"),
@@ -171,9 +171,9 @@ def test_a_truncated_manifest(tiny_bundle: Path) -> None:
         (0, "export the bundle again"),
     ],
 )
-def test_an_unknown_version(tiny_bundle: Path, version: int, mend: str) -> None:
+def test_an_unknown_version(tiny_bundle: Path, version: int, fix: str) -> None:
     rewrite(tiny_bundle, lambda m: m.update(format_version=version, something_new=[]))
-    refused(tiny_bundle, f"format version {version}", mend)
+    refused(tiny_bundle, f"format version {version}", fix)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ovavel.runtime.sources.connection import CONNECT_S, FROZEN_S, Feed, Lifeline
+from ovavel.runtime.sources.connection import CONNECT_S, FROZEN_S, Connection, Feed
 
 
 class Scripted(Feed):
@@ -21,16 +21,16 @@ class Scripted(Feed):
 
 
 def test_a_feed_that_brings_nothing_is_lost_and_one_that_nobody_looked_at_is_not() -> None:
-    line = Lifeline("cam", Scripted(), Scripted, 0.0)
-    line.check(0.25)
-    line.check(100.0)  # the process was stopped
-    assert not line.lost
+    connection = Connection("cam", Scripted(), Scripted, 0.0)
+    connection.check(0.25)
+    connection.check(100.0)  # the process was stopped
+    assert not connection.lost
     for step in range(1, 40):
-        line.check(100.0 + step / 4)
-        assert line.lost == (step / 4 > FROZEN_S)
-    notices = [(notice.time_s, notice.message) for notice in line.notices(7.0)]
+        connection.check(100.0 + step / 4)
+        assert connection.lost == (step / 4 > FROZEN_S)
+    notices = [(notice.time_s, notice.message) for notice in connection.notices(7.0)]
     assert notices == [(7.0, f"cam is lost (nothing came for {FROZEN_S:g} s); trying to open it again")]
-    assert list(line.notices(8.0)) == []
+    assert list(connection.notices(8.0)) == []
 
 
 def test_the_newest_reason_is_said_and_each_only_once() -> None:
@@ -41,10 +41,10 @@ def test_the_newest_reason_is_said_and_each_only_once() -> None:
         reason = next(reasons)
         return Scripted(None if reason is None else OSError(reason), ended=reason is not None)
 
-    line = Lifeline("cam", Scripted(OSError("it broke"), ended=True), connect, 0.0)
+    connection = Connection("cam", Scripted(OSError("it broke"), ended=True), connect, 0.0)
     for quarter in range(1, 4 * 80):
-        line.check(quarter / 4)
-        reported += [notice.message for notice in line.notices(quarter / 4)]
+        connection.check(quarter / 4)
+        reported += [notice.message for notice in connection.notices(quarter / 4)]
         if len(reported) == 5:
             break
     assert reported == [
@@ -57,8 +57,8 @@ def test_the_newest_reason_is_said_and_each_only_once() -> None:
             ("still lost", "refused"),
         ]
     ]
-    line.arrived(80.0)
-    assert [notice.message for notice in line.notices(80.0)] == ["cam is back"]
+    connection.arrived(80.0)
+    assert [notice.message for notice in connection.notices(80.0)] == ["cam is back"]
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error", "http://me:secret@cam/"), ValueError("me:secret")])

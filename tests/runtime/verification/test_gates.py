@@ -91,7 +91,7 @@ def test_every_stage_is_checked_and_progress_told(exported_bundle: Path) -> None
     check = check_stages(bundle, backend, lambda _what, share: reported.append(share))
     backend.close()
     assert tuple(each.stage for each in check.stages) == STAGES
-    assert check.off is None
+    assert check.failed_stage is None
     assert reported == sorted(reported)
     assert reported[-1] == 1.0
 
@@ -214,12 +214,12 @@ def test_a_passed_comparison_makes_up_for_no_failed_one_of_the_other_kind(tiny_b
     bundle = Bundle.open(tiny_bundle)
     passed = bundle.manifest.parity.gates[0]
     failed = msgspec.structs.replace(passed, passed=False, failures=("audio: far off",))
-    for reference, mend in ((passed.reference, "bundle check"), ("PyTorch fp32", "eval parity")):
+    for reference, fix in ((passed.reference, "bundle check"), ("PyTorch fp32", "eval parity")):
         other = "PyTorch fp32" if reference == passed.reference else passed.reference
         bad = store_gate(bundle, info, msgspec.structs.replace(failed, reference=reference))
         good = store_gate(bundle, info, msgspec.structs.replace(passed, reference=other))
         assert bad != good
-        with pytest.raises(UnverifiedError, match=f"audio: far off.*{mend}"):
+        with pytest.raises(UnverifiedError, match=f"audio: far off.*{fix}"):
             require_gate(bundle, info, allow_unverified=False)
         store_gate(bundle, info, msgspec.structs.replace(passed, reference=reference))
         assert require_gate(bundle, info, allow_unverified=False)

@@ -23,11 +23,11 @@ from ovavel.runtime.system.progress import Progress, prefixed
 from ovavel.runtime.types import Sense
 from ovavel.runtime.verification.open import open_compared
 
-__all__ = ["Choice", "Side", "all_embeddings", "run_side"]
+__all__ = ["BackendSpec", "Run", "all_embeddings", "run_backend"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class BackendSpec:
     """A backend to be opened."""
 
     bundle: Bundle
@@ -72,7 +72,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Side:
+class Run:
     """What one backend made of everything."""
 
     info: BackendInfo
@@ -89,7 +89,7 @@ class Side:
     """The head on the reference's embeddings, clip by clip."""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What ran, in a few words."""
         if self.info.engine == "torch":
             return f"PyTorch {self.info.precision['vision']}"
@@ -97,27 +97,27 @@ class Side:
         return f"{self.info.engine} {'/'.join(precisions)}"
 
 
-def run_side(
-    choice: Choice, clips: Clips, names: Sequence[str], progress: Progress, reference: Side | None = None
-) -> Side:
+def run_backend(
+    spec: BackendSpec, clips: Clips, names: Sequence[str], progress: Progress, reference: Run | None = None
+) -> Run:
     """Take one backend through everything; with a `reference`, its head is run on that one's embeddings too."""
     progress("embedding the names")
-    text = choice.embed(names)
+    text = spec.embed(names)
     progress("loading the graphs")
-    backend = choice.open(("vision", "audio", "head"))
+    backend = spec.open(("vision", "audio", "head"))
     try:
         backend.warm_up()
-        told = f"{backend.info.engine} {backend.info.precision['vision']}"
-        progress(f"{told}: adversarial inputs")
+        summary = f"{backend.info.engine} {backend.info.precision['vision']}"
+        progress(f"{summary}: adversarial inputs")
         frames, waveforms = encode_adversarial(backend)
-        encoded = clips.encode(backend, prefixed(progress, f"{told}: "))
+        encoded = clips.encode(backend, prefixed(progress, f"{summary}: "))
         outputs = [_head(backend, clip.audio, clip.vision, text) for clip in encoded]
         given = (
             [_head(backend, clip.audio, clip.vision, reference.text) for clip in reference.clips] if reference else []
         )
     finally:
         backend.close()
-    return Side(
+    return Run(
         info=backend.info,
         frames=frames,
         waveforms=waveforms,
@@ -134,7 +134,7 @@ def _head(
     return HeadOutput(*(rows[0] for rows in backend.head(audio[None], vision[None], text)))
 
 
-def all_embeddings(side: Side, sense: Sense) -> NDArray[np.float32]:
-    """All embeddings of one side, the adversarial inputs first."""
-    first = side.frames if sense == "vision" else side.waveforms
-    return np.concatenate([first, *(getattr(clip, sense) for clip in side.clips)])
+def all_embeddings(run: Run, sense: Sense) -> NDArray[np.float32]:
+    """All embeddings of one run, the adversarial inputs first."""
+    first = run.frames if sense == "vision" else run.waveforms
+    return np.concatenate([first, *(getattr(clip, sense) for clip in run.clips)])
