@@ -1,4 +1,4 @@
-"""The libraries that run graphs, found through the entry-point group `ovavel.backends`.
+"""Backends: libraries that run graphs, found through the entry-point group `ovavel.backends`.
 
 An entry point names a function `open(bundle, *, device, threads, graphs, precision, **options) -> Backend`, so that a
 package outside ovavel can add one.
@@ -34,7 +34,7 @@ _EXTRAS = {"torch": "train", "safetensors": "train"}
 
 
 class HeadOutput(NamedTuple):
-    """What the temporal head says of B clips of T segments (docs/method.md, Decision)."""
+    """Output of the temporal head for B clips of T segments (docs/method.md, Decision)."""
 
     audio_similarity: NDArray[np.float32]
     """(B, T, C) cosine similarities."""
@@ -46,21 +46,21 @@ class HeadOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendInfo:
-    """What really runs, as the library reports it after loading; never what was merely asked for."""
+    """What actually runs, as the library reports it after loading; never what was merely requested."""
 
     name: str
     engine: str
-    """What runs the graphs on this kind of device, e.g. "onnxruntime-cuda": a bundle has defaults for each."""
+    """Backend and kind of device, e.g. "onnxruntime-cuda"; a bundle has defaults for each."""
     device: str
     """"cpu", or "cuda:N"."""
     provider: str
-    """Execution provider in the library's own words, e.g. "CPUExecutionProvider"."""
+    """Execution provider as the library names it, e.g. "CPUExecutionProvider"."""
     precision: Mapping[Graph, str]
     threads: int
     batch: int = 1
-    """Windows worth encoding at once: more than 1 only where that is faster than one by one."""
+    """Windows to encode at once: more than 1 only where that is faster than one by one."""
     concurrent: bool = False
-    """True where vision and audio gain from running at the same time."""
+    """True if running vision and audio at the same time is faster."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,7 +69,7 @@ class Backend(Protocol):
 
     @property
     def info(self) -> BackendInfo:
-        """What really runs."""
+        """What actually runs."""
 
     @property
     def encoders(self) -> Encoders:
@@ -88,10 +88,10 @@ class Backend(Protocol):
         """(B, T, D of audio), (B, T, D of vision) and C texts, all unit norm → similarities and scores."""
 
     def warm_up(self) -> None:
-        """Run each graph once, so that the first real window meets no first-run cost."""
+        """Run each graph once, so that the first real window has no first-run cost."""
 
     def close(self) -> None:
-        """Give the memory back. Calling it twice does no harm."""
+        """Free the memory. May be called twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +99,15 @@ class BuiltEngine:
     """An engine that was built from one graph of a bundle."""
 
     precision: str
-    """As it was asked for."""
+    """The requested precision."""
     sha256: str
     """Hash of the built engine."""
     products: int
     """Matrix products with weights."""
     in_precision: int
-    """How many of them compute in `precision`, as far as the engine shows its layers."""
+    """How many of them compute in `precision`, as far as the engine exposes its layers."""
     built_now: bool
-    """Whether it was built while the backend was opened, so that nobody can have compared it yet."""
+    """Whether it was built while opening the backend, and so has not been compared yet."""
 
 
 @runtime_checkable
@@ -116,7 +116,7 @@ class BuildsEngines(Protocol):
 
     @property
     def engines(self) -> Mapping[Graph, BuiltEngine]:
-        """What was built, by graph."""
+        """The built engines by graph."""
 
 
 def backend_names() -> list[str]:
@@ -141,10 +141,10 @@ def open_backend(
     called with a stage and the share that is done by a backend that first builds something, and by no other.
 
     Raises:
-        UsageError: there is no such backend, or `threads` makes no sense on this machine.
+        UsageError: there is no such backend, or `threads` is out of range for this machine.
         MissingExtraError: its library is not installed.
         DeviceError: the device is unavailable; never a silent fall-back.
-        BundleError: the bundle does not hold a graph, or a precision, that was asked for.
+        BundleError: the bundle lacks a requested graph or precision.
     """
     if threads is not None and not 1 <= threads <= MOST_WORKERS:
         raise UsageError(f"threads must be from 1 to {MOST_WORKERS} on this machine, not {threads}")

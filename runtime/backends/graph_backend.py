@@ -1,4 +1,4 @@
-"""What the backends share: the four graphs as methods, whatever runs them."""
+"""Base class of the backends: the four graphs as methods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["GraphBackend"]
 
 
 class GraphBackend(ABC):
-    """A `Backend` that runs every graph in the same way: `_compute` is all that a subclass must add."""
+    """A `Backend` that runs every graph in the same way; subclasses implement `_compute`."""
 
     def __init__(self, info: BackendInfo, *, encoders: Encoders, classes: int) -> None:
         """Say what was loaded: the graphs of `info.precision`, for `encoders` and a vocabulary of C classes."""
@@ -36,7 +36,7 @@ class GraphBackend(ABC):
 
     @property
     def info(self) -> BackendInfo:
-        """What really runs."""
+        """What actually runs."""
         return self._info
 
     @property
@@ -61,7 +61,7 @@ class GraphBackend(ABC):
         return HeadOutput(*self._run("head", audio, vision, text.audio, text.vision))
 
     def warm_up(self) -> None:
-        """Run each graph once, so that the first real window meets no first-run cost."""
+        """Run each graph once, so that the first real window has no first-run cost."""
         for graph in self._info.precision:
             self._run(graph, *self._empty(graph))
 
@@ -81,7 +81,7 @@ class GraphBackend(ABC):
         return audio if graph == "audio" or (graph != "vision" and graph == audio.text) else vision
 
     def close(self) -> None:
-        """Give the memory back. Calling it twice does no harm."""
+        """Free the memory. May be called twice."""
         self._closed = True
 
     def _run(self, graph: Graph, *inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
@@ -95,7 +95,7 @@ class GraphBackend(ABC):
     def _check_outputs(
         self, graph: Graph, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[np.float32]]
     ) -> None:
-        """Refuse a graph that gives something else than its kind does: its rows would be read as other classes."""
+        """Refuse a graph with outputs of the wrong shape or type: its rows would be taken for other classes."""
         wanted: list[tuple[int, ...]]
         if graph != "head":
             wanted = [(len(inputs[0]), self._of(graph).embedding_size)]
@@ -105,15 +105,15 @@ class GraphBackend(ABC):
         if found != wanted or any(output.dtype != np.float32 for output in outputs):
             has, needs = (", ".join(map(str, shapes)) or "nothing" for shapes in (found, wanted))
             raise BundleError(
-                f"the {graph} graph of the bundle gives {has} and has to give {needs} in float32; export the bundle "
-                "again, and do not trust this one"
+                f"the {graph} graph of the bundle returns {has} but must return {needs} in float32; do not trust this "
+                "bundle, and export it again"
             )
 
     def _try_head(self) -> None:
-        """Run the head once, which takes no time, and close this backend if it is none.
+        """Run the head once, which takes no time, and close this backend if its output is wrong.
 
         Raises:
-            BundleError: it does not give a row for every second and a column for every name.
+            BundleError: the output does not have a row for every second and a column for every name.
         """
         if "head" not in self._info.precision:
             return
@@ -121,16 +121,16 @@ class GraphBackend(ABC):
             self._run("head", *self._empty("head"))
         except UsageError as error:
             self.close()
-            raise BundleError(f"{error}; export the bundle again, and do not trust this one") from error
+            raise BundleError(f"{error}; do not trust this bundle, and export it again") from error
         except BaseException:
             self.close()
             raise
 
     @abstractmethod
     def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
-        """Run a loaded `graph`; it returns its outputs in their order. Calls may come from several threads.
+        """Run a loaded `graph` and return its outputs in order. Calls may come from several threads.
 
         Raises:
-            UsageError: the inputs are not of the graph's shapes and types.
+            UsageError: the inputs do not have the graph's shapes and types.
             DeviceError: the device failed, or ran out of memory.
         """

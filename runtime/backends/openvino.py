@@ -1,4 +1,4 @@
-"""Runs a bundle's graphs with OpenVINO on CPUs; in bf16 it uses the matrix units that recent ones have."""
+"""OpenVINO backend for CPUs; in bf16 it uses the matrix units of recent ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["OpenVinoBackend", "compile_graph", "open_openvino"]
 
 _ENGINE = "openvino"
 _HINTS = {"fp32": ("f32",), "bf16": ("bf16",), "int8-static": ("bf16", "f32")}
-"""Precision → what OpenVINO is told to compute in, outside of 8-bit products; the first one that the CPU has."""
+"""Precision → OpenVINO's precision hints for all but 8-bit products; the first that the CPU supports is used."""
 _LONGEST_MESSAGE = 300
 
 
@@ -40,16 +40,16 @@ def open_openvino(
     """Load `graphs` of `bundle`.
 
     Args:
-        bundle: where the graphs are.
-        device: "cpu" or "auto", which are the same.
-        threads: cores that one graph may use; None: as many as this process has.
-        graphs: which graphs to load; the others are not to be called.
+        bundle: holds the graphs.
+        device: "cpu" or "auto", which mean the same.
+        threads: cores that one graph may use; None: all cores of this process.
+        graphs: which graphs to load; only these may be called.
         precision: of vision and audio; None: the first of bf16, fp32 and int8-static that the bundle has.
 
     Raises:
         MissingExtraError: openvino is not installed.
-        DeviceError: another device, or this CPU cannot compute in `precision`. Nothing else runs instead.
-        BundleError: a graph is not in the bundle, or not in this precision, or cannot be loaded.
+        DeviceError: another device, or this CPU cannot compute in `precision`. There is no fallback.
+        BundleError: the bundle lacks a graph or this precision of it, or it cannot be loaded.
         UsageError: `threads` is not positive, or the engine does not run this precision.
     """
     try:
@@ -67,13 +67,13 @@ class OpenVinoBackend(GraphBackend):
     """Graphs compiled by OpenVINO. Open it with `open_openvino`."""
 
     def __init__(self, bundle: Bundle, threads: int, graphs: Sequence[Graph], asked: str | None = None) -> None:
-        """Compile `graphs`, in the precision `asked` for, for `threads` cores."""
+        """Compile `graphs` in the `asked` precision for `threads` cores."""
         import openvino
 
         precision = {graph: bundle.precision(graph, _ENGINE, asked) for graph in graphs}
         self._locks = {graph: threading.Lock() for graph in graphs}
         self._requests: dict[Graph, Any] = {
-            # The head is too small to be worth waking other threads.
+            # The head is too small to benefit from more threads.
             graph: compile_graph(
                 files,
                 precision[graph],
@@ -95,14 +95,14 @@ class OpenVinoBackend(GraphBackend):
         self._try_head()
 
     def close(self) -> None:
-        """Give the memory back. Calling it twice does no harm."""
+        """Free the memory. May be called twice."""
         super().close()
         self._requests = {}
 
     def _compute(self, graph: Graph, *inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
         if graph == "head":
             return self._infer(graph, inputs)
-        # Compiled for a batch of 1, which is faster than for any, and on a CPU no slower than more at once.
+        # Compiled for a batch of 1: faster than a dynamic batch, and larger batches gain nothing on a CPU.
         rows = [self._infer(graph, [inputs[0][i : i + 1]])[0] for i in range(len(inputs[0]))]
         return [np.concatenate(rows)]
 
@@ -118,13 +118,13 @@ class OpenVinoBackend(GraphBackend):
 
 
 def compile_graph(files: GraphFiles, precision: str, threads: int, *, batch: int | None = None) -> Any:
-    """Compile a graph for the CPU; return an infer request, which serves one call at a time.
+    """Compile a graph for the CPU and return an infer request, which handles one call at a time.
 
     Args:
-        files: the graph; one input where `batch` is given.
+        files: the graph; it must have one input if `batch` is given.
         precision: of the graph: "fp32", "bf16" or "int8-static".
         threads: cores to use.
-        batch: the only batch it will get, which is faster than any.
+        batch: fixed batch size, which is faster than a dynamic one.
 
     Raises:
         BundleError: OpenVINO cannot load it.
@@ -138,7 +138,7 @@ def compile_graph(files: GraphFiles, precision: str, threads: int, *, batch: int
     if hint is None:
         raise DeviceError(f"this CPU has no {precision} arithmetic; use another --precision, or --backend onnxruntime")
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    # It reads a model from memory, and its weights from there if the model gives their addresses.
+    # OpenVINO reads weights from memory if the model contains their addresses.
     arrays = {name: np.frombuffer(file.data, np.uint8) for name, file in files.weights.items()}
     addresses = {name: array.ctypes.data for name, array in arrays.items()}
     graph = with_addresses(files.graph.data, files.tensors, addresses)
@@ -155,12 +155,12 @@ def compile_graph(files: GraphFiles, precision: str, threads: int, *, batch: int
         ) from error
     used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if used != hint:
-        raise DeviceError(f"{precision} was asked for and OpenVINO would compute in {used}; use --backend onnxruntime")
+        raise DeviceError(f"{precision} was requested, but OpenVINO would compute in {used}; use --backend onnxruntime")
     request = compiled.create_infer_request()
     request.used = arrays  # it uses their memory for as long as it lives
     return request
 
 
 def _reason(error: Exception) -> str:
-    """Put what OpenVINO said into one line."""
+    """Return OpenVINO's message on one line."""
     return " ".join(str(error).split())[-_LONGEST_MESSAGE:].rstrip(". ")

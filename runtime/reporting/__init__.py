@@ -1,1 +1,1 @@
-"""How results are shown: pages, charts, tables, colours, consoles, escaping and redaction."""
+"""Presentation of results: pages, charts, tables, colours, consoles, escaping and redaction."""

@@ -1,4 +1,4 @@
-"""Style sheets and scripts, which lie as files beside the code that uses them."""
+"""Style sheets and scripts, stored as files beside the code that uses them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["asset"]
 
 @cache
 def asset(package: str, name: str) -> str:
-    """The text of the file `name` of a package, such as `asset(__package__, "style.css")`."""
+    """Return the text of the file `name` in a package, as in `asset(__package__, "style.css")`."""
     return (resources.files(package) / name).read_text(encoding="utf-8")

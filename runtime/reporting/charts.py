@@ -1,4 +1,4 @@
-"""Small SVG pictures that stand alone or inside a page: curves and reliability diagrams, light and dark."""
+"""SVG charts, standalone or inside a page, light and dark: curves, bars, histograms, reliability diagrams."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Bar(NamedTuple):
     right: float
     height: float
     weight: float
-    """How opaque, in [0, 1]: the share of the data that it stands for."""
+    """Opacity in [0, 1]: the share of the data that the bar represents."""
     tooltip: str
-    """Shown where a pointer rests on it."""
+    """Shown when the pointer rests on it."""
 
 
 class Histogram(NamedTuple):
-    """How often values fall where, between two ends."""
+    """Distribution of values between two ends."""
 
     title: str
     values: Iterable[float]
-    """What is beyond an end counts at that end."""
+    """Values beyond an end are counted at that end."""
     low: float
     high: float
 
@@ -52,7 +52,7 @@ class Histogram(NamedTuple):
 def line_charts(
     panels: Sequence[tuple[str, Sequence[Series]]], x: Sequence[float], *, x_label: str, marked: float | None = None
 ) -> str:
-    """Draw panels side by side, two in a row, with one key; `marked` is an x with a line through it.
+    """Draw panels side by side, two per row, with a shared legend; `marked` is an x value with a vertical line.
 
     All panels have series of the same names, with a value for each x.
     """
@@ -71,7 +71,7 @@ def line_charts(
 
 
 def bar_charts(panels: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str, y_label: str) -> str:
-    """Draw panels side by side, each with bars and the diagonal that they would follow at best."""
+    """Draw panels side by side, each with bars and the ideal diagonal."""
     parts = []
     for number, (title, bars) in enumerate(panels):
         inside = "".join(_bars(title, bars, x_label, y_label))
@@ -80,7 +80,7 @@ def bar_charts(panels: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str, y_l
 
 
 def row_charts(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit: str) -> str:
-    """Draw a bar for each row, made of named parts that add up; all rows have the same parts."""
+    """Draw a stacked bar for each row; all rows have the same named parts."""
     width, left, step = 2 * _WIDTH, 250, 26
     most = max(sum(value for _, value in parts) for _, parts in rows)
     scale = (width - left - 90) / max(most, 1e-9)
@@ -107,7 +107,7 @@ def row_charts(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, unit:
 
 
 def histograms(panels: Sequence[Histogram], *, x_label: str) -> str:
-    """Draw panels side by side, two in a row; the height of a bar is how many values it stands for."""
+    """Draw histograms side by side, two per row."""
     rows = -(-len(panels) // 2)
     parts = []
     for number, panel in enumerate(panels):
@@ -202,7 +202,7 @@ def _x_name(value: float, left: float) -> str:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round values from below `low` to above `high`, four to eight of them."""
+    """Return four to eight round values from below `low` to above `high`."""
     span = max(high - low, 1e-3)
     rough = span / 5
     power = 10.0 ** math.floor(math.log10(rough))

@@ -1,8 +1,7 @@
-"""What prints to a person.
+"""Consoles for printing to users.
 
-Nothing that is printed here steers the terminal but rich itself: what a text holds of escape sequences, marks of
-direction and the like is spelled out, wherever it comes from. Line ends are left, for they are ours as well: what may
-come from outside goes through `one_line` or `shown_name` first.
+Only rich controls the terminal: escape sequences, direction marks and the like in any text are spelled out. Line breaks
+are kept because our own output uses them, so external text must go through `one_line` or `shown_name` first.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ class _PlainConsole(Console):
 
 
 class ErrorConsole(_PlainConsole):
-    """A console for standard error, where a long line stays one."""
+    """A console for standard error that does not wrap long lines."""
 
     def __init__(self) -> None:
         super().__init__(stderr=True, highlight=False, soft_wrap=True)
 
 
 class OutputConsole(_PlainConsole):
-    """A console for standard output, as wide as a table needs where no terminal says how wide it is.
+    """A console for standard output, as wide as a table needs if there is no terminal.
 
-    It lets `BrokenPipeError` through, where rich would exit with 1; with `expendable`, it falls silent instead. What an
-    output without Unicode cannot hold is spelled out; see `ovavel.runtime.reporting.streams`.
+    It raises `BrokenPipeError`, where rich would exit with 1; with `expendable`, it stops printing instead. Characters
+    that the output's encoding lacks are spelled out; see `ovavel.runtime.reporting.streams`.
     """
 
     def __init__(self, *, expendable: bool = False, **options: Any) -> None:
-        """Print; `expendable` where the results go elsewhere, and a reader that goes away must not end the work."""
+        """Create a console; `expendable`: results are written elsewhere, so a closed pipe must not end the work."""
         super().__init__(**options)
         self._expendable = expendable
         if self.options.ascii_only and isinstance(self.file, io.TextIOWrapper):
@@ -57,8 +56,8 @@ class OutputConsole(_PlainConsole):
             self.width = 120
 
     def on_broken_pipe(self) -> None:
-        """Pass it on; `ovavel.runtime.cli` ends quietly with 0."""
+        """Re-raise it; `ovavel.runtime.cli` then exits quietly with 0."""
         if not self._expendable:
             raise  # noqa: PLE0704 - rich calls this while it handles the error
         with contextlib.suppress(SystemExit):
-            super().on_broken_pipe()  # points standard output at nothing, for good
+            super().on_broken_pipe()  # discards standard output from now on

@@ -12,7 +12,7 @@ __all__ = ["csv_table"]
 
 
 def csv_table(rows: Iterable[Sequence[object]]) -> bytes:
-    """Write `rows` in UTF-8; text is on one line, and none is taken for a formula: it gets a "'" before it."""
+    """Format `rows` as UTF-8 CSV; text is put on one line, and formulas are disarmed with a leading "'"."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
     return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""The frame of an SVG picture that stands alone or inside a page, light and dark."""
+"""Frame of an SVG picture, standalone or inside a page, light and dark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VARIABLE = re.compile(r"var\(--(\w+)\)")
 
 
 def drawing(width: int, height: int, parts: Iterable[str], *, head: str = "") -> str:
-    """An SVG of `parts` on a card; `head` is what comes before its style, such as a title. Both are SVG already."""
+    """Return an SVG of `parts` on a card, with `head`, such as a title, before its style. Both must be SVG."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
         f'{head}<style>{_style()}</style><rect class="ov-bg" width="{width}" height="{height}" rx="8"/>'
@@ -29,5 +29,5 @@ def _style() -> str:
 
 
 def _coloured(theme: Mapping[str, str]) -> str:
-    """The style sheet with the colours themselves: few viewers of SVG files know variables."""
+    """Return the style sheet with literal colours: few SVG viewers support variables."""
     return _VARIABLE.sub(lambda name: theme[name[1]], asset("ovavel.runtime.reporting", "drawing.css"))

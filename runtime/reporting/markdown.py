@@ -8,7 +8,7 @@ __all__ = ["table_lines"]
 
 
 def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Container[int] = ()) -> Iterator[str]:
-    """The lines of a table; the columns numbered in `right`, from 0 on, are aligned to the right."""
+    """Yield the lines of a table; the columns with indices in `right` are right-aligned."""
     yield _line(head)
     yield _line(["---:" if number in right else "---" for number in range(len(head))])
     yield from map(_line, rows)

@@ -1,4 +1,4 @@
-"""The frame of an HTML page that needs nothing else: no network, no other file."""
+"""Frame of a self-contained HTML page: no network, no other files."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe
 
 
 def text(value: object) -> str:
-    """Escape `value` for HTML, on one line and without characters that steer."""
+    """Escape `value` for HTML, on one line and without control characters."""
     return markup(str(value))
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
-    """One line of names and values."""
+    """Format names and values on one line."""
     return f'<p class="facts">{"".join(f"<span>{text(k)} <b>{text(v)}</b></span>" for k, v in pairs)}</p>'
 
 
 def section(title: str, *parts: str) -> str:
-    """A card; `parts` are HTML already."""
+    """Return a card; `parts` must be HTML."""
     return f"<section><h2>{text(title)}</h2>{''.join(parts)}</section>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, bold: Iterable[int] = ()) -> str:
-    """A table of escaped cells; numbers as strings such as "57.8" stand to the right. `bold` are row numbers."""
+    """Return a table of escaped cells; numeric strings such as "57.8" are right-aligned. `bold` are row indices."""
     strong = set(bold)
     cells = [[text(cell) for cell in row] for row in rows]
     right = [all(_is_number(row[i]) for row in cells) for i in range(len(head))]
@@ -52,23 +52,23 @@ def _is_number(cell: str) -> bool:
 
 
 def lane(name: str, seconds: Sequence[tuple[str, str]]) -> str:
-    """A row of a timeline: for each second its kind and its label; equal neighbours make one bar.
+    """Return a timeline row from the kind and label of each second; equal neighbours are merged into one bar.
 
     Kinds: "true" (the event), "right", "wrong", "miss" and "none".
     """
     start, bars = 0, []
     for (kind, label), run in groupby(seconds):
         end = start + len(list(run))
-        told = text(f"{start}–{end} s {label}")
-        bars.append(f'<i class="{kind}" style="flex:{end - start}" title="{told}">{text(label)}</i>')
+        tooltip = text(f"{start}–{end} s {label}")
+        bars.append(f'<i class="{kind}" style="flex:{end - start}" title="{tooltip}">{text(label)}</i>')
         start = end
     return f'<div class="lane"><span title="{text(name)}">{text(name)}</span><div>{"".join(bars)}</div></div>'
 
 
 def page(title: str, *parts: str, style: str = "", script: str = "") -> bytes:
-    """The whole page; `parts` are HTML already, `style` is CSS beyond that of every page, `script` the only one to run.
+    """Return the page; `parts` must be HTML, `style` is additional CSS, `script` the only script allowed to run.
 
-    A script that comes in by another way, say with a name, is refused by the reader's browser.
+    The browser refuses any other script, for example one injected through a name.
     """
     policy = (
         f"{_POLICY}; script-src 'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" if script else _POLICY

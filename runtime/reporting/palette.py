@@ -1,4 +1,4 @@
-"""The colours of pages, pictures and the terminal, each written down once."""
+"""The colours of pages, pictures and the terminal, each defined once."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ BLUE, ORANGE, GREEN, PURPLE, RED = "#4f8fd0", "#e08e45", "#4caf7a", "#c77dbb", "
 GREY = "#8b949e"
 
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, "#2aa6a6", "#a58b3f", "#8a7fd6")
-"""Rows, curves and bars; readable on white and on black."""
+"""Colours of rows, curves and bars; readable on white and on black."""
 
 SENSES: Mapping[Sense, str] = {"vision": BLUE, "audio": PURPLE}
 
 RAMP = ("#5b6b8c", "#4f7cac", "#3b8ea5", "#2a9d8f", GREEN, "#7fb84e", "#c2a83e", ORANGE)
-"""From the lowest value to the highest."""
+"""Colour scale from the lowest value to the highest."""
 
 TRUE, RIGHT, WRONG = "#2f6fb0", "#2c8a57", "#c2453c"
-"""What happened, and whether it was recognized; dark enough for white text."""
+"""Truth, and right and wrong decisions; dark enough for white text."""
 
 _FIXED = {"orange": ORANGE, "true": TRUE, "right": RIGHT, "wrong": WRONG}
 
@@ -48,7 +48,7 @@ LIGHT: Mapping[str, str] = _FIXED | {
     "good": RIGHT,
     "bad": WRONG,
 }
-"""What style sheets call `var(--name)`, on white."""
+"""Values of `var(--name)` in style sheets, on white."""
 
 DARK: Mapping[str, str] = _FIXED | {
     "bg": "#0e1116",
@@ -61,15 +61,15 @@ DARK: Mapping[str, str] = _FIXED | {
     "good": GREEN,
     "bad": RED,
 }
-"""The same names, on black."""
+"""The same variables on black."""
 
 
 def colour(row: int) -> str:
-    """Colour of a row or curve."""
+    """Return the colour of a row or curve."""
     return SERIES[row % len(SERIES)]
 
 
 def variables() -> str:
-    """The CSS that defines both themes; the reader's system chooses."""
+    """Return the CSS that defines both themes; the reader's system chooses."""
     light, dark = (";".join(f"--{name}:{value}" for name, value in theme.items()) for theme in (LIGHT, DARK))
     return f":root{{color-scheme:light dark;{light}}}\n@media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n"

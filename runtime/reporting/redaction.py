@@ -1,8 +1,8 @@
-"""Addresses without their secrets. Every text that can hold the address of a camera or stream goes through here.
+"""Remove secrets from addresses. Every text that may contain the address of a camera or stream passes through here.
 
-Hidden are the user name and the password, with slashes and @ in them if need be, the query and the fragment as a whole,
-and what follows a "=" in the path, where some cameras want the password. A secret that is a plain part of the path
-cannot be told from a name and is shown.
+It hides user name and password, even with slashes and @ in them, the whole query and fragment, and what follows a "="
+in the path, where some cameras expect the password. A secret that is a plain part of the path looks like a name and is
+shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["redacted", "remember", "without_secrets"]
 
 _HIDDEN = "***"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*|/{2,}|)(.*)", re.DOTALL)
-# In a sentence an address ends at white space, a quote or a bracket, less the punctuation that belongs to the sentence.
+# In a sentence an address ends at white space, a quote or a bracket, not counting the sentence's punctuation.
 _IN_TEXT = re.compile(
     r"""\b(?:[A-Za-z][A-Za-z0-9+.-]+:/+|(?:https?|rtsps?|rtmps?|srt|tcp|udp|ftps?):)[^\s/'"<>`][^\s'"<>`]*"""
     # without a scheme: `//user:password@host`, `user:password@host`
@@ -22,22 +22,22 @@ _IN_TEXT = re.compile(
     r"""|(?<![^\s'"<>`()\[\]{}=,;|])[^\s'"<>`()\[\]{}=,;|:/@]*:[^\s'"<>`]+@[^\s'"<>`]*"""
 )
 _SHORTEST = 4
-"""A part of an address shorter than this is not looked for on its own: it would be found in any sentence."""
+"""Parts of an address shorter than this are not searched for separately: they would match in any sentence."""
 
 
 _known: dict[str, None] = {}
-"""Addresses that are in no argument of the command line, such as those of a file or the environment."""
+"""Addresses that are not on the command line but come from a file or the environment."""
 
 
 def remember(address: str) -> None:
-    """Let `redacted` find `address` and its secrets in every text from now on."""
+    """Make `redacted` hide `address` and its secrets in every text from now on."""
     _known[address] = None
 
 
 def without_secrets(address: str) -> str:
-    """`address`, a URL or what was meant to be one, as it may be shown and written down.
+    """Return `address`, a URL or an attempt at one, in a form that may be shown and logged.
 
-    A path is returned as it is, unless it looks like `user:password@host`.
+    A path is returned unchanged, unless it looks like `user:password@host`.
     """
     scheme, login, host, path, secret = _split(address)
     if scheme.lower() == "file:" or scheme.lower().startswith("file:/"):
@@ -54,9 +54,9 @@ def without_secrets(address: str) -> str:
 
 
 def redacted(text: str, address: str = "") -> str:
-    """`text` with every address in it as `without_secrets` shows it.
+    """Return `text` with every address in it replaced by `without_secrets(address)`.
 
-    `address` is one that the text may hold in whole or in part: it is found whatever characters it has.
+    `address`, or a part of it, is found in the text whatever characters it contains.
     """
     for each in (address, *_known):
         shown = without_secrets(each)
@@ -74,7 +74,7 @@ def _shown(found: re.Match[str]) -> str:
 
 
 def _split(address: str) -> tuple[str, str, str, str, str]:
-    """Scheme with its slashes, login, host with port, path, and query with fragment."""
+    """Split into scheme with its slashes, login, host with port, path, and query with fragment."""
     matched = _ADDRESS.fullmatch(address)
     assert matched is not None
     scheme, rest = matched[1], matched[2]
@@ -83,7 +83,7 @@ def _split(address: str) -> tuple[str, str, str, str, str]:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     login = ""
     if ":" in authority or (scheme and "@" in authority):
-        # A password may hold anything, so the host begins after the last @ there is.
+        # A password may contain anything, so the host begins after the last @.
         login, at, rest_after = rest.rpartition("@")
         rest = rest_after if at else rest
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -95,10 +95,10 @@ def _split(address: str) -> tuple[str, str, str, str, str]:
 
 
 def _secrets(address: str) -> list[str]:
-    """The parts of `address` that nobody may see, as they are and decoded, longest first."""
+    """Return the secret parts of `address`, raw and decoded, longest first."""
     _, login, _, path, secret = _split(address)
     password = login.partition(":")[2]
-    # What takes a mark inside a secret for a delimiter reports a part of it.
+    # A parser that takes a character in a secret for a delimiter reports a part of the secret.
     values = re.findall(r"=([^/]+)", path) + re.findall(r"=(?=([^&#]+))", secret) + re.findall(r"=(?=(.+))", secret)
     parts = {login, password, secret[1:], *re.split(r"[/?#@]", password), *values}
     parts |= {unquote(part) for part in parts}

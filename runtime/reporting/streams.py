@@ -1,4 +1,4 @@
-"""Standard streams that take any text, and say so when they cannot take it."""
+"""Standard streams that accept any text, and report when they cannot be written to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ovavel.runtime.reporting.text import encodable
 __all__ = ["READABLE", "prepare_streams"]
 
 READABLE = "ovavel.readable"
-"""Name of the error handler for `open`, `str.encode` and streams: what an encoding lacks is spelled out."""
+"""Name of the error handler for `open`, `str.encode` and streams that spells out what an encoding lacks."""
 
 _PLAIN = str.maketrans(
     {"–": "-", "—": "-", "…": "~", "×": "x", "·": "-", "→": "->", "≤": "<=", "≥": ">=", "’": "'", "“": '"', "”": '"'}
@@ -20,7 +20,7 @@ _PLAIN = str.maketrans(
 
 
 def _spell_out(error: UnicodeError) -> tuple[str, int]:
-    """Typographic signs as their plain forms, bytes that are no UTF-8 as `\\xe4`, other characters as `\\u4e2d`."""
+    """Write typographic characters in plain form, bytes that are not UTF-8 as `\\xe4`, others as `\\u4e2d`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = encodable(error.object[error.start : error.end]).translate(_PLAIN)
@@ -31,10 +31,10 @@ codecs.register_error(READABLE, _spell_out)
 
 
 def prepare_streams() -> None:
-    """Make standard output and error take any text, and give those that were closed a place of their own.
+    """Make standard output and error accept any text, and reopen closed ones.
 
-    A closed standard output refuses what is written to it, so that a command cannot lose its results and end well. The
-    numbers of closed streams are taken, or the next file that is opened would be taken for standard output.
+    Writing to a closed standard output fails, so that a command cannot lose its results and still succeed. The file
+    descriptors of closed streams are occupied, because otherwise the next opened file would become standard output.
     """
     for number in range(3):
         try:

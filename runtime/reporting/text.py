@@ -1,15 +1,15 @@
-"""How times, names, texts and counts are written down.
+"""Format times, names, texts and counts.
 
-Names come from users, file systems and streams, so they may hold anything: an escape sequence, a line end, a mark that
-turns the rest of the line around, bytes that are no UTF-8. Each goes through one function, by where it is written:
+Names come from users, file systems and streams, so they may contain anything: escape sequences, line breaks, marks that
+reverse the text direction, bytes that are not UTF-8. Each passes through one function, by where it is written:
 
-- `shown_name` for one name (a path, a label) and `one_line` for a sentence that may hold names: on a terminal, in a
+- `shown_name` for a name (a path, a label) and `one_line` for a sentence that may contain names: on a terminal, in a
   line of text, a table, a subtitle;
 - `markup` for HTML and SVG;
 - `cell` for a table that a spreadsheet may open;
-- `records.to_json_bytes` for JSON, whose strings `encodable` makes fit for UTF-8.
+- `records.to_json_bytes` for JSON, whose strings `encodable` makes valid UTF-8.
 
-`console` applies the first to whatever is printed with rich, as a second line of defence.
+`console` applies the first to everything printed with rich, as a second line of defence.
 """
 
 from __future__ import annotations
@@ -40,51 +40,51 @@ INVISIBLE = re.compile(
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # shorthand and musical notation
     "\ud800-\udfff\ufffe\uffff]"  # lone surrogates, and what XML forbids
 )
-"""A character that steers a terminal, ends a line, turns text around, cannot be seen, or cannot be encoded.
+"""A character that controls the terminal, breaks lines, reverses text, is invisible, or cannot be encoded.
 
-The joiners U+200C and U+200D are none of them: scripts and emoji need them."""
+The joiners U+200C and U+200D are allowed: scripts and emoji need them."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FORMULA = frozenset("=+-@＝＋－＠")
-"""What a spreadsheet takes for the first character of a formula; some take the wide forms for it, too."""
+"""Characters that start a formula in a spreadsheet; some programs accept the wide forms too."""
 
 
 def encodable(text: str) -> str:
-    """`text` with each byte of a file name that is no UTF-8 as `\\xe4`, so that it can be encoded and told apart."""
+    """Return `text` with non-UTF-8 bytes of file names as `\\xe4`, so that it can be encoded and stays distinct."""
     return _SURROGATE.sub(spelled_out, text)
 
 
 def shown_name(name: str) -> str:
-    """`name` with what cannot be shown spelled out, `\\x1b` for ESC and `\\n` for a line end: two names stay two."""
+    """Return `name` with control characters spelled out, such as `\\x1b` and `\\n`; distinct names stay distinct."""
     return INVISIBLE.sub(spelled_out, name)
 
 
 def one_line(text: str) -> str:
-    """A sentence on one line: white space and line ends are single spaces, the rest is as in `shown_name`."""
+    """Return a sentence on one line: white space and line breaks become single spaces, the rest as in `shown_name`."""
     return shown_name(" ".join(text.split()))
 
 
 def quoted(text: object) -> str:
-    """What a file holds, as Python writes it, no longer than fits into a sentence."""
+    """Return the `repr` of a value from a file, shortened to fit into a sentence."""
     shown = repr(text)
     return shown if len(shown) <= 100 else f"{shown[:97]}…"
 
 
 def cell(text: str) -> str:
-    """`text` as in `shown_name`, and after an apostrophe where a spreadsheet would run it: `'=1+1`."""
+    """Return `text` as in `shown_name`, with a leading apostrophe if a spreadsheet would run it: `'=1+1`."""
     shown = shown_name(text)
     return f"'{shown}" if shown.lstrip()[:1] in _FORMULA else shown
 
 
 def markup(text: str) -> str:
-    """`text` on one line for HTML and XML, inside an element or a quoted attribute."""
+    """Escape `text` on one line for HTML and XML, inside an element or a quoted attribute."""
     return escape(one_line(text))
 
 
 def spelled_out(found: re.Match[str]) -> str:
-    """The character that was found, written so that it can be seen."""
+    """Return a visible form of the matched character."""
     code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return found[0].encode("unicode_escape").decode("ascii")
 
@@ -110,14 +110,14 @@ def seconds(duration_s: float) -> str:
 
 
 def names_text(classes: int) -> str:
-    """Say how many names a vocabulary of C `classes`, the background among them, has: `60 names and the background`."""
+    """Format the size of a vocabulary of C `classes`, background included: `60 names and the background`."""
     return f"{classes - 1} {'name' if classes == 2 else 'names'} and the background"
 
 
 def counts(by_cause: Mapping[str, float], unit: str = "") -> str:
     """Format as `3 late, 1 camera lost`, largest first, or `none`."""
     ordered = sorted(by_cause.items(), key=lambda item: (-item[1], item[0]))
-    told = (
+    parts = (
         f"{count if isinstance(count, int) else round(count, 1)}{unit} {one_line(cause)}" for cause, count in ordered
     )
-    return ", ".join(told) or "none"
+    return ", ".join(parts) or "none"

@@ -1,4 +1,4 @@
-"""Where pictures and sound come from: cameras, microphones, recordings, streams."""
+"""Sources of video and sound: cameras, microphones, recordings, streams."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Source(Protocol):
     name: str
     """What a person would call it: a path, a URL, a device."""
     senses: frozenset[Sense]
-    """What it delivers. A sense left out on purpose is not in it."""
+    """The senses it delivers, without those disabled by the user."""
     live: bool
-    """True where the newest data wins and old windows may be dropped (and counted); False where every one counts."""
+    """True if the newest data wins and old windows may be dropped (and counted); False if every window counts."""
     recorded: bool
-    """True where its timestamps were written once and for all, so that playing it again gives the same windows."""
+    """True if its timestamps are fixed, so that playing it again gives the same windows."""
     duration_s: float | None
-    """Length of the media where known."""
+    """Length of the media, if known."""
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield what arrives until the media ends or `close` is called. Call it once.
@@ -36,7 +36,7 @@ class Source(Protocol):
         """
 
     def close(self) -> None:
-        """End `chunks` from any thread, within a second, even while a read is blocked. May be called twice."""
+        """End `chunks` within a second, from any thread, even while a read is blocked. May be called twice."""
 
 
 @runtime_checkable

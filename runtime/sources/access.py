@@ -1,10 +1,9 @@
-"""What a path or an address may make FFmpeg open: which protocols, formats and hosts, and how large a picture.
+"""Restrict what FFmpeg opens for a path or an address: protocols, formats, hosts, and picture size.
 
-FFmpeg alone opens whatever an address, a redirect or a playlist names. Here, an address has one of a few schemes, and
-FFmpeg is given the protocols that belong to it, nothing else: no wrappers (`cache:`, `concat:`, `subfile:`, `data:`).
-What comes from a public address does not lead into the local network, unless that is allowed: redirects are followed
-here, one by one, and playlists, whose entries FFmpeg opens unasked, are refused. docs/threat-model.md says what that
-does not cover.
+By itself, FFmpeg opens whatever an address, a redirect or a playlist names. Here an address must have one of a few
+schemes, and FFmpeg may only use the protocols for that scheme: no wrappers (`cache:`, `concat:`, `subfile:`, `data:`).
+A public address must not lead into the local network unless allowed: redirects are followed here one by one, and
+playlists, whose entries FFmpeg opens automatically, are refused. docs/threat-model.md lists what this does not cover.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ __all__ = [
 
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 2.5
-"""A network read that brings nothing for so long is lost."""
+"""Time-out of a network read."""
 MOST_REDIRECTS = 8
 MAX_PIXELS = 8192 * 8192
 """Of a picture, unless `OVAVEL_MAX_PIXELS` or an option says otherwise: twice what 8K video has."""
 LONGEST_ADDRESS = 65_536
-"""Bytes of a file that holds an address."""
+"""Largest size in bytes of a file that contains an address."""
 
 _WEB = ("http", "https")
 _PROTOCOLS = {
@@ -62,17 +61,17 @@ _PROTOCOLS = {
     "tcp": "tcp",
     "tls": "tls,tcp",
 }
-"""By the scheme of an address, the protocols of FFmpeg that it may use."""
+"""Scheme of an address → FFmpeg protocols that it may use."""
 _LISTS = frozenset({"hls", "dash"})
-"""Formats that name addresses, and are worth reading from a network that is trusted."""
+"""Formats that contain addresses and are allowed on a trusted network."""
 _LEADS_ELSEWHERE = _LISTS | {
     *("concat", "sdp", "rtsp", "rtp", "sap", "imf", "vobsub", "webm_dash_manifest", "avisynth"),
     *("vapoursynth", "lavfi"),
 }
-"""Formats that make FFmpeg open other files or addresses, or run a script."""
+"""Formats that make FFmpeg open other files or addresses, or run scripts."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NEVER_PUBLIC = tuple(map(ipaddress.IPv6Network, ("::/96", "64:ff9b:1::/48", "fec0::/10")))
-"""IPv4 inside IPv6 and site-local addresses, which Python takes for public ones, some versions of it at least."""
+"""IPv4-in-IPv6 and site-local addresses, which some Python versions classify as public."""
 
 
 def pixel_limit() -> int:
@@ -96,10 +95,10 @@ def padded(pixels: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How far a source is trusted."""
+    """How much a source is trusted."""
 
     allow_private: bool = False
-    """Whether what a public address sends may lead to loopback, link-local and private ones."""
+    """Whether a public address may lead to loopback, link-local and private ones."""
     max_pixels: int = field(default_factory=pixel_limit)
     """Of a picture; a larger one is refused before it is decoded."""
 
@@ -110,12 +109,12 @@ def is_network(url: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """A file's path as it is; a URL without its secrets."""
+    """Return a file path unchanged, and a URL without its secrets."""
     return without_secrets(url) if is_network(url) else url
 
 
 def address_of(text: str) -> str:
-    """What `text` on a command line stands for, see `_address_of`; no message shows the secrets of what was read."""
+    """Resolve `text` from the command line, see `_address_of`; secrets read this way never appear in messages."""
     address = _address_of(text)
     if address != text:
         remember(address)
@@ -123,9 +122,9 @@ def address_of(text: str) -> str:
 
 
 def _address_of(text: str) -> str:
-    """What `text` on a command line stands for: `@FILE` the first line of a file, `env:NAME` a variable, else itself.
+    """Resolve `text` from the command line: `@FILE` is the first line of a file, `env:NAME` a variable, else itself.
 
-    An address on the command line can be read by every user of the machine, and so can the password in it.
+    Every user of the machine can read command lines, and so a password in an address.
 
     Raises:
         InputError: the file cannot be read, or its first line is empty.
@@ -134,14 +133,14 @@ def _address_of(text: str) -> str:
     if text.startswith("env:"):
         name = text.removeprefix("env:")
         if not os.environ.get(name, "").strip():
-            raise UsageError(f"{text}: the variable {name} is not set; put the address into it, and export it")
+            raise UsageError(f"{text}: the variable {name} is not set; set it to the address and export it")
         return os.environ[name].strip()
     if not text.startswith("@"):
         return text
     path = Path(text.removeprefix("@"))
     try:
         if why := not_regular(path):
-            raise InputError(f"{path} {why}; {text} stands for a file whose first line is an address")
+            raise InputError(f"{path} {why}; {text} means a file whose first line is an address")
         with path.open("rb") as file:
             lines = file.read(LONGEST_ADDRESS).decode().splitlines()
     except (OSError, ValueError) as error:
@@ -153,24 +152,26 @@ def _address_of(text: str) -> str:
 
 
 def check_scheme(url: str) -> str:
-    """The scheme of the address `url`, in lower case.
+    """Return the scheme of the address `url` in lower case.
 
     Raises:
-        UsageError: it is none that ovavel opens, or the address has characters that none may have.
+        UsageError: ovavel does not open this scheme, or the address contains invalid characters.
     """
     scheme = _scheme(url)
     if scheme not in _PROTOCOLS:
         raise UsageError(
-            f"{without_secrets(url)}: addresses of the kind {scheme}: are not opened; choose one of "
+            f"{without_secrets(url)}: {scheme}: addresses are not supported; choose one of "
             f"{', '.join(_PROTOCOLS)}, or give a file"
         )
     if INVISIBLE.search(url) or " " in url:
-        raise UsageError(f"{without_secrets(url)}: an address has no blanks or invisible characters; write them as %20")
+        raise UsageError(
+            f"{without_secrets(url)}: an address cannot contain spaces or invisible characters; write them as %20"
+        )
     return scheme
 
 
 def check_file(path: str) -> str:
-    """The path of a regular file with something in it. Raises MediaError."""
+    """Return the path of a non-empty regular file. Raises MediaError for anything else."""
     path = re.sub("^file://", "", path, flags=re.IGNORECASE)
     try:
         status = Path(path).stat()
@@ -188,11 +189,11 @@ def check_file(path: str) -> str:
 
 
 def open_container(url: str, access: Access) -> InputContainer:
-    """Open a file or an address with FFmpeg, and look for its streams.
+    """Open a file or an address with FFmpeg and find its streams.
 
     Raises:
-        UsageError: the scheme of the address is none that is opened.
-        MediaError: there is no such file, or the address leads to where it must not.
+        UsageError: the scheme of the address is not supported.
+        MediaError: there is no such file, or the address leads to a forbidden one.
         av.error.FFmpegError, OSError, ValueError: FFmpeg cannot open it. The text may hold secrets.
     """
     from av.error import FFmpegError
@@ -202,7 +203,7 @@ def open_container(url: str, access: Access) -> InputContainer:
     scheme = check_scheme(url)
     url = scheme + url[len(scheme) :]  # FFmpeg knows them in lower case only
     web = scheme in _WEB
-    # One private address among public ones proves nothing: whoever owns a name chooses what it stands for.
+    # One private address among public ones proves nothing: the owner of a name chooses its addresses.
     found = _addresses(url) if web and not access.allow_private else []
     free = access.allow_private or not web or (bool(found) and all(map(_is_private, found)))
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {} if free else {"max_redirects": "0"}
@@ -242,14 +243,14 @@ def protocols_of(url: str) -> str:
 
 
 def _protocols(scheme: str) -> str:
-    """What FFmpeg may use for `scheme`; over a proxy, https has a protocol of its own."""
+    """Return the protocols that FFmpeg may use for `scheme`; https over a proxy has its own protocol."""
     proxied = scheme in _WEB and os.environ.get("http_proxy")
     return _PROTOCOLS[scheme] + (",httpproxy" if proxied else "")
 
 
 @cache
 def _formats(*, lists: bool) -> str:
-    """FFmpeg's names of the formats that may be read; `lists`: those that name addresses, too."""
+    """Return FFmpeg's names of the allowed formats; with `lists`, including those that contain addresses."""
     import av
 
     refused = _LEADS_ELSEWHERE - _LISTS if lists else _LEADS_ELSEWHERE
@@ -257,7 +258,7 @@ def _formats(*, lists: bool) -> str:
 
 
 def _redirect(url: str) -> str | None:
-    """Where the server of `url` sends those who ask for it; None where it does not, or does not answer."""
+    """Return the redirect target of `url`; None if there is none or the server does not answer."""
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import Request
@@ -280,7 +281,7 @@ def _redirect(url: str) -> str | None:
 
 @cache
 def _opener() -> OpenerDirector:
-    """What asks without following. As with FFmpeg, certificates are not checked: those of cameras are their own."""
+    """Return an opener that does not follow redirects or check certificates, like FFmpeg: cameras sign their own."""
     import ssl
     from urllib.request import HTTPRedirectHandler, HTTPSHandler, build_opener
 
@@ -295,22 +296,22 @@ def _opener() -> OpenerDirector:
 
 
 def _check_target(target: str, url: str) -> None:
-    """Make sure that what `url` is redirected to may be opened. Raises MediaError."""
+    """Raise MediaError if the redirect target of `url` must not be opened."""
     redirect = f"{without_secrets(url)} is redirected to {without_secrets(target)}"
     if _scheme(target) not in _WEB or INVISIBLE.search(target) or " " in target:
-        raise MediaError(f"{redirect}, which is no address that may follow; check the address")
+        raise MediaError(f"{redirect}, which is not an allowed address; check the address")
     found = _addresses(target)
     if not found:
-        raise MediaError(f"{redirect}, whose name is unknown; check the address")
+        raise MediaError(f"{redirect}, whose host name is unknown; check the address")
     if any(map(_is_private, found)):
         raise MediaError(
-            f"{redirect}, an address of this machine or of a local network, which a public one may not lead to; "
-            "give that address, or --allow-private if you trust the server"
+            f"{redirect}, an address of this machine or a local network, to which a public one must not redirect; "
+            "give that address directly, or --allow-private if you trust the server"
         )
 
 
 def _addresses(url: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses of the host of `url`; none where its name is unknown."""
+    """Resolve the host of `url`; empty if its name is unknown."""
     try:
         found = socket.getaddrinfo(urlsplit(url).hostname, None, type=socket.SOCK_STREAM)
         return [ipaddress.ip_address(each[4][0]) for each in found]
@@ -319,7 +320,7 @@ def _addresses(url: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
 
 
 def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether `address` is none of the public internet: loopback, link-local, private, shared or multicast."""
+    """Whether `address` is not on the public internet: loopback, link-local, private, shared or multicast."""
     if isinstance(address, ipaddress.IPv6Address):
         inside = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:

@@ -1,4 +1,4 @@
-"""A camera, read by a thread that keeps its newest frame only."""
+"""A camera, read by a thread that keeps only the newest frame."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Picture:
     """A frame as OpenCV delivers it."""
 
     captured_s: float
-    """Monotonic clock when it was taken, as nearly as that is known."""
+    """Monotonic clock when it was captured, as far as known."""
     pixels: NDArray[np.uint8]
     """(H, W, 3) uint8 BGR."""
 
@@ -58,15 +58,15 @@ class Picture:
 
 
 class CameraFeed(Feed):
-    """Grabs without a pause, so that no old frame waits in the driver, and keeps the newest."""
+    """Grabs frames continuously, so that none waits in the driver, and keeps the newest."""
 
     def __init__(self, camera: int | str, notify: Callable[[Feed], None], *, max_pixels: int | None = None) -> None:
-        """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called when a frame is there.
+        """Prepare to open `camera`, an index, a /dev/video file or a URL; `notify` is called for each frame.
 
         Frames of more than `max_pixels` are refused: `OVAVEL_MAX_PIXELS` or 8192 × 8192 by default.
 
         Raises:
-            UsageError: the scheme of the URL is none that is opened.
+            UsageError: the scheme of the URL is not supported.
         """
         if isinstance(camera, str) and is_network(camera):
             check_scheme(camera)
@@ -78,7 +78,7 @@ class CameraFeed(Feed):
         self._newest: Picture | None = None
 
     def take(self) -> Picture | None:
-        """The newest frame, once."""
+        """Return the newest frame, once."""
         with self._lock:
             newest, self._newest = self._newest, None
         return newest
@@ -128,7 +128,7 @@ def _load_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("opencv", "live", need="Watching a camera") from error
+        raise MissingExtraError("opencv", "live", need="Using a camera") from error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
@@ -143,7 +143,7 @@ def _open(cv2: Any, camera: int | str) -> Any:
     else:
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
         with _capture_options(camera):
-            # one thread: decoding on several holds frames back
+            # several decoder threads would delay frames
             capture = cv2.VideoCapture(camera, cv2.CAP_FFMPEG, [*timeouts, cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         capture.release()
@@ -182,9 +182,9 @@ def _refused(camera: int | str) -> str:
     if not path.exists():
         why = f"there is no {without_secrets(str(path))}"
     elif not os.access(path, os.R_OK | os.W_OK):
-        why = f"{path} may not be read; add yourself to its group: sudo usermod -aG video $USER"
+        why = f"{path} cannot be read; add yourself to its group: sudo usermod -aG video $USER"
     else:
-        why = "it is busy (another program has it) or delivers no pictures"
+        why = "it is in use by another program or delivers no frames"
     return f"camera {without_secrets(str(camera))} cannot be opened: {why}. Cameras of this machine: {there}"
 
 
@@ -197,7 +197,7 @@ def _why_not(address: str) -> str:
         options = {**FFMPEG_OPTIONS, _WHITELIST: protocols_of(address)}
         av.open(address, options=options, timeout=OPEN_TIMEOUT_MS / 1e3).close()
     except ExitError:
-        return f"nothing came for {OPEN_TIMEOUT_MS / 1e3:g} s"
+        return f"no data for {OPEN_TIMEOUT_MS / 1e3:g} s"
     except (FFmpegError, OSError, ValueError) as error:
         return redacted(getattr(error, "strerror", None) or str(error), address)
-    return "it answers, but OpenCV cannot read it"
+    return "it responds, but OpenCV cannot read it"

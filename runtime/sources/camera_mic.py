@@ -21,18 +21,18 @@ from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Samples, Sense
 __all__ = ["CameraMicSource"]
 
 OPEN_S = 10.0
-"""A device that has delivered nothing by then is not opened."""
+"""Time a device has to deliver data when it is opened."""
 CATCH_UP_S = 0.5
-"""How long after a sleep (the process was stopped or starved) all that waited is gathered."""
+"""How long to collect waiting data after a pause (the process was stopped or starved)."""
 CLOSE_S = 0.5
-"""How long `close` waits for the devices to be let go of."""
+"""How long `close` waits for the devices to be released."""
 MARGIN_S = 0.5
-"""What is lost is declared so much later, because what comes after it may have been captured before it arrives."""
+"""Delay before a gap is declared, because data that arrives later may have been captured earlier."""
 
 
 @dataclass(slots=True)
 class _Channel:
-    """One device, and up to where its sense is accounted for."""
+    """One device, and how far its sense is accounted for."""
 
     sense: Sense
     connection: Connection
@@ -40,7 +40,7 @@ class _Channel:
     position_s: float = 0.0
     """Media time up to which something was yielded."""
     declared_s: float = 0.0
-    """Media time up to which gaps were declared; what comes before is dropped."""
+    """Media time up to which gaps were declared; earlier data is dropped."""
 
     def gap(self, cause: GapCause, until_s: float) -> Gap:
         """Declare the time from the last yield to `until_s`."""
@@ -70,7 +70,7 @@ class CameraMicSource:
         *,
         max_pixels: int | None = None,
     ) -> None:
-        """Open both devices; None leaves one out on purpose.
+        """Open both devices; None disables one.
 
         `camera` is an index, a /dev/video file or a URL; `microphone` an index, a name, a part of one, or "default".
         A camera whose pictures have more than `max_pixels` is refused: `OVAVEL_MAX_PIXELS` or 8192 × 8192 by default.
@@ -85,7 +85,7 @@ class CameraMicSource:
         if microphone is not None:
             self._connect("audio")
         if not self._feeds:
-            raise UsageError("neither a camera nor a microphone is wanted; leave out one at most")
+            raise UsageError("neither a camera nor a microphone is enabled; disable at most one")
         self.senses: frozenset[Sense] = frozenset(self._feeds)
         self.live = True
         self.recorded = False
@@ -139,7 +139,7 @@ class CameraMicSource:
             feed.ended.wait(max(0.0, deadline_s - time.monotonic()))
 
     def _gather(self, seconds: float) -> Iterator[tuple[Feed, Block | None]]:
-        """All that arrives within so many seconds."""
+        """Yield everything that arrives within `seconds`."""
         deadline_s = time.monotonic() + seconds
         with suppress(queue.Empty):
             while True:
@@ -148,9 +148,9 @@ class CameraMicSource:
     def _after_sleep(
         self, channels: list[_Channel], news: list[tuple[Feed, Block | None]], begin_s: float
     ) -> Iterator[Chunk]:
-        """The sound that waited while nobody ran. Pictures are lost, and declared beside the sound of their time.
+        """Yield the sound that waited while the process did not run. Frames are lost, and declared beside the sound.
 
-        Pictures that came afterwards are left in `news`.
+        Frames that arrived afterwards are left in `news`.
         """
         woke_s = time.monotonic() - begin_s
         sees = [channel for channel in channels if channel.sense == "vision"]
@@ -228,7 +228,7 @@ def _hear(channel: _Channel, block: Block, begin_s: float) -> Iterator[Chunk]:
 
 
 def _wait_for(feed: Feed, name: str) -> None:
-    """Wait until `feed` delivers. Raises DeviceError or MissingExtraError if it does not."""
+    """Wait until `feed` delivers data. Raises DeviceError or MissingExtraError if it does not."""
     if not feed.opened.wait(OPEN_S):
         raise DeviceError(f"{name} was opened but delivered nothing for {OPEN_S:g} s; is it switched on?")
     if isinstance(feed.error, OvavelError):

@@ -1,4 +1,4 @@
-"""Connections that may be lost, and what notices it and connects again."""
+"""Connections to devices and streams that notice a loss and reconnect."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ovavel.runtime.types import Notice
 __all__ = ["ASLEEP_S", "FROZEN_S", "GAP_EVERY_S", "Feed", "Connection", "end_all"]
 
 FROZEN_S = 2.5
-"""What brings nothing for so long is lost; with the time to notice it, this stays under 3 s."""
+"""A feed without data for this long is lost; a loss is noticed within 3 s."""
 GAP_EVERY_S = 0.25
 """While it is lost, so often a source declares the time that has passed."""
 ASLEEP_S = 1.0
-"""Who has not looked for so long was stopped or starved, and cannot say how long nothing came."""
+"""A reader that has not checked for this long was stopped or starved, and cannot judge how long data was missing."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 10.0
 CONNECT_S = 15.0
-"""An attempt that brings nothing for so long has failed, even if it still hangs in a driver."""
+"""An attempt without data for this long has failed, even if it still hangs in a driver."""
 MOST_HANGING = 3
-"""With so many attempts hanging in a driver, another waits until one of them returns."""
+"""With this many attempts hanging in a driver, the next one waits until one returns."""
 
 EXIT_S = 3.0
-"""A program that ends waits so long for its feeds: a little longer than a network read may bring nothing."""
+"""How long a program waits for its feeds at exit: a little longer than the time-out of a network read."""
 
 _at_work: set[Feed] = set()
 
 
 def end_all(within_s: float) -> bool:
-    """Ask every feed to end, and wait for at most `within_s` together; returns whether all of them have.
+    """Ask every feed to end, wait at most `within_s` in total, and return whether all of them ended.
 
-    FFmpeg asks PyAV, and PyAV asks Python, whether a read has taken too long. Once the interpreter is gone that crashes
-    the process, so it waits for its feeds first.
+    FFmpeg calls back into Python to check whether a read has timed out. After the interpreter has shut down this
+    crashes the process, so the feeds must end first.
     """
     until_s = time.monotonic() + within_s
     feeds = list(_at_work)
@@ -50,43 +50,43 @@ atexit.register(end_all, EXIT_S)
 
 
 class Feed:
-    """One connection to a device or stream, served by a daemon thread, so that a blocked read holds nothing up.
+    """One connection to a device or stream, served by a daemon thread, so that a blocked read blocks nothing else.
 
-    A subclass opens and reads in `_serve`, calls `bring` for all it gets, and returns soon once `stopping` is set.
+    A subclass opens and reads in `_serve`, calls `bring` for all data, and returns soon once `stopping` is set.
     """
 
     def __init__(self, name: str, *, address: str = "") -> None:
-        """Call `start` to connect to what is called `name`; `address` may hold secrets that `why` does not show."""
+        """Prepare a feed called `name`; `start` connects. Secrets in `address` are not shown in `why`."""
         self.opened = threading.Event()
-        """Set when it has brought something, or has failed."""
+        """Set when data has arrived, or the feed has failed."""
         self.brought_s = 0.0
-        """Monotonic clock when it last brought something."""
+        """Monotonic clock when data last arrived."""
         self.ended = threading.Event()
         self.stopping = threading.Event()
         self.error: Exception | None = None
-        """Why it ended, where that was an error. Its text may hold a password."""
+        """The error that ended it, if any. Its text may contain a password."""
         self._address = address
         self._thread = threading.Thread(target=self._run, name=f"ovavel {name}", daemon=True)
 
     @property
     def why(self) -> str:
-        """Why it ended, fit to be shown."""
+        """Why it ended, without secrets."""
         if self.error is None:
             return "it ended"
         reason = getattr(self.error, "strerror", None) or str(self.error) or type(self.error).__name__
         return redacted(reason, self._address)
 
     def start(self) -> None:
-        """Start to connect, and return at once."""
+        """Start connecting and return at once."""
         _at_work.add(self)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask it to end; does not wait. What it holds is released by its own thread."""
+        """Ask it to end without waiting. Its own thread releases its resources."""
         self.stopping.set()
 
     def bring(self) -> None:
-        """Note that something arrived."""
+        """Record that data arrived."""
         self.brought_s = time.monotonic()
         self.opened.set()
 
@@ -105,26 +105,26 @@ class Feed:
 
 
 class Connection:
-    """Keeps a feed: notices that it was lost and replaces it, after 1, 2, 4 … at most 10 seconds."""
+    """A feed that is replaced when it is lost, after 1, 2, 4 … at most 10 seconds."""
 
     def __init__(self, name: str, feed: Feed, connect: Callable[[], Feed], now_s: float) -> None:
-        """Watch the started `feed` from `now_s` on; `connect` makes and starts the next one."""
+        """Watch the started `feed` from `now_s` on; `connect` creates and starts the next one."""
         self.feed = feed
         self.lost = False
         self.newest_s = now_s
-        """Monotonic clock when something of it was last taken."""
+        """Monotonic clock when its data was last taken."""
         self._name, self._connect = name, connect
         self._news: list[str] = []
         self._delay_s = FIRST_DELAY_S
         self._retry_s: float | None = None
-        """When to connect again; None while a feed is at work."""
+        """When to reconnect; None while a feed is running."""
         self._tried_s = now_s
         self._hanging: list[Feed] = []
         self._why = ""  # the newest reason that was reported
         self._awake_s = now_s
 
     def arrived(self, now_s: float) -> bool:
-        """Note that the feed brought something; true if it had been lost before."""
+        """Record that the feed delivered data; return whether it had been lost."""
         back, self.lost = self.lost, False
         self.newest_s = self._awake_s = now_s
         self._delay_s = FIRST_DELAY_S
@@ -133,12 +133,12 @@ class Connection:
         return back
 
     def check(self, now_s: float) -> None:
-        """Notice a loss, and connect again when it is time to."""
+        """Notice a loss, and reconnect when it is time to."""
         asleep, self._awake_s = now_s - self._awake_s > ASLEEP_S, now_s
-        if asleep:  # nothing was taken because nobody was there to take it
+        if asleep:  # nothing was taken because this process did not run
             self.newest_s = now_s
         if self._retry_s is None and self.feed.stopping.is_set():
-            return  # it ends because it was asked to, from another thread
+            return  # another thread asked it to end
         if self._retry_s is not None:
             self._hanging = [feed for feed in self._hanging if not feed.ended.is_set()]
             if now_s >= self._retry_s and len(self._hanging) < MOST_HANGING:
@@ -162,12 +162,12 @@ class Connection:
             yield Notice(time_s=time_s, message=message)
 
     def close(self) -> None:
-        """Let go of the feed."""
+        """Stop the feed."""
         self.feed.stop()
 
     def _report(self, what: str, silent_s: float) -> None:
-        """Say why the feed is dropped, unless the reason is the one reported before."""
-        why = self.feed.why if self.feed.ended.is_set() else f"nothing came for {silent_s:g} s"
+        """Report why the feed is dropped, unless that reason was the last one reported."""
+        why = self.feed.why if self.feed.ended.is_set() else f"no data for {silent_s:g} s"
         if why != self._why:
             self._why = why
             self._news.append(f"{self._name} {what} ({why}); trying to open it again")

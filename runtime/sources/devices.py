@@ -1,4 +1,4 @@
-"""The cameras and microphones of this machine."""
+"""List the cameras and microphones of this machine."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ __all__ = [
 ]
 
 PROBED_CAMERAS = 4
-"""Where the system does not list cameras, so many indexes are tried."""
+"""How many indexes to try where the system does not list cameras."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
-    """A camera that OpenCV can be asked for."""
+    """A camera that OpenCV can open."""
 
     index: int
     name: str
     path: str | None = None
-    """Device file, where the system has one."""
+    """Device file, if there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Microphone:
-    """A sound input that PortAudio knows."""
+    """A sound input listed by PortAudio."""
 
     index: int
     name: str
     channels: int
     rate_hz: int
-    """Its own sample rate."""
+    """Native sample rate."""
     default: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Devices:
-    """What there is to see and hear with. `str()` is a list for people."""
+    """Available cameras and microphones. `str()` formats a list for users."""
 
     cameras: tuple[Camera, ...]
     microphones: tuple[Microphone, ...]
@@ -70,12 +70,12 @@ class Devices:
 
 
 def index_or_name(text: str) -> int | str:
-    """How a person names a device on the command line: digits are its index, all else its name, path or URL."""
+    """Parse a device on the command line: digits are an index, anything else is a name, path or URL."""
     return int(text) if text.isdecimal() and len(text) < 10 else text
 
 
 def list_devices() -> Devices:
-    """List what there is; what cannot be listed is reported in `problems` instead of raised."""
+    """List all devices; errors are collected in `problems` instead of being raised."""
     problems = []
     cameras: tuple[Camera, ...] = ()
     microphones: tuple[Microphone, ...] = ()
@@ -91,7 +91,7 @@ def list_devices() -> Devices:
 
 
 def list_cameras(*, folder: Path = Path("/sys/class/video4linux")) -> tuple[Camera, ...]:
-    """List cameras by index: on Linux those that the kernel names in `folder`, elsewhere those that can be opened.
+    """List cameras by index: on Linux those that the kernel lists in `folder`, elsewhere those that can be opened.
 
     Raises:
         MissingExtraError: not on Linux, and OpenCV is not installed.
@@ -139,20 +139,20 @@ def load_sounddevice() -> Any:
     try:
         import sounddevice
     except ImportError as error:
-        raise MissingExtraError("sounddevice", "live", need="Listening to a microphone") from error
+        raise MissingExtraError("sounddevice", "live", need="Using a microphone") from error
     except OSError as error:
         raise DeviceError(
             f"the PortAudio library is not installed ({error}). "
             "Install it with: sudo apt install libportaudio2 (Debian, Ubuntu)"
         ) from error
     except Exception as error:
-        # sounddevice starts PortAudio when it is imported, and raises its own PortAudioError where that fails
+        # importing sounddevice starts PortAudio, and raises PortAudioError if that fails
         raise DeviceError(f"PortAudio does not start ({error}); check the sound system of this machine") from error
     return sounddevice
 
 
 def _delivers_pictures(entry: Path) -> bool:
-    """Whether it is the first node of its camera; the others carry metadata."""
+    """Whether it is the first node of its camera; the others deliver metadata."""
     index = entry / "index"
     return not index.is_file() or index.read_text(encoding="ascii", errors="replace").strip() in ("", "0")
 

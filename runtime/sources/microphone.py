@@ -24,26 +24,26 @@ __all__ = ["Block", "MicrophoneFeed", "find_microphone"]
 
 MAX_CHANNELS = 2
 MAX_WAITING_S = 30.0
-"""Sound that nobody takes is dropped, and counted, beyond this."""
+"""Queued sound beyond this is dropped and counted."""
 LATENCY_S = 0.1
-"""Length of the buffer asked for: room for a busy interpreter, and still little."""
+"""Requested buffer length: enough for a busy interpreter, yet short."""
 STEADY_S = 0.5
 STEADY_WITHIN_S = 0.06
 SETTLE_S = 3.0
-"""The times of the first blocks are waited on no longer than this."""
+"""How long to wait at most for reliable block times."""
 
 MAX_AGE_S = 1.0
-"""A block said to be older than this is old only if it waited: after a pause, and as one of many that come at once."""
+"""A block that claims to be older than this is only believed if it waited: after a pause, or in a burst of blocks."""
 PAUSE_S = 1.0
 PACE = 8
-"""So many blocks show whether they come at once or as they are recorded."""
+"""How many blocks show whether they arrive in a burst or as they are recorded."""
 PROMPT = 200
-"""Among so many calls one was not held up."""
+"""Among this many calls, at least one was not delayed."""
 
 _portaudio = threading.Lock()
 _open_streams = 0
 LEAVE_S = 1.0
-"""How long the end of the program waits for streams to be closed by their own threads."""
+"""How long the program waits at exit for streams to be closed by their own threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ class Block:
     """Sound as PortAudio delivers it."""
 
     start_s: float
-    """Monotonic clock when its first sample was converted, as nearly as that is known."""
+    """Monotonic clock when its first sample was converted, as far as known."""
     arrived_s: float
-    """Monotonic clock when PortAudio had it."""
+    """Monotonic clock when PortAudio received it."""
     waveform: NDArray[np.float32]
     """(channels, n) float32."""
     rate_hz: int
@@ -62,7 +62,7 @@ class Block:
 
 
 class MicrophoneFeed(Feed):
-    """Records in the microphone's own rate. The audio callback only copies."""
+    """Records at the microphone's native rate. The audio callback only copies."""
 
     def __init__(self, microphone: int | str, notify: Callable[[Feed, Block], None], wanted: threading.Event) -> None:
         """Prepare to open `microphone`; each block goes to `notify`, once `wanted` is set."""
@@ -82,7 +82,7 @@ class MicrophoneFeed(Feed):
         self._finished = threading.Event()
 
     def taken(self, block: Block) -> None:
-        """Note that `block` no longer waits."""
+        """Record that `block` was taken from the queue."""
         self._taken += block.waveform.shape[1]
 
     def _serve(self) -> None:
@@ -90,7 +90,7 @@ class MicrophoneFeed(Feed):
         try:
             stream = self._open_stream(sounddevice)
         except (DeviceError, sounddevice.PortAudioError):
-            # PortAudio lists devices once; what was plugged in since is found after a new start
+            # PortAudio lists devices only at start; a restart finds those plugged in since
             if not _restart(sounddevice):
                 raise
             stream = self._open_stream(sounddevice)
@@ -103,7 +103,7 @@ class MicrophoneFeed(Feed):
 
     def _open_stream(self, sounddevice: Any) -> Any:
         global _open_streams
-        # sounddevice's own handler joins PortAudio's thread while that waits for the interpreter: a hang, for good.
+        # sounddevice's own exit handler joins PortAudio's thread while that waits for the interpreter: a deadlock.
         atexit.unregister(sounddevice._exit_handler)
         atexit.unregister(_leave)
         atexit.register(_leave, sounddevice)
@@ -153,10 +153,10 @@ class MicrophoneFeed(Feed):
         self._notify(self, block)
 
     def _settle(self, arrived_s: float, start_s: float, count: int) -> bool:
-        """Whether the times of the blocks can be trusted.
+        """Whether the block times can be trusted.
 
-        A sound server guesses its delay at first, up to a second wrong, and corrects that within two seconds. Once the
-        times agree with the count of samples, and no block is older than the buffer allows, they are right.
+        A sound server guesses its delay at first, with errors of up to a second, and corrects it within two seconds.
+        The times are right once they agree with the sample count and no block is older than the buffer allows.
         """
         self._first_s = self._first_s or arrived_s
         self._bases_s.append((arrived_s, start_s - self._counted / self._rate_hz))
@@ -170,10 +170,10 @@ class MicrophoneFeed(Feed):
 
 
 class _BlockTimes:
-    """When a block arrived and when it begins, on the monotonic clock, however late its callback runs.
+    """Computes arrival and start of blocks on the monotonic clock, however late the callback runs.
 
-    PortAudio reads its clock before it calls us, and the call then waits for the interpreter: for as long as another
-    thread keeps that, or the whole process is stopped. The clocks are as far apart as in the promptest of many calls.
+    PortAudio reads its clock before the call, which then waits for the interpreter: while another thread holds it, or
+    the whole process is stopped. So the offset between the clocks is the smallest one among many calls.
     """
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ class _BlockTimes:
         self._pace: deque[tuple[float, float]] = deque(maxlen=PACE)
 
     def of(self, current_s: float, adc_s: float, duration_s: float, now_s: float) -> tuple[float, float]:
-        """Arrival and start of a block of `duration_s`, whose callback runs at `now_s` on the monotonic clock.
+        """Return arrival and start of a block of `duration_s` whose callback runs at `now_s` on the monotonic clock.
 
         `current_s` and `adc_s` are PortAudio's times of the call and of the first sample; 0 where it has none.
         """
@@ -196,7 +196,7 @@ class _BlockTimes:
         return arrived_s, arrived_s - max(age_s, duration_s)
 
     def _waited(self, arrived_s: float, duration_s: float) -> bool:
-        """Whether the block may have waited for us: it comes after a pause, or faster than it was recorded."""
+        """Whether the block may have waited: it comes after a pause, or faster than it was recorded."""
         paused = bool(self._pace) and arrived_s - self._pace[-1][0] > PAUSE_S
         if paused:
             self._pace.clear()
@@ -207,7 +207,7 @@ class _BlockTimes:
 
 
 def find_microphone(wanted: int | str, microphones: tuple[Microphone, ...]) -> Microphone:
-    """The microphone with that index, that name, or the only one with that part of a name; or "default".
+    """Return the microphone with the index or name `wanted`, the only one whose name contains it, or "default".
 
     Raises:
         DeviceError: there is none, or more than one.
@@ -232,7 +232,7 @@ def _there_are(microphones: tuple[Microphone, ...]) -> str:
 
 
 def _restart(sounddevice: Any) -> bool:
-    """Let PortAudio look for devices again, unless that would end a stream of another source."""
+    """Restart PortAudio to update its device list, unless that would end a stream of another source."""
     with _portaudio:
         if _open_streams:
             return False
@@ -242,7 +242,7 @@ def _restart(sounddevice: Any) -> bool:
 
 
 def _leave(sounddevice: Any) -> None:
-    """End PortAudio with the program, unless a driver does not let go of its stream: that one ends with the process."""
+    """Terminate PortAudio at exit, unless a driver does not release its stream: then it ends with the process."""
     deadline_s = time.monotonic() + LEAVE_S
     while _open_streams and time.monotonic() < deadline_s:
         time.sleep(0.02)

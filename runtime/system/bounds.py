@@ -1,6 +1,6 @@
-"""Bounds of the numbers that users give.
+"""Bounds of numbers given by users.
 
-They stand at the field, `lag: Annotated[int, Meta(ge=0, le=9)]`, and are checked for every command before it runs.
+They are declared at the field, `lag: Annotated[int, Meta(ge=0, le=9)]`, and checked before a command runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ovavel.runtime.errors import UsageError
 __all__ = ["LARGEST_SEED", "MOST_WORKERS", "Meta", "Seed", "bounds_of", "check_bounds"]
 
 MOST_WORKERS = max(16, 2 * (os.cpu_count() or 1))
-"""Threads or processes at most. Far more than there are cores wait for each other and never end."""
+"""Most threads or processes. Far more than there are cores would wait for each other and never finish."""
 
 LARGEST_SEED = 2**32 - 1
 
@@ -25,10 +25,10 @@ Seed = Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
 
 
 def check_bounds(options: Any, hints: dict[str, Any] | None = None) -> None:
-    """Refuse a number in the dataclass `options`, or in one inside it, that is out of the bounds at its field.
+    """Check the numbers in the dataclass `options`, and in dataclasses inside it, against the bounds of their fields.
 
     Raises:
-        UsageError: it is; names the flag and says what it takes. NaN is out of any bounds.
+        UsageError: one is out of bounds; names the flag and its range. NaN is always out of bounds.
     """
     hints = hints or get_type_hints(type(options), include_extras=True)
     for field in dataclasses.fields(options):
@@ -44,7 +44,7 @@ def check_bounds(options: Any, hints: dict[str, Any] | None = None) -> None:
 
 
 def bounds_of(hint: Any) -> Iterator[Meta]:
-    """The bounds in a type hint, those of a tuple's items among them."""
+    """Yield the bounds in a type hint, including those of a tuple's items."""
     if get_origin(hint) is Annotated:
         yield from (each for each in hint.__metadata__ if isinstance(each, Meta))
     for inside in get_args(hint):

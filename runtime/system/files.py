@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes, private files, and folders for results."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _REPORTS = frozenset({".csv", ".html", ".json", ".md"})
 
 
 def output_error(path: Path | str, error: OSError) -> OutputError:
-    """Put an error of the operating system into words: what could not be written, why, and what to do."""
+    """Convert an `OSError`: what could not be written, why, and what to do."""
     advice = {
-        "FileNotFoundError": "choose a folder that is there and takes files",
+        "FileNotFoundError": "choose an existing folder that accepts files",
         "NotADirectoryError": "part of this path is a file; choose another folder",
         "FileExistsError": "there is a file of this name; choose another folder",
         "IsADirectoryError": "this is a folder; give the path of a file",
@@ -41,12 +41,12 @@ def output_error(path: Path | str, error: OSError) -> OutputError:
 
 
 def not_regular(path: Path) -> str:
-    """Why `path` is nothing to be read like a file, as in "is a pipe"; empty where it is one.
+    """Return why `path` is not a regular file, as in "is a pipe"; empty if it is one.
 
-    Reading a pipe or a device may wait for ever.
+    Reading a pipe or a device may block forever.
 
     Raises:
-        OSError: there is no such file, or it cannot be looked at.
+        OSError: there is no such file, or it cannot be examined.
     """
     mode = path.stat().st_mode
     kinds = {
@@ -60,12 +60,12 @@ def not_regular(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where files are kept that can be made again: `$XDG_CACHE_HOME/ovavel`. It need not be there."""
+    """Return the folder of files that can be rebuilt, `$XDG_CACHE_HOME/ovavel`. It need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ovavel"
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder `path` and those above it, if need be: before long work, not after.
+    """Create the folder `path` and its parents if necessary: before long work, not after.
 
     Raises:
         OutputError: it cannot be made.
@@ -78,11 +78,11 @@ def make_folder(path: Path) -> None:
 
 
 def report_folder(path: Path, name: str) -> Path:
-    """Make the folder `path` that `--out` names and return it; `name` is the report that will be in it.
+    """Create and return the folder `path` given with `--out`; `name` is the report that will be in it.
 
     Raises:
         UsageError: `path` looks like a file.
-        OutputError: it cannot be made.
+        OutputError: it cannot be created.
     """
     check_report_folder(path, name)
     make_folder(path)
@@ -96,11 +96,11 @@ def check_report_folder(path: Path | None, name: str) -> None:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make the folder `path` as `make_folder` does; it, and `cache_folder()` above it, let only their owner in.
+    """Create the folder `path` like `make_folder`; only its owner can access it and `cache_folder()` above it.
 
     Raises:
-        OutputError: it cannot be made.
-        InputError: it is there and somebody else may write to it.
+        OutputError: it cannot be created.
+        InputError: it exists and another user can write to it.
     """
     make_folder(path.parent.parent if path.parent == cache_folder() else path.parent)
     try:
@@ -112,12 +112,12 @@ def make_private_folder(path: Path) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Refuse what somebody else may have written: `path`, and all folders of `cache_folder()` that it is in.
+    """Refuse `path` if it, or a folder of `cache_folder()` above it, may have been written by another user.
 
-    What is not there is nobody's. The system's administrator may write everywhere in any case.
+    Missing files are accepted. The administrator can write everywhere in any case.
 
     Raises:
-        InputError: it belongs to another user, or its group or everybody may write to it.
+        InputError: it belongs to another user, or its group or everyone can write to it.
     """
     above = [each for each in path.parents if each.is_relative_to(cache_folder())]
     for each in (path, *above):
@@ -126,17 +126,17 @@ def check_private(path: Path) -> None:
         except OSError:
             continue
         if found.st_uid not in (os.geteuid(), 0):
-            raise InputError(f"{each} belongs to another user, so what is in it is not trusted; delete it")
+            raise InputError(f"{each} belongs to another user, so its content is not trusted; delete it")
         if stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
             raise InputError(
-                f"{each} can be written to by other users, so what is in it is not trusted; delete it, or, if nobody "
-                f"else could: chmod go-w {each}"
+                f"{each} can be written to by other users, so its content is not trusted; delete it, or, if you "
+                f"are the only user: chmod go-w {each}"
             )
 
 
 @contextlib.contextmanager
 def output_folder(path: Path | None) -> Iterator[None]:
-    """Make a folder for results as `make_folder` does; what was made and is still empty at the end is removed again."""
+    """Create a folder for results like `make_folder`; created folders that are still empty at the end are removed."""
     if path:
         check_path(path, OutputError)
     made = [each for each in (path, *path.parents) if not each.exists()] if path else []
@@ -145,19 +145,19 @@ def output_folder(path: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # it holds something, and then so do those above it
+        with contextlib.suppress(OSError):  # not empty, and so neither are its parents
             for each in made:
                 each.rmdir()
 
 
 def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write `data` beside `path`, then rename it there, so that nobody ever reads half a file.
+    """Write `data` to a temporary file beside `path`, then rename it, so that no reader sees half a file.
 
-    A `private` file can be read and written by its owner alone; others as the process's umask says.
+    Only its owner can read and write a `private` file; other files follow the process's umask.
 
     Raises:
-        OutputError: the disk is full, the folder is missing, or it may not be written to. What was at `path` is
-            as it was, and nothing is left beside it.
+        OutputError: the disk is full, or the folder is missing or not writable. `path` is unchanged, and no temporary
+            file remains.
     """
     check_path(path, OutputError)
     aside = path.with_name(f".{secrets.token_hex(8)}.part")

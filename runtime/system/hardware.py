@@ -1,4 +1,4 @@
-"""What the processors are called, and what the CPU can do."""
+"""Names of the processors, and features of the CPU."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _ARM_BITS = {"asimd": (16, 1), "asimddp": (16, 20), "sve": (16, 22), "i8mm": (26
 
 @cache
 def cpu_features() -> tuple[str, ...]:
-    """Return what the CPU has of the features that matter to arithmetic, by their names in Linux's /proc/cpuinfo.
+    """Return the CPU's features that matter to arithmetic, named as in Linux's /proc/cpuinfo.
 
-    The C library is asked first: it runs CPUID in this process, and so knows what an emulator or a container really
-    has, and what the system allows. A feature that cannot be read counts as missing.
+    The C library comes first: it runs CPUID in this process, and so sees what an emulator or container really provides
+    and the system allows. A feature that cannot be read counts as missing.
     """
     known = (*_X86_BITS, *_ARM_BITS)
     found = _features_of_c_library()
@@ -48,7 +48,7 @@ def cpu_features() -> tuple[str, ...]:
 
 
 def _features_of_c_library() -> set[str] | None:
-    """None: it does not say, e.g. because it is not glibc, or one before 2.33."""
+    """Return the features according to the C library; None if it does not report them (not glibc 2.33 or newer)."""
 
     class Leaf(ctypes.Structure):
         _fields_ = (("there", ctypes.c_uint * 4), ("usable", ctypes.c_uint * 4))
@@ -71,7 +71,7 @@ def _features_of_c_library() -> set[str] | None:
 
 @cache
 def cpu_name() -> str:
-    """Return what the CPU calls itself; a CPU that has no name is named with this machine."""
+    """Return the name of the CPU; an unnamed one gets a name with this machine's id."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -79,7 +79,7 @@ def cpu_name() -> str:
     names = re.findall(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
     if names:
         return str(names[0]).strip()
-    # ARM's have numbers in the place of a name, and maybe cores of several kinds.
+    # ARM CPUs have numbers instead of a name, and possibly several kinds of cores.
     cores = re.findall(r"^CPU implementer\s*:\s*(\w+)$.*?^CPU part\s*:\s*(\w+)$", text, re.MULTILINE | re.DOTALL)
     if cores:
         return "CPU " + ", ".join(dict.fromkeys(f"implementer {maker} part {part}" for maker, part in cores))
@@ -88,10 +88,10 @@ def cpu_name() -> str:
 
 @cache
 def gpu_name(index: int) -> str:
-    """Return the name of the NVIDIA GPU that this process knows as number `index`.
+    """Return the name of the NVIDIA GPU with the number `index` in this process.
 
-    CUDA gives it, or else nvidia-smi where it surely means the same GPU: by itself CUDA puts the fastest first, and
-    nvidia-smi goes by the bus. A GPU that neither names is named with this machine.
+    It comes from CUDA, or from nvidia-smi if that certainly means the same GPU: by default CUDA lists the fastest
+    first, and nvidia-smi sorts by bus. A GPU that neither names gets a name with this machine's id.
     """
     visible = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
     known_as = visible[index] if index < len(visible) else str(index)
@@ -118,14 +118,14 @@ def _name_from_cuda(index: int) -> str | None:
 def _ask_nvidia_smi(*which: str) -> list[str]:
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", *which]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):  # no NVIDIA driver, or one that does not answer
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):  # no NVIDIA driver, or one that does not respond
         return []
-    return [line.strip() for line in told.splitlines() if line.strip()]
+    return [line.strip() for line in listed.splitlines() if line.strip()]
 
 
 def _machine() -> str:
-    """Tell this machine from others without giving its id away."""
+    """Return a hash that identifies this machine without revealing its id."""
     try:
         known = Path("/etc/machine-id").read_text().strip()
     except OSError:

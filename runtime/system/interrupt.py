@@ -1,4 +1,4 @@
-"""Ending on request: what SIGINT, SIGTERM and SIGHUP do to long work and to a session.
+"""Handling of SIGINT, SIGTERM and SIGHUP in long work and in sessions.
 
 A signal that was ignored when the program started stays ignored: SIGHUP under `nohup`, SIGINT of a background job.
 """
@@ -18,42 +18,42 @@ from types import FrameType
 __all__ = ["GRACE_S", "Overdue", "StopSignals", "terminated_as_interrupted"]
 
 GRACE_S = 2.0
-"""After a signal, a call that may block (into a sink) is interrupted once it has taken so long."""
+"""After a signal, a call that may block (into a sink) is interrupted once it takes longer than this."""
 _POLL_S = 0.1
 
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` on SIGTERM too. Does nothing outside the main thread, where signals do not go."""
+    """Raise `KeyboardInterrupt` on SIGTERM too. Does nothing outside the main thread, which alone gets signals."""
     with _handled((signal.SIGTERM,), signal.default_int_handler):
         yield
 
 
 class Overdue(BaseException):
-    """A call took longer than `GRACE_S` after a signal had asked for the end."""
+    """A call took longer than `GRACE_S` after a signal requested the end."""
 
 
 class StopSignals:
-    """Ends a session on the first SIGINT, SIGTERM or SIGHUP, whatever a sink does; a second SIGINT interrupts at once.
+    """Ends a session on the first SIGINT, SIGTERM or SIGHUP even if a sink blocks; a second SIGINT interrupts at once.
 
-    Python runs a handler in the main thread, and a write that blocks goes on once the handler returns. So each call
-    that may block is made inside `bounded`: when the end has been asked for and the call takes too long, the main
-    thread gets the signal again, and this time its handler raises `Overdue` inside the call.
+    Python runs a handler in the main thread, and a blocked write resumes when the handler returns. So each call that
+    may block is made inside `bounded`: if the end was requested and the call takes too long, the main thread gets the
+    signal again, and this time the handler raises `Overdue` inside the call.
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
-        """`stop` is called once, in a thread of its own."""
+        """Call `stop` once, in a separate thread, on the first signal."""
         self._stop = stop
         self._main = threading.get_ident()
-        self._call_s: float | None = None  # when the call that may block began
+        self._call_s: float | None = None  # start of the current call that may block
         self._requested = False
-        self._overdue = False  # the next signal is our own
+        self._overdue = False  # the next signal was sent by us
         self._over = threading.Event()
-        self._sending = threading.Lock()  # no signal of our own is sent once the handlers are to be put back
+        self._sending = threading.Lock()  # we send no signal once the handlers are being restored
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Listen to the signals. Does nothing outside the main thread, where signals do not go."""
+        """Handle the signals. Does nothing outside the main thread, which alone gets signals."""
         with _handled((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._hear):
             try:
                 yield
@@ -63,10 +63,10 @@ class StopSignals:
 
     @contextlib.contextmanager
     def bounded(self) -> Iterator[None]:
-        """Make a call that may block.
+        """Run a call that may block.
 
         Raises:
-            Overdue: it was interrupted, because the end has been asked for and it took too long.
+            Overdue: it was interrupted because the end was requested and it took too long.
         """
         self._call_s = time.monotonic()
         try:
@@ -84,14 +84,14 @@ class StopSignals:
                 raise Overdue
         elif not self._requested:
             self._requested = True
-            # Closing takes locks that the interrupted thread may hold, so it is not done in the handler itself.
+            # Closing takes locks that the interrupted thread may hold, so it must not happen in the handler.
             for act in (self._stop, lambda: self._watch(number)):
                 threading.Thread(target=act, name="ovavel-stop", daemon=True).start()
         elif number == signal.SIGINT:
             signal.default_int_handler(number, frame)
 
     def _watch(self, number: int) -> None:
-        """Interrupt each call that takes too long from now on."""
+        """From now on, interrupt each call that takes too long."""
         since_s = time.monotonic()
         while not self._over.wait(_POLL_S):
             with self._sending:
@@ -105,11 +105,11 @@ class StopSignals:
 
 @contextlib.contextmanager
 def _handled(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handler` have those signals of `numbers` that are not ignored, and put things back afterwards."""
+    """Install `handler` for those signals of `numbers` that are not ignored, and restore the old ones at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # None is a handler that Python did not install and could not put back.
+    # None stands for a handler that Python did not install and could not restore.
     heard = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, handler) for number in heard}
     try:
@@ -120,7 +120,7 @@ def _handled(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameT
 
 
 def _stderr() -> int:
-    """Where Python's standard error goes: elsewhere than 2 while what libraries write is captured."""
+    """Return the descriptor of Python's standard error: not 2 while the output of libraries is captured."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):
@@ -128,7 +128,7 @@ def _stderr() -> int:
 
 
 def _leave_stuck_streams() -> None:
-    """Point standard output and error at nothing where nobody reads them: flushing them at exit would block again."""
+    """Redirect standard output and error to nothing if nobody reads them: flushing at exit would block again."""
     for fd in {1, 2, _stderr()}:
         with contextlib.suppress(OSError):
             stream = select.poll()  # unlike `select`, with any number of open files

@@ -1,4 +1,4 @@
-"""What libraries in C write to standard error while a live view is on the screen."""
+"""Capture what C libraries write to standard error while a live view is on the screen."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from collections.abc import Callable, Iterator
 __all__ = ["captured_stderr"]
 
 QUIET_S = 0.5
-"""Lines that come in such a short time are one notice."""
+"""Lines that arrive within this time form one notice."""
 LONGEST_S = 3.0
 MOST_SEEN = 1000
-"""So many different lines are remembered."""
+"""How many different lines are remembered."""
 
 
 @contextlib.contextmanager
 def captured_stderr(listener: Callable[[str], None]) -> Iterator[None]:
-    """Catch what is written to file descriptor 2, and pass each burst of new lines to `listener` as one sentence.
+    """Capture file descriptor 2 and pass each burst of new lines to `listener` as one sentence.
 
-    PortAudio and ALSA write there, from threads of their own, when a sound server dies, and again at every attempt to
-    open it: what was said before is not said again. `sys.stderr` still reaches the real standard error.
+    PortAudio and ALSA write there from their own threads when a sound server dies, and again at every attempt to open
+    it, so repeated lines are dropped. `sys.stderr` still reaches the real standard error.
     """
     try:
         real = os.dup(2)
-    except OSError:  # there is none to be written over
+    except OSError:  # standard error is closed
         yield
         return
     reader, writer = os.pipe()
@@ -64,7 +64,7 @@ def _python_writes_to(fd: int) -> Iterator[None]:
 
 
 def _listen(reader: int, over: threading.Event, listener: Callable[[str], None]) -> None:
-    """Read until the writing ends are closed or `over` is set, and say what is new."""
+    """Read until the writing ends are closed or `over` is set, and report new lines."""
     seen: set[str] = set()
     new: list[str] = []
     rest = b""

@@ -1,4 +1,4 @@
-"""Many small jobs in processes of their own, where no job can end the run."""
+"""Run many small jobs in worker processes, so that no job can end the run."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ Result = TypeVar("Result")
 
 
 class Crashed:
-    """The result of a job whose process died: a fault in a library, or no memory left."""
+    """Result of a job whose process died, from a library crash or a lack of memory."""
 
 
 CRASHED: Final = Crashed()
 
-_AHEAD = 4  # jobs that each process finds waiting
+_AHEAD = 4  # jobs queued per process
 
 
 def default_workers() -> int:
-    """As many processes as cores that this process may use."""
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def run_each(
     function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
 ) -> Iterator[tuple[Job, Result | Crashed]]:
-    """Yield each job with what `function` makes of it, in the order in which they are done.
+    """Yield each job with the result of `function`, in order of completion.
 
-    The processes are started afresh, ignore Ctrl-C (the caller's loop hears it) and end with the caller, even when
-    that is killed. Jobs in work when a process dies are tried once more, each in a process of its own.
+    The processes are spawned, ignore Ctrl-C (the caller handles it) and end with the caller, even if it is killed. Jobs
+    that are running when a process dies are tried once more, each in a separate process.
 
     Raises:
         UsageError: `workers` is below 1.
@@ -87,7 +87,7 @@ def _submit(
     jobs: Iterable[Job],
     pending: dict[Future[Result], Job],
 ) -> list[Job]:
-    """Hand out `jobs` until a process has died; returns the job that came too late, if any."""
+    """Submit `jobs` until a process dies; return the job that could not be submitted, if any."""
     for job in jobs:
         try:
             pending[pool.submit(function, job)] = job

@@ -1,4 +1,4 @@
-"""How long each stage takes, over the last windows."""
+"""Durations of each stage over the last windows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Percentiles(NamedTuple):
 
 
 class Stopwatch:
-    """Sums up the time spent in `with` blocks of one thread. The sum may be read from any."""
+    """Sums up the time spent in `with` blocks of one thread. The sum can be read from any thread."""
 
     def __init__(self) -> None:
         self._sum_s = 0.0
@@ -35,7 +35,7 @@ class Stopwatch:
 
     @property
     def total_s(self) -> float:
-        """Seconds so far, those of a block that is not over included."""
+        """Seconds so far, including a block that is still running."""
         began_s = self._began_s
         return self._sum_s + (0.0 if began_s is None else time.monotonic() - began_s)
 
@@ -66,7 +66,7 @@ class Timings:
         return tuple(self._durations_ms)
 
     def durations_ms(self, stage: str) -> tuple[float, ...]:
-        """What was recorded for `stage`, oldest first; empty for a stage never seen."""
+        """Return the recorded durations of `stage`, oldest first; empty for an unknown stage."""
         return tuple(self._durations_ms[stage]) if stage in self._durations_ms else ()
 
     def percentiles(self, stage: str) -> Percentiles | None:

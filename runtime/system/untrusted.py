@@ -1,6 +1,6 @@
-"""Reads JSON and numpy arrays that somebody else wrote: what they claim is held to limits before memory is taken.
+"""Read untrusted JSON and numpy arrays, checking their claims against limits before memory is allocated.
 
-Everything raises ValueError and nothing else, in words that fit into a sentence.
+All functions raise only ValueError, with a message that fits into a sentence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["brief", "map_array", "read_array", "read_arrays", "read_json"]
 
 _HEADER_BYTES = 4096
-"""Of an array of a few dimensions; numpy's own writer takes 128."""
+"""Largest header of an array of a few dimensions; numpy writes 128 bytes."""
 _MOST_ARRAYS = 4096
 _LONGEST_MESSAGE = 300
 
@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 
 def brief(error: Exception) -> str:
-    """What a library says of a file, short and on one line: it may quote what it read."""
+    """Return a library's error message, short and on one line: it may quote the file."""
     return one_line(str(error))[:_LONGEST_MESSAGE]
 
 
 def read_json(data: bytes, kind: type[T]) -> T:
-    """Decode JSON strictly: no name is there twice in one object, for readers differ in which of the two counts."""
+    """Decode JSON strictly: duplicate names in an object are refused, because readers differ in which one counts."""
     try:
         json.loads(data.decode(), object_pairs_hook=_distinct)
         return msgspec.json.decode(data, type=kind)
@@ -57,7 +57,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         name = Counter(name for name, _ in pairs).most_common(1)[0][0]  # counting each would take hours
-        raise ValueError(f"{quoted(name)} is there twice")
+        raise ValueError(f"{quoted(name)} occurs twice")
     return found
 
 
@@ -72,12 +72,12 @@ def map_array(path: Path) -> NDArray[Any]:
     """Map an `.npy` file, which must be exactly as large as its header claims, into memory; read-only.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a valid array file.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         shape, fortran, kind, offset = _header(file.read(_HEADER_BYTES), os.fstat(file.fileno()).st_size)
-        if not math.prod(shape):  # nothing cannot be mapped
+        if not math.prod(shape):  # an empty array cannot be mapped
             return np.zeros(shape, kind)
         return np.memmap(file, kind, "r", offset, shape, "F" if fortran else "C")
 
@@ -85,25 +85,25 @@ def map_array(path: Path) -> NDArray[Any]:
 def _header(start: bytes, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Read the header of an array from the `start` of a file of `size` bytes.
 
-    Returns shape, whether the values are in Fortran's order, type, and where they begin.
+    Returns shape, whether the values are in Fortran order, dtype, and the offset of the values.
     """
     file = io.BytesIO(start)  # numpy would read as much of a real file as the header claims
     try:
         version = np.lib.format.read_magic(file)
     except (ValueError, EOFError) as error:
-        raise ValueError("it is no array of numpy") from error
+        raise ValueError("it is not a numpy array") from error
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }.get(version)
     if read_header is None:
-        raise ValueError(f"it is of version {version}")
+        raise ValueError(f"it has version {version}")
     try:
         shape, fortran, kind = read_header(file, max_header_size=_HEADER_BYTES)
     except (ValueError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError, EOFError) as error:
         raise ValueError("its header is damaged") from error  # numpy's advice is to trust it
     if kind.hasobject or not kind.itemsize or len(shape) > 32 or min(shape, default=0) < 0:
-        raise ValueError(f"it holds {kind} in the shape {shape}")
+        raise ValueError(f"it contains {kind} in the shape {shape}")
     claimed, there = math.prod(shape) * kind.itemsize, size - file.tell()
     if claimed != there:
         raise ValueError(f"its header claims {claimed} bytes, and {there} follow")
@@ -119,10 +119,10 @@ def read_arrays(data: bytes, most_bytes: int) -> Mapping[str, NDArray[Any]]:
             if claimed > most_bytes or len(members) > _MOST_ARRAYS:
                 raise ValueError(f"it unpacks to {claimed} bytes in {len(members)} arrays, which is far too much")
             if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in members):
-                # A header of LZMA may ask for gigabytes.
-                raise ValueError("it is packed in a way that numpy does not use")
+                # An LZMA header may require gigabytes.
+                raise ValueError("it is compressed in a way that numpy does not use")
             if len({member.filename for member in members}) < len(members):
-                raise ValueError("an array is there twice")
+                raise ValueError("an array occurs twice")
             return {member.filename.removesuffix(".npy"): read_array(archive.read(member)) for member in members}
     except (BadZipFile, ZlibError, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"it is no archive of arrays: {error}") from error
+        raise ValueError(f"it is not an archive of arrays: {error}") from error

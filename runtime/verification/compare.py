@@ -1,7 +1,6 @@
-"""What is compared with PyTorch's results, what a comparison must not exceed, and the gate that sums it up.
+"""Compare results with PyTorch's, check them against the requirements, and summarize them in a gate.
 
-Every comparison is made by these functions: when a bundle is exported, when it checks itself, when two backends are
-compared on media.
+All comparisons use these functions: at export, in the self-check of a bundle, and when two backends run the same media.
 
 Shapes: N inputs, D embedding size, C names with the background last.
 """
@@ -58,49 +57,50 @@ STAGES: tuple[Stage, ...] = (
     "score",
     "decision",
 )
-"""In the order of a window's way."""
+"""In pipeline order."""
 
 FURTHEST = 2.0
-"""As far apart as components of two unit vectors, or two similarities, can be: of what is not finite, or no answer."""
+"""The largest possible difference of two unit vectors' components, or of two similarities; used for non-finite values
+and mismatched shapes."""
 
 FRAME_TOLERANCE = 0.016
-"""One of 255 levels after normalisation: versions of Pillow differ by no more where they resize."""
+"""One of 255 levels after normalisation: resizing differs by no more between versions of Pillow."""
 SOUND_TOLERANCE = 1e-3
-"""Of a log-mel value: versions of the FFT differ by less."""
+"""For log-mel values: FFT versions differ by less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCheck:
-    """What became of one stage."""
+    """Result of one stage."""
 
     stage: Stage
     summary: str
-    """What was measured, in a few words."""
+    """The measurements, in a few words."""
     failure: str | None = None
-    """What is off, how far, and on which input; None where nothing is."""
+    """What differs, by how much, and on which input; None if the stage passed."""
 
 
 class EmbeddingDifferences(NamedTuple):
-    """How far N embeddings are from the reference's."""
+    """Differences of N embeddings from the reference's."""
 
     cosine: NDArray[np.float64]
-    """(N,) cosine similarities; -1 where a value of either is not finite."""
+    """(N,) cosine similarities; -1 where either embedding has a non-finite value."""
     away: NDArray[np.float64]
-    """(N,) largest differences of a component; `FURTHEST` there."""
+    """(N,) largest component difference; `FURTHEST` where either has a non-finite value."""
 
 
 class HeadDifferences(NamedTuple):
-    """How far a head's outputs are off; each is `FURTHEST` where shapes differ or a value is not finite."""
+    """Largest differences of a head's outputs; `FURTHEST` where shapes differ or a value is not finite."""
 
     audio_similarity: float
     vision_similarity: float
     score: float
-    """Of the fusion of the head's own similarities: the square root is infinitely steep at 0, so where a similarity is
-    0 but for rounding, the scores of two correct heads differ by more than any tolerance worth having."""
+    """Compared with the fusion of the head's own similarities: the square root is infinitely steep at 0, so near a
+    similarity of 0 rounding makes the scores of two correct heads differ by more than any useful tolerance."""
 
     @property
     def similarity(self) -> float:
-        """The larger one of both senses."""
+        """The larger of the two senses' differences."""
         return max(self.audio_similarity, self.vision_similarity)
 
 
@@ -120,7 +120,7 @@ def check_preprocessing(golden: Golden, encoders: Encoders) -> Iterator[StageChe
 
 
 def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
-    """Names may come and go, but what is called as a golden name must point where that points."""
+    """Check that names shared with the golden file have its embeddings; other names may be added or removed."""
     known = {normalize_text(name): row for row, name in enumerate(golden.names)}
     both = [(i, name) for i, name in enumerate(vocabulary.names) if normalize_text(name) in known]
     summary = f"{len(both)} of {len(golden.names)} golden names are in the vocabulary"
@@ -138,7 +138,7 @@ def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
 
 
 def compare_embeddings(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> EmbeddingDifferences:
-    """Compare two times (N, D) embeddings, row by row, in float64; rows of another size are like what is not finite."""
+    """Compare two (N, D) arrays row by row in float64; a shape mismatch counts as non-finite."""
     if ours.shape != theirs.shape:
         return EmbeddingDifferences(np.full(len(theirs), -1.0), np.full(len(theirs), FURTHEST))
     ours64, theirs64 = ours.astype(np.float64), theirs.astype(np.float64)
@@ -151,7 +151,7 @@ def compare_embeddings(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -
 
 
 def compare_heads(ours: HeadOutput, theirs: HeadOutput) -> HeadDifferences:
-    """Compare what two heads make of the same embeddings."""
+    """Compare the outputs of two heads for the same embeddings."""
     return HeadDifferences(
         audio_similarity=_off_by(ours.audio_similarity, theirs.audio_similarity),
         vision_similarity=_off_by(ours.vision_similarity, theirs.vision_similarity),
@@ -160,7 +160,7 @@ def compare_heads(ours: HeadOutput, theirs: HeadOutput) -> HeadDifferences:
 
 
 def embedding_failure(limit: Requirement, found: EmbeddingDifferences, names: Sequence[str]) -> str | None:
-    """Say which of the N embeddings, called `names`, misses `limit` most; None: none does."""
+    """Describe the embedding that misses `limit` by most, by its name in `names`; None if all N meet it."""
     cosine, away = found
     worst = int(cosine.argmin())
     if away[worst] == FURTHEST:
@@ -169,27 +169,25 @@ def embedding_failure(limit: Requirement, found: EmbeddingDifferences, names: Se
         return f"cosine {cosine[worst]:.6f}, needs {limit.min_cosine:g} (for {names[worst]})"
     worst = int(away.argmax())
     if limit.max_abs_difference is not None and not (away[worst] <= limit.max_abs_difference):
-        return f"{away[worst]:.1e} off, at most {limit.max_abs_difference:.0e} is allowed (for {names[worst]})"
+        return f"differs by {away[worst]:.1e}, at most {limit.max_abs_difference:.0e} is allowed (for {names[worst]})"
     return None
 
 
 def check_embeddings(
     stage: Stage, limit: Requirement, found: EmbeddingDifferences, names: Sequence[str], *, of: str = "inputs"
 ) -> StageCheck:
-    """Hold the embeddings of N inputs, called `names`, to `limit`; `of` says what the inputs are."""
-    summary = (
-        f"{len(names)} {of}, cosine at least {found.cosine.min():.7f}, components at most {found.away.max():.1e} off"
-    )
+    """Check the embeddings of N inputs, called `names`, against `limit`; `of` says what the inputs are."""
+    summary = f"{len(names)} {of}, cosine at least {found.cosine.min():.7f}, components within {found.away.max():.1e}"
     return StageCheck(stage=stage, summary=summary, failure=embedding_failure(limit, found, names))
 
 
 def check_similarity(away: Mapping[str, float], limit: Requirement) -> StageCheck:
-    """Hold differences of similarities, by what they are of, to `limit`."""
+    """Check differences of similarities, by input, against `limit`."""
     return _check_within("similarity", away, limit.head_difference, "in a similarity")
 
 
 def check_score(away: Mapping[str, float], limit: Requirement) -> StageCheck:
-    """Hold differences of scores from the fusion of the *same* similarities, by what they are of, to `limit`."""
+    """Check how scores differ from the fusion of the *same* similarities, by input, against `limit`."""
     return _check_within("score", away, limit.head_difference, "in a score")
 
 
@@ -204,7 +202,7 @@ def make_gate(
     max_abs_difference: Mapping[Graph, float],
     decisions: float,
 ) -> Gate:
-    """Sum up a comparison of what `info` says runs, on this machine's device; see `Gate` for the figures."""
+    """Summarize a comparison of the engine in `info` on this machine's device; see `Gate` for the figures."""
     failures = tuple(f"{each.stage}: {each.failure}" for each in stages if each.failure)
     return Gate(
         engine=info.engine,
@@ -231,9 +229,9 @@ def _off_by(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
 
 
 def _check_within(stage: Stage, away: Mapping[str, float], limit: float, what: str) -> StageCheck:
-    """Hold differences, by what they are of, to `limit`; `what` ends the sentence "0.3 off …"."""
+    """Check differences, by input, against `limit`; `what` completes "differs by 0.3 …" in the message."""
     worst = max(away, key=lambda name: away[name])
     failure = None
     if not (away[worst] <= limit):
-        failure = f"{away[worst]:.2g} off {what}, at most {limit:g} is allowed (for {worst})"
-    return StageCheck(stage=stage, summary=f"at most {away[worst]:.1e} off", failure=failure)
+        failure = f"differs by {away[worst]:.2g} {what}, at most {limit:g} is allowed (for {worst})"
+    return StageCheck(stage=stage, summary=f"differs by at most {away[worst]:.1e}", failure=failure)

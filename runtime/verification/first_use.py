@@ -1,8 +1,8 @@
-"""Which weights of a bundle this machine used first, so that others in their place are noticed.
+"""Record of the weights that this machine first used from a bundle, so that replaced weights are noticed.
 
-A gate says that an engine computes what the bundle's maker computed. It does not say that the bundle is still the one
-that was here last week: whoever changes weights can change hashes and gates, too. So the hashes of the graphs that
-decide are kept by the folder of the bundle, and when they are others, that is reported until somebody accepts them.
+A gate shows that an engine computes what the author of the bundle computed. It does not show that the bundle is still
+the same as last week: whoever changes weights can also change hashes and gates. So the hashes of the graphs that decide
+are stored per bundle folder, and a change is reported until the user accepts it.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from ovavel.runtime.system.untrusted import read_json
 __all__ = ["accept", "changed_since_first_use"]
 
 _WHOLE = "all"
-"""In the place of a precision that an engine makes of whatever the bundle holds."""
+"""Stands for a precision that the engine derives itself from the bundle's graph."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bundle: str
-    """The folder; for people, who cannot read the file's name."""
+    """The folder, for human readers: the file name is a hash."""
     since: str
-    """The day, ISO 8601, UTC."""
+    """Date, ISO 8601, UTC."""
     graphs: dict[str, Sha256]
     """Graph and precision → hash over its files, weights included."""
 
 
 def changed_since_first_use(bundle: Bundle, info: BackendInfo) -> str | None:
-    """Say which graphs that `info` runs are others than those first used from this folder; None where none are.
+    """Describe which graphs of `info` differ from those first used from this folder; None if none do.
 
-    What is used for the first time is kept. What changed is not: it is reported until `accept` is called.
+    Graphs used for the first time are recorded. Changed ones are not: they are reported until `accept` is called.
 
     Raises:
-        InputError: the records lie where somebody else may write.
+        InputError: other users can write to the records.
     """
     file = _file(bundle)
     known = _read(file)
@@ -62,18 +62,18 @@ def changed_since_first_use(bundle: Bundle, info: BackendInfo) -> str | None:
     if not now.items() <= graphs.items():
         try:
             _write(file, bundle, {**graphs, **now}, since=known.since if known else _today())
-        except OutputError as error:  # a machine without a place for it
-            _log.warning("which weights were used first is not kept: %s", error)
+        except OutputError as error:  # e.g. no writable home folder
+            _log.warning("cannot record which weights were used first: %s", error)
     return None
 
 
 def accept(bundle: Bundle) -> None:
-    """Let every graph of `bundle` count as the one first used from its folder, today.
+    """Record every graph of `bundle` as first used from its folder today.
 
     Raises:
-        OutputError: it cannot be kept.
-        InputError: the records lie where somebody else may write.
-        BundleError: a file was altered.
+        OutputError: the record cannot be written.
+        InputError: other users can write to the records.
+        BundleError: a file was modified.
     """
     hashes: dict[str, str] = {}
     for graph in DECIDING:
@@ -97,7 +97,7 @@ def _file(bundle: Bundle) -> Path:
 
 
 def _read(file: Path) -> _Record | None:
-    """What was kept; what cannot be read was damaged by an accident, since nobody else may write there."""
+    """Read the record; None if it is missing or unreadable. Nobody else can write there, so damage is accidental."""
     check_private(file)
     try:
         return read_json(file.read_bytes(), _Record)

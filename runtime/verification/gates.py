@@ -1,8 +1,8 @@
-"""Which comparison with PyTorch verifies an engine: the bundle's own, or one that this machine made.
+"""Find the comparison with PyTorch that verifies an engine: the bundle's own, or one made on this machine.
 
-A gate counts for the graphs it was made with, byte for byte. What the bundle brings counts everywhere for fp32 on a
-CPU, whose arithmetic is the same all over; any other engine or precision has to be compared on a device of the same
-name, and a CPU of the same features, with libraries of the same versions: they choose their kernels by these.
+A gate is valid for exactly the graphs it was made with. A gate shipped in the bundle is valid everywhere for fp32 on a
+CPU, whose arithmetic is the same everywhere. Any other engine or precision must be compared on a device of the same
+name (for a CPU, with the same features) and with the same library versions, because these determine the kernels.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
-    """Return this machine's gate for what `info` says runs, else the bundle's own; None: there is none.
+    """Return this machine's gate for the engine in `info`, else the bundle's own; None if there is neither.
 
-    Of several kinds, one that failed comes first: none makes up for another. None counts once names and embeddings of
-    the vocabulary do not belong together any more.
+    A failed gate takes precedence over gates of other kinds. No gate is valid if the names and embeddings of the
+    vocabulary no longer match.
 
     Raises:
-        InputError: this machine's gates lie where somebody else may write.
+        InputError: other users can write to this machine's gates.
     """
     if not _names_hold(bundle):
         return None
@@ -57,11 +57,11 @@ def find_gate(bundle: Bundle, info: BackendInfo) -> Gate | None:
 
 
 def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
-    """Keep `gate` in this machine's own store, in the place of an older one of the same kind; return the file.
+    """Store `gate` on this machine, replacing an older one of the same kind; return the file.
 
     Raises:
         OutputError: it cannot be written.
-        InputError: somebody else may write to the store.
+        InputError: other users can write to the store.
     """
     path = _path(bundle.graphs_sha256(_precision(info)), info, _kind(gate))
     make_private_folder(path.parent)
@@ -70,45 +70,45 @@ def store_gate(bundle: Bundle, info: BackendInfo, gate: Gate) -> Path:
 
 
 def require_gate(bundle: Bundle, info: BackendInfo, *, allow_unverified: bool) -> Gate | None:
-    """Return the gate that verifies what `info` says runs.
+    """Return the gate that verifies the engine in `info`.
 
-    With `allow_unverified`, None where there is none, and one that failed is returned as it is.
+    With `allow_unverified`, return a failed gate, or None if there is no gate.
 
     Raises:
-        UnverifiedError: there is none, or it failed.
+        UnverifiedError: there is no gate, or it failed.
     """
     gate = find_gate(bundle, info)
     if allow_unverified or (gate and gate.passed):
         return gate
     what = f"{info.engine} in {_precisions(info)}"
-    fix = f"`{_command(bundle, info)}` compares them in under a minute; --allow-unverified continues without"
+    fix = f"`{_command(bundle, info)}` verifies it in under a minute; --allow-unverified skips this check"
     if not _names_hold(bundle):
         raise UnverifiedError(
-            f"the names in the vocabulary of {bundle.path} were put in another order than their embeddings, or changed "
-            "by hand: export or copy the bundle again; --allow-unverified continues without"
+            f"the names in the vocabulary of {bundle.path} do not match their embeddings (reordered, or edited by "
+            "hand): export or copy the bundle again; --allow-unverified skips this check"
         )
     if gate is None:
         raise UnverifiedError(
-            f"nobody has compared {what} of the bundle {bundle.path} with PyTorch on this machine: {fix}"
+            f"{what} of the bundle {bundle.path} has not been verified against PyTorch on this machine: {fix}"
         )
     if _kind(gate) == "parity":
-        fix = "`ovavel eval parity --help` explains how to compare them again; --allow-unverified continues without"
+        fix = "`ovavel eval parity --help` explains how to compare them again; --allow-unverified skips this check"
     raise UnverifiedError(
-        f"{what} of the bundle {bundle.path} decides otherwise than PyTorch: {gate.failures[0]}. Use another engine or "
+        f"{what} of the bundle {bundle.path} disagrees with PyTorch: {gate.failures[0]}. Use another engine or "
         f"precision, or export the bundle again; {fix}"
     )
 
 
 def checked_here(bundle: Bundle, gate: Gate | None) -> bool:
-    """Whether `gate`, as `find_gate` returned it, is of a comparison that this machine made; else the bundle says so.
+    """Whether `gate`, as returned by `find_gate`, was made on this machine rather than shipped in the bundle.
 
-    Whoever makes a bundle can write into it what he likes.
+    The author of a bundle can write any gate into it.
     """
     return gate is not None and not any(gate is each for each in bundle.manifest.parity.gates)
 
 
 def gate_text(gate: Gate | None, *, here: bool) -> str:
-    """Say in a few words what verifies an engine, and whether that was done `here`: see `checked_here`."""
+    """Describe in a few words what verifies an engine, and whether that was done `here`: see `checked_here`."""
     if gate is None:
         return "not verified"
     if not gate.passed:
@@ -121,7 +121,7 @@ def gate_text(gate: Gate | None, *, here: bool) -> str:
 
 
 def _floor(cosine: float) -> str:
-    """A cosine in as many digits as tell it from 1, never rounded up."""
+    """Format a cosine with enough digits to distinguish it from 1, never rounded up."""
     for digits in (3, 4, 5, 6, 7):
         cut = int(cosine * 10**digits) / 10**digits
         if 1 - cut < 1.5 * (1 - cosine):
@@ -135,7 +135,7 @@ def _names_hold(bundle: Bundle) -> bool:
 
 
 def _is_of(gate: Gate, graphs: str, info: BackendInfo) -> bool:
-    """Whether `gate` is of the graphs with the hash `graphs`, run by this engine at this precision."""
+    """Whether `gate` was made for the graphs with the hash `graphs`, run by this engine at this precision."""
     wanted = _precision(info)
     return (
         gate.engine == info.engine
@@ -145,7 +145,7 @@ def _is_of(gate: Gate, graphs: str, info: BackendInfo) -> bool:
 
 
 def _is_from_here(gate: Gate, info: BackendInfo) -> bool:
-    """Whether `gate` was made on a device like this one: a name alone says little of the CPU of a virtual machine."""
+    """Whether `gate` was made on a device like this one; a virtual machine's CPU name alone says little."""
     return (gate.device, gate.cpu_features) == _device(info)
 
 
@@ -154,7 +154,7 @@ def _device(info: BackendInfo) -> tuple[str, tuple[str, ...]]:
 
 
 def _worst(gates: Sequence[Gate]) -> Gate:
-    """The newest that failed; else the newest."""
+    """Return the newest failed gate, else the newest gate."""
     return next((gate for gate in reversed(gates) if not gate.passed), gates[-1])
 
 
@@ -163,7 +163,7 @@ def _kind(gate: Gate) -> Kind:
 
 
 def _path(graphs: str, info: BackendInfo, kind: Kind) -> Path:
-    """The file of the store for one kind of comparison; its name covers everything that a comparison depends on."""
+    """Return the store's file for one kind of comparison; its name covers everything a comparison depends on."""
     parts = {
         "engine": info.engine,
         "precision": _precision(info),
@@ -176,10 +176,10 @@ def _path(graphs: str, info: BackendInfo, kind: Kind) -> Path:
 
 
 def _read(path: Path) -> Gate | None:
-    """The gate in `path`. One that cannot be read counts for nothing: the comparison is made again.
+    """Read the gate in `path`; None if it is unreadable, in which case the comparison is repeated.
 
     Raises:
-        InputError: somebody else may have written it.
+        InputError: another user may have written it.
     """
     check_private(path)
     try:
@@ -197,7 +197,7 @@ def _precisions(info: BackendInfo) -> str:
 
 
 def _command(bundle: Bundle, info: BackendInfo) -> str:
-    """The self-check of exactly what `info` says runs."""
+    """Return the self-check command for exactly the engine in `info`."""
     precision = info.precision.get("vision", "fp32")
     flags = f"--backend {info.name} --device {info.device} --precision {precision}"
     return f"ovavel bundle check --bundle {bundle.path} {flags}"

@@ -1,8 +1,8 @@
-"""Golden inputs and outputs: what PyTorch made of a few windows, in the bundle, so that any machine can compare.
+"""Golden inputs and PyTorch's outputs for them, shipped in the bundle so that any machine can compare.
 
-`golden.npz` holds a window's whole way: raw frames and waveforms, what they become when they are prepared, PyTorch's
-fp32 embeddings of exactly that, and the decisions on clips of ten seconds that are put together from them. It has its
-own names and text embeddings, so it stays true when the bundle's vocabulary changes.
+`golden.npz` covers every stage of a window: raw frames and waveforms, their preprocessed form, PyTorch's fp32
+embeddings of that, and the decisions on ten-second clips assembled from them. It has its own names and text embeddings,
+so it stays valid when the bundle's vocabulary changes.
 
 Shapes: F frames, A waveforms, D embedding size of a sense, L tokens of a text, C golden names with the background
 last, K clips of T seconds.
@@ -33,12 +33,12 @@ __all__ = ["GOLDEN", "GOLDEN_REFERENCE", "Golden", "to_float"]
 
 GOLDEN = "golden.npz"
 GOLDEN_REFERENCE = "golden outputs of PyTorch fp32"
-"""What `Gate.reference` calls them."""
+"""Their name in `Gate.reference`."""
 
 _FRAME, _CROP, _WAVEFORM, _LOG_MEL, _TEXT = "frame/", "crop/", "waveform/", "log_mel/", "text/"
 _FULL_SCALE = 32768
 _MOST_BYTES = 512 * 2**20
-"""Unpacked; what export writes takes a tenth of it."""
+"""Limit for the unpacked file; exported ones take a tenth of it."""
 _ARRAYS = (
     "vision",
     "audio",
@@ -53,16 +53,16 @@ _ARRAYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Golden:
-    """Inputs and what PyTorch makes of them in fp32. `Golden.load` reads a bundle's own."""
+    """Inputs and PyTorch's fp32 outputs for them. `Golden.load` reads those of a bundle."""
 
     frames: Mapping[str, NDArray[np.uint8]]
     """F raw frames (H, W, 3) by name."""
     waveforms: Mapping[str, NDArray[np.int16]]
-    """A waveforms (channels, 16000) by name; `to_float` makes them what the runtime takes."""
+    """A waveforms (channels, 16000) by name; `to_float` converts them to the runtime's input."""
     crops: Mapping[str, NDArray[np.uint8]]
     """The middles of the frames, resized: (H, W, 3), which the encoder gets as (3, H, W)."""
     pixels: NDArray[np.float32]
-    """(3, 256): what each 8-bit value becomes, by channel."""
+    """(3, 256): the normalized value of each 8-bit value, by channel."""
     log_mels: Mapping[str, NDArray[np.float32]]
     """A prepared waveforms, as the encoder gets them."""
     vision: NDArray[np.float32]
@@ -78,7 +78,7 @@ class Golden:
     text: TextEmbeddings
     """(C, D) for each sense, unit norm."""
     clips: NDArray[np.int64]
-    """(K, T, 2): which frame and which waveform a second of a clip has, by number."""
+    """(K, T, 2): indices of the frame and the waveform of each second of a clip."""
     audio_similarity: NDArray[np.float32]
     """(K, T, C)."""
     vision_similarity: NDArray[np.float32]
@@ -93,7 +93,7 @@ class Golden:
 
     @property
     def lead(self) -> NDArray[np.float32]:
-        """(K, T): how far the best score is above the next one."""
+        """(K, T): best score minus second best."""
         ranked = np.sort(self.score, axis=-1)
         lead: NDArray[np.float32] = ranked[..., -1] - ranked[..., -2]
         return lead
@@ -121,7 +121,7 @@ class Golden:
         """Read the golden file of `bundle`.
 
         Raises:
-            BundleError: the bundle has none, or it is damaged.
+            BundleError: the bundle has no golden file, or it is damaged.
         """
         path = bundle.path / GOLDEN
         if GOLDEN not in bundle.manifest.files:
@@ -164,7 +164,7 @@ class Golden:
         )
 
     def _check(self, encoders: Encoders) -> None:
-        """Refuse what does not fit together, or compares with nothing because it is not finite: ValueError."""
+        """Raise ValueError if shapes do not match or a value is not finite."""
         frames, waves, names = len(self.frames), len(self.waveforms), len(self.names)
         shape = (*self.clips.shape[:2], names)
         wanted = {
@@ -196,5 +196,5 @@ class Golden:
 
 
 def to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
-    """16-bit samples as the float32 waveform, in [-1, 1), that the runtime takes."""
+    """Convert 16-bit samples to the runtime's float32 waveform in [-1, 1)."""
     return samples.astype(np.float32) / np.float32(_FULL_SCALE)

@@ -1,4 +1,4 @@
-"""Opens what runs a bundle and verifies it: engines that were built just now are compared, and the outcome is kept."""
+"""Open a verified backend: newly built engines are compared with PyTorch and the result is stored."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["Verified", "compare_with_pytorch", "look_up", "open_compared", "open
 
 
 class Verified(NamedTuple):
-    """A backend and what verifies it, looked up once."""
+    """A backend and the gate that verifies it."""
 
     backend: Backend
     gate: Gate | None
-    """None where nobody has compared it with PyTorch."""
+    """None if it has not been verified against PyTorch."""
     here: bool
-    """Whether this machine made the comparison; see `checked_here`."""
+    """Whether the comparison was made on this machine; see `checked_here`."""
 
     @property
     def text(self) -> str:
-        """What verifies it, in a few words."""
+        """Description of the gate in a few words."""
         return gate_text(self.gate, here=self.here)
 
 
 def open_compared(bundle: Bundle, *, progress: Progress = no_progress, **options: Any) -> Backend:
-    """Open a backend, see `open_backend`; engines that it built just now are compared with the golden outputs.
+    """Open a backend (see `open_backend`) and compare newly built engines with the golden outputs.
 
     Raises:
         OvavelError: as `open_backend` and `compare_with_pytorch`.
@@ -54,10 +54,10 @@ def open_verified(
     progress: Progress = no_progress,
     **options: Any,
 ) -> Verified:
-    """Open a backend as `open_compared` does, and refuse one that does not compute what PyTorch computes.
+    """Open a backend like `open_compared`, and refuse one that disagrees with PyTorch.
 
     Raises:
-        UnverifiedError: nobody has compared it with PyTorch, or it failed. Not with `allow_unverified`.
+        UnverifiedError: it has not been verified against PyTorch, or failed; not raised with `allow_unverified`.
         OvavelError: as `open_compared`.
     """
     backend = open_compared(bundle, progress=progress, **options)
@@ -70,20 +70,20 @@ def open_verified(
 
 
 def look_up(bundle: Bundle, backend: Backend) -> Verified:
-    """Return `backend`, opened on `bundle`, and what verifies it, if anything does."""
+    """Return `backend`, opened on `bundle`, with its gate, if any."""
     gate = find_gate(bundle, backend.info)
     return Verified(backend, gate, checked_here(bundle, gate))
 
 
 def compare_with_pytorch(bundle: Bundle, backend: Backend, progress: Progress = no_progress) -> Gate | None:
-    """Compare `backend` with the bundle's golden outputs and keep the outcome, good or bad, for `require_gate`.
+    """Compare `backend` with the bundle's golden outputs and store the gate, passed or not, for `require_gate`.
 
-    None where that cannot be done: the bundle has no golden outputs, or not all graphs of a decision were opened.
+    Returns None if the bundle has no golden outputs or not all graphs of a decision were opened.
 
     Raises:
         BundleError: the golden file is damaged.
         DeviceError: the backend failed.
-        OutputError, InputError: the gate cannot be kept; see `store_gate`.
+        OutputError, InputError: the gate cannot be stored; see `store_gate`.
     """
     if GOLDEN not in bundle.manifest.files or not set(DECIDING) <= backend.info.precision.keys():
         return None

@@ -1,4 +1,4 @@
-"""How near to PyTorch in fp32 an engine must stay, by the precision it computes in (docs/parity.md).
+"""Required agreement with PyTorch in fp32, by precision (docs/parity.md).
 
 The one place where these numbers stand: the exporter, `ovavel bundle check` and `ovavel eval parity` ask here.
 """
@@ -11,31 +11,31 @@ from dataclasses import dataclass
 __all__ = ["FP32_DIFFERENCE", "HEAD_DIFFERENCE", "REQUIREMENTS", "Requirement", "loosest", "requirement"]
 
 FP32_DIFFERENCE = 5e-6
-"""Most that a component of an embedding may be off in fp32. Rounding moves it by 7e-7 at most, and a LayerNorm epsilon
-of 1e-5 for 1e-6 by 4.5e-5 or more, which the cosine alone may miss (docs/parity.md)."""
+"""Largest allowed difference of an embedding component in fp32. Rounding causes at most 7e-7; a LayerNorm epsilon of
+1e-5 instead of 1e-6 causes 4.5e-5 or more, which the cosine alone may miss (docs/parity.md)."""
 HEAD_DIFFERENCE = 1e-4
-"""Most that a similarity or a score may be off in fp32; rounding moves it by 1e-6."""
+"""Largest allowed difference of a similarity or score in fp32; rounding causes 1e-6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """What one precision is held to."""
+    """Limits for one precision."""
 
     min_cosine: float
-    """Least cosine similarity of every single embedding with PyTorch's."""
+    """Minimum cosine similarity of every single embedding with PyTorch's."""
     max_abs_difference: float | None
-    """Most that any component of an embedding may be off; None where rounding alone moves them more."""
+    """Largest allowed difference of any embedding component; None where rounding alone exceeds it."""
     head_difference: float
-    """Most that a similarity may be off for the same embeddings, and a score for the same similarities."""
+    """Largest allowed difference of a similarity for equal embeddings, and of a score for equal similarities."""
     decisions: float | None
-    """Least share of the seconds of real media, ties included, that are decided alike; None where the measures count
+    """Minimum share of seconds of real media, ties included, with the same decision; None where the measures count
     instead."""
     golden_decisions: float
-    """Least share of the golden seconds, ties left out, that are decided alike."""
+    """Minimum share of golden seconds, ties excluded, with the same decision."""
     tie: float
-    """Lead of the best score over the next below which a golden second is a tie: rounding may settle it either way."""
+    """Lead of the best score over the next below which a golden second is a tie: rounding may decide it either way."""
     measures: float = 0.99
-    """What Acc., Seg., Eve. and Avg. must each keep of the reference's own."""
+    """Minimum ratio of each of Acc., Seg., Eve. and Avg. to the reference's."""
 
 
 _FP32 = Requirement(
@@ -46,7 +46,7 @@ _FP32 = Requirement(
     golden_decisions=0.999,
     tie=1e-3,
 )
-# As near as fp32 in direction; of a component, an outlier's rounding is worth a few 1e-5.
+# The direction stays as close as fp32; rounding an outlier shifts a single component by a few 1e-5.
 _SIXTEEN_BITS = Requirement(
     min_cosine=0.999999,
     max_abs_difference=1e-3,
@@ -76,14 +76,14 @@ REQUIREMENTS = {
     "int8": _EIGHT_BITS,
     "fp8": _EIGHT_BITS,
 }
-"""By precision."""
+"""Limits by precision."""
 
 
 def requirement(precision: str) -> Requirement:
-    """What `precision` is held to: a precision that is not in `REQUIREMENTS` is a quantised one, held to int8's."""
+    """Return the limits for `precision`; one that is not in `REQUIREMENTS` is quantised and has int8's limits."""
     return REQUIREMENTS.get(precision, _EIGHT_BITS)
 
 
 def loosest(precisions: Iterable[str]) -> Requirement:
-    """What is required of a decision that goes through graphs of several precisions."""
+    """Return the limits for a decision computed by graphs of several precisions."""
     return min(map(requirement, precisions), key=lambda each: each.min_cosine)

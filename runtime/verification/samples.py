@@ -1,4 +1,4 @@
-"""Windows and texts to compare encoders on: the extremes that a camera and a microphone bring, and endless random ones.
+"""Windows and texts for comparing encoders: extremes that cameras and microphones produce, and random ones.
 
 Shapes: H, W frame height and width; C channels.
 """
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["random_frame", "random_waveform", "sample_frames", "sample_texts", "sample_waveforms"]
 
 _NAMES = 16
-"""How many names of a vocabulary are compared; they take the same way, and there may be thousands."""
+"""How many names of a vocabulary are compared: all take the same path, and there may be thousands."""
 _ODD_TEXTS = ("", "a", "Café <|endoftext|> &amp; 🎻 don't", "word " * 100)
 
 
 def sample_texts(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the first of the `names` of a vocabulary, and texts that are none: empty, not ASCII, too long."""
+    """Return the first `names` of a vocabulary and unusual texts: empty, non-ASCII, too long."""
     return (*names[:_NAMES], *_ODD_TEXTS)
 
 
 def sample_frames() -> dict[str, NDArray[np.uint8]]:
-    """Return frames (H, W, 3) uint8: flat, saturated, noise and all edges, and one that looks like a photograph."""
+    """Return frames (H, W, 3) uint8 by name: flat, saturated, noisy, full of edges, and photograph-like."""
     rng = np.random.default_rng(0)
     size = FRAME_SIZE
     down, right = np.mgrid[0:360, 0:640].astype(np.float32) / 360
@@ -53,7 +53,7 @@ def sample_frames() -> dict[str, NDArray[np.uint8]]:
 
 
 def sample_waveforms() -> dict[str, NDArray[np.float32]]:
-    """Return waveforms (C, 16000) float32: silence and almost, noise, clipping, a click, a fading chirp in stereo."""
+    """Return waveforms (C, 16000) float32 by name: (near) silence, noise, clipping, a click, a fading stereo chirp."""
     rng = np.random.default_rng(0)
     time_s = np.arange(RATE_HZ) / RATE_HZ
     phase = 2 * np.pi * (200 * time_s + 900 * time_s**2)
@@ -73,7 +73,7 @@ def sample_waveforms() -> dict[str, NDArray[np.float32]]:
 
 
 def random_frame(seed: int) -> NDArray[np.uint8]:
-    """Return a frame (360, 480, 3) uint8 of soft light and discs with sharp edges, like few others."""
+    """Return a random frame (360, 480, 3) uint8 of smooth gradients and sharp-edged discs."""
     rng = np.random.default_rng(seed)
     down, right = np.mgrid[0:360, 0:480].astype(np.float32) / 360
     waves = [np.sin(down[..., None] * rng.normal(0, 8, 3) + right[..., None] * rng.normal(0, 8, 3)) for _ in range(4)]
@@ -87,7 +87,7 @@ def random_frame(seed: int) -> NDArray[np.uint8]:
 
 
 def random_waveform(seed: int) -> NDArray[np.float32]:
-    """Return a waveform (1, 16000) float32 of harmonics and coloured noise that swell, from quiet to loud."""
+    """Return a random waveform (1, 16000) float32 of swelling harmonics and coloured noise, at any loudness."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(RATE_HZ) / RATE_HZ
     pitch = rng.uniform(60, 2000) * (1 + rng.uniform(0, 0.1) * np.sin(2 * np.pi * rng.uniform(1, 8) * time_s))

@@ -1,7 +1,7 @@
-"""A bundle checks itself against PyTorch, without PyTorch: every stage on its golden inputs, in under a minute.
+"""Check every stage of a bundle against its golden inputs and PyTorch's outputs, without PyTorch, in under a minute.
 
-Each stage is fed with what the stage before it *should* have given, so that one fault shows in one stage; the last
-one, decision, goes the whole way from prepared windows. The first stage that is off is where to look.
+Each stage gets the *expected* output of the stage before it, so that one fault shows in one stage; the last stage,
+decision, runs the full pipeline from preprocessed windows. The first failed stage is where to look.
 
 Shapes: N inputs, D embedding size, C names with the background last, K clips of T seconds.
 """
@@ -43,7 +43,7 @@ from ovavel.runtime.verification.requirements import loosest, requirement
 __all__ = ["SelfCheck", "check_stages", "graphs_to_check", "self_check"]
 
 _TEXTS = 16
-"""How many golden names go through the text graph; they all take the same way, and each takes half a second there."""
+"""How many golden names go through the text graph: all take the same path, at half a second each."""
 
 Rows: TypeAlias = NDArray[np.float32]
 """(N, D) embeddings."""
@@ -52,26 +52,26 @@ Embed: TypeAlias = Callable[[NDArray[np.float32]], Rows]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfCheck:
-    """A gate and the stages that it sums up."""
+    """A gate and the stages it summarizes."""
 
     gate: Gate
     stages: tuple[StageCheck, ...]
     seconds_s: float
-    """How long it took."""
+    """Duration of the check."""
 
     @property
     def failed_stage(self) -> Stage | None:
-        """The first stage that is off; None where none is."""
+        """The first stage that failed; None if all passed."""
         return next((each.stage for each in self.stages if each.failure), None)
 
 
 def graphs_to_check(bundle: Bundle, *, name: str = "onnxruntime", device: str = "cpu") -> tuple[Graph, ...]:
-    """The graphs to open for a self-check by the backend `name` on `device`: those that anybody runs there.
+    """Return the graphs to open for a self-check by the backend `name` on `device`: those that are used there.
 
-    Names are embedded by ONNX Runtime on the CPU alone; an engine for them would be built for nothing.
+    Names are only embedded by ONNX Runtime on the CPU; an engine for them would be wasted.
 
     Raises:
-        MissingExtraError: onnxruntime is to run them and is not installed.
+        MissingExtraError: onnxruntime should run them and is not installed.
     """
     from ovavel.runtime.backends.onnxruntime.backend import auto_device
 
@@ -82,17 +82,17 @@ def graphs_to_check(bundle: Bundle, *, name: str = "onnxruntime", device: str = 
 
 
 def self_check(bundle: Bundle, backend: Backend, progress: Progress = no_progress) -> Gate:
-    """Compare `backend` with the golden outputs in `bundle`. See `check_stages`."""
+    """Compare `backend` with the golden outputs in `bundle`; see `check_stages`."""
     return check_stages(bundle, backend, progress).gate
 
 
 def check_stages(bundle: Bundle, backend: Backend, progress: Progress = no_progress) -> SelfCheck:
     """Compare every stage of `backend`, opened on `bundle`, with the golden outputs in the bundle.
 
-    The text graph is compared where the backend was opened with it.
+    The text graph is compared if the backend was opened with it.
 
     Raises:
-        BundleError: the bundle has no golden file, or a damaged one.
+        BundleError: the golden file is missing or damaged.
         DeviceError: the backend failed.
     """
     start_s = time.perf_counter()
@@ -112,7 +112,7 @@ def check_stages(bundle: Bundle, backend: Backend, progress: Progress = no_progr
 
 
 class _Checker:
-    """One comparison; what it measured for the gate is in its fields."""
+    """One comparison; its fields hold the measurements for the gate."""
 
     def __init__(self, bundle: Bundle, golden: Golden, backend: Backend) -> None:
         self.golden = golden
@@ -125,7 +125,7 @@ class _Checker:
 
     def run(self, progress: Progress) -> Iterator[StageCheck]:
         golden, backend = self.golden, self._backend
-        sizes = sorted({1, backend.info.batch})  # a camera gives one window at a time, a file several
+        sizes = sorted({1, backend.info.batch})  # a camera delivers one window at a time, a file several
         senses = [each for each in backend.encoders.text_senses if backend.encoders.of(each).text in self._precision]
         texts = min(_TEXTS, len(golden.names))
         windows = len(sizes) * (len(golden.frames) + len(golden.waveforms)) + len(senses) * texts
@@ -163,7 +163,7 @@ class _Checker:
         theirs: Rows,
         names: Sequence[str],
     ) -> StageCheck:
-        """Compare what each batch size gave, and keep the worst for each input."""
+        """Compare the results of each batch size, and keep the worst for each input."""
         cosines, aways = zip(*(compare_embeddings(each, theirs) for each in ours), strict=True)
         found = EmbeddingDifferences(np.min(cosines, axis=0), np.max(aways, axis=0))
         self.min_cosine[graph], self.max_abs_difference[graph] = float(found.cosine.min()), float(found.away.max())
@@ -177,7 +177,7 @@ class _Checker:
         odd = [name for name, a, b in zip(golden.names, found, tokens, strict=True) if not np.array_equal(a, b)]
         if odd and not check.failure:
             return StageCheck(
-                stage="text", summary=check.summary, failure=f"the tokenizer gives other tokens for {odd[0]!r}"
+                stage="text", summary=check.summary, failure=f"the tokenizer produces different tokens for {odd[0]!r}"
             )
         return check
 
@@ -189,7 +189,7 @@ class _Checker:
         yield check_score({"the golden clips": found.score}, limit)
 
     def _decision(self, scores: Sequence[NDArray[np.float32]]) -> StageCheck:
-        """Hold the (K, T, C) scores of each batch size to the golden decisions; a second counts if all decide alike."""
+        """Check (K, T, C) scores of each batch size against the golden decisions; a second counts if all agree."""
         golden = self.golden
         limit = loosest(self._precision.values())
         clear = golden.lead >= limit.tie
@@ -198,12 +198,12 @@ class _Checker:
         )
         self.decisions = float(alike[clear].mean()) if clear.any() else float(alike.mean())
         summary = (
-            f"{self.decisions:.1%} of {np.count_nonzero(clear)} seconds decided alike "
-            f"({np.count_nonzero(~clear)} ties left out)"
+            f"{self.decisions:.1%} of {np.count_nonzero(clear)} seconds agree "
+            f"({np.count_nonzero(~clear)} ties excluded)"
         )
         failure = None
         if clear.any() and not (self.decisions >= limit.golden_decisions):
-            failure = f"{self.decisions:.1%} of the seconds are decided alike, needs {limit.golden_decisions:.1%}"
+            failure = f"{self.decisions:.1%} of the seconds agree, needs {limit.golden_decisions:.1%}"
         return StageCheck(stage="decision", summary=summary, failure=failure)
 
 

@@ -1,4 +1,4 @@
-"""Runs a bundle's graphs with ONNX Runtime, on the CPU or on an NVIDIA GPU."""
+"""ONNX Runtime backend for CPUs and NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _DTYPES = {
     16: "u2",
     **dict.fromkeys((17, 18, 19, 20), "u1"),
 }
-"""ONNX's number of a type → what holds it; of bfloat16 and the kinds of float8, the bits."""
+"""ONNX data type → NumPy type; bfloat16 and float8 types are held as raw bits."""
 _NO_FOLDER = "/dev/null"
-"""Nothing can lie in it."""
+"""A folder that cannot contain files."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,19 +74,19 @@ def open_onnxruntime(
     """Load `graphs` of `bundle`.
 
     Args:
-        bundle: where the graphs are.
-        device: "cpu", "cuda" (the first GPU), "cuda:N", or "auto", see `auto_device`; `info.device` says which.
-        threads: cores that one graph may use on the CPU; None: as many as this process has.
-        graphs: which graphs to load; the others are not to be called.
+        bundle: holds the graphs.
+        device: "cpu", "cuda" (the first GPU), "cuda:N", or "auto" (see `auto_device`); `info.device` names the result.
+        threads: cores that one graph may use on the CPU; None: all cores of this process.
+        graphs: which graphs to load; only these may be called.
         precision: of vision and audio; None: the bundle's default for the CPU or for CUDA.
-        cuda_graphs: on a GPU, record vision and audio once and replay them. False launches every kernel again, which is
-            slower and takes less of the GPU's memory.
+        cuda_graphs: on a GPU, record vision and audio once and replay them. False launches every kernel separately,
+            which is slower and uses less GPU memory.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        DeviceError: onnxruntime cannot be loaded, is too old for what it is to do on a GPU, or the device is
-            unavailable. Nothing ever runs elsewhere instead.
-        BundleError: a graph is not in the bundle, or not in this precision, or cannot be loaded.
+        DeviceError: onnxruntime cannot be loaded, is too old to use the GPU this way, or the device is unavailable.
+            There is no fallback.
+        BundleError: the bundle lacks a graph or this precision of it, or it cannot be loaded.
         UsageError: `threads` is not positive, or the engine does not run this precision.
     """
     onnxruntime = _library()
@@ -110,10 +110,10 @@ def open_onnxruntime(
 
 @cache
 def auto_device() -> str:
-    """Say what the device "auto" is here: "cuda" where ONNX Runtime reaches a GPU, else "cpu".
+    """Return the device that "auto" stands for: "cuda" if ONNX Runtime can use a GPU, else "cpu".
 
-    Only a GPU that cannot be reached makes way for the CPU, and where ONNX Runtime was built for one, that is logged.
-    What fails there later, a graph, a precision or a lack of memory, is an error.
+    The CPU is chosen only if no GPU can be reached; this is logged if ONNX Runtime was built for GPUs. Later failures
+    on the GPU (a graph, a precision, too little memory) are errors.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -126,7 +126,7 @@ def auto_device() -> str:
     try:
         onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base class
-        _log.warning("running on the CPU, as ONNX Runtime reaches no GPU: %s", _reason(error))
+        _log.warning("running on the CPU, because ONNX Runtime cannot use a GPU: %s", _reason(error))
         return "cpu"
     return "cuda"
 
@@ -140,7 +140,7 @@ def _library() -> Any:
         if not installed_runtimes():
             raise MissingExtraError("onnxruntime", "cpu", need="Running a bundle") from error
         raise DeviceError(
-            f"ONNX Runtime is installed and cannot be loaded ({error}); install it again: {replace_runtime()}"
+            f"ONNX Runtime is installed but cannot be loaded ({error}); reinstall it: {replace_runtime()}"
         ) from error
     return onnxruntime
 
@@ -157,7 +157,7 @@ class OnnxRuntimeBackend(GraphBackend):
         asked: str | None = None,
         cuda_graphs: bool = True,
     ) -> None:
-        """Load `graphs`, in the precision `asked` for, on the GPU number `gpu` or, where it is None, on CPU threads."""
+        """Load `graphs` in the `asked` precision on GPU number `gpu`, or on CPU threads if it is None."""
         import onnxruntime
 
         engine = "onnxruntime-cpu" if gpu is None else "onnxruntime-cuda"
@@ -173,7 +173,7 @@ class OnnxRuntimeBackend(GraphBackend):
         if gpu is not None and "head" in graphs:
             check_head(onnxruntime.__version__)
         self._sessions: dict[Graph, Any] = {
-            # The head is too small to be worth waking other threads.
+            # The head is too small to benefit from more threads.
             name: open_session(files, gpu, threads if name != "head" else 1, name in recorded)
             for name, files in bundle.load(precision).items()
         }
@@ -202,7 +202,7 @@ class OnnxRuntimeBackend(GraphBackend):
         self._try_head()
 
     def close(self) -> None:
-        """Give the memory back. Calling it twice does no harm."""
+        """Free the memory. May be called twice."""
         super().close()
         self._end()
 
@@ -234,7 +234,7 @@ class OnnxRuntimeBackend(GraphBackend):
 
 
 def _note_slower(bundle: Bundle, engine: str, precision: Mapping[Graph, str]) -> None:
-    """Say where fp32 runs because the bundle's own choice is not for this CPU: it is right, and slower."""
+    """Log that fp32 runs because this CPU does not support the bundle's default: correct but slower."""
     for name, each in precision.items():
         default = bundle.default_precision(name, engine)
         if each == "fp32" != default:
@@ -247,25 +247,25 @@ def _note_slower(bundle: Bundle, engine: str, precision: Mapping[Graph, str]) ->
 
 
 def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool = False) -> Any:
-    """Load a graph on the GPU number `gpu`, or on CPU threads; `record` its launches on the GPU.
+    """Load a graph on GPU number `gpu`, or on CPU threads; `record` enables CUDA graphs on the GPU.
 
-    ONNX Runtime gets the bytes that were hashed and reads no file.
+    ONNX Runtime gets the hashed bytes and reads no files.
 
     Raises:
         BundleError: it cannot be loaded.
-        DeviceError: the GPU is unavailable, or would leave nodes to the CPU.
+        DeviceError: the GPU is unavailable, or some nodes would run on the CPU.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; they are raised as well
+    options.log_severity_level = 3  # errors only; they are raised as well
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Between two operators, threads spin: waking them a thousand times a window takes a tenth of its time on two cores,
-    # and no processor time is saved. After the window they stop, and leave the cores to decoding and the other graphs.
-    # More threads than cores would spin in the way of those that have work.
+    # Threads spin between operators: waking them a thousand times per window takes a tenth of its time on two cores
+    # and saves no processor time. After the window they stop, freeing the cores for decoding and the other graphs.
+    # With more threads than cores, spinning threads would block working ones.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads <= physical_cores() else "0")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     values = read_no_files(options, files)
@@ -281,7 +281,7 @@ def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool 
     except BundleError:
         raise
     except Exception as error:
-        # Its errors share no base class; those that speak of the file are told by name.
+        # ONNX Runtime's errors share no base class; those about the file are recognised by name.
         if gpu is None or type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel"):
             raise BundleError(
                 f"ONNX Runtime {ort.__version__} cannot load {files.path}: {_reason(error)}. Export or copy the bundle "
@@ -294,27 +294,27 @@ def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool 
     got = session.get_providers()
     if not got or got[0] != wanted:
         raise DeviceError(
-            f"{wanted} was asked for and ONNX Runtime {ort.__version__} gave "
+            f"{wanted} was requested, but ONNX Runtime {ort.__version__} uses "
             f"{', '.join(got) or 'nothing'}: its libraries "
             f"did not load. {missing_libraries(ort)}, or use --device cpu"
         )
     session.disable_fallback()
-    session.used = files, values  # it uses their memory for as long as it lives
+    session.used = files, values  # keep their memory alive: the session refers to it
     if gpu is not None:
         check_placement(session, _CUDA, files.path.name)
     return session
 
 
 def read_no_files(options: Any, files: GraphFiles) -> list[Any]:
-    """Make ONNX Runtime take the weights of `files` from memory, and look for nothing anywhere else.
+    """Make ONNX Runtime take the weights of `files` from memory and read no files.
 
     Returns:
-        Values that must live as long as the session does.
+        Values that must outlive the session.
     """
     import onnxruntime as ort
 
-    # Bytes may look like a file of its own format, too; and it has a folder where it looks for weights that nobody
-    # gave it, by default the current one.
+    # Otherwise ONNX Runtime might take the bytes for its own format, and it looks for missing weights in a folder, by
+    # default the current one.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
     names, values = [], []
@@ -325,12 +325,12 @@ def read_no_files(options: Any, files: GraphFiles) -> list[Any]:
         names.append(tensor.name)
         values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type))
     if names:
-        # Not from whole files in memory, for which there is a function too: that one copies.
+        # The function that takes whole files in memory would copy them.
         options.add_external_initializers(names, values)
     return values
 
 
 def _reason(error: Exception) -> str:
-    """Put what ONNX Runtime said into one line, without its error number."""
+    """Return ONNX Runtime's message on one line, without its error number."""
     line = " ".join(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).split())
     return (line or type(error).__name__)[:_LONGEST_MESSAGE].rstrip(". ")

@@ -1,8 +1,8 @@
-"""What ONNX Runtime needs on an NVIDIA GPU: its options, a check of where nodes run, and replay of recorded launches.
+"""ONNX Runtime on NVIDIA GPUs: session options, a check of where nodes run, and replay of CUDA graphs.
 
-A GPU computes a window in less time than a CPU takes to launch its hundreds of kernels one by one. So they are recorded
-once as a CUDA graph, for each of a few batch sizes, and replayed with one launch. A recording holds addresses: input
-and output stay in buffers on the device.
+A GPU computes a window faster than a CPU can launch its hundreds of kernels one by one. So they are recorded once as a
+CUDA graph for each of a few batch sizes and replayed with one launch. A recording contains addresses, so input and
+output stay in fixed buffers on the device.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ OLDEST_FOR_HEAD = (1, 27)
 """Version of ONNX Runtime; older ones have no CUDA kernels for the head's ReduceMax and ReduceMin (of opset 20)."""
 
 BATCHES = (1, 2, 4, 8)
-"""Batch sizes that are recorded. Others are filled up to the next of them, or split."""
+"""Recorded batch sizes. Others are padded to the next of them, or split."""
 
 
 def cuda_options(gpu: int, *, record: bool) -> dict[str, str]:
-    """Return ONNX Runtime's options of the provider CUDA, for a session whose launches are recorded or not."""
+    """Return the options of ONNX Runtime's CUDA provider, with or without recording."""
     return {
         "device_id": str(gpu),
-        "use_tf32": "0",  # it errs by 1e-3, and fp32 is to be fp32
-        "arena_extend_strategy": "kSameAsRequested",  # the default takes up to twice what weights need
-        "cudnn_conv_algo_search": "HEURISTIC",  # the default tries all and takes now this one, now that
+        "use_tf32": "0",  # fp32 must be fp32; TF32 has errors of 1e-3
+        "arena_extend_strategy": "kSameAsRequested",  # the default takes up to twice the size of the weights
+        "cudnn_conv_algo_search": "HEURISTIC",  # the default benchmarks all and is not deterministic
         "enable_cuda_graph": "1" if record else "0",
     }
 
 
 def check_recording(version: str) -> None:
-    """Check that ONNX Runtime of `version` replays what it recorded.
+    """Check that ONNX Runtime of `version` replays recordings correctly.
 
     Raises:
         DeviceError: it is older than `OLDEST_TO_RECORD`.
@@ -91,40 +91,40 @@ def check_placement(session: Any, provider: str, what: str) -> None:
     The session must have been opened with "session.record_ep_graph_assignment_info".
 
     Raises:
-        DeviceError: another provider runs some of them; says which.
+        DeviceError: another provider runs some of them, which are listed.
     """
     elsewhere: dict[str, set[str]] = {}
     for part in session.get_provider_graph_assignment_info():
         if part.ep_name != provider:
             elsewhere.setdefault(part.ep_name, set()).update(node.op_type for node in part.get_nodes())
     if elsewhere:
-        told = "; ".join(f"{name} runs {', '.join(sorted(types))}" for name, types in elsewhere.items())
-        raise DeviceError(f"{provider} does not run all of {what}: {told}. Use --device cpu, or another precision")
+        others = "; ".join(f"{name} runs {', '.join(sorted(types))}" for name, types in elsewhere.items())
+        raise DeviceError(f"{provider} does not run all of {what}: {others}. Use --device cpu, or another precision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Slot:
-    """Buffers of one batch size, and the binding that a recording belongs to."""
+    """Buffers of one batch size, with the binding of its recording."""
 
     host: NDArray[np.float32]
-    """(B, ...) where a batch is put together."""
+    """(B, ...) staging buffer for a batch."""
     input: Any
     output: Any
     """OrtValues on the device."""
     binding: Any
     options: Any
-    """The run's options: the number of the recording."""
+    """Run options with the number of the recording."""
 
 
 class FixedBatches:
-    """An encoder's session that runs in batches of the sizes in `BATCHES` only. Calls may come from several threads.
+    """An encoder session that only runs batches of the sizes in `BATCHES`. Calls may come from several threads.
 
-    All its work is done in one thread of its own, because ONNX Runtime records for each thread anew. The recordings are
-    made here, one after the other: while one is made, no other thread may use the device.
+    All work is done in one dedicated thread, because ONNX Runtime records per thread. The recordings are made in the
+    constructor, one after the other: no other thread may use the device meanwhile.
     """
 
     def __init__(self, session: Any, device: str, gpu: int) -> None:
-        """Record `session` on `device` ("cuda", or "cpu", which does the same without recording) number `gpu`."""
+        """Record `session` on `device` number `gpu`: "cuda", or "cpu" to do the same without recording."""
         (source,), (target,) = session.get_inputs(), session.get_outputs()
         self._session = session
         self._row = tuple(source.shape[1:])
@@ -143,14 +143,14 @@ class FixedBatches:
         """(B, ...) → (B, D), for any B.
 
         Raises:
-            UsageError: `array` is of another shape or type than the encoder's input.
+            UsageError: `array` does not have the shape and type of the encoder's input.
         """
         if array.shape[1:] != self._row or array.dtype != np.float32 or not len(array):
             raise UsageError(f"the input must be float32 (B, {', '.join(map(str, self._row))}) with at least one row")
         return self._worker.submit(self._run, array).result()
 
     def close(self) -> None:
-        """Give the buffers back, and end the thread."""
+        """Free the buffers and end the thread."""
         self._worker.shutdown()
         self._slots.clear()
 
@@ -163,7 +163,7 @@ class FixedBatches:
         return np.concatenate(answers)
 
     def _fill_and_run(self, slot: _Slot, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        slot.host[: len(rows)] = rows  # what is below stays from before: rows do not know of each other
+        slot.host[: len(rows)] = rows  # rows are independent, so stale rows after these do no harm
         slot.input.update_inplace(slot.host)
         self._session.run_with_iobinding(slot.binding, slot.options)
         answer: NDArray[np.float32] = slot.output.numpy()[: len(rows)].copy()  # on a CPU, a view of the buffer

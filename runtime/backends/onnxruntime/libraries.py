@@ -1,4 +1,4 @@
-"""The CUDA libraries that ONNX Runtime needs, from wherever pip installed them."""
+"""Load the CUDA libraries that ONNX Runtime needs from where pip installed them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 def load_cuda_libraries(onnxruntime: Any) -> tuple[str, ...]:
     """Load the CUDA libraries that pip installed, from every part of the namespace `nvidia`.
 
-    ONNX Runtime by itself looks beside its own folder alone, and prints what it lacks to standard output.
+    By itself, ONNX Runtime only looks beside its own folder, and prints missing libraries to standard output.
 
     Returns:
         Names of the libraries that could not be loaded.
@@ -29,7 +29,7 @@ def load_cuda_libraries(onnxruntime: Any) -> tuple[str, ...]:
     with contextlib.redirect_stdout(io.StringIO()):
         for folder in _folders():
             onnxruntime.preload_dlls(directory=str(folder))
-    with contextlib.redirect_stdout(printed):  # what is loaded by now is found by its name
+    with contextlib.redirect_stdout(printed):  # libraries loaded above are found by name
         onnxruntime.preload_dlls()
     if printed.getvalue():
         _log.debug("%s", printed.getvalue())
@@ -38,7 +38,7 @@ def load_cuda_libraries(onnxruntime: Any) -> tuple[str, ...]:
 
 
 def missing_libraries(onnxruntime: Any) -> str:
-    """Say what to do about libraries that did not load, as the beginning of a sentence."""
+    """Return advice on libraries that did not load, as the beginning of a sentence."""
     if missing := load_cuda_libraries(onnxruntime):
         return f"Install {', '.join(missing)}, or the version of CUDA that has it"
     return "Check the driver with nvidia-smi (CUDA 13 needs 580 or newer)"

@@ -1,6 +1,6 @@
-"""The backends `tensorrt` and `tensorrt-rtx`: engines built from a bundle's graphs where they run.
+"""The backends `tensorrt` and `tensorrt-rtx`: engines built from a bundle's graphs on the machine that runs them.
 
-Both libraries come through the same code (docs/tensorrt.md). Neither is loaded until a backend is opened.
+Both libraries share the same code (docs/tensorrt.md). Neither is loaded until a backend is opened.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ def open_tensorrt(
     engines: Path | None = None,
     progress: Progress = no_progress,
 ) -> TensorRTBackend:
-    """Load `graphs` of `bundle` into TensorRT; engines that are not there yet are built first, which takes minutes.
+    """Load `graphs` of `bundle` into TensorRT; missing engines are built first, which takes minutes.
 
     Args:
-        bundle: where the graphs are.
+        bundle: holds the graphs.
         device: "cuda" or "auto" (the first GPU), or "cuda:N".
-        threads: means nothing here.
+        threads: ignored.
         graphs: which graphs to load.
         precision: of vision and audio; None: the bundle's default.
-        options: what the builder is told; None: any engine that is there will do.
+        options: build options; None: accept any existing engine.
         engines: folder of built engines; None: `$XDG_CACHE_HOME/ovavel/engines`.
         progress: called with the stage and the share that is done, while engines are built.
 
     Raises:
         MissingExtraError: tensorrt or cuda-python is not installed.
         DeviceError: there is no such GPU, or it failed.
-        BundleError: the bundle does not hold a graph, or not in this precision.
+        BundleError: the bundle lacks a graph, or this precision of it.
         EngineError: an engine cannot be built, is damaged, or computes in another precision.
     """
     from ovavel.runtime.backends.tensorrt.backend import open_engines
@@ -65,7 +65,7 @@ def open_tensorrt_rtx(
     engines: Path | None = None,
     progress: Progress = no_progress,
 ) -> TensorRTBackend:
-    """Load `graphs` of `bundle` into TensorRT-RTX, for GeForce and RTX GPUs; all else as in `open_tensorrt`."""
+    """Load `graphs` of `bundle` into TensorRT-RTX, for GeForce and RTX GPUs; otherwise like `open_tensorrt`."""
     from ovavel.runtime.backends.tensorrt.backend import open_engines
 
     return open_engines("tensorrt-rtx", bundle, device, graphs, precision, options, engines, progress)

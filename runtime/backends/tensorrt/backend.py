@@ -1,4 +1,4 @@
-"""Runs a bundle's graphs with TensorRT or TensorRT-RTX: one engine and one stream a graph."""
+"""TensorRT and TensorRT-RTX backend: one engine and one CUDA stream per graph."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = ["TensorRTBackend", "gpu_index", "open_engines"]
 
 
 def gpu_index(device: str, backend: str) -> int:
-    """Return the number of the GPU that `device` means: 0 for "auto" and "cuda", N for "cuda:N".
+    """Return the GPU number for `device`: 0 for "auto" and "cuda", N for "cuda:N".
 
     Raises:
-        DeviceError: it is no GPU.
+        DeviceError: `device` is not a GPU.
     """
     match = re.fullmatch(r"auto|cuda(?::(\d{1,3}))?", device)
     if not match:
         raise DeviceError(
-            f"the backend {backend} runs on NVIDIA GPUs alone, as cuda or cuda:N, not on {device!r}; "
-            "use --backend onnxruntime there"
+            f"the backend {backend} runs only on NVIDIA GPUs (cuda or cuda:N), not on {device!r}; "
+            "use --backend onnxruntime instead"
         )
     return int(match[1] or 0)
 
@@ -55,7 +55,7 @@ def open_engines(
     engines: Path | None,
     progress: Progress,
 ) -> TensorRTBackend:
-    """Load `graphs` into the library `name`: see `open_tensorrt`."""
+    """Load `graphs` into the library `name`; see `open_tensorrt`."""
     index = gpu_index(device, name)
     precisions = {graph: bundle.precision(graph, name, precision) for graph in graphs}
     library = load_library(name)
@@ -97,7 +97,7 @@ def open_engines(
 
 
 def _plans(provided: Mapping[Graph, Provided]) -> str:
-    """Name the plans that a window goes through, so that a gate counts for them alone.
+    """List the plans that a window passes through, so that a gate is valid for exactly these.
 
     Other options, or another build, may have chosen other kernels. A text graph's plan decides nothing: whether it
     was opened must not matter.
@@ -116,24 +116,24 @@ class TensorRTBackend(GraphBackend):
         info: BackendInfo,
         engines: Mapping[Graph, BuiltEngine],
     ) -> None:
-        """Run each graph with its runner; `engines` says what these run."""
+        """Run each graph with its runner; `engines` describes the engines."""
         super().__init__(info, encoders=bundle.manifest.encoders, classes=len(bundle.vocabulary.names))
         self._runners = dict(runners)
         self._engines = dict(engines)
 
     @property
     def engines(self) -> Mapping[Graph, BuiltEngine]:
-        """What was built, by graph."""
+        """The built engines by graph."""
         return self._engines
 
     def warm_up(self) -> None:
-        """Run each batch size of each graph, so that no window meets a first-run cost; may compile for seconds."""
+        """Run each batch size of each graph, so that no window has a first-run cost; may compile for seconds."""
         for runner in self._runners.values():
             runner.warm_up()
         super().warm_up()  # with the vocabulary's own number of classes
 
     def close(self) -> None:
-        """Give the GPU's memory back. Calling it twice does no harm."""
+        """Free the GPU memory. May be called twice."""
         super().close()
         for runner in self._runners.values():
             runner.close()

@@ -1,4 +1,4 @@
-"""Builds one engine: parse the ONNX file, optimise for fixed batch sizes, write the plan."""
+"""Build one engine: parse the ONNX file, optimise for fixed batch sizes, write the plan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["MOST_CLASSES", "build_engine", "profiles_of"]
 # B batch, T segments, D embedding size, C classes with the background last
 
 MOST_CLASSES = 4096
-"""C of the head, so that a new vocabulary needs no new engine."""
+"""Largest C of the head; leaves room so that a new vocabulary needs no new engine."""
 _USUAL_CLASSES = 68  # those of OV-AVEBench, and the background
 _PARSED, _BUILT = 0.1, 0.95  # shares of the work
 _POLL_S = 0.1
@@ -49,21 +49,21 @@ def build_engine(
     timing_cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> Engine:
-    """Build the engine of the file `onnx` into `folder`, which exists and is empty: a plan, and what it is for.
+    """Build the engine of the file `onnx` into the existing, empty `folder`: the plan and its description.
 
     Args:
         onnx: the graph, in the precision of `made_for`.
         folder: where `engine.plan` and `engine.json` are written.
         made_for: graph, precision, options, and a compute capability that `library` builds for.
-        library: what builds it.
-        cuda: the GPU to build on. TensorRT needs it: it measures there what is fastest. TensorRT-RTX does without.
+        library: the library to build with.
+        cuda: the GPU to build on. TensorRT needs one to benchmark kernels; TensorRT-RTX does not.
         timing_cache: file of earlier measurements, which TensorRT uses and adds to.
         progress: called in the calling thread.
 
     Raises:
-        EngineError: the library cannot build it, or computes in another precision than that of `made_for`.
-        OutputError: the plan could not be written.
-        KeyboardInterrupt: on Ctrl-C, as soon as the library has finished the step it is at.
+        EngineError: the library cannot build it, or the result computes in a different precision than `made_for`.
+        OutputError: the plan cannot be written.
+        KeyboardInterrupt: on Ctrl-C, once the library has finished its current step.
     """
     state = _State()
     worker = threading.Thread(
@@ -73,8 +73,8 @@ def build_engine(
     )
     started_s = time.monotonic()
     with _one_at_a_time:
-        # The library runs in a thread of its own: this one stays free to hear Ctrl-C. It must not leave before the
-        # library has: memory would be taken from under it. (Thread.join may, when it is interrupted.)
+        # The library runs in another thread so that this one can handle Ctrl-C. This one must not return first, or
+        # memory would be freed while in use. (Thread.join may return early when it is interrupted.)
         worker.start()
         try:
             while not state.done.wait(_POLL_S):
@@ -104,7 +104,7 @@ def build_engine(
 
 
 class _State:
-    """What the building thread and the waiting one tell each other."""
+    """State shared by the building and the waiting thread."""
 
     def __init__(self) -> None:
         self.stage = "starting"
@@ -132,7 +132,7 @@ class _State:
 def _build(
     onnx: Path, made_for: EngineFor, library: Library, cuda: Cuda | None, timing_cache: Path | None, state: _State
 ) -> tuple[Any, Evidence]:
-    """Return the plan, as the library's own memory, and how its precision is known."""
+    """Return the plan, in the library's own memory, and the evidence for its precision."""
     trt, where = library.module, f"{onnx.name} with {library.title} {library.version}"
     if cuda is not None:
         cuda.select()
@@ -153,7 +153,7 @@ def _build(
     ]:
         if tensor.dtype not in (trt.DataType.FLOAT, trt.DataType.INT64):
             raise EngineError(
-                f"{onnx.name} has {tensor.name} in {tensor.dtype.name.lower()}: a bundle's graphs take and give fp32"
+                f"{onnx.name} has {tensor.name} in {tensor.dtype.name.lower()}; inputs and outputs must be fp32"
             )
     products = layers.check_network(network, made_for.number_format, where=onnx.name)
     state.share = _PARSED
@@ -202,10 +202,10 @@ _Shape = tuple[int, ...]
 
 
 def profiles_of(made_for: EngineFor, inputs: dict[str, _Shape]) -> list[dict[str, tuple[_Shape, _Shape, _Shape]]]:
-    """Least, usual and greatest shape of every input, one dictionary a profile.
+    """Return the minimum, optimum and maximum shape of every input, one dictionary per profile.
 
-    An encoder gets a profile of fixed shapes for each batch size, since fixed shapes run fastest. The head is small,
-    and its T and C change: one profile serves them all.
+    An encoder gets a profile of fixed shapes for each batch size, since fixed shapes run fastest. The head is small
+    and its T and C vary, so one profile covers all of them.
     """
     batches = made_for.options.batches
     if made_for.graph == "head":
@@ -222,7 +222,7 @@ def profiles_of(made_for: EngineFor, inputs: dict[str, _Shape]) -> list[dict[str
 
 def _monitor(trt: Any, graph: str, state: _State) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Turns the tree of phases into one share: a phase is a step of the one it is in."""
+        """Converts nested phases into one share of the work: a phase is a step of its parent."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -266,7 +266,7 @@ def _use_timings(config: Any, path: Path | None) -> None:
         kept = b""
     cache = config.create_timing_cache(kept)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        _log.info("%s is damaged or of another driver; all is measured anew", path)
+        _log.info("%s is damaged or was written for another driver; measuring everything again", path)
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
@@ -281,7 +281,7 @@ def _keep_timings(config: Any, path: Path) -> None:
 
 
 def _inspect(plan: Any, library: Library) -> list[layers.EngineLayer]:
-    """The engine's own layers. Loading it takes the GPU it was built on."""
+    """Return the layers of the built engine. Loading it needs the GPU it was built on."""
     trt = library.module
     runtime = trt.Runtime(library.logger)  # outlives its engine
     engine = runtime.deserialize_cuda_engine(plan)

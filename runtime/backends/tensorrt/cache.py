@@ -1,4 +1,4 @@
-"""Built engines on disk: made once, whichever process asks first, and whole or not there at all."""
+"""Cache of built engines on disk: each is built once, even with several processes, and written atomically."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ __all__ = ["Provided", "engines_folder", "found_options", "provide_engine"]
 
 _WAIT_S = 0.2
 _SPARE_BYTES = 128 * 2**20
-"""Disk space for an engine beyond that of its graph: its code, for several batch sizes."""
+"""Disk space of an engine beyond its graph's size: code for several batch sizes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provided:
-    """An engine that is there and was checked."""
+    """An engine that exists and was checked."""
 
     folder: Path
     engine: Engine
     built: bool
-    """Whether it was built just now, by this process."""
+    """Whether it was just built by this process."""
 
     def as_built(self) -> BuiltEngine:
-        """Return what was built, as a backend says it."""
+        """Return the `BuiltEngine` that a backend reports."""
         evidence, precision = self.engine.evidence, self.engine.made_for.number_format
         return BuiltEngine(
             precision=self.engine.made_for.precision,
             sha256=self.engine.plan.sha256,
             products=sum(evidence.products.values()),
-            # Where the engine was read back, what was found in it counts, not what it was built from.
+            # If the engine's layers could be read, they count rather than the network it was built from.
             in_precision=evidence.products.get(precision, 0) if evidence.found is None else evidence.found,
             built_now=self.built,
         )
 
 
 def engines_folder() -> Path:
-    """Where engines are kept unless told otherwise: `$XDG_CACHE_HOME/ovavel/engines`."""
+    """Return the default folder of engines: `$XDG_CACHE_HOME/ovavel/engines`."""
     return cache_folder() / "engines"
 
 
 def found_options(root: Path, wanted: EngineFor) -> BuildOptions:
-    """Return `wanted.options` where there is such an engine in `root` or none at all, else those of the newest one.
+    """Return the options of the newest engine in `root`, but `wanted.options` if these exist or none does.
 
     Raises:
-        InputError: somebody else may have written what is there.
+        InputError: another user may have written the engines.
     """
     check_private(root)
     if (root / wanted.key / METADATA).is_file():
@@ -89,20 +89,20 @@ def provide_engine(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Provided:
-    """Return the engine for `made_for` in `root`; build it if need be.
+    """Return the engine for `made_for` in `root`; build it if necessary.
 
     Args:
-        graph: loads the graph that the engine is built of; not called where nothing is built.
-        made_for: what it is for.
-        library: what builds it.
+        graph: loads the graph to build from; not called if nothing is built.
+        made_for: the key of the engine.
+        library: the library to build with.
         root: folder of engines.
-        cuda: the GPU, where there is one.
-        overwrite: build it even where it is there.
+        cuda: the GPU, if there is one.
+        overwrite: build it even if it exists.
         progress: called with what is being built; not called where nothing is.
 
     Raises:
-        EngineError: it cannot be built, or the one that is there is damaged.
-        InputError: somebody else may have written the one that is there.
+        EngineError: it cannot be built, or the existing one is damaged.
+        InputError: another user may have written the existing one.
         OutputError: the folder cannot be written to.
     """
     folder, built = root / made_for.key, False
@@ -111,7 +111,7 @@ def provide_engine(
     if overwrite or not (folder / METADATA).is_file():
         make_private_folder(root)
         with _alone(root, made_for, progress):
-            if overwrite or not (folder / METADATA).is_file():  # another process may have built it meanwhile
+            if overwrite or not (folder / METADATA).is_file():  # another process may have built it in the meantime
                 _build_aside(graph(), folder, made_for, library, cuda, progress)
                 built = True
     return Provided(folder=folder, engine=read_engine(folder, made_for), built=built)
@@ -121,7 +121,7 @@ def _build_aside(
     graph: GraphFiles, folder: Path, made_for: EngineFor, library: Library, cuda: Cuda | None, progress: Progress
 ) -> None:
     root = folder.parent
-    for left in root.glob(f".{folder.name}.*.part"):  # of a process that was killed: the lock is ours
+    for left in root.glob(f".{folder.name}.*.part"):  # left by a killed process: we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     need, free = sum(entry.bytes for entry in made_for.sources) + _SPARE_BYTES, shutil.disk_usage(root).free
     if free < need:
@@ -149,7 +149,7 @@ def _timings(root: Path, made_for: EngineFor) -> Path:
 
 @contextlib.contextmanager
 def _alone(root: Path, made_for: EngineFor, progress: Progress) -> Iterator[None]:
-    """Hold the lock of one engine; the system lets it go if the process dies."""
+    """Hold the lock of one engine; the system releases it if the process dies."""
     try:
         lock = os.open(root / f".{made_for.key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -160,7 +160,7 @@ def _alone(root: Path, made_for: EngineFor, progress: Progress) -> Iterator[None
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                progress(f"waiting: another process builds {made_for.graph}", 0.0)
+                progress(f"waiting: another process is building {made_for.graph}", 0.0)
                 time.sleep(_WAIT_S)
             except OSError as error:
                 raise EngineError(f"{root} cannot be locked ({error}); use a folder on a local disk") from error

@@ -1,4 +1,4 @@
-"""The few calls to the CUDA runtime that running an engine takes, through cuda-python; failures become DeviceError."""
+"""The CUDA runtime calls needed to run an engine, through cuda-python; failures become DeviceError."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def cuda_runtime(library: LibraryName) -> Any:
 
 
 class Cuda:
-    """One GPU and one stream of its own. Use it from one thread at a time."""
+    """One GPU with its own stream. Use it from one thread at a time."""
 
     def __init__(self, library: LibraryName, index: int) -> None:
-        """Take GPU number `index`.
+        """Use GPU number `index`.
 
         Raises:
             MissingExtraError: cuda-python is not installed.
@@ -61,7 +61,7 @@ class Cuda:
         try:
             count = self.call("cudaGetDeviceCount")
         except DeviceError as error:
-            raise DeviceError(f"{library} needs an NVIDIA GPU, and none can be used here: {error}") from error
+            raise DeviceError(f"{library} needs an NVIDIA GPU, and none is available: {error}") from error
         if index >= count:
             raise DeviceError(f"there is no device 'cuda:{index}': this machine has {count} NVIDIA GPUs; {_CHECK}")
         properties = self.call("cudaGetDeviceProperties", index)
@@ -76,19 +76,19 @@ class Cuda:
 
     @property
     def driver(self) -> str:
-        """Newest CUDA version that the driver serves, as "13.0"."""
+        """Newest CUDA version that the driver supports, such as "13.0"."""
         number = self.call("cudaDriverGetVersion")
         return f"{number // 1000}.{number % 1000 // 10}"
 
     @property
     def stream(self) -> Any:
-        """The stream, made when it is first needed; it does not wait for the default stream."""
+        """The stream, created on first use; it does not synchronise with the default stream."""
         if self._stream is None:
             self._stream = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
         return self._stream
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call the function `name` of the CUDA runtime and return its answer.
+        """Call the function `name` of the CUDA runtime and return its result.
 
         Raises:
             DeviceError: it failed.
@@ -103,23 +103,23 @@ class Cuda:
         return answer[0] if answer else None
 
     def give_back(self, name: str, *arguments: Any) -> None:
-        """Call the function `name`, which frees something. A failure is logged, once, and never raised.
+        """Call the function `name`, which frees something. The first failure is logged; none is raised.
 
-        After one error of the GPU every call fails: the rest is to be freed all the same, and the first error told.
+        After a GPU error every call fails; the remaining memory must still be freed, and only the first error matters.
         """
         try:
             self.call(name, *arguments)
         except DeviceError as error:
             if self._frees:
-                _log.warning("not all memory of %s could be given back: %s", self.gpu.name, error)
+                _log.warning("could not free all memory of %s: %s", self.gpu.name, error)
             self._frees = False
 
     def select_to_give_back(self) -> None:
-        """As `select`, before memory is given back: a failure is logged, once, and never raised."""
+        """Like `select`, before freeing memory: the first failure is logged; none is raised."""
         self.give_back("cudaSetDevice", self.gpu.index)
 
     def select(self) -> None:
-        """Make this GPU the current one of the calling thread."""
+        """Make this GPU current in the calling thread."""
         self.call("cudaSetDevice", self.gpu.index)
 
     def upload(self, buffer: Buffer, nbytes: int) -> None:
@@ -133,13 +133,13 @@ class Cuda:
         self.call("cudaMemcpyAsync", buffer.address, buffer.device, nbytes, kind, self.stream)
 
     def wait(self) -> None:
-        """Wait until all that was enqueued is done."""
+        """Wait until everything enqueued is done."""
         self.call("cudaStreamSynchronize", self.stream)
 
     @contextlib.contextmanager
     def capturing(self, graphs: list[Any]) -> Any:
-        """Record what is enqueued inside into a CUDA graph, which is put into `graphs`, and run none of it."""
-        # Other threads may allocate memory meanwhile: only this one's calls are checked.
+        """Record what is enqueued in the block into a CUDA graph, without running it, and append it to `graphs`."""
+        # Check only this thread's calls: other threads may allocate memory in the meantime.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.call("cudaStreamBeginCapture", self.stream, mode)
         try:
@@ -161,21 +161,21 @@ class Cuda:
         self.call("cudaGraphLaunch", graph, self.stream)
 
     def destroy(self, graph: Any) -> None:
-        """Give back a CUDA graph."""
+        """Free a CUDA graph."""
         self.give_back("cudaGraphExecDestroy", graph)
 
     def close(self) -> None:
-        """Give the stream back. Calling it twice does no harm."""
+        """Free the stream. May be called twice."""
         if self._stream is not None:
             self.give_back("cudaStreamDestroy", self._stream)
             self._stream = None
 
 
 class Buffer:
-    """Memory on the GPU, and page-locked memory of the same size on the host, which the GPU copies without help."""
+    """Memory on the GPU and page-locked memory of the same size on the host."""
 
     def __init__(self, cuda: Cuda, nbytes: int) -> None:
-        """Allocate `nbytes` on both sides, zeroed.
+        """Allocate `nbytes` on GPU and host, zeroed.
 
         Raises:
             DeviceError: there is not enough memory.
@@ -191,12 +191,12 @@ class Buffer:
         self._bytes[:] = 0
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return the host's side as an array; it may be smaller than the buffer."""
+        """Return the host memory as an array, which may be smaller than the buffer."""
         count = int(np.prod(shape)) * dtype.itemsize
         view: NDArray[Any] = self._bytes[:count].view(dtype).reshape(shape)
         return view
 
     def free(self) -> None:
-        """Give both sides back; no view may be used after."""
+        """Free both; views must not be used afterwards."""
         self._cuda.give_back("cudaFree", self.device)
         self._cuda.give_back("cudaFreeHost", self.address)

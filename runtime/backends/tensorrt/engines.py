@@ -1,4 +1,4 @@
-"""From a bundle to its engines: which are needed, which are there, and how far the building of the others is."""
+"""Provide the engines of a bundle: find existing ones and build the missing ones, with progress."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def provide_engines(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> dict[Graph, Provided]:
-    """Return the engine of each graph of `precisions`; build those that are not in `root`.
+    """Return the engine of each graph in `precisions`; build those missing from `root`.
 
     Many parameters: what to build, what for and where are independent of each other.
 
     Args:
-        bundle: where the graphs are.
-        library: what builds them.
+        bundle: holds the graphs.
+        library: the library to build with.
         precisions: graph → the precision to build it in.
-        cuda: the GPU they are for; TensorRT-RTX builds without one for the `compute_capability` alone.
-        compute_capability: as "8.9"; None: the GPU's own.
-        options: what the builder is told; None: an engine that is there will do whatever its options, newest first.
+        cuda: the GPU they are for; TensorRT-RTX can also build for a `compute_capability` without a GPU.
+        compute_capability: such as "8.9"; None: the GPU's own.
+        options: build options; None: accept the newest existing engine whatever its options.
         root: folder of engines.
         overwrite: build them even where they are there.
         progress: called with the stage and the share of all graphs' work; never called where all engines are there.
 
     Raises:
-        UsageError: neither a GPU nor a compute capability, or a capability that the library does not build for.
-        EngineError: one cannot be built, is damaged, or does not compute in the precision asked for.
+        UsageError: neither a GPU nor a compute capability, or a capability that the library cannot build for.
+        EngineError: one cannot be built, is damaged, or does not compute in the requested precision.
         OutputError: `root` cannot be written to.
     """
     if compute_capability is None:
@@ -59,7 +59,7 @@ def provide_engines(
             raise UsageError("which GPU is the engine for? Name its compute capability, e.g. 8.9")
         compute_capability = cuda.gpu.compute_capability
     if not re.fullmatch(r"\d+\.\d", compute_capability):
-        raise UsageError(f"{compute_capability!r} is no compute capability; these are numbers such as 8.9")
+        raise UsageError(f"{compute_capability!r} is not a compute capability; give a number such as 8.9")
     library.check_capability(compute_capability)
     wanted = {
         graph: engine_for(

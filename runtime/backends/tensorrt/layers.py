@@ -1,7 +1,7 @@
-"""Which number format a network's matrix products are in, and whether the engine made of it keeps to that.
+"""Check the number format of a network's matrix products, and that the built engine keeps to it.
 
-A strongly typed network computes in the types its ONNX file says, and nothing else. They are read from the parsed
-network here, and the engine's own layers are compared with it wherever the library shows them.
+A strongly typed network computes exactly in the types of its ONNX file. They are read from the parsed network here, and
+compared with the layers of the engine where the library exposes them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 _PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "EINSUM")
 _PASSED_THROUGH = ("SHUFFLE", "IDENTITY", "CAST", "UNSQUEEZE", "SQUEEZE")
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
-"""Names of the library's DataType → ours."""
-_WORDS = (  # as the libraries' lists of layers spell them; the first that matches counts
+"""The library's DataType names → ours."""
+_WORDS = (  # as spelled in the libraries' layer lists; the first match counts
     ("bf16", re.compile(r"\b(bfloat16|bf16)\b", re.IGNORECASE)),
     ("fp16", re.compile(r"\b(half|fp16)\b", re.IGNORECASE)),
     ("fp8", re.compile(r"\b(fp8|float8\w*|e4m3\w*)\b", re.IGNORECASE)),
@@ -38,10 +38,10 @@ _LINE = re.compile(
 )
 
 REQUIRED_SHARE: Mapping[str, float] = {"fp32": 1.0, "fp16": 0.8, "bf16": 0.8, "int8": 0.5, "fp8": 0.5}
-"""Precision → the share of the products with weights that must be in it: single ones are left in more bits on purpose,
-and more of them where a precision is as coarse as 8 bits."""
+"""Precision → minimum share of the products with weights that must be in it: a few are kept in higher precision on
+purpose, and more of them at 8 bits."""
 _TELLING_SHARE = 0.5
-"""The share of the products to be found in an engine's layers for these to say anything of the engine."""
+"""Minimum share of the products that must be found in an engine's layers for a conclusion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class MatrixProduct:
     """One matrix product or convolution of a parsed network."""
 
     name: str
-    """Of the ONNX node it comes from."""
+    """Name of the ONNX node it comes from."""
     precision: str
     weights: bool
     """Whether one of its factors is a constant."""
@@ -61,13 +61,13 @@ class EngineLayer:
 
     name: str
     origins: frozenset[str]
-    """The ONNX nodes it was made of."""
+    """The ONNX nodes it was built from."""
     taken: frozenset[str]
-    """Precisions of the tensors and weights that it takes; single numbers do not count."""
+    """Precisions of its input tensors and weights, scalars excluded."""
 
 
 def check_network(network: Any, precision: str, *, where: str) -> list[MatrixProduct]:
-    """Return the products that have weights, or all of them where none has.
+    """Return the products that have weights, or all products if none has.
 
     Raises:
         EngineError: too few of them are in `precision`.
@@ -95,7 +95,9 @@ def _products(network: Any) -> Iterator[MatrixProduct]:
         sources = [_source(factor, producers) for factor in factors if factor is not None]
         quantised = [layer.get_input(0) for layer in sources if layer is not None and layer.type.name == "DEQUANTIZE"]
         types = {_TYPES.get(tensor.dtype.name, tensor.dtype.name.lower()) for tensor in quantised}
-        if len(quantised) < len(sources) or len(types) != 1:  # one factor alone in 8 bits saves memory, not arithmetic
+        if (
+            len(quantised) < len(sources) or len(types) != 1
+        ):  # with only one factor in 8 bits, the arithmetic is not 8-bit
             types = {_TYPES.get(layer.get_output(0).dtype.name, layer.get_output(0).dtype.name.lower())}
         origin = _origins(str(layer.metadata)) or {layer.name}
         yield MatrixProduct(
@@ -106,7 +108,7 @@ def _products(network: Any) -> Iterator[MatrixProduct]:
 
 
 def _source(tensor: Any, producers: Mapping[str, Any]) -> Any:
-    """The layer that makes `tensor`, seen through those that only give it another shape; None: an input."""
+    """Return the layer that produces `tensor`, skipping those that only change its shape; None for an input."""
     layer = producers.get(tensor.name)
     while layer is not None and layer.type.name in _PASSED_THROUGH:
         layer = producers.get(layer.get_input(0).name)
@@ -124,7 +126,7 @@ def _origins(metadata: str) -> frozenset[str]:
 
 
 def logged_layers(text: str) -> list[EngineLayer]:
-    """Read the list of layers that TensorRT-RTX writes into its log when it has built an engine."""
+    """Parse the layer list that TensorRT-RTX logs after building an engine."""
     found = []
     for line in text.splitlines():
         match = _LINE.match(line)
@@ -136,14 +138,14 @@ def logged_layers(text: str) -> list[EngineLayer]:
 
 
 def engine_layers(information: str) -> list[EngineLayer]:
-    """Read what an EngineInspector says in JSON; empty where it names layers alone, or where it cannot be read.
+    """Parse the JSON of an EngineInspector; empty if it contains only layer names or cannot be parsed.
 
-    The plan is finished by then, and the network has been checked: a list in another form must not discard it.
+    The plan is finished and the network already checked, so an unknown format must not discard them.
     """
     try:
         return _read_layers(json.loads(information)["Layers"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _log.warning("the engine's own layers cannot be read, so only the network was checked: %r", error)
+        _log.warning("the layers of the engine cannot be read, so only the network was checked: %r", error)
         return []
 
 
@@ -160,7 +162,7 @@ def _read_layers(layers: Iterable[Any]) -> list[EngineLayer]:
 
 
 def _type_text(tensor: Mapping[str, Any]) -> str:
-    """Version 10 says "Format/Datatype", version 11 "DataType"."""
+    """Version 10 uses "Format/Datatype", version 11 "DataType"."""
     return " ".join(str(value) for key, value in tensor.items() if "datatype" in key.lower())
 
 
@@ -171,10 +173,10 @@ def _word(text: str) -> str:
 def check_engine(
     layers: Iterable[EngineLayer], products: Iterable[MatrixProduct], precision: str, *, where: str
 ) -> int | None:
-    """Return how many of `products` were found in the engine's layers, in `precision`; None: too few to tell.
+    """Return how many of `products` the engine's layers compute in `precision`; None if too few were found.
 
     Raises:
-        EngineError: the engine computes too many of those that the network has in `precision` in something else.
+        EngineError: the engine computes too many of the network's `precision` products in another precision.
     """
     by_origin: dict[str, list[EngineLayer]] = {}
     for layer in layers:
@@ -187,7 +189,7 @@ def check_engine(
         other = next(each.name for each in seen if each not in kept)
         took = sorted(set().union(*(layer.taken for layer in by_origin[other])))
         raise EngineError(
-            f"{where} was asked for in {precision} and the engine computes {len(seen) - len(kept)} of {len(seen)} "
-            f"matrix products in something else ({other}: {', '.join(took)}); use another precision"
+            f"{where} was requested in {precision}, but the engine computes {len(seen) - len(kept)} of {len(seen)} "
+            f"matrix products differently ({other}: {', '.join(took)}); use another precision"
         )
     return len(kept) if kept and len(kept) >= _TELLING_SHARE * len(asked) else None

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: two libraries with nearly one interface, loaded only when they are asked for."""
+"""TensorRT and TensorRT-RTX: two libraries with nearly the same interface, imported on demand."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ class Library:
     module: Any
     """`tensorrt` or `tensorrt_rtx`."""
     logger: Any
-    """An ILogger; each library keeps the first one it is given for as long as the process lives."""
+    """An ILogger; each library keeps the first one it gets for the lifetime of the process."""
     errors: deque[str]
-    """What the library complained of last, oldest first."""
+    """The library's latest warnings and errors, oldest first."""
     layers: list[str]
-    """The list of layers that the library logged while it built, if it did: one text per engine."""
+    """Layer lists that the library logged while building, one text per engine."""
 
     @property
     def rtx(self) -> bool:
-        """Whether it compiles for a compute capability first and for the GPU when it loads."""
+        """Whether it builds for a compute capability and compiles for the GPU on loading."""
         return self.name == "tensorrt-rtx"
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """Compute capabilities that TensorRT-RTX can build for without a GPU, as "8.9"."""
+        """Compute capabilities that TensorRT-RTX can build for without a GPU, such as "8.9"."""
         names = self.module.ComputeCapability.__members__ if self.rtx else ()
         numbers = sorted(int(name[2:]) for name in names if name.startswith("SM"))
         return tuple(f"{number // 10}.{number % 10}" for number in numbers)
 
     def check_capability(self, compute_capability: str) -> None:
-        """Check that it builds for GPUs of `compute_capability`, as "8.9"; TensorRT does for that of any GPU it finds.
+        """Check that it can build for `compute_capability`, such as "8.9"; TensorRT builds for any installed GPU.
 
         Raises:
-            UsageError: it does not.
+            UsageError: it cannot.
         """
         if self.rtx and compute_capability not in self.capabilities:
             raise UsageError(
@@ -67,10 +67,10 @@ class Library:
             )
 
     def complaint(self) -> str:
-        """Put what the library complained of last into one line, and forget it."""
+        """Return the latest warnings and errors on one line, and clear them."""
         said = " ".join(" ".join(self.errors).split())[:600]
         self.errors.clear()
-        return said or "it did not say why"
+        return said or "no reason given"
 
 
 def load_library(name: LibraryName) -> Library:
@@ -78,7 +78,7 @@ def load_library(name: LibraryName) -> Library:
 
     Raises:
         MissingExtraError: it is not installed.
-        DeviceError: it is installed and cannot be loaded.
+        DeviceError: it is installed but cannot be loaded.
     """
     try:
         return _load(name)
@@ -86,7 +86,7 @@ def load_library(name: LibraryName) -> Library:
         raise MissingExtraError(name, EXTRAS[name], need=f"The backend {name!r}") from error
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise DeviceError(
-            f"{_TITLES[name]} is installed and cannot be loaded ({error}); install it again: "
+            f"{_TITLES[name]} is installed but cannot be loaded ({error}); reinstall it: "
             f"{install_command(EXTRAS[name], again=True)}"
         ) from error
 
@@ -119,5 +119,5 @@ def _load(name: LibraryName) -> Library:
 
 
 def this_platform() -> str:
-    """Operating system and processor: an engine is for one of each."""
+    """Return operating system and processor; an engine is built for one pair."""
     return f"{platform.system()} {platform.machine()}".lower()

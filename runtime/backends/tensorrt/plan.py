@@ -1,4 +1,4 @@
-"""What an engine is for, told in a file beside it: library and version, GPU, graph, precision, options."""
+"""Description of an engine, stored beside it: library and version, GPU, graph, precision, options."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FORMAT_VERSION = 1
 
 
 class BuildOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the builder was told. Another value makes another engine."""
+    """Build options. Different values make different engines."""
 
     batches: tuple[Annotated[int, Meta(ge=1)], ...] = (1, 4, 16)
     """Batch sizes that the encoders are optimised for, one profile each."""
@@ -44,14 +44,14 @@ class BuildOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class EngineFor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that decides whether an engine may be used; equal ones are served by the same engine."""
+    """Everything that determines whether an engine can be used; equal keys share an engine."""
 
     library: LibraryName
     version: str
     platform: str
     """Operating system and processor."""
     gpu: str | None
-    """Name of the GPU; None for TensorRT-RTX, whose engines serve every GPU of the compute capability."""
+    """Name of the GPU; None for TensorRT-RTX, whose engines run on every GPU of the compute capability."""
     compute_capability: str
     graph: Graph
     precision: str
@@ -61,18 +61,18 @@ class EngineFor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def number_format(self) -> str:
-        """What the products compute in: a precision may say in its name where its scales come from, too."""
+        """Number format of the products, without the suffix for the origin of the scales."""
         return self.precision.removesuffix("-static")
 
     @property
     def family(self) -> str:
-        """What the names of the folders of all engines begin with that differ in nothing but their options."""
+        """Folder name prefix shared by all engines that differ only in their options."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "options"}
         return f"{self.graph}-{self.precision}-{_digest(fields)[:16]}"
 
     @property
     def key(self) -> str:
-        """Name of its folder in the cache."""
+        """Name of the engine's folder in the cache."""
         return f"{self.family}-{_digest(self.options)[:8]}"
 
 
@@ -81,18 +81,18 @@ def _digest(value: object) -> str:
 
 
 class Evidence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How it is known that the engine computes in the precision that was asked for."""
+    """Evidence that the engine computes in the requested precision."""
 
     products: dict[str, int]
-    """Precision → how many of the matrix products with weights the parsed network has in it."""
+    """Precision → number of matrix products with weights that the parsed network has in it."""
     found: int | None
-    """How many of those in the asked precision were found so in the engine's layers; None: it shows too few."""
+    """How many products the engine's layers compute in the requested precision; None if too few are exposed."""
     read_from: str
-    """Where the layers were read: "network", "network and build log", or "network and engine inspector"."""
+    """What was checked: "network", "network and build log", or "network and engine inspector"."""
 
 
 class Engine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `engine.json` says of the plan beside it."""
+    """Content of `engine.json`: describes the plan beside it."""
 
     format_version: int = _FORMAT_VERSION
     made_for: EngineFor
@@ -111,7 +111,7 @@ def engine_for(
     compute_capability: str,
     options: BuildOptions,
 ) -> EngineFor:
-    """Say what the engine of `graph` in `precision` would be for; hashes come from the bundle's manifest."""
+    """Return the key of the engine of `graph` in `precision`; hashes come from the bundle's manifest."""
     listed = bundle.manifest.files
     return EngineFor(
         library=library.name,
@@ -127,10 +127,10 @@ def engine_for(
 
 
 def read_engine(folder: Path, wanted: EngineFor) -> Engine:
-    """Read `folder`'s `engine.json` and check that its plan is whole and for `wanted`.
+    """Read `folder`'s `engine.json` and check that its plan is intact and matches `wanted`.
 
     Raises:
-        EngineError: it is damaged, or for another library, version, GPU, bundle or other options; says which.
+        EngineError: it is damaged, or was built for another library, version, GPU, bundle or other options.
     """
     again = f"delete the folder {folder}, or build it again with `ovavel bundle engine --overwrite`"
     try:
@@ -145,7 +145,7 @@ def read_engine(folder: Path, wanted: EngineFor) -> Engine:
         theirs, ours = getattr(made_for, name), getattr(wanted, name)
         if theirs != ours:
             what = {"gpu": "GPU", "sources": "bundle"}.get(name, name.replace("_", " "))
-            values = "" if name in ("sources", "options") else f": {theirs or 'any'}, and here it is {ours or 'any'}"
+            values = "" if name in ("sources", "options") else f": {theirs or 'any'}, but here it is {ours or 'any'}"
             raise EngineError(f"the engine {folder} was built for another {what}{values}; {again}")
     if entry != engine.plan:
         raise EngineError(f"{folder / PLAN} is damaged: its hash is not the one in {METADATA}; {again}")

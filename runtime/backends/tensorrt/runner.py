@@ -1,4 +1,4 @@
-"""Runs one engine on a GPU: buffers that are made once, a stream of its own, CUDA graphs."""
+"""Run one engine on a GPU, with preallocated buffers, its own stream, and CUDA graphs."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _Shape = tuple[int, ...]
 
 
 def split_batch(count: int, batches: Sequence[int]) -> list[int]:
-    """Cut `count` inputs into pieces for profiles of the sizes `batches`; says the profile's size for each piece.
+    """Split `count` inputs into pieces for profiles of the sizes `batches`; return the profile size of each piece.
 
-    A piece may be smaller than its profile, but not by half or more: five of (1, 4, 16) go as 4 and 1, nine as 16.
+    A piece may be smaller than its profile, but not by half or more: with (1, 4, 16), 5 become 4 and 1, and 9 use 16.
     """
     sizes, pieces = sorted(batches), []
     while count > 0:
@@ -48,7 +48,7 @@ def split_batch(count: int, batches: Sequence[int]) -> list[int]:
 
 
 class EngineRunner:
-    """One engine, loaded. Calls may come from several threads; they take turns."""
+    """A loaded engine. Calls may come from several threads; they are serialised."""
 
     def __init__(self, folder: Path, engine: Engine, library: Library, cuda: Cuda) -> None:
         """Load the plan in `folder`, which `engine` describes, onto the GPU of `cuda`.
@@ -77,7 +77,7 @@ class EngineRunner:
         self._types = {n: np.dtype(trt.nptype(self._engine.get_tensor_dtype(n))) for n in names}
         gpu = re.sub(r"\W+", "-", cuda.gpu.name)
         self._kernels = _KernelCache(folder / f"kernels-{gpu}.cache") if library.rtx else None
-        self._configs: list[Any] = []  # the contexts made from them do not keep them alive
+        self._configs: list[Any] = []  # contexts do not keep them alive
         self._slots: list[_Slot] = []
         try:
             for profile in range(self._engine.num_optimization_profiles):
@@ -97,10 +97,10 @@ class EngineRunner:
         else:
             config = self._engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
-            # The library compiles for this GPU now, and keeps that; it captures CUDA graphs itself.
+            # The library compiles for this GPU now and caches the result; it captures CUDA graphs itself.
             config.set_runtime_cache(self._kernels.of(config))
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            # Kernels that change after a while would change the last bits of a score with them.
+            # Kernels that are replaced later would change the last bits of a score.
             config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.NONE
             self._configs.append(config)
             context = self._engine.create_execution_context(config)
@@ -114,14 +114,14 @@ class EngineRunner:
 
     @property
     def captured(self) -> int:
-        """How many profiles replay a CUDA graph of ours now; TensorRT-RTX keeps its own."""
+        """Number of profiles that replay one of our CUDA graphs; TensorRT-RTX has its own."""
         return sum(slot.captured for slot in self._slots)
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Run the engine on `inputs`, in the order of its graph, in as many pieces as its profiles ask for.
+        """Run the engine on `inputs`, in the order of its graph, split into pieces by its profiles.
 
         Raises:
-            UsageError: the inputs are not of the engine's shapes and types, or larger than it was built for.
+            UsageError: the inputs do not have the engine's shapes and types, or are larger than it was built for.
             DeviceError: the GPU failed.
         """
         feed = dict(zip(self._inputs, inputs, strict=True))
@@ -171,7 +171,7 @@ class EngineRunner:
             raise UsageError("the head graph takes as many texts for audio as for vision")
 
     def warm_up(self) -> None:
-        """Run every profile twice: the first run compiles, the second becomes a CUDA graph. Keeps what was compiled."""
+        """Run every profile twice: the first run compiles, the second is captured. Caches compiled kernels."""
         with self._lock:
             self._cuda.select()
             for slot in self._slots:
@@ -181,7 +181,7 @@ class EngineRunner:
                 self._kernels.save()
 
     def close(self) -> None:
-        """Give the GPU's memory back. Calling it twice does no harm."""
+        """Free the GPU memory. May be called twice."""
         with self._lock:
             self._cuda.select_to_give_back()  # another thread may call this, with another GPU current
             for slot in self._slots:
@@ -193,19 +193,19 @@ class EngineRunner:
 
 
 class _KernelCache:
-    """What TensorRT-RTX compiled for this GPU, kept for the next start in a file beside the plan."""
+    """Kernels that TensorRT-RTX compiled for this GPU, cached in a file beside the plan for the next start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._cache: Any = None
 
     def of(self, config: Any) -> Any:
-        """The one cache of all contexts; `config` makes it the first time."""
+        """Return the cache shared by all contexts; `config` creates it on first use."""
         if self._cache is None:
             self._cache = config.create_runtime_cache()
             with contextlib.suppress(FileNotFoundError):
                 if not self._cache.deserialize(self._path.read_bytes()):
-                    _log.info("%s is for another driver or GPU; it is made anew", self._path)
+                    _log.info("%s was written for another driver or GPU; rebuilding it", self._path)
         return self._cache
 
     def save(self) -> None:
@@ -216,7 +216,7 @@ class _KernelCache:
 
 
 class _Slot:
-    """One execution context for one profile, with buffers of its largest shapes."""
+    """An execution context for one profile, with buffers of its largest shapes."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class _Slot:
         *,
         capture: bool,
     ) -> None:
-        """Allocate. With `capture`, shapes that come twice in a row become a CUDA graph."""
+        """Allocate. With `capture`, shapes that occur twice in a row become a CUDA graph."""
         self._context, self._cuda, self._types, self._capture = context, cuda, types, capture
         self._inputs, self._outputs = list(inputs), [name for name in types if name not in inputs]
         shapes = {name: context.engine.get_tensor_profile_shape(name, profile) for name in inputs}
@@ -243,7 +243,7 @@ class _Slot:
                 self._buffers[name] = Buffer(cuda, self._bytes(name))
                 if not context.set_tensor_address(name, self._buffers[name].device):
                     raise DeviceError(f"the engine does not take the buffer of {name}; build it again")
-        except BaseException:  # memory may have run out; nobody else knows of these buffers yet
+        except BaseException:  # memory may have run out, and nothing else refers to these buffers
             self.close()
             raise
 
@@ -252,7 +252,7 @@ class _Slot:
         return bool(self._graphs)
 
     def run(self, feed: dict[str, NDArray[Any]], shapes: dict[str, _Shape]) -> list[NDArray[np.float32]]:
-        """Run on `feed`, whose arrays may fill only the first part of `shapes`; what is beyond is of no meaning."""
+        """Run on `feed`, whose arrays may fill only the first rows of `shapes`; the other rows are undefined."""
         if shapes != self._shapes:
             self._set_shapes(shapes)
         for name, array in feed.items():
@@ -268,7 +268,7 @@ class _Slot:
         return [self._view(name).copy() for name in self._outputs]
 
     def _set_shapes(self, shapes: dict[str, _Shape]) -> None:
-        if self._graphs:  # recording costs many runs: shapes that keep changing must last ever longer to be recorded
+        if self._graphs:  # recording costs as much as many runs, so shapes that keep changing must last longer
             self._settled *= 2
         self._forget()
         for name, shape in shapes.items():
@@ -292,13 +292,13 @@ class _Slot:
             self._cuda.download(self._buffers[name], self._bytes(name))
 
     def _record(self) -> None:
-        """Make a CUDA graph of copying in, running and copying out; the run before has settled what is put off."""
+        """Capture copying in, running and copying out as a CUDA graph; the previous run did all lazy set-up."""
         try:
             with self._cuda.capturing(self._graphs):
                 self._enqueue()
         except DeviceError as error:
             self._capture = False
-            _log.warning("without a CUDA graph, so more slowly: %s", error)
+            _log.warning("running without a CUDA graph, which is slower: %s", error)
 
     def _forget(self) -> None:
         for graph in self._graphs:

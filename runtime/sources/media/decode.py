@@ -1,4 +1,4 @@
-"""Opening media with PyAV and decoding it, piece by piece."""
+"""Open media with PyAV and decode it piece by piece."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = ["Media", "Piece", "open_media"]
 # H, W frame height and width; n samples in a block
 
 MAX_DEMUX_FAILURES = 100
-"""So many unreadable packets in a row, and the rest of a file is given up."""
+"""After this many unreadable packets in a row, the rest of a file is given up."""
 MOST_APART_S = 10.0
-"""From one picture to the next; times of decoding and presentation that are further apart cannot both be right."""
+"""In frames; decoding and presentation times further apart than this cannot both be right."""
 MOST_HELD_S = 5.0
-"""Sound of a stream waits so long at most for pictures that are still in the decoder."""
+"""How long the sound of a stream waits at most for frames still in the decoder."""
 DECODER_THREADS = min(8, (os.cpu_count() or 1) + 1)
-"""For pictures, one more than cores as in FFmpeg, which would take up to 16, each with frames of its own."""
+"""Threads for video: one more than cores, as in FFmpeg, which would use up to 16, each with its own frames."""
 AAC_RUN_IN = 2_112
-"""Samples, at most, that an AAC encoder puts before the first; MP4 says so, and other containers do not."""
+"""Most samples of priming that an AAC encoder inserts; MP4 declares them, other containers do not."""
 SAMPLE_TYPES = {
     "u8p": np.uint8,
     "s16p": np.int16,
@@ -45,11 +45,11 @@ SAMPLE_TYPES = {
     "fltp": np.float32,
     "dblp": np.float64,
 }
-"""NumPy's type of FFmpeg's planar formats."""
+"""FFmpeg's planar sample format → NumPy type."""
 
 
 class Media:
-    """An open container and the streams of it that are used. Belongs to one thread at a time."""
+    """An open container and its streams in use. Use it from one thread at a time."""
 
     def __init__(self, container: InputContainer, *, name: str, audio: bool, video: bool, max_pixels: int) -> None:
         """Choose the streams. Raises MediaError if none is left, or its pictures have more than `max_pixels`."""
@@ -57,9 +57,9 @@ class Media:
 
         self._container = container
         self.truncated = False
-        """Whether the end came in the middle of a packet, or the file could not be read on. Final after the end."""
+        """Whether the file ended in the middle of a packet or became unreadable. Final after the end."""
         self._read_to = 0
-        """Byte after the last packet that was read."""
+        """Byte offset after the last packet read."""
         usable = [stream for stream in container.streams if stream.type in ("audio", "video")]
         undecodable = [stream for stream in usable if getattr(stream, "codec_context", None) is None]
         pictures = [s for s in usable if s.type == "video" and not s.disposition & Disposition.attached_pic]
@@ -70,9 +70,9 @@ class Media:
         self.undecodable: frozenset[Sense] = frozenset(
             sense for sense in found if wanted[sense] and found[sense] and set(found[sense]) <= set(undecodable)
         )
-        """What it holds and is wanted, in formats that FFmpeg has no decoder for."""
+        """Enabled senses for which FFmpeg has no decoder."""
         self.replaced: set[Sense] = set()
-        """Senses whose own stream is in such a format, so that another one is used."""
+        """Senses whose preferred stream has no decoder, so that another one is used."""
         for sense, streams in found.items():
             default_first = sorted(streams, key=lambda stream: not stream.disposition & Disposition.default)
             decodable = [stream for stream in default_first if stream not in undecodable]
@@ -85,10 +85,10 @@ class Media:
             if self.undecodable:
                 why = "FFmpeg has no decoder for its streams"
             elif has:
-                why = f"it holds only {' and '.join(has)}, which was left out (or is a cover picture)"
+                why = f"it contains only {' and '.join(has)}, which is disabled (or is cover art)"
             else:
-                why = "it holds neither video nor audio"
-            raise MediaError(f"{name} cannot be used: {why}. Give another file, or leave nothing out")
+                why = "it contains neither video nor audio"
+            raise MediaError(f"{name} cannot be used: {why}. Give another file, or disable nothing")
         self._limit: PixelLimit | None = None
         if "vision" in self.streams:
             self._limit = PixelLimit(self.streams["vision"].codec_context, max_pixels, name)
@@ -98,7 +98,7 @@ class Media:
         self.starts_s: dict[Sense, float] = {
             sense: float(s.start_time * s.time_base) for sense, s in self.streams.items() if s.start_time is not None
         }
-        """When each stream starts, by the header or by what FFmpeg has seen of it so far; readers put it right."""
+        """Start of each stream from the header or from what FFmpeg has read so far; corrected while reading."""
         start_s = self.origin_s
         lengths_s = [self.duration_s or 0.0, (container.duration or 0) / 1e6]  # the latter is FFmpeg's guess
         end_s = None if start_s is None or not any(lengths_s) else start_s + max(lengths_s)
@@ -109,14 +109,14 @@ class Media:
 
     @property
     def untimed(self) -> bool:
-        """Whether the container has no timestamps, so that FFmpeg makes up those of pictures: 25 a second."""
+        """Whether the container has no timestamps, so that FFmpeg assumes 25 frames per second."""
         from av.format import Flags
 
         return Flags.no_timestamps in Flags(self._container.format.flags)
 
     @property
     def origin_s(self) -> float | None:
-        """The streams' own time at which the first of those used starts, where known; an encoder's run-in is before."""
+        """Stream time at which the first stream in use starts, if known; encoder priming comes before."""
         if not self.starts_s:
             return None
         if len(self.starts_s) == 2 and self.streams["audio"].codec_context.name == "aac":
@@ -127,15 +127,15 @@ class Media:
 
     @property
     def duration_s(self) -> float | None:
-        """Length of what is used, from its earliest start to its latest end, where a header gives it."""
+        """Length from the earliest start to the latest end of the streams in use, if a header gives it."""
         return header_length_s(self._container, self.streams.values(), self.origin_s or 0.0)
 
     @property
     def run_in_s(self) -> float:
-        """How much of `duration_s` may be an encoder's run-in, which is not played: Matroska's length includes it.
+        """How much of `duration_s` may be encoder priming, which is not played: Matroska's length includes it.
 
-        It does so only where the sound ends last, which the header does not say. FFmpeg counts the run-in off the
-        sound's times. What is not used counts, too: the length is that of the whole file.
+        It does so only if the sound ends last, which the header does not say. FFmpeg subtracts the priming from the
+        sound's timestamps. Unused streams count too: the length is that of the whole file.
         """
         if "matroska" not in self._container.format.name:
             return 0.0
@@ -143,7 +143,7 @@ class Media:
         return max((codec.delay / codec.sample_rate for codec in codecs if codec.sample_rate), default=0.0)
 
     def end_s(self, sense: Sense) -> float | None:
-        """The streams' own time at which that of `sense` ends by the header, where it has that."""
+        """Stream time at which `sense` ends according to the header, if given."""
         stream = self.streams[sense]
         if self.duration_s is None:
             return None
@@ -152,7 +152,7 @@ class Media:
         return (self.origin_s or 0.0) + self.duration_s
 
     def packets(self) -> Iterator[Any]:
-        """The packets of the streams that are used, in the order of the container, then an empty one for each stream.
+        """Yield the packets of the streams in use in container order, then an empty one for each stream.
 
         Raises:
             av.error.FFmpegError: the network failed.
@@ -165,7 +165,7 @@ class Media:
             try:
                 packet = next(packets)
             except (StopIteration, IndexError):
-                # PyAV brings an empty packet for each stream, and fails at one that turned up after the file was opened
+                # PyAV yields an empty packet for each stream, and fails at one that appeared after the file was opened
                 self.truncated = self.truncated or lacks_end(self._container, self._read_to)
                 return
             except InvalidDataError:
@@ -182,7 +182,7 @@ class Media:
                 yield packet
 
     def empty_packets(self) -> Iterator[tuple[Sense, Any]]:
-        """What brings the rest out of each decoder where the file breaks off."""
+        """Yield packets that flush each decoder where the file breaks off."""
         import av
 
         for sense, stream in self.streams.items():
@@ -191,17 +191,17 @@ class Media:
             yield sense, packet
 
     def sense_of(self, packet: Any) -> Sense:
-        """The sense that `packet` belongs to."""
+        """Return the sense that `packet` belongs to."""
         return self._sense_of[packet.stream.index]
 
     def note(self, packet: Any, sense: Sense) -> None:
-        """Note that `packet` was read, whenever it will be decoded."""
+        """Record that `packet` was read, whenever it will be decoded."""
         if packet.size:
             self.truncated = packet.is_corrupt
         self._stamps.note(sense, _stamp_s(packet))
 
     def read_apart(self) -> None:
-        """From now on each stream is read by itself, and how far one has come says nothing of the other."""
+        """From now on each stream is read separately, so the position of one says nothing about the other."""
         self._stamps.apart = True
 
     def decode(self, packet: Any, sense: Sense) -> Iterator[Piece]:
@@ -238,7 +238,7 @@ class Media:
             self._limit.finish()
 
     def pieces(self) -> Iterator[Piece]:
-        """Decode in the order of the container until it ends. Sound waits for older pictures still in the decoder.
+        """Decode in container order until the end. Sound waits for older frames still in the decoder.
 
         Raises:
             av.error.FFmpegError: the network failed.
@@ -256,7 +256,7 @@ class Media:
         yield from sound
 
     def _waits(self, sound: deque[Piece]) -> bool:
-        """Whether the oldest of `sound` should wait for a picture."""
+        """Whether the oldest piece of `sound` should wait for a frame."""
         pending_s = self._decoders["vision"].pending_s if "vision" in self._decoders else None
         first_s, last_s = sound[0].stamp_s, sound[-1].stamp_s
         if pending_s is None or first_s is None or last_s is None:
@@ -264,7 +264,7 @@ class Media:
         return pending_s < first_s and 0 <= last_s - first_s < MOST_HELD_S
 
     def decode_at_once(self) -> None:
-        """Hold no frame back: decoding whole frames on several threads is faster, but each thread keeps one."""
+        """Decode without delay: frame threading is faster, but each thread holds back one frame."""
         if "vision" in self.streams:
             self.streams["vision"].thread_type = "SLICE"
 
@@ -274,12 +274,12 @@ class Media:
 
 
 def open_media(url: str, *, audio: bool, video: bool, access: Access | None = None) -> Media:
-    """Open a file or network stream and find its streams, without decoding it. `access`: what it may open in turn.
+    """Open a file or network stream and find its streams, without decoding. `access`: what it may open in turn.
 
     Raises:
-        UsageError: the scheme of the address is none that is opened.
-        MediaError: it does not exist, cannot be reached, is no media, holds nothing of what is wanted, or has pictures
-            that are too large.
+        UsageError: the scheme of the address is not supported.
+        MediaError: it does not exist, cannot be reached, is not a media file, contains none of the enabled senses, or
+            has frames that are too large.
     """
     from av.error import ArgumentError, ExitError, FFmpegError
 
@@ -288,13 +288,15 @@ def open_media(url: str, *, audio: bool, video: bool, access: Access | None = No
     try:
         container = open_container(url, access)
     except ExitError:
-        # FFmpeg's errors hold the address with its password, so none of them is handed on
-        raise MediaError(f"{name} cannot be opened: nothing came for {OPEN_TIMEOUT_S:g} s; check the address") from None
+        # FFmpeg's errors contain the address with its password, so they are not chained
+        raise MediaError(f"{name} cannot be opened: no data for {OPEN_TIMEOUT_S:g} s; check the address") from None
     except (FFmpegError, OSError, ValueError) as error:
         reason = redacted(getattr(error, "strerror", None) or str(error), url)
-        advice = "check the address" if is_network(url) else "it is no media file, or the end of it is missing"
+        advice = "check the address" if is_network(url) else "it is not a media file, or its end is missing"
         if isinstance(error, ArgumentError):
-            advice = "it may be a playlist: give what it names" + (", or --allow-private" if is_network(url) else "")
+            advice = "it may be a playlist: give one of its entries" + (
+                ", or --allow-private" if is_network(url) else ""
+            )
         raise MediaError(f"{name} cannot be opened: {reason} ({advice})") from None
     try:
         return Media(container, name=name, audio=audio, video=video, max_pixels=access.max_pixels)

@@ -1,4 +1,4 @@
-"""Decodes one stream: packets in the order of the container, pieces in the order of time."""
+"""Decode one stream: packets in container order, pieces in order of time."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 __all__ = ["Decoder", "Piece"]
 
 LOST_S = 0.25
-"""Pictures that never came out of the decoder are declared from this length on; some streams hold hidden ones."""
+"""Missing frames are declared from this length on; some streams contain hidden frames."""
 MOST_SENT = 2_000
-"""So many pictures may wait in a decoder."""
+"""How many frames may wait in a decoder."""
 USUAL_S = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One decoded frame or block of sound, or the place of one that was damaged."""
+    """A decoded frame or block of sound, or a placeholder for a damaged one."""
 
     sense: Sense
     stamp_s: float | None
-    """The container's time, in seconds, made continuous (see `Stamps`)."""
+    """Container time in seconds, made continuous (see `Stamps`)."""
     duration_s: float
     data: VideoFrame | AudioFrame | None
-    """None where it was damaged."""
+    """None if it was damaged."""
     jumped: bool = False
-    """The stream's clock was set to another time here. Such a piece says nothing else."""
+    """The stream's clock jumped here. Such a piece has no other content."""
 
 
 class _Sent(NamedTuple):
-    """A picture that the decoder was given."""
+    """A frame that was sent to the decoder."""
 
     stamp: int
     duration: int
@@ -45,10 +45,10 @@ class _Sent(NamedTuple):
 
 
 class Decoder:
-    """Decodes one stream. Pictures that were sent into it and never came out are declared at their own time.
+    """Decodes one stream. Frames that were sent to the decoder and never came out are declared at their own time.
 
-    What happens to a damaged picture, and when, depends on the codec and on its number of threads: an error may be
-    raised many packets later, or never. The timestamps that were sent say what is missing, and where.
+    What happens to a damaged frame, and when, depends on the codec and its number of threads: an error may be raised
+    many packets later, or never. The timestamps that were sent show what is missing, and where.
     """
 
     def __init__(self, stream: Any, sense: Sense) -> None:
@@ -59,32 +59,32 @@ class Decoder:
         rate = stream.average_rate if sense == "vision" else None
         self._usual_s = float(1 / rate) if rate else USUAL_S
         self._rate_hz = self._codec.sample_rate if sense == "audio" else 0
-        """The rate that the container counts in."""
+        """Sample rate of the container's timestamps."""
         self._sent: list[_Sent] = []
         self._shown: int | None = None
-        """Timestamp of the newest picture that came out."""
+        """Timestamp of the newest decoded frame."""
         self._counted = "avi" in stream.container.format.name
-        """Whether the container only counts pictures, in the order of decoding: the n-th shown is the n-th in time."""
+        """Whether the container only counts frames in decoding order: the n-th shown is the n-th in time."""
         self._errors = 0
-        """That the decoder reported, and no picture was found missing for yet."""
+        """Errors that the decoder reported, and for which no missing frame was found yet."""
         self._declared: int | None = None
-        """Timestamp up to which pictures were declared lost."""
+        """Timestamp up to which frames were declared lost."""
         self._expected: int | None = None
-        """Timestamp that the container would give the next block of sound by counting on."""
+        """Timestamp of the next block of sound if the container counts continuously."""
         self._next_s = 0.0
         """When the next block of sound should begin."""
 
     @property
     def pending_s(self) -> float | None:
-        """Earliest time of the pictures that are still in the decoder."""
+        """Earliest time of the frames still in the decoder."""
         return float(self._sent[0].stamp * self._time_base) if self._sent else None
 
     def duration_s(self, packet: Any) -> float:
-        """How long a packet lasts, by the container or by what is usual."""
+        """Return the duration of a packet, from the container or a typical value."""
         return float(packet.duration * self._time_base) if packet.duration else self._usual_s
 
     def decode(self, packet: Any) -> Iterator[Piece]:
-        """The pieces that come out when `packet` goes in. An empty packet brings out the rest."""
+        """Decode `packet` and yield the resulting pieces. An empty packet flushes the decoder."""
         from av.error import FFmpegError
 
         if self._sense == "vision" and packet.size and packet.pts is not None and not self._hidden(packet):
@@ -97,7 +97,7 @@ class Decoder:
         try:
             frames = self._codec.decode(packet)
         except (FFmpegError, ValueError) as error:
-            if isinstance(error, MemoryError):  # no fault of the file
+            if isinstance(error, MemoryError):  # not the file's fault
                 raise
             if packet.size and (self._sense == "audio" or packet.pts is None):
                 yield self._piece(packet.pts, self.duration_s(packet), None)
@@ -127,7 +127,7 @@ class Decoder:
         yield self._piece(frame.pts, float(duration * self._time_base) or self._usual_s, None if corrupt else frame)
 
     def _lost(self, until: int) -> Iterator[Piece]:
-        """Declare the pictures before `until` that never came out."""
+        """Declare the frames before `until` that never came out."""
         lost = []
         while self._sent and self._sent[0].stamp < until:
             sent = heappop(self._sent)
@@ -145,7 +145,7 @@ class Decoder:
         duration_s = frame.samples / frame.sample_rate
         stamp_s = None if frame.pts is None else float(frame.pts * self._time_base)
         if frame.sample_rate != self._rate_hz and packet.pts is not None and packet.pts == self._expected:
-            # the rate changed on the way, and the container still counts in the old one
+            # the rate changed, but the container still counts in the old one
             stamp_s = self._next_s
         if stamp_s is not None:
             self._next_s = stamp_s + duration_s
@@ -157,7 +157,7 @@ class Decoder:
         return Piece(sense=self._sense, stamp_s=stamp_s, duration_s=duration_s, data=data)
 
     def _hidden(self, packet: Any) -> bool:
-        """Whether no picture is to be expected of a packet: cut off by an edit, or only there to be referred to."""
+        """Whether a packet yields no visible frame: cut off by an edit list, or only a reference for others."""
         if packet.is_discard:
             return True
         return self._codec.name in ("vp8", "libvpx") and not bytes(packet)[0] >> 4 & 1

@@ -1,7 +1,7 @@
-"""Times of packets by the index of an AVI file.
+"""Packet times from the index of an AVI file.
 
-An AVI file has no timestamps: FFmpeg counts packets, so whatever follows a damaged stretch comes too early by what is
-missing. It also counts two for a large packet of AAC. The index at the end of the file says which packet lies where.
+An AVI file has no timestamps: FFmpeg counts packets, so everything after a damaged section comes too early by the
+missing packets. It also counts a large AAC packet twice. The index at the end of the file gives each packet's position.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 __all__ = ["IndexedTimes"]
 
 _HEADER = 8
-"""Bytes before each packet."""
+"""Header bytes before each packet."""
 _LIKELY = 0.9
-"""An index reaches at least so far, of the length of its stream; else it counts in another unit, or is not whole."""
+"""Minimum share of the stream that an index must cover; otherwise it uses another unit or is incomplete."""
 
 
 class IndexedTimes:
-    """Corrects the times of packets that FFmpeg has counted wrongly."""
+    """Corrects the times of packets that FFmpeg miscounted."""
 
     def __init__(self, container: InputContainer, streams: Iterable[Any]) -> None:
-        """Read the index of each of `streams`; other containers than AVI have timestamps."""
+        """Read the index of each of `streams`; only AVI needs it."""
         is_avi = container.format.name == "avi"
         self._streams = {stream.index: _Stream(_ticks_by_position(stream) if is_avi else {}) for stream in streams}
 
     def correct(self, packet: Any) -> bool:
-        """Set the times of `packet` to what the index says of its position; False if there is no such packet.
+        """Set the times of `packet` from the index by its position; False if the index has no such packet.
 
-        Noise may look like one.
+        Damaged data may look like a packet.
         """
         stream = self._streams[packet.stream.index]
         if not stream.ticks or not packet.size or packet.pos is None or packet.dts is None:
@@ -40,7 +40,7 @@ class IndexedTimes:
         ticks = stream.ticks.get(packet.pos)
         if ticks is not None:
             stream.shift = ticks - packet.dts
-        elif packet.pos != stream.end:  # uncompressed sound comes in parts
+        elif packet.pos != stream.end:  # uncompressed sound is read in parts
             return False
         stream.end = packet.pos + packet.size
         packet.dts += stream.shift
@@ -52,16 +52,16 @@ class IndexedTimes:
 @dataclass
 class _Stream:
     ticks: dict[int, int]
-    """Time of each packet by its first byte in the file."""
+    """Time of each packet by its byte offset in the file."""
     shift: int = 0
     end: int = -1
-    """After the last packet."""
+    """End of the last packet."""
 
 
 def _ticks_by_position(stream: Any) -> dict[int, int]:
-    """Time of each packet, in units of the stream's time base, by its first byte in the file."""
+    """Return the time of each packet, in the stream's time base, by its byte offset in the file."""
     context = stream.codec_context
-    # of uncompressed sound, the index counts bytes
+    # for uncompressed sound, the index counts bytes
     pcm = stream.type == "audio" and context.name.startswith("pcm_")
     unit = max(1, context.channels * context.format.bytes) if pcm else 1
     counted = context.name == "aac"

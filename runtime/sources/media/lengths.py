@@ -1,4 +1,4 @@
-"""How long a recording is by its header, and whether its end is missing, also where FFmpeg does not say so."""
+"""Length of a recording from its header, and whether its end is missing, also where FFmpeg does not report it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 __all__ = ["header_length_s", "lacks_end"]
 
 SIZED_FORMATS = frozenset({"mov", "mp4", "matroska", "webm", "avi", "wav", "flac", "flv", "asf", "w64", "aiff", "caf"})
-"""Containers whose header gives the length; for others FFmpeg guesses it from the bit rate."""
+"""Containers with the length in the header; for others FFmpeg estimates it from the bit rate."""
 UNKNOWN_WAVE_BYTES = 0x7FFFFFFF - 0xFFFF
-"""So much or more is what a WAV file claims to hold if it was written to a pipe."""
+"""A WAV file that was written to a pipe claims at least this size."""
 _UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)
-"""WAV's numbers for samples of a fixed size: integers, floats, A-law, µ-law, and more than two channels or 16 bits."""
+"""WAV format tags with a fixed sample size: integers, floats, A-law, µ-law, and the extensible format."""
 _MOST_INDEX = 0.02
-"""Of a fragmented MP4 file: an index may follow the last packet."""
+"""Largest share of a fragmented MP4 file after its last packet, which may be an index."""
 _LONGEST_PAGE = 65_307
-"""Bytes, in Ogg."""
+"""Largest Ogg page, in bytes."""
 _SYNC = 0x47
-"""First byte of each packet of a transport stream."""
+"""Sync byte of a transport stream packet."""
 _PACKETS = (188, 192, 204)
-"""Bytes from one packet of a transport stream to the next; it has 188 itself."""
+"""Possible strides of transport stream packets in bytes; a packet itself has 188."""
 
 
 def header_length_s(container: InputContainer, streams: Collection[Any], origin_s: float) -> float | None:
-    """From `origin_s` to the latest end of `streams`, where the header of their `container` gives it."""
+    """Return the length from `origin_s` to the latest end of `streams`, if the header of `container` gives it."""
     name = container.format.name
     if not SIZED_FORMATS & set(name.split(",")) and not (name == "mp3" and _counts_frames(container)):
         return None
@@ -39,13 +39,13 @@ def header_length_s(container: InputContainer, streams: Collection[Any], origin_
     length_s = _length_s(container, streams, origin_s)
     if name != "avi":
         return length_s
-    # FFmpeg cuts the lengths in the header of an AVI file to what is there, but not its count of pictures
+    # FFmpeg limits the lengths in an AVI header to the actual data, but not the frame count
     counted_s = [float(stream.frames * stream.time_base) - origin_s for stream in streams if stream.type == "video"]
     return max(length_s or 0.0, *counted_s, 0.0) or None
 
 
 def lacks_end(container: InputContainer, read_to: int) -> bool:
-    """Whether a file that holds no length breaks off, or could not be read beyond the byte `read_to`."""
+    """Whether a file without a length breaks off, or could not be read beyond the byte `read_to`."""
     if _is_fragmented(container):
         return container.size - read_to > container.size * _MOST_INDEX
     kinds = {"ogg": _ogg_breaks_off, "mpegts": _transport_stream_breaks_off}
@@ -61,9 +61,9 @@ def lacks_end(container: InputContainer, read_to: int) -> bool:
 
 
 def _is_fragmented(container: InputContainer) -> bool:
-    """Whether it is an MP4 file that grew piece by piece: its header counts no packets, and gives no length.
+    """Whether it is a fragmented MP4 file: its header has neither a packet count nor a length.
 
-    What comes over a network is none: without a length it would be taken for a live stream.
+    Network streams are excluded: without a length they count as live.
     """
     streams = (*container.streams.audio, *container.streams.video)
     local_mp4 = container.name.startswith("file:") and "mp4" in container.format.name
@@ -75,7 +75,7 @@ def _path(container: InputContainer) -> Path:
 
 
 def _length_s(container: InputContainer, streams: Collection[Any], origin_s: float) -> float | None:
-    """From `origin_s` to the latest end, by FFmpeg."""
+    """Return the length from `origin_s` to the latest end according to FFmpeg."""
     ends = [
         float(((stream.start_time or 0) + stream.duration) * stream.time_base)
         for stream in streams
@@ -85,14 +85,14 @@ def _length_s(container: InputContainer, streams: Collection[Any], origin_s: flo
         return max(ends) - origin_s
     if container.duration is None:
         return None
-    # Matroska's is the time of the end or the length, depending on who wrote it
+    # Matroska stores the end time or the length, depending on the muxer
     length_s: float = container.duration / 1e6
     return length_s - origin_s if length_s > origin_s > 0 else length_s
 
 
 def _wave_length_s(path: Path) -> float | None:
-    """The length that the header of a WAV file claims, which FFmpeg cuts to what is there; None if it has none."""
-    rate = 0  # bytes a second
+    """Return the length claimed by a WAV header, which FFmpeg limits to the actual data; None if there is none."""
+    rate = 0  # bytes per second
     try:
         with path.open("rb") as file:
             file.seek(12)
@@ -112,7 +112,7 @@ def _wave_length_s(path: Path) -> float | None:
 
 
 def _counts_frames(container: InputContainer) -> bool:
-    """Whether the first frame of an MP3 file says how many there are. Of several files in one it counts the first's."""
+    """Whether an MP3 file starts with a frame count. In concatenated files it only covers the first."""
     try:
         with _path(container).open("rb") as file:
             tag = file.read(10)
@@ -128,7 +128,7 @@ def _counts_frames(container: InputContainer) -> bool:
 
 
 def _ogg_breaks_off(tail: bytes) -> bool:
-    """Whether the last page in `tail` is not whole, or not the last of its stream."""
+    """Whether the last page in `tail` is incomplete or not the last of its stream."""
     at = tail.rfind(b"OggS")
     if at < 0 or len(tail) < at + 27:
         return True
@@ -137,7 +137,7 @@ def _ogg_breaks_off(tail: bytes) -> bool:
 
 
 def _transport_stream_breaks_off(tail: bytes) -> bool:
-    """Whether the last packet in `tail` is not whole."""
+    """Whether the last packet in `tail` is incomplete."""
     for size in _PACKETS:
         for last in range(len(tail) - 1, max(4 * size, len(tail) - size) - 1, -1):
             if all(tail[last - n * size] == _SYNC for n in range(5)):

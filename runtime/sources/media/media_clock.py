@@ -1,4 +1,4 @@
-"""One media clock for the pieces of several streams, and what is missing on it."""
+"""One media clock for the pieces of several streams, with the gaps between them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MISSING_CAUSE: dict[Sense, GapCause] = {"vision": GapCause.NO_VIDEO, "audio": Ga
 
 
 class Placed(NamedTuple):
-    """Where a piece of media belongs."""
+    """Position of a piece on the media clock."""
 
     time_s: float | None
-    """Media time of its start; None if its time was declared lost before it came, so that it must be dropped."""
+    """Media time of its start; None if that time was already declared lost, so that the piece must be dropped."""
     gaps: tuple[Gap, ...]
-    """What must be declared before it."""
+    """Gaps to declare before it."""
     cut_s: float = 0.0
-    """How much of its start is before the start of the media."""
+    """How much of its beginning lies before the start of the media."""
 
 
 @dataclass(slots=True)
 class _Track:
     start_s: float = 0.0
-    """Media time of the newest piece; the next one does not begin earlier."""
+    """Media time of the newest piece; the next one cannot begin earlier."""
     next_s: float = 0.0
     """Media time at which the next piece should begin."""
     declared_s: float = 0.0
@@ -48,23 +48,23 @@ class _Track:
 class Timeline:
     """Places pieces of media on one clock that starts at 0 and, for each sense, never runs backwards.
 
-    `Stamps` has made the streams' own times continuous before. A sense that has nothing for longer than a second is
-    declared as "no video" or "no audio": before its next piece, or as soon as the other sense is too far ahead.
+    `Stamps` has already made the stream times continuous. A sense without data for longer than a second is declared
+    as "no video" or "no audio": before its next piece, or as soon as the other sense is too far ahead.
     """
 
     def __init__(self, senses: Iterable[Sense], *, patience_s: float) -> None:
-        """Keep a track for each of `senses`; one that lags `patience_s` behind the other is declared missing."""
+        """Keep a track for each of `senses`; one that lags behind the other by `patience_s` is declared missing."""
         self._tracks: dict[Sense, _Track] = {sense: _Track() for sense in sorted(senses)}
         self._patience_s = patience_s
         self._offset_s: float | None = None
 
     @property
     def position_s(self) -> float:
-        """Media time up to which something is known of at least one sense."""
+        """Media time up to which at least one sense is known."""
         return max(track.position_s for track in self._tracks.values())
 
     def start(self, origin_s: float | None, *, at_s: float = 0.0) -> None:
-        """Let the streams' own time `origin_s` (None: that of the first piece) be the media time `at_s` from now on."""
+        """Map the stream time `origin_s` (None: that of the first piece) to the media time `at_s` from now on."""
         self._offset_s = None if origin_s is None else at_s - origin_s
         for track in self._tracks.values():
             track.start_s = max(track.start_s, at_s)
@@ -72,7 +72,7 @@ class Timeline:
             track.heard = False
 
     def place(self, sense: Sense, stamp_s: float | None, duration_s: float) -> Placed:
-        """Place a piece of `sense` with the stream's own time `stamp_s` (None where it has none)."""
+        """Place a piece of `sense` with the stream time `stamp_s` (None if it has none)."""
         track = self._tracks[sense]
         gaps: list[Gap] = []
         time_s = track.next_s
@@ -95,24 +95,24 @@ class Timeline:
         return Placed(time_s, tuple(gaps), cut_s)
 
     def jump(self, sense: Sense, stamp_s: float | None) -> Gap:
-        """Declare that the clock of `sense` was set to another time before the piece that will be at `stamp_s`."""
+        """Declare that the clock of `sense` jumped before the piece that will be at `stamp_s`."""
         position_s = self._tracks[sense].position_s
         if stamp_s is not None and self._offset_s is not None:
             position_s = max(position_s, stamp_s + self._offset_s)
         return _gap(sense, GapCause.TIMESTAMP_JUMP, position_s, position_s)
 
     def overdue(self) -> list[Gap]:
-        """Declare what must be given up, because the other sense is so far ahead."""
-        # A piece that lasts long says nothing of what the other sense has until its end.
+        """Declare gaps in a sense that lags too far behind the other."""
+        # Until its end, a long piece says nothing about the other sense.
         newest_s = max(max(track.start_s, track.declared_s) for track in self._tracks.values())
         return self._declare_missing(newest_s, self._patience_s, step_s=HOLE_S)
 
     def finish(self) -> list[Gap]:
-        """Declare what a sense lacks to the end of the other."""
+        """Declare what each sense lacks up to the end of the other."""
         return self._declare_missing(self.position_s, TAIL_S, step_s=TAIL_S)
 
     def lose(self, cause: GapCause, until_s: float) -> list[Gap]:
-        """Declare that nothing came for any sense up to `until_s`."""
+        """Declare that no data arrived for any sense up to `until_s`."""
         gaps = [
             _gap(sense, cause, track.position_s, until_s)
             for sense, track in self._tracks.items()

@@ -1,4 +1,4 @@
-"""A recording's pieces in the order of their time, however its file stores them."""
+"""A recording's pieces in order of time, however the file stores them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from ovavel.runtime.types import Sense
 __all__ = ["OrderedMedia"]
 
 MOST_WAITING_BYTES = 32 * 2**20
-"""Packets of one sense may wait in memory up to this much; then the file is read for each sense by itself."""
+"""Limit for the waiting packets of one sense; beyond it, each sense is read separately."""
 
 
 class OrderedMedia:
-    """Reads a recording so that its pieces come in the order of their time.
+    """Reads a recording in order of time.
 
-    Each sense is decoded as far as the other has come. The packets between wait undecoded, so neither the number of
-    decoder threads nor the order in the file changes anything. A picture lasts until the next one begins. Where one
-    sense is stored far behind the other, the file is opened a second time and each sense is read by itself.
+    Each sense is decoded up to the position of the other. Packets in between wait undecoded, so neither the number of
+    decoder threads nor the order in the file affects the result. A frame lasts until the next one begins. If one sense
+    is stored far behind the other, the file is opened a second time and each sense is read separately.
     """
 
     def __init__(self, media: Media, reopen: Callable[[], Media]) -> None:
-        """Read `media`, which stays its owner's; `reopen` opens the same recording again."""
+        """Read `media`, which the caller closes; `reopen` opens the same recording again."""
         self._media = media
         self._reopen = reopen
         self.broken = ""
-        """Why the file could not be read to its end, if so."""
+        """Why the file could not be read to its end, or empty."""
         self.found: set[Sense] = set()
-        """Senses of which there was a packet at all."""
+        """Senses with at least one packet."""
         shared = self._packets(media)
         self._readers: dict[Sense, Iterator[tuple[Sense, Any]]] = dict.fromkeys(media.streams, shared)
         self._waiting: dict[Sense, deque[Any]] = {sense: deque() for sense in media.streams}
@@ -46,7 +46,7 @@ class OrderedMedia:
         self._second: Media | None = None
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield all pieces; each has a time, and one of pictures lasts until the next."""
+        """Yield all pieces; each has a time, and a frame lasts until the next."""
         lanes = {
             sense: _Lane(self._lasting() if sense == "vision" else self._timed(sense)) for sense in self._media.streams
         }
@@ -63,12 +63,12 @@ class OrderedMedia:
             )
 
     def close(self) -> None:
-        """Close what was opened a second time."""
+        """Close the second container, if it was opened."""
         if self._second is not None:
             self._second.close()
 
     def _timed(self, sense: Sense) -> Iterator[Piece]:
-        """The pieces of one sense; one without a timestamp follows the one before."""
+        """Yield the pieces of one sense; one without a timestamp follows the previous one."""
         next_s = self._media.origin_s or 0.0
         while (packet := self._next(sense)) is not None:
             for piece in self._media.decode(packet, sense):
@@ -77,7 +77,7 @@ class OrderedMedia:
                 yield piece if piece.stamp_s is not None else replace(piece, stamp_s=stamp_s)
 
     def _lasting(self) -> Iterator[Piece]:
-        """The pictures, each as long as it is shown."""
+        """Yield the frames with the duration for which they are shown."""
         before: Piece | None = None
         start_s = 0.0
         for piece in self._timed("vision"):
@@ -87,22 +87,22 @@ class OrderedMedia:
                 continue
             if before is not None:
                 if piece.stamp_s < start_s - LOST_S:
-                    continue  # decoders put pictures out of order after damage
+                    continue  # after damage, decoders may return frames out of order
                 yield replace(before, duration_s=max(0.0, piece.stamp_s - start_s))
             before, start_s = piece, piece.stamp_s
         if before is not None:
             yield replace(before, duration_s=min(before.duration_s, self._most_s(start_s)))
 
     def _most_s(self, time_s: float) -> float:
-        """How long the last picture, which begins at `time_s`, may be shown: to the end by the header, where known.
+        """Return how long the last frame, which begins at `time_s`, may be shown: to the end in the header, if known.
 
-        Its own duration is where it stands in the order of decoding, and may be that of another.
+        Its own duration comes from decoding order and may belong to another frame.
         """
         end_s = self._media.end_s("vision")
         return end_s - time_s if end_s is not None and end_s > time_s else LEAP_S
 
     def _next(self, sense: Sense) -> Any:
-        """The next packet of `sense`; None at its end."""
+        """Return the next packet of `sense`; None at its end."""
         waiting = self._waiting[sense]
         while not waiting:
             others_bytes = sum(size for other, size in self._waiting_bytes.items() if other != sense)
@@ -127,7 +127,7 @@ class OrderedMedia:
         return packet
 
     def _read_apart(self, sense: Sense) -> None:
-        """Read `sense` from a second opening of the file, after the packets that were taken from the first."""
+        """Read `sense` from a second container, continuing after the packets taken from the first."""
         with suppress(MediaError):  # it was there a moment ago; what is read from one opening is not lost
             self._second = self._reopen()
         if self._second is not None:
@@ -157,25 +157,25 @@ class OrderedMedia:
 
 
 class _Lane:
-    """The pieces of one sense, some of which may be looked at ahead of their turn."""
+    """The pieces of one sense, with lookahead."""
 
     def __init__(self, pieces: Iterator[Piece]) -> None:
         self._pieces = pieces
         self._ahead: deque[Piece] = deque()
         self._end_s: float | None = None
-        """When the newest piece that was taken ends."""
+        """End of the newest piece taken."""
 
     @property
     def head(self) -> Piece | None:
-        """The next piece; None at the end."""
+        """Return the next piece without taking it; None at the end."""
         return self._ahead[0] if self._ahead or self._look() else None
 
     def take(self) -> None:
-        """Go on to the next piece."""
+        """Advance to the next piece."""
         self._end_s = _end_s(self._ahead.popleft())
 
     def hole(self, first_s: float, last_s: float) -> tuple[float, float] | None:
-        """Where nothing is for longer than a second, if that begins between `first_s` and `last_s`."""
+        """Return the gap longer than a second that begins between `first_s` and `last_s`, if any."""
         start_s, index = self._end_s, 0
         while index < len(self._ahead) or self._look():
             piece = self._ahead[index]
@@ -194,7 +194,7 @@ class _Lane:
 
 
 def _as_long_as_sound(piece: Piece, sound: _Lane) -> Piece:
-    """`piece`, cut where picture and sound have the same hole: no picture is held there, nothing is there at all."""
+    """Return `piece`, cut where video and sound have the same gap: the frame is not held there."""
     start_s, end_s = _time_s(piece), _end_s(piece)
     if piece.duration_s <= HOLE_S:
         return piece

@@ -1,4 +1,4 @@
-"""Turns decoded pictures into arrays."""
+"""Convert decoded frames to arrays."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["PictureConverter"]
 
 
 class PictureConverter:
-    """Converts one picture after another to RGB, with one scaler and in the thread that asks.
+    """Converts frames to RGB with one scaler, in the calling thread.
 
-    PyAV's own `VideoFrame.to_ndarray` makes a scaler for each frame, with a thread for each core, and
-    `VideoFrame.side_data` keeps its frame alive: what was decoded would stay until Python looks for cycles.
+    PyAV's `VideoFrame.to_ndarray` creates a scaler per frame, with a thread per core, and `VideoFrame.side_data` keeps
+    its frame alive until the garbage collector runs.
     """
 
     def __init__(self) -> None:
-        """Nothing is set up before the first picture."""
+        """Set up nothing before the first frame."""
         self._reformatter: Any = None
 
     def image_of(self, frame: VideoFrame) -> Callable[[], NDArray[np.uint8]]:
-        """What converts `frame` when it is called."""
+        """Return a function that converts `frame`."""
         return partial(self.to_image, frame)
 
     def to_image(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, turned and mirrored as the recording asks for. Pixels that are not square stay so.
+        """Convert to (H, W, 3) uint8 RGB, rotated and mirrored by the recording's metadata. Non-square pixels are kept.
 
         Raises:
             MediaError: FFmpeg cannot convert it.

@@ -1,4 +1,4 @@
-"""A network stream, read in a thread of its own."""
+"""Read a network stream in a separate thread."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["StreamReader"]
 
 QUEUE_PIECES = 64
 STEADY_S = 0.3
-"""What arrives no faster than it plays for so long arrives as it happens."""
+"""Data that arrives at playback speed for this long is live."""
 FASTER_S = 0.1
 CATCH_UP_S = 3.0
-"""What was buffered is passed over for no longer than this: a server may send faster than it plays, for good."""
+"""Buffered data is skipped for no longer than this: a server may always send faster than playback speed."""
 
 
 class StreamReader(Feed):
-    """Decodes a network stream into a short queue. Owns its container: nothing else may touch it while it reads.
+    """Decodes a network stream into a short queue. It owns its container: nothing else may use it meanwhile.
 
-    Pictures of a container without timestamps (JPEG pictures over HTTP) are stamped when they arrive. What was buffered
-    while the stream was being opened is passed over where it has no place: pictures without a time of their own, and a
-    stream that is opened again, whose time on the wall is counted as lost by then.
+    Frames of a container without timestamps (JPEG over HTTP) are stamped on arrival. Data that was buffered while the
+    stream was being opened is skipped where it cannot be placed: frames without timestamps, and a reopened stream, for
+    which that time is already counted as lost.
     """
 
     def __init__(self, name: str, open_it: Callable[[], Media], *, address: str, again: bool) -> None:
-        """Read what `open_it` opens; `again` after a loss. `address` may hold secrets."""
+        """Read what `open_it` opens; `again`: after a loss. `address` may contain secrets."""
         super().__init__(name, address=address)
         self._open_it = open_it
         self._again = again
@@ -38,7 +38,7 @@ class StreamReader(Feed):
         self.start()
 
     def get(self, *, timeout_s: float) -> Piece | None:
-        """The next piece, or None if none comes in time."""
+        """Return the next piece, or None if none arrives in time."""
         try:
             return self._pieces.get(timeout=timeout_s)
         except queue.Empty:
@@ -74,7 +74,7 @@ class StreamReader(Feed):
 
 
 class _Arrivals:
-    """Tells what was buffered from what arrives as it happens: it comes faster than it plays."""
+    """Distinguishes buffered from live data: buffered data arrives faster than it plays."""
 
     def __init__(self) -> None:
         self._begin_s: float | None = None
@@ -82,7 +82,7 @@ class _Arrivals:
         self._since_s = 0.0
 
     def caught_up(self, stamp_s: float | None, now_s: float) -> bool:
-        """Whether what has the stream's own time `stamp_s` and arrives at `now_s` was not buffered."""
+        """Whether data with the stream time `stamp_s` that arrives at `now_s` is live."""
         delay_s = self._delay_s if stamp_s is None else now_s - stamp_s
         if self._begin_s is None or delay_s < self._delay_s - FASTER_S:
             self._delay_s, self._since_s = delay_s, now_s

@@ -1,4 +1,4 @@
-"""A recording or a network stream as a source."""
+"""Source for recordings and network streams."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ __all__ = ["MediaSource"]
 
 SENSE_WORD: dict[Sense, str] = {"vision": "video", "audio": "audio"}
 HOLD_S = 0.5
-"""A frame that stays longer is given again so often: it is still what is to be seen."""
+"""A frame that is shown longer than this is repeated at this interval."""
 ROUNDING_S = 1e-3
 TRUNCATED_S = 1.0
-"""A file that ends so much before its header says is truncated."""
+"""A file that ends this much before the length in its header is truncated."""
 CUT_S = 0.25
-"""The same for a file that breaks off in the middle of a packet."""
+"""The same for a file that ends in the middle of a packet."""
 MOST_TRUNCATED_S = 3600.0
-"""What a header claims beyond this is not believed."""
+"""Longer durations in a header are ignored."""
 LIVE_PATIENCE_S = 3.0
 
 
 class MediaSource:
-    """Reads a file, or an RTSP, HTTP or UDP stream, with PyAV. Nothing is converted to RGB before it is asked for.
+    """Reads a file or an RTSP, HTTP or UDP stream with PyAV. Frames are converted to RGB on demand.
 
     Media time 0 is the earliest start of the streams that are used. A network stream without a length is `live`: its
     reader runs in a thread of its own, and when it ends, freezes or breaks, this is reported as a `Notice`, the seconds
     that pass are yielded as gaps "stream lost", and it is opened again after 1, 2, 4 … at most 10 seconds.
 
     Raises:
-        UsageError: neither audio nor video is wanted, or the address has a scheme that is not opened.
-        MediaError: it cannot be opened, holds nothing of what is wanted, has pictures that are too large, or leads from
-            a public address into the local network.
+        UsageError: both audio and video are disabled, or the scheme of the address is not supported.
+        MediaError: it cannot be opened, contains none of the enabled senses, has frames that are too large, or leads
+            from a public address into the local network.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class MediaSource:
         realtime: bool = False,
         access: Access | None = None,
     ) -> None:
-        """Open `url` and look at its streams; `realtime` hands a recording out no faster than it plays.
+        """Open `url` and find its streams; `realtime` limits a recording to playback speed.
 
-        `access` is how far what is opened is trusted: with large pictures, and with addresses of the local network.
+        `access` says how much the source is trusted with large frames and with addresses of the local network.
         """
         if not (audio or video):
-            raise UsageError("neither audio nor video is wanted of the source; leave out one at most")
+            raise UsageError("neither audio nor video of the source is enabled; disable at most one")
         self._url = str(url)
         self.name = shown_url(self._url)
         self._open: Callable[[], Media] = partial(
@@ -76,11 +76,11 @@ class MediaSource:
         self._media: Media | None = self._open()
         self.senses: frozenset[Sense] = frozenset(self._media.streams)
         self.undecodable: frozenset[Sense] = self._media.undecodable
-        """Senses that it holds in formats which FFmpeg has no decoder for."""
+        """Senses for which FFmpeg has no decoder."""
         self.duration_s: float | None = self._media.duration_s
-        """Length by the header, where there is one; once a recording was read, what was found."""
+        """Length according to the header, if any; after reading a recording, its actual length."""
         self._run_in_s = 0.0
-        """How much of the length by the header may not be played."""
+        """How much of the length in the header may not be played."""
         self._endless = is_network(self._url) and self.duration_s is None
         self._realtime = realtime and not self._endless
         self.live = realtime or self._endless
@@ -93,14 +93,14 @@ class MediaSource:
         self._jumped = False
         self._pictures = PictureConverter()
         self._held: tuple[Any, float, float] | None = None
-        """A picture that stays long (None if it is damaged), when to give it again, and until when."""
+        """A frame that is shown for long (None if damaged), when to repeat it, and until when."""
         self._found = tuple(self._shortcomings(self._media, {"vision": video, "audio": audio}))
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield frames and sound in the order of the media until it ends or `close` is called. Call it once.
 
         Raises:
-            MediaError: nothing at all in it could be decoded.
+            MediaError: nothing in it could be decoded.
         """
         if not self._started.acquire(blocking=False) or self._media is None:
             return
@@ -120,7 +120,7 @@ class MediaSource:
         return fingerprint(Path(self._url)) if self.recorded else None
 
     def close(self) -> None:
-        """End `chunks`, from any thread. A reader blocked in the network is left to its own time-out."""
+        """End `chunks`, from any thread. A reader blocked in the network ends at its time-out."""
         self._stopping.set()
         if self._started.acquire(blocking=False) and self._media is not None:
             self._media.close()
@@ -140,7 +140,7 @@ class MediaSource:
         return Notice(time_s=self._timeline.position_s, message=message)
 
     def _read(self, media: Media) -> Iterator[Chunk]:
-        """A recording, read in this thread."""
+        """Read a recording in this thread."""
         decoded: set[Sense] = set()
         started = False
         ordered = OrderedMedia(media, self._open)
@@ -148,7 +148,7 @@ class MediaSource:
             for piece in ordered.pieces():
                 if self._stopping.is_set():
                     return
-                if not started:  # only now is it known when each stream starts
+                if not started:  # the start of each stream is only known now
                     self._timeline.start(media.origin_s)
                     self.duration_s, self._run_in_s = media.duration_s, media.run_in_s
                     started = True
@@ -159,17 +159,17 @@ class MediaSource:
             ordered.close()
             media.close()
         if not decoded:
-            why = "all of it is damaged" if ordered.found else "it has a header and nothing else"
+            why = "all of it is damaged" if ordered.found else "it contains only a header"
             raise MediaError(f"nothing in {self.name} could be decoded ({redacted(ordered.broken, self._url) or why})")
         for sense in sorted(self.senses - decoded):
             found = sense in ordered.found
             self.undecodable |= {sense} if found else set()
-            why = "could be decoded: all of it is damaged" if found else "is there but its header"
+            why = "could be decoded: all of it is damaged" if found else "is present except its header"
             yield self._notice(f"nothing of the {SENSE_WORD[sense]} in {self.name} {why}")
         yield from self._end(cut=media.truncated or bool(ordered.broken))
 
     def _follow(self, media: Media) -> Iterator[Chunk]:
-        """A network stream, read in a thread so that a blocked read blocks nothing else."""
+        """Read a network stream in a thread, so that a blocked read blocks nothing else."""
 
         def reopen() -> Media:
             again = self._open()
@@ -210,7 +210,7 @@ class MediaSource:
             connection.close()
 
     def _place(self, piece: Piece, now_s: float) -> Iterator[Chunk]:
-        """The chunks that `piece` becomes, with what must be said before it."""
+        """Yield the chunks of `piece`, and before them any gaps."""
         if piece.jumped:
             jump = self._timeline.jump(piece.sense, piece.stamp_s)
             self._jumped = True
@@ -224,7 +224,7 @@ class MediaSource:
             yield from known
             return
         known += self._hold(time_s, now_s)
-        # in the order of time, so that whoever cuts windows need not give up one sense over a long wait for the other
+        # in order of time, so that the assembler need not give up one sense while waiting for the other
         yield from sorted(known, key=_start_s)
         if piece.sense == "vision":
             hold_s = min(piece.duration_s, LEAP_S) if self._endless else piece.duration_s
@@ -238,7 +238,7 @@ class MediaSource:
             yield Samples(time_s=time_s, captured_s=now_s, waveform=waveform, rate_hz=rate_hz)
 
     def _show(self, picture: Any, start_s: float, end_s: float, now_s: float) -> Frame | Gap:
-        """A picture, or that it is damaged. Where it stays longer, the rest is left to `_hold`."""
+        """Return a frame, or a gap if it is damaged. If it is shown for longer, `_hold` repeats it."""
         self._held = (picture, start_s + HOLD_S, end_s) if end_s - start_s > HOLD_S else None
         if picture is not None:
             return Frame(time_s=start_s, captured_s=now_s, image=self._pictures.image_of(picture))
@@ -246,17 +246,17 @@ class MediaSource:
         return Gap(sense="vision", cause=GapCause.DAMAGED_VIDEO, start_s=start_s, duration_s=duration_s)
 
     def _hold(self, until_s: float, now_s: float) -> Iterator[Chunk]:
-        """Give the held picture again for the time up to `until_s`."""
+        """Repeat the held frame for the time up to `until_s`."""
         while self._held is not None and self._held[1] < min(until_s, self._held[2]) - ROUNDING_S:
             picture, start_s, end_s = self._held
             yield self._show(picture, start_s, end_s, now_s)
 
     def _end(self, *, cut: bool) -> Iterator[Chunk]:
-        """What is still to be shown, and what is missing at the end of a recording; `cut` in the middle of a packet."""
+        """Yield remaining frames and the missing end of a recording; `cut`: it ends in the middle of a packet."""
         last: list[Chunk] = [step for gap in self._timeline.finish() for step in _in_steps(gap)]
         yield from sorted([*last, *self._hold(math.inf, time.monotonic())], key=_start_s)
         end_s = self._timeline.position_s
-        # the length that a header gives is in the stream's own time, and means nothing once that has jumped
+        # the length in the header is in stream time, and means nothing after a jump
         claimed_s = None if self._jumped else self.duration_s
         if claimed_s is not None:
             claimed_s = max(claimed_s - self._run_in_s, min(claimed_s, end_s))
@@ -276,7 +276,7 @@ class MediaSource:
 
 
 def _in_steps(gap: Gap) -> Iterator[Gap]:
-    """`gap` in steps of about a second."""
+    """Split `gap` into steps of about a second."""
     start_s, end_s = gap.start_s, gap.start_s + gap.duration_s
     while end_s - start_s > 1.5:
         yield replace(gap, start_s=start_s, duration_s=1.0)
@@ -289,7 +289,7 @@ def _start_s(chunk: Chunk) -> float:
 
 
 def _end_s(chunk: Chunk) -> float:
-    """Media time at which a player is through with `chunk`'s sound, or shows its frame."""
+    """Return the media time at which a player finishes `chunk`'s sound or shows its frame."""
     if isinstance(chunk, Samples):
         return chunk.time_s + float(chunk.waveform.shape[1]) / chunk.rate_hz
     return chunk.start_s + chunk.duration_s if isinstance(chunk, Gap) else chunk.time_s

@@ -1,4 +1,4 @@
-"""Makes the timestamps of one container continuous, whatever its clock does."""
+"""Make the timestamps of one container continuous, whatever its clock does."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ovavel.runtime.types import Sense
 __all__ = ["BACK_S", "HOLE_S", "LEAP_S", "Stamped", "Stamps"]
 
 BACK_S = 0.25
-"""A step back of up to this much is jitter; more is a jump."""
+"""A step back up to this is jitter; a larger one is a jump."""
 HOLE_S = 1.0
-"""A step ahead of up to this much needs no confirmation."""
+"""A step ahead up to this needs no confirmation."""
 LEAP_S = 10.0
-"""A step further ahead than this, past everything else, is no pause but a broken clock."""
+"""A step further ahead than this, past everything else, is a broken clock and not a pause."""
 
 MOST_REORDERED = 16
-"""No codec shows more pictures than this before one that it stores before them."""
+"""Largest reordering depth of any codec, in frames."""
 
 Item = TypeVar("Item")
 
 
 class Stamped(NamedTuple, Generic[Item]):
-    """Something with the correction of its timestamp."""
+    """An item with its timestamp correction."""
 
     item: Item
     shift_s: float | None
-    """To be added to its timestamps; None where they are wrong and must be ignored."""
+    """To be added to its timestamps; None if they are wrong and must be ignored."""
     jumped: bool
-    """Whether the clock was set to another time before it."""
+    """Whether the clock jumped before it."""
 
 
 @dataclass(slots=True)
@@ -43,13 +43,13 @@ class _Track(Generic[Item]):
     """Between the two newest items."""
     shift_s: float = 0.0
     earlier: list[float] = field(default_factory=list)
-    """Shifts that held before."""
+    """Earlier shifts."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_REORDERED + 1))
     """Continuous times of the newest items."""
     reordered: bool = False
-    """Whether the newest item was stored in another order than that of its timestamp."""
+    """Whether the newest item was stored out of timestamp order."""
     suspect: tuple[float, float, Item] | None = None
-    """Timestamp, duration and item that were out of line; the item after it says what they mean."""
+    """Timestamp, duration and item of a suspicious step; the next item shows what it means."""
     noted_s: float | None = None
     """The newest timestamp that was read."""
     read_s: float = -math.inf
@@ -62,25 +62,24 @@ class _Track(Generic[Item]):
 
 
 class Stamps(Generic[Item]):
-    """Judges timestamps in the order in which the container stores its packets, where they never run back.
+    """Judges timestamps in the order of the container's packets, in which they never run backwards.
 
-    A step back, or ahead by more than ten seconds past everything else, is a jump: what follows gets a shift that lets
-    it go on where it was expected. The streams of a container share their clock, so a shift that was found for one is
-    tried for the other, and so are those that held before: sound and picture stay together when a recording was
-    spliced, and after a damaged stretch everything is back in its place. A single timestamp that its successor
-    disproves is ignored.
+    A step back, or ahead by more than ten seconds past everything else, is a jump: what follows is shifted so that it
+    continues where expected. The streams of a container share a clock, so a shift found for one is tried for the
+    other, and so are earlier shifts: sound and video stay together when a recording was spliced, and return to their
+    place after a damaged section. A single timestamp that its successor contradicts is ignored.
     """
 
     def __init__(self, senses: Iterable[Sense], *, start_s: float | None = None, end_s: float | None = None) -> None:
-        """Judge the streams of `senses`; `start_s` and `end_s` are their time by the container's header, if known."""
+        """Judge the streams of `senses`; `start_s` and `end_s` come from the container's header, if known."""
         self._tracks: dict[Sense, _Track[Item]] = {sense: _Track() for sense in senses}
         self.apart = len(self._tracks) == 1
-        """Whether a stream is read by itself, so that no other shows how far the container has come."""
+        """Whether a stream is read separately, so that no other one shows the position in the container."""
         self._start_s = start_s
         self._end_s = end_s
 
     def note(self, sense: Sense, stamp_s: float | None) -> None:
-        """Note that a packet was read from the container, so that others may be that far."""
+        """Record that a packet was read from the container, so that others may be that far."""
         track = self._tracks[sense]
         if stamp_s is None or not math.isfinite(stamp_s):
             return
@@ -94,10 +93,10 @@ class Stamps(Generic[Item]):
     def push(
         self, sense: Sense, stamp_s: float | None, duration_s: float, item: Item, *, ordered: bool = True
     ) -> list[Stamped[Item]]:
-        """Take in an item that starts at `stamp_s` (None if unknown) and lasts `duration_s`.
+        """Add an item that starts at `stamp_s` (None if unknown) and lasts `duration_s`.
 
-        Returns the items that are decided on, in order: none while a suspicious one waits for its successor.
-        `ordered` is False where items are stored in another order than that of `stamp_s`, as reordered pictures are.
+        Returns the resolved items in order: none while a suspicious one waits for its successor. `ordered` is False
+        if items are not stored in the order of `stamp_s`, as with reordered frames.
         """
         track = self._tracks[sense]
         if stamp_s is None or not math.isfinite(stamp_s):
@@ -133,11 +132,11 @@ class Stamps(Generic[Item]):
         return [] if track.next_s is not None else self._settle(track)
 
     def flush(self, sense: Sense) -> list[Stamped[Item]]:
-        """Return what still waits: nothing follows it."""
+        """Return the waiting items at the end of the stream."""
         return self._settle(self._tracks[sense])
 
     def _settle(self, track: _Track[Item]) -> list[Stamped[Item]]:
-        """Believe a suspect: it is a pause if that is plausible, else a jump."""
+        """Accept a suspicious item: as a pause if plausible, else as a jump."""
         if track.suspect is None:
             return []
         (stamp_s, duration_s, item), track.suspect = track.suspect, None
@@ -164,7 +163,7 @@ class Stamps(Generic[Item]):
         return max(track.read_s if track.next_s is None else max(track.read_s, track.next_s) for track in tracks)
 
     def _may_be_reordered(self, track: _Track[Item], time_s: float, duration_s: float) -> bool:
-        """Whether a picture may be at `time_s` although pictures are stored in another order than they are shown."""
+        """Whether a reordered frame may be at `time_s`."""
         if track.next_s is None:
             return False
         ahead_s = max(LEAP_S, MOST_REORDERED * duration_s)
@@ -172,7 +171,7 @@ class Stamps(Generic[Item]):
         return not back and time_s <= max(track.next_s, self._position_s()) + ahead_s
 
     def _first(self, time_s: float, duration_s: float = 0.0) -> bool:
-        """Whether a stream may begin at `time_s`; pictures are decoded some durations before they are shown."""
+        """Whether a stream may begin at `time_s`; frames are decoded some durations before they are shown."""
         early_s = max(LEAP_S, MOST_REORDERED * duration_s)
         if self._start_s is None:
             return all(track.next_s is None for track in self._tracks.values()) or self._within(time_s)
@@ -187,12 +186,12 @@ class Stamps(Generic[Item]):
         if track.next_s is None:
             return self._first(time_s, track.step_s)
         end_s = max(track.next_s, self._position_s()) + LEAP_S
-        if self.apart and self._end_s is not None:  # nothing else shows how time passes but the header
+        if self.apart and self._end_s is not None:  # only the header shows how time passes
             end_s = max(end_s, self._end_s + track.shift_s)
         return track.next_s - back_s <= time_s <= end_s
 
     def _shift(self, track: _Track[Item], stamp_s: float) -> None:
-        """Find the shift that makes sense of `stamp_s`."""
+        """Find the shift that fits `stamp_s`."""
         others = [other.shift_s for other in self._tracks.values() if other is not track]
         before = track.shift_s
         for shift_s in (*others, *reversed(track.earlier)):

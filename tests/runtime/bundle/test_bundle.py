@@ -144,7 +144,7 @@ def test_a_manifest_that_says_a_thing_twice(tiny_bundle: Path) -> None:
     """Readers differ in which of the two counts."""
     text = (tiny_bundle / "manifest.json").read_text()
     (tiny_bundle / "manifest.json").write_text(text.replace('"format_version"', '"opset": 1, "format_version"', 1))
-    refused(tiny_bundle, "'opset' is there twice")
+    refused(tiny_bundle, "'opset' occurs twice")
 
 
 def test_what_nobody_opens_is_not_hashed(tiny_bundle: Path) -> None:

@@ -48,12 +48,12 @@ def test_the_newest_reason_is_said_and_each_only_once() -> None:
         if len(reported) == 5:
             break
     assert reported == [
-        f"cam is {what} ({why}); trying to open it again"
+        f"cam is {what} ({why}); trying to reconnect"
         for what, why in [
             ("lost", "it broke"),
             ("still lost", "refused"),
             ("still lost", "401 Unauthorized: http://cam/"),
-            ("still lost", f"nothing came for {CONNECT_S:g} s"),
+            ("still lost", f"no data for {CONNECT_S:g} s"),
             ("still lost", "refused"),
         ]
     ]

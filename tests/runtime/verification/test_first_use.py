@@ -54,7 +54,7 @@ def exchange(folder: Path, name: str = "head.onnx.data") -> Bundle:
     return Bundle.open(folder)
 
 
-def test_the_bundles_own_word_is_not_called_verified(demo: Path, info: BackendInfo) -> None:
+def test_a_gate_from_the_bundle_is_not_called_verified(demo: Path, info: BackendInfo) -> None:
     bundle = exchange(demo)
     gate = find_gate(bundle, info)
     assert gate is not None
@@ -66,9 +66,7 @@ def test_the_bundles_own_word_is_not_called_verified(demo: Path, info: BackendIn
 
 
 @pytest.mark.parametrize(("name", "graph"), [("head.onnx.data", "head fp32"), ("vision.onnx.data", "vision fp32")])
-def test_other_weights_are_reported_until_they_are_accepted(
-    demo: Path, info: BackendInfo, name: str, graph: str
-) -> None:
+def test_changed_weights_are_reported_until_accepted(demo: Path, info: BackendInfo, name: str, graph: str) -> None:
     assert changed_since_first_use(Bundle.open(demo), info) is None
     assert changed_since_first_use(Bundle.open(demo), info) is None
     other = exchange(demo, name)
@@ -89,7 +87,7 @@ def test_names_may_change(demo: Path, info: BackendInfo) -> None:
     assert changed_since_first_use(changed, info) is None
 
 
-def test_a_store_that_others_may_write_to_is_refused(demo: Path, info: BackendInfo, store: Path) -> None:
+def test_a_store_that_other_users_can_write_is_refused(demo: Path, info: BackendInfo, store: Path) -> None:
     assert changed_since_first_use(Bundle.open(demo), info) is None
     (file,) = store.iterdir()
     assert store.stat().st_mode & 0o077 == 0
@@ -99,28 +97,28 @@ def test_a_store_that_others_may_write_to_is_refused(demo: Path, info: BackendIn
         changed_since_first_use(Bundle.open(demo), info)
 
 
-def test_where_nothing_can_be_kept_that_is_said(
+def test_an_unwritable_store_is_reported(
     demo: Path, info: BackendInfo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert changed_since_first_use(Bundle.open(demo), info) is None
-    assert "is not kept" in caplog.text
+    assert "cannot record which weights" in caplog.text
 
 
-def test_localize_reports_and_a_self_check_accepts(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_localize_reports_and_self_check_accepts(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     localize = ["localize", str(CLIP), "--bundle", str(demo), "--device", "cpu", "--threads", "1"]
     assert main(localize) == 0
-    assert "other weights" not in capsys.readouterr().err
+    assert "the weights differ" not in capsys.readouterr().err
     exchange(demo)
     assert main(localize) == 0
     shown = capsys.readouterr()
-    assert shown.err.count("ovavel: other weights than those first used from") == 1
+    assert shown.err.count("ovavel: the weights differ from those first used from") == 1
     assert "by the bundle's own record" in shown.out
     assert main(["bundle", "check", "--bundle", str(demo), "--device", "cpu", "--threads", "1"]) == 0
-    assert "\naccepted: other weights" in capsys.readouterr().out
+    assert "\naccepted: the weights differ" in capsys.readouterr().out
     assert main(localize) == 0
-    assert "other weights" not in capsys.readouterr().err
+    assert "the weights differ" not in capsys.readouterr().err
 
 
 def test_live_and_vocab_try_report_too(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,9 +126,9 @@ def test_live_and_vocab_try_report_too(demo: Path, capsys: pytest.CaptureFixture
     phrase = ["--phrases", "small bell ringing quickly"]
     vocab_try = ["vocab", "try", str(CLIP), "--bundle", str(demo), *phrase, "--device", "cpu"]
     main(vocab_try)
-    assert "other weights" not in capsys.readouterr().err
+    assert "the weights differ" not in capsys.readouterr().err
     exchange(demo, "vision.onnx.data")
     for command in (live, vocab_try):
         main(command)
         shown = capsys.readouterr()
-        assert (shown.out + shown.err).count("other weights than those first used from") == 1
+        assert (shown.out + shown.err).count("the weights differ from those first used from") == 1

@@ -1,4 +1,4 @@
-"""What vouches for an engine: where gates are found, which count, and what is refused without one."""
+"""Which gate verifies an engine: where gates are found, which are valid, and what is refused without one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def without_gates(folder: Path) -> Bundle:
     return Bundle.open(folder)
 
 
-def test_an_exported_bundle_vouches_for_itself(exported_bundle: Path, info: BackendInfo) -> None:
+def test_an_exported_bundle_verifies_itself(exported_bundle: Path, info: BackendInfo) -> None:
     bundle = Bundle.open(exported_bundle)
     (gate,) = bundle.manifest.parity.gates
     assert gate.passed
@@ -74,7 +74,7 @@ def test_an_exported_bundle_vouches_for_itself(exported_bundle: Path, info: Back
     assert checked_here(bundle, find_gate(bundle, info))
 
 
-def test_golden_survives_the_file(exported_bundle: Path) -> None:
+def test_golden_outputs_round_trip(exported_bundle: Path) -> None:
     golden = Golden.load(Bundle.open(exported_bundle))
     assert golden.encode() == (exported_bundle / GOLDEN).read_bytes()
     assert golden.clips.shape[1:] == (10, 2)
@@ -84,7 +84,7 @@ def test_golden_survives_the_file(exported_bundle: Path) -> None:
     assert (exported_bundle / GOLDEN).stat().st_size < 1.6e6
 
 
-def test_every_stage_is_checked_and_progress_told(exported_bundle: Path) -> None:
+def test_every_stage_is_checked_and_progress_reported(exported_bundle: Path) -> None:
     bundle = Bundle.open(exported_bundle)
     backend = open_backend(bundle, device="cpu", graphs=graphs_to_check(bundle))
     reported: list[float] = []
@@ -96,7 +96,7 @@ def test_every_stage_is_checked_and_progress_told(exported_bundle: Path) -> None
     assert reported[-1] == 1.0
 
 
-def test_a_gate_counts_for_its_graphs_alone(tiny_bundle: Path, info: BackendInfo) -> None:
+def test_a_gate_is_valid_for_its_graphs_only(tiny_bundle: Path, info: BackendInfo) -> None:
     bundle = Bundle.open(tiny_bundle)
     other = bundle.save_gates(
         [msgspec.structs.replace(g, graphs_sha256="0" * 64) for g in bundle.manifest.parity.gates]
@@ -105,7 +105,7 @@ def test_a_gate_counts_for_its_graphs_alone(tiny_bundle: Path, info: BackendInfo
     assert find_gate(without_gates(tiny_bundle), info) is None
 
 
-def test_a_gate_counts_for_cpus_of_the_same_features(
+def test_a_gate_is_valid_for_cpus_with_the_same_features(
     tiny_bundle: Path, info: BackendInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name says little: a virtual machine calls many kinds of CPU alike."""
@@ -124,7 +124,7 @@ def test_a_gate_counts_for_cpus_of_the_same_features(
     assert find_gate(bundle, info) == gate  # fp32 is the same on every CPU
 
 
-def test_a_vocabulary_may_change_and_the_gate_stays(tiny_bundle: Path, info: BackendInfo) -> None:
+def test_a_gate_stays_valid_when_the_vocabulary_changes(tiny_bundle: Path, info: BackendInfo) -> None:
     bundle = Bundle.open(tiny_bundle)
     changed = bundle.save_vocabulary(bundle.vocabulary.removed(("race car",)))
     assert find_gate(changed, info)
@@ -138,7 +138,7 @@ def reordered(vocabulary: Vocabulary) -> Vocabulary:
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_names_in_another_order_than_their_embeddings_are_not_verified(
+def test_names_that_do_not_match_their_embeddings_are_not_verified(
     tiny_bundle: Path, info: BackendInfo, by_hand: bool
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
@@ -157,14 +157,14 @@ def test_names_in_another_order_than_their_embeddings_are_not_verified(
         bundle.save_vocabulary(reordered(bundle.vocabulary))
     changed = Bundle.open(tiny_bundle)
     assert find_gate(changed, info) is None
-    with pytest.raises(UnverifiedError, match="put in another order than their embeddings"):
+    with pytest.raises(UnverifiedError, match="do not match their embeddings"):
         require_gate(changed, info, allow_unverified=False)
     assert require_gate(changed, info, allow_unverified=True) is None
     later = changed.save_vocabulary(changed.vocabulary.removed([changed.vocabulary.names[2]]))
     assert find_gate(later, info) is None, "a later change makes nothing good"
 
 
-def test_names_that_move_with_their_embeddings_stay_verified(tiny_bundle: Path, info: BackendInfo) -> None:
+def test_names_moved_with_their_embeddings_stay_verified(tiny_bundle: Path, info: BackendInfo) -> None:
     bundle = Bundle.open(tiny_bundle)
     order = [1, 0, *range(2, len(bundle.vocabulary))]
     moved = Vocabulary(
@@ -174,7 +174,7 @@ def test_names_that_move_with_their_embeddings_stay_verified(tiny_bundle: Path, 
 
 
 @pytest.mark.parametrize("change", [{"device": "another CPU"}, {"versions": {"onnxruntime": "0.1"}}])
-def test_fp32_on_a_cpu_counts_anywhere_and_nothing_else_does(
+def test_only_fp32_on_a_cpu_is_verified_everywhere(
     tiny_bundle: Path, info: BackendInfo, change: dict[str, object]
 ) -> None:
     bundle = Bundle.open(tiny_bundle)
@@ -187,7 +187,7 @@ def test_fp32_on_a_cpu_counts_anywhere_and_nothing_else_does(
     assert find_gate(Bundle.open(tiny_bundle).save_gates(here), cuda)
 
 
-def test_this_machines_store_counts(tiny_bundle: Path, info: BackendInfo) -> None:
+def test_a_gate_in_this_machines_store_is_valid(tiny_bundle: Path, info: BackendInfo) -> None:
     bundle = without_gates(tiny_bundle)
     with pytest.raises(UnverifiedError, match=r"`ovavel bundle check .* --device cpu --precision fp32`"):
         require_gate(bundle, info, allow_unverified=False)
@@ -201,16 +201,18 @@ def test_this_machines_store_counts(tiny_bundle: Path, info: BackendInfo) -> Non
     assert find_gate(bundle, info) is None
 
 
-def test_a_failed_gate_is_refused_and_says_why(tiny_bundle: Path, info: BackendInfo) -> None:
+def test_a_failed_gate_is_refused_with_its_reason(tiny_bundle: Path, info: BackendInfo) -> None:
     bundle = Bundle.open(tiny_bundle)
     failed = msgspec.structs.replace(bundle.manifest.parity.gates[0], passed=False, failures=("audio: far off",))
     store_gate(bundle, info, failed)
-    with pytest.raises(UnverifiedError, match="decides otherwise than PyTorch: audio: far off"):
+    with pytest.raises(UnverifiedError, match="disagrees with PyTorch: audio: far off"):
         require_gate(bundle, info, allow_unverified=False)
     assert gate_text(require_gate(bundle, info, allow_unverified=True), here=True) == "not verified: audio: far off"
 
 
-def test_a_passed_comparison_makes_up_for_no_failed_one_of_the_other_kind(tiny_bundle: Path, info: BackendInfo) -> None:
+def test_a_passed_comparison_does_not_cancel_a_failed_one_of_the_other_kind(
+    tiny_bundle: Path, info: BackendInfo
+) -> None:
     bundle = Bundle.open(tiny_bundle)
     passed = bundle.manifest.parity.gates[0]
     failed = msgspec.structs.replace(passed, passed=False, failures=("audio: far off",))
@@ -243,7 +245,7 @@ class Batches:
 
 
 @pytest.mark.parametrize("spoilt", [0, 1, 3])
-def test_every_batch_size_that_runs_is_checked(exported_bundle: Path, spoilt: int) -> None:
+def test_every_batch_size_in_use_is_checked(exported_bundle: Path, spoilt: int) -> None:
     bundle = Bundle.open(exported_bundle)
     backend = Batches(open_backend(bundle, device="cpu", threads=1), spoilt)
     reported: list[float] = []
@@ -255,7 +257,7 @@ def test_every_batch_size_that_runs_is_checked(exported_bundle: Path, spoilt: in
     assert off == (["audio", "decision"] if spoilt else [])
 
 
-def test_decisions_count_in_8_bits(exported_bundle: Path) -> None:
+def test_decisions_are_checked_in_8_bits(exported_bundle: Path) -> None:
     bundle = Bundle.open(exported_bundle)
     backend = Batches(open_backend(bundle, device="cpu", threads=1), 1)
     backend.info = dataclasses.replace(backend.info, precision={**backend.info.precision, "audio": "int8"})
@@ -291,7 +293,9 @@ def test_a_refused_backend_is_closed(
     assert closed == ["onnxruntime"]
 
 
-def test_what_nobody_compared_is_refused(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_engine_without_a_gate_is_refused(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = str(make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5))
     live = ["live", "--bundle", str(tiny_bundle), clip, "--view", "lines", "--device", "cpu"]
     localize = ["localize", clip, "--bundle", str(tiny_bundle), "--device", "cpu"]
@@ -338,7 +342,7 @@ def test_a_damaged_golden_file_is_named(tiny_bundle: Path, damage: bytes | None)
         Golden.load(bundle)
 
 
-def test_a_reference_that_is_not_finite_fails_and_is_refused(tiny_bundle: Path) -> None:
+def test_a_non_finite_reference_fails_and_is_refused(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     golden = Golden.load(bundle)
     broken = golden.vision.copy()
@@ -362,7 +366,7 @@ def _bad(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["another user's", "the group's", "everybody's"])
 @pytest.mark.parametrize("level", [0, 1, 2], ids=["gate", "folder of gates", "cache"])
-def test_gates_that_somebody_else_may_have_written_are_refused(
+def test_gates_that_other_users_could_write_are_refused(
     tiny_bundle: Path, info: BackendInfo, kind: str, level: int
 ) -> None:
     if kind == "another user's" and os.geteuid() != 0:

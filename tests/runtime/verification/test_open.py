@@ -54,13 +54,13 @@ def builds(monkeypatch: pytest.MonkeyPatch, *, built_now: bool) -> None:
     monkeypatch.setattr(module, "open_backend", opened)
 
 
-def test_engines_that_were_built_just_now_are_compared(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newly_built_engines_are_compared(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     builds(monkeypatch, built_now=False)
     backend = open_compared(bundle)
     assert isinstance(backend, BuildsEngines)
     assert find_gate(bundle, backend.info) is None
     backend.close()
-    with pytest.raises(UnverifiedError, match="nobody has compared"):
+    with pytest.raises(UnverifiedError, match="has not been verified"):
         open_verified(bundle)
     builds(monkeypatch, built_now=True)
     stages: list[str] = []
@@ -73,7 +73,7 @@ def test_engines_that_were_built_just_now_are_compared(bundle: Bundle, monkeypat
     verified.backend.close()
 
 
-def test_what_cannot_be_compared_or_is_refused_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_or_failing_backend_is_closed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     close = OnnxRuntimeBackend.close
     monkeypatch.setattr(OnnxRuntimeBackend, "close", lambda self: (closed.append(self.info.name), close(self))[1])

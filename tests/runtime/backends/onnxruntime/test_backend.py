@@ -248,7 +248,7 @@ def test_an_encoder_of_another_size_is_refused(bundle: Bundle) -> None:
     nodes = [helper.make_node("ReduceMean", ["frames"], ["embedding"], axes=None, keepdims=1)]
     save(bundle.path / "vision.onnx", nodes, {"frames": ["B", 3, 224, 224]}, ["embedding"], {})
     backend = open_backend(bundle_of(bundle.path), device="cpu", graphs=("vision",))
-    with pytest.raises(BundleError, match=r"the vision graph of the bundle gives \(1, 1, 1, 1\)"):
+    with pytest.raises(BundleError, match=r"the vision graph of the bundle returns \(1, 1, 1, 1\)"):
         backend.vision(np.zeros((1, 3, 224, 224), np.float32))
 
 
@@ -291,7 +291,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_says_so(
     for _ in range(2):
         assert open_backend(bundle, device="auto", graphs=("head",)).info.device == "cpu"
     assert [record.message.partition(":")[0] for record in caplog.records] == [
-        "running on the CPU, as ONNX Runtime reaches no GPU"
+        "running on the CPU, because ONNX Runtime cannot use a GPU"
     ]
 
 

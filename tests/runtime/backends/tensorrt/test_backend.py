@@ -1,4 +1,4 @@
-"""The whole way of the backend: engines that the real TensorRT-RTX builds, run on a simulated GPU."""
+"""The full backend: engines built by the real TensorRT-RTX, run on a simulated GPU."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_gate_counts_for_the_plans_it_was_made_with(
     others = opened(exported_bundle, engines=tmp_path / "others", options=None)
     others.close()
     assert find_gate(bundle, others.info) is None
-    with pytest.raises(UnverifiedError, match="nobody has compared"):
+    with pytest.raises(UnverifiedError, match="has not been verified"):
         require_gate(bundle, others.info, allow_unverified=False)
 
 
@@ -158,7 +158,7 @@ def test_engines_that_decide_otherwise_are_refused(
 
     monkeypatch.setattr(SimulatedCuda, "array", wrong)
     backend = opened(exported_bundle)
-    with pytest.raises(UnverifiedError, match=r"tensorrt-rtx in fp32 .* decides otherwise than PyTorch: audio"):
+    with pytest.raises(UnverifiedError, match=r"tensorrt-rtx in fp32 .* disagrees with PyTorch: audio"):
         require_gate(Bundle.open(exported_bundle), backend.info, allow_unverified=False)
     backend.close()
 
@@ -216,7 +216,7 @@ def test_export_engine_keeps_what_was_compiled_for_the_first_start(
 
 
 def test_what_cannot_be_opened_is_told(gpu: SimulatedCuda, exported_bundle: Path) -> None:
-    with pytest.raises(DeviceError, match="tensorrt-rtx runs on NVIDIA GPUs alone"):
+    with pytest.raises(DeviceError, match="tensorrt-rtx runs only on NVIDIA GPUs"):
         opened(exported_bundle, device="cpu")
     with pytest.raises(DeviceError, match=r"no device 'cuda:3'"):
         opened(exported_bundle, device="cuda:3")

@@ -129,23 +129,23 @@ def test_other_options_make_another_engine_but_any_will_do(
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
-        ("version", "1.0.0", r"another version: 1\.0\.0, and here it is 1\."),
-        ("gpu", "NVIDIA GeForce RTX 5090", "another GPU: NVIDIA GeForce RTX 5090, and here it is any"),
-        ("compute_capability", "12.0", "another compute capability: 12.0, and here it is 8.9"),
+        ("version", "1.0.0", r"another version: 1\.0\.0, but here it is 1\."),
+        ("gpu", "NVIDIA GeForce RTX 5090", "another GPU: NVIDIA GeForce RTX 5090, but here it is any"),
+        ("compute_capability", "12.0", "another compute capability: 12.0, but here it is 8.9"),
         ("platform", "linux aarch64", "another platform: linux aarch64"),
         ("precision", "fp16", "another precision"),
         ("sources", (), "another bundle"),
     ],
 )
-def test_an_engine_of_elsewhere_is_refused(
-    exported_bundle: Path, tmp_path: Path, library: Library, field: str, value: object, said: str
+def test_an_engine_built_for_something_else_is_refused(
+    exported_bundle: Path, tmp_path: Path, library: Library, field: str, value: object, message: str
 ) -> None:
     provided = provide(exported_bundle, tmp_path, library)
     changed = replace(provided.engine, made_for=replace(provided.engine.made_for, **{field: value}))
     (provided.folder / "engine.json").write_bytes(msgspec.json.encode(changed))
-    with pytest.raises(EngineError, match=rf"(?s){said}.*--overwrite"):
+    with pytest.raises(EngineError, match=rf"(?s){message}.*--overwrite"):
         provide(exported_bundle, tmp_path, library)
     assert provide(exported_bundle, tmp_path, library, overwrite=True).built
 
@@ -254,7 +254,7 @@ def test_two_processes_build_once(exported_bundle: Path, tmp_path: Path, library
         waiting.start()
         while not reported.stages:
             time.sleep(0.01)
-        assert reported.stages[0] == "waiting: another process builds head"
+        assert reported.stages[0] == "waiting: another process is building head"
         folder = root / asked.key  # what the other process builds meanwhile
         folder.mkdir()
         build_engine(exported_bundle / "head.onnx", folder, asked, library)
@@ -313,7 +313,7 @@ def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--library", "tensorrt"), r"needs tensorrt, which is not installed.*pip install .*\[tensorrt\]"),
         (
@@ -326,13 +326,13 @@ def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path)
     ],
 )
 def test_what_cannot_be_built_is_told_in_a_line(
-    exported_bundle: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+    exported_bundle: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     if arguments == ("--library", "tensorrt") and find_spec("tensorrt"):
         pytest.skip("tensorrt is installed here")
     done = run(exported_bundle, *arguments, "--out", tmp_path / "out")
     assert done.returncode in (1, 2)
-    assert re.search(said, done.stderr)
+    assert re.search(message, done.stderr)
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -373,8 +373,8 @@ def test_ctrl_c_ends_it_cleanly(exported_bundle: Path, tmp_path: Path) -> None:
     assert process.stdout.readline() == "building\n"
     assert list(root.glob(".*.part"))  # half an engine
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted" in said
-    assert "Traceback" not in said
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
     assert left_in(root) == []

@@ -87,9 +87,9 @@ def products_of(count: int, precision: str) -> list[MatrixProduct]:
 
 def test_an_engine_that_computes_in_something_else_is_an_error() -> None:
     assert check_engine(layers_of(*["fp16"] * 10), products_of(10, "fp16"), "fp16", where="vision") == 10
-    with pytest.raises(EngineError, match=r"asked for in fp16 .* 6 of 10 .*\(node_4: fp32\)"):
+    with pytest.raises(EngineError, match=r"requested in fp16, .* 6 of 10 .*\(node_4: fp32\)"):
         check_engine(layers_of(*["fp16"] * 4, *["fp32"] * 6), products_of(10, "fp16"), "fp16", where="vision")
-    with pytest.raises(EngineError, match=r"asked for in fp32 .* 1 of 10 "):
+    with pytest.raises(EngineError, match=r"requested in fp32, .* 1 of 10 "):
         check_engine(layers_of(*["fp32"] * 9, "fp16"), products_of(10, "fp32"), "fp32", where="vision")
 
 

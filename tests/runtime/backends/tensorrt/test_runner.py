@@ -184,7 +184,7 @@ def test_a_gpu_that_failed_is_given_back_whole_and_the_first_error_told(
         work()
     assert gpu.left() == 0
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "not all memory of Simulated GPU could be given back"
+        "could not free all memory of Simulated GPU"
     ]
 
 
@@ -230,7 +230,7 @@ def test_a_machine_without_a_driver_is_told(gpu: SimulatedCuda, monkeypatch: pyt
         raise RuntimeError("Failed to dlopen libcuda.so.1")  # as cuda-python 12 does
 
     monkeypatch.setattr(SimulatedCuda, "cudaGetDeviceCount", fail)
-    with pytest.raises(DeviceError, match=r"tensorrt needs an NVIDIA GPU, and none can be used here: .*libcuda"):
+    with pytest.raises(DeviceError, match=r"tensorrt needs an NVIDIA GPU, and none is available: .*libcuda"):
         Cuda("tensorrt", 0)
 
 

@@ -1,4 +1,4 @@
-"""TensorRT's measurements are used, or made anew where the library refuses them; never a reason for a build to fail."""
+"""TensorRT's measurements are used, or rebuilt where the library refuses them; never a reason for a build to fail."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_truncated_delivers_what_it_has(tmp_path: Path, suffix: str) -> None:
 def test_truncated_without_its_index_is_refused(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4")
     path.write_bytes(path.read_bytes()[:-3000])
-    with pytest.raises(MediaError, match="the end of it is missing"):
+    with pytest.raises(MediaError, match="its end is missing"):
         MediaSource(path)
 
 
