@@ -1,8 +1,8 @@
-"""Speed of a bundle on this machine, in MLPerf's scenarios, next to PyTorch.
+"""Benchmark of a bundle on this machine in MLPerf's scenarios, optionally beside PyTorch.
 
-Each window goes through the runtime's own parts. `run` opens what is to be measured and goes through the scenarios:
-`single` (one window after the other), `offline` (as many as possible), `live` (cameras that do not wait) and `capture`
-(from a camera to the decision). `compare` tells two reports apart from noise.
+Each window goes through the runtime's own parts. `run` opens the rows and runs the scenarios: `single` (one window
+after the other), `offline` (as many as possible), `live` (cameras that do not wait) and `capture` (from a camera to the
+decision). `compare` decides whether two reports differ beyond noise.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A network camera with a microphone that writes into picture and sound when each was made.
+"""A network camera with a microphone that encodes the capture time in picture and sound.
 
-The picture holds the monotonic clock in milliseconds as black and white blocks, the sound as a slow ramp; both can be
-read from what a window holds. It is served over HTTP on loopback, as MJPEG and PCM, in real time.
+The picture shows the monotonic clock in milliseconds as black and white blocks, the sound as a slow ramp; both can be
+read back from a window. It is served over HTTP on loopback, as MJPEG and PCM, in real time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def stamp_frame(now_s: float) -> NDArray[np.uint8]:
 
 
 def read_frame_s(picture: NDArray[np.uint8], now_s: float) -> float | None:
-    """Read when a picture (H, W, 3) was drawn, at most some weeks before `now_s`; None where it holds no stamp."""
+    """Return when a picture (H, W, 3) was drawn, at most some weeks before `now_s`; None if it has no stamp."""
     middle = _BLOCK_PX // 2
     blocks = picture[middle : _ROWS * _BLOCK_PX : _BLOCK_PX, middle : _COLUMNS * _BLOCK_PX : _BLOCK_PX].mean(axis=2)
     bits, inverted = (blocks.ravel() > 128).reshape(2, _BITS)
@@ -54,20 +54,20 @@ def read_frame_s(picture: NDArray[np.uint8], now_s: float) -> float | None:
 
 
 def stamp_sound(begin_s: float, count: int) -> NDArray[np.int16]:
-    """`count` samples from `begin_s` on: each encodes its time within a ramp of 16 s."""
+    """Return `count` samples from `begin_s` on, each encoding its time within a ramp of 16 s."""
     times_s = begin_s + np.arange(count) / RATE_HZ
     ramp = (times_s % _RAMP_S) / _RAMP_S * 2 - 1
     return np.round(ramp * _AMPLITUDE * 32767).astype(np.int16)
 
 
 def read_sound_s(waveform: NDArray[np.float32], now_s: float) -> float:
-    """Read when the last sample of (C, n) was made, at most 16 s before `now_s`."""
+    """Return when the last sample of (C, n) was made, at most 16 s before `now_s`."""
     ramp_s = (float(waveform[0, -1]) * 32768 / 32767 / _AMPLITUDE + 1) / 2 * _RAMP_S
     return now_s - (now_s - ramp_s) % _RAMP_S
 
 
 class StampingCamera:
-    """Serves picture and sound to whoever asks, until it is closed."""
+    """Serves picture and sound to all clients until it is closed."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
@@ -78,7 +78,7 @@ class StampingCamera:
                 self.send_response(200)
                 self.send_header("Content-Type", "application/octet-stream")
                 self.end_headers()
-                with suppress(OSError):  # whoever asked has gone
+                with suppress(OSError):  # the client disconnected
                     camera._send(self.wfile)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
@@ -91,7 +91,7 @@ class StampingCamera:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/camera"
 
     def close(self) -> None:
-        """Send no more."""
+        """Stop serving."""
         self._stopped.set()
         self._server.shutdown()
         self._server.server_close()
@@ -107,7 +107,9 @@ class StampingCamera:
             samples = RATE_HZ // _FPS
             begin_s = time.monotonic()
             for number in range(2**31):
-                due_s = begin_s + (number + 1) / _FPS  # the sound of a frame's time is there when that has passed
+                due_s = (
+                    begin_s + (number + 1) / _FPS
+                )  # the sound of a frame's interval exists once the interval has passed
                 if self._stopped.wait(max(0.0, due_s - time.monotonic())):
                     return
                 block = av.AudioFrame.from_ndarray(stamp_sound(due_s - 1 / _FPS, samples)[None], "s16", "mono")

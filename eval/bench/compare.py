@@ -1,11 +1,10 @@
 """Two reports of `ovavel bench run`, told apart from noise.
 
-Both runs took a yardstick just before each window, so that a machine that was slower in one of them does not count.
-What is compared is the logarithm of window over yardstick, window by window, once on the clock and once in processor
-time: another program that takes the cores stretches the first, one that shares their caches or clock the second.
-The middle of the run (its interquartile mean) is set against that of the other run; how far chance moves that
-difference is told by drawing blocks of neighbouring windows again and again (circular block bootstrap; Politis and
-Romano, 1992), since noise comes in spells.
+Both runs measured a yardstick just before each window, so that a generally slower machine cancels out. The comparison
+uses the logarithm of window over yardstick, window by window, both in wall-clock and in processor time: a program that
+competes for the cores affects the former, one that shares their caches or clock the latter. The interquartile means of
+the two runs are compared; the uncertainty of their difference comes from resampling blocks of neighbouring windows
+(circular block bootstrap; Politis and Romano, 1992), since noise comes in bursts.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["COMPARE_RULE", "LEAST_WINDOWS", "Change", "Comparison", "RowChange",
 LEAST_WINDOWS = 20
 ENOUGH_WINDOWS = 200
 TOLERANCE = 0.08
-"""Two runs of the same thing differ by so much, by where memory and threads happen to lie; blocks cannot tell that."""
+"""Identical runs differ by up to this through memory and thread placement, which the bootstrap cannot see."""
 CLOCK_ALONE = 0.25
 _DRAWS = 2000
 _BLOCKS = 10
@@ -45,15 +44,15 @@ Verdict = Literal["slower", "faster", "same"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """By what share something changed; 0.15 is 15 % more."""
+    """Relative change; 0.15 is 15 % more."""
 
     share: float
     low: float
-    """Ends of the interval, as is `high`."""
+    """Lower end of the interval; `high` is the upper one."""
     high: float
 
     def beyond(self, tolerance: float) -> Verdict:
-        """Whether the whole interval lies beyond a slow-down, or a speed-up, of `tolerance`."""
+        """Return whether the whole interval lies beyond a slow-down or speed-up of `tolerance`."""
         if self.low > tolerance:
             return "slower"
         return "faster" if self.high < 1 / (1 + tolerance) - 1 else "same"
@@ -65,30 +64,30 @@ class RowChange:
 
     name: str
     p50_ms: tuple[float, float]
-    """Of a window in the first and the second report, as measured."""
+    """Milliseconds per window in the first and second report, as measured."""
     p99_ms: tuple[float, float]
     clock: Change
-    """Of a window on the clock, over the yardstick where there is one."""
+    """Change of wall-clock time per window, relative to the yardstick if there is one."""
     processor: Change | None
-    """Of a window in processor time over the yardstick's; None without a yardstick."""
+    """Change of processor time per window relative to the yardstick; None without a yardstick."""
     both: Change | None
-    """The mean of these two: what makes one look slow makes the other look fast."""
+    """Mean of these two, whose disturbances partly cancel."""
     stages: dict[str, Change]
-    """On the clock, for where to look; no verdict."""
+    """Wall-clock changes by stage, to locate a change; not part of the verdict."""
     others: dict[str, tuple[float, float]]
-    """Memory, windows a second offline and cameras, where both reports have them; no verdict."""
+    """Memory, offline rate and cameras, if both reports have them; not part of the verdict."""
     verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two reports side by side."""
+    """Comparison of two reports."""
 
     rows: list[RowChange]
     unlike: list[str]
-    """What was not the same in both runs, beside what was to be compared."""
+    """Other differences between the two runs."""
     cautions: list[str]
-    """Why a verdict may be worth less than it should."""
+    """Reasons why the verdict may be less reliable."""
 
     @property
     def slower(self) -> bool:
@@ -97,14 +96,14 @@ class Comparison:
 
 
 def compare(before: Report, after: Report) -> Comparison:
-    """Set the rows of the same name against each other; a lone row of each report, whatever its name.
+    """Compare rows of the same name, or the only row of each report whatever its name.
 
     Raises:
         InputError: nothing can be compared, or a row has too few windows.
     """
     for report in (before, after):
         if report.format != FORMAT:
-            raise InputError(f"a report has format {report.format}, and this version compares {FORMAT}; measure again")
+            raise InputError(f"a report has format {report.format}, but this version compares {FORMAT}; measure again")
     pairs = _pairs(before.rows, after.rows)
     if not pairs:
         names = [", ".join(row.name for row in report.rows if row.single) or "none" for report in (before, after)]
@@ -133,8 +132,8 @@ def _row_change(before: ReadRow, after: ReadRow) -> RowChange:
         windows = len(single.durations_ms["window"])
         if windows < LEAST_WINDOWS:
             raise InputError(
-                f"{before.name}: {windows} windows are too few to tell a change from noise; measure at least "
-                f"{LEAST_WINDOWS}, better {ENOUGH_WINDOWS}, with --windows"
+                f"{before.name}: {windows} windows are too few to distinguish a change from noise; measure at least "
+                f"{LEAST_WINDOWS}, preferably {ENOUGH_WINDOWS}, with --windows"
             )
     yardstick = bool(one.yardstick_ms and other.yardstick_ms)
     stages = [
@@ -173,14 +172,14 @@ def _verdict(clock: Change, processor: Change | None, both: Change | None) -> Ve
 
 
 def _relative(durations: Sequence[float], yardstick: Sequence[float]) -> NDArray[np.float64]:
-    """Logarithms (n,) of durations, over the yardstick where there is one."""
+    """Return logarithms (n,) of durations, relative to the yardstick if there is one."""
     # A stage may be shorter than the clock's tick.
     logs: NDArray[np.float64] = np.log(np.maximum(durations, 1e-4))
     return logs - np.log(np.maximum(yardstick, 1e-4)) if len(yardstick) else logs
 
 
 def _change(before: NDArray[np.float64], after: NDArray[np.float64]) -> Change:
-    """How the middle of (n,) logarithms moved, with the interval of the bootstrap; of (m, n), m middles' mean."""
+    """Return the change of the centre of (n,) values with its bootstrap interval; of (m, n), of the mean centre."""
     random = np.random.default_rng(0)
     moved = _middle(np.atleast_2d(after)).mean() - _middle(np.atleast_2d(before)).mean()
     draws = _drawn(np.atleast_2d(after), random) - _drawn(np.atleast_2d(before), random)
@@ -189,7 +188,7 @@ def _change(before: NDArray[np.float64], after: NDArray[np.float64]) -> Change:
 
 
 def _drawn(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """(R,) mean middles of (m, n), each from whole blocks of neighbours, the last window followed by the first."""
+    """Return (R,) mean centres of (m, n), resampled in circular blocks of neighbouring windows."""
     n = values.shape[1]
     length = -(-n // _BLOCKS)
     starts = random.integers(0, n, (_DRAWS, -(-n // length)))
@@ -199,7 +198,7 @@ def _drawn(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[
 
 
 def _middle(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Interquartile mean of each row of (R, n)."""
+    """Return the interquartile mean of each row of (R, n)."""
     n = values.shape[1]
     ordered = np.sort(values, axis=1)[:, n // 4 : n - n // 4]
     middle: NDArray[np.float64] = ordered.mean(axis=1)
@@ -227,7 +226,7 @@ def _cautions(pairs: Sequence[tuple[ReadRow, ReadRow]]) -> list[str]:
 
 
 def _unlike(before: Report, after: Report, pairs: Sequence[tuple[ReadRow, ReadRow]]) -> list[str]:
-    """What else differs, in words."""
+    """Describe other differences between the runs."""
     found = {
         "the processor": (before.machine.cpu, after.machine.cpu),
         "the cores": (before.machine.cores, after.machine.cores),

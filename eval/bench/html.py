@@ -1,4 +1,4 @@
-"""A report as one page: the tables, and two pictures."""
+"""Benchmark report as an HTML page with tables and two charts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PARTS = ("preprocess", "encoders", "head", "decide")
 
 
 def report_page(report: BenchReport) -> bytes:
-    """The HTML page; it needs no other file."""
+    """Return the self-contained HTML page."""
     lines = "".join(f"<p>{text(line)}</p>" for line in device_lines(report))
     parts = [section("Measured on", lines), *_pictures(report)]
     for grid in grids(report):
@@ -33,4 +33,4 @@ def _pictures(report: BenchReport) -> list[str]:
     pictures = [section("Where the time of a window goes", row_charts(bars, unit="ms, median"))]
     series = [Series(row.name, [getattr(single.stages["window"], f"p{p}") for p in _PERCENTS]) for row, single in rows]
     picture = line_charts([("Milliseconds a window", series)], _PERCENTS, x_label="percentile")
-    return [*pictures, section("How far the slow windows are from the middle", picture)]
+    return [*pictures, section("Slow windows relative to the median", picture)]

@@ -1,4 +1,4 @@
-"""What a measurement was made on, for whoever reads the figures later."""
+"""Description of the machine that a measurement was made on."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _LIBRARIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """One computer at one time."""
+    """State of a computer at one time."""
 
     cpu: str
     cpu_features: tuple[str, ...] = ()
-    """What the CPU has of the features that matter to arithmetic."""
+    """CPU features that matter to arithmetic."""
     cores: int
     """Physical cores this process may use."""
     memory_gb: float
     """RAM of the machine, in units of 10^9 bytes."""
     cpu_clock: str = "unknown"
-    """Clock, governor and load when the run began."""
+    """Clock, governor and load at the start of the run."""
     gpus: tuple[str, ...]
-    """Name, memory and driver, as nvidia-smi reports them."""
+    """Name, memory and driver of each GPU, from nvidia-smi."""
     system: str
     python: str
     versions: dict[str, str] = field(default_factory=dict)
-    """Installed libraries that matter to the figures."""
+    """Installed libraries that affect the figures."""
     date: str
     """UTC, ISO 8601, to the second."""
 
 
 def describe_machine() -> Machine:
-    """Look at this machine."""
+    """Describe this machine."""
     versions = {}
     for name in _LIBRARIES:
         try:
@@ -66,12 +66,12 @@ def describe_machine() -> Machine:
 
 
 def peak_memory_mb() -> float:
-    """Most memory this process has had resident so far, in units of 2^20 bytes."""
+    """Return the peak resident memory of this process in units of 2^20 bytes."""
     return _status_mb("VmHWM")
 
 
 def resident_memory_mb() -> float:
-    """Memory this process has resident now, in units of 2^20 bytes."""
+    """Return the current resident memory of this process in units of 2^20 bytes."""
     return _status_mb("VmRSS")
 
 
@@ -84,13 +84,13 @@ def _status_mb(wanted: str) -> float:
 
 
 def _cpu_clock() -> str:
-    """Clock of the fastest core now, its governor, and the load that others bring."""
+    """Return the current clock of the fastest core, its governor, and the system load."""
     readings = []
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
         readings.append(f"{max(clocks):.0f} MHz")
-    except (OSError, ValueError):  # no Linux, or a processor that does not report it
+    except (OSError, ValueError):  # not Linux, or a processor that does not report it
         readings.append("clock unknown")
     try:
         readings.append(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip())
@@ -103,7 +103,7 @@ def _gpus() -> tuple[str, ...]:
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         output = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):  # no NVIDIA driver, or one that does not answer
+    except (OSError, subprocess.SubprocessError):  # no NVIDIA driver, or one that does not respond
         return ()
     return tuple(line.strip() for line in output.splitlines() if line.strip())
 

@@ -1,4 +1,4 @@
-"""Windows to measure with: of a recording, or of a clip of noise; and how long each took to decode."""
+"""Windows for measuring, from a recording or a clip of noise, with their decoding times."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _CLIP_SIZE = (640, 360)
 _CLIP_FPS = 25
 
 NOISE = f"noise, {_CLIP_SIZE[0]} × {_CLIP_SIZE[1]} at {_CLIP_FPS} frames/s"
-"""What is decoded where no recording is given."""
+"""Description of the clip that is used without a recording."""
 
 
 def decode(media: str | None, count: int) -> tuple[list[Window], list[float]]:
-    """Return a dozen windows to work with, and the milliseconds that each of up to `count` took to decode and assemble.
+    """Return a dozen windows, and the decoding and assembly times of up to `count` windows in milliseconds.
 
     Raises:
         UsageError: `media` is a live stream.
@@ -44,7 +44,7 @@ def _decode_file(path: str, count: int) -> tuple[list[Window], list[float]]:
     source = MediaSource(path)
     if source.live:
         source.close()
-        raise UsageError(f"{path} is a live stream, whose decoding takes as long as it plays; give a recording")
+        raise UsageError(f"{path} is a live stream, which decodes at playback speed; give a recording")
     kept: list[Window] = []
     durations: list[float] = []
     try:
@@ -58,12 +58,12 @@ def _decode_file(path: str, count: int) -> tuple[list[Window], list[float]]:
     finally:
         source.close()
     if not kept:
-        raise MediaError(f"{path} holds less than one window of a second; give a longer recording")
+        raise MediaError(f"{path} is shorter than one window of a second; give a longer recording")
     return kept, durations or [0.0]
 
 
 def _timed_windows(source: MediaSource) -> Iterator[tuple[Window, float | None]]:
-    """Windows and their decoding times; None for those that only the end of the media brings out."""
+    """Yield windows with their decoding times; None for those completed only at the end of the media."""
     assembler = WindowAssembler(source.senses, live=False, channel="auto")
     begin_s = time.perf_counter()
     for chunk in source.chunks():
@@ -78,7 +78,7 @@ def _timed_windows(source: MediaSource) -> Iterator[tuple[Window, float | None]]
 
 
 def _write_noise(path: Path) -> None:
-    """Write a clip of moving noise and noisy sound, about as hard to decode as real media of its size."""
+    """Write a clip of moving noise and noisy sound, about as expensive to decode as real media of its size."""
     import av
 
     random = np.random.default_rng(0)

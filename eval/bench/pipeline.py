@@ -1,4 +1,4 @@
-"""A window's whole way through one backend, timed, and the rule by which it is warmed up."""
+"""The full pipeline of one backend, timed window by window, and its warm-up rule."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Decider:
         self._index = 0
 
     def decide(self, segment: Segment, timings: Timings) -> None:
-        """Take the next second. The same few windows come again and again; here they are one long stream."""
+        """Process the next second. The few repeated windows are treated as one long stream."""
         segment = Segment(index=self._index, start_s=float(self._index), vision=segment.vision, audio=segment.audio)
         self._index += 1
         with timings.measure("head"):
@@ -51,16 +51,16 @@ class Decider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
-    """One window that was seen through: kept as one, so that an interruption leaves whole windows."""
+    """Measurements of one complete window, stored together so that an interruption leaves whole windows."""
 
     durations_ms: dict[str, float]
-    """By stage; `window` is all of them."""
+    """Milliseconds by stage; `window` is the total."""
     cpu_ms: float
     yardstick: Moment | None
 
 
 class Pipeline:
-    """All that happens to a window after decoding, in the runtime's own parts."""
+    """Everything that happens to a window after decoding, with the runtime's own parts."""
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
@@ -72,7 +72,7 @@ class Pipeline:
 
     @property
     def durations_ms(self) -> dict[str, list[float]]:
-        """By stage, one for each window that `run` saw through; no stages before the first one."""
+        """Durations by stage, one per window completed by `run`; empty before the first one."""
         found: dict[str, list[float]] = {}
         for record in self._records:
             for stage, duration_ms in record.durations_ms.items():
@@ -86,11 +86,11 @@ class Pipeline:
 
     @property
     def yardstick(self) -> list[Moment]:
-        """Taken just before each window, where one was given."""
+        """Yardstick measurements just before each window, if one was given."""
         return [record.yardstick for record in self._records if record.yardstick]
 
     def run(self, window: Window, yardstick: Yardstick | None = None) -> float:
-        """Take one window to its decision and note how long that took; return the milliseconds of all of it."""
+        """Process one window up to its decision, record the durations, and return the total in milliseconds."""
         self._timings.clear()
         moment = yardstick.measure() if yardstick else None
         begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
@@ -102,7 +102,7 @@ class Pipeline:
         return duration_ms
 
     def forget(self) -> None:
-        """Forget every duration, once warm-up is over."""
+        """Discard all durations, after warm-up."""
         self._records.clear()
 
     def warm_up(self, windows: Sequence[Window], *, limit_s: float) -> WarmUp:
@@ -126,6 +126,6 @@ class Pipeline:
         )
 
     def close(self) -> None:
-        """Give the backend's memory back."""
+        """Free the backend's memory."""
         self.encoder.close()
         self.backend.close()

@@ -45,7 +45,7 @@ class Parity:
     --weights are given (with --head, if the bundle has a trained one), else ONNX Runtime on the CPU in fp32, with the
     same bundle or --reference-bundle. Both go over the same clips, and over inputs that no camera should give: black,
     saturated, noise, silence, clipped and such. What is required depends on the candidate's precision; docs/parity.md
-    says what and why. If it is missed, the first stage that is off is named, and the exit code is 1. It is also 1 where
+    says what and why. If it is missed, the first failed stage is named, and the exit code is 1. It is also 1 where
     a recording could not be read: the others are compared. Against PyTorch in fp32 the outcome is remembered on this
     machine, for 'ovavel live' and 'ovavel localize'.
     """

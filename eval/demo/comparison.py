@@ -1,4 +1,4 @@
-"""The truth of one recording beside what was reported of it.
+"""Compare the events reported for one recording with its truth.
 
 Shapes: T seconds.
 """
@@ -21,7 +21,7 @@ __all__ = ["Comparison", "Stretch", "compare", "to_json"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """Seconds in a row in which neither the truth nor what was reported changes."""
+    """Consecutive seconds in which neither truth nor prediction changes."""
 
     start_s: float
     end_s: float
@@ -33,7 +33,7 @@ class Stretch:
 
     @property
     def right(self) -> bool:
-        """Whether what was reported is the truth."""
+        """Whether the prediction is correct."""
         return self.truth == self.reported
 
 
@@ -46,25 +46,25 @@ class Comparison:
     reported: tuple[str, ...]
     """(T,) names of events; empty for the background."""
     notes: tuple[str, ...]
-    """(T,) what is worth knowing of each second, or nothing at all."""
+    """(T,) remarks on each second, or empty."""
     scores: Scores
-    """Of this recording as one video of T segments (docs/method.md, Metrics)."""
+    """Scores of this recording as one video of T segments (docs/method.md, Metrics)."""
     dropped: int
-    """Seconds that were never decided on, because the machine was too slow; they count as background."""
+    """Seconds dropped because the machine was too slow; they count as background."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Each event's name once, in the order of their first second, those of the truth first."""
+        """The names of all events, ordered by their first second, with those of the truth first."""
         return tuple(dict.fromkeys(label for label in (*self.truth, *self.reported) if label))
 
     @property
     def right_s(self) -> int:
-        """Seconds that were reported right."""
+        """Number of correct seconds."""
         return sum(truth == reported for truth, reported in zip(self.truth, self.reported, strict=True))
 
     @property
     def stretches(self) -> tuple[Stretch, ...]:
-        """The recording from beginning to end, cut wherever truth, prediction or note change."""
+        """The recording split wherever truth, prediction or note changes."""
         notes = self.notes or ("",) * len(self.truth)
         stretches = []
         start = 0
@@ -78,16 +78,16 @@ class Comparison:
 
 
 def compare(localization: Localization, truth: tuple[str, ...], notes: tuple[str, ...] = ()) -> Comparison:
-    """Hold the events of `localization` to the (T,) `truth`, empty where nothing happens.
+    """Compare the events of `localization` with the (T,) `truth`, which is empty where nothing happens.
 
-    What counts is what was reported: a second belongs to the event that covers it. Where two events overlap, it belongs
-    to the one that its own decision names.
+    A second belongs to the reported event that covers it; where two events overlap, to the one that its own decision
+    names.
 
     Raises:
-        UsageError: the recording has not been decided on from beginning to end.
+        UsageError: the recording was not decided on from beginning to end.
     """
     if len(localization.scores) != len(truth):
-        raise UsageError(f"{len(localization.scores)} seconds were decided on, and the truth is of {len(truth)}")
+        raise UsageError(f"{len(localization.scores)} seconds were decided on, but the truth has {len(truth)}")
     reported = tuple(_reported(localization, second) for second in range(len(truth)))
     index = {label: number for number, label in enumerate(localization.info.labels)}
     index[""] = len(index) - 1

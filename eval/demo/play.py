@@ -1,4 +1,4 @@
-"""The demo itself: the clip or a real camera through the live pipeline, and what is said before and after."""
+"""Run the demo: the clip or a real camera through the live pipeline, with explanations before and after."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from ovavel.runtime.system.native_output import captured_stderr
 __all__ = ["ENOUGH_EVE", "play_clip", "watch_camera"]
 
 ENOUGH_EVE = 0.7
-"""Eve. that the shipped model reaches on its clip; below it something is wrong, and the demo says so."""
+"""Eve. that the bundled model reaches on its clip; a lower value is reported as a problem."""
 _INTERRUPTED = 130
-_LABEL = "a demo world: this model knows made-up things alone, nothing of the real world"
-"""Shown with the live view, which hides what was printed before it."""
+_LABEL = "a demo world: this model knows only made-up things, nothing of the real world"
+"""Shown in the live view, which hides earlier output."""
 
 
 def play_clip(assets: Assets, out: Path, *, fast: bool = False) -> int:
-    """Play the clip, write all results into `out`, hold them to the truth, and return the exit code.
+    """Play the clip, write all results into `out`, compare them with the truth, and return the exit code.
 
     Raises:
-        OutputError: `out` cannot be written to; said before anything is played.
+        OutputError: `out` cannot be written to; raised before anything is played.
         MissingExtraError: ONNX Runtime is not installed.
     """
     console = OutputConsole(highlight=False, soft_wrap=True)
@@ -76,7 +76,7 @@ def play_clip(assets: Assets, out: Path, *, fast: bool = False) -> int:
 
 
 def watch_camera(assets: Assets, camera: str, microphone: str) -> int:
-    """Run the same model on a real camera and microphone until somebody says stop, and return the exit code.
+    """Run the same model on a real camera and microphone until interrupted, and return the exit code.
 
     Raises:
         DeviceError, MissingExtraError: the camera or the microphone cannot be opened.
@@ -115,12 +115,12 @@ def _labelled() -> SimpleQueue[str]:
 
 
 def _hand_out(assets: Assets, out: Path) -> Path:
-    """Put the clip and, unless there is one already, the bundle into `out`; return the clip there."""
+    """Copy the clip and, unless it exists already, the bundle into `out`; return the clip's path there."""
     clip, bundle = out / assets.clip.name, out / "bundle"
     try:
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(clip, assets.clip.read_bytes())
-        if not bundle.exists():  # one that is there may have got names of its user's own
+        if not bundle.exists():  # the user may have added names to an existing one
             with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
                 aside = Path(folder) / "bundle"
                 aside.mkdir()
@@ -149,13 +149,13 @@ def _conclude(comparison: Comparison, page: Path, console: OutputConsole) -> Non
             style="yellow",
         )
     console.print(
-        "A demo world: this model has learnt made-up pictures and sounds alone, and knows nothing of the real world.\n"
+        "A demo world: this model has only learnt made-up pictures and sounds, and knows nothing of the real world.\n"
     )
     command, out = _command(), page.parent
     for what, why in (
-        (str(page), "open it in a browser: the clip, with the truth and what ovavel said"),
-        (f"{out / 'clip.mp4'}.ovavel.*", "what 'ovavel localize' writes for any recording"),
-        (str(out / "bundle"), f"the model, to try things with: {command} vocab list --bundle {out / 'bundle'}"),
+        (str(page), "open it in a browser: the clip, with the truth and ovavel's events"),
+        (f"{out / 'clip.mp4'}.ovavel.*", "the files that 'ovavel localize' writes for any recording"),
+        (str(out / "bundle"), f"the model, for experiments: {command} vocab list --bundle {out / 'bundle'}"),
     ):
         console.print(f"{one_line(what)}\n    {one_line(why)}", markup=False)
     console.print("\nWhat next:", style="bold")
@@ -167,6 +167,6 @@ def _conclude(comparison: Comparison, page: Path, console: OutputConsole) -> Non
 
 
 def _command() -> str:
-    """How to call ovavel from here: as it was called, where a shell would not find it."""
+    """Return the command to run ovavel, with its path if a shell would not find it."""
     called = Path(sys.argv[0])
     return str(called) if called.name == "ovavel" and not shutil.which("ovavel") else "ovavel"

@@ -1,4 +1,4 @@
-"""Truth and prediction beside the clip, as one HTML page that needs nothing else: no network, no other file."""
+"""Report with truth and prediction beside the clip, as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MARK_EVERY_S = 5
 
 
 def to_html(comparison: Comparison, localization: Localization, clip: Path) -> bytes:
-    """Write the page; `clip` is put inside. Names are escaped wherever they stand.
+    """Write the page with `clip` embedded. All names are escaped.
 
     Raises:
         OSError: the clip cannot be read.
@@ -39,7 +39,7 @@ def to_html(comparison: Comparison, localization: Localization, clip: Path) -> b
     (recording,) = result_paths(localization.info.source, Path(), ("html",))
     info, backend = localization.info, localization.info.backend
     return page(
-        "ovavel demo: the truth beside what was reported",
+        "ovavel demo: truth and reported events",
         facts(_facts(comparison)),
         f"""<p class="world"><b>A demo world.</b> {text(info.model)} was trained on made-up pictures and sounds,
 on other clips than this one. It knows nothing of the real world.</p>
@@ -51,8 +51,8 @@ on other clips than this one. It knows nothing of the real world.</p>
         section("Second by second", _table(comparison)),
         f"""<p class="dim">An event is what is both seen and heard. Acc. counts seconds, Seg. seconds of each name, Eve.
 whole events that overlap by half or more; Avg. is their mean. All four are in percent, and of this one clip. Ran on
-{text(backend.device)} with {text(backend.name)}. More of it, all scores included:
-<a href="{escape(quote(recording.name))}">{text(recording.name)}</a>, which lies beside this page.</p>""",
+{text(backend.device)} with {text(backend.name)}. Further results, including all scores:
+<a href="{escape(quote(recording.name))}">{text(recording.name)}</a>, in the same folder.</p>""",
         style=asset("ovavel.eval.demo", "demo.css"),
         script=asset("ovavel.eval.demo", "demo.js"),
     )
@@ -71,7 +71,7 @@ def _colours(comparison: Comparison) -> dict[str, str]:
 
 
 def _lanes(comparison: Comparison) -> str:
-    """Draw three lanes over time: truth, prediction, and where they differ."""
+    """Draw three lanes over time: truth, prediction, and their differences."""
     colours = _colours(comparison)
     end_s = len(comparison.truth) * WINDOW_S
     height = 2 * _LANE + 10 + _AXIS
@@ -107,7 +107,7 @@ def _lanes(comparison: Comparison) -> str:
 
 
 def _runs(seconds: Iterable[_T]) -> Iterator[tuple[_T, float, float]]:
-    """Each run of equal values, with its start and end in seconds."""
+    """Yield each run of equal values with its start and end in seconds."""
     start_s = 0.0
     for value, run in groupby(seconds):
         end_s = start_s + len(list(run)) * WINDOW_S

@@ -24,7 +24,7 @@ _GOOD, _BAD, _QUIET = "green", "bold red", "bright_black"
 
 
 def side_by_side(comparison: Comparison, console: Console) -> RenderableType:
-    """Draw a letter a second, fit to the width of `console`, and a table of what changes when."""
+    """Draw one letter per second, fitted to the width of `console`, and a table of changes."""
     key = {label: _NAMES[number % len(_NAMES)] for number, label in enumerate(comparison.labels)}
     colours = {label: colour(number) for number, label in enumerate(comparison.labels)}
     ascii_only = console.options.ascii_only
@@ -52,7 +52,7 @@ def side_by_side(comparison: Comparison, console: Console) -> RenderableType:
 
 
 class _Strip:
-    """The seconds as letters: a row of the truth, one of what was reported, one of ticks and crosses."""
+    """The seconds as letters: rows for truth, prediction, and ticks and crosses."""
 
     def __init__(
         self, comparison: Comparison, key: dict[str, str], colours: dict[str, str], signs: tuple[str, str, str]
@@ -80,12 +80,12 @@ class _Strip:
 
 
 def percent(share: float) -> str:
-    """Format as the published tables do: in percent, one decimal."""
+    """Format like the published tables: in percent, one decimal."""
     return f"{100 * share:.1f}"
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say how good it was in one line."""
+    """Summarize the result in one line."""
     scores = comparison.scores
     figures = "   ".join(
         f"{name} {percent(value)}"

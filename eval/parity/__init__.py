@@ -1,1 +1,1 @@
-"""Whether two backends or precisions make the same decisions, on clips and recordings."""
+"""Parity: whether two backends or precisions agree on clips and recordings."""

@@ -1,4 +1,4 @@
-"""What two backends are compared on: a labelled dataset or recordings, and inputs no camera should ever give.
+"""Inputs for comparing two backends: a labelled dataset or recordings, and adversarial inputs.
 
 Shapes: N inputs, T seconds of a clip (at most ten), D embedding size.
 """
@@ -38,16 +38,16 @@ __all__ = [
 ]
 
 _RANDOM = 6
-"""Random pictures and sounds beside the extremes."""
+"""Number of random frames and sounds in addition to the extremes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipEmbeddings:
-    """What one backend's encoders make of one clip; seconds that lack a sense are left out."""
+    """One backend's embeddings of one clip; seconds without one of the senses are left out."""
 
     name: str
     seconds: tuple[int, ...]
-    """Where the T seconds stand in what `name` names."""
+    """Positions of the T seconds in the recording or clip called `name`."""
     vision: NDArray[np.float32]
     """(T, D)."""
     audio: NDArray[np.float32]
@@ -55,7 +55,7 @@ class ClipEmbeddings:
 
 
 class Clips(Protocol):
-    """Clips that any backend can be run over, as often as need be."""
+    """Clips that any number of backends can be run over."""
 
     @property
     def summary(self) -> str:
@@ -69,14 +69,14 @@ class Clips(Protocol):
         """Run the encoders of `backend` over all of them, in the same order every time; `progress` gets seconds."""
 
     def window(self, name: str, second: int) -> Window:
-        """One second again, to be shown."""
+        """Return one second again, to show it."""
 
 
 class DatasetClips:
-    """Clips of a split of OV-AVEBench's layout, evenly chosen among those that can be read."""
+    """Readable clips of a split in OV-AVEBench's layout, chosen evenly."""
 
     def __init__(self, dataset: OVAVEBench, split: str, most: int | None = None) -> None:
-        """Take `most` clips of the split `split` that can be read, spread over it, or all clips.
+        """Take `most` readable clips, spread over the split `split`, or all clips.
 
         Raises:
             UsageError: there is no such split, or `most` is not positive.
@@ -93,7 +93,7 @@ class DatasetClips:
     def summary(self) -> str:
         """What they are, in a few words."""
         lost = f", {len(self.damaged)} of them damaged" if self.damaged else ""
-        passed = f"; {self._passed} damaged ones were passed over" if self._passed else ""
+        passed = f"; {self._passed} damaged ones were skipped" if self._passed else ""
         return f"{len(self.clips)} of {self._all} clips of {self._split}{lost}{passed}"
 
     @property
@@ -102,7 +102,7 @@ class DatasetClips:
         return float(BUFFER * len(self.clips))
 
     def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
-        """Run the encoders over all that can be read."""
+        """Run the encoders over all readable clips."""
         in_seconds = part_of(progress, 0, self.duration_s, of=self.duration_s)
         encoded = encode_clips(self.dataset, self.clips, backend, progress=in_seconds)
         self.damaged = encoded.damaged
@@ -113,7 +113,7 @@ class DatasetClips:
         ]
 
     def window(self, name: str, second: int) -> Window:
-        """One second again."""
+        """Return one second again."""
         clip = next(clip for clip in self.clips if _clip_name(clip) == name)
         return self.dataset.windows(clip)[second]
 
@@ -124,10 +124,10 @@ class DatasetClips:
 
 
 def _readable(dataset: OVAVEBench, clips: Sequence[Clip], most: int) -> tuple[tuple[Clip, ...], int]:
-    """Choose `most` clips that can be read, in file order, and count those that could not.
+    """Choose `most` readable clips, in file order, and count the unreadable ones.
 
-    The clips are cut into `most` equal parts, and the first clip of each part that can be read is taken; what is still
-    missing then is taken from the rest. All are returned, unread, where none can be read: encoding says why.
+    The clips are divided into `most` equal parts, and the first readable clip of each part is taken; if some parts have
+    none, others fill up. If no clip is readable, all are returned: encoding then reports why.
     """
     count = min(most, len(clips))
     damaged: set[int] = set()
@@ -153,10 +153,10 @@ def _readable(dataset: OVAVEBench, clips: Sequence[Clip], most: int) -> tuple[tu
 
 
 class RecordedClips:
-    """Recordings, cut into pieces of ten seconds. Those that cannot be read are left out."""
+    """Recordings cut into pieces of ten seconds. Unreadable ones are left out."""
 
     def __init__(self, files: Sequence[Path], channel: Channel = "auto") -> None:
-        """Take all of `files`, and listen to `channel` of their sound.
+        """Take all of `files`, and `channel` of their sound.
 
         Raises:
             MediaError: none of them can be read.
@@ -165,7 +165,7 @@ class RecordedClips:
         self._count = len(files)
         self._files: dict[str, Path] = {}
         self.damaged: dict[str, str] = {}
-        """Why a recording cannot be read, by its path."""
+        """Path of an unreadable recording → why."""
         self.duration_s = 0.0
         for file in files:
             try:
@@ -182,10 +182,10 @@ class RecordedClips:
         return f"{self._count} recordings{lost}" if self._count > 1 else next(iter({**self._files, **self.damaged}))
 
     def encode(self, backend: Backend, progress: Progress) -> list[ClipEmbeddings]:
-        """Run the encoders over all that can be read.
+        """Run the encoders over all readable recordings.
 
         Raises:
-            MediaError: none can, or none has a second with both picture and sound.
+            MediaError: none can be read, or none has a second with both video and sound.
         """
         clips: list[ClipEmbeddings] = []
         done_s = 0.0
@@ -195,7 +195,7 @@ class RecordedClips:
                 for window_segments in _encoded(read_windows(file, self._channel), backend):
                     segments += window_segments
                     progress("encoding", done_s + len(segments), self.duration_s)
-            except (MediaError, UsageError) as error:  # the latter for frames that no model could use
+            except (MediaError, UsageError) as error:  # UsageError for frames that no model can use
                 self.damaged[name] = str(error)
                 del self._files[name]
                 self._check()
@@ -204,36 +204,36 @@ class RecordedClips:
             pieces = (_clip(name, segments[start : start + BUFFER]) for start in range(0, len(segments), BUFFER))
             clips += [piece for piece in pieces if piece]
         if not clips:
-            raise MediaError(f"{self.summary}: no second has both picture and sound; give recordings that have")
+            raise MediaError(f"{self.summary}: no second has both video and sound; give recordings with both")
         return clips
 
     def _check(self) -> None:
-        """Make sure that something is left."""
+        """Raise MediaError if no readable recording is left."""
         if not self._files:
             first = next(iter(self.damaged.values()), "none is named")
             more = f" (nor can the other {self._count - 1})" if self._count > 1 else ""
             raise MediaError(f"{first}{more}")
 
     def window(self, name: str, second: int) -> Window:
-        """One second again."""
+        """Return one second again."""
         windows = read_windows(self._files[name], self._channel)
         return next(window for window in windows if window.index == second)
 
 
 @cache
 def adversarial_frames() -> dict[str, NDArray[np.uint8]]:
-    """Frames by name: the extremes, and random ones beside them."""
+    """Return frames by name: extremes and random ones."""
     return sample_frames() | {f"picture {seed}": random_frame(seed) for seed in range(_RANDOM)}
 
 
 @cache
 def adversarial_waveforms() -> dict[str, NDArray[np.float32]]:
-    """Waveforms by name: the extremes, and random ones beside them. All are finite."""
+    """Return waveforms by name: extremes and random ones, all finite."""
     return sample_waveforms() | {f"sound {seed}": random_waveform(seed) for seed in range(_RANDOM)}
 
 
 def encode_adversarial(backend: Backend) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run the encoders over each of them by itself, as a camera brings them; (N, D) of vision, (N, D) of audio."""
+    """Encode each adversarial input separately, as with a camera; returns (N, D) vision and (N, D) audio."""
     encoder = Encoder(backend)
     try:
         seen = [encoder.encode([_window(frame=frame)])[0].vision for frame in adversarial_frames().values()]

@@ -1,7 +1,7 @@
-"""Two backends on the same windows, stage by stage and decision by decision (docs/parity.md).
+"""Compare two backends on the same windows, stage by stage and decision by decision (docs/parity.md).
 
-One after the other, so that only one of them is in memory. Each stage but the last is fed with the reference's own
-outputs of the stage before, so that one fault shows in one stage.
+They run one after the other, so that only one is in memory. Each stage but the last gets the reference's outputs of the
+stage before, so that one fault shows in one stage.
 
 Shapes: D embedding size, C names with the background last, T seconds of a clip.
 """
@@ -51,14 +51,14 @@ PYTORCH = "PyTorch fp32"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParityReport:
-    """All that `ovavel eval parity` finds out."""
+    """Result of `ovavel eval parity`."""
 
     bundle: Bundle
     reference: str
-    """What the candidate is compared with, in a few words."""
+    """The reference, in a few words."""
     candidate: str
     clips: str
-    """What they were compared on, in a few words."""
+    """The media compared on, in a few words."""
     names: tuple[str, ...]
     embeddings: tuple[EmbeddingFigures, ...]
     decisions: Decisions
@@ -68,14 +68,14 @@ class ParityReport:
 
     @property
     def failed_stage(self) -> Stage | None:
-        """The first stage that is off; None where none is."""
+        """The first stage that failed; None if all passed."""
         return next((each.stage for each in self.stages if each.failure), None)
 
 
 def compare_backends(
     reference: BackendSpec, candidate: BackendSpec, clips: Clips, *, progress: Progress = no_progress
 ) -> ParityReport:
-    """Run both on `clips` and on adversarial inputs, and compare.
+    """Run both backends on `clips` and on adversarial inputs, and compare them.
 
     Raises:
         UsageError: the two make embeddings of different sizes.
@@ -142,7 +142,7 @@ def compare_backends(
 
 
 def _same(reference: BackendSpec, candidate: BackendSpec) -> bool:
-    """Whether both are the same graphs on the same engine."""
+    """Whether both run the same graphs on the same engine."""
     if "torch" in (reference.backend, candidate.backend) or reference.bundle.sha256 != candidate.bundle.sha256:
         return False
     found = []
@@ -163,7 +163,7 @@ def _stages(
     decisions: Decisions,
     places: Sequence[Sequence[Place]],
 ) -> Iterator[StageCheck]:
-    """Hold everything to what the candidate's precision requires, in the order of a window's way."""
+    """Check everything against the limits of the candidate's precision, in pipeline order."""
     golden = Golden.load(candidate.bundle) if GOLDEN in candidate.bundle.manifest.files else None
     if golden:
         yield from check_preprocessing(golden, candidate.bundle.manifest.encoders)
@@ -181,7 +181,7 @@ def _stages(
 
 
 def _vocabulary(golden: Golden | None, reference: BackendSpec, candidate: BackendSpec) -> StageCheck:
-    """The names of the candidate's vocabulary must point where the reference says they do."""
+    """Check the text embeddings of the candidate's vocabulary against the reference's."""
     vocabulary = candidate.bundle.vocabulary
     found = check_vocabulary(golden, vocabulary) if golden else None
     if found and found.failure:
@@ -196,13 +196,13 @@ def _vocabulary(golden: Golden | None, reference: BackendSpec, candidate: Backen
     check = next((each for each in checks if each.failure), checks[0])
     theirs = reference.bundle.vocabulary.background
     if normalize_text(vocabulary.background) != normalize_text(theirs):
-        moved = f"the last name is {vocabulary.background!r}, and the reference's background is {theirs!r}"
+        moved = f"the last name is {vocabulary.background!r}, but the reference's background is {theirs!r}"
         return replace(check, failure=moved)
     return check
 
 
 def _decision(decisions: Decisions, limit: Requirement) -> StageCheck:
-    summary = f"{decisions.alike:.2%} of {decisions.seconds} seconds decided alike"
+    summary = f"{decisions.alike:.2%} of {decisions.seconds} seconds agree"
     if limit.decisions is not None and decisions.alike < limit.decisions:
         return StageCheck(stage="decision", summary=summary, failure=f"{summary}, needs {limit.decisions:.1%}")
     for name, ours, theirs in zip(Scores._fields, decisions.candidate, decisions.reference, strict=True):

@@ -1,4 +1,4 @@
-"""How far two backends are apart, in numbers: embeddings, similarities, scores, decisions, events.
+"""Measure how two backends differ: embeddings, similarities, scores, decisions, events.
 
 Shapes: N inputs, K clips, T seconds of a clip, which may differ from clip to clip, C classes with the background last.
 """
@@ -25,12 +25,12 @@ _TOP = 5
 
 
 class Place(NamedTuple):
-    """Where an input comes from."""
+    """Origin of an input."""
 
     name: str
     """A clip, or the name of an adversarial input or of a text."""
     second: int | None = None
-    """Which second of the clip; None for what is no clip."""
+    """Second of the clip; None for other inputs."""
 
     def __str__(self) -> str:
         return self.name if self.second is None else f"{self.name}, second {self.second}"
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EmbeddingFigures:
-    """One encoder of both backends on the same N inputs."""
+    """Differences of one encoder between both backends on the same N inputs."""
 
     graph: Graph
     places: tuple[Place, ...]
@@ -50,7 +50,7 @@ class EmbeddingFigures:
         return float(np.percentile(self.found.cosine, 1))
 
     def worst(self, count: int) -> list[int]:
-        """Numbers of the inputs that are furthest apart, the worst first."""
+        """Return the indices of the inputs that differ most, worst first."""
         return [int(i) for i in np.lexsort((-self.found.away, self.found.cosine))[:count]]
 
 
@@ -62,18 +62,18 @@ class Flip:
     reference: str
     candidate: str
     reference_margin: float
-    """How far the reference's score of its own choice is above that of the candidate's."""
+    """Reference's score of its own choice minus its score of the candidate's choice."""
     candidate_margin: float
-    """The same the other way round."""
+    """The same with the roles exchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Decisions:
-    """Both backends' similarities, scores and decisions on all seconds of the clips, each with its own embeddings."""
+    """Differences in similarities, scores and decisions over all seconds, each backend using its own embeddings."""
 
     seconds: int
     alike: float
-    """Share of the seconds whose best class is the same: top-1 agreement, and the decisions."""
+    """Share of the seconds with the same best class: top-1 agreement, and the decisions."""
     top5: float
     """Mean share of the reference's five best classes that are among the candidate's five best."""
     audio_similarity: float
@@ -83,11 +83,11 @@ class Decisions:
     drift: NDArray[np.float64]
     """(seconds,) largest difference of a score of each second."""
     flips: tuple[Flip, ...]
-    """The seconds that are decided differently, the clearest to the reference first."""
+    """The seconds with different decisions, those clearest to the reference first."""
     event_iou: float
-    """Mean IoU of events; see `event_iou`."""
+    """Mean IoU of events, see `event_iou`."""
     labelled: bool
-    """Whether the truth below is the dataset's; else it is the reference's own decisions."""
+    """Whether the truth is the dataset's; otherwise the reference's decisions stand in for it."""
     reference: Scores
     candidate: Scores
 
@@ -106,14 +106,14 @@ def compare_decisions(
     names: Sequence[str],
     truth: NDArray[np.intp] | None,
 ) -> Decisions:
-    """Compare what two heads say of K clips.
+    """Compare the outputs of two heads for K clips.
 
     Args:
         ours: the candidate's; arrays of (T, C).
         theirs: the reference's.
         places: T places for each clip.
         names: C names, the background last.
-        truth: (K, T) class indices; None where nobody knows them.
+        truth: (K, T) class indices; None if unknown.
     """
     labels, reference_labels = ([fused_labels(_finite(output.score)) for output in side] for side in (ours, theirs))
     flips = []
@@ -153,10 +153,10 @@ def compare_decisions(
 
 
 def event_iou(labels: Sequence[NDArray[np.intp]], reference: Sequence[NDArray[np.intp]], background: int) -> float:
-    """Mean, over the events of both sides, of the IoU with the best event of that class on the other side.
+    """Return the mean, over the events of both backends, of the IoU with the other's best event of that class.
 
     An event is a run of seconds of one class that is not the background; one without a counterpart has an IoU of 0.
-    Where there is no event at all, both sides agree: 1.
+    It is 1 if neither has an event.
     """
     found: list[float] = []
     for ours, theirs in zip(labels, reference, strict=True):
@@ -196,12 +196,12 @@ def _score(
 ) -> Scores:
     if truth is not None:
         return score_clips(np.stack(labels), truth, classes)
-    # Pieces of recordings differ in length, so they are scored one by one: the measures are means over clips.
+    # Pieces of recordings differ in length, so they are scored separately: the measures are means over clips.
     each = [score_clips(a[None], b[None], classes) for a, b in zip(labels, reference, strict=True)]
     return Scores(*(float(value) for value in np.mean(each, axis=0)))
 
 
 def _finite(score: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores that are not finite say nothing, which means background."""
+    """Replace scores that are not finite, so that they mean background."""
     whole = np.isfinite(score).all(axis=-1, keepdims=True)
     return np.where(whole, score, np.float32(0))

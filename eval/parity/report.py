@@ -1,4 +1,4 @@
-"""What `ovavel eval parity` found, as JSON and as an HTML page that shows the worst cases.
+"""Report of `ovavel eval parity` as JSON and as an HTML page that shows the worst cases.
 
 Shapes: H, W frame height and width; n samples.
 """
@@ -40,21 +40,21 @@ __all__ = [
 
 FORMAT_VERSION = 1
 FLIP_COLUMNS = ("where", "reference", "its margin", "candidate", "its margin")
-GRAPH_COLUMNS = ("encoder", "inputs", "cosine min", "cosine p1", "cosine mean", "component at most", "worst on")
+GRAPH_COLUMNS = ("encoder", "inputs", "cosine min", "cosine p1", "cosine mean", "largest difference", "worst on")
 MEASURE_COLUMNS = ("", "reference", "candidate", "difference")
 
 _SHOWN = 6
 _FLIPS = 12
 _WAVE_WIDTH, _WAVE_HEIGHT = 240, 60
 _FINEST = -14
-"""Exponent of the smallest difference from a cosine of 1 that a histogram tells."""
+"""Exponent of the smallest difference from a cosine of 1 that a histogram shows."""
 
 Look = Callable[[Graph, Place], Window | None]
-"""The window behind an embedding; None where there is none to show."""
+"""Finds the window of an embedding; None if there is none to show."""
 
 
 def look_again(clips: Clips) -> Look:
-    """Return what finds a second of `clips`, or an adversarial input, to be shown."""
+    """Return a function that finds a second of `clips`, or an adversarial input, to show it."""
     frames, waveforms = adversarial_frames(), adversarial_waveforms()
 
     def look(graph: Graph, place: Place) -> Window | None:
@@ -70,14 +70,14 @@ def look_again(clips: Clips) -> Look:
 
 
 def verdict(report: ParityReport) -> str:
-    """Say in a sentence whether the gate is passed, and if not, where it is off."""
+    """Summarize in a sentence whether the gate passed, and if not, where it failed."""
     if report.failed_stage is None:
-        return f"passed: {report.candidate} decides as {report.reference} does"
+        return f"passed: {report.candidate} agrees with {report.reference}"
     return f"NOT passed: {report.gate.failures[0]}"
 
 
 def graph_rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """One row of `GRAPH_COLUMNS` for each encoder."""
+    """Return a row of `GRAPH_COLUMNS` for each encoder."""
     return [
         (
             each.graph,
@@ -93,7 +93,7 @@ def graph_rows(report: ParityReport) -> list[tuple[str, ...]]:
 
 
 def measure_rows(report: ParityReport) -> list[tuple[str, str, str, str]]:
-    """One row of `MEASURE_COLUMNS` for each measure, in percent."""
+    """Return a row of `MEASURE_COLUMNS` for each measure, in percent."""
     found = report.decisions
     return [
         (f"{name.capitalize()}.", f"{theirs:.2%}", f"{ours:.2%}", f"{100 * (ours - theirs):+.2f}")
@@ -102,7 +102,7 @@ def measure_rows(report: ParityReport) -> list[tuple[str, str, str, str]]:
 
 
 def decision_facts(report: ParityReport) -> list[tuple[str, str]]:
-    """What is reported of similarities, scores and decisions, by name."""
+    """Return the figures for similarities, scores and decisions, by name."""
     found = report.decisions
     drift = found.drift
     return [
@@ -110,14 +110,14 @@ def decision_facts(report: ParityReport) -> list[tuple[str, str]]:
         ("top-1 agreement (decisions)", f"{found.alike:.2%}"),
         ("top-5 agreement", f"{found.top5:.2%}"),
         ("event IoU", f"{found.event_iou:.4f}"),
-        ("similarity at most", f"seen {found.vision_similarity:.1e}, heard {found.audio_similarity:.1e} off"),
+        ("largest similarity difference", f"vision {found.vision_similarity:.1e}, audio {found.audio_similarity:.1e}"),
         ("score drift", f"mean {drift.mean():.1e}, p99 {np.percentile(drift, 99):.1e}, at most {drift.max():.1e}"),
         ("flipped seconds", str(len(found.flips))),
     ]
 
 
 def flip_cells(report: ParityReport, most: int | None = None) -> list[tuple[str, ...]]:
-    """One row of `FLIP_COLUMNS` for each flipped second, the clearest to the reference first."""
+    """Return a row of `FLIP_COLUMNS` for each flipped second, those clearest to the reference first."""
     return [
         (
             str(flip.place),
@@ -131,7 +131,7 @@ def flip_cells(report: ParityReport, most: int | None = None) -> list[tuple[str,
 
 
 def to_json(report: ParityReport) -> bytes:
-    """Write all figures, every flipped second among them."""
+    """Write all figures, including every flipped second."""
     found = report.decisions
     document: dict[str, Any] = {
         "type": "ovavel.parity",
@@ -217,11 +217,14 @@ def to_html(report: ParityReport, look: Look) -> bytes:
             f"<p><b>{text(verdict(report))}</b></p>",
             table(
                 ("stage", "", "measured"),
-                [(each.stage, "off" if each.failure else "ok", each.failure or each.summary) for each in report.stages],
+                [
+                    (each.stage, "failed" if each.failure else "ok", each.failure or each.summary)
+                    for each in report.stages
+                ],
                 bold=[i for i, each in enumerate(report.stages) if each.failure],
             ),
-            '<p class="dim">Every stage but the last is fed with what the reference gave it, so that one fault shows '
-            "in one stage. The first stage that is off is where to look.</p>",
+            '<p class="dim">Every stage but the last gets the outputs of the reference, so that one fault shows '
+            "in one stage. The first failed stage is where to look.</p>",
         ),
         section("Embeddings", table(GRAPH_COLUMNS, graph_rows(report)), _cosine_charts(report.embeddings)),
         section("Decisions", facts(decision_facts(report)), _drift_chart(report), *_measures(report)),
@@ -233,7 +236,7 @@ def to_html(report: ParityReport, look: Look) -> bytes:
 def _measures(report: ParityReport) -> Iterator[str]:
     yield table(MEASURE_COLUMNS, measure_rows(report))
     if not report.decisions.labelled:
-        yield '<p class="dim">Nobody knows the truth of these recordings; the reference\'s decisions stand for it.</p>'
+        yield '<p class="dim">These recordings are not labelled; the reference\'s decisions stand in for the truth.</p>'
 
 
 def _flips(report: ParityReport, look: Look) -> Iterator[str]:
@@ -252,7 +255,7 @@ def _flips(report: ParityReport, look: Look) -> Iterator[str]:
 def _worst(figures: EmbeddingFigures, look: Look) -> str:
     cards = []
     for i in figures.worst(_SHOWN):
-        summary = f"cosine {figures.found.cosine[i]:.7f}, {figures.found.away[i]:.1e} off"
+        summary = f"cosine {figures.found.cosine[i]:.7f}, largest difference {figures.found.away[i]:.1e}"
         cards.append(_card(look(figures.graph, figures.places[i]), str(figures.places[i]), summary))
     return section(f"Worst cases of {figures.graph}", _cards(cards))
 
@@ -276,7 +279,7 @@ def _card(window: Window | None, where: str, summary: str) -> str:
 
 
 def _waveform(waveform: NDArray[np.float32]) -> str:
-    """(channels, n) → the first channel as an SVG of its extremes, column by column."""
+    """Draw the first channel of (channels, n) as an SVG of its extremes, column by column."""
     columns = np.array_split(waveform[0], _WAVE_WIDTH)
     middle = _WAVE_HEIGHT / 2
     path = "".join(
@@ -295,7 +298,7 @@ def _cosine_charts(embeddings: Sequence[EmbeddingFigures]) -> str:
     for each in embeddings:
         power = np.log10(np.clip(1 - each.found.cosine, 10.0**_FINEST, 2.0))
         panels.append(Histogram(f"{each.graph}: {len(each.places)} inputs", power, float(_FINEST), 0.5))
-    return histograms(panels, x_label="1 − cosine, as a power of ten: the further left, the nearer")
+    return histograms(panels, x_label="1 − cosine, as a power of ten: further left is closer")
 
 
 def _drift_chart(report: ParityReport) -> str:

@@ -1,4 +1,4 @@
-"""The two sides of a comparison: how a backend is opened, and what it makes of all inputs.
+"""Runs of a comparison: how a backend is opened, and its outputs for all inputs.
 
 Shapes: D embedding size, C names with the background last, T seconds of a clip.
 """
@@ -28,7 +28,7 @@ __all__ = ["BackendSpec", "Run", "all_embeddings", "run_backend"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
-    """A backend to be opened."""
+    """A backend to open, with its bundle and options."""
 
     bundle: Bundle
     backend: str = "onnxruntime"
@@ -36,7 +36,7 @@ class BackendSpec:
     precision: str | None = None
     threads: int | None = None
     options: Mapping[str, Any]
-    """Further options of the backend: `weights` and `head` of PyTorch."""
+    """Further backend options: `weights` and `head` for PyTorch."""
 
     def open(self, graphs: Sequence[Graph]) -> Backend:
         """Open it with these graphs; see `open_compared`."""
@@ -73,7 +73,7 @@ class BackendSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What one backend made of everything."""
+    """One backend's outputs for all inputs."""
 
     info: BackendInfo
     frames: NDArray[np.float32]
@@ -84,13 +84,13 @@ class Run:
     text: TextEmbeddings
     """The C names that are decided on."""
     outputs: tuple[HeadOutput, ...]
-    """Of each clip: (T, C)."""
+    """(T, C) outputs of the head for each clip."""
     given: tuple[HeadOutput, ...] = ()
-    """The head on the reference's embeddings, clip by clip."""
+    """Outputs of the head for the reference's embeddings of each clip."""
 
     @property
     def summary(self) -> str:
-        """What ran, in a few words."""
+        """Engine and precision, in a few words."""
         if self.info.engine == "torch":
             return f"PyTorch {self.info.precision['vision']}"
         precisions = dict.fromkeys(self.info.precision[graph] for graph in ("vision", "audio"))
@@ -100,7 +100,7 @@ class Run:
 def run_backend(
     spec: BackendSpec, clips: Clips, names: Sequence[str], progress: Progress, reference: Run | None = None
 ) -> Run:
-    """Take one backend through everything; with a `reference`, its head is run on that one's embeddings too."""
+    """Run one backend on all inputs; with a `reference`, also its head on the reference's embeddings."""
     progress("embedding the names")
     text = spec.embed(names)
     progress("loading the graphs")
@@ -135,6 +135,6 @@ def _head(
 
 
 def all_embeddings(run: Run, sense: Sense) -> NDArray[np.float32]:
-    """All embeddings of one run, the adversarial inputs first."""
+    """Return all embeddings of one run, the adversarial inputs first."""
     first = run.frames if sense == "vision" else run.waveforms
     return np.concatenate([first, *(getattr(clip, sense) for clip in run.clips)])

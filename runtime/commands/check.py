@@ -91,8 +91,8 @@ def _print(check: SelfCheck, kept: Path, recorded: Path | None) -> None:
         table.add_row(each.stage, verdict, Text(one_line(each.failure or each.summary)))
     console.print(table)
     if check.failed_stage is None:
-        console.print("passed: it decides as PyTorch does", style="bold")
+        console.print("passed: it agrees with PyTorch", style="bold")
     else:
-        console.print(f"NOT passed: the first stage that is off is {check.failed_stage}", style="bold")
+        console.print(f"NOT passed: the first failed stage is {check.failed_stage}", style="bold")
     note = f"remembered in {kept}" + (f" and in the manifest of {recorded}" if recorded else "")
     console.print(note, markup=False)

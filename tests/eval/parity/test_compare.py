@@ -139,7 +139,7 @@ def test_clips_are_chosen_among_those_that_can_be_read(tmp_path: Path) -> None:
         clips = DatasetClips(bench, "test", most)
         assert list(clips.clips) == expected
         assert f"{len(expected)} of 6 clips of test; " in clips.summary
-        assert clips.summary.endswith("damaged ones were passed over")
+        assert clips.summary.endswith("damaged ones were skipped")
     assert len(DatasetClips(bench, "test").clips) == 6  # without a number all are tried, and counted
     for clip in (test[3], test[5]):
         shutil.rmtree(bench.frames_dir(clip))
@@ -194,7 +194,7 @@ def test_a_labelled_set_against_pytorch(
     checkpoints = ("--weights", tiny_weights, "--head", tiny_head)
     assert parity(tiny_bundle, *checkpoints, "--data", bench, "--clips", 2, "--out", out, "--record") == 0
     printed = capsys.readouterr().out
-    assert "passed: onnxruntime-cpu fp32 decides as PyTorch fp32 does" in printed
+    assert "passed: onnxruntime-cpu fp32 agrees with PyTorch fp32" in printed
     assert "Acc., Seg., Eve. and Avg." in printed
     document = json.loads((out / "parity.json").read_bytes())
     assert document["passed"] is True

@@ -274,4 +274,4 @@ def test_the_command_names_the_stage_and_fails(bundle: Path, capsys: pytest.Capt
     relist(bundle)
     capsys.readouterr()
     assert main(command) == 1
-    assert "NOT passed: the first stage that is off is similarity" in capsys.readouterr().out
+    assert "NOT passed: the first failed stage is similarity" in capsys.readouterr().out

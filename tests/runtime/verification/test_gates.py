@@ -313,7 +313,7 @@ def test_an_engine_without_a_gate_is_refused(
         assert main([*command, "--allow-unverified"]) in (worked if command is lab else {0})
         assert "not verified" in capsys.readouterr().out
     assert main(["bundle", "check", "--bundle", str(tiny_bundle), "--device", "cpu"]) == 0
-    assert "passed: it decides as PyTorch does" in capsys.readouterr().out
+    assert "passed: it agrees with PyTorch" in capsys.readouterr().out
     capsys.readouterr()
     assert main(live) == 0
     assert "verified against PyTorch fp32" in capsys.readouterr().out
