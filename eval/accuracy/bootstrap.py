@@ -1,4 +1,4 @@
-"""How far a score may be off for the clips that happened to be there: intervals by the bootstrap over clips.
+"""Uncertainty of scores from the choice of clips: bootstrap intervals over clips.
 
 Shapes: N clips, M measures.
 """

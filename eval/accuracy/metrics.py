@@ -1,4 +1,4 @@
-"""How well decisions meet the truth: the three measures of OV-AVEBench and their mean (docs/method.md, Metrics).
+"""Agreement of decisions with the truth: the three measures of OV-AVEBench and their mean (docs/method.md, Metrics).
 
 Shapes: N clips, T segments per clip, C classes with the background last; R rows, a row being one class of one clip
 with at least one predicted or true segment.

@@ -112,7 +112,7 @@ MOST_DAMAGED = 0.02
 
 
 def too_damaged(split: str, scored: int, damaged: int) -> str:
-    """Say that too many clips of a split are damaged for a comparison with published figures; empty if not."""
+    """Warn if too many clips of a split are damaged for a comparison with published figures; empty if not."""
     clips = scored + damaged
     if damaged <= MOST_DAMAGED * clips:
         return ""
@@ -124,7 +124,7 @@ def too_damaged(split: str, scored: int, damaged: int) -> str:
 
 
 def why_not_published(split: str, classes: int, clips: int) -> str:
-    """Say why no published figures stand beside the scores of a split, as far as its counts show; empty if they do."""
+    """Explain why no published figures are shown beside a split's scores, judging by its counts; empty if they are."""
     if (split, classes, clips) == ("test", 68, 5820):
         return ""
     return "No published figures stand beside these: they are for the 5 820 clips of OV-AVEBench's own test split only."

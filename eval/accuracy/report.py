@@ -75,7 +75,7 @@ def _points(rows: Rows) -> Iterator[str]:
 
 
 def note(report: Report) -> str:
-    """Say what the published rows are, or why there are none."""
+    """Describe the published rows, or explain why there are none."""
     if report.as_published:
         return f"The rows not of ovavel are the published figures on this split ({PUBLISHED['fine-tuned'].source})."
     return report.why_not_published
@@ -90,7 +90,7 @@ def interval_rows(report: Report) -> list[tuple[str, ...]]:
 
 
 def interval_note() -> str:
-    """Say what the intervals are."""
+    """Describe the intervals."""
     return (
         f"Intervals: {LEVEL:.0%} of {RESAMPLES} draws of as many clips with replacement (bootstrap, percentiles, seed "
         f"{SEED}). They are about the clips; another seed of training moves scores too."

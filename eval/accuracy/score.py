@@ -1,4 +1,4 @@
-"""A bundle on OV-AVEBench: its encoders over the media, or a feature cache, then its head, then the measures.
+"""Score a bundle on OV-AVEBench: encoders (or a feature cache), head, and measures.
 
 A decision is the runtime's own: `Backend.head` over the ten segments of a clip, arg max, and background where no class
 has any evidence, as `Localizer.score` decides on a clip.
@@ -98,17 +98,17 @@ class Report:
 
     @property
     def counted(self) -> str:
-        """How many clips of the split are scored, and why not all."""
+        """Number of scored and damaged clips, in words."""
         kinds = Counter(record.kind for record in self.damaged)
-        told = ", ".join(
+        reasons = ", ".join(
             f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
         )
-        why = f"; {len(self.damaged)} damaged: {told}" if self.damaged else ""
+        why = f"; {len(self.damaged)} damaged: {reasons}" if self.damaged else ""
         return f"{len(self.clips)} of {len(self.clips) + len(self.damaged)} clips{why}"
 
     @property
     def ran(self) -> str:
-        """What computed the embeddings and the decisions, in a sentence."""
+        """Description of what computed embeddings and decisions."""
         return what_ran(self.backend, self.cache)
 
     @property
@@ -118,7 +118,7 @@ class Report:
 
     @property
     def why_not_published(self) -> str:
-        """Why no published figures stand beside these; empty where they do."""
+        """Why no published figures are shown beside these; empty if they are."""
         scored, damaged = len(self.clips), len(self.damaged)
         return why_not_published(self.split, len(self.names), scored + damaged) or too_damaged(
             self.split, scored, damaged

@@ -60,7 +60,7 @@ class Spread:
 
     @classmethod
     def of(cls, durations_ms: Sequence[float]) -> Spread:
-        """Sum up at least one duration."""
+        """Summarize at least one duration."""
         return cls(**{f"p{percent}": percentile(durations_ms, percent) for percent in (50, 90, 95, 99)})
 
 
@@ -75,7 +75,7 @@ class BackendReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """How many times faster than the reference."""
+    """Speed relative to the reference."""
 
     of_medians: float
     p5: float
@@ -85,7 +85,7 @@ class Ratio:
 
     @classmethod
     def of(cls, slow: Sequence[float], fast: Sequence[float]) -> Ratio:
-        """Compare durations that were taken in turns; a pair is missing where the run was interrupted."""
+        """Compare durations measured in turns; a pair is missing if the run was interrupted."""
         count = min(len(slow), len(fast))
         pairs = np.array(slow[:count]) / np.array(fast[:count])
         p5, p50, p95 = (float(value) for value in np.percentile(pairs, [5, 50, 95]))
@@ -94,23 +94,23 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmUp:
-    """What ran before anything was measured."""
+    """Warm-up before the measurements."""
 
     windows: int
     seconds: float
     steady: bool
-    """Whether the rule was met; otherwise its limit ended it."""
+    """Whether it became steady by the rule; otherwise the time limit ended it."""
     moved: float
-    """By what share the last two medians of the rule differed."""
+    """Relative difference of the rule's last two medians."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Single:
-    """Single stream: one window after the other, the next as soon as the one before is decided."""
+    """Single stream: the next window starts as soon as the previous one is decided."""
 
     stages: dict[str, Spread]
     ratios: dict[str, Ratio] | None
-    """By stage, to the reference row; None for that row itself and without one."""
+    """Ratios to the reference row by stage; None for that row itself, or without one."""
     drift: float
     """Median window of the second half of the run over that of the first, less 1."""
     durations_ms: dict[str, list[float]]
@@ -125,7 +125,7 @@ class Single:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Windows of one batch size, as fast as they go."""
+    """Throughput of one batch size."""
 
     size: int
     windows_per_s: float
@@ -135,23 +135,23 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offline:
-    """Offline: all windows are there already."""
+    """Offline: all windows are available at once."""
 
     best: Batch
     batches: list[Batch]
     ended: str
     """Why no larger batch was tried."""
     energy_j: float | None
-    """Energy of the whole device for a window in the best batch; None where the device does not report it."""
+    """Energy of the whole device per window in the best batch; None if the device does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """So many cameras for a while."""
+    """Trial with a fixed number of cameras."""
 
     cameras: int
     windows: int
-    """How many were decided: fewer than were sent where the trial was lost before its end."""
+    """Decided windows: fewer than were sent if the trial failed early."""
     latency_ms: Spread
     """From a window's arrival to its decision, queueing included."""
     missed: int
@@ -167,13 +167,13 @@ class Live:
     """Live: N cameras send a window a second each, whether or not the ones before are decided."""
 
     cameras: int
-    """Largest number that passed; 0 where one was too many."""
+    """Largest number that passed; 0 if one was too many."""
     at_most: bool
-    """True where the search ended at its limit: more might have passed."""
+    """True if the search ended at its limit: more might pass."""
     deadline_ms: float
     trial_s: float
     batch: int
-    """Windows encoded at once at most."""
+    """Largest number of windows encoded at once."""
     trials: list[Trial]
 
 
@@ -197,14 +197,14 @@ class Memory:
     """Memory of one row, in units of 2^20 bytes."""
 
     host_mb: float
-    """What its loading and first windows added to the resident memory at most; the first row's holds the process."""
+    """Largest increase of resident memory from loading and the first windows; the first row includes the process."""
     device_mb: float | None
-    """What it added to the used memory of the GPU; None on a CPU and where the driver does not report it."""
+    """Increase of used GPU memory; None on a CPU and if the driver does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What the device did at best in the run: the most it can be asked for."""
+    """Best rates of the device in this run: an upper limit."""
 
     device: str
     bytes_per_s: float
@@ -212,7 +212,7 @@ class Rates:
     flops_per_s: dict[str, float]
     """Multiplying large matrices, by precision; a multiplication and an addition are two operations."""
     by: dict[str, str]
-    """Library each was measured with."""
+    """Library of each measurement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +238,7 @@ class Row:
     reference: bool
     """Whether it is PyTorch, run for comparison."""
     not_measured: str | None = None
-    """Why there are no figures."""
+    """Reason for missing figures."""
     backend: BackendInfo | None = None
     load_s: float | None = None
     warm_up: WarmUp | None = None
@@ -251,11 +251,11 @@ class Row:
     gate: Gate | None = None
     """The comparison with PyTorch on the bundle's golden inputs, made in this run."""
     known_gate: Gate | None = None
-    """The one that was known before, where none was made in this run; None for PyTorch, too."""
+    """A previously known one, if none was made in this run; None for PyTorch."""
     known_gate_checked_here: bool = False
-    """Whether this machine made that one; False where the bundle alone says that somebody did."""
+    """Whether that one was made on this machine rather than shipped in the bundle."""
     clocks: str | None = None
-    """Of the GPU under load, as the driver reports them."""
+    """GPU clocks under load, from the driver."""
     notes: list[str] = field(default_factory=list)
     """Scenarios that failed, and why."""
 
@@ -273,7 +273,7 @@ class BenchReport:
     runtime: BackendReport
     """The first row, one window at a time."""
     peak_memory_mb: float
-    """Most memory resident while the first row alone was loaded and running, in units of 2^20 bytes."""
+    """Peak resident memory while only the first row was loaded and running, in units of 2^20 bytes."""
     pytorch: BackendReport | None = None
     """PyTorch eager in fp32, where it was run too."""
     ratios: dict[str, Ratio] | None = None
@@ -281,7 +281,7 @@ class BenchReport:
     rows: list[Row]
     rates: Rates | None = None
     rules: dict[str, str]
-    """How warm-up, live search and the others were done, in words."""
+    """Descriptions of the measurement rules."""
     partial: bool = False
     """Whether it was interrupted: figures are of what was measured until then."""
     took_s: float

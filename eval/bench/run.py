@@ -1,4 +1,4 @@
-"""All scenarios in one run: open the rows, warm them up, measure, sum up; what is there when interrupted is kept."""
+"""Run all scenarios: open the rows, warm them up, measure, summarize; results so far survive an interruption."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _LEAST_WINDOWS, _MOST_WINDOWS = 30, 1000
 _LONG_ENOUGH_S = 10.0
 
 _PARITY_RULE = (
-    "the golden inputs of the bundle, adversarial ones included, against what PyTorch made of them in fp32: cosine of "
+    "the golden inputs of the bundle, adversarial ones included, against PyTorch's outputs in fp32: cosine of "
     "embeddings and share of decisions, as `ovavel bundle check` does it"
 )
 

@@ -1,4 +1,4 @@
-"""What is measured, and how much of it."""
+"""Settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How much of what to measure."""
+    """What to measure, and how much."""
 
     scenarios: Sequence[Scenario] = ("single",)
     windows: int | None = None
     """Of single stream; None: 30, or as many as take 10 s, 1000 at most."""
     warm_up_s: float = 20.0
-    """Limit for a row that does not become steady."""
+    """Time limit for a row that does not become steady."""
     offline_s: float = 0.5
-    """Least time for a batch size."""
+    """Minimum time per batch size."""
     largest_batch: int = 64
     deadline_ms: float = 1000.0
     trial_s: float = 5.0
@@ -32,7 +32,7 @@ class Settings:
     most_cameras: int = 4096
     capture_windows: int = 10
     rates: bool = False
-    """Measure what the device can do at best, and the share of it that was reached."""
+    """Measure the best rates of the device and the share of them that was reached."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.scenarios) - set(SCENARIOS))

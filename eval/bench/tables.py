@@ -1,4 +1,4 @@
-"""A report as tables: on the terminal, in Markdown, and for the page."""
+"""Benchmark report as tables: on the terminal, in Markdown, and for the page."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Grid:
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     notes: Sequence[str]
-    """What is to be said below it."""
+    """Notes below the table."""
 
 
 def print_report(report: BenchReport, console: Console) -> None:
-    """Print all of a report."""
+    """Print the whole report."""
     for line in device_lines(report):
         console.print(line, markup=False)
     for grid in grids(report):
@@ -51,7 +51,7 @@ def print_report(report: BenchReport, console: Console) -> None:
 
 
 def markdown(report: BenchReport) -> str:
-    """All of a report in Markdown."""
+    """Format the whole report in Markdown."""
     parts = [f"# {report.model}, {report.machine.date[:10]}", *(f"- {line}" for line in device_lines(report)), ""]
     for grid in grids(report):
         numbers = range(1, len(grid.head))
@@ -61,7 +61,7 @@ def markdown(report: BenchReport) -> str:
 
 
 def device_lines(report: BenchReport) -> Iterator[str]:
-    """What was measured on what."""
+    """Describe the bundle, the media and the machine."""
     yield from device_lines_of(report.machine, report.rates)
     yield f"{report.model}, bundle {report.bundle_sha256[:12]}; windows of {report.media}; {report.machine.date}"
     if report.partial:
@@ -69,7 +69,7 @@ def device_lines(report: BenchReport) -> Iterator[str]:
 
 
 def device_lines_of(machine: Machine, rates: Rates | None) -> Iterator[str]:
-    """The machine, its libraries, and what it can do at best."""
+    """Describe the machine, its libraries, and its best rates."""
     features = ", ".join(machine.cpu_features) or "no features that matter"
     hardware = f"{machine.cpu} ({features}), {machine.cores} cores, {machine.memory_gb} GB"
     yield f"{hardware}; {machine.cpu_clock}; {machine.system}"
@@ -85,7 +85,7 @@ def device_lines_of(machine: Machine, rates: Rates | None) -> Iterator[str]:
 
 
 def grids(report: BenchReport) -> Iterator[Grid]:
-    """The tables that a report has figures for."""
+    """Yield the tables for which the report has figures."""
     measured = [row for row in report.rows if not row.not_measured]
     yield _speed(report)
     yield _stages(report, measured)
@@ -192,11 +192,11 @@ def _stages(report: BenchReport, measured: Sequence[Row]) -> Grid:
 
 
 def _drift_note(drift: float) -> str:
-    """What became of the speed after the warm-up, whatever that said."""
+    """Describe how the speed changed after the warm-up."""
     drifted = f"while it was timed, the median of the second half was {drift:+.0%} against the first"
     if abs(drift) < _SWINGS:
         return drifted
-    return f"{drifted}: its speed changed after the warm-up, by what else ran or by clocks; run it again"
+    return f"{drifted}: its speed changed after the warm-up, because of other programs or clocks; run it again"
 
 
 def _parity(measured: Sequence[Row]) -> Grid:
@@ -206,7 +206,7 @@ def _parity(measured: Sequence[Row]) -> Grid:
             least = [f"{row.gate.min_cosine[graph]:.7f}" for graph in ENCODERS]
             verdict = "passed" if row.gate.passed else row.gate.failures[0]
             rows.append((row.name, *least, f"{row.gate.decisions:.2%}", verdict))
-    head = ("row", "vision, least cosine", "audio, least cosine", "decided alike", "gate")
+    head = ("row", "vision, min cosine", "audio, min cosine", "same decision", "gate")
     return Grid(title=f"Parity with {EAGER}", head=head, rows=rows, notes=[])
 
 
@@ -237,7 +237,7 @@ def _what_ran(report: BenchReport) -> Grid:
 
 
 def _verified(row: Row) -> str:
-    """Which comparison with PyTorch vouches for a row, in the words of `live`."""
+    """Describe the comparison with PyTorch that verifies a row, in the words of `live`."""
     gate = row.gate or row.known_gate
     if row.reference:
         return _NONE

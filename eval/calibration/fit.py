@@ -1,6 +1,6 @@
-"""Fits what makes scores mean something: a temperature for probabilities, and margins for events.
+"""Calibrate scores on labelled clips: a temperature for probabilities, and margins for events.
 
-Formulas: docs/method.md, Calibration. Fit on one split, look at another.
+Formulas: docs/method.md, Calibration. Fit on one split and evaluate on another.
 
 Shapes: N clips, T segments per clip (ten), C classes with the background last, K bins.
 """
@@ -59,7 +59,7 @@ class Bin(Struct, frozen=True, kw_only=True):
 
 
 class Reliability(Struct, frozen=True, kw_only=True):
-    """How far probabilities are from what they claim."""
+    """Calibration errors of probabilities."""
 
     bins: tuple[Bin, ...]
     ece: float
@@ -144,7 +144,7 @@ def fit_temperature(scores: NDArray[np.float32], truth: NDArray[np.integer]) -> 
 def reliability(
     scores: NDArray[np.float32], truth: NDArray[np.integer], *, temperature: float, bins: int = BINS
 ) -> Reliability:
-    """Hold the probability of each decision against whether it is right.
+    """Compare the probability of each decision with its correctness.
 
     Args:
         scores: (N, T, C) float32.
@@ -221,7 +221,7 @@ def score_margins(scores: NDArray[np.float32], truth: NDArray[np.integer], *, on
 def event_rows(
     labels: NDArray[np.integer], margins: NDArray[np.floating], classes: int, *, on: float, off: float
 ) -> NDArray[np.bool_]:
-    """Do what `EventTracker` does with the final decisions of each clip, for many clips at once.
+    """Apply the rules of `EventTracker` to the final decisions of many clips at once.
 
     A test holds both to the same events. All other rules are those of `EventRules()`: pauses of a second are bridged,
     and an event may be as short as one.

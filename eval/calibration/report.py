@@ -18,7 +18,7 @@ __all__ = ["CalibrationReport", "SplitReport", "to_csv", "to_html", "to_json", "
 
 
 class SplitReport(Struct, frozen=True, kw_only=True):
-    """How well a calibration holds on one split."""
+    """Quality of a calibration on one split."""
 
     split: str
     clips: int
@@ -38,7 +38,7 @@ class SplitReport(Struct, frozen=True, kw_only=True):
 
 
 class CalibrationReport(Struct, frozen=True, kw_only=True):
-    """All that `ovavel eval calibrate` finds out; the content of its JSON file."""
+    """Result of `ovavel eval calibrate`; the content of its JSON file."""
 
     calibration: Calibration
     dataset: str
@@ -98,7 +98,7 @@ def to_html(report: CalibrationReport) -> bytes:
             section(
                 f"{each.split}: what decisions claim, and how often they are right",
                 f'<div class="timeline">{_diagrams(each)}</div>',
-                "<p>A bar as high as the line is honest; the paler, the fewer decisions it stands for.</p>",
+                "<p>Bars that reach the line are calibrated; paler bars represent fewer decisions.</p>",
                 table(("probability", "decisions", "mean claim", "right"), _bins(each.after)),
             )
             for each in splits
@@ -149,7 +149,7 @@ def _bins(value: Reliability) -> Iterator[tuple[str, ...]]:
 def _facts(report: CalibrationReport) -> Iterator[tuple[str, object]]:
     yield "temperature", f"{report.calibration.temperature:.4g}"
     yield "event begins at margin", report.calibration.on
-    yield "goes on at margin", report.calibration.off
+    yield "event continues at margin", report.calibration.off
     yield "lag", report.lag
     yield "vocabulary", names_text(report.classes)
     yield "model", report.model

@@ -1,4 +1,4 @@
-"""Looks at every clip of a copy of OV-AVEBench: what is missing, unreadable, or of the wrong length or count."""
+"""Check every clip of a copy of OV-AVEBench for missing or unreadable media and wrong lengths or counts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ovavel.runtime.types import RATE_HZ
 __all__ = ["CRASH_KIND", "CheckReport", "ClipProblems", "Problem", "SplitCheck", "check_data"]
 
 CRASH_KIND = "crashes the reader"
-"""Kind of a clip that made the process crash that read it."""
+"""Kind of a clip that crashed the process reading it."""
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a clip."""
+    """One problem of a clip."""
 
     kind: str
     """One of `clip_media.KINDS`, or `CRASH_KIND`."""
@@ -41,7 +41,7 @@ class ClipProblems(Struct, frozen=True, kw_only=True):
 
 
 class ShortSound(Struct, frozen=True, kw_only=True):
-    """A sound of less than ten seconds. It is padded with silence, and no damage."""
+    """A sound shorter than ten seconds. It is padded with silence and not damaged."""
 
     split: str
     name: str
@@ -53,7 +53,7 @@ class SplitCheck(Struct, frozen=True, kw_only=True):
 
     clips: int
     undamaged: int
-    """Clips without any damage."""
+    """Undamaged clips."""
     damaged: int
     kinds: dict[str, int]
     """Damaged clips by kind. A clip with two kinds of damage counts under both."""
@@ -61,7 +61,7 @@ class SplitCheck(Struct, frozen=True, kw_only=True):
 
 
 class CheckReport(Struct, frozen=True, kw_only=True):
-    """What `check_data` found."""
+    """Result of `check_data`."""
 
     root: str
     fingerprint: str
@@ -74,7 +74,7 @@ class CheckReport(Struct, frozen=True, kw_only=True):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of damage that were found, in the order in which they are looked for."""
+        """The kinds of damage found, in checking order."""
         return tuple(kind for kind in (*KINDS, CRASH_KIND) if any(kind in s.kinds for s in self.splits.values()))
 
 
@@ -137,7 +137,7 @@ def check_data(bench: OVAVEBench, *, workers: int | None = None) -> CheckReport:
 
 
 def _check(job: _Job) -> _Result:
-    """Runs in a process of the pool."""
+    """Check one clip in a worker process."""
     problems: list[Problem] = []
     duration_s = CLIP_SAMPLES / RATE_HZ
 

@@ -1,4 +1,4 @@
-"""The frames and the sound of one clip of OV-AVEBench, and what can be wrong with them.
+"""Frames and sound of one clip of OV-AVEBench, and their possible damage.
 
 Shapes: T segments of a clip (10); H, W frame height and width; C channels; n samples.
 """
@@ -212,7 +212,7 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
                     raise DamagedClip("frame too large", f"{path} has {size}; OVAVEL_MAX_PIXELS raises the limit")
                 return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise DamagedClip("frame unreadable", f"{path} is no image of a known format") from error
+        raise DamagedClip("frame unreadable", f"{path} is not an image of a known format") from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise DamagedClip("frame too large", f"{path} has more than {most} pixels, which Pillow never reads") from error
@@ -267,7 +267,7 @@ def _read_any(path: Path) -> NDArray[np.float32]:
             if blocks and (rate, len(block)) != (rate_hz, len(blocks[0])):
                 raise DamagedClip("sound unreadable", f"{path} changes its rate or channels at {seconds:.3f} s")
             if not np.isfinite(block).all():
-                raise DamagedClip("sound unreadable", f"{path} holds values that are no numbers at {seconds:.3f} s")
+                raise DamagedClip("sound unreadable", f"{path} contains values that are not numbers at {seconds:.3f} s")
             rate_hz = rate
             blocks.append(block)
             seconds += block.shape[1] / rate

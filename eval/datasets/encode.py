@@ -38,7 +38,7 @@ _AHEAD = 8  # clips that may wait in memory for the encoders
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedRecord:
-    """A clip that could not be read. It is in no score, and in every table."""
+    """A clip that could not be read. It is left out of all scores but listed in every table."""
 
     split: str
     name: str
@@ -48,14 +48,14 @@ class DamagedRecord:
 
 
 class Encoded(NamedTuple):
-    """Embeddings of the clips that could be read, and what became of the others."""
+    """Embeddings of the readable clips, and the damaged ones."""
 
     features: Features
     damaged: tuple[DamagedRecord, ...]
 
 
 def what_ran(backend: BackendInfo, cache: FeatureCache | None) -> str:
-    """Say what computed the embeddings and the decisions: with a cache, the bundle's encoders did not run."""
+    """Describe what computed embeddings and decisions: with a cache, the bundle's encoders did not run."""
     where = f"{backend.name} {backend.provider} on {backend.device}"
     if cache is None:
         precisions = ", ".join(f"{graph} {precision}" for graph, precision in backend.precision.items())
@@ -161,7 +161,7 @@ def _checked(features: Features, damaged: Sequence[DamagedRecord]) -> Encoded:
 
 
 def _read_ahead(dataset: OVAVEBench, clips: Sequence[Clip]) -> Generator[tuple[Clip, list[Window] | DamagedClip]]:
-    """Clips in order with their ten windows, or why there are none."""
+    """Yield clips in order with their ten windows, or the reason why there are none."""
     waiting: deque[tuple[Clip, Future[list[Window]]]] = deque()
     coming = iter(clips)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="ovavel-read") as pool:

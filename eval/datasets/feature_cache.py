@@ -69,7 +69,7 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class CacheInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that the embeddings of a cache depend on. Where one value differs, it is another cache."""
+    """Everything the embeddings of a cache depend on. A different value means a different cache."""
 
     format_version: int = FORMAT_VERSION
     model: str
@@ -132,7 +132,7 @@ class ShardIndex(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Features(NamedTuple):
-    """Embeddings of the clips that were asked for, as far as they could be read."""
+    """Embeddings of the requested clips that could be read."""
 
     clips: tuple[Clip, ...]
     """N clips, in the order they were asked for."""
@@ -258,7 +258,7 @@ class FeatureCache:
             raise DatasetError(f"cannot read {file} ({error}); delete it and its .json, and {_AGAIN}") from error
         shape = (wanted.rows, SEGMENTS, sum(self.info.encoders.sizes))
         if found != wanted.sha256 or array.shape != shape or array.dtype != np.float32:
-            raise DatasetError(f"{file} was altered since it was written; delete it and its .json, and {_AGAIN}")
+            raise DatasetError(f"{file} was modified after it was written; delete it and its .json, and {_AGAIN}")
         return array
 
 

@@ -167,7 +167,7 @@ class OVAVEBench:
         clips = [
             clip for clip in self.clips if clip.split == split and (kind == "all" or clip.seen == (kind == "seen"))
         ]
-        self.describe_ratio(train_ratio)  # complains of one that cannot be had
+        self.describe_ratio(train_ratio)  # raises if it is unavailable
         if split != "train" or train_ratio == 1:
             return tuple(clips)
         names = self.published_choices.get(train_ratio)
@@ -176,14 +176,14 @@ class OVAVEBench:
         return tuple(clip for clip in clips if clip.name in names)
 
     def describe_ratio(self, train_ratio: float) -> str:
-        """Which training clips `select` takes at this ratio, to be reported beside a result.
+        """Describe the training clips that `select` takes at this ratio, for reports.
 
         Raises:
             UsageError: the ratio is not in (0, 1].
             DatasetError: the ratio's clips were published, but the file is not there.
         """
         if not 0 < train_ratio <= 1:
-            raise UsageError(f"a train ratio of {train_ratio} makes no sense; give a number above 0, up to 1")
+            raise UsageError(f"a train ratio of {train_ratio} is invalid; give a number above 0, up to 1")
         if train_ratio == 1:
             return "all training clips"
         file = TRAIN_RATIO.format(ratio=train_ratio)

@@ -1,4 +1,4 @@
-"""Windows of a recording, for whoever measures rather than watches."""
+"""Windows of a recording, for measurements."""
 
 from __future__ import annotations
 

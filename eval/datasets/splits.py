@@ -1,4 +1,4 @@
-"""Embeddings of a dataset's split, its truth, and the head that decides on them: what measurements start from.
+"""Inputs of evaluations: embeddings and truth of a split, and the head that decides on them.
 
 Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the background last.
 """
@@ -43,7 +43,7 @@ class Split:
     truth: NDArray[np.intp]
     """(N, T) class indices in the dataset's total label space."""
     damaged: tuple[DamagedRecord, ...]
-    """Clips of the split that are not here."""
+    """Damaged clips of the split."""
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -52,19 +52,19 @@ class Split:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Class/name of each damaged clip → why it is not here."""
+        """Class/name of each damaged clip → reason."""
         return {f"{each.category}/{each.name}": f"{each.kind}: {each.message}" for each in self.damaged}
 
     @property
     def counted(self) -> str:
-        """How many clips of the split are here."""
+        """Number of usable and damaged clips, in words."""
         lost = f"; {len(self.damaged)} damaged" if self.damaged else ""
         return f"{self.name}: {len(self.clips)} of {len(self.clips) + len(self.damaged)} clips{lost}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvaluationInputs:
-    """A dataset and a bundle that was opened for it. `open_inputs` makes one."""
+    """A dataset and a bundle opened for it; see `open_inputs`."""
 
     dataset: OVAVEBench
     bundle: Bundle

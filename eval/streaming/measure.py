@@ -1,4 +1,4 @@
-"""What waiting is worth: decisions on clips fed second by second, at every lag, alone and joined to long streams.
+"""Accuracy versus lag: decisions on clips fed second by second, at every lag, alone and joined to long streams.
 
 The runtime's `Localizer` scores one stream, one second at a time. `stream_scores` does the same for many streams of one
 length at once: with each new second one batch of buffers. A test holds both to the same decisions.
@@ -61,7 +61,7 @@ class Measures(Struct, frozen=True, kw_only=True):
 
 
 class LagResult(Struct, frozen=True, kw_only=True):
-    """What one lag is worth."""
+    """Accuracy at one lag."""
 
     lag: int
     """Later seconds that a decision waits for."""

@@ -1,1 +1,1 @@
-"""What is measured beside time: memory, energy, arithmetic rates."""
+"""Measurements besides time: memory, energy, arithmetic rates."""

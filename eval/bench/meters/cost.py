@@ -1,4 +1,4 @@
-"""What a window asks of a device at least: weights to read and operations to do (docs/method.md, Encoders)."""
+"""Minimum cost of a window: weights to read and operations to compute (docs/method.md, Encoders)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def flops(config: Mapping[str, Any], graph: Graph) -> float:
 
 
 def parameters(config: Mapping[str, Any], graph: Graph) -> int:
-    """How many weights an encoder has.
+    """Return the number of weights of an encoder.
 
     Raises:
         BundleError: `config` is not the size of an ImageBind.
@@ -56,7 +56,7 @@ def parameters(config: Mapping[str, Any], graph: Graph) -> int:
 
 
 def weight_bytes(bundle: Bundle, graph: Graph, info: BackendInfo) -> int:
-    """Bytes of weights that `graph` reads: its files in the bundle, else as many as its precision needs."""
+    """Return the bytes of weights that `graph` reads: its files in the bundle, else computed from its precision."""
     precision = info.precision[graph]
     file = bundle.manifest.graphs.get(graph, {}).get(precision)
     if info.name == "torch" or file is None:  # PyTorch's weights, or an engine that makes a precision of its own

@@ -1,4 +1,4 @@
-"""Energy that a stretch of work took, where the device reports it."""
+"""Energy used by a piece of work, if the device reports it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _RAPL = Path("/sys/class/powercap")
 
 
 class EnergyMeter:
-    """Reads the energy counter of a GPU, or those of the CPU packages (RAPL), which Linux lets only root read."""
+    """Reads the energy counter of a GPU, or those of the CPU packages (RAPL), which only root can read on Linux."""
 
     def __init__(self, device: str, gpu: Gpu | None, *, folder: Path = _RAPL) -> None:
-        """Measure `device`, "cpu" or "cuda:N", which is `gpu`; None where the driver reports nothing of it."""
+        """Measure `device`, "cpu" or "cuda:N", which is `gpu`; None if the driver does not report it."""
         self._gpu = gpu
         self._packages = sorted(folder.glob("intel-rapl:[0-9]*")) if device == "cpu" else []
         self._packages = [package for package in self._packages if package.name.count(":") == 1]
         self._begin: list[float] | None = None
 
     def begin(self) -> None:
-        """Note the counters."""
+        """Record the counters."""
         self._begin = self._read()
 
     def end_j(self) -> float | None:
-        """Joules since `begin`; None where nothing reports them."""
+        """Return the joules since `begin`; None if unavailable."""
         end = self._read()
         if self._begin is None or end is None:
             return None

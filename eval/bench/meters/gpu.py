@@ -1,4 +1,4 @@
-"""What the NVIDIA driver reports of a GPU: memory, clocks, energy. Asked through its own library, NVML."""
+"""Memory, clocks and energy of an NVIDIA GPU, read through the driver's library NVML."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Memory(ctypes.Structure):
 
 
 class Gpu:
-    """One GPU. What the driver does not report is None."""
+    """One GPU. Values that the driver does not report are None."""
 
     def __init__(self, library: Any, handle: ctypes.c_void_p) -> None:
         self._library = library
@@ -55,11 +55,11 @@ class Gpu:
         reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong())
         if reasons is not None:
             limits = sorted({name for bit, name in _PERFORMANCE_LIMITS.items() if reasons & bit})
-            readings.append(f"held down by {' and '.join(limits)}" if limits else "not held down")
+            readings.append(f"limited by {' and '.join(limits)}" if limits else "not held down")
         return ", ".join(readings) or None
 
     def _ask(self, function: str, answer: Any, *arguments: Any) -> int | None:
-        """Call `function(handle, *arguments, &answer)`; its value, or None where the driver has no answer."""
+        """Call `function(handle, *arguments, &answer)` and return the answer; None if the driver has none."""
         try:
             call = getattr(self._library, function)
         except AttributeError:  # an older driver
@@ -70,7 +70,7 @@ class Gpu:
 
 
 class ClockWatch:
-    """Reads a GPU's clocks while it works: a moment after the work they are those of an idle one."""
+    """Reads a GPU's clocks while it works: right after the work they are those of an idle GPU."""
 
     def __init__(self, gpu: Gpu | None, *, every_s: float = _EVERY_S) -> None:
         self.reading: str | None = None
@@ -101,7 +101,7 @@ class ClockWatch:
 def open_gpu(device: str, *, library: Any = None) -> Gpu | None:
     """Return the GPU that CUDA calls `device` ("cuda:N"); None for a CPU, or where there is no driver to ask.
 
-    Also None where it is not sure which GPU that is: by itself CUDA puts the fastest first, and the driver goes by the
+    Also None if it is ambiguous which GPU that is: by default CUDA lists the fastest first, and the driver sorts by
     bus. CUDA_DEVICE_ORDER=PCI_BUS_ID makes CUDA do so too, and CUDA_VISIBLE_DEVICES may name GPUs by their UUIDs.
     """
     if not device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""Memory that a row takes: resident in this process, and used on its GPU."""
+"""Memory of a row: resident in this process, and used on its GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MemoryWatch"]
 
 
 class MemoryWatch:
-    """Watches one row after the other come in. The first row's memory is that of the whole process."""
+    """Measures the memory of one row after the other. The first row's memory includes the whole process."""
 
     def __init__(self, device: str) -> None:
         """Watch `device`: "cpu", "cuda", "cuda:N", or "auto", which is the first GPU where it is one at all."""
@@ -25,7 +25,7 @@ class MemoryWatch:
         self._first = True
 
     def begin(self) -> None:
-        """Note what there is before a row is opened."""
+        """Record the memory before a row is opened."""
         if not self._first:
             gc.collect()
             with suppress(OSError, AttributeError):  # another C library than glibc

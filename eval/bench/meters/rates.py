@@ -1,7 +1,7 @@
-"""What this device can do at best: how fast it reads memory and multiplies matrices, measured in the same run.
+"""Best rates of this device, measured in the same run: reading memory and multiplying matrices.
 
-Libraries are asked one after the other and the best rate counts: a floor must not be set by a slow library. ONNX
-Runtime and numpy measure a CPU; whatever else is installed measures through the entry points `ovavel.rates`.
+Several libraries measure and the best rate counts, because a slow library must not set the limit. ONNX Runtime and
+numpy measure a CPU; other libraries measure through the entry points `ovavel.rates`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FOR_S = 1.0
 
 
 def best_rate(work: Callable[[], object], amount: float, *, for_s: float = _FOR_S) -> float:
-    """Do `work`, which is `amount` of something, for a while; return the most that was done in a second."""
+    """Repeat `work`, which processes `amount`, for a while and return the best rate per second."""
     work()
     best, end_s = 0.0, time.perf_counter() + for_s
     while True:
@@ -70,7 +70,7 @@ def measure_rates(device: str, threads: int, libraries: frozenset[str]) -> Rates
 
 
 def floor(bundle: Bundle, info: BackendInfo, rates: Rates, stages_p50_ms: Mapping[str, float]) -> Floor | None:
-    """Set what both encoders took against the least time; None where a rate or a sense is missing."""
+    """Compare the time of both encoders with the theoretical minimum; None if a rate or a sense is missing."""
     # The form for every CPU takes the same products.
     precisions = {graph: info.precision[graph].removesuffix("-any") for graph in ENCODERS}
     known = rates.bytes_per_s and set(precisions.values()) <= set(rates.flops_per_s)

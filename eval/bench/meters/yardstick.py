@@ -1,4 +1,4 @@
-"""A fixed piece of work that shows how fast this machine is right now, so that two runs can be compared.
+"""A fixed piece of work that measures the current speed of this machine, so that two runs can be compared.
 
 On a shared machine the same window takes a third longer one minute than the next. What slows it slows the yardstick
 likewise, if that is work of the same kind and is done right beside it: a picture is resized, a spectrum taken, and the
@@ -32,7 +32,7 @@ _SPECTRA = (200, 512)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """One use of the yardstick."""
+    """One measurement of the yardstick."""
 
     wall_ms: float
     cpu_ms: float
@@ -40,7 +40,7 @@ class Moment:
 
 
 class Yardstick:
-    """The same work again and again."""
+    """The same work, repeatedly."""
 
     def __init__(self, threads: int) -> None:
         """Run the encoders on `threads` threads.
@@ -82,5 +82,5 @@ class Yardstick:
         return Moment(wall_ms=(time.perf_counter() - begin_s) * 1e3, cpu_ms=(time.process_time() - begin_cpu_s) * 1e3)
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free its memory."""
         self._sessions = []

@@ -1,4 +1,4 @@
-"""From a camera to the decision: a whole session on a network camera that says when it made what it sends."""
+"""Capture: latency from camera to decision, of a full session on a network camera that sends capture times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ovavel.runtime.types import WINDOW_S
 __all__ = ["CAPTURE_RULE", "run_capture"]
 
 _SKIPPED = 2
-"""First windows: what queued up while the stream was opened."""
+"""First windows, which queued up while the stream was opened."""
 _PATIENCE = 4
 
 CAPTURE_RULE = (

@@ -1,4 +1,4 @@
-"""Live: how many cameras can send a window a second each, so that nearly every decision comes in time.
+"""Live: how many cameras can each send a window per second with nearly all decisions on time.
 
 The load is open: a camera does not wait for its last window to be decided. What waits is encoded in batches, by the
 same Encoder, and each camera has a Localizer and an EventTracker of its own, as sessions have.
@@ -62,7 +62,7 @@ def run_live(
 def live_report(
     trials: Sequence[Trial], *, cameras: int, at_most: bool, deadline_ms: float, trial_s: float, batch: int
 ) -> Live:
-    """Sum up a search."""
+    """Summarize a search."""
     return Live(
         cameras=cameras,
         at_most=at_most,

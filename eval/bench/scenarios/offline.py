@@ -1,4 +1,4 @@
-"""Offline: all windows are there already; which batch size gets most of them done in a second."""
+"""Offline: all windows are available at once; finds the batch size with the highest throughput."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single stream: one window after the other, the rows in turns, so that a busy moment of the machine meets all."""
+"""Single stream: one window after the other, the rows in turns, so that a busy moment affects all of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_single(
     yardstick: Yardstick | None,
     progress: Progress,
 ) -> None:
-    """Run `count` windows through each pipeline; which goes first changes with each window."""
+    """Run `count` windows through each pipeline; the order changes with each window."""
     for i, window in enumerate(itertools.islice(itertools.cycle(windows), count)):
         progress("single stream", i, count)
         for pipeline in pipelines if i % 2 == 0 else reversed(pipelines):
@@ -56,7 +56,7 @@ def stage_durations(pipeline: Pipeline, decode_ms: Sequence[float]) -> dict[str,
 
 
 def single_report(pipeline: Pipeline, decode_ms: Sequence[float], reference: Pipeline | None) -> Single | None:
-    """Sum up, with ratios to `reference`; None before the first window."""
+    """Summarize, with ratios to `reference`; None before the first window."""
     durations = stage_durations(pipeline, decode_ms)
     if not durations:
         return None

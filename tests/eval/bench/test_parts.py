@@ -176,7 +176,7 @@ def test_the_driver_tells_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None
     gpu = open_gpu("cuda:0", library=driver)
     assert gpu
     assert (gpu.memory_mb(), gpu.energy_j()) == (3.0, 5.0)
-    assert gpu.clocks() == "cores 1700 MHz, memory 1700 MHz, 250 W, held down by power"
+    assert gpu.clocks() == "cores 1700 MHz, memory 1700 MHz, 250 W, limited by power"
     meter = EnergyMeter("cuda:0", gpu)
     meter.begin()
     driver.answers["nvmlDeviceGetTotalEnergyConsumption"] = 7500

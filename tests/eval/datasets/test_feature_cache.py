@@ -151,7 +151,7 @@ def test_an_altered_array_is_refused(root: Path) -> None:
     array.write_bytes(data)
     cache = FeatureCache.open(root)
     assert len(cache.load([clip("train", "c")]).clips) == 1
-    with pytest.raises(DatasetError, match=r"train-00000.npy was altered"):
+    with pytest.raises(DatasetError, match=r"train-00000.npy was modified"):
         cache.load([clip("train", "a")])
 
 
