@@ -124,6 +124,6 @@ def test_agreeing_on_the_background_is_of_no_class() -> None:
         (np.zeros((1, 3), int), np.full((1, 3), -1), "class -1"),
     ],
 )
-def test_labels_that_make_no_sense_are_refused(predicted: np.ndarray, truth: np.ndarray, said: str) -> None:
+def test_invalid_labels_are_refused(predicted: np.ndarray, truth: np.ndarray, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         score_clips(predicted, truth, OTHER + 1)

@@ -60,7 +60,7 @@ def test_operations_and_weights_are_those_that_pytorch_counts(config: ImageBindC
             assert parameters(config.to_dict(), graph) == sum(p.numel() for p in tower.parameters())
 
 
-def test_a_manifest_without_sizes_is_told() -> None:
+def test_a_manifest_without_sizes_is_reported() -> None:
     with pytest.raises(BundleError, match="size of the vision encoder"):
         flops({"vision": {"width": 3}}, "vision")
 
@@ -89,7 +89,7 @@ def test_the_product_of_matrices_is_one(precision: str) -> None:
 
 
 @given(drawn_s=st.floats(0, 1e7), age_s=st.floats(0, 30))
-def test_a_frame_tells_when_it_was_drawn(drawn_s: float, age_s: float) -> None:
+def test_the_drawing_time_is_read_from_a_frame(drawn_s: float, age_s: float) -> None:
     random = np.random.default_rng(0)
     picture = stamp_frame(drawn_s).astype(int) + random.integers(-40, 41, (240, 320, 3))  # what a codec does to it
     read = read_frame_s(picture.clip(0, 255).astype(np.uint8), drawn_s + age_s)
@@ -98,7 +98,7 @@ def test_a_frame_tells_when_it_was_drawn(drawn_s: float, age_s: float) -> None:
 
 
 @given(begin_s=st.floats(0, 1e6), age_s=st.floats(0, 15))
-def test_sound_tells_when_it_was_made(begin_s: float, age_s: float) -> None:
+def test_the_recording_time_is_read_from_sound(begin_s: float, age_s: float) -> None:
     samples = stamp_sound(begin_s, 640)
     last_s = begin_s + 639 / RATE_HZ
     read = read_sound_s(samples[None].astype(np.float32) / 32768, last_s + age_s)
@@ -163,7 +163,7 @@ class FakeDriver:
         return call
 
 
-def test_the_driver_tells_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_figures_come_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     driver = FakeDriver(
@@ -212,7 +212,7 @@ def test_of_several_gpus_the_right_one_is_asked_or_none(
     assert (gpu and gpu._handle.value) == (None if index is None else index + 100)
 
 
-def test_the_cpu_tells_its_energy_where_it_may(tmp_path: Path) -> None:
+def test_cpu_energy_is_read_where_permitted(tmp_path: Path) -> None:
     meter = EnergyMeter("cpu", None, folder=tmp_path)
     meter.begin()
     assert meter.end_j() is None

@@ -104,7 +104,7 @@ def test_a_row_says_which_comparison_is_known(
 
 
 @pytest.mark.parametrize(("drift", "changed"), [(-0.33, True), (0.04, False)])
-def test_a_row_that_did_not_stay_steady_is_told_of(exported_bundle: Path, drift: float, changed: bool) -> None:
+def test_a_row_that_did_not_stay_steady_is_reported(exported_bundle: Path, drift: float, changed: bool) -> None:
     report = run_bench(
         Bundle.open(exported_bundle), device="cpu", threads=1, settings=Settings(scenarios=("single",), windows=2)
     )
@@ -249,7 +249,7 @@ def test_rows_that_cannot_be_are_refused(exported_bundle: Path, options: dict[st
     "wrong",
     [{"scenarios": ("server",)}, {"scenarios": ()}, {"windows": 0}, {"trial_s": 0}, {"deadline_ms": float("inf")}],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Settings(**wrong)
 

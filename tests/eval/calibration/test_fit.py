@@ -56,7 +56,7 @@ def test_the_fitted_temperature_has_the_smallest_likelihood_loss() -> None:
     assert at == pytest.approx(-np.log(shares).mean())
 
 
-def test_scores_that_are_always_right_are_sure_and_scores_of_no_use_are_not() -> None:
+def test_correct_scores_are_certain_and_useless_ones_are_not() -> None:
     scores, _ = sampled(1.0)
     assert fit_temperature(scores, scores.argmax(axis=-1)) < 0.01
     assert fit_temperature(scores, scores.argmin(axis=-1)) > 100
@@ -90,7 +90,7 @@ def test_the_error_is_the_gap_of_each_bin_weighted_by_its_decisions() -> None:
     assert result.bins[-1].probability == pytest.approx(0.9, abs=1e-6)
 
 
-def test_decisions_without_any_evidence_are_background_of_no_surety() -> None:
+def test_decisions_without_evidence_are_uncertain_background() -> None:
     scores = np.zeros((1, 10, C), np.float32)
     result = reliability(scores, np.full((1, 10), C - 1), temperature=0.01)
     assert [(b.decisions, b.probability, b.accuracy) for b in result.bins if b.decisions] == [(10, 1 / C, 1.0)]
@@ -174,7 +174,7 @@ def test_margins_that_keep_narrow_false_alarms_out_are_found() -> None:
     assert score_margins(scores, truth, on=0.0, off=0.0) < 0.8
 
 
-def test_margins_stay_at_nought_where_nothing_is_won() -> None:
+def test_margins_stay_at_zero_without_a_gain() -> None:
     scores, _ = sampled(1.0, clips=20)
     truth = fused_labels(scores)
     truth[:] = truth[:, :1]  # one event or none in each clip

@@ -51,7 +51,7 @@ def test_every_broken_clip_is_named(broken: tuple[Path, dict[tuple[str, str], st
     assert len(report.kinds) == 10
 
 
-def test_the_command_tells_all_in_table_and_file(
+def test_the_command_reports_everything_in_table_and_file(
     broken: tuple[Path, dict[tuple[str, str], str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, kinds = broken

@@ -123,7 +123,7 @@ def test_the_folder_of_the_only_cache_will_do(root: Path) -> None:
     assert cache.damaged[("train", "b")] == BROKEN
 
 
-def test_two_caches_are_told_apart_by_the_user(root: Path) -> None:
+def test_the_user_chooses_between_two_caches(root: Path) -> None:
     write_cache(root.parent, replace(INFO, precision="bf16"), CLIPS, set())
     with pytest.raises(DatasetError, match=r"holds 2 feature caches.*in bf16.*dataset of 4 clips"):
         FeatureCache.open(root.parent)

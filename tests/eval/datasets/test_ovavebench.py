@@ -134,14 +134,14 @@ def test_malformed_annotations_name_file_and_line(
     assert str(annotations / file) in str(caught.value)
 
 
-def test_labels_that_are_nested_without_end_are_no_json(annotations: Path) -> None:
+def test_deeply_nested_labels_are_not_json(annotations: Path) -> None:
     (annotations / LABELS).write_text("[" * 100_000)
     with pytest.raises(DatasetError, match="not valid JSON"):
         OVAVEBench.open("media", annotations)
 
 
 @pytest.mark.parametrize("file", [META, LABELS, TOTAL, TRAIN])
-def test_a_missing_or_binary_file_is_told(annotations: Path, file: str) -> None:
+def test_a_missing_or_binary_file_is_reported(annotations: Path, file: str) -> None:
     (annotations / file).write_bytes(b"abc\n\xff\xfe\n")
     with pytest.raises(DatasetError, match=r"line 2: not UTF-8|not valid JSON"):
         OVAVEBench.open("media", annotations)

@@ -161,7 +161,7 @@ def test_it_writes_all_results_and_ends_with_the_truth(
     assert {path.name.split(".")[0] for path in out.iterdir()} == {"bundle", "clip", "demo"}
 
 
-def test_a_bad_match_is_said_plainly(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_match_is_reported_plainly(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = Assets.open(world).truth.labels
     folder = shutil.copytree(world, tmp_path / "world")
     other = dict(zip((*NAMES, ""), ("", *NAMES), strict=True))
@@ -172,7 +172,7 @@ def test_a_bad_match_is_said_plainly(world: Path, tmp_path: Path, capsys: pytest
     assert f"0 of {SECONDS} seconds right" in said
 
 
-def test_a_bundle_with_words_of_its_users_own_is_kept(world: Path, tmp_path: Path) -> None:
+def test_a_bundle_with_the_users_own_names_is_kept(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert play_clip(Assets.open(world), out, fast=True) == 0
     assert main(["vocab", "add", "--bundle", str(out / "bundle"), "glass breaking"]) == 0
@@ -182,7 +182,7 @@ def test_a_bundle_with_words_of_its_users_own_is_kept(world: Path, tmp_path: Pat
     assert json.loads((out / "demo.json").read_bytes())["right_s"] == SECONDS  # the shipped one plays
 
 
-def test_a_place_that_cannot_be_written_is_told_before_playing(
+def test_an_unwritable_folder_is_reported_before_playing(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ovavel.eval.demo.play.MediaSource", lambda *_, **__: pytest.fail("it plays"))
@@ -279,7 +279,7 @@ def test_a_reader_that_leaves_ends_it_quietly(world: Path, tmp_path: Path) -> No
         (["--camera", "http://127.0.0.1:9/nothing"], 1, "127.0.0.1"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(world: Path, arguments: list[str], code: int, message: str) -> None:
+def test_errors_are_one_line(world: Path, arguments: list[str], code: int, message: str) -> None:
     process = demo(world, *arguments)
     _, err = process.communicate(timeout=100)
     assert process.returncode == code, err
@@ -322,7 +322,7 @@ def spans(localization: Localization, *spans: tuple[str, float, float]) -> Local
     return replace(localization, events=tuple(events), scores=scores)
 
 
-def test_seconds_belong_to_the_event_that_was_told(localization: Localization) -> None:
+def test_seconds_belong_to_the_reported_event(localization: Localization) -> None:
     dog, car, bird = NAMES
     reported = spans(localization, (dog, 0, 4), (car, 2, 3), (bird, 6, 7))
     scores = list(reported.scores)

@@ -83,7 +83,7 @@ def test_a_flipped_second_is_listed_with_its_margins() -> None:
     assert found.drift[0] == 0 < found.drift[1]
 
 
-def test_lost_measures_tell_how_clear_the_flipped_seconds_were() -> None:
+def test_lost_measures_report_the_margin_of_flipped_seconds() -> None:
     same, flipped = head_output([0, 1, 2, 3]), head_output([0, 1, 1, 3])
     found = compare_decisions([flipped], [same], PLACES, ["a", "b", "c", "other"], None)
     check = _decision(found, requirement("int8"))
@@ -107,7 +107,7 @@ def test_scores_that_are_not_finite_mean_background() -> None:
     assert np.isfinite(found.drift).all()
 
 
-def test_clips_of_a_dataset_are_spread_and_damaged_ones_told(tmp_path: Path, exported_bundle: Path) -> None:
+def test_clips_of_a_dataset_are_spread_and_damaged_ones_reported(tmp_path: Path, exported_bundle: Path) -> None:
     from ovavel.runtime.backends import open_backend
 
     bench = OVAVEBench.open(make_bench(tmp_path / "bench", clips=1))
@@ -214,7 +214,7 @@ def test_a_labelled_set_against_pytorch(
     assert list((tmp_path / "cache" / "ovavel" / "gates").iterdir())
 
 
-def test_another_bundle_that_decides_otherwise(
+def test_another_bundle_that_disagrees(
     tiny_bundle: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same encoders with another head: similarity is the first stage that is off."""
@@ -236,7 +236,7 @@ def test_another_bundle_that_decides_otherwise(
     assert "NOT passed" in (out / "parity.html").read_text()
 
 
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_refused(
     exported_bundle: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5)

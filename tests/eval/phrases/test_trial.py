@@ -74,7 +74,7 @@ def test_the_phrase_that_names_the_event_wins() -> None:
     assert beaten.rival == "dog"
 
 
-def test_winning_everywhere_is_no_merit() -> None:
+def test_winning_everywhere_is_not_a_merit() -> None:
     seconds = [BELL] * 2 + [((BELL + DRUM) / np.sqrt(2)).astype(np.float32)] * 6
     found = trial([recording(seconds, [True] * 2 + [False] * 6)], bell=BELL)
     assert (found.phrases[0].won_s, found.phrases[0].elsewhere_s) == (2, 6)
@@ -84,7 +84,7 @@ def test_winning_everywhere_is_no_merit() -> None:
     assert "6 s elsewhere" in verdict(found)
 
 
-def test_equals_share_a_rank_and_none_working_is_told() -> None:
+def test_ties_share_a_rank_and_no_match_is_reported() -> None:
     tied = trial([recording([BELL] * 3)], bell=BELL, gong=BELL)
     assert [phrase.rank for phrase in tied.phrases] == [1, 1]
     assert "A tie: 'bell', 'gong'" in verdict(tied)
@@ -102,7 +102,7 @@ def test_a_name_of_the_vocabulary_is_tried_as_it_is() -> None:
         trial([recording([AXES[0]])], Other=AXES[4])
 
 
-def test_seconds_without_a_sense_are_no_ones() -> None:
+def test_seconds_without_a_sense_belong_to_no_name() -> None:
     found = trial([recording([BELL, None, BELL])], bell=BELL)
     assert (found.phrases[0].won_s, found.phrases[0].event_s) == (2, 2)
     assert np.isnan(found.phrases[0].clips[0].lead).tolist() == [False, True, False]
@@ -221,7 +221,7 @@ def test_a_name_can_be_left_out(exported_bundle: Path, clip: Path, tmp_path: Pat
         (["TEXT", "--phrases", "dog"], "TEXT"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_refused(
     words: list[str], said: str, exported_bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     no_media = tmp_path / "TEXT"

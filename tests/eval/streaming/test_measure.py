@@ -148,7 +148,7 @@ def test_figures_of_joined_clips_are_means_over_orders_that_seeds_repeat() -> No
 
 
 @pytest.mark.parametrize("options", [{"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"stream_clips": 1}])
-def test_what_makes_no_sense_is_refused(options: dict[str, object]) -> None:
+def test_invalid_arguments_are_refused(options: dict[str, object]) -> None:
     truth, audio, vision = streams(3, 10)
     with pytest.raises(UsageError):
         measure_streaming(head, audio, vision, TEXT, truth, np.ones(3, bool), **{"seeds": (0,), **options})

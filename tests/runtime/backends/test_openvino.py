@@ -58,14 +58,14 @@ def test_other_devices_and_precisions_are_refused(bundle: Bundle) -> None:
         open_backend(bundle, name="openvino", threads=0)
 
 
-def test_wrong_shapes_are_told(bundle: Bundle) -> None:
+def test_wrong_shapes_are_reported(bundle: Bundle) -> None:
     backend = open_backend(bundle, name="openvino", precision="fp32")
     with pytest.raises(UsageError, match="vision graph does not take"):
         backend.vision(np.zeros((1, 3, 100, 100), np.float32))
     backend.close()
 
 
-def test_a_damaged_graph_is_told(tmp_path: Path) -> None:
+def test_a_damaged_graph_is_reported(tmp_path: Path) -> None:
     from ovavel.runtime.backends.openvino import compile_graph
     from ovavel.runtime.bundle.hashed import read_graph
 

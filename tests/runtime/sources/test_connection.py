@@ -20,7 +20,7 @@ class Scripted(Feed):
             self.ended.set()
 
 
-def test_a_feed_that_brings_nothing_is_lost_and_one_that_nobody_looked_at_is_not() -> None:
+def test_a_silent_feed_is_lost_unless_the_process_was_stopped() -> None:
     connection = Connection("cam", Scripted(), Scripted, 0.0)
     connection.check(0.25)
     connection.check(100.0)  # the process was stopped
@@ -33,7 +33,7 @@ def test_a_feed_that_brings_nothing_is_lost_and_one_that_nobody_looked_at_is_not
     assert list(connection.notices(8.0)) == []
 
 
-def test_the_newest_reason_is_said_and_each_only_once() -> None:
+def test_the_newest_reason_is_reported_once() -> None:
     reported: list[str] = []
     reasons = iter(["refused", "refused", "401 Unauthorized: http://me:secret@cam/", None, "refused", "refused"])
 

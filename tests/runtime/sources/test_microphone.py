@@ -57,5 +57,5 @@ def test_an_age_that_no_wait_explains_is_not_believed() -> None:
         assert start_s == pytest.approx(now_s - BLOCK_S)
 
 
-def test_a_system_that_tells_no_times() -> None:
+def test_a_system_without_timestamps() -> None:
     assert _BlockTimes().of(0.0, 0.0, BLOCK_S, 7.0) == (7.0, 7.0 - BLOCK_S)

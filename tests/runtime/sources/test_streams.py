@@ -86,7 +86,7 @@ def test_pictures_without_timestamps_have_the_time_on_the_wall(fps: int) -> None
     assert frames[-1].time_s - frames[0].time_s == pytest.approx(elapsed_s, abs=0.5)
 
 
-def test_what_was_buffered_is_told_from_what_arrives_as_it_happens() -> None:
+def test_buffered_data_is_distinguished_from_live_data() -> None:
     arrivals = _Arrivals()
     stamps = [0.04 * i for i in range(200)]
     buffered = [arrivals.caught_up(stamp_s, 100 + 0.002 * i) for i, stamp_s in enumerate(stamps[:100])]

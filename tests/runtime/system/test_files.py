@@ -10,7 +10,7 @@ from ovavel.runtime.errors import OutputError
 from ovavel.runtime.system.files import output_folder
 
 
-def test_a_folder_that_nothing_was_written_to_goes_again_with_those_made_above_it(tmp_path: Path) -> None:
+def test_empty_folders_are_removed_with_their_created_parents(tmp_path: Path) -> None:
     def interrupted() -> None:
         with output_folder(tmp_path / "a" / "b"):
             assert (tmp_path / "a" / "b").is_dir()
@@ -21,7 +21,7 @@ def test_a_folder_that_nothing_was_written_to_goes_again_with_those_made_above_i
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_was_there_or_holds_results_stays(tmp_path: Path) -> None:
+def test_existing_folders_and_those_with_results_are_kept(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with output_folder(tmp_path / "there" / "new"), output_folder(tmp_path / "there"):
         (tmp_path / "there" / "new" / "result").touch()
@@ -32,7 +32,7 @@ def test_a_folder_that_was_there_or_holds_results_stays(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["new"]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="part of this path is a file"), output_folder(tmp_path / "file" / "new"):
         pass

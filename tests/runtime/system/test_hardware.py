@@ -143,7 +143,7 @@ def test_gpus_of_one_name_need_no_order(smi: Callable[[str], None]) -> None:
         ({"CUDA_VISIBLE_DEVICES": "GPU-fast"}, "Fast"),
     ],
 )
-def test_gpus_of_several_names_are_told_apart_or_not_named(
+def test_gpus_with_different_names_are_identified_or_unnamed(
     smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str | None
 ) -> None:
     smi(TWO_GPUS)

@@ -40,7 +40,7 @@ def test_each_library_says_it_in_its_own_way(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", [None, ValueError("no"), OSError(errno.ENOSPC, "No space left"), ImportError("cv2")])
-def test_other_errors_are_none_of_memory(error: Exception | None) -> None:
+def test_other_errors_are_not_a_lack_of_memory(error: Exception | None) -> None:
     assert not lacks_memory(error)
 
 

@@ -18,7 +18,7 @@ from ovavel.runtime.system.native_output import captured_stderr
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 
 
-def test_a_burst_is_one_notice_and_what_was_said_is_not_said_again(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_burst_is_one_notice_and_repeated_lines_are_dropped(capfd: pytest.CaptureFixture[str]) -> None:
     reported: list[str] = []
     came = threading.Event()
 
@@ -80,7 +80,7 @@ def test_a_failure_passes_through(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_a_sound_server_that_dies_writes_over_nothing(exported_bundle: Path, tmp_path: Path) -> None:
+def test_a_dying_sound_server_does_not_write_over_the_view(exported_bundle: Path, tmp_path: Path) -> None:
     command = [*OVAVEL, "live", "--bundle", str(exported_bundle), "--device", "cpu", "--no-video", "--view", "lines"]
     with pulse.null_sink(tmp_path) as server:
         process = subprocess.Popen(

@@ -98,7 +98,7 @@ def test_an_archive_that_numpy_would_not_write_is_refused(method: int, damage: b
 
 
 @given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53) | st.lists(st.text())))
-def test_json_is_read_and_refused_where_a_name_is_there_twice(content: dict[str, object]) -> None:
+def test_json_with_duplicate_names_is_refused(content: dict[str, object]) -> None:
     text = json.dumps(content)
     assert read_json(text.encode(), dict) == content
     for name in content:
@@ -107,7 +107,7 @@ def test_json_is_read_and_refused_where_a_name_is_there_twice(content: dict[str,
             read_json(f'{{"inner": {again}}}'.encode(), dict)
 
 
-def test_the_name_that_is_there_twice_is_found_among_many() -> None:
+def test_a_duplicate_name_is_found_among_many() -> None:
     names = [*map(str, range(300_000)), "x" * 9999, "x" * 9999]  # a pair at a time, that would take an hour
     with pytest.raises(ValueError, match="occurs twice") as refused:
         read_json(f"{{{','.join(f'{json.dumps(name)}:0' for name in names)}}}".encode(), dict)
@@ -125,7 +125,7 @@ def test_json_that_is_nested_deeply_is_refused(opening: str, times: int) -> None
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe[\x00]\x00", b"\xef\xbb\xbf{}", b"", b"{", b"9" * 9999, b"NaN", b"\x80"])
-def test_what_is_no_json_is_refused(data: bytes) -> None:
+def test_invalid_json_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         read_json(data, dict)
 

@@ -160,7 +160,7 @@ def test_a_graph_that_was_not_opened_is_named(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     "frames", [np.zeros((1, 3, 100, 224), np.float32), np.zeros((1, 3, 224, 224)), np.zeros((3, 224, 224), np.float32)]
 )
-def test_an_input_of_another_kind_is_refused(bundle: Bundle, frames: np.ndarray) -> None:
+def test_an_input_of_the_wrong_shape_or_type_is_refused(bundle: Bundle, frames: np.ndarray) -> None:
     backend = open_backend(bundle, device="cpu", graphs=("vision",))
     with pytest.raises(UsageError) as caught:
         backend.vision(frames)
@@ -386,7 +386,9 @@ def installed_are(monkeypatch: pytest.MonkeyPatch, *runtimes: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-gpu"])
-def test_a_broken_library_is_no_missing_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+def test_a_broken_library_is_not_reported_as_missing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))  # as left where its twin was removed
     installed_are(monkeypatch, runtime)
     auto_device.cache_clear()
@@ -402,14 +404,14 @@ def test_threads_are_at_least_one(bundle: Bundle) -> None:
     assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
 
 
-def test_without_onnxruntime_the_command_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime_the_install_command_is_shown(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     installed_are(monkeypatch)
     with pytest.raises(MissingExtraError, match=re.escape(install_command("cpu"))):
         open_backend(bundle, graphs=("head",))
 
 
-def test_onnx_runtime_reports_nothing_to_its_maker(exported_bundle: Path, tmp_path: Path) -> None:
+def test_onnx_runtime_sends_no_telemetry(exported_bundle: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from ovavel.runtime.backends import open_backend; "
         "from ovavel.runtime.bundle.bundle import Bundle; "

@@ -75,7 +75,7 @@ def test_threads_do_not_meet_in_the_buffers(batches: FixedBatches) -> None:
     "array",
     [np.zeros((1, 1, 128, 100), np.float32), np.zeros((1, 1, 128, 204)), np.zeros((0, 1, 128, 204), np.float32)],
 )
-def test_an_input_of_another_kind_is_refused(batches: FixedBatches, array: np.ndarray) -> None:
+def test_an_input_of_the_wrong_shape_or_type_is_refused(batches: FixedBatches, array: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"float32 \(B, 1, 128, 204\)"):
         batches.run(array)
 
@@ -157,7 +157,7 @@ def test_a_gpu_gives_what_a_cpu_gives(three_precisions: Bundle, precision: str, 
 
 
 @needs_gpu
-def test_a_gpu_runs_fp16_unless_told_otherwise_and_never_int8(three_precisions: Bundle) -> None:
+def test_a_gpu_runs_fp16_by_default_and_never_int8(three_precisions: Bundle) -> None:
     backend = open_backend(three_precisions, device="cuda")
     assert backend.info.precision["vision"] == "fp16"
     backend.close()

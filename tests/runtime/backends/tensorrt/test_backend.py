@@ -147,7 +147,7 @@ def test_a_gate_counts_for_the_plans_it_was_made_with(
         require_gate(bundle, others.info, allow_unverified=False)
 
 
-def test_engines_that_decide_otherwise_are_refused(
+def test_engines_that_disagree_are_refused(
     gpu: SimulatedCuda, exported_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute = SimulatedCuda.array
@@ -174,7 +174,7 @@ def test_compiled_kernels_are_released_before_their_engine(gpu: SimulatedCuda, e
     assert released == [True, True, True]
 
 
-def test_interrupted_comparison_gives_everything_back(gpu: SimulatedCuda, exported_bundle: Path) -> None:
+def test_an_interrupted_comparison_frees_everything(gpu: SimulatedCuda, exported_bundle: Path) -> None:
     def interrupt(stage: str, share: float | None = None, *_: object) -> None:
         if stage.startswith("comparing"):
             raise KeyboardInterrupt
@@ -215,7 +215,7 @@ def test_export_engine_keeps_what_was_compiled_for_the_first_start(
     assert {each.read_bytes() for each in kernels} == {SimulatedKernels.CONTENT}
 
 
-def test_what_cannot_be_opened_is_told(gpu: SimulatedCuda, exported_bundle: Path) -> None:
+def test_errors_on_opening_are_reported(gpu: SimulatedCuda, exported_bundle: Path) -> None:
     with pytest.raises(DeviceError, match="tensorrt-rtx runs only on NVIDIA GPUs"):
         opened(exported_bundle, device="cpu")
     with pytest.raises(DeviceError, match=r"no device 'cuda:3'"):
@@ -224,7 +224,7 @@ def test_what_cannot_be_opened_is_told(gpu: SimulatedCuda, exported_bundle: Path
         opened(exported_bundle, precision="bf16")
 
 
-def test_without_cuda_python_it_says_what_to_install(
+def test_without_cuda_python_the_install_command_is_shown(
     exported_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)

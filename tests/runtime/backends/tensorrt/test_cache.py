@@ -40,7 +40,7 @@ def test_options_of_a_folder_that_others_may_write_to_are_not_read(tmp_path: Pat
         path.chmod(0o700)
 
 
-def test_a_pipe_in_the_place_of_an_engine_is_waited_for_by_nobody(tmp_path: Path, wanted: EngineFor) -> None:
+def test_a_pipe_in_place_of_an_engine_does_not_block(tmp_path: Path, wanted: EngineFor) -> None:
     folder = tmp_path / "engines" / f"{wanted.family}-other"
     folder.mkdir(parents=True, mode=0o700)
     os.mkfifo(folder / METADATA, 0o600)

@@ -213,7 +213,7 @@ def test_a_compute_capability_that_it_does_not_build_for_is_refused(
         provide(exported_bundle, tmp_path, library, compute_capability=None)
 
 
-def test_what_a_killed_build_left_is_cleared(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
+def test_leftovers_of_a_killed_build_are_removed(exported_bundle: Path, tmp_path: Path, library: Library) -> None:
     left = tmp_path / f".{wanted(exported_bundle, library).key}.0123.part"
     left.mkdir()
     (left / "engine.plan").write_bytes(b"half")
@@ -231,7 +231,7 @@ def test_a_folder_that_may_not_be_written_is_a_clear_error(
         provide(exported_bundle, tmp_path / "file" / "engines", library)
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_work(
+def test_a_full_disk_is_reported_before_building(
     exported_bundle: Path, tmp_path: Path, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
@@ -325,7 +325,7 @@ def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path)
         (("--library", "tensorrt-rtx", "--precision", "fp8", "--compute-capability", "8.9"), "fp8"),
     ],
 )
-def test_what_cannot_be_built_is_told_in_a_line(
+def test_build_errors_are_one_line(
     exported_bundle: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     if arguments == ("--library", "tensorrt") and find_spec("tensorrt"):

@@ -34,7 +34,7 @@ I/O Tensors:
 """
 
 
-def test_the_build_log_tells_layers_with_what_they_take_and_come_from() -> None:
+def test_layers_are_parsed_from_the_build_log() -> None:
     move, product = logged_layers(LOG)
     assert (move.name, move.taken, move.origins) == ("__myl_Move_0", {"fp32"}, frozenset())
     assert product.taken == {"fp16"}  # a single number does not count
@@ -53,7 +53,7 @@ def test_the_build_log_tells_layers_with_what_they_take_and_come_from() -> None:
         ({"Format": "Row major linear format", "DataType": "Float"}, "fp32"),
     ],
 )
-def test_the_inspector_tells_layers(tensor: dict, precision: str) -> None:
+def test_layers_are_parsed_from_the_inspector(tensor: dict, precision: str) -> None:
     layer = {
         "Name": "fused",
         "LayerType": "gemm",
@@ -68,7 +68,7 @@ def test_the_inspector_tells_layers(tensor: dict, precision: str) -> None:
     )
 
 
-def test_an_inspector_that_gives_names_alone_tells_nothing() -> None:
+def test_an_inspector_with_only_names_is_ignored() -> None:
     assert engine_layers('{"Layers": ["node_MatMul_1", "node_MatMul_2"]}') == []
     products = [MatrixProduct(name="node_MatMul_1", precision="fp16", weights=True)]
     assert check_engine([], products, "fp16", where="vision") is None
@@ -93,7 +93,7 @@ def test_an_engine_that_computes_in_something_else_is_an_error() -> None:
         check_engine(layers_of(*["fp32"] * 9, "fp16"), products_of(10, "fp32"), "fp32", where="vision")
 
 
-def test_an_engine_that_shows_a_few_products_tells_nothing() -> None:
+def test_an_engine_that_exposes_few_products_is_inconclusive() -> None:
     products = products_of(130, "fp16")
     assert check_engine(layers_of("fp16"), products, "fp16", where="vision") is None
     assert check_engine(layers_of(*["fp16"] * 64), products, "fp16", where="vision") is None

@@ -164,7 +164,7 @@ def test_threads_take_turns(gpu: SimulatedCuda, exported_bundle: Path, tmp_path:
     assert not wrong
 
 
-def test_a_gpu_that_failed_is_given_back_whole_and_the_first_error_told(
+def test_after_a_gpu_failure_everything_is_freed_and_the_first_error_reported(
     gpu: SimulatedCuda, exported_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner = open_runner(gpu, exported_bundle, "audio", tmp_path)
@@ -225,7 +225,7 @@ class _Refusing:
         return None
 
 
-def test_a_machine_without_a_driver_is_told(gpu: SimulatedCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported(gpu: SimulatedCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: SimulatedCuda) -> None:
         raise RuntimeError("Failed to dlopen libcuda.so.1")  # as cuda-python 12 does
 

@@ -53,7 +53,7 @@ class Config:
         (Config(), KEPT),  # nothing is taken, so nothing is written
     ],
 )
-def test_refused_measurements_are_made_anew(config: Config, kept: bytes, tmp_path: Path) -> None:
+def test_refused_measurements_are_repeated(config: Config, kept: bytes, tmp_path: Path) -> None:
     path = tmp_path / "timings.cache"
     path.write_bytes(KEPT)
     build._use_timings(config, path)

@@ -560,7 +560,7 @@ def test_a_fragmented_file_that_cannot_be_read_to_its_end_is_truncated(tmp_path:
     assert damaged.said == [f"{path} is truncated: it ends at {damaged.source.duration_s:.3f} s"]
 
 
-def test_a_damaged_size_is_no_lack_of_memory(tmp_path: Path) -> None:
+def test_a_damaged_size_is_not_a_lack_of_memory(tmp_path: Path) -> None:
     movflags = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "1000000"}
     path = make_clip(tmp_path / "clip.mp4", duration_s=6, codec="libx264", options=movflags)
     content = bytearray(path.read_bytes())

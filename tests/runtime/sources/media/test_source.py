@@ -113,7 +113,7 @@ def test_left_out_on_purpose(tmp_path: Path) -> None:
     ],
     ids=["missing", "folder", "empty", "text", "zeros", "subtitles", "fifo"],
 )
-def test_what_is_no_media_is_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+def test_files_that_are_not_media_are_refused(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
     path = tmp_path / "clip.mp4"
     make(path)
     with pytest.raises(MediaError, match=message) as error:

@@ -33,7 +33,7 @@ def times(done: list[tuple[Any, bool]]) -> list[float]:
     return [time_s for time_s, _ in done if time_s is not None]
 
 
-def test_a_pause_is_no_jump() -> None:
+def test_a_pause_is_not_a_jump() -> None:
     stamps: Stamps = Stamps(["vision", "audio"])
     items = every(0.04, 0, 2) + every(0.04, 9, 11)
     done = continuous(stamps, "vision", [(stamp_s, 0.04) for stamp_s in items])
@@ -42,7 +42,7 @@ def test_a_pause_is_no_jump() -> None:
 
 
 @pytest.mark.parametrize("step_s", [-1.5, -1e6, 40.0, 1e6])
-def test_a_jump_goes_on_where_it_was_expected(step_s: float) -> None:
+def test_time_continues_where_expected_after_a_jump(step_s: float) -> None:
     stamps: Stamps = Stamps(["vision"])
     items = every(0.04, 0, 2) + [stamp_s + step_s for stamp_s in every(0.04, 2, 4)]
     done = continuous(stamps, "vision", [(stamp_s, 0.04) for stamp_s in items])
@@ -85,7 +85,7 @@ def test_after_a_damaged_stretch_everything_is_back_in_its_place(start: int, cou
 
 
 @given(jitter=st.lists(st.floats(-0.02, 0.02), min_size=30, max_size=30), origin_s=st.floats(-1e5, 1e5))
-def test_jitter_is_no_jump(jitter: list[float], origin_s: float) -> None:
+def test_jitter_is_not_a_jump(jitter: list[float], origin_s: float) -> None:
     stamps: Stamps = Stamps(["audio"], start_s=origin_s)
     timeline = Timeline(("audio",), patience_s=HOLE_S)
     timeline.start(origin_s)
