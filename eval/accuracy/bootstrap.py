@@ -13,7 +13,7 @@ __all__ = ["LEVEL", "RESAMPLES", "SEED", "interval", "intervals"]
 LEVEL = 0.95
 RESAMPLES = 1000
 SEED = 0
-"""Of the clips that are drawn: the same scores have the same intervals, whoever computes them."""
+"""Seed of the draws, so that equal scores have equal intervals."""
 
 Interval = tuple[tuple[float, ...], tuple[float, ...]]
 """Lower and upper ends, one for each of M measures."""

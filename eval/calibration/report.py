@@ -45,7 +45,7 @@ class CalibrationReport(Struct, frozen=True, kw_only=True):
     """Fingerprint of the annotations."""
     classes: int
     bundle_sha256: str
-    """Of the bundle as it was before a calibration was written into it."""
+    """Hash of the bundle before the calibration was written into it."""
     model: str
     ran: str
     """What computed the embeddings and the decisions, in a sentence."""

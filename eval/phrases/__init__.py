@@ -1,1 +1,1 @@
-"""Tries phrases for a vocabulary on labelled clips."""
+"""Trial of phrases for a vocabulary on recordings."""

@@ -30,7 +30,7 @@ _HINT = (
 
 
 def cells(phrase: Phrase) -> tuple[str, ...]:
-    """One row of the table of phrases, in the order of `COLUMNS`."""
+    """Return a row of the table of phrases, in the order of `COLUMNS`."""
     numbers = (phrase.lead, phrase.margin, phrase.vision_similarity, phrase.audio_similarity)
     return (
         str(phrase.rank),
@@ -44,7 +44,7 @@ def cells(phrase: Phrase) -> tuple[str, ...]:
 
 
 def verdict(trial: Trial) -> str:
-    """Say in a sentence which phrase to take, which are as good, or that none works."""
+    """Recommend a phrase in a sentence, with any ties, or report that none works."""
     best = [phrase for phrase in trial.phrases if phrase.rank == 1]
     first = best[0]
     if not trial.works:
@@ -67,7 +67,7 @@ def verdict(trial: Trial) -> str:
 
 
 def to_json(trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo) -> bytes:
-    """All figures, second by second; a second that lacks a sense has null."""
+    """Write all figures, second by second; null for a second without one of the senses."""
     document = {
         "ovavel": version("ovavel"),
         "bundle": {"path": str(bundle.path), "sha256": bundle.sha256, "model": bundle.manifest.model.name},
@@ -111,7 +111,7 @@ def _numbers(values: NDArray[np.float32]) -> list[float | None]:
 
 
 def to_html(trial: Trial, recordings: Sequence[Recording], bundle: Bundle, backend: BackendInfo) -> bytes:
-    """The table, and for each recording who wins each second, phrase by phrase."""
+    """Write the table, and for each recording and phrase the winner of each second."""
     names = (
         ("bundle", f"{bundle.path.name} {bundle.sha256[:12]}"),
         ("model", bundle.manifest.model.name),

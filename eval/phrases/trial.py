@@ -1,4 +1,4 @@
-"""How well words work: each phrase alone joins a bundle's vocabulary, and recordings are decided again.
+"""Try phrases: add each one alone to a bundle's vocabulary, and decide on recordings again.
 
 Recordings go through the encoders once. Each phrase then gets decisions of its own from the very `Localizer` that runs
 live, so what is counted here is what the bundle would do with that phrase in its vocabulary.
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 WORKS = 0.5
-"""F score from which on a phrase is said to work."""
+"""Minimum F score of a phrase that works."""
 
 _TIE = 1e-4
 
@@ -57,68 +57,68 @@ class Recording:
     segments: tuple[Segment, ...]
     """T segments."""
     event: NDArray[np.bool_]
-    """(T,) where the event is, as the user says; every second without a word of them. A second that lacks a sense
-    is never one: no words could find it."""
+    """(T,) whether the event is present according to the user; True everywhere by default. A second without one of the
+    senses is never included: no phrase could find it."""
     missing_s: int
-    """Seconds that lack a sense."""
+    """Number of seconds without one of the senses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipResult:
-    """One phrase on one recording, or the vocabulary as it is."""
+    """One phrase on one recording, or the unchanged vocabulary."""
 
     name: str
     labels: tuple[str, ...]
     """T decisions."""
     margin: NDArray[np.float32]
-    """(T,) fused score of the phrase less that of the background; NaN where a sense is missing."""
+    """(T,) fused score of the phrase minus that of the background; NaN where a sense is missing."""
     lead: NDArray[np.float32]
-    """(T,) fused score of the phrase less that of the strongest other class or the background; NaN likewise."""
+    """(T,) fused score of the phrase minus that of the strongest other class or background; NaN likewise."""
     rivals: tuple[str, ...]
     """T names: that strongest other class."""
     vision_similarity: NDArray[np.float32]
-    """(T,) cosine between phrase and picture after the temporal head; NaN likewise."""
+    """(T,) cosine between phrase and frame after the temporal head; NaN likewise."""
     audio_similarity: NDArray[np.float32]
     """(T,) cosine between phrase and sound after the temporal head; NaN likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Phrase:
-    """What a phrase is worth over all recordings. Means are over the seconds where the event is."""
+    """Result of a phrase over all recordings. Means are over the seconds of the event."""
 
     phrase: str
     label: str
-    """The phrase as it stands in the vocabulary."""
+    """The phrase as spelled in the vocabulary."""
     rank: int
-    """1 for the best; equals share a rank."""
+    """1 for the best; ties share a rank."""
     in_vocabulary: bool
-    """The vocabulary has it already, so nothing was added for it."""
+    """Whether the vocabulary already contained it."""
     won_s: int
-    """Seconds of the event that would bear its name."""
+    """Seconds of the event that would get its name."""
     event_s: int
     """Seconds of the event."""
     elsewhere_s: int
-    """Seconds without the event that would bear its name: false alarms."""
+    """Seconds without the event that would get its name: false alarms."""
     f: float
-    """F score of its seconds, as of a row in Seg. (docs/method.md, Metrics), in [0, 1]."""
+    """F score of its seconds in [0, 1], as for a row of Seg. (docs/method.md, Metrics)."""
     margin: float
-    """Mean fused score over the background's."""
+    """Mean fused score minus the background's."""
     lead: float
-    """Mean fused score over that of the strongest other class."""
+    """Mean fused score minus that of the strongest other class."""
     vision_similarity: float
     audio_similarity: float
     rival: str
-    """The class that is most often the strongest other one."""
+    """The most frequent strongest other class."""
     clips: tuple[ClipResult, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """All phrases, the best first, and what is decided without any of them."""
+    """All phrases, best first, and the decisions without any of them."""
 
     phrases: tuple[Phrase, ...]
     before: tuple[tuple[str, ...], ...]
-    """T decisions for each recording with the vocabulary as it is."""
+    """T decisions for each recording with the unchanged vocabulary."""
     background: str
 
     @property
@@ -248,7 +248,7 @@ def try_phrases(
 
 
 def _decide(recording: Recording, vocabulary: Vocabulary, head: Head) -> list[SegmentScores]:
-    """The final decision on every second, as live."""
+    """Return the final decision on every second, as in live use."""
     localizer = Localizer(head, vocabulary)
     scores = [s for segment in recording.segments for s in localizer.push(segment) if s.final]
     return scores + localizer.flush()
@@ -302,7 +302,7 @@ def _sum_up(
 
 
 def rank(phrases: Sequence[Phrase]) -> tuple[Phrase, ...]:
-    """Order by F score, then by mean lead, then by mean margin; equals share a rank."""
+    """Order by F score, then mean lead, then mean margin; ties share a rank."""
 
     def key(phrase: Phrase) -> tuple[int, ...]:
         return round(phrase.f / _TIE), round(phrase.lead / _TIE), round(phrase.margin / _TIE)

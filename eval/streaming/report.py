@@ -1,4 +1,4 @@
-"""The result of a streaming measurement as data, a picture and a page."""
+"""Result of a streaming measurement as data, a chart and a page."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class StreamingReport(Struct, frozen=True, kw_only=True):
     split: str
     clips: int
     damaged: dict[str, str]
-    """Class/name of each clip of the split that could not be read → why; in no figure."""
+    """Class/name of each damaged clip of the split → reason; excluded from all figures."""
     classes: int
     bundle_sha256: str
     model: str
     ran: str
-    """What computed the embeddings and the decisions, in a sentence."""
+    """Description of what computed embeddings and decisions."""
     seeds: tuple[int, ...]
     stream_clips: int
-    """Clips that were joined to one stream."""
+    """Number of clips joined to one stream."""
     tolerance: float
     chosen_lag: int
     """Smallest lag whose Avg. on joined clips, latest score, is at most `tolerance` below the best lag's."""
     chosen_lag_alone: int
-    """The same for clips alone, as the published protocol has them."""
+    """The same for clips alone, as in the published protocol."""
     curves: tuple[Curve, ...]
 
     def curve(self, *, joined: bool, rule: str) -> Curve:
-        """The curve of one way of feeding and deciding."""
+        """Return the curve of one way of feeding and deciding."""
         return next(curve for curve in self.curves if curve.joined == joined and curve.rule == rule)
 
 
@@ -86,7 +86,7 @@ def to_svg(report: StreamingReport) -> bytes:
 
 
 def to_html(report: StreamingReport) -> bytes:
-    """Write a page that needs nothing else: the curves, what a joint costs, and every figure."""
+    """Write a self-contained page: the curves, the cost of joints, and every figure."""
     alone, joined = (report.curve(joined=flag, rule=RULES[0]) for flag in (False, True))
     at = report.chosen_lag
     positions = list(range(1, len(alone.lags[at].acc_at) + 1))
@@ -121,7 +121,7 @@ def to_html(report: StreamingReport) -> bytes:
 
 
 def lag_table(curve: Curve, report: StreamingReport) -> str:
-    """Every figure of one curve as an HTML table, the chosen lag in bold."""
+    """Format every figure of one curve as an HTML table, with the chosen lag in bold."""
     head = ("lag", *(f"{row} {title}" for row in ("total", "seen", "unseen") for title in MEASURES.values()))
     extra = ("± over orders",) if curve.joined else ()
     rows = [

@@ -18,7 +18,7 @@ _AGAIN = "Install ovavel again; in a checkout, `ovavel train demo-world` makes t
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True):
-    """What really happens in the clip, as whoever made it knows."""
+    """Labels of the clip from its author."""
 
     names: tuple[str, ...]
     """Names of all the events in the world, without the background."""

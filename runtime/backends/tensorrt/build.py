@@ -272,7 +272,7 @@ def _use_timings(config: Any, path: Path | None) -> None:
 
 def _keep_timings(config: Any, path: Path) -> None:
     cache = config.get_timing_cache()
-    if cache is None:  # the library takes none; the engine is built all the same
+    if cache is None:  # the library does not support one; the engine is still built
         return
     try:
         atomic_write(path, bytes(memoryview(cache.serialize())), private=True)

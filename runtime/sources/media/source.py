@@ -190,7 +190,7 @@ class MediaSource:
                 now_s = time.monotonic()
                 if piece is not None:
                     if connection.lost:
-                        # media time goes on with the clock on the wall, as far ahead of it as before
+                        # media time continues with the wall clock, at the same offset as before
                         media_s = max(self._timeline.position_s, now_s - zero_s)
                         yield from self._timeline.lose(GapCause.STREAM_LOST, media_s)
                         self._timeline.start(piece.stamp_s, at_s=media_s)
