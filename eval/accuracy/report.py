@@ -1,4 +1,4 @@
-"""What `ovavel eval score` reports: the table beside the published figures, JSON, CSV, and one HTML page.
+"""Report of `ovavel eval score`: the table beside the published figures, JSON, CSV, and one HTML page.
 
 Shapes: N clips, T segments per clip, C classes with the background last.
 """

@@ -76,7 +76,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Report:
-    """All that `ovavel eval score` finds out."""
+    """Result of `ovavel eval score`."""
 
     root: str
     split: str

@@ -1,4 +1,4 @@
-"""Two reports of `ovavel bench run`, told apart from noise.
+"""Compare two reports of `ovavel bench run`, and separate changes from noise.
 
 Both runs measured a yardstick just before each window, so that a generally slower machine cancels out. The comparison
 uses the logarithm of window over yardstick, window by window, both in wall-clock and in processor time: a program that

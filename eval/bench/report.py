@@ -1,4 +1,4 @@
-"""What `ovavel bench run` found out, as plain values: written as JSON, read again by `compare`, shown as tables."""
+"""Result of `ovavel bench run` as plain values: written as JSON, read by `compare`, shown as tables."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """All that `ovavel bench run` finds out."""
+    """Result of `ovavel bench run`."""
 
     format: int = FORMAT
     machine: Machine

@@ -1,4 +1,4 @@
-"""What `ovavel vocab try` writes: JSON, and one HTML page with a timeline for every recording."""
+"""Report of `ovavel vocab try`: JSON, and an HTML page with a timeline for every recording."""
 
 from __future__ import annotations
 

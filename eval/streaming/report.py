@@ -19,7 +19,7 @@ MEASURES = {"acc": "Acc.", "seg": "Seg.", "eve": "Eve.", "avg": "Avg."}
 
 
 class StreamingReport(Struct, frozen=True, kw_only=True):
-    """All that `ovavel eval lag` finds out; the content of its JSON file."""
+    """Result of `ovavel eval lag`; the content of its JSON file."""
 
     dataset: str
     """Fingerprint of the annotations."""

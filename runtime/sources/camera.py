@@ -33,11 +33,11 @@ FFMPEG_OPTIONS = {
     "fflags": "nobuffer",
     "flags": "low_delay",
 }
-"""Of network cameras: nothing is lost on the way, and no delay is added."""
+"""FFmpeg options for network cameras: reliable transport and no added delay."""
 _WHITELIST = "protocol_whitelist"
 _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _opening = threading.Lock()
-"""OpenCV reads the variable when it opens a stream, and it is one for the process."""
+"""OpenCV reads this variable when it opens a stream; it applies to the whole process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

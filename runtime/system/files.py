@@ -68,7 +68,7 @@ def make_folder(path: Path) -> None:
     """Create the folder `path` and its parents if necessary: before long work, not after.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be created.
     """
     check_path(path, OutputError)
     try:

@@ -56,8 +56,8 @@ def changed_since_first_use(bundle: Bundle, info: BackendInfo) -> str | None:
     others = [name for name, sha256 in now.items() if graphs.get(name, sha256) != sha256]
     if known and others:
         return one_line(
-            f"other weights than those first used from {bundle.path} on {known.since}: {', '.join(others)}. If you did "
-            "not exchange them, do not trust them; if you did, `ovavel bundle check` on this bundle accepts them"
+            f"the weights differ from those first used from {bundle.path} on {known.since}: {', '.join(others)}. If "
+            "you did not replace them, do not trust them; if you did, `ovavel bundle check` on this bundle accepts them"
         )
     if not now.items() <= graphs.items():
         try:

@@ -1,6 +1,6 @@
 """Required agreement with PyTorch in fp32, by precision (docs/parity.md).
 
-The one place where these numbers stand: the exporter, `ovavel bundle check` and `ovavel eval parity` ask here.
+The only definition of these limits, used by the exporter, `ovavel bundle check` and `ovavel eval parity`.
 """
 
 from __future__ import annotations

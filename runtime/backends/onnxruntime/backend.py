@@ -239,8 +239,8 @@ def _note_slower(bundle: Bundle, engine: str, precision: Mapping[Graph, str]) ->
         default = bundle.default_precision(name, engine)
         if each == "fp32" != default:
             _log.warning(
-                "running in fp32, which is slower: %s of this bundle is for CPUs with dot products of 8 bits. "
-                "`ovavel bundle export --cpu any` writes what is right on every CPU",
+                "running in fp32, which is slower: %s of this bundle needs a CPU with 8-bit dot products. "
+                "`ovavel bundle export --cpu any` writes a form for every CPU",
                 default,
             )
             return

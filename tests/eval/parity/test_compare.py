@@ -217,7 +217,7 @@ def test_a_labelled_set_against_pytorch(
 def test_another_bundle_that_disagrees(
     tiny_bundle: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same encoders with another head: similarity is the first stage that is off."""
+    """The same encoders with another head: similarity is the first failed stage."""
     from ovavel.export.bundle import BundleContents, write_bundle
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
