@@ -44,7 +44,7 @@ Row = tuple[str, str, str, str]  # of META: split, class, "close" or "open", vid
 
 
 class Labels:
-    """The labels file, forgiving of what concerns a single clip."""
+    """The labels file; errors that concern a single clip damage only that clip."""
 
     def __init__(self, data: bytes, path: Path) -> None:
         try:
@@ -142,9 +142,9 @@ def class_names(data: bytes, path: Path) -> tuple[str, ...]:
     before = set[str]()
     for number, name in enumerate(names, 1):
         if not name or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
-            raise DatasetError(f"{path}, line {number}: {quoted(name)} is no name of a class (and of its folder)")
+            raise DatasetError(f"{path}, line {number}: {quoted(name)} is not a valid class (and folder) name")
         if name in before:
-            raise DatasetError(f"{path}, line {number}: {quoted(name)} is there twice")
+            raise DatasetError(f"{path}, line {number}: {quoted(name)} occurs twice")
         before.add(name)
     if len(names) < 2:
         raise DatasetError(f"{path} holds {len(names)} lines; at least one class and the background are needed")
@@ -179,7 +179,7 @@ def read_rows(data: bytes, path: Path, names: Sequence[str], seen: Collection[st
 
 
 def _problem(row: Sequence[str], known: Collection[str], seen: Collection[str]) -> str:
-    """What is wrong with a row of META, or nothing."""
+    """Return the problem of a row of META, or an empty string."""
     if len(row) != len(_COLUMNS):
         return f"{len(row)} values instead of {len(_COLUMNS)}"
     split, category, kind, name = row
@@ -194,5 +194,5 @@ def _problem(row: Sequence[str], known: Collection[str], seen: Collection[str]) 
     if split == "train" and kind == "open":
         return f"a training clip of the unseen class {quoted(category)}"
     if not _VIDEO.fullmatch(name):
-        return f"{quoted(name)} is no name of a video (and of its files)"
+        return f"{quoted(name)} is not a valid video (and file) name"
     return ""

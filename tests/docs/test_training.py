@@ -118,7 +118,7 @@ def test_a_trained_head_is_given_to_pytorch_too(page: Path) -> None:
     """Whoever compares a bundle of a trained head with PyTorch needs the head: the command or its line says so."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for line in text.splitlines():
-        if re.match(r"ovavel (eval parity|bench) .*--weights", line) and "eval/demo/assets/clip.mp4" not in line:
+        if re.match(r"ovavel (eval parity|bench run) .*--weights", line) and "eval/demo/assets/clip.mp4" not in line:
             assert "--head" in line, line
 
 

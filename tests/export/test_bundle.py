@@ -63,7 +63,7 @@ def test_the_manifest_describes_the_export(exported_bundle: Path, tiny_weights: 
     assert "CC BY-NC-SA 4.0" in manifest.model.licence
     assert ImageBindConfig.from_dict(manifest.model.config) == TINY
     assert set(manifest.files) == {file.name for file in exported_bundle.iterdir()} - {"manifest.json"}
-    assert [check.graph for check in manifest.parity.checks] == list(get_args(Graph))
+    assert [check.graph for check in manifest.parity.checks] == ["vision", "audio", "text", "head"]
     assert all(0 <= check.max_abs_difference <= (check.tolerance or 0) for check in manifest.parity.checks)
     assert all(check.min_cosine is None or check.min_cosine > 0.99999 for check in manifest.parity.checks)
     assert manifest.parity.versions["onnxruntime"] == onnxruntime.__version__

@@ -24,6 +24,7 @@ from ovavel.export.verify import (
     reference,
 )
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import ExportError
 from ovavel.runtime.pipeline.fusion import fused_score
 from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
@@ -148,16 +149,15 @@ def test_scores_are_0_where_no_class_stands_out(exported_bundle: Path) -> None:
     rng = np.random.default_rng(0)
     audio, vision = rng.standard_normal((2, 1, 4, SIZE)).astype(np.float32)
     for text in (np.zeros((3, SIZE), np.float32), np.ones((1, SIZE), np.float32)):
-        *_, score = run(exported_bundle / "head.onnx", audio, vision, text)
+        *_, score = run(exported_bundle / "head.onnx", audio, vision, text, text)
         assert (score == 0).all()
 
 
 def test_the_head_agrees_with_the_runtime_in_numpy(exported_bundle: Path) -> None:
     rng = np.random.default_rng(0)
     audio, vision = rng.standard_normal((2, 2, 7, SIZE)).astype(np.float32)
-    audio_similarity, vision_similarity, score = run(
-        exported_bundle / "head.onnx", audio, vision, rng.standard_normal((5, SIZE)).astype(np.float32)
-    )
+    text = rng.standard_normal((5, SIZE)).astype(np.float32)
+    audio_similarity, vision_similarity, score = run(exported_bundle / "head.onnx", audio, vision, text, text)
     np.testing.assert_allclose(score, fused_score(audio_similarity, vision_similarity), atol=1e-6)
 
 
@@ -173,9 +173,9 @@ def test_samples_have_the_shapes_of_real_input() -> None:
     assert all(random_frame(seed).std() > 2 for seed in range(20))
 
 
-def text_embeddings() -> np.ndarray:
+def text_embeddings() -> TextEmbeddings:
     rows = np.random.default_rng(1).standard_normal((5, SIZE)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return TextEmbeddings.shared(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def test_an_unaltered_head_passes(head: Path) -> None:

@@ -19,6 +19,7 @@ from ovavel.runtime.bundle.manifest import FORMAT_VERSION, MANIFEST, Fusion, Man
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary
 from ovavel.runtime.pipeline.preprocess import PREPARATIONS
+from ovavel.runtime.system.progress import no_progress
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.unit import unit_norm
 
@@ -103,7 +104,7 @@ def write_two_spaces(folder: Path) -> tuple[Bundle, Mapping[Graph, nn.Module]]:
         vocabulary=vocabulary.version,
     )
     (folder / MANIFEST).write_bytes(manifest.encode())
-    return checked(Bundle.open(folder), ["fp32"], lambda _what, _share: None), modules
+    return checked(Bundle.open(folder), ["fp32"], no_progress), modules
 
 
 def rows(count: int, size: int, seed: int = 0) -> np.ndarray:

@@ -401,7 +401,7 @@ def test_what_cannot_be_scored_is_refused(
         "ovavel train features": ["--data", str(data), *bundle, "--features", str(tmp_path)],
         "--weights is for": ["--data", str(data), *bundle, "--weights", "x"],
         "which protocols": ["--data", str(data), *bundle, "--protocols"],
-        "cannot write": ["--data", str(bare), *bundle, "--out", str(bare / "ovave_dataset_meta.csv")],
+        "--out is a folder": ["--data", str(bare), *bundle, "--out", str(bare / "ovave_dataset_meta.csv")],
     }
     for said, words in wrong.items():
         assert main(["eval", "score", "--out", str(tmp_path / "out"), *words]) > 0

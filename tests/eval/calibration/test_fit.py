@@ -212,7 +212,6 @@ def test_the_report_can_be_read_and_shown() -> None:
     report = CalibrationReport(
         calibration=calibration,
         dataset="ab" * 32,
-        names=("dog", "other"),
         classes=C,
         bundle_sha256="cd" * 32,
         model="<script>",

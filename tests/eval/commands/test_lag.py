@@ -109,10 +109,11 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(data: Path, exporte
 def test_material_is_the_datasets_names_and_the_bundles_embeddings(data: Path, exported_bundle: Path) -> None:
     with open_inputs(data, exported_bundle, threads=1) as inputs:
         split = inputs.split("val")
-        assert inputs.text.shape == (7, 32)
+        assert inputs.text.is_shared
+        assert inputs.text.audio.shape == (7, 32)
         assert split.audio.shape == split.vision.shape == (6, 10, 32)
         assert split.truth.shape == (6, 10)
         assert split.seen.tolist() == [clip.seen for clip in split.clips]
-        np.testing.assert_allclose(np.linalg.norm(inputs.text, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(inputs.text.audio, axis=1), 1, atol=1e-5)
         with pytest.raises(UsageError, match="no split"):
             inputs.split("tset")

@@ -20,6 +20,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import fused_score
+from ovavel.runtime.system.progress import no_progress
 from ovavel.runtime.verification.requirements import requirement
 
 
@@ -117,7 +118,7 @@ def test_clips_of_a_dataset_are_spread_and_damaged_ones_reported(tmp_path: Path,
     break_clip(bench.root, clips.clips[0], DAMAGE[2])
     backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
     reported: list[float] = []
-    encoded = clips.encode(backend, reported.append)
+    encoded = clips.encode(backend, lambda _what, done=None, total=1.0, note="": reported.append(done))
     backend.close()
     assert len(encoded) == 2
     assert reported == [10, 20, 30]
@@ -151,7 +152,7 @@ def test_a_recording_is_cut_into_pieces_of_ten_seconds(tmp_path: Path, exported_
 
     clips = RecordedClips([make_clip(tmp_path / "clip.mp4", duration_s=12, fps=5)])
     backend = open_backend(Bundle.open(exported_bundle), device="cpu", threads=1)
-    encoded = clips.encode(backend, lambda _: None)
+    encoded = clips.encode(backend, no_progress)
     backend.close()
     assert [clip.seconds for clip in encoded] == [tuple(range(10)), (10, 11)]
     assert clips.window(encoded[1].name, 11).index == 11

@@ -52,7 +52,9 @@ def recording(seconds: Sequence[np.ndarray | None], event: Sequence[bool] | None
 
 
 def trial(recordings: Sequence[Recording], **phrases: np.ndarray) -> Trial:
-    return try_phrases(recordings, list(phrases), np.stack(list(phrases.values())), VOCABULARY, plain_head)
+    return try_phrases(
+        recordings, list(phrases), TextEmbeddings.shared(np.stack(list(phrases.values()))), VOCABULARY, plain_head
+    )
 
 
 def test_the_phrase_that_names_the_event_wins() -> None:

@@ -169,7 +169,13 @@ def test_engines_are_built_and_run_for_fewer_batches(
     monkeypatch.setattr("ovavel.export.gpu_bench.row.open_compared", opened)
     monkeypatch.setattr("ovavel.eval.bench.rows.open_compared", opened)
     spec = {"name": "tensorrt fp16", "backend": "tensorrt", "options": {"precision": "fp16"}}
-    job = {"bundle": str(exported_bundle), "device": "cuda", "settings": QUICK, "kind": kind, "spec": spec}
+    job = {
+        "bundle": str(exported_bundle),
+        "device": "cuda",
+        "settings": msgspec.to_builtins(QUICK),
+        "kind": kind,
+        "spec": spec,
+    }
     media = str(Assets.open().clip)
     assert matrix_row.main(json.dumps({**job, "media": media}), str(tmp_path / "answer")) == 1
     assert requested == [("tensorrt", (1, 8))]
@@ -177,7 +183,13 @@ def test_engines_are_built_and_run_for_fewer_batches(
 
 
 def test_building_opens_the_backend_once(exported_bundle: Path, tmp_path: Path) -> None:
-    job = {"bundle": str(exported_bundle), "device": "cpu", "media": "", "settings": QUICK, "kind": "build"}
+    job = {
+        "bundle": str(exported_bundle),
+        "device": "cpu",
+        "media": "",
+        "settings": msgspec.to_builtins(QUICK),
+        "kind": "build",
+    }
     spec = {"name": "onnxruntime fp32", "options": {"precision": "fp32"}}
     assert matrix_row.main(json.dumps({**job, "spec": spec}), str(tmp_path / "answer")) == 0
     assert 0 < json.loads((tmp_path / "answer").read_text()) < 60
