@@ -243,8 +243,8 @@ def _read_any(path: Path) -> NDArray[np.float32]:
     import soxr
     from av.error import FFmpegError
 
+    from ovavel.runtime.sources.media.arrays import to_waveform
     from ovavel.runtime.sources.media.decode import open_media
-    from ovavel.runtime.sources.media.waveform import to_waveform
 
     if not path.stat().st_size:
         raise DamagedClip("sound empty", f"{path} is empty (0 bytes)")

@@ -2,6 +2,8 @@
 
 What is opened is what was hashed: see `ovavel.runtime.bundle.hashed`.
 How its vocabulary is changed: see `ovavel.runtime.bundle.change`.
+
+Many lines: one class, whose methods share its lock and the files it has hashed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Cuts what a source delivers into aligned seconds: one still and one second of sound each."""
+"""Cuts what a source delivers into aligned seconds: one still and one second of sound each.
+
+Many lines: one state machine, whose steps share what is pending.
+"""
 
 from __future__ import annotations
 

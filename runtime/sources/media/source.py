@@ -15,14 +15,13 @@ from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources.access import Access, is_network, shown_url
 from ovavel.runtime.sources.connection import GAP_EVERY_S, Connection
+from ovavel.runtime.sources.media.arrays import PictureConverter, to_waveform
 from ovavel.runtime.sources.media.decode import Media, Piece, open_media
 from ovavel.runtime.sources.media.fingerprint import fingerprint
 from ovavel.runtime.sources.media.media_clock import Timeline
 from ovavel.runtime.sources.media.ordered import OrderedMedia
-from ovavel.runtime.sources.media.pictures import PictureConverter
 from ovavel.runtime.sources.media.reader import StreamReader
 from ovavel.runtime.sources.media.stamps import HOLE_S, LEAP_S
-from ovavel.runtime.sources.media.waveform import to_waveform
 from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Notice, Samples, Sense
 
 __all__ = ["MediaSource"]

@@ -231,7 +231,7 @@ def test_an_unknown_format_writes_nothing(tmp_path):
 def test_a_file_that_cannot_be_written_is_as_it_was(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    with pytest.raises(OutputError, match="choose a folder that is there"):
+    with pytest.raises(OutputError, match="choose an existing folder"):
         atomic_write(tmp_path / "missing" / "x", b"new")
     with pytest.raises(OutputError, match="part of this path is a file"):
         atomic_write(path / "x", b"new")

@@ -396,4 +396,4 @@ def test_a_live_session_reads_its_address_from_a_file(
 
 def test_what_is_for_addresses_is_refused_with_a_camera() -> None:
     with pytest.raises(UsageError, match="leave it out with a camera"):
-        Live(allow_private=True)._source(lambda _: None)
+        Live(allow_private=True)._source()

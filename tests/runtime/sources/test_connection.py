@@ -29,7 +29,7 @@ def test_a_silent_feed_is_lost_unless_the_process_was_stopped() -> None:
         connection.check(100.0 + step / 4)
         assert connection.lost == (step / 4 > FROZEN_S)
     notices = [(notice.time_s, notice.message) for notice in connection.notices(7.0)]
-    assert notices == [(7.0, f"cam is lost (nothing came for {FROZEN_S:g} s); trying to open it again")]
+    assert notices == [(7.0, f"cam is lost (no data for {FROZEN_S:g} s); trying to open it again")]
     assert list(connection.notices(8.0)) == []
 
 
@@ -48,7 +48,7 @@ def test_the_newest_reason_is_reported_once() -> None:
         if len(reported) == 5:
             break
     assert reported == [
-        f"cam is {what} ({why}); trying to reconnect"
+        f"cam is {what} ({why}); trying to open it again"
         for what, why in [
             ("lost", "it broke"),
             ("still lost", "refused"),

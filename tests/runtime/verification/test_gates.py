@@ -88,7 +88,9 @@ def test_every_stage_is_checked_and_progress_reported(exported_bundle: Path) -> 
     bundle = Bundle.open(exported_bundle)
     backend = open_backend(bundle, device="cpu", graphs=graphs_to_check(bundle))
     reported: list[float] = []
-    check = check_stages(bundle, backend, lambda _what, share: reported.append(share))
+    check = check_stages(
+        bundle, backend, lambda _what, done=None, total=1.0, note="": reported.append((done or 0) / total)
+    )
     backend.close()
     assert tuple(each.stage for each in check.stages) == STAGES
     assert check.failed_stage is None
@@ -249,7 +251,9 @@ def test_every_batch_size_in_use_is_checked(exported_bundle: Path, spoilt: int) 
     bundle = Bundle.open(exported_bundle)
     backend = Batches(open_backend(bundle, device="cpu", threads=1), spoilt)
     reported: list[float] = []
-    check = check_stages(bundle, backend, lambda _what, share: reported.append(share))  # type: ignore[arg-type]
+    check = check_stages(
+        bundle, backend, lambda _what, done=None, total=1.0, note="": reported.append((done or 0) / total)
+    )  # type: ignore[arg-type]
     backend.close()
     assert backend.sizes >= {1, 3}
     assert reported == sorted(reported)

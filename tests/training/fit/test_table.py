@@ -22,6 +22,7 @@ from ovavel.eval.accuracy.metrics import Scores, score_agreement
 from ovavel.eval.accuracy.protocols import PUBLISHED, Rows
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.pipeline.fusion import cosine_similarity
@@ -313,7 +314,7 @@ def _untrained_lines() -> tuple[Line, ...]:
     g = np.random.default_rng(0)
     audio, vision = unit(g.standard_normal((4, 10, 8))), unit(g.standard_normal((4, 10, 8)))
     part = Part(audio=audio, vision=vision, truth=g.integers(0, 5, (4, 10)), seen=np.array([True, True, False, False]))
-    return untrained(part, unit(g.standard_normal((5, 8))))
+    return untrained(part, TextEmbeddings.shared(unit(g.standard_normal((5, 8)))))
 
 
 def test_a_damaged_split_hides_published_figures() -> None:

@@ -18,8 +18,8 @@ from ovavel.runtime.cli import main
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.results import Document, read_json
 from ovavel.runtime.sources.media import decode, ordered
+from ovavel.runtime.sources.media.arrays import to_waveform
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.sources.media.waveform import to_waveform
 from ovavel.runtime.types import Gap, Samples, Window
 
 
