@@ -45,11 +45,12 @@ from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer, Vocabulary, c
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.system.files import output_error
 from ovavel.runtime.system.progress import Progress, no_progress, part_of
+from ovavel.runtime.types import FusionKind
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ovavel.training.heads.temporal import TemporalHead
+    from ovavel.training.heads.base import Head
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "BundleContents", "need_libraries", "write_bundle"]
@@ -130,6 +131,7 @@ def write_bundle(
     need_libraries()
     from ovavel.training.features.encoders import model_tokenizer
     from ovavel.training.fit.calibrate import read_calibration
+    from ovavel.training.heads.base import load_head
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
@@ -143,16 +145,16 @@ def write_bundle(
     check_place(out, config, (*precisions, *forms), overwrite=overwrite)
     if not weights.is_file():
         raise CheckpointError(f"there is no checkpoint {weights}")
-    temporal = TemporalHead.load(head) if head else TemporalHead(0, config.embedding_size).eval()
+    temporal = load_head(head) if head else TemporalHead(0, config.embedding_size).eval()
     if temporal.dim != config.embedding_size:
         raise UsageError(
             f"the head {head} is for embeddings of size {temporal.dim}, and the model {config.name!r} makes "
             f"{config.embedding_size}: they do not belong together"
         )
-    if temporal.score != "geometric":
+    if temporal.score not in ("geometric", "learned"):
         raise ExportError(
             f"the head {head} scores by {temporal.score}, an ablation that the runtime does not do; "
-            "export a head with the score 'geometric'"
+            "export a head with the score 'geometric', or one that has learned how to fuse"
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +215,7 @@ class _Writer:
     def write(
         self,
         names: Sequence[str],
-        temporal: TemporalHead,
+        temporal: Head,
         *,
         head: Path | None,
         calibration: Calibration | None,
@@ -232,6 +234,7 @@ class _Writer:
         self._golden.write(self._folder)
         self._progress("hashing every file", self._done)
         versions = {library: importlib.metadata.version(library) for library in _COMPARED}
+        decision: FusionKind = "learned" if temporal.score == "learned" else "positive"
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             ovavel_version=importlib.metadata.version("ovavel"),
@@ -241,6 +244,7 @@ class _Writer:
                 licence=licence,
                 config=self._config.to_dict(),
                 head_layers=temporal.blocks,
+                head=temporal.name,
                 head_sha256=file_entry(head).sha256 if head else None,
             ),
             encoders=self._config.encoders,
@@ -248,7 +252,10 @@ class _Writer:
             precision={engine: _defaults(engine, self._graphs) for engine in ENGINE_PRECISIONS},
             exact_on={each: EXACT_ON.get(each, (ANY,)) for each in self._graphs["vision"]},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
-            fusion=Fusion(audio_scale=temporal.audio_scale, decision=calibration.fusion if calibration else "positive"),
+            fusion=Fusion(
+                audio_scale=temporal.audio_scale,
+                decision=calibration.fusion if calibration else decision,
+            ),
             opset=OPSET,
             parity=Parity(versions=versions, checks=tuple(self._checks)),
             vocabulary=vocabulary.version,
@@ -314,7 +321,7 @@ class _Writer:
         embeddings: NDArray[np.float32] = np.concatenate(rows)
         return embeddings
 
-    def _head(self, temporal: TemporalHead, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
+    def _head(self, temporal: Head, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
         from ovavel.training.heads.temporal import HeadGraph
 
         head, text = HeadGraph(temporal).eval(), TextEmbeddings.shared(np.array(vocabulary.embeddings.vision))

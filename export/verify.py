@@ -55,6 +55,8 @@ class Reference:
     graph: Graph
     cases: Mapping[str, tuple[Arrays, Arrays]]
     """Name of each case → its inputs and outputs."""
+    learned: bool = False
+    """Whether the head has learned how to fuse similarities."""
 
 
 def encoder_inputs(
@@ -112,7 +114,7 @@ def reference(graph: Graph, module: nn.Module, inputs: Mapping[str, Arrays]) -> 
             output = module(*(torch.from_numpy(array) for array in arrays))
             outputs = output if isinstance(output, tuple) else (output,)
             cases[name] = (arrays, tuple(tensor.numpy() for tensor in outputs))
-    return Reference(graph=graph, cases=cases)
+    return Reference(graph=graph, cases=cases, learned=getattr(module, "learned", False))
 
 
 def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") -> ParityCheck:
@@ -197,7 +199,7 @@ def _run(path: Path, expected: Reference) -> Outputs:
 
 def _head_differences(expected: Reference, outputs: Outputs) -> dict[str, float]:
     found = {
-        case: compare_heads(HeadOutput(*outputs[case]), HeadOutput(*theirs))
+        case: compare_heads(HeadOutput(*outputs[case]), HeadOutput(*theirs), learned=expected.learned)
         for case, (_, theirs) in expected.cases.items()
     }
     return {case: max(each) for case, each in found.items()}

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.pipeline.channels import Channel, channel_news
 from ovavel.runtime.pipeline.encoder import Encoder
@@ -102,7 +103,13 @@ class Session:
             self._backend = verified.backend
             vocabulary = self.bundle.vocabulary
             calibration = self.bundle.manifest.calibration
-            kind = fusion or self.bundle.manifest.fusion.decision
+            own = self.bundle.manifest.fusion.decision
+            kind = fusion or own
+            if kind != own and "learned" in (kind, own):
+                raise UsageError(
+                    f"the fusion of {self.bundle.path} is {own!r} and cannot be {kind!r}: leave --fusion out (in "
+                    "Python: `fusion`)"
+                )
             self._localizer = Localizer(
                 deciding_head(self._backend.head, kind),
                 vocabulary,

@@ -56,8 +56,9 @@ LAG = 2
 Sense = Literal["vision", "audio"]
 EventState = Literal["start", "update", "end", "retract"]
 
-FusionKind: TypeAlias = Literal["positive", "published"]
-"""How two similarities become a score: `fused_score` or `positive_score` in `fusion.py`."""
+FusionKind: TypeAlias = Literal["positive", "published", "learned"]
+"""How two similarities become a score: `positive_score` or `fused_score` in `fusion.py`, or as the head's graph has
+learned to fuse them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

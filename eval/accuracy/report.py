@@ -53,9 +53,11 @@ class ClassResult(NamedTuple):
 
 def method(report: Report, protocol: Protocol) -> str:
     """Name of our row in the table."""
-    layers = report.bundle.manifest.model.head_layers
+    model = report.bundle.manifest.model
+    layers = model.head_layers
+    blocks = f"{layers or 'no'} block{'' if layers == 1 else 's'}"
     return {
-        "fused": f"ovavel fused, {layers or 'no'} block{'' if layers == 1 else 's'}",
+        "fused": f"ovavel fused, {blocks if model.head == 'temporal' else model.head}",
         "fused-positive": "ovavel fused, no negatives",
         "agreement": "ovavel agreement",
         "agreement-without-other": "ovavel agreement, no other",
@@ -171,6 +173,7 @@ def to_json(report: Report) -> bytes:
             "sha256": report.bundle.sha256,
             "model": manifest.model.name,
             "weights_sha256": manifest.model.weights_sha256,
+            "head": manifest.model.head,
             "head_layers": manifest.model.head_layers,
             "head_sha256": manifest.model.head_sha256,
             "made_with": manifest.ovavel_version,

@@ -113,7 +113,8 @@ def compare_backends(
         figures.extend(compare_graph(encoders.of(each).text, a.of(each), b.of(each), text_places) for each in senses)
     truth = clips.truth([clip.name for clip in theirs.clips]) if isinstance(clips, DatasetClips) and labelled else None
     decisions = compare_decisions(ours.outputs, theirs.outputs, places, names, truth)
-    heads = [compare_heads(a, b) for a, b in zip(ours.given, theirs.outputs, strict=True)]
+    learned = candidate.bundle.manifest.fusion.decision == "learned"
+    heads = [compare_heads(a, b, learned=learned) for a, b in zip(ours.given, theirs.outputs, strict=True)]
     stages = tuple(_stages(reference, candidate, ours, figures, heads, decisions, places))
     return ParityReport(
         bundle=candidate.bundle,

@@ -55,7 +55,9 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     config: dict[str, Any]
     """Sizes of the encoders, as the exporter was given them."""
     head_layers: Annotated[int, Meta(ge=0)]
-    """Blocks per modality in the temporal head; 0 without fine-tuning."""
+    """Blocks per modality in the head; 0 without fine-tuning."""
+    head: str = "temporal"
+    """Kind of the head."""
     head_sha256: Sha256 | None = None
     """Hash of the temporal head's checkpoint; None without one."""
 

@@ -25,8 +25,8 @@ Head = Callable[[NDArray[np.float32], NDArray[np.float32], TextEmbeddings], Head
 
 
 def deciding_head(head: Head, fusion: FusionKind) -> Head:
-    """Return `head` with the scores of another fusion: the graph in a bundle makes those of the published one."""
-    if fusion == "published":
+    """Return `head` with the scores of another fusion: the graph in a bundle makes published or learned ones."""
+    if fusion != "positive":
         return head
 
     def run(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:

@@ -6,6 +6,7 @@ Every bundle exported from that head then includes it.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,16 @@ from ovavel.runtime.pipeline.localizer import deciding_head
 from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.types import LAG, FusionKind
 from ovavel.training.fit.data import Data, Part
-from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+from ovavel.training.heads.base import ScoreKind, load_head
+from ovavel.training.heads.temporal import HeadGraph
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["METADATA", "attach_calibration", "calibrate_head", "read_calibration"]
+
+_FUSIONS: Mapping[ScoreKind, FusionKind] = {"geometric": "positive", "learned": "learned"}
 
 METADATA = "calibration"
 """Metadata key; the value is a `Calibration` as JSON."""
@@ -43,9 +47,9 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
         CheckpointError: `head` was not saved by ovavel.
         OutputError: the file could not be written; it is left unchanged.
     """
-    loaded = TemporalHead.load(Path(head))
+    loaded = load_head(head)
     graph = HeadGraph(loaded).eval()
-    fusion: FusionKind = "positive" if loaded.score == "geometric" else "published"
+    fusion = _FUSIONS.get(loaded.score, "published")
 
     def run(audio: NDArray[Any], vision: NDArray[Any], text: TextEmbeddings) -> HeadOutput:
         with torch.inference_mode():
@@ -73,7 +77,7 @@ def attach_calibration(head: str | os.PathLike[str], calibration: Calibration) -
     metadata = read_metadata(path := Path(head))
     if not metadata:
         raise CheckpointError(
-            f"{path} has no metadata, so ovavel did not train it; load it with TemporalHead and save it first"
+            f"{path} has no metadata, so ovavel did not train it; load it with `load_head` and save it first"
         )
     write_checkpoint(path, read_checkpoint(path), {**metadata, METADATA: msgspec.json.encode(calibration).decode()})
 

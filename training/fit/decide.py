@@ -12,19 +12,20 @@ from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.training.fit.data import Part
-from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+from ovavel.training.heads.base import Head
+from ovavel.training.heads.temporal import HeadGraph
 
 __all__ = ["decide_labels", "decisions", "evaluate"]
 
 _EVALUATION_BATCH = 64  # clips
 
 
-def decisions(head: TemporalHead, part: Part, text: TextEmbeddings) -> HeadOutput:
+def decisions(head: Head, part: Part, text: TextEmbeddings) -> HeadOutput:
     """Run `head` on the clips of `part` with the embeddings (C, D) of all names; returns arrays (N, T, C)."""
     return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
 
 
-def decide_labels(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> NDArray[np.intp]:
+def decide_labels(head: Head, part: Part, text: TextEmbeddings, *, background: bool = True) -> NDArray[np.intp]:
     """Return the decisions (N, T) of `head` on the clips of `part` against the embeddings (C, D) of all names.
 
     Without `background`, the last name is excluded.
@@ -33,13 +34,13 @@ def decide_labels(head: TemporalHead, part: Part, text: TextEmbeddings, *, backg
     return np.concatenate([fused_labels(output.score, len(text) - 1) for output in _decide(head, part, names)])
 
 
-def evaluate(head: TemporalHead, part: Part, text: TextEmbeddings, *, background: bool = True) -> Rows:
+def evaluate(head: Head, part: Part, text: TextEmbeddings, *, background: bool = True) -> Rows:
     """Score the decisions of `decide_labels`."""
     labels = decide_labels(head, part, text, background=background)
     return score_rows(labels, part.truth, part.seen, len(text))
 
 
-def _decide(head: TemporalHead, part: Part, text: TextEmbeddings) -> Iterator[HeadOutput]:
+def _decide(head: Head, part: Part, text: TextEmbeddings) -> Iterator[HeadOutput]:
     """Yield decisions for a few clips at a time, to limit memory."""
     graph = HeadGraph(head).eval()
     device = next(iter(head.state_dict().values()), torch.zeros(0)).device

@@ -6,6 +6,7 @@ report.html          report for people
 epochs.csv           every score of every epoch, for spreadsheets
 result.json          the whole run; written last, so its presence means that the run is complete
 tensorboard/         event files
+trunk/               the run of the head that this one stands on, if the recipe names one
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "LOGS",
     "REPORT",
     "STATE",
+    "TRUNK",
     "finish",
     "head_metadata",
     "identity",
@@ -47,6 +49,7 @@ REPORT = "report.html"
 EPOCHS = "epochs.csv"
 STATE = "state.safetensors"
 LOGS = "tensorboard"
+TRUNK = "trunk"
 
 
 def identity(recipe: Recipe, info: DataInfo) -> str:

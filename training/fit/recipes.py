@@ -1,4 +1,4 @@
-"""Training recipes of a temporal head: the published one, its ablations, and our own variations.
+"""Training recipes of a head: the published one, its ablations, other systems' heads, and our own variations.
 
 Nothing here imports PyTorch, so that the command line can be built from it.
 """
@@ -18,8 +18,14 @@ import msgspec
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.system.bounds import Meta, Seed
 from ovavel.runtime.system.paths import check_path
+from ovavel.training.heads.registry import head_names
 
-__all__ = ["RECIPES", "Recipe", "find_recipe", "read_recipe"]
+__all__ = ["RECIPES", "SETTINGS", "Recipe", "find_recipe", "read_recipe"]
+
+SETTINGS = (
+    "blocks", "levels", "hidden", "ffn", "dropout", "audio_scale", "gate", "learn_gate", "score", "train_trunk",
+)  # fmt: skip
+"""Fields of a recipe that are for its head, where it has a parameter of that name."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
@@ -30,19 +36,26 @@ class Recipe:
 
     name: str = "paper"
     """Name shown in tables."""
-    head: Literal["temporal", "linear", "cross-modal"] = "temporal"
-    """Kind of block: attention among the segments of a modality; one matrix applied to each segment; attention of one
-    modality's segments to those of the other."""
+    head: str = "temporal"
+    """Kind of head: temporal (attention among the segments of a modality), linear (one matrix applied to each
+    segment), cross-modal (attention to the segments of the other modality), ave, psp, cmra, mm-pyramid, complex, or one
+    that another package adds. A setting that the head does not have is refused."""
     blocks: Annotated[int, Meta(ge=1, le=64)] = 1
-    """Blocks per modality."""
-    hidden: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    """Size of the queries, keys and values."""
-    ffn: Annotated[int, Meta(ge=1, le=65_536)] = 512
-    """Inner size of the feed-forward layer."""
+    """Blocks per modality of temporal, linear and cross-modal."""
+    levels: Annotated[int, Meta(ge=1, le=4)] = 1
+    """Levels of mm-pyramid."""
+    hidden: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+    """Size of the queries, keys and values; default: 256."""
+    ffn: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+    """Inner size of the feed-forward layers; default: 512, for cmra 2048, for mm-pyramid 2014."""
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.1
-    """Share of the feed-forward layer's inner values that are dropped in training."""
+    """Share of inner values that are dropped in training."""
     audio_scale: Annotated[float, Meta(gt=0, le=1_000_000)] = 20.0
-    """Norm of the audio embeddings at the input of the blocks; vision has norm 1."""
+    """Norm of the audio embeddings at the input of the head; vision has norm 1."""
+    trunk: str | None = None
+    """Head that complex is built on: a recipe, which is trained first, or a trained head (.safetensors or .pth)."""
+    train_trunk: bool = False
+    """Train the trunk of complex as well; otherwise it stays frozen."""
     gate: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Share of the blocks' output in the features, in [0, 1]; the rest is the original embedding, both of unit norm.
     Without a gate, the features are the blocks' output alone."""
@@ -91,8 +104,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         positive = ("blocks", "hidden", "ffn", "epochs", "batch_clips", "learning_rate", "clip_norm", "temperature")
-        for name in (*positive, "audio_scale"):
-            self._require(name, getattr(self, name) > 0, "above 0")
+        for name in (*positive, "levels", "audio_scale"):
+            self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "above 0")
         for name in ("dropout", "label_smoothing", "ema"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("mixup", self.mixup >= 0, "at least 0")
@@ -101,6 +114,10 @@ class Recipe:
         self._require("blend", all(0 <= share <= 1 for share in self.blend), "from 0 to 1")
         self._require("patience", self.patience is None or self.patience > 0, "above 0")
         self._require("seed", self.seed >= 0, "at least 0")
+        if self.head not in head_names():
+            raise UsageError(
+                f"head of the recipe {self.name!r} must be one of {', '.join(head_names())}, not {self.head!r}"
+            )
         if self.learn_gate and self.gate is None:
             raise UsageError("a learned gate needs a starting value: give it as `gate`")
         if self.blend and self.gate is not None:
@@ -134,6 +151,7 @@ _ALL = (
     Recipe(name="ratio-50", train_ratio=0.5, epochs=10),
     Recipe(name="ratio-25", train_ratio=0.25, epochs=10),
     Recipe(name="published-script", epochs=10, select="test"),
+    # the other systems of its Table 2, and a later one, in the place of the block
     # a control
     Recipe(name="shuffled-labels", shuffle_labels=True),
     # our own

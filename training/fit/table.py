@@ -30,6 +30,7 @@ from ovavel.training.fit.recipes import RECIPES, Recipe
 from ovavel.training.fit.report import MEASURES, PARTS
 from ovavel.training.fit.result import DataInfo, FitResult, RowTable, row_table
 from ovavel.training.fit.train import HEAD, fit_data
+from ovavel.training.heads.base import load_head
 from ovavel.training.heads.temporal import TemporalHead
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ _PUBLISHED: Mapping[str, str] = {
     "linear": "Linear in place of the block",
     "two-blocks": "two blocks",
     "cross-modal": "cross-modal only",
+    "ave": "AVE",
+    "psp": "PSP",
+    "cmra": "CMRA",
+    "mm-pyramid": "MM-Pyramid",
     "prob-avg": "Prob-avg",
     "feature-avg": "Fea-avg",
     "without-other": "fine-tuned without other",
@@ -182,7 +187,7 @@ def why_not_published(info: DataInfo) -> str:
 
 def _head_interval(head: Path, recipe: Recipe, data: Data) -> Intervals:
     assert data.test
-    labels = decide_labels(TemporalHead.load(head), data.test, data.text, background=recipe.background)
+    labels = decide_labels(load_head(head), data.test, data.text, background=recipe.background)
     return _interval(each_clip(labels, data.test.truth, len(data.text)), data.test)
 
 

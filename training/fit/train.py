@@ -1,4 +1,4 @@
-"""Fine-tuning of a temporal head on cached embeddings (docs/method.md, Training).
+"""Fine-tuning of a head on cached embeddings (docs/method.md, Training).
 
 Random draws depend only on seed, epoch and step, never on earlier draws. So a run that was killed resumes from its last
 epoch and ends with the same files, byte for byte, and several processes together train as one would.
@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,10 +21,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from ovavel.runtime.bundle.bundle import file_entry
 from ovavel.runtime.errors import CheckpointError, UsageError
-from ovavel.runtime.system.progress import Progress, no_progress
+from ovavel.runtime.system.progress import Progress, no_progress, part_of
 from ovavel.training.fit.data import Data
 from ovavel.training.fit.decide import evaluate
 from ovavel.training.fit.folder import (
@@ -31,6 +33,7 @@ from ovavel.training.fit.folder import (
     LOGS,
     REPORT,
     STATE,
+    TRUNK,
     finish,
     head_metadata,
     identity,
@@ -38,10 +41,12 @@ from ovavel.training.fit.folder import (
     open_logs,
     prepare,
 )
+from ovavel.training.fit.initial import head_settings, initial_head, trunk_recipe
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, pick, row_table
-from ovavel.training.heads.layers import Dropout
-from ovavel.training.heads.temporal import HeadGraph, TemporalHead
+from ovavel.training.heads.base import Head, load_head
+from ovavel.training.heads.layers import Draw, Dropout
+from ovavel.training.heads.temporal import HeadGraph
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from ovavel.training.torch_backend.backend import resolve_device
 
@@ -87,7 +92,12 @@ def fit_data(
         raise UsageError("cannot select the epoch on the test split, which was not read")
     if recipe.select == "val-seen" and not data.val.seen.any():
         raise UsageError("cannot select the epoch on seen classes: the validation split has none")
+    head_settings(recipe, gate=next(iter(recipe.blend), recipe.gate))
     chosen_device = resolve_device(device)
+    first, trunk = trunk_recipe(recipe), None
+    if recipe.trunk and not first:
+        trunk = load_head(recipe.trunk)  # another file is another run
+        data = replace(data, fingerprint=f"{data.fingerprint} {file_entry(Path(recipe.trunk)).sha256}")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     info = DataInfo.of(data)
     if rank == 0:
@@ -97,9 +107,15 @@ def fit_data(
     _wait(world)
     if done:
         return done
+    if first:
+        before, after = (each.epochs * -(-len(data.train) // each.batch_clips) for each in (first, recipe))
+        report = part_of(progress, 0, before, of=before + after, prefix="trunk: ")
+        fit_data(first, data, out / TRUNK, device=device, overwrite=overwrite, progress=report)
+        trunk = load_head(out / TRUNK / HEAD)
+        progress = part_of(progress, before, after, of=before + after)
     with _deterministic(), contextlib.ExitStack() as stack:
         logs = stack.enter_context(open_logs(out / LOGS)) if tensorboard and rank == 0 else None
-        run = _Run(recipe, data, out, chosen_device, rank, world)
+        run = _Run(recipe, data, out, trunk, chosen_device, rank, world)
         epochs = run.resume()
         while len(epochs) < recipe.epochs and not _stopped(recipe, epochs):
             epochs = (*epochs, run.epoch(epochs, progress))
@@ -115,7 +131,9 @@ def fit_data(
 class _Run:
     """One training run in one process."""
 
-    def __init__(self, recipe: Recipe, data: Data, out: Path, device: torch.device, rank: int, world: int) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Data, out: Path, trunk: Head | None, device: torch.device, rank: int, world: int
+    ) -> None:
         self._recipe, self._data, self._out, self._device = recipe, data, out, device
         self._rank, self._world = rank, world
         train = data.train
@@ -131,12 +149,16 @@ class _Run:
         self._audio, self._vision = (torch.from_numpy(x).to(place) for x in (train.audio, train.vision))
         self._truth = torch.from_numpy(truth).to(place)
         self._text = [torch.tensor(each, device=device) for each in (train_text.audio, train_text.vision)]
-        head = _make_head(recipe, data.text.sizes[0])
+        self._trunk = trunk
+        head = initial_head(recipe, data.text.sizes[0], trunk)
         self._graph = HeadGraph(head.to(device)).train()
-        self._weights = dict(head.named_parameters())
+        self._weights = {name: weight for name, weight in head.named_parameters() if weight.requires_grad}
+        self._buffers = dict(head.named_buffers())  # running statistics of batch norms
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items() if recipe.ema}
         self._optimizer = torch.optim.Adam(self._weights.values(), lr=recipe.learning_rate, fused=True)
         self._norms = torch.zeros((), device=device)  # sum of an epoch's gradient norms, to detect non-finite ones
+        if world > 1 and any(isinstance(module, nn.BatchNorm1d) for module in head.modules()):
+            raise UsageError(f"the head {head.name!r} normalises over a whole step: train it with a single process")
         self._dropouts = [module for module in head.modules() if isinstance(module, Dropout)]
 
     def resume(self) -> tuple[Epoch, ...]:
@@ -156,6 +178,8 @@ class _Run:
                 state[index] = moments
             for name, average in self._average.items():
                 average.copy_(tensors[f"average.{name}"])
+            for name, buffer in self._buffers.items():
+                buffer.copy_(tensors[f"buffer.{name}"])
         except (KeyError, RuntimeError, msgspec.MsgspecError) as error:
             raise CheckpointError(f"cannot resume from {file} ({error}); start over with --overwrite") from error
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
@@ -205,9 +229,8 @@ class _Run:
         low, high = (size * part // self._world for part in (self._rank, self._rank + 1))
         mine = slice(low, high)
         drawn = torch.Generator(self._device).manual_seed(int(random.integers(2**62)))
-        for dropout in self._dropouts:  # drawn for the whole batch, so that results do not depend on the shares
-            keep = torch.rand(size, segments, recipe.ffn, generator=drawn, device=self._device) >= dropout.share
-            dropout.mask = keep[mine] / (1 - dropout.share)
+        for dropout in self._dropouts:
+            dropout.draw = Draw(drawn, size, mine)
         audio, vision, truth = self._take(batch[mine])
         targets = [(1.0, truth)]
         if recipe.mixup:
@@ -254,16 +277,17 @@ class _Run:
             gradient.copy_(part.view_as(gradient))
         return loss[0]
 
-    def _validate(self, number: int, rate: float, loss: float) -> tuple[TemporalHead, Epoch]:
+    def _validate(self, number: int, rate: float, loss: float) -> tuple[Head, Epoch]:
         """Score the current head with each share to try; returns the best head and its record."""
         recipe, data, found = self._recipe, self._data, []
         source = self._average or self._weights
-        weights = {name: weight.detach().clone() for name, weight in source.items()}
+        weights = {**self._graph.head.state_dict(), **source}
         for share in recipe.blend or (recipe.gate,):
-            head = _make_head(recipe, data.text.sizes[0], gate=share, learn_gate=False)
+            head = initial_head(recipe, data.text.sizes[0], self._trunk, gate=share, learn_gate=False)
             head.load_state_dict(weights, strict=False)  # the weights do not include the gate of a blend
             head = head.to(self._device).eval().requires_grad_(requires_grad=False)
-            gate = None if head.gate is None else (float(head.gate[0]), float(head.gate[1]))
+            shares = getattr(head, "gate", None)
+            gate = None if shares is None else (float(shares[0]), float(shares[1]))
             val, test = (
                 row_table(evaluate(head, part, data.text, background=recipe.background)) if part else None
                 for part in (data.val, data.test)
@@ -280,30 +304,13 @@ class _Run:
             tensors[f"weight.{name}"] = weight
             tensors |= {f"{key}.{name}": value for key, value in state[index].items()}
         tensors |= {f"average.{name}": average for name, average in self._average.items()}
+        tensors |= {f"buffer.{name}": buffer for name, buffer in self._buffers.items()}
         metadata = {
             "format": _STATE_FORMAT,
             "epochs": msgspec.json.encode(epochs).decode(),
             "identity": identity(self._recipe, DataInfo.of(self._data)),
         }
         write_checkpoint(self._out / STATE, tensors, metadata)
-
-
-def _make_head(recipe: Recipe, dim: int, *, gate: float | None = None, learn_gate: bool | None = None) -> TemporalHead:
-    """Create the head of `recipe` with its initial weights, without touching the global random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return TemporalHead(
-            recipe.blocks,
-            dim,
-            recipe.hidden,
-            recipe.ffn,
-            dropout=recipe.dropout,
-            kind=recipe.head,
-            gate=recipe.gate if gate is None else gate,
-            learn_gate=recipe.learn_gate if learn_gate is None else learn_gate,
-            audio_scale=recipe.audio_scale,
-            score=recipe.score,
-        )
 
 
 def _random(recipe: Recipe, purpose: str, number: int = 0) -> np.random.Generator:

@@ -1,32 +1,60 @@
-"""Building blocks of temporal heads (docs/method.md, Temporal head).
+"""Building blocks of heads (docs/method.md, Temporal head).
 
 Shapes: B batch, T segments, D embedding size, K size of queries, keys and values, F inner size of a feed-forward layer.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Attention", "Dropout", "FeedForward", "SegmentLinear", "TemporalBlock"]
+from ovavel.runtime.errors import UsageError
+
+__all__ = [
+    "Attention",
+    "Draw",
+    "Dropout",
+    "FeedForward",
+    "MultiHeadAttention",
+    "SegmentLinear",
+    "TemporalBlock",
+    "TransformerLayer",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """Source of the dropout masks of a training step, so that several processes together drop what one would."""
+
+    random: torch.Generator
+    clips: int
+    """Clips of the step, over all processes together: masks are drawn for all of them."""
+    mine: slice
+    """Those of this process."""
 
 
 class Dropout(nn.Module):
-    """Dropout with an optional given mask, so that several processes together drop what a single one would."""
+    """Dropout of values (B, …) with an optional given source of its masks."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
-        self.mask: Tensor | None = None
-        """Shape of the input: 0 where values are dropped, 1 / (1 - share) elsewhere. None: drawn at each call."""
+        self.draw: Draw | None = None
+        """None: PyTorch's global generator."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply dropout, in training mode only."""
         if not self.training or not self.share:
             return x
-        return F.dropout(x, self.share) if self.mask is None else x * self.mask
+        if self.draw is None:
+            return F.dropout(x, self.share)
+        keep = torch.rand((self.draw.clips, *x.shape[1:]), generator=self.draw.random, device=x.device) >= self.share
+        return x * (keep[self.draw.mine] / (1 - self.share))
 
 
 class Attention(nn.Module):
@@ -86,3 +114,63 @@ class SegmentLinear(nn.Module):
     def forward(self, x: Tensor, _other: Tensor) -> Tensor:
         """Accept the same arguments as a block; the other modality is ignored."""
         return cast("Tensor", self.linear(x))
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention of (…, T, D) to `context` (…, T', D) → (…, T, D); biases everywhere."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise UsageError(f"{heads} heads of attention cannot share embeddings of size {dim}: it must be a multiple")
+        self.heads, self.size = heads, dim // heads
+        self.q = nn.Linear(dim, dim)
+        self.k = nn.Linear(dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.o = nn.Linear(dim, dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Tensor, far: Tensor | None = None) -> Tensor:
+        """`x` asks, `context` answers, but for pairs that are `far`, (T, T') bool."""
+        q, k, v = (
+            each.unflatten(-1, (self.heads, self.size)).transpose(-3, -2)  # (…, H, T, K)
+            for each in (self.q(x), self.k(context), self.v(context))
+        )
+        scores = (q / math.sqrt(self.size)) @ k.transpose(-1, -2)
+        if far is not None:
+            scores = scores.masked_fill(far, -math.inf)
+        answer = self.dropout(scores.softmax(dim=-1)) @ v
+        return cast("Tensor", self.o(answer.transpose(-3, -2).flatten(-2)))
+
+
+class TransformerLayer(nn.Module):
+    """Attention and a feed-forward part, each with a residual and a LayerNorm: (…, T, D), (…, T', D) → (…, T, D).
+
+    Post-norm, the sums are normalised. With `pre_norm`, what enters each part is, and of attention only the query.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        ffn: int,
+        dropout: float,
+        *,
+        attention_dropout: float = 0.1,
+        pre_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.attention = MultiHeadAttention(dim, heads, attention_dropout)
+        self.ffn = FeedForward(dim, ffn, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Tensor, far: Tensor | None = None) -> Tensor:
+        """`x` asks, `context` answers, but for pairs that are `far`, (T, T') bool."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.norm1(x), context, far))
+            return cast("Tensor", x + self.dropout(self.ffn(self.norm2(x))))
+        x = self.norm1(x + self.dropout(self.attention(x, context, far)))
+        return cast("Tensor", self.norm2(x + self.dropout(self.ffn(x))))

@@ -6,37 +6,42 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, cast, get_args
+from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ovavel.runtime.errors import CheckpointError, UsageError
+from ovavel.training.heads.base import AUDIO_SCALE, Head, Reach, ScoreKind
 from ovavel.training.heads.layers import SegmentLinear, TemporalBlock
-from ovavel.training.models.checkpoint import check_entries, read_checkpoint, read_metadata, write_checkpoint
+from ovavel.training.models.checkpoint import check_entries, read_checkpoint, read_metadata
 from ovavel.training.models.unit import unit_norm
 
-__all__ = ["AUDIO_SCALE", "Decision", "HeadGraph", "HeadKind", "ScoreKind", "TemporalHead", "fuse", "min_max"]
+__all__ = [
+    "AUDIO_SCALE",
+    "Decision",
+    "HeadGraph",
+    "HeadKind",
+    "ScoreKind",
+    "TemporalHead",
+    "cross_modal",
+    "fuse",
+    "linear",
+    "min_max",
+]
 
 # B batch, T segments, D embedding size, C classes with the background last
-
-AUDIO_SCALE = 20.0
-"""Norm of audio embeddings at the input of the published head's blocks; vision has norm 1."""
 
 HeadKind = Literal["temporal", "linear", "cross-modal"]
 """Kind of block: attention among the segments of a modality; one matrix applied to each segment; attention of one
 modality's segments to those of the other."""
 
-ScoreKind = Literal["geometric", "prob-avg", "feature-avg"]
-"""Value that is min-max scaled into scores: the geometric mean of both similarities; their arithmetic mean; the
-similarity of the mean of both features."""
-
-_FORMAT = "ovavel temporal head 1"
+_SCORES = ("geometric", "prob-avg", "feature-avg")
 _UNUSED = re.compile(r"[av]_xa_blocks\.|[av]_sa_blocks\.\d+\.(loc_adj\.[wb]|self_attn\.alpha)$")
 _STACKS: Mapping[HeadKind, str] = {"temporal": "sa_blocks", "linear": "linears", "cross-modal": "xa_blocks"}
 
 
-class TemporalHead(nn.Module):
+class TemporalHead(Head):
     """A stack of blocks for audio and another for vision. Without blocks it is the training-free head.
 
     The state dict of the kind "temporal" uses the names of the published head, without the entries that never affect
@@ -45,6 +50,7 @@ class TemporalHead(nn.Module):
     Many parameters: they are the hyperparameters that a checkpoint keeps by name.
     """
 
+    name = "temporal"
     gate: Tensor | None
 
     def __init__(
@@ -79,13 +85,15 @@ class TemporalHead(nn.Module):
         Raises:
             UsageError: invalid size.
         """
-        super().__init__()
+        super().__init__(dim, audio_scale=audio_scale)
+        if kind not in get_args(HeadKind) or score not in _SCORES:
+            raise UsageError(f"there is no temporal head of the kind {kind!r} with the score {score!r}; update ovavel")
         if blocks < 0 or min(dim, hidden, ffn) < 1:
             raise UsageError(f"a head needs blocks ≥ 0 and positive sizes, not {(blocks, dim, hidden, ffn)}")
         if gate is None and learn_gate:
             raise UsageError("a learned gate needs a starting value: give it as `gate`")
-        self.blocks, self.dim, self.hidden, self.ffn = blocks, dim, hidden, ffn
-        self.kind, self.audio_scale, self.score = kind, audio_scale, score
+        self.blocks, self.hidden, self.ffn, self.dropout = blocks, hidden, ffn, dropout
+        self.kind, self.score = kind, score
         for modality in "av":
             stack = (
                 SegmentLinear(dim)
@@ -106,12 +114,8 @@ class TemporalHead(nn.Module):
         Raises:
             UsageError: there are blocks, and a sense has embeddings of another size; without blocks any will do.
         """
-        sizes = audio.shape[-1], vision.shape[-1]
-        if self.blocks and sizes != (self.dim, self.dim):
-            raise UsageError(
-                f"a temporal head with blocks needs embeddings of one size for both senses, {self.dim} here, not "
-                f"{sizes[0]} for audio and {sizes[1]} for vision; take the head without blocks"
-            )
+        if self.blocks:
+            self.check_sizes(audio, vision)
         a, v = audio * self.audio_scale, vision
         stacks = (cast("nn.ModuleList", self.get_submodule(f"{modality}_{_STACKS[self.kind]}")) for modality in "av")
         for audio_block, vision_block in zip(*stacks, strict=True):
@@ -121,43 +125,47 @@ class TemporalHead(nn.Module):
         share = self.gate.clamp(0, 1)
         return audio + share[0] * (unit_norm(a) - audio), vision + share[1] * (unit_norm(v) - vision)
 
+    @property
+    def reach(self) -> Reach:
+        """The whole window, through attention; a matrix for each segment sees no other."""
+        return Reach(0, 0) if self.kind == "linear" or not self.blocks else Reach(None, None)
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that make it again; shares of a gate are among the weights."""
+        sizes = {"blocks": self.blocks, "hidden": self.hidden, "ffn": self.ffn, "dropout": self.dropout}
+        gate = None if self.gate is None else 1.0
+        return {**super().config(), **sizes, "kind": self.kind, "score": self.score, "gate": gate}
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Load a head written by `save`, or a published one, alone or inside a full checkpoint.
+        """Load a temporal head written by `save`, or a published one, alone or inside a full checkpoint.
 
         The sizes and the number of blocks are read from the file. The head is in evaluation mode.
 
         Raises:
-            CheckpointError: not a head; the message names missing, extra or misshaped entries.
+            CheckpointError: not such a head; the message names missing, extra or misshaped entries.
         """
-        tensors, metadata = read_checkpoint(path), read_metadata(path)
-        own = metadata.get("format") == _FORMAT
-        found = dict(tensors) if own else _published_entries(tensors)
-        spec = _read_spec(path, metadata, entries=len(found)) if own else _published_spec(path, found)
-        make = partial(cls, **spec._asdict(), gate=1.0 if "gate" in found else None)
+        if read_metadata(path).get("format"):
+            return super().load(path)
+        found = _published_entries(read_checkpoint(path))
+        blocks, dim, hidden, ffn = _published_sizes(path, found)
+        make = partial(cls, blocks, dim, hidden, ffn)
         try:
             with torch.device("meta"):
                 expected = {name: tensor.shape for name, tensor in make().state_dict().items()}
         except UsageError as error:
             raise CheckpointError(f"{path} is not a temporal head: {error}") from error
-        check_entries(path, found, expected, model=f"a {spec.kind} head of {spec.blocks} block(s)")
+        check_entries(path, found, expected, model=f"a temporal head of {blocks} block(s)")
         head = make()
         head.load_state_dict({name: tensor.float() for name, tensor in found.items()})
         return head.eval()
 
-    def save(self, path: str | Path, notes: Mapping[str, str] | None = None) -> None:
-        """Write a safetensors file that `load` reads, atomically.
 
-        Args:
-            path: the file.
-            notes: further metadata, such as the training recipe.
+linear = partial(TemporalHead, kind="linear")
+"""The paper's ablation: one matrix for each segment by itself in the place of a block."""
 
-        Raises:
-            OutputError: the file could not be written.
-        """
-        spec = _Spec(self.blocks, self.dim, self.hidden, self.ffn, self.kind, self.audio_scale, self.score)
-        metadata = {"format": _FORMAT, **{name: str(value) for name, value in spec._asdict().items()}}
-        write_checkpoint(path, self.state_dict(), {**(notes or {}), **metadata})
+cross_modal = partial(TemporalHead, kind="cross-modal")
+"""The paper's ablation: attention of a modality's segments to those of the other."""
 
 
 class Decision(NamedTuple):
@@ -177,9 +185,14 @@ class HeadGraph(nn.Module):
     This is the content of `head.onnx`. B, T and C may differ between calls.
     """
 
-    def __init__(self, head: TemporalHead) -> None:
+    def __init__(self, head: Head) -> None:
         super().__init__()
         self.head = head
+
+    @property
+    def learned(self) -> bool:
+        """Whether the head has learned how to fuse similarities."""
+        return self.head.score == "learned"
 
     def forward(self, audio: Tensor, vision: Tensor, audio_text: Tensor, vision_text: Tensor) -> Decision:
         """Map audio and vision (B, T, D) and C texts for each, all of unit norm → similarities and scores."""
@@ -192,6 +205,8 @@ class HeadGraph(nn.Module):
         vision_similarity = unit_norm(vision) @ unit_norm(vision_text).T
         if self.head.score == "geometric":
             score = fuse(audio_similarity, vision_similarity)
+        elif self.learned:
+            score = self.head.fuse(audio_similarity, vision_similarity)
         elif self.head.score == "prob-avg":
             score = min_max((audio_similarity + vision_similarity) / 2)
         else:
@@ -217,33 +232,6 @@ def min_max(values: Tensor) -> Tensor:
     return (values - low) * scale / ((high - low) * scale + 1e-8 * scale)
 
 
-class _Spec(NamedTuple):
-    blocks: int
-    dim: int
-    hidden: int
-    ffn: int
-    kind: HeadKind = "temporal"
-    audio_scale: float = AUDIO_SCALE
-    score: ScoreKind = "geometric"
-
-
-def _read_spec(path: str | Path, metadata: Mapping[str, str], *, entries: int) -> _Spec:
-    """Read the settings that `save` stored; where there is no kind, the published one applies."""
-    try:
-        blocks, dim, hidden, ffn = (int(metadata[name]) for name in ("blocks", "dim", "hidden", "ffn"))
-        audio_scale = float(metadata.get("audio_scale", AUDIO_SCALE))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} does not state the sizes of its head as numbers: {error}") from error
-    kind, score = metadata.get("kind", "temporal"), metadata.get("score", "geometric")
-    if kind not in get_args(HeadKind) or score not in get_args(ScoreKind):
-        raise CheckpointError(
-            f"{path} is a head of a kind unknown to this version of ovavel: {kind}, {score}; update ovavel"
-        )
-    if blocks > entries:
-        raise CheckpointError(f"{path} claims {blocks} blocks but holds {entries} entries; fetch it again")
-    return _Spec(blocks, dim, hidden, ffn, cast("HeadKind", kind), audio_scale, cast("ScoreKind", score))
-
-
 def _published_entries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the used entries of the head under their bare names; of a full checkpoint only its head."""
     prefix = "temporal_av_layer."
@@ -252,7 +240,8 @@ def _published_entries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not _UNUSED.match(name)}
 
 
-def _published_spec(path: str | Path, found: Mapping[str, Tensor]) -> _Spec:
+def _published_sizes(path: str | Path, found: Mapping[str, Tensor]) -> tuple[int, int, int, int]:
+    """Return blocks, D, K and F."""
     numbers = {match[1] for name in found if (match := re.match(r"[av]_sa_blocks\.(\d+)\.", name))}
     if not numbers:
         raise CheckpointError(
@@ -265,4 +254,4 @@ def _published_spec(path: str | Path, found: Mapping[str, Tensor]) -> _Spec:
             raise CheckpointError(f"{path} is not a temporal head: it has no matrix {name}")
         shapes.append(found[name].shape)
     (hidden, dim), (ffn, _) = shapes
-    return _Spec(len(numbers), dim, hidden, ffn)
+    return len(numbers), dim, hidden, ffn

@@ -18,6 +18,7 @@ from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.graph_backend import GraphBackend
 from ovavel.runtime.bundle.graphs import Encoders, Graph
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
+from ovavel.training.heads.base import Head, load_head
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
 from ovavel.training.models.unit import unit_norm
@@ -278,14 +279,14 @@ def _config(bundle: Bundle) -> ImageBindConfig:
         raise BundleError(f"the manifest of {bundle.path} does not state the size of its encoders: {error}") from error
 
 
-def _head(bundle: Bundle, path: str | Path | None, dim: int) -> TemporalHead:
-    head = TemporalHead(0, dim) if path is None else TemporalHead.load(path)
-    expected = bundle.manifest.model.head_layers
-    if (head.blocks, head.dim) != (expected, dim):
+def _head(bundle: Bundle, path: str | Path | None, dim: int) -> Head:
+    head = TemporalHead(0, dim) if path is None else load_head(path)
+    model = bundle.manifest.model
+    if (head.name, head.blocks, head.dim) != (model.head, model.head_layers, dim):
         raise UsageError(
-            f"the bundle's head has {expected} block(s) for embeddings of {dim}; "
+            f"the bundle's head is {model.head} with {model.head_layers} block(s) for embeddings of {dim}; "
             + (
-                f"{path} has {head.blocks} for {head.dim}"
+                f"{path} is {head.name} with {head.blocks} for {head.dim}"
                 if path
                 else "give its checkpoint: --head (in Python: `head`)"
             )

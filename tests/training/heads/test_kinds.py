@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ovavel.runtime.errors import CheckpointError, UsageError
-from ovavel.training.heads.layers import Dropout
+from ovavel.training.heads.layers import Draw, Dropout
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 from ovavel.training.models.checkpoint import read_metadata
 from ovavel.training.models.unit import unit_norm
@@ -49,16 +50,17 @@ def test_a_file_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "head.safetensors"
     make().save(path)
     good, state = read_metadata(path), load_file(path)
+    config = json.loads(good["config"])
     for field, value, message in (
         ("kind", "convolution", "kind"),
         ("score", "median", "kind"),
-        ("blocks", "1000000000", "1000000000 blocks"),
-        ("blocks", "-1", "blocks"),
-        ("dim", "17", r"is \("),
+        ("blocks", 1000000000, "1000000000 blocks"),
+        ("blocks", -1, "blocks"),
+        ("dim", 17, r"is \("),
         ("kind", "cross-modal", "a_xa_blocks"),
         ("audio_scale", "loud", "loud"),
     ):
-        save_file(state, path, {**good, field: value})
+        save_file(state, path, {**good, "config": json.dumps({**config, field: value})})
         with pytest.raises(CheckpointError, match=message):
             TemporalHead.load(path)
 
@@ -130,9 +132,19 @@ def test_scores_follow_their_formulas() -> None:
         np.testing.assert_allclose(HeadGraph(head)(*embeddings(), embeddings()[2]).score, value, atol=2e-6)
 
 
-def test_dropout_uses_the_given_mask() -> None:
-    x = torch.ones(4, 3)
+def test_processes_drop_together_what_one_would() -> None:
+    x = torch.ones(7, 3, 2)
     dropout = Dropout(0.5)
-    dropout.mask = torch.tensor([[2.0, 0.0, 2.0]]).expand(4, 3)
-    assert torch.equal(dropout(x), dropout.mask)
+
+    def drop(*clips: slice) -> Tensor:
+        parts = []
+        for mine in clips:
+            dropout.draw = Draw(torch.Generator().manual_seed(3), len(x), mine)
+            parts.append(torch.cat([dropout(x[mine]), dropout(x[mine])], dim=1))  # the second one draws on
+        return torch.cat(parts)
+
+    whole = drop(slice(0, 7))
+    assert set(whole.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(whole[:, :3], whole[:, 3:])
+    assert torch.equal(drop(slice(0, 4), slice(4, 4), slice(4, 7)), whole)
     assert torch.equal(dropout.eval()(x), x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_saved_head_can_be_loaded(tmp_path: Path, blocks: int) -> None:
     assert (again.blocks, again.dim, again.hidden, again.ffn) == (blocks, 12, 5, 7)
     assert again.state_dict().keys() == head.state_dict().keys()
     assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), again.state_dict().values(), strict=True))
-    assert read_metadata(path)["blocks"] == str(blocks)
+    assert json.loads(read_metadata(path)["config"])["blocks"] == blocks
     assert [file.name for file in path.parent.iterdir()] == ["head.safetensors"]
     again.save(path)  # a loaded head must not depend on the file it came from
     assert load_file(path).keys() == head.state_dict().keys()
@@ -156,8 +157,9 @@ def test_invalid_sizes_are_refused(tmp_path: Path) -> None:
     for sizes in ((-1, 4, 4, 4), (1, 0, 4, 4), (1, 4, 4, 0)):
         with pytest.raises(UsageError):
             TemporalHead(*sizes)
-    for dim in ("0", "-3", "many"):
-        metadata = {"format": "ovavel temporal head 1", "blocks": "0", "dim": dim, "hidden": "2", "ffn": "2"}
+    for dim in (0, -3, "many"):
+        config = {"blocks": 0, "dim": dim, "hidden": 2, "ffn": 2}
+        metadata = {"format": "ovavel head 1", "head": "temporal", "config": json.dumps(config)}
         save_file({}, tmp_path / "head.safetensors", metadata)
         with pytest.raises(CheckpointError):
             TemporalHead.load(tmp_path / "head.safetensors")
