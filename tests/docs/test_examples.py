@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.demo_copies import BUNDLE, CLIP
+from support.installed import install
 
 from ovavel.runtime.cli import main
 
@@ -49,13 +50,8 @@ def test_the_backend_of_the_page_passes_the_self_check_and_then_runs(
     after_the_demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (after_the_demo / "my_backend.py").write_text(blocks("backend", "python")[0])
-    installed = after_the_demo / "plain-1.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: plain\nVersion: 1\n")
     groups = tomllib.loads(blocks("backend", "toml")[0])["project"]["entry-points"]
-    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for group, names in groups.items()]
-    (installed / "entry_points.txt").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(after_the_demo)
+    install(after_the_demo, monkeypatch, "plain", groups)
 
     (check, localize) = (shlex.split(line)[1:] for line in blocks("backend", "sh")[0].splitlines())
     assert main(localize) == 1
@@ -63,3 +59,26 @@ def test_the_backend_of_the_page_passes_the_self_check_and_then_runs(
     assert main(check) == 0
     assert main(localize) == 0
     assert list(Path("results").rglob("*.json"))
+
+
+def test_the_head_of_the_page_is_trained_and_tabulated(after_the_demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from support.feature_cache_factory import DIM, write_cache
+    from support.ovavebench_factory import make_bench
+
+    from ovavel.eval.datasets.ovavebench import OVAVEBench
+    from ovavel.training.heads.base import load_head
+
+    code, groups = blocks("head", "python")[0], tomllib.loads(blocks("head", "toml")[0])["project"]["entry-points"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 22
+    (after_the_demo / "my_head.py").write_text(code)
+    install(after_the_demo, monkeypatch, "neighbours", groups)
+    root = make_bench(after_the_demo / "OV-AVEBench", clips=3)
+    write_cache(after_the_demo / "features", OVAVEBench.open(root), {})
+    Path("mine.toml").write_text('head = "neighbours"\nepochs = 1\n')
+
+    for line in blocks("head", "sh")[0].splitlines():
+        assert main(shlex.split(line)[1:]) == 0
+    head = load_head("heads/neighbours/head.safetensors")
+    assert (head.name, head.dim, head.reach) == ("neighbours", DIM, (1, 1))
+    assert load_head("table/mine/seed-123/head.safetensors").config() == head.config()

@@ -152,6 +152,11 @@ _ALL = (
     Recipe(name="ratio-25", train_ratio=0.25, epochs=10),
     Recipe(name="published-script", epochs=10, select="test"),
     # the other systems of its Table 2, and a later one, in the place of the block
+    Recipe(name="ave", head="ave"),
+    Recipe(name="psp", head="psp"),
+    Recipe(name="cmra", head="cmra"),
+    Recipe(name="mm-pyramid", head="mm-pyramid", dropout=0.2),
+    Recipe(name="complex", head="complex", trunk="paper", epochs=10),
     # a control
     Recipe(name="shuffled-labels", shuffle_labels=True),
     # our own

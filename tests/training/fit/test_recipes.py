@@ -42,6 +42,11 @@ def test_every_ablation_is_named() -> None:
         "ratio-75": {"train_ratio": 0.75, "epochs": 10},
         "ratio-50": {"train_ratio": 0.5, "epochs": 10},
         "ratio-25": {"train_ratio": 0.25, "epochs": 10},
+        "ave": {"head": "ave"},
+        "psp": {"head": "psp"},
+        "cmra": {"head": "cmra"},
+        "mm-pyramid": {"head": "mm-pyramid", "dropout": 0.2},
+        "complex": {"head": "complex", "trunk": "paper", "epochs": 10},
     }.items():
         assert RECIPES[name].changes() == changes
     assert all(name == recipe.name for name, recipe in RECIPES.items())
@@ -50,7 +55,7 @@ def test_every_ablation_is_named() -> None:
 
 OTHER = {"head": "linear", "score": "prob-avg", "precision": "bf16", "select": "val-seen", "blend": (0.5, 1.0)} | {
     "learn_gate": True, "shuffle_labels": True, "background": False, "halve_at": (3, 4), "gate": 0.25, "patience": 2,
-    "train_ratio": 0.5,
+    "train_ratio": 0.5, "hidden": 64, "ffn": 32, "trunk": "paper", "train_trunk": True,
 }  # fmt: skip
 
 
@@ -111,7 +116,8 @@ def test_a_recipe_from_a_toml_file(tmp_path: Path) -> None:
         ("epochs = 3.5", "epochs"),
         ("epochs = 0", "epochs"),
         ("learning_rate = nan", "learning_rate"),
-        ('head = "linea"', "head"),
+        ('head = "linea"', "head of the recipe 'mine' must be one of ave, cmra, complex, .*, not 'linea'"),
+        ("levels = 5", "levels"),
         ("epochs = true", "epochs"),
         ("[epochs]", "epochs"),
         ('base = "nothing"', "base must be one of paper"),

@@ -32,14 +32,22 @@ from ovavel.runtime.errors import CheckpointError, DeviceError, InputError, Miss
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.decide import decide_labels, evaluate
 from ovavel.training.fit.folder import EPOCHS
-from ovavel.training.fit.recipes import RECIPES, Recipe
+from ovavel.training.fit.recipes import RECIPES, Recipe, find_recipe
 from ovavel.training.fit.result import RESULT, Epoch, FitResult, pick, rows_of
 from ovavel.training.fit.train import HEAD, REPORT, fit_data
+from ovavel.training.heads.base import load_head
+from ovavel.training.heads.complex import ComplexHead
 from ovavel.training.heads.temporal import TemporalHead
 from ovavel.training.models.checkpoint import read_metadata
 
 FAST = Recipe(epochs=3, learning_rate=1e-3, hidden=16, ffn=24)
 ALL_AT_ONCE = replace(FAST, gate=0.5, learn_gate=True, mixup=0.3, ema=0.9, label_smoothing=0.1, halve_at=(1,))
+OTHERS = {
+    "ave": replace(FAST, head="ave", hidden=None, ffn=None),
+    "psp": replace(FAST, head="psp", hidden=None, ffn=None),
+    "cmra": replace(FAST, head="cmra", hidden=None),
+    "mm-pyramid": replace(FAST, head="mm-pyramid", hidden=None, levels=2),
+}
 FILES = (HEAD, RESULT, REPORT, EPOCHS)
 
 
@@ -108,11 +116,15 @@ def test_files_in_the_folder(data: Data, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("ratio")])
 def test_every_named_recipe_trains(name: str, tmp_path: Path) -> None:
     tiny = make_data(train=20, val=12, test=8)
-    recipe = replace(RECIPES[name], epochs=2, hidden=8, ffn=8)
+    recipe = replace(RECIPES[name], epochs=2)
+    if recipe.head in ("temporal", "linear", "cross-modal"):
+        recipe = replace(recipe, hidden=8, ffn=8)
     result = fit_data(recipe, tiny, tmp_path)
-    head = TemporalHead.load(tmp_path / HEAD)
-    assert (head.kind, head.score, head.audio_scale) == (recipe.head, recipe.score, recipe.audio_scale)
-    assert (head.gate is not None) == (recipe.gate is not None or bool(recipe.blend))
+    head = load_head(tmp_path / HEAD)
+    assert (getattr(head, "kind", head.name), head.audio_scale) == (recipe.head, recipe.audio_scale)
+    assert head.score == ("learned" if recipe.head == "complex" else recipe.score)
+    assert hasattr(head, "gate") == isinstance(head, TemporalHead)
+    assert (getattr(head, "gate", None) is not None) == (recipe.gate is not None or bool(recipe.blend))
     assert np.isfinite([epoch.loss for epoch in result.epochs]).all()
     if recipe.learn_gate:
         assert result.epochs[-1].gate != (recipe.gate, recipe.gate)
@@ -156,7 +168,7 @@ class Cut(Exception):  # noqa: N818 - not an error
     pass
 
 
-@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, replace(FAST, blend=(0.3, 1.0))])
+@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, replace(FAST, blend=(0.3, 1.0)), *OTHERS.values()])
 def test_a_run_interrupted_anywhere_ends_the_same(recipe: Recipe, data: Data, tmp_path: Path) -> None:
     fit_data(recipe, data, tmp_path / "whole")
     steps = 3 * 6
@@ -179,6 +191,82 @@ def test_a_run_interrupted_anywhere_ends_the_same(recipe: Recipe, data: Data, tm
         fit_data(recipe, data, out, progress=lambda _what, done, *_, again=again: again.append(done))
         assert again == list(range((stop - 1) // 6 * 6 + 1, steps + 1))
         assert contents(out) == contents(tmp_path / "whole")
+
+
+COMPLEX = replace(FAST, head="complex", hidden=None, ffn=None, trunk="demo", ema=0.9, select="val-seen")
+
+
+def test_a_trunk_is_trained_first_and_resumed(data: Data, tmp_path: Path) -> None:
+    (tmp_path / "short.toml").write_text('base = "demo"\nepochs = 2')
+    recipe = replace(COMPLEX, trunk=str(tmp_path / "short.toml"))
+    seen: list[tuple[float | None, float | None]] = []
+
+    def note(_what: str, done: float | None = None, total: float | None = 1.0, _note: str = "") -> None:
+        seen.append((done, total))
+
+    whole = fit_data(recipe, data, tmp_path / "whole", progress=note)
+    assert seen == [(done, 2 * 6 + 3 * 6) for done in range(1, 2 * 6 + 3 * 6 + 1)]
+    trunk = fit_data(find_recipe(recipe.trunk or ""), data, tmp_path / "short")
+    assert FitResult.read(tmp_path / "whole" / "trunk") == trunk
+    for stop in (7, 2 * 6 + 8):
+
+        def tell(
+            _what: str, done: float | None = None, _total: float | None = 1.0, _note: str = "", stop: int = stop
+        ) -> None:
+            if done == stop:
+                raise Cut
+
+        out = tmp_path / f"cut{stop}"
+        with pytest.raises(Cut):
+            fit_data(recipe, data, out, progress=tell)
+        assert fit_data(recipe, data, out) == whole
+        assert contents(out) == contents(tmp_path / "whole")
+    head, below = load_head(tmp_path / "whole" / HEAD), load_head(tmp_path / "short" / HEAD)
+    assert isinstance(head, ComplexHead)
+    assert all(torch.equal(weight, below.state_dict()[name]) for name, weight in head.trunk.state_dict().items())
+    assert (head.norms[0].running_mean != 0).all()
+    assert data.test
+    assert evaluate(head, data.test, data.text) == rows_of(whole.best.test or {})
+    trained = fit_data(replace(recipe, train_trunk=True), data, tmp_path / "trained")
+    both = load_head(tmp_path / "trained" / HEAD)
+    assert isinstance(both, ComplexHead)
+    assert not torch.equal(
+        both.trunk.state_dict()["a_sa_blocks.0.norm1.bias"], below.state_dict()["a_sa_blocks.0.norm1.bias"]
+    )
+    assert trained.epochs[0].loss != whole.epochs[0].loss
+
+
+def test_a_trunk_from_a_file_belongs_to_the_run(data: Data, tmp_path: Path) -> None:
+    recipe = replace(COMPLEX, trunk=str(tmp_path / "below.safetensors"))
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*below\.safetensors"):
+        fit_data(recipe, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    TemporalHead(1, DIM, 4, 4).save(tmp_path / "below.safetensors")
+    result = fit_data(recipe, data, tmp_path / "out")
+    assert fit_data(recipe, data, tmp_path / "out") == result
+    TemporalHead(1, DIM, 4, 4).save(tmp_path / "below.safetensors")
+    with pytest.raises(UsageError, match="--overwrite"):
+        fit_data(recipe, data, tmp_path / "out")
+    TemporalHead(1, DIM + 1, 4, 4).save(tmp_path / "below.safetensors")
+    with pytest.raises(UsageError, match=f"of size {DIM + 1}, not {DIM}"):
+        fit_data(recipe, data, tmp_path / "other")
+
+
+def test_a_head_refuses_settings_that_it_does_not_have(data: Data, tmp_path: Path) -> None:
+    for recipe, message in (
+        (replace(FAST, head="psp"), "'psp' has no setting 'hidden'"),
+        (replace(FAST, levels=2), "'temporal' has no setting 'levels'"),
+        (replace(FAST, trunk="paper"), "'temporal' has no setting 'trunk'"),
+        (replace(OTHERS["ave"], gate=0.5), "'ave' has no setting 'gate'"),
+        (replace(OTHERS["ave"], blend=(0.5, 1.0)), "'ave' has no setting 'gate'"),
+        (replace(OTHERS["psp"], score="prob-avg"), "'psp' has no setting 'score'"),
+        (replace(COMPLEX, trunk=None), "needs the setting 'trunk'"),
+        (replace(COMPLEX, trunk="papper"), "no recipe 'papper'"),
+        (replace(COMPLEX, trunk="complex"), "without a trunk of its own, not 'complex'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            fit_data(recipe, data, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 @contextlib.contextmanager
