@@ -76,10 +76,10 @@ class Backend(Protocol):
         """Shapes of what the encoders take and give, and the preprocessing that they were made for."""
 
     def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, *shape) float32 prepared frames → (B, D) float32, unit norm; `encoders.vision` gives shape and D."""
+        """(B, …) float32 prepared frames → (B, D) float32, unit norm; `encoders.vision` gives shape and D."""
 
     def audio(self, sounds: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, *shape) float32 prepared waveforms → (B, D) float32, unit norm; `encoders.audio` gives shape and D."""
+        """(B, …) float32 prepared waveforms → (B, D) float32, unit norm; `encoders.audio` gives shape and D."""
 
     def text(self, tokens: NDArray[np.int64], sense: Sense) -> NDArray[np.float32]:
         """(B, L) int64 tokens → (B, D) float32, unit norm: what the embeddings of `sense` are compared with."""

@@ -45,11 +45,11 @@ class GraphBackend(ABC):
         return self._encoders
 
     def vision(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, *shape) float32 prepared frames → (B, D) float32, unit norm."""
+        """(B, …) float32 prepared frames → (B, D) float32, unit norm."""
         return self._run("vision", frames)[0]
 
     def audio(self, sounds: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, *shape) float32 prepared waveforms → (B, D) float32, unit norm."""
+        """(B, …) float32 prepared waveforms → (B, D) float32, unit norm."""
         return self._run("audio", sounds)[0]
 
     def text(self, tokens: NDArray[np.int64], sense: Sense) -> NDArray[np.float32]:
