@@ -52,12 +52,18 @@ settings.load_profile("ovavel")
 NAMES = ("dog barking", "race car", "bird chirping")
 
 WITH_TORCH = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
-NEED_TORCH = re.compile(
-    rf"^(from|import) ({'|'.join(WITH_TORCH)}|support\.(golden_weights|onnx_graphs|synthetic|traced_once))\b"
-    r"|^from ovavel\.(training|export)\b",
-    re.MULTILINE,
-)
+NEED_TORCH = re.compile(rf"^(from|import) ({'|'.join(WITH_TORCH)})\b|^from ovavel\.(training|export)\b", re.MULTILINE)
 """What a test file imports that cannot do without PyTorch or ONNX."""
+FROM_SUPPORT = re.compile(r"^from support\.(\w+) import", re.MULTILINE)
+
+
+def needs_torch(path: Path) -> bool:
+    """Whether the file imports PyTorch or ONNX, by itself or through a module of tests/support."""
+    text = path.read_text(encoding="utf-8")
+    support = Path(__file__).parent / "support"
+    return bool(NEED_TORCH.search(text)) or any(
+        needs_torch(support / f"{name}.py") for name in FROM_SUPPORT.findall(text)
+    )
 
 
 def hide_torch() -> None:
@@ -85,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Without PyTorch, leave out the files that import it."""
     file = config.getoption("--without-torch") and collection_path.suffix == ".py"
-    return True if file and NEED_TORCH.search(collection_path.read_text(encoding="utf-8")) else None
+    return True if file and needs_torch(collection_path) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
