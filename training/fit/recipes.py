@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.reporting.text import quoted
 from ovavel.runtime.system.bounds import Meta, Seed
 from ovavel.runtime.system.paths import check_path
 from ovavel.training.heads.registry import head_names
@@ -116,7 +117,7 @@ class Recipe:
         self._require("seed", self.seed >= 0, "at least 0")
         if self.head not in head_names():
             raise UsageError(
-                f"head of the recipe {self.name!r} must be one of {', '.join(head_names())}, not {self.head!r}"
+                f"head of the recipe {self.name!r} must be one of {', '.join(head_names())}, not {quoted(self.head)}"
             )
         if self.learn_gate and self.gate is None:
             raise UsageError("a learned gate needs a starting value: give it as `gate`")
@@ -216,7 +217,7 @@ def read_recipe(file: Path) -> Recipe:
         raise UsageError(f"{file} cannot be read: {reason}; give a TOML file of a recipe's fields") from error
     base, name = values.pop("base", "paper"), values.setdefault("name", file.stem)
     if not isinstance(base, str) or base not in RECIPES:
-        raise UsageError(f"{file}: base must be one of {', '.join(RECIPES)}, not {base!r}")
+        raise UsageError(f"{file}: base must be one of {', '.join(RECIPES)}, not {quoted(str(base))}")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RECIPES:
         raise UsageError(f"{file}: the recipe needs a new name of letters, digits, '.', '_' and '-', not {name!r}")
     known = [field.name for field in fields(Recipe)]

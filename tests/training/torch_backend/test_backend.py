@@ -101,10 +101,10 @@ def test_missing_or_mismatched_parts_are_reported(weights: Path, tmp_path: Path)
 
     with pytest.raises(UsageError, match="`weights`"):
         opened()
-    with pytest.raises(UsageError, match=r"has 1 block\(s\).*give its checkpoint"):
+    with pytest.raises(UsageError, match=r"with 1 block\(s\).*give its checkpoint"):
         opened(head_layers=1, weights=weights)
     TemporalHead(1, dim=16, hidden=8, ffn=16).save(tmp_path / "head.safetensors")
-    with pytest.raises(UsageError, match=r"for embeddings of 32; .* has 1 for 16"):
+    with pytest.raises(UsageError, match=r"for embeddings of 32; .* is temporal with 1 for 16"):
         opened(head_layers=1, weights=weights, head=tmp_path / "head.safetensors")
     with pytest.raises(BundleError, match="size of its encoders"):
         opened({}, weights=weights)
