@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from setuptools import find_namespace_packages
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -27,7 +26,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    found = set(find_namespace_packages(str(ROOT / "namespace")))
+    setuptools = pytest.importorskip("setuptools")
+    found = set(setuptools.find_namespace_packages(str(ROOT / "namespace")))
     for layer in LAYERS:
         assert (ROOT / "namespace" / "ovavel" / layer).resolve() == ROOT / layer
         folders = {path.parent for path in (ROOT / layer).rglob("*.py")}

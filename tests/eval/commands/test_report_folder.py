@@ -28,7 +28,7 @@ COMMANDS = {
 def test_a_file_is_no_folder(
     command: list[str], suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if command[1] in ("frontier", "matrix"):
+    if command[1] in ("cpu", "gpu"):
         pytest.importorskip("onnx")
     out = tmp_path / f"report{suffix}"
     assert main([*command, "--out", str(out)]) == 2
