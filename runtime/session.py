@@ -152,7 +152,6 @@ class Session:
         Raises:
             MediaError, DeviceError: the source or the backend failed; raised after the last update.
         """
-        self.stats.restart_clock()
         self._capture_thread.start()
         scores: list[SegmentScores] = []
         try:

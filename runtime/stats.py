@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter, defaultdict
 
 from ovavel.runtime.system.timing import Timings
@@ -25,11 +24,6 @@ class Stats:
         self._missing: Counter[str] = Counter()
         self._channels: Counter[int] = Counter()
         self._busy_s = 0.0
-        self._started_s = time.monotonic()
-
-    def restart_clock(self) -> None:
-        """Set the start of wall time to now, once warm-up is over."""
-        self._started_s = time.monotonic()
 
     def window_done(self, busy_s: float) -> None:
         """Count a window that went through the encoder and the decision, and the seconds of work it took."""
@@ -85,11 +79,6 @@ class Stats:
         """Seconds of sight or sound that were lost, by cause."""
         with self._lock:
             return dict(self._gap_s)
-
-    @property
-    def wall_s(self) -> float:
-        """Wall time since the session was ready."""
-        return time.monotonic() - self._started_s
 
     @property
     def real_time_factor(self) -> float:

@@ -52,28 +52,21 @@ class Data:
 
 
 def _print(report: CheckReport, out: Path | None) -> None:
-    from rich.table import Table
-
+    from ovavel.eval.commands.clip_counts import clip_counts
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True, markup=False)
-    splits = report.splits
-    table = Table("", *splits, "total", title="clips")
-    for column in table.columns[1:]:
-        column.justify = "right"
-
-    def add(name: str, counts: list[int]) -> None:
-        table.add_row(name, *(f"{count:,}".replace(",", " ") for count in (*counts, sum(counts))))
-
-    add("annotated", [split.clips for split in splits.values()])
-    add("undamaged", [split.undamaged for split in splits.values()])
-    add("damaged", [split.damaged for split in splits.values()])
-    for kind in report.kinds:
-        add(f"  {kind}", [split.kinds.get(kind, 0) for split in splits.values()])
+    splits = report.splits.values()
+    rows = [
+        ("annotated", [split.clips for split in splits]),
+        ("undamaged", [split.undamaged for split in splits]),
+        ("damaged", [split.damaged for split in splits]),
+        *((f"  {kind}", [split.kinds.get(kind, 0) for split in splits]) for kind in report.kinds),
+    ]
     if report.short_sounds:
-        add("sound below 10 s (padded)", [split.short_sounds for split in splits.values()])
-    console.print(table)
+        rows.append(("sound below 10 s (padded)", [split.short_sounds for split in splits]))
+    console.print(clip_counts(report.splits, rows))
     for clip in report.damaged[:_NAMED]:
         for problem in clip.problems:
             console.print(one_line(f"{clip.split}/{clip.category}/{clip.name}: {problem.kind}: {problem.message}"))

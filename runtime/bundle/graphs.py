@@ -52,8 +52,10 @@ class Encoders(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vision: EncoderSpec
 
     def __post_init__(self) -> None:
-        told = [(each.embedding_size, each.context_length, each.tokenizer) for each in (self.audio, self.vision)]
-        if self.shared_text and told[0] != told[1]:
+        descriptions = [
+            (each.embedding_size, each.context_length, each.tokenizer) for each in (self.audio, self.vision)
+        ]
+        if self.shared_text and descriptions[0] != descriptions[1]:
             raise ValueError("senses with one text encoder need one embedding size, tokenizer and length of texts")
 
     def of(self, sense: Sense) -> EncoderSpec:

@@ -87,13 +87,13 @@ class _Drawing:
             yield f'<path fill="{fill}" opacity=".22" d="{self.curve(margins[row], top)}"/>'
             for event in events:
                 x, end = self.x(event.start_s), self.x(event.end_s)
-                told = f"{label} {clock(event.start_s)} – {clock(event.end_s)}, margin {event.peak_margin:.2f}"
+                title = f"{label} {clock(event.start_s)} – {clock(event.end_s)}, margin {event.peak_margin:.2f}"
                 if event.peak_probability is not None:
-                    told += f", probability {event.peak_probability:.2f}"
+                    title += f", probability {event.peak_probability:.2f}"
                 yield (
                     f'<rect class="ov-event" data-event="{event.id}" x="{x}" y="{top + 6}" rx="4" '
                     f'width="{max(2.0, round(end - x, 2))}" height="{_ROW - 12}" fill="{fill}">'
-                    f"<title>{markup(told)}</title></rect>"
+                    f"<title>{markup(title)}</title></rect>"
                 )
 
     def curve(self, margins: NDArray[np.float32], top: int) -> str:
@@ -115,10 +115,10 @@ class _Drawing:
         for sense, start_s, end_s in self.missing:
             x = self.x(start_s)
             width = max(1.0, round(self.x(end_s) - x, 2))
-            told = f"<title>{names[sense]} {clock(start_s)} – {clock(end_s)}</title>"
+            title = f"<title>{names[sense]} {clock(start_s)} – {clock(end_s)}</title>"
             y = top + self.lanes[sense] * _LANE + 3
-            yield f'<rect class="ov-miss" x="{x}" y="{_TOP - 2}" width="{width}" height="{top - _TOP}">{told}</rect>'
-            yield f'<rect fill="{ORANGE}" x="{x}" y="{y}" width="{width}" height="{_LANE - 6}" rx="2">{told}</rect>'
+            yield f'<rect class="ov-miss" x="{x}" y="{_TOP - 2}" width="{width}" height="{top - _TOP}">{title}</rect>'
+            yield f'<rect fill="{ORANGE}" x="{x}" y="{y}" width="{width}" height="{_LANE - 6}" rx="2">{title}</rect>'
 
 
 def _cut(text: str) -> str:

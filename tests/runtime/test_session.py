@@ -301,7 +301,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of the session, so that who took how long does not depend on the machine."""
     clock = Clock()
-    for module in ("session", "pipeline.window_queue", "stats", "system.timing"):
+    for module in ("session", "pipeline.window_queue", "system.timing"):
         monkeypatch.setattr(f"ovavel.runtime.{module}.time", clock)
     return clock
 

@@ -50,25 +50,21 @@ class Prepare:
 
 
 def _print(report: PrepareReport, fresh: int, out: Path) -> None:
-    from rich.table import Table
-
+    from ovavel.eval.commands.clip_counts import clip_counts
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.training.prepare import NO_FILE, REPORT
 
     console = OutputConsole(highlight=False, soft_wrap=True, markup=False)
-    splits = report.splits
-    table = Table("", *splits, "total", title="clips")
-    for column in table.columns[1:]:
-        column.justify = "right"
-
-    def add(name: str, counts: list[int]) -> None:
-        table.add_row(name, *(f"{count:,}".replace(",", " ") for count in (*counts, sum(counts))))
-
-    add("annotated", [split.clips for split in splits.values()])
-    add("prepared", [split.prepared for split in splits.values()])
-    for kind in sorted({kind for split in splits.values() for kind in split.failed}):
-        add(f"  {kind}", [split.failed.get(kind, 0) for split in splits.values()])
-    console.print(table)
+    splits = report.splits.values()
+    rows = [
+        ("annotated", [split.clips for split in splits]),
+        ("prepared", [split.prepared for split in splits]),
+        *(
+            (f"  {kind}", [split.failed.get(kind, 0) for split in splits])
+            for kind in sorted({kind for split in splits for kind in split.failed})
+        ),
+    ]
+    console.print(clip_counts(report.splits, rows))
     failures = [failure for failure in report.failures if failure.kind != NO_FILE]  # those say all by their count
     for failure in failures[:_NAMED]:
         console.print(one_line(f"{failure.split}/{failure.name}: {failure.kind}: {failure.message}"), markup=False)
@@ -77,7 +73,7 @@ def _print(report: PrepareReport, fresh: int, out: Path) -> None:
     if report.losses:
         clips = len({(loss.split, loss.name) for loss in report.losses})
         console.print(f"{clips} of the prepared clips lack some of their sound or pictures: see 'losses' in the report")
-    prepared = sum(split.prepared for split in splits.values())
+    prepared = sum(split.prepared for split in splits)
     report_name = one_line(str(out / REPORT))
     console.print(
         f"{fresh} made now, {prepared - fresh} were there; {report_name} names every clip that failed", markup=False
