@@ -54,7 +54,7 @@ NAMES = ("dog barking", "race car", "bird chirping")
 WITH_TORCH = ("torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 NEED_TORCH = re.compile(rf"^(from|import) ({'|'.join(WITH_TORCH)})\b|^from ovavel\.(training|export)\b", re.MULTILINE)
 """What a test file imports that cannot do without PyTorch or ONNX."""
-FROM_SUPPORT = re.compile(r"^from support\.(\w+) import", re.MULTILINE)
+FROM_SUPPORT = re.compile(r"^from support\.([\w.]+) import", re.MULTILINE)
 
 
 def needs_torch(path: Path) -> bool:
@@ -62,7 +62,7 @@ def needs_torch(path: Path) -> bool:
     text = path.read_text(encoding="utf-8")
     support = Path(__file__).parent / "support"
     return bool(NEED_TORCH.search(text)) or any(
-        needs_torch(support / f"{name}.py") for name in FROM_SUPPORT.findall(text)
+        needs_torch(support / f"{name.replace('.', '/')}.py") for name in FROM_SUPPORT.findall(text)
     )
 
 

@@ -20,7 +20,6 @@ NOT_SPLIT_YET = {
     "tests/runtime/backends/onnxruntime/test_backend.py",
     "tests/runtime/backends/tensorrt/test_engines.py",
     "tests/runtime/bundle/test_bundle.py",
-    "tests/runtime/pipeline/test_assembler.py",
     "tests/runtime/sources/media/test_everyday_recordings.py",
     "tests/runtime/sources/media/test_source.py",
     "tests/runtime/sources/test_access.py",
