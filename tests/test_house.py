@@ -24,7 +24,6 @@ NOT_SPLIT_YET = {
     "tests/runtime/sources/media/test_source.py",
     "tests/runtime/sources/test_access.py",
     "tests/runtime/sources/test_camera_mic.py",
-    "tests/runtime/test_session.py",
     "tests/runtime/verification/test_gates.py",
     "tests/training/features/test_extract.py",
     "tests/training/fit/test_train.py",
