@@ -50,7 +50,7 @@ from ovavel.runtime.types import FusionKind
 if TYPE_CHECKING:
     from torch import nn
 
-    from ovavel.training.heads.base import Head
+    from ovavel.training.heads.base import Head, ScoreKind
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
 __all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "BundleContents", "need_libraries", "write_bundle"]
@@ -234,7 +234,6 @@ class _Writer:
         self._golden.write(self._folder)
         self._progress("hashing every file", self._done)
         versions = {library: importlib.metadata.version(library) for library in _COMPARED}
-        decision: FusionKind = "learned" if temporal.score == "learned" else "positive"
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             ovavel_version=importlib.metadata.version("ovavel"),
@@ -254,7 +253,7 @@ class _Writer:
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
             fusion=Fusion(
                 audio_scale=temporal.audio_scale,
-                decision=calibration.fusion if calibration else decision,
+                decision=_decision(temporal.score, calibration),
             ),
             opset=OPSET,
             parity=Parity(versions=versions, checks=tuple(self._checks)),
@@ -366,6 +365,20 @@ class _Writer:
             self._done += share / 2 / len(inputs)
         self._graphs[graph] = {precision: file.name for precision, file in files.items()}
         self._done = start + share
+
+
+def _decision(score: ScoreKind, calibration: Calibration | None) -> FusionKind:
+    """The fusion that a head's calibration was made for; without one, what the kind of its score suggests."""
+    if calibration is None:
+        return "learned" if score == "learned" else "positive"
+    for known in get_args(FusionKind):
+        if calibration.fusion == known:
+            fusion: FusionKind = known
+            return fusion
+    raise ExportError(
+        f"the head was calibrated for the decision rule {calibration.fusion}, which a head does not hold; calibrate "
+        "it again, or calibrate the bundle: `ovavel eval calibrate --rule … --write`"
+    )
 
 
 def need_libraries() -> None:

@@ -15,11 +15,11 @@ from types import TracebackType
 
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.pipeline.channels import Channel, channel_news
 from ovavel.runtime.pipeline.encoder import Encoder
-from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
+from ovavel.runtime.pipeline.localizer import Localizer
+from ovavel.runtime.pipeline.rules.apply import live_rule
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.pipeline.window_queue import WindowQueue
 from ovavel.runtime.reporting.redaction import redacted
@@ -32,7 +32,6 @@ from ovavel.runtime.types import (
     LAG,
     DropCause,
     Event,
-    FusionKind,
     GapCause,
     Notice,
     Segment,
@@ -73,14 +72,15 @@ class Session:
         lag: int = LAG,
         rules: EventRules | None = None,
         channel: Channel = "auto",
-        fusion: FusionKind | None = None,
+        fusion: str | None = None,
     ) -> None:
         """Open what is not open yet, and warm the backend up; the session is ready when this returns.
 
         `source` as a path or URL means `MediaSource`. A `backend` that is given, by itself or as `open_verified`
         returns it, stays open afterwards, so that many sessions can use it; without one, ONNX Runtime on `device`
         ("cpu", "cuda", "cuda:N" or "auto") is the session's own. `channel` is the one of the sound to listen to, see
-        `ChannelChooser`. `fusion` is by default the bundle's own; scores of another one have no probability.
+        `ChannelChooser`. `fusion` names the rule that decides (docs/method.md, Decision rules), by default the bundle's
+        own; scores of another one have no probability.
 
         Many parameters: two that are needed, and choices that have defaults and are independent of each other.
 
@@ -103,18 +103,14 @@ class Session:
             self._backend = verified.backend
             vocabulary = self.bundle.vocabulary
             calibration = self.bundle.manifest.calibration
-            own = self.bundle.manifest.fusion.decision
-            kind = fusion or own
-            if kind != own and "learned" in (kind, own):
-                raise UsageError(
-                    f"the fusion of {self.bundle.path} is {own!r} and cannot be {kind!r}: leave --fusion out (in "
-                    "Python: `fusion`)"
-                )
+            own, texts = self.bundle.manifest.fusion, len(vocabulary.background_texts)
+            rule = live_rule(own.decides, own.decision, fusion, vocabulary.names, texts)
             self._localizer = Localizer(
-                deciding_head(self._backend.head, kind),
+                self._backend.head,
                 vocabulary,
                 lag=lag,
-                calibration=calibration if calibration and calibration.fusion == kind else None,
+                calibration=calibration if calibration and calibration.fusion == rule.name else None,
+                rule=rule,
             )
             self._tracker = EventTracker(
                 vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
@@ -123,7 +119,7 @@ class Session:
             self._backend.warm_up()
             self._encoder = Encoder(self._backend, self.stats.timings)
             opened.callback(self._encoder.close)
-            self.info = self._facts(verified, kind, channel)
+            self.info = self._facts(verified, rule.name, channel)
             """What stays the same while the session runs."""
             self._opened = opened.pop_all()
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
@@ -203,7 +199,7 @@ class Session:
     ) -> None:
         self.close()
 
-    def _facts(self, verified: Verified, fusion: FusionKind, channel: Channel) -> SessionInfo:
+    def _facts(self, verified: Verified, fusion: str, channel: Channel) -> SessionInfo:
         manifest, vocabulary, backend = self.bundle.manifest, self.bundle.vocabulary, self._backend.info
         content = None
         if isinstance(self.source, Fingerprinted) and not self.source.live:  # live, windows may be dropped

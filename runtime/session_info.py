@@ -15,7 +15,7 @@ from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.tracker import EventRules
-from ovavel.runtime.types import Event, FusionKind, Sense
+from ovavel.runtime.types import Event, Sense
 
 __all__ = ["SessionInfo", "new_id", "recording_id"]
 
@@ -48,7 +48,8 @@ class SessionInfo:
     """Whether this machine made the comparison; False where the bundle alone says that somebody did."""
     lag: int
     """How many later segments make a score final."""
-    fusion: FusionKind
+    fusion: str
+    """Name of the rule that decides, `Rule.name`."""
     channel: Channel
     """The channel of the sound to listen to, as it was asked for."""
     rules: EventRules

@@ -32,6 +32,7 @@ __all__ = [
     "Gap",
     "GapCause",
     "Notice",
+    "RuleKind",
     "Samples",
     "Segment",
     "SegmentScores",
@@ -59,6 +60,11 @@ EventState = Literal["start", "update", "end", "retract"]
 FusionKind: TypeAlias = Literal["positive", "published", "learned"]
 """How two similarities become a score: `positive_score` or `fused_score` in `fusion.py`, or as the head's graph has
 learned to fuse them."""
+
+RuleKind: TypeAlias = Literal[
+    "published", "positive", "learned", "agreement", "av2a", "cuerator", "temperatures", "clip-prior"
+]
+"""Decision rules: the fused scores, and what decides in their place (docs/method.md, Decision rules)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +213,8 @@ class SegmentScores:
     score: float
     """Score of `label`, in [0, 1]."""
     scores: NDArray[np.float32]
-    """(C+1,) float32 fused scores, min-max scaled over the classes (docs/method.md, Decision)."""
+    """(C+1,) float32 scores of the rule in [0, 1], such as fused ones, min-max scaled over the classes
+    (docs/method.md, Decision and Decision rules)."""
     vision_similarity: NDArray[np.float32]
     """(C+1,) float32 cosine similarities of what was seen; NaN where nothing was."""
     audio_similarity: NDArray[np.float32]
@@ -221,6 +228,8 @@ class SegmentScores:
     probability: float | None = None
     """Calibrated probability of `label`, in (0, 1]; None where the bundle is not calibrated for these names, or
     where a sense is missing."""
+    rule: str = "published"
+    """Name of the rule that decided, `Rule.name`."""
 
     @property
     def margin(self) -> float:

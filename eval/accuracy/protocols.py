@@ -16,7 +16,7 @@ from ovavel.eval.accuracy.metrics import Scores, score_agreement, score_clips
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.pipeline.fusion import fused_labels
+from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_labels, fused_score
 from ovavel.runtime.pipeline.localizer import Head
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "score_rows_agreement",
     "too_damaged",
     "why_not_published",
+    "without_head",
 ]
 
 
@@ -177,6 +178,12 @@ def _rows(score: Callable[[NDArray[np.bool_] | slice], Scores], seen: NDArray[np
     if seen.shape != (clips,) or seen.dtype != np.bool_:
         raise UsageError(f"seen must be one bool per clip, ({clips},); got {seen.shape} {seen.dtype}")
     return Rows(score(seen) if seen.any() else None, None if seen.all() else score(~seen), total)
+
+
+def without_head(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+    """Decide without a temporal head, as training-free localization does: a `Head` of the embeddings as they are."""
+    similarities = cosine_similarity(audio, text.audio), cosine_similarity(vision, text.vision)
+    return HeadOutput(*similarities, fused_score(*similarities))
 
 
 def decide(

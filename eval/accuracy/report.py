@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import PUBLISHED, Rows
-from ovavel.eval.accuracy.score import Protocol, Report
+from ovavel.eval.accuracy.score import Report
 from ovavel.runtime.reporting.csv_table import csv_table
 
 __all__ = [
@@ -51,7 +51,7 @@ class ClassResult(NamedTuple):
     scores: Scores
 
 
-def method(report: Report, protocol: Protocol) -> str:
+def method(report: Report, protocol: str) -> str:
     """Name of our row in the table."""
     model = report.bundle.manifest.model
     layers = model.head_layers
@@ -61,7 +61,7 @@ def method(report: Report, protocol: Protocol) -> str:
         "fused-positive": "ovavel fused, no negatives",
         "agreement": "ovavel agreement",
         "agreement-without-other": "ovavel agreement, no other",
-    }[protocol]
+    }.get(protocol, f"ovavel {protocol}")
 
 
 def table_rows(report: Report) -> list[tuple[str, ...]]:
@@ -182,7 +182,7 @@ def to_json(report: Report) -> bytes:
         "backend": report.backend,
         "features": {"path": str(report.cache.path), "info": report.cache.info} if report.cache else None,
         "results": [
-            {"protocol": result.protocol, "method": method(report, result.protocol)}
+            {"protocol": result.protocol, "method": method(report, result.protocol), "rule": result.rule}
             | {part: scores and scores._asdict() for part, scores in result.rows._asdict().items()}
             | {"intervals": {part: found[part] and _named(found[part]) for part in PARTS}}
             for result, found in zip(report.results, _intervals(report), strict=True)

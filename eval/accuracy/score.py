@@ -31,16 +31,17 @@ from ovavel.eval.datasets.ovavebench import Clip
 from ovavel.eval.datasets.splits import Split
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.pipeline.fusion import agree_clip, cosine_similarity
 from ovavel.runtime.pipeline.localizer import Head, deciding_head
-from ovavel.runtime.types import FusionKind
 
 __all__ = [
     "Protocol",
     "Report",
     "Result",
     "score_protocol",
+    "score_rule",
 ]
 
 Protocol = Literal["fused", "fused-positive", "agreement", "agreement-without-other"]
@@ -51,14 +52,17 @@ the embeddings as they are, with the background among the classes or without it.
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
-    """One protocol's decisions and scores."""
+    """Decisions and scores of one protocol, or of one decision rule."""
 
-    protocol: Protocol
+    protocol: str
+    """A `Protocol`, or "rule " and the name of a decision rule."""
     labels: NDArray[np.intp]
     """(N, T) decisions."""
     senses: tuple[NDArray[np.intp], NDArray[np.intp]] | None
     """(N, T) arg max classes of vision and audio in an agreement protocol; None in the fused one."""
     rows: Rows
+    rule: Rule | None = None
+    """With its parameters; None: a protocol."""
 
     def score(self, keep: NDArray[np.bool_] | slice, truth: NDArray[np.intp], n_classes: int) -> Scores:
         """Score the clips `keep` alone."""
@@ -141,8 +145,8 @@ def score_protocol(
     """
     seen, truth, n_classes = split.seen, split.truth, len(text)
     if protocol in ("fused", "fused-positive"):
-        kind: FusionKind = "published" if protocol == "fused" else "positive"
-        labels = fused_labels(decide(deciding_head(head, kind), split.audio, split.vision, text).score)
+        rule = Rule(kind="published" if protocol == "fused" else "positive")
+        labels = fused_labels(decide(deciding_head(head, rule), split.audio, split.vision, text).score)
         return Result(protocol=protocol, labels=labels, senses=None, rows=score_rows(labels, truth, seen, n_classes))
     named = text if protocol == "agreement" else text[:-1]
     vision = cosine_similarity(split.vision, named.vision).argmax(axis=-1)
@@ -153,3 +157,9 @@ def score_protocol(
         senses=(vision, audio),
         rows=score_rows_agreement(vision, audio, truth, seen, n_classes),
     )
+
+
+def score_rule(rule: Rule, labels: NDArray[np.intp], split: Split, n_classes: int) -> Result:
+    """Score the decisions `labels` (N, T) of a decision rule on the clips of `split`."""
+    rows = score_rows(labels, split.truth, split.seen, n_classes)
+    return Result(protocol=f"rule {rule.name}", labels=labels, senses=None, rows=rows, rule=rule)

@@ -14,7 +14,7 @@ from ovavel.eval.bench.report import WarmUp
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.pipeline.encoder import Encoder
-from ovavel.runtime.pipeline.localizer import Localizer, deciding_head
+from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import Segment, Window
@@ -35,7 +35,7 @@ class Decider:
     """The head and the event tracker of one source."""
 
     def __init__(self, backend: Backend, bundle: Bundle) -> None:
-        self._localizer = Localizer(deciding_head(backend.head, bundle.manifest.fusion.decision), bundle.vocabulary)
+        self._localizer = Localizer(backend.head, bundle.vocabulary, rule=bundle.manifest.fusion.decides)
         self._tracker = EventTracker(bundle.vocabulary.background)
         self._index = 0
 

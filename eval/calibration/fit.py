@@ -21,7 +21,7 @@ from ovavel.runtime.bundle.calibration import Calibration, names_fingerprint
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import probabilities
 from ovavel.runtime.pipeline.tracker import EventRules
-from ovavel.runtime.types import WINDOW_S, FusionKind
+from ovavel.runtime.types import WINDOW_S
 
 __all__ = [
     "BINS",
@@ -80,7 +80,7 @@ def fit_calibration(
     *,
     dataset: str,
     names: Sequence[str],
-    fusion: FusionKind = "published",
+    fusion: str = "published",
     held_out: tuple[NDArray[np.float32], NDArray[np.integer]] | None = None,
 ) -> Calibration:
     """Fit a calibration to final scores.
@@ -90,7 +90,7 @@ def fit_calibration(
         truth: (N, T) class indices in [0, C).
         dataset: its fingerprint, to be kept with the result.
         names: the C class names, whose fingerprint is kept too.
-        fusion: what made the scores.
+        fusion: name of the rule that made the scores.
         held_out: scores and truth to measure the calibration errors on; on what was fitted without them.
 
     Raises:

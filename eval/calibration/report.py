@@ -8,13 +8,26 @@ import msgspec
 from msgspec import Struct
 
 from ovavel.eval.calibration.fit import Reliability
-from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.eval.streaming.measure import Measures
+from ovavel.runtime.bundle.calibration import Calibration, Rule
 from ovavel.runtime.reporting.charts import Bar, bar_charts
 from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.text import names_text
 
-__all__ = ["CalibrationReport", "SplitReport", "to_csv", "to_html", "to_json", "to_svg"]
+__all__ = [
+    "RULE_MEASURES",
+    "CalibrationReport",
+    "RuleScores",
+    "SplitReport",
+    "rule_rows",
+    "to_csv",
+    "to_html",
+    "to_json",
+    "to_svg",
+]
+
+RULE_MEASURES = ("Acc.", "Seg.", "Eve.", "Avg.")
 
 
 class SplitReport(Struct, frozen=True, kw_only=True):
@@ -37,6 +50,16 @@ class SplitReport(Struct, frozen=True, kw_only=True):
     """Eve. of the events with the fitted margins."""
 
 
+class RuleScores(Struct, frozen=True, kw_only=True):
+    """A decision rule on one split."""
+
+    split: str
+    rule: str
+    """Name of the rule."""
+    measures: Measures
+    """Of its final decisions on clips fed alone, second by second."""
+
+
 class CalibrationReport(Struct, frozen=True, kw_only=True):
     """Result of `ovavel eval calibrate`; the content of its JSON file."""
 
@@ -54,6 +77,10 @@ class CalibrationReport(Struct, frozen=True, kw_only=True):
     fitted: SplitReport
     held_out: SplitReport | None
     """None where no split was to be held out."""
+    rule: Rule
+    """The rule whose scores are calibrated."""
+    rules: tuple[RuleScores, ...] = ()
+    """That rule, where it was fitted here, beside the bundle's own, agreement and the published fusion."""
 
 
 def to_json(report: CalibrationReport) -> bytes:
@@ -74,7 +101,31 @@ def to_csv(report: CalibrationReport) -> bytes:
             for k in value.bins:
                 edges = (k.low, k.high, k.decisions)
                 rows += [(*key, "claimed", k.probability, *edges), (*key, "right", k.accuracy, *edges)]
+    rows += [
+        (
+            each.split,
+            "fitted" if each.split == report.fitted.split else "held out",
+            each.rule,
+            field,
+            value,
+            *[None] * 3,
+        )
+        for each in report.rules
+        for field, value in msgspec.structs.asdict(each.measures).items()
+    ]
     return csv_table(rows)
+
+
+def rule_rows(report: CalibrationReport) -> list[tuple[str, ...]]:
+    """For each rule on each split: split, rule, and its measures in percent."""
+    return [
+        (
+            each.split,
+            each.rule,
+            *(f"{100 * getattr(each.measures, field):.1f}" for field in ("acc", "seg", "eve", "avg")),
+        )
+        for each in report.rules
+    ]
 
 
 def to_svg(report: CalibrationReport) -> bytes:
@@ -102,6 +153,11 @@ def to_html(report: CalibrationReport) -> bytes:
                 table(("probability", "decisions", "mean claim", "right"), _bins(each.after)),
             )
             for each in splits
+        ),
+        *(
+            [section("Decision rules", table(("split", "rule", *RULE_MEASURES), rule_rows(report)))]
+            if report.rules
+            else []
         ),
         *([section("Damaged clips, in no figure", table(("split", "clip", "why"), damaged))] if damaged else []),
     )

@@ -7,19 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ovavel.eval.commands.options import MeasuredOptions
-from ovavel.runtime.commands.options import EngineOptions
+from ovavel.runtime.commands.options import EngineOptions, Maybe
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.types import BUFFER, LAG
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from ovavel.eval.calibration.report import CalibrationReport, SplitReport
+    from ovavel.eval.calibration.report import CalibrationReport, RuleScores, SplitReport
+    from ovavel.eval.calibration.rules import RuleMaker
     from ovavel.eval.datasets.splits import Split
-    from ovavel.runtime.bundle.calibration import Calibration
+    from ovavel.runtime.bundle.calibration import Calibration, Rule
+    from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+    from ovavel.runtime.types import RuleKind
 
 __all__ = ["Calibrate"]
 
@@ -39,8 +44,9 @@ class Calibrate:
     calibration error, before and after. Writes calibration.json, .csv and .html and reliability.svg; --write puts
     the result into the bundle, where 'ovavel live' and 'ovavel localize' find it.
 
-    It holds for the names of the dataset and the bundle's fusion: with another vocabulary there are no probabilities,
-    and the margins are a guide.
+    It holds for the names of the dataset and one decision rule: with another vocabulary there are no probabilities, and
+    the margins are a guide. With --rule, all that this rule has is fitted first, and scored beside the bundle's own;
+    with --write the bundle then decides by it.
     """
 
     dataset: MeasuredOptions
@@ -49,6 +55,9 @@ class Calibrate:
     """Which clips to fit on."""
     held_out: Literal["train", "val", "test", "none"] = "test"
     """Which other clips to look at afterwards, if any."""
+    rule: Maybe[str] = None
+    """Decision rule to fit: positive, published, agreement, av2a, cuerator or temperatures; "+debiased" and "+offset"
+    after it add reference statistics and an offset of the background. By default the bundle's own stays as it is."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, of the decisions to calibrate: the lag it is to be used with."""
     out: Path
@@ -64,30 +73,40 @@ class Calibrate:
 
         from ovavel.eval.calibration.fit import fit_calibration
         from ovavel.eval.calibration.report import CalibrationReport, to_csv, to_html, to_json, to_svg
+        from ovavel.eval.calibration.rules import RuleMaker
         from ovavel.eval.streaming.measure import final_scores
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
-        from ovavel.runtime.pipeline.localizer import check_lag, deciding_head
+        from ovavel.runtime.pipeline.localizer import check_lag
+        from ovavel.runtime.pipeline.rules.apply import check_rule, named_rule
+        from ovavel.runtime.pipeline.rules.registry import check_live
         from ovavel.runtime.reporting.console import OutputConsole
         from ovavel.runtime.reporting.text import shown_name
+        from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.system.files import atomic_write, report_folder
 
         check_lag(self.lag)
+        if self.rule:
+            check_live(named_rule(self.rule)[0])
         if self.held_out == self.fit:
             raise UsageError(f"--held-out {self.held_out} is what is fitted on; give another split, or none")
         report_folder(self.out, "calibration.json")
         with self.dataset.open_inputs(self.engine) as inputs:
-            splits = [inputs.split(name) for name in (self.fit, self.held_out) if name != "none"]
+            maker = RuleMaker(inputs, self.fit)
+            splits = [maker.split(name) for name in (self.fit, self.held_out) if name != "none"]
             text, dataset, bundle, ran = inputs.text, inputs.dataset, inputs.bundle, inputs.ran
-            head = deciding_head(inputs.backend.head, bundle.manifest.fusion.decision)
+            with shown_progress() as progress:
+                rule = maker.fitted(self.rule, progress) if self.rule else maker.rule(maker.own.name, self.fit)
+            head = maker.deciding(rule)
             with Console(stderr=True).status("deciding"):
                 scores = [final_scores(head, s.audio, s.vision, text, lag=self.lag) for s in splits]
+                rules = _compare(maker, splits, rule, text, self.lag) if self.rule else ()
         with Console(stderr=True).status("fitting"):
             calibration = fit_calibration(
                 scores[0],
                 splits[0].truth,
                 dataset=dataset.fingerprint,
                 names=dataset.names,
-                fusion=bundle.manifest.fusion.decision,
+                fusion=rule.name,
                 held_out=(scores[1], splits[1].truth) if len(splits) > 1 else None,
             )
             looked = [_look(split, each, calibration) for split, each in zip(splits, scores, strict=True)]
@@ -101,6 +120,8 @@ class Calibrate:
             lag=self.lag,
             fitted=looked[0],
             held_out=looked[1] if len(splits) > 1 else None,
+            rule=rule,
+            rules=rules,
         )
         files = {
             "calibration.json": to_json,
@@ -111,7 +132,7 @@ class Calibrate:
         for name, make in files.items():
             atomic_write(self.out / name, make(report))
         if self.write:
-            bundle.save_calibration(calibration)
+            bundle = bundle.save_calibration(calibration, rule if self.rule else None)
         console = OutputConsole(highlight=False, soft_wrap=True)
         for split in splits:
             console.print(split.counted, markup=False)
@@ -120,6 +141,12 @@ class Calibrate:
         console.print(f"wrote {', '.join(files)} in {shown_name(str(self.out))}", markup=False)
         if self.write:
             console.print(f"{shown_name(str(bundle.path))} is calibrated now", markup=False)
+            console.print(f"it decides by {bundle.manifest.fusion.decides.name}", markup=False)
+            own, vocabulary = bundle.manifest.fusion, bundle.vocabulary
+            try:
+                check_rule(own.decides, own.decision, vocabulary.names, len(vocabulary.background_texts))
+            except UsageError as error:
+                console.print(f"but not with its own names: {error}", markup=False)
             if not calibration.fits(bundle.vocabulary.names):
                 console.print(OTHER_NAMES, markup=False)
         else:
@@ -146,10 +173,43 @@ def _look(split: Split, scores: NDArray[np.float32], calibration: Calibration) -
     )
 
 
+def _compare(
+    maker: RuleMaker, splits: Sequence[Split], rule: Rule, text: TextEmbeddings, lag: int
+) -> tuple[RuleScores, ...]:
+    """Score `rule` beside the bundle's own, agreement and the published fusion, on final decisions of `lag`."""
+    from ovavel.eval.accuracy.metrics import score_clips
+    from ovavel.eval.accuracy.protocols import fused_labels
+    from ovavel.eval.calibration.report import RuleScores
+    from ovavel.eval.streaming.measure import Measures, final_scores
+    from ovavel.runtime.bundle.calibration import Rule
+
+    kinds: list[RuleKind] = ["agreement"] if maker.own.kind == "learned" else ["agreement", "published"]
+    others = {each.name: each for each in (maker.own, *(Rule(kind=kind) for kind in kinds), rule)}
+    found = []
+    for split in splits:
+        for name, each in others.items():
+            labels = fused_labels(final_scores(maker.deciding(each), split.audio, split.vision, text, lag=lag))
+            acc, seg, eve, avg = score_clips(labels, split.truth, len(text))
+            measures = Measures(acc=acc, seg=seg, eve=eve, avg=avg)
+            found.append(RuleScores(split=split.name, rule=name, measures=measures))
+    return tuple(found)
+
+
 def _print(report: CalibrationReport, console: Console) -> None:
     from rich.table import Table
 
+    from ovavel.eval.calibration.report import RULE_MEASURES, rule_rows
+
     calibration = report.calibration
+    if report.rules:
+        parameters = ", ".join(f"{name} {value:g}" for name, value in report.rule.parameters.items())
+        console.print(f"decision rule {report.rule.name}{': ' if parameters else ''}{parameters}", markup=False)
+        compared = Table(title=f"percent, decisions of lag {report.lag}")
+        for name in ("split", "rule", *RULE_MEASURES):
+            compared.add_column(name, justify="right" if name in RULE_MEASURES else "left")
+        for row in rule_rows(report):
+            compared.add_row(*row)
+        console.print(compared)
     console.print(
         f"temperature {calibration.temperature:.4g}; events begin at margin {calibration.on:g} and go on at "
         f"{calibration.off:g}; decisions of lag {report.lag}"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ovavel.eval.commands.options import MeasuredOptions
-from ovavel.runtime.commands.options import EngineOptions
+from ovavel.runtime.commands.options import EngineOptions, Maybe
+from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import Seed
 
@@ -37,6 +38,13 @@ class Lag:
     """What to measure, and on which clips."""
     split: Literal["test", "val", "train"] = "test"
     """Which clips to score, against all names of the dataset."""
+    rule: Maybe[str] = None
+    """Decision rule, as for 'ovavel eval score --rules', by default the bundle's own; what has to be fitted is, on the
+    clips of --fit."""
+    fit: Literal["val", "train"] = "val"
+    """Which clips to fit a rule on."""
+    training_free: bool = False
+    """Apply --rule to the embeddings as they are, without the bundle's head."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """A random order of the clips for each, to join them in; their figures are averaged."""
     out: Path
@@ -46,6 +54,7 @@ class Lag:
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
+        from ovavel.eval.calibration.rules import RuleMaker
         from ovavel.eval.streaming.measure import (
             RULES,
             STREAM_CLIPS,
@@ -55,17 +64,25 @@ class Lag:
             measure_streaming,
         )
         from ovavel.eval.streaming.report import StreamingReport, to_csv, to_html, to_json, to_svg
-        from ovavel.runtime.pipeline.localizer import deciding_head
-        from ovavel.runtime.system.bars import rated_bar
+        from ovavel.runtime.pipeline.rules.apply import named_rule
+        from ovavel.runtime.pipeline.rules.registry import check_live
+        from ovavel.runtime.system.bars import rated_bar, shown_progress
         from ovavel.runtime.system.files import atomic_write, report_folder
 
         check_seeds(self.seeds)
+        if self.rule:
+            check_live(named_rule(self.rule)[0])
+        elif self.training_free:
+            raise UsageError("--training-free is for --rule: which one? For example: --rule agreement")
         report_folder(self.out, "streaming.json")
         with self.dataset.open_inputs(self.engine) as inputs:
-            split = inputs.split(self.split)
+            maker = RuleMaker(inputs, self.fit, training_free=self.training_free)
+            split = maker.split(self.split)
+            with shown_progress() as progress:
+                rule = maker.rule(self.rule or maker.own.name, self.split, progress)
             with rated_bar("clips") as progress:
                 curves = measure_streaming(
-                    deciding_head(inputs.backend.head, inputs.bundle.manifest.fusion.decision),
+                    maker.deciding(rule),
                     split.audio,
                     split.vision,
                     inputs.text,
@@ -84,6 +101,7 @@ class Lag:
             bundle_sha256=inputs.bundle.sha256,
             model=inputs.bundle.manifest.model.name,
             ran=inputs.ran,
+            decided_by=rule.name,
             seeds=self.seeds,
             stream_clips=STREAM_CLIPS,
             tolerance=TOLERANCE,
@@ -106,6 +124,7 @@ def _print(report: StreamingReport, counted: str, out: Path) -> None:
     console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(counted, markup=False)
     console.print(report.ran, markup=False)
+    console.print(f"decision rule: {report.decided_by}", markup=False)
     table = Table(title="Acc / Seg / Eve / Avg in percent, total")
     table.add_column("lag", justify="right")
     for curve in report.curves:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from ovavel.eval.commands.options import MeasuredOptions
-from ovavel.runtime.commands.options import EngineOptions, Maybe, backend_help
+from ovavel.runtime.commands.options import EngineOptions, Many, Maybe, backend_help
 from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +73,14 @@ class Score:
     """Which clips to score, always against all names of the dataset."""
     protocols: _Protocols = ("fused", "agreement", "agreement-without-other")
     """How to decide; the report shows classes, confusions and clips of the first one."""
+    rules: Many[str] = ()
+    """Decision rules to score too, as they would decide live, each on a whole clip: positive, published, agreement,
+    av2a, cuerator, temperatures, clip-prior, or a preset; "+debiased" and "+offset" after a rule add reference
+    statistics and an offset of the background. What has to be fitted is, on --fit."""
+    fit: Literal["val", "train"] = "val"
+    """Which clips to fit rules on."""
+    training_free: bool = False
+    """Apply the rules to the embeddings as they are, without the bundle's head."""
     out: Maybe[Path] = None
     """Folder for ovave-SPLIT.json, .csv and .html, made if it is not there; without it the table is only printed."""
     engine: ScoredEngineOptions = field(default_factory=ScoredEngineOptions)
@@ -80,18 +88,28 @@ class Score:
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
-        from ovavel.eval.accuracy.score import Report, score_protocol
+        from ovavel.eval.accuracy.score import Report, score_protocol, score_rule
+        from ovavel.eval.calibration.rules import RuleMaker
+        from ovavel.runtime.pipeline.rules.apply import named_rule
+        from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.system.files import report_folder
 
-        if not self.protocols:
+        if not self.protocols and not self.rules:
             raise UsageError("which protocols? For example: --protocols fused agreement")
+        if self.training_free and not self.rules:
+            raise UsageError("--training-free is for --rules; the agreement protocols are training-free already")
+        for name in self.rules:
+            named_rule(name)
         self.engine.check()
         if self.out:
             report_folder(self.out, "ovave-*.json")
         with self.dataset.open_inputs(self.engine) as inputs:
-            split = inputs.split(self.split)
+            maker = RuleMaker(inputs, self.fit, training_free=self.training_free)
+            split = maker.split(self.split)
             protocols: dict[Protocol, None] = dict.fromkeys(self.protocols)
             head, text = inputs.backend.head, inputs.text
+            with shown_progress() as progress:
+                rules = [maker.rule(name, self.split, progress) for name in dict.fromkeys(self.rules)]
             report = Report(
                 root=str(self.dataset.data),
                 split=self.split,
@@ -100,7 +118,10 @@ class Score:
                 clips=split.clips,
                 damaged=split.damaged,
                 truth=split.truth,
-                results=tuple(score_protocol(each, split, head, text) for each in protocols),
+                results=(
+                    *(score_protocol(each, split, head, text) for each in protocols),
+                    *(score_rule(rule, maker.labels(rule, split), split, len(text)) for rule in rules),
+                ),
                 bundle=inputs.bundle,
                 backend=inputs.backend.info,
                 cache=inputs.cache,

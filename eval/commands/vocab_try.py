@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,6 @@ class Try:
         """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
         from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
-        from ovavel.runtime.pipeline.localizer import deciding_head
         from ovavel.runtime.system.bars import shown_progress, shown_status
         from ovavel.runtime.system.files import report_folder
         from ovavel.runtime.verification.first_use import changed_since_first_use
@@ -95,7 +94,8 @@ class Try:
                     phrases,
                     embeddings,
                     vocabulary,
-                    deciding_head(backend.head, bundle.manifest.fusion.decision),
+                    backend.head,
+                    rule=bundle.manifest.fusion.decides,
                     progress=progress,
                 )
             info = backend.info
@@ -108,14 +108,12 @@ class Try:
 
     def _vocabulary(self, bundle: Bundle) -> Vocabulary:
         """The bundle's vocabulary less `without`; the background alone may be left."""
-        from ovavel.runtime.bundle.vocabulary import Vocabulary
-
         whole = bundle.vocabulary
         gone = {whole.index(name) for name in self.without}
         if len(whole) - 1 in gone:
             raise UsageError(f"{whole.background!r} is the background and cannot be left out")
         kept = [index for index in range(len(whole)) if index not in gone]
-        return Vocabulary(names=tuple(whole.names[index] for index in kept), embeddings=whole.embeddings[kept])
+        return replace(whole, names=tuple(whole.names[index] for index in kept), embeddings=whole.embeddings[kept])
 
 
 def _encode(

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary, normalize_text
 from ovavel.runtime.errors import MediaError, UsageError, VocabularyError
@@ -47,6 +49,13 @@ WORKS = 0.5
 """Minimum F score of a phrase that works."""
 
 _TIE = 1e-4
+
+
+class _Deciding(NamedTuple):
+    """What decides."""
+
+    head: Head
+    rule: Rule | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -208,6 +217,7 @@ def try_phrases(
     vocabulary: Vocabulary,
     head: Head,
     *,
+    rule: Rule | None = None,
     progress: Progress = no_progress,
 ) -> Trial:
     """Add each phrase alone to `vocabulary`, decide on every recording again, and rank the phrases.
@@ -218,6 +228,7 @@ def try_phrases(
         embeddings: of the phrases, for each sense, unit norm.
         vocabulary: what the phrases are added to; it may be the background alone.
         head: `Backend.head`.
+        rule: that decides; None: the head's own scores do.
         progress: called with which phrase is tried.
 
     Raises:
@@ -241,21 +252,23 @@ def try_phrases(
         there = key in known
         words = vocabulary if there else vocabulary.added([phrase], embeddings[number - 1 : number])
         c = known.index(key) if there else len(words) - 2
-        clips = tuple(_on_clip(recording, words, c, head) for recording in recordings)
+        clips = tuple(_on_clip(recording, words, c, _Deciding(head, rule)) for recording in recordings)
         tried.append(_sum_up(phrase, words.names[c], clips, recordings, in_vocabulary=there))
-    before = tuple(tuple(s.label for s in _decide(recording, vocabulary, head)) for recording in recordings)
+    before = tuple(
+        tuple(s.label for s in _decide(recording, vocabulary, _Deciding(head, rule))) for recording in recordings
+    )
     return Trial(phrases=rank(tried), before=before, background=vocabulary.background)
 
 
-def _decide(recording: Recording, vocabulary: Vocabulary, head: Head) -> list[SegmentScores]:
+def _decide(recording: Recording, vocabulary: Vocabulary, by: _Deciding) -> list[SegmentScores]:
     """Return the final decision on every second, as in live use."""
-    localizer = Localizer(head, vocabulary)
+    localizer = Localizer(by.head, vocabulary, rule=by.rule)
     scores = [s for segment in recording.segments for s in localizer.push(segment) if s.final]
     return scores + localizer.flush()
 
 
-def _on_clip(recording: Recording, vocabulary: Vocabulary, c: int, head: Head) -> ClipResult:
-    decided = _decide(recording, vocabulary, head)
+def _on_clip(recording: Recording, vocabulary: Vocabulary, c: int, by: _Deciding) -> ClipResult:
+    decided = _decide(recording, vocabulary, by)
     whole = np.array([not s.missing for s in decided])
     scores = np.stack([s.scores for s in decided])  # (T, C)
     others = np.delete(scores, c, axis=1)

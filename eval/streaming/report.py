@@ -32,6 +32,8 @@ class StreamingReport(Struct, frozen=True, kw_only=True):
     model: str
     ran: str
     """Description of what computed embeddings and decisions."""
+    decided_by: str
+    """Name of the decision rule."""
     seeds: tuple[int, ...]
     stream_clips: int
     """Number of clips joined to one stream."""
@@ -164,6 +166,7 @@ def _facts(report: StreamingReport) -> Iterator[tuple[str, object]]:
     yield "model", report.model
     yield "bundle", report.bundle_sha256[:12]
     yield "dataset", report.dataset[:12]
+    yield "decision rule", report.decided_by
     yield "joined", f"{report.stream_clips} clips a stream, orders by seeds {', '.join(map(str, report.seeds))}"
 
 

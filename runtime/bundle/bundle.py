@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace
 
-from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration, Rule
 from ovavel.runtime.bundle.change import (
     NEW,
     clear_change,
@@ -311,16 +311,18 @@ class Bundle:
         changed = Bundle(path=self.path, manifest=manifest, sha256=sha256, vocabulary=vocabulary)
         return changed._holding(self._contents.relisted(manifest.files))
 
-    def save_calibration(self, calibration: Calibration | None) -> Bundle:
+    def save_calibration(self, calibration: Calibration | None, rule: Rule | None = None) -> Bundle:
         """Put `calibration`, or none, in the place of the bundle's own and return the changed bundle.
 
-        Killed at any point, the bundle has either the old calibration or the new one.
+        `rule` is to decide from then on, and `calibration` is of its scores; None: the bundle's own does.
+        Killed at any point, the bundle has either the old calibration and rule or the new ones.
 
         Raises:
             BundleError: somebody else changed the bundle since it was opened.
             OutputError: it could not be written; the old calibration is in force.
         """
-        return self._save_manifest(self.manifest.calibrated(calibration))
+        manifest = self.manifest if rule is None else self.manifest.decided(rule)
+        return self._save_manifest(manifest.calibrated(calibration))
 
     def save_gates(self, gates: Iterable[Gate]) -> Bundle:
         """Put `gates` into the manifest, each in the place of an older one of its kind; return the changed bundle.

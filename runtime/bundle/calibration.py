@@ -1,20 +1,82 @@
-"""What makes the scores of a bundle mean something: a temperature and two margins, fitted on clips with known truth."""
+"""What is fitted on clips for a bundle: the rule that decides, and what makes its scores mean something."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from ovavel.runtime.types import FusionKind
+from ovavel.runtime.types import RuleKind
 
-__all__ = ["OTHER_NAMES", "Calibration", "names_fingerprint"]
+__all__ = ["DEBIASED", "OFFSET", "OTHER_NAMES", "Background", "Calibration", "Reference", "Rule", "names_fingerprint"]
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+Deviation = Annotated[float, Meta(gt=0)]
+
+DEBIASED, OFFSET = "+debiased", "+offset"
+"""What the name of a rule ends in that has reference statistics, or an offset of the background."""
+
+
+class Reference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Mean and deviation of the similarities of unlabelled seconds, of each name in each sense.
+
+    A class to which everything is similar is no evidence: with a reference, a similarity counts by how many deviations
+    it is above its class's mean.
+    """
+
+    names: tuple[str, ...]
+    """C names that it was measured for, the background among them; their order means nothing."""
+    audio_mean: tuple[float, ...]
+    audio_deviation: tuple[Deviation, ...]
+    vision_mean: tuple[float, ...]
+    vision_deviation: tuple[Deviation, ...]
+    seconds: Annotated[int, Meta(ge=1)]
+    """Seconds that it was measured on."""
+
+    def __post_init__(self) -> None:
+        columns = (self.audio_mean, self.audio_deviation, self.vision_mean, self.vision_deviation)
+        if any(len(each) != len(self.names) for each in columns) or not np.isfinite(columns).all():
+            raise ValueError("reference statistics need a finite mean and deviation for every name in each sense")
+
+
+class Background(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the background competes: its texts as one class, and an offset."""
+
+    how: Literal["max", "logsumexp"] = "max"
+    """How several texts of the background become one similarity."""
+    temperature: Deviation = 0.1
+    """Of logsumexp: t · log Σ exp(similarity / t)."""
+    offset: float = 0.0
+    """Added to the background's similarity in each sense; above 0, fewer events are found."""
+
+    def __post_init__(self) -> None:
+        if not np.isfinite([self.temperature, self.offset]).all():
+            raise ValueError("the temperature and the offset of the background must be finite")
+
+
+class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What turns the similarities of both senses into a decision (docs/method.md, Decision rules).
+
+    `ovavel.runtime.pipeline.rules` applies it, and checks its parameters.
+    """
+
+    kind: RuleKind
+    parameters: dict[str, float] = {}
+    """Those that differ from the rule's defaults, by name; see `RULES`."""
+    reference: Reference | None = None
+    """Statistics that the similarities are debiased with; None: they count as they are."""
+    background: Background | None = None
+    """None: the largest of the background's texts, without an offset."""
+
+    @property
+    def name(self) -> str:
+        """Kind, and what is done to the similarities before, e.g. "agreement+debiased"."""
+        offset = OFFSET if self.background and self.background.offset else ""
+        return f"{self.kind}{DEBIASED if self.reference else ''}{offset}"
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -38,8 +100,8 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """Seconds it was fitted on."""
     dataset: str
     """Fingerprint of the dataset they came from."""
-    fusion: FusionKind = "published"
-    """The fusion whose scores it was fitted to."""
+    fusion: str = "published"
+    """Name of the rule whose scores it was fitted to."""
     names: str
     """`names_fingerprint` of the class names it was fitted for."""
 

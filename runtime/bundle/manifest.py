@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration, Rule
 from ovavel.runtime.bundle.graphs import Encoders, Graph
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.system.untrusted import read_json
@@ -74,6 +74,13 @@ class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many segments the temporal head was made for."""
     decision: FusionKind = "published"
     """What live use and recordings decide with by default; `score` is what the head's graph computes."""
+    rule: Rule | None = None
+    """Decides in place of `decision`, where one was fitted and put into the bundle."""
+
+    @property
+    def decides(self) -> Rule:
+        """The rule that decides by default."""
+        return self.rule or Rule(kind=self.decision)
 
 
 class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -164,6 +171,13 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         """Return this manifest with `calibration` in the place of its own, or without one."""
         return msgspec.structs.replace(self, calibration=calibration)
 
+    def decided(self, rule: Rule) -> Manifest:
+        """Return this manifest with `rule` deciding by default."""
+        own = Rule(kind=self.fusion.decision)
+        return msgspec.structs.replace(
+            self, fusion=msgspec.structs.replace(self.fusion, rule=None if rule == own else rule)
+        )
+
     def gated(self, gates: Iterable[Gate]) -> Manifest:
         """Return this manifest with `gates`, each in the place of the older one of the same kind."""
         kept = {_kind(gate): gate for gate in (*self.parity.gates, *gates)}
@@ -196,7 +210,9 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             manifest = read_json(data, cls)
         except ValueError as error:
             raise BundleError(f"{where} is damaged ({error}); export or copy the bundle again") from error
-        asked = msgspec.structs.replace(manifest.fusion, audio_scale=Fusion().audio_scale, decision=Fusion().decision)
+        asked = msgspec.structs.replace(
+            manifest.fusion, audio_scale=Fusion().audio_scale, decision=Fusion().decision, rule=None
+        )
         if asked != Fusion():
             raise BundleError(
                 f"{where} asks for another fusion than this ovavel does ({_difference(asked, Fusion())}): "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ovavel.runtime.errors import VocabularyError
 from ovavel.runtime.system.untrusted import read_arrays
 
 if TYPE_CHECKING:
@@ -79,6 +80,27 @@ class TextEmbeddings:
             each.setflags(write=False)
         audio, vision = arrays
         return self.shared(audio) if self.is_shared or np.array_equal(audio, vision) else type(self)(*arrays)
+
+    def checked(self, count: int) -> TextEmbeddings:
+        """Return `normal` embeddings of `count` texts.
+
+        Raises:
+            VocabularyError: they are of another number of texts, or do not all have norm 1.
+        """
+        normal = self.normal()
+        for array in normal.arrays.values():
+            if array.ndim != 2 or len(array) != count:
+                raise VocabularyError(f"{count} names and embeddings of shape {array.shape} do not fit together")
+            with np.errstate(all="ignore"):  # what is beyond all numbers is no norm of 1 either
+                norms = np.linalg.norm(array, axis=1)
+            if not np.allclose(norms, 1, atol=1e-3):
+                raise VocabularyError("the text embeddings do not all have norm 1")
+        return normal
+
+    @property
+    def raw(self) -> bytes:
+        """The values of all arrays, to be hashed."""
+        return b"".join(array.tobytes() for array in self.arrays.values())
 
     def encode(self) -> bytes:
         """Return the bytes of an `.npz` file; an array that serves both senses is in it once."""

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +167,12 @@ def _check_visible(name: str) -> None:
             )
 
 
-class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Content of `vocabulary.json`."""
 
     names: tuple[str, ...]
+    background_texts: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -181,26 +183,34 @@ class Vocabulary:
     """C names, each once."""
     embeddings: TextEmbeddings
     """(C, D) float32 for each sense, unit norm, read-only."""
+    background_texts: tuple[str, ...] = ()
+    """K further texts of the background, which compete as one class with it (docs/method.md, Decision rules)."""
+    background_embeddings: TextEmbeddings | None = None
+    """(K, D) float32 for each sense, unit norm, read-only; None where there is no further text."""
+    prompts: tuple[str, ...] = ()
+    """Sentences with {} in the place of the name, whose embeddings are averaged; without any, names are used as they
+    are."""
     version: str = field(init=False)
-    """First 12 hex digits of a SHA-256 over names and embeddings."""
+    """First 12 hex digits of a SHA-256 over names and embeddings, those of the background's further texts included."""
 
     def __post_init__(self) -> None:
-        names, embeddings = tuple(self.names), self.embeddings.normal()
-        for name in names:
-            _check_visible(name)
-        if not names or len(set(names)) != len(names):
-            raise VocabularyError("a vocabulary needs names, and each of them once")
-        digest = hashlib.sha256(msgspec.json.encode(names))
-        for array in embeddings.arrays.values():
-            if array.ndim != 2 or len(array) != len(names):
-                raise VocabularyError(f"{len(names)} names and embeddings of shape {array.shape} do not fit together")
-            with np.errstate(all="ignore"):  # what is beyond all numbers is no norm of 1 either
-                norms = np.linalg.norm(array, axis=1)
-            if not np.allclose(norms, 1, atol=1e-3):
-                raise VocabularyError("the text embeddings do not all have norm 1")
-            digest.update(array.tobytes())
+        names, texts, prompts = tuple(self.names), tuple(self.background_texts), tuple(self.prompts)
+        for text in (*names, *texts, *prompts):
+            _check_visible(text)
+        if not names or len({*names, *texts}) != len(names) + len(texts):
+            raise VocabularyError("a vocabulary needs names, and each text once")
+        embeddings, further = self.embeddings.checked(len(names)), self.background_embeddings
+        digest = hashlib.sha256(msgspec.json.encode(names) + embeddings.raw)
+        if (further is not None) != bool(texts):
+            raise VocabularyError("the further texts of the background and their embeddings do not fit together")
+        if further is not None:
+            further = further.checked(len(texts))
+            digest.update(msgspec.json.encode(texts) + further.raw)
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "embeddings", embeddings)
+        object.__setattr__(self, "background_texts", texts)
+        object.__setattr__(self, "background_embeddings", further)
+        object.__setattr__(self, "prompts", prompts)
         object.__setattr__(self, "version", digest.hexdigest()[:12])
 
     def __len__(self) -> int:
@@ -243,29 +253,50 @@ class Vocabulary:
 
     def added(self, names: Sequence[str], embeddings: TextEmbeddings) -> Vocabulary:
         """Return a vocabulary with `names` and their N `embeddings` before the background."""
-        return Vocabulary(
+        return replace(
+            self,
             names=(*self.names[:-1], *names, self.background),
             embeddings=TextEmbeddings.joined([self.embeddings[:-1], embeddings, self.embeddings[-1:]]),
         )
 
+    def background_added(self, texts: Sequence[str], embeddings: TextEmbeddings) -> Vocabulary:
+        """Return a vocabulary with N further `texts` of the background and their `embeddings`."""
+        there = [] if self.background_embeddings is None else [self.background_embeddings]
+        return replace(
+            self,
+            background_texts=(*self.background_texts, *texts),
+            background_embeddings=TextEmbeddings.joined([*there, embeddings]),
+        )
+
     def removed(self, names: Sequence[str]) -> Vocabulary:
-        """Return a vocabulary without `names`.
+        """Return a vocabulary without `names`, some of which may be further texts of the background.
 
         Raises:
             VocabularyError: one of them is not there or is the background, or no name would be left.
         """
-        gone = {self.index(name) for name in names}
+        keys = {normalize_text(name) for name in names}
+        texts = [row for row, text in enumerate(self.background_texts) if normalize_text(text) not in keys]
+        known = {normalize_text(text) for text in self.background_texts}
+        gone = {self.index(name) for name in names if normalize_text(name) not in known}
         if len(self) - 1 in gone:
             raise VocabularyError(f"{self.background!r} is the background and cannot be removed")
         kept = [index for index in range(len(self)) if index not in gone]
         if len(kept) == 1:
             raise VocabularyError("a vocabulary needs at least one name besides the background; add another one first")
-        return Vocabulary(names=tuple(self.names[index] for index in kept), embeddings=self.embeddings[kept])
+        return replace(
+            self,
+            names=tuple(self.names[index] for index in kept),
+            embeddings=self.embeddings[kept],
+            background_texts=tuple(self.background_texts[row] for row in texts),
+            background_embeddings=self.background_embeddings[texts] if self.background_embeddings and texts else None,
+        )
 
     def encode(self) -> dict[str, bytes]:
         """Return what its two files hold, by file name."""
-        listing = msgspec.json.format(msgspec.json.encode(_Names(names=self.names)), indent=2) + b"\n"
-        return {NAMES: listing, EMBEDDINGS: self.embeddings.encode()}
+        written = _Names(names=self.names, background_texts=self.background_texts, prompts=self.prompts)
+        listing = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
+        further = [] if self.background_embeddings is None else [self.background_embeddings]
+        return {NAMES: listing, EMBEDDINGS: TextEmbeddings.joined([self.embeddings, *further]).encode()}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `vocabulary.json` and `vocabulary.npz` into `folder`. In a bundle, use `Bundle.save_vocabulary`."""
@@ -293,7 +324,15 @@ class Vocabulary:
             BundleError: one of them is damaged, or they do not fit together.
         """
         try:
-            return cls(names=read_json(names, _Names).names, embeddings=TextEmbeddings.decode(embeddings))
+            read, rows = read_json(names, _Names), TextEmbeddings.decode(embeddings)
+            count = len(read.names)
+            return cls(
+                names=read.names,
+                embeddings=rows[:count],
+                background_texts=read.background_texts,
+                background_embeddings=rows[count:] if len(rows) > count else None,
+                prompts=read.prompts,
+            )
         except (ValueError, VocabularyError) as error:
             raise _unreadable(where, error) from error
 

@@ -66,10 +66,11 @@ class Live:
     """What runs the bundle, and where."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are shown at once."""
-    fusion: Maybe[Literal["positive", "published"]] = None
-    """How the two similarities of a class become its score. positive: a class that one sense speaks against scores 0.
-    published: as in the paper, where two senses that both speak against it make it likely. The bundle's own by
-    default; with another one there are no probabilities."""
+    fusion: Maybe[str] = None
+    """Decision rule: how the two similarities of a class become its score. positive: a class that one sense speaks
+    against scores 0. published: as in the paper, where two senses that both speak against it make it likely.
+    agreement: the class that both senses name. av2a: AV²A. cuerator and temperatures have to be fitted by 'ovavel eval
+    calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
     events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
     jsonl: Maybe[Path] = None

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration, Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
-from ovavel.runtime.pipeline.fusion import fused_labels, positive_score, probabilities
-from ovavel.runtime.types import BUFFER, FusionKind, Segment, SegmentScores
+from ovavel.runtime.pipeline.fusion import fused_labels, probabilities
+from ovavel.runtime.pipeline.rules.apply import rule_output
+from ovavel.runtime.types import BUFFER, Segment, SegmentScores
 
 __all__ = ["BUFFER", "Head", "Localizer", "check_lag", "deciding_head"]
 
@@ -24,14 +25,19 @@ Head = Callable[[NDArray[np.float32], NDArray[np.float32], TextEmbeddings], Head
 """`Backend.head`: audio (1, T, D), vision (1, T, D) and C texts for each → similarities and scores (1, T, C)."""
 
 
-def deciding_head(head: Head, fusion: FusionKind) -> Head:
-    """Return `head` with the scores of another fusion: the graph in a bundle makes published or learned ones."""
-    if fusion != "positive":
-        return head
+def deciding_head(head: Head, rule: Rule, names: Sequence[str] = (), background: TextEmbeddings | None = None) -> Head:
+    """Return `head` with the scores of `rule`: the graph in a bundle makes published or learned ones.
+
+    Args:
+        head: such as `Backend.head`.
+        rule: that decides.
+        names: of the C texts it is called with, for a rule with reference statistics.
+        background: K further texts of the background.
+    """
 
     def run(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
-        output = head(audio, vision, text)
-        return output._replace(score=positive_score(output.audio_similarity, output.vision_similarity))
+        texts = text if background is None else TextEmbeddings.joined([text, background])
+        return rule_output(rule, head(audio, vision, texts), vision, len(text), names)
 
     return run
 
@@ -61,11 +67,13 @@ class Localizer:
         buffer: int = BUFFER,
         lag: int = BUFFER - 1,
         calibration: Calibration | None = None,
+        rule: Rule | None = None,
     ) -> None:
         """Score with `head`; a score is final once `lag` later segments are in (0 = at once, at most `buffer` - 1).
 
         By default a segment gets all the context there can be, as in an offline clip. Sessions wait less (`LAG`).
-        With a `calibration` for the names in force the scores carry probabilities; it changes no decision.
+        With a `calibration` for the names in force the scores carry probabilities; it changes no decision. `rule`
+        decides on what the head makes of the buffer; None: the head's own scores do.
 
         Raises:
             UsageError: `buffer` or `lag` is out of range.
@@ -78,6 +86,7 @@ class Localizer:
         self.lag = lag
         self._head = head
         self._calibration = calibration
+        self._rule = rule or Rule(kind="published")
         self._segments: deque[Segment] = deque(maxlen=buffer)
         self._reported = -1  # index of the newest segment that was reported final
 
@@ -118,7 +127,9 @@ class Localizer:
         output = None
         if complete:
             audio, vision = (np.stack([getattr(s, sense) for s in complete])[None] for sense in ("audio", "vision"))
-            output = self._head(audio, vision, self.vocabulary.embeddings)
+            words = self.vocabulary
+            head = deciding_head(self._head, self._rule, words.names, words.background_embeddings)
+            output = head(audio, vision, words.embeddings)
         row = {s.index: t for t, s in enumerate(complete)}
         return [
             self._complete(s, output, row[s.index], final=final_to is None or s.index <= final_to)
@@ -142,6 +153,7 @@ class Localizer:
             audio_similarity=audio,
             context=output.score.shape[1],
             final=final,
+            rule=self._rule.name,
             probability=float(probabilities(scores, calibration.temperature)[best]) if calibration else None,
         )
 
@@ -165,4 +177,5 @@ class Localizer:
             context=0,
             final=final,
             missing=segment.missing,
+            rule=self._rule.name,
         )

@@ -15,7 +15,7 @@ from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.runtime.types import LAG, RATE_HZ, Event, FusionKind, Gap, GapCause, SegmentScores, Update
+from ovavel.runtime.types import LAG, RATE_HZ, Event, Gap, GapCause, SegmentScores, Update
 from ovavel.runtime.verification.open import Verified
 
 __all__ = ["Recorder", "localize_recording"]
@@ -85,7 +85,7 @@ def localize_recording(
     rules: EventRules | None = None,
     thumbnails: bool = False,
     channel: Channel = "auto",
-    fusion: FusionKind | None = None,
+    fusion: str | None = None,
     progress: Progress = no_progress,
 ) -> Localization:
     """Decide on every second of `source`. `progress` is called with them; `thumbnails` keeps a few small pictures.

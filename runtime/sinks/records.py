@@ -20,7 +20,7 @@ import numpy as np
 
 from ovavel.runtime.reporting.text import INVISIBLE, encodable
 from ovavel.runtime.session_info import SessionInfo
-from ovavel.runtime.types import Event, EventState, FusionKind, Gap, SegmentScores, Sense
+from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
 
 __all__ = [
     "ClassRecord",
@@ -152,7 +152,8 @@ class SessionFields(msgspec.Struct, frozen=True, kw_only=True):
     precision: dict[str, str]
     versions: dict[str, str]
     lag: int
-    fusion: FusionKind
+    fusion: str
+    """Name of the rule that decided, e.g. "positive" or "agreement+debiased"."""
     channel: int | str
     rules: dict[str, float | None]
 

@@ -119,7 +119,7 @@ def test_a_bundle_of_another_head_passes_its_gate_and_decides_as_pytorch(
         g = np.random.default_rng(1)
         audio, vision = unit(g.standard_normal((2, 1, 10, DIM)))
         both = [
-            deciding_head(each.head, fusion.decision)(audio, vision, bundle.vocabulary.embeddings)
+            deciding_head(each.head, fusion.decides)(audio, vision, bundle.vocabulary.embeddings)
             for each in (backend, torch_backend)
         ]
         np.testing.assert_allclose(both[0].score, both[1].score, atol=1e-4)

@@ -16,7 +16,7 @@ import torch
 from ovavel.eval.calibration.fit import fit_calibration
 from ovavel.eval.streaming.measure import final_scores
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.bundle.calibration import Calibration
+from ovavel.runtime.bundle.calibration import Calibration, Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.pipeline.localizer import deciding_head
@@ -49,7 +49,7 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
     """
     loaded = load_head(head)
     graph = HeadGraph(loaded).eval()
-    fusion = _FUSIONS.get(loaded.score, "published")
+    rule = Rule(kind=_FUSIONS.get(loaded.score, "published"))
 
     def run(audio: NDArray[Any], vision: NDArray[Any], text: TextEmbeddings) -> HeadOutput:
         with torch.inference_mode():
@@ -57,11 +57,11 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
         return HeadOutput(*(tensor.numpy() for tensor in decision))
 
     def final(part: Part) -> NDArray[Any]:
-        return final_scores(deciding_head(run, fusion), part.audio, part.vision, data.text, lag=LAG)
+        return final_scores(deciding_head(run, rule), part.audio, part.vision, data.text, lag=LAG)
 
     held_out = (final(data.test), data.test.truth) if data.test else None
     calibration = fit_calibration(
-        final(data.val), data.val.truth, dataset=dataset, names=data.names, fusion=fusion, held_out=held_out
+        final(data.val), data.val.truth, dataset=dataset, names=data.names, fusion=rule.name, held_out=held_out
     )
     attach_calibration(head, calibration)
     return calibration

@@ -21,6 +21,7 @@ from ovavel.eval.calibration.fit import (
     score_margins,
 )
 from ovavel.eval.calibration.report import CalibrationReport, SplitReport, to_csv, to_html, to_json, to_svg
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import probabilities
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
@@ -219,6 +220,7 @@ def test_the_report_can_be_read_and_shown() -> None:
         lag=9,
         fitted=look("val"),
         held_out=look("test"),
+        rule=Rule(kind="positive"),
     )
     assert msgspec.json.decode(to_json(report), type=CalibrationReport) == report
     drawn = ET.fromstring(to_svg(report)).findall(".//{http://www.w3.org/2000/svg}g")

@@ -183,6 +183,7 @@ def test_the_report_can_be_read_and_shown() -> None:
         bundle_sha256="cd" * 32,
         model="<script>",
         ran="Only the <i>head</i> ran.",
+        decided_by="positive",
         seeds=(0, 1),
         stream_clips=60,
         tolerance=0.005,

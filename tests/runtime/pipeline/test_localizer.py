@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ovavel.runtime.backends import HeadOutput, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
@@ -148,11 +149,12 @@ def test_a_bundle_decides_by_its_own_fusion_unless_another_is_asked_for() -> Non
         audio, vision = (np.array([[row]], np.float32) for row in ([0.2, -0.9, 0.1], [0.3, -0.9, 0.1]))
         return HeadOutput(audio, vision, fused_score(audio, vision))
 
-    assert deciding_head(head, "published") is head
-    one = np.zeros((1, 1, 4), np.float32)
-    output = deciding_head(head, "positive")(one, one, one[0])
+    one, text = np.zeros((1, 1, 4), np.float32), TextEmbeddings.shared(np.zeros((3, 4), np.float32))
+    published = deciding_head(head, Rule(kind="published"))(one, one, text)
+    np.testing.assert_array_equal(published.score, head(one, one, text).score)
+    output = deciding_head(head, Rule(kind="positive"))(one, one, text)
     assert output.score.argmax() == 0
-    np.testing.assert_array_equal(output.audio_similarity, head(one, one, one[0]).audio_similarity)
+    np.testing.assert_array_equal(output.audio_similarity, head(one, one, text).audio_similarity)
 
 
 def test_scores_of_another_fusion_have_no_probability() -> None:

@@ -55,7 +55,7 @@ def test_the_first_ten_seconds_score_as_the_offline_clip_bit_for_bit(
     assembler = WindowAssembler(source.senses, live=False)
     windows = [w for chunk in source.chunks() for w in assembler.push(chunk)] + assembler.flush()
     segments: list[Segment] = [Encoder(backend).encode([w])[0] for w in windows[:10]]
-    head = deciding_head(backend.head, bundle.manifest.fusion.decision)
+    head = deciding_head(backend.head, bundle.manifest.fusion.decides)
     offline = Localizer(head, bundle.vocabulary).score(segments)
     with Session(bundle, clip, backend=backend, lag=9) as session:
         streamed = [u.scores for u in session.updates()][9]

@@ -14,9 +14,10 @@ from support.made_heads import KINDS, embeddings, made, noisy
 from torch import Tensor
 
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
-from ovavel.runtime.pipeline.localizer import BUFFER, Localizer, deciding_head
+from ovavel.runtime.pipeline.localizer import BUFFER, Localizer
 from ovavel.runtime.types import FusionKind, Segment, SegmentScores
 from ovavel.training.heads.base import Head
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
@@ -140,8 +141,8 @@ def test_the_stream_equals_the_clip_at_every_lag(name: str, lag: int) -> None:
     text = TextEmbeddings.shared(names)
     vocabulary = Vocabulary(names=("dog", "car", "bell", "rain", "other"), embeddings=text)
     clip = [Segment(index=i, start_s=float(i), vision=vision[0, i], audio=audio[0, i]) for i in range(10)]
-    offline = Localizer(deciding_head(run, fusion), vocabulary)
-    stream = Localizer(deciding_head(run, fusion), vocabulary, lag=lag)
+    offline = Localizer(run, vocabulary, rule=Rule(kind=fusion))
+    stream = Localizer(run, vocabulary, lag=lag, rule=Rule(kind=fusion))
     for pushed, segment in enumerate(clip, start=1):
         scores = stream.push(segment)
         whole = offline.score(clip[:pushed])
