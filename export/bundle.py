@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ovavel.training.heads.base import Head, ScoreKind
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["BACKGROUND", "IMAGEBIND_LICENCE", "BundleContents", "need_libraries", "write_bundle"]
+__all__ = ["BundleContents", "need_libraries", "write_bundle"]
 
 # B batch, D embedding size, C classes with the background last
 

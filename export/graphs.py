@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovavel.export.inputs import calibration_inputs
-from ovavel.export.precision.activations import Activation, observe_activations
-from ovavel.export.precision.passes import FITTED, PASSES
+from ovavel.export.precision.activations import Activation
+from ovavel.export.precision.passes import PASSES
 from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Encoders, Graph
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import ExportError, MissingExtraError
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import onnx_ir
     from torch import Tensor, nn
 
-__all__ = ["OPSET", "GraphSpec", "example_inputs", "export_graph", "graph_specs", "save_variant", "traced"]
+__all__ = ["OPSET", "example_inputs", "graph_specs", "save_variant", "traced"]
 
 # B batch, T segments, C classes with the background last
 
@@ -60,15 +59,6 @@ def graph_specs(encoders: Encoders) -> dict[Graph, GraphSpec]:
         outputs=("audio_similarity", "vision_similarity", "score"),
     )
     return specs
-
-
-def export_graph(
-    name: Graph, module: nn.Module, folder: Path, *, encoders: Encoders, precision: Precision = "fp32"
-) -> list[Path]:
-    """Write `module` as the graph `name` in one precision. See `traced` and `save_variant`."""
-    fitted = precision in FITTED and (name == "vision" or name == "audio")
-    seen = observe_activations(module, calibration_inputs(name)) if fitted else ()
-    return save_variant(traced(name, module, encoders=encoders), name, folder, precision, seen)
 
 
 def traced(name: Graph, module: nn.Module, *, encoders: Encoders) -> onnx_ir.Model:

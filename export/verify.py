@@ -31,14 +31,7 @@ from ovavel.runtime.verification.samples import sample_texts
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = [
-    "Arrays",
-    "Reference",
-    "check_graph",
-    "encoder_inputs",
-    "head_inputs",
-    "reference",
-]
+__all__ = ["Reference", "check_graph", "encoder_inputs", "head_inputs", "reference"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 

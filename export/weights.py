@@ -23,7 +23,7 @@ from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bars import rated_bar
 from ovavel.runtime.system.progress import Progress, no_progress
 
-__all__ = ["LICENCE", "PUBLISHED", "RetryPolicy", "download_weights"]
+__all__ = ["PUBLISHED", "RetryPolicy", "download_weights"]
 
 LICENCE = (
     "The weights of ImageBind are published by Meta under CC BY-NC-SA 4.0 "

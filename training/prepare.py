@@ -42,7 +42,7 @@ from ovavel.runtime.types import RATE_HZ, Window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NO_FILE", "REPORT", "Failure", "Loss", "PrepareReport", "SplitPrepared", "cut_windows", "prepare"]
+__all__ = ["NO_FILE", "REPORT", "PrepareReport", "cut_windows", "prepare"]
 
 # H, W frame height and width; C channels
 

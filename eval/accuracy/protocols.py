@@ -20,9 +20,7 @@ from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_labels, fuse
 from ovavel.runtime.pipeline.localizer import Head
 
 __all__ = [
-    "MOST_DAMAGED",
     "PUBLISHED",
-    "Published",
     "Rows",
     "decide",
     "fused_labels",

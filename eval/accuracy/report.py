@@ -21,7 +21,6 @@ from ovavel.eval.accuracy.score import Report
 from ovavel.runtime.reporting.csv_table import csv_table
 
 __all__ = [
-    "ClassResult",
     "MEASURES",
     "PARTS",
     "class_results",

@@ -7,19 +7,9 @@ decision). `compare` decides whether two reports differ beyond noise.
 
 from __future__ import annotations
 
-from ovavel.eval.bench.report import STAGES, BackendReport, BenchReport, Ratio, Row
+from ovavel.eval.bench.report import STAGES
 from ovavel.eval.bench.rows import RowSpec
 from ovavel.eval.bench.run import run_bench
-from ovavel.eval.bench.settings import SCENARIOS, Settings
+from ovavel.eval.bench.settings import Settings
 
-__all__ = [
-    "SCENARIOS",
-    "STAGES",
-    "BackendReport",
-    "BenchReport",
-    "Ratio",
-    "Row",
-    "RowSpec",
-    "Settings",
-    "run_bench",
-]
+__all__ = ["STAGES", "RowSpec", "Settings", "run_bench"]

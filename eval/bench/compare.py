@@ -20,7 +20,7 @@ from ovavel.eval.bench.read import ReadRow, Report
 from ovavel.eval.bench.report import FORMAT
 from ovavel.runtime.errors import InputError
 
-__all__ = ["COMPARE_RULE", "LEAST_WINDOWS", "Change", "Comparison", "RowChange", "Verdict", "compare"]
+__all__ = ["COMPARE_RULE", "LEAST_WINDOWS", "Change", "Comparison", "compare"]
 
 # n windows of a run, R draws of the bootstrap
 

@@ -17,7 +17,7 @@ from ovavel.eval.bench.rows import EAGER
 from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.verification.gates import gate_text
 
-__all__ = ["Grid", "device_lines", "device_lines_of", "grids", "markdown", "print_report"]
+__all__ = ["device_lines", "device_lines_of", "grids", "markdown", "print_report"]
 
 _NONE = "–"
 _SWINGS = 0.1

@@ -24,8 +24,6 @@ from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.types import WINDOW_S
 
 __all__ = [
-    "BINS",
-    "Bin",
     "Reliability",
     "event_rows",
     "fit_calibration",

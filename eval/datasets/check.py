@@ -16,7 +16,7 @@ from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.types import RATE_HZ
 
-__all__ = ["CRASH_KIND", "CheckReport", "ClipProblems", "Problem", "SplitCheck", "check_data"]
+__all__ = ["CRASH_KIND", "CheckReport", "check_data"]
 
 CRASH_KIND = "crashes the reader"
 """Kind of a clip that crashed the process reading it."""

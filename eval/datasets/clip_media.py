@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIP_SAMPLES",
-    "FRAME_SUFFIXES",
     "KINDS",
     "SEGMENTS",
     "ClipMedia",

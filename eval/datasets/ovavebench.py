@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.types import Window
 
-__all__ = ["SEGMENTS", "Clip", "ClipMedia", "DamagedClip", "Kind", "OVAVEBench", "to_windows"]
+__all__ = ["Clip", "DamagedClip", "OVAVEBench", "to_windows"]
 
 PUBLISHED_RATIOS = (0.25,)
 

@@ -16,7 +16,7 @@ from ovavel.runtime.errors import UsageError
 from ovavel.runtime.results import Localization
 from ovavel.runtime.types import WINDOW_S
 
-__all__ = ["Comparison", "Stretch", "compare", "to_json"]
+__all__ = ["Comparison", "compare", "to_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.verification.compare import EmbeddingDifferences, compare_embeddings, compare_heads
 
-__all__ = ["Decisions", "EmbeddingFigures", "Flip", "Place", "compare_decisions", "compare_graph", "event_iou"]
+__all__ = ["Decisions", "EmbeddingFigures", "Place", "compare_decisions", "compare_graph", "event_iou"]
 
 _TOP = 5
 

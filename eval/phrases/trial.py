@@ -33,17 +33,7 @@ from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import Segment, SegmentScores, Window
 
-__all__ = [
-    "WORKS",
-    "ClipResult",
-    "Phrase",
-    "Recording",
-    "Trial",
-    "encode_recording",
-    "parse_truth",
-    "rank",
-    "try_phrases",
-]
+__all__ = ["Phrase", "Recording", "Trial", "encode_recording", "parse_truth", "try_phrases"]
 
 WORKS = 0.5
 """Minimum F score of a phrase that works."""

@@ -18,7 +18,7 @@ from ovavel.runtime.system.hardware import cpu_features
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["CANDIDATES", "REFERENCE", "Candidate", "Write", "quantize_blocks"]
+__all__ = ["CANDIDATES", "REFERENCE", "Candidate"]
 
 # I inputs and O outputs of a matrix, K blocks of a column
 

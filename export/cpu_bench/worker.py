@@ -23,7 +23,7 @@ from ovavel.runtime.errors import DeviceError
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["Run", "Window", "Worker", "open_worker"]
+__all__ = ["Worker", "open_worker"]
 
 # D embedding size
 

@@ -21,7 +21,7 @@ from ovavel.runtime.system.hardware import physical_cores
 from ovavel.runtime.system.interrupt import terminated_as_interrupted
 from ovavel.runtime.verification.open import open_compared
 
-__all__ = ["BATCHES", "Job", "main"]
+__all__ = ["BATCHES", "main"]
 
 BATCHES = (1, 8)
 """Fewer batch sizes than by default, since engines take time to build for each."""

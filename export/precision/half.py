@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["Half", "emulate", "emulated", "halve"]
+__all__ = ["Half", "emulated", "halve"]
 
 Half = Literal["fp16", "bf16"]
 

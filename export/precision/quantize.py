@@ -42,7 +42,7 @@ from ovavel.runtime.errors import ExportError
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["INT8", "INT8_ANY", "INT16", "INT16_ANY", "Mode", "QuantizeRecipe", "quantize", "rounding_noise"]
+__all__ = ["INT8", "INT8_ANY", "INT16", "INT16_ANY", "QuantizeRecipe", "quantize", "rounding_noise"]
 
 # B batch, N tokens, R rows of an activation, I inputs and O outputs of a matrix
 

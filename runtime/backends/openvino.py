@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle.bundle import Bundle
 
-__all__ = ["OpenVinoBackend", "compile_graph", "open_openvino"]
+__all__ = ["compile_graph", "open_openvino"]
 
 _ENGINE = "openvino"
 _HINTS = {"fp32": ("f32",), "bf16": ("bf16",), "int8-static": ("bf16", "f32")}

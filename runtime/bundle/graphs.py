@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from ovavel.runtime.types import Sense
 
-__all__ = ["DECIDING", "SENSES", "TEXT_GRAPHS", "EncoderSpec", "Encoders", "Graph", "Parameter", "TextGraph"]
+__all__ = ["DECIDING", "SENSES", "TEXT_GRAPHS", "EncoderSpec", "Encoders", "Graph", "Parameter"]
 
 TextGraph: TypeAlias = Literal["text", "audio_text", "vision_text"]
 Graph = Literal["vision", "audio", "text", "audio_text", "vision_text", "head"]

@@ -304,19 +304,6 @@ class Vocabulary:
             (Path(folder) / name).write_bytes(data)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Vocabulary:
-        """Read `vocabulary.json` and `vocabulary.npz` of `folder`.
-
-        Raises:
-            BundleError: one of them is missing or damaged, or they do not fit together.
-        """
-        try:
-            names, embeddings = ((Path(folder) / name).read_bytes() for name in (NAMES, EMBEDDINGS))
-        except OSError as error:
-            raise _unreadable(folder, error) from error
-        return cls.decode(names, embeddings, where=str(folder))
-
-    @classmethod
     def decode(cls, names: bytes, embeddings: bytes, *, where: str) -> Vocabulary:
         """Read what `vocabulary.json` and `vocabulary.npz` hold; `where` names their folder in errors.
 
@@ -334,8 +321,6 @@ class Vocabulary:
                 prompts=read.prompts,
             )
         except (ValueError, VocabularyError) as error:
-            raise _unreadable(where, error) from error
-
-
-def _unreadable(folder: str | os.PathLike[str], error: Exception) -> BundleError:
-    return BundleError(f"the vocabulary in {folder} cannot be read ({error}); export or copy the bundle again")
+            raise BundleError(
+                f"the vocabulary in {where} cannot be read ({error}); export or copy the bundle again"
+            ) from error

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ovavel.runtime.pipeline.tracker import EventRules
     from ovavel.runtime.results import Localization
 
-__all__ = ["ALL_FORMATS", "MEDIA_SUFFIXES", "Localize", "find_media", "print_unreadable"]
+__all__ = ["ALL_FORMATS", "Localize", "find_media", "print_unreadable"]
 
 Format = Literal["json", "csv", "srt", "vtt", "audacity", "svg", "html"]
 ALL_FORMATS: tuple[Format, ...] = ("json", "csv", "srt", "vtt", "audacity", "svg", "html")

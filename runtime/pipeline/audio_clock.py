@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from statistics import median
 
-__all__ = ["ASTRAY_S", "JUMP_S", "ClockFilter"]
+__all__ = ["JUMP_S", "ClockFilter"]
 
 JUMP_S = {True: 0.120, False: 0.040}
 """By `live`: a timestamp this far off is a hole or an overlap, and no jitter."""

@@ -18,7 +18,7 @@ from ovavel.runtime.types import RATE_HZ, DropCause, Gap, GapCause, Samples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AudioTimeline", "Second"]
+__all__ = ["AudioTimeline"]
 
 LOUDEST = 1e6
 """Beyond this a sample is as invalid as NaN: it would overflow in the resampler."""

@@ -16,16 +16,7 @@ from ovavel.runtime.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "MIN_MAX_EPSILON",
-    "agree",
-    "agree_clip",
-    "cosine_similarity",
-    "fused_labels",
-    "fused_score",
-    "positive_score",
-    "probabilities",
-]
+__all__ = ["agree", "agree_clip", "cosine_similarity", "fused_labels", "fused_score", "positive_score", "probabilities"]
 
 MIN_MAX_EPSILON = 1e-8
 """Keeps min-max scaling finite where all classes score the same."""

@@ -30,7 +30,6 @@ __all__ = [
     "PREPARATIONS",
     "Preparation",
     "crop_frame",
-    "find_preparation",
     "prepare_frame",
     "prepare_waveform",
     "preparations",

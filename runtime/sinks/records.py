@@ -23,7 +23,6 @@ from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
 
 __all__ = [
-    "ClassRecord",
     "EventFields",
     "EventRecord",
     "GapRecord",
@@ -37,11 +36,9 @@ __all__ = [
     "SummaryRecord",
     "event_fields",
     "gap_record",
-    "number",
     "segment_fields",
     "session_fields",
     "to_json_bytes",
-    "top_classes",
 ]
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Access",
     "address_of",
-    "check_file",
     "check_scheme",
     "is_network",
     "open_container",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.types import Notice
 
-__all__ = ["ASLEEP_S", "FROZEN_S", "GAP_EVERY_S", "Feed", "Connection", "end_all"]
+__all__ = ["ASLEEP_S", "FROZEN_S", "GAP_EVERY_S", "Feed", "Connection"]
 
 FROZEN_S = 2.5
 """A feed without data for this long is lost; a loss is noticed within 3 s."""

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from ovavel.runtime.errors import UsageError
 
-__all__ = ["LARGEST_SEED", "MOST_WORKERS", "Meta", "Seed", "bounds_of", "check_bounds"]
+__all__ = ["MOST_WORKERS", "Meta", "Seed", "bounds_of", "check_bounds"]
 
 MOST_WORKERS = max(16, 2 * (os.cpu_count() or 1))
 """Most threads or processes. Far more than there are cores would wait for each other and never finish."""

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 from safetensors.torch import save_file
 from support.encoders import encoders
 from support.golden_weights import GOLDEN, golden_head_inputs, golden_head_state, golden_inputs
-from support.onnx_graphs import computed_shapes
+from support.onnx_graphs import computed_shapes, export_graph
 
-from ovavel.export.graphs import OPSET, example_inputs, export_graph, graph_specs
+from ovavel.export.graphs import OPSET, example_inputs, graph_specs
 from ovavel.export.verify import (
     check_graph,
     head_inputs,

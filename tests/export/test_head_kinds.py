@@ -11,9 +11,9 @@ import torch
 from support.demo_copies import CLIP
 from support.encoders import encoders
 from support.made_heads import KINDS, made, noisy
+from support.onnx_graphs import export_graph
 
 from ovavel.export.bundle import BundleContents, write_bundle
-from ovavel.export.graphs import export_graph
 from ovavel.export.verify import check_graph, head_inputs, reference
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle

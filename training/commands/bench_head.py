@@ -20,7 +20,7 @@ from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.recipes import find_recipe
 from ovavel.training.fit.train import fit_data
 
-__all__ = ["BenchHead", "random_data"]
+__all__ = ["BenchHead"]
 
 
 def random_data(train: int, val: int, test: int, *, dim: int, classes: int, seen: int) -> Data:

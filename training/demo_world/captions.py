@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ovavel.training.demo_world.world import KINDS, THINGS
 
-__all__ = ["CAPTIONS", "Captions", "demo_tokenizer"]
+__all__ = ["CAPTIONS", "demo_tokenizer"]
 
 _EMPTY = "nothing but the background"
 _TOKENS = 400

@@ -14,7 +14,7 @@ from ovavel.training.demo_world.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
 from ovavel.training.demo_world.sounds import RATE_HZ
 from ovavel.training.demo_world.world import KINDS, Kind
 
-__all__ = ["FPS", "write_film"]
+__all__ = ["write_film"]
 
 FPS = 12
 

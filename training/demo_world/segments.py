@@ -23,7 +23,7 @@ from ovavel.training.demo_world.world import KINDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NOTHING", "Segments", "make_segments"]
+__all__ = ["Segments", "make_segments"]
 
 # N segments
 

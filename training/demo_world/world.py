@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BACKGROUND", "KINDS", "THINGS", "Kind", "Size", "Speed"]
+__all__ = ["BACKGROUND", "KINDS", "THINGS", "Kind"]
 
 Size = Literal["small", "large"]
 Speed = Literal["slowly", "quickly"]

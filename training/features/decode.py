@@ -42,16 +42,7 @@ if TYPE_CHECKING:
 
     Slots: TypeAlias = NDArray[np.float32]
 
-__all__ = [
-    "Decoded",
-    "Decoder",
-    "DryRun",
-    "damaged_note",
-    "decode_only",
-    "select_clips",
-    "source_bytes",
-    "source_record",
-]
+__all__ = ["Decoded", "Decoder", "damaged_note", "decode_only", "select_clips", "source_bytes", "source_record"]
 
 _PREPARED_BY = ("clip-frame", "kaldi-log-mel")
 """What prepares frames and sounds, by name: those of ImageBind."""

@@ -22,7 +22,7 @@ from ovavel.training.models.imagebind.model import CONTEXT, VOCABULARY, ImageBin
 from ovavel.training.models.tokenizer import clip_tokenizer
 from ovavel.training.torch_backend.backend import Precision, open_weights
 
-__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "file_sha256", "model_tokenizer"]
+__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "model_tokenizer"]
 
 _OF_WINDOWS: tuple[Graph, ...] = ("vision", "audio")
 _BLOCK_BYTES = 8 * 2**20

@@ -54,7 +54,7 @@ from ovavel.training.features.encoders import Encoders
 if TYPE_CHECKING:
     from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 
-__all__ = ["SHARD_CLIPS", "Extraction", "cache_info", "extract"]
+__all__ = ["Extraction", "cache_info", "extract"]
 
 SHARD_CLIPS = 256
 """Default clips per shard: 21 MB at D = 1024."""

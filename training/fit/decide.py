@@ -15,7 +15,7 @@ from ovavel.training.fit.data import Part
 from ovavel.training.heads.base import Head
 from ovavel.training.heads.temporal import HeadGraph
 
-__all__ = ["decide_labels", "decisions", "evaluate"]
+__all__ = ["decide_labels", "evaluate"]
 
 _EVALUATION_BATCH = 64  # clips
 

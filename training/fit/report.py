@@ -11,7 +11,7 @@ from ovavel.runtime.reporting.palette import SERIES
 from ovavel.runtime.reporting.text import names_text
 from ovavel.training.fit.result import FitResult, RowTable
 
-__all__ = ["MEASURES", "PARTS", "curves", "score_cells", "selection", "to_csv", "to_html"]
+__all__ = ["MEASURES", "PARTS", "score_cells", "selection", "to_csv", "to_html"]
 
 MEASURES = ("Acc", "Seg", "Eve", "Avg")
 PARTS = ("seen", "unseen", "total")

@@ -8,14 +8,13 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
-from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import Rows
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.system.untrusted import read_json
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.recipes import Recipe
 
-__all__ = ["RESULT", "DataInfo", "Epoch", "FitResult", "PartInfo", "RowTable", "pick", "row_table", "rows_of"]
+__all__ = ["RESULT", "DataInfo", "Epoch", "FitResult", "PartInfo", "RowTable", "pick", "row_table"]
 
 RESULT = "result.json"
 
@@ -26,11 +25,6 @@ RowTable = dict[str, dict[str, float] | None]
 def row_table(rows: Rows) -> RowTable:
     """Return `rows` as a dict, the form stored in JSON."""
     return {part: scores._asdict() if scores else None for part, scores in rows._asdict().items()}
-
-
-def rows_of(table: RowTable) -> Rows:
-    """Convert back what `row_table` returns."""
-    return Rows(**{part: Scores(**scores) if scores else None for part, scores in table.items()})  # type: ignore[arg-type]
 
 
 class PartInfo(Struct, frozen=True, kw_only=True):

@@ -40,11 +40,6 @@ class Reach(NamedTuple):
     after: int | None
     """Seconds after it; None: all in the window. 0: the head is causal."""
 
-    @property
-    def segmentwise(self) -> bool:
-        """Whether each second stands for itself, so that waiting changes nothing."""
-        return self == (0, 0)
-
 
 class Head(nn.Module):
     """From the embeddings of up to ten seconds to features of the same shape.

@@ -15,16 +15,7 @@ from torch import Tensor, nn
 
 from ovavel.runtime.errors import UsageError
 
-__all__ = [
-    "Attention",
-    "Draw",
-    "Dropout",
-    "FeedForward",
-    "MultiHeadAttention",
-    "SegmentLinear",
-    "TemporalBlock",
-    "TransformerLayer",
-]
+__all__ = ["Draw", "Dropout", "MultiHeadAttention", "SegmentLinear", "TemporalBlock", "TransformerLayer"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

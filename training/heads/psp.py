@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ovavel.training.heads.base import AUDIO_SCALE, Head
 from ovavel.training.heads.layers import Dropout
 
-__all__ = ["STRONG", "PSPHead", "strong_shares"]
+__all__ = ["PSPHead", "strong_shares"]
 
 STRONG = 0.95
 """Share of a connection that is kept, in even shares: above 0.95 / T, which is the published 0.095 at T = 10."""

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ovavel.runtime.errors import UsageError
 
-__all__ = ["GROUP", "HeadMaker", "check_settings", "find_head", "head_names"]
+__all__ = ["check_settings", "find_head", "head_names"]
 
 GROUP = "ovavel.heads"
 

@@ -17,18 +17,7 @@ from ovavel.training.heads.layers import SegmentLinear, TemporalBlock
 from ovavel.training.models.checkpoint import check_entries, read_checkpoint, read_metadata
 from ovavel.training.models.unit import unit_norm
 
-__all__ = [
-    "AUDIO_SCALE",
-    "Decision",
-    "HeadGraph",
-    "HeadKind",
-    "ScoreKind",
-    "TemporalHead",
-    "cross_modal",
-    "fuse",
-    "linear",
-    "min_max",
-]
+__all__ = ["AUDIO_SCALE", "HeadGraph", "HeadKind", "TemporalHead", "cross_modal", "fuse", "linear", "min_max"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ovavel.runtime.errors import ExportError
 
-__all__ = ["CONTEXT_LENGTH", "MERGES_SHA256", "clip_tokenizer"]
+__all__ = ["clip_tokenizer"]
 
 CONTEXT_LENGTH = 77
 MERGES_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"

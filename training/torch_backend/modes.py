@@ -11,7 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cast", "Compiled", "CudaGraphs", "Mode", "in_mode"]
+__all__ = ["Cast", "Mode", "in_mode"]
 
 Mode = Literal["eager", "compile", "graph"]
 """Unchanged; through `torch.compile`; replayed as CUDA graphs."""

@@ -14,7 +14,7 @@ from ovavel.eval.bench.report import STAGES, Ratio, Single, Spread
 from ovavel.runtime.system.progress import Progress
 from ovavel.runtime.types import Window
 
-__all__ = ["SINGLE_RULE", "ratios", "run_single", "single_report", "stage_durations"]
+__all__ = ["SINGLE_RULE", "ratios", "run_single", "single_report"]
 
 _REST_S = 0.05  # the threads of one backend come to rest before the other is timed
 _COMPARED = ("vision", "audio", "window")

@@ -25,7 +25,7 @@ from ovavel.runtime.types import BUFFER
 if TYPE_CHECKING:
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
 
-__all__ = ["MOST_CLASSES", "build_engine", "profiles_of"]
+__all__ = ["build_engine", "profiles_of"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 

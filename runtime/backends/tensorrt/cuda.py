@@ -16,7 +16,7 @@ from ovavel.runtime.errors import DeviceError, MissingExtraError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Buffer", "Cuda", "Gpu", "cuda_runtime"]
+__all__ = ["Buffer", "Cuda"]
 
 _CHECK = "check the driver with nvidia-smi"
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ovavel.runtime.sources.media.stamps import BACK_S, HOLE_S
 from ovavel.runtime.types import Gap, GapCause, Sense
 
-__all__ = ["Placed", "Timeline"]
+__all__ = ["Timeline"]
 
 TAIL_S = 0.25
 """Streams of one recording rarely end on the same sample; a shorter tail is not worth reporting."""

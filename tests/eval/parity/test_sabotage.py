@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.media_factory import make_clip
+from support.vocabularies import read_vocabulary
 
 from ovavel.eval.parity.clips import RecordedClips
 from ovavel.eval.parity.compare import compare_backends
@@ -166,14 +167,14 @@ def wrong_zero_point(graph: onnx.GraphProto) -> None:
 
 
 def shifted_classes(folder: Path) -> None:
-    old = Vocabulary.load(folder)
+    old = read_vocabulary(folder)
     order = [len(old) - 2, *range(len(old) - 2), len(old) - 1]
     Vocabulary(names=old.names, embeddings=old.embeddings[order]).save(folder)
 
 
 def moved_background(folder: Path) -> None:
     """Names and embeddings still belong together, but the background is not the last of them."""
-    old = Vocabulary.load(folder)
+    old = read_vocabulary(folder)
     order = [len(old) - 1, *range(len(old) - 1)]
     Vocabulary(names=tuple(old.names[i] for i in order), embeddings=old.embeddings[order]).save(folder)
 

@@ -12,10 +12,9 @@ import onnx
 import pytest
 from safetensors.torch import save_file
 from support.golden_weights import golden_inputs, golden_state
-from support.onnx_graphs import computed_shapes
+from support.onnx_graphs import computed_shapes, export_graph
 
 from ovavel.export.bundle import BundleContents, write_bundle
-from ovavel.export.graphs import export_graph
 from ovavel.export.speed import fastest, times_faster
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle

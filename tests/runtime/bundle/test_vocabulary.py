@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.golden_weights import GOLDEN
+from support.vocabularies import read_vocabulary
 
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, Tokenizer, Vocabulary, check_names, normalize_text
@@ -145,7 +146,7 @@ def test_ten_thousand_names(tokenizer: Tokenizer, tmp_path: Path) -> None:
     names = check_names([f"event number {n}" for n in range(10_000)], tokenizer=tokenizer, background="other")
     vocabulary = Vocabulary(names=(*names, "other"), embeddings=TextEmbeddings.shared(unit(10_001, 64)))
     vocabulary.save(tmp_path)
-    again = Vocabulary.load(tmp_path)
+    again = read_vocabulary(tmp_path)
     assert again.names == vocabulary.names
     assert again.version == vocabulary.version
     assert again.index("Event Number 9999") == 9999
@@ -212,7 +213,7 @@ def test_pickled_embeddings_are_not_read(tmp_path: Path) -> None:
     vocabulary("dog", "other").save(tmp_path)
     np.savez(tmp_path / "vocabulary.npz", both=np.array([{"a": 1}, 2], dtype=object), allow_pickle=True)
     with pytest.raises(BundleError, match="vocabulary"):
-        Vocabulary.load(tmp_path)
+        read_vocabulary(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_damaged_files_are_named(tmp_path: Path, file: str, content: bytes) -> N
     vocabulary("dog", "other").save(tmp_path)
     (tmp_path / file).write_bytes(content)
     with pytest.raises(BundleError, match=re.escape(str(tmp_path))):
-        Vocabulary.load(tmp_path)
+        read_vocabulary(tmp_path)
 
 
 def sums(count: int, size: int) -> st.SearchStrategy[np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.feature_cache_factory import write_cache
 from support.ovavebench_factory import make_bench
+from support.rows import rows_of
 from support.synthetic import unit
 
 from ovavel.eval.accuracy.metrics import Scores, score_agreement
@@ -29,7 +30,7 @@ from ovavel.runtime.pipeline.fusion import cosine_similarity
 from ovavel.training.commands.table import Table
 from ovavel.training.fit.data import Part, read_data
 from ovavel.training.fit.recipes import RECIPES, Recipe
-from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, row_table, rows_of
+from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, row_table
 from ovavel.training.fit.table import Line, Results, run_table, summarize, untrained, why_not_published
 from ovavel.training.fit.table_report import cells, notes, to_csv, to_html
 from ovavel.training.heads.temporal import TemporalHead

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from support.rows import rows_of
 from support.synthetic import CLASSES, DIM, SEEN, make_data, train
 
 from ovavel.eval.accuracy.protocols import Rows
@@ -33,7 +34,7 @@ from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.decide import decide_labels, evaluate
 from ovavel.training.fit.folder import EPOCHS
 from ovavel.training.fit.recipes import RECIPES, Recipe, find_recipe
-from ovavel.training.fit.result import RESULT, Epoch, FitResult, pick, rows_of
+from ovavel.training.fit.result import RESULT, Epoch, FitResult, pick
 from ovavel.training.fit.train import HEAD, REPORT, fit_data
 from ovavel.training.heads.base import load_head
 from ovavel.training.heads.complex import ComplexHead
