@@ -1,4 +1,4 @@
-"""What runs on the edge box: from camera and microphone to events. numpy and one backend, no PyTorch.
+"""The edge runtime: from camera and microphone to events, with NumPy and one backend, without PyTorch.
 
 The names in `__all__` are the public API. They load on first use, so that `import ovavel.runtime` costs nothing.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ovavel.runtime.types import SegmentScores as SegmentScores
     from ovavel.runtime.types import Window as Window
 
-# ONNX Runtime reports what it runs on to its maker unless this is set before it is imported.
+# ONNX Runtime sends telemetry to its vendor unless this is set before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {

@@ -1,8 +1,8 @@
 """The `ovavel` command: finds its sub-commands through the entry-point group `ovavel.commands`.
 
-An entry point names a dataclass with a `run` method that returns the exit code; `"bundle.export"` makes
-`ovavel bundle export`. Its docstring's first line is its summary, its fields are the flags. Loading it must be cheap:
-`ovavel --help` loads them all.
+An entry point names a dataclass with a `run` method that returns the exit code; `"bundle.export"` becomes
+`ovavel bundle export`. The first line of its docstring is the summary, its fields are the flags. Loading it must be
+cheap: `ovavel --help` loads every command.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = ["main", "program"]
 
 
 def program() -> NoReturn:
-    """Run `ovavel` as a program, which ends even where a library in C hangs in another thread."""
+    """Run `ovavel` as a program, which exits even if a C library hangs in another thread."""
     code = main()
-    feed = sys.modules.get("ovavel.runtime.sources.connection")  # imported by what uses it alone
+    feed = sys.modules.get("ovavel.runtime.sources.connection")  # imported only where it is used
     if feed is not None and not feed.end_all(feed.EXIT_S):
-        os._exit(code)  # all is written by now; ending the interpreter under that thread could crash
+        os._exit(code)  # everything is written by now; shutting the interpreter down under that thread could crash
     sys.exit(code)
 
 
@@ -50,18 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stdout.flush()
     except OvavelError as error:
-        # A library that cannot be loaded for want of memory looks as if it was not installed.
+        # A library that cannot be loaded because memory is low looks as if it were not installed.
         starved = isinstance(error, MissingExtraError) and lacks_memory(error.__cause__)
         _report(_no_memory(error.__cause__ or error) if starved else str(error), words)
         try:
             sys.stdout.flush()
-        except OSError:  # a reader that is gone as well does not turn a failure into success
+        except OSError:  # a closed output does not turn a failure into success
             _silence_stdout()
         return error.exit_code
     except KeyboardInterrupt:
         _report("interrupted")
         return 130
-    except BrokenPipeError:  # whoever read our output is gone
+    except BrokenPipeError:  # the reader of our output is gone
         _silence_stdout()
         return 0
     except OSError as error:  # bad input ends in our own errors: this is standard output, closed or full
@@ -82,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(message: str, words: Sequence[str] = ()) -> None:
-    """Say on one line what went wrong, if there is still somebody to hear it.
+    """Print on one line what went wrong, if standard error is still open.
 
-    `words` of the command line may be addresses, whose secrets are found in the message in whatever form.
+    `words` of the command line may be URLs, whose secrets are redacted in the message in whatever form.
     """
     for word in words:
         message = redacted(message, word)
@@ -98,7 +98,7 @@ def _no_memory(error: BaseException) -> str:
 
 
 def _silence_stdout() -> None:
-    """Keep Python from complaining once more when it flushes standard output at exit."""
+    """Keep Python from reporting another error when it flushes standard output at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -144,7 +144,7 @@ def _run(name: str, entry: EntryPoint, arguments: list[str]) -> int:
     with _plain_errors(arguments):
         if shown == arguments:
             command = parse(arguments)
-        else:  # help, and what is wrong with them, is printed for those that may be shown
+        else:  # help and errors are printed with the arguments that may be shown
             try:
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                     command = parse(arguments)

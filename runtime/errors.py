@@ -3,24 +3,24 @@
 One tree, so that `except OvavelError` catches what a user can fix::
 
     OvavelError
-    ├── UsageError            an option, a name or a value that makes no sense
+    ├── UsageError            an invalid option, name or value
     │   └── VocabularyError   a class name that cannot be used
     ├── InputError            a file or folder given to a command that is missing, unreadable or of another kind
     ├── MissingExtraError     a library of an optional extra is not installed
     ├── MediaError            a file or stream that cannot be read
-    ├── DatasetError          annotations or a feature cache that are missing, damaged or of something else
+    ├── DatasetError          annotations or a feature cache that are missing, damaged or do not match
     ├── DeviceError           a camera, microphone, GPU or provider that is unavailable
     ├── BundleError           a bundle that is incomplete, altered or of another version
-    │   └── UnverifiedError   an engine that no comparison with PyTorch verifies
-    ├── EngineError           a TensorRT engine that cannot be built, or is not what it should be
-    ├── CheckpointError       weights that are not what they should be
+    │   └── UnverifiedError   an engine that has not been verified against PyTorch
+    ├── EngineError           a TensorRT engine that cannot be built, or is damaged or does not match
+    ├── CheckpointError       weights that are damaged or do not match
     ├── ExportError           an export that missed its tolerance or could not be written
     │   └── PrecisionError    a precision in which these weights lose too much
     ├── DownloadError         weights that could not be fetched
     └── OutputError           results that could not be written
 
-Each message says what was wrong, where, and what to do about it. The exit code is 2 for a command line that makes no
-sense, whatever the machine and its files, and 1 for everything else (docs/exit-codes.md).
+Each message says what was wrong, where, and what to do about it. The exit code is 2 for a command line that is invalid
+whatever the machine and its files, and 1 for everything else (docs/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class OvavelError(Exception):
 
 
 class UsageError(OvavelError):
-    """An option, a name or a value that makes no sense."""
+    """An invalid option, name or value."""
 
     exit_code = 2
 
 
 class VocabularyError(UsageError):
-    """A class name that cannot be used: empty, twice, too long, or the background."""
+    """A class name that cannot be used: empty, duplicate, too long, or the background."""
 
 
 class InputError(OvavelError):
@@ -74,7 +74,7 @@ class MissingExtraError(OvavelError):
     """A library that belongs to an optional extra is not installed."""
 
     def __init__(self, library: str, extra: str, *, need: str) -> None:
-        """Say what is needed (`need`), which `library` is missing and the command that installs it."""
+        """`need` needs `library`, which is missing; the message names the command that installs `extra`."""
         super().__init__(f"{need} needs {library}, which is not installed. Install it with: {install_command(extra)}")
         self.library = library
         self.extra = extra
@@ -85,7 +85,7 @@ class MediaError(OvavelError):
 
 
 class DatasetError(OvavelError):
-    """Annotations or a feature cache that are missing, damaged, or of something else than was asked for."""
+    """Annotations or a feature cache that are missing, damaged, or do not match the request."""
 
 
 class DeviceError(OvavelError):
@@ -97,7 +97,7 @@ class BundleError(OvavelError):
 
 
 class UnverifiedError(BundleError):
-    """An engine that no comparison with PyTorch verifies, or that failed it."""
+    """An engine that has not been verified against PyTorch, or that disagrees with it."""
 
 
 class EngineError(OvavelError):
@@ -105,7 +105,7 @@ class EngineError(OvavelError):
 
 
 class CheckpointError(OvavelError):
-    """A checkpoint that is not what it should be."""
+    """A checkpoint that is damaged or does not match."""
 
 
 class ExportError(OvavelError):
@@ -118,9 +118,9 @@ class PrecisionError(ExportError):
     def __init__(self, loss: str, precision: str, *, advice: str) -> None:
         super().__init__(f"{loss}; nothing was written. {advice}")
         self.loss = loss
-        """What is lost, without advice: for those who have another precision to try."""
+        """What is lost, without advice: for callers that have another precision to try."""
         self.precision = precision
-        """The one that loses too much."""
+        """The precision that loses too much."""
 
 
 class DownloadError(OvavelError):

@@ -1,4 +1,4 @@
-"""The command that installs an extra, by how this ovavel came here: every hint is made by it."""
+"""The command that installs an extra, matching how this ovavel was installed; used by every installation hint."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RUNTIMES = {"onnxruntime": "cpu", "onnxruntime-gpu": "gpu"}
 
 @cache
 def install_command(extra: str = "", *, again: bool = False) -> str:
-    """Return the shell command that installs ovavel with `extra`, e.g. "cpu"; `again` where it is there and broken.
+    """Return the shell command that installs ovavel with `extra`, e.g. "cpu"; `again` reinstalls a broken one.
 
-    From a checkout it names that checkout. From a package index it names the package; ovavel is on none yet, so where
-    neither is known it is what works in any checkout.
+    From a checkout it names that checkout. From a package index it names the package. If neither is known, it is a
+    command that works in any checkout, as ovavel is not on a package index yet.
     """
     pip = "pip install --force-reinstall" if again else "pip install"
     wanted = f"[{extra}]" if extra else ""
@@ -40,22 +40,22 @@ def install_command(extra: str = "", *, again: bool = False) -> str:
 
 
 def installed_runtimes() -> tuple[str, ...]:
-    """Return the distributions of ONNX Runtime that are installed, whole or not."""
+    """Return the distributions of ONNX Runtime that are installed, complete or not."""
     return tuple(name for name in RUNTIMES if any(True for _ in distributions(name=name)))
 
 
 def replace_runtime(extra: str | None = None) -> str:
-    """Return the shell command that leaves one ONNX Runtime, and that whole: the one of `extra`, "cpu" or "gpu".
+    """Return the shell command that leaves exactly one complete ONNX Runtime: the one of `extra`, "cpu" or "gpu".
 
-    None means the one that is installed; where both are, that for a GPU, which runs on a CPU too. They share files:
-    removing, or adding, one of them breaks the other.
+    None means the installed one; if both are installed, the one for GPUs, which also runs on a CPU. They share files:
+    removing or adding one of them breaks the other.
     """
     extra = extra or RUNTIMES[(installed_runtimes() or ("onnxruntime",))[-1]]
     return f"pip uninstall -y onnxruntime onnxruntime-gpu && {install_command(extra)}"
 
 
 def _origin() -> dict[str, Any] | None:
-    """What pip noted of where ovavel came from (PEP 610); empty: unknown; None: a package index."""
+    """Return pip's record of where ovavel was installed from (PEP 610); empty: unknown; None: a package index."""
     try:
         # In a checkout Python may find what the build left there, an .egg-info without this file, before pip's own.
         texts = [each.read_text("direct_url.json") for each in distributions(name="ovavel")]

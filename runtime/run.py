@@ -1,4 +1,4 @@
-"""Runs a session into its sinks until the source ends, a signal arrives, or a reader goes away."""
+"""Runs a session into its sinks until the source ends, a signal arrives, or a reader closes its pipe."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["drive"]
 
 
 def drive(session: Session, sinks: Sequence[Sink], *, messages: SimpleQueue[str] | None = None) -> None:
-    """Feed `sinks` with all that `session` brings; returns when it is over and every open event has ended.
+    """Pass every update of `session` to `sinks`; returns when it is over and every open event has ended.
 
-    `messages` takes what the program around the session reports, from any thread: a log file that cannot be written,
-    a library in C. The sinks get each as a `Notice` with the next update.
+    `messages` holds what the program around the session reports, from any thread: a log file that cannot be written,
+    a C library. The sinks get each as a `Notice` with the next update.
 
-    The first SIGINT, SIGTERM or SIGHUP, and a sink whose reader went away (a closed pipe), end the session in good
-    order: the sinks still get the last update. After such a signal a sink that blocks is given up after `GRACE_S`. A
+    The first SIGINT, SIGTERM or SIGHUP, and a sink whose reader went away (a closed pipe), end the session cleanly: the
+    sinks still get the last update. After such a signal a sink that blocks is abandoned after `GRACE_S`. A
     second SIGINT interrupts at once: the sinks are closed without the last update. Ignored signals stay ignored.
 
     Raises:
-        OutputError: a sink could not write all it was given; raised after everything else has been closed.
+        OutputError: a sink could not write everything it received; raised after everything else has been closed.
         MediaError, DeviceError: the source or the backend failed; raised after the last update.
     """
     unwritten: list[OutputError] = []
     signals = StopSignals(session.stop)
 
     def guarded(sink: Sink, act: Callable[..., None], *arguments: object) -> bool:
-        """Whether `act` of `sink` went well; a sink that fails must not take the others down."""
+        """Whether `act` of `sink` succeeded; a sink that fails must not take the others down."""
         try:
             with signals.bounded():
                 act(*arguments)
@@ -77,7 +77,7 @@ def drive(session: Session, sinks: Sequence[Sink], *, messages: SimpleQueue[str]
 
 
 def _taken(messages: SimpleQueue[str] | None) -> Iterator[str]:
-    """All that waits in `messages` now."""
+    """All messages that are waiting now."""
     with suppress(Empty):
         while messages is not None:
             yield messages.get_nowait()

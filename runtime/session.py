@@ -44,10 +44,12 @@ from ovavel.runtime.verification.open import Verified, look_up
 __all__ = ["Session"]
 
 _QUEUE = 4
-"""Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and no news is staler than that."""
+"""Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and decisions are never later than
+that."""
 
 _LATE_S = 2.0
-"""A window that comes so much later than others did was held up before it came here: the process was stopped, say."""
+"""A window that comes this much later than the others was held up before it came here, for example by a stopped
+process."""
 
 
 class Session:
@@ -74,18 +76,18 @@ class Session:
         channel: Channel = "auto",
         fusion: str | None = None,
     ) -> None:
-        """Open what is not open yet, and warm the backend up; the session is ready when this returns.
+        """Open what is not open yet, and warm up the backend; the session is ready when this returns.
 
-        `source` as a path or URL means `MediaSource`. A `backend` that is given, by itself or as `open_verified`
-        returns it, stays open afterwards, so that many sessions can use it; without one, ONNX Runtime on `device`
-        ("cpu", "cuda", "cuda:N" or "auto") is the session's own. `channel` is the one of the sound to listen to, see
+        `source` as a path or URL means `MediaSource`. A given `backend`, on its own or as `open_verified` returns it,
+        stays open afterwards, so that many sessions can use it; without one, the session opens ONNX Runtime on `device`
+        ("cpu", "cuda", "cuda:N" or "auto") for itself. `channel` is the channel of the sound to listen to, see
         `ChannelChooser`. `fusion` names the rule that decides (docs/method.md, Decision rules), by default the bundle's
         own; scores of another one have no probability.
 
-        Many parameters: two that are needed, and choices that have defaults and are independent of each other.
+        Many parameters: two are required; the rest have defaults and are independent of each other.
 
         Raises:
-            BundleError, MediaError, DeviceError, MissingExtraError, UsageError: what cannot be opened, and why.
+            BundleError, MediaError, DeviceError, MissingExtraError, UsageError: something cannot be opened.
         """
         self.stats = Stats()
         with ExitStack() as opened:
@@ -123,9 +125,9 @@ class Session:
             """What stays the same while the session runs."""
             self._opened = opened.pop_all()
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
-        self._left: deque[Notice] = deque()  # of windows that bring no update: for the last one
-        self._reader = Stopwatch()  # runs while whoever takes the updates has the floor
-        self._puts: deque[tuple[float, float]] = deque(maxlen=_QUEUE)  # when, and what `_reader` showed
+        self._left: deque[Notice] = deque()  # of windows without an update: for the last one
+        self._reader = Stopwatch()  # runs while the consumer of the updates is busy
+        self._puts: deque[tuple[float, float]] = deque(maxlen=_QUEUE)  # when, and the reading of `_reader` then
         self._behind_s = math.inf  # the monotonic clock minus media time, when windows are on time
         self._stopped = threading.Event()
         self._failure: Exception | None = None
@@ -134,16 +136,16 @@ class Session:
 
     @property
     def counts(self) -> AssemblerCounts:
-        """What became of every frame and sample of the source so far."""
+        """What happened to every frame and sample of the source so far."""
         return self._assembler.counts
 
     def events(self) -> Iterator[Event]:
-        """News of events, as they come. Use it or `updates`, once."""
+        """Event news as it arrives. Iterate this or `updates`, once."""
         for update in self.updates():
             yield from update.events
 
     def updates(self) -> Iterator[Update]:
-        """One update per window, and a last one that ends what was open. Use it or `events`, once.
+        """One update per window, and a last one that ends open events. Iterate this or `events`, once.
 
         Raises:
             MediaError, DeviceError: the source or the backend failed; raised after the last update.
@@ -163,7 +165,7 @@ class Session:
                 self.stop()
                 while windows := self._queue.take(self._backend.info.batch):
                     self._drop(windows, DropCause.STOPPED)
-                with suppress(Exception):  # what broke may be the head
+                with suppress(Exception):  # the head itself may have failed
                     scores = self._localizer.flush()
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(
@@ -179,13 +181,13 @@ class Session:
             raise self._failure
 
     def stop(self) -> None:
-        """End the session from any thread or signal handler: what waits is dropped and counted, open events end."""
+        """End the session from any thread or signal handler: drop and count waiting windows, end open events."""
         self._stopped.set()
         self.source.close()
         self._queue.close()
 
     def close(self) -> None:
-        """Stop, and give the backend's memory back if it is the session's own."""
+        """Stop, and close the backend if the session opened it."""
         self.stop()
         if self._capture_thread.is_alive():
             self._capture_thread.join(timeout=2)
@@ -244,10 +246,10 @@ class Session:
                 if self._stopped.is_set():
                     return
             self._put(self._assembler.flush())
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to whoever reads the updates
+        except Exception as error:  # noqa: BLE001 - raised again to the consumer of the updates
             if not self._stopped.is_set():
                 self._failure = error
-                with suppress(Exception):  # what failed may be a picture, and the next one fails alike
+                with suppress(Exception):  # if a frame made it fail, the next one may fail too
                     self._put(self._assembler.flush())
         finally:
             self._left += self._assembler.notices
@@ -256,7 +258,7 @@ class Session:
     def _put(self, windows: list[Window]) -> None:
         for window in windows:
             if self._auto_channel and window.channel:
-                self._auto_channel = False  # said once
+                self._auto_channel = False  # reported once
                 news = Notice(time_s=window.start_s, message=channel_news(window.channel))
                 window = replace(window, notices=(*window.notices, news))
             cause = self._who_is_slow()
@@ -264,11 +266,11 @@ class Session:
             self._behind_s = min(self._behind_s, behind_s)
             for dropped in self._queue.put(window, cause, late=behind_s - self._behind_s > _LATE_S):
                 self.stats.window_dropped(DropCause.STOPPED if self._stopped.is_set() else cause)
-                if dropped is window:  # the queue is closed; those it empties still come out
+                if dropped is window:  # the queue is closed; windows it emptied still come out
                     self._left += window.notices
 
     def _who_is_slow(self) -> GapCause:
-        """The cause should a window have to go now: what took the time while the queue filled up."""
+        """The cause if a window has to be dropped now: what took the time while the queue filled up."""
         now = time.monotonic(), self._reader.total_s
         then = self._puts[0] if self._puts else now
         self._puts.append(now)
@@ -276,7 +278,7 @@ class Session:
         return GapCause.READER_TOO_SLOW if reader else GapCause.ENCODER_TOO_SLOW
 
     def _drop(self, windows: Iterable[Window], cause: DropCause) -> None:
-        """Count windows that will not be decided on; those the queue emptied are counted already."""
+        """Count windows that will not be decided; those the queue emptied are counted already."""
         for window in windows:
             self._left += window.notices
             if window.dropped is None:
@@ -312,7 +314,7 @@ class Session:
         latency_ms = None
         # A window that was dropped is counted where that happened; it would make the encoder look fast.
         if window.dropped is None:
-            # A file that is read as fast as can be only waits in the queue; what holds nothing new waits for nothing.
+            # A file read at full speed only waits in the queue; a window with nothing new has no latency.
             if self.source.live and window.captured_s is not None:
                 latency_ms = (time.monotonic() - window.captured_s) * 1e3
                 self.stats.timings.add("latency", latency_ms)

@@ -25,13 +25,14 @@ class SessionInfo:
     """What stays the same while a session runs."""
 
     id: str
-    """A UUID. Of a recording that is read as fast as it can be, it is made of the content and of all that decides, so
-    that another run has the same one (version 8); of anything live, it is new and orders by time (version 7)."""
+    """A UUID. For a recording read at full speed it is derived from the content and from everything that affects the
+    decisions, so that another run has the same one (version 8); for a live source it is new and sorts by time
+    (version 7)."""
     started_at: datetime
     """Wall clock when the session was ready, in UTC."""
     source: str
     senses: frozenset[Sense]
-    """What the source delivers, and was asked to."""
+    """What the source delivers, and was asked to deliver."""
     live: bool
     labels: tuple[str, ...]
     """Class names, background last."""
@@ -43,17 +44,17 @@ class SessionInfo:
     bundle_sha256: str
     backend: BackendInfo
     gate: Gate | None
-    """The comparison with PyTorch that verifies the backend; None: nobody made one."""
+    """The comparison with PyTorch that verifies the backend; None: there is none."""
     gate_checked_here: bool = True
-    """Whether this machine made the comparison; False where the bundle alone says that somebody did."""
+    """Whether this machine made the comparison; False if only the bundle records it."""
     lag: int
     """How many later segments make a score final."""
     fusion: str
     """Name of the rule that decides, `Rule.name`."""
     channel: Channel
-    """The channel of the sound to listen to, as it was asked for."""
+    """The channel of the sound to listen to, as requested."""
     rules: EventRules
-    """When an event begins and ends; margins that were left open are those in force."""
+    """When an event begins and ends, with the margins in force where none were given."""
 
     def event_id(self, event: Event) -> str:
         """The id of `event` among those of all sessions: the session's own, and the event's number in it."""
@@ -67,12 +68,12 @@ def new_id() -> str:
 
 
 def recording_id(facts: Sequence[object]) -> str:
-    """A UUID of version 8 that is a hash of `facts`, which JSON can hold: the content, and all that decides on it."""
+    """A UUID of version 8 that is a hash of the JSON of `facts`: the content, and everything that affects decisions."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()).digest()
     return _uuid(8, int.from_bytes(digest[:16], "big"))
 
 
 def _uuid(version: int, bits: int) -> str:
-    """The UUID of `bits`, but for those that say what it is (RFC 9562)."""
+    """The UUID of `bits`, except for the version and variant bits (RFC 9562)."""
     bits = bits & ~(0xF << 76) | version << 76
     return str(uuid.UUID(int=bits & ~(0b11 << 62) | 0b10 << 62))

@@ -26,7 +26,7 @@ class Stats:
         self._busy_s = 0.0
 
     def window_done(self, busy_s: float) -> None:
-        """Count a window that went through the encoder and the decision, and the seconds of work it took."""
+        """Count a window that was encoded and decided, and the seconds of work it took."""
         with self._lock:
             self._windows += 1
             self._busy_s += busy_s
@@ -65,7 +65,7 @@ class Stats:
 
     @property
     def windows(self) -> int:
-        """Windows encoded and decided on; with those of `dropped`, all the seconds there were."""
+        """Windows encoded and decided; together with `dropped`, every second of the source."""
         return self._windows
 
     @property
@@ -76,7 +76,7 @@ class Stats:
 
     @property
     def gap_s(self) -> dict[str, float]:
-        """Seconds of sight or sound that were lost, by cause."""
+        """Seconds of video or sound that were lost, by cause."""
         with self._lock:
             return dict(self._gap_s)
 

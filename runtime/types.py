@@ -48,18 +48,18 @@ WINDOW_S = 1.0
 """Length of a window, and so of a segment."""
 
 BUFFER = 10
-"""Segments the temporal head sees at once: the length of the clips it was trained on."""
+"""Segments that the temporal head sees at once: the length of the clips it was trained on."""
 
 LAG = 2
 """Default lag of live use and recordings: how many later segments make a decision final. Chosen by measurement
-(docs/streaming.md): longer waiting makes news late and hardly better. The one place to set it."""
+(docs/streaming.md): waiting longer delays decisions and hardly improves them. The only place to set it."""
 
 Sense = Literal["vision", "audio"]
 EventState = Literal["start", "update", "end", "retract"]
 
 FusionKind: TypeAlias = Literal["positive", "published", "learned"]
-"""How two similarities become a score: `positive_score` or `fused_score` in `fusion.py`, or as the head's graph has
-learned to fuse them."""
+"""How two similarities become a score: `positive_score` or `fused_score` in `fusion.py`, or learned by the head's
+graph."""
 
 RuleKind: TypeAlias = Literal[
     "published", "positive", "learned", "agreement", "av2a", "cuerator", "temperatures", "clip-prior"
@@ -76,12 +76,12 @@ class Frame:
     captured_s: float
     """Monotonic clock when it arrived."""
     image: Callable[[], NDArray[np.uint8]]
-    """Converts to (H, W, 3) uint8 RGB. Called once at most, and only for the one frame a window keeps."""
+    """Converts to (H, W, 3) uint8 RGB. Called at most once, and only for the one frame that a window keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """A block of sound as a source delivers it, in the source's own rate."""
+    """A block of sound as a source delivers it, at the source's own rate."""
 
     time_s: float
     """Media time of the first sample."""
@@ -93,7 +93,7 @@ class Samples:
 
 
 class GapCause(StrEnum):
-    """Why something was not seen or not heard. Counters group by it, and files hold it as it is written here."""
+    """Why something was not seen or not heard. Counters group by it, and files contain exactly these values."""
 
     # a device or a stream
     CAMERA_LOST = "camera lost"
@@ -123,11 +123,11 @@ class GapCause(StrEnum):
     ENCODER_TOO_SLOW = "encoder too slow"
     """Encoding took the time."""
     READER_TOO_SLOW = "reader too slow"
-    """Whoever takes the updates took the time: a pipe that is read slowly, a program that thinks."""
+    """The consumer of the updates took the time: a pipe that is read slowly, or a slow program."""
 
 
 class DropCause(StrEnum):
-    """Why a sample, a frame or a window was dropped, where that is no gap; the others are those of `GapCause`."""
+    """Why a sample, a frame or a window was dropped without a gap; all other causes are those of `GapCause`."""
 
     BEFORE_THE_START = "before the start"
     OVERLAPPING_SAMPLES = "overlapping samples"
@@ -149,37 +149,37 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One sentence for people, e.g. "camera 0 is lost; trying to open it again". It decides nothing."""
+    """One sentence for people, e.g. "camera 0 is lost; trying to open it again". No decision depends on it."""
 
     time_s: float
-    """Media time that was reached when it was made."""
+    """Media time when it was made."""
     message: str
 
 
 Chunk: TypeAlias = Frame | Samples | Gap | Notice
-"""What a source yields. A `Gap` chunk also says that its sense has nothing else to come for that stretch."""
+"""What a source yields. A `Gap` chunk also means that its sense delivers nothing else for that stretch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """One aligned second of media: a still and its sound."""
+    """One aligned second of media: a still frame and one second of sound."""
 
     index: int
-    """`start_s` divided by the window length; counts from 0 without holes."""
+    """`start_s` divided by the window length; counts from 0 without gaps in the numbering."""
     start_s: float
     frame: NDArray[np.uint8] | None
     """(H, W, 3) uint8 RGB, the frame nearest the middle of the second; None when nothing was seen."""
     waveform: NDArray[np.float32] | None
-    """(channels, 16000) float32, the one to listen to first; None when nothing was heard. Lost stretches are silent and
-    listed in `gaps`."""
+    """(channels, 16000) float32, starting with the one to listen to; None when nothing was heard. Lost stretches are
+    silent and listed in `gaps`."""
     captured_s: float | None
-    """Monotonic clock when its last sample or frame arrived; None when none did: a frame of an earlier second may be
-    shown on."""
+    """Monotonic clock when its last sample or frame arrived; None when none did, although it may show a frame of an
+    earlier second."""
     gaps: tuple[Gap, ...] = ()
     channel: int | None = None
-    """Index, in the source, of the channel that is first in `waveform`; None for a mix, or where nothing was heard."""
+    """Index in the source of the first channel in `waveform`; None for a mix, or where nothing was heard."""
     notices: tuple[Notice, ...] = ()
-    """What the source reported since the window before, in order."""
+    """What the source reported since the previous window, in order."""
     dropped: GapCause | None = None
     """Why the queue emptied it; None for a window that reached the encoder as it was assembled."""
 
@@ -197,7 +197,7 @@ class Segment:
 
     @property
     def missing(self) -> tuple[Sense, ...]:
-        """The senses this segment lacks; an audio-visual event needs both."""
+        """The senses that are missing; an audio-visual event needs both."""
         senses: tuple[tuple[Sense, object], ...] = (("vision", self.vision), ("audio", self.audio))
         return tuple(sense for sense, embedding in senses if embedding is None)
 
@@ -220,11 +220,11 @@ class SegmentScores:
     audio_similarity: NDArray[np.float32]
     """(C+1,) float32 cosine similarities of what was heard; NaN where nothing was."""
     context: int
-    """How many segments the temporal head saw for it; 0 where a sense is missing."""
+    """How many segments the temporal head saw for this decision; 0 where a sense is missing."""
     final: bool
-    """True once as many later segments are in as the localizer's `lag` asks for. Reported final exactly once."""
+    """True once as many later segments have arrived as the localizer's `lag` requires. Reported final exactly once."""
     missing: tuple[Sense, ...] = ()
-    """The senses that were missing, and so why it is background."""
+    """The senses that were missing; if any, the second is background."""
     probability: float | None = None
     """Calibrated probability of `label`, in (0, 1]; None where the bundle is not calibrated for these names, or
     where a sense is missing."""
@@ -235,8 +235,8 @@ class SegmentScores:
     def margin(self) -> float:
         """How far `label` is above the background, in [0, 1]; 0 for the background itself.
 
-        The fused scores are min-max scaled, so the best class always scores (nearly) 1: this is what tells a clear
-        event from a narrow one.
+        The fused scores are min-max scaled, so the best class always scores (nearly) 1: the margin is what separates a
+        clear event from a narrow one.
         """
         return max(0.0, self.score - float(self.scores[-1]))
 
@@ -253,7 +253,7 @@ class Event:
     peak_score: float
     """Highest `SegmentScores.score` of its seconds."""
     peak_margin: float
-    """Highest `SegmentScores.margin` of its seconds: what tells a clear event from a narrow one."""
+    """Highest `SegmentScores.margin` of its seconds: it separates clear events from narrow ones."""
     state: EventState
     vocabulary_version: str
     """`Vocabulary.version` of the names in force when it was decided."""
@@ -263,18 +263,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """All that one window brought, as a `Session` yields it and a sink receives it."""
+    """Everything that one window brought, as a `Session` yields it and a sink receives it."""
 
     window: Window | None
     """The newest window; None in the last update, which only closes what was open."""
     segment: Segment | None = None
     """That window as the encoders see it; None where `window` is."""
     scores: tuple[SegmentScores, ...]
-    """Every second whose scores are not final before, oldest first; the last one is the window's own."""
+    """Every second whose scores were not final before, oldest first; the last one is the window's own."""
     events: tuple[Event, ...]
-    """News of events, in the order to be shown."""
+    """Event news, in the order to show it."""
     latency_ms: float | None
-    """From `Window.captured_s` to the decision, on the wall clock; None where nothing new was captured or encoded, or
-    where nothing is live: a file that is not played at its own speed."""
+    """From `Window.captured_s` to the decision, on the wall clock; None where nothing new was captured or encoded, and
+    for a file that is read at full speed."""
     notices: tuple[Notice, ...] = ()
     """What the source and the session reported up to this window, in order."""

@@ -18,27 +18,27 @@ __all__ = ["Compare"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare:
-    """Say what changed between two runs of 'ovavel bench run' beyond noise.
+    """Report what changed between two runs of 'ovavel bench run' beyond noise.
 
     Example:
         ovavel bench run --bundle imagebind --scenarios single --windows 200 --out before
         ovavel bench run --bundle changed   --scenarios single --windows 200 --out after
         ovavel bench compare before after
 
-    Exits with 1 if a row became slower beyond noise, and with 0 otherwise. On a CPU each window is set against a
-    yardstick that ran just before it, so that a machine that was busier or hotter in one of the runs does not count.
-    Give both runs 200 windows or more, the same threads, and the same machine.
+    Exits with 1 if a row became slower beyond noise, and with 0 otherwise. On a CPU each window is compared with a
+    yardstick that ran just before it, so that a busier or hotter machine in one of the runs does not matter.
+    Use at least 200 windows, the same threads and the same machine for both runs.
     """
 
     before: Positional[Path]
-    """Folder of 'ovavel bench run --out', or its bench.json."""
+    """Folder of 'ovavel bench run --out', or its bench.json: the run before the change."""
     after: Positional[Path]
-    """Another one."""
+    """The run after the change, likewise."""
     out: Maybe[Path] = None
-    """Folder for compare.json, made if it is not there."""
+    """Folder for compare.json; created if missing."""
 
     def run(self) -> int:
-        """Compare, print and return 1 for a slow-down."""
+        """Compare and print. Returns 1 for a slow-down."""
         import msgspec
 
         from ovavel.eval.bench.compare import compare
@@ -63,19 +63,19 @@ def _lines(comparison: Comparison) -> list[str]:
     from ovavel.eval.bench.compare import COMPARE_RULE
 
     words = {"slower": "SLOWER beyond noise", "faster": "faster beyond noise", "same": "no change beyond noise"}
-    lines = [f"not the same in both runs: {what}" for what in comparison.unlike]
+    lines = [f"differs between the runs: {what}" for what in comparison.unlike]
     lines += [f"caution: {what}" for what in comparison.cautions]
     for row in comparison.rows:
         lines.append(f"{row.name}: {words[row.verdict]}")
-        lines.append(f"  window, on the clock       {_told(row.clock)}")
+        lines.append(f"  window, on the clock       {_change_text(row.clock)}")
         if row.processor and row.both:
-            lines.append(f"  window, in processor time  {_told(row.processor)}")
-            lines.append(f"  window, mean of both       {_told(row.both)}")
+            lines.append(f"  window, in processor time  {_change_text(row.processor)}")
+            lines.append(f"  window, mean of both       {_change_text(row.both)}")
         for name, (before, after) in {"p50, ms": row.p50_ms, "p99, ms": row.p99_ms, **row.others}.items():
             lines.append(f"  {name:<25}  {before:.4g} → {after:.4g}, as measured")
-        lines += [f"  {stage:<25}  {_told(change)}" for stage, change in row.stages.items()]
+        lines += [f"  {stage:<25}  {_change_text(change)}" for stage, change in row.stages.items()]
     return [*lines, f"({COMPARE_RULE}. Stages and other figures have no verdict)"]
 
 
-def _told(change: Change) -> str:
+def _change_text(change: Change) -> str:
     return f"{change.share:+.1%} ({change.low:+.1%} to {change.high:+.1%})"

@@ -17,64 +17,64 @@ __all__ = ["Run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Time a bundle on this machine in MLPerf's scenarios, stage by stage, and against PyTorch on request.
+    """Benchmark a bundle on this machine in MLPerf's scenarios, stage by stage, optionally against PyTorch.
 
     Examples:
         ovavel bench run --bundle imagebind
         ovavel bench run --bundle imagebind --precision fp32 int8 --scenarios single live
         ovavel bench run clip.mp4 --bundle imagebind --weights imagebind_huge.pth --head head.safetensors --out bench
 
-    Scenarios: single (one window after the other: p50, p90, p99 of each stage), offline (windows a second, best batch),
-    live (cameras that send a window a second each and do not wait: how many keep 99 % of the decisions within the
-    deadline) and capture (from a camera that stamps its frames to the decision); parity compares each row with what
-    PyTorch made of the bundle's golden inputs. Rows are warmed up until they are
-    steady; the output says by which rule and whether they were. With --weights PyTorch runs in the same run, on the
-    same device and threads, and the rows take turns window by window. The floor is what the device needs at least, by
-    rates measured in the run. Ctrl-C ends the run early and shows what was measured until then.
+    Scenarios: single (one window after the other: p50, p90, p99 of each stage), offline (windows per second at the best
+    batch size), live (cameras that each send one window per second and do not wait: how many can run with 99 % of the
+    decisions within the deadline) and capture (from a camera that stamps its frames to the decision). parity compares
+    each row with the bundle's golden outputs. Rows are warmed up until they are steady; the output states the rule and
+    whether it was met. With --weights, PyTorch is measured in the same run, on the same device and threads, and the
+    rows take turns window by window. The floor is the least time the device needs, from rates measured in the run.
+    Ctrl-C ends the run early and shows what was measured until then.
     """
 
     recording: Positional[Maybe[str]] = None
-    """Recording to take windows from; without it, a clip of noise is made."""
+    """Recording to take windows from; without it, a clip of noise is used."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
     weights: Maybe[Path] = None
-    """ImageBind checkpoint the bundle was made from: runs PyTorch too and shows how many times faster the bundle is."""
+    """ImageBind checkpoint the bundle was made from: also runs PyTorch and shows the speed-up of the bundle."""
     head: Maybe[Path] = None
-    """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
+    """Checkpoint of the temporal head, for PyTorch; required if the bundle has a trained head."""
     backend: BackendsFlag = ("onnxruntime",)
     precision: Many[str] = ()
-    """Precisions of vision and audio, one row each; without it, the one that the bundle runs by default."""
+    """Precisions of vision and audio, one row each; by default the one that the bundle runs in."""
     references: tuple[str, ...] = ("eager", "compile", "bf16", "fp16")
     """PyTorch's rows: eager, compile or graph (CUDA), with +bf16 or +fp16 (autocast; with +cast the weights are cast
-    once). What is unavailable is reported as "not measured"."""
+    once). A mode that is unavailable is reported as "not measured"."""
     scenarios: tuple[Literal["parity", "single", "offline", "live", "capture"], ...] = (
         *("single", "offline"),
         *("live", "capture"),
     )
-    """What to measure. Live and capture are for the bundle's rows alone; parity takes up to a minute a row."""
+    """What to measure. Live and capture measure the bundle's rows only; parity takes up to a minute per row."""
     place: DeviceOptions = field(default_factory=DeviceOptions)
     """Where all rows run."""
     windows: Maybe[Annotated[int, Meta(ge=1, le=1_000_000)]] = None
-    """How many windows to time one by one. By default 30, or as many as take 10 s, 1000 at most; p99 means something
-    from 100 on. A short recording is gone through again."""
+    """How many windows to time one by one. By default 30, or as many as take 10 s, 1000 at most; p99 is meaningful from
+    100 on. A short recording is repeated."""
     deadline_ms: Annotated[float, Meta(gt=0, le=3_600_000)] = 1000.0
-    """Live: a decision must come so soon after its window, queueing included."""
+    """Live: longest time from a window to its decision, queueing included."""
     trial_s: Annotated[float, Meta(gt=0, le=3_600)] = 5.0
-    """Live: how long each number of cameras is tried."""
+    """Live: seconds for which each number of cameras is tried."""
     most_cameras: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
-    """Live: the largest number to try."""
+    """Live: the largest number of cameras to try."""
     largest_batch: Annotated[int, Meta(ge=1, le=4_096)] = 64
     """Offline: the largest batch to try."""
     capture_windows: Annotated[int, Meta(ge=1, le=86_400)] = 10
-    """Capture: how many windows, each a second long."""
+    """Capture: number of windows, each one second long."""
     warm_up_s: Annotated[float, Meta(ge=0, le=3_600)] = 20.0
     """Limit for the warm-up of a row that does not become steady."""
     out: Maybe[Path] = None
     """Folder for bench.json (all figures, raw durations and a description of the machine; see 'ovavel bench compare'),
-    bench.md and bench.html; made if it is not there."""
+    bench.md and bench.html; created if missing."""
 
     def run(self) -> int:
-        """Measure, print tables and write the files; 130 where it was interrupted."""
+        """Measure, print tables and write the files. Returns 130 if it was interrupted."""
         import msgspec
 
         from ovavel.eval.bench import Settings, run_bench

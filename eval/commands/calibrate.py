@@ -33,16 +33,16 @@ _SplitName = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate:
-    """Fit on clips with known truth what makes a bundle's scores mean something.
+    """Calibrate a bundle's scores on labelled clips.
 
     Examples:
         ovavel eval calibrate --data ovavebench --bundle imagebind --features features --out calibration
         ovavel eval calibrate --data ovavebench --bundle imagebind --features features --out calibration --write
 
-    Fits a temperature, with which live decisions carry a probability, and the margins at which events begin and go on,
-    by the events' F score. Looks at another split to see whether they hold: reliability diagram and expected
-    calibration error, before and after. Writes calibration.json, .csv and .html and reliability.svg; --write puts
-    the result into the bundle, where 'ovavel live' and 'ovavel localize' find it.
+    Fits a temperature, which gives live decisions a probability, and the margins at which events begin and continue,
+    chosen by the events' F score. Then evaluates them on another split: reliability diagram and expected calibration
+    error, before and after. Writes calibration.json, .csv and .html and reliability.svg; --write stores the result in
+    the bundle, where 'ovavel live' and 'ovavel localize' find it.
 
     It holds for the names of the dataset and one decision rule: with another vocabulary there are no probabilities, and
     the margins are a guide. With --rule, all that this rule has is fitted first, and scored beside the bundle's own;
@@ -54,21 +54,21 @@ class Calibrate:
     fit: _SplitName = "val"
     """Which clips to fit on."""
     held_out: Literal["train", "val", "test", "none"] = "test"
-    """Which other clips to look at afterwards, if any."""
+    """Which other clips to evaluate on afterwards, if any."""
     rule: Maybe[str] = None
     """Decision rule to fit: positive, published, agreement, av2a, cuerator or temperatures; "+debiased" and "+offset"
     after it add reference statistics and an offset of the background. By default the bundle's own stays as it is."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
-    """Seconds of later context, 0 to 9, of the decisions to calibrate: the lag it is to be used with."""
+    """Seconds of later context, 0 to 9, of the decisions to calibrate: the lag that will be used."""
     out: Path
-    """Folder for the results; made if it is not there."""
+    """Folder for the results; created if missing."""
     write: bool = False
-    """Put the calibration into the bundle, in the place of the one it has."""
+    """Write the calibration into the bundle, replacing the one it has."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """What runs the bundle, and where."""
 
     def run(self) -> int:
-        """Fit, look, print and write."""
+        """Fit, evaluate, print and write."""
         from rich.console import Console
 
         from ovavel.eval.calibration.fit import fit_calibration
@@ -88,7 +88,7 @@ class Calibrate:
         if self.rule:
             check_live(named_rule(self.rule)[0])
         if self.held_out == self.fit:
-            raise UsageError(f"--held-out {self.held_out} is what is fitted on; give another split, or none")
+            raise UsageError(f"--held-out {self.held_out} is the split that is fitted on; give another one, or none")
         report_folder(self.out, "calibration.json")
         with self.dataset.open_inputs(self.engine) as inputs:
             maker = RuleMaker(inputs, self.fit)
@@ -140,7 +140,7 @@ class Calibrate:
         _print(report, console)
         console.print(f"wrote {', '.join(files)} in {shown_name(str(self.out))}", markup=False)
         if self.write:
-            console.print(f"{shown_name(str(bundle.path))} is calibrated now", markup=False)
+            console.print(f"{shown_name(str(bundle.path))} is now calibrated", markup=False)
             console.print(f"it decides by {bundle.manifest.fusion.decides.name}", markup=False)
             own, vocabulary = bundle.manifest.fusion, bundle.vocabulary
             try:
@@ -150,7 +150,7 @@ class Calibrate:
             if not calibration.fits(bundle.vocabulary.names):
                 console.print(OTHER_NAMES, markup=False)
         else:
-            console.print("--write puts it into the bundle")
+            console.print("--write stores it in the bundle")
         return 0
 
 
@@ -211,7 +211,7 @@ def _print(report: CalibrationReport, console: Console) -> None:
             compared.add_row(*row)
         console.print(compared)
     console.print(
-        f"temperature {calibration.temperature:.4g}; events begin at margin {calibration.on:g} and go on at "
+        f"temperature {calibration.temperature:.4g}; events begin at margin {calibration.on:g} and continue at "
         f"{calibration.off:g}; decisions of lag {report.lag}"
     )
     table = Table(title="percent")

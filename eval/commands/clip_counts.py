@@ -1,4 +1,4 @@
-"""The table of clips by split that commands print."""
+"""The table of clips per split that commands print."""
 
 from __future__ import annotations
 

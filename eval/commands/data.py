@@ -20,22 +20,22 @@ _NAMED = 20  # damaged clips that are printed; all are in --out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Check a copy of OV-AVEBench: what is missing, unreadable, or of the wrong length or count.
+    """Check a copy of OV-AVEBench for files that are missing, unreadable, or of the wrong length or count.
 
     Examples:
         ovavel eval data --data ovavebench --annotations ovavel-annotations
         ovavel eval data --data ovavebench --out check
 
     Reads every sound and every frame, in parallel, and prints a table of splits and kinds of damage. The exit code is
-    1 if anything is damaged. Damaged clips stop nothing later on: they are left out, and counted beside each result.
+    1 if anything is damaged. Other commands skip damaged clips, and count them beside each result.
     """
 
     dataset: DatasetOptions
     """What to check."""
     out: Maybe[Path] = None
-    """Folder for check-data.json with the counts and every damaged clip, made if it is not there."""
+    """Folder for check-data.json with the counts and every damaged clip; created if missing."""
     workers: Workers = None
-    """How many processes read; as many as cores by default."""
+    """Number of processes that read; as many as cores by default."""
 
     def run(self) -> int:
         """Check, print a table and write the JSON file."""
@@ -71,7 +71,7 @@ def _print(report: CheckReport, out: Path | None) -> None:
         for problem in clip.problems:
             console.print(one_line(f"{clip.split}/{clip.category}/{clip.name}: {problem.kind}: {problem.message}"))
     if len(report.damaged) > _NAMED:
-        where = one_line(f"all are in {out}") if out else "--out writes down all of them"
+        where = one_line(f"all are in {out}") if out else "--out lists all of them"
         console.print(f"… and {len(report.damaged) - _NAMED} more damaged clips; {where}")
     if not report.damaged:
         console.print("nothing is damaged")

@@ -22,25 +22,24 @@ class Demo:
     """Watch a small trained model localize events in a clip of its own made-up world.
 
     Examples:
-        ovavel demo                     # 40 seconds, live; then the truth beside what was reported
+        ovavel demo                     # 40 seconds, live; then the truth beside the reported events
         ovavel demo --fast              # the same at once
         ovavel demo --camera            # the same model on your camera and microphone
 
     The model and the clip come with ovavel: nothing is downloaded, and neither PyTorch nor a GPU is needed. The model
-    was trained on a world of drawn things and synthetic sounds, on other clips than this one. It shows how ovavel
-    works; it knows nothing of the real world. Results go to --out: a page with the clip, the truth and what was
-    reported, and all that 'ovavel localize' writes. --camera writes nothing.
+    was trained on drawn objects and synthetic sounds, on other clips than this one. It shows how ovavel works; it knows
+    nothing about the real world. Results go to --out: a page with the clip, the truth and the reported events, and
+    everything that 'ovavel localize' writes. --camera writes nothing.
     """
 
     fast: bool = False
-    """Play the clip as fast as it can be decided on, rather than live."""
+    """Play the clip as fast as possible instead of live."""
     out: Maybe[Path] = None
     """Folder for the clip, the model and the results; demo-out by default."""
     camera: Annotated[tuple[str, ...] | None, arg(metavar="[INDEX|URL]", help_behavior_hint="")] = None
-    """Watch a real camera and listen to a real microphone instead, the first camera by default; needs
-    'ovavel[live]'."""
+    """Use a real camera and microphone instead, the first camera by default; needs 'ovavel[live]'."""
     microphone: Annotated[str | None, arg(metavar="INDEX|NAME", help_behavior_hint="")] = None
-    """With --camera: which microphone, by index, name or part of the name; the default one otherwise."""
+    """With --camera: index, name or part of the name of the microphone; the default one otherwise."""
 
     def run(self) -> int:
         """Play the clip, or watch the camera."""
@@ -50,7 +49,7 @@ class Demo:
             raise UsageError("--fast and --out are for the clip; --camera is always live and writes nothing")
         if self.camera is not None and len(self.camera) > 1:
             raise UsageError(
-                f"one camera at most, not {len(self.camera)}: {', '.join(map(without_secrets, self.camera))}"
+                f"at most one camera, not {len(self.camera)}: {', '.join(map(without_secrets, self.camera))}"
             )
         from ovavel.eval.demo.assets import Assets
         from ovavel.eval.demo.play import play_clip, watch_camera

@@ -25,13 +25,13 @@ class Lag:
     Example:
         ovavel eval lag --data ovavebench --bundle imagebind --features features --out streaming
 
-    Every clip goes through the live decision: a second is decided on once LAG later ones are in, for LAG from 0 to 9,
-    by its latest score and by the mean of its scores over the buffers so far. Then clips are joined, in random order,
-    to ten-minute streams, where buffers straddle two clips. Writes streaming.json, .csv, .html and .svg, and
-    names the smallest lag that is within half a point of the best, which is what live use needs to wait.
+    Every clip goes through the live decision: a second is decided once LAG later seconds have arrived, for LAG from 0
+    to 9, by its latest score and by the mean of its scores over the buffers so far. Then clips are joined, in random
+    order, to ten-minute streams, where buffers straddle two clips. Writes streaming.json, .csv, .html and .svg, and
+    reports the smallest lag within half a point of the best, which is how long live use needs to wait.
 
     Without --features the bundle's encoders run over the media, and an interrupted run starts over; 'ovavel train
-    features --bundle' makes a cache once.
+    features --bundle' builds a reusable cache.
     """
 
     dataset: MeasuredOptions
@@ -46,9 +46,9 @@ class Lag:
     training_free: bool = False
     """Apply --rule to the embeddings as they are, without the bundle's head."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
-    """A random order of the clips for each, to join them in; their figures are averaged."""
+    """Seeds of the random orders in which clips are joined; their figures are averaged."""
     out: Path
-    """Folder for the results; made if it is not there."""
+    """Folder for the results; created if missing."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """What runs the bundle, and where."""
 

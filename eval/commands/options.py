@@ -1,4 +1,4 @@
-"""Options that commands on data sets share."""
+"""Options shared by commands on datasets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["DatasetOptions", "MeasuredOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """A labelled data set."""
+    """A labelled dataset."""
 
     data: Path
     """Root of the dataset: <split>/audio/<class>/<video>.wav and <split>/video/<class>/<video>/ with ten images."""
     annotations: Maybe[Path] = None
-    """Folder of the annotation files, where it is neither the root nor its folder annotations."""
+    """Folder of the annotation files, if it is neither the root nor its subfolder annotations."""
 
     def open(self) -> OVAVEBench:
         """Read its annotations.
@@ -38,17 +38,17 @@ class DatasetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredOptions(DatasetOptions):
-    """A labelled data set, and the bundle that is measured on it."""
+    """A labelled dataset, and the bundle that is measured on it."""
 
     bundle: Path
-    """Folder written by 'ovavel bundle export'. Names of the dataset that it lacks go through its text encoder."""
+    """Folder written by 'ovavel bundle export'. Class names that it lacks are encoded by its text encoder."""
     features: Maybe[Path] = None
-    """Feature cache of the bundle's encoders, written by 'ovavel train features': names and media come from there."""
+    """Feature cache of the bundle's encoders, written by 'ovavel train features', to read names and media from."""
     any_precision: bool = False
-    """Take a feature cache of another precision than the bundle runs in, such as PyTorch's for one in 8 bits."""
+    """Accept a feature cache of another precision than the bundle's, such as PyTorch's for an 8-bit bundle."""
 
     def open_inputs(self, engine: EngineOptions) -> AbstractContextManager[EvaluationInputs]:
-        """Open data set, bundle and feature cache, and run the bundle with `engine`; see `open_inputs`."""
+        """Open dataset, bundle and feature cache, and run the bundle with `engine`; see `open_inputs`."""
         from ovavel.eval.datasets.splits import open_inputs
 
         return open_inputs(

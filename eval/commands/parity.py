@@ -33,7 +33,7 @@ class CandidateOptions(EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Compare two backends stage by stage and decision by decision, and say whether they may stand for each other.
+    """Compare two backends stage by stage and decision by decision, and report whether they are equivalent.
 
     Examples:
         ovavel eval parity --bundle imagebind --weights imagebind_huge.pth --head head.safetensors --data ovavebench
@@ -41,37 +41,37 @@ class Parity:
         ovavel eval parity clip.mp4 --bundle untrained --device cuda --precision fp16 --weights imagebind_huge.pth
         ovavel eval parity recordings/ --bundle new-bundle --reference-bundle old-bundle
 
-    The candidate is the bundle with --backend, --device and --precision. The reference is PyTorch in fp32 where
-    --weights are given (with --head, if the bundle has a trained one), else ONNX Runtime on the CPU in fp32, with the
-    same bundle or --reference-bundle. Both go over the same clips, and over inputs that no camera should give: black,
-    saturated, noise, silence, clipped and such. What is required depends on the candidate's precision; docs/parity.md
-    says what and why. If it is missed, the first failed stage is named, and the exit code is 1. It is also 1 where
-    a recording could not be read: the others are compared. Against PyTorch in fp32 the outcome is remembered on this
-    machine, for 'ovavel live' and 'ovavel localize'.
+    The candidate is the bundle with --backend, --device and --precision. The reference is PyTorch in fp32 if --weights
+    is given (with --head, if the bundle has a trained head), else ONNX Runtime on the CPU in fp32, with the same bundle
+    or --reference-bundle. Both process the same clips, and adversarial inputs: black, saturated, noise, silence,
+    clipped and so on. The requirements depend on the candidate's precision; docs/parity.md lists and explains them. If
+    one is missed, the first failed stage is named and the exit code is 1. It is also 1 if a recording could not be
+    read; the others are still compared. Against PyTorch in fp32 the outcome is stored on this machine, for 'ovavel
+    live' and 'ovavel localize'.
     """
 
     recordings: Positional[Many[Path]] = ()
-    """Recordings, or folders to search for them, where there is no dataset. The reference's decisions are the truth."""
+    """Recordings, or folders to search for them, instead of --data. The reference's decisions are the truth."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
     data: Maybe[Path] = None
-    """A labelled dataset that lies on disk as OV-AVEBench does."""
+    """A labelled dataset in OV-AVEBench's folder layout."""
     annotations: Maybe[Path] = None
-    """Folder of its annotation files, where it is neither the root nor its folder annotations."""
+    """Folder of its annotation files, if it is neither the root nor its subfolder annotations."""
     split: Literal["test", "val", "train"] = "test"
     """Which of its clips."""
     clips: Maybe[Annotated[int, Meta(ge=1, le=1_000_000_000)]] = None
-    """How many clips of --data that can be read, evenly spread over the split; all by default."""
+    """Number of readable clips of --data, evenly spread over the split; all by default."""
     engine: CandidateOptions = field(default_factory=CandidateOptions)
     """What runs the candidate, and where."""
     weights: Maybe[Path] = None
     """ImageBind checkpoint the bundle was made from: the reference is PyTorch."""
     head: Maybe[Path] = None
-    """Checkpoint of the temporal head, for PyTorch; needed where the bundle has a trained head."""
+    """Checkpoint of the temporal head, for PyTorch; required if the bundle has a trained head."""
     reference_bundle: Maybe[Path] = None
     """Another bundle for the reference."""
     reference_backend: Maybe[str] = None
-    """What runs the reference, in place of the default; names as for --backend."""
+    """What runs the reference, instead of the default; names as for --backend."""
     reference_device: str = "cpu"
     """Where the reference runs."""
     reference_precision: str = "fp32"
@@ -83,7 +83,7 @@ class Parity:
     """Write the outcome into the bundle's manifest; only against PyTorch in fp32."""
 
     def run(self) -> int:
-        """Compare, print and write. Returns 1 if the gate is not passed."""
+        """Compare, print and write. Returns 1 if the gate fails or a recording could not be read."""
         from ovavel.runtime.system.files import check_report_folder, output_folder
 
         check_report_folder(self.out, "parity.json")
@@ -154,13 +154,13 @@ class Parity:
         from ovavel.runtime.commands.localize import find_media
 
         if self.data and self.recordings:
-            raise UsageError("--data and recordings are both given, and one run compares on one of them: leave one out")
+            raise UsageError("a run compares either on --data or on recordings: leave one of them out")
         if not (self.data or self.recordings):
             raise UsageError("compare on what? Name recordings, or give a labelled dataset with --data")
         channel = parse_channel(self.channel)
         if self.data and channel != "auto":
             raise UsageError(
-                "--channel is for recordings; --data is heard in its first channel, as published: leave it out"
+                "--channel is for recordings; with --data the first channel is used, as published: leave it out"
             )
         if self.recordings and (self.clips is not None or self.annotations):
             flag = "--annotations" if self.annotations else "--clips"
@@ -171,7 +171,7 @@ class Parity:
 
 
 def _report_lost(clips: DatasetClips | RecordedClips) -> int:
-    """Name the recordings that could not be read, and return their number. Those of a dataset are in the report."""
+    """List the recordings that could not be read, and return their number. Those of a dataset are in the report."""
     from ovavel.eval.parity.clips import RecordedClips
     from ovavel.runtime.commands.localize import print_unreadable
 

@@ -26,12 +26,12 @@ class ScoredEngineOptions(EngineOptions):
 
     backend: Annotated[str, arg(help=backend_help(more="torch (needs --weights), "))] = "onnxruntime"
     weights: Maybe[Path] = None
-    """ImageBind checkpoint the bundle was made from; for the backend torch, unless there is a feature cache."""
+    """ImageBind checkpoint the bundle was made from, for the backend torch without a feature cache."""
     head: Maybe[Path] = None
     """Checkpoint of the temporal head, for the backend torch."""
 
     def check(self) -> None:
-        """Refuse checkpoints that nothing would read. Raises UsageError."""
+        """Refuse checkpoints that would not be used. Raises UsageError."""
         given = self._checkpoints
         if given and self.backend != "torch":
             raise UsageError(
@@ -50,21 +50,21 @@ class ScoredEngineOptions(EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Score a bundle on OV-AVEBench, beside the published figures.
+    """Score a bundle on OV-AVEBench and compare it with the published figures.
 
     Examples:
         ovavel eval score --data ovavebench --bundle imagebind --out report
         ovavel eval score --data ovavebench --bundle imagebind --features features --split val
 
-    Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all of them. The fused
-    protocol decides with the bundle's head as the paper does, fused-positive without the classes that a sense speaks
-    against, as live use does by default; the agreement protocols are training-free: they ask the
-    embeddings as they are. Clips that cannot be read are left out of the scores, counted and named; where they are more
-    than 2 %, no published figures stand beside the scores.
+    Computes Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all classes. The
+    fused protocol decides with the bundle's head as the paper does; fused-positive excludes classes with a negative
+    similarity, as live use does by default; the agreement protocols are training-free and use the embeddings
+    unchanged. Clips that cannot be read are left out of the scores, counted and listed; if they are more than 2 %, no
+    published figures are shown.
 
-    Without --features the bundle's encoders run over the media, and an interrupted run starts over: for more than one
-    measurement, or where the encoders take long, run 'ovavel train features --bundle' once, which can be interrupted,
-    and give its folder as --features. The report says what ran: with --features, the head alone.
+    Without --features the bundle's encoders run over the media, and an interrupted run starts over. For repeated
+    measurements or slow encoders, run 'ovavel train features --bundle' once, which can be interrupted and resumed, and
+    pass its folder as --features. The report states what ran: with --features, only the head.
     """
 
     dataset: MeasuredOptions
@@ -82,7 +82,7 @@ class Score:
     training_free: bool = False
     """Apply the rules to the embeddings as they are, without the bundle's head."""
     out: Maybe[Path] = None
-    """Folder for ovave-SPLIT.json, .csv and .html, made if it is not there; without it the table is only printed."""
+    """Folder for ovave-SPLIT.json, .csv and .html, created if missing; without it the table is only printed."""
     engine: ScoredEngineOptions = field(default_factory=ScoredEngineOptions)
     """What decides, and where."""
 
@@ -175,7 +175,7 @@ def _print(report: Report, written: list[Path]) -> None:
         clip = one_line(f"{record.split}/{record.category}/{record.name}")
         console.print(f"damaged: {clip}, {record.kind}: {one_line(record.message)}", markup=False)
     if len(report.damaged) > _NAMED:
-        console.print(f"damaged: {len(report.damaged) - _NAMED} more; --out names them all", markup=False)
+        console.print(f"damaged: {len(report.damaged) - _NAMED} more; --out lists them all", markup=False)
     if written:
         console.print(
             one_line(f"wrote {', '.join(path.name for path in written)} in {written[0].parent}"), markup=False

@@ -28,18 +28,18 @@ __all__ = ["Try"]
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
-    """Score phrasings against recordings and rank them, to choose words that work.
+    """Score phrases on recordings and rank them, to choose names that work.
 
     Examples:
         ovavel vocab try dog.mp4 --bundle imagebind --phrases "dog barking" "a barking dog"
         ovavel vocab try dog.mp4 park.mp4 --bundle imagebind --phrases woof --truth dog.mp4=3-8 park.mp4=none --out lab
         ovavel vocab try recordings/ --bundle imagebind --phrases "dog barking" "woof" --without "dog barking"
 
-    Each phrase is added alone to the bundle's vocabulary, and every recording is decided again: a phrase that wins its
-    seconds against all the other names, and no seconds elsewhere, is a good one. The bundle is not changed; 'ovavel
-    vocab add' adds the phrase of your choice. The recordings are encoded once, whatever the number of phrases.
-    Phrases are ranked by the F score of the seconds they win, then by how far they lead. If none reaches 0.5 the
-    command says that no phrase works, and the exit code is 1. It is also 1 where a recording could not be read.
+    Each phrase is added on its own to the bundle's vocabulary, and every recording is decided again. A good phrase wins
+    the seconds of its event against all other names, and no others. The bundle is not changed; 'ovavel vocab add' adds
+    the phrase you choose. The recordings are encoded once, whatever the number of phrases. Phrases are ranked by the F
+    score of the seconds they win, then by their lead. If none reaches 0.5, the command reports that no phrase works,
+    and the exit code is 1. It is also 1 if a recording could not be read.
     """
 
     files: Positional[Many[Path]] = ()
@@ -47,11 +47,11 @@ class Try:
     bundle: Path
     """Folder written by 'ovavel bundle export', with its text encoder."""
     phrases: Many[str] = ()
-    """Phrases to try, in quotes where they have spaces."""
+    """Phrases to try; quote those with spaces."""
     truth: Many[str] = ()
-    """Where the event is, in seconds: CLIP=3-8,12-15 or CLIP=none. Without it, all of a recording counts as event."""
+    """When the event occurs, in seconds: CLIP=3-8,12-15 or CLIP=none. By default the whole recording is the event."""
     without: Many[str] = ()
-    """Names of the vocabulary to leave out, for example the one that a phrase is to replace."""
+    """Names of the vocabulary to leave out, for example one that a phrase would replace."""
     out: Maybe[Path] = None
     """Folder for vocab-try.json and vocab-try.html; without it the table is only printed."""
     channel: ChannelFlag = "auto"
@@ -59,7 +59,7 @@ class Try:
     """What runs the bundle, and where."""
 
     def run(self) -> int:
-        """Try the phrases, print the table and write the files. Returns 1 if no phrase works."""
+        """Try the phrases, print the table and write the files. Returns 1 if none works or a recording was lost."""
         from ovavel.eval.datasets.texts import embed_texts
         from ovavel.eval.phrases.trial import parse_truth, try_phrases
         from ovavel.runtime.system.bars import shown_progress, shown_status
@@ -107,7 +107,7 @@ class Try:
         return 0 if trial.works and not lost else 1
 
     def _vocabulary(self, bundle: Bundle) -> Vocabulary:
-        """The bundle's vocabulary less `without`; the background alone may be left."""
+        """The bundle's vocabulary without the names in `without`; only the background may be left."""
         whole = bundle.vocabulary
         gone = {whole.index(name) for name in self.without}
         if len(whole) - 1 in gone:
@@ -119,7 +119,7 @@ class Try:
 def _encode(
     clips: Sequence[Path], backend: Backend, truth: dict[Path, tuple[tuple[float, float], ...]], channel: Channel
 ) -> tuple[list[Recording], dict[str, str]]:
-    """Encode all `clips` that can be read, and say why the others cannot, by path. Raises MediaError if none can."""
+    """Encode all readable `clips`; also return the reason by path for the others. Raises MediaError if none can."""
     from ovavel.eval.phrases.trial import encode_recording
     from ovavel.runtime.reporting.text import one_line
     from ovavel.runtime.system.bars import rated_bar
@@ -162,7 +162,7 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
 
     console: Console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(ran, markup=False)
-    table = Table(title="each phrase alone in the vocabulary")
+    table = Table(title="each phrase added on its own")
     for title in COLUMNS:
         words = title in ("phrase", "strongest other")
         table.add_column(title, justify="left" if words else "right", no_wrap=not words)
@@ -174,7 +174,7 @@ def _print(trial: Trial, recordings: Sequence[Recording], written: Sequence[Path
         if recording.missing_s:
             console.print(
                 f"{one_line(recording.name)}: {recording.missing_s} of {len(recording.segments)} s without picture or "
-                "sound, where no words can win",
+                "sound, where no phrase can win",
                 markup=False,
             )
     console.print(one_line(verdict(trial)), markup=False)

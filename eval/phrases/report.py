@@ -22,10 +22,10 @@ COLUMNS = ("", "phrase", "seconds won", "elsewhere", "F", "lead", "margin", "see
 """Titles of the table of phrases."""
 
 _HINT = (
-    "Seconds won: of the seconds of the event, how many would bear this name were it added alone; elsewhere: seconds "
-    "without the event that would. F: F score of these seconds, 1 at best. Lead: mean fused score over the strongest "
-    "other class; above 0 it wins. Margin: over the background. Seen, heard: mean cosine with picture and sound after "
-    "the temporal head."
+    "Seconds won: seconds of the event that would get this name if it were added on its own; elsewhere: seconds "
+    "without the event that would get it. F: F score of these seconds, 1 at best. Lead: mean fused score over the "
+    "strongest other class; above 0 it wins. Margin: over the background. Seen, heard: mean cosine with picture and "
+    "sound after the temporal head."
 )
 
 
@@ -55,9 +55,9 @@ def verdict(trial: Trial) -> str:
             f"{first.elsewhere_s} s elsewhere"
         )
         advice = (
-            "Try other words for what is both seen and heard: these are no nearer to it than the background"
+            "Try other words for what is both seen and heard: these are no closer to it than the background"
             if first.rival == trial.background
-            else f"{first.rival!r} is nearer; try other words, or leave it out with --without if it means the same"
+            else f"{first.rival!r} is closer; try other words, or leave it out with --without if it means the same"
         )
         return f"No phrase works: {why}. {advice}."
     if len(best) > 1:

@@ -1,7 +1,7 @@
 """Try phrases: add each one alone to a bundle's vocabulary, and decide on recordings again.
 
-Recordings go through the encoders once. Each phrase then gets decisions of its own from the very `Localizer` that runs
-live, so what is counted here is what the bundle would do with that phrase in its vocabulary.
+Recordings go through the encoders once. Each phrase then gets its own decisions from the same `Localizer` that runs
+live, so the counts are those the bundle would give with that phrase in its vocabulary.
 
 Shapes: T seconds of a recording, C names with the background last, D embedding size.
 """
@@ -130,15 +130,17 @@ def parse_truth(said: Sequence[str], clips: Sequence[Path]) -> dict[Path, tuple[
     """Read `CLIP=START-END[,START-END…]` or `CLIP=none`, in seconds, into spans by clip.
 
     Raises:
-        UsageError: it is written otherwise, an end is not after its start, or no clip or several are meant.
+        UsageError: the format is wrong, an end is not after its start, or not exactly one clip matches.
     """
     found: dict[Path, tuple[tuple[float, float], ...]] = {}
     for words in said:
         name, sign, spans = words.rpartition("=")
         meant = [clip for clip in clips if name == str(clip)] or [clip for clip in clips if name == clip.name]
         if not sign or len(meant) != 1:
-            fault = "names several of the recordings; give the whole path" if len(meant) > 1 else "names no recording"
-            raise UsageError(f"--truth {words!r} {fault}; write for example {clips[0].name}=3-8,12-15")
+            fault = (
+                "matches several recordings; give the full path" if len(meant) > 1 else "matches none of the recordings"
+            )
+            raise UsageError(f"--truth {words!r} {fault}; for example {clips[0].name}=3-8,12-15")
         if meant[0] in found:
             raise UsageError(f"--truth names {name} twice; put all its spans in one, such as {name}=3-8,12-15")
         found[meant[0]] = () if spans == "none" else tuple(_span(span, words) for span in spans.split(","))
@@ -164,13 +166,13 @@ def encode_recording(
     channel: Channel = "auto",
     progress: Progress = no_progress,
 ) -> Recording:
-    """Run the encoders over a recording. `truth`: spans in seconds that hold the event; None: it all may.
+    """Run the encoders over a recording. `truth`: spans in seconds that hold the event; None: all of it may.
 
-    A second counts as event when at least half of it lies in a span. `channel` is the one of the sound to
-    listen to. `progress` is called with the seconds that are done.
+    A second counts as event if at least half of it lies in a span. `channel` is the channel of the sound to
+    listen to. `progress` is called with the number of seconds done.
 
     Raises:
-        MediaError: it cannot be read, has frames that no model could use, or is shorter than half a second.
+        MediaError: it cannot be read, has unusable frames, or is shorter than half a second.
         UsageError: a span of `truth` begins after its end.
     """
     with closing(MediaSource(path)) as source:
@@ -184,7 +186,7 @@ def encode_recording(
                 waiting.clear()
                 progress("encoding", len(segments), duration_s)
         segments += encoder.encode(waiting)
-    except UsageError as error:  # of frames that no model could use
+    except UsageError as error:  # of unusable frames
         raise MediaError(f"{path}: {error}") from error
     finally:
         encoder.close()
@@ -214,23 +216,23 @@ def try_phrases(
 
     Args:
         recordings: at least one, with at least one second of the event among them.
-        phrases: at least one; one that the vocabulary has already is tried as it is there.
+        phrases: at least one; one that the vocabulary has already is tried in place.
         embeddings: of the phrases, for each sense, unit norm.
-        vocabulary: what the phrases are added to; it may be the background alone.
+        vocabulary: what the phrases are added to; it may contain only the background.
         head: `Backend.head`.
         rule: that decides; None: the head's own scores do.
-        progress: called with which phrase is tried.
+        progress: called with the phrase being tried.
 
     Raises:
         VocabularyError: no phrase is given, or one is the background.
-        UsageError: no second holds both senses and the event.
+        UsageError: no second of the event has both senses.
     """
     if not phrases:
-        raise VocabularyError("which phrases? For example: ovavel vocab try imagebind 'dog barking' clip.mp4")
+        raise VocabularyError("which phrases? Give --phrases, for example --phrases 'dog barking'")
     if not any(recording.event.any() for recording in recordings):
         raise UsageError(
-            "no second of the recordings can hold the event: it needs picture and sound at once, and --truth must not "
-            "say 'none' of all of them"
+            "no second of the recordings can hold the event: it needs both picture and sound, and --truth must not "
+            "be 'none' for all of them"
         )
     known = [normalize_text(name) for name in vocabulary.names]
     tried: list[Phrase] = []

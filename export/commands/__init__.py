@@ -1,1 +1,1 @@
-"""Commands that export, and those that need an export: weights, bundles, the CPU and GPU benchmarks."""
+"""Commands that export, and commands that need an export: weights, bundles, the CPU and GPU benchmarks."""

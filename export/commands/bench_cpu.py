@@ -15,34 +15,34 @@ __all__ = ["BenchCpu"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchCpu:
-    """Compare every way to run the encoders on this CPU: speed against faithfulness, memory beside them.
+    """Compare every way to run the encoders on this CPU: speed, accuracy and memory.
 
     Examples:
         ovavel bench cpu --weights imagebind_huge.pth --out frontier
         ovavel bench cpu --weights imagebind_huge.pth --outliers --out frontier-outliers
 
-    Each window goes through PyTorch, ONNX Runtime in float32, 16 and 8 bits with one measure after the other, and
-    OpenVINO, in turns; ratios are of pairs. 16 and 8 bits are measured in both forms: the one for CPUs with dot
-    products of 8 bits, and the one for every CPU. The heading names this CPU's features: other kinds have other ratios.
-    OUT gets frontier.json, frontier.md and frontier.html. At full size this takes about 20 minutes, 14 GB of memory
-    and, while it runs, 17 GB of disk in OUT.
+    Each window goes in turn through PyTorch, OpenVINO, and ONNX Runtime in float32, 16 and 8 bits, with the
+    quantization measures added one at a time; ratios are computed per window. 16 and 8 bits are measured in both forms:
+    for CPUs with 8-bit dot products, and for every CPU. The heading names this CPU's features: other CPUs have other
+    ratios. OUT receives frontier.json, frontier.md and frontier.html. At full size this takes about 20 minutes, 14 GB
+    of memory and, while it runs, 17 GB of disk in OUT.
 
-    Random weights quantise too kindly; --outliers plants what makes trained ones hard (a few large channels, hidden
-    units and tokens) before anything is measured.
+    Random weights are easier to quantize than trained ones; --outliers adds what makes trained weights hard (a few
+    large channels, hidden units and tokens) before measuring.
     """
 
     weights: Path
     """ImageBind checkpoint."""
     out: Path
-    """Folder for the results; made if it is not there."""
+    """Folder for the results; created if missing."""
     config: str = "huge"
     """Size of the model: huge, tiny, or a JSON file with the fields of a manifest's model.config."""
     outliers: bool = False
-    """Plant outliers in the weights first."""
+    """Add outliers to the weights first."""
     windows: Annotated[int, Meta(ge=1, le=1_000_000)] = 24
-    """How many windows each candidate runs."""
+    """Number of windows that each candidate runs."""
     threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
-    """Cores to use; all that this process has by default."""
+    """Cores to use; by default all that this process may use."""
 
     def run(self) -> int:
         """Measure, print the table and write the files."""

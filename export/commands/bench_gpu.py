@@ -19,35 +19,35 @@ __all__ = ["BenchGpu"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchGpu:
-    """Measure every engine on this machine's NVIDIA GPU, with random weights of full size, in under 8 minutes.
+    """Benchmark every engine on this machine's NVIDIA GPU, with random full-size weights, in under 8 minutes.
 
     Examples:
         ovavel bench gpu
         ovavel bench gpu --rows onnxruntime "PyTorch eager fp32" --budget-s 240
 
     Rows: PyTorch eager, compiled and as CUDA graphs, ONNX Runtime, TensorRT and TensorRT-RTX, in fp32, fp16 and bf16.
-    Each runs in a process of its own: parity with PyTorch, single stream, offline, the largest number of cameras. A
-    row that fails or takes too long is reported with its reason, and the rest goes on. The weights are random and made
-    here, so that no network is needed; give --bundle, --weights and --head to measure your own. Needs PyTorch and the
-    extra 'export'; Markdown and JSON are named after the device and the day.
+    Each runs in its own process: parity with PyTorch, single stream, offline, the largest number of cameras. A row that
+    fails or takes too long is reported with the reason, and the others continue. The weights are random and generated
+    locally, so no network is needed; give --bundle, --weights and --head to measure your own. Needs PyTorch and the
+    extra 'export'. The Markdown and JSON files are named after the device and the date.
     """
 
     out: Path = Path("docs/benchmarks")
     """Folder for the two files."""
     device: str = "cuda"
-    """cuda or cuda:N; cpu tries the way."""
+    """cuda or cuda:N; cpu is a dry run of the benchmark itself."""
     config: str = "huge"
     """Size of the model to make: huge, tiny, or a JSON file with the fields of a manifest's model.config."""
     bundle: Maybe[Path] = None
-    """A bundle to measure in place of random weights, in fp32, fp16 and bf16."""
+    """A bundle to measure instead of random weights, in fp32, fp16 and bf16."""
     weights: Maybe[Path] = None
     """The ImageBind checkpoint of that bundle."""
     head: Maybe[Path] = None
-    """The temporal head's checkpoint of that bundle, where it has one."""
+    """The temporal head's checkpoint of that bundle, if it has one."""
     rows: Many[str] = ()
-    """Parts of names of rows; all rows unless given."""
+    """Substrings of row names to run; all rows by default."""
     budget_s: Annotated[float, Meta(gt=0, le=86_400)] = 470.0
-    """Seconds for all of it, making the weights included; what is not done by then is not measured."""
+    """Total seconds, including generating the weights; rows that have not run by then are not measured."""
     row_s: Annotated[float, Meta(gt=0, le=86_400)] = 120.0
     """Seconds for measuring one row."""
     build_s: Annotated[float, Meta(gt=0, le=86_400)] = 150.0
@@ -55,13 +55,13 @@ class BenchGpu:
     windows: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
     """Windows of single stream."""
     trial_s: Annotated[float, Meta(gt=0, le=3_600)] = 1.0
-    """How long each number of cameras is tried."""
+    """Seconds for which each number of cameras is tried."""
     keep: Maybe[Path] = None
-    """Folder for the weights and the bundle that are made, and for engines, which are left there for the next time;
-    otherwise they are removed."""
+    """Folder for the generated weights and bundle, and for engines, which are kept there for the next run; without it
+    they are removed."""
 
     def run(self) -> int:
-        """Measure and write the files; 130 where it was interrupted."""
+        """Measure and write the files. Returns 130 if it was interrupted."""
         import tempfile
         import time
         from contextlib import ExitStack
@@ -70,7 +70,7 @@ class BenchGpu:
 
         begin_s = time.monotonic()
         if (self.bundle is None) != (self.weights is None):
-            raise UsageError("--bundle and --weights belong together; give both or neither")
+            raise UsageError("--bundle and --weights go together; give both or neither")
         need_libraries()
         from ovavel.eval.bench import Settings
         from ovavel.export.gpu_bench.matrix import Budget, matrix_rows, run_matrix
@@ -139,7 +139,7 @@ class BenchGpu:
 
 
 def _without_text(config: ImageBindConfig) -> ImageBindConfig:
-    """The same vision and audio with a small text encoder, which has no part in a window."""
+    """The same vision and audio with a small text encoder, which windows do not use."""
     from dataclasses import replace
 
     from ovavel.training.models.imagebind.model import ImageBindConfig as Config
@@ -148,7 +148,7 @@ def _without_text(config: ImageBindConfig) -> ImageBindConfig:
 
 
 def _roomy() -> str | None:
-    """Memory, where there is plenty of it: disks are slow, and everything is read again for each row."""
+    """A folder in memory if there is enough: disks are slow, and everything is read again for each row."""
     import os
     import shutil
 

@@ -20,7 +20,7 @@ __all__ = ["Export", "Weights", "read_names"]
 _FASTEST_ON_CPUS: Precision = "int8"
 _FASTEST_ON_GPUS: Precision = "fp16"
 _INSTEAD: Mapping[str, Precision | None] = {"int8": "int16", "int16": None, "fp16": "bf16", "bf16": None}
-"""Precision in which the weights lose too much → what is exported in its place: the next in speed, or nothing."""
+"""Precision in which the weights lose too much → the one exported instead: the next in speed, or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,15 @@ class Weights:
     Example:
         ovavel bundle weights --accept-license --out weights
 
-    A download that was cut goes on where it stopped. The weights are under CC BY-NC-SA 4.0: no commercial use.
+    An interrupted download resumes where it stopped. The weights are under CC BY-NC-SA 4.0: no commercial use.
     """
 
     out: Path
     """Folder for the weights."""
     accept_license: bool = False
-    """Say that you accept the licence of the weights; without it, the licence is shown and nothing is downloaded."""
+    """Accept the licence of the weights; without it, the licence is shown and nothing is downloaded."""
     url: str = DEFAULT_URL
-    """Where to fetch the weights, for a mirror."""
+    """Where to download the weights from, for example a mirror."""
 
     def run(self) -> int:
         """Download the weights."""
@@ -56,44 +56,44 @@ class Export:
         ovavel bundle export --weights weights/imagebind_huge.pth --vocabulary names.txt --out imagebind
         ovavel bundle export --weights ... --vocabulary names.txt --out imagebind --precision fp32 int8 fp16
 
-    names.txt holds one name a line, used as it is, for instance "dog barking"; OV-AVEBench's class file is one such.
-    Blank lines and lines that start with # are skipped. The background, "other", is added as the last one. Every graph
-    is compared with PyTorch before the folder appears. The full size takes about ten minutes, 6 GB of disk and 8 GB of
-    memory.
+    names.txt holds one name per line, used unchanged, for instance "dog barking"; OV-AVEBench's class file is an
+    example. Blank lines and lines that start with # are skipped. The background, "other", is added as the last name.
+    Every graph is compared with PyTorch before the folder appears. The full size takes about ten minutes, 6 GB of disk
+    and 8 GB of memory.
 
-    --precision names the number formats of vision and audio, each a file of its own beside the others: int8 and int16
-    are for CPUs, fp16 and bf16 for GPUs. 'ovavel live' and the others run the fastest their engine can. A precision
-    that loses too much is not written: the least cosine with PyTorch's embeddings is 0.999999 in fp32 and int16, 0.999
-    in fp16 and bf16, 0.99 in 8 bits.
+    --precision lists the number formats of vision and audio, each stored in its own file: int8 and int16 are for CPUs,
+    fp16 and bf16 for GPUs. 'ovavel live' and the other commands run the fastest one that their engine supports. A
+    precision that loses too much is not written: the minimum cosine with PyTorch's embeddings is 0.999999 in fp32 and
+    int16, 0.999 in fp16 and bf16, 0.99 in 8 bits.
 
-    int8 and int16 are exact on CPUs with dot products of 8 bits (avx512_vnni, avx_vnni, amx_int8, asimddp, i8mm);
-    others would saturate their sums. int8-any and int16-any are right on every CPU. With --cpu this, int8 and int16
-    stand for the form that this machine computes exactly; with --cpu any, for the one that every machine does.
+    int8 and int16 are exact on CPUs with 8-bit dot products (avx512_vnni, avx_vnni, amx_int8, asimddp, i8mm); other
+    CPUs would saturate their sums. int8-any and int16-any are correct on every CPU. With --cpu this, int8 and int16
+    stand for the form that this machine computes exactly; with --cpu any, for the form that every machine does.
 
-    Without --precision you get fp32 and the fastest for CPUs that these weights allow, as measured on this machine: a
-    form of int8, else of int16, unless fp32 is faster; on a machine with an NVIDIA GPU also the fastest for that:
-    fp16, else bf16.
+    Without --precision you get fp32 and the fastest CPU precision that these weights allow, as measured on this
+    machine: a form of int8, else of int16, unless fp32 is faster; on a machine with an NVIDIA GPU also the fastest one
+    for it: fp16, else bf16.
     """
 
     weights: Path
-    """ImageBind checkpoint: imagebind_huge.pth, or safetensors of the same names."""
+    """ImageBind checkpoint: imagebind_huge.pth, or safetensors with the same names."""
     vocabulary: Path
-    """Text file with one class name a line."""
+    """Text file with one class name per line."""
     out: Path
-    """Folder to make."""
+    """Folder to create."""
     head: Maybe[Path] = None
     """Checkpoint of a temporal head; without one, the bundle decides without fine-tuning."""
     config: str = "huge"
     """Size of the model: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
     model.config."""
     tokenizer: Maybe[Path] = None
-    """The tokenizer.json of a model with a tokenizer of its own; CLIP's by default."""
+    """The tokenizer.json of a model that has its own tokenizer; CLIP's by default."""
     precision: Many[Precision] = ()
-    """Of the vision and audio encoders, one or several; by default fp32 and the fastest for this machine."""
+    """Precisions of the vision and audio encoders, one or several; by default fp32 and the fastest for this machine."""
     cpu: Literal["this", "any"] = "this"
-    """Which CPUs the 8- and 16-bit integers are for: this machine's kind, or any, for a bundle that travels."""
+    """Which CPUs the 8- and 16-bit integers are for: this machine's kind, or any, for a bundle to be distributed."""
     overwrite: bool = False
-    """Replace the bundle that is at --out."""
+    """Replace an existing bundle at --out."""
 
     def run(self) -> int:
         """Write the bundle."""
@@ -103,7 +103,7 @@ class Export:
             return self._export()
 
     def _forms(self, precision: Precision) -> tuple[Precision, ...]:
-        """The forms of `precision` that are exact on the CPUs that the bundle is for, the nearer to PyTorch first."""
+        """The forms of `precision` that are exact on the CPUs the bundle is for, the closest to PyTorch first."""
         from ovavel.runtime.bundle.precision import exact_forms
         from ovavel.runtime.system.hardware import cpu_features
 
@@ -150,7 +150,7 @@ class Export:
                     gpu = instead
                 then = f"with {instead}" if instead else "without it"
                 console.print(one_line(f"{error.loss}. Trying again {then}"), markup=False, soft_wrap=True)
-        with contextlib.suppress(OutputError, InputError):  # then whoever uses it is asked whether it may have changed
+        with contextlib.suppress(OutputError, InputError):  # then its users are asked whether it may have changed
             accept(bundle)
         for check in bundle.manifest.parity.checks:
             near = f"at most {check.max_abs_difference:.1e} from PyTorch"
@@ -165,24 +165,24 @@ class Export:
 
 
 def _fastest_on_gpu() -> Precision | None:
-    """The fastest for the GPU, where there is one."""
+    """The fastest precision for the GPU, if there is one."""
     from ovavel.eval.bench.machine import describe_machine
 
     return _FASTEST_ON_GPUS if describe_machine().gpus else None
 
 
 def read_names(path: Path, background: str = "other") -> list[str]:
-    """Read one name a line; blank lines, lines that start with # and the background as the last name are left out.
+    """Read one name per line; blank lines, lines that start with # and the background as the last name are left out.
 
     Raises:
-        InputError: the file cannot be read, or is no UTF-8 text.
+        InputError: the file cannot be read, or is not UTF-8 text.
     """
     check_path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() would cut a name at U+2028 and such
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() also splits at U+2028 and the like
     except OSError as error:
         raise InputError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"the vocabulary {path} is not UTF-8 text; give one name a line") from error
+        raise InputError(f"the vocabulary {path} is not UTF-8 text; give one name per line") from error
     names = [name for line in lines if (name := line.strip(" \t")) and not name.startswith("#")]
     return names[:-1] if names[-1:] == [background] else names

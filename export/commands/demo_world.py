@@ -1,4 +1,4 @@
-"""`ovavel train demo-world`: from nothing to the files of `ovavel demo`.
+"""`ovavel train demo-world`: builds the files of `ovavel demo` from scratch.
 
 It is a training command, but it ends in an exported bundle, and only this layer may know both.
 """
@@ -26,48 +26,48 @@ LICENCE = "made by ovavel in a made-up world, Apache-2.0: it knows nothing of th
 
 _NUMBERS = "world.json"
 _THREADS = 2
-"""Of PyTorch. How a sum is cut up among threads shows in its last digits, so this is fixed and not the machine's."""
+"""Threads of PyTorch. How a sum is split among threads changes its last digits, so this is fixed."""
 _ANY = ("out", "workers")
-"""What does not matter for the result."""
+"""Options that do not affect the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoWorld:
-    """Make the demo world and train its model from scratch: everything that `ovavel demo` shows.
+    """Build the demo world and train its model from scratch: everything that `ovavel demo` shows.
 
     Example:
         ovavel train demo-world --out demo-world
 
-    Draws single seconds of a made-up world and trains a tiny ImageBind on them; writes clips the way OV-AVEBench lies
-    on disk, encodes them, trains a temporal head on the seen classes, calibrates it, exports the bundle, and films the
+    Draws single seconds of a made-up world and trains a tiny ImageBind on them; writes clips in OV-AVEBench's folder
+    layout, encodes them, trains a temporal head on the seen classes, calibrates it, exports the bundle, and renders the
     clip of the demo. Takes about half an hour on two cores and 4 GB of disk. The same numbers give the same files on
-    the same machine. A run that was cut goes on where it was.
+    the same machine. An interrupted run resumes where it stopped.
 
     Afterwards the folder holds assets/ (bundle, clip.mp4 and truth.json), and dataset/ and features/ for experiments:
     'ovavel train table --data demo-world/dataset --features demo-world/features' compares recipes.
     """
 
     out: Path
-    """Folder for all of it."""
+    """Folder for all files."""
     segments: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
-    """Seconds of the world that the encoders learn from."""
+    """Seconds of the world that the encoders are trained on."""
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] = 700
-    """Steps that the encoders learn for."""
+    """Training steps of the encoders."""
     train_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 36
     """Clips per seen class to train the head on."""
     val_clips: Annotated[int, Meta(ge=0, le=1_000_000)] = 6
-    """Clips per class to choose and calibrate with."""
+    """Clips per class for validation and calibration."""
     test_clips: Annotated[int, Meta(ge=0, le=1_000_000)] = 18
     """Clips per class to test on."""
     recipe: str = "demo"
-    """How the head is trained; 'ovavel train head --help' names the recipes."""
+    """How the head is trained; 'ovavel train head --help' lists the recipes."""
     seed: Seed = 1
     """Another seed makes another world of the same kind."""
     workers: Annotated[int, Meta(ge=1, le=MOST_WORKERS)] = 2
     """Processes that draw and decode."""
 
     def run(self) -> int:
-        """Make everything, or continue it."""
+        """Build everything, or resume an interrupted run."""
         from ovavel.export.bundle import need_libraries
 
         if min(self.segments, self.steps, self.train_clips, self.val_clips, self.test_clips, self.workers) < 1:
@@ -90,7 +90,7 @@ class DemoWorld:
         return 0
 
     def _remember(self) -> None:
-        """Note the numbers in the folder, and refuse to continue with others: the result would be of neither."""
+        """Store the numbers in the folder, and refuse to resume with others: the result would match neither."""
         import json
 
         from ovavel.runtime.system.files import atomic_write, output_error
@@ -107,10 +107,12 @@ class DemoWorld:
                 else InputError(f"{path} is damaged ({error}); choose another --out")
             ) from error
         if not isinstance(before, dict):
-            raise InputError(f"{path} is damaged (it is no JSON object); choose another --out")
+            raise InputError(f"{path} is damaged (it is not a JSON object); choose another --out")
         if before != numbers:
-            told = ", ".join(f"{name} {before.get(name)}" for name in numbers if before.get(name) != numbers[name])
-            raise UsageError(f"{self.out} was begun with other numbers ({told}); choose another --out, or delete it")
+            others = ", ".join(f"{name} {before.get(name)}" for name in numbers if before.get(name) != numbers[name])
+            raise UsageError(
+                f"{self.out} was started with other numbers ({others}); choose another --out, or delete it"
+            )
         atomic_write(path, json.dumps(numbers, indent=2).encode() + b"\n")
 
     def _encoders(self, bars: Bars) -> tuple[Path, Path]:
@@ -192,7 +194,7 @@ class DemoWorld:
         return head
 
     def _assets(self, bars: Bars, tokenizer: Path, weights: Path, head: Path) -> None:
-        """Export the bundle and film the clip."""
+        """Export the bundle and render the clip."""
         from ovavel.export.bundle import BundleContents, write_bundle
         from ovavel.training.demo_world.encoders import CONFIG
         from ovavel.training.demo_world.film import write_film
@@ -213,12 +215,12 @@ class DemoWorld:
             overwrite=(assets / "bundle").exists(),
             progress=_row(bars, "exporting", 1),
         )
-        # The film's seed is none of the clips': nothing in it was trained on.
+        # This seed differs from those of the clips: nothing in this one was trained on.
         write_film(assets / "clip.mp4", assets / "truth.json", self.seed + 1_000)
 
 
 def _row(bars: Bars, title: str, total: float | None = None) -> Progress:
-    """Add a row to `bars` that shows what it is called with."""
+    """Add a row to `bars` that shows the note it is called with."""
     task = bars.add_task(title, total=total)
 
     def report(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:  # noqa: ARG001

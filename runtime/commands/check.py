@@ -16,16 +16,16 @@ __all__ = ["Check"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Compare this machine with PyTorch, without PyTorch: a bundle's golden inputs, stage by stage.
+    """Verify a bundle on this machine against PyTorch's stored results, stage by stage.
 
     Examples:
         ovavel bundle check --bundle imagebind
         ovavel bundle check --bundle imagebind --device cuda --precision fp16
 
-    A bundle carries a few windows and what PyTorch made of them, from the raw frame to the decision. This runs them
-    with the backend, device and precision that you name, in under a minute, and remembers the outcome for 'ovavel live'
-    and 'ovavel localize', which refuse an engine that nobody has compared. If a stage is off, it is named, and the exit
-    code is 1. 'ovavel eval parity' compares on your own recordings, and with any two backends.
+    A bundle carries a few windows and PyTorch's results for them, from the raw frame to the decision. This command runs
+    those windows with the given backend, device and precision in under a minute; PyTorch is not needed. It stores the
+    outcome for 'ovavel live' and 'ovavel localize', which refuse an engine that has not been verified. If a stage
+    disagrees, it is named and the exit code is 1. 'ovavel eval parity' compares any two backends on your recordings.
     """
 
     bundle: Path
@@ -33,10 +33,10 @@ class Check:
     engine: EngineOptions = field(default_factory=EngineOptions)
     """What runs the bundle, and where."""
     record: bool = False
-    """Write the outcome into the bundle's manifest too, where it travels with the bundle."""
+    """Also write the outcome into the bundle's manifest, so that it travels with the bundle."""
 
     def run(self) -> int:
-        """Check, print the stages and remember the outcome. Returns 1 if a stage is off."""
+        """Check, print the stages and store the outcome. Returns 1 if a stage disagrees."""
         from contextlib import closing
 
         from ovavel.runtime.backends import open_backend
@@ -51,7 +51,7 @@ class Check:
         Golden.load(bundle)  # a bundle without one is reported before its graphs are loaded
         with shown_progress() as progress:
             progress("hashing every file")
-            bundle.check()  # those too that this engine does not open
+            bundle.check()  # including those that this engine does not open
             backend = open_backend(
                 bundle,
                 graphs=graphs_to_check(bundle, name=self.engine.backend, device=self.engine.device),

@@ -44,11 +44,11 @@ OPTIONAL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doctor:
-    """Look what this machine has, what is missing, and how to get it.
+    """Check this machine's hardware and libraries, and show how to install what is missing.
 
     Lists the CPU's features and the precisions that it computes exactly, cameras, microphones, ONNX Runtime's execution
     providers, the GPU, OpenVINO, TensorRT, and the libraries' versions.
-    Exits with 0 if `ovavel localize` can work here, and with 1 if it cannot.
+    Exits with 0 if `ovavel localize` can run here, and with 1 if it cannot.
 
     Example: ovavel doctor --json
     """
@@ -57,7 +57,7 @@ class Doctor:
     """Print one JSON object instead of tables."""
 
     def run(self) -> int:
-        """Examine the machine and print what was found."""
+        """Check the machine and print the findings."""
         report = _examine()
         if self.json:
             from ovavel.runtime.sinks.records import to_json_bytes
@@ -87,14 +87,14 @@ def _examine() -> dict[str, Any]:
     problems = [_problem(f"{name} is not installed", install_command()) for name, at in required.items() if not at]
     gpus = _gpus()
     if not any(runtimes.values()):
-        mend = install_command("gpu" if gpus else "cpu")
-        problems.append(_problem("ONNX Runtime is not installed", mend))
+        fix = install_command("gpu" if gpus else "cpu")
+        problems.append(_problem("ONNX Runtime is not installed", fix))
     elif all(runtimes.values()):
-        mend = f"{replace_runtime('gpu')}   # or [cpu]"
-        problems.append(_problem("onnxruntime and onnxruntime-gpu are both installed and overwrite each other", mend))
+        fix = f"{replace_runtime('gpu')}   # or [cpu]"
+        problems.append(_problem("onnxruntime and onnxruntime-gpu are both installed and overwrite each other", fix))
     elif broken:
-        mend = replace_runtime(next(RUNTIMES[name] for name, at in runtimes.items() if at))
-        problems.append(_problem(f"ONNX Runtime cannot be loaded: {broken}", mend))
+        fix = replace_runtime(next(RUNTIMES[name] for name, at in runtimes.items() if at))
+        problems.append(_problem(f"ONNX Runtime cannot be loaded: {broken}", fix))
     missing: dict[tuple[str, str], list[str]] = {}
     for name, (_, extra, need) in OPTIONAL.items():
         if not optional[name]:
@@ -111,7 +111,7 @@ def _examine() -> dict[str, Any]:
             for gpu in gpus
             if _major(gpu.get("driver_version", "")) < _OLDEST_DRIVER
         ]
-    # No machine lacks anything without these.
+    # These are optional on every machine.
     engines: dict[str, dict[str, str | None]] = {
         _OPENVINO: {**_openvino(), "extra": _OPENVINO},
         **{name: {**_engine_library(name), "extra": extra} for name, extra in EXTRAS.items()},
@@ -146,14 +146,14 @@ def _major(version: str) -> float:
     return int(number) if number.isdecimal() else float("inf")
 
 
-def _problem(what: str, mend: str) -> dict[str, str]:
-    return {"what": what, "mend": mend}
+def _problem(what: str, fix: str) -> dict[str, str]:
+    return {"what": what, "mend": fix}
 
 
 def _split(message: str) -> tuple[str, str]:
     """What is wrong, and the command after "with: "."""
-    what, _, mend = message.partition(" Install it with: ")
-    return what, mend
+    what, _, fix = message.partition(" Install it with: ")
+    return what, fix
 
 
 def _version(distribution: str, module: str) -> str | None:

@@ -28,11 +28,12 @@ class Engine:
         ovavel bundle engine --bundle imagebind --precision fp16               # for the GPU of this machine
         ovavel bundle engine --bundle imagebind --library tensorrt-rtx --compute-capability 8.9 --out engines   # no GPU
 
-    live and localize with --backend tensorrt or tensorrt-rtx build what they need on first use; this does it before, so
-    that nobody waits. An engine is for one version of its library and one GPU model (TensorRT) or compute capability
-    (TensorRT-RTX). Those of --out are found once their folders lie in ~/.cache/ovavel/engines of the machine that runs
-    them. What is there already is left alone, and Ctrl-C leaves nothing half done. Where there is a GPU, the engines
-    are then compared with the golden outputs in the bundle; if they decide otherwise than PyTorch, the exit code is 1.
+    live and localize with --backend tensorrt or tensorrt-rtx build their engines on first use; this command builds them
+    in advance, so that the first start is fast. An engine is for one version of its library and one GPU model
+    (TensorRT) or compute capability (TensorRT-RTX). To use engines from --out, copy their folders to
+    ~/.cache/ovavel/engines on the machine that runs them. Existing engines are kept, and Ctrl-C leaves no incomplete
+    files. On a machine with a GPU, the engines are then compared with the golden outputs in the bundle; if they
+    disagree with PyTorch, the exit code is 1.
     """
 
     bundle: Path
@@ -40,24 +41,24 @@ class Engine:
     library: Literal["tensorrt", "tensorrt-rtx"] = "tensorrt"
     """TensorRT, for every recent NVIDIA GPU, or TensorRT-RTX, for GeForce and RTX GPUs."""
     precision: Maybe[str] = None
-    """Of vision and audio, where the bundle has it; by default the bundle's own choice."""
+    """Precision of vision and audio, if the bundle has it; by default the bundle's own choice."""
     graphs: tuple[Graph, ...] = DECIDING
     """Which graphs to build."""
     batch: tuple[Annotated[int, Meta(ge=1, le=4_096)], ...] = (1, 4, 16)
-    """Numbers of windows to optimise for; other numbers are put together of these."""
+    """Batch sizes to optimize for, in windows; other sizes are composed of these."""
     workspace_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 4096
-    """Scratch memory that a layer may use on the GPU."""
+    """Scratch memory on the GPU that a layer may use."""
     compute_capability: Maybe[str] = None
-    """Of the GPU to build for where it is not here, e.g. 8.9; TensorRT-RTX only."""
+    """Compute capability of the GPU to build for if it is not in this machine, e.g. 8.9; TensorRT-RTX only."""
     device: str = "auto"
     """The GPU to build on and for: cuda, or cuda:N."""
     out: Maybe[Path] = None
-    """Folder for the engines; by default the one where live looks for them."""
+    """Folder for the engines; by default the cache that live and localize use."""
     overwrite: bool = False
-    """Build what is there already, too."""
+    """Rebuild existing engines."""
 
     def run(self) -> int:
-        """Build the engines and print what they compute in."""
+        """Build the engines and print their size, build time and precision."""
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         if not self.batch or min(self.batch) < 1:
@@ -103,7 +104,7 @@ class Engine:
         return self._compare(bundle, options) if cuda else 0
 
     def _compare(self, bundle: Bundle, options: BuildOptions) -> int:
-        """Compare the engines with the bundle's golden outputs, which takes a GPU."""
+        """Compare the engines with the bundle's golden outputs, which needs a GPU."""
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.gates import gate_text
@@ -122,7 +123,7 @@ class Engine:
             try:
                 gate = compare_with_pytorch(bundle, backend, progress)
                 if self.library == "tensorrt-rtx":
-                    backend.warm_up()  # compiles every batch size for this GPU, and keeps that for the first start
+                    backend.warm_up()  # compiles every batch size for this GPU and caches the result
             finally:
                 backend.close()
         print(one_line(f"{self.library} on {backend.info.device}: {gate_text(gate, here=True)}"))

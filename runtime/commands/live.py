@@ -29,59 +29,60 @@ __all__ = ["Live"]
 
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """Watch a camera and a microphone, a stream or a file, and report which event is both seen and heard.
+    """Watch a camera and microphone, a stream or a file, and report events that are both seen and heard.
 
     Examples:
         ovavel live --bundle imagebind                          # first camera, default microphone
         ovavel live --bundle imagebind --camera 1 --microphone "USB Audio" --jsonl events.jsonl
         ovavel live rtsp://camera.local/stream --bundle imagebind
-        ovavel live @address.txt --bundle imagebind     # with a password in it: not in the list of processes
+        ovavel live @address.txt --bundle imagebind     # keeps a password in the URL out of the process list
         ovavel live clip.mp4 --bundle imagebind --realtime
 
-    Ctrl-C ends it: open events are ended and reported, and the exit code is 0. Sound and pictures stay in memory.
+    Ctrl-C stops it: open events are closed and reported, and the exit code is 0. Sound and pictures stay in memory.
     """
 
     input: Positional[Maybe[str]] = None
     """File or URL (http, https, rtsp, rtsps, rtp, udp, tcp, tls) to watch in place of a camera and a microphone. @FILE
-    takes the URL from the first line of a file, env:NAME from a variable: other users can read command lines."""
+    reads the URL from the first line of a file, env:NAME from an environment variable: other users can see command
+    lines."""
     bundle: Maybe[Path] = None
     """Folder written by 'ovavel bundle export'."""
     allow_private: bool = False
-    """Let redirects and playlists of a public URL lead to addresses of this machine and of local networks."""
+    """Allow redirects and playlists of a public URL to lead to addresses of this machine and of local networks."""
     max_pixels: Maybe[Annotated[int, Meta(ge=1, le=2**31 - 1)]] = None
-    """Refuse a file, stream or camera whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
+    """Refuse a file, stream or camera whose frames have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
     realtime: bool = False
-    """Play a file at its own speed rather than as fast as it can be decided on."""
+    """Play a file at its own speed instead of as fast as possible."""
     camera: Maybe[str] = None
-    """Index or URL of the camera, the first one by default; --list-devices shows what there is. @FILE and env:NAME as
-    for a URL."""
+    """Index or URL of the camera, the first one by default; --list-devices shows the choices. @FILE and env:NAME work
+    as for a URL."""
     microphone: Maybe[str] = None
-    """Index, name or part of the name of the microphone, the system's default one unless given."""
+    """Index, name or part of the name of the microphone; the system's default one unless given."""
     no_video: bool = False
-    """See nothing, on purpose: every second is background and says so."""
+    """Disable video: every second is background, marked as missing video."""
     no_audio: bool = False
-    """Hear nothing, on purpose: every second is background and says so."""
+    """Disable audio: every second is background, marked as missing audio."""
     channel: ChannelFlag = "auto"
     engine: VerifiedEngineOptions = field(default_factory=VerifiedEngineOptions)
     """What runs the bundle, and where."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
-    """Seconds of later context, 0 to 9, after which a decision is final. Provisional ones are shown at once."""
+    """Seconds of later context, 0 to 9, after which a decision is final. Provisional decisions are shown at once."""
     fusion: Maybe[str] = None
-    """Decision rule: how the two similarities of a class become its score. positive: a class that one sense speaks
-    against scores 0. published: as in the paper, where two senses that both speak against it make it likely.
-    agreement: the class that both senses name. av2a: AV²A. cuerator and temperatures have to be fitted by 'ovavel eval
-    calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
+    """Decision rule: how the two similarities of a class become its score. positive: a class with a negative similarity
+    in one sense scores 0. published: as in the paper, where two negative similarities multiply to a high score.
+    agreement: the class that both senses name. av2a: AV²A. cuerator and temperatures must first be fitted with 'ovavel
+    eval calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
     events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
     jsonl: Maybe[Path] = None
-    """Append every decision and event to this file, one JSON object a line; "-" for standard output."""
+    """Append every decision and event to this file, one JSON object per line; "-" for standard output."""
     view: Literal["auto", "terminal", "lines", "none"] = "auto"
-    """What to show: a live view, plain lines, or nothing; auto takes the live view where there is a terminal."""
+    """What to show: a live view, plain lines, or nothing; auto is the live view on a terminal, else plain lines."""
     list_devices: bool = False
-    """List the cameras and microphones of this machine, and end."""
+    """List the cameras and microphones of this machine, and exit."""
 
     def run(self) -> int:
-        """Watch until the source ends or somebody says stop."""
+        """Watch until the source ends or a signal arrives."""
         if self.list_devices:
             return _list_devices()
         if self.bundle is None:
@@ -95,7 +96,7 @@ class Live:
         channel, rules = parse_channel(self.channel), self.events.rules
         messages: SimpleQueue[str] = SimpleQueue()
         bundle = self.engine.open_bundle(self.bundle)
-        # Only sound systems write there as a matter of course.
+        # Only sound systems regularly write there.
         with captured_stderr(messages.put) if self.input is None else nullcontext():
             self._watch(bundle, channel, rules, messages)
         return 0
@@ -137,7 +138,7 @@ class Live:
         from ovavel.runtime.sources.access import address_of
 
         if self.no_video and self.no_audio:
-            raise UsageError("--no-video and --no-audio together leave nothing to watch; give one of them at most")
+            raise UsageError("--no-video and --no-audio together leave nothing to watch; give at most one of them")
         if self.input is not None:
             if self.camera is not None or self.microphone is not None:
                 raise UsageError("a file or URL brings its own picture and sound; leave --camera and --microphone out")

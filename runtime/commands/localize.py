@@ -39,20 +39,20 @@ MEDIA_SUFFIXES = frozenset(
         *("ogg", "ogv", "opus", "ts", "wav", "webm", "wmv"),
     )
 )
-"""What is taken for media inside a folder. A file that is named itself may have any suffix."""
+"""Suffixes of media files in a folder. A file that is named itself may have any suffix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Localize:
-    """Report which event of a recording is both seen and heard, second by second.
+    """Report which events in a recording are both seen and heard, second by second.
 
     Examples:
         ovavel localize clip.mp4 --bundle imagebind                 # prints the events
-        ovavel localize clip.mp4 --bundle imagebind --out results   # and writes every format, a web page among them
+        ovavel localize clip.mp4 --bundle imagebind --out results   # also writes every format, including a web page
         ovavel localize recordings/ --bundle imagebind --out results --format json csv
 
-    Files that have all their results in --out already are left alone, so an interrupted run continues where it was.
-    A file that cannot be read is named, the others are done, and the exit code is 1.
+    Files whose results are all in --out already are skipped, so an interrupted run resumes where it stopped.
+    A file that cannot be read is reported, the others are processed, and the exit code is 1.
     """
 
     files: Positional[Many[Path]] = ()
@@ -64,23 +64,23 @@ class Localize:
     format: tuple[Format, ...] = ALL_FORMATS
     """Which results to write."""
     overwrite: bool = False
-    """Do files again that have their results already."""
+    """Process files again whose results exist already."""
     no_video: bool = False
-    """See nothing, on purpose: every second is background and says so."""
+    """Disable video: every second is background, marked as missing video."""
     no_audio: bool = False
-    """Hear nothing, on purpose: every second is background and says so."""
+    """Disable audio: every second is background, marked as missing audio."""
     max_pixels: Maybe[Annotated[int, Meta(ge=1, le=2**31 - 1)]] = None
-    """Refuse recordings whose pictures have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
+    """Refuse recordings whose frames have more pixels; OVAVEL_MAX_PIXELS or 8192 × 8192 by default."""
     channel: ChannelFlag = "auto"
     engine: VerifiedEngineOptions = field(default_factory=VerifiedEngineOptions)
     """What runs the bundle, and where."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
-    """Seconds of later context, 0 to 9, that a decision is made with."""
+    """Seconds of later context, 0 to 9, that each decision uses."""
     fusion: Maybe[str] = None
-    """Decision rule: how the two similarities of a class become its score. positive: a class that one sense speaks
-    against scores 0. published: as in the paper, where two senses that both speak against it make it likely.
-    agreement: the class that both senses name. av2a: AV²A. cuerator and temperatures have to be fitted by 'ovavel eval
-    calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
+    """Decision rule: how the two similarities of a class become its score. positive: a class with a negative similarity
+    in one sense scores 0. published: as in the paper, where two negative similarities multiply to a high score.
+    agreement: the class that both senses name. av2a: AV²A. cuerator and temperatures must first be fitted with 'ovavel
+    eval calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
     events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
 
@@ -95,7 +95,7 @@ class Localize:
         parse_channel(self.channel)
         rules = self.events.rules
         if self.no_video and self.no_audio:
-            raise UsageError("--no-video and --no-audio together leave nothing to look for; give one of them at most")
+            raise UsageError("--no-video and --no-audio together leave nothing to look for; give at most one of them")
         files = find_media(self.files)
         base = Path(os.path.commonpath([file.parent.resolve() for file in files]))
         console = OutputConsole(expendable=self.out is not None, highlight=False, soft_wrap=True)
@@ -104,8 +104,8 @@ class Localize:
             folder = self.out / file.parent.resolve().relative_to(base) if self.out else None
             if folder and not self.overwrite and all(p.exists() for p in result_paths(file, folder, self.format)):
                 console.print(
-                    f"{shown_name(str(file))}: has its results in {shown_name(str(folder))} already; "
-                    "--overwrite does it again",
+                    f"{shown_name(str(file))}: results already in {shown_name(str(folder))}; "
+                    "--overwrite processes it again",
                     markup=False,
                 )
             else:
@@ -170,15 +170,15 @@ class Localize:
         return 1 if failed else 0
 
 
-def find_media(paths: Sequence[Path], tell: Callable[[str], None] | None = None) -> list[Path]:
+def find_media(paths: Sequence[Path], report: Callable[[str], None] | None = None) -> list[Path]:
     """The files among `paths` and, in name order, the media files in the folders among them; each once.
 
-    In folders, what is hidden is passed over (`._clip.mp4` beside `clip.mp4` is no recording), and so is what is no
-    regular file: reading a pipe may wait for ever. `tell` gets a sentence with their number; by default it is printed
-    to standard error.
+    In folders, hidden files are skipped (`._clip.mp4` beside `clip.mp4` is not a recording), and so is anything but a
+    regular file: reading a pipe may block for ever. `report` gets a sentence with their number; by default it is
+    printed to standard error.
 
     Raises:
-        UsageError: nothing is named.
+        UsageError: no path is given.
         MediaError: a path does not exist, or a folder holds no media.
     """
     if not paths:
@@ -189,9 +189,9 @@ def find_media(paths: Sequence[Path], tell: Callable[[str], None] | None = None)
             skipped: Counter[str] = Counter()
             inside = sorted(_media_in(path, skipped))
             if skipped:
-                (tell or _to_stderr)(f"{path}: passed over {counts(skipped)}")
+                (report or _to_stderr)(f"{path}: skipped {counts(skipped)}")
             if not inside:
-                raise MediaError(f"{path} holds no media files; name a recording to try it whatever its suffix")
+                raise MediaError(f"{path} holds no media files; name a file itself to try it whatever its suffix")
             found.update(dict.fromkeys(inside))
         elif path.exists():
             found[path] = None
@@ -201,7 +201,7 @@ def find_media(paths: Sequence[Path], tell: Callable[[str], None] | None = None)
 
 
 def _media_in(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
-    """The media files in `folder` and below; `skipped` counts what is passed over, by cause."""
+    """The media files in `folder` and below; `skipped` counts what is left out, by cause."""
 
     def unreadable(_: OSError) -> None:
         skipped["folder that cannot be read"] += 1
@@ -212,7 +212,7 @@ def _media_in(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
             try:
                 why = "hidden" if hidden or file.name.startswith(".") else not_regular(file) and "not a regular file"
             except OSError:
-                why = "link that leads nowhere"
+                why = "broken link"
             if why:
                 skipped[why] += 1
             else:
@@ -220,7 +220,7 @@ def _media_in(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
 
 
 def print_unreadable(why: Mapping[str, str]) -> None:
-    """Name on standard error the recordings that could not be read; `why`: the reason by path."""
+    """List on standard error the recordings that could not be read; `why`: the reason by path."""
     for name, reason in why.items():
         _to_stderr(reason if name in reason else f"{name}: {reason}")
 
@@ -248,7 +248,7 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
     lost = {sense for sense in ("vision", "audio") if sense not in localization.info.senses}
     for sense in sorted(lost):
         console.print(
-            f"  no {'picture' if sense == 'vision' else 'sound'}: nothing can be both seen and heard", markup=False
+            f"  no {'picture' if sense == 'vision' else 'sound'}: no event can be both seen and heard", markup=False
         )
     by_sense: dict[tuple[str, str], float] = {}
     for gap in localization.gaps:

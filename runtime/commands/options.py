@@ -39,17 +39,17 @@ __all__ = [
 T = TypeVar("T")
 
 Maybe: TypeAlias = Annotated[T | None, arg(help_behavior_hint="")]
-"""Type of a flag that may be left out: its help says what happens then, and not "(default: None)"."""
+"""Type of an optional flag: its help explains the default instead of showing "(default: None)"."""
 
 Many: TypeAlias = Annotated[tuple[T, ...], arg(help_behavior_hint="")]
 """Type of a flag that takes several values, and none by default."""
 
 Workers: TypeAlias = Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]]
-"""Processes; None: as many as suit the machine."""
+"""Processes; None: chosen by the number of cores."""
 
 
 def backend_help(which: str = "What runs the graphs", more: str = "") -> str:
-    """Help of a flag that takes names of backends; `more` ones are those that only its command can run."""
+    """Help of a flag that takes names of backends; `more` lists those that only its command can run."""
     return (
         f"{which}: onnxruntime, openvino, tensorrt, tensorrt-rtx, {more}or another that is installed; 'ovavel doctor' "
         "shows what this machine has."
@@ -75,7 +75,7 @@ class DeviceOptions:
     """Where something runs."""
 
     device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    """Where the encoders run: cpu, cuda, cuda:N, or auto. If the device is unavailable, the command fails."""
     threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
     """Threads of the encoders on a CPU; as many as cores by default."""
 
@@ -86,17 +86,17 @@ class EngineOptions(DeviceOptions):
 
     backend: Annotated[str, arg(help=backend_help())] = "onnxruntime"
     precision: Maybe[str] = None
-    """Of vision and audio, e.g. fp32, fp16 or int8, where the bundle has it; by default the bundle's own choice."""
+    """Precision of vision and audio, e.g. fp32, fp16 or int8, if the bundle has it; by default the bundle's choice."""
     require_signature: Annotated[str | None, arg(metavar="KEY", help_behavior_hint="")] = None
-    """Refuse the bundle unless its manifest.json.minisig is a signature by this public key of minisign, or by the one
-    in this file."""
+    """Refuse the bundle unless its manifest.json.minisig is a signature by this minisign public key, or by the key in
+    this file."""
 
     def check(self) -> None:
-        """Refuse what cannot run a bundle, before a camera or a file is opened. Raises UsageError."""
+        """Refuse a backend that cannot run a bundle, before a camera or a file is opened. Raises UsageError."""
         check_bundle_backends(self.backend)
 
     def open_bundle(self, path: Path) -> Bundle:
-        """Open the bundle at `path`, with the signature that is required.
+        """Open the bundle at `path`, and require the signature if one was asked for.
 
         Raises:
             UsageError: see `check`.
@@ -115,16 +115,16 @@ class EngineOptions(DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedEngineOptions(EngineOptions):
-    """What runs a bundle and decides on something: it has to be compared with PyTorch."""
+    """What runs a bundle to make decisions: it has to be verified against PyTorch."""
 
     allow_unverified: bool = False
-    """Continue with an engine that was never compared with PyTorch, or that disagrees with it."""
+    """Continue with an engine that has not been verified against PyTorch, or that disagrees with it."""
 
     def open(self, bundle: Bundle, progress: Progress = no_progress) -> Verified:
-        """Open the backend and what verifies it; the caller closes it.
+        """Open the backend and look up its gate; the caller closes it.
 
         Raises:
-            UnverifiedError: no comparison with PyTorch verifies it, and `allow_unverified` is False.
+            UnverifiedError: it has not been verified against PyTorch, and `allow_unverified` is False.
             OvavelError: it cannot be opened; see `open_backend`.
         """
         from ovavel.runtime.verification.open import open_verified
@@ -137,19 +137,19 @@ class EventOptions:
     """When an event begins and ends; see `EventRules`."""
 
     start_margin: Maybe[Annotated[float, Meta(ge=0, le=1)]] = None
-    """Margin over the background, in [0, 1], that a second needs to begin an event; by default the bundle's own if
-    that is calibrated, else 0."""
+    """Margin over the background, in [0, 1], that a second needs to begin an event; by default the bundle's own if it
+    is calibrated, else 0."""
     keep_margin: Maybe[Annotated[float, Meta(ge=0, le=1)]] = None
-    """Margin that later seconds need to continue it; not above --start-margin. By default the bundle's own if that is
+    """Margin that later seconds need to continue it, at most --start-margin. By default the bundle's own if it is
     calibrated, else 0."""
     min_duration_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
     """Drop events that are shorter."""
     bridge_s: Annotated[float, Meta(ge=0, le=86_400)] = 1.0
-    """A pause up to this long inside an event does not end it."""
+    """Longest pause inside an event that does not end it."""
 
     @property
     def rules(self) -> EventRules:
-        """The rules that were given.
+        """The rules as given.
 
         Raises:
             UsageError: they contradict each other.
@@ -165,10 +165,10 @@ class EventOptions:
 
 
 def check_bundle_backends(*names: str) -> None:
-    """Refuse what cannot run a bundle's own graphs, before a camera or a file is opened.
+    """Refuse backends that cannot run a bundle's own graphs, before a camera or a file is opened.
 
     Raises:
-        UsageError: one is PyTorch, which runs the checkpoints behind a bundle, or no backend at all.
+        UsageError: one is PyTorch, which runs the checkpoints behind a bundle, or is not known.
     """
     from ovavel.runtime.backends import backend_names
 
@@ -186,7 +186,7 @@ def parse_channel(text: str) -> Channel:
     """Read the value of --channel.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is invalid.
     """
     from ovavel.runtime.pipeline.channels import MOST_CHANNELS  # loads NumPy, and every `--help` loads this
 

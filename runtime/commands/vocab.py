@@ -25,17 +25,17 @@ _BATCH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Add:
-    """Add names to a bundle's vocabulary, through its own text encoder.
+    """Add names to a bundle's vocabulary, using its own text encoder.
 
     Example:
         ovavel vocab add "glass breaking" "dog barking" --bundle imagebind
 
-    Names are used as they are; "glass breaking" works better than "glass". Names that are there already, too long or
-    empty are refused, and then nothing is changed. The background stays last.
+    Names are used unchanged; "glass breaking" works better than "glass". If a name is empty, too long or already in the
+    vocabulary, the command fails and changes nothing. The background stays last.
     """
 
     names: Positional[Many[str]] = ()
-    """Names to add, in quotes where they have spaces."""
+    """Names to add; quote those with spaces."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
     threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
@@ -49,7 +49,7 @@ class Add:
         bundle = Bundle.open(self.bundle)
         old = bundle.vocabulary
         for graph in bundle.manifest.encoders.text_graphs:
-            bundle.graph(graph)  # says so if there is none, before anything else
+            bundle.graph(graph)  # raises if there is none, before anything else
         if not self.names:
             raise VocabularyError('which names? For example: ovavel vocab add "glass breaking" --bundle imagebind')
         names = bundle.check_names(self.names)
@@ -58,7 +58,7 @@ class Add:
             if (there := known.get(normalize_text(name))) is not None:
                 raise VocabularyError(f"the vocabulary of {bundle.path} already has {there!r}; leave {name!r} out")
         bundle = bundle.save_vocabulary(old.added(names, self._embed(bundle, names)))
-        _tell(bundle)
+        _print_summary(bundle)
         return 0
 
     def _embed(self, bundle: Bundle, names: Sequence[str]) -> TextEmbeddings:
@@ -82,11 +82,11 @@ class Remove:
     Example:
         ovavel vocab remove "dog barking" --bundle imagebind
 
-    A name that is not there is an error, and then nothing is changed. The background cannot be removed.
+    If a name is not in the vocabulary, the command fails and changes nothing. The background cannot be removed.
     """
 
     names: Positional[Many[str]] = ()
-    """Names to remove, in quotes where they have spaces."""
+    """Names to remove; quote those with spaces."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
 
@@ -96,19 +96,19 @@ class Remove:
 
         bundle = Bundle.open(self.bundle)
         if not self.names:
-            raise VocabularyError("which names? 'ovavel vocab list' shows what there is")
-        _tell(bundle.save_vocabulary(bundle.vocabulary.removed(self.names)))
+            raise VocabularyError("which names? 'ovavel vocab list' lists them")
+        _print_summary(bundle.save_vocabulary(bundle.vocabulary.removed(self.names)))
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List the names in a bundle's vocabulary, one a line, the background last.
+    """List the names in a bundle's vocabulary, one per line, the background last.
 
     Example:
         ovavel vocab list --bundle imagebind > names.txt
 
-    The list can be given to 'ovavel bundle export --vocabulary' as it is.
+    The output can be passed to 'ovavel bundle export --vocabulary' unchanged.
     """
 
     bundle: Path
@@ -122,7 +122,7 @@ class List:
         return 0
 
 
-def _tell(bundle: Bundle) -> None:
+def _print_summary(bundle: Bundle) -> None:
     from ovavel.runtime.bundle.calibration import OTHER_NAMES
     from ovavel.runtime.reporting.text import names_text, shown_name
 

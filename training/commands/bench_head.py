@@ -55,7 +55,7 @@ def random_data(train: int, val: int, test: int, *, dim: int, classes: int, seen
 
 @dataclass(frozen=True, kw_only=True)
 class BenchHead:
-    """Train a head on random features and print what it took."""
+    """Train a head on random features and print the time and memory it took."""
 
     recipe: str = "paper"
     """Name of the recipe."""
@@ -64,9 +64,9 @@ class BenchHead:
     train_clips: int = 13_182
     """Clips of the training split."""
     val_clips: int = 5_798
-    """Clips that are validated on after each epoch."""
+    """Clips to validate on after each epoch."""
     test_clips: int = 5_820
-    """Clips that are tested on after each epoch; 0: none."""
+    """Clips to test on after each epoch; 0: none."""
     dim: int = 1024
     """Embedding size."""
     device: str = "cpu"
@@ -75,7 +75,7 @@ class BenchHead:
     """CPU threads; PyTorch's own choice by default."""
 
     def run(self) -> None:
-        """Train once."""
+        """Train one head."""
         if self.threads:
             torch.set_num_threads(self.threads)
         recipe = apply_flags(find_recipe(self.recipe), self.changes)

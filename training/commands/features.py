@@ -34,52 +34,51 @@ _GPU_BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Encode every clip of a dataset once, into a cache that heads are trained and measured on.
+    """Encode every clip of a dataset once, into a cache for training and evaluating heads.
 
     Examples:
         ovavel train features --data OV-AVEBench --weights imagebind_huge.pth --precision bf16 --out features
         ovavel train features --data OV-AVEBench --bundle imagebind --out features
         ovavel train features --data OV-AVEBench --dry-run
 
-    The cache is a folder of --out, named by a fingerprint of all that the embeddings depend on: weights or graphs,
-    tokenizer, backend, kind of device, precision, preprocessing, annotations. Change one of them and you get another
-    cache, never a mix. Stop it at any time, by Ctrl-C or worse, and run the same command again: it continues with the
-    first shard that is not done. With the same --batch and --threads, a CPU makes the same files again, bit for bit.
+    The cache is a folder in --out, named by a fingerprint of everything the embeddings depend on: weights or graphs,
+    tokenizer, backend, kind of device, precision, preprocessing, annotations. If one of them changes, a separate cache
+    is made. You can stop the command at any time, even with kill -9, and run it again: it resumes with the first
+    incomplete shard. With the same --batch and --threads, a CPU writes the same files bit for bit.
 
-    A clip that cannot be read stops nothing: the cache says which and why, and every table counts it. Mend its files
-    and run this again: the shards of changed clips are made again. All of OV-AVEBench takes 2.1 GB.
+    A clip that cannot be read is skipped: the cache records the reason, and every table counts it. Repair its files
+    and run the command again: the shards of changed clips are rebuilt. All of OV-AVEBench takes 2.1 GB.
     """
 
     dataset: DatasetOptions
     """What to encode."""
     out: Maybe[Path] = None
-    """Folder for caches; made if it is not there."""
+    """Folder for caches; created if missing."""
     weights: Maybe[Path] = None
-    """ImageBind checkpoint (imagebind_huge.pth, or safetensors of the same names), to run in PyTorch."""
+    """ImageBind checkpoint (imagebind_huge.pth, or safetensors with the same names), to run in PyTorch."""
     config: str = "huge"
-    """Size of the model of --weights: huge (the published one), tiny (for tests), or a JSON file with the fields of a
+    """Size of the model in --weights: huge (the published one), tiny (for tests), or a JSON file with the fields of a
     manifest's model.config."""
     tokenizer: Maybe[Path] = None
     """The tokenizer.json of --weights, for a model with a tokenizer of its own; CLIP's by default."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """In which PyTorch computes vision and audio (autocast); a CPU does fp32 and bf16. Names are always embedded in
-    fp32, and embeddings stored so."""
+    """Precision in which PyTorch computes vision and audio (autocast); a CPU supports fp32 and bf16. Names are always
+    encoded in fp32, and embeddings are stored in fp32."""
     bundle: Maybe[Path] = None
-    """Bundle to encode with, in place of --weights; it runs in the precision it was exported in."""
+    """Bundle to encode with, instead of --weights; it runs in the precision it was exported in."""
     backend: Annotated[str, arg(help=backend_help("What runs the graphs of --bundle"))] = "onnxruntime"
     place: DeviceOptions = field(default_factory=DeviceOptions)
-    """Where the encoders run. A small model is faster with cores left to --workers."""
+    """Where the encoders run. A small model is faster if some cores are left for --workers."""
     splits: tuple[str, ...] = ("train", "val", "test")
-    """Which splits; others can be added to the cache by another run."""
+    """Which splits; others can be added to the cache later."""
     batch: Maybe[Annotated[int, Meta(ge=1, le=4_096)]] = None
     """Clips (of ten segments) encoded at once; 16 on a GPU and 1 on a CPU by default."""
     workers: Workers = None
-    """Processes that decode; by default one a core, or half as many where the encoders share the CPU with them."""
+    """Processes that decode; by default one per core, or half as many if the encoders share the CPU with them."""
     shard_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
-    """Clips of one file of the cache, and so the most that an interruption can cost. It is part of the fingerprint."""
+    """Clips per file of the cache, and so the most that an interruption can cost. It is part of the fingerprint."""
     dry_run: bool = False
-    """Only decode and prepare, report which clips are damaged and how many segments a second that is, and write
-    nothing."""
+    """Only decode and prepare, report damaged clips and the segments per second, and write nothing."""
 
     def run(self) -> int:
         """Fill the cache, or measure decoding."""
@@ -98,9 +97,9 @@ class Features:
     def _check(self) -> None:
         if not self.dry_run:
             if (self.weights is None) == (self.bundle is None):
-                raise UsageError("say what to encode with: give either --weights or --bundle (or --dry-run)")
+                raise UsageError("what should encode? Give either --weights or --bundle (or --dry-run)")
             if self.out is None:
-                raise UsageError("say where the cache is to go: give --out")
+                raise UsageError("where should the cache go? Give --out")
         if self.bundle:
             check_bundle_backends(self.backend)
         if self.bundle and (self.tokenizer or self.precision != "fp32" or self.config != "huge"):
@@ -182,7 +181,7 @@ def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
     rate = f", {extraction.encoded * BUFFER / extraction.seconds:.1f} segments/s" if extraction.encoded else ""
     print(f"{extraction.encoded} clips encoded now{rate}; {extraction.kept} were there already")
     if extraction.renewed:
-        print(f"{extraction.renewed} files of the cache were made again, because clips have changed")
+        print(f"{extraction.renewed} files of the cache were rebuilt because clips have changed")
     _print_damaged(damaged, sum(cache.info.clips[split] for split in splits))
     info = cache.info
     print(

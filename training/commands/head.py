@@ -33,11 +33,11 @@ class Head:
     blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo).
     Every field of a recipe is a flag.
 
-    --out gets the best head (head.safetensors, calibrated, for 'ovavel bundle export --head'), result.json, epochs.csv,
-    report.html and event files for TensorBoard. Stop it at any time, by Ctrl-C or worse, and run the same command
-    again: it goes on after its last whole epoch. On a CPU with the same number of threads, the same seed gives the same
-    head, bit for bit, interrupted or not. Run by torchrun, each process trains its share of every step: same losses,
-    same head but for rounding; all processes need to see --out.
+    --out receives the best head (head.safetensors, calibrated, for 'ovavel bundle export --head'), result.json,
+    epochs.csv, report.html and event files for TensorBoard. You can stop the command at any time, even with kill -9,
+    and run it again: it resumes after its last complete epoch. On a CPU with the same number of threads, the same seed
+    gives the same head bit for bit, interrupted or not. Under torchrun, each process trains its share of every step:
+    losses and head are the same except for rounding; all processes need access to --out.
     """
 
     dataset: DatasetOptions
@@ -45,20 +45,20 @@ class Head:
     features: Path
     """Feature cache, made by 'ovavel train features'."""
     out: Path
-    """Folder for the head and all that is reported about it."""
+    """Folder for the head and its reports."""
     recipe: str = "paper"
     """Name of the recipe to start from, or a TOML file with one; see docs/training.md."""
     changes: RecipeFlags = None
     """Fields of the recipe to change."""
     device: str = "auto"
-    """Where to train: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    """Where to train: cpu, cuda, cuda:N, or auto. If the device is unavailable, the command fails."""
     no_tensorboard: bool = False
     """Write no event files for TensorBoard."""
     overwrite: bool = False
-    """Start over where --out holds another run."""
+    """Start over if --out holds another run."""
 
     def run(self) -> int:
-        """Train, and print what the head is worth."""
+        """Train the head and print its scores."""
         from rich.console import Console
 
         from ovavel.runtime.errors import MissingExtraError

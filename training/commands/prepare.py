@@ -19,16 +19,16 @@ _NAMED = 20  # failed clips that are printed; all are in the report
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepare:
-    """Cut raw videos into OV-AVEBench's ten frames and one sound each.
+    """Cut raw videos into clips of ten frames and one sound, as OV-AVEBench has them.
 
     Examples:
         ovavel train prepare --videos videos --annotations ovavel-annotations --out ovavebench
 
-    Of each annotated video, found as <video>.<any suffix> in --videos or a folder below it, the first ten seconds
-    become ten JPEG images (the middle frame of each second, in the video's own size) and one 16 kHz wav; the annotation
-    files are copied beside them. Run it again after an interruption, even kill -9, or after more downloads: what is
-    there is kept, and the files are the same as those of one undisturbed run. Videos that are missing, unreadable or
-    too short are named in OUT/prepare.json and stop nothing. The exit code is 1 if no clip at all could be made.
+    Each annotated video is found as <video>.<any suffix> in --videos or a folder below it. Its first ten seconds become
+    ten JPEG images (the middle frame of each second, in the video's own size) and one 16 kHz WAV file; the annotation
+    files are copied beside them. Run the command again after an interruption, even kill -9, or after more downloads:
+    existing clips are kept, and the files are the same as those of an uninterrupted run. Videos that are missing,
+    unreadable or too short are skipped and listed in OUT/prepare.json. The exit code is 1 if no clip could be made.
     """
 
     videos: Path
@@ -38,7 +38,7 @@ class Prepare:
     out: Path
     """Folder for the dataset."""
     workers: Workers = None
-    """How many processes cut; as many as cores by default."""
+    """Number of processes that cut; as many as cores by default."""
 
     def run(self) -> int:
         """Prepare, and print a table."""
@@ -65,7 +65,7 @@ def _print(report: PrepareReport, fresh: int, out: Path) -> None:
         ),
     ]
     console.print(clip_counts(report.splits, rows))
-    failures = [failure for failure in report.failures if failure.kind != NO_FILE]  # those say all by their count
+    failures = [failure for failure in report.failures if failure.kind != NO_FILE]  # for those the count is enough
     for failure in failures[:_NAMED]:
         console.print(one_line(f"{failure.split}/{failure.name}: {failure.kind}: {failure.message}"), markup=False)
     if len(failures) > _NAMED:
@@ -76,5 +76,5 @@ def _print(report: PrepareReport, fresh: int, out: Path) -> None:
     prepared = sum(split.prepared for split in splits)
     report_name = one_line(str(out / REPORT))
     console.print(
-        f"{fresh} made now, {prepared - fresh} were there; {report_name} names every clip that failed", markup=False
+        f"{fresh} made now, {prepared - fresh} kept; {report_name} lists every clip that failed", markup=False
     )

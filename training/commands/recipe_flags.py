@@ -34,8 +34,8 @@ def _flags() -> type:
     for each in fields(Recipe):
         if each.name != "name":
             text = f"{docs[each.name]} (paper: {each.default})"
-            told = tyro.conf.arg(help=text, help_behavior_hint="")
-            flags.append((each.name, Annotated[hints[each.name] | None, told], field(default=None)))
+            help_text = tyro.conf.arg(help=text, help_behavior_hint="")
+            flags.append((each.name, Annotated[hints[each.name] | None, help_text], field(default=None)))
     return make_dataclass("RecipeFlags", flags, frozen=True, kw_only=True)
 
 
@@ -44,10 +44,10 @@ RecipeFlags = Annotated[Any, tyro.conf.arg(constructor=_flags())]
 
 
 def apply_flags(recipe: Recipe, flags: Any) -> Recipe:
-    """Return `recipe` with the fields that were given, if any (None: none was).
+    """Return `recipe` with the given fields replaced (None: no field is given).
 
     Raises:
-        UsageError: a value makes no sense.
+        UsageError: a value is invalid.
     """
     names = [each.name for each in fields(flags)] if flags else []
     return replace(recipe, **{name: value for name in names if (value := getattr(flags, name)) is not None})

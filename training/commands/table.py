@@ -29,14 +29,14 @@ class Table:
         ovavel train table --data OV-AVEBench --features features --out table --recipes paper residual --seeds 0 1 2 3 4
         ovavel train table --data OV-AVEBench --features features --out table --recipes paper mine.toml
 
-    By default the paper's recipe, its ablations and a control with shuffled labels, with the paper's seed. What needs
-    no training is in the table too: chance, agreement with and without the background, and fused scores. Each run is
-    a folder of --out, as 'ovavel train head' writes it; those that are done are not done again, so recipes and seeds
-    can be added, and an interrupted table goes on. Fields of the recipes can be changed for all of them at once.
+    By default trains the paper's recipe, its ablations and a control with shuffled labels, with the paper's seed. The
+    table also has rows without training: chance, agreement with and without the background, and fused scores. Each run
+    is a folder in --out, as 'ovavel train head' writes it; completed runs are not repeated, so recipes and seeds can be
+    added, and an interrupted table resumes. Fields can be changed for all recipes at once.
 
-    Writes table.json, table.csv and table.html. The published figures stand beside ours only where the test split is
-    the one they are of and at most 2 % of each split's clips are damaged, and only beside recipes that were not
-    changed. A single seed has no deviation: its scores have intervals by the bootstrap over clips.
+    Writes table.json, table.csv and table.html. Published figures are shown only if the test split is the published one
+    and at most 2 % of each split's clips are damaged, and only for unchanged recipes. A single seed has no standard
+    deviation: its scores have bootstrap intervals over clips.
     """
 
     dataset: DatasetOptions
@@ -51,16 +51,16 @@ class Table:
     )
     """Names of recipes, or TOML files with one each; see docs/training.md."""
     seeds: tuple[Seed, ...] = (123,)
-    """Each recipe is trained once with each."""
+    """Seeds; each recipe is trained once with each."""
     changes: RecipeFlags = None
     """Fields to change in every recipe."""
     device: str = "auto"
-    """Where to train: cpu, cuda, cuda:N, or auto. What is asked for is what runs, or an error."""
+    """Where to train: cpu, cuda, cuda:N, or auto. If the device is unavailable, the command fails."""
     overwrite: bool = False
-    """Start each run over."""
+    """Start every run over."""
 
     def run(self) -> int:
-        """Train what is not trained yet, and print the table."""
+        """Train the missing runs and print the table."""
         from rich.console import Console
 
         from ovavel.runtime.reporting.console import OutputConsole
@@ -73,9 +73,9 @@ class Table:
             raise UsageError("name at least one recipe and one seed")
         names = [recipe.name for recipe in recipes]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise UsageError(f"two of the recipes are called {min(twice)!r}: give one a name of its own")
+            raise UsageError(f"two of the recipes are called {min(twice)!r}: rename one of them")
         if getattr(self.changes, "seed", None) is not None:
-            raise UsageError("a table has --seeds; leave --seed out")
+            raise UsageError("--seed is for a single run; give --seeds instead")
         try:
             from ovavel.training.fit.table import run_table
             from ovavel.training.fit.table_report import to_csv, to_html

@@ -61,7 +61,7 @@ def test_a_calibration_is_fitted_looked_at_and_written(
     options = {"dataset": dataset, "out": tmp_path / "out", "engine": ONE_THREAD}
     assert Calibrate(**options).run() == 0
     assert Bundle.open(tiny_bundle).sha256 == before.sha256
-    assert "--write puts it into the bundle" in capsys.readouterr().out
+    assert "--write stores it in the bundle" in capsys.readouterr().out
     assert Calibrate(**options, write=True).run() == 0
     report = msgspec.json.decode((tmp_path / "out" / "calibration.json").read_bytes(), type=CalibrationReport)
     after = Bundle.open(tiny_bundle)

@@ -243,7 +243,7 @@ def test_invalid_arguments_are_refused(
     clip = make_clip(tmp_path / "clip.mp4", duration_s=2, fps=5)
     for arguments, reported in (
         ((), "compare on what?"),
-        ((clip, "--data", tmp_path), "--data and recordings are both given"),
+        ((clip, "--data", tmp_path), "either on --data or on recordings"),
         ((clip, "--clips", 3), "--clips is for --data"),
         (("--data", tmp_path, "--channel", "mix"), "--channel is for recordings"),
         (("--data", tmp_path, "--channel", "left"), "--channel takes auto, first, mix or a number"),

@@ -93,7 +93,7 @@ def test_ties_share_a_rank_and_no_match_is_reported() -> None:
     none = trial([recording([AXES[0]] * 3)], bell=BELL, drum=DRUM)
     assert not none.works
     assert "none of them would win a second" in verdict(none)
-    assert "'dog' is nearer" in verdict(none)
+    assert "'dog' is closer" in verdict(none)
     assert "than the background" in verdict(trial([recording([AXES[4]] * 3)], bell=BELL))
 
 
@@ -135,8 +135,8 @@ def test_truth_is_read() -> None:
     }
     wrong = {
         "a.mp4=1-2": "several",
-        "d.mp4=1-2": "names no recording",
-        "x/a.mp4": "names no recording",
+        "d.mp4=1-2": "matches none of the recordings",
+        "x/a.mp4": "matches none of the recordings",
         "x/a.mp4=5": "START-END",
         "x/a.mp4=": "START-END",
         "x/a.mp4=5-5": "end after its start",

@@ -48,4 +48,4 @@ def test_it_makes_the_demo_and_resumes_only_with_the_same_numbers(
     assert main(command) == 0
     assert {path: path.read_bytes() for path in (tmp_path / "assets").rglob("*") if path.is_file()} == files
     assert main([*command, "--seed", "2"]) == 2
-    assert "was begun with other numbers (seed 1)" in capsys.readouterr().err
+    assert "was started with other numbers (seed 1)" in capsys.readouterr().err

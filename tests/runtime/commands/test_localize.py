@@ -181,9 +181,9 @@ def test_what_is_no_recording_is_passed_over_and_counted(folder: Path, capsys: p
     said: list[str] = []
     found = find_media([folder], said.append)
     assert [str(file.relative_to(folder)) for file in found] == ["a/clip.mp4", "b/clip.mp4", "link.mp4"]
-    assert said == [f"{folder}: passed over 3 hidden, 3 not a regular file, 1 link that leads nowhere"]
+    assert said == [f"{folder}: skipped 3 hidden, 3 not a regular file, 1 broken link"]
     assert find_media([folder]) == found
-    assert "passed over 3 hidden" in capsys.readouterr().err
+    assert "skipped 3 hidden" in capsys.readouterr().err
     assert find_media([folder / ".hidden.mp4"]) == [folder / ".hidden.mp4"], "it was named"
 
 
