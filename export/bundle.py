@@ -43,6 +43,7 @@ from ovavel.runtime.bundle.precision import ANY, ENGINE_PRECISIONS, EXACT_ON, Pr
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
 from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
+from ovavel.runtime.pipeline.texts import averaged, sentences
 from ovavel.runtime.system.files import output_error
 from ovavel.runtime.system.progress import Progress, no_progress, part_of
 from ovavel.runtime.types import FusionKind
@@ -86,6 +87,9 @@ class BundleContents:
     """`tokenizer.json` of a model with a tokenizer of its own; CLIP's by default."""
     background: str = BACKGROUND
     """Name of no event."""
+    prompts: Sequence[str] = ()
+    """Sentences with {} in the place of a name, whose embeddings are averaged; without any, names are used as they
+    are."""
     licence: str | None = None
     """Of `weights`, in a sentence; None: what their file says, or ImageBind's if it says nothing."""
 
@@ -167,6 +171,7 @@ def write_bundle(
                 calibration=read_calibration(head) if head else None,
                 tokenizer_json=model_tokenizer(contents.tokenizer, config),
                 background=contents.background,
+                prompts=contents.prompts,
                 licence=contents.licence or _licence(weights),
             )
             progress("putting it in its place", 1.0)
@@ -221,16 +226,20 @@ class _Writer:
         calibration: Calibration | None,
         tokenizer_json: bytes,
         background: str,
+        prompts: Sequence[str],
         licence: str,
     ) -> Bundle:
         (self._folder / TOKENIZER).write_bytes(tokenizer_json)
         tokenizer = Tokenizer.open(self._folder / TOKENIZER)
         names = (*check_names(names, tokenizer=tokenizer, background=background), background)
-        text = self._encoders(tokenizer, names)
+        read = sentences(names[:-1], prompts, [tokenizer]) if prompts else []  # the background is used as it is
+        text = TextEmbeddings.shared(self._encoders(tokenizer, names, read))
         self._keep_the_fastest()
-        vocabulary = Vocabulary(names=names, embeddings=TextEmbeddings.shared(text))
+        plain = text[: len(names)]
+        named = TextEmbeddings.joined([averaged(text[len(names) :], len(prompts)), plain[-1:]]) if prompts else plain
+        vocabulary = Vocabulary(names=names, embeddings=named, prompts=tuple(prompts))
         vocabulary.save(self._folder)
-        self._head(temporal, vocabulary, tokenizer)
+        self._head(temporal, vocabulary, plain, tokenizer)
         self._golden.write(self._folder)
         self._progress("hashing every file", self._done)
         versions = {library: importlib.metadata.version(library) for library in _COMPARED}
@@ -266,8 +275,8 @@ class _Writer:
         progress = part_of(self._progress, self._done, _SHARES["check"], prefix="bundle: comparing with PyTorch, ")
         return checked(Bundle.open(self._folder), runs, progress)
 
-    def _encoders(self, tokenizer: Tokenizer, names: Sequence[str]) -> NDArray[np.float32]:
-        """Export the encoders one after the other; return the text embeddings (C, D) of `names`."""
+    def _encoders(self, tokenizer: Tokenizer, names: Sequence[str], read: Sequence[str]) -> NDArray[np.float32]:
+        """Export the encoders one after the other; return the embeddings of the C `names` and the texts to `read`."""
         from ovavel.training.models.imagebind.model import ImageBind, Modality
 
         text = np.zeros((0, self._config.embedding_size), np.float32)
@@ -275,7 +284,7 @@ class _Writer:
             self._progress(f"{modality}: loading the weights", self._done)
             tower = ImageBind.load(self._weights, self._config, modalities=(modality,)).towers[modality]
             if modality == "text":
-                text = self._embed(tower, tokenizer, names)
+                text = self._embed(tower, tokenizer, [*names, *read])
             precisions = ("fp32",) if modality == "text" else (*self._precisions, *self._forms)
             inputs = {each: encoder_inputs(modality, tokenizer, names, each) for each in precisions}
             self._golden.encode(modality, tower)
@@ -320,12 +329,12 @@ class _Writer:
         embeddings: NDArray[np.float32] = np.concatenate(rows)
         return embeddings
 
-    def _head(self, temporal: Head, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
+    def _head(self, temporal: Head, vocabulary: Vocabulary, plain: TextEmbeddings, tokenizer: Tokenizer) -> None:
         from ovavel.training.heads.temporal import HeadGraph
 
-        head, text = HeadGraph(temporal).eval(), TextEmbeddings.shared(np.array(vocabulary.embeddings.vision))
-        tokens = tokenizer.encode(vocabulary.names)
-        self._golden.decide(head, vocabulary.names, {"audio": tokens, "vision": tokens}, text)
+        head, text = HeadGraph(temporal).eval(), TextEmbeddings.shared(np.array(plain.vision))
+        tokens, named = tokenizer.encode(vocabulary.names), vocabulary.embeddings if vocabulary.prompts else None
+        self._golden.decide(head, vocabulary.names, {"audio": tokens, "vision": tokens}, text, named)
         self._export("head", head, {"fp32": head_inputs(text)})
 
     def _export(

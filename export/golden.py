@@ -69,8 +69,12 @@ class GoldenWriter:
         names: Sequence[str],
         tokens: Mapping[Sense, NDArray[np.int64]],
         text: TextEmbeddings,
+        named: TextEmbeddings | None = None,
     ) -> None:
-        """Decide on golden clips with the names (all C) of the vocabulary, or the first of them and the background."""
+        """Decide on golden clips with the names (all C) of the vocabulary, or the first of them and the background.
+
+        `named` is what the vocabulary has for the names where that is not `text`, their own embeddings.
+        """
         kept = list(range(len(names)))
         if len(kept) > _NAMES:
             kept = [*kept[: _NAMES - 1], len(names) - 1]
@@ -96,6 +100,7 @@ class GoldenWriter:
                 audio_tokens=tokens["audio"][kept],
                 vision_tokens=tokens["vision"][kept],
                 text=text,
+                named=None if named is None else named[kept],
                 clips=clips,
                 audio_similarity=outputs[0],
                 vision_similarity=outputs[1],

@@ -134,7 +134,8 @@ def open_inputs(
         status.update("opening the bundle")
         opened = Bundle.open(bundle, signed_by=signed_by)
         status.update("embedding the names")
-        text = cache.text if cache else embed_texts(opened, dataset.names, threads=threads)
+        plain = cache is not None and not opened.vocabulary.prompts  # a cache holds the embeddings of bare names
+        text = cache.text if cache and plain else embed_texts(opened, dataset.names, threads=threads)
         status.update("loading the backend")
         graphs: tuple[Graph, ...] = ("head",) if cache else ("vision", "audio", "head")
         running = open_compared(opened, threads=threads, graphs=graphs, **options)

@@ -19,6 +19,8 @@ _BATCH = 8
 def embed_texts(bundle: Bundle, texts: Sequence[str], *, threads: int | None = None) -> TextEmbeddings:
     """Unit-norm embeddings of `texts`: the vocabulary's where it has the name, else the text encoders'.
 
+    The text encoders read them in the vocabulary's prompts, where it has any.
+
     Raises:
         VocabularyError: a text is not in the vocabulary, and the bundle has no text encoder.
     """
@@ -36,7 +38,7 @@ def embed_texts(bundle: Bundle, texts: Sequence[str], *, threads: int | None = N
             )
         backend = open_backend(bundle, device="cpu", threads=threads, graphs=graphs)
         try:
-            found = encode_texts(backend, bundle.tokenizer, missing, batch=_BATCH)
+            found = encode_texts(backend, bundle.tokenizer, missing, batch=_BATCH, prompts=vocabulary.prompts)
         finally:
             backend.close()
         rows |= {normalize_text(text): len(embeddings) + row for row, text in enumerate(missing)}

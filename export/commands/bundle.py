@@ -83,6 +83,9 @@ class Export:
     """Folder to create."""
     head: Maybe[Path] = None
     """Checkpoint of a temporal head; without one, the bundle decides without fine-tuning."""
+    prompts: Many[str] = ()
+    """Sentences with {} in the place of a name, such as "a photo of {}": the average of their embeddings stands for
+    each name; the background is used as it is. Without any, names are used as they are."""
     config: str = "huge"
     """Size of the model: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
     model.config."""
@@ -130,7 +133,14 @@ class Export:
             try:
                 with shown_progress() as progress:
                     bundle = write_bundle(
-                        BundleContents(self.weights, names, head=self.head, config=config, tokenizer=self.tokenizer),
+                        BundleContents(
+                            self.weights,
+                            names,
+                            head=self.head,
+                            config=config,
+                            tokenizer=self.tokenizer,
+                            prompts=self.prompts,
+                        ),
                         self.out,
                         precisions=precisions,
                         fastest_of=self._forms(family) if family else (),

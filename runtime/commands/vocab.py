@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional
 
 from ovavel.runtime.commands.options import Many, Maybe
-from ovavel.runtime.errors import VocabularyError
+from ovavel.runtime.errors import UsageError, VocabularyError
 from ovavel.runtime.reporting.text import shown_name
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
 
@@ -38,6 +38,11 @@ class Add:
     """Names to add; quote those with spaces."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
+    background: bool = False
+    """Add texts of the background, not names."""
+    prompts: Many[str] = ()
+    """Sentences with {} in the place of a name, such as "a photo of {}": the average of their embeddings stands for
+    the name. By default those that the vocabulary was made with, if any; texts of the background have none."""
     threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
     """Threads of the text encoder; as many as cores by default."""
 
@@ -53,15 +58,20 @@ class Add:
         if not self.names:
             raise VocabularyError('which names? For example: ovavel vocab add "glass breaking" --bundle imagebind')
         names = bundle.check_names(self.names)
-        known = {normalize_text(name): name for name in old.names}
+        if self.background and self.prompts:
+            raise UsageError("--prompts is for names; texts of the background are used as they are")
+        known = {normalize_text(name): name for name in (*old.names, *old.background_texts)}
         for name in names:
             if (there := known.get(normalize_text(name))) is not None:
                 raise VocabularyError(f"the vocabulary of {bundle.path} already has {there!r}; leave {name!r} out")
-        bundle = bundle.save_vocabulary(old.added(names, self._embed(bundle, names)))
+        prompts = () if self.background else self.prompts or old.prompts
+        embeddings = self._embed(bundle, names, prompts)
+        added = old.background_added if self.background else old.added
+        bundle = bundle.save_vocabulary(added(names, embeddings))
         _print_summary(bundle)
         return 0
 
-    def _embed(self, bundle: Bundle, names: Sequence[str]) -> TextEmbeddings:
+    def _embed(self, bundle: Bundle, names: Sequence[str], prompts: Sequence[str]) -> TextEmbeddings:
         """Return the text embeddings of `names`."""
         from ovavel.runtime.backends import open_backend
         from ovavel.runtime.pipeline.texts import encode_texts
@@ -70,14 +80,14 @@ class Add:
         backend = open_backend(bundle, device="cpu", threads=self.threads, graphs=bundle.manifest.encoders.text_graphs)
         try:
             with rated_bar("names") as progress:
-                return encode_texts(backend, bundle.tokenizer, names, batch=_BATCH, progress=progress)
+                return encode_texts(backend, bundle.tokenizer, names, batch=_BATCH, prompts=prompts, progress=progress)
         finally:
             backend.close()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remove:
-    """Remove names from a bundle's vocabulary.
+    """Remove names, or further texts of the background, from a bundle's vocabulary.
 
     Example:
         ovavel vocab remove "dog barking" --bundle imagebind
@@ -118,16 +128,27 @@ class List:
         """Print the names."""
         from ovavel.runtime.bundle.bundle import Bundle
 
-        print("\n".join(map(shown_name, Bundle.open(self.bundle).vocabulary.names)))
+        vocabulary = Bundle.open(self.bundle).vocabulary
+        print("\n".join(map(shown_name, vocabulary.names)))
+        for text in vocabulary.background_texts:
+            print(f"# background: {shown_name(text)}")
         return 0
 
 
 def _print_summary(bundle: Bundle) -> None:
     from ovavel.runtime.bundle.calibration import OTHER_NAMES
+    from ovavel.runtime.pipeline.rules.apply import check_rule
     from ovavel.runtime.reporting.text import names_text, shown_name
 
     vocabulary = bundle.vocabulary
     print(f"{shown_name(str(bundle.path))}: {names_text(len(vocabulary))}, version {vocabulary.version}")
+    if texts := vocabulary.background_texts:
+        print(f"further texts of the background: {', '.join(map(shown_name, texts))}")
+    rule = bundle.manifest.fusion
+    try:
+        check_rule(rule.decides, rule.decision, vocabulary.names, len(texts))
+    except UsageError as error:
+        print(f"'ovavel live' and 'ovavel localize' will refuse it: {error}")
     calibration = bundle.manifest.calibration
     if calibration and not calibration.fits(vocabulary.names):
         print(OTHER_NAMES)

@@ -130,7 +130,8 @@ def check_vocabulary(golden: Golden, vocabulary: Vocabulary) -> StageCheck:
         return StageCheck(stage="vocabulary", summary=summary, failure=moved)
     names = [name for _, name in both]
     ours = vocabulary.embeddings[[i for i, _ in both]]
-    theirs = golden.text[[known[normalize_text(name)] for name in names]]
+    exported = golden.text if golden.named is None else golden.named
+    theirs = exported[[known[normalize_text(name)] for name in names]]
     failure = None
     for sense in SENSES:
         found = compare_embeddings(ours.of(sense), theirs.of(sense))

@@ -35,7 +35,7 @@ GOLDEN = "golden.npz"
 GOLDEN_REFERENCE = "golden outputs of PyTorch fp32"
 """Their name in `Gate.reference`."""
 
-_FRAME, _CROP, _WAVEFORM, _LOG_MEL, _TEXT = "frame/", "crop/", "waveform/", "log_mel/", "text/"
+_FRAME, _CROP, _WAVEFORM, _LOG_MEL, _TEXT, _NAMED = "frame/", "crop/", "waveform/", "log_mel/", "text/", "named/"
 _FULL_SCALE = 32768
 _MOST_BYTES = 512 * 2**20
 """Limit for the unpacked file; exported ones take a tenth of it."""
@@ -77,6 +77,8 @@ class Golden:
     """(C, L): what the tokenizer for sight makes of `names`; the same where one text encoder serves both."""
     text: TextEmbeddings
     """(C, D) for each sense, unit norm."""
+    named: TextEmbeddings | None
+    """(C, D) for each sense: what the exported vocabulary has for `names` where prompts made it; None: `text`."""
     clips: NDArray[np.int64]
     """(K, T, 2): indices of the frame and the waveform of each second of a clip."""
     audio_similarity: NDArray[np.float32]
@@ -108,6 +110,8 @@ class Golden:
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in (*_ARRAYS, "pixels")}
         arrays["names"] = np.array(self.names)
         arrays |= {_TEXT + name: array for name, array in self.text.normal().arrays.items()}
+        if self.named is not None:
+            arrays |= {_NAMED + name: array for name, array in self.named.normal().arrays.items()}
         for prefix, pictures in ((_FRAME, self.frames), (_WAVEFORM, self.waveforms), (_LOG_MEL, self.log_mels)):
             arrays |= {prefix + name: picture for name, picture in pictures.items()}
         # Most frames are as large as the encoder wants them, so that frame and crop are the same.
@@ -160,6 +164,7 @@ class Golden:
             log_mels=named(_LOG_MEL),
             names=tuple(str(name) for name in arrays["names"]),
             text=TextEmbeddings.from_arrays(named(_TEXT)),
+            named=TextEmbeddings.from_arrays(prompted) if (prompted := named(_NAMED)) else None,
             **{name: arrays[name] for name in _ARRAYS},
         )
 
@@ -180,8 +185,10 @@ class Golden:
             found = getattr(self, name).shape
             if found != expected or 0 in found:
                 raise ValueError(f"{name} is {found}, not {expected}")
-        if len(self.text) != names or self.text.sizes != encoders.sizes:
-            raise ValueError(f"its text embeddings are {len(self.text)} of size {self.text.sizes}")
+        texts = [self.text] if self.named is None else [self.text, self.named]
+        for each in texts:
+            if len(each) != names or each.sizes != encoders.sizes:
+                raise ValueError(f"its text embeddings are {len(each)} of size {each.sizes}")
         if {(*crop.shape[2:], *crop.shape[:2]) for crop in self.crops.values()} != {encoders.vision.shape}:
             raise ValueError("a crop is of another size")
         if set(self.log_mels) != set(self.waveforms) or any(
@@ -190,8 +197,9 @@ class Golden:
             raise ValueError("the waveforms are not whole")
         if {picture.shape for picture in self.log_mels.values()} != {encoders.audio.shape}:
             raise ValueError("a log-mel picture is of another size")
-        numbers = {**{name: getattr(self, name) for name in wanted}, **self.log_mels, **self.text.arrays}
-        if odd := [name for name, array in numbers.items() if not np.isfinite(array).all()]:
+        numbers = [*((name, getattr(self, name)) for name in wanted), *self.log_mels.items()]
+        numbers += [item for each in texts for item in each.arrays.items()]
+        if odd := [name for name, array in numbers if not np.isfinite(array).all()]:
             raise ValueError(f"{odd[0]} is not finite")
 
 
