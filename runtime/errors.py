@@ -21,6 +21,10 @@ One tree, so that `except OvavelError` catches what a user can fix::
 
 Each message says what was wrong, where, and what to do about it. The exit code is 2 for a command line that is invalid
 whatever the machine and its files, and 1 for everything else (docs/exit-codes.md).
+
+`UsageError` is for a value that a user can cause: on the command line, in a file, or as an argument of a documented
+function. `ValueError` is for an argument that only a mistake in the calling code can cause, such as arrays that do not
+fit together; no value that a user gives may reach one.
 """
 
 from __future__ import annotations

@@ -151,7 +151,8 @@ def reliability(
         bins: of equal width over [0, 1].
 
     Raises:
-        UsageError: there is no clip, the shapes do not fit together, or the temperature is not above 0.
+        UsageError: there is no clip, or the shapes do not fit together.
+        ValueError: the temperature is not above 0.
     """
     _check(scores, truth)
     labels = fused_labels(scores)

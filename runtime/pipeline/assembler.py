@@ -10,7 +10,6 @@ import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.audio_timeline import AudioTimeline
 from ovavel.runtime.pipeline.channels import Channel, ChannelChooser, Heard
 from ovavel.runtime.types import WINDOW_S, Chunk, DropCause, Frame, Gap, GapCause, Notice, Samples, Sense, Window
@@ -108,13 +107,13 @@ class WindowAssembler:
         `patience_s` is 2 s when `live`, where the newest data wins, and 10 s for files, which interleave loosely.
 
         Raises:
-            UsageError: no sense at all, or a patience that is not positive.
+            ValueError: no sense at all, or a patience that is not positive.
         """
         if not senses:
-            raise UsageError("nothing to assemble: leave at least one of vision and audio on")
+            raise ValueError("nothing to assemble: leave at least one of vision and audio on")
         self._patience_s = PATIENCE_S[live] if patience_s is None else patience_s
         if not self._patience_s > 0:
-            raise UsageError(f"patience_s is {patience_s}; give a number of seconds above 0")
+            raise ValueError(f"patience_s is {patience_s}; give a number of seconds above 0")
         self._senses = senses
         self._hold_s = ON_SCREEN_S[live]
         self._index = 0  # of the next window

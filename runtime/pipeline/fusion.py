@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovavel.runtime.errors import UsageError
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -26,10 +24,10 @@ def cosine_similarity(embeddings: NDArray[np.float32], text: NDArray[np.float32]
     """(..., D) embeddings and (C, D) text, of any norm → (..., C) float32 in [-1, 1]. A zero vector is like nothing.
 
     Raises:
-        UsageError: the embedding sizes differ.
+        ValueError: the embedding sizes differ.
     """
     if text.ndim != 2 or embeddings.shape[-1:] != text.shape[1:]:
-        raise UsageError(f"embeddings {embeddings.shape} and text {text.shape} must both end in the embedding size")
+        raise ValueError(f"embeddings {embeddings.shape} and text {text.shape} must both end in the embedding size")
     similarity: NDArray[np.float32] = np.matmul(_unit(embeddings), _unit(text).T)
     return similarity
 
@@ -127,10 +125,10 @@ def probabilities(scores: NDArray[np.float32], temperature: float) -> NDArray[np
         (..., C) float64, each sums to 1.
 
     Raises:
-        UsageError: the temperature is not above 0 and finite.
+        ValueError: the temperature is not above 0 and finite.
     """
     if not 0 < temperature < np.inf:
-        raise UsageError(f"a temperature must be finite and above 0, not {temperature}")
+        raise ValueError(f"a temperature must be finite and above 0, not {temperature}")
     logits = np.asarray(scores, np.float64) / temperature
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: NDArray[np.float64] = weights / weights.sum(axis=-1, keepdims=True)

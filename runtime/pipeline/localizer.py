@@ -76,10 +76,11 @@ class Localizer:
         decides on what the head makes of the buffer; None: the head's own scores do.
 
         Raises:
-            UsageError: `buffer` or `lag` is out of range.
+            ValueError: `buffer` is below 1.
+            UsageError: `lag` is out of range.
         """
         if buffer < 1:
-            raise UsageError(f"a buffer holds at least 1 segment, not {buffer}")
+            raise ValueError(f"a buffer holds at least 1 segment, not {buffer}")
         check_lag(lag, buffer)
         self.vocabulary = vocabulary
         """Names to tell apart. May be replaced while running: seconds that are not final are scored again with it."""
@@ -97,10 +98,10 @@ class Localizer:
         pushes return one to ten scores, and the tenth equals `score` of the same ten segments bit for bit.
 
         Raises:
-            UsageError: the segment does not follow the one before it.
+            ValueError: the segment does not follow the one before it.
         """
         if self._segments and segment.index != self._segments[-1].index + 1:
-            raise UsageError(
+            raise ValueError(
                 f"segment {segment.index} does not follow segment {self._segments[-1].index}; push a segment with both "
                 "senses None for a second that was lost"
             )

@@ -13,8 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Final, TypeVar
 
-from ovavel.runtime.errors import UsageError
-
 __all__ = ["CRASHED", "Crashed", "default_workers", "run_each", "show_progress"]
 
 Job = TypeVar("Job")
@@ -44,10 +42,10 @@ def run_each(
     that are running when a process dies are tried once more, each in a separate process.
 
     Raises:
-        UsageError: `workers` is below 1.
+        ValueError: `workers` is below 1.
     """
     if workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}")
+        raise ValueError(f"workers must be at least 1, not {workers}")
     rest = iter(jobs)
     more = True
     while more:

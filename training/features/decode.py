@@ -84,10 +84,10 @@ class Decoder:
         `prepared_by` names what prepares frames and sounds, in `ovavel.runtime.pipeline.preprocess.PREPARATIONS`.
 
         Raises:
-            UsageError: `workers` is below 1.
+            ValueError: `workers` is below 1.
         """
         if workers < 1:
-            raise UsageError(f"--workers must be at least 1, not {workers}")
+            raise ValueError(f"workers must be at least 1, not {workers}")
         self._slots = 2 * workers + ahead
         spawn = multiprocessing.get_context("spawn")  # a fork would copy locks held by the encoder's threads
         sizes = (BUFFER * math.prod(each.shape) for each in _preparations(prepared_by))

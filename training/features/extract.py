@@ -126,13 +126,14 @@ def extract(
         progress: called for every clip.
 
     Raises:
-        UsageError: a number is not positive, there is no such split, or another process is filling this cache.
+        ValueError: a number is not positive.
+        UsageError: there is no such split, or another process is filling this cache.
         DatasetError: the folder holds something else.
         DeviceError: memory ran out; completed shards are kept, as with every other error.
         OutputError: the disk is full or not writable.
     """
     if min(batch, shard_clips) < 1:
-        raise UsageError(f"a batch and a shard need at least one clip, not {batch} and {shard_clips}")
+        raise ValueError(f"a batch and a shard need at least one clip, not {batch} and {shard_clips}")
     clips = select_clips(bench, splits)
     info = cache_info(bench, encoders, shard_clips=shard_clips)
     root = out / info.fingerprint[:16]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from support.rounding import exact_fusion
 
-from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import agree, agree_clip, cosine_similarity, fused_score, positive_score
 
 OTHER = 3
@@ -67,7 +66,7 @@ def test_cosine_similarity_forgets_norms() -> None:
 
 
 def test_embedding_sizes_must_agree() -> None:
-    with pytest.raises(UsageError, match=r"\(2, 8\).*\(5, 9\)"):
+    with pytest.raises(ValueError, match=r"\(2, 8\).*\(5, 9\)"):
         cosine_similarity(np.zeros((2, 8), np.float32), np.zeros((5, 9), np.float32))
 
 

@@ -134,14 +134,19 @@ def test_a_new_vocabulary_rescores_what_is_not_final() -> None:
 def test_a_hole_in_the_stream_is_refused() -> None:
     localizer = Localizer(head, VOCABULARY)
     localizer.push(segment(0))
-    with pytest.raises(UsageError, match="segment 2 does not follow segment 0"):
+    with pytest.raises(ValueError, match="segment 2 does not follow segment 0"):
         localizer.push(segment(2))
 
 
-@pytest.mark.parametrize(("buffer", "lag"), [(10, 10), (10, -1), (0, 0)])
-def test_a_lag_that_cannot_be_is_refused(buffer: int, lag: int) -> None:
-    with pytest.raises(UsageError, match=r"lag must be|a buffer holds"):
-        Localizer(head, VOCABULARY, buffer=buffer, lag=lag)
+@pytest.mark.parametrize("lag", [10, -1])
+def test_a_lag_that_cannot_be_is_refused(lag: int) -> None:
+    with pytest.raises(UsageError, match="lag must be"):
+        Localizer(head, VOCABULARY, buffer=10, lag=lag)
+
+
+def test_a_buffer_without_segments_is_refused() -> None:
+    with pytest.raises(ValueError, match="a buffer holds"):
+        Localizer(head, VOCABULARY, buffer=0, lag=0)
 
 
 def test_a_bundle_decides_by_its_own_fusion_unless_another_is_asked_for() -> None:

@@ -65,7 +65,7 @@ class TowerConfig:
 
     def __post_init__(self) -> None:
         if min(self.width, self.blocks, self.heads) < 1 or self.width % self.heads:
-            raise UsageError(f"a tower needs a positive width that its heads divide, and at least one block: {self}")
+            raise ValueError(f"a tower needs a positive width that its heads divide, and at least one block: {self}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class ImageBindConfig:
 
     def __post_init__(self) -> None:
         if min(self.embedding_size, self.vocabulary) < 1:
-            raise UsageError(
+            raise ValueError(
                 f"sizes must be positive, not {self.embedding_size} (embedding), {self.vocabulary} (tokens)"
             )
 

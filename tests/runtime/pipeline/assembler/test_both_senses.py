@@ -27,7 +27,7 @@ from support.runtime.chunks import (
     samples,
 )
 
-from ovavel.runtime.errors import MediaError, UsageError
+from ovavel.runtime.errors import MediaError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.types import Chunk, Gap, Notice, Samples, Sense, Window
 
@@ -176,9 +176,9 @@ def check(windows: Iterable[Window], senses: frozenset[Sense]) -> None:
 
 
 def test_invalid_arguments_are_refused() -> None:
-    with pytest.raises(UsageError, match="vision and audio"):
+    with pytest.raises(ValueError, match="vision and audio"):
         WindowAssembler(frozenset(), live=True)
-    with pytest.raises(UsageError, match="patience_s is -1"):
+    with pytest.raises(ValueError, match="patience_s is -1"):
         WindowAssembler(BOTH, live=True, patience_s=-1)
     with pytest.raises(MediaError, match="rate of 0 Hz"):
         WindowAssembler(SOUND, live=True).push(

@@ -176,7 +176,7 @@ def test_config_converts_to_plain_values_and_back() -> None:
 def test_invalid_config_is_refused(change: Callable[[dict], object]) -> None:
     values = TINY.to_dict()
     change(values)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="invalid ImageBind configuration"):
         ImageBindConfig.from_dict(values)
 
 
