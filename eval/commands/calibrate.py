@@ -44,9 +44,9 @@ class Calibrate:
     error, before and after. Writes calibration.json, .csv and .html and reliability.svg; --write stores the result in
     the bundle, where 'ovavel live' and 'ovavel localize' find it.
 
-    It holds for the names of the dataset and one decision rule: with another vocabulary there are no probabilities, and
-    the margins are a guide. With --rule, all that this rule has is fitted first, and scored beside the bundle's own;
-    with --write the bundle then decides by it.
+    A calibration is valid for the names of the dataset and one decision rule: with another vocabulary there are no
+    probabilities, and the margins are only a guide. With --rule, everything that this rule has is fitted first, and
+    scored beside the bundle's own; with --write the bundle then decides by it.
     """
 
     dataset: MeasuredOptions
@@ -56,8 +56,8 @@ class Calibrate:
     held_out: Literal["train", "val", "test", "none"] = "test"
     """Which other clips to evaluate on afterwards, if any."""
     rule: Maybe[str] = None
-    """Decision rule to fit: positive, published, agreement, av2a, cuerator or temperatures; "+debiased" and "+offset"
-    after it add reference statistics and an offset of the background. By default the bundle's own stays as it is."""
+    """Decision rule to fit: positive, published, agreement, av2a, cuerator or temperatures; the suffixes "+debiased"
+    and "+offset" add reference statistics and an offset of the background. By default the bundle's own is kept."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context, 0 to 9, of the decisions to calibrate: the lag that will be used."""
     out: Path
