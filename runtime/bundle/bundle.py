@@ -1,7 +1,7 @@
-"""A folder that holds all that export and runtime share: graphs, vocabulary, tokenizer and their hashes.
+"""A folder with everything that export and runtime share: graphs, vocabulary, tokenizer and their hashes.
 
-What is opened is what was hashed: see `ovavel.runtime.bundle.hashed`.
-How its vocabulary is changed: see `ovavel.runtime.bundle.change`.
+How the opened bytes are exactly the hashed ones: see `ovavel.runtime.bundle.hashed`.
+How the vocabulary is changed: see `ovavel.runtime.bundle.change`.
 
 Many lines: one class, whose methods share its lock and the files it has hashed.
 """
@@ -50,7 +50,7 @@ _LARGEST_READ_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A bundle whose every file is there. `Bundle.open` makes one."""
+    """A complete bundle. `Bundle.open` returns one."""
 
     path: Path
     """The folder, absolute."""
@@ -68,13 +68,13 @@ class Bundle:
         """Read and check the bundle in the folder `path`: the size of every file, and the hash of the vocabulary.
 
         Graphs, weights and golden outputs are hashed when they are loaded: see `load` and `check`. `signed_by` is a
-        public key of minisign, or the path of its file, whose signature the bundle has to have.
+        minisign public key, or the path of its file; the bundle must carry a signature by it.
 
         Raises:
-            BundleError: it is no bundle, or of an unknown version, incomplete or altered, or not signed as it has to
-                be; says which file.
-            UsageError: `signed_by` is no key.
-            MissingExtraError: cryptography is not installed, and a signature is to be checked.
+            BundleError: it is not a bundle, or of an unknown version, incomplete or altered, or not signed as required;
+                names the file.
+            UsageError: `signed_by` is not a key.
+            MissingExtraError: a signature has to be checked and cryptography is not installed.
         """
         key = PublicKey.read(signed_by) if signed_by is not None else None
         check_path(path, BundleError)
@@ -114,15 +114,15 @@ class Bundle:
         return cls(path=root, manifest=manifest, sha256=sha256, vocabulary=vocabulary)._holding(contents)
 
     def _holding(self, contents: Contents) -> Bundle:
-        """Take over what was read of this bundle before, so that it is not opened, hashed and parsed again."""
+        """Reuse what was read of this bundle before, so that it is not opened, hashed and parsed again."""
         object.__setattr__(self, "_contents", contents)
         return self
 
     def check(self) -> None:
-        """Hash every file and read every graph, those too that nobody opens.
+        """Hash every file and read every graph, including those that are not opened.
 
         Raises:
-            BundleError: a file was altered, or a graph is not as a bundle's graphs are; says which.
+            BundleError: a file was altered, or a graph is not a valid bundle graph; names it.
         """
         self._contents.read(self.manifest.files)
         self._contents.graphs(file for variants in self.manifest.graphs.values() for file in variants.values())
@@ -130,10 +130,10 @@ class Bundle:
     def load(self, precision: Mapping[Graph, str]) -> dict[Graph, GraphFiles]:
         """Return the files of each graph in its precision, hashed and in memory.
 
-        Several calls share what they have in common.
+        Several calls share the files they have in common.
 
         Raises:
-            BundleError: the bundle does not hold one, or a file was altered, or a graph is none of a bundle.
+            BundleError: the bundle lacks a graph, a file was altered, or a graph is not a valid bundle graph.
         """
         names = {graph: self._name(graph, each) for graph, each in precision.items()}
         files = self._contents.graphs(names.values())
@@ -143,16 +143,16 @@ class Bundle:
         """Return the bytes of the file `name`, as they were hashed.
 
         Raises:
-            BundleError: it is not listed, or was altered, or is far too large for what is read as one.
+            BundleError: it is not listed, was altered, or is far too large to be read at once.
         """
         _check_readable(self.path, self.manifest, name)
         return bytes(self._contents.read([name])[name].data)
 
     def graph_files(self, graph: Graph, precision: str) -> tuple[str, ...]:
-        """Name the files of a graph: itself, then its weights, in order. They are not hashed for that.
+        """Return the names of a graph's files: itself, then its weights, in order. They are not hashed here.
 
         Raises:
-            BundleError: the bundle does not hold it, or it is not as a bundle's graphs are.
+            BundleError: the bundle does not contain it, or it is not a valid bundle graph.
         """
         return self._with_weights(self._name(graph, precision))
 
@@ -161,10 +161,10 @@ class Bundle:
         return file, *((folder / each).as_posix() for each in sorted(self._contents.weights(file)))
 
     def graph(self, name: Graph, precision: str | None = None, *, engine: str = ENGINE) -> Path:
-        """Return the path of graph `name` in `precision`, or in what `engine` runs by default. `load` loads it.
+        """Return the path of graph `name` in `precision`, or in the one `engine` runs by default. `load` loads it.
 
         Raises:
-            BundleError: the bundle does not hold it; says what it holds.
+            BundleError: the bundle does not contain it; lists those it contains.
         """
         return self.path / self._name(name, precision, engine=engine)
 
@@ -186,13 +186,13 @@ class Bundle:
     def precision(self, name: Graph, engine: str, asked: str | None = None) -> str:
         """Return the precision `engine` runs graph `name` in: as asked, else the bundle's default for it, or fp32.
 
-        What is asked for concerns vision and audio. Text and head run in it where they have it, else in fp32. On a
-        CPU, "int8" and "int16" stand for the form of them that is exact there, and so does the bundle's default.
+        The requested precision is for vision and audio. Text and head run in it if they have it, else in fp32. On a
+        CPU, "int8" and "int16" stand for the form that is exact there, and so does the bundle's default.
 
         Raises:
-            UsageError: `engine` does not run what was asked for; says what it runs.
-            DeviceError: what was asked for can saturate on this CPU, or all that the bundle holds can.
-            BundleError: the bundle does not hold the graph, or not in this precision; says what it holds.
+            UsageError: `engine` does not run the requested precision; lists those it runs.
+            DeviceError: the requested precision, or every one in the bundle, can saturate on this CPU.
+            BundleError: the bundle lacks the graph, or this precision of it; lists those it has.
         """
         runs = ENGINE_PRECISIONS.get(engine)
         if asked and runs and asked not in runs:
@@ -215,11 +215,11 @@ class Bundle:
         return chosen
 
     def default_precision(self, name: Graph, engine: str) -> str:
-        """Return what the bundle says that `engine` runs graph `name` in, wherever it is exact."""
+        """Return the bundle's default precision of graph `name` for `engine`, where that is exact."""
         return self.manifest.precision.get(engine, {}).get(name, "fp32")
 
     def _inexact(self, precision: str, exact: Sequence[str]) -> str:
-        """Say why `precision` does not run on this CPU, and what to do."""
+        """Return the error for a `precision` that is not exact on this CPU, with advice."""
         needs = " or ".join(self.manifest.exact_on.get(precision, DOT_PRODUCTS))
         instead = f"name another --precision ({', '.join(exact)}), or " if exact else ""
         return (
@@ -229,10 +229,10 @@ class Bundle:
         )
 
     def graphs_sha256(self, precision: Mapping[Graph, str]) -> str:
-        """Return a hash over the files, weights included, of the graphs that a window goes through.
+        """Return a hash over the files, weights included, of the graphs that a window passes through.
 
-        `precision` is of each graph; others than vision, audio and head do not count. Where an engine makes a
-        precision of its own, the hash is over all files of the graph.
+        `precision` is of each graph; only vision, audio and head count. Where an engine derives a precision itself, the
+        hash is over all files of the graph.
         """
         digest = hashlib.sha256()
         for graph in DECIDING:
@@ -246,7 +246,7 @@ class Bundle:
         """Return the tokenizer that the text encoder of `sense` was made for.
 
         Raises:
-            BundleError: the file was altered, or is none for this text encoder.
+            BundleError: the file was altered, or does not match this text encoder.
         """
         spec = self.manifest.encoders.of(sense)
         tokenizer = Tokenizer.decode(self.read(spec.tokenizer), where=str(self.path / spec.tokenizer))
@@ -258,7 +258,7 @@ class Bundle:
         return tokenizer
 
     def check_names(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return `names` without outer white space, if each text encoder reads them; see `vocabulary.check_names`.
+        """Return `names` without surrounding white space, if every text encoder can read them; see `check_names`.
 
         Raises:
             VocabularyError: one cannot be used.
@@ -269,15 +269,15 @@ class Bundle:
         return checked
 
     def save_vocabulary(self, vocabulary: Vocabulary) -> Bundle:
-        """Put `vocabulary` in the place of the bundle's own and return the changed bundle.
+        """Replace the bundle's vocabulary with `vocabulary` and return the changed bundle.
 
-        It stays verified if each name of both has the embedding it had; else no gate counts any more.
+        It stays verified if every name in both has the same embedding as before; otherwise no gate is valid any more.
 
-        Killed at any point, the bundle has either the old vocabulary or the new one.
+        If the process is killed at any point, the bundle has either the old vocabulary or the new one.
 
         Raises:
-            UsageError: the embeddings are not of the bundle's sizes, or do not serve the senses as its texts do.
-            BundleError: somebody else changed the bundle since it was opened.
+            UsageError: the embeddings do not have the bundle's sizes, or are not shared by the senses as its texts are.
+            BundleError: another process modified the bundle since it was opened.
             OutputError: it could not be written; the old vocabulary is in force.
         """
         if wrong := _wrong_sizes(vocabulary, self.manifest):
@@ -312,29 +312,29 @@ class Bundle:
         return changed._holding(self._contents.relisted(manifest.files))
 
     def save_calibration(self, calibration: Calibration | None, rule: Rule | None = None) -> Bundle:
-        """Put `calibration`, or none, in the place of the bundle's own and return the changed bundle.
+        """Replace the bundle's calibration with `calibration`, or none, and return the changed bundle.
 
-        `rule` is to decide from then on, and `calibration` is of its scores; None: the bundle's own does.
-        Killed at any point, the bundle has either the old calibration and rule or the new ones.
+        `rule` decides from then on, and `calibration` is for its scores; None keeps the bundle's own rule.
+        If the process is killed at any point, the bundle has either the old calibration and rule or the new ones.
 
         Raises:
-            BundleError: somebody else changed the bundle since it was opened.
+            BundleError: another process modified the bundle since it was opened.
             OutputError: it could not be written; the old calibration is in force.
         """
         manifest = self.manifest if rule is None else self.manifest.decided(rule)
         return self._save_manifest(manifest.calibrated(calibration))
 
     def save_gates(self, gates: Iterable[Gate]) -> Bundle:
-        """Put `gates` into the manifest, each in the place of an older one of its kind; return the changed bundle.
+        """Write `gates` into the manifest, each replacing an older one of its kind; return the changed bundle.
 
         Raises:
-            BundleError: somebody else changed the bundle since it was opened.
+            BundleError: another process modified the bundle since it was opened.
             OutputError: it could not be written; nothing has changed.
         """
         return self._save_manifest(self.manifest.gated(gates))
 
     def _save_manifest(self, manifest: Manifest) -> Bundle:
-        """Write a manifest that differs in what it says, not in the files it lists."""
+        """Write a manifest that lists the same files."""
         data = manifest.encode()
         try:
             with locked(self.path, fcntl.LOCK_EX):
@@ -346,14 +346,14 @@ class Bundle:
         return changed._holding(self._contents)
 
     def _check_unchanged(self) -> None:
-        """Refuse to go on where somebody else changed the bundle since it was opened, or was cut short at that."""
+        """Refuse to continue if another process modified the bundle since it was opened, or was killed doing so."""
         unchanged = hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest() == self.sha256
         if not unchanged or is_cut_short(self.path):
             raise BundleError(f"the bundle {self.path} was changed by somebody else meanwhile; try again")
 
 
 def _wrong_sizes(vocabulary: Vocabulary, manifest: Manifest) -> str | None:
-    """Say in what way text embeddings do not fit the encoders; None: they do."""
+    """Describe how text embeddings do not match the encoders; None if they do."""
     encoders, embeddings = manifest.encoders, vocabulary.embeddings
     if embeddings.sizes != encoders.sizes:
         has, needs = (" and ".join(map(str, each)) for each in (embeddings.sizes, encoders.sizes))
@@ -364,6 +364,6 @@ def _wrong_sizes(vocabulary: Vocabulary, manifest: Manifest) -> str | None:
 
 
 def _check_readable(root: Path, manifest: Manifest, name: str) -> None:
-    """Refuse a file that claims far more than its kind takes, before it is hashed and copied into memory."""
+    """Refuse a file that is far larger than its kind needs, before it is hashed and copied into memory."""
     if name in manifest.files and manifest.files[name].bytes > _LARGEST_READ_BYTES:
         raise BundleError(f"{root / name} is far too large; {_AGAIN}, or do not trust it")

@@ -80,26 +80,26 @@ class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How far the scores of a bundle are to be trusted (docs/method.md, Calibration).
+    """How reliable the scores of a bundle are (docs/method.md, Calibration).
 
     It was fitted for the names of its dataset and for final decisions. With other names there are no probabilities, and
-    its margins are a guide; for seconds that are not final yet, its probabilities are one.
+    its margins are only a guide; for seconds that are not final yet, its probabilities are only a guide too.
     """
 
     temperature: Annotated[float, Meta(gt=0)]
-    """By which the fused scores are divided before the softmax."""
+    """Divides the fused scores before the softmax."""
     on: Share
     """Margin over the background that a second needs to begin an event; `EventRules.start_margin` replaces it."""
     off: Share
-    """Margin that later seconds need to continue it; not above `on`."""
+    """Margin that later seconds need to continue it; at most `on`."""
     ece_before: Share
-    """Expected calibration error at temperature 1, on clips that the fit did not see where there were any."""
+    """Expected calibration error at temperature 1, on held-out clips if there were any."""
     ece_after: Share
     """The same at `temperature`."""
     segments: Annotated[int, Meta(ge=1)]
     """Seconds it was fitted on."""
     dataset: str
-    """Fingerprint of the dataset they came from."""
+    """Fingerprint of the dataset that they came from."""
     fusion: str = "published"
     """Name of the rule whose scores it was fitted to."""
     names: str
@@ -118,11 +118,11 @@ OTHER_NAMES = (
     "the bundle was calibrated for other names: no probabilities, and its margins are a guide; "
     "'ovavel eval calibrate --write' measures both again"
 )
-"""What a user is to know where `Calibration.fits` is false."""
+"""Note for users where `Calibration.fits` is false."""
 
 
 @lru_cache(maxsize=16)
 def names_fingerprint(names: tuple[str, ...]) -> str:
-    """Return a fingerprint of class names, background last; the order of the others means nothing."""
+    """Return a fingerprint of class names, background last; the order of the others does not matter."""
     *named, background = names
     return hashlib.sha256(msgspec.json.encode([*sorted(named), background])).hexdigest()[:12]

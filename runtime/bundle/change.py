@@ -1,9 +1,9 @@
-"""How the vocabulary of a bundle changes whole or not at all.
+"""Atomic changes of a bundle's vocabulary.
 
-Changing the vocabulary touches three files, and a process may be killed between any two. So the new ones are written
-beside the old ones first, the manifest last, and then moved in their place. Until the first is moved the old vocabulary
-is in force; from then on the change counts, and whoever opens the bundle next completes it. Opening a bundle whose
-files are as its manifest says moves nothing, whatever else lies in its folder.
+Changing the vocabulary touches three files, and a process may be killed between any two. So the new files are first
+written beside the old ones, the manifest last, and then moved into place. Until the first is moved, the old vocabulary
+is in force; from then on the change is committed, and the next process that opens the bundle completes it. Opening a
+bundle whose files match its manifest moves nothing, whatever else is in its folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 NEW = ".new"
-"""After the name of a file that is to take its place."""
+"""Suffix of a file that will replace the one without it."""
 _AGAIN = "export or copy the bundle again"
 _MANIFEST_LIMIT_BYTES = 4 * 2**20
 
@@ -46,7 +46,7 @@ def file_entry(path: Path) -> FileEntry:
 
 @contextlib.contextmanager
 def locked(root: Path, mode: int) -> Iterator[None]:
-    """Hold the lock of the folder: readers share it, a change of the vocabulary has it alone."""
+    """Hold the lock of the folder: readers share it, a change of the vocabulary holds it exclusively."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, mode)
@@ -56,7 +56,7 @@ def locked(root: Path, mode: int) -> Iterator[None]:
 
 
 def read_manifest(file: Path) -> tuple[bytes, Manifest]:
-    """Read the manifest `file`; return its bytes, too.
+    """Read the manifest `file`; also return its bytes.
 
     Raises:
         BundleError: there is none, or it is damaged or of an unknown version.
@@ -71,9 +71,9 @@ def read_manifest(file: Path) -> tuple[bytes, Manifest]:
 
 
 def complete_change(root: Path, check: Callable[[bytes], None] | None = None) -> None:
-    """Complete a change of the vocabulary that was cut short among its moves.
+    """Complete a change of the vocabulary that was interrupted between its moves.
 
-    `check` gets the bytes of the new manifest before anything is moved, and raises where it is not to be trusted.
+    `check` gets the bytes of the new manifest before anything is moved, and raises if it must not be trusted.
     """
     if not (root / (MANIFEST + NEW)).exists():
         return
@@ -88,17 +88,17 @@ def complete_change(root: Path, check: Callable[[bytes], None] | None = None) ->
                 move_in_place(root)
     except OSError as error:
         raise BundleError(
-            f"a change of the vocabulary of {root} was cut short and cannot be completed ({error}); "
-            "run `ovavel vocab list` on it where it may be written to"
+            f"a change of the vocabulary of {root} was interrupted and cannot be completed ({error}); "
+            "run `ovavel vocab list` on it as a user who may write to it"
         ) from error
 
 
 def is_cut_short(root: Path) -> bool:
-    """Whether the vocabulary is not the manifest's, but that of a new manifest that differs in the vocabulary alone."""
+    """Whether the vocabulary matches a new manifest that differs only in the vocabulary, not the current one."""
     try:
         _, old = read_manifest(root / MANIFEST)
         _, new = read_manifest(root / (MANIFEST + NEW))
-    except BundleError:  # there is none, or it is damaged: of this, opening the bundle speaks
+    except BundleError:  # missing or damaged: opening the bundle reports that
         return False
     changing = (NAMES, EMBEDDINGS)
     if not all(name in each.files for name in changing for each in (old, new)):
@@ -118,13 +118,13 @@ def _is_as_listed(path: Path, entry: FileEntry) -> bool:
 
 
 def clear_change(root: Path) -> None:
-    """Remove what a change that was cut short before it counted has left."""
+    """Remove the files left by a change that was interrupted before it was committed."""
     for name in (NAMES, EMBEDDINGS, MANIFEST):
         (root / (name + NEW)).unlink(missing_ok=True)
 
 
 def move_in_place(root: Path) -> None:
-    """Move the new files in the place of the old ones. Raises OSError."""
+    """Move the new files over the old ones. Raises OSError."""
     for name in (NAMES, EMBEDDINGS, MANIFEST):  # the manifest last: its move ends the change
-        with contextlib.suppress(FileNotFoundError):  # moved already before it was cut short
+        with contextlib.suppress(FileNotFoundError):  # moved already before the interruption
             (root / (name + NEW)).replace(root / name)

@@ -1,9 +1,9 @@
-"""Where an ONNX file says its weights lie, read without the onnx library.
+"""Reads where an ONNX file stores its weights, without the onnx library.
 
-A hostile graph may hide from a lenient reader what the library that runs it reads. So this one is strict: of the many
-ways to write one message it takes the one that protobuf's own libraries write, and of the fields those alone that a
-bundle's graphs have. Weights outside the file are allowed for the initializers of the graph and nowhere else, each in a
-file beside it.
+A hostile graph may hide from a lenient reader what the library that runs it will read. So this reader is strict: of the
+many encodings of a message it accepts only the one that protobuf's own libraries write, and only the fields that a
+bundle's graphs have. Weights outside the file are allowed only for the initializers of the graph, each in a file beside
+it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _Bytes: TypeAlias = bytes | mmap.mmap
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPES = {"int64": _VARINT, "int32": _VARINT, "float": _FIXED32}
-"""Kind of a field → how it is written; all others have a length."""
+"""Kind of a field → its wire type; all others are length-delimited."""
 _PACKED = {field.kind for fields in FIELDS.values() for field in fields.values() if field.kind.startswith("packed ")}
 _ELEMENT_BYTES = {"packed float": 4, "packed double": 8}
 _TAGS = {
     message: {number << 3 | _WIRE_TYPES.get(field.kind, _BYTES): (number, field) for number, field in fields.items()}
     for message, fields in FIELDS.items()
 }
-"""Message → the tags that its fields have, and no others → number, field."""
+"""Message → the only tags that its fields may have → number, field."""
 _LARGEST_TAG = 2**32 - 1
 _LARGEST_INT32, _SMALLEST_NEGATIVE = 2**31 - 1, 2**64 - 2**31
-"""A negative int32 is written as one of 64 bits."""
+"""A negative int32 is written with 64 bits."""
 _MOST_FIELDS = 2_000_000
 """Ten times as many as the largest graph has; a check takes seconds at worst."""
 
@@ -41,16 +41,16 @@ _INITIALIZER = ("Graph", 5)
 _DIMS, _DATA_TYPE, _NAME, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 13, 14
 """Fields of a Tensor."""
 _INLINE = {4, 5, 6, 7, 9, 10, 11}
-"""Those that hold weights."""
+"""Fields that hold weights."""
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2} | dict.fromkeys(
     (17, 18, 19, 20), 1
 )
 """ONNX's number of a type → bytes of a value; 16 is bfloat16, 17 to 20 are kinds of float8."""
 _EXTERNAL = 1
 _ABOVE = {("Model", 7): "Graph", _INITIALIZER: "Tensor"}
-"""What an initializer lies in → the message there."""
+"""Containers of initializers → the message in them."""
 _IN_MEMORY = "*/_ORT_MEM_ADDR_/*"
-"""The location that stands for an address; no file that is read may say so."""
+"""The location that stands for a memory address; refused in files that are read."""
 _ENTRIES = {"location", "offset", "length"}
 _MOST_DIMS = 32
 """The product of millions of numbers would take hours."""
@@ -62,33 +62,33 @@ class ExternalTensor:
 
     name: str
     data_type: int
-    """As ONNX numbers them: 1 is float32."""
+    """ONNX's number of the type: 1 is float32."""
     dims: tuple[int, ...]
     location: str
-    """Name of the file, which lies beside the graph."""
+    """Name of the file, which is beside the graph."""
     offset: int
     length: int
-    """In bytes: as many as the dimensions take."""
+    """Size in bytes, as the dimensions require."""
 
 
 def external_data(data: _Bytes, where: str, files: dict[str, int] | None = None) -> tuple[ExternalTensor, ...]:
-    """Return the initializers of an ONNX file that have their weights in another one.
+    """Return the initializers of an ONNX file whose weights are in another file.
 
     Args:
         data: the ONNX file's bytes.
         where: names it in errors.
-        files: bytes of each file of weights that it may read, where they are known.
+        files: size in bytes of each file of weights that it may read, if known.
 
     Raises:
-        BundleError: it is no ONNX file, or is not written as protobuf's libraries do, or has a field that no graph of a
-            bundle has, or keeps weights in no file beside it, or beyond the end of one.
+        BundleError: it is not an ONNX file, is not encoded as protobuf's libraries do, has a field that bundle graphs
+            lack, or refers to weights that are not in a file beside it or lie beyond the end of one.
     """
     try:
         if not data:
             raise ValueError("it is empty")
         found = tuple(_Reader(data, files).message("Model", 0, len(data)))
         if len({tensor.name for tensor in found}) < len(found):
-            raise ValueError("two initializers have one name")
+            raise ValueError("two initializers have the same name")
     except (ValueError, IndexError) as error:
         said = "it is cut off" if isinstance(error, IndexError) else error
         raise BundleError(
@@ -98,11 +98,11 @@ def external_data(data: _Bytes, where: str, files: dict[str, int] | None = None)
 
 
 def with_addresses(data: _Bytes, tensors: tuple[ExternalTensor, ...], addresses: Mapping[str, int]) -> bytes:
-    """Return an ONNX file, which `external_data` has read, whose weights lie in this process's memory.
+    """Return the ONNX file with its weights referring to this process's memory.
 
     Args:
         data: the ONNX file's bytes.
-        tensors: what `external_data` returned for it.
+        tensors: the result of `external_data` for it.
         addresses: where each file of weights begins in memory, by its name.
     """
     reader, left = _Reader(data, None), iter(tensors)
@@ -128,11 +128,11 @@ def with_addresses(data: _Bytes, tensors: tuple[ExternalTensor, ...], addresses:
 
 
 def _odd(message: str, tag: int) -> str:
-    """Say what is wrong with a tag that no field of a message has."""
+    """Describe a tag that no field of a message has."""
     number = tag >> 3
     if tag <= _LARGEST_TAG and number in FIELDS[message]:
         return f"field {number} of a {message} is of wire type {tag & 7}"
-    return f"field {number} of a {message} is none that a bundle's graphs have"
+    return f"field {number} of a {message} does not occur in a bundle's graphs"
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -149,7 +149,7 @@ def _as_varint(value: int) -> bytes:
 
 
 class _Reader:
-    """Walks through the fields of a file."""
+    """Iterates over the fields of a file."""
 
     def __init__(self, data: _Bytes, files: dict[str, int] | None) -> None:
         self._data = data
@@ -157,7 +157,7 @@ class _Reader:
         self._left = _MOST_FIELDS
 
     def message(self, message: str, start: int, end: int, *, initializer: bool = False) -> Iterator[ExternalTensor]:
-        """Check one message and those in it; yield the initializers with their weights outside."""
+        """Check a message and its nested messages; yield the initializers whose weights are outside."""
         if message == "Tensor":
             yield from self._tensor(start, end, initializer=initializer)
             return
@@ -183,7 +183,7 @@ class _Reader:
             elif number == _EXTERNAL_DATA:
                 key, value = self._entry(first, last)
                 if key in entries or key not in _ENTRIES:
-                    raise ValueError(f"a tensor has the entry {key!r} of external data, or has it twice")
+                    raise ValueError(f"a tensor has an unknown or duplicate entry {key!r} of external data")
                 entries[key] = value
             elif field.kind in FIELDS:
                 yield from self.message(field.kind, first, last)
@@ -211,9 +211,9 @@ class _Reader:
         )
 
     def _check_place(self, name: str, end: int) -> None:
-        """Check that weights lie in a file beside the graph, and not beyond its `end`."""
+        """Check that weights are in a file beside the graph, and not beyond its `end`."""
         if not name or "/" in name or "\\" in name or name in (".", "..") or not name.isprintable():
-            raise ValueError(f"it reads {name!r}, which is no file beside it")
+            raise ValueError(f"it reads {name!r}, which is not a file beside it")
         if self._files is not None:
             if name not in self._files:
                 raise ValueError(f"it reads {name!r}, which the bundle does not list")
@@ -223,7 +223,7 @@ class _Reader:
     @staticmethod
     def _number(text: str) -> int:
         if not (text.isascii() and text.isdigit()) or len(text) > 15 or str(int(text)) != text:
-            raise ValueError(f"{text!r} is no place in a file of weights")
+            raise ValueError(f"{text!r} is not an offset or length in a file of weights")
         return int(text)
 
     def _entry(self, start: int, end: int) -> tuple[str, str]:
@@ -236,7 +236,7 @@ class _Reader:
         return self._data[start:end].decode("utf-8")
 
     def fields(self, message: str, start: int, end: int) -> Iterator[tuple[int, Field, int, int]]:
-        """Yield number, field, and start and end of the content, of every field of one message."""
+        """Yield number, field, and start and end of the content for every field of one message."""
         data, known = self._data, _TAGS[message]
         seen: set[int] = set()
         while start < end:
@@ -244,7 +244,7 @@ class _Reader:
             if self._left < 0:
                 raise ValueError("it has far too many fields")
             tag = data[start]
-            if tag < 0x80:  # as nearly all are: this loop is a good part of opening a bundle
+            if tag < 0x80:  # the usual case: this loop is a large part of opening a bundle
                 start += 1
             else:
                 tag, start = self._varint(start)
@@ -253,7 +253,7 @@ class _Reader:
             number, field = known[tag]
             if not field.repeated:
                 if number in seen:
-                    raise ValueError(f"field {number} of a {message} is there twice")
+                    raise ValueError(f"field {number} of a {message} occurs twice")
                 seen.add(number)
             first, wire_type = start, tag & 7
             if wire_type == _BYTES:
@@ -276,13 +276,13 @@ class _Reader:
             yield number, field, first, start
 
     def _check_packed(self, field: Field, start: int, end: int) -> None:
-        """Check that a piece of numbers ends where a number ends."""
+        """Check that a packed run of numbers ends where a number ends."""
         size = _ELEMENT_BYTES.get(field.kind)
         if (end - start) % size if size else end > start and self._data[end - 1] >= 0x80:
             raise ValueError("numbers are cut off")
 
     def _varint(self, start: int) -> tuple[int, int]:
-        """Read a number of at most 64 bits in as few bytes as it takes; return it, and where it ends."""
+        """Read a number of at most 64 bits in the fewest possible bytes; return it, and where it ends."""
         data, value = self._data, 0
         for shift in range(0, 70, 7):
             byte = data[start]
@@ -292,4 +292,4 @@ class _Reader:
                 if (not byte and shift) or value >> 64:
                     break
                 return value, start
-        raise ValueError("a number is written in more bytes than it takes")
+        raise ValueError("a number is written in more bytes than necessary")

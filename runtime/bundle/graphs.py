@@ -1,4 +1,4 @@
-"""The graphs that a bundle holds, and what its encoders take and give."""
+"""The graphs in a bundle, and the inputs and outputs of its encoders."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["DECIDING", "SENSES", "TEXT_GRAPHS", "EncoderSpec", "Encoders", "Grap
 
 TextGraph: TypeAlias = Literal["text", "audio_text", "vision_text"]
 Graph = Literal["vision", "audio", "text", "audio_text", "vision_text", "head"]
-"""A bundle has a graph "text" where one text encoder serves both senses, and else one for each that has its own."""
+"""A bundle has one graph "text" if a single text encoder serves both senses, otherwise one for each sense."""
 
 DECIDING: tuple[Graph, ...] = ("vision", "audio", "head")
-"""The graphs that a window goes through."""
+"""The graphs that a window passes through."""
 TEXT_GRAPHS: tuple[TextGraph, ...] = ("text", "audio_text", "vision_text")
 SENSES: tuple[Sense, ...] = ("audio", "vision")
 """In the order in which the head takes them."""
@@ -25,22 +25,22 @@ _Size = Annotated[int, Meta(ge=1, le=2**20)]
 
 
 class EncoderSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the encoder of one sense takes and gives, and which text encoder shares its space."""
+    """Input and output of one sense's encoder, and which text encoder shares its embedding space."""
 
     input: str
     """Name of the graph's input."""
     shape: Annotated[tuple[_Size, ...], Meta(min_length=1, max_length=4)]
-    """Of one prepared second, without the batch, e.g. (3, 224, 224)."""
+    """Shape of one prepared second, without the batch, e.g. (3, 224, 224)."""
     embedding_size: _Size
     """D of this sense; senses may differ."""
     preprocessing: str
-    """What prepares a second, by its name in `ovavel.runtime.pipeline.preprocess.PREPARATIONS`."""
+    """Name of the preprocessing in `ovavel.runtime.pipeline.preprocess.PREPARATIONS`."""
     parameters: dict[str, Parameter]
-    """Of the preprocessing: sample rate or frame size, normalisation."""
+    """Parameters of the preprocessing: sample rate or frame size, normalization."""
     text: TextGraph = "text"
     """Graph of the text encoder whose embeddings this sense is compared with."""
     tokenizer: str = "tokenizer.json"
-    """File of the tokenizer that this text encoder was made for."""
+    """Tokenizer file of this text encoder."""
     context_length: _Size
     """L, tokens in a row of this text encoder."""
 

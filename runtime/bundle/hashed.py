@@ -1,7 +1,6 @@
-"""Files that are opened once and hashed, so that what is loaded is what was hashed.
+"""Files that are opened once and hashed, so that exactly the hashed bytes are loaded.
 
-Whoever runs a bundle's graphs gets them as memory, never as a path: between the hash and the use of a path, or behind
-it, there may be another file.
+Backends get a bundle's graphs as memory, never as a path: after hashing, a path may point to another file.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _COPIED_BYTES = 32 * 2**20
 """Files up to this size are read into memory; larger ones are mapped, so that several sessions share the pages."""
 
 _BLOCK_BYTES = 4 * 2**20
-"""Of a mapped file, hashed at a time; a multiple of every page size."""
+"""Bytes of a mapped file hashed at a time; a multiple of every page size."""
 _LET_GO_S = 0.005
 
 State: TypeAlias = tuple[int, ...]
@@ -48,7 +47,7 @@ class HashedFile:
             BundleError: it is not a regular file.
         """
         self.path = path
-        # A pipe in the place of a file would wait for a writer.
+        # A pipe instead of a file would wait for a writer.
         self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             found = os.fstat(self._file)
@@ -66,7 +65,7 @@ class HashedFile:
             self.entry = FileEntry(sha256=sha256, bytes=len(self.data))
         except BaseException:
             os.close(self._file)
-            del self._file  # by now it may be the number of another file
+            del self._file  # by now the descriptor may belong to another file
             raise
 
     def __del__(self) -> None:
@@ -75,14 +74,14 @@ class HashedFile:
 
     @property
     def descriptor_path(self) -> str:
-        """A path of the file that was hashed, whatever its name stands for by now."""
+        """A path of the file that was hashed, even if its name now refers to another file."""
         return f"/proc/{os.getpid()}/fd/{self._file}"
 
     def check_unchanged(self) -> None:
-        """Refuse a file that somebody wrote to since it was hashed; one that got another name is hashed again.
+        """Refuse a file that was written to since it was hashed; a renamed file is hashed again.
 
         Raises:
-            BundleError: its bytes are others now.
+            BundleError: its bytes have changed.
         """
         state = _state(os.fstat(self._file))
         if state == self._state:
@@ -93,13 +92,13 @@ class HashedFile:
         self._state = state
 
     def let_go(self) -> None:
-        """Let the system have the memory of a mapped file for other things; it is read again where it is needed."""
+        """Let the system reclaim the memory of a mapped file; it is read again when needed."""
         if isinstance(self.data, mmap.mmap):
             self.data.madvise(mmap.MADV_DONTNEED)
 
 
 def _hash_in_blocks(data: mmap.mmap) -> str:
-    """Hash a mapped file, of which no more than a block is resident at a time: its pages count as this process's."""
+    """Hash a mapped file with only one block resident at a time, because its pages count as this process's."""
     digest = hashlib.sha256()
     with memoryview(data) as view:
         for at in range(0, len(data), _BLOCK_BYTES):
@@ -109,25 +108,25 @@ def _hash_in_blocks(data: mmap.mmap) -> str:
 
 
 def _state(found: os.stat_result) -> State:
-    """What changes with every write to a file, and cannot be set back."""
+    """Values that change with every write to a file and cannot be reset."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFiles:
-    """A graph and its weights, hashed and in memory: all that a backend needs to load it."""
+    """A graph and its weights, hashed and in memory: everything a backend needs to load it."""
 
     path: Path
-    """Where the graph was read; for messages alone."""
+    """Where the graph was read from; only for messages."""
     graph: HashedFile
     weights: Mapping[str, HashedFile]
-    """By the name that the graph has for them."""
+    """By the names that the graph uses for them."""
     tensors: tuple[ExternalTensor, ...]
-    """The initializers that are in `weights`; the graph holds all others itself."""
+    """The initializers that are in `weights`; the graph contains all others itself."""
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
-        """Whoever loads the graph does so in here: what changed meanwhile is refused, and memory given back.
+        """Load the graph within this context: files changed meanwhile are refused, and memory is given back.
 
         Raises:
             BundleError: a file was changed since it was hashed.
@@ -141,9 +140,9 @@ class GraphFiles:
 
     @contextlib.contextmanager
     def private(self) -> Iterator[Path]:
-        """Give libraries that read paths alone a folder of this process's own: a copy of the graph, links to weights.
+        """Provide a private folder for libraries that only read paths: a copy of the graph, links to weights.
 
-        The links lead to the very files that were hashed, not to their names.
+        The links lead to the hashed files themselves, not to their names.
         """
         with tempfile.TemporaryDirectory(prefix="ovavel-") as folder, self.loading():
             path = Path(folder) / self.path.name
@@ -197,7 +196,7 @@ class Contents:
     """
 
     def __init__(self, root: Path, files: Mapping[str, FileEntry]) -> None:
-        """Hold what lies in `root` to what the manifest says of it."""
+        """Check the files in `root` against the manifest's `files`."""
         self._root = root
         self._entries = files
         self._files: dict[str, HashedFile] = {}
@@ -205,10 +204,10 @@ class Contents:
         self._lock = threading.RLock()
 
     def relisted(self, entries: Mapping[str, FileEntry]) -> Contents:
-        """Return the contents of the same folder under a changed list; what is listed as before is not read again."""
+        """Return the contents of the same folder with a changed list; files listed as before are not read again."""
         changed = Contents(self._root, entries)
         with self._lock:
-            # A hostile graph may name the changed files as weights, within whose old sizes it was found to be.
+            # A hostile graph may name the changed files as weights; it was checked against their old sizes.
             same = {name for name, entry in entries.items() if self._entries.get(name) == entry}
             changed._files = {name: file for name, file in self._files.items() if name in same}
             changed._tensors = {
@@ -219,10 +218,10 @@ class Contents:
         return changed
 
     def read(self, names: Iterable[str]) -> dict[str, HashedFile]:
-        """Return the files `names`, each hashed and as listed.
+        """Return the files `names`, each hashed and matching the list.
 
         Raises:
-            BundleError: one is not listed, or missing, or altered; says which.
+            BundleError: one is not listed, missing or altered; names it.
         """
         wanted = list(dict.fromkeys(names))
         with self._lock:
@@ -238,7 +237,7 @@ class Contents:
         """Return the graphs in the files `names`, with their weights.
 
         Raises:
-            BundleError: a file is not listed, or missing, or altered, or a graph is not as a bundle's graphs are.
+            BundleError: a file is not listed, missing or altered, or a graph is not a valid bundle graph.
         """
         wanted = list(dict.fromkeys(names))
         weights = {name: self.weights(name) for name in wanted}
@@ -254,10 +253,10 @@ class Contents:
         }
 
     def weights(self, name: str) -> list[str]:
-        """Return, in order, the names that the graph in the file `name` has for its files of weights.
+        """Return, in order, the names that the graph in the file `name` uses for its files of weights.
 
         Raises:
-            BundleError: it is not listed, or missing, or altered, or not as a bundle's graphs are.
+            BundleError: it is not listed, missing or altered, or not a valid bundle graph.
         """
         with self._lock:
             if name not in self._tensors:
@@ -289,16 +288,18 @@ def check_files(root: Path, files: Mapping[str, FileEntry]) -> None:
     """Check that every listed file is inside `root` and of the listed size; nothing is hashed.
 
     Raises:
-        BundleError: one is not; says which.
+        BundleError: one is not; names it.
     """
     real_root = os.path.realpath(root)
     for name, entry in files.items():
         parts = PurePosixPath(name).parts
         if not parts or name != "/".join(parts) or ".." in parts or "\\" in name or "\0" in name or name == MANIFEST:
-            raise BundleError(f"{root / MANIFEST} lists {name!r}, which is no path inside the bundle; do not trust it")
+            raise BundleError(f"{root / MANIFEST} lists {name!r}, which points outside the bundle; do not trust it")
         file = root / name
         if not Path(os.path.realpath(file)).is_relative_to(real_root):
-            raise BundleError(f"{file} leads out of the bundle; do not trust it, or copy the bundle without links")
+            raise BundleError(
+                f"{file} is a link that leads out of the bundle; do not trust it, or copy the bundle without links"
+            )
         if not file.is_file():
             raise BundleError(f"{file} is missing; {_AGAIN}")
         size = file.stat().st_size
@@ -311,6 +312,6 @@ def _locations(tensors: Iterable[ExternalTensor]) -> list[str]:
 
 
 def _beside(name: str, location: str) -> str:
-    """Name, in the manifest, of the file `location` beside the file `name`."""
+    """Return the manifest's name of the file `location` beside the file `name`."""
     folder, slash, _ = name.rpartition("/")
     return f"{folder}{slash}{location}"

@@ -1,4 +1,4 @@
-"""What `manifest.json` says of a bundle: read strictly, so that a misspelt or unknown field is an error."""
+"""The content of a bundle's `manifest.json`, read strictly: a misspelt or unknown field is an error."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-"""Raised whenever an older runtime would misread a newer bundle. Only this one is read."""
+"""Increased whenever an older runtime would misread a newer bundle. Only this version is read."""
 ENGINE = "onnxruntime-cpu"
-"""The engine whose precision `Bundle.graph` answers with by default."""
+"""The engine whose precision `Bundle.graph` uses by default."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class FileEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a file of the bundle must be, byte for byte."""
+    """Size and hash that a file of the bundle must have."""
 
     sha256: Sha256
     bytes: Annotated[int, Meta(ge=0)]
@@ -51,9 +51,9 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights_sha256: Sha256
     """Hash of the checkpoint file the encoders came from."""
     licence: str
-    """Licence of those weights, in a sentence; it binds whoever uses the bundle."""
+    """Licence of those weights, in a sentence; it binds every user of the bundle."""
     config: dict[str, Any]
-    """Sizes of the encoders, as the exporter was given them."""
+    """Sizes of the encoders, as given to the exporter."""
     head_layers: Annotated[int, Meta(ge=0)]
     """Blocks per modality in the head; 0 without fine-tuning."""
     head: str = "temporal"
@@ -63,17 +63,17 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the head makes a decision of two embeddings (docs/method.md, Temporal head and Decision)."""
+    """How the head turns two embeddings into a decision (docs/method.md, Temporal head and Decision)."""
 
     audio_scale: float = 20.0
-    """Norm with which audio embeddings enter the temporal head. Any will do: the head's graph scales them itself."""
+    """Norm of the audio embeddings at the input of the temporal head; the head's graph scales them itself."""
     vision_scale: float = 1.0
     score: str = "min-max(sqrt(max(audio_similarity * vision_similarity, 0)))"
     min_max_epsilon: float = 1e-8
     context_segments: int = BUFFER
-    """How many segments the temporal head was made for."""
+    """Number of segments that the temporal head was made for."""
     decision: FusionKind = "published"
-    """What live use and recordings decide with by default; `score` is what the head's graph computes."""
+    """The default fusion for live use and recordings; `score` is the one that the head's graph computes."""
     rule: Rule | None = None
     """Decides in place of `decision`, where one was fitted and put into the bundle."""
 
@@ -84,91 +84,91 @@ class Fusion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ParityCheck(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How far one exported graph is from PyTorch, at worst."""
+    """Largest deviation of one exported graph from PyTorch."""
 
     graph: Graph
     precision: str = "fp32"
     method: str = "ONNX Runtime on the CPU"
     """What ran the graph for the comparison, e.g. "ONNX Runtime on the CPU, emulating bf16"."""
     cases: int
-    """Inputs that were compared."""
+    """Number of inputs compared."""
     max_abs_difference: float
     min_cosine: float | None
-    """Smallest cosine similarity between the two embeddings; None for the head, which gives no embedding."""
+    """Minimum cosine similarity of the two embeddings; None for the head, which has no embedding output."""
     tolerance: float | None
-    """What `max_abs_difference` had to stay within; None for a quantised graph, which is held to its cosine."""
+    """Limit of `max_abs_difference`; None for a quantized graph, whose cosine is limited instead."""
     required_cosine: float | None = None
-    """What `min_cosine` had to reach; None for a graph in full precision."""
+    """Limit of `min_cosine`; None for a graph in full precision."""
 
 
 class Gate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A comparison with PyTorch in fp32 that an engine went through at a precision (docs/parity.md)."""
+    """The result of comparing an engine at a precision with PyTorch in fp32 (docs/parity.md)."""
 
     engine: str
-    """What ran the graphs, e.g. "onnxruntime-cpu"."""
+    """The engine that ran the graphs, e.g. "onnxruntime-cpu"."""
     precision: dict[Graph, str]
-    """Of each graph that was compared."""
+    """Precision of each graph that was compared."""
     passed: bool
     reference: str
     """"PyTorch fp32", or "golden outputs of PyTorch fp32"."""
     inputs: int
-    """Frames and waveforms that were compared."""
+    """Number of frames and waveforms compared."""
     min_cosine: dict[Graph, float]
-    """Smallest cosine similarity of an embedding with the reference's. What is not finite is reported as -1."""
+    """Minimum cosine similarity of an embedding with the reference's; non-finite values count as -1."""
     max_abs_difference: dict[Graph, float]
-    """Largest difference of a component of an embedding, or of a similarity for the head; likewise reported as 2."""
+    """Largest difference of an embedding's component, or of a similarity for the head; non-finite values count as 2."""
     decisions: float
-    """Share of the seconds decided alike, in [0, 1]."""
+    """Share of the seconds with the same decision, in [0, 1]."""
     device: str
     """Name of the CPU or GPU."""
     cpu_features: tuple[str, ...] = ()
-    """Of the CPU, where it ran there (`system.hardware.cpu_features`): CPUs of one name differ in them."""
+    """Features of the CPU if it ran there (`system.hardware.cpu_features`): CPUs with the same name may differ."""
     versions: dict[str, str]
-    """Libraries of the engine."""
+    """Versions of the engine's libraries."""
     graphs_sha256: Sha256
-    """Hash over the files of the vision, audio and head graphs: other graphs need another gate."""
+    """Hash over the files of the vision, audio and head graphs; the gate is valid only for these."""
     failures: tuple[str, ...]
-    """What kept it from passing, the first stage first, e.g. "audio: cosine 0.9100, needs 0.99 (for silence)"."""
+    """Why it failed, the first stage first, e.g. "audio: cosine 0.9100, needs 0.99 (for silence)"."""
 
 
 class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The comparisons that let the bundle be written, and those that verify engines."""
+    """The comparisons made at export, and those that verify engines."""
 
     versions: dict[str, str]
-    """Libraries that were compared."""
+    """Versions of the libraries that were compared."""
     checks: tuple[ParityCheck, ...]
     gates: tuple[Gate, ...] = ()
-    """One for each engine, precision, device and state of the graphs that was compared."""
+    """One gate for each engine, precision, device and state of the graphs that was compared."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """All that export passes to runtime. It holds no time of day; what was measured is in `parity` alone."""
+    """Everything that export passes to the runtime. It has no timestamps; measurements are only in `parity`."""
 
     format_version: int
     ovavel_version: str
     model: Model
     encoders: Encoders
-    """What each sense's encoder takes and gives."""
+    """Input and output of each sense's encoder."""
     graphs: dict[Graph, dict[str, str]]
     """Graph → precision → file."""
     precision: dict[str, dict[Graph, str]]
-    """Engine (`BackendInfo.engine`) → graph → the precision it runs unless another is named, where that is exact."""
+    """Engine (`BackendInfo.engine`) → graph → its default precision, where that is exact."""
     exact_on: dict[str, tuple[str, ...]]
-    """Precision → the CPU features one of which makes it exact on a CPU, or "any". One that it does not say is held to
-    `ovavel.runtime.bundle.precision.EXACT_ON`."""
+    """Precision → CPU features, any one of which makes it exact on a CPU, or "any". For precisions that are not listed,
+    `ovavel.runtime.bundle.precision.EXACT_ON` applies."""
     files: dict[str, FileEntry]
-    """Every file but the manifest itself."""
+    """Every file except the manifest itself."""
     fusion: Fusion
     opset: int
     parity: Parity
     vocabulary: str
-    """`Vocabulary.version` as export, or adding and removing names, left it: names and embeddings in any other order
-    are not what was verified."""
+    """`Vocabulary.version` after export or the latest change: names and embeddings in another order were not
+    verified."""
     calibration: Calibration | None = None
-    """What makes its scores probabilities; left out of the file where there is none."""
+    """Turns its scores into probabilities; left out of the file if there is none."""
 
     def calibrated(self, calibration: Calibration | None) -> Manifest:
-        """Return this manifest with `calibration` in the place of its own, or without one."""
+        """Return this manifest with `calibration` instead of its own, or without one."""
         return msgspec.structs.replace(self, calibration=calibration)
 
     def decided(self, rule: Rule) -> Manifest:
@@ -179,7 +179,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         )
 
     def gated(self, gates: Iterable[Gate]) -> Manifest:
-        """Return this manifest with `gates`, each in the place of the older one of the same kind."""
+        """Return this manifest with `gates`, each replacing the older one of the same kind."""
         kept = {_kind(gate): gate for gate in (*self.parity.gates, *gates)}
         parity = msgspec.structs.replace(self.parity, gates=tuple(kept.values()))
         return msgspec.structs.replace(self, parity=parity)
@@ -194,8 +194,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         """Read the bytes of a `manifest.json`; `where` names it in errors.
 
         Raises:
-            BundleError: it is not JSON, of another format version, a field is missing, unknown or of the wrong type,
-                or it asks for a fusion that this runtime does not do.
+            BundleError: it is not JSON, has another format version, a field is missing, unknown or of the wrong type,
+                or it requires a fusion that this runtime does not support.
         """
         try:
             version = read_json(data, _Version).format_version
@@ -215,7 +215,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         )
         if asked != Fusion():
             raise BundleError(
-                f"{where} asks for another fusion than this ovavel does ({_difference(asked, Fusion())}): "
+                f"{where} requires a fusion that this ovavel does not support ({_difference(asked, Fusion())}): "
                 "use the ovavel that wrote it, or export it again"
             )
         return manifest
@@ -228,7 +228,7 @@ class _Version(Struct, kw_only=True):
 
 
 def _kind(gate: Gate) -> tuple[object, ...]:
-    """What tells gates apart: of two with the same, the newer one counts."""
+    """Key of a gate: of two with the same key, the newer one counts."""
     precision = tuple(sorted(gate.precision.items()))
     return gate.engine, precision, gate.device, gate.cpu_features, gate.graphs_sha256, gate.reference
 

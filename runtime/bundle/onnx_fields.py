@@ -1,7 +1,7 @@
 """The fields of an ONNX file that a bundle's graphs have; a file with any other field is refused.
 
-The numbers are those of onnx.proto. What is left out is what no exported graph needs: graphs inside of graphs (and with
-them endless loops), functions, training, sparse tensors, sequences and maps, distribution over devices.
+The numbers are those of onnx.proto. Everything that no exported graph needs is left out: nested graphs (and with them
+endless loops), functions, training, sparse tensors, sequences and maps, distribution over devices.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ __all__ = ["FIELDS", "Field"]
 
 
 class Field(NamedTuple):
-    """How a field is written."""
+    """How a field is encoded."""
 
     kind: str
-    """Name of the message in it, or "int64", "int32" (enumerations, too), "float", "string" or "bytes"; with "packed "
-    before it, all its numbers in one piece."""
+    """Name of the message in it, or "int64", "int32" (also enumerations), "float", "string" or "bytes"; "packed "
+    before it means all its numbers in one run."""
     repeated: bool
 
 
@@ -94,4 +94,4 @@ FIELDS: dict[str, dict[int, Field]] = {
         metadata_props=(16, "StringStringEntry*"),
     ),
 }
-"""Message → number of a field → how it is written."""
+"""Message → number of a field → how it is encoded."""

@@ -1,7 +1,7 @@
 """The number formats that vision and audio may compute in, which of them each engine runs, and on which CPUs.
 
-ONNX Runtime and OpenVINO multiply 8-bit integers exactly where the CPU has dot products of them. Elsewhere they add
-two products in 16 bits, and the sum saturates (AVX2's vpmaddubsw). What can saturate on a CPU is never run on it.
+ONNX Runtime and OpenVINO multiply 8-bit integers exactly if the CPU has 8-bit dot products. On other CPUs they add two
+products in 16 bits, and the sum saturates (AVX2's vpmaddubsw). A graph that can saturate on a CPU is never run on it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = [
 ]
 
 Precision = Literal["fp32", "fp16", "bf16", "int16", "int16-any", "int8", "int8-any", "int8-static", "fp8"]
-"""docs/precision.md says what each of them is."""
+"""Described in docs/precision.md."""
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """CPU features, by their names in Linux, each of which makes sums of 8-bit products exact."""
 ANY = "any"
-"""In the place of a CPU feature: right on every CPU."""
+"""Instead of a CPU feature: exact on every CPU."""
 
 EXACT_ON: Mapping[str, tuple[str, ...]] = dict.fromkeys(("int8", "int16", "int8-static"), DOT_PRODUCTS)
-"""Precision → the CPU features one of which it needs; the others are right on every CPU. A bundle's manifest says it of
-its own graphs."""
+"""Precision → CPU features, one of which it needs; the others are exact on every CPU. A bundle's manifest lists the
+features for its own graphs."""
 
 _ANY_FORMS: Mapping[str, Precision] = {"int8": "int8-any", "int16": "int16-any"}
 """Precision → the form of it that no CPU can saturate."""
@@ -45,21 +45,20 @@ ENGINE_PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
     "tensorrt-rtx": ("fp16", "bf16", "fp32", "int8-static", "fp8"),
 }
-"""Engine → what it runs; unless one is named, the first of them that a bundle has: the fastest, but for 8 bits with
-fixed scales: they lose the most, and not every GPU has them. An engine that is not here says itself what it cannot
-run."""
+"""Engine → the precisions it runs, the preferred one first: the fastest, except 8 bits with fixed scales, which lose
+the most and are not available on every GPU. An engine that is not listed reports itself what it cannot run."""
 _CPU_ENGINES = ("onnxruntime-cpu", "openvino")
 _SLOWER_THAN_FP32 = ("int16", "int16-any")
-"""On CPUs without dot products of 8 bits: three products of two 8-bit pieces take longer than one of float32."""
+"""On CPUs without 8-bit dot products: three products of two 8-bit pieces take longer than one of float32."""
 
 
 def exact_here(engine: str, precision: str, exact_on: Sequence[str], features: Collection[str]) -> bool:
     """Whether `engine` computes `precision` exactly on a CPU with `features`.
 
     Args:
-        engine: what runs it; GPUs sum 8-bit products in 32 bits.
+        engine: runs it; GPUs sum 8-bit products in 32 bits.
         precision: of the graph.
-        exact_on: what the bundle says of it; empty: what `EXACT_ON` says.
+        exact_on: the features that the bundle lists for it; empty: those of `EXACT_ON`.
         features: of the CPU, from `ovavel.runtime.system.hardware.cpu_features`.
     """
     needs = exact_on or EXACT_ON.get(precision, (ANY,))
@@ -67,14 +66,14 @@ def exact_here(engine: str, precision: str, exact_on: Sequence[str], features: C
 
 
 def any_form(precision: str) -> str:
-    """Return the form of `precision` that is right on any CPU: itself, where it has no other."""
+    """Return the form of `precision` that is exact on any CPU: itself, if it has no other."""
     return _ANY_FORMS.get(precision, precision)
 
 
 def exact_forms(precision: Precision, features: Collection[str]) -> tuple[Precision, ...]:
     """Return the forms of `precision` that ONNX Runtime computes exactly on a CPU with `features`, the best first.
 
-    The features of any CPU are none. int8-static has one form: the exporter does not run it as integers.
+    "Any CPU" has no features. int8-static has one form: the exporter does not run it as integers.
     """
     if precision not in _ANY_FORMS:
         return (precision,)
@@ -83,25 +82,24 @@ def exact_forms(precision: Precision, features: Collection[str]) -> tuple[Precis
 
 
 def default_here(engine: str, default: str, exact: Collection[str], features: Collection[str]) -> str | None:
-    """Return what `engine` runs on a CPU with `features`, where a bundle's own choice is `default`.
+    """Return the precision `engine` runs on a CPU with `features` if the bundle's own choice is `default`.
 
-    That is `default` unless it is not among the `exact` ones, or slower than fp32 there; then the fastest of these.
-    None: there is none.
+    That is `default`, unless it is not `exact` or slower than fp32 there; then the fastest exact one, or None.
     """
     slow = engine == "onnxruntime-cpu" and default in _SLOWER_THAN_FP32 and set(DOT_PRODUCTS).isdisjoint(features)
     return default if default in exact and not slow else preferred(engine, exact, features)
 
 
 def preferred(engine: str, there: Iterable[str], features: Collection[str] = DOT_PRODUCTS) -> str | None:
-    """Return which of the precisions `there` `engine` runs unless one is named; None: it runs none of them.
+    """Return which of the precisions `there` `engine` runs by default; None: it runs none of them.
 
-    On a CPU with `features`, what is slower there comes last.
+    On a CPU with `features`, those that are slower there come last.
     """
     return next((each for each in _ranked(engine, features) if each in set(there)), None)
 
 
 def exact_precisions(engine: str, features: Collection[str]) -> tuple[Precision, ...]:
-    """Return what `engine` computes exactly on a CPU with `features`, the fastest first."""
+    """Return the precisions that `engine` computes exactly on a CPU with `features`, the fastest first."""
     return tuple(each for each in _ranked(engine, features) if exact_here(engine, each, (), features))
 
 

@@ -1,6 +1,6 @@
-"""Detached signatures of bundles, as minisign makes them: they say whose a bundle is, whatever it says of itself.
+"""Detached minisign signatures of bundles: they prove who made a bundle, whatever the bundle itself claims.
 
-A signature beside the manifest is over the manifest's bytes, and so over the hashes of all other files.
+The signature beside the manifest covers the manifest's bytes, and so the hashes of all other files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["SIGNATURE", "PublicKey", "check_signature"]
 
 SIGNATURE = MANIFEST + ".minisig"
 _LONGEST = 16_384
-"""Bytes of a key or a signature; both are some hundred."""
+"""Largest file of a key or a signature in bytes; both have about a hundred."""
 _COMMENT, _TRUSTED = "untrusted comment: ", "trusted comment: "
 _ALGORITHM, _OF_HASH = b"Ed", b"ED"
 """Ed25519, of the file itself or, as minisign does since 0.8, of its BLAKE2b hash."""
@@ -26,7 +26,7 @@ _ALGORITHM, _OF_HASH = b"Ed", b"ED"
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """Whose signature counts."""
+    """The public key whose signatures are accepted."""
 
     identity: bytes
     """8 bytes."""
@@ -35,7 +35,7 @@ class PublicKey:
 
     @classmethod
     def read(cls, given: str) -> PublicKey:
-        """Read a public key of minisign, given as itself or as the path of its file.
+        """Read a minisign public key, given directly or as the path of its file.
 
         Raises:
             UsageError: it is neither.
@@ -56,10 +56,10 @@ class PublicKey:
 
 
 def check_signature(folder: Path, manifest: bytes, key: PublicKey) -> None:
-    """Check that the signature in the bundle `folder` is one by `key` over the bytes of its manifest.
+    """Check that the bundle `folder` has a signature by `key` over the bytes of its manifest.
 
     Raises:
-        BundleError: there is none, or it is another one's, or of something else.
+        BundleError: there is none, or it is by another key or over something else.
         MissingExtraError: cryptography is not installed.
     """
     try:
@@ -74,13 +74,13 @@ def check_signature(folder: Path, manifest: bytes, key: PublicKey) -> None:
         first, comment, second = _lines(file, 3)
         data, whole = _decoded(first), _decoded(second)
         if len(data) != 74 or data[:2] not in (_ALGORITHM, _OF_HASH) or not comment.startswith(_TRUSTED):
-            raise ValueError("it is not as minisign writes it")
+            raise ValueError("it does not have minisign's format")
     except FileNotFoundError as error:
         raise BundleError(f"the bundle {folder} is not signed: it has no {SIGNATURE}; {instead}") from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"{file} is no signature of minisign ({error}); {instead}") from error
+        raise BundleError(f"{file} is not a minisign signature ({error}); {instead}") from error
     if data[2:10] != key.identity:
-        raise BundleError(f"{file} is the signature of another key than --require-signature asks for; {instead}")
+        raise BundleError(f"{file} was signed with another key than the one given with --require-signature; {instead}")
     signed = hashlib.blake2b(manifest).digest() if data[:2] == _OF_HASH else manifest
     try:
         public = Ed25519PublicKey.from_public_bytes(key.key)
@@ -94,19 +94,19 @@ def check_signature(folder: Path, manifest: bytes, key: PublicKey) -> None:
 
 
 def _decoded(text: str) -> bytes:
-    """Decode base64 in the one way that there is to write it; ValueError."""
+    """Decode canonical base64; raises ValueError for any other."""
     data = base64.b64decode(text, validate=True)
     if base64.b64encode(data).decode() != text:
-        raise ValueError("it is not as base64 is written")
+        raise ValueError("it is not valid base64")
     return data
 
 
 def _lines(path: Path, count: int) -> list[str]:
-    """Return the lines of a small file after its comment, as many as there have to be.
+    """Return the lines of a small file after its comment; their number is fixed.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it has others.
+        ValueError: it has other lines.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
     with os.fdopen(descriptor, "rb") as file:

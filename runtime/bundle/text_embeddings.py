@@ -1,4 +1,4 @@
-"""Text embeddings, one for each sense: sound and sight may be compared with texts in spaces of their own."""
+"""Text embeddings for each sense: audio and vision may have separate text spaces."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["TextEmbeddings"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextEmbeddings:
-    """Embeddings of N texts for each sense: of one text encoder, in one array, or of one for each sense."""
+    """Embeddings of N texts for each sense: one array from a shared text encoder, or one array per sense."""
 
     audio: NDArray[np.float32]
-    """(N, D of audio) float32: what audio embeddings are compared with."""
+    """(N, D of audio) float32, compared with audio embeddings."""
     vision: NDArray[np.float32]
-    """(N, D of vision) float32: what vision embeddings are compared with."""
+    """(N, D of vision) float32, compared with vision embeddings."""
 
     @classmethod
     def shared(cls, embeddings: NDArray[np.float32]) -> TextEmbeddings:
@@ -38,7 +38,7 @@ class TextEmbeddings:
 
     @classmethod
     def joined(cls, parts: Iterable[TextEmbeddings]) -> TextEmbeddings:
-        """Return all rows of `parts` one below the other; one array where each of them is one."""
+        """Concatenate the rows of `parts`; one array if each of them is one."""
         parts = list(parts)
         if all(each.is_shared for each in parts):
             return cls.shared(np.concatenate([each.audio for each in parts]))
@@ -49,7 +49,7 @@ class TextEmbeddings:
         return len(self.audio)
 
     def __getitem__(self, rows: Any) -> TextEmbeddings:
-        """Some of the rows, by a slice or their numbers."""
+        """Select rows by a slice or their indices."""
         if self.is_shared:
             return self.shared(self.audio[rows])
         return TextEmbeddings(self.audio[rows], self.vision[rows])
@@ -66,15 +66,15 @@ class TextEmbeddings:
 
     @property
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """The array "both" that serves both senses, or one for each: "audio" and "vision"."""
+        """The array "both" for both senses, or one for each: "audio" and "vision"."""
         return {"both": self.audio} if self.is_shared else {"audio": self.audio, "vision": self.vision}
 
     def of(self, sense: Sense) -> NDArray[np.float32]:
-        """(N, D of `sense`): what its embeddings are compared with."""
+        """(N, D of `sense`), compared with the embeddings of that sense."""
         return self.audio if sense == "audio" else self.vision
 
     def normal(self) -> TextEmbeddings:
-        """Return a read-only copy: little-endian float32, one array where both senses have the same values."""
+        """Return a read-only copy: little-endian float32, one array if both senses have the same values."""
         arrays = [np.array(each, dtype="<f4", order="C") for each in (self.audio, self.vision)]
         for each in arrays:
             each.setflags(write=False)
@@ -103,23 +103,23 @@ class TextEmbeddings:
         return b"".join(array.tobytes() for array in self.arrays.values())
 
     def encode(self) -> bytes:
-        """Return the bytes of an `.npz` file; an array that serves both senses is in it once."""
+        """Return the bytes of an `.npz` file; an array shared by both senses is stored once."""
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, **self.normal().arrays)
         return file.getvalue()
 
     @classmethod
     def decode(cls, data: bytes) -> TextEmbeddings:
-        """Read the bytes that `encode` gave; any other raise ValueError."""
+        """Read bytes written by `encode`; any others raise ValueError."""
         return cls.from_arrays(read_arrays(data, len(data)))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> TextEmbeddings:
-        """Take `arrays` of another; any other raise ValueError."""
+        """Build from the `arrays` of another instance; any others raise ValueError."""
         if any(array.dtype != np.float32 or array.ndim != 2 for array in arrays.values()):
-            raise ValueError("its text embeddings are no matrices of float32")
+            raise ValueError("its text embeddings are not float32 matrices")
         if set(arrays) == {"both"}:
             return cls.shared(arrays["both"])
         if set(arrays) != {"audio", "vision"} or len(arrays["audio"]) != len(arrays["vision"]):
-            raise ValueError("it holds no text embeddings for each sense")
+            raise ValueError("it does not have text embeddings for each sense")
         return cls(arrays["audio"], arrays["vision"])

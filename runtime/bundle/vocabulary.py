@@ -40,20 +40,20 @@ EMBEDDINGS = "vocabulary.npz"
 TOKENIZER = "tokenizer.json"
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that no name needs: controls, marks of direction and width, lone surrogates, separators."""
+"""Unicode categories that no name needs: control, direction and width characters, lone surrogates, separators."""
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
-"""Characters of other categories that show nothing: two names that look the same would be two classes."""
+"""Invisible characters of other categories: two names that look the same would be two classes."""
 
 _LONGEST_ROW = 4096
-"""Tokens of a text that a tokenizer may ask for; CLIP's asks for 77."""
+"""Longest row, in tokens, that a tokenizer may pad texts to; CLIP's has 77."""
 
 _OUTER = " \t\xa0\u3000"
-"""White space that means nothing around a name."""
+"""White space that is stripped from a name."""
 
 
 @functools.lru_cache(maxsize=65_536)
 def normalize_text(text: str) -> str:
-    """Return `text` as the tokenizer sees it (docs/method.md, Text): repaired, unescaped, one space, lower case."""
+    """Return `text` as the tokenizer sees it (docs/method.md, Text): repaired, unescaped, single spaces, lower case."""
     import ftfy
 
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
@@ -69,14 +69,14 @@ class Tokenizer:
         self.context_length = context_length
         """L, the tokens in a row with the start and end tokens."""
         self.max_tokens = context_length - rows.num_special_tokens_to_add(is_pair=False)
-        """How many tokens of its own a text may have before it is cut."""
+        """How many tokens a text may have, without start and end, before it is truncated."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read a `tokenizer.json`.
 
         Raises:
-            BundleError: it is no such file, or does not say to what length texts are cut and padded.
+            BundleError: it is not such a file, or does not define the length to which texts are truncated and padded.
         """
         try:
             data = Path(path).read_bytes()
@@ -86,7 +86,7 @@ class Tokenizer:
 
     @classmethod
     def decode(cls, data: bytes, *, where: str) -> Tokenizer:
-        """Read what a `tokenizer.json` holds; `where` names it in errors.
+        """Read the content of a `tokenizer.json`; `where` names it in errors.
 
         Raises:
             BundleError: as `open`.
@@ -103,7 +103,7 @@ class Tokenizer:
             ) from error
         length = rows.padding["length"] if rows.padding else None
         if not length or not rows.truncation or rows.truncation["max_length"] != length:
-            raise BundleError(f"{where} does not cut and pad texts to one length; export the bundle again")
+            raise BundleError(f"{where} does not truncate and pad texts to one length; export the bundle again")
         if length > _LONGEST_ROW or (rows.padding or {}).get("pad_to_multiple_of"):
             raise BundleError(f"{where} pads texts to far more than {_LONGEST_ROW} tokens; export the bundle again")
         plain.no_padding()
@@ -111,7 +111,7 @@ class Tokenizer:
         return cls(rows, plain, context_length=length)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the tokens (N, L) of `texts`: start, text, end, then zeros. A longer text is cut before its end token.
+        """Return the tokens (N, L) of `texts`: start, text, end, then zeros. Longer texts are truncated before the end.
 
         Names of control tokens inside a text are plain text.
         """
@@ -119,21 +119,21 @@ class Tokenizer:
         return np.array([encoding.ids for encoding in encodings], dtype=np.int64).reshape(-1, self.context_length)
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has before it is cut, without start and end."""
+        """How many tokens each text has before truncation, without start and end."""
         encodings = self._plain.encode_batch([normalize_text(text) for text in texts], add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 
 
 def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) -> tuple[str, ...]:
-    """Return `names` without outer white space, if they can stand beside `background` in one vocabulary.
+    """Return `names` without surrounding white space, if they can form a vocabulary with `background`.
 
     Raises:
-        VocabularyError: there is none, or one is empty, invisible in part, too long, given twice or the background.
-            Names that the tokenizer sees as one text, such as "Dog  Barking" and "dog barking", are the same.
+        VocabularyError: there is none, or one is empty, partly invisible, too long, a duplicate or the background.
+            Names that are the same text to the tokenizer, such as "Dog  Barking" and "dog barking", are duplicates.
     """
     stripped = tuple(name.strip(_OUTER) for name in names)
     if not stripped:
-        raise VocabularyError("a vocabulary needs at least one name; give one name a line")
+        raise VocabularyError("a vocabulary needs at least one name; give one name per line")
     seen = {normalize_text(background): background}
     for name in stripped:
         _check_visible(name)
@@ -148,7 +148,7 @@ def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) 
         seen[key] = name
     for name, count in zip(stripped, tokenizer.count(stripped), strict=True):
         if count == 0:
-            raise VocabularyError(f"the name {name!r} holds nothing the tokenizer can read; leave it out")
+            raise VocabularyError(f"the name {name!r} contains nothing that the tokenizer can read; leave it out")
         if count > tokenizer.max_tokens:
             raise VocabularyError(
                 f"the name {name[:40] + '…'!r} has {count} tokens, and at most {tokenizer.max_tokens} are read; "
@@ -158,12 +158,12 @@ def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) 
 
 
 def _check_visible(name: str) -> None:
-    """Refuse a name with a character that cannot be seen; say which. Raises VocabularyError."""
+    """Refuse a name with an invisible character, and name that. Raises VocabularyError."""
     for sign in name:
         if unicodedata.category(sign) in _INVISIBLE or _BLANK.match(sign):
             what = unicodedata.name(sign, "a control character")
             raise VocabularyError(
-                f"the name '{shown_name(name)}' holds U+{ord(sign):04X} ({what}), which cannot be seen; leave it out"
+                f"the name '{shown_name(name)}' holds U+{ord(sign):04X} ({what}), which is invisible; leave it out"
             )
 
 
@@ -177,7 +177,7 @@ class _Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Vocabulary:
-    """Names in class order, the background last, with their text embeddings. It never changes."""
+    """Names in class order, the background last, with their text embeddings. Immutable."""
 
     names: tuple[str, ...]
     """C names, each once."""
@@ -214,19 +214,19 @@ class Vocabulary:
         object.__setattr__(self, "version", digest.hexdigest()[:12])
 
     def __len__(self) -> int:
-        """C, the background among them."""
+        """C, including the background."""
         return len(self.names)
 
     @property
     def background(self) -> str:
-        """The name of no event."""
+        """The name that stands for no event."""
         return self.names[-1]
 
     def index(self, name: str) -> int:
-        """Class index of `name`, whatever its case and white space.
+        """Class index of `name`, ignoring case and white space.
 
         Raises:
-            VocabularyError: there is no such name; the nearest one is suggested.
+            VocabularyError: there is no such name; the closest one is suggested.
         """
         if name in self.names:
             return self.names.index(name)
@@ -243,7 +243,7 @@ class Vocabulary:
         raise VocabularyError(f"{name!r} is not in the vocabulary{hint}")
 
     def agrees_with(self, other: Vocabulary) -> bool:
-        """Whether both have the same background, and each name of both has one embedding in each sense."""
+        """Whether both have the same background, and the same embeddings for the names they share."""
         if self.background != other.background or self.embeddings.sizes != other.embeddings.sizes:
             return False
         rows = {name: row for row, name in enumerate(other.names)}
@@ -272,7 +272,7 @@ class Vocabulary:
         """Return a vocabulary without `names`, some of which may be further texts of the background.
 
         Raises:
-            VocabularyError: one of them is not there or is the background, or no name would be left.
+            VocabularyError: one of them is unknown or the background, or no name would be left.
         """
         keys = {normalize_text(name) for name in names}
         texts = [row for row, text in enumerate(self.background_texts) if normalize_text(text) not in keys]
@@ -292,7 +292,7 @@ class Vocabulary:
         )
 
     def encode(self) -> dict[str, bytes]:
-        """Return what its two files hold, by file name."""
+        """Return the content of its two files, by file name."""
         written = _Names(names=self.names, background_texts=self.background_texts, prompts=self.prompts)
         listing = msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
         further = [] if self.background_embeddings is None else [self.background_embeddings]
@@ -305,7 +305,7 @@ class Vocabulary:
 
     @classmethod
     def decode(cls, names: bytes, embeddings: bytes, *, where: str) -> Vocabulary:
-        """Read what `vocabulary.json` and `vocabulary.npz` hold; `where` names their folder in errors.
+        """Read the content of `vocabulary.json` and `vocabulary.npz`; `where` names their folder in errors.
 
         Raises:
             BundleError: one of them is damaged, or they do not fit together.

@@ -212,13 +212,13 @@ def test_a_path_that_climbs_out(tiny_bundle: Path, name: str) -> None:
     (tiny_bundle.parent / "outside").write_bytes(b"secret")
     entry = file_entry(tiny_bundle.parent / "outside")
     rewrite(tiny_bundle, lambda m: m["files"].update({name: {"sha256": entry.sha256, "bytes": entry.bytes}}))
-    refused(tiny_bundle, repr(name), "no path inside the bundle")
+    refused(tiny_bundle, repr(name), "points outside the bundle")
 
 
 def test_a_link_that_leads_out(tiny_bundle: Path) -> None:
     shutil.move(tiny_bundle / "head.onnx", tiny_bundle.parent / "head.onnx")
     (tiny_bundle / "head.onnx").symlink_to(tiny_bundle.parent / "head.onnx")
-    refused(tiny_bundle, "head.onnx leads out of the bundle")
+    refused(tiny_bundle, "head.onnx is a link that leads out of the bundle")
 
 
 def test_a_link_to_the_bundle_itself_is_fine(tiny_bundle: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_tag_in_more_bytes_than_it_takes_is_refused(place: int, size: int) -> 
         tag = number << 3 | kind
         return one_field(tag, content, tag_bytes=max(size, len(varint(tag)) + 1))
 
-    refused(changed(place, longer), "more bytes than it takes")
+    refused(changed(place, longer), "more bytes than necessary")
 
 
 @given(place=PLACES, bits=st.integers(1, 2**32 - 1))
@@ -129,7 +129,7 @@ def test_a_length_or_a_number_in_more_bytes_than_it_takes_is_refused(place: int,
             return one_field(number << 3 | kind, content, tag_bytes=size)
         return one_field(number << 3 | kind, content, number_bytes=max(size, len(varint(value)) + 1))
 
-    refused(changed(place, longer), "more bytes than it takes")
+    refused(changed(place, longer), "more bytes than necessary")
 
 
 @given(place=PLACES, number=st.integers(0, 2**29 - 1), kind=st.integers(0, 7), content=st.binary(max_size=9))
@@ -138,7 +138,7 @@ def test_an_unknown_field_is_refused(place: int, number: int, kind: int, content
         unknown = next(each for each in itertools.count(number) if each not in FIELDS[message])
         return one_field(unknown << 3 | kind, content) + one_field(known << 3 | known_kind, known_content)
 
-    refused(changed(place, before), "none that a bundle's graphs have")
+    refused(changed(place, before), "does not occur in a bundle's graphs")
 
 
 @given(place=PLACES, kind=st.integers(0, 7))

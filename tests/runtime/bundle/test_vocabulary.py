@@ -114,7 +114,7 @@ def test_a_tokenizer_without_a_length_is_refused(tmp_path: Path, part: str) -> N
         ([], "at least one name"),
         (["dog", ""], "a name is empty"),
         (["dog", " \t "], "a name is empty"),
-        (["dog", "\u200b\x07"], r"the name '\u200b\x07' holds U+200B (ZERO WIDTH SPACE), which cannot be seen"),
+        (["dog", "\u200b\x07"], r"the name '\u200b\x07' holds U+200B (ZERO WIDTH SPACE), which is invisible"),
         (["a\nb"], r"the name 'a\nb' holds U+000A (a control character)"),
         (["dog\n"], "holds U+000A"),
         (["\ud800"], "holds U+D800"),
