@@ -32,6 +32,9 @@ class Add:
 
     Names are used unchanged; "glass breaking" works better than "glass". If a name is empty, too long or already in the
     vocabulary, the command fails and changes nothing. The background stays last.
+
+    With --background the texts are further texts of the background, such as "silence" or "an empty room": where one of
+    them fits better than every name, the second is background.
     """
 
     names: Positional[Many[str]] = ()
@@ -113,7 +116,7 @@ class Remove:
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List the names in a bundle's vocabulary, one per line, the background last.
+    """List the names in a bundle's vocabulary, one per line, the background last, its further texts after a #.
 
     Example:
         ovavel vocab list --bundle imagebind > names.txt
