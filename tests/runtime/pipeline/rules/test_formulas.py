@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rules import FITTED, C, T, made, rule
 
 from ovavel.runtime.bundle.calibration import Background, Reference, Rule
 from ovavel.runtime.pipeline.rules.apply import decide, evidence_of, rule_scores
@@ -16,29 +17,7 @@ from ovavel.runtime.pipeline.rules.cuerator import rivalry
 from ovavel.runtime.pipeline.rules.evidence import Evidence, folded
 from ovavel.runtime.pipeline.rules.registry import RULES
 
-C, T, D = 6, 10, 8
-THETA = {f"theta{i}": value for i, value in enumerate((0.1, 0.3, 0.2, 0.1, 0.4, 0.05, 0.2, 0.5, 0.3, 0.2))}
-FITTED = {
-    "cuerator": THETA,
-    "temperatures": {"audio_temperature": 0.05, "vision_temperature": 0.2},
-    "clip-prior": {"delta": 0.1},
-}
-
-
-def rule(kind: str, **more: object) -> Rule:
-    return Rule(kind=kind, parameters=FITTED.get(kind, {}), **more)  # type: ignore[arg-type]
-
-
-def made(seed: int, clips: int = 3, seconds: int = T) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Similarities in which one class a clip is often strong in both senses, and frames that change slowly."""
-    random = np.random.default_rng(seed)
-    audio, vision = random.normal(0.1, 0.1, (2, clips, seconds, C)).astype(np.float32)
-    for clip in range(clips):
-        event, label = random.random(seconds) < 0.6, random.integers(C)
-        audio[clip, event, label] += 0.5
-        vision[clip, event, label] += 0.4
-    frames = np.cumsum(random.normal(0, 0.3, (clips, seconds, D)), axis=1) + random.normal(0, 1, (clips, 1, D))
-    return audio, vision, frames.astype(np.float32)
+THETA = FITTED["cuerator"]
 
 
 def best_of(values: dict[int, float], otherwise: int) -> int:
