@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.pipeline.localizer import Head as RuntimeHead
 from ovavel.training.fit.data import Part
 from ovavel.training.heads.base import Head
 from ovavel.training.heads.temporal import HeadGraph
 
-__all__ = ["decide_labels", "evaluate"]
+__all__ = ["decide_labels", "evaluate", "runtime_head"]
 
 _EVALUATION_BATCH = 64  # clips
 
@@ -40,10 +41,26 @@ def evaluate(head: Head, part: Part, text: TextEmbeddings, *, background: bool =
     return score_rows(labels, part.truth, part.seen, len(text))
 
 
+def runtime_head(head: Head) -> RuntimeHead:
+    """Return `head` in the form that the runtime asks for, on the device where its weights are."""
+    graph, device = HeadGraph(head).eval(), _device_of(head)
+
+    def run(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+        with torch.inference_mode():
+            inputs = (torch.tensor(each, device=device) for each in (audio, vision, text.audio, text.vision))
+            return HeadOutput(*(tensor.cpu().numpy() for tensor in graph(*inputs)))
+
+    return run
+
+
+def _device_of(head: Head) -> torch.device:
+    return next(iter(head.state_dict().values()), torch.zeros(0)).device
+
+
 def _decide(head: Head, part: Part, text: TextEmbeddings) -> Iterator[HeadOutput]:
     """Yield decisions for a few clips at a time, to limit memory."""
     graph = HeadGraph(head).eval()
-    device = next(iter(head.state_dict().values()), torch.zeros(0)).device
+    device = _device_of(head)
     with torch.inference_mode():
         names = [torch.tensor(each, device=device) for each in (text.audio, text.vision)]
         for start in range(0, len(part), _EVALUATION_BATCH):

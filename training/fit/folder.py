@@ -4,6 +4,7 @@ head.safetensors     the best head so far; its metadata hold the recipe, the dat
 state.safetensors    everything needed to resume; deleted when the run is complete
 report.html          report for people
 epochs.csv           every score of every epoch, for spreadsheets
+times.json           how long each epoch took; all other files are the same in each run
 result.json          the whole run; written last, so its presence means that the run is complete
 tensorboard/         event files
 trunk/               the run of the head that this one stands on, if the recipe names one
@@ -24,6 +25,7 @@ from ovavel.runtime.errors import CheckpointError, MissingExtraError, UsageError
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.result import RESULT, DataInfo, Epoch, FitResult
+from ovavel.training.fit.times import TIMES
 from ovavel.training.models.checkpoint import read_metadata
 
 if TYPE_CHECKING:
@@ -71,7 +73,14 @@ def prepare(out: Path, recipe: Recipe, info: DataInfo, *, overwrite: bool) -> No
             for stale in out.glob(pattern):
                 stale.unlink(missing_ok=True)
         if overwrite:
-            for name in (RESULT, STATE, REPORT, EPOCHS, HEAD):  # the result first: without it the run is incomplete
+            for name in (
+                RESULT,
+                STATE,
+                REPORT,
+                EPOCHS,
+                TIMES,
+                HEAD,
+            ):  # the result first: without it the run is incomplete
                 (out / name).unlink(missing_ok=True)
             shutil.rmtree(out / LOGS, ignore_errors=True)  # TensorBoard would show both runs as one
             return

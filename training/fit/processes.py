@@ -1,4 +1,4 @@
-"""Training in several processes started by `torchrun`."""
+"""Training in several processes started by `torchrun`, and the same in each run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+import torch
 import torch.distributed as dist
 
 from ovavel.runtime.errors import DeviceError, UsageError
 from ovavel.training.torch_backend.backend import resolve_device
 
-__all__ = ["processes"]
+__all__ = ["deterministic", "processes", "wait_for_all"]
 
 
 @contextlib.contextmanager
@@ -40,3 +41,21 @@ def processes(device: str) -> Iterator[tuple[int, str]]:
         yield dist.get_rank(), device
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Make PyTorch use deterministic algorithms, and fail where there are none."""
+    before = torch.get_deterministic_debug_mode()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+    torch.set_deterministic_debug_mode("error")  # unlike `use_deterministic_algorithms`, it does not load a compiler
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def wait_for_all(world: int) -> None:
+    """Wait until all `world` processes are here."""
+    if world > 1:
+        dist.barrier()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,8 +42,10 @@ from ovavel.training.fit.folder import (
     prepare,
 )
 from ovavel.training.fit.initial import head_settings, initial_head, trunk_recipe
+from ovavel.training.fit.processes import deterministic, wait_for_all
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, pick, row_table
+from ovavel.training.fit.times import EpochTime, note_times
 from ovavel.training.heads.base import Head, load_head
 from ovavel.training.heads.layers import Draw, Dropout
 from ovavel.training.heads.temporal import HeadGraph
@@ -61,6 +63,7 @@ def fit_data(
     data: Data,
     out: str | os.PathLike[str],
     *,
+    trunk_by: Recipe | None = None,
     device: str = "auto",
     overwrite: bool = False,
     tensorboard: bool = False,
@@ -75,6 +78,7 @@ def fit_data(
         recipe: how to train.
         data: what to train and validate on.
         out: folder for `head.safetensors`, `result.json` and `report.html`; created if needed.
+        trunk_by: how to train the trunk, in place of the recipe that `recipe` names for it.
         device: "cpu", "cuda", "cuda:N" or "auto".
         overwrite: start over where `out` holds another run.
         tensorboard: write event files for TensorBoard into `out`/tensorboard.
@@ -94,26 +98,30 @@ def fit_data(
         raise UsageError("cannot select the epoch on seen classes: the validation split has none")
     head_settings(recipe, gate=next(iter(recipe.blend), recipe.gate))
     chosen_device = resolve_device(device)
-    first, trunk = trunk_recipe(recipe), None
+    named, trunk, plain = trunk_recipe(recipe), None, data
+    first = named and (trunk_by or named)
     if recipe.trunk and not first:
         trunk = load_head(recipe.trunk)  # another file is another run
         data = replace(data, fingerprint=f"{data.fingerprint} {file_entry(Path(recipe.trunk)).sha256}")
+    elif first != named:  # and so is another trunk
+        digest = hashlib.sha256(msgspec.json.encode(first)).hexdigest()
+        data = replace(data, fingerprint=f"{data.fingerprint} {digest}")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     info = DataInfo.of(data)
     if rank == 0:
         prepare(out, recipe, info, overwrite=overwrite)
-    _wait(world)
+    wait_for_all(world)
     done = FitResult.read(out)
-    _wait(world)
+    wait_for_all(world)
     if done:
         return done
     if first:
         before, after = (each.epochs * -(-len(data.train) // each.batch_clips) for each in (first, recipe))
         report = part_of(progress, 0, before, of=before + after, prefix="trunk: ")
-        fit_data(first, data, out / TRUNK, device=device, overwrite=overwrite, progress=report)
+        fit_data(first, plain, out / TRUNK, device=device, overwrite=overwrite, progress=report)
         trunk = load_head(out / TRUNK / HEAD)
         progress = part_of(progress, before, after, of=before + after)
-    with _deterministic(), contextlib.ExitStack() as stack:
+    with deterministic(), contextlib.ExitStack() as stack:
         logs = stack.enter_context(open_logs(out / LOGS)) if tensorboard and rank == 0 else None
         run = _Run(recipe, data, out, trunk, chosen_device, rank, world)
         epochs = run.resume()
@@ -124,7 +132,7 @@ def fit_data(
     result = _result(recipe, info, epochs)
     if rank == 0:
         finish(out, result)
-    _wait(world)
+    wait_for_all(world)
     return result
 
 
@@ -192,6 +200,7 @@ class _Run:
         rate = recipe.learning_rate * 0.5 ** sum(number >= milestone for milestone in recipe.halve_at)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+        started_s = time.perf_counter()
         order = _random(recipe, "order", number).permutation(clips)
         steps = -(-clips // recipe.batch_clips)
         total = torch.zeros((), device=self._device)
@@ -201,7 +210,8 @@ class _Run:
             batch = order[step * recipe.batch_clips : (step + 1) * recipe.batch_clips]
             total += self._step(batch, number * steps + step) * len(batch)
             progress("training", number * steps + step + 1, recipe.epochs * steps, news)
-        loss = float(total) / clips
+        loss = float(total) / clips  # waits for the device
+        trained_s = time.perf_counter() - started_s
         if not (np.isfinite(loss) and self._norms.isfinite()):
             raise UsageError(
                 f"training with the recipe {recipe.name!r} diverged in epoch {number + 1}: loss {loss}, sum of the "
@@ -214,6 +224,8 @@ class _Run:
             epochs = (*before, record)
             if pick(recipe, epochs)[0] == len(epochs):
                 head.save(self._out / HEAD, head_metadata(_result(recipe, DataInfo.of(self._data), epochs)))
+            validated_s = time.perf_counter() - started_s - trained_s
+            note_times(self._out, number, EpochTime(training_s=trained_s, validation_s=validated_s))
             self._save(epochs)
         if self._world == 1:
             assert record
@@ -327,20 +339,3 @@ def _stopped(recipe: Recipe, epochs: tuple[Epoch, ...]) -> bool:
 def _result(recipe: Recipe, info: DataInfo, epochs: tuple[Epoch, ...]) -> FitResult:
     chosen, test_choice = pick(recipe, epochs)
     return FitResult(recipe=recipe, data=info, epochs=epochs, chosen=chosen, test_choice=test_choice)
-
-
-@contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    """Make PyTorch use deterministic algorithms, and fail where there are none."""
-    before = torch.get_deterministic_debug_mode()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
-    torch.set_deterministic_debug_mode("error")  # unlike `use_deterministic_algorithms`, it does not load a compiler
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-
-
-def _wait(world: int) -> None:
-    if world > 1:
-        dist.barrier()

@@ -77,6 +77,11 @@ class Head(nn.Module):
         """Which seconds can change one second's features and scores."""
         return Reach(None, None)
 
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters, those of a trunk among them, trained or not; 0 without blocks."""
+        return sum(weight.numel() for weight in self.parameters())
+
     def config(self) -> dict[str, Any]:
         """Return the keyword arguments that make this head again, as JSON can hold them."""
         return {"dim": self.dim, "audio_scale": self.audio_scale}

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from ovavel.runtime.errors import UsageError
 
-__all__ = ["check_settings", "find_head", "head_names"]
+__all__ = ["accepted_settings", "check_settings", "find_head", "head_names"]
 
 GROUP = "ovavel.heads"
 
@@ -43,6 +43,15 @@ def find_head(name: str) -> HeadMaker:
     except (ImportError, AttributeError) as error:
         raise UsageError(f"the head {name!r} cannot be loaded from {places[0]}: {error}") from error
     return make
+
+
+def accepted_settings(name: str) -> frozenset[str]:
+    """Names of the settings that heads of the kind `name` have.
+
+    Raises:
+        UsageError: there is no such head.
+    """
+    return frozenset(inspect.signature(find_head(name)).parameters)
 
 
 def check_settings(name: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

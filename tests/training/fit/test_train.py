@@ -35,6 +35,7 @@ from ovavel.training.fit.decide import decide_labels, evaluate
 from ovavel.training.fit.folder import EPOCHS
 from ovavel.training.fit.recipes import RECIPES, Recipe, find_recipe
 from ovavel.training.fit.result import RESULT, Epoch, FitResult, pick
+from ovavel.training.fit.times import TIMES
 from ovavel.training.fit.train import HEAD, REPORT, fit_data
 from ovavel.training.heads.base import load_head
 from ovavel.training.heads.complex import ComplexHead
@@ -50,6 +51,7 @@ OTHERS = {
     "mm-pyramid": replace(FAST, head="mm-pyramid", hidden=None, levels=2),
 }
 FILES = (HEAD, RESULT, REPORT, EPOCHS)
+ALL_FILES = sorted((*FILES, TIMES))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_shuffled_labels_do_not_teach_names(data: Data, tmp_path: Path) -> None:
 def test_files_in_the_folder(data: Data, tmp_path: Path) -> None:
     result = fit_data(FAST, data, tmp_path / "new" / "out")
     out = tmp_path / "new" / "out"
-    assert sorted(file.name for file in out.iterdir()) == sorted(FILES)
+    assert sorted(file.name for file in out.iterdir()) == ALL_FILES
     assert FitResult.read(out) == result
     head = TemporalHead.load(out / HEAD)
     assert evaluate(head, data.val, data.text) == rows_of(result.best.val)
@@ -311,7 +313,7 @@ def test_a_run_killed_at_random_moments_ends_the_same(tmp_path: Path) -> None:
         with training(out) as (_, steps):
             assert not list(steps)
         assert contents(out) == contents(tmp_path / "whole")
-        assert {file.name for file in out.iterdir()} - set(FILES) <= {"state.safetensors"}
+        assert {file.name for file in out.iterdir()} - set(ALL_FILES) <= {"state.safetensors"}
     assert kills >= 10
 
 
@@ -396,7 +398,7 @@ def test_a_folder_of_another_run_is_refused(data: Data, tmp_path: Path) -> None:
                 fit_data(recipe, other, tmp_path / out)
         assert {file.name: file.read_bytes() for file in (tmp_path / out).iterdir()} == before
         fit_data(replace(FAST, epochs=1), data, tmp_path / out, overwrite=True)
-        assert sorted(file.name for file in (tmp_path / out).iterdir()) == sorted(FILES)
+        assert sorted(file.name for file in (tmp_path / out).iterdir()) == ALL_FILES
 
 
 def test_a_damaged_run_is_refused(data: Data, tmp_path: Path) -> None:

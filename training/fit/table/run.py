@@ -1,0 +1,298 @@
+"""Make a table: train what is not trained yet, score every row on the test split, and measure what it costs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from ovavel.eval.accuracy.metrics import each_clip
+from ovavel.eval.datasets.feature_cache import FeatureCache
+from ovavel.runtime.system.files import output_error
+from ovavel.runtime.system.progress import Progress, no_progress
+from ovavel.training.fit.data import Data, read_data
+from ovavel.training.fit.decide import decide_labels, runtime_head
+from ovavel.training.fit.folder import TRUNK
+from ovavel.training.fit.recipes import Recipe
+from ovavel.training.fit.result import RESULT, DataInfo, FitResult, RowTable
+from ovavel.training.fit.table.cost import one_window, training_seconds, window_times
+from ovavel.training.fit.table.results import (
+    Cost,
+    Intervals,
+    Line,
+    Missing,
+    Results,
+    drop_of,
+    gain_of,
+    over_seeds,
+    spread_of,
+    why_not_published,
+)
+from ovavel.training.fit.table.stored import NO_LLM, llm_line
+from ovavel.training.fit.table.suites import BASE, Row, published_beside
+from ovavel.training.fit.table.untrained import NO_CLIP_CLAP, clip_clap_line, interval_of, untrained
+from ovavel.training.fit.train import HEAD, fit_data
+from ovavel.training.heads.base import load_head
+
+if TYPE_CHECKING:
+    from ovavel.eval.datasets.ovavebench import OVAVEBench
+
+__all__ = ["Extras", "Plan", "run_table", "summarize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What rows come from that cached features cannot give."""
+
+    clip_clap: Path | None = None
+    """Feature cache of CLIP & CLAP."""
+    llm: Path | None = None
+    """JSON of `ovavel eval score --llm`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a table is to hold."""
+
+    rows: Sequence[Row]
+    """In their order; names are unique."""
+    seeds: Sequence[int]
+    """Each recipe is trained once with each."""
+    suite: str | None = None
+    extras: Extras = field(default_factory=Extras)
+
+
+class _Job(msgspec.Struct, frozen=True):
+    row: Row
+    recipe: Recipe
+    trunk: Recipe | None
+    """How the trunk is trained, where it is another row's head."""
+    folder: Path
+
+
+def run_table(
+    dataset: OVAVEBench,
+    cache: FeatureCache,
+    plan: Plan,
+    out: Path,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Results:
+    """Train each recipe with each seed into `out`/RECIPE/seed-N, unless that is complete, and score all on test.
+
+    Raises:
+        DatasetError: a cache does not match the dataset, or a share of the training clips is unavailable.
+        InputError: the scores of a language model cannot be used.
+        UsageError: `out` holds runs of other recipes or data.
+    """
+    recipes = [row.recipe for row in plan.rows if row.recipe]
+    ratios = {each.name: dataset.describe_ratio(each.train_ratio) for each in recipes}
+    lines, remarks = _from_elsewhere(dataset, plan)
+    jobs = _jobs(plan, out)
+    steps = _Steps(dataset, jobs, overwrite=overwrite, progress=progress)
+    found: dict[tuple[str, int], FitResult] = {}
+    ends: dict[str, Intervals] = {}
+    info: DataInfo | None = None
+    data: Data | None = None
+    # Sorted by ratio, so that only one selection of training clips is in memory at a time.
+    for ratio, group in groupby(jobs, key=lambda job: job.recipe.train_ratio):
+        data = None
+        data = read_data(dataset, cache, ratio)
+        info = info or DataInfo.of(data)
+        for job in group:
+            _lend_trunk(job, out)
+            recipe = job.recipe
+            found[recipe.name, recipe.seed] = fit_data(
+                recipe, data, job.folder, trunk_by=job.trunk, device=device, overwrite=overwrite, progress=steps.of(job)
+            )
+            if len(plan.seeds) == 1:
+                ends[recipe.name] = _head_interval(job.folder / HEAD, recipe, data)
+    data = data or read_data(dataset, cache)
+    info = info or DataInfo.of(data)
+    assert data.test
+    lines |= {line.name: line for line in untrained(data.test, data.text)}
+    trained = {each.name: [found[each.name, seed] for seed in plan.seeds] for each in recipes}
+    for row in plan.rows:
+        if row.recipe:
+            runs = [out / row.name / f"seed-{seed}" for seed in plan.seeds]
+            line = summarize(trained[row.name], ends.get(row.name))
+            lines[row.name] = msgspec.structs.replace(line, cost=_cost(runs, trained[row.name]))
+    lines = _compared(lines, trained)
+    lines = _timed(lines, plan, out, data, progress)
+    return Results(
+        dataset_fingerprint=dataset.fingerprint,
+        data=info,
+        why_not_published=why_not_published(info),
+        ratios={each.name: ratios[each.name] for each in recipes if each.train_ratio < 1},
+        lines=tuple(msgspec.structs.replace(lines[row.name], group=row.group, label=row.label) for row in plan.rows),
+        suite=plan.suite,
+        remarks=(*remarks, *_flags_left_out(plan.rows)),
+    )
+
+
+def summarize(results: Sequence[FitResult], interval: Intervals | None = None) -> Line:
+    """Return mean and deviation of one recipe over its seeds, on the test split; `interval` is that of a single seed.
+
+    Published figures apply to the named recipe only; a recipe with modified fields has none.
+    """
+    tables = _tables(results)
+    recipe = results[0].recipe
+    return Line(
+        name=recipe.name,
+        mean=over_seeds(tables),
+        deviation=over_seeds(tables, lambda values: np.std(values, ddof=1)) if len(tables) > 1 else None,
+        seeds=tuple(result.recipe.seed for result in results),
+        epochs=tuple(result.chosen for result in results),
+        interval=interval,
+        drop=drop_of(tables),
+        published=published_beside(recipe),
+    )
+
+
+def _tables(results: Sequence[FitResult]) -> list[RowTable]:
+    tables = [result.best.test for result in results if result.best.test]
+    assert len(tables) == len(results)
+    return tables
+
+
+def _from_elsewhere(dataset: OVAVEBench, plan: Plan) -> tuple[dict[str, Line], list[str]]:
+    """Return the rows that are not of this cache, or why they are missing; and what to know of them."""
+    lines: dict[str, Line] = {}
+    remarks: list[str] = []
+    for row in plan.rows:
+        missing: Missing | None = None
+        if row.source == "clip-clap":
+            if plan.extras.clip_clap:
+                lines[row.name], remark = clip_clap_line(row.name, dataset, FeatureCache.open(plan.extras.clip_clap))
+                remarks.append(remark)
+            else:
+                missing = NO_CLIP_CLAP
+        elif row.source == "llm":
+            if plan.extras.llm:
+                lines[row.name], remark = llm_line(row.name, plan.extras.llm, dataset.fingerprint)
+                remarks.append(remark)
+            else:
+                missing = NO_LLM
+        if missing:
+            lines[row.name] = Line(name=row.name, published=row.published, missing=missing)
+    return lines, remarks
+
+
+def _jobs(plan: Plan, out: Path) -> list[_Job]:
+    """Return all runs: a trunk before what stands on it, the largest share of the training clips first."""
+    recipes = {row.name: row.recipe for row in plan.rows if row.recipe}
+    jobs = []
+    for row in plan.rows:
+        for seed in plan.seeds if row.recipe else ():
+            assert row.recipe
+            own = replace(row.recipe, seed=seed)
+            trunk = recipes.get(own.trunk or "")
+            if trunk:
+                trunk = None if trunk.trunk else replace(trunk, seed=seed, train_ratio=own.train_ratio)
+            jobs.append(_Job(row, own, trunk, out / row.name / f"seed-{seed}"))
+    return sorted(jobs, key=lambda job: (-job.recipe.train_ratio, job.trunk is not None))
+
+
+def _lend_trunk(job: _Job, out: Path) -> None:
+    """Copy the run of a row that is the trunk of `job`, so that it is not trained a second time."""
+    if job.trunk is None or (job.folder / TRUNK).exists():
+        return
+    lender = out / job.trunk.name / job.folder.name
+    result = FitResult.read(lender)
+    if result is None or result.recipe != job.trunk:
+        return
+    copying = job.folder / f".{TRUNK}.copy"
+    try:
+        shutil.rmtree(copying, ignore_errors=True)
+        shutil.copytree(lender, copying)
+        copying.rename(job.folder / TRUNK)
+    except OSError as error:
+        raise output_error(job.folder, error) from error
+
+
+def _head_interval(head: Path, recipe: Recipe, data: Data) -> Intervals:
+    assert data.test
+    labels = decide_labels(load_head(head), data.test, data.text, background=recipe.background)
+    return interval_of(each_clip(labels, data.test.truth, len(data.text)), data.test)
+
+
+def _cost(runs: Sequence[Path], results: Sequence[FitResult]) -> Cost:
+    seconds = [training_seconds(run, len(result.epochs)) for run, result in zip(runs, results, strict=True)]
+    known = [each for each in seconds if each is not None]
+    return Cost(
+        parameters=load_head(runs[0] / HEAD).parameter_count,
+        training_s=spread_of(known) if len(known) == len(seconds) else None,
+    )
+
+
+def _compared(lines: dict[str, Line], trained: Mapping[str, Sequence[FitResult]]) -> dict[str, Line]:
+    """Add to each trained row its gain over the paper's head."""
+    if BASE not in trained:
+        return lines
+    base = _tables(trained[BASE])
+    gains = {name: (gain_of(_tables(each), BASE, base),) for name, each in trained.items() if name != BASE}
+    return {
+        name: msgspec.structs.replace(line, gains=gains[name]) if name in gains else line
+        for name, line in lines.items()
+    }
+
+
+def _timed(lines: dict[str, Line], plan: Plan, out: Path, data: Data, progress: Progress) -> dict[str, Line]:
+    """Add to each trained row how long its head takes for a window."""
+    heads = {row.name: out / row.name / f"seed-{plan.seeds[0]}" / HEAD for row in plan.rows if row.recipe}
+    calls = {name: one_window(runtime_head(load_head(file)), data.text) for name, file in heads.items()}
+    times = window_times(calls, progress)
+    base = times.get(BASE)
+
+    def timed(name: str, line: Line) -> Line:
+        ratio = times[name] / base if base else None
+        cost = msgspec.structs.replace(line.cost, window_ms=times[name], window_ratio=ratio)
+        return msgspec.structs.replace(line, cost=cost)
+
+    return {name: timed(name, line) if name in times else line for name, line in lines.items()}
+
+
+def _flags_left_out(rows: Sequence[Row]) -> list[str]:
+    """Say which flags do not apply to which rows, a sentence for each flag."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for flag in row.left_out:
+            names.setdefault(flag, []).append(row.name)
+    return [f"--{flag.replace('_', '-')} does not apply to {', '.join(each)}." for flag, each in names.items()]
+
+
+class _Steps:
+    """The steps of all runs that are still to be done, as one progress."""
+
+    def __init__(self, dataset: OVAVEBench, jobs: Sequence[_Job], *, overwrite: bool, progress: Progress) -> None:
+        self._progress = progress
+        clips = {
+            ratio: len(dataset.select("train", train_ratio=ratio)) for ratio in {j.recipe.train_ratio for j in jobs}
+        }
+        left = [job for job in jobs if overwrite or not (job.folder / RESULT).exists()]
+        self._size = {
+            job.folder: job.recipe.epochs * -(-clips[job.recipe.train_ratio] // job.recipe.batch_clips) for job in left
+        }
+        self._total = sum(self._size.values())
+        self._number = {job.folder: number for number, job in enumerate(left)}
+
+    def of(self, job: _Job) -> Progress:
+        """Return the progress of one run."""
+        size, number = self._size.get(job.folder, 0), self._number.get(job.folder, 0)
+        before = sum(list(self._size.values())[:number])
+        name = f"{job.recipe.name}, seed {job.recipe.seed} ({number + 1} of {len(self._size)})"
+
+        def report(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:
+            share = (done or 0.0) / (total or 1.0)
+            shown = f"{name}, trunk" if what.startswith(TRUNK) else name
+            self._progress("training", before + share * size, self._total, f"{shown}, {note}")
+
+        return report
