@@ -34,6 +34,7 @@ __all__ = [
     "check_seeds",
     "chosen_lag",
     "final_scores",
+    "joined_labels",
     "measure_streaming",
     "stream_labels",
     "stream_scores",
@@ -146,6 +147,36 @@ def stream_labels(
         total += np.where(left[:, None] >= lag, scores[:, :, lag], 0)  # a buffer that never came is not in the mean
         labels[0, lag] = fused_labels(scores[:, :, lag])
         labels[1, lag] = fused_labels(total)  # the sum and the mean have the same arg max
+    return labels
+
+
+def joined_labels(
+    head: Head,
+    audio: NDArray[np.float32],
+    vision: NDArray[np.float32],
+    text: TextEmbeddings,
+    *,
+    lag: int,
+    seed: int,
+    stream_clips: int = STREAM_CLIPS,
+) -> NDArray[np.intp]:
+    """Decide on clips that are joined to streams in a random order, with one lag: (N, T) classes.
+
+    Args:
+        head: such as `Backend.head`.
+        audio: (N, T, D) float32, unit norm.
+        vision: (N, T, D) float32, unit norm.
+        text: C embeddings for each sense, float32, unit norm, background last.
+        lag: later seconds that a decision waits for.
+        seed: of the order.
+        stream_clips: clips that make one stream; the last stream may be shorter.
+    """
+    clips, length, _ = audio.shape
+    labels = np.empty((clips, length), np.intp)
+    for chosen in _batches(np.random.default_rng(seed).permutation(clips), stream_clips):
+        shape = (len(chosen), chosen.shape[1] * length, -1)
+        scores = stream_scores(head, audio[chosen].reshape(shape), vision[chosen].reshape(shape), text)
+        labels[chosen.reshape(-1)] = fused_labels(scores[:, :, lag]).reshape(-1, length)
     return labels
 
 

@@ -10,6 +10,8 @@ from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.training.fit.report import MEASURES, PARTS
 from ovavel.training.fit.result import RowTable
 from ovavel.training.fit.table.results import (
+    JOINED,
+    JOINED_LAG,
     Intervals,
     Line,
     PartialTable,
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 COST_HEAD = ("method", "drop", "parameters", "training s", "window ms", "× paper")
-GAIN_HEAD = ("method", "over", *PARTS)
+GAIN_HEAD = ("method", "over", *PARTS, f"joined, lag {JOINED_LAG}")
 MISSING_HEAD = ("method", "why it is missing", "what makes it")
 PUBLISHED_ALONE = "Published"
 """Group of the published rows that no row of ours corresponds to."""
@@ -87,7 +89,7 @@ def gain_cells(results: Results) -> Iterator[tuple[str, ...]]:
     """Yield method, the one it is compared with, and the difference of their Avg. in points on each part."""
     for line in results.lines:
         for gain in line.gains:
-            yield _named(line), gain.over, *(_signed(gain.parts[part]) for part in PARTS)
+            yield _named(line), gain.over, *(_signed(gain.parts.get(part)) for part in (*PARTS, JOINED))
 
 
 def missing_cells(results: Results) -> Iterator[tuple[str, str, str]]:

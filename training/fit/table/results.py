@@ -12,10 +12,13 @@ from msgspec import Struct
 from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED
 from ovavel.eval.accuracy.protocols import PUBLISHED, too_damaged
 from ovavel.eval.accuracy.protocols import why_not_published as why_not_of_split
+from ovavel.runtime.types import LAG
 from ovavel.training.fit.report import MEASURES, PARTS
 from ovavel.training.fit.result import DataInfo, RowTable
 
 __all__ = [
+    "JOINED",
+    "JOINED_LAG",
     "Cost",
     "Gain",
     "Intervals",
@@ -26,6 +29,7 @@ __all__ = [
     "Spread",
     "drop_of",
     "gain_of",
+    "joined_gain",
     "over_seeds",
     "published_table",
     "spread_of",
@@ -36,6 +40,10 @@ Intervals = dict[str, dict[str, tuple[float, float]] | None]
 """Part of the clips → measure → lower and upper end; None where the part has fewer than two clips."""
 PartialTable = Mapping[str, Mapping[str, float | None] | None]
 """Like `RowTable`, but figures may be unknown."""
+
+
+JOINED, JOINED_LAG = "joined", LAG
+"""Clips that are joined to streams: the name of that part, and the seconds that a decision waits for."""
 
 
 class Spread(Struct, frozen=True, kw_only=True):
@@ -52,7 +60,7 @@ class Gain(Struct, frozen=True, kw_only=True):
     over: str
     """Name of the other row."""
     parts: dict[str, Spread | None]
-    """Part of the clips → gain; None without such clips."""
+    """Part of the clips → gain; None without such clips. "joined": all clips, joined to streams."""
 
 
 class Cost(Struct, frozen=True, kw_only=True):
@@ -90,7 +98,7 @@ class Line(Struct, frozen=True, kw_only=True):
     drop: Spread | None = None
     """Avg. of the seen clips minus Avg. of the unseen ones; None where one kind is not there."""
     joined: Spread | None = None
-    """Avg. over all clips where they are joined to streams and decided with `JOINED_LAG`; None: not measured."""
+    """Avg. over all clips, joined to streams and decided with `JOINED_LAG`; None: not measured."""
     gains: tuple[Gain, ...] = ()
     seeds: tuple[int, ...] = ()
     """Empty where nothing is trained."""
@@ -179,3 +187,8 @@ def gain_of(tables: Sequence[RowTable], over: str, others: Sequence[RowTable]) -
         pairs = [(own[part], other[part]) for own, other in zip(tables, others, strict=True)]
         parts[part] = spread_of([own["avg"] - other["avg"] for own, other in pairs if own and other])
     return Gain(over=over, parts=parts)
+
+
+def joined_gain(own: Sequence[float], other: Sequence[float]) -> Spread | None:
+    """Return the gain on joined streams, order by order; None where one was not measured."""
+    return spread_of([a - b for a, b in zip(own, other, strict=True)]) if own and other else None

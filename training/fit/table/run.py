@@ -34,11 +34,13 @@ from ovavel.training.fit.table.results import (
     spread_of,
     why_not_published,
 )
+from ovavel.training.fit.table.rules import RULES_FOLDER, measure_rules, rule_window
 from ovavel.training.fit.table.stored import NO_LLM, llm_line
-from ovavel.training.fit.table.suites import BASE, Row, published_beside
+from ovavel.training.fit.table.suites import BASE, DECIDED, Row, published_beside
 from ovavel.training.fit.table.untrained import NO_CLIP_CLAP, clip_clap_line, interval_of, untrained
 from ovavel.training.fit.train import HEAD, fit_data
 from ovavel.training.heads.base import load_head
+from ovavel.training.heads.temporal import TemporalHead
 
 if TYPE_CHECKING:
     from ovavel.eval.datasets.ovavebench import OVAVEBench
@@ -126,6 +128,8 @@ def run_table(
             line = summarize(trained[row.name], ends.get(row.name))
             lines[row.name] = msgspec.structs.replace(line, cost=_cost(runs, trained[row.name]))
     lines = _compared(lines, trained)
+    base = {seed: out / BASE / f"seed-{seed}" / HEAD for seed in plan.seeds if BASE in trained}
+    lines |= measure_rules(plan.rows, data, base, out, seeds=plan.seeds, progress=progress)
     lines = _timed(lines, plan, out, data, progress)
     return Results(
         dataset_fingerprint=dataset.fingerprint,
@@ -246,9 +250,17 @@ def _compared(lines: dict[str, Line], trained: Mapping[str, Sequence[FitResult]]
 
 
 def _timed(lines: dict[str, Line], plan: Plan, out: Path, data: Data, progress: Progress) -> dict[str, Line]:
-    """Add to each trained row how long its head takes for a window."""
-    heads = {row.name: out / row.name / f"seed-{plan.seeds[0]}" / HEAD for row in plan.rows if row.recipe}
-    calls = {name: one_window(runtime_head(load_head(file)), data.text) for name, file in heads.items()}
+    """Add to each row that decides by a head or a rule how long that takes for a window."""
+    first, none = f"seed-{plan.seeds[0]}", runtime_head(TemporalHead(0))
+    heads = {row.name: runtime_head(load_head(out / row.name / first / HEAD)) for row in plan.rows if row.recipe}
+    for row in plan.rows:
+        if row.rule:
+            alone = row.source == "rule"
+            place = out / RULES_FOLDER / ("embeddings" if alone else first)
+            heads[row.name] = rule_window(row.rule, data, none if alone else heads[BASE], place)
+        elif row.source == "untrained" and row.name in DECIDED:
+            heads[row.name] = none
+    calls = {name: one_window(head, data.text) for name, head in heads.items()}
     times = window_times(calls, progress)
     base = times.get(BASE)
 

@@ -15,7 +15,18 @@ from ovavel.runtime.errors import UsageError
 from ovavel.training.fit.recipes import RECIPES, SETTINGS, Recipe
 from ovavel.training.heads.registry import accepted_settings
 
-__all__ = ["BASE", "CONTROLS", "SUITES", "Row", "SuiteName", "published_beside", "suite_rows", "table_rows"]
+__all__ = [
+    "BASE",
+    "CONTROLS",
+    "DECIDED",
+    "RULE_BASES",
+    "SUITES",
+    "Row",
+    "SuiteName",
+    "published_beside",
+    "suite_rows",
+    "table_rows",
+]
 
 SuiteName = Literal["paper", "all"]
 
@@ -54,6 +65,15 @@ _PUBLISHED: Mapping[str, str] = {
 }
 """Recipe → published row."""
 
+_PUBLISHED_RULES: Mapping[str, str] = {"av2a": "AV²A", "cuerator": "CueRator, one θ"}
+
+RULE_BASES = ("agreement", "published")
+"""Rules that the others are compared with."""
+_MORE_RULES = (
+    *("positive", "agreement+debiased", "positive+debiased", "positive+offset", "temperatures"),
+    *("av2a", "cuerator", "clip-prior"),
+)
+
 _LENGTH = ("epochs", "halve_at", "learning_rate")
 """How long and how fast a recipe trains, which is never what it is about."""
 _STRUCTURE = ("head", "trunk", "train_ratio", "shuffle_labels", "background", "score")
@@ -67,6 +87,8 @@ class Row(Struct, frozen=True, kw_only=True):
     group: str
     source: Source
     recipe: Recipe | None = None
+    rule: str | None = None
+    """Name of a decision rule; see `named_rule`."""
     published: str | None = None
     """Name of the corresponding published row, unless a recipe was changed."""
     label: str = ""
@@ -146,6 +168,21 @@ def _untrained(name: str, group: str) -> Row:
     return Row(name=name, group=group, source="untrained", published="training-free" if name == _AGREEMENT else None)
 
 
+def _rules(source: Source) -> list[Row]:
+    alone = source == "rule"
+    return [
+        Row(
+            name=f"rule {rule}" if alone else f"rule {rule} on {BASE}",
+            group=RULES if alone else HEAD_RULES,
+            source=source,
+            rule=rule,
+            published=_PUBLISHED_RULES.get(rule) if alone else None,
+            label="benchmark only" if rule == "clip-prior" else "",
+        )
+        for rule in (*RULE_BASES, *_MORE_RULES)
+    ]
+
+
 def _trained(group: str, *names: str) -> list[Row]:
     return recipe_rows([RECIPES[name] for name in names], group)
 
@@ -153,6 +190,8 @@ def _trained(group: str, *names: str) -> list[Row]:
 _CHANCE = ("chance: random classes", "background everywhere")
 _AGREEMENT, _WITHOUT = "agreement, training-free", "agreement without background"
 _FUSED = "fused, training-free"
+DECIDED = (_AGREEMENT, _WITHOUT, _FUSED)
+"""Rows that decide on the embeddings as they are."""
 
 _PAPER = [
     *(_untrained(name, CONTROLS) for name in _CHANCE),
@@ -173,6 +212,8 @@ SUITES: Mapping[SuiteName, Sequence[Row]] = {
         *_trained(CONTROLS, "shuffled-labels"),
         *_PAPER[2:],
         *_trained(LATER, "complex"),
+        *_rules("rule"),
+        *_rules("rule on head"),
         *_trained(OWN, "sharp-mixed", "gated-smooth", "learned-gate"),
     ],
 }

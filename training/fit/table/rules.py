@@ -1,0 +1,240 @@
+"""Rows of decision rules: on the embeddings as they are, and on the paper's head; on clips, and on joined streams.
+
+What a rule has to fit is fitted on validation, for each head by itself. The result of each rule is kept in a file, so
+that it is not measured again.
+
+Shapes: N clips, T segments per clip, C classes with the background last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from ovavel.eval.accuracy.metrics import each_clip, score_clips
+from ovavel.eval.accuracy.protocols import decide, score_rows
+from ovavel.eval.calibration.rules import fit_rule, has_to_be_fitted
+from ovavel.eval.streaming.measure import joined_labels
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.bundle import file_entry
+from ovavel.runtime.bundle.calibration import Rule
+from ovavel.runtime.pipeline.fusion import fused_labels
+from ovavel.runtime.pipeline.localizer import Head as RuntimeHead
+from ovavel.runtime.pipeline.localizer import deciding_head
+from ovavel.runtime.pipeline.rules.apply import evidence_of, named_rule, rule_scores
+from ovavel.runtime.pipeline.rules.evidence import Evidence
+from ovavel.runtime.pipeline.rules.registry import RULES
+from ovavel.runtime.system.files import atomic_write
+from ovavel.runtime.system.progress import Progress, no_progress
+from ovavel.runtime.system.untrusted import read_json
+from ovavel.training.fit.data import Data, Part
+from ovavel.training.fit.decide import runtime_head
+from ovavel.training.fit.result import RowTable, row_table
+from ovavel.training.fit.table.results import (
+    JOINED,
+    JOINED_LAG,
+    Cost,
+    Gain,
+    Intervals,
+    Line,
+    drop_of,
+    gain_of,
+    joined_gain,
+    over_seeds,
+    spread_of,
+)
+from ovavel.training.fit.table.suites import RULE_BASES, Row
+from ovavel.training.fit.table.untrained import interval_of
+from ovavel.training.heads.base import load_head
+from ovavel.training.heads.temporal import TemporalHead
+
+__all__ = ["RULES_FOLDER", "measure_rules", "rule_window"]
+
+RULES_FOLDER = "rules"
+"""In the folder of a table."""
+
+_Names: TypeAlias = Mapping[tuple[str, str | None], str]
+"""Source and rule → row."""
+
+
+class _Kept(Struct, frozen=True, kw_only=True):
+    """What one rule gives with one head."""
+
+    identity: tuple[str, ...]
+    """Of all that it depends on."""
+    rule: Rule
+    table: RowTable
+    joined: tuple[float, ...]
+    """Avg. of all clips, joined in the order of each seed; empty where the rule is not for streams."""
+    interval: Intervals
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Where similarities come from."""
+
+    head: RuntimeHead
+    identity: str
+    folder: Path
+    orders: tuple[int, ...]
+    """Seeds of the orders in which clips are joined."""
+
+
+def measure_rules(
+    rows: Sequence[Row],
+    data: Data,
+    heads: Mapping[int, Path],
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    progress: Progress = no_progress,
+) -> dict[str, Line]:
+    """Measure the rules of `rows` on the test split; returns a line for each.
+
+    Args:
+        rows: those with a rule are taken.
+        data: with a test split.
+        heads: seed → file of the paper's head.
+        out: folder of the table; results are kept in `rules` in it.
+        seeds: of the orders in which clips are joined, for rules on the embeddings.
+        progress: called after each step of a fit.
+    """
+    sources = {
+        "rule": [
+            _Source(
+                head=runtime_head(TemporalHead(0)),
+                identity="embeddings",
+                folder=out / RULES_FOLDER / "embeddings",
+                orders=tuple(seeds),
+            )
+        ],
+        "rule on head": [
+            _Source(
+                head=runtime_head(load_head(file)),
+                identity=file_entry(file).sha256,
+                folder=out / RULES_FOLDER / f"seed-{seed}",
+                orders=(seed,),
+            )
+            for seed, file in heads.items()
+        ],
+    }
+    asked = [row for row in rows if row.rule]
+    total = sum(len(sources[row.source]) for row in asked)
+    done, found = 0, dict[str, list[_Kept]]()
+    for kind, places in sources.items():
+        for source in places:
+            measure = _Measure(source, data)
+            for row in asked:
+                if row.source == kind:
+                    assert row.rule
+                    report = _counted(progress, done, total, row.name)
+                    found.setdefault(row.name, []).append(measure.kept(row.rule, report))
+                    done += 1
+    names: _Names = {(row.source, row.rule): row.name for row in asked}
+    return {row.name: _line(row, found, names, heads) for row in asked}
+
+
+def rule_window(rule: str, data: Data, head: RuntimeHead, kept_in: Path) -> RuntimeHead:
+    """Return `head` with the scores of a rule that `measure_rules` has measured, to be timed."""
+    kept = _read(kept_in / f"{rule}.json")
+    return deciding_head(head, kept.rule if kept else named_rule(rule)[0], data.names)
+
+
+class _Measure:
+    """Rules with one head."""
+
+    def __init__(self, source: _Source, data: Data) -> None:
+        self._source, self._data = source, data
+        self._evidence: dict[str, Evidence] = {}
+
+    def kept(self, name: str, progress: Progress) -> _Kept:
+        """Return the result of a rule: from its file, or a new one, which is written there."""
+        source, data = self._source, self._data
+        assert data.test
+        file = source.folder / f"{name}.json"
+        identity = (version("ovavel"), data.fingerprint, source.identity, name, *map(str, source.orders))
+        before = _read(file)
+        if before and before.identity == identity:
+            return before
+        if has_to_be_fitted(name):
+            rule = fit_rule(name, self._seen("val", data.val), data.val.truth, data.names, progress=progress)
+        else:
+            rule = named_rule(name)[0]
+        classes = len(data.names)
+        evidence = evidence_of(rule, self._seen("test", data.test), classes, data.names)
+        labels = fused_labels(rule_scores(rule, evidence))
+        result = _Kept(
+            identity=identity,
+            rule=rule,
+            table=row_table(score_rows(labels, data.test.truth, data.test.seen, classes)),
+            joined=() if RULES[rule.kind].not_live else tuple(self._joined(rule, order) for order in source.orders),
+            interval=interval_of(each_clip(labels, data.test.truth, classes), data.test),
+        )
+        source.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(file, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+        return result
+
+    def _joined(self, rule: Rule, order: int) -> float:
+        data = self._data
+        assert data.test
+        head = deciding_head(self._source.head, rule, data.names)
+        test = data.test
+        labels = joined_labels(head, test.audio, test.vision, data.text, lag=JOINED_LAG, seed=order)
+        return score_clips(labels, test.truth, len(data.names)).avg
+
+    def _seen(self, split: str, part: Part) -> Evidence:
+        if split not in self._evidence:
+            output: HeadOutput = decide(self._source.head, part.audio, part.vision, self._data.text)
+            self._evidence[split] = Evidence(output.audio_similarity, output.vision_similarity, part.vision)
+        return self._evidence[split]
+
+
+def _read(file: Path) -> _Kept | None:
+    with contextlib.suppress(OSError, ValueError):
+        return read_json(file.read_bytes(), _Kept)
+    return None
+
+
+def _line(row: Row, found: Mapping[str, Sequence[_Kept]], names: _Names, heads: Mapping[int, Path]) -> Line:
+    kept = found[row.name]
+    on_heads = row.source == "rule on head"
+    tables, joined = [each.table for each in kept], [each for one in kept for each in one.joined]
+    gains = []
+    for base in RULE_BASES:
+        name = names.get((row.source, base))
+        if name and name != row.name:
+            others = found[name]
+            gain = gain_of(tables, name, [each.table for each in others])
+            streams = joined_gain(joined, [each for one in others for each in one.joined])
+            gains.append(Gain(over=name, parts={**gain.parts, JOINED: streams}))
+    several = len(tables) > 1
+    parameters = load_head(next(iter(heads.values()))).parameter_count if on_heads else 0
+    return Line(
+        name=row.name,
+        mean=over_seeds(tables),
+        deviation=over_seeds(tables, lambda values: np.std(values, ddof=1)) if several else None,
+        interval=None if several else kept[0].interval,
+        drop=drop_of(tables),
+        joined=spread_of(joined),
+        gains=tuple(gains),
+        seeds=tuple(heads) if on_heads else (),
+        published=row.published,
+        cost=Cost(parameters=parameters),
+    )
+
+
+def _counted(progress: Progress, before: int, rows: int, name: str) -> Progress:
+    """Return a progress for one of so many rows."""
+
+    def report(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:  # noqa: ARG001
+        progress("measuring rules", before + (done or 0.0) / (total or 1.0), rows, name)
+
+    return report
