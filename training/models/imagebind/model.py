@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, TypeAlias, cast, get_args
 
 import msgspec
 import torch
@@ -35,6 +35,7 @@ __all__ = [
     "ImageBindConfig",
     "Modality",
     "PatchTower",
+    "TextTower",
     "TowerConfig",
     "published_entries",
     "read_config",
@@ -53,6 +54,8 @@ VOCABULARY = 49_408
 _FRAME_TOKENS = 256  # 16 × 16 patches of 14 × 14
 _MEL_TOKENS = 228  # 12 × 19 patches of 16 × 16 every 10
 _EPS = 1e-6
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,11 +178,20 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block, (B, N, W) → (B, N, W)."""
 
-    def __init__(self, config: TowerConfig, *, causal: bool = False, extra_token: bool = False) -> None:
+    def __init__(
+        self,
+        config: TowerConfig,
+        *,
+        causal: bool = False,
+        extra_token: bool = False,
+        eps: float = _EPS,
+        activation: Activation = F.gelu,
+    ) -> None:
         super().__init__()
-        self.norm_1 = nn.LayerNorm(config.width, eps=_EPS)
+        self.activation = activation
+        self.norm_1 = nn.LayerNorm(config.width, eps=eps)
         self.attention = Attention(config, causal=causal, extra_token=extra_token)
-        self.norm_2 = nn.LayerNorm(config.width, eps=_EPS)
+        self.norm_2 = nn.LayerNorm(config.width, eps=eps)
         self.fc1 = nn.Linear(config.width, 4 * config.width)
         self.fc2 = nn.Linear(4 * config.width, config.width)
 
@@ -187,7 +199,7 @@ class Block(nn.Module):
         """Apply the block; with `first_only`, return only the first token of the result, (B, 1, W)."""
         mixed = self.attention(self.norm_1(x), zeros, first_only=first_only)
         x = (x.narrow(1, 0, 1) if first_only else x) + mixed
-        return x + cast("Tensor", self.fc2(F.gelu(self.fc1(self.norm_2(x)))))
+        return x + cast("Tensor", self.fc2(self.activation(self.fc1(self.norm_2(x)))))
 
 
 class PatchTower(nn.Module):
@@ -196,15 +208,27 @@ class PatchTower(nn.Module):
     stem_norm: nn.Module
     input_norm: nn.Module
 
-    def __init__(self, config: TowerConfig, size: int, stem: nn.Conv2d, tokens: int, *, audio: bool) -> None:
+    def __init__(
+        self,
+        config: TowerConfig,
+        size: int,
+        stem: nn.Conv2d,
+        tokens: int,
+        *,
+        audio: bool = False,
+        eps: float = _EPS,
+        activation: Activation = F.gelu,
+    ) -> None:
         super().__init__()
         self.stem = stem
         self.stem_norm = nn.LayerNorm(config.width, eps=1e-5) if audio else nn.Identity()
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.positions = nn.Parameter(torch.zeros(1, 1 + tokens, config.width))
-        self.input_norm = nn.Identity() if audio else nn.LayerNorm(config.width, eps=_EPS)
-        self.blocks = nn.ModuleList(Block(config, extra_token=audio) for _ in range(config.blocks))
-        self.output_norm = nn.LayerNorm(config.width, eps=_EPS)
+        self.input_norm = nn.Identity() if audio else nn.LayerNorm(config.width, eps=eps)
+        self.blocks = nn.ModuleList(
+            Block(config, extra_token=audio, eps=eps, activation=activation) for _ in range(config.blocks)
+        )
+        self.output_norm = nn.LayerNorm(config.width, eps=eps)
         self.projection = nn.Linear(config.width, size, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -223,13 +247,23 @@ class PatchTower(nn.Module):
 class TextTower(nn.Module):
     """Encoder of token ids. The token with the highest id, which is the end token, becomes the embedding."""
 
-    def __init__(self, config: TowerConfig, size: int, vocabulary: int) -> None:
+    def __init__(
+        self,
+        config: TowerConfig,
+        size: int,
+        vocabulary: int,
+        *,
+        eps: float = _EPS,
+        activation: Activation = F.gelu,
+    ) -> None:
         super().__init__()
         # Not nn.Embedding: its random initialisation on the meta device imports 0.1 GB of compiler.
         self.embedding = nn.Parameter(torch.zeros(vocabulary, config.width))
         self.positions = nn.Parameter(torch.zeros(1, CONTEXT, config.width))
-        self.blocks = nn.ModuleList(Block(config, causal=True) for _ in range(config.blocks))
-        self.output_norm = nn.LayerNorm(config.width, eps=_EPS)
+        self.blocks = nn.ModuleList(
+            Block(config, causal=True, eps=eps, activation=activation) for _ in range(config.blocks)
+        )
+        self.output_norm = nn.LayerNorm(config.width, eps=eps)
         self.projection = nn.Linear(config.width, size, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
