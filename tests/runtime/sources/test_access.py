@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,20 +14,19 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from PIL import Image
 from support.media_factory import make_clip
+from support.runtime.pictures import pictures, refused
 
 from ovavel.runtime.cli import main
 from ovavel.runtime.commands.live import Live
-from ovavel.runtime.errors import InputError, MediaError, OvavelError, UsageError
+from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.sources import access
 from ovavel.runtime.sources.access import Access, address_of, open_container
 from ovavel.runtime.sources.camera import CameraFeed
-from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.types import Frame, Gap
 
 NEAR, FAR = "127.0.0.2", "127.0.0.1"
 """Two addresses of this machine; where a test needs a public one, FAR is taken for that."""
+
 OPENED = {"http", "https", "rtsp", "rtsps", "rtp", "udp", "tcp", "tls"}
 WRAPPERS = ("async", "cache", "concat", "concatf", "crypto", "data", "subfile", "pipe", "hls", "httpproxy", "unix")
 
@@ -94,23 +90,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make_clip(path, duration_s=1, fps=5, options={"movflags": "faststart"}).read_bytes()
 
 
-def pictures(url: str | Path, **trust: Any) -> int:
-    """How many there are in a recording; of a live stream the first is enough."""
-    source = MediaSource(url, access=Access(**trust))
-    seen = 0
-    for chunk in source.chunks():
-        seen += isinstance(chunk, Frame)
-        if seen and source.live:
-            source.close()
-    return seen
-
-
-def refused(url: str | Path, **trust: Any) -> str:
-    with pytest.raises(OvavelError) as error:
-        pictures(url, **trust)
-    return str(error.value)
-
-
 SCHEMES = st.from_regex(r"[A-Za-z][A-Za-z0-9+.-]{1,12}", fullmatch=True) | st.sampled_from(WRAPPERS)
 
 
@@ -133,7 +112,7 @@ def test_a_wrapper_opens_nothing(wrapper: str, webs: Callable[[str], Web], clip:
     assert not web.asked
 
 
-def test_the_command_says_what_is_opened(exported_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_the_supported_schemes(exported_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["live", "--bundle", str(exported_bundle), "cache://u:secret@host/x"]) == 2
     said = capsys.readouterr().err
     assert "choose one of http, https" in said
@@ -183,7 +162,7 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.usefixtures("public")
-def test_a_public_address_leads_nowhere_private(status: int, webs: Callable[[str], Web], clip: bytes) -> None:
+def test_a_public_address_redirects_to_no_private_one(status: int, webs: Callable[[str], Web], clip: bytes) -> None:
     far, near = webs(FAR), webs(NEAR)
     near.pages["/clip.mp4"] = far.pages["/clip.mp4"] = (200, {}, clip)
     first = far.redirect("/first", "/second", status)
@@ -212,7 +191,7 @@ def test_a_name_that_is_public_and_private_is_public(
     assert not near.asked
 
 
-def test_a_private_address_may_lead_to_another(webs: Callable[[str], Web], clip: bytes) -> None:
+def test_a_private_address_may_redirect_to_another(webs: Callable[[str], Web], clip: bytes) -> None:
     far, near = webs(FAR), webs(NEAR)
     near.pages["/clip.mp4"] = (200, {}, clip)
     assert pictures(far.redirect("/first", f"{near.url}/clip.mp4")) == 5
@@ -278,94 +257,6 @@ def test_a_file_opens_no_other_and_no_address(
     assert not web.asked
 
 
-def test_large_pictures_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "clip.mp4", duration_s=1, fps=5)
-    said = refused(clip, max_pixels=160 * 120 - 1)
-    assert "160 × 120 pixels, and 19199 pixels are allowed" in said
-    assert "--max-pixels" in said
-    assert pictures(clip, max_pixels=160 * 120) == 5
-
-
-def test_pictures_that_grow_on_the_way_are_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mjpeg"
-    with path.open("wb") as file:
-        for side in (16, 16, 2000, 16):
-            Image.new("RGB", (side, side)).save(file, "JPEG")
-    chunks = list(MediaSource(path, access=Access(max_pixels=1000)).chunks())
-    assert {chunk.image().shape for chunk in chunks if isinstance(chunk, Frame)} == {(16, 16, 3)}
-    assert "damaged video" in {chunk.cause for chunk in chunks if isinstance(chunk, Gap)}
-
-
-def test_pictures_whose_size_comes_late_are_judged_by_it(tmp_path: Path) -> None:
-    """FFmpeg gives up looking for a size long before the first whole picture."""
-    good = io.BytesIO()
-    Image.new("RGB", (64, 48)).save(good, "JPEG")
-    damaged = good.getvalue()[:2] + b"\xff\xc0" + bytes(40) + good.getvalue()[-2:]
-    path = tmp_path / "clip.mjpeg"
-    path.write_bytes(damaged * 300 + good.getvalue() * 50)
-    with open_container(str(path), Access()) as container:
-        assert container.streams.video[0].codec_context.width == 0
-    chunks = list(MediaSource(path).chunks())
-    assert {chunk.image().shape for chunk in chunks if isinstance(chunk, Frame)} == {(48, 64, 3)}
-    assert {chunk.cause for chunk in chunks if isinstance(chunk, Gap)} == {"damaged video"}
-    assert "are too large: they have 64 × 48 pixels, and 1000 pixels are allowed" in refused(path, max_pixels=1000)
-    path.write_bytes(damaged * 300)
-    assert "are damaged or too large" in refused(path)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WebP", "BMP", "TIFF", "GIF", "JPEG2000", "TGA", "PPM", "PCX"])
-def test_a_picture_that_is_too_large_is_called_so(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / f"picture.{ {'JPEG2000': 'jp2', 'JPEG': 'jpg'}.get(kind, kind.lower()) }"
-    Image.new("RGB", (1200, 1100)).save(path, kind)
-    said = refused(path, max_pixels=1000)
-    size = "no size can be read" if kind in ("PPM", "PCX") else "1200 × 1100 pixels"
-    assert "too large: " in said
-    assert f"{size}, and 1000 pixels are allowed; make it smaller, or raise the limit with --max-pixels" in said
-    assert pictures(path, max_pixels=1200 * 1100) == 1
-
-
-HUGE = """
-import sys
-from pathlib import Path
-from ovavel.runtime.errors import MediaError
-from ovavel.runtime.sources.media.source import MediaSource
-try:
-    list(MediaSource(sys.argv[1]).chunks())
-except MediaError as error:
-    print(error)
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) // 1024)  # ru_maxrss holds that of the process before exec
-"""
-
-
-BLANK = bytes.fromhex("524946461a000000574542505650384c0e0000002f7ffe9f0f071011fd0f4444ff03")
-"""A WebP picture of 16 000 × 16 000 pixels, all the same."""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
-def test_a_huge_picture_takes_no_memory(tmp_path: Path) -> None:
-    (tmp_path / "huge.webp").write_bytes(BLANK)
-    command = [sys.executable, "-c", HUGE, str(tmp_path / "huge.webp")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    *said, peak = done.stdout.splitlines()
-    assert done.stderr == ""
-    assert "more than 178956970 pixels, and 67108864 pixels are allowed" in said[0]
-    assert int(peak) < 500, "MiB; the picture alone takes 977"
-
-
-@pytest.mark.parametrize("limit", ["0", "-1", "many", "1e3", "99999999999"])
-def test_a_limit_that_is_none_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OVAVEL_MAX_PIXELS", limit)
-    with pytest.raises(UsageError, match="OVAVEL_MAX_PIXELS"):
-        Access()
-
-
-def test_the_limit_of_the_environment_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OVAVEL_MAX_PIXELS", "100")
-    with pytest.raises(MediaError, match="100 pixels are allowed"):
-        MediaSource(make_clip(tmp_path / "clip.mp4", duration_s=1, fps=5))
-
-
 def test_addresses_come_from_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "address"
     path.write_text(" rtsp://u:p@host/x \nnotes\n")
@@ -394,6 +285,6 @@ def test_a_live_session_reads_its_address_from_a_file(
         assert "secret" not in said.err + said.out
 
 
-def test_what_is_for_addresses_is_refused_with_a_camera() -> None:
+def test_options_for_addresses_are_refused_with_a_camera() -> None:
     with pytest.raises(UsageError, match="leave it out with a camera"):
         Live(allow_private=True)._source()
