@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ovavel.runtime.install import RUNTIMES, install_command, replace_runtime
+from ovavel.runtime.sources.devices import Camera, Microphone
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +45,50 @@ OPTIONAL = {
 """Distributions of the extras: module, extra, and what needs it."""
 
 
+class Problem(Struct, frozen=True, kw_only=True):
+    """Something that is missing or does not work."""
+
+    what: str
+    fix: str
+    """What to do about it, a command where there is one; empty where nothing is known."""
+
+
+class EngineLibrary(Struct, frozen=True, kw_only=True):
+    """A library besides ONNX Runtime that can run a bundle. Each is optional on every machine."""
+
+    version: str | None
+    """None where it is not installed."""
+    problem: str | None
+    """Why it cannot run here; None where it can."""
+    extra: str
+    """Extra that installs it."""
+
+
+class Findings(Struct, frozen=True, kw_only=True):
+    """What this machine has."""
+
+    ovavel: str | None
+    python: str
+    system: str
+    processor: str
+    cpu_features: tuple[str, ...]
+    cpu_precisions: tuple[str, ...]
+    """Precisions that this CPU computes exactly; the first that a bundle has runs by default."""
+    cores: int | None
+    cameras: tuple[Camera, ...]
+    microphones: tuple[Microphone, ...]
+    gpus: list[dict[str, str]]
+    """As nvidia-smi names them: name, memory.total, driver_version."""
+    providers: list[str]
+    """ONNX Runtime's execution providers."""
+    engine_libraries: dict[str, EngineLibrary]
+    libraries: dict[str, str | None]
+    """Distribution → version; null where it is not installed."""
+    problems: list[Problem]
+    can_localize: bool
+    """Whether `ovavel localize` can run here."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doctor:
     """Check this machine's hardware and libraries, and show how to install what is missing.
@@ -67,10 +114,10 @@ class Doctor:
             from ovavel.runtime.reporting.console import OutputConsole
 
             _print_tables(report, OutputConsole())
-        return 0 if report["can_localize"] else 1
+        return 0 if report.can_localize else 1
 
 
-def _examine() -> dict[str, Any]:
+def _examine() -> Findings:
     import os
     import platform
 
@@ -84,60 +131,65 @@ def _examine() -> dict[str, Any]:
     optional = {name: _version(name, module) for name, (module, _, _) in OPTIONAL.items()}
     runtimes = {name: _installed_version(name) for name in RUNTIMES}
     providers, broken = _providers()
-    problems = [_problem(f"{name} is not installed", install_command()) for name, at in required.items() if not at]
+    problems = [
+        Problem(what=f"{name} is not installed", fix=install_command()) for name, at in required.items() if not at
+    ]
     gpus = _gpus()
     if not any(runtimes.values()):
         fix = install_command("gpu" if gpus else "cpu")
-        problems.append(_problem("ONNX Runtime is not installed", fix))
+        problems.append(Problem(what="ONNX Runtime is not installed", fix=fix))
     elif all(runtimes.values()):
         fix = f"{replace_runtime('gpu')}   # or [cpu]"
-        problems.append(_problem("onnxruntime and onnxruntime-gpu are both installed and overwrite each other", fix))
+        problems.append(
+            Problem(what="onnxruntime and onnxruntime-gpu are both installed and overwrite each other", fix=fix)
+        )
     elif broken:
         fix = replace_runtime(next(RUNTIMES[name] for name, at in runtimes.items() if at))
-        problems.append(_problem(f"ONNX Runtime cannot be loaded: {broken}", fix))
+        problems.append(Problem(what=f"ONNX Runtime cannot be loaded: {broken}", fix=fix))
     missing: dict[tuple[str, str], list[str]] = {}
     for name, (_, extra, need) in OPTIONAL.items():
         if not optional[name]:
             missing.setdefault((extra, need), []).append(name)
     for (extra, need), names in missing.items():
-        problems.append(_problem(f"{', '.join(names)} not installed ({need})", install_command(extra)))
+        problems.append(Problem(what=f"{', '.join(names)} not installed ({need})", fix=install_command(extra)))
     if not any("sounddevice" in name for names in missing.values() for name in names):
-        problems += [_problem(*_split(problem)) for problem in devices.problems]
+        problems += [_split(problem) for problem in devices.problems]
     if gpus and providers and "CUDAExecutionProvider" not in providers:
-        problems.append(_problem("there is a GPU, but this ONNX Runtime cannot use it", replace_runtime("gpu")))
+        problems.append(Problem(what="there is a GPU, but this ONNX Runtime cannot use it", fix=replace_runtime("gpu")))
     if "CUDAExecutionProvider" in providers:
         problems += [
-            _problem(f"the driver {gpu['driver_version']} of {gpu['name']} is too old for {_NEEDS_DRIVER}", _DRIVER)
+            Problem(
+                what=f"the driver {gpu['driver_version']} of {gpu['name']} is too old for {_NEEDS_DRIVER}", fix=_DRIVER
+            )
             for gpu in gpus
             if _major(gpu.get("driver_version", "")) < _OLDEST_DRIVER
         ]
-    # These are optional on every machine.
-    engines: dict[str, dict[str, str | None]] = {
-        _OPENVINO: {**_openvino(), "extra": _OPENVINO},
-        **{name: {**_engine_library(name), "extra": extra} for name, extra in EXTRAS.items()},
+    engines: dict[str, EngineLibrary] = {
+        _OPENVINO: _openvino(),
+        **{name: _engine_library(name, extra) for name, extra in EXTRAS.items()},
     }
     problems += [
-        _problem(f"{name} {state['problem']}", install_command(str(state["extra"])))
-        for name, state in engines.items()
-        if (gpus or name == _OPENVINO) and state["version"] and state["problem"]
+        Problem(what=f"{name} {library.problem}", fix=install_command(library.extra))
+        for name, library in engines.items()
+        if (gpus or name == _OPENVINO) and library.version and library.problem
     ]
-    return {
-        "ovavel": _installed_version("ovavel"),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cpu_features": cpu_features(),
-        "cpu_precisions": exact_precisions("onnxruntime-cpu", cpu_features()),
-        "cores": os.cpu_count(),
-        "cameras": devices.cameras,
-        "microphones": devices.microphones,
-        "gpus": gpus,
-        "providers": providers,
-        "engine_libraries": engines,
-        "libraries": {**required, **runtimes, **optional},
-        "problems": problems,
-        "can_localize": all(required.values()) and "CPUExecutionProvider" in providers,
-    }
+    return Findings(
+        ovavel=_installed_version("ovavel"),
+        python=platform.python_version(),
+        system=platform.platform(),
+        processor=_processor(),
+        cpu_features=cpu_features(),
+        cpu_precisions=exact_precisions("onnxruntime-cpu", cpu_features()),
+        cores=os.cpu_count(),
+        cameras=devices.cameras,
+        microphones=devices.microphones,
+        gpus=gpus,
+        providers=providers,
+        engine_libraries=engines,
+        libraries={**required, **runtimes, **optional},
+        problems=problems,
+        can_localize=all(required.values()) and "CPUExecutionProvider" in providers,
+    )
 
 
 def _major(version: str) -> float:
@@ -146,14 +198,10 @@ def _major(version: str) -> float:
     return int(number) if number.isdecimal() else float("inf")
 
 
-def _problem(what: str, fix: str) -> dict[str, str]:
-    return {"what": what, "mend": fix}
-
-
-def _split(message: str) -> tuple[str, str]:
+def _split(message: str) -> Problem:
     """What is wrong, and the command after "with: "."""
     what, _, fix = message.partition(" Install it with: ")
-    return what, fix
+    return Problem(what=what, fix=fix)
 
 
 def _version(distribution: str, module: str) -> str | None:
@@ -186,20 +234,18 @@ def _providers() -> tuple[list[str], str | None]:
         return [], str(error)
 
 
-def _openvino() -> dict[str, str | None]:
-    """As `_engine_library`."""
+def _openvino() -> EngineLibrary:
     version = _version(_OPENVINO, _OPENVINO)
     if version is None:
-        return {"version": None, "problem": "is not installed"}
+        return EngineLibrary(version=None, problem="is not installed", extra=_OPENVINO)
     try:
         import openvino  # noqa: F401
     except (ImportError, OSError) as error:
-        return {"version": version, "problem": f"cannot be loaded: {error}"}
-    return {"version": version, "problem": None}
+        return EngineLibrary(version=version, problem=f"cannot be loaded: {error}", extra=_OPENVINO)
+    return EngineLibrary(version=version, problem=None, extra=_OPENVINO)
 
 
-def _engine_library(name: LibraryName) -> dict[str, str | None]:
-    """Version of the library, None where it is not installed, and why its backend cannot run here, if so."""
+def _engine_library(name: LibraryName, extra: str) -> EngineLibrary:
     from importlib.util import find_spec
 
     from ovavel.runtime.backends.tensorrt.cuda import Cuda
@@ -207,14 +253,14 @@ def _engine_library(name: LibraryName) -> dict[str, str | None]:
     from ovavel.runtime.errors import OvavelError
 
     if find_spec(name.replace("-", "_")) is None:
-        return {"version": None, "problem": "is not installed"}
+        return EngineLibrary(version=None, problem="is not installed", extra=extra)
     version = "unknown"
     try:
         version = load_library(name).version
         Cuda(name, 0)
     except OvavelError as error:
-        return {"version": version, "problem": f"cannot run here: {error}"}
-    return {"version": version, "problem": None}
+        return EngineLibrary(version=version, problem=f"cannot run here: {error}", extra=extra)
+    return EngineLibrary(version=version, problem=None, extra=extra)
 
 
 def _gpus() -> list[dict[str, str]]:
@@ -242,7 +288,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _print_tables(report: dict[str, Any], console: Console) -> None:
+def _print_tables(report: Findings, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -252,32 +298,32 @@ def _print_tables(report: dict[str, Any], console: Console) -> None:
         for index, value in enumerate(values or ("none found",)):
             table.add_row("" if index else f"[bold]{title}", escape(value))
 
-    row("ovavel", f"{report['ovavel']}, Python {report['python']}")
-    row("Machine", f"{report['processor']}, {report['cores']} cores, {report['system']}")
-    row("CPU features", ", ".join(report["cpu_features"]) or "none that matter to ovavel, or hidden ones")
-    row("CPU precisions", f"{', '.join(report['cpu_precisions'])}: the first that a bundle has runs by default")
-    row("GPU", *(", ".join(gpu.values()) for gpu in report["gpus"]))
-    row("Providers", *report["providers"])
+    row("ovavel", f"{report.ovavel}, Python {report.python}")
+    row("Machine", f"{report.processor}, {report.cores} cores, {report.system}")
+    row("CPU features", ", ".join(report.cpu_features) or "none that matter to ovavel, or hidden ones")
+    row("CPU precisions", f"{', '.join(report.cpu_precisions)}: the first that a bundle has runs by default")
+    row("GPU", *(", ".join(gpu.values()) for gpu in report.gpus))
+    row("Providers", *report.providers)
     row(
         "Engines",
         *(
-            f"{name} {state['version']} – {state['problem'] or 'can run here'}"
-            if state["version"]
-            else f"{name} – {state['problem']}; {install_command(state['extra'])}"
-            for name, state in report["engine_libraries"].items()
+            f"{name} {library.version} – {library.problem or 'can run here'}"
+            if library.version
+            else f"{name} – {library.problem}; {install_command(library.extra)}"
+            for name, library in report.engine_libraries.items()
         ),
     )
-    row("Cameras", *(f"{camera.index}: {camera.name}" for camera in report["cameras"]))
-    microphones = report["microphones"]
+    row("Cameras", *(f"{camera.index}: {camera.name}" for camera in report.cameras))
+    microphones = report.microphones
     row("Microphones", *(f"{each.index}: {each.name}{' (default)' if each.default else ''}" for each in microphones))
-    row("Libraries", *(f"{name} {version or '– not installed'}" for name, version in report["libraries"].items()))
+    row("Libraries", *(f"{name} {version or '– not installed'}" for name, version in report.libraries.items()))
     console.print(table)
     console.print()
-    for problem in report["problems"]:
-        console.print(f"[yellow]![/] {escape(problem['what'])}", soft_wrap=True)
-        if problem["mend"]:
-            console.print(f"    {escape(problem['mend'])}", soft_wrap=True)
-    if report["can_localize"]:
-        console.print("[green]ovavel localize can work here.")
+    for problem in report.problems:
+        console.print(f"[yellow]![/] {escape(problem.what)}", soft_wrap=True)
+        if problem.fix:
+            console.print(f"    {escape(problem.fix)}", soft_wrap=True)
+    if report.can_localize:
+        console.print("[green]ovavel localize can run here.")
     else:
-        console.print("[red]ovavel localize cannot work here; see above.")
+        console.print("[red]ovavel localize cannot run here; see above.")

@@ -34,7 +34,7 @@ def test_json_names_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
 def test_text_says_whether_localize_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert Doctor().run() == 0
     out = capsys.readouterr().out
-    assert "ovavel localize can work here" in out
+    assert "ovavel localize can run here" in out
     assert "CPUExecutionProvider" in out
 
 
@@ -68,7 +68,7 @@ def test_both_runtimes_are_warned_of(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(doctor, "_installed_version", lambda name: both.get(name) or installed(name))
     _, found = report(capsys)
     (problem,) = (each for each in found["problems"] if "overwrite each other" in each["what"])
-    assert problem["mend"].startswith(replace_runtime("gpu")), "removing one of them would break the other"
+    assert problem["fix"].startswith(replace_runtime("gpu")), "removing one of them would break the other"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-gpu"])
@@ -83,7 +83,7 @@ def test_a_runtime_that_cannot_be_loaded_is_replaced_by_the_same(
     _, found = report(capsys)
     assert {
         "what": "ONNX Runtime cannot be loaded: libcudart.so.13: cannot open shared object file",
-        "mend": replace_runtime(RUNTIMES[runtime]),
+        "fix": replace_runtime(RUNTIMES[runtime]),
     } in found["problems"]
     assert sum("ONNX Runtime" in problem["what"] for problem in found["problems"]) == 1, "one advice"
 
@@ -111,13 +111,13 @@ def test_no_runtime_fails_and_says_what_to_install(
     code, found = report(capsys)
     assert code == 1
     (problem,) = (each for each in found["problems"] if "ONNX Runtime" in each["what"])
-    assert problem["mend"] == install_command("gpu" if gpus else "cpu")
+    assert problem["fix"] == install_command("gpu" if gpus else "cpu")
     assert Doctor().run() == 1
-    assert "cannot work here" in capsys.readouterr().out
+    assert "cannot run here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_openvino_is_told_with_its_version_or_its_extra(
+def test_openvino_is_shown_with_its_version_or_its_extra(
     installed: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = doctor._version
@@ -139,7 +139,7 @@ def test_openvino_is_told_with_its_version_or_its_extra(
 def test_missing_extra_names_its_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.OPTIONAL, "sounddevice", ("no_such_module_here", "live", "microphones"))
     _, found = report(capsys)
-    assert {"what": "sounddevice not installed (microphones)", "mend": install_command("live")} in found["problems"]
+    assert {"what": "sounddevice not installed (microphones)", "fix": install_command("live")} in found["problems"]
 
 
 def test_portaudio_not_installed_names_the_package(
@@ -153,7 +153,7 @@ def test_portaudio_not_installed_names_the_package(
     assert any("libportaudio2" in problem for problem in list_devices().problems)
     code, found = report(capsys)
     assert code == 0
-    assert any("libportaudio2" in problem["mend"] for problem in found["problems"])
+    assert any("libportaudio2" in problem["fix"] for problem in found["problems"])
 
 
 def test_sounddevice_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
