@@ -42,7 +42,8 @@ def decide(
         background_texts: K.
 
     Raises:
-        UsageError: the rule cannot run on these, or its parameters are not all there.
+        UsageError: the rule has parameters that are missing or out of range, or statistics of other names.
+        ValueError: the shapes do not fit together, or `frames` are missing.
     """
     classes = audio_similarity.shape[-1] - background_texts
     evidence = evidence_of(rule, Evidence(audio_similarity, vision_similarity, frames), classes, names)
@@ -53,10 +54,11 @@ def evidence_of(rule: Rule, given: Evidence, classes: int, names: Sequence[str] 
     """Fold the background's texts (..., C + K) → (..., C), debias, and add the offset, as `rule` asks.
 
     Raises:
-        UsageError: the shapes do not fit together, or the reference statistics lack a name.
+        UsageError: the reference statistics lack a name.
+        ValueError: the shapes do not fit together.
     """
     if given.audio.shape != given.vision.shape or given.audio.ndim < 2 or given.audio.shape[-1] < classes:
-        raise UsageError(
+        raise ValueError(
             f"similarities of sound {given.audio.shape} and sight {given.vision.shape} must be (..., seconds, classes)"
         )
     audio, vision = (folded(each, classes, rule.background) for each in (given.audio, given.vision))
@@ -74,13 +76,14 @@ def rule_scores(rule: Rule, evidence: Evidence) -> NDArray[np.float32]:
     """(..., T, C) float32 scores in [0, 1]; `fused_labels` of them is the decision.
 
     Raises:
-        UsageError: the rule cannot run on this evidence, or its parameters are not all there.
+        UsageError: a parameter is missing or out of range, or a head's graph alone computes the scores.
+        ValueError: the vision embeddings are missing.
     """
     info, parameters = RULES[rule.kind], parameters_of(rule)
     if info.scores is None:
         raise UsageError(f"the decision rule {rule.kind} is part of a head's graph and has no scores without it")
     if info.needs_frames and evidence.frames is None:
-        raise UsageError(f"the decision rule {rule.kind} needs the vision embeddings beside the similarities")
+        raise ValueError(f"the decision rule {rule.kind} needs the vision embeddings beside the similarities")
     return info.scores(evidence, parameters)
 
 

@@ -52,6 +52,7 @@ def debiased(evidence: Evidence, reference: Reference, names: Sequence[str]) -> 
 
     Raises:
         UsageError: the reference was measured without one of them.
+        ValueError: they are not C.
     """
     row = {name: i for i, name in enumerate(reference.names)}
     if missing := [name for name in names if name not in row]:
@@ -62,7 +63,7 @@ def debiased(evidence: Evidence, reference: Reference, names: Sequence[str]) -> 
             "with --fusion"
         )
     if len(names) != evidence.audio.shape[-1]:
-        raise UsageError(f"{len(names)} names and {evidence.audio.shape[-1]} similarities do not fit together")
+        raise ValueError(f"{len(names)} names and {evidence.audio.shape[-1]} similarities do not fit together")
     order = [row[name] for name in names]
     audio, vision = (
         ((similarity - np.array(mean, np.float32)[order]) / np.array(deviation, np.float32)[order]).astype(np.float32)

@@ -149,7 +149,7 @@ def test_further_texts_of_the_background_in_a_stream() -> None:
 
 def test_a_rule_that_cannot_run_says_why() -> None:
     audio, vision, _ = made(0)
-    with pytest.raises(UsageError, match="needs the vision embeddings"):
+    with pytest.raises(ValueError, match="needs the vision embeddings"):
         decide(rule("av2a"), audio, vision)
     with pytest.raises(UsageError, match=r"theta0 is missing.*eval calibrate --rule cuerator"):
         decide(Rule(kind="cuerator"), audio, vision)
@@ -165,7 +165,7 @@ def test_a_rule_that_cannot_run_says_why() -> None:
         check_rule(rule("agreement", reference=REFERENCE), "positive", ("whistle", "hum", "other"))
     with pytest.raises(UsageError, match=r"no decision rule 'vote'; known: published, .*paper.*\+debiased"):
         named_rule("vote")
-    with pytest.raises(UsageError, match="must be"):
+    with pytest.raises(ValueError, match="must be"):
         decide(rule("agreement"), audio, vision[..., :-1])
 
 
