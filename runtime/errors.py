@@ -17,6 +17,7 @@ One tree, so that `except OvavelError` catches what a user can fix::
     ├── ExportError           an export that missed its tolerance or could not be written
     │   └── PrecisionError    a precision in which these weights lose too much
     ├── DownloadError         weights that could not be fetched
+    ├── EndpointError         a model behind a network address that does not answer, or cannot see and hear
     └── OutputError           results that could not be written
 
 Each message says what was wrong, where, and what to do about it. The exit code is 2 for a command line that is invalid
@@ -37,6 +38,7 @@ __all__ = [
     "DatasetError",
     "DeviceError",
     "DownloadError",
+    "EndpointError",
     "EngineError",
     "ExportError",
     "InputError",
@@ -129,6 +131,10 @@ class PrecisionError(ExportError):
 
 class DownloadError(OvavelError):
     """Weights that could not be fetched."""
+
+
+class EndpointError(OvavelError):
+    """A model behind a network address that does not answer, refuses, or cannot see and hear."""
 
 
 class OutputError(OvavelError):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.accuracy.llm.figures import HEAD
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.report import (
     MEASURES,
@@ -24,6 +25,8 @@ from ovavel.eval.accuracy.report import (
     top_confusions,
 )
 from ovavel.eval.accuracy.score import Report
+from ovavel.runtime.backends import BackendInfo
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
 from ovavel.runtime.reporting.palette import RIGHT, WRONG
 from ovavel.runtime.reporting.text import names_text
@@ -50,6 +53,7 @@ def to_html(report: Report) -> bytes:
             f'<p class="dim">{text(report.ran)}</p>',
         ),
         section("Intervals", table(head, interval_rows(report)), f'<p class="dim">{text(interval_note())}</p>'),
+        section("Answers", table(HEAD, report.llm.rows)) if report.llm else "",
         _damaged(report),
         section(
             f"Classes: {shown}",
@@ -80,12 +84,21 @@ def _percent(scores: Scores) -> tuple[str, ...]:
 
 
 def _facts(report: Report) -> Iterator[tuple[str, object]]:
-    info = report.backend
     yield "scored", report.counted
     yield "dataset", f"{report.root}, annotations {report.dataset_fingerprint[:12]}"
     yield "vocabulary", names_text(len(report.names))
-    yield "bundle", f"{report.bundle.path.name} {report.bundle.sha256[:12]}"
-    yield "model", report.bundle.manifest.model.name
+    versions = {"ovavel": version("ovavel")}
+    if report.llm:
+        yield "asked", f"{report.llm.model} at {report.llm.server}"
+    if report.bundle and report.backend:
+        versions |= dict(report.backend.versions)
+        yield from _engine(report, report.bundle, report.backend)
+    yield "versions", ", ".join(f"{k} {v}" for k, v in versions.items())
+
+
+def _engine(report: Report, bundle: Bundle, info: BackendInfo) -> Iterator[tuple[str, object]]:
+    yield "bundle", f"{bundle.path.name} {bundle.sha256[:12]}"
+    yield "model", bundle.manifest.model.name
     if report.cache:
         made = report.cache.info
         yield "embeddings", f"cache {report.cache.path.name}, {made.backend} {made.precision} on {made.device}"
@@ -93,7 +106,6 @@ def _facts(report: Report) -> Iterator[tuple[str, object]]:
     else:
         yield "ran on", f"{info.device}, {info.name} {info.provider}"
         yield "precision", ", ".join(f"{graph} {precision}" for graph, precision in info.precision.items())
-    yield "versions", ", ".join(f"{k} {v}" for k, v in ({"ovavel": version("ovavel")} | dict(info.versions)).items())
 
 
 def _damaged(report: Report) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
+from ovavel.eval.accuracy.llm.figures import LLMRun
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import PUBLISHED, Rows
-from ovavel.eval.accuracy.score import Report
+from ovavel.eval.accuracy.score import ASKED, Report
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.reporting.csv_table import csv_table
 
 __all__ = [
@@ -52,6 +55,9 @@ class ClassResult(NamedTuple):
 
 def method(report: Report, protocol: str) -> str:
     """Name of our row in the table."""
+    if report.llm and protocol in ASKED:
+        return report.llm.method(ASKED[protocol])
+    assert report.bundle
     model = report.bundle.manifest.model
     layers = model.head_layers
     blocks = f"{layers or 'no'} block{'' if layers == 1 else 's'}"
@@ -154,7 +160,7 @@ def top_confusions(report: Report, counts: NDArray[np.intp]) -> list[tuple[str, 
 
 def to_json(report: Report) -> bytes:
     """Everything, down to the decision on every segment in the first protocol."""
-    manifest, counts = report.bundle.manifest, confusion(report)
+    counts = confusion(report)
     kinds = Counter(record.kind for record in report.damaged)
     document = {
         "ovavel": version("ovavel"),
@@ -167,16 +173,8 @@ def to_json(report: Report) -> bytes:
             "scored": len(report.clips),
             "damaged": {"count": len(report.damaged), "kinds": kinds, "clips": report.damaged},
         },
-        "bundle": {
-            "path": str(report.bundle.path),
-            "sha256": report.bundle.sha256,
-            "model": manifest.model.name,
-            "weights_sha256": manifest.model.weights_sha256,
-            "head": manifest.model.head,
-            "head_layers": manifest.model.head_layers,
-            "head_sha256": manifest.model.head_sha256,
-            "made_with": manifest.ovavel_version,
-        },
+        "bundle": _bundle(report.bundle) if report.bundle else None,
+        "llm": _llm(report.llm) if report.llm else None,
         "ran": report.ran,
         "backend": report.backend,
         "features": {"path": str(report.cache.path), "info": report.cache.info} if report.cache else None,
@@ -217,6 +215,27 @@ def to_json(report: Report) -> bytes:
     return msgspec.json.encode(document) + b"\n"
 
 
+def _bundle(bundle: Bundle) -> dict[str, object]:
+    model = bundle.manifest.model
+    return {
+        "path": str(bundle.path),
+        "sha256": bundle.sha256,
+        "model": model.name,
+        "weights_sha256": model.weights_sha256,
+        "head": model.head,
+        "head_layers": model.head_layers,
+        "head_sha256": model.head_sha256,
+        "made_with": bundle.manifest.ovavel_version,
+    }
+
+
+def _llm(run: LLMRun) -> dict[str, object]:
+    figures = [
+        {"method": run.method(each.question), **asdict(each), "invalid_share": each.invalid} for each in run.figures
+    ]
+    return {**asdict(run), "figures": figures}
+
+
 def _named(found: Interval | None) -> dict[str, tuple[float, float]]:
     assert found
     return dict(zip(Scores._fields, zip(*found, strict=True), strict=True))
@@ -232,6 +251,8 @@ def to_csv(report: Report) -> bytes:
             for i, measure in enumerate(Scores._fields if scores else ()):
                 low, high = (ends[0][i], ends[1][i]) if ends else ("", "")
                 rows.append((method(report, result.protocol), "no", part, measure, scores[i], low, high))
+    if llm := report.llm:
+        rows += [(llm.method(each.question), "no", "total", "invalid", each.invalid, "", "") for each in llm.figures]
     for name, each in PUBLISHED.items() if report.as_published else ():
         for part, scores in each.rows._asdict().items() if each.rows else ():
             rows += [(name, "yes", part, measure, scores[i], "", "") for i, measure in enumerate(Scores._fields)]

@@ -1,4 +1,4 @@
-"""Score a bundle on OV-AVEBench: encoders (or a feature cache), head, and measures.
+"""Score a bundle, or a model that was asked, on OV-AVEBench: encoders (or a feature cache), head, and measures.
 
 A decision is the runtime's own: `Backend.head` over the ten segments of a clip, arg max, and background where no class
 has any evidence, as `Localizer.score` decides on a clip.
@@ -9,12 +9,17 @@ Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.accuracy.llm.figures import LLMRun
+from ovavel.eval.accuracy.llm.prompt import Question
+from ovavel.eval.accuracy.llm.run import Asked
 from ovavel.eval.accuracy.metrics import Scores, each_agreement, each_clip, score_agreement, score_clips
 from ovavel.eval.accuracy.protocols import (
     Rows,
@@ -37,17 +42,25 @@ from ovavel.runtime.pipeline.fusion import agree_clip, cosine_similarity
 from ovavel.runtime.pipeline.localizer import Head, deciding_head
 
 __all__ = [
+    "ASKED",
     "Protocol",
     "Report",
     "Result",
+    "score_asked",
     "score_protocol",
     "score_rule",
 ]
 
-Protocol = Literal["fused", "fused-positive", "agreement", "agreement-without-other"]
+Protocol = Literal[
+    "fused", "fused-positive", "agreement", "agreement-without-other", "llm", "llm-sight-only", "llm-sound-only"
+]
 """How a decision is made (docs/method.md, Decision): "fused" by the bundle's head, "fused-positive" without the
-classes that a sense speaks against; the others are training-free, from
-the embeddings as they are, with the background among the classes or without it."""
+classes that a sense speaks against; the agreement ones are training-free, from the embeddings as they are, with the
+background among the classes or without it. "llm": by a model that was asked, where it names one class as both seen and
+heard; its controls had stills or sound alone."""
+
+ASKED: Mapping[str, Question] = MappingProxyType({"llm": "both", "llm-sight-only": "sight", "llm-sound-only": "sound"})
+"""Protocols of a model that was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,10 +108,14 @@ class Report:
     """(N, T) class indices."""
     results: tuple[Result, ...]
     """One for each protocol asked for."""
-    bundle: Bundle
-    backend: BackendInfo
-    cache: FeatureCache | None
+    bundle: Bundle | None = None
+    """None: no bundle was scored."""
+    backend: BackendInfo | None = None
+    """What ran the bundle."""
+    cache: FeatureCache | None = None
     """Where the embeddings come from; None: from the media, through the backend."""
+    llm: LLMRun | None = None
+    """How a model was asked; None: none was."""
 
     @property
     def counted(self) -> str:
@@ -112,8 +129,9 @@ class Report:
 
     @property
     def ran(self) -> str:
-        """Description of what computed embeddings and decisions."""
-        return what_ran(self.backend, self.cache)
+        """Description of what computed embeddings and decisions, and of what was asked."""
+        parts = [what_ran(self.backend, self.cache)] if self.backend else []
+        return " ".join([*parts, *(self.llm.remarks() if self.llm else ())])
 
     @property
     def as_published(self) -> bool:
@@ -127,6 +145,16 @@ class Report:
         return why_not_published(self.split, len(self.names), scored + damaged) or too_damaged(
             self.split, scored, damaged
         )
+
+
+def score_asked(asked: Asked, truth: NDArray[np.intp], n_classes: int) -> tuple[Result, ...]:
+    """Score what a model said about N clips, of which `truth` (N, T) has the class indices."""
+    seen = np.array([clip.seen for clip in asked.clips])
+    return tuple(
+        Result(protocol=protocol, labels=labels, senses=None, rows=score_rows(labels, truth, seen, n_classes))
+        for protocol, question in ASKED.items()
+        if (labels := asked.labels.get(question)) is not None
+    )
 
 
 def score_protocol(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ovavel.eval.datasets.ovavebench import OVAVEBench
     from ovavel.eval.datasets.splits import EvaluationInputs
 
-__all__ = ["DatasetOptions", "MeasuredOptions"]
+__all__ = ["DatasetOptions", "MeasuredOptions", "ScoredOptions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +37,47 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuredOptions(DatasetOptions):
-    """A labelled dataset, and the bundle that is measured on it."""
+class _CachedOptions(DatasetOptions):
+    """A labelled dataset, and where the embeddings of its clips may come from."""
 
-    bundle: Path
-    """Folder written by 'ovavel bundle export'. Class names that it lacks are encoded by its text encoder."""
     features: Maybe[Path] = None
     """Feature cache of the bundle's encoders, written by 'ovavel train features', to read names and media from."""
     any_precision: bool = False
     """Accept a feature cache of another precision than the bundle's, such as PyTorch's for an 8-bit bundle."""
 
-    def open_inputs(self, engine: EngineOptions) -> AbstractContextManager[EvaluationInputs]:
-        """Open dataset, bundle and feature cache, and run the bundle with `engine`; see `open_inputs`."""
+    def _open(self, bundle: Path, engine: EngineOptions) -> AbstractContextManager[EvaluationInputs]:
         from ovavel.eval.datasets.splits import open_inputs
 
         return open_inputs(
             self.data,
-            self.bundle,
+            bundle,
             annotations=self.annotations,
             features=self.features,
             any_precision=self.any_precision,
             signed_by=engine.require_signature,
             **engine.backend_options,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredOptions(_CachedOptions):
+    """A labelled dataset, and the bundle that is measured on it."""
+
+    bundle: Path
+    """Folder written by 'ovavel bundle export'. Class names that it lacks are encoded by its text encoder."""
+
+    def open_inputs(self, engine: EngineOptions) -> AbstractContextManager[EvaluationInputs]:
+        """Open dataset, bundle and feature cache, and run the bundle with `engine`; see `open_inputs`."""
+        return self._open(self.bundle, engine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredOptions(_CachedOptions):
+    """A labelled dataset, and the bundle that is scored on it, if one is."""
+
+    bundle: Maybe[Path] = None
+    """Folder written by 'ovavel bundle export'. Class names that it lacks are encoded by its text encoder."""
+
+    def open_inputs(self, engine: EngineOptions) -> AbstractContextManager[EvaluationInputs | None]:
+        """Open all as `MeasuredOptions` does; None without a bundle."""
+        return self._open(self.bundle, engine) if self.bundle else nullcontext()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from ovavel.eval.commands.options import MeasuredOptions
+from ovavel.eval.commands.endpoint_options import EndpointOptions
+from ovavel.eval.commands.options import ScoredOptions
 from ovavel.runtime.commands.options import EngineOptions, Many, Maybe, backend_help
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.system.bounds import Meta
 
 if TYPE_CHECKING:
-    from ovavel.eval.accuracy.score import Protocol, Report
+    from rich.table import Table
+
+    from ovavel.eval.accuracy.llm.figures import LLMRun
+    from ovavel.eval.accuracy.score import Report, Result
+    from ovavel.eval.datasets.ovavebench import Clip
+    from ovavel.eval.datasets.splits import EvaluationInputs
 
 __all__ = ["Score"]
 
@@ -50,11 +58,12 @@ class ScoredEngineOptions(EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Score a bundle on OV-AVEBench and compare it with the published figures.
+    """Score a bundle, or a model behind a chat endpoint, on OV-AVEBench and compare it with the published figures.
 
     Examples:
         ovavel eval score --data ovavebench --bundle imagebind --out report
         ovavel eval score --data ovavebench --bundle imagebind --features features --split val
+        ovavel eval score --data ovavebench --llm http://localhost:8000/v1 --model qwen3-omni --out asked
 
     Computes Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all classes. The
     fused protocol decides with the bundle's head as the paper does; fused-positive excludes classes with a negative
@@ -65,14 +74,21 @@ class Score:
     Without --features the bundle's encoders run over the media, and an interrupted run starts over. For repeated
     measurements or slow encoders, run 'ovavel train features --bundle' once, which can be interrupted and resumed, and
     pass its folder as --features. The report states what ran: with --features, only the head.
+
+    With --llm, a model receives the stills and the sound of each clip and answers what is seen and what is heard in
+    each second; an event is where both agree. An endpoint that drops sound or pictures is detected at the start and
+    refused. An interrupted run resumes. Clips that the server did not answer for are left out and listed, and the exit
+    code is 1: the same command asks for them again.
     """
 
-    dataset: MeasuredOptions
+    dataset: ScoredOptions
     """What to measure, and on which clips."""
     split: Literal["test", "val", "train"] = "test"
     """Which clips to score, always against all names of the dataset."""
+    clips: Maybe[Annotated[int, Meta(ge=1, le=1_000_000_000)]] = None
+    """How many of them, evenly spread over the split; all by default."""
     protocols: _Protocols = ("fused", "agreement", "agreement-without-other")
-    """How to decide; the report shows classes, confusions and clips of the first one."""
+    """How the bundle decides; the report shows classes, confusions and clips of the first one."""
     rules: Many[str] = ()
     """Decision rules to score too, as they would decide live, each on a whole clip: positive, published, agreement,
     av2a, cuerator, temperatures, clip-prior, or a preset; "+debiased" and "+offset" after a rule add reference
@@ -85,14 +101,24 @@ class Score:
     """Folder for ovave-SPLIT.json, .csv and .html, created if missing; without it the table is only printed."""
     engine: ScoredEngineOptions = field(default_factory=ScoredEngineOptions)
     """What decides, and where."""
+    endpoint: EndpointOptions = field(default_factory=EndpointOptions)
+    """Which model is asked."""
 
     def run(self) -> int:
         """Score the split, print the table and write the files."""
-        from ovavel.eval.accuracy.score import Report, score_protocol, score_rule
-        from ovavel.eval.calibration.rules import RuleMaker
-        from ovavel.runtime.pipeline.rules.apply import named_rule
-        from ovavel.runtime.system.bars import shown_progress
+        from ovavel.eval.accuracy.llm.run import NO_ANSWER
         from ovavel.runtime.system.files import report_folder
+
+        self._check()
+        if self.out:
+            report_folder(self.out, "ovave-*.json")
+        report = self._score()
+        written = _write(report, self.out) if self.out else []
+        _print(report, written)
+        return 1 if any(record.kind == NO_ANSWER for record in report.damaged) else 0
+
+    def _check(self) -> None:
+        from ovavel.runtime.pipeline.rules.apply import named_rule
 
         if not self.protocols and not self.rules:
             raise UsageError("which protocols? For example: --protocols fused agreement")
@@ -101,34 +127,73 @@ class Score:
         for name in self.rules:
             named_rule(name)
         self.engine.check()
-        if self.out:
-            report_folder(self.out, "ovave-*.json")
+        self.endpoint.check(self.out)
+        if self.dataset.bundle:
+            return
+        if not self.endpoint.llm:
+            raise UsageError("what is scored? Give --bundle, or --llm and --model, or all of them")
+        engine = self.engine
+        given: dict[str, Any] = {"features": self.dataset.features, "rules": self.rules or None}
+        given |= {"precision": engine.precision, "weights": engine.weights}
+        for flag, value in (given | {"require-signature": engine.require_signature}).items():
+            if value is not None:
+                raise UsageError(f"--{flag} is for a bundle: give --bundle as well")
+
+    def _score(self) -> Report:
+        from ovavel.eval.accuracy.score import Report, score_asked
+        from ovavel.eval.datasets.splits import select_clips
+
         with self.dataset.open_inputs(self.engine) as inputs:
-            maker = RuleMaker(inputs, self.fit, training_free=self.training_free)
-            split = maker.split(self.split)
-            protocols: dict[Protocol, None] = dict.fromkeys(self.protocols)
-            head, text = inputs.backend.head, inputs.text
-            with shown_progress() as progress:
-                rules = [maker.rule(name, self.split, progress) for name in dict.fromkeys(self.rules)]
-            report = Report(
+            dataset = inputs.dataset if inputs else self.dataset.open()
+            bundle = _Scored(inputs, self) if inputs else None
+            clips = bundle.split.clips if bundle else select_clips(dataset, self.split, self.clips)
+            asked = self.endpoint.ask(dataset, clips, self.out) if self.endpoint.llm and self.out else None
+            damaged = (*(bundle.split.damaged if bundle else ()), *(asked.damaged if asked else ()))
+            clips = asked.clips if asked else clips
+            truth = dataset.truth(clips)
+            return Report(
                 root=str(self.dataset.data),
                 split=self.split,
-                dataset_fingerprint=inputs.dataset.fingerprint,
-                names=inputs.dataset.names,
-                clips=split.clips,
-                damaged=split.damaged,
-                truth=split.truth,
+                dataset_fingerprint=dataset.fingerprint,
+                names=dataset.names,
+                clips=clips,
+                damaged=damaged,
+                truth=truth,
                 results=(
-                    *(score_protocol(each, split, head, text) for each in protocols),
-                    *(score_rule(rule, maker.labels(rule, split), split, len(text)) for rule in rules),
+                    *(bundle.results(clips) if bundle else ()),
+                    *(score_asked(asked, truth, len(dataset.names)) if asked else ()),
                 ),
-                bundle=inputs.bundle,
-                backend=inputs.backend.info,
-                cache=inputs.cache,
+                bundle=inputs.bundle if inputs else None,
+                backend=inputs.backend.info if inputs else None,
+                cache=inputs.cache if inputs else None,
+                llm=asked.run if asked else None,
             )
-        written = _write(report, self.out) if self.out else []
-        _print(report, written)
-        return 0
+
+
+class _Scored:
+    """A bundle's embeddings of the clips of a split, and what its protocols and rules decide on them."""
+
+    def __init__(self, inputs: EvaluationInputs, command: Score) -> None:
+        from ovavel.eval.calibration.rules import RuleMaker
+
+        self.maker = RuleMaker(inputs, command.fit, training_free=command.training_free)
+        whole = command.clips is None
+        self.split = self.maker.split(command.split) if whole else inputs.split(command.split, command.clips)
+        self.inputs, self.command = inputs, command
+
+    def results(self, clips: tuple[Clip, ...]) -> Iterator[Result]:
+        """Score those of its clips that are in `clips`."""
+        from ovavel.eval.accuracy.score import score_protocol, score_rule
+        from ovavel.runtime.system.bars import shown_progress
+
+        command, head, text = self.command, self.inputs.backend.head, self.inputs.text
+        split = self.split if clips == self.split.clips else self.split.only(clips)
+        with shown_progress() as progress:
+            rules = [self.maker.rule(name, command.split, progress) for name in dict.fromkeys(command.rules)]
+        for protocol in dict.fromkeys(command.protocols):
+            yield score_protocol(protocol, split, head, text)
+        for rule in rules:
+            yield score_rule(rule, self.maker.labels(rule, split), split, len(text))
 
 
 def _write(report: Report, out: Path) -> list[Path]:
@@ -140,6 +205,20 @@ def _write(report: Report, out: Path) -> list[Path]:
     for path, write in zip(paths, (to_json, to_csv, to_html), strict=True):
         atomic_write(path, write(report))
     return paths
+
+
+def _answers(run: LLMRun) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ovavel.eval.accuracy.llm.figures import HEAD
+
+    table = Table(title="answers: how they were read, and what one took", title_justify="left")
+    for name in HEAD:
+        table.add_column(name, justify="left" if name == HEAD[0] else "right", no_wrap=name != HEAD[0])
+    for method, *figures in run.rows:
+        table.add_row(Text(method), *figures)
+    return table
 
 
 def _print(report: Report, written: list[Path]) -> None:
@@ -168,6 +247,8 @@ def _print(report: Report, written: list[Path]) -> None:
         console.print(
             f"{name}: total Avg between {ends[-1].replace('–', ' and ')} in {LEVEL:.0%} of resamples", markup=False
         )
+    if report.llm:
+        console.print(_answers(report.llm))
     console.print(report.ran, markup=False)
     remark = note(report)
     console.print(remark, markup=False, style="bold red" if remark.startswith("WARNING") else "")

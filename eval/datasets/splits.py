@@ -5,9 +5,9 @@ Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ovavel.runtime.system.bars import rated_bar
 from ovavel.runtime.system.progress import prefixed
 from ovavel.runtime.verification.open import open_compared
 
-__all__ = ["EvaluationInputs", "Split", "open_inputs"]
+__all__ = ["EvaluationInputs", "Split", "open_inputs", "select_clips"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +49,18 @@ class Split:
     def seen(self) -> NDArray[np.bool_]:
         """(N,) whether the clip's class is a seen one."""
         return np.array([clip.seen for clip in self.clips])
+
+    def only(self, clips: Iterable[Clip]) -> Split:
+        """Return those of `clips` that are here; what is left out is not counted as damaged."""
+        kept = set(clips)
+        keep = np.array([clip in kept for clip in self.clips])
+        return replace(
+            self,
+            clips=tuple(clip for clip in self.clips if clip in kept),
+            audio=self.audio[keep],
+            vision=self.vision[keep],
+            truth=self.truth[keep],
+        )
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -79,15 +91,13 @@ class EvaluationInputs:
         """What computes the embeddings and the decisions, in a sentence."""
         return what_ran(self.backend.info, self.cache)
 
-    def split(self, name: str) -> Split:
-        """Load the clips of the split `name`, or run the encoders over their media.
+    def split(self, name: str, most: int | None = None) -> Split:
+        """Load the clips of the split `name`, or run the encoders over their media; see `select_clips`.
 
         Raises:
             DatasetError: there is none that could be read, or the cache is of something else or not complete.
         """
-        clips = self.dataset.select(name)
-        if not clips:
-            raise DatasetError(f"the annotations of {self.dataset.root} hold no clip of the split {name}")
+        clips = select_clips(self.dataset, name, most)
         if self.cache:
             encoded = load_cached(self.cache, self.dataset, self.bundle, clips)
         else:
@@ -102,6 +112,19 @@ class EvaluationInputs:
             truth=self.dataset.truth(features.clips),
             damaged=encoded.damaged,
         )
+
+
+def select_clips(dataset: OVAVEBench, split: str, most: int | None = None) -> tuple[Clip, ...]:
+    """Return the clips of a split, or `most` of them, evenly spread; damaged ones among them.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    clips = dataset.select(split)
+    if not clips:
+        raise DatasetError(f"the annotations of {dataset.root} hold no clip of the split {split}")
+    count = len(clips) if most is None else min(most, len(clips))
+    return tuple(clips[place * len(clips) // count] for place in range(count))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-__all__ = ["redacted", "remember", "without_secrets"]
+__all__ = ["hide", "redacted", "remember", "without_secrets"]
 
 _HIDDEN = "***"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*|/{2,}|)(.*)", re.DOTALL)
@@ -32,6 +32,15 @@ _known: dict[str, None] = {}
 def remember(address: str) -> None:
     """Make `redacted` hide `address` and its secrets in every text from now on."""
     _known[address] = None
+
+
+_hidden: dict[str, None] = {}
+"""Secrets that are no addresses, such as the key of an API."""
+
+
+def hide(secret: str) -> None:
+    """Make `redacted` hide `secret` in every text from now on."""
+    _hidden[secret] = None
 
 
 def without_secrets(address: str) -> str:
@@ -56,8 +65,10 @@ def without_secrets(address: str) -> str:
 def redacted(text: str, address: str = "") -> str:
     """Return `text` with every address in it replaced by `without_secrets(address)`.
 
-    `address`, or a part of it, is found in the text whatever characters it contains.
+    `address`, or a part of it, is found in the text whatever characters it contains, and so is what `hide` was given.
     """
+    for secret in _hidden:
+        text = text.replace(secret, _HIDDEN)
     for each in (address, *_known):
         shown = without_secrets(each)
         if shown != each:
