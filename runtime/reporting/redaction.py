@@ -7,10 +7,11 @@ shown.
 
 from __future__ import annotations
 
+import json
 import re
 from urllib.parse import unquote
 
-__all__ = ["hide", "redacted", "remember", "without_secrets"]
+__all__ = ["hide", "redacted", "remember", "without_known_secrets", "without_secrets"]
 
 _HIDDEN = "***"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*|/{2,}|)(.*)", re.DOTALL)
@@ -67,8 +68,17 @@ def redacted(text: str, address: str = "") -> str:
 
     `address`, or a part of it, is found in the text whatever characters it contains, and so is what `hide` was given.
     """
+    return _IN_TEXT.sub(_shown, without_known_secrets(text, address))
+
+
+def without_known_secrets(text: str, address: str = "") -> str:
+    """Return `text` without the secrets of `address`, and without those that `remember` and `hide` were given.
+
+    Unlike `redacted`, it leaves other addresses as they are.
+    """
     for secret in _hidden:
-        text = text.replace(secret, _HIDDEN)
+        for form in dict.fromkeys((secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])):
+            text = text.replace(form, _HIDDEN)
     for each in (address, *_known):
         shown = without_secrets(each)
         if shown != each:
@@ -76,7 +86,7 @@ def redacted(text: str, address: str = "") -> str:
                 text = text.replace(form, shown)
             for part in _secrets(each):
                 text = text.replace(part, _HIDDEN)
-    return _IN_TEXT.sub(_shown, text)
+    return text
 
 
 def _shown(found: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ovavel.eval.accuracy.llm.reply import BadReplyError, Reply, error_text, read_reply
 from ovavel.runtime.errors import EndpointError, InputError, MissingExtraError, OvavelError, UsageError
-from ovavel.runtime.reporting.redaction import hide, redacted, remember, without_secrets
+from ovavel.runtime.reporting.redaction import hide, redacted, remember, without_known_secrets, without_secrets
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.sources.access import address_of, check_scheme
 from ovavel.runtime.system.files import not_regular
@@ -275,7 +275,10 @@ class Client:
         status, server = response.status_code, self.endpoint.server
         if status == 200:
             try:
-                return read_reply(data, response.headers.get("content-type", ""), seconds, with_schema)
+                reply = read_reply(data, response.headers.get("content-type", ""), seconds, with_schema)
+                # a server may repeat what it was sent, and answers are stored
+                model = without_known_secrets(reply.model) if reply.model else None
+                return replace(reply, text=without_known_secrets(reply.text), model=model)
             except BadReplyError as error:
                 raise _TransientError(error.cause, self._shown(error)) from None
         said = self._shown(error_text(data))

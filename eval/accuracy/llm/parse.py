@@ -148,7 +148,7 @@ def _number(value: Any) -> int | None:
 def _by_sections(text: str, names: tuple[str, ...], read: Callable[[str], Numbers | None]) -> _Lists | None:
     """Read what follows `seen:` and `heard:`, each of which occurs once."""
     headings = list(_HEADING.finditer(text))
-    ends = [each.start() for each in headings[1:]] + [len(text)]
+    ends = [each.start() for each in headings[1:]] + [len(text)] if headings else []
     sections: dict[str, str] = {}
     for heading, end in zip(headings, ends, strict=True):
         name = heading[1].lower()
