@@ -6,6 +6,8 @@ Shapes: N clips, T segments per clip (ten), C classes with the background last.
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -77,8 +79,12 @@ def ask(
         DatasetError: no clip could be read and was answered for.
         OutputError: `file` cannot be written.
         MissingExtraError, UsageError: see `Client`.
+        KeyboardInterrupt: on SIGINT and SIGTERM.
     """
-    return asyncio.run(_Asking(task, file, progress).all(pause))
+    try:
+        return asyncio.run(_Asking(task, file, progress).all(pause))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 class _Asking:
@@ -97,6 +103,11 @@ class _Asking:
         self.probing = asyncio.Lock()
 
     async def all(self, pause: Callable[[float], Awaitable[None]]) -> Asked:
+        running = asyncio.current_task()
+        main = threading.current_thread() is threading.main_thread()
+        if running and main and signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            # an exception raised in the middle of another task would be reported as lost
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
         async with Client(self.task.endpoint, pause=pause) as self.client:
             places = iter(range(len(self.task.clips)))
             self._report()

@@ -1,4 +1,4 @@
-"""A model that really looks and listens, on a small data set: what it is asked, what is kept, and what is lost."""
+"""A model that really looks and listens, on a small dataset: what it is asked, what is kept, and what is lost."""
 
 from __future__ import annotations
 
