@@ -185,7 +185,7 @@ def _fix_shapes(model: onnx_ir.Model) -> None:
 def _simplify(model: onnx_ir.Model) -> None:
     """Fold constants and drop what is not used.
 
-    Not PyTorch's own optimisation, which also rewrites `x + 1e-8` to `x`: the scores would divide zero by zero.
+    Not PyTorch's own optimization, which also rewrites `x + 1e-8` to `x`: the scores would divide zero by zero.
     """
     from onnx_ir.passes import common
     from onnxscript import optimizer

@@ -1,4 +1,4 @@
-"""Inputs for comparing encoders and for calibrating quantisation."""
+"""Inputs for comparing encoders and for calibrating quantization."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def sense_inputs(sense: Graph, seeds: Iterable[int] = ()) -> dict[str, NDArray[n
 
 
 def calibration_inputs(sense: Graph) -> list[NDArray[np.float32]]:
-    """Return batches of one input for calibrating quantisation."""
+    """Return batches of one input for calibrating quantization."""
     return [prepared[None] for prepared in sense_inputs(sense, _CALIBRATION_SEEDS).values()]

@@ -16,7 +16,7 @@ _HEAD = (
     "candidate",
     "window, ms: p50 / p95",
     "times faster than eager, pairs (p5–p95)",
-    "least cosine: vision, audio",
+    "minimum cosine: vision, audio",
     "gate for embeddings",
     "peak memory",
 )
@@ -110,7 +110,8 @@ def _chart(found: Frontier) -> str:
             f'<text x="{_LEFT - 8}" y="{y + 4:.0f}" text-anchor="end" fill="currentColor">{times:g} ×</text>'
         )
     parts.append(
-        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle" fill="currentColor">least cosine with PyTorch '
+        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle" fill="currentColor">'
+        "minimum cosine with PyTorch "
         "eager fp32 (filled: passes its gate); upwards: times faster</text>"
     )
     key = []

@@ -44,7 +44,7 @@ def matrix_markdown(report: MatrixReport) -> str:
             "GPU memory, MB",
             "energy, J/window",
             "floor, ms (reached)",
-            "vision / audio, least cosine",
+            "vision / audio, minimum cosine",
             "equal decisions",
         ),
         "gate",

@@ -1,4 +1,4 @@
-"""Activations of an encoder's linear layers on real inputs, to which quantisation is calibrated."""
+"""Activations of an encoder's linear layers on real inputs, to which quantization is calibrated."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Outliers of trained weights, added to random ones to measure the effect of quantisation.
+"""Outliers of trained weights, added to random ones to measure the effect of quantization.
 
-Random weights are too easy to quantise: their activations are nearly normally distributed. Trained transformers have a
+Random weights are too easy to quantize: their activations are nearly normally distributed. Trained transformers have a
 few channels with LayerNorm gains tens of times those of others (Dettmers et al. 2022, "LLM.int8()"), a few hidden units
 that respond far more strongly than others, and a few tokens whose residual is hundreds of times as large in one or two
 channels (Sun et al. 2024, "Massive Activations in Large Language Models", section 2, including vision transformers).

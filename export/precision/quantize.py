@@ -1,6 +1,6 @@
-"""Dynamic quantisation during export: float32 matrices to integers, for ONNX Runtime on the CPU.
+"""Dynamic quantization during export: float32 matrices to integers, for ONNX Runtime on the CPU.
 
-ONNX Runtime's own quantiser does the same to a finished file. It holds all weights twice, failed on graphs of more
+ONNX Runtime's own quantizer does the same to a finished file. It holds all weights twice, failed on graphs of more
 than 2 GB and supports neither migration nor 16 bits, so this one works on the graph in memory, one block at a time.
 
 A linear layer computes in one of four modes. CPUs multiply only 8-bit integers; 16 bits are composed of two of them, of
@@ -68,7 +68,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeRecipe:
-    """Settings for quantising the linear layers of an encoder's blocks. Stem and projection stay float32."""
+    """Settings for quantizing the linear layers of an encoder's blocks. Stem and projection stay float32."""
 
     mode: Mode = "8x8"
     """Mode of every layer that is not too noisy in it."""
@@ -92,7 +92,7 @@ INT8_ANY, INT16_ANY = replace_fields(INT8, any_cpu=True), replace_fields(INT16, 
 
 @dataclass(slots=True, kw_only=True)
 class _Layer:
-    """A linear layer being quantised."""
+    """A linear layer being quantized."""
 
     name: str
     linear: Linear
@@ -104,7 +104,7 @@ class _Layer:
 
 
 def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeRecipe) -> dict[str, Mode]:
-    """Quantise the linear layers of `model` to integers, and fuse its attentions.
+    """Quantize the linear layers of `model` to integers, and fuse its attentions.
 
     A matrix gets one scale per column, symmetric around 0; an activation gets one scale and one zero point for the
     whole tensor, which the graph computes at run time. Sums are int32, so that only rounding costs accuracy.
@@ -112,7 +112,7 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
     Args:
         model: an encoder in float32, as returned by `ovavel.export.graphs.traced`; changed in place.
         seen: activations of its layers, from `observe_activations`.
-        recipe: quantisation settings.
+        recipe: quantization settings.
 
     Returns:
         Name of each layer → its mode.

@@ -1,4 +1,4 @@
-"""Static quantisation during export: float32 to 8 bits with fixed scales, for TensorRT.
+"""Static quantization during export: float32 to 8 bits with fixed scales, for TensorRT.
 
 QuantizeLinear and DequantizeLinear precede each product with a matrix. TensorRT fuses the three into one 8-bit product;
 other engines compute with values rounded to 8 bits. The rest of the graph becomes fp16.

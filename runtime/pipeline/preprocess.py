@@ -1,4 +1,4 @@
-"""From one second of media to what the encoders take: a normalised still and a log-mel picture of its sound.
+"""From one second of media to what the encoders take: a normalized still and a log-mel picture of its sound.
 
 The numbers are those the published ImageBind weights were trained with; see docs/method.md, Frame and Waveform. A
 bundle names what prepares the seconds of each sense (`EncoderSpec.preprocessing`); it is found in `PREPARATIONS`.
@@ -90,7 +90,7 @@ def crop_frame(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def prepare_frame(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Crop a frame and normalise its colours (docs/method.md, Frame).
+    """Crop a frame and normalize its colours (docs/method.md, Frame).
 
     Args:
         frame: (H, W, 3) uint8 RGB of any size.
@@ -107,7 +107,7 @@ def prepare_frame(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def prepare_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn one second of sound into a normalised log-mel picture (docs/method.md, Waveform).
+    """Turn one second of sound into a normalized log-mel picture (docs/method.md, Waveform).
 
     The mean is taken over all channels; only the first goes on.
 
@@ -148,10 +148,10 @@ def _log_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n,) samples → (F, 128) natural logarithms of mel energies, as Kaldi computes them."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, _FRAME_LENGTH)[::_FRAME_SHIFT]
     frames = frames - frames.mean(axis=1, keepdims=True)
-    emphasised = frames * (1 - _PRE_EMPHASIS)  # right for the first sample, which is its own predecessor
-    np.subtract(frames[:, 1:], _PRE_EMPHASIS * frames[:, :-1], out=emphasised[:, 1:])
-    emphasised *= _window()
-    spectrum = np.fft.rfft(emphasised, _FFT_LENGTH)
+    emphasized = frames * (1 - _PRE_EMPHASIS)  # right for the first sample, which is its own predecessor
+    np.subtract(frames[:, 1:], _PRE_EMPHASIS * frames[:, :-1], out=emphasized[:, 1:])
+    emphasized *= _window()
+    spectrum = np.fft.rfft(emphasized, _FFT_LENGTH)
     power = spectrum.real**2 + spectrum.imag**2
     # A larger product than these would wake OpenBLAS's threads, which then spin for a tenth of a second on the cores
     # that the encoders want.

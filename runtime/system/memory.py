@@ -1,4 +1,4 @@
-"""Memory: recognising that it ran out, however a library reports it, and returning what was freed."""
+"""Memory: recognizing that it ran out, however a library reports it, and returning what was freed."""
 
 from __future__ import annotations
 

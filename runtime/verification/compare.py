@@ -64,7 +64,7 @@ FURTHEST = 2.0
 and mismatched shapes."""
 
 FRAME_TOLERANCE = 0.016
-"""One of 255 levels after normalisation: resizing differs by no more between versions of Pillow."""
+"""One of 255 levels after normalization: resizing differs by no more between versions of Pillow."""
 SOUND_TOLERANCE = 1e-3
 """For log-mel values: FFT versions differ by less."""
 

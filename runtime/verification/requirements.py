@@ -80,7 +80,7 @@ REQUIREMENTS = {
 
 
 def requirement(precision: str) -> Requirement:
-    """Return the limits for `precision`; one that is not in `REQUIREMENTS` is quantised and has int8's limits."""
+    """Return the limits for `precision`; one that is not in `REQUIREMENTS` is quantized and has int8's limits."""
     return REQUIREMENTS.get(precision, _EIGHT_BITS)
 
 

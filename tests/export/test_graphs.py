@@ -145,7 +145,7 @@ def test_the_golden_head_through_onnx(tmp_path: Path, blocks: int) -> None:
 
 
 def test_scores_are_0_where_no_class_stands_out(exported_bundle: Path) -> None:
-    """An optimiser that treats 1e-8 as 0 turns them into NaN."""
+    """An optimizer that treats 1e-8 as 0 turns them into NaN."""
     rng = np.random.default_rng(0)
     audio, vision = rng.standard_normal((2, 1, 4, SIZE)).astype(np.float32)
     for text in (np.zeros((3, SIZE), np.float32), np.ones((1, SIZE), np.float32)):

@@ -127,13 +127,13 @@ def golden(config: ImageBindConfig) -> dict[str, NDArray[np.float32]]:
 
 
 def error_of(model: ImageBind, modality: Modality) -> float:
-    """Largest difference from the original after L2-normalising."""
+    """Largest difference from the original after L2-normalizing."""
     embedding = getattr(model, modality)(inputs(model.config)[modality]).numpy()
     return difference(embedding, model.config, modality)
 
 
 def difference(embedding: NDArray[np.float32], config: ImageBindConfig, modality: Modality) -> float:
-    """Largest difference of `embedding` from the original's, which is L2-normalised first."""
+    """Largest difference of `embedding` from the original's, which is L2-normalized first."""
     expected = golden(config)[modality]
     expected = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
     assert embedding.dtype == np.float32

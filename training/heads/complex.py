@@ -53,7 +53,7 @@ class ComplexHead(Head):
         self.convolutions = nn.ModuleList(
             ComplexConvolution(before, after, _KERNEL) for before, after in pairwise(sizes)
         )
-        # Real parts, then imaginary parts: a norm of 2K channels normalises each for itself.
+        # Real parts, then imaginary parts: a norm of 2K channels normalizes each for itself.
         self.norms = nn.ModuleList(nn.BatchNorm1d(2 * _CHANNELS) for _ in range(_CONVOLUTIONS))
         self.last = ComplexConvolution(_CHANNELS, 1, 1)
 

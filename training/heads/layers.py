@@ -137,7 +137,7 @@ class MultiHeadAttention(nn.Module):
 class TransformerLayer(nn.Module):
     """Attention and a feed-forward part, each with a residual and a LayerNorm: (…, T, D), (…, T', D) → (…, T, D).
 
-    Post-norm, the sums are normalised. With `pre_norm`, what enters each part is, and of attention only the query.
+    Post-norm, the sums are normalized. With `pre_norm`, what enters each part is, and of attention only the query.
     """
 
     def __init__(

@@ -64,5 +64,5 @@ def strong_shares(connected: Tensor) -> Tensor:
 
 
 def _shares(x: Tensor) -> Tensor:
-    # x / (sum + 1e-8). The factor is for PyTorch's ONNX optimiser, which drops an addend of 1e-8.
+    # x / (sum + 1e-8). The factor is for PyTorch's ONNX optimizer, which drops an addend of 1e-8.
     return x * _SCALE / (x.sum(dim=-1, keepdim=True) * _SCALE + _EPSILON * _SCALE)

@@ -139,7 +139,7 @@ def check_entries(
     ]
     if integers:
         raise CheckpointError(
-            f"{path} holds {_some(integers)}, which is not floating point; quantised weights are not supported"
+            f"{path} holds {_some(integers)}, which is not floating point; quantized weights are not supported"
         )
 
 

@@ -232,7 +232,7 @@ class TorchBackend(GraphBackend):
             ):
                 output = self._modules[graph](*(torch.tensor(array, device=self._device) for array in arrays))
                 tensors: tuple[Tensor, ...] = output if isinstance(output, tuple) else (output,)
-                if reduced is not None:  # normalised again: encoders normalise in their own precision
+                if reduced is not None:  # normalized again: encoders normalize in their own precision
                     tensors = tuple(unit_norm(tensor.float()) for tensor in tensors)
                 return tuple(tensor.cpu().numpy() for tensor in tensors)
         except torch.OutOfMemoryError as error:

@@ -14,7 +14,7 @@ _OPSET, _IR = 20, 10
 def gemm_model(precision: str, depth: int, columns: int) -> bytes:
     """`left` (rows, depth) times constant weights (depth, columns).
 
-    "fp32" is MatMul of float32; "int8" is MatMulInteger of uint8 and int8, as dynamic quantisation uses it.
+    "fp32" is MatMul of float32; "int8" is MatMulInteger of uint8 and int8, as dynamic quantization uses it.
     """
     random = np.random.default_rng(0)
     weights: NDArray[np.int8] | NDArray[np.float32]

@@ -281,7 +281,7 @@ def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool 
     except BundleError:
         raise
     except Exception as error:
-        # ONNX Runtime's errors share no base class; those about the file are recognised by name.
+        # ONNX Runtime's errors share no base class; those about the file are recognized by name.
         if gpu is None or type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel"):
             raise BundleError(
                 f"ONNX Runtime {ort.__version__} cannot load {files.path}: {_reason(error)}. Export or copy the bundle "

@@ -1,4 +1,4 @@
-"""Build one engine: parse the ONNX file, optimise for fixed batch sizes, write the plan."""
+"""Build one engine: parse the ONNX file, optimize for fixed batch sizes, write the plan."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Cuda:
 
     @property
     def stream(self) -> Any:
-        """The stream, created on first use; it does not synchronise with the default stream."""
+        """The stream, created on first use; it does not synchronize with the default stream."""
         if self._stream is None:
             self._stream = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
         return self._stream

@@ -93,10 +93,10 @@ def _products(network: Any) -> Iterator[MatrixProduct]:
             continue
         factors = [layer.get_input(i) for i in range(layer.num_inputs)]
         sources = [_source(factor, producers) for factor in factors if factor is not None]
-        quantised = [layer.get_input(0) for layer in sources if layer is not None and layer.type.name == "DEQUANTIZE"]
-        types = {_TYPES.get(tensor.dtype.name, tensor.dtype.name.lower()) for tensor in quantised}
+        quantized = [layer.get_input(0) for layer in sources if layer is not None and layer.type.name == "DEQUANTIZE"]
+        types = {_TYPES.get(tensor.dtype.name, tensor.dtype.name.lower()) for tensor in quantized}
         if (
-            len(quantised) < len(sources) or len(types) != 1
+            len(quantized) < len(sources) or len(types) != 1
         ):  # with only one factor in 8 bits, the arithmetic is not 8-bit
             types = {_TYPES.get(layer.get_output(0).dtype.name, layer.get_output(0).dtype.name.lower())}
         origin = _origins(str(layer.metadata)) or {layer.name}

@@ -38,7 +38,7 @@ class BuildOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Build options. Different values make different engines."""
 
     batches: tuple[Annotated[int, Meta(ge=1)], ...] = (1, 4, 16)
-    """Batch sizes that the encoders are optimised for, one profile each."""
+    """Batch sizes that the encoders are optimized for, one profile each."""
     workspace_mb: Annotated[int, Meta(ge=1)] = 4096
     """Scratch memory that a layer may use on the GPU."""
 

@@ -48,7 +48,7 @@ def split_batch(count: int, batches: Sequence[int]) -> list[int]:
 
 
 class EngineRunner:
-    """A loaded engine. Calls may come from several threads; they are serialised."""
+    """A loaded engine. Calls may come from several threads; they are serialized."""
 
     def __init__(self, folder: Path, engine: Engine, library: Library, cuda: Cuda) -> None:
         """Load the plan in `folder`, which `engine` describes, onto the GPU of `cuda`.

@@ -13,7 +13,7 @@ __all__ = ["log_probabilities", "temperatures"]
 
 
 def log_probabilities(evidence: Evidence, audio_temperature: float, vision_temperature: float) -> NDArray[np.float64]:
-    """(..., T, C): log softmax(Sa / Ta) + log softmax(Sv / Tv), normalised over the classes.
+    """(..., T, C): log softmax(Sa / Ta) + log softmax(Sv / Tv), normalized over the classes.
 
     Weights of the two terms would change nothing that the temperatures do not: only their ratios count.
     """

@@ -159,7 +159,7 @@ def fp16_weight_overflow(graph: onnx.GraphProto) -> None:
 
 
 def wrong_zero_point(graph: onnx.GraphProto) -> None:
-    """The weights of one quantised layer, which are signed, get the zero point that unsigned ones have."""
+    """The weights of one quantized layer, which are signed, get the zero point that unsigned ones have."""
     node = next(node for node in graph.node if node.op_type == "DynamicQuantizeMatMul" and "fc2" in node.input[1])
     (columns,) = constants(graph)[node.input[2]].dims
     graph.initializer.append(numpy_helper.from_array(np.full(columns, -128, np.int8), "wrong_zero_point"))

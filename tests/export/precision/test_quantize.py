@@ -1,4 +1,4 @@
-"""Encoders in int8: what is quantised, how accurate they are, and that large errors are refused."""
+"""Encoders in int8: what is quantized, how accurate they are, and that large errors are refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_only_vision_and_audio_are_in_int8(int8_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio"])
-def test_only_the_matrices_of_the_blocks_are_quantised(int8_bundle: Path, modality: Modality) -> None:
+def test_only_the_matrices_of_the_blocks_are_quantized(int8_bundle: Path, modality: Modality) -> None:
     path = int8_bundle / f"{modality}.int8-any.onnx"
     onnx.checker.check_model(path, full_check=True)
     assert not computed_shapes(path)

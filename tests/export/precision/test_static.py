@@ -1,4 +1,4 @@
-"""Static 8-bit quantisation: positions of the scales, accuracy of the encoders, and execution by TensorRT-RTX."""
+"""Static 8-bit quantization: positions of the scales, accuracy of the encoders, and execution by TensorRT-RTX."""
 
 from __future__ import annotations
 

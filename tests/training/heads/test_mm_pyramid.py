@@ -26,7 +26,7 @@ def test_levels_out_of_range_are_refused(levels: int) -> None:
 
 
 def transformer(state: dict[str, Tensor], prefix: str, x: Tensor, context: Tensor, far: Tensor | None) -> Tensor:
-    """By PyTorch's attention, with our weights; the query alone is normalised."""
+    """By PyTorch's attention, with our weights; the query alone is normalized."""
     at = {name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(f"{prefix}.")}
     attention = nn.MultiheadAttention(DIM, 8, batch_first=True).eval()
     attention.load_state_dict(

@@ -144,7 +144,7 @@ def test_clap_has_as_many_weights_as_published(values, millions):
     config = convert(values, ClapConfig)
     with torch.device("meta"):
         towers = [clap_entries(sense, clap_tower(config, sense).state_dict()) for sense in ("audio", "text")]
-    # Two scales, which cancel in a cosine. What a batch normalisation has seen of its input is no parameter.
+    # Two scales, which cancel in a cosine. What a batch normalization has seen of its input is no parameter.
     assert round((published_weights(*towers) + 2 - 2 * 64) / 1e6, 2) == millions
 
 

@@ -118,7 +118,7 @@ class AudioTower(nn.Module):
         audio = config.audio_config
         self.gain = nn.Parameter(torch.ones(MEL_BINS))
         self.offset = nn.Parameter(torch.zeros(MEL_BINS))
-        """Of each mel bin; published as a batch normalisation."""
+        """Of each mel bin; published as a batch normalization."""
         width, side = audio.patch_embeds_hidden_size, _SIDE // audio.patch_size
         self.stem = nn.Conv2d(1, width, kernel_size=audio.patch_size, stride=audio.patch_size)
         self.stem_norm = nn.LayerNorm(width, eps=1e-5)

@@ -96,7 +96,7 @@ def _entry(sense: Literal["audio", "text"], name: str, ours: Tensor, blocks: Map
 
 
 def _of_batch_norm(norm: str, name: str, ours: Tensor) -> Entry:
-    """Return the gain or the offset that the batch normalisation amounts to, once it is trained."""
+    """Return the gain or the offset that the batch normalization amounts to, once it is trained."""
     shapes = {f"{norm}.{each}": tuple(ours.shape) for each in ("weight", "bias", "running_mean", "running_var")}
 
     def make(weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

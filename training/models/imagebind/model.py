@@ -257,7 +257,7 @@ class TextTower(nn.Module):
         activation: Activation = F.gelu,
     ) -> None:
         super().__init__()
-        # Not nn.Embedding: its random initialisation on the meta device imports 0.1 GB of compiler.
+        # Not nn.Embedding: its random initialization on the meta device imports 0.1 GB of compiler.
         self.embedding = nn.Parameter(torch.zeros(vocabulary, config.width))
         self.positions = nn.Parameter(torch.zeros(1, CONTEXT, config.width))
         self.blocks = nn.ModuleList(
@@ -302,7 +302,7 @@ class ImageBind(nn.Module):
 
     All embeddings are float32 of unit norm. The published model then scales audio by 20 and text by a learned factor.
     Here the former is a constant of the temporal head, and the latter cancels in every cosine similarity.
-    Use `load` to create a model; the constructor leaves the weights uninitialised.
+    Use `load` to create a model; the constructor leaves the weights uninitialized.
     """
 
     towers: nn.ModuleDict

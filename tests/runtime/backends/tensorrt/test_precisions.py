@@ -81,16 +81,16 @@ def test_a_graph_in_another_precision_is_refused(variants: Path, tmp_path: Path,
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_eight_bits_are_read_back_where_both_factors_have_them(tmp_path: Path, precision: str) -> None:
     path = tmp_path / "vision.onnx"
-    write_quantised(path, precision, both=True)
+    write_quantized(path, precision, both=True)
     asked = made_for(path, "vision", precision, SMALL)
     built = provide_engine(lambda: read_graph(path), asked, load_library("tensorrt-rtx"), root=tmp_path)
     assert (built.engine.evidence.products, built.engine.evidence.found) == ({precision: 1}, 1)
-    write_quantised(path, precision, both=False)
+    write_quantized(path, precision, both=False)
     with pytest.raises(EngineError, match=rf"does not compute in {precision}: .* 1 in fp32"):
         provide_engine(lambda: read_graph(path), asked, load_library("tensorrt-rtx"), root=tmp_path, overwrite=True)
 
 
-def write_quantised(path: Path, precision: str, *, both: bool) -> None:
+def write_quantized(path: Path, precision: str, *, both: bool) -> None:
     """Write one matrix product whose weights, and with `both` its activations too, go through 8 bits."""
     kind = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}[precision]
     weights = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
