@@ -10,7 +10,6 @@ from ovavel.eval.datasets.texts import embed_texts
 from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.pipeline.texts import encode_texts
 from ovavel.runtime.verification.compare import check_vocabulary
 from ovavel.runtime.verification.golden import Golden
@@ -36,4 +35,4 @@ def test_prompts_at_export(tmp_path: Path, tiny_weights: Path, exported_bundle: 
     np.testing.assert_allclose(bundle.vocabulary.embeddings.vision[:-1], expected.vision[:-1], atol=1e-5)
     # Words that the vocabulary lacks are read in its prompts.
     np.testing.assert_allclose(embed_texts(bundle, ["new words"]).vision[0], expected.vision[-1], atol=1e-5)
-    assert Vocabulary.load(bundle.path).prompts == PROMPTS
+    assert Bundle.open(bundle.path).vocabulary.prompts == PROMPTS

@@ -120,14 +120,14 @@ def unit(count: int, seed: int) -> TextEmbeddings:
     return TextEmbeddings.shared((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
 
 
-def test_further_texts_of_the_background_stay_with_the_vocabulary(tmp_path: Path) -> None:
+def test_further_texts_of_the_background_stay_with_the_vocabulary() -> None:
     plain = Vocabulary(names=("dog", "car", "other"), embeddings=unit(3, 0))
     words = plain.background_added(("silence", "an empty room"), unit(2, 1))
     assert words.names == plain.names
     assert words.version != plain.version
     assert words.agrees_with(plain)
-    words.save(tmp_path)
-    again = Vocabulary.load(tmp_path)
+    files = words.encode()
+    again = Vocabulary.decode(*files.values(), where="here")
     assert (again.version, again.background_texts) == (words.version, words.background_texts)
     assert again.background_embeddings is not None
     assert words.background_embeddings is not None
@@ -144,6 +144,6 @@ def test_further_texts_of_the_background_stay_with_the_vocabulary(tmp_path: Path
         plain.background_added(("dog",), unit(1, 3))
     with pytest.raises(VocabularyError, match="do not fit together"):
         plain.background_added(("silence",), unit(2, 3))
-    (tmp_path / "vocabulary.json").write_text('{"names": ["dog", "car", "other"], "background_texts": ["silence"]}')
+    listing = b'{"names": ["dog", "car", "other"], "background_texts": ["silence"]}'
     with pytest.raises(BundleError, match="vocabulary"):
-        Vocabulary.load(tmp_path)
+        Vocabulary.decode(listing, files["vocabulary.npz"], where="here")
