@@ -29,7 +29,7 @@ from ovavel.export.speed import fastest, times_faster
 from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.calibration import Calibration
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import SENSES, TEXT_GRAPHS, Graph
 from ovavel.runtime.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -41,18 +41,20 @@ from ovavel.runtime.bundle.manifest import (
 )
 from ovavel.runtime.bundle.precision import ANY, ENGINE_PRECISIONS, EXACT_ON, Precision, preferred
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
-from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer, Vocabulary, check_names
-from ovavel.runtime.errors import CheckpointError, ExportError, MissingExtraError, PrecisionError, UsageError
+from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary, check_names
+from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.pipeline.texts import averaged, sentences
 from ovavel.runtime.system.files import output_error
 from ovavel.runtime.system.progress import Progress, no_progress, part_of
-from ovavel.runtime.types import FusionKind
+from ovavel.runtime.types import FusionKind, Sense
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ovavel.training.heads.base import Head, ScoreKind
     from ovavel.training.models.imagebind.model import ImageBindConfig
+    from ovavel.training.models.source import AnyPaths
+    from ovavel.training.models.source import Model as EncoderModel
 
 __all__ = ["BundleContents", "need_libraries", "write_bundle"]
 
@@ -66,7 +68,15 @@ IMAGEBIND_LICENCE = (
 
 _COMPARED = ("onnx", "onnxruntime", "onnxscript", "torch")
 _TEXT_BATCH = 16
-_SHARES = {"vision": 0.4, "audio": 0.1, "text": 0.25, "head": 0.05, "check": 0.1}
+_SHARES = {
+    "vision": 0.4,
+    "audio": 0.1,
+    "text": 0.25,
+    "vision_text": 0.1,
+    "audio_text": 0.15,
+    "head": 0.05,
+    "check": 0.1,
+}
 """About how much of the time each graph and the bundle's check of itself take; hashing takes the rest."""
 
 
@@ -74,24 +84,26 @@ _SHARES = {"vision": 0.4, "audio": 0.1, "text": 0.25, "head": 0.05, "check": 0.1
 class BundleContents:
     """What a bundle is made of."""
 
-    weights: str | os.PathLike[str]
-    """ImageBind checkpoint, `.pth` or safetensors."""
+    weights: AnyPaths
+    """ImageBind checkpoint, `.pth` or safetensors; or the two folders of CLIP and of CLAP, as transformers writes them.
+    """
     names: Sequence[str]
     """Class names without the background."""
     _: dataclasses.KW_ONLY
     head: str | os.PathLike[str] | None = None
     """Checkpoint of a temporal head; without one the bundle decides without fine-tuning."""
     config: ImageBindConfig | None = None
-    """Size of the model; the published one by default."""
+    """Size of ImageBind; the published one by default."""
     tokenizer: str | os.PathLike[str] | None = None
-    """`tokenizer.json` of a model with a tokenizer of its own; CLIP's by default."""
+    """`tokenizer.json` of an ImageBind with a tokenizer of its own; CLIP's by default."""
     background: str = BACKGROUND
     """Name of no event."""
     prompts: Sequence[str] = ()
     """Sentences with {} in the place of a name, whose embeddings are averaged; without any, names are used as they
     are."""
-    licence: str | None = None
-    """Of `weights`, in a sentence; None: what their file says, or ImageBind's if it says nothing."""
+    licences: Sequence[str] = ()
+    """Of each of `weights`, in a sentence. None: what their file or model card says, or ImageBind's if a checkpoint
+    says nothing."""
 
 
 def write_bundle(
@@ -104,7 +116,7 @@ def write_bundle(
     progress: Progress = no_progress,
     note: Callable[[str], None] = lambda _left_out: None,
 ) -> Bundle:
-    """Export ImageBind and a temporal head into the folder `out`, verify the result and return it.
+    """Export encoders and a temporal head into the folder `out`, verify the result and return it.
 
     Everything is written into a hidden folder beside `out`, which is renamed at the very end and removed on any error.
 
@@ -133,27 +145,27 @@ def write_bundle(
         OutputError: the bundle cannot be written.
     """
     need_libraries()
-    from ovavel.training.features.encoders import model_tokenizer
     from ovavel.training.fit.calibrate import read_calibration
     from ovavel.training.heads.base import load_head
     from ovavel.training.heads.temporal import TemporalHead
-    from ovavel.training.models.imagebind.model import ImageBindConfig
+    from ovavel.training.models.source import open_model
 
-    weights, out, config = Path(contents.weights), Path(out).absolute(), contents.config or ImageBindConfig.huge()
+    out, model = Path(out).absolute(), open_model(contents.weights, contents.config, contents.tokenizer)
     head = Path(contents.head) if contents.head else None
     precisions = tuple(dict.fromkeys(precisions))
     forms = tuple(each for each in dict.fromkeys(fastest_of) if each not in precisions)
     if not precisions:
         raise UsageError("name at least one precision to export in")
     check_exact((*precisions, *forms))
-    check_place(out, config, (*precisions, *forms), overwrite=overwrite)
-    if not weights.is_file():
-        raise CheckpointError(f"there is no checkpoint {weights}")
-    temporal = load_head(head) if head else TemporalHead(0, config.embedding_size).eval()
-    if temporal.dim != config.embedding_size:
+    check_place(out, model, (*precisions, *forms), overwrite=overwrite)
+    licence = _licence(model, contents.licences)
+    sizes = model.encoders.sizes
+    temporal = load_head(head) if head else TemporalHead(0, sizes[1]).eval()
+    if head and set(sizes) != {temporal.dim}:
+        makes = " and ".join(str(size) for size in sorted(set(sizes)))
         raise UsageError(
-            f"the head {head} is for embeddings of size {temporal.dim}, and the model {config.name!r} makes "
-            f"{config.embedding_size}: they do not belong together"
+            f"the head {head} is for embeddings of size {temporal.dim}, and the model {model.name!r} makes {makes}: "
+            "they do not belong together"
         )
     if temporal.score not in ("geometric", "learned"):
         raise ExportError(
@@ -164,15 +176,14 @@ def write_bundle(
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            bundle = _Writer(aside, weights, config, precisions, forms, progress, note).write(
+            bundle = _Writer(aside, model, precisions, forms, progress, note).write(
                 contents.names,
                 temporal,
                 head=head,
                 calibration=read_calibration(head) if head else None,
-                tokenizer_json=model_tokenizer(contents.tokenizer, config),
                 background=contents.background,
                 prompts=contents.prompts,
-                licence=contents.licence or _licence(weights),
+                licence=licence,
             )
             progress("putting it in its place", 1.0)
             put_in_place(aside, out)
@@ -183,12 +194,27 @@ def write_bundle(
     return dataclasses.replace(bundle, path=out)
 
 
-def _licence(weights: Path) -> str:
-    """What the file of the weights says; weights that say nothing are ImageBind's, or were made from them."""
-    from ovavel.training.models.checkpoint import read_metadata
+def _licence(model: EncoderModel, stated: Sequence[str]) -> str:
+    """What is `stated`, or the file of a checkpoint says, or the model card beside it: for all weights in a sentence.
 
-    told = read_metadata(weights).get("licence")
-    return f"{told}, as {weights.name} says" if told else IMAGEBIND_LICENCE
+    A checkpoint that says nothing is ImageBind's, or was made from it. Other weights have to say it.
+    """
+    from ovavel.training.models.checkpoint import read_metadata
+    from ovavel.training.models.folder import stated_licence
+
+    if len(stated) not in (0, len(model.weights)):
+        raise UsageError(f"there are {len(stated)} licences for {len(model.weights)} weights: give one for each")
+    if len(model.weights) == 1:
+        said = read_metadata(model.weights[0]).get("licence")
+        return stated[0] if stated else f"{said}, as {model.weights[0].name} says" if said else IMAGEBIND_LICENCE
+    folders = [file.parent for file in model.weights]
+    found = list(stated) or [stated_licence(folder) or "" for folder in folders]
+    if silent := [str(folder) for folder, licence in zip(folders, found, strict=True) if not licence]:
+        raise UsageError(
+            f"the model card of {' and of '.join(silent)} (README.md) does not say the licence of the weights; look it "
+            "up and give the licences of both with --licences, in the order vision, audio: the bundle keeps them"
+        )
+    return "; ".join(f"{folder.name}: {licence}" for folder, licence in zip(folders, found, strict=True))
 
 
 class _Writer:
@@ -197,16 +223,15 @@ class _Writer:
     def __init__(
         self,
         folder: Path,
-        weights: Path,
-        config: ImageBindConfig,
+        model: EncoderModel,
         precisions: Sequence[Precision],
         forms: Sequence[Precision],
         progress: Progress,
         note: Callable[[str], None],
     ) -> None:
         self._folder = folder
-        self._weights = weights
-        self._config = config
+        self._model = model
+        self._encoders = model.encoders
         self._precisions = precisions
         self._forms = list(forms)
         """Those of which one is kept that have not been left out yet."""
@@ -214,7 +239,7 @@ class _Writer:
         self._progress = progress
         self._done = 0.0
         self._checks: list[ParityCheck] = []
-        self._golden = GoldenWriter()
+        self._golden = GoldenWriter(model.encoders)
         self._graphs: dict[Graph, dict[str, str]] = {}
 
     def write(
@@ -224,22 +249,28 @@ class _Writer:
         *,
         head: Path | None,
         calibration: Calibration | None,
-        tokenizer_json: bytes,
         background: str,
         prompts: Sequence[str],
         licence: str,
     ) -> Bundle:
-        (self._folder / TOKENIZER).write_bytes(tokenizer_json)
-        tokenizer = Tokenizer.open(self._folder / TOKENIZER)
-        names = (*check_names(names, tokenizer=tokenizer, background=background), background)
-        read = sentences(names[:-1], prompts, [tokenizer]) if prompts else []  # the background is used as it is
-        text = TextEmbeddings.shared(self._encoders(tokenizer, names, read))
+        from ovavel.training.models.source import joined_sha256
+
+        for file, content in self._model.tokenizers().items():
+            (self._folder / file).write_bytes(content)
+        specs = {sense: self._encoders.of(sense) for sense in SENSES}
+        tokenizers = {sense: Tokenizer.open(self._folder / spec.tokenizer) for sense, spec in specs.items()}
+        for tokenizer in tokenizers.values():
+            names = check_names(names, tokenizer=tokenizer, background=background)
+        names = (*names, background)
+        # The background is used as it is.
+        read = sentences(names[:-1], prompts, list(tokenizers.values())) if prompts else []
+        text = self._export_encoders(tokenizers, names, read)
         self._keep_the_fastest()
         plain = text[: len(names)]
         named = TextEmbeddings.joined([averaged(text[len(names) :], len(prompts)), plain[-1:]]) if prompts else plain
         vocabulary = Vocabulary(names=names, embeddings=named, prompts=tuple(prompts))
         vocabulary.save(self._folder)
-        self._head(temporal, vocabulary, plain, tokenizer)
+        self._head(temporal, vocabulary, plain, tokenizers)
         self._golden.write(self._folder)
         self._progress("hashing every file", self._done)
         versions = {library: importlib.metadata.version(library) for library in _COMPARED}
@@ -247,15 +278,15 @@ class _Writer:
             format_version=FORMAT_VERSION,
             ovavel_version=importlib.metadata.version("ovavel"),
             model=Model(
-                name=f"imagebind_{self._config.name}",
-                weights_sha256=file_entry(self._weights).sha256,
+                name=self._model.name,
+                weights_sha256=joined_sha256([file_entry(file).sha256 for file in self._model.weights]),
                 licence=licence,
-                config=self._config.to_dict(),
+                config=self._model.config,
                 head_layers=temporal.blocks,
                 head=temporal.name,
                 head_sha256=file_entry(head).sha256 if head else None,
             ),
-            encoders=self._config.encoders,
+            encoders=self._encoders,
             graphs=self._graphs,
             precision={engine: _defaults(engine, self._graphs) for engine in ENGINE_PRECISIONS},
             exact_on={each: EXACT_ON.get(each, (ANY,)) for each in self._graphs["vision"]},
@@ -275,23 +306,28 @@ class _Writer:
         progress = part_of(self._progress, self._done, _SHARES["check"], prefix="bundle: comparing with PyTorch, ")
         return checked(Bundle.open(self._folder), runs, progress)
 
-    def _encoders(self, tokenizer: Tokenizer, names: Sequence[str], read: Sequence[str]) -> NDArray[np.float32]:
+    def _export_encoders(
+        self, tokenizers: Mapping[Sense, Tokenizer], names: Sequence[str], read: Sequence[str]
+    ) -> TextEmbeddings:
         """Export the encoders one after the other; return the embeddings of the C `names` and the texts to `read`."""
-        from ovavel.training.models.imagebind.model import ImageBind, Modality
-
-        text = np.zeros((0, self._config.embedding_size), np.float32)
-        for modality in get_args(Modality):
-            self._progress(f"{modality}: loading the weights", self._done)
-            tower = ImageBind.load(self._weights, self._config, modalities=(modality,)).towers[modality]
-            if modality == "text":
-                text = self._embed(tower, tokenizer, [*names, *read])
-            precisions = ("fp32",) if modality == "text" else (*self._precisions, *self._forms)
-            inputs = {each: encoder_inputs(modality, tokenizer, names, each) for each in precisions}
-            self._golden.encode(modality, tower)
-            self._export(modality, tower, inputs)
+        texts: dict[Graph, NDArray[np.float32]] = {}
+        read_by = {self._encoders.of(sense).text: tokenizers[sense] for sense in SENSES}
+        graphs: tuple[Graph, ...] = ("vision", "audio", *self._encoders.text_graphs)
+        for graph in graphs:
+            self._progress(f"{_shown(graph)}: loading the weights", self._done)
+            tower = self._model.tower(graph)
+            tokenizer = tokenizers["vision"]
+            if graph in TEXT_GRAPHS:
+                tokenizer = read_by[graph]
+                texts[graph] = self._embed(tower, tokenizer, [*names, *read])
+            precisions = ("fp32",) if graph in TEXT_GRAPHS else (*self._precisions, *self._forms)
+            inputs = {each: encoder_inputs(graph, tokenizer, names, self._encoders, each) for each in precisions}
+            self._golden.encode(graph, tower)
+            self._export(graph, tower, inputs)
             del tower
             gc.collect()
-        return text
+        audio, vision = (texts[self._encoders.of(sense).text] for sense in SENSES)
+        return TextEmbeddings(audio, vision)
 
     def _keep_the_fastest(self) -> None:
         """Measure the forms of which one is kept on this CPU, with fp32 where it is held, and leave out the others."""
@@ -300,7 +336,7 @@ class _Writer:
             return
         self._progress(f"comparing the speed of {', '.join(rivals)}", self._done)
         graphs: tuple[Graph, ...] = ("vision", "audio")
-        speeds = times_faster({each: [(g, self._folder / self._graphs[g][each]) for g in graphs] for each in rivals})
+        speeds = times_faster({each: [self._folder / self._graphs[g][each] for g in graphs] for each in rivals})
         kept = fastest(self._forms, speeds)
         for form in list(self._forms):
             if form != kept:
@@ -329,13 +365,19 @@ class _Writer:
         embeddings: NDArray[np.float32] = np.concatenate(rows)
         return embeddings
 
-    def _head(self, temporal: Head, vocabulary: Vocabulary, plain: TextEmbeddings, tokenizer: Tokenizer) -> None:
+    def _head(
+        self,
+        temporal: Head,
+        vocabulary: Vocabulary,
+        plain: TextEmbeddings,
+        tokenizers: Mapping[Sense, Tokenizer],
+    ) -> None:
         from ovavel.training.heads.temporal import HeadGraph
 
-        head, text = HeadGraph(temporal).eval(), TextEmbeddings.shared(np.array(plain.vision))
-        tokens, named = tokenizer.encode(vocabulary.names), vocabulary.embeddings if vocabulary.prompts else None
-        self._golden.decide(head, vocabulary.names, {"audio": tokens, "vision": tokens}, text, named)
-        self._export("head", head, {"fp32": head_inputs(text)})
+        head, named = HeadGraph(temporal).eval(), vocabulary.embeddings if vocabulary.prompts else None
+        tokens = {sense: tokenizer.encode(vocabulary.names) for sense, tokenizer in tokenizers.items()}
+        self._golden.decide(head, vocabulary.names, tokens, plain, named)
+        self._export("head", head, {"fp32": head_inputs(plain)})
 
     def _export(
         self,
@@ -345,22 +387,22 @@ class _Writer:
     ) -> None:
         """Write `graph` in each precision of `inputs`, and compare it on those inputs."""
         start, share = self._done, _SHARES[graph]
-        self._progress(f"{graph}: expressing it in ONNX", start)
-        model = traced(graph, module, encoders=self._config.encoders)
+        self._progress(f"{_shown(graph)}: expressing it in ONNX", start)
+        model = traced(graph, module, encoders=self._encoders)
         seen: Sequence[Activation] = ()
         if (graph == "vision" or graph == "audio") and FITTED & inputs.keys():
-            self._progress(f"{graph}: observing activations", self._done)
-            seen = observe_activations(module, calibration_inputs(graph))
+            self._progress(f"{_shown(graph)}: observing activations", self._done)
+            seen = observe_activations(module, calibration_inputs(graph, self._encoders))
         files = {}
         for precision in inputs:
-            self._progress(f"{graph}: writing {precision}", self._done)
+            self._progress(f"{_shown(graph)}: writing {precision}", self._done)
             files[precision], *_ = save_variant(model, graph, self._folder, precision, seen)
             self._done += share / 2 / len(inputs)
         del model  # it holds weights of its own, and so does ONNX Runtime
         gc.collect()
         expected: dict[tuple[str, ...], Reference] = {}  # by the names of its inputs
         for precision, cases in inputs.items():
-            self._progress(f"{graph}: comparing {precision} with PyTorch", self._done)
+            self._progress(f"{_shown(graph)}: comparing {precision} with PyTorch", self._done)
             if tuple(cases) not in expected:
                 expected[tuple(cases)] = reference(graph, module, cases)
             try:
@@ -388,6 +430,11 @@ def _decision(score: ScoreKind, calibration: Calibration | None) -> FusionKind:
         f"the head was calibrated for the decision rule {calibration.fusion}, which a head does not hold; calibrate "
         "it again, or calibrate the bundle: `ovavel eval calibrate --rule … --write`"
     )
+
+
+def _shown(graph: Graph) -> str:
+    """The name of a graph in words."""
+    return graph.replace("_", " ")
 
 
 def need_libraries() -> None:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ovavel.export.verify import reference
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import Encoders, Graph
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import PrecisionError
-from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, crop_frame, prepare_frame, prepare_waveform
+from ovavel.runtime.pipeline.preprocess import FRAME_SIZE, crop_frame, preparations
 from ovavel.runtime.system.progress import Progress, part_of
 from ovavel.runtime.types import BUFFER, Sense
 from ovavel.runtime.verification.golden import GOLDEN, Golden, to_float
@@ -44,7 +44,9 @@ _CANDIDATES = 48
 class GoldenWriter:
     """Gathers what PyTorch makes of the golden inputs, one encoder at a time, and writes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoders: Encoders) -> None:
+        prepared_by = preparations(encoders)
+        self._prepare_frame, self._prepare_sound = (prepared_by[sense].prepare for sense in ("vision", "audio"))
         self._frames = _golden_frames()
         self._waveforms = _golden_waveforms()
         self._embeddings: dict[str, NDArray[np.float32]] = {}
@@ -54,9 +56,9 @@ class GoldenWriter:
         """Run the golden windows through the encoder `module`, if it is one of windows."""
         inputs: Iterable[NDArray[np.float32]]
         if graph == "vision":
-            inputs = map(prepare_frame, self._frames.values())
+            inputs = map(self._prepare_frame, self._frames.values())
         elif graph == "audio":
-            inputs = (prepare_waveform(to_float(wave)) for wave in self._waveforms.values())
+            inputs = (self._prepare_sound(to_float(wave)) for wave in self._waveforms.values())
         else:
             return
         cases = {str(number): (array[None],) for number, array in enumerate(inputs)}
@@ -92,8 +94,8 @@ class GoldenWriter:
                 frames=self._frames,
                 waveforms=self._waveforms,
                 crops={name: crop_frame(frame) for name, frame in self._frames.items()},
-                pixels=prepare_frame(ramp).reshape(3, -1)[:, :256],
-                log_mels={name: prepare_waveform(to_float(wave)) for name, wave in self._waveforms.items()},
+                pixels=self._prepare_frame(ramp).reshape(3, -1)[:, :256],
+                log_mels={name: self._prepare_sound(to_float(wave)) for name, wave in self._waveforms.items()},
                 vision=vision,
                 audio=audio,
                 names=tuple(names[i] for i in kept),

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.runtime.bundle.graphs import Graph
-from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
+from ovavel.runtime.bundle.graphs import Encoders, Graph
+from ovavel.runtime.pipeline.preprocess import find_preparation
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 
 __all__ = ["SENSES", "Sense", "calibration_inputs", "sense_inputs"]
@@ -21,21 +21,24 @@ _CALIBRATION_SEEDS = range(1000, 1010)
 """Disjoint from the seeds used in comparisons."""
 
 
-def sense_inputs(sense: Graph, seeds: Iterable[int] = ()) -> dict[str, NDArray[np.float32]]:
-    """Return prepared inputs by name, (3, 224, 224) or (1, 128, 204): extreme ones, and a random one per seed.
+def sense_inputs(sense: Graph, encoders: Encoders, seeds: Iterable[int] = ()) -> dict[str, NDArray[np.float32]]:
+    """Return inputs by name, prepared as `encoders` take them: extreme ones, and a random one per seed.
 
     Raises:
         KeyError: `sense` is not in `SENSES`.
+        BundleError: the encoder wants a preprocessing that this ovavel does not do.
     """
     if sense not in SENSES:
         raise KeyError(sense)
     if sense == "vision":
         frames = sample_frames() | {f"random frame {seed}": random_frame(seed) for seed in seeds}
-        return {name: prepare_frame(frame) for name, frame in frames.items()}
+        prepare = find_preparation("vision", encoders.vision).prepare
+        return {name: prepare(frame) for name, frame in frames.items()}
     waveforms = sample_waveforms() | {f"random waveform {seed}": random_waveform(seed) for seed in seeds}
-    return {name: prepare_waveform(waveform) for name, waveform in waveforms.items()}
+    prepare = find_preparation("audio", encoders.audio).prepare
+    return {name: prepare(waveform) for name, waveform in waveforms.items()}
 
 
-def calibration_inputs(sense: Graph) -> list[NDArray[np.float32]]:
+def calibration_inputs(sense: Graph, encoders: Encoders) -> list[NDArray[np.float32]]:
     """Return batches of one input for calibrating quantization."""
-    return [prepared[None] for prepared in sense_inputs(sense, _CALIBRATION_SEEDS).values()]
+    return [prepared[None] for prepared in sense_inputs(sense, encoders, _CALIBRATION_SEEDS).values()]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from ovavel.export.precision.passes import BYTES_PER_WEIGHT
+from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Graph
 from ovavel.runtime.bundle.manifest import MANIFEST
 from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
 from ovavel.runtime.errors import ExportError, UsageError
 from ovavel.runtime.system.hardware import cpu_features
 
 if TYPE_CHECKING:
-    from ovavel.training.models.imagebind.model import ImageBindConfig
+    from ovavel.training.models.source import Model
 
 __all__ = ["check_exact", "check_place", "put_in_place"]
 
@@ -33,10 +33,8 @@ def check_exact(precisions: Sequence[Precision]) -> None:
             )
 
 
-def check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precision], *, overwrite: bool) -> None:
+def check_place(out: Path, model: Model, precisions: Sequence[Precision], *, overwrite: bool) -> None:
     """Refuse an `out` that holds something else, and a disk without enough space for the graphs."""
-    from ovavel.training.models.imagebind.model import Modality, published_entries
-
     if out.exists() or out.is_symlink():
         if not overwrite:
             raise UsageError(f"{out} already exists; choose another folder, or replace the bundle with --overwrite")
@@ -44,9 +42,10 @@ def check_place(out: Path, config: ImageBindConfig, precisions: Sequence[Precisi
             raise UsageError(f"{out} is not a bundle and was not overwritten; choose another folder")
     place = next(folder for folder in out.parents if folder.exists())
     need = 64.0 * 2**20
-    for modality in get_args(Modality):
-        weights = sum(math.prod(shape) for shape in published_entries(config, (modality,)).values())
-        need += weights * sum(BYTES_PER_WEIGHT[each] for each in (("fp32",) if modality == "text" else precisions))
+    graphs: tuple[Graph, ...] = ("vision", "audio", *model.encoders.text_graphs)
+    for graph in graphs:
+        forms: Sequence[Precision] = ("fp32",) if graph in TEXT_GRAPHS else precisions
+        need += model.size(graph) * sum(BYTES_PER_WEIGHT[each] for each in forms)
     free = shutil.disk_usage(place).free
     if free < need:
         raise ExportError(

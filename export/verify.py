@@ -18,7 +18,7 @@ from ovavel.export.inputs import sense_inputs
 from ovavel.export.precision.half import Half, emulated
 from ovavel.export.precision.static import Static
 from ovavel.runtime.backends import HeadOutput
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import Encoders, Graph
 from ovavel.runtime.bundle.manifest import ParityCheck
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
@@ -53,7 +53,7 @@ class Reference:
 
 
 def encoder_inputs(
-    graph: Graph, tokenizer: Tokenizer, names: Sequence[str], precision: Precision = "fp32"
+    graph: Graph, tokenizer: Tokenizer, names: Sequence[str], encoders: Encoders, precision: Precision = "fp32"
 ) -> dict[str, Arrays]:
     """Return the inputs on which an encoder is compared, by name.
 
@@ -63,7 +63,7 @@ def encoder_inputs(
     more = range(0 if precision == "fp32" else _RANDOM_INPUTS)
     inputs: Mapping[str, NDArray[Any]]
     if graph == "vision" or graph == "audio":
-        inputs = sense_inputs(graph, more)
+        inputs = sense_inputs(graph, encoders, more)
     else:
         texts = sample_texts(names)
         inputs = {repr(text[:20]): tokens for text, tokens in zip(texts, tokenizer.encode(texts), strict=True)}

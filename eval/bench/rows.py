@@ -69,7 +69,7 @@ def own_rows(backends: Sequence[str], precisions: Sequence[str]) -> list[RowSpec
     ]
 
 
-def reference_rows(names: Sequence[str], weights: Path, head: Path | None) -> list[RowSpec]:
+def reference_rows(names: Sequence[str], weights: Sequence[Path], head: Path | None) -> list[RowSpec]:
     """Rows of PyTorch: words joined by +, one of eager, compile and graph, one of fp32, bf16 and fp16, and cast.
 
     "compile" is `torch.compile`, "graph" a CUDA graph; bf16 and fp16 are autocast, or with "cast" weights of that type.

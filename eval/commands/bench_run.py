@@ -37,8 +37,9 @@ class Run:
     """Recording to take windows from; without it, a clip of noise is used."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
-    weights: Maybe[Path] = None
-    """ImageBind checkpoint the bundle was made from: also runs PyTorch and shows the speed-up of the bundle."""
+    weights: Many[Path] = ()
+    """What the bundle was made from, ImageBind's checkpoint or the folders of CLIP and CLAP: also runs PyTorch and
+    shows the speed-up of the bundle."""
     head: Maybe[Path] = None
     """Checkpoint of the temporal head, for PyTorch; required if the bundle has a trained head."""
     backend: BackendsFlag = ("onnxruntime",)
@@ -100,7 +101,7 @@ class Run:
             rates=True,
         )
         rows = own_rows(self.backend, self.precision)
-        if self.weights is not None:
+        if self.weights:
             rows += reference_rows(self.references, self.weights, self.head)
         if self.out:
             report_folder(self.out, "bench.json")

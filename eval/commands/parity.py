@@ -64,8 +64,9 @@ class Parity:
     """Number of readable clips of --data, evenly spread over the split; all by default."""
     engine: CandidateOptions = field(default_factory=CandidateOptions)
     """What runs the candidate, and where."""
-    weights: Maybe[Path] = None
-    """ImageBind checkpoint the bundle was made from: the reference is PyTorch."""
+    weights: Many[Path] = ()
+    """What the bundle was made from, ImageBind's checkpoint or the folders of CLIP and CLAP: the reference is PyTorch.
+    """
     head: Maybe[Path] = None
     """Checkpoint of the temporal head, for PyTorch; required if the bundle has a trained head."""
     reference_bundle: Maybe[Path] = None
@@ -145,7 +146,7 @@ class Parity:
             options=self._checkpoints() if backend == "torch" else {},
         )
 
-    def _checkpoints(self) -> dict[str, Path | None]:
+    def _checkpoints(self) -> dict[str, tuple[Path, ...] | Path | None]:
         return {"weights": self.weights, "head": self.head}
 
     def _clips(self) -> DatasetClips | RecordedClips:

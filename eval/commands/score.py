@@ -33,8 +33,9 @@ class ScoredEngineOptions(EngineOptions):
     """What decides: a bundle's own graphs, or PyTorch with its checkpoints."""
 
     backend: Annotated[str, arg(help=backend_help(more="torch (needs --weights), "))] = "onnxruntime"
-    weights: Maybe[Path] = None
-    """ImageBind checkpoint the bundle was made from, for the backend torch without a feature cache."""
+    weights: Many[Path] = ()
+    """What the bundle was made from, ImageBind's checkpoint or the folders of CLIP and CLAP, for the backend torch
+    without a feature cache."""
     head: Maybe[Path] = None
     """Checkpoint of the temporal head, for the backend torch."""
 
@@ -52,8 +53,8 @@ class ScoredEngineOptions(EngineOptions):
         return {**super().backend_options, **self._checkpoints}
 
     @property
-    def _checkpoints(self) -> dict[str, Path]:
-        return {name: path for name, path in (("weights", self.weights), ("head", self.head)) if path}
+    def _checkpoints(self) -> dict[str, tuple[Path, ...] | Path]:
+        return {name: given for name, given in (("weights", self.weights), ("head", self.head)) if given}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,11 +50,15 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Export ImageBind, a temporal head and a vocabulary into one folder that runs without PyTorch.
+    """Export encoders, a temporal head and a vocabulary into one folder that runs without PyTorch.
 
     Examples:
         ovavel bundle export --weights weights/imagebind_huge.pth --vocabulary names.txt --out imagebind
         ovavel bundle export --weights ... --vocabulary names.txt --out imagebind --precision fp32 int8 fp16
+        ovavel bundle export --weights clip-vit-base-patch32 larger_clap_general --vocabulary names.txt --out clip-clap
+
+    The encoders are ImageBind, from its checkpoint, or CLIP and LAION-CLAP, from two folders as transformers writes
+    them: config.json, model.safetensors, tokenizer.json. config.json says which is which.
 
     names.txt holds one name per line, used unchanged, for instance "dog barking"; OV-AVEBench's class file is an
     example. Blank lines and lines that start with # are skipped. The background, "other", is added as the last name.
@@ -75,8 +79,8 @@ class Export:
     for it: fp16, else bf16.
     """
 
-    weights: Path
-    """ImageBind checkpoint: imagebind_huge.pth, or safetensors with the same names."""
+    weights: tuple[Path, ...]
+    """ImageBind checkpoint: imagebind_huge.pth, or safetensors with the same names; or the folders of CLIP and CLAP."""
     vocabulary: Path
     """Text file with one class name per line."""
     out: Path
@@ -87,10 +91,12 @@ class Export:
     """Sentences with {} in the place of a name, such as "a photo of {}": the average of their embeddings stands for
     each name; the background is used as it is. Without any, names are used as they are."""
     config: str = "huge"
-    """Size of the model: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
+    """Size of ImageBind: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
     model.config."""
+    licences: Many[str] = ()
+    """Licence of each of --weights, CLIP's first; by default what their files or model cards (README.md) say."""
     tokenizer: Maybe[Path] = None
-    """The tokenizer.json of a model that has its own tokenizer; CLIP's by default."""
+    """The tokenizer.json of an ImageBind that has its own tokenizer; CLIP's by default."""
     precision: Many[Precision] = ()
     """Precisions of the vision and audio encoders, one or several; by default fp32 and the fastest for this machine."""
     cpu: Literal["this", "any"] = "this"
@@ -140,6 +146,7 @@ class Export:
                             config=config,
                             tokenizer=self.tokenizer,
                             prompts=self.prompts,
+                            licences=self.licences,
                         ),
                         self.out,
                         precisions=precisions,

@@ -209,7 +209,7 @@ class DemoWorld:
                 config=CONFIG,
                 tokenizer=tokenizer,
                 background=BACKGROUND,
-                licence=LICENCE,
+                licences=(LICENCE,),
             ),
             assets / "bundle",
             overwrite=(assets / "bundle").exists(),

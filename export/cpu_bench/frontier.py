@@ -115,7 +115,7 @@ def measure_frontier(
         ExportError: the reference could not be measured.
     """
     cases: dict[Sense, list[NDArray[np.float32]]] = {
-        encoder: [array[None] for array in sense_inputs(encoder, range(windows)).values()][:windows]
+        encoder: [array[None] for array in sense_inputs(encoder, config.encoders, range(windows)).values()][:windows]
         for encoder in SENSES
     }
     for number, encoder in enumerate(SENSES):
@@ -214,7 +214,7 @@ def _write(
     tower = ImageBind.load(weights, config, modalities=(encoder,)).towers[encoder]
     if outliers:
         plant_outliers(tower)
-    seen: list[Activation] = observe_activations(tower, calibration_inputs(encoder))
+    seen: list[Activation] = observe_activations(tower, calibration_inputs(encoder, config.encoders))
     save_model(tower, str(folder / f"{encoder}.safetensors"))
     model = traced(encoder, tower, encoders=config.encoders)
     del tower

@@ -85,7 +85,7 @@ def matrix_rows(weights: Path, head: Path | None, *, wanted: Sequence[str] = ())
         head: checkpoint of its temporal head.
         wanted: substrings of names; rows that match none of them are left out.
     """
-    eager, *others = reference_rows(_REFERENCES, weights, head)
+    eager, *others = reference_rows(_REFERENCES, (weights,), head)
     own = own_rows(_ENGINES, PRECISIONS)
     own.sort(key=lambda spec: ("fp16", "fp32", "bf16").index(str(spec.options["precision"])))
     without_build = [spec for spec in own if spec.backend not in _BUILDING]

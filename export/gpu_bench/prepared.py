@@ -78,7 +78,7 @@ def prepare(folder: Path, config: ImageBindConfig, progress: Progress) -> Prepar
     while True:
         try:
             write_bundle(
-                BundleContents(weights, _NAMES, head=head, config=config, licence="random weights"),
+                BundleContents(weights, _NAMES, head=head, config=config, licences=("random weights",)),
                 place,
                 precisions=precisions,
                 overwrite=place.exists(),

@@ -51,10 +51,10 @@ def find_linears(graph: onnx_ir.Graph) -> list[Linear]:
 
 
 def fuse_attention(model: onnx_ir.Model) -> int:
-    """Replace each attention's nodes by ONNX Runtime's MultiHeadAttention; return the number of attentions.
+    """Replace each attention's nodes by ONNX Runtime's MultiHeadAttention; return the number of those replaced.
 
     It takes queries, keys and values as the linear layers produce them, (B, N, H * K), which saves transposed copies of
-    them and of the output.
+    them and of the output. Attentions with something added to their scores stay as they are.
 
     Raises:
         ExportError: an attention does not have the form that `ovavel.export.graphs` produces.
@@ -63,7 +63,7 @@ def fuse_attention(model: onnx_ir.Model) -> int:
     from onnx_ir.passes import common
 
     graph = model.graph
-    found = [node for node in graph if node.op_type == "Softmax"]
+    found = [node for node in graph if node.op_type == "Softmax" and not _is_biased(node)]
     for softmax in found:
         scores, mixed = producer(softmax.inputs[0], "MatMul"), _user(softmax, "MatMul")
         query, scale = scores.inputs[0], 1.0
@@ -126,6 +126,14 @@ def producer(value: onnx_ir.Value | None, kind: str) -> onnx_ir.Node:
             f"the graph has no {kind} where one was expected: it does not have the form that ovavel exports"
         )
     return node
+
+
+def _is_biased(softmax: onnx_ir.Node) -> bool:
+    """Whether something is added to the scores that `softmax` reads, perhaps by groups of sequences."""
+    value = softmax.inputs[0]
+    while value and (node := value.producer()) and node.op_type == "Reshape":
+        value = node.inputs[0]
+    return bool(value and (node := value.producer()) and node.op_type == "Add")
 
 
 def _is_constant(value: onnx_ir.Value | None, *, rank: int) -> bool:

@@ -68,7 +68,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeRecipe:
-    """Settings for quantizing the linear layers of an encoder's blocks. Stem and projection stay float32."""
+    """Settings for quantizing the linear layers of an encoder's blocks. What lies outside them stays float32."""
 
     mode: Mode = "8x8"
     """Mode of every layer that is not too noisy in it."""
@@ -126,13 +126,14 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
     fuse_attention(model)
     linears = find_linears(graph)
     widths = [len(array(linear.matrix)) for linear in linears]
-    if len(linears) % _PER_BLOCK or widths != [len(each.peaks) for each in seen[: len(linears)]]:
+    blocks = _blocks([array(linear.matrix).shape for linear in linears])
+    if not blocks or widths != [len(each.peaks) for each in seen[: len(linears)]]:
         raise ExportError(f"the {len(linears)} linear layers of the graph do not match those that were observed")
     modes: dict[str, Mode] = {}
-    for start in range(0, len(linears), _PER_BLOCK):
+    for number, start in enumerate(blocks):
         block = [
             _Layer(
-                name=f"block_{start // _PER_BLOCK}.{part}",
+                name=f"block_{number}.{part}",
                 linear=linears[start + i],
                 weights=array(linears[start + i].matrix),
                 bias=None if (bias := linears[start + i].bias) is None else array(bias),
@@ -147,6 +148,23 @@ def quantize(model: onnx_ir.Model, seen: Sequence[Activation], recipe: QuantizeR
             _emit(graph, layer, modes[layer.name], any_cpu=recipe.any_cpu)
     common.RemoveUnusedNodesPass()(model)  # including the gains and offsets before migration
     return modes
+
+
+def _blocks(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Return where each block's four layers begin; layers between blocks, which join tokens, belong to none."""
+    starts, place = [], 0
+    while place < len(shapes):
+        width = shapes[place][0]
+        found = shapes[place : place + _PER_BLOCK] == [
+            (width, 3 * width),
+            (width, width),
+            (width, 4 * width),
+            (4 * width, width),
+        ]
+        if found:
+            starts.append(place)
+        place += _PER_BLOCK if found else 1
+    return starts
 
 
 def _mode(layer: _Layer, recipe: QuantizeRecipe) -> Mode:
@@ -201,7 +219,9 @@ def _migrate(graph: onnx_ir.Graph, block: Sequence[_Layer]) -> None:
     qkv.weights = qkv.weights / before
     if qkv.bias is not None:
         qkv.bias = qkv.bias / before
-    values = producer(out.linear.activation, "MultiHeadAttention").inputs[2]
+    attention = out.linear.activation.producer()
+    fused = attention is not None and attention.op_type == "MultiHeadAttention"
+    values = attention.inputs[2] if attention and fused else None
     if values and (joined := values.producer()) and joined.op_type == "Concat":  # with an extra token
         extra = producer(joined.inputs[1], "Add")
         extra.replace_input_with(1, constant(graph, f"{out.name}.extra_value", array(extra.inputs[1]) / factors))

@@ -53,7 +53,10 @@ _OUTER = " \t\xa0\u3000"
 
 @functools.lru_cache(maxsize=65_536)
 def normalize_text(text: str) -> str:
-    """Return `text` as the tokenizer sees it (docs/method.md, Text): repaired, unescaped, single spaces, lower case."""
+    """Return `text` as CLIP's tokenizer sees it (docs/method.md, Text): repaired, unescaped, single spaces, lower case.
+
+    Names that are the same in this form are the same name, whatever tokenizer reads them.
+    """
     import ftfy
 
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
@@ -61,7 +64,10 @@ def normalize_text(text: str) -> str:
 
 
 class Tokenizer:
-    """CLIP's byte-pair encoding, or any other that a `tokenizer.json` describes with a fixed length."""
+    """CLIP's byte-pair encoding, or any other that a `tokenizer.json` describes with a fixed length.
+
+    Texts are normalised as CLIP's are, unless the file describes a normalizer of its own.
+    """
 
     def __init__(self, rows: Any, plain: Any, *, context_length: int) -> None:
         self._rows = rows
@@ -111,17 +117,21 @@ class Tokenizer:
         return cls(rows, plain, context_length=length)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the tokens (N, L) of `texts`: start, text, end, then zeros. Longer texts are truncated before the end.
+        """Return the tokens (N, L) of `texts`: start, text, end, padding. Longer texts are truncated before the end.
 
         Names of control tokens inside a text are plain text.
         """
-        encodings = self._rows.encode_batch([normalize_text(text) for text in texts])
+        encodings = self._rows.encode_batch(self._normalized(texts))
         return np.array([encoding.ids for encoding in encodings], dtype=np.int64).reshape(-1, self.context_length)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has before truncation, without start and end."""
-        encodings = self._plain.encode_batch([normalize_text(text) for text in texts], add_special_tokens=False)
+        encodings = self._plain.encode_batch(self._normalized(texts), add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
+
+    def _normalized(self, texts: Sequence[str]) -> list[str]:
+        """A file with a normalizer does it itself; CLIP's has none, since it repairs texts as no such file can say."""
+        return list(texts) if self._rows.normalizer is not None else [normalize_text(text) for text in texts]
 
 
 def check_names(names: Iterable[str], *, tokenizer: Tokenizer, background: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """From one second of media to what the encoders take: a normalized still and a log-mel picture of its sound.
 
-The numbers are those the published ImageBind weights were trained with; see docs/method.md, Frame and Waveform. A
-bundle names what prepares the seconds of each sense (`EncoderSpec.preprocessing`); it is found in `PREPARATIONS`.
+The numbers are those the published weights were trained with; see docs/method.md, Frame, Waveform, and CLIP and CLAP.
+A bundle names what prepares the seconds of each sense (`EncoderSpec.preprocessing`); it is found in `PREPARATIONS`.
 
 Shapes: H, W frame height and width; C channels; n samples (one second, 16 000); F frames of the filter bank.
 """
@@ -18,6 +18,7 @@ from PIL import Image
 
 from ovavel.runtime.bundle.graphs import Encoders, EncoderSpec, Parameter
 from ovavel.runtime.errors import BundleError, UsageError
+from ovavel.runtime.pipeline.clap_log_mel import CLAP_BINS, CLAP_FRAMES, CLAP_RATE_HZ, clap_log_mel
 from ovavel.runtime.types import RATE_HZ, WINDOW_S, Sense
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ __all__ = [
     "PREPARATIONS",
     "Preparation",
     "crop_frame",
+    "find_preparation",
+    "prepare_clap_waveform",
     "prepare_frame",
     "prepare_waveform",
     "preparations",
@@ -120,6 +123,38 @@ def prepare_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     Raises:
         UsageError: `waveform` has another shape or type, or holds NaN or infinity.
     """
+    _check_waveform(waveform)
+    samples = waveform[0] - waveform.mean()
+    log_mels = _log_mels(np.concatenate([samples, samples[: _FRAME_LENGTH - _FRAME_SHIFT]]))  # (100, 128)
+    picture = np.zeros((1, MEL_BINS, MEL_FRAMES), np.float32)
+    # The second is heard twice and holds a whole number of frame shifts, so its frames come back as they were.
+    picture[0, :, :_FRAMES_PER_SECOND] = log_mels.T
+    picture[0, :, _FRAMES_PER_SECOND:_FRAMES] = log_mels[: _FRAMES - _FRAMES_PER_SECOND].T
+    picture -= _MEL_MEAN
+    picture /= _MEL_STD
+    return picture
+
+
+def prepare_clap_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn one second of sound into CLAP's log-mel picture (docs/method.md, CLIP and CLAP).
+
+    Only the first channel is used.
+
+    Args:
+        waveform: (C, 16000) float32 at 16 kHz.
+
+    Returns:
+        (1, 1001, 64) float32, in decibels.
+
+    Raises:
+        UsageError: `waveform` has another shape or type, or holds NaN or infinity.
+    """
+    _check_waveform(waveform)
+    return clap_log_mel(waveform[0])
+
+
+def _check_waveform(waveform: NDArray[np.float32]) -> None:
+    """Raise UsageError unless `waveform` is a second of sound."""
     if (
         not isinstance(waveform, np.ndarray)
         or waveform.dtype != np.float32
@@ -133,15 +168,6 @@ def prepare_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
             f"a waveform must be finite; {np.count_nonzero(~np.isfinite(waveform))} of the samples in "
             f"{_describe(waveform)} are NaN or infinite"
         )
-    samples = waveform[0] - waveform.mean()
-    log_mels = _log_mels(np.concatenate([samples, samples[: _FRAME_LENGTH - _FRAME_SHIFT]]))  # (100, 128)
-    picture = np.zeros((1, MEL_BINS, MEL_FRAMES), np.float32)
-    # The second is heard twice and holds a whole number of frame shifts, so its frames come back as they were.
-    picture[0, :, :_FRAMES_PER_SECOND] = log_mels.T
-    picture[0, :, _FRAMES_PER_SECOND:_FRAMES] = log_mels[: _FRAMES - _FRAMES_PER_SECOND].T
-    picture -= _MEL_MEAN
-    picture /= _MEL_STD
-    return picture
 
 
 def _log_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -253,6 +279,19 @@ PREPARATIONS: Mapping[str, Preparation] = {
             },
             shape=(1, MEL_BINS, MEL_FRAMES),
             prepare=prepare_waveform,
+        ),
+        Preparation(
+            name="clap-log-mel",
+            sense="audio",
+            parameters={
+                "rate_hz": CLAP_RATE_HZ,
+                "from_rate_hz": RATE_HZ,
+                "window_s": WINDOW_S,
+                "mel_bins": CLAP_BINS,
+                "mel_frames": CLAP_FRAMES,
+            },
+            shape=(1, CLAP_FRAMES, CLAP_BINS),
+            prepare=prepare_clap_waveform,
         ),
     )
 }

@@ -90,6 +90,7 @@ def prepared(
     small_model: None,
 ) -> Path:
     """A folder with what the pages name: weights, bundles, recordings, data sets, caches."""
+    from support.clip_clap_folders import clap_folder, clip_folder
     from support.media_factory import make_clip
     from support.ovavebench_factory import make_bench
 
@@ -120,6 +121,8 @@ def prepared(
         make_bench(here / "DATASET", clips=1)
         features = ["train", "features", "--data", "DATASET", "--bundle", "BUNDLE", "--threads", "1", "--workers", "1"]
         assert main([*features, "--out", "CACHE"]) == 0
+        clip_folder(Path("clip-vit-base-patch32"))
+        clap_folder(Path("larger_clap_general"))
         for data, cache in (("dataset", None), ("ovavebench", None), ("demo-world/dataset", "demo-world/features")):
             shutil.copytree("DATASET", data)
             if cache:

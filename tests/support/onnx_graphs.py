@@ -20,7 +20,7 @@ def export_graph(
 ) -> list[Path]:
     """Write `module` as the graph `name` in one precision; return its files."""
     fitted = precision in FITTED and (name == "vision" or name == "audio")
-    seen = observe_activations(module, calibration_inputs(name)) if fitted else ()
+    seen = observe_activations(module, calibration_inputs(name, encoders)) if fitted else ()
     return save_variant(traced(name, module, encoders=encoders), name, folder, precision, seen)
 
 

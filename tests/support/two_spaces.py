@@ -84,7 +84,7 @@ def write_two_spaces(folder: Path) -> tuple[Bundle, Mapping[Graph, nn.Module]]:
     )
     vocabulary = Vocabulary(names=NAMES, embeddings=text)
     vocabulary.save(folder)
-    golden = GoldenWriter()
+    golden = GoldenWriter(ENCODERS)
     for graph in ("vision", "audio"):
         golden.encode(graph, modules[graph])
     golden.decide(modules["head"], NAMES, {"audio": audio, "vision": vision}, text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from ovavel.eval.commands.options import DatasetOptions
-from ovavel.runtime.commands.options import DeviceOptions, Maybe, Workers, backend_help, check_bundle_backends
+from ovavel.runtime.commands.options import DeviceOptions, Many, Maybe, Workers, backend_help, check_bundle_backends
 from ovavel.runtime.errors import MissingExtraError, UsageError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import Meta
@@ -38,6 +38,7 @@ class Features:
 
     Examples:
         ovavel train features --data OV-AVEBench --weights imagebind_huge.pth --precision bf16 --out features
+        ovavel train features --data OV-AVEBench --weights clip-vit-base-patch32 larger_clap_general --out features
         ovavel train features --data OV-AVEBench --bundle imagebind --out features
         ovavel train features --data OV-AVEBench --dry-run
 
@@ -54,13 +55,14 @@ class Features:
     """What to encode."""
     out: Maybe[Path] = None
     """Folder for caches; created if missing."""
-    weights: Maybe[Path] = None
-    """ImageBind checkpoint (imagebind_huge.pth, or safetensors with the same names), to run in PyTorch."""
+    weights: Many[Path] = ()
+    """ImageBind checkpoint (imagebind_huge.pth, or safetensors with the same names), or the folders of CLIP and CLAP,
+    to run in PyTorch."""
     config: str = "huge"
-    """Size of the model in --weights: huge (the published one), tiny (for tests), or a JSON file with the fields of a
+    """Size of ImageBind: huge (the published one), tiny (for tests), or a JSON file with the fields of a
     manifest's model.config."""
     tokenizer: Maybe[Path] = None
-    """The tokenizer.json of --weights, for a model with a tokenizer of its own; CLIP's by default."""
+    """The tokenizer.json of --weights, for an ImageBind with a tokenizer of its own; CLIP's by default."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision in which PyTorch computes vision and audio (autocast); a CPU supports fp32 and bf16. Names are always
     encoded in fp32, and embeddings are stored in fp32."""
@@ -96,7 +98,7 @@ class Features:
 
     def _check(self) -> None:
         if not self.dry_run:
-            if (self.weights is None) == (self.bundle is None):
+            if (not self.weights) == (self.bundle is None):
                 raise UsageError("what should encode? Give either --weights or --bundle (or --dry-run)")
             if self.out is None:
                 raise UsageError("where should the cache go? Give --out")

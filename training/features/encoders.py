@@ -1,10 +1,8 @@
-"""The frozen encoders that compute features: a checkpoint in PyTorch, or a bundle in any backend."""
+"""The frozen encoders that compute features: weights in PyTorch, or a bundle in any backend."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +11,16 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
-from ovavel.runtime.bundle.vocabulary import TOKENIZER, Tokenizer
-from ovavel.runtime.errors import CheckpointError, InputError, UsageError
+from ovavel.runtime.bundle.vocabulary import Tokenizer
+from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.runtime.pipeline.texts import encode_texts
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import Sense
-from ovavel.training.models.imagebind.model import CONTEXT, VOCABULARY, ImageBindConfig
-from ovavel.training.models.tokenizer import clip_tokenizer
+from ovavel.training.models.imagebind.model import VOCABULARY, ImageBindConfig
+from ovavel.training.models.source import AnyPaths, ImageBindWeights, joined_sha256, open_model
 from ovavel.training.torch_backend.backend import Precision, open_weights
 
-__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders", "model_tokenizer"]
+__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders"]
 
 _OF_WINDOWS: tuple[Graph, ...] = ("vision", "audio")
 _BLOCK_BYTES = 8 * 2**20
@@ -39,7 +37,7 @@ class Encoders:
     """Opened with text: the same backend, or one on the CPU."""
     model: str
     weights_sha256: str
-    """Hash of the checkpoint."""
+    """Hash of the checkpoint; over the hashes of all, where there are several."""
     graphs_sha256: str | None
     """Hash over the bundle's encoder graphs; None for a checkpoint."""
     tokenizer: Callable[[Sense], Tokenizer]
@@ -69,8 +67,8 @@ class Encoders:
 
 
 def checkpoint_encoders(
-    weights: Path,
-    config: ImageBindConfig,
+    weights: AnyPaths,
+    config: ImageBindConfig | None = None,
     *,
     device: str = "auto",
     threads: int | None = None,
@@ -78,11 +76,11 @@ def checkpoint_encoders(
     tokenizer: Path | None = None,
     progress: Progress = no_progress,
 ) -> Encoders:
-    """Hash and load a checkpoint. Names are always embedded in fp32, since there are few.
+    """Hash and load weights. Names are always embedded in fp32, since there are few.
 
     Args:
-        weights: ImageBind checkpoint, `.pth` or safetensors.
-        config: size of the model.
+        weights: ImageBind checkpoint, `.pth` or safetensors; or the folders of CLIP and of CLAP.
+        config: size of ImageBind; None: the published one.
         device: as in `open_weights`.
         threads: as in `open_weights`.
         precision: precision of vision and audio.
@@ -95,24 +93,25 @@ def checkpoint_encoders(
         UsageError: the tokenizer does not fit the model, or the device does not support the precision.
         DeviceError: the device is unavailable.
     """
-    if tokenizer is None and config.vocabulary != VOCABULARY:
+    model = open_model(weights, config, tokenizer)
+    if isinstance(model, ImageBindWeights) and tokenizer is None and model.size_of_towers.vocabulary != VOCABULARY:
         raise UsageError(
-            f"the model {config.name!r} has {config.vocabulary} tokens, so CLIP's tokenizer does not fit: give the "
-            "model's tokenizer.json as --tokenizer"
+            f"the model {model.name!r} has {model.size_of_towers.vocabulary} tokens, so CLIP's tokenizer does not fit: "
+            "give the model's tokenizer.json as --tokenizer"
         )
-    tokenizer_json = model_tokenizer(tokenizer, config)
-    with tempfile.TemporaryDirectory() as folder:
-        (copy := Path(folder) / TOKENIZER).write_bytes(tokenizer_json)
-        opened = Tokenizer.open(copy)
-    backend = open_weights(weights, config, device=device, threads=threads, precision=precision)
+    contents = model.tokenizers()
+    opened = {file: Tokenizer.decode(content, where=file) for file, content in contents.items()}
+    backend = open_weights(model, device=device, threads=threads, precision=precision)
     return Encoders(
         backend=backend,
         text_backend=backend,
-        model=f"imagebind_{config.name}",
-        weights_sha256=file_sha256(weights, progress),
+        model=model.name,
+        weights_sha256=joined_sha256([file_sha256(file, progress) for file in model.weights]),
         graphs_sha256=None,
-        tokenizer=lambda _sense: opened,
-        tokenizer_sha256=hashlib.sha256(tokenizer_json).hexdigest(),
+        tokenizer=lambda sense: opened[model.encoders.of(sense).tokenizer],
+        tokenizer_sha256=joined_sha256(
+            [hashlib.sha256(contents[file]).hexdigest() for file in model.encoders.tokenizers]
+        ),
     )
 
 
@@ -139,7 +138,7 @@ def bundle_encoders(
         weights_sha256=bundle.manifest.model.weights_sha256,
         graphs_sha256=hashlib.sha256(listing.encode()).hexdigest(),
         tokenizer=bundle.tokenizer,
-        tokenizer_sha256=hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        tokenizer_sha256=joined_sha256(hashes),
     )
 
 
@@ -160,31 +159,3 @@ def file_sha256(path: Path, progress: Progress = no_progress) -> str:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()
-
-
-def model_tokenizer(path: str | os.PathLike[str] | None, config: ImageBindConfig) -> bytes:
-    """Return the `tokenizer.json` of a model (None: CLIP's), checked to produce only tokens that the model has.
-
-    Raises:
-        InputError: the file cannot be read, or is not a tokenizer.
-        UsageError: the tokenizer belongs to another model.
-    """
-    import tokenizers
-
-    try:
-        data = clip_tokenizer() if path is None else Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(data.decode())
-        row = tokenizer.encode("a").ids
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise InputError(f"{path} is not a tokenizer.json ({error})") from error
-    # Control tokens need not be in the vocabulary, so an encoded text is checked too.
-    size = 1 + max(*row, *tokenizer.get_vocab().values())
-    if size > config.vocabulary or len(row) != CONTEXT:
-        raise UsageError(
-            f"the tokenizer {path or 'of CLIP'} has {size} tokens in rows of {len(row)}, and the model {config.name!r} "
-            f"takes {config.vocabulary} in rows of {CONTEXT}: give the model's tokenizer as --tokenizer"
-        )
-    return data

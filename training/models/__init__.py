@@ -1,1 +1,1 @@
-"""ImageBind's encoders in PyTorch, their tokenizer and checkpoints."""
+"""Encoders in PyTorch, ImageBind, CLIP and CLAP; their tokenizers and weights."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from ovavel.runtime.errors import ExportError
+from ovavel.runtime.errors import ExportError, InputError, UsageError
 
-__all__ = ["clip_tokenizer"]
+__all__ = ["clip_tokenizer", "model_tokenizer"]
 
 CONTEXT_LENGTH = 77
 MERGES_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
@@ -88,6 +90,39 @@ def clip_tokenizer() -> bytes:
         },
     }
     return json.dumps(content, ensure_ascii=False).encode("utf-8")
+
+
+def model_tokenizer(path: str | os.PathLike[str] | None, *, model: str, vocabulary: int) -> bytes:
+    """Return the `tokenizer.json` of a model (None: CLIP's), checked to produce only tokens that the model has.
+
+    Args:
+        path: the file.
+        model: name of the model, for the message.
+        vocabulary: how many tokens it knows.
+
+    Raises:
+        InputError: the file cannot be read, or is not a tokenizer.
+        UsageError: the tokenizer belongs to another model.
+    """
+    import tokenizers
+
+    try:
+        data = clip_tokenizer() if path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(data.decode())
+        row = tokenizer.encode("a").ids
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise InputError(f"{path} is not a tokenizer.json ({error})") from error
+    # Control tokens need not be in the vocabulary, so an encoded text is checked too.
+    size = 1 + max(*row, *tokenizer.get_vocab().values())
+    if size > vocabulary or len(row) != CONTEXT_LENGTH:
+        raise UsageError(
+            f"the tokenizer {path or 'of CLIP'} has {size} tokens in rows of {len(row)}, and the model {model!r} "
+            f"takes {vocabulary} in rows of {CONTEXT_LENGTH}: give the model's tokenizer as --tokenizer"
+        )
+    return data
 
 
 def _byte_characters() -> list[str]:

@@ -20,7 +20,8 @@ from ovavel.runtime.bundle.graphs import Encoders, Graph
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 from ovavel.training.heads.base import Head, load_head
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
-from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality
+from ovavel.training.models.imagebind.model import ImageBindConfig
+from ovavel.training.models.source import AnyPaths, Model, as_paths, open_model
 from ovavel.training.models.unit import unit_norm
 from ovavel.training.torch_backend.modes import Cast, Mode, in_mode
 
@@ -42,7 +43,6 @@ _PROVIDERS: Mapping[Mode, str] = {
     "graph": "PyTorch CUDA graphs",
 }
 _MAX_MESSAGE = 300
-_ENCODERS: tuple[Modality, ...] = ("vision", "audio", "text")
 
 
 def open_torch(
@@ -52,7 +52,7 @@ def open_torch(
     threads: int | None = None,
     graphs: Collection[Graph] = ("vision", "audio", "head"),
     precision: str | None = None,
-    weights: str | Path | None = None,
+    weights: AnyPaths | None = None,
     head: str | Path | None = None,
     config: ImageBindConfig | None = None,
     mode: Mode = "eager",
@@ -68,14 +68,15 @@ def open_torch(
         threads: CPU threads, for all of PyTorch in this process; None leaves the number unchanged.
         graphs: the graphs to load.
         precision: precision of vision and audio: "fp32", the default, or "bf16" or "fp16" by PyTorch's autocast.
-        weights: ImageBind checkpoint; required unless `graphs` is only the head.
+        weights: ImageBind checkpoint, or the folders of CLIP and of CLAP; required unless `graphs` is only the head.
         head: checkpoint of the temporal head; None: the training-free head.
-        config: size of the encoders; None: the bundle's.
+        config: size of ImageBind; None: the bundle's.
         mode: how vision and audio run. "compile" and "graph" are slow on the first input of each batch size.
         cast_weights: store the weights of vision and audio in `precision` and compute in it, instead of autocast.
 
     Raises:
-        UsageError: a required checkpoint is not given, or the device does not support the precision.
+        UsageError: a required checkpoint is not given or of another model, or the device does not support the
+            precision.
         DeviceError: the device is unavailable or does not support this mode.
         BundleError: the bundle does not state the size of its encoders.
         CheckpointError: invalid checkpoint.
@@ -89,18 +90,25 @@ def open_torch(
     if cast_weights and reduced == "fp32":
         raise UsageError("the weights are already fp32; choose bf16 or fp16 to cast them")
     modules: dict[Graph, nn.Module] = {}
-    size = config or _config(bundle)
-    encoders = tuple(modality for modality in _ENCODERS if modality in graphs)
-    if encoders:
-        if weights is None:
+    encoders = config.encoders if config else bundle.manifest.encoders
+    every: tuple[Graph, ...] = ("vision", "audio", *encoders.text_graphs)
+    towers = [graph for graph in every if graph in graphs]
+    if towers:
+        if not weights:
             raise UsageError(
-                "the backend torch needs the ImageBind checkpoint that the bundle was exported from: give --weights "
+                "the backend torch needs the weights that the bundle was exported from: give --weights "
                 "(in Python: `weights`)"
             )
-        model = ImageBind.load(weights, size, encoders)
-        modules.update({modality: model.towers[modality] for modality in encoders})
+        several = len(as_paths(weights)) > 1
+        model = open_model(weights, None if several else config or _config(bundle))
+        if model.encoders != encoders:
+            raise UsageError(
+                f"the weights are of {model.name}, and the bundle {bundle.path} was exported from others "
+                f"({bundle.manifest.model.name}): give those as --weights"
+            )
+        modules.update({graph: model.tower(graph) for graph in towers})
     if "head" in graphs:
-        modules["head"] = HeadGraph(_head(bundle, head, size.embedding_size))
+        modules["head"] = HeadGraph(_head(bundle, head, encoders.vision.embedding_size))
     reducible = [graph for graph in modules if graph in ("vision", "audio")]
     for graph in reducible if cast_weights else ():
         modules[graph] = Cast(modules[graph], _AUTOCAST[reduced])
@@ -110,7 +118,7 @@ def open_torch(
     return TorchBackend(
         modules,
         chosen,
-        encoders=size.encoders,
+        encoders=encoders,
         classes=len(bundle.vocabulary.names),
         precision=dict.fromkeys(reducible, reduced),
         mode=mode,
@@ -119,18 +127,16 @@ def open_torch(
 
 
 def open_weights(
-    weights: str | Path,
-    config: ImageBindConfig,
+    model: Model,
     *,
     device: str = "auto",
     threads: int | None = None,
     precision: Precision = "fp32",
 ) -> TorchBackend:
-    """Load the vision, audio and text encoders of a checkpoint, without a bundle or a head.
+    """Load the vision, audio and text encoders of a model, without a bundle or a head.
 
     Args:
-        weights: ImageBind checkpoint.
-        config: size of the encoders.
+        model: where they lie, as `open_model` returns it.
         device: "cpu", "cuda", "cuda:N" or "auto": a GPU if there is one.
         threads: CPU threads, for all of PyTorch in this process; None leaves the number unchanged.
         precision: precision of vision and audio; text stays in fp32. "bf16" and "fp16" use PyTorch's autocast: the
@@ -143,13 +149,13 @@ def open_weights(
     """
     chosen = _prepare_device(device, threads)
     precision = _check_precision(precision, chosen)
-    model = ImageBind.load(weights, config, _ENCODERS)
-    modules: dict[Graph, nn.Module] = {modality: model.towers[modality] for modality in _ENCODERS}
+    graphs: tuple[Graph, ...] = ("vision", "audio", *model.encoders.text_graphs)
+    modules: dict[Graph, nn.Module] = {graph: model.tower(graph) for graph in graphs}
     _move(modules.values(), chosen)
     return TorchBackend(
         modules,
         chosen,
-        encoders=config.encoders,
+        encoders=model.encoders,
         precision={"vision": precision, "audio": precision},
     )
 

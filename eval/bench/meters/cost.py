@@ -10,7 +10,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError
 
-__all__ = ["ENCODERS", "flops", "parameters", "weight_bytes"]
+__all__ = ["ENCODERS", "flops", "is_known", "parameters", "weight_bytes"]
 
 # N tokens, K keys that each of them looks at, W width of a tower, D embedding size
 
@@ -20,6 +20,11 @@ _TOKENS = {"vision": 257, "audio": 229}
 _EXTRA_KEYS = {"vision": 0, "audio": 1}
 _PATCH = {"vision": 3 * 14 * 14, "audio": 16 * 16}
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
+
+
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether `config` is the size of an ImageBind; the operations of other encoders are not counted."""
+    return "embedding_size" in config
 
 
 def flops(config: Mapping[str, Any], graph: Graph) -> float:

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 
 import numpy as np
 
-from ovavel.eval.bench.meters.cost import ENCODERS, flops, weight_bytes
+from ovavel.eval.bench.meters.cost import ENCODERS, flops, is_known, weight_bytes
 from ovavel.eval.bench.meters.gemm import gemm_model
 from ovavel.eval.bench.report import Floor, Rates
 from ovavel.runtime.backends import BackendInfo
@@ -70,13 +70,17 @@ def measure_rates(device: str, threads: int, libraries: frozenset[str]) -> Rates
 
 
 def floor(bundle: Bundle, info: BackendInfo, rates: Rates, stages_p50_ms: Mapping[str, float]) -> Floor | None:
-    """Compare the time of both encoders with the theoretical minimum; None if a rate or a sense is missing."""
+    """Compare the time of both encoders with the theoretical minimum.
+
+    Returns:
+        The comparison; None if a rate or a sense is missing, or the operations of these encoders are unknown.
+    """
     # The form for every CPU takes the same products.
     precisions = {graph: info.precision[graph].removesuffix("-any") for graph in ENCODERS}
     known = rates.bytes_per_s and set(precisions.values()) <= set(rates.flops_per_s)
-    if not known or not set(ENCODERS) <= set(stages_p50_ms):
-        return None
     config = bundle.manifest.model.config
+    if not known or not set(ENCODERS) <= set(stages_p50_ms) or not is_known(config):
+        return None
     size = sum(weight_bytes(bundle, graph, info) for graph in ENCODERS)
     work = {graph: flops(config, graph) for graph in ENCODERS}
     memory_ms = size / rates.bytes_per_s * 1e3

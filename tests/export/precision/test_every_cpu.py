@@ -44,7 +44,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Call
     files = {}
     for sense in SENSES:
         tower = ImageBind.load(tiny_weights, TINY, (sense,)).towers[sense]
-        seen = observe_activations(tower, calibration_inputs(sense))
+        seen = observe_activations(tower, calibration_inputs(sense, ImageBindConfig.tiny().encoders))
         model = traced(sense, tower, encoders=TINY.encoders)
         for form in FORMS:
             files[sense, form], *_ = save_variant(model, sense, folder, form, seen)
@@ -97,7 +97,7 @@ def test_a_saturating_cpu_is_exact_with_forms_for_any_cpu(
     sense: Sense, form: str, graphs: Callable[[Sense, str], Path]
 ) -> None:
     differ = []
-    for array in sense_inputs(sense, range(1)).values():
+    for array in sense_inputs(sense, ImageBindConfig.tiny().encoders, range(1)).values():
         wanted, got = (run(graphs(sense, form), array[None], saturate=saturate) for saturate in (False, True))
         differ.append(not np.array_equal(wanted, got))
     assert any(differ) == (form in FOR_SOME)  # forms for some CPUs show that this test can fail

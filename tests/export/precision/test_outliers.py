@@ -43,7 +43,7 @@ def exported(
 
 def least_cosine(session: ort.InferenceSession, tower: nn.Module) -> float:
     cosines = []
-    for prepared in sense_inputs("audio", range(4)).values():
+    for prepared in sense_inputs("audio", ImageBindConfig.tiny().encoders, range(4)).values():
         expected = tower(torch.from_numpy(prepared[None])).numpy().astype(np.float64)
         answer = session.run(None, {"log_mel": prepared[None]})[0].astype(np.float64)
         cosines.append((answer * expected).sum() / np.linalg.norm(answer) / np.linalg.norm(expected))
@@ -60,7 +60,7 @@ def outlier_tower(tiny_weights: Path) -> nn.Module:
 def test_migration_leaves_the_function_as_it_is(
     outlier_tower: nn.Module, tmp_path: Path, traced_once: TracedOnce
 ) -> None:
-    seen = observe_activations(outlier_tower, calibration_inputs("audio"))
+    seen = observe_activations(outlier_tower, calibration_inputs("audio", ImageBindConfig.tiny().encoders))
     model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
     session = exported(tmp_path, model, seen, QuantizeRecipe(mode="float"))
     assert least_cosine(session, outlier_tower) > 1 - 1e-10
@@ -71,7 +71,7 @@ def test_migration_leaves_the_function_as_it_is(
 
 
 def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path: Path, traced_once: TracedOnce) -> None:
-    seen = observe_activations(outlier_tower, calibration_inputs("audio"))
+    seen = observe_activations(outlier_tower, calibration_inputs("audio", ImageBindConfig.tiny().encoders))
     model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
     recipes = [
         QuantizeRecipe(migrate=False, any_cpu=True),
@@ -89,7 +89,7 @@ def test_each_measure_against_outliers_gains(outlier_tower: nn.Module, tmp_path:
 
 def test_noisy_layers_get_more_bits(outlier_tower: nn.Module, traced_once: TracedOnce) -> None:
     model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
-    seen = observe_activations(outlier_tower, calibration_inputs("audio"))
+    seen = observe_activations(outlier_tower, calibration_inputs("audio", ImageBindConfig.tiny().encoders))
     modes = quantize(model, seen, QuantizeRecipe(noise=0.02))
     assert len(modes) == 4 * TINY.audio.blocks
     assert set(modes.values()) == {"8x8", "16x8"}
@@ -123,7 +123,7 @@ def test_the_activations_of_another_encoder_are_refused(
 ) -> None:
     model = traced_once("audio", outlier_tower, encoders=TINY.encoders)
     vision = ImageBind.load(tiny_weights, TINY, ("vision",)).towers["vision"]
-    seen = observe_activations(vision, calibration_inputs("vision"))
+    seen = observe_activations(vision, calibration_inputs("vision", ImageBindConfig.tiny().encoders))
     with pytest.raises(ExportError, match="do not match those that were observed"):
         quantize(model, seen, INT8)
 

@@ -263,7 +263,7 @@ def test_the_fastest_of_several_forms_is_kept(
 
 
 def test_speeds_are_measured_alternately(int8_bundle: Path) -> None:
-    graphs = [(sense, int8_bundle / f"{sense}.int8-any.onnx") for sense in ("vision", "audio")]
+    graphs = [int8_bundle / f"{sense}.int8-any.onnx" for sense in ("vision", "audio")]
     speeds = times_faster({"fp32": graphs, "int8": graphs[1:]})
     assert speeds["fp32"] == 1
     assert speeds["int8"] > 0

@@ -85,7 +85,7 @@ def test_onnxruntime_does_not_run_them(bundle: Bundle, form: Static) -> None:
 def test_observations_of_another_encoder_are_refused(tiny_weights: Path, form: Static, traced_once: TracedOnce) -> None:
     towers = ImageBind.load(tiny_weights, TINY, ("vision", "audio")).towers
     model = traced_once("vision", towers["vision"], encoders=TINY.encoders)
-    seen = observe_activations(towers["audio"], calibration_inputs("audio")[:1])
+    seen = observe_activations(towers["audio"], calibration_inputs("audio", ImageBindConfig.tiny().encoders)[:1])
     with pytest.raises(ExportError, match="do not match those that were observed"):
         PASSES[form](model, seen)
 

@@ -31,10 +31,10 @@ from ovavel.runtime.errors import DatasetError, DeviceError, InputError, OutputE
 from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.training.demo_world.captions import demo_tokenizer
 from ovavel.training.features.decode import decode_only, select_clips
-from ovavel.training.features.encoders import Encoders, bundle_encoders, checkpoint_encoders, model_tokenizer
+from ovavel.training.features.encoders import Encoders, bundle_encoders, checkpoint_encoders
 from ovavel.training.features.extract import cache_info, extract
 from ovavel.training.models.imagebind.model import ImageBindConfig
-from ovavel.training.models.tokenizer import clip_tokenizer
+from ovavel.training.models.tokenizer import clip_tokenizer, model_tokenizer
 
 TINY = ImageBindConfig.tiny()
 SHARD = 3
@@ -337,18 +337,18 @@ def test_a_tokenizer_must_match_the_model(tiny_weights: Path, tmp_path: Path) ->
     # The control tokens of the demo world's tokenizer, 393 and 394, are not in its vocabulary.
     (tmp_path / "demo.json").write_bytes(demo_tokenizer())
     with pytest.raises(UsageError, match="395 tokens"):
-        model_tokenizer(tmp_path / "demo.json", dataclasses.replace(TINY, vocabulary=393))
-    assert model_tokenizer(tmp_path / "demo.json", dataclasses.replace(TINY, vocabulary=395)) == demo_tokenizer()
+        model_tokenizer(tmp_path / "demo.json", model="tiny", vocabulary=393)
+    assert model_tokenizer(tmp_path / "demo.json", model="tiny", vocabulary=395) == demo_tokenizer()
     short = demo_tokenizer().replace(b"77", b"64")
     (tmp_path / "short.json").write_bytes(short)
     with pytest.raises(UsageError, match="rows of 64"):
-        model_tokenizer(tmp_path / "short.json", TINY)
+        model_tokenizer(tmp_path / "short.json", model="tiny", vocabulary=TINY.vocabulary)
     for content in (b"{}", b"\xff"):
         (tmp_path / "broken.json").write_bytes(content)
         with pytest.raises(InputError, match="not a tokenizer"):
-            model_tokenizer(tmp_path / "broken.json", TINY)
+            model_tokenizer(tmp_path / "broken.json", model="tiny", vocabulary=TINY.vocabulary)
     with pytest.raises(InputError, match="cannot read"):
-        model_tokenizer(tmp_path / "none.json", TINY)
+        model_tokenizer(tmp_path / "none.json", model="tiny", vocabulary=TINY.vocabulary)
 
 
 def test_fp16_is_refused_on_cpus(tiny_weights: Path) -> None:
