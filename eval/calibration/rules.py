@@ -207,7 +207,7 @@ class RuleMaker:
         self._fit = fit
         self._training_free = training_free
         self._found: dict[str, Split] = {}
-        self._evidence: dict[str, Evidence] = {}
+        self._evidence: dict[Split, Evidence] = {}
         self.head: Head = without_head if training_free else inputs.backend.head
         """What gives the similarities."""
 
@@ -233,12 +233,12 @@ class RuleMaker:
 
     def evidence(self, split: Split) -> Evidence:
         """(N, T, C + K) similarities of the clips of `split`."""
-        if split.name not in self._evidence:
+        if split not in self._evidence:
             text = self._inputs.text
             texts = text if self.background is None else TextEmbeddings.joined([text, self.background])
             output = decide(self.head, split.audio, split.vision, texts)
-            self._evidence[split.name] = Evidence(output.audio_similarity, output.vision_similarity, split.vision)
-        return self._evidence[split.name]
+            self._evidence[split] = Evidence(output.audio_similarity, output.vision_similarity, split.vision)
+        return self._evidence[split]
 
     def labels(self, rule: Rule, split: Split) -> NDArray[np.intp]:
         """(N, T) decisions of `rule` on the clips of `split`, each as a whole."""

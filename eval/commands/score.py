@@ -190,10 +190,12 @@ class _Scored:
         command, head, text = self.command, self.inputs.backend.head, self.inputs.text
         split = self.split if clips == self.split.clips else self.split.only(clips)
         with shown_progress() as progress:
-            rules = [self.maker.rule(name, command.split, progress) for name in dict.fromkeys(command.rules)]
+            asked = [self.maker.rule(name, command.split, progress) for name in dict.fromkeys(command.rules)]
         for protocol in dict.fromkeys(command.protocols):
             yield score_protocol(protocol, split, head, text)
-        for rule in rules:
+        for i, rule in enumerate(asked):
+            if rule in asked[:i]:  # a fitted offset may be 0
+                continue
             yield score_rule(rule, self.maker.labels(rule, split), split, len(text))
 
 
