@@ -23,6 +23,7 @@ from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.session import Session
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import RuleKind
+from ovavel.runtime.verification.self_check import self_check
 
 numbers = st.floats(-1e6, 1e6)
 rules = st.builds(
@@ -99,12 +100,15 @@ def test_a_rule_put_into_a_bundle_decides_and_is_recorded(tmp_path: Path) -> Non
             name: localize_recording(bundle, MediaSource(CLIP), backend=backend, fusion=name)
             for name in (None, "av2a", "positive")
         }
+        gate = self_check(bundle, backend)  # of the head's own scores, whatever decides on its similarities
         with pytest.raises(UsageError, match="benchmarks only"):
             Session(bundle, CLIP, backend=backend, fusion="clip-prior")
         with pytest.raises(UsageError, match="no decision rule 'vote'"):
             Session(bundle, CLIP, backend=backend, fusion="vote")
     finally:
         backend.close()
+    assert gate.passed
+    assert (gate.decisions, gate.failures) == (1.0, ())
     for name, localization in found.items():
         rule = name or "agreement"
         assert localization.info.fusion == rule
