@@ -45,7 +45,7 @@ NOT_HERE = {
     "train demo-world": "takes half an hour",
 }
 """Commands that have tests of their own, on a small model or a simulated GPU."""
-ELSEWHERE = ("cuda", "tensorrt", "tensorrt-rtx", "rtsp://camera.local/1")
+ELSEWHERE = ("cuda", "tensorrt", "tensorrt-rtx", "rtsp://camera.local/1", "http://localhost:8000/v1")
 """What only another machine has."""
 QUICKER = {
     "demo": "--fast",
