@@ -152,7 +152,7 @@ def _print(results: Results, console: OutputConsole) -> None:
         if rows:
             more = RichTable(title=title)
             for number, column in enumerate(head):
-                more.add_column(column, justify="right" if number else "left", no_wrap=True)
+                more.add_column(column, justify="right" if number else "left")
             for row in rows:
                 more.add_row(*map(escape, row))
             console.print(more)

@@ -16,6 +16,9 @@ from ovavel.training.heads.registry import check_settings
 __all__ = ["head_settings", "initial_head", "trunk_recipe"]
 
 
+_PLAIN = Recipe()
+
+
 def initial_head(recipe: Recipe, dim: int, trunk: Head | None = None, **changes: object) -> Head:
     """Create the head of `recipe` with its initial weights, without touching the global random state."""
     with torch.random.fork_rng(devices=[]):
@@ -28,7 +31,7 @@ def initial_head(recipe: Recipe, dim: int, trunk: Head | None = None, **changes:
 def head_settings(recipe: Recipe, **changes: object) -> dict[str, object]:
     """Return the settings of the head of `recipe`, without its size."""
     settings = {name: getattr(recipe, name) for name in (*SETTINGS, "trunk")} | changes
-    return check_settings(recipe.head, settings, {name: getattr(Recipe(), name) for name in SETTINGS})
+    return check_settings(recipe.head, settings, {name: getattr(_PLAIN, name) for name in SETTINGS})
 
 
 def trunk_recipe(recipe: Recipe) -> Recipe | None:

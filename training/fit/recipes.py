@@ -130,11 +130,10 @@ class Recipe:
 
     def changes(self) -> dict[str, object]:
         """Return the fields that differ from the paper's, except name and seed."""
-        plain = Recipe()
         return {
             field.name: value
             for field in fields(self)
-            if field.name not in ("name", "seed") and (value := getattr(self, field.name)) != getattr(plain, field.name)
+            if field.name not in ("name", "seed") and (value := getattr(self, field.name)) != field.default
         }
 
 

@@ -19,6 +19,7 @@ from ovavel.training.fit.table.results import (
     Spread,
     published_table,
 )
+from ovavel.training.fit.table.suites import CONTROLS
 
 __all__ = [
     "COST_HEAD",
@@ -39,7 +40,7 @@ GAIN_HEAD = ("method", "over", *PARTS, f"joined, lag {JOINED_LAG}")
 MISSING_HEAD = ("method", "why it is missing", "what makes it")
 PUBLISHED_ALONE = "Published"
 """Group of the published rows that no row of ours corresponds to."""
-_UNKNOWN = "not known"
+_UNKNOWN, _NONE = "not measured", "none"
 
 
 def cells(results: Results) -> Iterator[tuple[str, ...]]:
@@ -74,14 +75,15 @@ def cost_cells(results: Results) -> Iterator[tuple[str, ...]]:
         if line.mean is None:
             continue
         cost, drop = line.cost, line.drop
-        training = _plain(cost.training_s) if cost.training_s else _UNKNOWN if line.seeds else "none"
+        training = _plain(cost.training_s) if cost.training_s else _UNKNOWN if line.seeds else _NONE
+        unmeasured = _NONE if line.group == CONTROLS and not line.seeds else _UNKNOWN
         yield (
             _named(line),
             _signed(drop),
-            _UNKNOWN if cost.parameters is None else f"{cost.parameters:,}".replace(",", " "),
+            "not known" if cost.parameters is None else f"{cost.parameters:,}".replace(",", " "),
             training,
-            _UNKNOWN if cost.window_ms is None else f"{cost.window_ms:.2f}",
-            _UNKNOWN if cost.window_ratio is None else f"{cost.window_ratio:.2f}",
+            unmeasured if cost.window_ms is None else f"{cost.window_ms:.2f}",
+            unmeasured if cost.window_ratio is None else f"{cost.window_ratio:.2f}",
         )
 
 

@@ -129,7 +129,10 @@ def run_table(
             lines[row.name] = msgspec.structs.replace(line, cost=_cost(runs, trained[row.name]))
     lines = _compared(lines, trained)
     base = {seed: out / BASE / f"seed-{seed}" / HEAD for seed in plan.seeds if BASE in trained}
-    lines |= measure_rules(plan.rows, data, base, out, seeds=plan.seeds, progress=progress)
+    training = lines[BASE].cost.training_s if BASE in trained else None
+    for name, line in measure_rules(plan.rows, data, base, out, seeds=plan.seeds, progress=progress).items():
+        cost = msgspec.structs.replace(line.cost, training_s=training if line.seeds else None)
+        lines[name] = msgspec.structs.replace(line, cost=cost)
     lines = _timed(lines, plan, out, data, progress)
     return Results(
         dataset_fingerprint=dataset.fingerprint,
