@@ -14,11 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PARAMETERS, LINES, MODULES = 8, 350, 12
 NOT_SPLIT_YET = {
-    "tests/eval/accuracy/test_score.py",
     "tests/eval/demo/test_play.py",
     "tests/export/gpu_bench/test_matrix.py",
     "tests/runtime/backends/tensorrt/test_engines.py",
-    "tests/runtime/verification/test_gates.py",
     "tests/training/features/test_extract.py",
     "tests/training/fit/test_train.py",
 }

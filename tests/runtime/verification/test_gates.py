@@ -4,98 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from support.media_factory import make_clip
+from support.runtime.gates import without_gates
 
-from ovavel.runtime.backends import Backend, BackendInfo, open_backend
-from ovavel.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend, auto_device
+from ovavel.runtime.backends import BackendInfo, open_backend
+from ovavel.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.manifest import FileEntry
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import BundleError, InputError, UnverifiedError
+from ovavel.runtime.errors import InputError, UnverifiedError
 from ovavel.runtime.system.hardware import cpu_features, device_name
-from ovavel.runtime.verification.compare import STAGES, compare_embeddings, embedding_failure
-from ovavel.runtime.verification.gates import checked_here, find_gate, gate_text, require_gate, store_gate
-from ovavel.runtime.verification.golden import GOLDEN, Golden
-from ovavel.runtime.verification.requirements import REQUIREMENTS
+from ovavel.runtime.verification.gates import find_gate, gate_text, require_gate, store_gate
 from ovavel.runtime.verification.self_check import (
-    _Checker,
-    check_stages,
-    graphs_to_check,
     self_check,
 )
 
-
-@pytest.fixture(autouse=True)
-def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def info(exported_bundle: Path) -> BackendInfo:
-    backend = open_backend(Bundle.open(exported_bundle), device="cpu")
-    backend.close()
-    return backend.info
-
-
-def without_gates(folder: Path) -> Bundle:
-    content = json.loads((folder / "manifest.json").read_text())
-    content["parity"].pop("gates")
-    (folder / "manifest.json").write_text(json.dumps(content))
-    return Bundle.open(folder)
-
-
-def test_an_exported_bundle_verifies_itself(exported_bundle: Path, info: BackendInfo) -> None:
-    bundle = Bundle.open(exported_bundle)
-    (gate,) = bundle.manifest.parity.gates
-    assert gate.passed
-    assert gate.engine == "onnxruntime-cpu"
-    assert set(gate.precision.items()) >= set(info.precision.items())
-    assert gate.inputs >= 20
-    assert min(gate.min_cosine.values()) >= 0.999999
-    assert max(gate.max_abs_difference.values()) < 5e-6
-    assert gate.decisions == 1.0
-    assert find_gate(bundle, info) == gate == require_gate(bundle, info, allow_unverified=False)
-    assert not checked_here(bundle, find_gate(bundle, info))
-    assert gate_text(gate, here=True).startswith("verified against PyTorch fp32, cosine at least 0.99999")
-    said = gate_text(gate, here=False)
-    assert said.startswith("as PyTorch fp32 by the bundle's own record, cosine at least 0.99999")
-    assert said.endswith("; not checked on this machine")
-    store_gate(bundle, info, gate)
-    assert checked_here(bundle, find_gate(bundle, info))
-
-
-def test_golden_outputs_round_trip(exported_bundle: Path) -> None:
-    golden = Golden.load(Bundle.open(exported_bundle))
-    assert golden.encode() == (exported_bundle / GOLDEN).read_bytes()
-    assert golden.clips.shape[1:] == (10, 2)
-    assert golden.names == ("dog barking", "race car", "bird chirping", "other")
-    assert {"black", "white", "noise", "saturated red"} < set(golden.frames)
-    assert {"silence", "near silence", "noise", "clipping", "click"} < set(golden.waveforms)
-    assert (exported_bundle / GOLDEN).stat().st_size < 1.6e6
-
-
-def test_every_stage_is_checked_and_progress_reported(exported_bundle: Path) -> None:
-    bundle = Bundle.open(exported_bundle)
-    backend = open_backend(bundle, device="cpu", graphs=graphs_to_check(bundle))
-    reported: list[float] = []
-    check = check_stages(
-        bundle, backend, lambda _what, done=None, total=1.0, note="": reported.append((done or 0) / total)
-    )
-    backend.close()
-    assert tuple(each.stage for each in check.stages) == STAGES
-    assert check.failed_stage is None
-    assert reported == sorted(reported)
-    assert reported[-1] == 1.0
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 def test_a_gate_is_valid_for_its_graphs_only(tiny_bundle: Path, info: BackendInfo) -> None:
@@ -189,7 +120,7 @@ def test_only_fp32_on_a_cpu_is_verified_everywhere(
     assert find_gate(Bundle.open(tiny_bundle).save_gates(here), cuda)
 
 
-def test_a_gate_in_this_machines_store_is_valid(tiny_bundle: Path, info: BackendInfo) -> None:
+def test_a_gate_in_the_store_of_this_machine_is_valid(tiny_bundle: Path, info: BackendInfo) -> None:
     bundle = without_gates(tiny_bundle)
     with pytest.raises(UnverifiedError, match=r"`ovavel bundle check .* --device cpu --precision fp32`"):
         require_gate(bundle, info, allow_unverified=False)
@@ -227,60 +158,6 @@ def test_a_passed_comparison_does_not_cancel_a_failed_one_of_the_other_kind(
             require_gate(bundle, info, allow_unverified=False)
         store_gate(bundle, info, msgspec.structs.replace(passed, reference=reference))
         assert require_gate(bundle, info, allow_unverified=False)
-
-
-class Batches:
-    """A backend that takes three windows at once, and spoils sounds in batches of `spoilt`."""
-
-    def __init__(self, backend: Backend, spoilt: int) -> None:
-        self.backend, self.spoilt = backend, spoilt
-        self.info = dataclasses.replace(backend.info, batch=3)
-        self.sizes: set[int] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def audio(self, log_mels: np.ndarray) -> np.ndarray:
-        self.sizes.add(len(log_mels))
-        rows = self.backend.audio(log_mels)
-        return -rows if len(log_mels) == self.spoilt else rows
-
-
-@pytest.mark.parametrize("spoilt", [0, 1, 3])
-def test_every_batch_size_in_use_is_checked(exported_bundle: Path, spoilt: int) -> None:
-    bundle = Bundle.open(exported_bundle)
-    backend = Batches(open_backend(bundle, device="cpu", threads=1), spoilt)
-    reported: list[float] = []
-    check = check_stages(
-        bundle, backend, lambda _what, done=None, total=1.0, note="": reported.append((done or 0) / total)
-    )  # type: ignore[arg-type]
-    backend.close()
-    assert backend.sizes >= {1, 3}
-    assert reported == sorted(reported)
-    off = [each.stage for each in check.stages if each.failure]
-    assert off == (["audio", "decision"] if spoilt else [])
-
-
-def test_decisions_are_checked_in_8_bits(exported_bundle: Path) -> None:
-    bundle = Bundle.open(exported_bundle)
-    backend = Batches(open_backend(bundle, device="cpu", threads=1), 1)
-    backend.info = dataclasses.replace(backend.info, precision={**backend.info.precision, "audio": "int8"})
-    checker = _Checker(bundle, Golden.load(bundle), backend)  # type: ignore[arg-type]
-    golden = checker.golden
-    assert (golden.lead >= 0.3).any()
-    assert checker._decision([golden.score]).failure is None
-    assert "needs 95.0%" in (checker._decision([golden.score, -golden.score]).failure or "")
-    backend.close()
-
-
-def test_text_is_checked_where_it_runs(exported_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = Bundle.open(exported_bundle)
-    assert "text" in graphs_to_check(bundle)
-    assert ("text" in graphs_to_check(bundle, device="auto")) == (auto_device() == "cpu")
-    monkeypatch.setattr("ovavel.runtime.backends.onnxruntime.backend.auto_device", lambda: "cuda")
-    assert graphs_to_check(bundle, device="auto") == ("vision", "audio", "head")
-    assert graphs_to_check(bundle, device="cuda:0") == ("vision", "audio", "head")
-    assert graphs_to_check(bundle, name="tensorrt", device="auto") == ("vision", "audio", "head")
 
 
 @pytest.mark.parametrize("command", ["live", "localize"])
@@ -324,41 +201,6 @@ def test_an_engine_without_a_gate_is_refused(
     assert not Bundle.open(tiny_bundle).manifest.parity.gates
     assert main(["bundle", "check", "--bundle", str(tiny_bundle), "--device", "cpu", "--record"]) == 0
     assert Bundle.open(tiny_bundle).manifest.parity.gates
-
-
-def test_a_bundle_without_golden_outputs_says_so(tiny_bundle: Path) -> None:
-    content = json.loads((tiny_bundle / "manifest.json").read_text())
-    del content["files"][GOLDEN]
-    (tiny_bundle / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="cannot check itself"):
-        Golden.load(Bundle.open(tiny_bundle))
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
-def test_a_damaged_golden_file_is_named(tiny_bundle: Path, damage: bytes | None) -> None:
-    bundle = Bundle.open(tiny_bundle)
-    data = (tiny_bundle / GOLDEN).read_bytes()
-    damaged = data[: len(data) // 2] if damage is None else damage
-    with pytest.raises(BundleError, match=r"golden\.npz is damaged"):
-        Golden.decode(damaged, bundle.manifest.encoders, where=GOLDEN)
-    (tiny_bundle / GOLDEN).write_bytes(damaged)
-    with pytest.raises(BundleError, match=r"golden\.npz was altered"):
-        Golden.load(bundle)
-
-
-def test_a_non_finite_reference_fails_and_is_refused(tiny_bundle: Path) -> None:
-    bundle = Bundle.open(tiny_bundle)
-    golden = Golden.load(bundle)
-    broken = golden.vision.copy()
-    broken[1, 0] = np.nan
-    found = compare_embeddings(golden.vision, broken)
-    assert (found.cosine[1], found.away[1]) == (-1, 2)
-    names = list(golden.frames)
-    assert embedding_failure(REQUIREMENTS["int8"], found, names) == f"not finite (for {names[1]})"
-    for change in ({"vision": broken}, {"log_mels": {n: x + np.inf for n, x in golden.log_mels.items()}}):
-        data = dataclasses.replace(golden, **change).encode()
-        with pytest.raises(BundleError, match=r"golden\.npz is damaged \(\S.* is not finite\)"):
-            Golden.decode(data, bundle.manifest.encoders, where=GOLDEN)
 
 
 def _bad(path: Path, kind: str) -> None:
