@@ -17,7 +17,6 @@ from support.ovavebench_factory import DAMAGE, break_clip, make_bench, write_wav
 from ovavel.eval.datasets.check import CRASH_KIND, check_data
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
-from ovavel.runtime.errors import UsageError
 from ovavel.runtime.system import parallel
 from ovavel.runtime.system.parallel import CRASHED, run_each
 
@@ -133,7 +132,7 @@ def test_a_process_that_dies_while_jobs_are_handed_out_costs_none(monkeypatch: p
 def test_an_error_of_a_job_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         list(run_each(operator.call, [functools.partial(divmod, 1, 0)] * 3, workers=1))
-    with pytest.raises(UsageError):
+    with pytest.raises(ValueError, match="workers"):
         next(run_each(operator.call, [], workers=0))
 
 
