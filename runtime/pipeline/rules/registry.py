@@ -100,10 +100,19 @@ RULES: Mapping[RuleKind, RuleInfo] = MappingProxyType(
 )
 """Every rule. Those for streams decide on each buffer of ten seconds as on a clip."""
 
+_DEMO_WORLD = (0.38674, 2.1, 2.09421, 0.81901, 1.01062, 0.49076, 2.1, 1.41849, 0.0, 0.57276)
+"""θ of the best rule without a head in the demo world (docs/demo-world.md, Decision rules)."""
+
+
+def _numbered(theta: tuple[float, ...]) -> dict[str, float]:
+    return {f"theta{i}": value for i, value in enumerate(theta)}
+
+
 PRESETS: Mapping[str, Rule] = MappingProxyType(
     {
         "paper": Rule(kind="published"),
         "paper-training-free": Rule(kind="agreement"),
+        "demo-world-training-free": Rule(kind="cuerator", parameters=_numbered(_DEMO_WORLD)),
     }
 )
 """Rules with their parameters by a name of their own."""
