@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,18 @@ import pytest
 import tokenizers
 import torch
 from support.clip_clap_folders import clap_folder, clip_folder, roberta
+from support.ovavebench_factory import make_bench
 
 from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.bundle.vocabulary import Vocabulary
+from ovavel.runtime.cli import main
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.types import Window
+from ovavel.runtime.verification.self_check import check_stages, graphs_to_check
 from ovavel.training.models.clap.config import ClapConfig
 from ovavel.training.models.clap.tokenizer import roberta_tokenizer
 from ovavel.training.models.source import ClipAndClap, joined_sha256, open_model
@@ -140,3 +147,61 @@ def test_damaged_weights_are_refused(folders: tuple[Path, Path], tmp_path: Path)
         model.tower("audio")
     with pytest.raises(CheckpointError, match=r"text_model\.more"):
         model.tower("audio_text")
+
+
+def spoiled_vocabulary(folder: Path) -> None:
+    """The texts of sound alone are those of other names."""
+    vocabulary = Vocabulary.load(folder)
+    text = vocabulary.embeddings
+    Vocabulary(names=vocabulary.names, embeddings=TextEmbeddings(text.audio[::-1], text.vision)).save(folder)
+
+
+def spoiled_tokenizer(folder: Path) -> None:
+    """The tokenizer of sound alone ignores case."""
+    content = json.loads((folder / "audio_tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Lowercase"}
+    (folder / "audio_tokenizer.json").write_text(json.dumps(content))
+
+
+def spoiled_graph(folder: Path) -> None:
+    """The text encoder of sound alone has other weights."""
+    weights = folder / "audio_text.onnx.data"
+    values = np.frombuffer(weights.read_bytes(), "<f4").copy()
+    values *= 1.01
+    weights.write_bytes(values.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "stage"),
+    [(spoiled_vocabulary, "vocabulary"), (spoiled_tokenizer, "text"), (spoiled_graph, "text")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_spoiled_second_text_space_is_found(
+    bundle: Bundle, tmp_path: Path, spoil: Callable[[Path], None], stage: str
+) -> None:
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    spoil(folder)
+    content = json.loads((folder / "manifest.json").read_text())
+    for name in content["files"]:
+        entry = file_entry(folder / name)
+        content["files"][name] = {"sha256": entry.sha256, "bytes": entry.bytes}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    changed = Bundle.open(folder)
+    backend = open_backend(changed, device="cpu", graphs=graphs_to_check(changed), precision="fp32")
+    assert check_stages(changed, backend).failed_stage == stage
+    backend.close()
+
+
+def test_a_head_is_trained_on_their_features(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Features → head → bundle, all of the embedding size of the pair and with a text matrix for each sense."""
+    weights = [str(folder) for folder in folders]
+    make_bench(tmp_path / "data", clips=1)
+    features = ["train", "features", "--data", str(tmp_path / "data"), "--weights", *weights, "--threads", "1"]
+    assert main([*features, "--workers", "1", "--out", str(tmp_path / "features")]) == 0
+    head = ["train", "head", "--data", str(tmp_path / "data"), "--features", str(tmp_path / "features")]
+    small = ["--epochs", "1", "--hidden", "8", "--ffn", "8"]
+    assert main([*head, *small, "--out", str(tmp_path / "head")]) == 0
+    (checkpoint,) = (tmp_path / "head").rglob("head.safetensors")
+    tuned = write_bundle(BundleContents(folders, NAMES, head=checkpoint), tmp_path / "bundle")
+    assert tuned.manifest.model.head_layers == 1
+    assert tuned.manifest.parity.gates[0].passed
