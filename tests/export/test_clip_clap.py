@@ -28,6 +28,8 @@ from ovavel.training.models.clap.config import ClapConfig
 from ovavel.training.models.clap.tokenizer import roberta_tokenizer
 from ovavel.training.models.source import ClipAndClap, joined_sha256, open_model
 
+pytestmark = pytest.mark.timeout(400)  # a bundle is exported in three precisions
+
 NAMES = ("Dog barking", "race car", "bird chirping")
 
 

@@ -101,7 +101,7 @@ def open_torch(
             )
         several = len(as_paths(weights)) > 1
         model = open_model(weights, None if several else config or _config(bundle))
-        if model.encoders != encoders:
+        if several and model.encoders != encoders:
             raise UsageError(
                 f"the weights are of {model.name}, and the bundle {bundle.path} was exported from others "
                 f"({bundle.manifest.model.name}): give those as --weights"
