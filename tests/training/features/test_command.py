@@ -35,7 +35,7 @@ def test_the_command_prints_a_summary(
     [
         (["--out", "x"], "either --weights or --bundle"),
         (["--out", "x", "--weights", "w", "--bundle", "b"], "either --weights or --bundle"),
-        (["--weights", "w"], "give --out"),
+        (["--weights", "w"], "Give --out"),
         (["--out", "x", "--bundle", "b", "--precision", "bf16"], "are for --weights"),
         (["--out", "x", "--weights", "none.pth", "--config", "tiny"], "none.pth"),
         (["--out", "x", "--bundle", "none"], "no bundle at none"),
