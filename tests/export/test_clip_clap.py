@@ -12,14 +12,12 @@ import pytest
 import tokenizers
 import torch
 from support.clip_clap_folders import clap_folder, clip_folder, roberta
-from support.ovavebench_factory import make_bench
 
 from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
-from ovavel.runtime.cli import main
 from ovavel.runtime.errors import CheckpointError, InputError, UsageError
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.types import Window
@@ -153,9 +151,10 @@ def test_damaged_weights_are_refused(folders: tuple[Path, Path], tmp_path: Path)
 
 def spoiled_vocabulary(folder: Path) -> None:
     """The texts of sound alone are those of other names."""
-    vocabulary = Vocabulary.load(folder)
-    text = vocabulary.embeddings
-    Vocabulary(names=vocabulary.names, embeddings=TextEmbeddings(text.audio[::-1], text.vision)).save(folder)
+    vocabulary = Bundle.open(folder).vocabulary
+    text = TextEmbeddings(vocabulary.embeddings.audio[::-1], vocabulary.embeddings.vision)
+    for name, content in Vocabulary(names=vocabulary.names, embeddings=text).encode().items():
+        (folder / name).write_bytes(content)
 
 
 def spoiled_tokenizer(folder: Path) -> None:
@@ -192,18 +191,3 @@ def test_a_spoiled_second_text_space_is_found(
     backend = open_backend(changed, device="cpu", graphs=graphs_to_check(changed), precision="fp32")
     assert check_stages(changed, backend).failed_stage == stage
     backend.close()
-
-
-def test_a_head_is_trained_on_their_features(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    """Features → head → bundle, all of the embedding size of the pair and with a text matrix for each sense."""
-    weights = [str(folder) for folder in folders]
-    make_bench(tmp_path / "data", clips=1)
-    features = ["train", "features", "--data", str(tmp_path / "data"), "--weights", *weights, "--threads", "1"]
-    assert main([*features, "--workers", "1", "--out", str(tmp_path / "features")]) == 0
-    head = ["train", "head", "--data", str(tmp_path / "data"), "--features", str(tmp_path / "features")]
-    small = ["--epochs", "1", "--hidden", "8", "--ffn", "8"]
-    assert main([*head, *small, "--out", str(tmp_path / "head")]) == 0
-    (checkpoint,) = (tmp_path / "head").rglob("head.safetensors")
-    tuned = write_bundle(BundleContents(folders, NAMES, head=checkpoint), tmp_path / "bundle")
-    assert tuned.manifest.model.head_layers == 1
-    assert tuned.manifest.parity.gates[0].passed
