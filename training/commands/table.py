@@ -74,7 +74,7 @@ class Table:
         from rich.console import Console
 
         from ovavel.runtime.reporting.console import OutputConsole
-        from ovavel.runtime.system.files import atomic_write
+        from ovavel.runtime.system.files import atomic_write, make_folder
         from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
         recipes = [apply_flags(find_recipe(name), self.changes) for name in dict.fromkeys(self.recipes or ())]
@@ -109,6 +109,7 @@ class Table:
                 results = run_table(
                     dataset, cache, plan, self.out, device=self.device, overwrite=self.overwrite, progress=progress
                 )
+            make_folder(self.out)
             atomic_write(self.out / "table.json", results.encode() + b"\n")
             atomic_write(self.out / "table.csv", to_csv(results))
             atomic_write(self.out / "table.html", to_html(results))

@@ -18,6 +18,7 @@ from ovavel.eval.streaming.measure import (
     Measures,
     chosen_lag,
     final_scores,
+    joined_labels,
     measure_streaming,
     stream_labels,
     stream_scores,
@@ -208,3 +209,13 @@ def test_the_report_can_be_read_and_shown() -> None:
         for lag in each.lags:
             key = ("joined" if each.joined else "alone", each.rule, str(lag.lag), "total", "avg")
             assert found[key] == lag.total.avg
+
+
+def test_joined_labels_are_those_of_the_curve() -> None:
+    truth, audio, vision = streams(7, BUFFER)
+    seen = np.array([True, False] * 3 + [True])
+    curves = measure_streaming(head, audio, vision, TEXT, truth, seen, seeds=[3], stream_clips=3)
+    curve = next(each for each in curves if each.joined and each.rule == RULES[0])
+    for lag in (0, 2, BUFFER - 1):
+        labels = joined_labels(head, audio, vision, TEXT, lag=lag, seed=3, stream_clips=3)
+        assert score_rows(labels, truth, seen, C).total.avg == pytest.approx(curve.lags[lag].total.avg)

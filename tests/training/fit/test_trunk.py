@@ -93,3 +93,13 @@ def test_a_head_refuses_settings_that_it_does_not_have(data: Data, tmp_path: Pat
         with pytest.raises(UsageError, match=message):
             fit_data(recipe, data, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+def test_a_trunk_by_another_recipe_is_another_run(data: Data, tmp_path: Path) -> None:
+    recipe = replace(COMPLEX, trunk="paper", epochs=1)
+    first = replace(FAST, epochs=1)
+    result = fit_data(recipe, data, tmp_path / "out", trunk_by=first)
+    assert FitResult.read(tmp_path / "out" / "trunk") == fit_data(first, data, tmp_path / "alone")
+    assert fit_data(recipe, data, tmp_path / "out", trunk_by=first) == result
+    with pytest.raises(UsageError, match="--overwrite"):
+        fit_data(recipe, data, tmp_path / "out", trunk_by=replace(first, epochs=2))

@@ -34,7 +34,7 @@ _CLIPS = 256  # at once
 
 NO_CLIP_CLAP = Missing(
     reason="it needs embeddings of CLIP and CLAP, and none were given",
-    command="ovavel train features, with CLIP and CLAP as encoders; then --features-clip-clap FOLDER",
+    command="ovavel train features --data DATA --weights CLIP CLAP --out FOLDER; then --features-clip-clap FOLDER",
 )
 
 
