@@ -29,20 +29,19 @@ from msgspec import Struct
 
 from ovavel.eval.datasets.annotations import SPLITS
 from ovavel.eval.datasets.check import CRASH_KIND
-from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, SEGMENTS, DamagedClip, frame_paths
+from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, DamagedClip, frame_paths
+from ovavel.eval.datasets.cut import cut_windows
 from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
-from ovavel.runtime.errors import InputError, MediaError, OutputError, UsageError
-from ovavel.runtime.pipeline.assembler import WindowAssembler
+from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.runtime.sinks.records import to_json_bytes
-from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
-from ovavel.runtime.types import RATE_HZ, Window
+from ovavel.runtime.types import RATE_HZ, GapCause, Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NO_FILE", "REPORT", "PrepareReport", "cut_windows", "prepare"]
+__all__ = ["NO_FILE", "REPORT", "PrepareReport", "prepare"]
 
 # H, W frame height and width; C channels
 
@@ -54,7 +53,7 @@ JPEG_QUALITY = 95
 NEGLIGIBLE_S = 0.1
 """Sound or frames that are missing for less than this in all ten seconds are not reported."""
 
-_FORMAT = 1  # increased whenever the same video gives different files
+_FORMAT = 2  # increased whenever the same video gives different files
 _OWN = ".prepare"  # folder of the lock, temporary files, and the losses of completed clips
 _UNFINISHED = frozenset({".part", ".ytdl", ".tmp", ".download", ".crdownload"})
 
@@ -87,12 +86,17 @@ class SplitPrepared(Struct, frozen=True, kw_only=True):
 
     clips: int
     prepared: int
+    short: int
+    """Prepared clips of videos shorter than ten seconds: their last frame stays, in silence."""
     failed: dict[str, int]
     """Failures by kind."""
 
 
 class PrepareReport(Struct, frozen=True, kw_only=True):
     """Outcome for all clips; independent of interruptions."""
+
+    side_files: int
+    """Files named as a video with `._` before it, which other systems leave beside a copy; they are not read."""
 
     videos: str
     fingerprint: str
@@ -149,61 +153,17 @@ def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None =
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         _check_settings(out, own, work, bench)
-        found = _find(videos, {clip.name for clip in bench.clips})
+        found, side_files = _find(videos, {clip.name for clip in bench.clips})
         jobs = [_job(bench, clip, found, own) for clip in bench.clips]
         results: dict[str, _Result] = {}
         for job, result in show_progress(run_each(_prepare, jobs, workers=workers), len(jobs), "preparing", "clips"):
             if isinstance(result, Crashed):
                 result = _Result(CRASH_KIND, f"{job.videos[0]} crashes the process that reads it")
             results[job.clip.name] = result
-        report = _report(bench, videos, results, jobs)
+        report = _report(bench, videos, results, jobs, side_files)
         _write_atomically(out / REPORT, to_json_bytes(report, indent=2) + b"\n", work)
         shutil.rmtree(work, ignore_errors=True)
     return report, sum(result.fresh for result in results.values())
-
-
-def cut_windows(video: Path) -> list[Window]:
-    """Return the first ten aligned seconds of a video, each with its middle frame.
-
-    Raises:
-        DamagedClip: the video is unreadable, too short, or has no pictures or no sound.
-    """
-    from av.error import FFmpegError
-
-    try:
-        source = MediaSource(video)
-        for sense, kind in (("vision", "no pictures"), ("audio", "no sound")):
-            if sense not in source.senses:
-                source.close()
-                raise DamagedClip(kind, f"{video} has {kind}")
-        assembler = WindowAssembler(source.senses, live=False)
-        windows: list[Window] = []
-        chunks = source.chunks()
-        for chunk in chunks:
-            windows += assembler.push(chunk)
-            if len(windows) >= SEGMENTS:
-                chunks.close()  # type: ignore[attr-defined]
-                break
-        else:
-            windows += assembler.flush()
-    except DamagedClip:
-        raise
-    except (MediaError, FFmpegError, OSError, ValueError) as error:
-        raise DamagedClip(
-            "video unreadable", str(error) if str(video) in str(error) else f"{video}: {error}"
-        ) from error
-    windows = windows[:SEGMENTS]
-    if len(windows) < SEGMENTS:
-        raise DamagedClip("video too short", f"{video} holds {len(windows)} of the {SEGMENTS} seconds")
-    blind = [window for window in windows if window.frame is None]
-    if blind:
-        causes = ", ".join(sorted({gap.cause for window in blind for gap in window.gaps if gap.sense == "vision"}))
-        raise DamagedClip(
-            "pictures missing", f"{video} has no picture in {len(blind)} of the {SEGMENTS} seconds ({causes})"
-        )
-    if all(window.waveform is None for window in windows):
-        raise DamagedClip("no sound", f"{video} has a sound track, but no sound in its first {SEGMENTS} seconds")
-    return windows
 
 
 def _prepare(job: _Job) -> _Result:
@@ -309,10 +269,11 @@ def _job(bench: OVAVEBench, clip: Clip, found: dict[str, tuple[Path, ...]], own:
     )
 
 
-def _find(videos: Path, names: set[str]) -> dict[str, tuple[Path, ...]]:
-    """Find the files of each name in the folder and its subfolders."""
+def _find(videos: Path, names: set[str]) -> tuple[dict[str, tuple[Path, ...]], int]:
+    """Find the files of each name in the folder and its subfolders, and count their side files."""
     found: dict[str, list[Path]] = defaultdict(list)
     seen: set[str] = set()
+    side_files = 0
     for folder, below, files in os.walk(videos, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link cycle
@@ -321,9 +282,10 @@ def _find(videos: Path, names: set[str]) -> dict[str, tuple[Path, ...]]:
         seen.add(real)
         for file in files:
             stem, suffix = Path(file).stem, Path(file).suffix
+            side_files += stem.startswith("._") and stem[2:] in names
             if suffix and stem in names and suffix.lower() not in _UNFINISHED:
                 found[stem].append(Path(folder, file))
-    return {name: tuple(sorted(paths)) for name, paths in found.items()}
+    return {name: tuple(sorted(paths)) for name, paths in found.items()}, side_files
 
 
 @contextmanager
@@ -376,7 +338,9 @@ def _check_settings(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None
     _write_atomically(path, msgspec.json.encode(settings), work)
 
 
-def _report(bench: OVAVEBench, videos: Path, results: dict[str, _Result], jobs: Sequence[_Job]) -> PrepareReport:
+def _report(
+    bench: OVAVEBench, videos: Path, results: dict[str, _Result], jobs: Sequence[_Job], side_files: int
+) -> PrepareReport:
     failures = tuple(
         Failure(
             split=job.clip.split,
@@ -396,7 +360,15 @@ def _report(bench: OVAVEBench, videos: Path, results: dict[str, _Result], jobs: 
     for split in SPLITS:
         kinds = Counter(failure.kind for failure in failures if failure.split == split)
         clips = sum(clip.split == split for clip in bench.clips)
-        splits[split] = SplitPrepared(clips=clips, prepared=clips - kinds.total(), failed=dict(sorted(kinds.items())))
+        short = {loss.name for loss in losses if loss.split == split and loss.cause == GapCause.END_OF_MEDIA}
+        splits[split] = SplitPrepared(
+            clips=clips, prepared=clips - kinds.total(), short=len(short), failed=dict(sorted(kinds.items()))
+        )
     return PrepareReport(
-        videos=str(videos), fingerprint=bench.fingerprint, splits=splits, failures=failures, losses=tuple(losses)
+        videos=str(videos),
+        fingerprint=bench.fingerprint,
+        side_files=side_files,
+        splits=splits,
+        failures=failures,
+        losses=tuple(losses),
     )

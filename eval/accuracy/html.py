@@ -141,7 +141,7 @@ def _heat_map(report: Report, counts: NDArray[np.intp]) -> str:
 def _examples(report: Report) -> Iterator[str]:
     scores = clip_scores(report)
     background = len(report.names) - 1
-    eventful = np.flatnonzero((report.truth != background).any(axis=1)).tolist()
+    eventful = np.flatnonzero((report.one_truth != background).any(axis=1)).tolist()
     best = sorted(eventful, key=lambda i: -scores[i].avg)
     worst = sorted(range(len(scores)), key=lambda i: scores[i].avg)
     key = (
@@ -162,7 +162,7 @@ def _one_a_class(report: Report, order: Sequence[int]) -> list[int]:
 
 def _clip(report: Report, i: int, scores: Scores) -> str:
     background, clip = len(report.names) - 1, report.clips[i]
-    truth, decided = report.truth[i].tolist(), report.results[0].labels[i].tolist()
+    truth, decided = report.one_truth[i].tolist(), report.results[0].labels[i].tolist()
 
     def named(c: int) -> str:
         return report.names[c]

@@ -6,7 +6,8 @@ with at least one predicted or true segment.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,9 +17,22 @@ from ovavel.runtime.pipeline.fusion import agree_clip
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Scores", "each_agreement", "each_clip", "score_agreement", "score_clips", "score_events"]
+    from ovavel.eval.datasets.dataset import Truth
+
+__all__ = [
+    "AnyTruth",
+    "Scores",
+    "each_agreement",
+    "each_clip",
+    "right",
+    "score_agreement",
+    "score_clips",
+    "score_events",
+]
 
 _MATCH_IOU = 0.5
+AnyTruth: TypeAlias = "NDArray[np.integer] | NDArray[np.bool_]"
+
 _NOTHING = -1  # a segment that is in no row of the prediction
 
 
@@ -35,12 +49,13 @@ class Scores(NamedTuple):
     """Mean of the three."""
 
 
-def score_clips(predicted: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int) -> Scores:
+def score_clips(predicted: NDArray[np.integer], truth: AnyTruth, n_classes: int) -> Scores:
     """Score one class per segment.
 
     Args:
         predicted: (N, T) class indices in [0, n_classes).
-        truth: (N, T) class indices in [0, n_classes).
+        truth: (N, T) class indices in [0, n_classes), or (N, T, C) bool where a second may hold several classes:
+            then a decision is right in Acc. if it is one of them.
         n_classes: C, with the background as the last.
 
     Raises:
@@ -49,14 +64,17 @@ def score_clips(predicted: NDArray[np.integer], truth: NDArray[np.integer], n_cl
     return _mean(each_clip(predicted, truth, n_classes))
 
 
-def each_clip(predicted: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int) -> NDArray[np.float64]:
+def each_clip(predicted: NDArray[np.integer], truth: AnyTruth, n_classes: int) -> NDArray[np.float64]:
     """(N, 4): Acc., Seg., Eve. and Avg. of each clip by itself. Arguments and errors as in `score_clips`."""
+    if truth.ndim == 3:
+        (labels,) = _check({"predicted": predicted}, n_classes)
+        return _each(labels, labels, _check_many(truth, labels, n_classes))
     labels, actual = _check({"predicted": predicted, "truth": truth}, n_classes)
     return _each(labels, labels, actual)
 
 
 def score_agreement(
-    vision_label: NDArray[np.integer], audio_label: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int
+    vision_label: NDArray[np.integer], audio_label: NDArray[np.integer], truth: AnyTruth, n_classes: int
 ) -> Scores:
     """Score the agreement protocol of training-free localization.
 
@@ -77,12 +95,15 @@ def score_agreement(
 
 
 def each_agreement(
-    vision_label: NDArray[np.integer], audio_label: NDArray[np.integer], truth: NDArray[np.integer], n_classes: int
+    vision_label: NDArray[np.integer], audio_label: NDArray[np.integer], truth: AnyTruth, n_classes: int
 ) -> NDArray[np.float64]:
     """(N, 4): Acc., Seg., Eve. and Avg. of each clip by itself. Arguments and errors as in `score_agreement`."""
-    vision, audio, actual = _check(
-        {"vision_label": vision_label, "audio_label": audio_label, "truth": truth}, n_classes
-    )
+    given = {"vision_label": vision_label, "audio_label": audio_label}
+    if truth.ndim == 3:
+        vision, audio = _check(given, n_classes)
+        actual: Truth = _check_many(truth, vision, n_classes)
+    else:
+        vision, audio, actual = _check(given | {"truth": truth}, n_classes)
     labels = agree_clip(vision, audio, n_classes - 1)
     rows = np.where((vision == audio) & (labels == n_classes - 1), _NOTHING, labels)
     return _each(labels, rows, actual)
@@ -113,9 +134,9 @@ def _mean(each: NDArray[np.float64]) -> Scores:
     return Scores(acc, seg, eve, (acc + seg + eve) / 3)
 
 
-def _each(labels: NDArray[np.intp], rows: NDArray[np.intp], truth: NDArray[np.intp]) -> NDArray[np.float64]:
+def _each(labels: NDArray[np.intp], rows: NDArray[np.intp], truth: Truth) -> NDArray[np.float64]:
     """(N, 4): score `labels` in Acc. and `rows`, which may hold `_NOTHING`, in Seg. and Eve.; all are (N, T)."""
-    acc = (labels == truth).mean(axis=1)
+    acc = right(labels, truth).mean(axis=1)
     clip, predicted_row, true_row = _rows(rows, truth)
     clips = len(truth)
     seg = _by_clip(_segment_f(predicted_row, true_row), clip, clips)
@@ -123,10 +144,20 @@ def _each(labels: NDArray[np.intp], rows: NDArray[np.intp], truth: NDArray[np.in
     return np.stack([acc, seg, eve, (acc + seg + eve) / 3], axis=1)
 
 
-def _rows(
-    predicted: NDArray[np.intp], truth: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_]]:
+def right(labels: NDArray[np.intp], truth: AnyTruth) -> NDArray[np.bool_]:
+    """(N, T) whether a decision is the true class, or one of those that the second holds."""
+    if truth.ndim == 3:
+        found: NDArray[np.bool_] = np.take_along_axis(truth, labels[..., None], axis=2)[..., 0].astype(np.bool_)
+        return found
+    return np.asarray(labels == truth)
+
+
+def _rows(predicted: NDArray[np.intp], truth: Truth) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.bool_]]:
     """(N, T) classes → clip (R,), predicted (R, T) and true (R, T) of every row that is not empty."""
+    if truth.ndim == 3:
+        said = predicted[..., None] == np.arange(truth.shape[2])
+        clips, classes = np.nonzero((said | truth).any(axis=1))
+        return clips, said[clips, :, classes], truth[clips, :, classes].astype(np.bool_)
     clip_of = np.broadcast_to(np.arange(len(truth))[:, None], truth.shape)
     classes = np.stack([predicted, truth])
     clips = np.stack([clip_of, clip_of])
@@ -171,7 +202,16 @@ def _by_clip(row_scores: NDArray[np.float64], clip: NDArray[np.intp], clips: int
     return mean
 
 
-def _check(labels: dict[str, NDArray[np.integer]], n_classes: int) -> list[NDArray[np.intp]]:
+def _check_many(truth: AnyTruth, labels: NDArray[np.intp], n_classes: int) -> NDArray[np.bool_]:
+    if truth.dtype != np.bool_ or truth.shape != (*labels.shape, n_classes) or not truth.any(axis=2).all():
+        raise UsageError(
+            f"the truth {truth.shape} {truth.dtype} must say of each second of {labels.shape} which of {n_classes} "
+            "classes it holds (bool), one at least"
+        )
+    return truth.astype(np.bool_)
+
+
+def _check(labels: Mapping[str, AnyTruth], n_classes: int) -> list[NDArray[np.intp]]:
     arrays = {name: np.asarray(values) for name, values in labels.items()}
     shapes = {name: values.shape for name, values in arrays.items()}
     first = next(iter(shapes.values()))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.accuracy.metrics import Scores, score_agreement, score_clips
+from ovavel.eval.accuracy.metrics import AnyTruth, Scores, score_agreement, score_clips
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
@@ -147,9 +147,7 @@ def why_not_published(split: str, classes: int, clips: int) -> str:
     return "No published figures stand beside these: they are for the 5 820 clips of OV-AVEBench's own test split only."
 
 
-def score_rows(
-    predicted: NDArray[np.integer], truth: NDArray[np.integer], seen: NDArray[np.bool_], n_classes: int
-) -> Rows:
+def score_rows(predicted: NDArray[np.integer], truth: AnyTruth, seen: NDArray[np.bool_], n_classes: int) -> Rows:
     """Score one class per segment (docs/method.md, Metrics) for the seen, the unseen and all clips.
 
     Args:
@@ -167,7 +165,7 @@ def score_rows(
 def score_rows_agreement(
     vision_label: NDArray[np.integer],
     audio_label: NDArray[np.integer],
-    truth: NDArray[np.integer],
+    truth: AnyTruth,
     seen: NDArray[np.bool_],
     n_classes: int,
 ) -> Rows:

@@ -136,7 +136,7 @@ def clip_scores(report: Report) -> list[Scores]:
 def confusion(report: Report) -> NDArray[np.intp]:
     """(C, C) segments by true class (row) and decided class (column), in the first protocol."""
     n_classes = len(report.names)
-    pairs = report.truth * n_classes + report.results[0].labels
+    pairs = report.one_truth * n_classes + report.results[0].labels
     counts: NDArray[np.intp] = np.bincount(pairs.ravel(), minlength=n_classes**2).reshape(n_classes, n_classes)
     return counts
 
@@ -206,7 +206,7 @@ def to_json(report: Report) -> bytes:
             for clip, scores, truth, decided in zip(
                 report.clips,
                 clip_scores(report),
-                report.truth.tolist(),
+                _truths(report),
                 report.results[0].labels.tolist(),
                 strict=True,
             )
@@ -234,6 +234,13 @@ def _llm(run: LLMRun) -> dict[str, object]:
         {"method": run.method(each.question), **asdict(each), "invalid_share": each.invalid} for each in run.figures
     ]
     return {**asdict(run), "figures": figures}
+
+
+def _truths(report: Report) -> list[list[object]]:
+    """Of each clip and second the true class, or all of them where events may overlap."""
+    if report.truth.ndim == 2:
+        return [list(clip) for clip in report.truth.tolist()]
+    return [[np.flatnonzero(second).tolist() for second in clip] for clip in report.truth]
 
 
 def _named(found: Interval | None) -> dict[str, tuple[float, float]]:

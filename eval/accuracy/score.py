@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ovavel.eval.accuracy.llm.figures import LLMRun
 from ovavel.eval.accuracy.llm.prompt import Question
 from ovavel.eval.accuracy.llm.run import Asked
-from ovavel.eval.accuracy.metrics import Scores, each_agreement, each_clip, score_agreement, score_clips
+from ovavel.eval.accuracy.metrics import Scores, each_agreement, each_clip, right, score_agreement, score_clips
 from ovavel.eval.accuracy.protocols import (
     Rows,
     decide,
@@ -30,9 +30,9 @@ from ovavel.eval.accuracy.protocols import (
     too_damaged,
     why_not_published,
 )
+from ovavel.eval.datasets.dataset import Clip, Truth
 from ovavel.eval.datasets.encode import DamagedRecord, what_ran
 from ovavel.eval.datasets.feature_cache import FeatureCache
-from ovavel.eval.datasets.ovavebench import Clip
 from ovavel.eval.datasets.splits import Split
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
@@ -77,14 +77,14 @@ class Result:
     rule: Rule | None = None
     """With its parameters; None: a protocol."""
 
-    def score(self, keep: NDArray[np.bool_] | slice, truth: NDArray[np.intp], n_classes: int) -> Scores:
+    def score(self, keep: NDArray[np.bool_] | slice, truth: Truth, n_classes: int) -> Scores:
         """Score the clips `keep` alone."""
         if self.senses is None:
             return score_clips(self.labels[keep], truth[keep], n_classes)
         vision, audio = self.senses
         return score_agreement(vision[keep], audio[keep], truth[keep], n_classes)
 
-    def each(self, truth: NDArray[np.intp], n_classes: int) -> NDArray[np.float64]:
+    def each(self, truth: Truth, n_classes: int) -> NDArray[np.float64]:
         """(N, 4): Acc., Seg., Eve. and Avg. of each clip by itself."""
         if self.senses is None:
             return each_clip(self.labels, truth, n_classes)
@@ -104,8 +104,8 @@ class Report:
     """The N clips that are scored."""
     damaged: tuple[DamagedRecord, ...]
     """The clips of the split that are not."""
-    truth: NDArray[np.intp]
-    """(N, T) class indices."""
+    truth: Truth
+    """(N, T) class indices; (N, T, C) bool where events may overlap."""
     results: tuple[Result, ...]
     """One for each protocol asked for."""
     bundle: Bundle | None = None
@@ -116,6 +116,14 @@ class Report:
     """Where the embeddings come from; None: from the media, through the backend."""
     llm: LLMRun | None = None
     """How a model was asked; None: none was."""
+
+    @property
+    def one_truth(self) -> NDArray[np.intp]:
+        """(N, T) one true class a second, to be shown: of several, the one that the first result decided on."""
+        if self.truth.ndim == 2:
+            return self.truth.astype(np.intp, copy=False)
+        labels = self.results[0].labels
+        return np.where(right(labels, self.truth), labels, self.truth.argmax(axis=2))
 
     @property
     def counted(self) -> str:
@@ -147,7 +155,7 @@ class Report:
         )
 
 
-def score_asked(asked: Asked, truth: NDArray[np.intp], n_classes: int) -> tuple[Result, ...]:
+def score_asked(asked: Asked, truth: Truth, n_classes: int) -> tuple[Result, ...]:
     """Score what a model said about N clips, of which `truth` (N, T) has the class indices."""
     seen = np.array([clip.seen for clip in asked.clips])
     return tuple(
@@ -171,7 +179,7 @@ def score_protocol(
         head: `Backend.head`; only the fused protocols ask it.
         text: C embeddings for each sense, float32, unit norm, background last.
     """
-    seen, truth, n_classes = split.seen, split.truth, len(text)
+    seen, truth, n_classes = split.seen, split.truths, len(text)
     if protocol in ("fused", "fused-positive"):
         rule = Rule(kind="published" if protocol == "fused" else "positive")
         labels = fused_labels(decide(deciding_head(head, rule), split.audio, split.vision, text).score)
@@ -189,5 +197,5 @@ def score_protocol(
 
 def score_rule(rule: Rule, labels: NDArray[np.intp], split: Split, n_classes: int) -> Result:
     """Score the decisions `labels` (N, T) of a decision rule on the clips of `split`."""
-    rows = score_rows(labels, split.truth, split.seen, n_classes)
+    rows = score_rows(labels, split.truths, split.seen, n_classes)
     return Result(protocol=f"rule {rule.name}", labels=labels, senses=None, rows=rows, rule=rule)

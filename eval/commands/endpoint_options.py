@@ -14,7 +14,7 @@ from ovavel.runtime.system.bounds import Meta
 
 if TYPE_CHECKING:
     from ovavel.eval.accuracy.llm.run import Asked
-    from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
+    from ovavel.eval.datasets.dataset import Clip, Dataset
 
 __all__ = ["EndpointOptions"]
 
@@ -53,7 +53,7 @@ class EndpointOptions:
         elif out is None:
             raise UsageError(f"--llm needs --out: every raw answer is kept there, in {_FILE}, and asked for once only")
 
-    def ask(self, dataset: OVAVEBench, clips: tuple[Clip, ...], out: Path) -> Asked:
+    def ask(self, dataset: Dataset, clips: tuple[Clip, ...], out: Path) -> Asked:
         """Ask about `clips`, and keep the answers in the folder `out`.
 
         Raises:

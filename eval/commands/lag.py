@@ -86,7 +86,7 @@ class Lag:
                     split.audio,
                     split.vision,
                     inputs.text,
-                    split.truth,
+                    split.truths,
                     split.seen,
                     seeds=self.seeds,
                     progress=progress,

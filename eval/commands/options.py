@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ovavel.runtime.commands.options import EngineOptions, Maybe
 
 if TYPE_CHECKING:
-    from ovavel.eval.datasets.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.dataset import Dataset
     from ovavel.eval.datasets.splits import EvaluationInputs
 
 __all__ = ["DatasetOptions", "MeasuredOptions", "ScoredOptions"]
@@ -24,16 +24,18 @@ class DatasetOptions:
     """Root of the dataset: <split>/audio/<class>/<video>.wav and <split>/video/<class>/<video>/ with ten images."""
     annotations: Maybe[Path] = None
     """Folder of the annotation files, if it is neither the root nor its subfolder annotations."""
+    dataset: Literal["ov-avebench", "ave", "llp", "unav"] = "ov-avebench"
+    """Kind of data set: ov-avebench, or ave, llp or unav, whose raw videos lie anywhere in --data; see docs/data.md."""
 
-    def open(self) -> OVAVEBench:
+    def open(self) -> Dataset:
         """Read its annotations.
 
         Raises:
             DatasetError: they are missing or damaged.
         """
-        from ovavel.eval.datasets.ovavebench import OVAVEBench
+        from ovavel.eval.datasets.readers.kinds import open_dataset
 
-        return OVAVEBench.open(self.data, self.annotations)
+        return open_dataset(self.data, self.annotations, self.dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class _CachedOptions(DatasetOptions):
             self.data,
             bundle,
             annotations=self.annotations,
+            kind=self.dataset,
             features=self.features,
             any_precision=self.any_precision,
             signed_by=engine.require_signature,

@@ -151,7 +151,7 @@ class Score:
             asked = self.endpoint.ask(dataset, clips, self.out) if self.endpoint.llm and self.out else None
             damaged = (*(bundle.split.damaged if bundle else ()), *(asked.damaged if asked else ()))
             clips = asked.clips if asked else clips
-            truth = dataset.truth(clips)
+            truth = (dataset.truths if dataset.overlapping else dataset.truth)(clips)
             return Report(
                 root=str(self.dataset.data),
                 split=self.split,

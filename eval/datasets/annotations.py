@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ovavel.eval.datasets.clip_media import SEGMENTS
+from ovavel.eval.datasets.dataset import SPLITS
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.reporting.text import quoted
 from ovavel.runtime.system.files import not_regular
@@ -32,7 +33,6 @@ __all__ = [
     "read_rows",
 ]
 
-SPLITS = ("train", "val", "test")
 META = "ovave_dataset_meta.csv"
 LABELS = "released_ovavel_dataset_anno.json"
 TOTAL_CLASSES = "ovave_total_close_open_categories.csv"

@@ -1,18 +1,15 @@
-"""Check every clip of a copy of OV-AVEBench for missing or unreadable media and wrong lengths or counts."""
+"""Check every clip of a data set for missing or unreadable media and wrong lengths or counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct
 
-from ovavel.eval.datasets.annotations import SPLITS
-from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, KINDS, DamagedClip, frame_paths, read_frame, read_sound
-from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.runtime.errors import DatasetError
+from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, KINDS
+from ovavel.eval.datasets.dataset import SPLITS, Dataset, Inspected
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.types import RATE_HZ
 
@@ -65,7 +62,7 @@ class CheckReport(Struct, frozen=True, kw_only=True):
 
     root: str
     fingerprint: str
-    """`OVAVEBench.fingerprint` of the annotation files."""
+    """`Dataset.fingerprint` of the annotation files."""
     splits: dict[str, SplitCheck]
     damaged: tuple[ClipProblems, ...]
     """Every damaged clip, in the order of the dataset."""
@@ -80,29 +77,18 @@ class CheckReport(Struct, frozen=True, kw_only=True):
 
 class _Job(NamedTuple):
     place: int
-    sound: Path
-    frames: Path
+    inspect: Callable[[], Inspected]
 
 
-class _Result(NamedTuple):
-    problems: tuple[Problem, ...]
-    duration_s: float
-    """Of the sound, ten seconds at most."""
-
-
-def check_data(bench: OVAVEBench, *, workers: int | None = None) -> CheckReport:
+def check_data(bench: Dataset, *, workers: int | None = None) -> CheckReport:
     """Read all media of all clips, in as many processes as `workers` (default: cores).
 
     Raises:
-        DatasetError: the dataset's folder holds none of its splits.
+        DatasetError: there are no media at all.
         UsageError: `workers` is below 1.
     """
-    if not any((bench.root / split).is_dir() for split in SPLITS):
-        raise DatasetError(
-            f"{bench.root} has no folder train, val or test; give the folder that holds the splits "
-            "(`ovavel train prepare` makes one of raw videos)"
-        )
-    jobs = [_Job(place, bench.audio_path(clip), bench.frames_dir(clip)) for place, clip in enumerate(bench.clips)]
+    bench.check_media()
+    jobs = [_Job(place, bench.inspection(clip)) for place, clip in enumerate(bench.clips)]
     problems: dict[int, tuple[Problem, ...]] = {}
     short: dict[int, float] = {}
     results = run_each(_check, jobs, workers=default_workers() if workers is None else workers)
@@ -112,9 +98,9 @@ def check_data(bench: OVAVEBench, *, workers: int | None = None) -> CheckReport:
         if clip.label_damage:
             found.append(Problem(kind=clip.label_damage[0], message=clip.label_damage[1]))
         if isinstance(result, Crashed):
-            found.append(Problem(kind=CRASH_KIND, message=f"{job.sound} or an image in {job.frames}"))
+            found.append(Problem(kind=CRASH_KIND, message=f"the media of {clip.name}"))
         else:
-            found += result.problems
+            found += [Problem(kind=each.kind, message=str(each)) for each in result.problems]
             if result.duration_s < CLIP_SAMPLES / RATE_HZ:
                 short[job.place] = result.duration_s
         if found:
@@ -136,33 +122,12 @@ def check_data(bench: OVAVEBench, *, workers: int | None = None) -> CheckReport:
     )
 
 
-def _check(job: _Job) -> _Result:
+def _check(job: _Job) -> Inspected:
     """Check one clip in a worker process."""
-    problems: list[Problem] = []
-    duration_s = CLIP_SAMPLES / RATE_HZ
-
-    def look(at: Callable[[], None]) -> None:
-        try:
-            at()
-        except DamagedClip as error:
-            problems.append(Problem(kind=error.kind, message=str(error)))
-
-    def listen() -> None:
-        nonlocal duration_s
-        duration_s = read_sound(job.sound).shape[1] / RATE_HZ
-
-    def watch() -> None:
-        for path in frame_paths(job.frames):
-            read_frame(path)
-
-    look(listen)
-    look(watch)
-    return _Result(tuple(problems), duration_s)
+    return job.inspect()
 
 
-def _count(
-    bench: OVAVEBench, split: str, problems: dict[int, tuple[Problem, ...]], short: dict[int, float]
-) -> SplitCheck:
+def _count(bench: Dataset, split: str, problems: dict[int, tuple[Problem, ...]], short: dict[int, float]) -> SplitCheck:
     indices: Sequence[int] = [index for index, clip in enumerate(bench.clips) if clip.split == split]
     kinds = Counter(kind for i in indices for kind in {problem.kind for problem in problems.get(i, ())})
     damaged = sum(index in problems for index in indices)

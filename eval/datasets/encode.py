@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.datasets.clip_media import DamagedClip
+from ovavel.eval.datasets.dataset import Clip, Dataset
 from ovavel.eval.datasets.feature_cache import FeatureCache, Features
-from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.runtime.backends import Backend, BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
@@ -67,7 +68,7 @@ def what_ran(backend: BackendInfo, cache: FeatureCache | None) -> str:
     )
 
 
-def load_cached(cache: FeatureCache, dataset: OVAVEBench, bundle: Bundle, clips: Sequence[Clip]) -> Encoded:
+def load_cached(cache: FeatureCache, dataset: Dataset, bundle: Bundle, clips: Sequence[Clip]) -> Encoded:
     """Take the embeddings of `clips` from a cache, if it is of this dataset and of the bundle's encoders.
 
     Raises:
@@ -109,7 +110,7 @@ def check_precision(cache: FeatureCache, bundle: Bundle, engine: str, precision:
 
 
 def encode_clips(
-    dataset: OVAVEBench,
+    dataset: Dataset,
     clips: Sequence[Clip],
     backend: Backend,
     *,
@@ -160,7 +161,7 @@ def _checked(features: Features, damaged: Sequence[DamagedRecord]) -> Encoded:
     return Encoded(features, tuple(damaged))
 
 
-def _read_ahead(dataset: OVAVEBench, clips: Sequence[Clip]) -> Generator[tuple[Clip, list[Window] | DamagedClip]]:
+def _read_ahead(dataset: Dataset, clips: Sequence[Clip]) -> Generator[tuple[Clip, list[Window] | DamagedClip]]:
     """Yield clips in order with their ten windows, or the reason why there are none."""
     waiting: deque[tuple[Clip, Future[list[Window]]]] = deque()
     coming = iter(clips)

@@ -38,7 +38,7 @@ from ovavel.runtime.types import BUFFER
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ovavel.eval.datasets.ovavebench import Clip
+    from ovavel.eval.datasets.dataset import Clip
 
 __all__ = [
     "CACHE",
@@ -88,7 +88,7 @@ class CacheInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     encoders: Encoders
     """Sizes of the embeddings, and how seconds were prepared."""
     dataset_fingerprint: str
-    """`OVAVEBench.fingerprint`."""
+    """`Dataset.fingerprint`."""
     shard_clips: Annotated[int, Meta(ge=1)]
     """How many clips of the dataset belong to one shard."""
     names: tuple[str, ...]

@@ -17,20 +17,16 @@ Shapes: N clips; T segments of a clip (10).
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Self
 
 from ovavel.eval.datasets.annotations import (
     LABELS,
     META,
     SEEN_CLASSES,
-    SPLITS,
     TOTAL_CLASSES,
     TRAIN_RATIO,
     Labels,
@@ -41,14 +37,24 @@ from ovavel.eval.datasets.annotations import (
     read_file,
     read_rows,
 )
-from ovavel.eval.datasets.clip_media import SEGMENTS, ClipMedia, DamagedClip, fit, read_frames, read_sound, to_windows
-from ovavel.runtime.errors import DatasetError, UsageError
+from ovavel.eval.datasets.clip_media import (
+    CLIP_SAMPLES,
+    ClipMedia,
+    DamagedClip,
+    fit,
+    frame_paths,
+    read_frame,
+    read_frames,
+    read_sound,
+    to_windows,
+)
+from ovavel.eval.datasets.dataset import SPLITS, Clip, Dataset, Inspected
+from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.reporting.text import quoted
 from ovavel.runtime.system.paths import check_path
+from ovavel.runtime.types import RATE_HZ
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ovavel.runtime.types import Window
 
 __all__ = ["Clip", "DamagedClip", "OVAVEBench", "to_windows"]
@@ -56,45 +62,9 @@ __all__ = ["Clip", "DamagedClip", "OVAVEBench", "to_windows"]
 PUBLISHED_RATIOS = (0.25,)
 
 
-Kind = Literal["all", "seen", "unseen"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """One annotated video of ten seconds."""
-
-    split: str
-    """"train", "val" or "test"."""
-    name: str
-    """Id of the video."""
-    category: str
-    """Its class, wherever a label is 1."""
-    seen: bool
-    """Whether its class is among those that are trained on ("close" in the files)."""
-    labels: tuple[int, ...]
-    """T labels: 1 where the event is both seen and heard, else 0. Empty where `label_damage` is set."""
-    label_damage: tuple[str, str] | None = None
-    """Kind (one of `clip_media.KINDS`) and message, where the annotation of this clip cannot be used."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OVAVEBench:
+class OVAVEBench(Dataset):
     """The annotations of OV-AVEBench, and the way to its media."""
-
-    root: Path
-    """Folder of the splits' media."""
-    names: tuple[str, ...]
-    """The total label space: all classes, the background last. Class indices are positions in it."""
-    seen_names: tuple[str, ...]
-    """The label space of training: the seen classes, the background last."""
-    clips: tuple[Clip, ...]
-    """All clips, in file order."""
-    fingerprint: str
-    """SHA-256 over the contents of all annotation files."""
-    annotation_paths: tuple[Path, ...]
-    """The annotation files."""
-    published_choices: Mapping[float, frozenset[str]]
-    """Training clips of the ratios for which there is an annotation file."""
 
     @classmethod
     def open(cls, root: Path | str, annotations: Path | str | None = None) -> Self:
@@ -150,31 +120,6 @@ class OVAVEBench:
             published_choices=choices,
         )
 
-    def select(self, split: str, *, kind: Kind = "all", train_ratio: float = 1.0) -> tuple[Clip, ...]:
-        """The clips of a split in file order, damaged ones included.
-
-        `train_ratio` keeps a share of the training clips (val and test stay whole): those of the published file for
-        that ratio, or else a fixed choice of our own, see `describe_ratio`.
-
-        Raises:
-            UsageError: there is no such split, kind or ratio.
-            DatasetError: the ratio's clips were published, but the file is not there.
-        """
-        if split not in SPLITS:
-            raise UsageError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
-        if kind not in ("all", "seen", "unseen"):
-            raise UsageError(f"there is no kind of clip {kind!r}; choose all, seen or unseen")
-        clips = [
-            clip for clip in self.clips if clip.split == split and (kind == "all" or clip.seen == (kind == "seen"))
-        ]
-        self.describe_ratio(train_ratio)  # raises if it is unavailable
-        if split != "train" or train_ratio == 1:
-            return tuple(clips)
-        names = self.published_choices.get(train_ratio)
-        if names is None:
-            names = _choose(self.clips, train_ratio)
-        return tuple(clip for clip in clips if clip.name in names)
-
     def describe_ratio(self, train_ratio: float) -> str:
         """Describe the training clips that `select` takes at this ratio, for reports.
 
@@ -182,11 +127,10 @@ class OVAVEBench:
             UsageError: the ratio is not in (0, 1].
             DatasetError: the ratio's clips were published, but the file is not there.
         """
-        if not 0 < train_ratio <= 1:
-            raise UsageError(f"a train ratio of {train_ratio} is invalid; give a number above 0, up to 1")
-        if train_ratio == 1:
-            return "all training clips"
+        said = Dataset.describe_ratio(self, train_ratio)
         file = TRAIN_RATIO.format(ratio=train_ratio)
+        if train_ratio == 1:
+            return said
         if train_ratio in self.published_choices:
             return f"the training clips of {file}"
         if train_ratio in PUBLISHED_RATIOS:
@@ -194,29 +138,7 @@ class OVAVEBench:
                 f"{file} is not among the annotation files; the choice of clips for this ratio was published: "
                 "put the file beside the others, or choose another ratio"
             )
-        return (
-            f"ovavel's own fixed choice of {train_ratio:.0%} of the clips of each class, rounded up "
-            f"(there is no {file}, so not the clips of the paper)"
-        )
-
-    def truth(self, clips: Sequence[Clip], names: Sequence[str] | None = None) -> NDArray[np.intp]:
-        """(N, T) class indices in `names` (default: the total label space); the background is the last one.
-
-        Raises:
-            DatasetError: the annotation of a clip is damaged, or its class is not among `names`.
-        """
-        names = self.names if names is None else names
-        places = {name: place for place, name in enumerate(names[:-1])}
-        truth = np.full((len(clips), SEGMENTS), len(names) - 1, np.intp)
-        for row, clip in zip(truth, clips, strict=True):
-            if clip.label_damage:
-                raise DatasetError(f"{clip.split}/{clip.name} has no truth: {clip.label_damage[1]}")
-            if clip.category not in places:
-                raise DatasetError(
-                    f"{clip.split}/{clip.name} is of class {clip.category!r}, which is not among the {len(names)} names"
-                )
-            row[np.array(clip.labels) == 1] = places[clip.category]
-        return truth
+        return f"{said} (there is no {file}, so not the clips of the paper)"
 
     def audio_path(self, clip: Clip) -> Path:
         """Sound of a clip."""
@@ -245,26 +167,41 @@ class OVAVEBench:
         """
         return to_windows(self.media(clip))
 
+    def files(self, clip: Clip) -> list[Path]:
+        """The sound and the images of a clip, and whatever else its folder holds."""
+        folder = self.frames_dir(clip)
+        frames = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [file for file in (self.audio_path(clip), *frames) if file.is_file()]
+
+    def inspection(self, clip: Clip) -> Callable[[], Inspected]:
+        """What looks at the sound and at every image of a clip."""
+        return partial(_inspect, self.audio_path(clip), self.frames_dir(clip))
+
+    def check_media(self) -> None:
+        """Refuse a folder without any split. Raises DatasetError."""
+        if not any((self.root / split).is_dir() for split in SPLITS):
+            raise DatasetError(
+                f"{self.root} has no folder train, val or test; give the folder that holds the splits "
+                "(`ovavel train prepare` makes one of raw videos)"
+            )
+
+
+def _inspect(sound: Path, frames: Path) -> Inspected:
+    """Look at a sound and at images, up to the first problem of each."""
+    problems: list[DamagedClip] = []
+    duration_s = CLIP_SAMPLES / RATE_HZ
+    try:
+        duration_s = read_sound(sound).shape[1] / RATE_HZ
+    except DamagedClip as error:
+        problems.append(error)
+    try:
+        for path in frame_paths(frames):
+            read_frame(path)
+    except DamagedClip as error:
+        problems.append(error)
+    return Inspected(problems=tuple(problems), duration_s=duration_s)
+
 
 def _clip(row: Row, labels: tuple[int, ...], damage: tuple[str, str] | None) -> Clip:
     split, category, kind, name = row
     return Clip(split=split, name=name, category=category, seen=kind == "close", labels=labels, label_damage=damage)
-
-
-def _choose(clips: Sequence[Clip], ratio: float) -> frozenset[str]:
-    """A share of the training clips of each class, rounded up as in the published choice.
-
-    Ordered by a hash of their names, so that it depends on nothing else, and a smaller ratio's clips are among a
-    larger one's.
-    """
-    of_class: dict[str, list[str]] = defaultdict(list)
-    for clip in clips:
-        if clip.split == "train":
-            of_class[clip.category].append(clip.name)
-    return frozenset(
-        name
-        for names in of_class.values()
-        for name in sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[
-            : math.ceil(round(ratio * len(names), 6))
-        ]
-    )

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.datasets.dataset import Clip, Dataset, Truth
 from ovavel.eval.datasets.encode import DamagedRecord, check_precision, encode_clips, load_cached, what_ran
 from ovavel.eval.datasets.feature_cache import FeatureCache
-from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
+from ovavel.eval.datasets.readers.kinds import open_dataset
 from ovavel.eval.datasets.texts import embed_texts
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
@@ -40,10 +41,24 @@ class Split:
     """(N, T, D), unit norm."""
     vision: NDArray[np.float32]
     """(N, T, D), unit norm."""
-    truth: NDArray[np.intp]
-    """(N, T) class indices in the dataset's total label space."""
+    truths: Truth
+    """(N, T) class indices in the dataset's total label space; (N, T, C) bool where events may overlap."""
     damaged: tuple[DamagedRecord, ...]
     """Damaged clips of the split."""
+
+    @property
+    def truth(self) -> NDArray[np.intp]:
+        """(N, T) class indices in the dataset's total label space.
+
+        Raises:
+            DatasetError: events may overlap, so that a second has no single class.
+        """
+        if self.truths.ndim == 3:
+            raise DatasetError(
+                "the events of this dataset may overlap, and this needs one class a second: take a dataset such as "
+                "OV-AVEBench or AVE. Scores and lags of rules that need no fitting are measured on either"
+            )
+        return self.truths.astype(np.intp, copy=False)
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -59,7 +74,7 @@ class Split:
             clips=tuple(clip for clip in self.clips if clip in kept),
             audio=self.audio[keep],
             vision=self.vision[keep],
-            truth=self.truth[keep],
+            truths=self.truths[keep],
         )
 
     @property
@@ -78,7 +93,7 @@ class Split:
 class EvaluationInputs:
     """A dataset and a bundle opened for it; see `open_inputs`."""
 
-    dataset: OVAVEBench
+    dataset: Dataset
     bundle: Bundle
     backend: Backend
     cache: FeatureCache | None
@@ -109,12 +124,12 @@ class EvaluationInputs:
             clips=features.clips,
             audio=features.audio,
             vision=features.vision,
-            truth=self.dataset.truth(features.clips),
+            truths=(self.dataset.truths if self.dataset.overlapping else self.dataset.truth)(features.clips),
             damaged=encoded.damaged,
         )
 
 
-def select_clips(dataset: OVAVEBench, split: str, most: int | None = None) -> tuple[Clip, ...]:
+def select_clips(dataset: Dataset, split: str, most: int | None = None) -> tuple[Clip, ...]:
     """Return the clips of a split, or `most` of them, evenly spread; damaged ones among them.
 
     Raises:
@@ -133,6 +148,7 @@ def open_inputs(
     bundle: Path,
     *,
     annotations: Path | None = None,
+    kind: str = "ov-avebench",
     features: Path | None = None,
     any_precision: bool = False,
     signed_by: str | None = None,
@@ -142,7 +158,7 @@ def open_inputs(
     """Open a dataset, a bundle and, if it is given, a feature cache of its encoders; the backend is closed at the end.
 
     `any_precision` takes a cache of another precision than the bundle runs in. `signed_by`: see `Bundle.open`.
-    `threads` and `options` are those of the backend, see `open_backend`.
+    `threads` and `options` are those of the backend, see `open_backend`. `kind`: see `open_dataset`.
 
     Many parameters: each is a flag of the commands that score a dataset, passed on as it is.
 
@@ -152,7 +168,7 @@ def open_inputs(
     from rich.console import Console
 
     with Console(stderr=True).status("reading annotations") as status:
-        dataset = OVAVEBench.open(data, annotations)
+        dataset = open_dataset(data, annotations, kind)
         cache = FeatureCache.open(features) if features else None
         status.update("opening the bundle")
         opened = Bundle.open(bundle, signed_by=signed_by)

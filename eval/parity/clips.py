@@ -15,8 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.datasets.clip_media import DamagedClip
+from ovavel.eval.datasets.dataset import Clip, Dataset
 from ovavel.eval.datasets.encode import DamagedRecord, encode_clips
-from ovavel.eval.datasets.ovavebench import Clip, DamagedClip, OVAVEBench
 from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.errors import MediaError, UsageError
@@ -75,7 +76,7 @@ class Clips(Protocol):
 class DatasetClips:
     """Readable clips of a split in OV-AVEBench's layout, chosen evenly."""
 
-    def __init__(self, dataset: OVAVEBench, split: str, most: int | None = None) -> None:
+    def __init__(self, dataset: Dataset, split: str, most: int | None = None) -> None:
         """Take `most` readable clips, spread over the split `split`, or all clips.
 
         Raises:
@@ -123,7 +124,7 @@ class DatasetClips:
         return self.dataset.truth([by_name[name] for name in names])
 
 
-def _readable(dataset: OVAVEBench, clips: Sequence[Clip], most: int) -> tuple[tuple[Clip, ...], int]:
+def _readable(dataset: Dataset, clips: Sequence[Clip], most: int) -> tuple[tuple[Clip, ...], int]:
     """Choose `most` readable clips, in file order, and count the unreadable ones.
 
     The clips are divided into `most` equal parts, and the first readable clip of each part is taken; if some parts have
@@ -134,7 +135,7 @@ def _readable(dataset: OVAVEBench, clips: Sequence[Clip], most: int) -> tuple[tu
 
     def readable(place: int) -> bool:
         try:
-            dataset.media(clips[place])
+            dataset.windows(clips[place])
         except DamagedClip:
             damaged.add(place)
             return False

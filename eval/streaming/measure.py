@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from ovavel.eval.accuracy.metrics import Scores
+from ovavel.eval.accuracy.metrics import AnyTruth, Scores, right
 from ovavel.eval.accuracy.protocols import Rows, fused_labels, score_rows
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
@@ -185,7 +185,7 @@ def measure_streaming(
     audio: NDArray[np.float32],
     vision: NDArray[np.float32],
     text: TextEmbeddings,
-    truth: NDArray[np.intp],
+    truth: AnyTruth,
     seen: NDArray[np.bool_],
     *,
     seeds: Sequence[int],
@@ -201,7 +201,7 @@ def measure_streaming(
         audio: (N, T, D) float32, unit norm.
         vision: (N, T, D) float32, unit norm.
         text: C embeddings for each sense, float32, unit norm, background last.
-        truth: (N, T) class indices.
+        truth: (N, T) class indices, or (N, T, C) bool where events may overlap.
         seen: (N,) whether a clip is of a seen class.
         seeds: one random order of the clips for each; figures of joined clips are means over them.
         stream_clips: clips that make one stream; the last stream may be shorter.
@@ -229,7 +229,7 @@ def measure_streaming(
         return labels
 
     def score(labels: NDArray[np.intp]) -> _Decided:
-        return _Decided(score_rows(labels, truth, seen, len(text)), (labels == truth).mean(axis=0))
+        return _Decided(score_rows(labels, truth, seen, len(text)), right(labels, truth).mean(axis=0))
 
     alone = decide(np.arange(clips), 1)
     orders = [np.random.default_rng(seed).permutation(clips) for seed in seeds]

@@ -22,17 +22,18 @@ from support.media_factory import colour_of_second, make_clip, plain_picture, to
 from support.ovavebench_factory import make_bench
 
 from ovavel.eval.datasets.check import check_data
+from ovavel.eval.datasets.cut import cut_windows
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError, OutputError, UsageError
-from ovavel.training.prepare import cut_windows, prepare
+from ovavel.training.prepare import prepare
 
 pytestmark = pytest.mark.slow
 
 FAILURES = {
     "no video file": None,
     "video unreadable": b"<!DOCTYPE html><title>Video unavailable</title>" * 20,
-    "video too short": {"duration_s": 6.0},
+    "video too short": {"duration_s": 0.3},
     "no sound": {"audio": False},
     "no pictures": {"video": False},
 }

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from ovavel.eval.datasets.dataset import Dataset
     from ovavel.eval.datasets.feature_cache import Damage
-    from ovavel.eval.datasets.ovavebench import OVAVEBench
     from ovavel.training.features.encoders import Encoders
     from ovavel.training.features.extract import Extraction
 
@@ -107,7 +107,7 @@ class Features:
         if self.bundle and (self.tokenizer or self.precision != "fp32" or self.config != "huge"):
             raise UsageError("--config, --tokenizer and --precision are for --weights; a bundle has its own")
 
-    def _measure(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
+    def _measure(self, bench: Dataset, splits: tuple[str, ...], console: Console) -> int:
         from ovavel.runtime.system.bars import rated_bar
         from ovavel.runtime.system.hardware import physical_cores
         from ovavel.training.features.decode import decode_only, select_clips
@@ -123,7 +123,7 @@ class Features:
         _print_damaged(result.damaged, result.clips)
         return 0
 
-    def _extract(self, bench: OVAVEBench, splits: tuple[str, ...], console: Console) -> int:
+    def _extract(self, bench: Dataset, splits: tuple[str, ...], console: Console) -> int:
         from ovavel.runtime.system.bars import rated_bar
         from ovavel.runtime.system.hardware import physical_cores
 

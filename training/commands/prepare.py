@@ -27,8 +27,9 @@ class Prepare:
     Each annotated video is found as <video>.<any suffix> in --videos or a folder below it. Its first ten seconds become
     ten JPEG images (the middle frame of each second, in the video's own size) and one 16 kHz WAV file; the annotation
     files are copied beside them. Run the command again after an interruption, even kill -9, or after more downloads:
-    existing clips are kept, and the files are the same as those of an uninterrupted run. Videos that are missing,
-    unreadable or too short are skipped and listed in OUT/prepare.json. The exit code is 1 if no clip could be made.
+    existing clips are kept, and the files are the same as those of an uninterrupted run. Of a video
+    shorter than ten seconds the last frame stays, in silence. Videos that are missing, unreadable or empty are skipped
+    and listed in OUT/prepare.json. The exit code is 1 if no clip could be made.
     """
 
     videos: Path
@@ -59,6 +60,7 @@ def _print(report: PrepareReport, fresh: int, out: Path) -> None:
     rows = [
         ("annotated", [split.clips for split in splits]),
         ("prepared", [split.prepared for split in splits]),
+        ("  shorter than 10 s (padded)", [split.short for split in splits]),
         *(
             (f"  {kind}", [split.failed.get(kind, 0) for split in splits])
             for kind in sorted({kind for split in splits for kind in split.failed})
@@ -70,6 +72,8 @@ def _print(report: PrepareReport, fresh: int, out: Path) -> None:
         console.print(one_line(f"{failure.split}/{failure.name}: {failure.kind}: {failure.message}"), markup=False)
     if len(failures) > _NAMED:
         console.print(f"… and {len(failures) - _NAMED} more")
+    if report.side_files:
+        console.print(f"{report.side_files} side files of videos (._*) were not read")
     if report.losses:
         clips = len({(loss.split, loss.name) for loss in report.losses})
         console.print(f"{clips} of the prepared clips lack some of their sound or pictures: see 'losses' in the report")

@@ -23,7 +23,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ovavel.eval.datasets.dataset import Clip, Dataset
     from ovavel.eval.datasets.feature_cache import ClipRecord, Damage
-    from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
     from ovavel.runtime.pipeline.preprocess import Preparation
 
     Slots: TypeAlias = NDArray[np.float32]
@@ -77,7 +76,7 @@ class Decoder:
     """Decoder of a dataset's clips in worker processes. Use it in a `with` block, which ends them."""
 
     def __init__(
-        self, bench: OVAVEBench, *, workers: int, ahead: int = 0, prepared_by: tuple[str, str] = _PREPARED_BY
+        self, bench: Dataset, *, workers: int, ahead: int = 0, prepared_by: tuple[str, str] = _PREPARED_BY
     ) -> None:
         """Decode in `workers` processes; keep `ahead` clips ready in addition to those in progress.
 
@@ -131,7 +130,7 @@ class Decoder:
             ) from error
 
 
-def select_clips(bench: OVAVEBench, splits: Sequence[str]) -> tuple[Clip, ...]:
+def select_clips(bench: Dataset, splits: Sequence[str]) -> tuple[Clip, ...]:
     """Return all clips of `splits`, in the order of the dataset.
 
     Raises:
@@ -152,7 +151,7 @@ def damaged_note(clips: int) -> str:
 
 
 def decode_only(
-    bench: OVAVEBench, clips: Sequence[Clip], *, workers: int, ahead: int = 8, progress: Progress = no_progress
+    bench: Dataset, clips: Sequence[Clip], *, workers: int, ahead: int = 8, progress: Progress = no_progress
 ) -> DryRun:
     """Decode and prepare `clips` without encoding them, and measure the speed.
 
@@ -172,17 +171,17 @@ def decode_only(
     return DryRun(clips=len(clips), damaged=damaged, segments_per_s=BUFFER * max(0, len(clips) - 1) / elapsed_s)
 
 
-def source_bytes(bench: OVAVEBench, clip: Clip) -> int:
+def source_bytes(bench: Dataset, clip: Clip) -> int:
     """Return the total size of the clip's files."""
-    return sum(file.stat().st_size for file in _files(bench, clip))
+    return sum(file.stat().st_size for file in bench.files(clip))
 
 
-def source_record(bench: OVAVEBench, clip: Clip, damage: Damage | None = None) -> ClipRecord:
+def source_record(bench: Dataset, clip: Clip, damage: Damage | None = None) -> ClipRecord:
     """Read the clip's files and return their size and a hash over names and contents, with `damage`."""
     from ovavel.eval.datasets.feature_cache import ClipRecord
 
     digest, total = hashlib.sha256(), 0
-    for file in _files(bench, clip):
+    for file in bench.files(clip):
         try:
             content = file.read_bytes()
         except OSError as error:  # the clip is damaged, and `damage` gives the reason
@@ -193,15 +192,8 @@ def source_record(bench: OVAVEBench, clip: Clip, damage: Damage | None = None) -
     return ClipRecord(name=clip.name, bytes=total, sha256=digest.hexdigest(), damage=damage)
 
 
-def _files(bench: OVAVEBench, clip: Clip) -> list[Path]:
-    """Return the clip's sound and frame files that exist."""
-    folder = bench.frames_dir(clip)
-    frames = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [file for file in (bench.audio_path(clip), *frames) if file.is_file()]
-
-
 class _Worker(NamedTuple):
-    bench: OVAVEBench
+    bench: Dataset
     frames: NDArray[np.float32]
     log_mels: NDArray[np.float32]
     of_frames: Preparation

@@ -52,7 +52,7 @@ from ovavel.training.features.decode import (
 from ovavel.training.features.encoders import Encoders
 
 if TYPE_CHECKING:
-    from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
+    from ovavel.eval.datasets.dataset import Clip, Dataset
 
 __all__ = ["Extraction", "cache_info", "extract"]
 
@@ -84,7 +84,7 @@ class _Shard:
     clips: tuple[Clip, ...]
 
 
-def cache_info(bench: OVAVEBench, encoders: Encoders, *, shard_clips: int = SHARD_CLIPS) -> CacheInfo:
+def cache_info(bench: Dataset, encoders: Encoders, *, shard_clips: int = SHARD_CLIPS) -> CacheInfo:
     """Describe the cache of `bench` for `encoders`; its fingerprint names the folder."""
     return CacheInfo(
         model=encoders.model,
@@ -103,7 +103,7 @@ def cache_info(bench: OVAVEBench, encoders: Encoders, *, shard_clips: int = SHAR
 
 
 def extract(
-    bench: OVAVEBench,
+    bench: Dataset,
     encoders: Encoders,
     out: Path,
     *,
@@ -206,7 +206,7 @@ def _write_header(root: Path, info: CacheInfo, encoders: Encoders) -> None:
     atomic_write(root / CACHE, content)
 
 
-def _survey(root: Path, bench: OVAVEBench, shards: Sequence[_Shard], progress: Progress) -> tuple[list[_Shard], int]:
+def _survey(root: Path, bench: Dataset, shards: Sequence[_Shard], progress: Progress) -> tuple[list[_Shard], int]:
     """Return the complete shards; invalidate and count those whose clips' files have changed since."""
     finished, renewed, total = [], 0, sum(len(shard.clips) for shard in shards)
     done = 0
@@ -228,7 +228,7 @@ def _survey(root: Path, bench: OVAVEBench, shards: Sequence[_Shard], progress: P
     return finished, renewed
 
 
-def _unchanged(record: ClipRecord, clip: Clip, bench: OVAVEBench) -> bool:
+def _unchanged(record: ClipRecord, clip: Clip, bench: Dataset) -> bool:
     """Return whether the clip's files are unchanged: by size, and for a damaged clip by content."""
     if record.name != clip.name or record.bytes != source_bytes(bench, clip):
         return False

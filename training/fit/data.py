@@ -18,7 +18,7 @@ from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
-    from ovavel.eval.datasets.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.dataset import Dataset
 
 __all__ = ["Data", "Part", "read_data"]
 
@@ -73,7 +73,7 @@ class Data:
     """Changes with any of the above."""
 
 
-def read_data(dataset: OVAVEBench, cache: FeatureCache, train_ratio: float = 1.0, *, test: bool = True) -> Data:
+def read_data(dataset: Dataset, cache: FeatureCache, train_ratio: float = 1.0, *, test: bool = True) -> Data:
     """Read what training needs from a dataset and its feature cache.
 
     Args:

@@ -24,8 +24,8 @@ from ovavel.eval.accuracy.llm.probe import NAMES, SHOWN, deaf_or_blind
 from ovavel.eval.accuracy.llm.prompt import Prompt, Question, media_sha256, prompt_sha256
 from ovavel.eval.accuracy.llm.reply import Reply
 from ovavel.eval.datasets.clip_media import SEGMENTS, ClipMedia, DamagedClip
+from ovavel.eval.datasets.dataset import Clip, Dataset
 from ovavel.eval.datasets.encode import DamagedRecord
-from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
 from ovavel.runtime.errors import DatasetError, EndpointError
 from ovavel.runtime.reporting.text import counts, encodable
 from ovavel.runtime.system.progress import Progress, no_progress
@@ -44,7 +44,7 @@ _ALL_REFUSED = 10
 class Task:
     """What is asked about which clips."""
 
-    dataset: OVAVEBench
+    dataset: Dataset
     clips: tuple[Clip, ...]
     questions: tuple[Question, ...]
     endpoint: Endpoint

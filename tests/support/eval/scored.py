@@ -70,7 +70,7 @@ BROKEN = {"test01", "test11", "test20", "test31"}
 
 def split_of(features: Features, truth: np.ndarray) -> Split:
     return Split(
-        name="test", clips=features.clips, audio=features.audio, vision=features.vision, truth=truth, damaged=()
+        name="test", clips=features.clips, audio=features.audio, vision=features.vision, truths=truth, damaged=()
     )
 
 

@@ -43,7 +43,7 @@ from ovavel.training.heads.base import load_head
 from ovavel.training.heads.temporal import TemporalHead
 
 if TYPE_CHECKING:
-    from ovavel.eval.datasets.ovavebench import OVAVEBench
+    from ovavel.eval.datasets.dataset import Dataset
 
 __all__ = ["Extras", "Plan", "run_table", "summarize"]
 
@@ -79,7 +79,7 @@ class _Job(msgspec.Struct, frozen=True):
 
 
 def run_table(
-    dataset: OVAVEBench,
+    dataset: Dataset,
     cache: FeatureCache,
     plan: Plan,
     out: Path,
@@ -170,7 +170,7 @@ def _tables(results: Sequence[FitResult]) -> list[RowTable]:
     return tables
 
 
-def _from_elsewhere(dataset: OVAVEBench, plan: Plan) -> tuple[dict[str, Line], list[str]]:
+def _from_elsewhere(dataset: Dataset, plan: Plan) -> tuple[dict[str, Line], list[str]]:
     """Return the rows that are not of this cache, or why they are missing; and what to know of them."""
     lines: dict[str, Line] = {}
     remarks: list[str] = []
@@ -287,7 +287,7 @@ def _flags_left_out(rows: Sequence[Row]) -> list[str]:
 class _Steps:
     """The steps of all runs that are still to be done, as one progress."""
 
-    def __init__(self, dataset: OVAVEBench, jobs: Sequence[_Job], *, overwrite: bool, progress: Progress) -> None:
+    def __init__(self, dataset: Dataset, jobs: Sequence[_Job], *, overwrite: bool, progress: Progress) -> None:
         self._progress = progress
         clips = {
             ratio: len(dataset.select("train", train_ratio=ratio)) for ratio in {j.recipe.train_ratio for j in jobs}

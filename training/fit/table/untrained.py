@@ -24,8 +24,8 @@ from ovavel.training.fit.table.results import Cost, Intervals, Line, Missing, dr
 from ovavel.training.heads.temporal import TemporalHead
 
 if TYPE_CHECKING:
+    from ovavel.eval.datasets.dataset import Dataset
     from ovavel.eval.datasets.feature_cache import FeatureCache
-    from ovavel.eval.datasets.ovavebench import OVAVEBench
 
 __all__ = ["NO_CLIP_CLAP", "agreement_line", "clip_clap_line", "interval_of", "labels_line", "untrained"]
 
@@ -75,7 +75,7 @@ def agreement_line(
     return Line(name=name, mean=mean, interval=interval, drop=drop_of([mean]), cost=_NOTHING, published=published)
 
 
-def clip_clap_line(name: str, dataset: OVAVEBench, cache: FeatureCache) -> tuple[Line, str]:
+def clip_clap_line(name: str, dataset: Dataset, cache: FeatureCache) -> tuple[Line, str]:
     """Score agreement on the embeddings of a second cache; returns the row, and a sentence on what it was made from.
 
     Raises:

@@ -1,0 +1,129 @@
+"""Data sets of raw videos: `<id>.<suffix>` in the folder of the data set or anywhere below it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ovavel.eval.datasets.clip_media import SEGMENTS, DamagedClip
+from ovavel.eval.datasets.cut import cut_windows, with_both_senses
+from ovavel.eval.datasets.dataset import Clip, Dataset, Inspected
+from ovavel.runtime.errors import DatasetError
+from ovavel.runtime.types import WINDOW_S
+
+if TYPE_CHECKING:
+    from ovavel.runtime.types import Window
+
+__all__ = ["BACKGROUND", "SUFFIXES", "VideoDataset", "digest", "find_folder", "find_videos"]
+
+BACKGROUND = "other"
+"""The last name of every data set."""
+
+SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".ts", ".3gp", ".mpg", ".mpeg"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoDataset(Dataset):
+    """Clips that are cut from raw videos when they are needed, as a live source is cut."""
+
+    videos: Mapping[str, Path] = field(default_factory=dict)
+    """Id of a video → its file."""
+
+    def files(self, clip: Clip) -> list[Path]:
+        """The video, if it exists."""
+        video = self.videos.get(clip.video or clip.name)
+        return [video] if video else []
+
+    def windows(self, clip: Clip) -> list[Window]:
+        """The T windows of a clip; where the video ends before, its last frame and silence.
+
+        Raises:
+            DamagedClip: its annotation or its video is missing, unreadable or not as it should be.
+        """
+        if clip.label_damage:
+            raise DamagedClip(*clip.label_damage)
+        return with_both_senses(cut_windows(_video(self.videos.get(clip.video or clip.name), clip), clip.start_s))
+
+    def inspection(self, clip: Clip) -> Callable[[], Inspected]:
+        """What decodes the clip."""
+        return partial(_inspect, self.videos.get(clip.video or clip.name), clip)
+
+    def check_media(self) -> None:
+        """Refuse a folder without any of the videos. Raises DatasetError."""
+        if not self.videos:
+            raise DatasetError(
+                f"{self.root} holds none of the videos, such as {self.clips[0].video or self.clips[0].name}.mp4; "
+                "give the folder that they are in, or below"
+            )
+
+
+def _video(video: Path | None, clip: Clip) -> Path:
+    if video is None:
+        raise DamagedClip("no video file", f"there is no video {clip.video or clip.name}.*")
+    return video
+
+
+def _inspect(video: Path | None, clip: Clip) -> Inspected:
+    try:
+        windows = cut_windows(_video(video, clip), clip.start_s)
+    except DamagedClip as damage:
+        return Inspected(problems=(damage,), duration_s=SEGMENTS * WINDOW_S)
+    heard = [window.index + 1 for window in windows if window.waveform is not None]
+    return Inspected(problems=(), duration_s=float(np.max(heard)))
+
+
+def find_videos(root: Path, ids: Collection[str]) -> dict[str, Path]:
+    """Find the video of each id in `root` and below it; of several, the largest.
+
+    Side files (`._*`), which other systems leave beside a copy, and files that are not videos do not count.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    before: set[str] = set()
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in before:  # a link cycle
+            below.clear()
+            continue
+        before.add(real)
+        for file in files:
+            path = Path(folder, file)
+            if path.suffix.lower() in SUFFIXES and path.stem in ids:
+                found[path.stem].append(path)
+    return {name: min(paths, key=_largest_first) for name, paths in found.items()}
+
+
+def _largest_first(path: Path) -> tuple[int, str]:
+    try:
+        return -path.stat().st_size, str(path)
+    except OSError:
+        return 0, str(path)
+
+
+def find_folder(root: Path, annotations: Path | None, file: str, what: str) -> Path:
+    """Return the folder that holds `file`: `annotations`, or `root`/annotations, or `root`.
+
+    Raises:
+        DatasetError: none of them holds it.
+    """
+    folders = [annotations] if annotations is not None else [root / "annotations", root]
+    for folder in folders:
+        if (folder / file).is_file():
+            return folder
+    places = " nor in ".join(str(folder) for folder in folders)
+    raise DatasetError(f"{file} is not in {places}; give the folder of the annotation files of {what}")
+
+
+def digest(kind: str, contents: Iterable[tuple[str, bytes]]) -> str:
+    """Fingerprint of annotation files by name and content."""
+    total = hashlib.sha256(kind.encode())
+    for name, data in contents:
+        total.update(f"\n{name}\0{hashlib.sha256(data).hexdigest()}".encode())
+    return total.hexdigest()
