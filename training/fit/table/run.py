@@ -184,7 +184,9 @@ def _from_elsewhere(dataset: Dataset, plan: Plan) -> tuple[dict[str, Line], list
                 missing = NO_CLIP_CLAP
         elif row.source == "llm":
             if plan.extras.llm:
-                lines[row.name], remark = llm_line(row.name, plan.extras.llm, dataset.fingerprint)
+                lines[row.name], remark = llm_line(
+                    row.name, plan.extras.llm, dataset.fingerprint, len(dataset.select("test"))
+                )
                 remarks.append(remark)
             else:
                 missing = NO_LLM

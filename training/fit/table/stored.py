@@ -65,13 +65,14 @@ class _Report(Struct):
     llm: _Asked | None = None
 
 
-def llm_line(name: str, file: Path, dataset_fingerprint: str) -> tuple[Line, str]:
+def llm_line(name: str, file: Path, dataset_fingerprint: str, clips: int) -> tuple[Line, str]:
     """Read the row of a language model; returns it, and a sentence on the model and its answers.
 
     Args:
         name: of the row.
         file: the JSON of `ovavel eval score --llm`.
         dataset_fingerprint: of the annotations that the table is of.
+        clips: of their test split; scores of a part of them are taken, and the sentence says so.
 
     Raises:
         InputError: the file cannot be read, holds no such row, or is of other annotations or another split.
@@ -103,5 +104,5 @@ def llm_line(name: str, file: Path, dataset_fingerprint: str) -> tuple[Line, str
     answers = (
         f"; {figures.invalid_share:.1%} of its answers were invalid, {figures.seconds:.1f} s a clip" if figures else ""
     )
-    scored, damaged = report.dataset.scored, report.dataset.damaged.count
-    return line, f"{name}: {report.llm.model}, {scored} of {scored + damaged} clips{answers}."
+    part = "" if report.dataset.scored + report.dataset.damaged.count == clips else ", a part of the split"
+    return line, f"{name}: {report.llm.model}, {report.dataset.scored} of {clips} clips{part}{answers}."

@@ -182,7 +182,7 @@ def test_rows_from_elsewhere(place: Path, tmp_path: Path, capsys: pytest.Capture
     assert lines["CLIP & CLAP, training-free"]["mean"]["total"]["avg"] > 0
     assert not any(line["missing"] for line in lines.values())
     out = capsys.readouterr().out
-    assert "11 of 12 clips; 25.0% of its answers were invalid, 2.0 s a clip" in out
+    assert "11 of 24 clips, a part of the split; 25.0% of its answers were invalid, 2.0 s a clip" in out
     assert "embeddings by made up in fp32" in out
     assert "<b>omni" not in (tmp_path / "out" / "table.html").read_text()
 
@@ -200,9 +200,9 @@ def test_rows_from_elsewhere(place: Path, tmp_path: Path, capsys: pytest.Capture
 def test_scores_that_cannot_be_used_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(text)
     with pytest.raises(InputError, match=message):
-        llm_line("model", tmp_path / "scores.json", "mine")
+        llm_line("model", tmp_path / "scores.json", "mine", 12)
     with pytest.raises(InputError, match="cannot be read"):
-        llm_line("model", tmp_path, "mine")
+        llm_line("model", tmp_path, "mine", 12)
 
 
 def test_a_cache_of_other_annotations_is_refused_before_training(
