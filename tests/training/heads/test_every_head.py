@@ -19,7 +19,7 @@ from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.pipeline.localizer import BUFFER, Localizer
 from ovavel.runtime.types import FusionKind, Segment, SegmentScores
-from ovavel.training.heads.base import Head
+from ovavel.training.heads.base import Head, make_head
 from ovavel.training.heads.temporal import HeadGraph, TemporalHead
 
 HEADS = {
@@ -150,3 +150,17 @@ def test_the_stream_equals_the_clip_at_every_lag(name: str, lag: int) -> None:
         assert all(equal(each, whole[each.index]) for each in scores)
     if HEADS[name].score == "learned":
         np.testing.assert_array_equal(whole[0].scores, run(audio, vision, text).score[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("temporal", 4_209_152), ("linear", 2_099_200), ("cross-modal", 4_209_152), ("ave", 4_198_400),
+        ("psp", 6_293_504), ("cmra", 54_597_632), ("mm-pyramid", 58_438_488), ("complex", 4_209_152 + 31_874),
+    ],
+)  # fmt: skip
+def test_a_head_counts_its_parameters(kind: str, size: int) -> None:
+    with torch.device("meta"):
+        settings = {"trunk": TemporalHead()} if kind == "complex" else {}
+        assert make_head(kind, dim=1024, **settings).parameter_count == size
+        assert TemporalHead(0).parameter_count == 0
