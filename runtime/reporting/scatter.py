@@ -13,8 +13,8 @@ from ovavel.runtime.reporting.palette import colour
 __all__ = ["Point", "scatter_chart"]
 
 # All in SVG units
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 880, 620, 60, 170, 20, 50
-_LABEL, _LETTER = 13, 6.2
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 560, 60, 290, 20, 50
+_ROW, _NUMBER_HIGH, _NUMBER_WIDE = 15, 11, 7
 _KEY_ROW, _KEY_COLUMN, _KEY_COLUMNS = 20, 290, 3
 
 
@@ -32,25 +32,31 @@ class Point(NamedTuple):
 
 
 def scatter_chart(points: Sequence[Point], *, x_label: str, y_label: str) -> str:
-    """Draw points with their names, whiskers of one deviation, the diagonal x = y, and a key of the groups.
+    """Draw numbered points, whiskers of one deviation, the diagonal x = y, the names, and a key of the groups.
+
+    Axes span the points; a whisker that is longer ends at the edge.
 
     Raises:
         ValueError: there is no point.
     """
     if not points:
         raise ValueError("a scatter plot needs a point")
-    columns, rows = (
-        ticks(min(v - d for v, d in pairs), max(v + d for v, d in pairs))
-        for pairs in ([(p.x, p.x_deviation) for p in points], [(p.y, p.y_deviation) for p in points])
-    )
+    columns, rows = (ticks(min(v), max(v)) for v in ([p.x for p in points], [p.y for p in points]))
+    bottom = max(_HEIGHT, _TOP + _ROW * len(points) + 10)
 
     def x(value: float) -> float:
-        return round(_LEFT + (value - columns[0]) / (columns[-1] - columns[0]) * (_WIDTH - _LEFT - _RIGHT), 2)
+        inside = min(max(value, columns[0]), columns[-1])
+        return round(_LEFT + (inside - columns[0]) / (columns[-1] - columns[0]) * (_WIDTH - _LEFT - _RIGHT), 2)
 
     def y(value: float) -> float:
-        return round(_HEIGHT - _BOTTOM - (value - rows[0]) / (rows[-1] - rows[0]) * (_HEIGHT - _TOP - _BOTTOM), 2)
+        inside = min(max(value, rows[0]), rows[-1])
+        return round(_HEIGHT - _BOTTOM - (inside - rows[0]) / (rows[-1] - rows[0]) * (_HEIGHT - _TOP - _BOTTOM), 2)
 
     groups = list(dict.fromkeys(point.group for point in points))
+
+    def ink(point: Point) -> str:
+        return colour(groups.index(point.group))
+
     parts = [f'<path class="ov-grid" d="M{x(each)} {_TOP}V{_HEIGHT - _BOTTOM}"/>' for each in columns]
     parts += [f'<path class="ov-grid" d="M{_LEFT} {y(each)}H{_WIDTH - _RIGHT}"/>' for each in rows]
     middle, centre = (_LEFT + _WIDTH - _RIGHT) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
@@ -66,18 +72,19 @@ def scatter_chart(points: Sequence[Point], *, x_label: str, y_label: str) -> str
         title = f"<title>{text(x_label)} = {text(y_label)}</title>"
         parts.append(f'<path class="ov-mark" d="M{x(low)} {y(low)}L{x(high)} {y(high)}">{title}</path>')
     for point in points:
-        parts += _marker(point, x, y, colour(groups.index(point.group)))
-    places = _places([(x(point.x), y(point.y), len(point.name)) for point in points])
-    for point, (left, base) in zip(points, places, strict=True):
-        across, down = x(point.x), y(point.y)
-        if abs(base - down - 4) > _LABEL:
-            parts.append(f'<path class="ov-grid" d="M{across} {down}L{left - 2} {base - 4}"/>')
-        parts.append(_text(left, base, point.name, "start"))
+        parts += _marker(point, x, y, ink(point))
+    places = _places([(x(point.x), y(point.y)) for point in points])
+    for number, (point, (left, base)) in enumerate(zip(points, places, strict=True), 1):
+        parts.append(_text(left, base, str(number), "start"))
+        top = _TOP + _ROW * number
+        parts.append(f'<circle cx="{_WIDTH - _RIGHT + 48}" cy="{top - 4}" r="4" fill="{ink(point)}"/>')
+        parts.append(_text(_WIDTH - _RIGHT + 38, top, str(number), "end"))
+        parts.append(_text(_WIDTH - _RIGHT + 58, top, point.name, "start"))
     for number, group in enumerate(groups):
-        left, base = 20 + number % _KEY_COLUMNS * _KEY_COLUMN, _HEIGHT + 14 + number // _KEY_COLUMNS * _KEY_ROW
+        left, base = 20 + number % _KEY_COLUMNS * _KEY_COLUMN, bottom + 14 + number // _KEY_COLUMNS * _KEY_ROW
         parts.append(f'<circle cx="{left}" cy="{base - 4}" r="5" fill="{colour(number)}"/>')
         parts.append(f'<text class="ov-text" x="{left + 12}" y="{base}">{text(group)}</text>')
-    return drawing(_WIDTH, _HEIGHT + 14 + _KEY_ROW * -(-len(groups) // _KEY_COLUMNS), parts)
+    return drawing(_WIDTH, bottom + 14 + _KEY_ROW * -(-len(groups) // _KEY_COLUMNS), parts)
 
 
 def _marker(point: Point, x: Callable[[float], float], y: Callable[[float], float], ink: str) -> Iterator[str]:
@@ -95,17 +102,17 @@ def _marker(point: Point, x: Callable[[float], float], y: Callable[[float], floa
     yield f'<circle cx="{across}" cy="{down}" r="5" {look}><title>{text(shown)}</title></circle>'
 
 
-def _places(points: Sequence[tuple[float, float, int]]) -> list[tuple[float, float]]:
-    """Return where each name begins, given its point and its letters: beside the point, or lower where another is."""
-    taken: list[tuple[float, float, float]] = []
+def _places(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return where each number begins: beside its point, or lower where another number is."""
+    taken: list[tuple[float, float]] = []
     places = [(0.0, 0.0)] * len(points)
     for index in sorted(range(len(points)), key=lambda i: points[i][1]):
-        across, down, letters = points[index]
-        left, base, width = across + 9, down + 4, _LETTER * letters
-        for other_left, other_base, other_right in sorted(taken, key=lambda each: each[1]):
-            if abs(base - other_base) < _LABEL and left < other_right and other_left < left + width:
-                base = other_base + _LABEL
-        taken.append((left, base, left + width))
+        across, down = points[index]
+        left, base = across + 7, down + 4
+        for other_left, other_base in sorted(taken, key=lambda each: each[1]):
+            if abs(base - other_base) < _NUMBER_HIGH and abs(left - other_left) < 2 * _NUMBER_WIDE:
+                base = other_base + _NUMBER_HIGH
+        taken.append((left, base))
         places[index] = (left, round(base, 2))
     return places
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -36,12 +37,16 @@ def test_every_point_is_inside(points: list[Point]) -> None:
         assert 0 < float(circle.attrib["cy"]) < height
 
 
-def test_names_of_equal_points_are_apart() -> None:
-    points = [Point(f"row {number}", 50, 50, "all") for number in range(8)]
+def test_numbers_and_names_of_equal_points_are_apart() -> None:
+    points = [Point(f"row {number}", 50, 50, "all") for number in range(30)]
     root = ET.fromstring(scatter_chart(points, x_label="x", y_label="y"))
-    places = [float(each.attrib["y"]) for each in root.iter(f"{SVG}text") if (each.text or "").startswith("row")]
-    assert len(places) == 8
-    assert all(b - a >= 13 for a, b in zip(sorted(places), sorted(places)[1:], strict=False))
+    texts = [(float(each.attrib["x"]), float(each.attrib["y"]), each.text or "") for each in root.iter(f"{SVG}text")]
+    beside = sorted(y for x, y, words in texts if words.isdecimal() and x < 650 and int(words) <= 30 and x > 60)
+    names = sorted(y for _, y, words in texts if words.startswith("row"))
+    assert len(names) == 30
+    assert all(b - a >= 11 for each in (beside, names) for a, b in pairwise(each))
+    height = float(root.attrib["viewBox"].split()[3])
+    assert names[-1] < height
 
 
 def test_names_are_escaped() -> None:
