@@ -1,0 +1,1 @@
+"""The monitoring service: many cameras, one encoder, a store that loses nothing, and a page."""

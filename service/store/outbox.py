@@ -1,0 +1,128 @@
+"""What has still to be delivered: rows written with the news itself, so that no crash separates the two.
+
+Each receiver gets an event's revisions in their order, each at least once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ovavel.service.store.database import Transaction, one_row, rows
+
+__all__ = [
+    "Backlog",
+    "Delivery",
+    "backlog",
+    "delivered",
+    "due",
+    "enqueue",
+    "failed",
+    "last_delivered_us",
+    "retry",
+    "suppressed",
+]
+
+
+class _Body(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def revision(self) -> int: ...
+    @property
+    def camera(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One revision of one event that one sink has not got yet."""
+
+    id: int
+    sink: str
+    key: str
+    event_id: str
+    revision: int
+    body: str
+    """JSON of an `EventBody`."""
+    created_us: int
+    attempts: int
+    """How often it was tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What a sink has not got yet."""
+
+    pending: int
+    oldest_us: int | None
+    """When the oldest was written; None without any."""
+
+
+def enqueue(transaction: Transaction, sink: str, body: _Body, encoded: str, *, now_us: int) -> None:
+    """Add one revision for one sink, due at once."""
+    transaction.execute(
+        "INSERT INTO outbox (sink, key, event_id, revision, body, created_us, next_us, state) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 'pending')",
+        (sink, f"{body.camera}\n{body.label}", body.id, body.revision, encoded, now_us, now_us),
+    )
+
+
+def due(connection: Transaction, sink: str, *, now_us: int, limit: int = 20) -> list[Delivery]:
+    """What may be sent now, oldest first: of each event the earliest revision that is pending, if its time has come."""
+    found = rows(
+        connection,
+        "SELECT id, sink, key, event_id, revision, body, created_us, attempts FROM outbox AS one "
+        "WHERE sink = ? AND state = 'pending' AND next_us <= ? AND NOT EXISTS (SELECT 1 FROM outbox AS earlier "
+        "WHERE earlier.sink = one.sink AND earlier.event_id = one.event_id AND earlier.revision < one.revision "
+        "AND earlier.state = 'pending') ORDER BY id LIMIT ?",
+        (sink, now_us, limit),
+    )
+    names = ("id", "sink", "key", "event_id", "revision", "body", "created_us", "attempts")
+    return [Delivery(**dict(zip(names, row, strict=True))) for row in found]
+
+
+def delivered(transaction: Transaction, delivery: Delivery, *, now_us: int) -> None:
+    """The sink has it."""
+    _end(transaction, delivery, "delivered", now_us, None)
+
+
+def suppressed(transaction: Transaction, delivery: Delivery, *, now_us: int, cause: str) -> None:
+    """A rule (cooldown, quiet hours, snooze) keeps it from the sink; it is counted by cause."""
+    _end(transaction, delivery, "suppressed", now_us, cause)
+
+
+def failed(transaction: Transaction, delivery: Delivery, *, now_us: int, error: str) -> None:
+    """The sink will never take it."""
+    _end(transaction, delivery, "failed", now_us, error)
+
+
+def retry(transaction: Transaction, delivery: Delivery, *, next_us: int, error: str) -> None:
+    """The sink did not take it; it is due again at `next_us`."""
+    transaction.execute(
+        "UPDATE outbox SET attempts = attempts + 1, next_us = ?, last_error = ? WHERE id = ? AND state = 'pending'",
+        (next_us, error, delivery.id),
+    )
+
+
+def _end(transaction: Transaction, delivery: Delivery, state: str, now_us: int, why: str | None) -> None:
+    transaction.execute(
+        "UPDATE outbox SET state = ?, ended_us = ?, last_error = coalesce(?, last_error), "
+        "attempts = attempts + (? <> 'suppressed') WHERE id = ? AND state = 'pending'",
+        (state, now_us, why, state, delivery.id),
+    )
+
+
+def last_delivered_us(connection: Transaction, sink: str, key: str) -> int | None:
+    """When the sink last got news of this key: a cooldown begins with delivery, not with an attempt."""
+    query = "SELECT max(ended_us) FROM outbox WHERE sink = ? AND key = ? AND state = 'delivered'"
+    (newest_us,) = one_row(connection, query, (sink, key))
+    return None if newest_us is None else int(newest_us)
+
+
+def backlog(connection: Transaction, sink: str) -> Backlog:
+    """What waits for a sink."""
+    query = "SELECT count(*), min(created_us) FROM outbox WHERE sink = ? AND state = 'pending'"
+    pending, oldest_us = one_row(connection, query, (sink,))
+    return Backlog(pending=pending, oldest_us=oldest_us)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.service import camera_facts, run_facts
+
+from ovavel.service.store import cameras
+from ovavel.service.store.database import Database
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Database]:
+    """A store with one camera, "gate", and its first run, "run-1", both from time 0 on."""
+    with Database.open(tmp_path / "store", ballast_bytes=0) as database:
+        with database.write() as transaction:
+            cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
+            cameras.open_run(transaction, run_facts("run-1", "gate"))
+        yield database

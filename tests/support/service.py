@@ -1,0 +1,30 @@
+"""Facts of cameras, runs and events for tests of the service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ovavel.service.store.cameras import CameraFacts, RunFacts
+from ovavel.service.store.events import EventNews
+
+
+def camera_facts(camera_id: str, **changes: Any) -> CameraFacts:
+    facts = {"name": camera_id.title(), "tz": "UTC", "source_redacted": "rtsp://camera/stream", "config_sha": "0" * 64}
+    return CameraFacts(id=camera_id, **{**facts, **changes})
+
+
+def run_facts(run_id: str, camera_id: str, *, started_us: int = 0) -> RunFacts:
+    return RunFacts(
+        id=run_id,
+        camera_id=camera_id,
+        boot_id="boot",
+        started_us=started_us,
+        bundle_sha="0" * 64,
+        engine="{}",
+        vocabulary_version="1",
+    )
+
+
+def news(kind: str, number: int = 1, *, run: str = "run-1", label: str = "dog barking", **changes: Any) -> EventNews:
+    facts: dict[str, Any] = {"start_us": 1_000_000, "end_us": 2_000_000, "peak_margin": 0.5}
+    return EventNews(kind=kind, run_id=run, session_event_id=number, label=label, **{**facts, **changes})  # type: ignore[arg-type]
