@@ -1,0 +1,94 @@
+"""Reads a site file; every error names the file, the field, and what it must be."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
+
+from ovavel.runtime.errors import InputError, UsageError
+from ovavel.runtime.pipeline.tracker import EventRules
+from ovavel.runtime.reporting.text import quoted
+from ovavel.runtime.system.files import not_regular
+from ovavel.service.config.site import Camera, Site
+
+__all__ = ["read_site", "rules_of", "site_schema", "zone_of"]
+
+_LARGEST = 1 << 20
+
+
+def read_site(path: Path) -> Site:
+    """Read and check the site file `path`. Paths in it that are relative count from its folder.
+
+    Raises:
+        InputError: it cannot be read, is not TOML, has unknown fields or invalid values.
+    """
+    try:
+        if why := not_regular(path):
+            raise InputError(f"{path} {why}; give a site file in TOML")
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; give a site file in TOML") from error
+    if len(data) > _LARGEST:
+        raise InputError(f"{path} has more than {_LARGEST >> 20} MiB, which no site file needs")
+    try:
+        values = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    try:
+        site = msgspec.convert(values, Site)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {error}; 'ovavel serve --help' names the fields") from error
+    _check(path, site)
+    folder = path.resolve().parent
+    cameras = tuple(msgspec.structs.replace(each, source=_source(folder, each.source)) for each in site.camera)
+    return msgspec.structs.replace(site, bundle=str(folder / site.bundle), data=str(folder / site.data), camera=cameras)
+
+
+def _source(folder: Path, source: str) -> str:
+    if source.startswith("@"):
+        return f"@{folder / source.removeprefix('@')}"
+    if "://" in source or source.startswith("env:"):
+        return source
+    return str(folder / source)
+
+
+def _check(path: Path, site: Site) -> None:
+    ids = Counter(camera.id for camera in site.camera)
+    for name, count in ids.items():
+        if count > 1:
+            raise InputError(f"{path}: {count} cameras are called {name!r}; give each an id of its own")
+    for where, zone in (("tz", site.tz), *((f"tz of camera {each.id!r}", each.tz) for each in site.camera)):
+        if zone and zone not in available_timezones():
+            raise InputError(f"{path}: {where} must be an IANA time zone such as Europe/Berlin, not {quoted(zone)}")
+    for camera in site.camera:
+        try:
+            rules_of(camera)
+        except UsageError as error:
+            raise InputError(f"{path}: camera {camera.id!r}: {error}") from error
+        if camera.loop and ("://" in camera.source or camera.source.startswith(("@", "env:"))):
+            raise InputError(f"{path}: camera {camera.id!r}: loop is for a file, not for an address")
+
+
+def rules_of(camera: Camera) -> EventRules:
+    """When events of this camera begin and end."""
+    return EventRules(
+        start_margin=camera.start_margin,
+        keep_margin=camera.keep_margin,
+        min_duration_s=camera.min_duration_s,
+        bridge_s=camera.bridge_s,
+    )
+
+
+def zone_of(site: Site, camera: Camera) -> ZoneInfo:
+    """The time zone in which the camera's times are shown."""
+    return ZoneInfo(camera.tz or site.tz)
+
+
+def site_schema() -> bytes:
+    """JSON schema of a site file, for editors."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Site)), indent=2) + b"\n"

@@ -1,0 +1,68 @@
+"""What a site file may say. Every field does something; an unknown one is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from ovavel.runtime.types import BUFFER, LAG
+
+__all__ = ["Camera", "Site"]
+
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z", description="a-z, 0-9, - and _")]
+"""Part of addresses, topics and file names: plain and short."""
+Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=86_400)]
+
+
+class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One camera with its sound."""
+
+    id: Name
+    """Names it in addresses, topics and files; its history hangs on it."""
+    source: Annotated[str, Meta(min_length=1, max_length=4096)]
+    """Address or file. "@FILE" reads it from the first line of a file, "env:NAME" from a variable: an address with a
+    password does not belong into the site file."""
+    name: Annotated[str, Meta(max_length=200)] = ""
+    """What people call it; the id by default."""
+    tz: str = ""
+    """IANA time zone in which its times are shown; the site's by default."""
+    loop: bool = False
+    """Play a file again from its start when it ends, as a camera that is always there."""
+    start_margin: Share | None = None
+    """Margin over the background that a second needs to begin an event; by default the bundle's own."""
+    keep_margin: Share | None = None
+    """Margin that later seconds need to continue it; by default the bundle's own."""
+    min_duration_s: Seconds = 1.0
+    """Shorter events are dropped."""
+    bridge_s: Seconds = 1.0
+    """A pause up to this long inside an event does not end it."""
+    lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
+    """Seconds of later context after which a decision is final."""
+
+
+class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A place under watch."""
+
+    bundle: Annotated[str, Meta(min_length=1)]
+    """Folder written by `ovavel bundle export`."""
+    data: Annotated[str, Meta(min_length=1)]
+    """Folder of the store, on a local disk."""
+    camera: Annotated[tuple[Camera, ...], Meta(min_length=1, max_length=1024)]
+    """One `[[camera]]` table each."""
+    name: Name = "site"
+    """Names it in topics and on the page."""
+    tz: str = "UTC"
+    """IANA time zone in which times are shown."""
+    device: str = "auto"
+    """Where the encoders run: cpu, cuda, cuda:N, or auto."""
+    backend: str = "onnxruntime"
+    """What runs the bundle."""
+    precision: str | None = None
+    """Of vision and audio; the bundle's own choice by default."""
+    threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    """Threads of the encoders on a CPU; as many as cores by default."""
+    overload: Literal["refuse", "drop"] = "refuse"
+    """What to do at the start when the cameras bring more windows than the encoder can take: refuse to start, or start
+    and drop the oldest windows, each counted."""

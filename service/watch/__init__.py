@@ -1,0 +1,1 @@
+"""From segments to the store: each camera's decisions, on the wall clock, every second accounted for."""

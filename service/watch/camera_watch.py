@@ -1,0 +1,158 @@
+"""One camera: its segments become decisions, and these become rows, a transaction a second."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ovavel.runtime.pipeline.localizer import Localizer
+from ovavel.runtime.pipeline.tracker import EventTracker
+from ovavel.runtime.session_info import new_id
+from ovavel.runtime.types import WINDOW_S, DropCause, Event, GapCause, Segment, SegmentScores
+from ovavel.service.store.accounts import accounted_us, advance
+from ovavel.service.store.cameras import add_anchor, close_run
+from ovavel.service.store.database import Database, Transaction
+from ovavel.service.store.events import EventNews, LogEntry, record
+from ovavel.service.watch.wall_clock import WallClock
+
+__all__ = ["CLOCK_STEP", "CameraWatch", "Moment", "Seen"]
+
+CLOCK_STEP = "clock step"
+"""Cause of the gap where the wall clock was set forward."""
+
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """The clocks at the moment a window was complete."""
+
+    utc_us: int
+    monotonic_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one second brought, for those who show it."""
+
+    scores: tuple[SegmentScores, ...]
+    log: tuple[LogEntry, ...]
+
+
+class CameraWatch:
+    """Decides on one run of one camera and commits what it decides."""
+
+    def __init__(
+        self,
+        store: Database,
+        localizer: Localizer,
+        tracker: EventTracker,
+        clock: WallClock,
+        *,
+        camera_id: str,
+        run_id: str,
+        sinks: Sequence[str],
+        new_event_id: Callable[[], str] = new_id,
+    ) -> None:
+        """Watch for the open run `run_id`, whose first anchor is that of `clock`.
+
+        Args:
+            store: where it is kept.
+            localizer: scores segments; the camera's own.
+            tracker: makes events of scores; the camera's own.
+            clock: with the anchor of the run's start.
+            camera_id: of the store.
+            run_id: of the store.
+            sinks: names of those that hear of events.
+            new_event_id: makes ids that order by time.
+        """
+        self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock
+        self._camera, self._run, self._sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
+        self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
+        self._ended = False
+
+    def second(self, segment: Segment, now: Moment, *, dropped: GapCause | DropCause | None = None) -> Seen:
+        """Take the next second and commit all that became final with it, in one transaction.
+
+        Args:
+            segment: without embeddings where its window was dropped.
+            now: the clocks when the window was complete.
+            dropped: why its window never reached the encoder.
+
+        Raises:
+            OutputError: the store cannot be written; nothing of this second was.
+        """
+        anchor = self._clock.observe(
+            media_us=round((segment.start_s + WINDOW_S) * _US), utc_us=now.utc_us, monotonic_us=now.monotonic_us
+        )
+        self._waiting.append(dropped)
+        scores = self._localizer.push(segment)
+        events = self._tracker.push(scores)
+        with self._store.write() as transaction:
+            if anchor:
+                add_anchor(transaction, self._run, anchor)
+            log = self._commit(transaction, scores, events, now.utc_us, None)
+        return Seen(scores=tuple(scores), log=log)
+
+    def end(self, cause: str, now: Moment) -> Seen:
+        """End the run: what waits becomes final, open events end. Doing it twice does nothing."""
+        if self._ended:
+            return Seen(scores=(), log=())
+        self._ended = True
+        scores = self._localizer.flush()
+        events = [*self._tracker.push(scores), *self._tracker.close()]
+        with self._store.write() as transaction:
+            log = self._commit(transaction, scores, events, now.utc_us, cause)
+            (committed_us,) = transaction.execute(
+                "SELECT committed_us FROM run WHERE id = ?", (self._run,)
+            ).fetchone() or (0,)
+            close_run(transaction, self._run, ended_us=int(committed_us), cause=cause)
+        return Seen(scores=tuple(scores), log=log)
+
+    def _commit(
+        self,
+        transaction: Transaction,
+        scores: Sequence[SegmentScores],
+        events: Sequence[Event],
+        now_us: int,
+        end_cause: str | None,
+    ) -> tuple[LogEntry, ...]:
+        for each in scores:
+            if each.final:
+                self._account(transaction, each)
+        return tuple(
+            record(
+                transaction,
+                self._news(event, end_cause if event.state == "end" else None),
+                event_id=self._new_id() if event.state == "start" else "",
+                now_us=now_us,
+                sinks=self._sinks,
+            )
+            for event in events
+        )
+
+    def _account(self, transaction: Transaction, each: SegmentScores) -> None:
+        dropped = self._waiting.popleft()
+        start_us, end_us = (self._clock.utc_us(round(s * _US)) for s in (each.start_s, each.start_s + WINDOW_S))
+        if start_us > accounted_us(transaction, self._camera):
+            advance(transaction, self._camera, to_us=start_us, outcome="gap", cause=CLOCK_STEP)
+        if dropped is None:
+            advance(transaction, self._camera, to_us=end_us, outcome="final", windows=1)
+        else:
+            advance(transaction, self._camera, to_us=end_us, outcome="dropped", cause=dropped, windows=1)
+        transaction.execute("UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self._run))
+
+    def _news(self, event: Event, end_cause: str | None) -> EventNews:
+        start_us, end_us = (self._clock.utc_us(round(each * _US)) for each in (event.start_s, event.end_s))
+        return EventNews(
+            kind=event.state,
+            run_id=self._run,
+            session_event_id=event.id,
+            label=event.label,
+            start_us=start_us,
+            end_us=max(start_us, end_us),
+            peak_margin=event.peak_margin,
+            peak_probability=event.peak_probability,
+            end_cause=end_cause,
+        )
