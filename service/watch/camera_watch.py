@@ -12,7 +12,7 @@ from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import WINDOW_S, DropCause, Event, GapCause, Segment, SegmentScores
 from ovavel.service.store.accounts import accounted_us, advance
 from ovavel.service.store.cameras import add_anchor, close_run
-from ovavel.service.store.database import Database, Transaction
+from ovavel.service.store.database import Database, Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.watch.wall_clock import WallClock
 
@@ -104,10 +104,8 @@ class CameraWatch:
         events = [*self._tracker.push(scores), *self._tracker.close()]
         with self._store.write() as transaction:
             log = self._commit(transaction, scores, events, now.utc_us, cause)
-            (committed_us,) = transaction.execute(
-                "SELECT committed_us FROM run WHERE id = ?", (self._run,)
-            ).fetchone() or (0,)
-            close_run(transaction, self._run, ended_us=int(committed_us), cause=cause)
+            (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self._run,))
+            close_run(transaction, self._run, ended_us=committed_us, cause=cause)
         return Seen(scores=tuple(scores), log=log)
 
     def _commit(
@@ -134,7 +132,7 @@ class CameraWatch:
 
     def _account(self, transaction: Transaction, each: SegmentScores) -> None:
         dropped = self._waiting.popleft()
-        start_us, end_us = (self._clock.utc_us(round(s * _US)) for s in (each.start_s, each.start_s + WINDOW_S))
+        start_us, end_us = self._stretch(each.start_s, each.start_s + WINDOW_S)
         if start_us > accounted_us(transaction, self._camera):
             advance(transaction, self._camera, to_us=start_us, outcome="gap", cause=CLOCK_STEP)
         if dropped is None:
@@ -144,7 +142,7 @@ class CameraWatch:
         transaction.execute("UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self._run))
 
     def _news(self, event: Event, end_cause: str | None) -> EventNews:
-        start_us, end_us = (self._clock.utc_us(round(each * _US)) for each in (event.start_s, event.end_s))
+        start_us, end_us = self._stretch(event.start_s, event.end_s)
         return EventNews(
             kind=event.state,
             run_id=self._run,
@@ -156,3 +154,7 @@ class CameraWatch:
             peak_probability=event.peak_probability,
             end_cause=end_cause,
         )
+
+    def _stretch(self, start_s: float, end_s: float) -> tuple[int, int]:
+        """Media time → UTC. The end belongs to what it ends: a clock that was set then has not moved it."""
+        return self._clock.utc_us(round(start_s * _US)), self._clock.utc_us(round(end_s * _US) - 1) + 1

@@ -1,0 +1,94 @@
+"""A site file is read strictly, and says what is wrong where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ovavel.runtime.errors import InputError
+from ovavel.service.config.read import read_site, rules_of, site_schema, zone_of
+
+PLAIN = """
+bundle = "imagebind"
+data = "/var/lib/ovavel"
+
+[[camera]]
+id = "gate"
+source = "rtsp://camera/stream"
+
+[[camera]]
+id = "yard"
+source = "yard.mp4"
+loop = true
+tz = "Europe/Berlin"
+start_margin = 0.3
+keep_margin = 0.1
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "site.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_site_has_defaults_and_paths_beside_its_file(tmp_path: Path) -> None:
+    site = read_site(write(tmp_path, PLAIN))
+    assert site.bundle == str(tmp_path / "imagebind")
+    assert site.data == "/var/lib/ovavel"
+    gate, yard = site.camera
+    assert (gate.source, yard.source) == ("rtsp://camera/stream", str(tmp_path / "yard.mp4"))
+    assert (str(zone_of(site, gate)), str(zone_of(site, yard))) == ("UTC", "Europe/Berlin")
+    assert rules_of(yard).start_margin == 0.3
+
+
+def test_a_source_from_a_file_lies_beside_the_site_file(tmp_path: Path) -> None:
+    site = read_site(write(tmp_path, PLAIN.replace("rtsp://camera/stream", "@gate.txt")))
+    assert site.camera[0].source == f"@{tmp_path / 'gate.txt'}"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("[[camera]]", "x = 1\n[[camera]]"), "x"),
+        (('id = "gate"', 'id = "Gate way"'), "camera[0].id"),
+        (('id = "gate"', 'id = "gate\\n"'), "camera[0].id"),
+        (('id = "yard"', 'id = "gate"'), "2 cameras are called 'gate'"),
+        (('tz = "Europe/Berlin"', 'tz = "Europe/Atlantis"'), "IANA time zone"),
+        (('tz = "Europe/Berlin"', 'tz = "../../etc/passwd"'), "IANA time zone"),
+        (("keep_margin = 0.1", "keep_margin = 0.9"), "keep-margin"),
+        (("start_margin = 0.3", "start_margin = 3"), "camera[1].start_margin"),
+        (('source = "rtsp://camera/stream"', 'source = "rtsp://camera/stream"\nloop = true'), "loop is for a file"),
+        (('data = "/var/lib/ovavel"', ""), "data"),
+        (('bundle = "imagebind"', "bundle = 3"), "bundle"),
+        (("[[camera]]", "[[camera"), "not TOML"),
+    ],
+)
+def test_what_makes_no_sense_is_named(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    path = write(tmp_path, PLAIN.replace(*change, 1))
+    with pytest.raises(InputError) as refused:
+        read_site(path)
+    assert says in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\0" * 10, b"[" * 100_000, b"a" * (2 << 20)])
+def test_what_is_no_site_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "site.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=str(path)):
+        read_site(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(InputError, match=str(path)):
+            read_site(path)
+
+
+def test_the_schema_knows_every_field() -> None:
+    schema = json.loads(site_schema())
+    assert {"bundle", "data", "camera", "tz"} <= schema["$defs"]["Site"]["properties"].keys()
+    assert schema["$defs"]["Camera"]["additionalProperties"] is False
