@@ -1,0 +1,1 @@
+"""Capture: one child process a camera, from its source to prepared windows."""

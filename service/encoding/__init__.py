@@ -1,0 +1,1 @@
+"""Encoding: one child process that holds the backend, shared by all cameras."""

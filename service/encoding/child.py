@@ -1,0 +1,56 @@
+"""The encoder child, `python -m ovavel.service.encoding.child FD`: opens the backend and answers until the link ends."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from ovavel.runtime.backends import Backend
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.verification.open import open_verified
+from ovavel.service.encoding.messages import Encode, Failed, Head, Load, Question, Ready, Results
+from ovavel.service.link import Array, Child, LinkClosed
+
+__all__ = ["main"]
+
+
+def main(descriptor: str) -> int:
+    """Serve the link with this descriptor."""
+    link = Child.inherited(descriptor)
+    try:
+        load: Load = link.receive(Load)
+        try:
+            verified = open_verified(Bundle.open(Path(load.bundle)), **load.options)
+        except OvavelError as error:
+            link.send(Failed(error=str(error)))
+            return 0
+        with closing(verified.backend) as backend:
+            backend.warm_up()
+            link.send(Ready(info=backend.info, gate=verified.text))
+            while True:
+                question: Encode | Head = link.receive(Question)
+                try:
+                    answer: Results | Failed = _answer(backend, question)
+                except Exception as error:  # noqa: BLE001 - whatever a library raises, the next question may succeed
+                    answer = Failed(error=f"{type(error).__name__}: {error}")
+                link.send(answer)
+    except LinkClosed:
+        return 0  # the service is gone or wants another child
+
+
+def _answer(backend: Backend, question: Encode | Head) -> Results:
+    if isinstance(question, Encode):
+        vision = None if question.frames is None else Array.of(backend.vision(question.frames.values))
+        audio = None if question.sounds is None else Array.of(backend.audio(question.sounds.values))
+        return Results(arrays=(vision, audio))
+    shared, own = question.text_audio.values, question.text_vision
+    text = TextEmbeddings.shared(shared) if own is None else TextEmbeddings(shared, own.values)
+    output = backend.head(question.audio.values, question.vision.values, text)
+    return Results(arrays=tuple(Array.of(each) for each in output))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,122 @@
+"""The encoder child as seen by the service: asks, waits with a deadline, and starts another child where one is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.errors import DeviceError
+from ovavel.service.encoding.messages import Answer, Encode, Failed, Head, Load, Ready, Results
+from ovavel.service.link import Array, Child, LinkClosed
+
+__all__ = ["EncoderLost", "RemoteEncoder"]
+
+_LOAD_S = 600.0
+"""Loading may build TensorRT engines."""
+_ANSWER_S = 30.0
+"""An encoder that needs longer for a batch hangs."""
+
+
+class EncoderLost(Exception):  # noqa: N818 - the supervisor catches it
+    """The encoder child died, hung or failed at this question. The next question starts another child."""
+
+
+class RemoteEncoder:
+    """One backend in a process of its own. Methods may be called from several threads; they take turns."""
+
+    def __init__(self, bundle: Path, options: Mapping[str, Any], *, answer_s: float = _ANSWER_S) -> None:
+        """Open `bundle` in a child with the `options` of `open_verified`.
+
+        Raises:
+            DeviceError: it cannot be opened; says why.
+        """
+        self._load = Load(bundle=str(bundle), options=dict(options))
+        self._answer_s = answer_s
+        self._turn = threading.Lock()
+        self._child: Child | None = None
+        self.restarts = 0
+        """How often a child was lost."""
+        try:
+            self.ready = self._start()
+            """What runs."""
+        except EncoderLost as error:
+            raise DeviceError(f"the encoder process did not start: {error}") from error
+
+    @property
+    def pid(self) -> int | None:
+        """Process of the present child."""
+        return self._child.process.pid if self._child else None
+
+    def encode(
+        self, frames: Sequence[NDArray[np.float32]], sounds: Sequence[NDArray[np.float32]]
+    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Prepared frames and sounds, any number of each → their embeddings (D,), in order.
+
+        Raises:
+            EncoderLost: nothing of it was encoded.
+        """
+        answer = self._ask(Encode(frames=_stacked(frames), sounds=_stacked(sounds)))
+        vision, audio = (list(each.values) if each else [] for each in answer.arrays)
+        return vision, audio
+
+    def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+        """As `Backend.head`. Raises EncoderLost."""
+        answer = self._ask(
+            Head(
+                audio=Array.of(audio),
+                vision=Array.of(vision),
+                text_audio=Array.of(text.audio),
+                text_vision=None if text.is_shared else Array.of(text.vision),
+            )
+        )
+        return HeadOutput(*(each.values for each in answer.arrays if each is not None))
+
+    def close(self) -> None:
+        """End the child."""
+        with self._turn:
+            self._drop()
+
+    def _ask(self, question: Encode | Head) -> Results:
+        with self._turn:
+            if self._child is None:
+                self._start()
+            assert self._child
+            try:
+                self._child.link.send(question)
+                answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=self._answer_s)
+            except LinkClosed as error:
+                self._drop()
+                self.restarts += 1
+                raise EncoderLost(str(error)) from error
+        if not isinstance(answer, Results):
+            raise EncoderLost(answer.error if isinstance(answer, Failed) else "it answered out of turn")
+        return answer
+
+    def _start(self) -> Ready:
+        self._child = Child("ovavel.service.encoding.child")
+        try:
+            self._child.link.send(self._load)
+            answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=_LOAD_S)
+        except LinkClosed as error:
+            self._drop()
+            raise EncoderLost(str(error)) from error
+        if isinstance(answer, Ready):
+            return answer
+        self._drop()
+        raise EncoderLost(answer.error if isinstance(answer, Failed) else "it answered out of turn")
+
+    def _drop(self) -> None:
+        if self._child:
+            self._child.stop()
+            self._child = None
+
+
+def _stacked(arrays: Sequence[NDArray[np.float32]]) -> Array | None:
+    return Array.of(np.stack(list(arrays))) if arrays else None
