@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import subprocess
@@ -93,10 +94,8 @@ class Link:
         return message
 
     def _unlimited(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # closed by another thread meanwhile
             self._socket.settimeout(None)
-        except OSError:
-            return  # closed by another thread meanwhile
 
     def _exactly(self, size: int) -> bytes:
         data = bytearray(size)
@@ -110,10 +109,8 @@ class Link:
 
     def close(self) -> None:
         """Close it; a `receive` in another thread ends with LinkClosed."""
-        try:
+        with contextlib.suppress(OSError):  # the other side was first
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was first
         self._socket.close()
 
 

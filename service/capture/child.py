@@ -1,4 +1,4 @@
-"""The capture child, `python -m ovavel.service.capture.child FD`: reads a source until it ends or the service is gone."""
+"""The capture child, `python -m ovavel.service.capture.child FD`: reads a source until it or the service ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -17,12 +17,12 @@ from PIL import Image
 
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
-from ovavel.runtime.pipeline.preprocess import preparations
+from ovavel.runtime.pipeline.preprocess import Preparation, preparations
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.access import address_of
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.types import Chunk, Sense, Window
+from ovavel.runtime.types import Chunk, Gap, Sense, Window
 from ovavel.service.capture.messages import Begin, Captured, Finished, Lost, Opened, Said
 from ovavel.service.link import Array, Child, Link, LinkClosed
 
@@ -35,9 +35,9 @@ _PICTURE_SIDE = 640
 class LoopedSource:
     """Plays a file at its own speed again and again, as a camera that is always there."""
 
-    live = True
-    recorded = False
-    duration_s = None
+    live: bool = True
+    recorded: bool = False
+    duration_s: float | None = None
 
     def __init__(self, path: str) -> None:
         """Open the file once, so that one that cannot be read fails here. Raises as `MediaSource`."""
@@ -50,14 +50,8 @@ class LoopedSource:
         """Yield what the file holds, each round after the one before, from a full second on."""
         offset_s = 0.0
         while not self._closed.is_set():
-            end_s = offset_s
             for chunk in self._source.chunks():
-                later = (
-                    replace(chunk, time_s=chunk.time_s + offset_s)
-                    if hasattr(chunk, "time_s")
-                    else replace(chunk, start_s=chunk.start_s + offset_s)
-                )
-                yield later
+                yield _later(chunk, offset_s)
             end_s = offset_s + (self._source.duration_s or 0.0)
             self._source.close()
             if self._closed.is_set() or end_s <= offset_s:
@@ -69,6 +63,12 @@ class LoopedSource:
         """End `chunks` within a second."""
         self._closed.set()
         self._source.close()
+
+
+def _later(chunk: Chunk, by_s: float) -> Chunk:
+    if isinstance(chunk, Gap):
+        return replace(chunk, start_s=chunk.start_s + by_s)
+    return replace(chunk, time_s=chunk.time_s + by_s)
 
 
 def main(descriptor: str) -> int:
@@ -108,14 +108,14 @@ def _watch(link: Link, source: Source, begin: Begin) -> str | None:
     return error
 
 
-def _captured(window: Window, prepare: dict[Sense, object]) -> Captured:
+def _captured(window: Window, prepare: Mapping[Sense, Preparation]) -> Captured:
     monotonic_us, utc_us = _clocks()
     frame, sound = window.frame, window.waveform
     return Captured(
         index=window.index,
         start_s=window.start_s,
-        frame=None if frame is None else Array.of(prepare["vision"].prepare(frame)),  # type: ignore[attr-defined]
-        sound=None if sound is None else Array.of(prepare["audio"].prepare(sound)),  # type: ignore[attr-defined]
+        frame=None if frame is None else Array.of(prepare["vision"].prepare(frame)),
+        sound=None if sound is None else Array.of(prepare["audio"].prepare(sound)),
         picture=None if frame is None else small_picture(frame),
         gaps=tuple(
             Lost(sense=gap.sense, cause=gap.cause, start_s=gap.start_s, duration_s=gap.duration_s)

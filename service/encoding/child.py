@@ -1,4 +1,4 @@
-"""The encoder child, `python -m ovavel.service.encoding.child FD`: opens the backend and answers until the link ends."""
+"""The encoder child, `python -m ovavel.service.encoding.child FD`: opens the backend and answers questions."""
 
 from __future__ import annotations
 

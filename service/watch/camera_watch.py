@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ovavel.runtime.errors import OutputError
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import WINDOW_S, DropCause, Event, GapCause, Segment, SegmentScores
 from ovavel.service.store.accounts import accounted_us, advance
-from ovavel.service.store.cameras import add_anchor, close_run
+from ovavel.service.store.cameras import Anchor, add_anchor, close_run
 from ovavel.service.store.database import Database, Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.watch.wall_clock import WallClock
@@ -70,30 +71,28 @@ class CameraWatch:
         self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock
         self._camera, self._run, self._sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
+        self._unwritten: deque[_Unwritten] = deque()
         self._ended = False
+        self.trouble = ""
+        """Why the store could not be written last time; empty where it could."""
 
     def second(self, segment: Segment, now: Moment, *, dropped: GapCause | DropCause | None = None) -> Seen:
         """Take the next second and commit all that became final with it, in one transaction.
+
+        What could not be committed, on a full disk, say, is committed with a later second.
 
         Args:
             segment: without embeddings where its window was dropped.
             now: the clocks when the window was complete.
             dropped: why its window never reached the encoder.
-
-        Raises:
-            OutputError: the store cannot be written; nothing of this second was.
         """
         anchor = self._clock.observe(
             media_us=round((segment.start_s + WINDOW_S) * _US), utc_us=now.utc_us, monotonic_us=now.monotonic_us
         )
         self._waiting.append(dropped)
         scores = self._localizer.push(segment)
-        events = self._tracker.push(scores)
-        with self._store.write() as transaction:
-            if anchor:
-                add_anchor(transaction, self._run, anchor)
-            log = self._commit(transaction, scores, events, now.utc_us, None)
-        return Seen(scores=tuple(scores), log=log)
+        self._keep(scores, self._tracker.push(scores), now.utc_us, anchor=anchor)
+        return Seen(scores=tuple(scores), log=self.commit())
 
     def end(self, cause: str, now: Moment) -> Seen:
         """End the run: what waits becomes final, open events end. Doing it twice does nothing."""
@@ -102,44 +101,63 @@ class CameraWatch:
         self._ended = True
         scores = self._localizer.flush()
         events = [*self._tracker.push(scores), *self._tracker.close()]
-        with self._store.write() as transaction:
-            log = self._commit(transaction, scores, events, now.utc_us, cause)
-            (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self._run,))
-            close_run(transaction, self._run, ended_us=committed_us, cause=cause)
-        return Seen(scores=tuple(scores), log=log)
+        self._keep(scores, events, now.utc_us, cause=cause)
+        return Seen(scores=tuple(scores), log=self.commit())
 
-    def _commit(
+    def commit(self) -> tuple[LogEntry, ...]:
+        """Commit what is not committed yet; nothing where the store cannot be written now."""
+        if not self._unwritten:
+            return ()
+        try:
+            with self._store.write() as transaction:
+                log = [entry for each in self._unwritten for entry in self._write(transaction, each)]
+        except OutputError as error:
+            self.trouble = str(error)
+            return ()
+        self._unwritten.clear()
+        self.trouble = ""
+        return tuple(log)
+
+    def _keep(
         self,
-        transaction: Transaction,
         scores: Sequence[SegmentScores],
         events: Sequence[Event],
         now_us: int,
-        end_cause: str | None,
-    ) -> tuple[LogEntry, ...]:
-        for each in scores:
-            if each.final:
-                self._account(transaction, each)
-        return tuple(
-            record(
-                transaction,
-                self._news(event, end_cause if event.state == "end" else None),
-                event_id=self._new_id() if event.state == "start" else "",
+        *,
+        anchor: Anchor | None = None,
+        cause: str | None = None,
+    ) -> None:
+        self._unwritten.append(
+            _Unwritten(
                 now_us=now_us,
-                sinks=self._sinks,
+                anchor=anchor,
+                seconds=tuple(
+                    (*self._stretch(each.start_s, each.start_s + WINDOW_S), self._waiting.popleft())
+                    for each in scores
+                    if each.final
+                ),
+                news=tuple(self._news(event, cause if event.state == "end" else None) for event in events),
+                cause=cause,
             )
-            for event in events
         )
 
-    def _account(self, transaction: Transaction, each: SegmentScores) -> None:
-        dropped = self._waiting.popleft()
-        start_us, end_us = self._stretch(each.start_s, each.start_s + WINDOW_S)
-        if start_us > accounted_us(transaction, self._camera):
-            advance(transaction, self._camera, to_us=start_us, outcome="gap", cause=CLOCK_STEP)
-        if dropped is None:
-            advance(transaction, self._camera, to_us=end_us, outcome="final", windows=1)
-        else:
-            advance(transaction, self._camera, to_us=end_us, outcome="dropped", cause=dropped, windows=1)
-        transaction.execute("UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self._run))
+    def _write(self, transaction: Transaction, each: _Unwritten) -> Iterator[LogEntry]:
+        if each.anchor:
+            add_anchor(transaction, self._run, each.anchor)
+        for start_us, end_us, dropped in each.seconds:
+            if start_us > accounted_us(transaction, self._camera):
+                advance(transaction, self._camera, to_us=start_us, outcome="gap", cause=CLOCK_STEP)
+            if dropped is None:
+                advance(transaction, self._camera, to_us=end_us, outcome="final", windows=1)
+            else:
+                advance(transaction, self._camera, to_us=end_us, outcome="dropped", cause=dropped, windows=1)
+            transaction.execute("UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self._run))
+        for news in each.news:
+            event_id = self._new_id() if news.kind == "start" else ""
+            yield record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self._sinks)
+        if each.cause is not None:
+            (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self._run,))
+            close_run(transaction, self._run, ended_us=committed_us, cause=each.cause)
 
     def _news(self, event: Event, end_cause: str | None) -> EventNews:
         start_us, end_us = self._stretch(event.start_s, event.end_s)
@@ -158,3 +176,16 @@ class CameraWatch:
     def _stretch(self, start_s: float, end_s: float) -> tuple[int, int]:
         """Media time → UTC. The end belongs to what it ends: a clock that was set then has not moved it."""
         return self._clock.utc_us(round(start_s * _US)), self._clock.utc_us(round(end_s * _US) - 1) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unwritten:
+    """What one second brings to the store."""
+
+    now_us: int
+    anchor: Anchor | None
+    seconds: tuple[tuple[int, int, GapCause | DropCause | None], ...]
+    """Of each second that became final: its start, its end, and why it was dropped."""
+    news: tuple[EventNews, ...]
+    cause: str | None
+    """Why the run ends; None while it goes on."""
