@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ovavel.service.store.database import Transaction
+from ovavel.service.store.accounts import advance
+from ovavel.service.store.database import Transaction, rows
 
 __all__ = ["Anchor", "CameraFacts", "RunFacts", "add_anchor", "add_camera", "close_run", "open_run", "remove_camera"]
 
@@ -51,6 +52,8 @@ class Anchor:
 
 def add_camera(transaction: Transaction, camera: CameraFacts, *, now_us: int) -> None:
     """Add a camera, or bring what is known of it up to date. One that was removed comes back with its history."""
+    if rows(transaction, "SELECT 1 FROM camera WHERE id = ? AND removed_us IS NOT NULL", (camera.id,)):
+        advance(transaction, camera.id, to_us=now_us, outcome="off")
     transaction.execute(
         "INSERT INTO camera (id, name, tz, source_redacted, config_sha, created_us, accounted_us) "
         "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name, tz = excluded.tz, "

@@ -1,0 +1,129 @@
+"""One camera as the service keeps it: a capture child, started again when it ends, with what came from it in order."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeAlias
+
+from ovavel.runtime.bundle.graphs import Encoders
+from ovavel.service.capture.messages import Begin, Captured, Finished, FromChild, Opened
+from ovavel.service.config.site import Camera
+from ovavel.service.link import Child, LinkClosed
+
+__all__ = ["CameraFeed", "CameraState", "Delivery", "Ended"]
+
+FIRST_DELAY_S = 1.0
+MAX_DELAY_S = 60.0
+HEALTHY_S = 30.0
+"""A child that lived for this long was well: the next delay is the first one again."""
+SILENT_S = 20.0
+"""A child that sends no window for this long hangs: a source sends one a second even while it is lost."""
+OPEN_S = 90.0
+"""How long a source may take to open."""
+
+
+class CameraState(StrEnum):
+    """What a camera does now."""
+
+    STARTING = "starting"
+    WATCHING = "watching"
+    OFFLINE = "offline"
+    STOPPED = "stopped"
+
+
+class Ended:
+    """The child ended; `cause` says why, in a few words for counters, and `detail` for people."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        self.cause, self.detail = cause, detail
+
+
+Delivery: TypeAlias = Opened | Captured | Ended
+"""In this order: `Opened`, any number of `Captured`, `Ended`; or `Ended` alone where it could not be opened."""
+
+
+class CameraFeed:
+    """Keeps a capture child running for one camera and hands on what it sends, from a thread of its own."""
+
+    def __init__(self, camera: Camera, encoders: Encoders, deliver: Callable[[str, Delivery], None]) -> None:
+        """Watch `camera` once started; `deliver` is called with its id, in order, and must not block for long."""
+        self.camera = camera
+        self.state = CameraState.STARTING
+        self.why = ""
+        """Why it is offline."""
+        self.restarts = 0
+        """How often a child ended."""
+        self._begin = Begin(source=camera.source, loop=camera.loop, encoders=encoders)
+        self._deliver = deliver
+        self._stop = threading.Event()
+        self._child: Child | None = None
+        self._thread = threading.Thread(target=self._run, name=f"ovavel-camera-{camera.id}", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Process of the present child."""
+        return self._child.process.pid if self._child else None
+
+    def start(self) -> None:
+        """Start the first child."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the child to end; `join` waits for it. May be called twice."""
+        self._stop.set()
+        if self._child:
+            self._child.link.close()
+
+    def restart(self) -> None:
+        """End the present child; another one follows."""
+        if self._child:
+            self._child.link.close()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the last delivery was made; whether it was."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        delay_s = FIRST_DELAY_S
+        while not self._stop.is_set():
+            self.state, began_s = CameraState.STARTING, time.monotonic()
+            ended = self._watch()
+            self.why = ended.detail
+            self.state = CameraState.STOPPED if self._stop.is_set() else CameraState.OFFLINE
+            self._deliver(self.camera.id, ended)
+            if time.monotonic() - began_s > HEALTHY_S:
+                delay_s = FIRST_DELAY_S
+            # A little apart, so that cameras behind one switch do not all come back in the same moment.
+            self._stop.wait(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+            delay_s = min(2 * delay_s, MAX_DELAY_S)
+        self.state = CameraState.STOPPED
+
+    def _watch(self) -> Ended:
+        """Run one child to its end."""
+        self._child = child = Child("ovavel.service.capture.child")
+        limit_s = OPEN_S
+        try:
+            child.link.send(self._begin)
+            while True:
+                message: Opened | Captured | Finished = child.link.receive(FromChild, timeout_s=limit_s)
+                if isinstance(message, Finished):
+                    return Ended(
+                        "camera offline" if message.error else "end of media", message.error or "its file ended"
+                    )
+                if isinstance(message, Opened):
+                    self.state, limit_s = CameraState.WATCHING, SILENT_S
+                self._deliver(self.camera.id, message)
+        except LinkClosed as error:
+            detail = str(error)
+        finally:
+            code = child.stop()
+            self._child = None
+            self.restarts += 1
+        if self._stop.is_set():
+            return Ended("stopped", "the service stopped it")
+        return Ended("capture died", f"its process ended ({detail}; exit code {code})")

@@ -1,0 +1,123 @@
+"""What is known now of each camera, for the page and the metrics: written by one thread, read by others."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from msgspec import Struct
+
+from ovavel.runtime.types import SegmentScores
+from ovavel.service.capture.messages import Captured
+from ovavel.service.store.events import LogEntry
+from ovavel.service.watch.camera_watch import Seen
+
+__all__ = ["Board", "Named", "Second"]
+
+_KEPT = 10
+_BEST = 5
+
+
+class Named(Struct, frozen=True, kw_only=True):
+    """A class and what speaks for it."""
+
+    label: str
+    value: float
+
+
+class Second(Struct, frozen=True, kw_only=True):
+    """One second as people look at it."""
+
+    start_s: float
+    label: str
+    margin: float
+    final: bool
+    missing: tuple[str, ...]
+    seen: tuple[Named, ...]
+    """The classes that look most like it, best first."""
+    heard: tuple[Named, ...]
+    """The classes that sound most like it, best first."""
+
+
+@dataclass(slots=True)
+class _Camera:
+    seconds: deque[Second] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    picture: bytes | None = None
+    windows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    gap_s: Counter[str] = field(default_factory=Counter)
+    final_us: int = 0
+    notices: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+
+
+class Board:
+    """The newest of each camera."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        """Show classes by these names, the background last."""
+        self._labels = labels
+        self._cameras: dict[str, _Camera] = {}
+        self._log: deque[LogEntry] = deque(maxlen=1000)
+        self._change = threading.Condition()
+        self.version = 0
+        """Counts changes."""
+
+    def show(self, camera: str, window: Captured, seen: Seen) -> None:
+        """Take what one window brought."""
+        seconds = [self._second(each) for each in seen.scores]
+        with self._change:
+            one = self._cameras.setdefault(camera, _Camera())
+            one.windows += 1
+            one.picture = window.picture or one.picture
+            for gap in window.gaps:
+                one.gap_s[gap.cause] += gap.duration_s  # type: ignore[assignment]
+            one.notices.extend(each.message for each in window.notices)
+            for second in seconds:
+                while one.seconds and one.seconds[-1].start_s >= second.start_s:
+                    one.seconds.pop()
+                one.seconds.append(second)
+            if any(each.final for each in seen.scores):
+                one.final_us = window.utc_us
+            self._log.extend(seen.log)
+            self.version += 1
+            self._change.notify_all()
+
+    def wait(self, version: int, timeout_s: float) -> int:
+        """Wait until something changed since `version`; returns the present version."""
+        with self._change:
+            self._change.wait_for(lambda: self.version != version, timeout_s)
+            return self.version
+
+    def seconds(self, camera: str) -> tuple[Second, ...]:
+        """The last ten seconds, oldest first."""
+        with self._change:
+            return tuple(self._cameras[camera].seconds) if camera in self._cameras else ()
+
+    def picture(self, camera: str) -> bytes | None:
+        """The newest picture, a WebP."""
+        with self._change:
+            return self._cameras[camera].picture if camera in self._cameras else None
+
+    def final_us(self, camera: str) -> int:
+        """When its last final decision was made; 0 before the first."""
+        with self._change:
+            return self._cameras[camera].final_us if camera in self._cameras else 0
+
+    def _second(self, scores: SegmentScores) -> Second:
+        return Second(
+            start_s=scores.start_s,
+            label=scores.label,
+            margin=round(scores.margin, 4),
+            final=scores.final,
+            missing=scores.missing,
+            seen=self._best(scores.vision_similarity),
+            heard=self._best(scores.audio_similarity),
+        )
+
+    def _best(self, similarity: np.ndarray) -> tuple[Named, ...]:
+        if not np.isfinite(similarity).all():
+            return ()
+        order = np.argsort(-similarity, kind="stable")[:_BEST]
+        return tuple(Named(label=self._labels[c], value=round(float(similarity[c]), 4)) for c in order)

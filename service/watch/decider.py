@@ -1,0 +1,210 @@
+"""Decides for all cameras in one thread: windows are encoded together, and each second is committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.errors import OutputError
+from ovavel.runtime.pipeline.localizer import Localizer
+from ovavel.runtime.pipeline.rules.apply import live_rule
+from ovavel.runtime.pipeline.tracker import EventTracker
+from ovavel.runtime.session_info import new_id
+from ovavel.runtime.types import DropCause, GapCause, Segment
+from ovavel.service.capture.feed import Ended
+from ovavel.service.capture.messages import Captured, Opened
+from ovavel.service.config.read import rules_of
+from ovavel.service.config.site import Camera
+from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
+from ovavel.service.store.accounts import advance
+from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
+from ovavel.service.store.database import Database
+from ovavel.service.store.recovery import end_run
+from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
+from ovavel.service.watch.queue import FairQueue, Waiting
+from ovavel.service.watch.wall_clock import WallClock
+
+__all__ = ["Decider"]
+
+OFFLINE = "camera offline"
+ENCODER_FAILED = "encoder failed"
+_HEAD_TRIES = 3
+
+Shown = Callable[[str, Captured, Seen], None]
+"""Called with the camera, its window and what that brought."""
+
+
+class Decider:
+    """Turns what waits in the queue into rows of the store."""
+
+    def __init__(
+        self,
+        store: Database,
+        bundle: Bundle,
+        encoder: RemoteEncoder,
+        queue: FairQueue,
+        *,
+        boot_id: str,
+        sinks: Sequence[str],
+        shown: Shown,
+        restart: Callable[[str], None],
+    ) -> None:
+        """Decide with the vocabulary and the rule of `bundle`.
+
+        Args:
+            store: where it is kept.
+            bundle: that `encoder` runs.
+            encoder: shared by all cameras.
+            queue: of what the cameras bring.
+            boot_id: of the machine's present boot.
+            sinks: names of those that hear of events.
+            shown: shows what was decided; must not block.
+            restart: starts a camera again whose run could not go on.
+        """
+        self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
+        self._boot_id, self._sinks, self._shown, self._restart = boot_id, tuple(sinks), shown, restart
+        self._cameras: dict[str, Camera] = {}
+        self._watches: dict[str, CameraWatch] = {}
+        self._runs: dict[str, str] = {}
+        fusion, texts = bundle.manifest.fusion, len(bundle.vocabulary.background_texts)
+        self._rule = live_rule(fusion.decides, fusion.decision, None, bundle.vocabulary.names, texts)
+
+    def add(self, camera: Camera) -> None:
+        """Decide for this camera from now on."""
+        self._cameras[camera.id] = camera
+
+    def run(self) -> None:
+        """Decide until the queue is closed and drained, then end every run."""
+        batch = max(self._encoder.ready.info.batch, 1)
+        while waiting := self._queue.take(batch):
+            self.decide(waiting)
+        for camera in list(self._watches):
+            self._end(camera, "stopped")
+
+    def decide(self, waiting: Sequence[Waiting]) -> None:
+        """Decide on the next piece of news of each of several cameras."""
+        windows = [each for each in waiting if isinstance(each.news, Captured)]
+        for each in waiting:
+            if isinstance(each.news, Opened):
+                self._open(each.camera, each.news)
+        segments = self._encode(windows)
+        for each, (segment, dropped) in zip(windows, segments, strict=True):
+            self._second(each, segment, dropped)
+        for each in waiting:
+            if isinstance(each.news, Ended):
+                self._end(each.camera, each.news.cause)
+
+    def _open(self, camera: str, opened: Opened) -> None:
+        self._end(camera, "capture died")
+        run, now_us = new_id(), opened.utc_us
+        anchor = Anchor(media_us=0, utc_us=now_us, monotonic_us=opened.monotonic_us, cause="start")
+        facts = RunFacts(
+            id=run,
+            camera_id=camera,
+            boot_id=self._boot_id,
+            started_us=now_us,
+            bundle_sha=self._bundle.sha256,
+            engine=_engine(self._encoder),
+            vocabulary_version=self._bundle.vocabulary.version,
+        )
+        try:
+            with self._store.write() as transaction:
+                advance(transaction, camera, to_us=now_us, outcome="gap", cause=OFFLINE)
+                open_run(transaction, facts)
+                add_anchor(transaction, run, anchor)
+        except OutputError:
+            self._restart(camera)  # the run could not be kept, so nothing is decided in it
+            return
+        self._runs[camera] = run
+        self._watches[camera] = self._watch(self._cameras[camera], run, WallClock(anchor))
+
+    def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
+        vocabulary, calibration = self._bundle.vocabulary, self._bundle.manifest.calibration
+        localizer = Localizer(
+            self._head,
+            vocabulary,
+            lag=camera.lag,
+            calibration=calibration if calibration and calibration.fusion == self._rule.name else None,
+            rule=self._rule,
+        )
+        tracker = EventTracker(
+            vocabulary.background, rules_of(camera), vocabulary_version=vocabulary.version, calibration=calibration
+        )
+        return CameraWatch(self._store, localizer, tracker, clock, camera_id=camera.id, run_id=run, sinks=self._sinks)
+
+    def _head(self, *inputs: object) -> HeadOutput:
+        """The head in the encoder's process; asked again where that was lost."""
+        for remaining in reversed(range(_HEAD_TRIES)):
+            try:
+                return self._encoder.head(*inputs)  # type: ignore[arg-type]
+            except EncoderLost:
+                if not remaining:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _encode(self, windows: Sequence[Waiting]) -> list[tuple[Segment, GapCause | DropCause | None]]:
+        """A segment for each window, and why it was dropped, if it was."""
+        captured = [each.news for each in windows if isinstance(each.news, Captured)]
+        frames = [index for index, each in enumerate(captured) if each.frame]
+        sounds = [index for index, each in enumerate(captured) if each.sound]
+        vision, audio = {}, {}
+        failed = False
+        try:
+            if frames or sounds:
+                seen, heard = self._encoder.encode(
+                    [each.frame.values for each in captured if each.frame],
+                    [each.sound.values for each in captured if each.sound],
+                )
+                vision, audio = dict(zip(frames, seen, strict=True)), dict(zip(sounds, heard, strict=True))
+        except EncoderLost:
+            failed = True
+        segments: list[tuple[Segment, GapCause | DropCause | None]] = []
+        for index, (each, waiting) in enumerate(zip(captured, windows, strict=True)):
+            segment = Segment(index=each.index, start_s=each.start_s, vision=vision.get(index), audio=audio.get(index))
+            lost = DropCause.BACKEND_FAILED if failed and (each.frame or each.sound) else None
+            segments.append((segment, waiting.dropped or lost))
+        return segments
+
+    def _second(self, waiting: Waiting, segment: Segment, dropped: GapCause | DropCause | None) -> None:
+        watch, window = self._watches.get(waiting.camera), waiting.news
+        assert isinstance(window, Captured)
+        if watch is None:
+            return  # its run could not go on; the next one begins with the next child
+        moment = Moment(utc_us=window.utc_us, monotonic_us=window.monotonic_us)
+        try:
+            seen = watch.second(segment, moment, dropped=dropped)
+        except EncoderLost:
+            self._abandon(waiting.camera, ENCODER_FAILED)
+            return
+        self._shown(waiting.camera, window, seen)
+
+    def _end(self, camera: str, cause: str) -> None:
+        watch = self._watches.get(camera)
+        if watch is None:
+            return
+        now = Moment(utc_us=time.time_ns() // 1000, monotonic_us=time.monotonic_ns() // 1000)
+        try:
+            watch.end(cause, now)
+        except EncoderLost:
+            self._abandon(camera, ENCODER_FAILED)
+            return
+        del self._watches[camera], self._runs[camera]
+
+    def _abandon(self, camera: str, cause: str) -> None:
+        """End a run whose head cannot be asked any more, at its last committed second."""
+        self._restart(camera)
+        self._watches.pop(camera).commit()
+        run, now_us = self._runs.pop(camera), time.time_ns() // 1000
+        try:
+            with self._store.write() as transaction:
+                end_run(transaction, run, cause=cause, now_us=now_us, sinks=self._sinks)
+        except OutputError:
+            return  # the next start finds the run open and ends it
+
+
+def _engine(encoder: RemoteEncoder) -> str:
+    return msgspec.json.encode(encoder.ready.info).decode()

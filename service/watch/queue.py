@@ -1,0 +1,95 @@
+"""What waits to be decided, camera by camera: fair, in order, bounded, and every dropped window in its place."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from ovavel.runtime.types import GapCause
+from ovavel.service.capture.feed import Delivery
+from ovavel.service.capture.messages import Captured
+
+__all__ = ["ROOM", "FairQueue", "Waiting"]
+
+ROOM = 4
+"""Windows of one camera that may wait for the encoder: a hiccup of a few seconds loses nothing."""
+
+
+class Waiting(NamedTuple):
+    """The next piece of news of one camera."""
+
+    camera: str
+    news: Delivery
+    dropped: GapCause | None
+    """Why its window was emptied while it waited."""
+
+
+class FairQueue:
+    """First in, first out within a camera; cameras take turns."""
+
+    def __init__(self, cameras: Iterable[str], *, room: int = ROOM) -> None:
+        """Hold up to `room` windows with media for each of `cameras`."""
+        self._room = room
+        self._lines: dict[str, deque[Waiting]] = {camera: deque() for camera in cameras}
+        self._turn = deque(self._lines)
+        self._closed = False
+        self._change = threading.Condition()
+
+    def put(self, camera: str, news: Delivery) -> None:
+        """Add news of a camera. The oldest window that waits is emptied where there is no room for another."""
+        with self._change:
+            line = self._lines.get(camera)
+            if line is None or self._closed:
+                return
+            line.append(Waiting(camera, news, None))
+            held = [index for index, each in enumerate(line) if _holds_media(each)]
+            for index in held[: max(0, len(held) - self._room)]:
+                line[index] = _emptied(line[index])
+            self._change.notify_all()
+
+    def take(self, most: int, timeout_s: float | None = None) -> list[Waiting]:
+        """Wait for news and return the next of up to `most` cameras, those first that have waited longest for a turn.
+
+        An empty list: nothing came for `timeout_s`, or the queue is closed and drained.
+        """
+        with self._change:
+            self._change.wait_for(lambda: self._closed or any(self._lines.values()), timeout_s)
+            chosen = [camera for camera in self._turn if self._lines[camera]][:most]
+            for camera in chosen:
+                self._turn.remove(camera)
+                self._turn.append(camera)
+            return [self._lines[camera].popleft() for camera in chosen]
+
+    def waiting(self, camera: str) -> int:
+        """Windows of a camera that wait."""
+        with self._change:
+            return len(self._lines.get(camera, ()))
+
+    def set_cameras(self, cameras: Iterable[str]) -> None:
+        """Take news of these cameras from now on. What waits of others is still taken."""
+        with self._change:
+            for camera in cameras:
+                if camera not in self._lines:
+                    self._lines[camera] = deque()
+                    self._turn.append(camera)
+
+    def close(self) -> None:
+        """Take nothing new; what waits can still be taken."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+
+def _holds_media(waiting: Waiting) -> bool:
+    news = waiting.news
+    return isinstance(news, Captured) and (news.frame is not None or news.sound is not None)
+
+
+def _emptied(waiting: Waiting) -> Waiting:
+    assert isinstance(waiting.news, Captured)
+    empty = msgspec.structs.replace(waiting.news, frame=None, sound=None)
+    return Waiting(waiting.camera, empty, GapCause.ENCODER_TOO_SLOW)

@@ -1,0 +1,140 @@
+"""The service without its page: store, encoder, cameras, and the thread that decides."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.reporting.redaction import redacted
+from ovavel.service.capture.feed import CameraFeed
+from ovavel.service.config.site import Camera, Site
+from ovavel.service.encoding.remote import RemoteEncoder
+from ovavel.service.store.cameras import CameraFacts, add_camera, remove_camera
+from ovavel.service.store.database import Database, rows
+from ovavel.service.store.recovery import Recovered, recover
+from ovavel.service.watch.board import Board
+from ovavel.service.watch.decider import Decider
+from ovavel.service.watch.queue import FairQueue
+
+__all__ = ["Service", "engine_options"]
+
+_STOP_S = 5.0
+
+
+def engine_options(site: Site) -> dict[str, Any]:
+    """Keyword arguments of `open_verified` for this site."""
+    return {"name": site.backend, "device": site.device, "threads": site.threads, "precision": site.precision}
+
+
+class Service:
+    """A site under watch, from `start` to `stop`."""
+
+    def __init__(self, site: Site, *, sinks: Sequence[str] = ()) -> None:
+        """Open the bundle, the encoder and the store, and end what an earlier service left open.
+
+        Raises:
+            OvavelError: one of them cannot be opened; what was opened is closed again.
+        """
+        self.site = site
+        self.bundle = Bundle.open(Path(site.bundle))
+        self.store = Database.open(Path(site.data))
+        try:
+            self.recovered: Recovered = self._recover(tuple(sinks))
+            """What an earlier service had left open."""
+            self.encoder = RemoteEncoder(Path(site.bundle), engine_options(site))
+        except BaseException:
+            self.store.close()
+            raise
+        self.board = Board(self.bundle.vocabulary.names)
+        self.queue = FairQueue(camera.id for camera in site.camera)
+        self._decider = Decider(
+            self.store,
+            self.bundle,
+            self.encoder,
+            self.queue,
+            boot_id=_boot_id(),
+            sinks=sinks,
+            shown=self.board.show,
+            restart=self._restart,
+        )
+        encoders = self.bundle.manifest.encoders
+        self.feeds = {camera.id: CameraFeed(camera, encoders, self.queue.put) for camera in site.camera}
+        for camera in site.camera:
+            self._decider.add(camera)
+        self.failure: Exception | None = None
+        """What ended the deciding thread, if anything did."""
+        self._thread = threading.Thread(target=self._decide, name="ovavel-decide", daemon=True)
+
+    def start(self) -> None:
+        """Start deciding, then the cameras."""
+        self._thread.start()
+        for feed in self.feeds.values():
+            feed.start()
+
+    def stop(self) -> None:
+        """End the cameras, decide on what waits, end open events, and close the store. May be called twice."""
+        for feed in self.feeds.values():
+            feed.stop()
+        until_s = time.monotonic() + _STOP_S
+        for feed in self.feeds.values():
+            feed.join(max(0.0, until_s - time.monotonic()))
+        self.queue.close()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_S)
+        self.encoder.close()
+        self.store.close()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _decide(self) -> None:
+        try:
+            self._decider.run()
+        except Exception as error:  # noqa: BLE001 - whatever it is must be seen by who asks whether the service lives
+            self.failure = error
+
+    def _restart(self, camera: str) -> None:
+        self.feeds[camera].restart()
+
+    def _recover(self, sinks: tuple[str, ...]) -> Recovered:
+        now_us = time.time_ns() // 1000
+        with self.store.write() as transaction:
+            recovered = recover(transaction, now_us=now_us, sinks=sinks)
+            known = {camera.id for camera in self.site.camera}
+            for (camera_id,) in rows(transaction, "SELECT id FROM camera WHERE removed_us IS NULL"):
+                if camera_id not in known:
+                    remove_camera(transaction, camera_id, now_us=now_us)
+            for camera in self.site.camera:
+                add_camera(transaction, _facts(self.site, camera), now_us=now_us)
+        return recovered
+
+
+def _facts(site: Site, camera: Camera) -> CameraFacts:
+    return CameraFacts(
+        id=camera.id,
+        name=camera.name or camera.id,
+        tz=camera.tz or site.tz,
+        source_redacted=redacted(camera.source),
+        config_sha=hashlib.sha256(msgspec.json.encode(camera, order="sorted")).hexdigest(),
+    )
+
+
+def _boot_id() -> str:
+    """Id of the machine's present boot; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
