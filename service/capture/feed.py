@@ -85,7 +85,8 @@ class CameraFeed:
 
     def join(self, timeout_s: float) -> bool:
         """Wait until the last delivery was made; whether it was."""
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -33,6 +35,8 @@ __all__ = ["Decider"]
 OFFLINE = "camera offline"
 ENCODER_FAILED = "encoder failed"
 _HEAD_TRIES = 3
+_IDLE_S = 1.0
+_ACCOUNT_EVERY_S = 10.0
 
 Shown = Callable[[str, Captured, Seen], None]
 """Called with the camera, its window and what that brought."""
@@ -70,6 +74,8 @@ class Decider:
         self._cameras: dict[str, Camera] = {}
         self._watches: dict[str, CameraWatch] = {}
         self._runs: dict[str, str] = {}
+        self._why: dict[str, str] = {}  # why the last run of a camera ended
+        self._accounted_s = -math.inf
         fusion, texts = bundle.manifest.fusion, len(bundle.vocabulary.background_texts)
         self._rule = live_rule(fusion.decides, fusion.decision, None, bundle.vocabulary.names, texts)
 
@@ -80,10 +86,15 @@ class Decider:
     def run(self) -> None:
         """Decide until the queue is closed and drained, then end every run."""
         batch = max(self._encoder.ready.info.batch, 1)
-        while waiting := self._queue.take(batch):
+        while True:
+            waiting = self._queue.take(batch, timeout_s=_IDLE_S)
+            if not waiting and self._queue.closed:
+                break
             self.decide(waiting)
+            self._account_for_absent()
         for camera in list(self._watches):
             self._end(camera, "stopped")
+        self._account_for_absent(at_once=True)
 
     def decide(self, waiting: Sequence[Waiting]) -> None:
         """Decide on the next piece of news of each of several cameras."""
@@ -97,6 +108,18 @@ class Decider:
         for each in waiting:
             if isinstance(each.news, Ended):
                 self._end(each.camera, each.news.cause)
+                self._why[each.camera] = each.news.cause
+
+    def _account_for_absent(self, *, at_once: bool = False) -> None:
+        """Account for the time of cameras without a run, now and then."""
+        now_s = time.monotonic()
+        if now_s < self._accounted_s + _ACCOUNT_EVERY_S and not at_once:
+            return
+        self._accounted_s, now_us = now_s, time.time_ns() // 1000
+        absent = [camera for camera in self._cameras if camera not in self._watches]
+        with contextlib.suppress(OutputError), self._store.write() as transaction:  # the next time, then
+            for camera in absent:
+                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, OFFLINE))
 
     def _open(self, camera: str, opened: Opened) -> None:
         self._end(camera, "capture died")
@@ -113,7 +136,7 @@ class Decider:
         )
         try:
             with self._store.write() as transaction:
-                advance(transaction, camera, to_us=now_us, outcome="gap", cause=OFFLINE)
+                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, OFFLINE))
                 open_run(transaction, facts)
                 add_anchor(transaction, run, anchor)
         except OutputError:

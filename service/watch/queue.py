@@ -77,6 +77,11 @@ class FairQueue:
                     self._lines[camera] = deque()
                     self._turn.append(camera)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing new is taken."""
+        return self._closed
+
     def close(self) -> None:
         """Take nothing new; what waits can still be taken."""
         with self._change:

@@ -1,0 +1,89 @@
+"""The queue before the encoder: fair, in order, bounded, and every dropped window in its place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovavel.runtime.types import GapCause
+from ovavel.service.capture.feed import Ended
+from ovavel.service.capture.messages import Captured
+from ovavel.service.link import Array
+from ovavel.service.watch.queue import ROOM, FairQueue
+
+FRAME = Array((1,), b"\0\0\0\0")
+
+
+def window(index: int, *, media: bool = True) -> Captured:
+    return Captured(
+        index=index,
+        start_s=float(index),
+        frame=FRAME if media else None,
+        sound=None,
+        picture=None,
+        gaps=(),
+        notices=(),
+        monotonic_us=0,
+        utc_us=0,
+    )
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from("abc"), st.booleans()),
+        st.tuples(st.just("take"), st.sampled_from("123"), st.just(True)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_every_window_comes_out_once_and_in_order(steps: list[tuple[str, str, bool]]) -> None:
+    queue = FairQueue("abc")
+    put: dict[str, list[int]] = defaultdict(list)
+    taken: dict[str, list[int]] = defaultdict(list)
+
+    def take(most: int) -> None:
+        found = queue.take(most, timeout_s=0)
+        assert len({each.camera for each in found}) == len(found), "one of a camera at a time"
+        for each in found:
+            assert isinstance(each.news, Captured)
+            taken[each.camera].append(each.news.index)
+            if each.dropped:
+                assert each.dropped is GapCause.ENCODER_TOO_SLOW
+                assert each.news.frame is None
+
+    for action, what, media in steps:
+        if action == "take":
+            take(int(what))
+            continue
+        queue.put(what, window(len(put[what]), media=media))
+        put[what].append(len(put[what]))
+    queue.close()
+    while any(queue.waiting(camera) for camera in "abc"):
+        take(3)
+    assert taken == {camera: indexes for camera, indexes in put.items() if indexes}
+
+
+def test_the_newest_windows_keep_their_media() -> None:
+    queue = FairQueue(["gate"])
+    for index in range(ROOM + 3):
+        queue.put("gate", window(index))
+    queue.put("gate", Ended("stopped", ""))
+    found = [queue.take(1)[0] for _ in range(ROOM + 4)]
+    assert [each.dropped is None for each in found[:-1]] == [False] * 3 + [True] * ROOM
+    assert isinstance(found[-1].news, Ended)
+
+
+def test_cameras_take_turns() -> None:
+    queue = FairQueue("abc")
+    for index in range(2):
+        for camera in "abc":
+            queue.put(camera, window(index, media=False))
+    assert [each.camera for each in queue.take(2)] == ["a", "b"]
+    assert [each.camera for each in queue.take(2)] == ["c", "a"]
+    assert [each.camera for each in queue.take(2)] == ["b", "c"]
+    queue.close()
+    assert queue.take(3) == []

@@ -1,0 +1,121 @@
+"""A whole site on the demo's clip, with real processes; and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ovavel.service.config.site import Camera, Site
+from ovavel.service.store import accounts, events
+from ovavel.service.store.database import Database, open_readonly, rows
+from ovavel.service.watch.service import Service
+
+DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
+CLIP = str(DEMO / "clip.mp4")
+
+SERVE = """
+import sys, time
+import msgspec
+from ovavel.service.config.site import Site
+from ovavel.service.watch.service import Service
+service = Service(msgspec.json.decode(sys.argv[1], type=Site), sinks=("mqtt",))
+service.start()
+time.sleep(3600)
+"""
+
+
+def site(folder: Path, *cameras: Camera) -> Site:
+    return Site(bundle=str(DEMO / "bundle"), data=str(folder / "data"), camera=cameras, threads=1)
+
+
+def until(condition: Callable[[], object], within_s: float = 90.0) -> None:
+    """Wait for what another process does."""
+    end_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.05)
+
+
+def check(folder: Path) -> None:
+    """What holds whatever happened."""
+    with Database.open(folder / "data", ballast_bytes=0) as store:
+        log = events.log_after(store.read, 0, limit=100_000)
+        assert [each.seq for each in log] == list(range(1, len(log) + 1))
+        for event in {each.body.id for each in log}:
+            kinds = [each.body.kind for each in log if each.body.id == event]
+            assert kinds[0] == "start"
+            assert kinds[-1] in ("end", "retract")
+        assert not rows(store.read, "SELECT 1 FROM run WHERE ended_us IS NULL")
+        for camera, created_us, accounted_us in rows(store.read, "SELECT id, created_us, accounted_us FROM camera"):
+            found = accounts.read_accounts(store.read, camera, from_us=0, to_us=accounted_us + 1)
+            assert sum(each.total_us for each in found) == accounted_us - created_us
+
+
+def test_cameras_are_watched_and_one_that_is_offline_hinders_nobody(tmp_path: Path) -> None:
+    cameras = (
+        Camera(id="one", source=CLIP, loop=True),
+        Camera(id="two", source=CLIP, loop=True),
+        Camera(id="dead", source=str(tmp_path / "none.mp4")),
+    )
+    with Service(site(tmp_path, *cameras), sinks=("mqtt",)) as service:
+        service.start()
+        until(lambda: len(events.log_after(service.store.read, 0)) >= 4)
+        until(lambda: service.feeds["dead"].state == "offline")
+        assert "none.mp4" in service.feeds["dead"].why
+        assert service.board.picture("one")
+        assert service.failure is None
+    check(tmp_path)
+    with Database.open(tmp_path / "data", ballast_bytes=0) as store:
+        (dead,) = accounts.read_accounts(store.read, "dead", from_us=0, to_us=2**62)
+        assert dead.gap_us.keys() == {"camera offline"}, "a camera that is not there has an account too"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_capture_process_that_dies_is_started_again(tmp_path: Path, how: signal.Signals) -> None:
+    with Service(site(tmp_path, Camera(id="one", source=CLIP, loop=True))) as service:
+        service.start()
+        until(lambda: len(service.board.seconds("one")) >= 3)
+        pid = service.feeds["one"].pid
+        assert pid
+        os.kill(pid, how)
+        until(lambda: len(rows(service.store.read, "SELECT 1 FROM run")) == 2)
+        (cause,) = rows(service.store.read, "SELECT end_cause FROM run WHERE ended_us IS NOT NULL")
+        assert cause == ("capture died",)
+    check(tmp_path)
+
+
+def test_an_encoder_that_dies_is_started_again(tmp_path: Path) -> None:
+    with Service(site(tmp_path, Camera(id="one", source=CLIP, loop=True))) as service:
+        service.start()
+        until(lambda: len(service.board.seconds("one")) >= 3)
+        assert service.encoder.pid
+        os.kill(service.encoder.pid, signal.SIGKILL)
+        decided = service.board.version
+        until(lambda: service.encoder.restarts == 1)
+        until(lambda: service.board.version > decided + 5)
+        assert service.failure is None
+    check(tmp_path)
+
+
+def test_a_service_that_was_killed_is_recovered(tmp_path: Path) -> None:
+    watched = site(tmp_path, Camera(id="one", source=CLIP, loop=True))
+    first = subprocess.Popen([sys.executable, "-c", SERVE, msgspec.json.encode(watched).decode()])
+    path = tmp_path / "data" / "ovavel.sqlite3"
+    try:
+        until(path.exists)
+        until(lambda: rows(open_readonly(path), "SELECT 1 FROM sqlite_schema WHERE name = 'event_log'"))
+        until(lambda: len(events.log_after(open_readonly(path), 0)) >= 2)
+    finally:
+        first.kill()
+        first.wait()
+    with Service(watched, sinks=("mqtt",)) as service:
+        assert service.recovered.runs == 1
+    check(tmp_path)
