@@ -15,9 +15,10 @@ from ovavel.runtime.reporting.text import quoted
 from ovavel.runtime.system.files import not_regular
 from ovavel.service.config.site import Camera, Site
 
-__all__ = ["read_site", "rules_of", "site_schema", "zone_of"]
+__all__ = ["read_site", "read_token", "rules_of", "site_schema", "split_listen", "zone_of"]
 
 _LARGEST = 1 << 20
+_SHORTEST_TOKEN = 32
 
 
 def read_site(path: Path) -> Site:
@@ -62,6 +63,8 @@ def _check(path: Path, site: Site) -> None:
     for name, count in ids.items():
         if count > 1:
             raise InputError(f"{path}: {count} cameras are called {name!r}; give each an id of its own")
+    if not 0 < split_listen(site)[1] < 65_536:
+        raise InputError(f"{path}: listen must end in a port from 1 to 65535, not {quoted(site.listen)}")
     for where, zone in (("tz", site.tz), *((f"tz of camera {each.id!r}", each.tz) for each in site.camera)):
         if zone and zone not in available_timezones():
             raise InputError(f"{path}: {where} must be an IANA time zone such as Europe/Berlin, not {quoted(zone)}")
@@ -87,6 +90,32 @@ def rules_of(camera: Camera) -> EventRules:
 def zone_of(site: Site, camera: Camera) -> ZoneInfo:
     """The time zone in which the camera's times are shown."""
     return ZoneInfo(camera.tz or site.tz)
+
+
+def split_listen(site: Site) -> tuple[str, int]:
+    """Host and port of `listen`."""
+    host, _, port = site.listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def read_token(site: Site) -> str | None:
+    """The token that everyone must give; None where there is none.
+
+    Raises:
+        InputError: the file cannot be read, or its token is short.
+    """
+    if site.token_file is None:
+        return None
+    path = Path(site.token_file)
+    try:
+        token = path.read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise InputError(f"{path} cannot be read ({error}); give a file whose first line is the token") from error
+    if len(token) < _SHORTEST_TOKEN:
+        raise InputError(
+            f"the token in {path} is shorter than {_SHORTEST_TOKEN} characters; make one: openssl rand -hex 32"
+        )
+    return token
 
 
 def site_schema() -> bytes:

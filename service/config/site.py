@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -55,6 +55,10 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Names it in topics and on the page."""
     tz: str = "UTC"
     """IANA time zone in which times are shown."""
+    listen: Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]|[0-9A-Za-z.-]+):[0-9]{1,5}\Z")] = "127.0.0.1:8470"
+    """Address and port of the page. One that others can reach needs `token_file`."""
+    token_file: str | None = None
+    """File whose first line everyone who asks must give, as "Authorization: Bearer TOKEN" or in a cookie."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto."""
     backend: str = "onnxruntime"
@@ -63,6 +67,3 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of vision and audio; the bundle's own choice by default."""
     threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""
-    overload: Literal["refuse", "drop"] = "refuse"
-    """What to do at the start when the cameras bring more windows than the encoder can take: refuse to start, or start
-    and drop the oldest windows, each counted."""

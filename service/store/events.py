@@ -11,7 +11,7 @@ from msgspec import Struct
 from ovavel.service.store.database import Transaction, one_row, rows
 from ovavel.service.store.outbox import enqueue
 
-__all__ = ["EventBody", "EventNews", "LogEntry", "log_after", "record", "revise"]
+__all__ = ["EventBody", "EventNews", "LogEntry", "event_of", "log_after", "record", "revise"]
 
 EventKind = Literal["start", "update", "end", "retract", "review", "verdict", "pin"]
 
@@ -162,6 +162,17 @@ def _body(row: Sequence[object], kind: EventKind) -> EventBody:
     values["camera"] = values.pop("camera_id")
     values["pinned"] = bool(values["pinned"])
     return msgspec.convert({**values, "kind": kind}, EventBody)
+
+
+def event_of(connection: Transaction, event_id: str) -> EventBody:
+    """The event as its newest revision has it.
+
+    Raises:
+        LookupError: there is none of this id.
+    """
+    query = "SELECT body FROM event_log WHERE event_id = ? ORDER BY revision DESC LIMIT 1"
+    (body,) = one_row(connection, query, (event_id,))
+    return msgspec.json.decode(body, type=EventBody)
 
 
 def log_after(connection: Transaction, seq: int, *, limit: int = 500) -> list[LogEntry]:

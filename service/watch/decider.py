@@ -79,6 +79,11 @@ class Decider:
         fusion, texts = bundle.manifest.fusion, len(bundle.vocabulary.background_texts)
         self._rule = live_rule(fusion.decides, fusion.decision, None, bundle.vocabulary.names, texts)
 
+    @property
+    def trouble(self) -> str:
+        """Why the store could not be written last time; empty where it could."""
+        return next((watch.trouble for watch in list(self._watches.values()) if watch.trouble), "")
+
     def add(self, camera: Camera) -> None:
         """Decide for this camera from now on."""
         self._cameras[camera.id] = camera

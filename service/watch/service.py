@@ -100,6 +100,11 @@ class Service:
     ) -> None:
         self.stop()
 
+    @property
+    def trouble(self) -> str:
+        """Why the store could not be written last time; empty where it could."""
+        return self._decider.trouble
+
     def _decide(self) -> None:
         try:
             self._decider.run()

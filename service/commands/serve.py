@@ -1,0 +1,95 @@
+"""`ovavel serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from ovavel.service.config.site import Site
+
+__all__ = ["Serve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Watch the cameras of a site, keep what was both seen and heard, and show it on a page.
+
+    Examples:
+        ovavel serve site.toml
+        ovavel serve site.toml --check
+        ovavel serve --schema > site.schema.json
+
+    A site file names a bundle, a folder for the store and the cameras:
+
+        bundle = "imagebind"
+        data = "/var/lib/ovavel"
+
+        [[camera]]
+        id = "gate"
+        source = "rtsp://camera.local/stream"
+
+    SIGTERM or Ctrl-C ends it: open events are ended and kept.
+    """
+
+    site: Positional[Path | None] = None
+    """The site file, in TOML."""
+    check: bool = False
+    """Check the site file, and end."""
+    schema: bool = False
+    """Print the JSON schema of site files, and end."""
+
+    def run(self) -> int:
+        """Watch until a signal arrives."""
+        from ovavel.runtime.errors import UsageError
+        from ovavel.service.config.read import read_site, site_schema
+
+        if self.schema:
+            print(site_schema().decode(), end="")
+            return 0
+        if self.site is None:
+            raise UsageError("which site? Give its file: ovavel serve site.toml")
+        site = read_site(self.site)
+        if self.check:
+            print(f"{self.site}: {len(site.camera)} cameras, nothing wrong")
+            return 0
+        return _serve(site)
+
+
+def _serve(site: Site) -> int:
+    import signal
+    import threading
+
+    from ovavel.runtime.errors import MissingExtraError, OutputError
+
+    try:
+        from ovavel.service.config.read import read_token, split_listen
+        from ovavel.service.watch.service import Service
+        from ovavel.service.web.server import Server
+    except ImportError as error:
+        raise MissingExtraError(error.name or "starlette", "serve", need="The monitoring service") from error
+
+    stop = threading.Event()
+    host, port = split_listen(site)
+    token = read_token(site)
+    with Service(site) as service:
+        server = Server(service, host=host, port=port, token=token)
+        before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            if service.recovered.runs:
+                print(f"ended what an earlier run left open: {service.recovered.events} events", flush=True)
+            service.start()
+            server.start()
+            print(f"watching {len(site.camera)} cameras: http://{host}:{server.port}/", flush=True)
+            while not stop.wait(1.0) and service.failure is None:
+                pass
+        finally:
+            server.stop()
+            for each, handler in before.items():
+                signal.signal(each, handler)
+    if service.failure is not None:
+        raise OutputError(f"the service ended because deciding failed: {service.failure}") from service.failure
+    return 0

@@ -1,0 +1,212 @@
+"""The API under /api/v1, health and metrics. Errors are problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ovavel.service.store.accounts import HOUR_US, read_accounts
+from ovavel.service.store.events import LogEntry, log_after
+from ovavel.service.store.queries import EventFilter, find_event, last_seq, list_events
+from ovavel.service.watch.service import Service
+from ovavel.service.web.metrics import Metrics
+
+__all__ = ["API", "problem"]
+
+READY_S = 60.0
+"""Decisions that are older are no sign of life."""
+_HEARTBEAT_S = 15.0
+_MOST_BEHIND = 1000
+_CLIENTS = 200
+
+
+def encoded(value: Any, status: int = 200) -> Response:
+    """`value` as JSON."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def problem(status: int, title: str) -> Response:
+    """An error as RFC 9457 has it."""
+    return JSONResponse({"status": status, "title": title}, status, media_type="application/problem+json")
+
+
+class API:
+    """Answers questions about a running service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._metrics = Metrics(service)
+        self._clients = 0
+        self.stopping = False
+        """Set before the server stops: an open stream would keep it from ending."""
+
+    @property
+    def routes(self) -> list[Route]:
+        """All of it."""
+        return [
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+            Route("/api/v1/cameras", self.cameras),
+            Route("/api/v1/cameras/{camera}/seconds", self.seconds),
+            Route("/api/v1/cameras/{camera}/snapshot.webp", self.snapshot),
+            Route("/api/v1/cameras/{camera}/accounts", self.accounts),
+            Route("/api/v1/events", self.events),
+            Route("/api/v1/events/{event}", self.event),
+            Route("/api/v1/stream", self.stream),
+        ]
+
+    def healthz(self, request: Request) -> Response:  # noqa: ARG002
+        """Whether the process answers."""
+        return encoded({"status": "ok"})
+
+    def readyz(self, request: Request) -> Response:  # noqa: ARG002
+        """Whether decisions are being made and kept."""
+        reasons = self.unready()
+        return encoded({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    def unready(self) -> list[str]:
+        """Why the service does not do its work; empty where it does."""
+        service, now_us = self._service, time.time_ns() // 1000
+        reasons = [f"deciding ended: {service.failure}"] if service.failure else []
+        reasons += [f"the store cannot be written: {why}"] if (why := service.trouble) else []
+        for camera, feed in service.feeds.items():
+            final_us = service.board.final_us(camera)
+            if feed.state == "watching" and final_us and now_us - final_us > READY_S * 1e6:
+                reasons.append(f"no final decision on {camera} for {(now_us - final_us) / 1e6:.0f} s")
+        return reasons
+
+    def metrics(self, request: Request) -> Response:  # noqa: ARG002
+        """Figures for Prometheus."""
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def cameras(self, request: Request) -> Response:  # noqa: ARG002
+        """Each camera and what it does."""
+        return encoded(self.camera_list())
+
+    def camera_list(self) -> list[dict[str, Any]]:
+        """Each camera and what it does."""
+        service = self._service
+        return [
+            {
+                "id": camera,
+                "name": feed.camera.name or camera,
+                "state": feed.state,
+                "why": feed.why,
+                "last_final_us": service.board.final_us(camera),
+                "waiting": service.queue.waiting(camera),
+            }
+            for camera, feed in service.feeds.items()
+        ]
+
+    def seconds(self, request: Request) -> Response:
+        """The last ten seconds of a camera."""
+        camera = request.path_params["camera"]
+        return encoded(self._service.board.seconds(camera)) if self._known(camera) else _no_camera(camera)
+
+    def snapshot(self, request: Request) -> Response:
+        """The newest picture of a camera."""
+        camera = request.path_params["camera"]
+        if not self._known(camera):
+            return _no_camera(camera)
+        picture = self._service.board.picture(camera)
+        headers = {"cache-control": "no-store"}
+        return (
+            Response(picture, media_type="image/webp", headers=headers) if picture else problem(404, "no picture yet")
+        )
+
+    def accounts(self, request: Request) -> Response:
+        """What became of each second of a camera, by hour, over the last day."""
+        camera = request.path_params["camera"]
+        if not self._known(camera):
+            return _no_camera(camera)
+        now_us = time.time_ns() // 1000
+        found = read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US, to_us=now_us)
+        return encoded(found)
+
+    def events(self, request: Request) -> Response:
+        """Events, newest first, page by page."""
+        given = request.query_params
+        if unknown := given.keys() - {"camera", "label", "state", "from", "to", "cursor", "limit"}:
+            return problem(400, f"there is no parameter {min(unknown)!r}")
+        try:
+            where = EventFilter(
+                camera=given.get("camera"),
+                label=given.get("label"),
+                state=given.get("state"),
+                from_us=_whole(given.get("from")),
+                to_us=_whole(given.get("to")),
+            )
+            limit = _whole(given.get("limit")) or 50
+            if not 1 <= limit <= 500:
+                return problem(400, "limit must be from 1 to 500")
+            page = list_events(self._service.store.read, where, cursor=given.get("cursor"), limit=limit)
+        except ValueError as error:
+            return problem(400, f"a number was expected: {error}")
+        return encoded(page)
+
+    def event(self, request: Request) -> Response:
+        """One event."""
+        found = find_event(self._service.store.read, request.path_params["event"])
+        return encoded(found) if found else problem(404, "there is no such event")
+
+    async def stream(self, request: Request) -> Response:
+        """Server-sent events: each row of the event log, and what the cameras see and hear."""
+        try:
+            seq = int(request.headers.get("last-event-id", ""))
+        except ValueError:
+            seq = last_seq(self._service.store.read)
+        if self._clients >= _CLIENTS:
+            return problem(503, f"{_CLIENTS} others are listening")
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._news(seq), media_type="text/event-stream", headers=headers)
+
+    async def _news(self, seq: int) -> AsyncIterator[bytes]:
+        """A reader that is slow is behind in the log, and nothing waits for it in memory."""
+        self._clients += 1
+        version, spoken_s = -1, time.monotonic()
+        try:
+            while not self.stopping:
+                changed = await asyncio.to_thread(self._service.board.wait, version, 1.0)
+                entries = await asyncio.to_thread(self._log_after, seq)
+                if entries and last_seq(self._service.store.read) - seq > _MOST_BEHIND:
+                    seq = last_seq(self._service.store.read)
+                    yield f"event: resync\nid: {seq}\ndata: {{}}\n\n".encode()
+                    continue
+                for entry in entries:
+                    seq = entry.seq
+                    yield b"event: event\nid: %d\ndata: %s\n\n" % (seq, msgspec.json.encode(entry))
+                if changed != version:
+                    version = changed
+                    yield b"event: now\ndata: %s\n\n" % msgspec.json.encode(self._now())
+                    spoken_s = time.monotonic()
+                elif time.monotonic() - spoken_s > _HEARTBEAT_S:
+                    spoken_s = time.monotonic()
+                    yield b": still here\n\n"
+        finally:
+            self._clients -= 1
+
+    def _log_after(self, seq: int) -> list[LogEntry]:
+        return log_after(self._service.store.read, seq, limit=100)
+
+    def _now(self) -> list[dict[str, Any]]:
+        board = self._service.board
+        return [{**camera, "seconds": board.seconds(camera["id"])} for camera in self.camera_list()]
+
+    def _known(self, camera: str) -> bool:
+        return camera in self._service.feeds
+
+
+def _no_camera(camera: str) -> Response:
+    return problem(404, f"there is no camera {camera!r}")
+
+
+def _whole(text: str | None) -> int | None:
+    return None if text is None else int(text)

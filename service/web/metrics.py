@@ -1,0 +1,68 @@
+"""Figures for Prometheus, from a registry of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from ovavel.service.store.database import rows
+from ovavel.service.watch.service import Service
+
+__all__ = ["Metrics"]
+
+_US = 1e6
+
+
+class Metrics:
+    """Collects what the store and the board know at the moment of asking."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """In the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every figure."""
+        service, read = self._service, self._service.store.read
+        up = GaugeMetricFamily("ovavel_camera_up", "Whether the camera is watched.", labels=["camera"])
+        last = GaugeMetricFamily(
+            "ovavel_camera_last_final_timestamp_seconds", "When its last decision became final.", labels=["camera"]
+        )
+        reconnects = CounterMetricFamily("ovavel_camera_reconnects", "Ends of its capture process.", labels=["camera"])
+        queue = GaugeMetricFamily("ovavel_queue_windows", "Windows that wait for the encoder.", labels=["camera"])
+        for camera, feed in service.feeds.items():
+            up.add_metric([camera], feed.state == "watching")
+            last.add_metric([camera], service.board.final_us(camera) / _US)
+            reconnects.add_metric([camera], feed.restarts)
+            queue.add_metric([camera], service.queue.waiting(camera))
+        yield from (up, last, reconnects, queue)
+        windows = CounterMetricFamily("ovavel_windows", "Seconds that were decided on.", labels=["camera"])
+        dropped = CounterMetricFamily(
+            "ovavel_windows_dropped", "Windows dropped, by cause.", labels=["camera", "cause"]
+        )
+        gaps = CounterMetricFamily("ovavel_unwatched_seconds", "Time without windows.", labels=["camera", "cause"])
+        for camera, final in rows(read, "SELECT camera_id, sum(final) FROM account GROUP BY camera_id"):
+            windows.add_metric([camera], final)
+        for column, family, scale in (("dropped", dropped, 1.0), ("gap_us", gaps, _US)):
+            query = (
+                f"SELECT camera_id, key, sum(value) FROM account, json_each(account.{column}) "  # noqa: S608 - fixed
+                "GROUP BY camera_id, key"
+            )
+            for camera, cause, value in rows(read, query):
+                family.add_metric([camera, cause], value / scale)
+        yield from (windows, dropped, gaps)
+        events = CounterMetricFamily("ovavel_events", "Events, by label and state.", labels=["label", "state"])
+        for label, state, count in rows(read, "SELECT label, state, count(*) FROM event GROUP BY label, state"):
+            events.add_metric([label, state], count)
+        yield events
+        pending = GaugeMetricFamily("ovavel_outbox_pending", "Deliveries that wait.", labels=["sink"])
+        for sink, count in rows(read, "SELECT sink, count(*) FROM outbox WHERE state = 'pending' GROUP BY sink"):
+            pending.add_metric([sink], count)
+        yield pending
+        yield CounterMetricFamily("ovavel_encoder_restarts", "Lost encoder processes.", value=service.encoder.restarts)

@@ -1,0 +1,137 @@
+"""The pages: HTML made here, kept up to date by the stream of news."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from ovavel.service.store.accounts import HOUR_US, Account, read_accounts
+from ovavel.service.store.events import EventBody
+from ovavel.service.store.queries import EventFilter, list_events
+from ovavel.service.watch.service import Service
+from ovavel.service.web.api import API, problem
+
+__all__ = ["Pages"]
+
+_HERE = Path(__file__).parent
+_PAGES = (("Now", ""), ("Events", "events"), ("Health", "health"))
+
+
+class Pages:
+    """Now, Events and Health."""
+
+    def __init__(self, service: Service, api: API) -> None:
+        self._service, self._api = service, api
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True
+        )
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """All of it."""
+        return [
+            Route("/", self.now),
+            Route("/events", self.events),
+            Route("/health", self.health),
+            Mount("/static", StaticFiles(directory=_HERE / "static")),
+        ]
+
+    def now(self, request: Request) -> Response:
+        """What each camera sees and hears."""
+        return self._page(request, "Now", cameras=self._api.camera_list())
+
+    def events(self, request: Request) -> Response:
+        """Events, newest first."""
+        chosen = {name: request.query_params.get(name) or None for name in ("camera", "label")}
+        try:
+            page = list_events(
+                self._service.store.read,
+                EventFilter(camera=chosen["camera"], label=chosen["label"]),
+                cursor=request.query_params.get("cursor"),
+            )
+        except ValueError:
+            return problem(400, "this page's address is damaged; go back to the first one")
+        older = {name: value for name, value in {**chosen, "cursor": page.cursor}.items() if value}
+        return self._page(
+            request,
+            "Events",
+            cameras=self._api.camera_list(),
+            labels=self._service.bundle.vocabulary.names[:-1],
+            chosen=chosen,
+            events=[self._event(each) for each in page.events],
+            cursor=urlencode(older) if page.cursor else "",
+        )
+
+    def health(self, request: Request) -> Response:
+        """Whether it does its work, and what became of every second."""
+        encoder, now_us = self._service.encoder, time.time_ns() // 1000
+        info = encoder.ready.info
+        found = [
+            account
+            for camera in self._service.feeds
+            for account in read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US, to_us=now_us)
+        ]
+        return self._page(
+            request,
+            "Health",
+            reasons=self._api.unready(),
+            accounts=[_account(each) for each in sorted(found, key=lambda each: (each.camera_id, -each.hour_us))],
+            engine=f"{info.engine} on {info.device}, {', '.join(f'{g} {p}' for g, p in info.precision.items())}",
+            gate=encoder.ready.gate,
+            restarts=encoder.restarts,
+        )
+
+    def _page(self, request: Request, title: str, **content: Any) -> Response:
+        depth = request.url.path.removeprefix(request.scope.get("root_path", "")).strip("/").count("/")
+        model = self._service.bundle.manifest.model
+        text = self._templates.get_template(f"{title.lower()}.html").render(
+            title=title,
+            page=title.lower(),
+            site=self._service.site.name,
+            pages=_PAGES,
+            # Relative, so that a proxy may put the service under any path.
+            base="../" * depth or "./",
+            model=model.name,
+            licence=model.licence,
+            **content,
+        )
+        return HTMLResponse(text)
+
+    def _event(self, event: EventBody) -> dict[str, str]:
+        camera = next((each for each in self._service.site.camera if each.id == event.camera), None)
+        zone = ZoneInfo((camera.tz if camera else "") or self._service.site.tz)
+        begin = datetime.fromtimestamp(event.start_us / 1e6, UTC)
+        return {
+            "id": event.id,
+            "iso": begin.isoformat(),
+            "shown": begin.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z"),
+            "seconds": f"{(event.end_us - event.start_us) / 1e6:.0f}",
+            "camera": event.camera,
+            "label": event.label,
+            "margin": f"{event.peak_margin:.2f}",
+            "state": event.state,
+            "end_cause": event.end_cause or "",
+        }
+
+
+def _account(account: Account) -> dict[str, str]:
+    causes = [f"{cause} {count}" for cause, count in account.dropped.items()]
+    causes += [f"{cause} {us / 1e6:.0f} s" for cause, us in account.gap_us.items()]
+    return {
+        "camera": account.camera_id,
+        "hour": datetime.fromtimestamp(account.hour_us / 1e6, UTC).strftime("%Y-%m-%d %H:00"),
+        "final": str(account.final),
+        "dropped": str(sum(account.dropped.values())),
+        "gap": f"{sum(account.gap_us.values()) / 1e6:.0f}",
+        "causes": ", ".join(causes),
+    }

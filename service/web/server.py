@@ -1,0 +1,80 @@
+"""The HTTP server, in a thread of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import closing
+
+import uvicorn
+from starlette.applications import Starlette
+
+from ovavel.runtime.errors import UsageError
+from ovavel.service.watch.service import Service
+from ovavel.service.web.api import API
+from ovavel.service.web.guard import Guard
+from ovavel.service.web.pages import Pages
+
+__all__ = ["Server", "is_loopback"]
+
+_STOP_S = 5.0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host name or address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+class Server:
+    """Serves one site until `stop`."""
+
+    def __init__(self, service: Service, *, host: str, port: int, token: str | None) -> None:
+        """Bind at once, so that a port in use is an error here.
+
+        Raises:
+            UsageError: the address cannot be used, or others can reach it and there is no `token`.
+        """
+        if not token and not is_loopback(host):
+            raise UsageError(
+                f"{host} can be reached by others: give token_file in the site file, or listen on 127.0.0.1"
+            )
+        self.api = API(service)
+        app = Starlette(routes=[*self.api.routes, *Pages(service, self.api).routes])
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise UsageError(
+                f"cannot listen on {host}, port {port}: {error.strerror}; choose another `listen`"
+            ) from error
+        self.port: int = self._socket.getsockname()[1]
+        config = uvicorn.Config(
+            Guard(app, token),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            h11_max_incomplete_event_size=16_384,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="ovavel-web", daemon=True)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End open streams, then the server."""
+        self.api.stopping = True
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(_STOP_S)
+
+    def _run(self) -> None:
+        with closing(self._socket):
+            self._server.run(sockets=[self._socket])
