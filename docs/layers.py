@@ -25,7 +25,9 @@ def drawing() -> str:
     orders = [contract for contract in contracts if contract["type"] == "layers"]
     packages = {contract["containers"][0]: contract["layers"] for contract in orders if "containers" in contract}
     (layers,) = (contract["layers"] for contract in orders if "containers" not in contract)
-    return "\n".join(line.rstrip() for layer in layers for line in _layer(layer, packages.get(layer, [])))
+    return "\n".join(
+        line.rstrip() for layer in ("ovavel.service", *layers) for line in _layer(layer, packages.get(layer, []))
+    )
 
 
 def _layer(layer: str, packages: list[str]) -> Iterator[str]:

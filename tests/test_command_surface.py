@@ -59,7 +59,11 @@ def test_help_is_free_of_python(command: str, capsys: pytest.CaptureFixture[str]
 
 
 WORDS = re.compile(r"""(?<=['`])ovavel ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?(?=[ '"`\n])""")
-SOURCES = [path for layer in ("runtime", "eval", "training", "export") for path in sorted((ROOT / layer).rglob("*.py"))]
+SOURCES = [
+    path
+    for layer in ("runtime", "eval", "training", "export", "service")
+    for path in sorted((ROOT / layer).rglob("*.py"))
+]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 

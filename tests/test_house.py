@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS, LINES, MODULES = 8, 350, 12
-FOLDERS = ("runtime", "eval", "training", "export", "tests")
+FOLDERS = ("runtime", "eval", "training", "export", "service", "tests")
 
 
 def sources(folder: str) -> list[Path]:

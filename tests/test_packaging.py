@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LAYERS = ("runtime", "eval", "training", "export")
+LAYERS = ("runtime", "eval", "training", "export", "service")
 HEAVY = ("torch", "onnx", "onnxruntime", "cv2", "av", "sounddevice", "numpy", "PIL", "tokenizers", "matplotlib")
 
 
@@ -88,7 +88,7 @@ def test_whatever_is_required_twice_has_one_bound() -> None:
 def test_whatever_is_imported_is_required() -> None:
     """What comes only with something else has no bound of its own, and is gone when that one stops needing it."""
     required = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
-    for layer in ("runtime", "eval", "training", "export"):
+    for layer in LAYERS:
         for path in (ROOT / layer).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):

@@ -18,6 +18,7 @@ from ovavel.service.config.site import Camera, Site
 __all__ = ["read_site", "read_token", "rules_of", "site_schema", "split_listen", "zone_of"]
 
 _LARGEST = 1 << 20
+_LAST_PORT = 65_535
 _SHORTEST_TOKEN = 32
 
 
@@ -63,8 +64,8 @@ def _check(path: Path, site: Site) -> None:
     for name, count in ids.items():
         if count > 1:
             raise InputError(f"{path}: {count} cameras are called {name!r}; give each an id of its own")
-    if not 0 < split_listen(site)[1] < 65_536:
-        raise InputError(f"{path}: listen must end in a port from 1 to 65535, not {quoted(site.listen)}")
+    if split_listen(site)[1] > _LAST_PORT:
+        raise InputError(f"{path}: listen must end in a port up to {_LAST_PORT}, not {quoted(site.listen)}")
     for where, zone in (("tz", site.tz), *((f"tz of camera {each.id!r}", each.tz) for each in site.camera)):
         if zone and zone not in available_timezones():
             raise InputError(f"{path}: {where} must be an IANA time zone such as Europe/Berlin, not {quoted(zone)}")

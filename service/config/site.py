@@ -56,7 +56,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tz: str = "UTC"
     """IANA time zone in which times are shown."""
     listen: Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]|[0-9A-Za-z.-]+):[0-9]{1,5}\Z")] = "127.0.0.1:8470"
-    """Address and port of the page. One that others can reach needs `token_file`."""
+    """Address and port of the page; port 0 is any that is free. An address that others can reach needs `token_file`."""
     token_file: str | None = None
     """File whose first line everyone who asks must give, as "Authorization: Bearer TOKEN" or in a cookie."""
     device: str = "auto"

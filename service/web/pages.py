@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +71,7 @@ class Pages:
             chosen=chosen,
             events=[self._event(each) for each in page.events],
             cursor=urlencode(older) if page.cursor else "",
+            zones=json.dumps({each.id: each.tz or self._service.site.tz for each in self._service.site.camera}),
         )
 
     def health(self, request: Request) -> Response:

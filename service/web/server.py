@@ -44,6 +44,7 @@ class Server:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            self._socket.listen(128)  # from here on nobody is refused
         except OSError as error:
             self._socket.close()
             raise UsageError(

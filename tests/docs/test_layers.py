@@ -15,5 +15,5 @@ def test_the_page_shows_the_rules() -> None:
     ).stdout
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert f"```text\n{drawn.rstrip()}\n```" in page, "run python docs/layers.py --write"
-    for layer in ("runtime", "eval", "training", "export"):
+    for layer in ("runtime", "eval", "training", "export", "service"):
         assert f"{layer}/ " in drawn

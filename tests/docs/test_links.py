@@ -63,6 +63,8 @@ def test_the_readme_fits_a_screen_and_its_lines_the_width() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     named = set(
-        re.findall(r"`((?:runtime|eval|training|export|tests|docs)/[\w./-]*)`", page.read_text(encoding="utf-8"))
+        re.findall(
+            r"`((?:runtime|eval|training|export|service|tests|docs)/[\w./-]*)`", page.read_text(encoding="utf-8")
+        )
     )
     assert {name for name in named if not (ROOT / name).exists()} == set()

@@ -1,11 +1,18 @@
-"""Facts of cameras, runs and events for tests of the service."""
+"""Facts of cameras, runs and events for tests of the service, and a site on the demo's clip."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ovavel.service.config.site import Camera, Site
 from ovavel.service.store.cameras import CameraFacts, RunFacts
 from ovavel.service.store.events import EventNews
+
+DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
+CLIP = str(DEMO / "clip.mp4")
 
 
 def camera_facts(camera_id: str, **changes: Any) -> CameraFacts:
@@ -28,3 +35,15 @@ def run_facts(run_id: str, camera_id: str, *, started_us: int = 0) -> RunFacts:
 def news(kind: str, number: int = 1, *, run: str = "run-1", label: str = "dog barking", **changes: Any) -> EventNews:
     facts: dict[str, Any] = {"start_us": 1_000_000, "end_us": 2_000_000, "peak_margin": 0.5}
     return EventNews(kind=kind, run_id=run, session_event_id=number, label=label, **{**facts, **changes})  # type: ignore[arg-type]
+
+
+def site(folder: Path, *cameras: Camera, **changes: Any) -> Site:
+    return Site(bundle=str(DEMO / "bundle"), data=str(folder / "data"), camera=cameras, threads=1, **changes)
+
+
+def until(condition: Callable[[], object], within_s: float = 90.0) -> None:
+    """Wait for what another process does."""
+    end_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.05)

@@ -42,6 +42,14 @@ function showCamera(camera) {
   if (camera.state === 'watching' && picture.complete) picture.src = `${wanted}?${Date.now()}`;
 }
 
+function shown(time, zones, camera) {
+  const timeZone = JSON.parse(zones)[camera] ?? 'UTC';
+  const parts = { dateStyle: 'short', timeStyle: 'medium', timeZone };
+  const zone = new Intl.DateTimeFormat('en', { timeZone, timeZoneName: 'short' }).formatToParts(time);
+  const name = zone.find((each) => each.type === 'timeZoneName').value;
+  return `${new Intl.DateTimeFormat('sv', parts).format(time)} ${name}`;
+}
+
 function showEvent(event) {
   const table = document.querySelector('.events tbody');
   if (!table) return;
@@ -51,7 +59,7 @@ function showEvent(event) {
   row.dataset.event = event.id;
   const why = event.end_cause ? ` (${event.end_cause})` : '';
   for (const text of [
-    begin.toISOString().replace('T', ' ').slice(0, 19),
+    shown(begin, table.closest('table').dataset.zones, event.camera),
     seconds,
     event.camera,
     event.label,

@@ -6,20 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
+from support.service import CLIP, site, until
 
-from ovavel.service.config.site import Camera, Site
+from ovavel.service.config.site import Camera
 from ovavel.service.store import accounts, events
 from ovavel.service.store.database import Database, open_readonly, rows
 from ovavel.service.watch.service import Service
-
-DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
-CLIP = str(DEMO / "clip.mp4")
 
 SERVE = """
 import sys, time
@@ -30,18 +26,6 @@ service = Service(msgspec.json.decode(sys.argv[1], type=Site), sinks=("mqtt",))
 service.start()
 time.sleep(3600)
 """
-
-
-def site(folder: Path, *cameras: Camera) -> Site:
-    return Site(bundle=str(DEMO / "bundle"), data=str(folder / "data"), camera=cameras, threads=1)
-
-
-def until(condition: Callable[[], object], within_s: float = 90.0) -> None:
-    """Wait for what another process does."""
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.05)
 
 
 def check(folder: Path) -> None:

@@ -1,0 +1,83 @@
+"""`ovavel serve` as a process: it starts, answers, and ends in order."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from support.service import CLIP, DEMO
+
+from ovavel.runtime.cli import main
+from ovavel.service.store.database import Database, rows
+
+OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
+
+
+def site_file(folder: Path, *lines: str) -> Path:
+    path = folder / "site.toml"
+    path.write_text(
+        "\n".join(
+            (
+                f'bundle = "{DEMO / "bundle"}"',
+                'data = "data"',
+                "threads = 1",
+                'listen = "127.0.0.1:0"',
+                *lines,
+                "[[camera]]",
+                'id = "gate"',
+                f'source = "{CLIP}"',
+                "loop = true",
+            )
+        ),
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_starts_answers_and_ends_in_order(tmp_path: Path, how: signal.Signals) -> None:
+    process = subprocess.Popen([*OVAVEL, "serve", str(site_file(tmp_path))], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith("watching 1 cameras: http://127.0.0.1:")
+        address = line.split()[-1]
+        with urllib.request.urlopen(f"{address}healthz", timeout=30) as answer:
+            assert answer.status == 200
+        # A reader of the stream must not keep it from ending.
+        stream = urllib.request.urlopen(f"{address}api/v1/stream", timeout=30)
+        assert stream.readline()
+        process.send_signal(how)
+        assert process.wait(60) == 0
+        stream.close()
+    finally:
+        process.kill()
+    with Database.open(tmp_path / "data", ballast_bytes=0) as store:
+        assert not rows(store.read, "SELECT 1 FROM run WHERE ended_us IS NULL")
+
+
+def test_check_and_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(site_file(tmp_path)), "--check"]) == 0
+    assert "1 cameras, nothing wrong" in capsys.readouterr().out
+    assert main(["serve", "--schema"]) == 0
+    assert '"$defs"' in capsys.readouterr().out
+    assert main(["serve"]) == 2
+    assert main(["serve", str(tmp_path / "none.toml")]) == 1
+    assert main(["serve", str(site_file(tmp_path, "x = 1")), "--check"]) == 1
+    assert "`x`" in capsys.readouterr().err
+
+
+def test_a_bundle_that_is_missing_and_a_token_that_is_short_are_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "token").write_text("short\n")
+    assert main(["serve", str(site_file(tmp_path, 'token_file = "token"'))]) == 1
+    assert "shorter than 32" in capsys.readouterr().err
+    path = site_file(tmp_path)
+    path.write_text(path.read_text().replace(str(DEMO / "bundle"), "none"))
+    assert main(["serve", str(path)]) == 1
+    assert "no bundle" in capsys.readouterr().err
