@@ -48,7 +48,13 @@ def read_site(path: Path) -> Site:
     _check(path, site)
     folder = path.resolve().parent
     cameras = tuple(msgspec.structs.replace(each, source=_source(folder, each.source)) for each in site.camera)
-    return msgspec.structs.replace(site, bundle=str(folder / site.bundle), data=str(folder / site.data), camera=cameras)
+    return msgspec.structs.replace(
+        site,
+        bundle=str(folder / site.bundle),
+        data=str(folder / site.data),
+        token_file=site.token_file and str(folder / site.token_file),
+        camera=cameras,
+    )
 
 
 def _source(folder: Path, source: str) -> str:
