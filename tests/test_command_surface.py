@@ -37,7 +37,7 @@ def test_commands_and_flags_are_the_frozen_ones() -> None:
 
 def test_the_groups_are_those_of_the_grammar() -> None:
     grouped = {f"{group} {name}" for group, names in GROUPS.items() for name in names}
-    assert kinds().keys() == grouped | {"live", "localize", "doctor", "demo"}
+    assert kinds().keys() == grouped | {"live", "localize", "serve", "doctor", "demo"}
 
 
 def test_recordings_are_positional_and_shared_words_are_flags() -> None:
@@ -45,7 +45,7 @@ def test_recordings_are_positional_and_shared_words_are_flags() -> None:
         names = {name for name, _ in flags(kind)}
         assert not {flag.strip("-").upper() for flag in SHARED} & names, command
         assert any(name.isupper() for name in names) == (
-            command in RECORDINGS | {"vocab add", "vocab remove", "bench compare"}
+            command in RECORDINGS | {"vocab add", "vocab remove", "bench compare", "serve"}
         ), command
 
 

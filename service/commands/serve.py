@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from ovavel.runtime.commands.options import Maybe
+
 if TYPE_CHECKING:
     from ovavel.service.config.site import Site
 
@@ -23,19 +25,12 @@ class Serve:
         ovavel serve site.toml --check
         ovavel serve --schema > site.schema.json
 
-    A site file names a bundle, a folder for the store and the cameras:
-
-        bundle = "imagebind"
-        data = "/var/lib/ovavel"
-
-        [[camera]]
-        id = "gate"
-        source = "rtsp://camera.local/stream"
+    A site file names a bundle, a folder for the store and the cameras; docs/service.md has an example.
 
     SIGTERM or Ctrl-C ends it: open events are ended and kept.
     """
 
-    site: Positional[Path | None] = None
+    site: Positional[Maybe[Path]] = None
     """The site file, in TOML."""
     check: bool = False
     """Check the site file, and end."""

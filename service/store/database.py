@@ -193,9 +193,7 @@ def _connect(path: Path) -> apsw.Connection:
     with _translated(path):
         # SQLite takes a file of a few bytes for an empty database and writes over it.
         if path.exists() and path.stat().st_size and path.open("rb").read(len(_HEADER)) != _HEADER:
-            raise InputError(
-                f"{path} is not a store of ovavel, or is damaged; choose another folder, or restore a backup"
-            )
+            raise InputError(f"{path} is not a store of ovavel, or is damaged; choose another folder")
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(_BUSY_MS)
         # FULL: an event that was reported must outlive a power cut; a commit takes about 3 ms. Without spilling,
@@ -213,7 +211,7 @@ def _upgrade(connection: apsw.Connection, path: Path) -> None:
         if version > VERSION:
             raise InputError(
                 f"{path} was written by a newer ovavel (store version {version}, this one knows {VERSION}); "
-                "update ovavel, or restore the backup that was made before the update"
+                "update ovavel, or put the copy that was made before the update in its place"
             )
         if version == 0 and one_row(connection, "SELECT count(*) FROM sqlite_schema")[0]:
             raise InputError(f"{path} is not a store of ovavel; choose another folder")
@@ -288,7 +286,7 @@ def _translated(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: the disk is full; free some space") from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise InputError(
-            f"{path} is damaged ({error}); run 'ovavel serve doctor', or restore a backup with 'ovavel serve restore'"
+            f"{path} is damaged ({error}); stop the service, move the folder aside, and put a copy of it in its place"
         ) from error
     except (apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.NoLFSError) as error:
         raise OutputError(f"cannot use {path} ({error}); check the disk and its permissions") from error

@@ -61,7 +61,8 @@ MAY_SAY_NO = {"eval parity", "vocab try"}
 def runs_here(words: list[str]) -> bool:
     command = next((each for each in (" ".join(words[:2]), words[0]) if each in kinds()), "")
     camera = command == "live" and words[1].startswith("--")
-    return command not in NOT_HERE and not camera and not set(ELSEWHERE) & set(words)
+    endless = command == "serve" and "--check" not in words
+    return command not in NOT_HERE and not camera and not endless and not set(ELSEWHERE) & set(words)
 
 
 RUN = [
@@ -107,6 +108,7 @@ def prepared(
         shutil.copy(tiny_weights, "encoders.safetensors")
         shutil.copy(tiny_head, "head.safetensors")
         shutil.copy(tiny_head, "head")
+        Path("site.toml").write_text('bundle = "b"\ndata = "d"\n[[camera]]\nid = "gate"\nsource = "clip.mp4"\n')
         Path("names.txt").write_text("dog barking\nrace car\nsinging bowl\n")
         make_clip(here / "clip.mp4", duration_s=4, fps=5)
         shutil.copy("clip.mp4", "recordings")
