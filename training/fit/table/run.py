@@ -283,7 +283,7 @@ def _flags_left_out(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for flag in row.left_out:
             names.setdefault(flag, []).append(row.name)
-    return [f"--{flag.replace('_', '-')} does not apply to {', '.join(each)}." for flag, each in names.items()]
+    return [f"--{flag.replace('_', '-')} leaves {', '.join(each)} unchanged." for flag, each in names.items()]
 
 
 class _Steps:
