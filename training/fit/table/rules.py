@@ -9,6 +9,7 @@ Shapes: N clips, T segments per clip, C classes with the background last.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -129,9 +130,10 @@ def measure_rules(
     asked = [row for row in rows if row.rule]
     total = sum(len(sources[row.source]) for row in asked)
     done, found = 0, dict[str, list[_Kept]]()
+    digest = _digest(data) if asked else ""
     for kind, places in sources.items():
         for source in places:
-            measure = _Measure(source, data)
+            measure = _Measure(source, data, digest)
             for row in asked:
                 if row.source == kind:
                     assert row.rule
@@ -151,8 +153,8 @@ def rule_window(rule: str, data: Data, head: RuntimeHead, kept_in: Path) -> Runt
 class _Measure:
     """Rules with one head."""
 
-    def __init__(self, source: _Source, data: Data) -> None:
-        self._source, self._data = source, data
+    def __init__(self, source: _Source, data: Data, digest: str) -> None:
+        self._source, self._data, self._digest = source, data, digest
         self._evidence: dict[str, Evidence] = {}
 
     def kept(self, name: str, progress: Progress) -> _Kept:
@@ -160,7 +162,7 @@ class _Measure:
         source, data = self._source, self._data
         assert data.test
         file = source.folder / f"{name}.json"
-        identity = (version("ovavel"), data.fingerprint, source.identity, name, *map(str, source.orders))
+        identity = (version("ovavel"), self._digest, source.identity, name, *map(str, source.orders))
         before = _read(file)
         if before and before.identity == identity:
             return before
@@ -195,6 +197,18 @@ class _Measure:
             output: HeadOutput = decide(self._source.head, part.audio, part.vision, self._data.text)
             self._evidence[split] = Evidence(output.audio_similarity, output.vision_similarity, part.vision)
         return self._evidence[split]
+
+
+def _digest(data: Data) -> str:
+    """Return a hash of all that rules see; the training clips, of which rows take different shares, are not in it."""
+    digest = hashlib.sha256("\0".join(data.names).encode())
+    for part in (data.val, data.test):
+        if part:
+            for array in (part.audio, part.vision, part.truth):
+                digest.update(np.ascontiguousarray(array).data)
+    for array in data.text.arrays.values():
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read(file: Path) -> _Kept | None:
