@@ -244,7 +244,7 @@ class _Download:
             self._discard()
             raise DownloadError(
                 f"what {url} sent is not the published file: its hash is another. It was removed; run it "
-                "again, from another network if it goes on so"
+                "again, from another network if it keeps failing"
             )
         self._part.replace(self._target)
         self._version_file.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ def drive(session: Session, sinks: Sequence[Sink], *, messages: SimpleQueue[str]
             return False
         except Overdue:
             unwritten.append(
-                OutputError(f"{sink.name} took nothing for {GRACE_S:g} s; the end of the session is missing there")
+                OutputError(f"{sink.name} accepted no data for {GRACE_S:g} s; the end of the session is missing there")
             )
             return False
         except OutputError as error:

@@ -114,7 +114,7 @@ def open_row(
     warm_up_s: float,
     required: bool,
 ) -> OpenRow:
-    """Open a backend and warm it up; where a row that is not `required` cannot be had, it says why.
+    """Open a backend and warm it up; where a row that is not `required` is unavailable, it says why.
 
     Raises:
         OvavelError: the backend of a `required` row cannot be opened.

@@ -125,7 +125,7 @@ class _Bench:
     partial: bool = False
 
     def open(self, specs: Sequence[RowSpec], *, device: str, threads: int | None) -> None:
-        """Open all rows and warm them up. The first and PyTorch eager must be had; others may say why not."""
+        """Open all rows and warm them up. The first and PyTorch eager must open; others may say why not."""
         self.gpu = open_gpu(device)
         memory = MemoryWatch(device)
         for spec in specs:

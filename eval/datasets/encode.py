@@ -105,7 +105,7 @@ def check_precision(cache: FeatureCache, bundle: Bundle, engine: str, precision:
         raise DatasetError(
             f"the feature cache {cache.path} was computed in {cache.info.precision} and {engine} runs the bundle "
             f"{bundle.path} in {runs}: its figures would not be those of the bundle. Make a cache with "
-            "`ovavel train features --bundle`, or take this one as it is with --any-precision"
+            "`ovavel train features --bundle`, or accept this one with --any-precision"
         )
 
 

@@ -135,8 +135,10 @@ def parse_truth(said: Sequence[str], clips: Sequence[Path]) -> dict[Path, tuple[
     found: dict[Path, tuple[tuple[float, float], ...]] = {}
     for words in said:
         name, sign, spans = words.rpartition("=")
+        if not sign:
+            raise UsageError(f"--truth {words!r} lacks its =SECONDS; for example {clips[0].name}=3-8,12-15")
         meant = [clip for clip in clips if name == str(clip)] or [clip for clip in clips if name == clip.name]
-        if not sign or len(meant) != 1:
+        if len(meant) != 1:
             fault = (
                 "matches several recordings; give the full path" if len(meant) > 1 else "matches none of the recordings"
             )

@@ -127,8 +127,8 @@ class DemoWorld:
         training = _row(bars, "training the encoders", self.steps)
         tokenizer, weights = self.out / "tokenizer.json", self.out / "encoders.safetensors"
         if weights.is_file():
-            drawing("there already", self.segments, self.segments)
-            training("there already", self.steps, self.steps)
+            drawing("already there", self.segments, self.segments)
+            training("already there", self.steps, self.steps)
             return tokenizer, weights
         segments = make_segments(
             self.out / "segments",

@@ -97,7 +97,7 @@ class Engine:
         for graph, each in provided.items():
             made, precision = each.as_built(), each.engine.made_for.number_format
             products = f"{made.in_precision} of {made.products} matrix products"
-            done = f"built in {each.engine.build_s:.0f} s" if each.built else "was there already"
+            done = f"built in {each.engine.build_s:.0f} s" if each.built else "already built"
             size = f"{each.engine.plan.bytes / 1e6:.0f} MB"
             folder = one_line(str(each.folder))
             print(f"{graph}: {size}, {done}, {products} in {precision} ({each.engine.evidence.read_from}): {folder}")

@@ -39,7 +39,7 @@ A source repairs its own clock first, and within tighter bounds, as it knows its
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AssemblerCounts:
-    """What became of everything that was pushed: in = used + dropped + pending, for samples and for frames."""
+    """The fate of everything that was pushed: in = used + dropped + pending, for samples and for frames."""
 
     windows: int
     samples_in: int
@@ -92,11 +92,11 @@ class WindowAssembler:
     - **Sound**: see `AudioTimeline`; the channel to listen to comes first, see `ChannelChooser`.
     - A window comes out once every sense has passed its end. A sense that lags behind the other by more than
       `patience_s` is not waited for; what it delivers for that window later on is dropped and counted.
-    - What is missing is declared in `Window.gaps`; `counts` says what became of every frame and sample.
+    - What is missing is declared in `Window.gaps`; `counts` accounts for every frame and sample.
     - **Notices** go with the next window to come out, unchanged and in order; those after the last one stay in
       `notices`.
     - A timestamp more than 60 s ahead of everything, or behind its own sense, sets a new clock for its sense, which
-      goes on at the newest time ("timestamp jump").
+      continues at the newest time ("timestamp jump").
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class WindowAssembler:
 
     @property
     def counts(self) -> AssemblerCounts:
-        """What became of everything so far."""
+        """The fate of everything so far."""
         dropped = self._frames_dropped.total()
         return AssemblerCounts(
             windows=self._index,

@@ -1,4 +1,4 @@
-"""Tells a sound card's drift from the jitter of its timestamps, and both from samples that were lost.
+"""Separates a sound card's drift from the jitter of its timestamps, and both from samples that were lost.
 
 A sound card counts samples with a crystal of its own, some tens of ppm off the media clock, and each block's timestamp
 is late or early by some milliseconds.
@@ -43,7 +43,7 @@ class ClockFilter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew after a hole: the next timestamp defines offset 0. The drift is the device's and is kept."""
+        """Start over after a hole: the next timestamp defines offset 0. The drift is the device's and is kept."""
         self.offset_s = 0.0
         self._variance = self.JITTER_S**2
         self._covariance = 0.0

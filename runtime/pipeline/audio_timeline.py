@@ -203,10 +203,10 @@ class AudioTimeline:
         jump_s = self._clock.observe(time_s - position_s, elapsed_s)
         if jump_s or self._format != sound_format:
             self.finish()
-            self._begin(self._at + round(jump_s * RATE_HZ), sound_format, anew=jump_s != 0)
+            self._begin(self._at + round(jump_s * RATE_HZ), sound_format, new_clock=jump_s != 0)
 
-    def _begin(self, start: int, sound_format: tuple[int, int], *, anew: bool = True) -> None:
-        """Start a run at a position; `anew` unless its clock merely goes on in another format."""
+    def _begin(self, start: int, sound_format: tuple[int, int], *, new_clock: bool = True) -> None:
+        """Start a run at a position; with a `new_clock` unless only the format changes."""
         never = self._overlap is DropCause.BEFORE_THE_START and self._end == 0
         for hole in self._explain(self._end, start, GapCause.NO_SOUND_YET if never else GapCause.LOST_SAMPLES):
             self._holes.append(hole)
@@ -216,7 +216,7 @@ class AudioTimeline:
         self._end = max(self._end, start)
         self._at = self._origin = start
         self._run_in = self._last_in = 0
-        if anew:
+        if new_clock:
             self._clock.restart()
         self._format = sound_format
         rate_hz, channels = sound_format

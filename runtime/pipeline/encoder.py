@@ -33,7 +33,7 @@ class Encoder:
         """Encode with `backend`; note the stages "preprocess", "vision" and "audio" in `timings`.
 
         Raises:
-            BundleError: its encoders want a preprocessing that this ovavel does not do.
+            BundleError: its encoders need a preprocessing that this ovavel lacks.
         """
         self._preparations = preparations(backend.encoders)
         self._backend = backend

@@ -83,7 +83,7 @@ class Localizer:
             raise ValueError(f"a buffer holds at least 1 segment, not {buffer}")
         check_lag(lag, buffer)
         self.vocabulary = vocabulary
-        """Names to tell apart. May be replaced while running: seconds that are not final are scored again with it."""
+        """Names to distinguish. May be replaced while running: seconds that are not final are scored again with it."""
         self.lag = lag
         self._head = head
         self._calibration = calibration
@@ -163,7 +163,7 @@ class Localizer:
         scores = np.zeros(len(text), np.float32)
         scores[-1] = 1.0
         vision, audio = (
-            # What the other sense has to say is shown as it is, without context: evidence, not a decision.
+            # The similarities of the other sense are shown unchanged, without context: evidence, not a decision.
             np.full(len(text), np.nan, np.float32) if embedding is None else rows @ embedding
             for embedding, rows in ((segment.vision, text.vision), (segment.audio, text.audio))
         )

@@ -112,7 +112,7 @@ def prepare_frame(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
 def prepare_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn one second of sound into a normalized log-mel picture (docs/method.md, Waveform).
 
-    The mean is taken over all channels; only the first goes on.
+    The mean is taken over all channels; only the first is used.
 
     Args:
         waveform: (C, 16000) float32 at 16 kHz.
@@ -180,7 +180,7 @@ def _log_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     spectrum = np.fft.rfft(emphasized, _FFT_LENGTH)
     power = spectrum.real**2 + spectrum.imag**2
     # A larger product than these would wake OpenBLAS's threads, which then spin for a tenth of a second on the cores
-    # that the encoders want.
+    # that the encoders need.
     energies = (power.reshape(-1, _FRAMES_A_PRODUCT, power.shape[1]) @ _mel_bank()).reshape(len(power), MEL_BINS)
     return np.log(np.maximum(energies, _FLOOR, out=energies), out=energies)
 

@@ -1,8 +1,8 @@
 """Decisions → events: runs of seconds with one label, reported as they start, change and end.
 
-Two layers. A *run* is what the rules make of a series of decisions; it is worked out anew from the final decisions and
-the provisional ones after them. A *told* event is a run that somebody heard of; each push compares the two and tells
-the difference. So a revised decision needs no special case: a told event whose run is gone is retracted.
+Two layers. A *run* is what the rules make of a series of decisions; it is recomputed from the final decisions and the
+provisional ones after them. A *reported* event is a run that has been announced; each push compares the two and reports
+the difference. So a revised decision needs no special case: a reported event whose run is gone is retracted.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Run(NamedTuple):
     probability: float | None
 
     def and_then(self, s: SegmentScores) -> _Run:
-        """Carry on to the second `s`."""
+        """Extend to the second `s`."""
         known = [p for p in (self.probability, s.probability) if p is not None]
         return self._replace(
             last=s.index,
@@ -110,13 +110,13 @@ class EventTracker:
     ) -> None:
         """Track every label but `background`; `calibration` gives the margins that `rules` leaves open."""
         self.vocabulary_version = vocabulary_version
-        """Stamped on the events told from now on. Set it when the vocabulary changes."""
+        """Stamped on the events reported from now on. Set it when the vocabulary changes."""
         self._background = background
         rules = rules or EventRules()
         self._on, self._off = rules.margins(calibration)
         self._rules = replace(rules, start_margin=self._on, keep_margin=self._off)
-        self._open: tuple[_Run, ...] = ()  # runs of final decisions that may still go on
-        self._told: dict[int, _Run] = {}
+        self._open: tuple[_Run, ...] = ()  # runs of final decisions that may still continue
+        self._reported: dict[int, _Run] = {}
         self._next_id = 1
 
     @property
@@ -129,20 +129,20 @@ class EventTracker:
         final = [s for s in scores if s.final]
         self._open, ended = self._follow(self._open, final)
         still_open, maybe_ended = self._follow(self._open, [s for s in scores if not s.final])
-        return self._tell(ended, [*maybe_ended, *still_open])
+        return self._report(ended, [*maybe_ended, *still_open])
 
     def close(self) -> list[Event]:
-        """End of the stream, on whatever way out: end every event that was told, as far as it was final.
+        """End of the stream, however it came: end every reported event, as far as it was final.
 
         Push the result of `Localizer.flush` first, so that nothing provisional is left.
         """
         ended, self._open = self._open, ()
-        return self._tell(ended, [])
+        return self._report(ended, [])
 
     def _follow(
         self, runs: Iterable[_Run], scores: Sequence[SegmentScores]
     ) -> tuple[tuple[_Run, ...], tuple[_Run, ...]]:
-        """Carry `runs` on through `scores`. Returns the runs that may go on and those that are over."""
+        """Continue `runs` through `scores`. Returns the runs that may continue and those that are over."""
         bridge = int(self._rules.bridge_s / WINDOW_S + 1e-9)
         alive = {run.label: run for run in runs}
         over: list[_Run] = []
@@ -158,31 +158,31 @@ class EventTracker:
             over += [alive.pop(label) for label in late]
         return tuple(alive.values()), tuple(over)
 
-    def _tell(self, ended: Sequence[_Run], going_on: Sequence[_Run]) -> list[Event]:
-        ended, going_on = ([run for run in runs if self._is_long_enough(run)] for runs in (ended, going_on))
-        unheard = [*ended, *going_on]
+    def _report(self, ended: Sequence[_Run], continuing: Sequence[_Run]) -> list[Event]:
+        ended, continuing = ([run for run in runs if self._is_long_enough(run)] for runs in (ended, continuing))
+        unreported = [*ended, *continuing]
         news: list[Event] = []
-        for event_id, told in list(self._told.items()):
-            same = [run for run in unheard if run.label == told.label and run.overlap(told) >= 0]
+        for event_id, reported in list(self._reported.items()):
+            same = [run for run in unreported if run.label == reported.label and run.overlap(reported) >= 0]
             if not same:
-                news.append(self._event(event_id, told, "retract"))
-                del self._told[event_id]
+                news.append(self._event(event_id, reported, "retract"))
+                del self._reported[event_id]
                 continue
-            run = max(same, key=told.overlap)
-            unheard.remove(run)
-            news += self._news(event_id, told, run, over=run in ended)
-        for run in sorted(unheard, key=lambda run: (run.first, run.label)):
+            run = max(same, key=reported.overlap)
+            unreported.remove(run)
+            news += self._news(event_id, reported, run, over=run in ended)
+        for run in sorted(unreported, key=lambda run: (run.first, run.label)):
             event_id, self._next_id = self._next_id, self._next_id + 1
             news.append(self._event(event_id, run, "start"))
             news += self._news(event_id, run, run, over=run in ended)
         return news
 
-    def _news(self, event_id: int, told: _Run, run: _Run, *, over: bool) -> list[Event]:
+    def _news(self, event_id: int, reported: _Run, run: _Run, *, over: bool) -> list[Event]:
         if over:
-            self._told.pop(event_id, None)
+            self._reported.pop(event_id, None)
             return [self._event(event_id, run, "end")]
-        self._told[event_id] = run
-        return [self._event(event_id, run, "update")] if run != told else []
+        self._reported[event_id] = run
+        return [self._event(event_id, run, "update")] if run != reported else []
 
     def _is_long_enough(self, run: _Run) -> bool:
         return (run.last - run.first + 1) * WINDOW_S >= self._rules.min_duration_s

@@ -40,7 +40,7 @@ class Document(SessionFields, frozen=True, kw_only=True, tag_field="type", tag="
     dropped: dict[str, int]
     trailing_s: float
     notes: tuple[str, ...] = ()
-    """What the source had to say, for people."""
+    """Messages of the source, for people."""
     channels: dict[int, int] = field(default_factory=dict)
     """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
 

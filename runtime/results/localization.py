@@ -31,7 +31,7 @@ class Localization:
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Windows never decided on, by cause."""
     notes: tuple[str, ...] = ()
-    """What the source, or the choice of its channel, had to say, in order."""
+    """Messages of the source and of the choice of its channel, in order."""
     channels: Mapping[int, int] = field(default_factory=dict)
     """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
     trailing_s: float = 0.0

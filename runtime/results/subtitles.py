@@ -33,6 +33,6 @@ def to_vtt(localization: Localization) -> bytes:
 def _cues(localization: Localization, mark: str) -> Iterator[tuple[str, str, str]]:
     """Give start, end and label of each event by start, as both formats ask for; an end is later than its start."""
     for event in sorted(localization.events, key=lambda event: event.start_s):
-        start_s = round(max(0.0, event.start_s), 3)  # as it is written, or else both may be rounded to the same
+        start_s = round(max(0.0, event.start_s), 3)  # as written; otherwise both may be rounded to the same
         end_s = max(event.end_s, start_s + _SHORTEST_S)
         yield timestamp(start_s, mark), timestamp(end_s, mark), one_line(event.label)

@@ -27,9 +27,10 @@ class AppendedFile:
     """Appends lines to a file, each with one system call, so that a kill loses nothing that was written.
 
     - **A full disk** does not end the session: up to `backlog` lines wait in memory and each write tries again. What
-      was written of a line is taken back, so the file ends with a whole one.
-    - **A file that is moved or removed** while it is written is noticed at the next write and begun again in its place,
-      with its first line; lines wait for as long as its folder is gone. The lines of a removed file count as lost.
+      was written of a line is removed, so the file ends with a whole one.
+    - **A file that is moved or removed** while it is written is noticed at the next write and created again in its
+      place, with its first line; lines wait for as long as its folder is gone. The lines of a removed file count as
+      lost.
     - **A last line that a crash cut short** is moved to `<path>.torn` when the file is opened again.
 
     `BrokenPipeError` passes through.
@@ -111,17 +112,17 @@ class AppendedFile:
             missing = len(self._waiting) + self.lost - self._removed + (self._torn not in (b"", b"\n", self._first))
         finally:
             self._release()
-        told = []
+        losses = []
         if self._removed:
-            told.append(f"{self._removed} records are gone with {self.name}, which was removed while it was written")
+            losses.append(f"{self._removed} records are gone with {self.name}, which was removed while it was written")
         if missing:
             reason = f" ({self._last_error.strerror})" if self._last_error else ""
-            told.append(
+            losses.append(
                 f"{missing} records could not be written to {self.name}{reason}; what is there is good up to its last "
                 "whole line. Make room for it, then run again"
             )
-        if told:
-            raise OutputError("; ".join(told))
+        if losses:
+            raise OutputError("; ".join(losses))
 
     def _write_next(self) -> None:
         assert self._fd is not None
@@ -169,7 +170,7 @@ class AppendedFile:
         self._torn = self._first if self._first not in self._waiting else b""
         self._written = 0
         if removed:
-            self._listener(f"{self.name} was removed with the records in it; it is begun again in its place")
+            self._listener(f"{self.name} was removed with the records in it; it is created again in its place")
         else:
             self._listener(f"{self.name} was moved; a new file is begun in its place")
 

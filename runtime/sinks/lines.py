@@ -46,12 +46,12 @@ class LinesSink:
     def write(self, update: Update) -> None:
         """Write the notices, the gaps of the newest second, then the events."""
         for notice in update.notices:
-            self._tell(notice.time_s, "notice", one_line(notice.message))
+            self._dated(notice.time_s, "notice", one_line(notice.message))
         if update.window:
             for gap in update.window.gaps:
-                self._tell(gap.start_s, "gap", f"{one_line(gap.cause)} ({gap.sense})  {seconds(gap.duration_s)}")
+                self._dated(gap.start_s, "gap", f"{one_line(gap.cause)} ({gap.sense})  {seconds(gap.duration_s)}")
         for event in update.events:
-            self._tell(event.start_s, event.state, _event_text(event))
+            self._dated(event.start_s, event.state, _event_text(event))
         self._ended = update.window is None
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class LinesSink:
             for line in summary_lines(stats):
                 self._print(line)
 
-    def _tell(self, time_s: float, kind: str, text: str) -> None:
+    def _dated(self, time_s: float, kind: str, text: str) -> None:
         self._print(f"{clock(time_s)}  {kind:<7}  {text}")
 
     def _print(self, line: str) -> None:
@@ -81,13 +81,13 @@ def engine(info: SessionInfo) -> str:
 def summary_lines(stats: Stats) -> Iterator[str]:
     """Sum up a session: windows, losses by cause, real-time factor, and the latency of a live one."""
     latency = stats.timings.percentiles("latency")
-    told = f", latency p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else ""
-    yield f"summary  {stats.windows} windows, real-time factor {stats.real_time_factor:.2f}{told}"
+    latencies = f", latency p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms" if latency else ""
+    yield f"summary  {stats.windows} windows, real-time factor {stats.real_time_factor:.2f}{latencies}"
     yield f"         dropped: {counts(stats.dropped)}; gaps: {counts(stats.gap_s, ' s')}"
     if any(stats.channels):
         yield f"         sound listened to: {counts({f'channel {c}': n for c, n in stats.channels.items()}, ' s')}"
     if stats.missing:
-        yield f"         background for want of a sense: {counts(stats.missing, ' s')}"
+        yield f"         no event possible (missing audio or video): {counts(stats.missing, ' s')}"
 
 
 def _event_text(event: Event) -> str:

@@ -46,7 +46,7 @@ def to_json_bytes(value: Any, *, indent: int = 0) -> bytes:
     """Write `value` as JSON in UTF-8, on one line or with `indent`.
 
     What steers a terminal, turns a line around or cannot be seen is written as `\\uXXXX`, so that the line can be
-    printed as it is; a reader gets the same text back. Bytes of file names that are no UTF-8 become `\\xe4`.
+    printed unchanged; a reader gets the same text back. Bytes of file names that are not UTF-8 become `\\xe4`.
     """
     try:
         data = msgspec.json.encode(value)
@@ -70,7 +70,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def number(value: float, digits: int = 6) -> float | None:
-    """Round `value` to what float32 can tell apart; None where it is not finite."""
+    """Round `value` to what float32 can distinguish; None where it is not finite."""
     return round(float(value), digits) if np.isfinite(value) else None
 
 
@@ -86,7 +86,7 @@ class ClassRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GapRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Sight or sound that was lost."""
+    """Video or audio that was lost."""
 
     sense: Sense
     cause: str
@@ -199,7 +199,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="summary"):
-    """Last line of a session that ended in good order."""
+    """Last line of a session that ended cleanly."""
 
     wall_time: str
     windows: int

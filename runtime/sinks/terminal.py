@@ -39,7 +39,7 @@ _ROOMY = 30
 _BAR = 10
 
 _STATE_COLOUR = {"start": GREEN, "update": GREEN, "end": "bright_black", "retract": ORANGE}
-_STATE_NAME = {"start": "now", "update": "now", "end": "over", "retract": "taken back"}
+_STATE_NAME = {"start": "now", "update": "now", "end": "over", "retract": "retracted"}
 _QUIET = "bright_black"
 
 
@@ -47,7 +47,7 @@ class TerminalSink:
     """Shows the last ten seconds, what is seen and heard, the events, and how well it keeps up.
 
     It draws when there is news, five times a second at most, on the terminal's alternate screen; the last picture stays
-    in the normal one. The terminal is put right by `close`, or at exit.
+    in the normal one. `close`, or else the exit, restores the terminal.
     """
 
     name = "the terminal"
@@ -125,12 +125,12 @@ class TerminalSink:
             middle.add_column(ratio=1)
             rows = max(evidence.row_count, events.row_count) + 2
             middle.add_row(self._panel("Newest second", evidence, rows, sure), self._panel("Events", events, rows))
-        told = [Text(f" {clock(at_s, 0)}  {message}", "yellow", no_wrap=True) for at_s, message in self._messages]
+        messages = [Text(f" {clock(at_s, 0)}  {message}", "yellow", no_wrap=True) for at_s, message in self._messages]
         return Group(
             self._header(self._info),
             self._panel("Last ten seconds", timeline, note=self._key()),
             middle,
-            *told,
+            *messages,
             figures,
         )
 
@@ -178,8 +178,8 @@ class TerminalSink:
         dot = f" {self._dot} "
         model = dot.join(map(self._line, (info.model, info.licence, names_text(len(info.labels)))))
         runs = f"{engine(info)}{dot}{self._line(gate_text(info.gate, here=info.gate_checked_here))}"
-        told = [(f" {model}", _QUIET), (f" {runs}", _QUIET if info.gate and info.gate.passed else "yellow")]
-        return Group(top, *(Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in told))
+        lines = [(f" {model}", _QUIET), (f" {runs}", _QUIET if info.gate and info.gate.passed else "yellow")]
+        return Group(top, *(Text(line, style, no_wrap=True, overflow="ellipsis") for line, style in lines))
 
     def _timeline(self, info: SessionInfo, width: int, rows: int) -> Table:
         background = info.labels[-1]
@@ -220,7 +220,7 @@ class TerminalSink:
     def _cell(self, scores: SegmentScores | None, c: int, label: str, width: int) -> Text:
         """One second of one label: a filled column once final, shaded before; in colour where the label won.
 
-        Both tell how far it stands above the background.
+        Both show how far it is above the background.
         """
         if scores is None or scores.missing or not np.isfinite(scores.scores[c]):
             return Text("")
@@ -295,8 +295,8 @@ class TerminalSink:
         factor = stats.real_time_factor
         line = Text(" ")
         if latency:  # only what is live has one
-            told = f"p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms   "
-            line.append("latency ", _QUIET).append(told)
+            latencies = f"p50 {latency.p50:.0f}  p95 {latency.p95:.0f}  p99 {latency.p99:.0f} ms   "
+            line.append("latency ", _QUIET).append(latencies)
         line.append("real time ", _QUIET).append(f"{self._times}{factor:.2f}", "" if factor < 1 else "bold red")
         line.append("\n windows ", _QUIET).append(str(stats.windows))
         for name, by_cause in (("dropped", counts(stats.dropped)), ("gaps", counts(stats.gap_s, " s"))):

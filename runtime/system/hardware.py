@@ -149,7 +149,7 @@ def physical_cores() -> int:
         topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         try:
             siblings.add(topology.read_text().strip())
-        except OSError:  # a kernel or sandbox that does not tell
+        except OSError:  # a kernel or sandbox that does not report it
             siblings.add(str(cpu))
     return min(len(siblings), _container_cores())
 

@@ -86,7 +86,7 @@ def main(descriptor: str) -> int:
             threading.Thread(target=_close_with, args=(link, source), daemon=True).start()
             link.send(Finished(error=_watch(link, source, begin)))
     except LinkClosed:
-        pass  # the service is gone, and nobody is left to be told
+        pass  # the service is gone, and there is nobody to report to
     return 0
 
 

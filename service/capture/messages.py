@@ -1,4 +1,4 @@
-"""What a capture child is told and what it sends."""
+"""What a capture child receives and what it sends."""
 
 from __future__ import annotations
 

@@ -188,4 +188,4 @@ class _Unwritten:
     """Of each second that became final: its start, its end, and why it was dropped."""
     news: tuple[EventNews, ...]
     cause: str | None
-    """Why the run ends; None while it goes on."""
+    """Why the run ends; None while it continues."""

@@ -67,7 +67,7 @@ class Decider:
             boot_id: of the machine's present boot.
             sinks: names of those that hear of events.
             shown: shows what was decided; must not block.
-            restart: starts a camera again whose run could not go on.
+            restart: starts a camera again whose run could not continue.
         """
         self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
         self._boot_id, self._sinks, self._shown, self._restart = boot_id, tuple(sinks), shown, restart
@@ -201,7 +201,7 @@ class Decider:
         watch, window = self._watches.get(waiting.camera), waiting.news
         assert isinstance(window, Captured)
         if watch is None:
-            return  # its run could not go on; the next one begins with the next child
+            return  # its run could not continue; the next one begins with the next child
         moment = Moment(utc_us=window.utc_us, monotonic_us=window.monotonic_us)
         try:
             seen = watch.second(segment, moment, dropped=dropped)

@@ -21,7 +21,7 @@ def test_a_group_lists_its_own_commands(capsys: pytest.CaptureFixture[str]) -> N
     assert "bundle export" not in out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("ovavel ")
 

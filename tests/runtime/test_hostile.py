@@ -181,7 +181,7 @@ def test_no_console_is_steered(text):
 
 
 @given(hostile)
-def test_json_takes_any_text_and_prints_as_it_is(text):
+def test_json_takes_any_text_and_prints_it_unchanged(text):
     for indent in (0, 2):
         written = to_json_bytes({text: [text, {"x": (text,)}]}, indent=indent).decode()
         assert steering(written) == []

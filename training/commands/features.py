@@ -181,7 +181,7 @@ def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
     cache = extraction.cache
     damaged = {key: damage for key, damage in cache.damaged.items() if key[0] in splits}
     rate = f", {extraction.encoded * BUFFER / extraction.seconds:.1f} segments/s" if extraction.encoded else ""
-    print(f"{extraction.encoded} clips encoded now{rate}; {extraction.kept} were there already")
+    print(f"{extraction.encoded} clips encoded now{rate}; {extraction.kept} were already in the cache")
     if extraction.renewed:
         print(f"{extraction.renewed} files of the cache were rebuilt because clips have changed")
     _print_damaged(damaged, sum(cache.info.clips[split] for split in splits))

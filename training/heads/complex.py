@@ -35,7 +35,7 @@ class ComplexHead(Head):
         Args:
             trunk: the head whose similarities are fused; or its kind and configuration, as `config` gives them.
             dim: embedding size D, which must be the trunk's.
-            train_trunk: train it, too; without, it stays as it is.
+            train_trunk: train it as well; otherwise it stays unchanged.
 
         Raises:
             UsageError: the trunk is for embeddings of another size, or does not score by the geometric mean.

@@ -91,7 +91,7 @@ class _Level(nn.Module):
 
 
 class _Gates(nn.Module):
-    """What of each sense's own view and of the other's goes on: (B, T, D) twice → (B, T, D)."""
+    """What of each sense's own view and of the other's passes: (B, T, D) twice → (B, T, D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Whether an endpoint hears and sees: some servers take sound or pictures, drop them without a word, and answer.
 
 Four made-up clips are asked about exactly as clips of a dataset are: black pictures with two different sounds, silence
-with two different pictures. Whoever does not get the sound cannot tell the first two apart, whoever does not get the
+with two different pictures. Whoever does not get the sound cannot distinguish the first two, whoever does not get the
 pictures not the others, so a guess that is right once is wrong the other time.
 """
 

@@ -1,4 +1,4 @@
-"""What tells one recording from another, whatever it is called and wherever it lies."""
+"""Identifies a recording by its content, whatever its name and folder."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_ties_share_a_rank_and_no_match_is_reported() -> None:
     assert "than the background" in verdict(trial([recording([AXES[4]] * 3)], bell=BELL))
 
 
-def test_a_name_of_the_vocabulary_is_tried_as_it_is() -> None:
+def test_a_name_of_the_vocabulary_is_tried_unchanged() -> None:
     phrase = trial([recording([AXES[0]] * 2)], Dog=AXES[4]).phrases[0]
     assert (phrase.in_vocabulary, phrase.label, phrase.won_s) == (True, "dog", 2)
     with pytest.raises(VocabularyError, match="background"):
@@ -136,7 +136,7 @@ def test_truth_is_read() -> None:
     wrong = {
         "a.mp4=1-2": "several",
         "d.mp4=1-2": "matches none of the recordings",
-        "x/a.mp4": "matches none of the recordings",
+        "x/a.mp4": "lacks its =SECONDS",
         "x/a.mp4=5": "START-END",
         "x/a.mp4=": "START-END",
         "x/a.mp4=5-5": "end after its start",

@@ -57,7 +57,7 @@ def outlier_tower(tiny_weights: Path) -> nn.Module:
     return tower.requires_grad_(False)
 
 
-def test_migration_leaves_the_function_as_it_is(
+def test_migration_leaves_the_function_unchanged(
     outlier_tower: nn.Module, tmp_path: Path, traced_once: TracedOnce
 ) -> None:
     seen = observe_activations(outlier_tower, calibration_inputs("audio", ImageBindConfig.tiny().encoders))

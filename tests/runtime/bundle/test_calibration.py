@@ -85,7 +85,7 @@ def test_a_calibration_that_contradicts_itself_is_refused(change: dict[str, obje
         msgspec.json.decode(data, type=Calibration)
 
 
-def test_a_calibrated_localizer_tells_probabilities_and_decides_as_before() -> None:
+def test_a_calibrated_localizer_reports_probabilities_and_decides_as_before() -> None:
     plain, calibrated = Localizer(head, VOCABULARY, lag=0), Localizer(head, VOCABULARY, lag=0, calibration=CALIBRATION)
     one, other = plain.push(segment(0))[0], calibrated.push(segment(0))[0]
     assert one.probability is None
@@ -94,7 +94,7 @@ def test_a_calibrated_localizer_tells_probabilities_and_decides_as_before() -> N
     assert calibrated.push(segment(1, vision=False))[0].probability is None
 
 
-def test_an_event_tells_its_highest_probability() -> None:
+def test_an_event_reports_its_highest_probability() -> None:
     localizer = Localizer(head, VOCABULARY, lag=0, calibration=CALIBRATION)
     tracker = EventTracker("other", EventRules(start_margin=0, keep_margin=0))
     scores = [localizer.push(segment(i, background=b))[0] for i, b in enumerate((0.5, 0.0, 0.7))]

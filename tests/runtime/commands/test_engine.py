@@ -51,7 +51,7 @@ def test_the_command_builds_ahead_of_time(exported_bundle: Path, tmp_path: Path)
     described = folders[0] / "engine.json"
     described.write_text(re.sub(r'"found": \d+', '"found": 7', described.read_text()))
     again = run(*arguments, XDG_CACHE_HOME=str(tmp_path))
-    assert again.stdout.count("was there already") == 3
+    assert again.stdout.count("already built") == 3
     assert " 7 of " in again.stdout.splitlines()[0]  # what was found, not what it was built from
     assert not again.stderr
 

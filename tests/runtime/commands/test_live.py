@@ -172,7 +172,7 @@ def test_a_removed_folder_is_reported(exported_bundle: Path, clip: Path, tmp_pat
     assert "could not be written" in err
 
 
-def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
+def test_kill_9_loses_nothing_that_was_reported(exported_bundle: Path, clip: Path, tmp_path: Path) -> None:
     news = tmp_path / "news.jsonl"
     process = live(exported_bundle, clip, "--realtime", "--jsonl", news, "--lag", 0)
     wait_for(news, "segment", 2)
@@ -187,7 +187,7 @@ def test_kill_9_loses_nothing_that_was_told(exported_bundle: Path, clip: Path, t
     assert records(news)[-1]["type"] == "summary"
 
 
-def test_a_full_disk_is_told_and_does_not_stop_the_watch(exported_bundle: Path, clip: Path) -> None:
+def test_a_full_disk_is_reported_and_does_not_stop_the_watch(exported_bundle: Path, clip: Path) -> None:
     process = live(exported_bundle, clip, "--jsonl", "/dev/full", "--view", "lines")
     out, err = process.communicate(timeout=100)
     assert process.returncode == 1

@@ -16,7 +16,7 @@ from ovavel.runtime.pipeline.audio_clock import ClockFilter
     block_s=st.sampled_from([0.01, 0.1, 0.5]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_drift_is_told_from_jitter(ppm: float, block_s: float, seed: int) -> None:
+def test_drift_is_separated_from_jitter(ppm: float, block_s: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     clock = ClockFilter(live=True)
     for step in range(round(600 / block_s)):
@@ -48,7 +48,7 @@ def test_one_late_block_hardly_moves_the_offset() -> None:
 
 
 @pytest.mark.parametrize(("live", "jump_s"), [(True, 0.12), (False, 0.04), (True, -0.5), (False, -0.5)])
-def test_a_large_jump_is_told_at_once(live: bool, jump_s: float) -> None:
+def test_a_large_jump_is_reported_at_once(live: bool, jump_s: float) -> None:
     clock = ClockFilter(live=live)
     for _ in range(50):
         assert clock.observe(0.0, 0.1) == 0.0
@@ -56,7 +56,7 @@ def test_a_large_jump_is_told_at_once(live: bool, jump_s: float) -> None:
 
 
 @pytest.mark.parametrize(("live", "step_s"), [(True, 0.05), (True, -0.08), (False, 0.021), (False, -0.03)])
-def test_a_small_lasting_jump_is_told_within_a_second(live: bool, step_s: float) -> None:
+def test_a_small_lasting_jump_is_reported_within_a_second(live: bool, step_s: float) -> None:
     clock = ClockFilter(live=live)
     for _ in range(50):
         assert clock.observe(0.0, 0.1) == 0.0

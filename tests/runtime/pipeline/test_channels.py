@@ -66,7 +66,7 @@ def test_no_second_depends_on_a_later_one_and_none_is_lost(seconds: list[tuple[f
             np.testing.assert_array_equal(again.waveform[0], second(*each)[again.channel])
 
 
-def test_the_first_channel_goes_on_as_it_came() -> None:
+def test_the_first_channel_passes_unchanged() -> None:
     waveform = second(0.1, 0.5)
     for wanted in ("first", "auto", 0):
         assert ChannelChooser(wanted).choose(waveform).waveform is waveform  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def test_hysteresis_needs_more_to_begin_than_to_go_on() -> None:
     assert [e.peak_margin for e in news if e.state == "end"] == pytest.approx([0.6])
 
 
-def test_an_event_is_told_at_once_and_retracted_when_context_revises_it() -> None:
+def test_an_event_is_reported_at_once_and_retracted_when_context_revises_it() -> None:
     tracker = EventTracker("other")
     assert [e.state for e in tracker.push([scored(0, "dog", final=False)])] == ["start"]
     news = tracker.push([scored(0, "other"), scored(1, "car", final=False)])

@@ -29,7 +29,7 @@ def test_what_cannot_be_shown_is_spelled_out_and_names_stay_apart() -> None:
 
 
 @given(st.text())
-def test_json_reads_back_and_can_be_printed_as_it_is(text: str) -> None:
+def test_json_reads_back_and_can_be_printed_unchanged(text: str) -> None:
     written = to_json_bytes({"name": encodable(text)})
     assert json.loads(written) == {"name": encodable(text)}
     assert not INVISIBLE.search(written.decode())

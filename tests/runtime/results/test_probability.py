@@ -37,7 +37,7 @@ def one_second(probability):
     )
 
 
-def test_files_of_a_calibrated_recording_tell_it(tmp_path):
+def test_files_of_a_calibrated_recording_contain_it(tmp_path):
     localization = calibrated(fake.recording(24))
     (tmp_path / "x.json").write_bytes(to_json(localization))
     document = read_json(tmp_path / "x.json")

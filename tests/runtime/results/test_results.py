@@ -204,7 +204,7 @@ def test_another_version_of_the_json_is_refused(tmp_path):
         read_json(path)
 
 
-def test_every_format_is_written_under_the_name_foretold(tmp_path):
+def test_every_format_is_written_under_the_announced_name(tmp_path):
     paths = write_results(fake.recording(32), tmp_path, FORMATS)
     assert paths == result_paths("clips/dog & car.mp4", tmp_path, FORMATS)
     assert [path.name for path in paths] == [

@@ -58,7 +58,7 @@ def test_a_sink_that_never_returns_does_not_hold_up_the_end(
 ) -> None:
     news = tmp_path / "news"
     with Session(bundle, Scripted(10_000, live=True, pace_s=0.02), backend=backend) as session:
-        with pytest.raises(OutputError, match="a pipe that nobody reads took nothing for 2 s"):
+        with pytest.raises(OutputError, match="a pipe that nobody reads accepted no data for 2 s"):
             drive(session, [Signalled(number, stuck=True), JsonlSink(news)])
     assert jsonl_types(news)[-1] == "summary", "the other sink gets the whole end"
 

@@ -41,7 +41,7 @@ def run(sink, seconds=3):
     sink.close()
 
 
-def test_a_session_is_told_from_start_to_summary(tmp_path):
+def test_a_session_is_recorded_from_start_to_summary(tmp_path):
     run(JsonlSink(tmp_path / "news.jsonl"))
     reported = records(tmp_path / "news.jsonl")
     assert isinstance(reported[0], SessionRecord)
@@ -123,7 +123,7 @@ def test_what_is_not_finite_is_null_and_odd_names_are_written(tmp_path):
     assert status.message == "lost caf\\xe9 \x1b[31m\nline two"
 
 
-def test_kill_9_loses_nothing_that_was_told(tmp_path):
+def test_kill_9_loses_nothing_that_was_reported(tmp_path):
     path = tmp_path / "news.jsonl"
     code = f"""
 import sys, time; sys.path.insert(0, {str(TESTS)!r})
@@ -146,7 +146,7 @@ for i in range(10**6):
     assert [record.id for record in reported][: last + 1] == [f"{fake.INFO.id}-{i}" for i in range(last + 1)]
 
 
-def test_a_full_disk_is_told_once_and_counted_at_the_end():
+def test_a_full_disk_is_reported_once_and_counted_at_the_end():
     reported = []
     sink = JsonlSink("/dev/full", listener=reported.append)
     with pytest.raises(OutputError, match=r"7 records could not be written to /dev/full \(No space left on device\)"):

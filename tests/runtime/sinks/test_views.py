@@ -40,7 +40,7 @@ def run(sink, seconds=14, label="dog barking"):
     return stats
 
 
-def test_lines_tell_events_gaps_status_and_a_summary():
+def test_lines_show_events_gaps_status_and_a_summary():
     stream = io.StringIO()
     sink = LinesSink(stream)
     run(sink)
@@ -84,7 +84,7 @@ def test_the_view_fits_and_shows_everything(width, height):
         assert text in view
     for text in ("CC-BY-NC-SA-4.0", "CPUExecutionProvider, fp32"):
         assert text in view
-    for text in ("now", "over", "taken back", "seen", "heard"):
+    for text in ("now", "over", "retracted", "seen", "heard"):
         assert text in view
     assert any(mark in view for mark in "▂▃▄▅▆▇█")
     assert "▒" in view or "▓" in view, "what may change looks otherwise than what is final, without colour too"

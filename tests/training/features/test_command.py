@@ -22,7 +22,7 @@ def test_the_command_prints_a_summary(
 ) -> None:
     assert main(command(broken[0], tiny_weights, tmp_path)) == 0
     reported = capsys.readouterr().out
-    assert re.search(r"6 clips encoded now, [\d.]+ segments/s; 0 were there already", reported)
+    assert re.search(r"6 clips encoded now, [\d.]+ segments/s; 0 were already in the cache", reported)
     assert "6 of 16 clips could be read; 10 damaged" in reported
     assert str(FeatureCache.open(tmp_path).path) in reported
     assert contents(tmp_path) == uninterrupted

@@ -61,7 +61,7 @@ def test_it_follows_its_formula(segments: int) -> None:
     np.testing.assert_allclose(got.score[0].numpy(), (s - low) / (high - low + 1e-8), atol=1e-4)
 
 
-def test_a_trunk_that_is_not_trained_stays_as_it_is() -> None:
+def test_a_trunk_that_is_not_trained_stays_unchanged() -> None:
     head = made("complex").train()
     assert isinstance(head, ComplexHead)
     assert not any(part.training for part in head.trunk.modules())

@@ -63,7 +63,7 @@ def stored(kept: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in kept.read_text().splitlines()]
 
 
-def test_who_looks_and_listens_decides_as_it_is(root: Path, kept: Path) -> None:
+def test_who_looks_and_listens_decides_correctly(root: Path, kept: Path) -> None:
     """Stills, sound, seconds, numbers and their order all have to be right for that."""
     with ChatEndpoint(SeesAndHears.of_bench(CLASSES)) as server:
         asked = asked_about(root, server, kept, controls=True)

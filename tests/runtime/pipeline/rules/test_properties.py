@@ -84,7 +84,7 @@ def test_nothing_stands_out(kind: str, value: float) -> None:
 
 @quick
 @given(seed=seeds, scale=st.sampled_from([0.125, 0.5, 2.0, 8.0]), shift=st.floats(-1, 1))
-def test_what_a_formula_leaves_as_it_is(seed: int, scale: float, shift: float) -> None:
+def test_what_a_formula_leaves_unchanged(seed: int, scale: float, shift: float) -> None:
     audio, vision, frames = (each.astype(np.float64) for each in made(seed))
 
     def same(kind: Rule, audio_moved: np.ndarray, vision_moved: np.ndarray) -> bool:
