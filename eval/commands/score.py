@@ -135,7 +135,7 @@ class Score:
             raise UsageError("what is scored? Give --bundle, or --llm and --model, or all of them")
         engine = self.engine
         given: dict[str, Any] = {"features": self.dataset.features, "rules": self.rules or None}
-        given |= {"precision": engine.precision, "weights": engine.weights}
+        given |= {"precision": engine.precision, "weights": engine.weights or None}
         for flag, value in (given | {"require-signature": engine.require_signature}).items():
             if value is not None:
                 raise UsageError(f"--{flag} is for a bundle: give --bundle as well")
