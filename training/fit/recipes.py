@@ -85,6 +85,9 @@ class Recipe:
     """Divisor of the scores, which makes them the logits of the cross-entropy."""
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly over all classes."""
+    pair_loss: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """Weight of PSP's pair loss, for any head: the similarities of both senses' features over a clip should have
+    equal shares in its event segments and none elsewhere. 100 as published; 0 disables it."""
     mixup: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """Mix each clip with another of its batch, with a share drawn from Beta(mixup, mixup); 0 disables it."""
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
@@ -110,6 +113,7 @@ class Recipe:
         for name in ("dropout", "label_smoothing", "ema"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("mixup", self.mixup >= 0, "at least 0")
+        self._require("pair_loss", self.pair_loss >= 0, "at least 0")
         self._require("train_ratio", 0 < self.train_ratio <= 1, "above 0 and at most 1")
         self._require("gate", self.gate is None or 0 <= self.gate <= 1, "from 0 to 1")
         self._require("blend", all(0 <= share <= 1 for share in self.blend), "from 0 to 1")
@@ -123,6 +127,9 @@ class Recipe:
             raise UsageError("a learned gate needs a starting value: give it as `gate`")
         if self.blend and self.gate is not None:
             raise UsageError("`blend` is for heads trained without a gate: drop either `blend` or `gate`")
+
+        if self.pair_loss and self.trunk and not self.train_trunk:
+            raise UsageError("a pair loss trains the features, which a frozen trunk keeps: set `train_trunk` as well")
 
     def _require(self, name: str, valid: bool, rule: str) -> None:
         if not valid:

@@ -48,6 +48,7 @@ from ovavel.training.fit.result import DataInfo, Epoch, FitResult, pick, row_tab
 from ovavel.training.fit.times import EpochTime, note_times
 from ovavel.training.heads.base import Head, load_head
 from ovavel.training.heads.layers import Draw, Dropout
+from ovavel.training.heads.psp import pair_errors
 from ovavel.training.heads.temporal import HeadGraph
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 from ovavel.training.torch_backend.backend import resolve_device
@@ -149,6 +150,7 @@ class _Run:
         if recipe.shuffle_labels:
             truth = _random(recipe, "labels").permutation(truth.ravel()).reshape(truth.shape)
         train_text = data.train_text
+        self._background = len(train_text) - 1
         if not recipe.background:
             truth = np.where(truth == len(train_text) - 1, _IGNORED, truth)
             train_text = train_text[:-1]
@@ -265,6 +267,10 @@ class _Run:
                 label_smoothing=recipe.label_smoothing,
             )
             loss = loss + share * entropy / (size * segments)
+            if recipe.pair_loss:
+                event = (target >= 0) & (target != self._background)
+                errors = pair_errors(audio.float(), vision.float(), event)
+                loss = loss + share * recipe.pair_loss * errors.sum() / (size * segments)
         loss.backward()  # type: ignore[no-untyped-call]
         loss = self._all_reduce(loss.detach())
         self._norms += torch.nn.utils.clip_grad_norm_(self._weights.values(), recipe.clip_norm)

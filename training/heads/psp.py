@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ovavel.training.heads.base import AUDIO_SCALE, Head
 from ovavel.training.heads.layers import Dropout
 
-__all__ = ["PSPHead", "strong_shares"]
+__all__ = ["PSPHead", "pair_errors", "strong_shares"]
 
 STRONG = 0.95
 """Share of a connection that is kept, in even shares: above 0.95 / T, which is the published 0.095 at T = 10."""
@@ -66,3 +66,21 @@ def strong_shares(connected: Tensor) -> Tensor:
 def _shares(x: Tensor) -> Tensor:
     # x / (sum + 1e-8). The factor is for PyTorch's ONNX optimizer, which drops an addend of 1e-8.
     return x * _SCALE / (x.sum(dim=-1, keepdim=True) * _SCALE + _EPSILON * _SCALE)
+
+
+def pair_errors(audio: Tensor, vision: Tensor, event: Tensor) -> Tensor:
+    """Squared errors of the pair loss, whose mean over all segments is the published loss.
+
+    Args:
+        audio: (B, T, D) features of any norm.
+        vision: (B, T, D) features of any norm.
+        event: (B, T) whether a segment has an event; a clip without any has target 0 throughout.
+
+    Returns:
+        (B, T): of each segment's share in the clip's similarities above 0, against 1 / k in its k event segments and 0
+        elsewhere.
+    """
+    similarity = F.relu(F.cosine_similarity(audio, vision, dim=-1))
+    share = similarity / (similarity.sum(dim=-1, keepdim=True) + _EPSILON)
+    target = event / event.sum(dim=-1, keepdim=True).clamp(min=1)
+    return (share - target).square()

@@ -148,6 +148,22 @@ def test_unwritable_folders_and_unknown_devices_are_refused(data: Data, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_the_pair_loss_is_off_by_default(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it = fit_data(replace(FAST, pair_loss=100.0), data, tmp_path / "with")
+    monkeypatch.setattr("ovavel.training.fit.train.pair_errors", None)  # calling it fails
+    without = fit_data(FAST, data, tmp_path / "without")
+    explicit = fit_data(replace(FAST, pair_loss=0.0), data, tmp_path / "explicit")
+    assert with_it.epochs[0].loss > without.epochs[0].loss
+    assert contents(tmp_path / "without") == contents(tmp_path / "explicit")
+    assert explicit == without
+    assert (tmp_path / "with" / HEAD).read_bytes() != (tmp_path / "without" / HEAD).read_bytes()
+
+
+def test_a_pair_loss_of_a_frozen_trunk_is_refused() -> None:
+    with pytest.raises(UsageError, match="train_trunk"):
+        replace(RECIPES["complex"], pair_loss=100.0)
+
+
 def test_learning_rate_is_halved(data: Data, tmp_path: Path) -> None:
     result = fit_data(replace(FAST, epochs=5, halve_at=(2, 4)), make_data(train=8, val=8, test=None), tmp_path)
     assert [epoch.learning_rate for epoch in result.epochs] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from support.made_heads import embeddings, made, noisy
 
-from ovavel.training.heads.psp import PSPHead, strong_shares
+from ovavel.training.heads.psp import PSPHead, pair_errors, strong_shares
 
 
 def exact(connected: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -81,3 +81,24 @@ def test_without_any_connection_each_sense_stays_by_itself() -> None:
         mixed = head(audio, torch.roll(vision, 1, 1))
     assert all(x.isfinite().all() for x in got)
     assert torch.equal(got[0], mixed[0])
+
+
+def test_pair_errors_by_hand() -> None:
+    audio = torch.tensor([[[2.0, 0], [1, 0], [1, 0]], [[1, 0], [0, 1], [0, 1]]])
+    vision = torch.tensor([[[3.0, 4], [0.8, 0.6], [-1, 0]], [[0, 1], [0, 2], [1, 0]]])
+    event = torch.tensor([[True, True, False], [False, False, False]])
+    # cosines 0.6, 0.8, -1 are shares 3/7, 4/7, 0 against 1/2, 1/2, 0; cosines 0, 1, 0 are shares against no event
+    expected = torch.tensor([[1 / 196, 1 / 196, 0], [0, 1, 0]])
+    torch.testing.assert_close(pair_errors(audio, vision, event), expected)
+
+
+def test_the_pair_loss_has_gradients_for_both_senses() -> None:
+    audio, vision = (torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
+    audio.requires_grad_()
+    vision.requires_grad_()
+    event = torch.tensor([[True, True, False, False, False], [False] * 5])
+    pair_errors(audio, vision, event).mean().backward()  # type: ignore[no-untyped-call]
+    for each in (audio, vision):
+        assert each.grad is not None
+        assert each.grad.isfinite().all()
+        assert each.grad.abs().sum() > 0
