@@ -71,7 +71,7 @@ def test_probabilities_sum_to_one_and_keep_the_order(rows: list[list[float]], te
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, np.inf, np.nan])
 def test_a_temperature_that_cannot_be_is_refused(temperature: float) -> None:
-    with pytest.raises(UsageError, match="temperature"):
+    with pytest.raises(ValueError, match="temperature"):
         probabilities(np.zeros(3, np.float32), temperature)
 
 
