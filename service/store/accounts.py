@@ -18,7 +18,7 @@ __all__ = ["HOUR_US", "Account", "Outcome", "accounted_us", "advance", "read_acc
 HOUR_US = 3_600_000_000
 
 Outcome = Literal["final", "dropped", "gap", "off"]
-"""What became of a stretch: decided on; a window that was dropped; no window at all; the camera was switched off."""
+"""How a stretch is accounted for: decided; its window dropped; no window at all; camera switched off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

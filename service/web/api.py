@@ -123,7 +123,7 @@ class API:
         )
 
     def accounts(self, request: Request) -> Response:
-        """What became of each second of a camera, by hour, over the last day."""
+        """The accounts of a camera, by hour, over the last day."""
         camera = request.path_params["camera"]
         if not self._known(camera):
             return _no_camera(camera)
