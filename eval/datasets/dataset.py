@@ -95,11 +95,6 @@ class Dataset:
         """Whether a second may hold several classes: then scores use `truths`, and no head is trained."""
         return any(clip.classes for clip in self.clips)
 
-    @property
-    def untrimmed(self) -> bool:
-        """Whether clips are windows over long videos, whose events are scored by mean average precision too."""
-        return False
-
     def select(self, split: str, *, kind: Kind = "all", train_ratio: float = 1.0) -> tuple[Clip, ...]:
         """The clips of a split in file order, damaged ones included.
 
