@@ -75,13 +75,12 @@ class CameraFeed:
     def stop(self) -> None:
         """Ask the child to end; `join` waits for it. May be called twice."""
         self._stop.set()
-        if self._child:
-            self._child.link.close()
+        self.restart()
 
     def restart(self) -> None:
-        """End the present child; another one follows."""
-        if self._child:
-            self._child.link.close()
+        """End the present child; another one follows unless `stop` was called."""
+        if child := self._child:
+            child.link.close()
 
     def join(self, timeout_s: float) -> bool:
         """Wait until the last delivery was made; whether it was."""
@@ -107,6 +106,8 @@ class CameraFeed:
     def _watch(self) -> Ended:
         """Run one child to its end."""
         self._child = child = Child("ovavel.service.capture.child")
+        if self._stop.is_set():  # while it started, when `stop` saw no child yet
+            child.link.close()
         limit_s = OPEN_S
         try:
             child.link.send(self._begin)

@@ -52,7 +52,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     camera: Annotated[tuple[Camera, ...], Meta(min_length=1, max_length=1024)]
     """One `[[camera]]` table each."""
     name: Name = "site"
-    """Names it in topics and on the page."""
+    """What the page calls it."""
     tz: str = "UTC"
     """IANA time zone in which times are shown."""
     listen: Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]|[0-9A-Za-z.-]+):[0-9]{1,5}\Z")] = "127.0.0.1:8470"

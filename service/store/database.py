@@ -79,9 +79,8 @@ class Database:
     def close(self) -> None:
         """Write the log back into the file and release the lock. It can be opened again afterwards."""
         with self._writing:
-            with contextlib.suppress(
-                apsw.Error
-            ):  # a reader in another thread, or a full disk: the log is read next time
+            # A reader in another thread, or a full disk: then the log is read next time.
+            with contextlib.suppress(apsw.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
             os.close(self._lock)
@@ -192,7 +191,7 @@ def open_readonly(path: Path) -> apsw.Connection:
 def _connect(path: Path) -> apsw.Connection:
     with _translated(path):
         # SQLite takes a file of a few bytes for an empty database and writes over it.
-        if path.exists() and path.stat().st_size and path.open("rb").read(len(_HEADER)) != _HEADER:
+        if path.exists() and path.stat().st_size and _first_bytes(path) != _HEADER:
             raise InputError(f"{path} is not a store of ovavel, or is damaged; choose another folder")
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(_BUSY_MS)
@@ -203,6 +202,11 @@ def _connect(path: Path) -> apsw.Connection:
             "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_spill = OFF"
         )
         return connection
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_HEADER))
 
 
 def _upgrade(connection: apsw.Connection, path: Path) -> None:

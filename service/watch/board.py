@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,6 @@ from msgspec import Struct
 
 from ovavel.runtime.types import SegmentScores
 from ovavel.service.capture.messages import Captured
-from ovavel.service.store.events import LogEntry
 from ovavel.service.watch.camera_watch import Seen
 
 __all__ = ["Board", "Named", "Second"]
@@ -45,9 +44,7 @@ class Second(Struct, frozen=True, kw_only=True):
 class _Camera:
     seconds: deque[Second] = field(default_factory=lambda: deque(maxlen=_KEPT))
     picture: bytes | None = None
-    windows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    gap_s: Counter[str] = field(default_factory=Counter)
+    gap_s: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     final_us: int = 0
     notices: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
@@ -59,7 +56,6 @@ class Board:
         """Show classes by these names, the background last."""
         self._labels = labels
         self._cameras: dict[str, _Camera] = {}
-        self._log: deque[LogEntry] = deque(maxlen=1000)
         self._change = threading.Condition()
         self.version = 0
         """Counts changes."""
@@ -69,10 +65,9 @@ class Board:
         seconds = [self._second(each) for each in seen.scores]
         with self._change:
             one = self._cameras.setdefault(camera, _Camera())
-            one.windows += 1
             one.picture = window.picture or one.picture
             for gap in window.gaps:
-                one.gap_s[gap.cause] += gap.duration_s  # type: ignore[assignment]
+                one.gap_s[gap.sense, gap.cause] += gap.duration_s
             one.notices.extend(each.message for each in window.notices)
             for second in seconds:
                 while one.seconds and one.seconds[-1].start_s >= second.start_s:
@@ -80,7 +75,6 @@ class Board:
                 one.seconds.append(second)
             if any(each.final for each in seen.scores):
                 one.final_us = window.utc_us
-            self._log.extend(seen.log)
             self.version += 1
             self._change.notify_all()
 
@@ -104,6 +98,16 @@ class Board:
         """When its last final decision was made; 0 before the first."""
         with self._change:
             return self._cameras[camera].final_us if camera in self._cameras else 0
+
+    def gap_s(self, camera: str) -> dict[tuple[str, str], float]:
+        """Seconds of video or audio that its windows lacked since the service started, by sense and cause."""
+        with self._change:
+            return dict(self._cameras[camera].gap_s) if camera in self._cameras else {}
+
+    def notices(self, camera: str) -> tuple[str, ...]:
+        """The newest messages of its source, oldest first."""
+        with self._change:
+            return tuple(self._cameras[camera].notices) if camera in self._cameras else ()
 
     def _second(self, scores: SegmentScores) -> Second:
         return Second(

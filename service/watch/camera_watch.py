@@ -69,7 +69,7 @@ class CameraWatch:
             new_event_id: makes ids that order by time.
         """
         self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock
-        self._camera, self._run, self._sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
+        self._camera, self.run_id, self._sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
         self._unwritten: deque[_Unwritten] = deque()
         self._ended = False
@@ -143,7 +143,7 @@ class CameraWatch:
 
     def _write(self, transaction: Transaction, each: _Unwritten) -> Iterator[LogEntry]:
         if each.anchor:
-            add_anchor(transaction, self._run, each.anchor)
+            add_anchor(transaction, self.run_id, each.anchor)
         for start_us, end_us, dropped in each.seconds:
             if start_us > accounted_us(transaction, self._camera):
                 advance(transaction, self._camera, to_us=start_us, outcome="gap", cause=CLOCK_STEP)
@@ -151,19 +151,21 @@ class CameraWatch:
                 advance(transaction, self._camera, to_us=end_us, outcome="final", windows=1)
             else:
                 advance(transaction, self._camera, to_us=end_us, outcome="dropped", cause=dropped, windows=1)
-            transaction.execute("UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self._run))
+            transaction.execute(
+                "UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self.run_id)
+            )
         for news in each.news:
             event_id = self._new_id() if news.kind == "start" else ""
             yield record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self._sinks)
         if each.cause is not None:
-            (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self._run,))
-            close_run(transaction, self._run, ended_us=committed_us, cause=each.cause)
+            (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self.run_id,))
+            close_run(transaction, self.run_id, ended_us=committed_us, cause=each.cause)
 
     def _news(self, event: Event, end_cause: str | None) -> EventNews:
         start_us, end_us = self._stretch(event.start_s, event.end_s)
         return EventNews(
             kind=event.state,
-            run_id=self._run,
+            run_id=self.run_id,
             session_event_id=event.id,
             label=event.label,
             start_us=start_us,

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -24,7 +25,7 @@ from ovavel.service.config.site import Camera
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
-from ovavel.service.store.database import Database
+from ovavel.service.store.database import Database, rows
 from ovavel.service.store.recovery import end_run
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
 from ovavel.service.watch.queue import FairQueue, Waiting
@@ -51,8 +52,8 @@ class Decider:
         bundle: Bundle,
         encoder: RemoteEncoder,
         queue: FairQueue,
+        cameras: Sequence[Camera],
         *,
-        boot_id: str,
         sinks: Sequence[str],
         shown: Shown,
         restart: Callable[[str], None],
@@ -64,16 +65,17 @@ class Decider:
             bundle: that `encoder` runs.
             encoder: shared by all cameras.
             queue: of what the cameras bring.
-            boot_id: of the machine's present boot.
+            cameras: to decide for; the store knows them already.
             sinks: names of those that hear of events.
             shown: shows what was decided; must not block.
             restart: starts a camera again whose run could not continue.
         """
         self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
-        self._boot_id, self._sinks, self._shown, self._restart = boot_id, tuple(sinks), shown, restart
-        self._cameras: dict[str, Camera] = {}
+        self._sinks, self._shown, self._restart = tuple(sinks), shown, restart
+        self._cameras = {camera.id: camera for camera in cameras}
         self._watches: dict[str, CameraWatch] = {}
-        self._runs: dict[str, str] = {}
+        self._ending: dict[str, CameraWatch] = {}  # have ended, and the store does not know it yet
+        self._boot_id = _boot_id()
         self._why: dict[str, str] = {}  # why the last run of a camera ended
         self._accounted_s = -math.inf
         fusion, texts = bundle.manifest.fusion, len(bundle.vocabulary.background_texts)
@@ -82,11 +84,8 @@ class Decider:
     @property
     def trouble(self) -> str:
         """Why the store could not be written last time; empty where it could."""
-        return next((watch.trouble for watch in list(self._watches.values()) if watch.trouble), "")
-
-    def add(self, camera: Camera) -> None:
-        """Decide for this camera from now on."""
-        self._cameras[camera.id] = camera
+        watches = [*self._watches.values(), *self._ending.values()]
+        return next((watch.trouble for watch in watches if watch.trouble), "")
 
     def run(self) -> None:
         """Decide until the queue is closed and drained, then end every run."""
@@ -96,10 +95,10 @@ class Decider:
             if not waiting and self._queue.closed:
                 break
             self.decide(waiting)
-            self._account_for_absent()
+            self._look_after_the_store()
         for camera in list(self._watches):
             self._end(camera, "stopped")
-        self._account_for_absent(at_once=True)
+        self._look_after_the_store(at_once=True)
 
     def decide(self, waiting: Sequence[Waiting]) -> None:
         """Decide on the next piece of news of each of several cameras."""
@@ -115,16 +114,30 @@ class Decider:
                 self._end(each.camera, each.news.cause)
                 self._why[each.camera] = each.news.cause
 
-    def _account_for_absent(self, *, at_once: bool = False) -> None:
-        """Account for the time of cameras without a run, now and then."""
+    def _look_after_the_store(self, *, at_once: bool = False) -> None:
+        """Now and then: commit what could not be, account for cameras without a run, and hold disk space back again."""
         now_s = time.monotonic()
         if now_s < self._accounted_s + _ACCOUNT_EVERY_S and not at_once:
             return
         self._accounted_s, now_us = now_s, time.time_ns() // 1000
-        absent = [camera for camera in self._cameras if camera not in self._watches]
+        self._store.hold_ballast()
+        for camera in list(self._ending):
+            self._committed(camera)
+        absent = self._cameras.keys() - self._watches.keys() - self._ending.keys()
+        if not absent:
+            return
         with contextlib.suppress(OutputError), self._store.write() as transaction:  # the next time, then
-            for camera in absent:
+            for camera in sorted(absent):
                 advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, OFFLINE))
+
+    def _committed(self, camera: str) -> bool:
+        """Whether all of the camera's run that ended is in the store by now."""
+        if camera in self._ending:
+            self._ending[camera].commit()
+            if self._ending[camera].trouble:
+                return False
+            del self._ending[camera]
+        return True
 
     def _open(self, camera: str, opened: Opened) -> None:
         self._end(camera, "capture died")
@@ -139,15 +152,21 @@ class Decider:
             engine=_engine(self._encoder),
             vocabulary_version=self._bundle.vocabulary.version,
         )
+        if not self._committed(camera):
+            self._restart(camera)
+            return
         try:
             with self._store.write() as transaction:
+                for (left,) in rows(
+                    transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)
+                ):
+                    end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
                 advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, OFFLINE))
                 open_run(transaction, facts)
                 add_anchor(transaction, run, anchor)
         except OutputError:
             self._restart(camera)  # the run could not be kept, so nothing is decided in it
             return
-        self._runs[camera] = run
         self._watches[camera] = self._watch(self._cameras[camera], run, WallClock(anchor))
 
     def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
@@ -220,19 +239,26 @@ class Decider:
         except EncoderLost:
             self._abandon(camera, ENCODER_FAILED)
             return
-        del self._watches[camera], self._runs[camera]
+        self._ending[camera] = self._watches.pop(camera)
+        self._committed(camera)
 
     def _abandon(self, camera: str, cause: str) -> None:
         """End a run whose head cannot be asked any more, at its last committed second."""
         self._restart(camera)
-        self._watches.pop(camera).commit()
-        run, now_us = self._runs.pop(camera), time.time_ns() // 1000
-        try:
-            with self._store.write() as transaction:
-                end_run(transaction, run, cause=cause, now_us=now_us, sinks=self._sinks)
-        except OutputError:
-            return  # the next start finds the run open and ends it
+        watch = self._watches.pop(camera)
+        watch.commit()
+        # A store that cannot be written now leaves the run open; the camera's next run, or the next start, ends it.
+        with contextlib.suppress(OutputError), self._store.write() as transaction:
+            end_run(transaction, watch.run_id, cause=cause, now_us=time.time_ns() // 1000, sinks=self._sinks)
 
 
 def _engine(encoder: RemoteEncoder) -> str:
     return msgspec.json.encode(encoder.ready.info).decode()
+
+
+def _boot_id() -> str:
+    """Id of the machine's present boot; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

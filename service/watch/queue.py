@@ -69,14 +69,6 @@ class FairQueue:
         with self._change:
             return len(self._lines.get(camera, ()))
 
-    def set_cameras(self, cameras: Iterable[str]) -> None:
-        """Take news of these cameras from now on. What waits of others is still taken."""
-        with self._change:
-            for camera in cameras:
-                if camera not in self._lines:
-                    self._lines[camera] = deque()
-                    self._turn.append(camera)
-
     @property
     def closed(self) -> bool:
         """Whether nothing new is taken."""

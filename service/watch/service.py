@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,30 +46,26 @@ class Service:
         """
         self.site = site
         self.bundle = Bundle.open(Path(site.bundle))
-        self.store = Database.open(Path(site.data))
-        try:
+        encoders = self.bundle.manifest.encoders
+        with ExitStack() as opened:
+            self.store = opened.enter_context(Database.open(Path(site.data)))
             self.recovered: Recovered = self._recover(tuple(sinks))
             """What an earlier service had left open."""
-            self.encoder = RemoteEncoder(Path(site.bundle), engine_options(site))
-        except BaseException:
-            self.store.close()
-            raise
-        self.board = Board(self.bundle.vocabulary.names)
-        self.queue = FairQueue(camera.id for camera in site.camera)
-        self._decider = Decider(
-            self.store,
-            self.bundle,
-            self.encoder,
-            self.queue,
-            boot_id=_boot_id(),
-            sinks=sinks,
-            shown=self.board.show,
-            restart=self._restart,
-        )
-        encoders = self.bundle.manifest.encoders
-        self.feeds = {camera.id: CameraFeed(camera, encoders, self.queue.put) for camera in site.camera}
-        for camera in site.camera:
-            self._decider.add(camera)
+            self.encoder = opened.enter_context(closing(RemoteEncoder(Path(site.bundle), engine_options(site))))
+            self.board = Board(self.bundle.vocabulary.names)
+            self.queue = FairQueue(camera.id for camera in site.camera)
+            self.feeds = {camera.id: CameraFeed(camera, encoders, self.queue.put) for camera in site.camera}
+            self._decider = Decider(
+                self.store,
+                self.bundle,
+                self.encoder,
+                self.queue,
+                site.camera,
+                sinks=sinks,
+                shown=self.board.show,
+                restart=self._restart,
+            )
+            self._opened = opened.pop_all()
         self.failure: Exception | None = None
         """What ended the deciding thread, if anything did."""
         self._thread = threading.Thread(target=self._decide, name="ovavel-decide", daemon=True)
@@ -89,8 +86,7 @@ class Service:
         self.queue.close()
         if self._thread.is_alive():
             self._thread.join(_STOP_S)
-        self.encoder.close()
-        self.store.close()
+        self._opened.close()
 
     def __enter__(self) -> Service:
         return self
@@ -135,11 +131,3 @@ def _facts(site: Site, camera: Camera) -> CameraFacts:
         source_redacted=redacted(camera.source),
         config_sha=hashlib.sha256(msgspec.json.encode(camera, order="sorted")).hexdigest(),
     )
-
-
-def _boot_id() -> str:
-    """Id of the machine's present boot; empty where the system has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

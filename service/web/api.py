@@ -102,6 +102,7 @@ class API:
                 "why": feed.why,
                 "last_final_us": service.board.final_us(camera),
                 "waiting": service.queue.waiting(camera),
+                "notices": service.board.notices(camera),
             }
             for camera, feed in service.feeds.items()
         ]

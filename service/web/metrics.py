@@ -41,7 +41,13 @@ class Metrics:
             last.add_metric([camera], service.board.final_us(camera) / _US)
             reconnects.add_metric([camera], feed.restarts)
             queue.add_metric([camera], service.queue.waiting(camera))
-        yield from (up, last, reconnects, queue)
+        lacking = CounterMetricFamily(
+            "ovavel_gap_seconds", "Video or audio that windows lacked.", labels=["camera", "sense", "cause"]
+        )
+        for camera in service.feeds:
+            for (sense, cause), seconds in service.board.gap_s(camera).items():
+                lacking.add_metric([camera, sense, cause], seconds)
+        yield from (up, last, reconnects, queue, lacking)
         windows = CounterMetricFamily("ovavel_windows", "Seconds that were decided on.", labels=["camera"])
         dropped = CounterMetricFamily(
             "ovavel_windows_dropped", "Windows dropped, by cause.", labels=["camera", "cause"]
