@@ -31,7 +31,9 @@ from ovavel.eval.datasets.annotations import SPLITS
 from ovavel.eval.datasets.check import CRASH_KIND
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, DamagedClip, frame_paths
 from ovavel.eval.datasets.cut import cut_windows
-from ovavel.eval.datasets.ovavebench import Clip, OVAVEBench
+from ovavel.eval.datasets.dataset import Clip
+from ovavel.eval.datasets.ovavebench import OVAVEBench
+from ovavel.eval.datasets.readers.videos import largest_first
 from ovavel.runtime.errors import InputError, OutputError, UsageError
 from ovavel.runtime.sinks.records import to_json_bytes
 from ovavel.runtime.system.files import atomic_write, output_error
@@ -135,8 +137,9 @@ class _Result(NamedTuple):
 def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None = None) -> tuple[PrepareReport, int]:
     """Prepare the clips that are not in `out` yet; returns the report on all clips, and how many were prepared now.
 
-    The annotation files are copied to `out`/annotations; the report is `out`/prepare.json. Missing, unreadable and
-    short videos are reported as failures and retried when `prepare` runs again.
+    The annotation files are copied to `out`/annotations; the report is `out`/prepare.json. Missing and
+    unreadable videos, and those shorter than half a second, are reported as failures and retried when `prepare` runs
+    again.
 
     Raises:
         DatasetError: the annotation files are missing or malformed.
@@ -173,7 +176,7 @@ def _prepare(job: _Job) -> _Result:
     if not job.videos:
         return _Result(NO_FILE, f"there is no video {job.clip.name}.*")
     failures = []
-    for video in sorted(job.videos, key=_largest_first):
+    for video in sorted(job.videos, key=largest_first):
         try:
             windows = cut_windows(video)
         except DamagedClip as error:
@@ -248,14 +251,6 @@ def _is_done(job: _Job) -> bool:
     except DamagedClip:
         return False
     return job.sound.is_file()
-
-
-def _largest_first(path: Path) -> tuple[int, str]:
-    """Sort key: of several files with one name (thumbnails, sound tracks, descriptions), the largest is the video."""
-    try:
-        return -path.stat().st_size, str(path)
-    except OSError:
-        return 0, str(path)
 
 
 def _job(bench: OVAVEBench, clip: Clip, found: dict[str, tuple[Path, ...]], own: Path) -> _Job:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ovavel.eval.accuracy.llm.figures import LLMRun
     from ovavel.eval.accuracy.score import Report, Result
-    from ovavel.eval.datasets.ovavebench import Clip
+    from ovavel.eval.datasets.dataset import Clip
     from ovavel.eval.datasets.splits import EvaluationInputs
 
 __all__ = ["Score"]

@@ -47,7 +47,7 @@ class _Reading:
 
 
 _open = threading.local()
-"""The reading of each thread: windows over one video come one after another, and it is decoded once."""
+"""The reading of each thread: windows over one video come one after another, so each thread decodes it at most once."""
 
 
 def cut_windows(video: Path, start_s: int = 0) -> list[Window]:

@@ -71,7 +71,7 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Annotations of clips, and the way to their media. A kind of data set is a subclass with `media` methods."""
+    """Annotations of clips, and the way to their media. A kind of data set overrides what is not implemented here."""
 
     root: Path
     """Folder of the media."""
@@ -156,7 +156,7 @@ class Dataset:
         """(N, T, C) whether a second holds a class of the total label space; the background where it holds no other.
 
         Raises:
-            DatasetError: the annotation of a clip is damaged, or its class is not among `names`.
+            DatasetError: the annotation of a clip is damaged, or its class is not among those of the data set.
         """
         places = {name: place for place, name in enumerate(self.names[:-1])}
         truth: NDArray[np.bool_] = np.zeros((len(clips), SEGMENTS, len(self.names)), np.bool_)
@@ -177,7 +177,8 @@ class Dataset:
         windows = self.windows(clip)
         frames = tuple(window.frame for window in windows if window.frame is not None)
         waveforms = [window.waveform for window in windows if window.waveform is not None]
-        return ClipMedia(frames=frames, waveform=np.concatenate(waveforms, axis=1))
+        fewest = min(map(len, waveforms))  # a stream may change its channels between two seconds
+        return ClipMedia(frames=frames, waveform=np.concatenate([each[:fewest] for each in waveforms], axis=1))
 
     def windows(self, clip: Clip) -> list[Window]:
         """The T windows of a clip, each with frame and sound.

@@ -225,8 +225,8 @@ def _end_with_parent() -> None:
 
 def _decode(slot: int, clip: Clip) -> ClipRecord:
     """Decode a clip into its slot; runs in a worker process."""
+    from ovavel.eval.datasets.clip_media import DamagedClip
     from ovavel.eval.datasets.feature_cache import Damage
-    from ovavel.eval.datasets.ovavebench import DamagedClip
 
     assert _worker
     damage = None

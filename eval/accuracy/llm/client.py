@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from httpx2 import AsyncClient, Response
 
-__all__ = ["KEY_VARIABLE", "Client", "Endpoint", "NoAnswerError", "endpoint_url", "read_key"]
+__all__ = ["Client", "Endpoint", "NoAnswerError", "endpoint_url", "read_key"]
 
 KEY_VARIABLE = "OVAVEL_LLM_KEY"
 ATTEMPTS = 6

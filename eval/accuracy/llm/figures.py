@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ovavel.eval.accuracy.llm.parse import RUNGS
 from ovavel.eval.accuracy.llm.prompt import Question
 from ovavel.runtime.reporting.text import counts
 
 __all__ = ["HEAD", "READ_AS", "AnswerFigures", "LLMRun"]
 
-READ_AS = ("json", "embedded", "ranges", "lines", "invalid", "refused")
+READ_AS = (*RUNGS, "refused")
 """The rungs of the parser, and the answers that the server refused to give; the last two are scored as background."""
 HEAD = ("method", *(f"{rung} %" for rung in READ_AS), "cut off %", "tokens in", "tokens out", "seconds")
 """Of the table of answers; tokens and seconds are for one clip."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from ovavel.eval.accuracy.llm.prompt import LISTS, NOTHING, Question
 from ovavel.eval.datasets.clip_media import SEGMENTS
 
-__all__ = ["RUNGS", "Parsed", "Rung", "parse"]
+__all__ = ["RUNGS", "Parsed", "parse"]
 
 Rung = Literal["json", "embedded", "ranges", "lines", "invalid"]
-RUNGS: tuple[Rung, ...] = ("json", "embedded", "ranges", "lines", "invalid")
+RUNGS: tuple[Rung, ...] = get_args(Rung)
 
 Numbers: TypeAlias = tuple[int, ...]
 """T numbers of the list of classes, or `NOTHING`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 from ovavel.eval.datasets.annotations import META
 from ovavel.eval.datasets.dataset import Dataset
@@ -14,9 +13,7 @@ from ovavel.eval.datasets.readers import ave, llp, unav
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.system.paths import check_path
 
-__all__ = ["DatasetKind", "open_dataset"]
-
-DatasetKind = Literal["ov-avebench", "ave", "llp", "unav"]
+__all__ = ["open_dataset"]
 
 _READERS: Mapping[str, Callable[[Path, Path | None], Dataset]] = MappingProxyType(
     {"ov-avebench": OVAVEBench.open, "ave": ave.open_ave, "llp": llp.open_llp, "unav": unav.open_unav}

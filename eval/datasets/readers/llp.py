@@ -20,7 +20,7 @@ from ovavel.eval.datasets.readers.seconds import LabelledEvent, held_in, longest
 from ovavel.eval.datasets.readers.videos import BACKGROUND, VideoDataset, digest, find_folder, find_videos
 from ovavel.runtime.errors import DatasetError
 
-__all__ = ["AUDIO", "VISUAL", "open_llp"]
+__all__ = ["AUDIO", "open_llp"]
 
 AUDIO, VISUAL = "AVVP_eval_audio.csv", "AVVP_eval_visual.csv"
 _LISTS = {"val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}

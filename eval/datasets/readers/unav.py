@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from ovavel.eval.datasets.clip_media import SEGMENTS
@@ -53,7 +52,7 @@ def open_unav(root: Path, annotations: Path | None = None) -> VideoDataset:
     data = read_bytes(path, "UnAV-100's annotations")
     try:
         database = read_json(data, _File).database
-    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+    except ValueError as error:
         raise DatasetError(f"{path} is not UnAV-100's JSON: {error}; download it again") from error
     if not database:
         raise DatasetError(f"{path} holds no video")

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ovavel.eval.datasets.clip_media import SEGMENTS, DamagedClip
 from ovavel.eval.datasets.cut import cut_windows, with_both_senses
 from ovavel.eval.datasets.dataset import Clip, Dataset, Inspected
@@ -22,7 +20,7 @@ from ovavel.runtime.types import WINDOW_S
 if TYPE_CHECKING:
     from ovavel.runtime.types import Window
 
-__all__ = ["BACKGROUND", "SUFFIXES", "VideoDataset", "digest", "find_folder", "find_videos"]
+__all__ = ["BACKGROUND", "VideoDataset", "digest", "find_folder", "find_videos", "largest_first"]
 
 BACKGROUND = "other"
 """The last name of every data set."""
@@ -77,7 +75,7 @@ def _inspect(video: Path | None, clip: Clip) -> Inspected:
     except DamagedClip as damage:
         return Inspected(problems=(damage,), duration_s=SEGMENTS * WINDOW_S)
     heard = [window.index + 1 for window in windows if window.waveform is not None]
-    return Inspected(problems=(), duration_s=float(np.max(heard)))
+    return Inspected(problems=(), duration_s=float(max(heard)))
 
 
 def find_videos(root: Path, ids: Collection[str]) -> dict[str, Path]:
@@ -97,10 +95,11 @@ def find_videos(root: Path, ids: Collection[str]) -> dict[str, Path]:
             path = Path(folder, file)
             if path.suffix.lower() in SUFFIXES and path.stem in ids:
                 found[path.stem].append(path)
-    return {name: min(paths, key=_largest_first) for name, paths in found.items()}
+    return {name: min(paths, key=largest_first) for name, paths in found.items()}
 
 
-def _largest_first(path: Path) -> tuple[int, str]:
+def largest_first(path: Path) -> tuple[int, str]:
+    """Sort key: of several files with one name (thumbnails, sound tracks, descriptions), the largest is the video."""
     try:
         return -path.stat().st_size, str(path)
     except OSError:

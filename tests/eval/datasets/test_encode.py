@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.eval.scored import BROKEN
 
+from ovavel.eval.datasets.dataset import Dataset
 from ovavel.eval.datasets.encode import Encoded, load_cached
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
@@ -57,3 +59,13 @@ def test_a_cache_of_another_precision_is_refused_unless_asked_for(
         assert "--any-precision" in said
         assert main(["eval", *command, *words, "--any-precision"]) == 0
         capsys.readouterr()
+
+
+def test_sound_whose_channels_change_between_seconds_is_one_piece(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = OVAVEBench.open(data)
+    clip = dataset.select("val")[0]
+    windows = dataset.windows(clip)
+    assert windows[0].waveform is not None
+    stereo = replace(windows[0], waveform=windows[0].waveform.repeat(2, axis=0))
+    monkeypatch.setattr(OVAVEBench, "windows", lambda _self, _clip: [stereo, *windows[1:]])
+    assert Dataset.media(dataset, clip).waveform.shape == (len(windows[1].waveform), 16_000 * len(windows))

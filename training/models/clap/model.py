@@ -18,7 +18,7 @@ from ovavel.training.models.clap.published_names import clap_entries
 from ovavel.training.models.folder import load_entries
 from ovavel.training.models.unit import unit_norm
 
-__all__ = ["AudioTower", "TextTower", "clap_tower", "load_clap"]
+__all__ = ["clap_tower", "load_clap"]
 
 # B batch, N tokens of a window, W width, H heads, R rows and columns of patches, D embedding size
 

@@ -25,7 +25,7 @@ from ovavel.training.models.imagebind.model import (
     TowerConfig,
 )
 
-__all__ = ["ClipConfig", "clip_entries", "clip_tower", "load_clip"]
+__all__ = ["ClipConfig", "clip_entries", "load_clip"]
 
 _Size = Annotated[int, Meta(ge=1, le=2**20)]
 _MODEL = "CLIP"
