@@ -15,6 +15,7 @@ from types import TracebackType
 
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.pipeline.channels import Channel, channel_news
 from ovavel.runtime.pipeline.encoder import Encoder
@@ -111,7 +112,7 @@ class Session:
                 self._backend.head,
                 vocabulary,
                 lag=lag,
-                calibration=calibration if calibration and calibration.fusion == rule.name else None,
+                calibration=self.bundle.manifest.calibration_for(rule),
                 rule=rule,
             )
             self._tracker = EventTracker(
@@ -121,7 +122,7 @@ class Session:
             self._backend.warm_up()
             self._encoder = Encoder(self._backend, self.stats.timings)
             opened.callback(self._encoder.close)
-            self.info = self._facts(verified, rule.name, channel)
+            self.info = self._facts(verified, rule, channel)
             """What stays the same while the session runs."""
             self._opened = opened.pop_all()
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
@@ -201,7 +202,7 @@ class Session:
     ) -> None:
         self.close()
 
-    def _facts(self, verified: Verified, fusion: str, channel: Channel) -> SessionInfo:
+    def _facts(self, verified: Verified, rule: Rule, channel: Channel) -> SessionInfo:
         manifest, vocabulary, backend = self.bundle.manifest, self.bundle.vocabulary, self._backend.info
         content = None
         if isinstance(self.source, Fingerprinted) and not self.source.live:  # live, windows may be dropped
@@ -214,7 +215,7 @@ class Session:
             backend.engine,
             sorted(backend.precision.items()),
             self._localizer.lag,
-            fusion,
+            rule.name if rule == manifest.fusion.decides else (rule.name, sorted(rule.parameters.items())),
             channel,
             asdict(self._tracker.rules),
         )
@@ -233,7 +234,7 @@ class Session:
             gate=verified.gate,
             gate_checked_here=verified.here,
             lag=self._localizer.lag,
-            fusion=fusion,
+            fusion=rule.name,
             channel=channel,
             rules=self._tracker.rules,
         )

@@ -8,7 +8,7 @@ Shapes: N clips, T segments per clip (ten), C classes with the background last, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,20 +123,28 @@ def fit_temperature(scores: NDArray[np.float32], truth: NDArray[np.integer]) -> 
         UsageError: there is no clip, or the shapes do not fit together.
     """
     _check(scores, truth)
+    return math.exp(golden_section(lambda logarithm: _nll(scores, truth, math.exp(logarithm)), _PRECISION))
+
+
+def golden_section(loss: Callable[[float], float], precision: float) -> float:
+    """Return where `loss`, a function of the logarithm of a temperature with one minimum, is smallest.
+
+    Temperatures are in [0.001, 1000]; the logarithm is found within `precision`.
+    """
     low, high = math.log(_COLDEST), math.log(_HOTTEST)
     ratio = (math.sqrt(5) - 1) / 2
     a, b = high - ratio * (high - low), low + ratio * (high - low)
-    at_a, at_b = (_nll(scores, truth, math.exp(each)) for each in (a, b))
-    while high - low > _PRECISION:
+    at_a, at_b = loss(a), loss(b)
+    while high - low > precision:
         if at_a <= at_b:
             high, b, at_b = b, a, at_a
             a = high - ratio * (high - low)
-            at_a = _nll(scores, truth, math.exp(a))
+            at_a = loss(a)
         else:
             low, a, at_a = a, b, at_b
             b = low + ratio * (high - low)
-            at_b = _nll(scores, truth, math.exp(b))
-    return math.exp((low + high) / 2)
+            at_b = loss(b)
+    return (low + high) / 2
 
 
 def reliability(

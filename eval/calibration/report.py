@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from ovavel.eval.calibration.fit import Reliability
 from ovavel.eval.streaming.measure import Measures
+from ovavel.eval.streaming.report import MEASURES
 from ovavel.runtime.bundle.calibration import Calibration, Rule
 from ovavel.runtime.reporting.charts import Bar, bar_charts
 from ovavel.runtime.reporting.csv_table import csv_table
@@ -27,7 +28,7 @@ __all__ = [
     "to_svg",
 ]
 
-RULE_MEASURES = ("Acc.", "Seg.", "Eve.", "Avg.")
+RULE_MEASURES = tuple(MEASURES.values())
 
 
 class SplitReport(Struct, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ def rule_rows(report: CalibrationReport) -> list[tuple[str, ...]]:
         (
             each.split,
             each.rule,
-            *(f"{100 * getattr(each.measures, field):.1f}" for field in ("acc", "seg", "eve", "avg")),
+            *(f"{100 * getattr(each.measures, field):.1f}" for field in MEASURES),
         )
         for each in report.rules
     ]

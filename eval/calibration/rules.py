@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import score_clips
 from ovavel.eval.accuracy.protocols import decide, without_head
+from ovavel.eval.calibration.fit import golden_section
 from ovavel.eval.datasets.splits import EvaluationInputs, Split
 from ovavel.runtime.bundle.calibration import Background, Reference, Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
@@ -34,9 +35,8 @@ _DRAWS, _STEPS = 150, 150
 _DIGITS = 5
 _WIDEST_STEP, _COOLING = 0.25, 0.98
 _LEAST_DEVIATION = 1e-6
-_COLDEST, _HOTTEST = math.log(1e-3), math.log(1e3)
 _ROUNDS = 8  # over the two temperatures; each moves the other's minimum by less
-_GOLDEN = (math.sqrt(5) - 1) / 2
+_PRECISION = 1e-4  # of the logarithm of a temperature
 
 
 def has_to_be_fitted(name: str) -> bool:
@@ -176,26 +176,13 @@ def _fit_temperatures(evidence: Evidence, truth: NDArray[np.integer]) -> dict[st
     logs = [0.0, 0.0]
     for _ in range(_ROUNDS):
         for sense in (0, 1):
-            logs[sense] = _golden_section(lambda x, sense=sense: loss([*logs[:sense], x, *logs[sense + 1 :]]))  # type: ignore[misc]
+
+            def along(x: float, sense: int = sense) -> float:
+                return loss([*logs[:sense], x, *logs[sense + 1 :]])
+
+            logs[sense] = golden_section(along, _PRECISION)
     audio, vision = (float(f"{math.exp(each):.5g}") for each in logs)
     return {"audio_temperature": audio, "vision_temperature": vision}
-
-
-def _golden_section(loss: Callable[[float], float], precision: float = 1e-4) -> float:
-    """Where `loss`, which has one minimum, is smallest between the coldest and the hottest logarithm."""
-    low, high = _COLDEST, _HOTTEST
-    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_a, at_b = loss(a), loss(b)
-    while high - low > precision:
-        if at_a <= at_b:
-            high, b, at_b = b, a, at_a
-            a = high - _GOLDEN * (high - low)
-            at_a = loss(a)
-        else:
-            low, a, at_a = a, b, at_b
-            b = low + _GOLDEN * (high - low)
-            at_b = loss(b)
-    return (low + high) / 2
 
 
 class RuleMaker:

@@ -99,7 +99,7 @@ class Calibrate:
             head = maker.deciding(rule)
             with Console(stderr=True).status("deciding"):
                 scores = [final_scores(head, s.audio, s.vision, text, lag=self.lag) for s in splits]
-                rules = _compare(maker, splits, rule, text, self.lag) if self.rule else ()
+                rules = _compare(maker, splits, scores, rule, text, self.lag) if self.rule else ()
         with Console(stderr=True).status("fitting"):
             calibration = fit_calibration(
                 scores[0],
@@ -174,9 +174,14 @@ def _look(split: Split, scores: NDArray[np.float32], calibration: Calibration) -
 
 
 def _compare(
-    maker: RuleMaker, splits: Sequence[Split], rule: Rule, text: TextEmbeddings, lag: int
+    maker: RuleMaker,
+    splits: Sequence[Split],
+    scores: Sequence[NDArray[np.float32]],
+    rule: Rule,
+    text: TextEmbeddings,
+    lag: int,
 ) -> tuple[RuleScores, ...]:
-    """Score `rule` beside the bundle's own, agreement and the published fusion, on final decisions of `lag`."""
+    """Score `rule`, whose `scores` are known, beside the bundle's own, agreement and the published fusion."""
     from ovavel.eval.accuracy.metrics import score_clips
     from ovavel.eval.accuracy.protocols import fused_labels
     from ovavel.eval.calibration.report import RuleScores
@@ -184,13 +189,18 @@ def _compare(
     from ovavel.runtime.bundle.calibration import Rule
 
     kinds: list[RuleKind] = ["agreement"] if maker.own.kind == "learned" else ["agreement", "published"]
-    others = {each.name: each for each in (maker.own, *(Rule(kind=kind) for kind in kinds), rule)}
+    compared = {each.name: each for each in (*(Rule(kind=kind) for kind in kinds), rule)}
+    if maker.own.name not in compared:
+        compared = {maker.own.name: maker.own, **compared}
+    elif maker.own != compared[maker.own.name]:  # the same kind with other parameters
+        compared = {f"{maker.own.name}, as it was": maker.own, **compared}
     found = []
-    for split in splits:
-        for name, each in others.items():
-            labels = fused_labels(final_scores(maker.deciding(each), split.audio, split.vision, text, lag=lag))
-            acc, seg, eve, avg = score_clips(labels, split.truth, len(text))
-            measures = Measures(acc=acc, seg=seg, eve=eve, avg=avg)
+    for split, known in zip(splits, scores, strict=True):
+        for name, each in compared.items():
+            decided = known
+            if each is not rule:
+                decided = final_scores(maker.deciding(each), split.audio, split.vision, text, lag=lag)
+            measures = Measures(**score_clips(fused_labels(decided), split.truth, len(text))._asdict())
             found.append(RuleScores(split=split.name, rule=name, measures=measures))
     return tuple(found)
 

@@ -13,7 +13,7 @@ from ovavel.runtime.reporting.csv_table import csv_table
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.text import names_text
 
-__all__ = ["StreamingReport", "to_csv", "to_html", "to_json", "to_svg"]
+__all__ = ["MEASURES", "StreamingReport", "to_csv", "to_html", "to_json", "to_svg"]
 
 MEASURES = {"acc": "Acc.", "seg": "Seg.", "eve": "Eve.", "avg": "Avg."}
 

@@ -178,6 +178,13 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
             self, fusion=msgspec.structs.replace(self.fusion, rule=None if rule == own else rule)
         )
 
+    def calibration_for(self, rule: Rule) -> Calibration | None:
+        """Return the calibration if it was fitted to the scores of `rule`; names leave out a rule's parameters."""
+        own = self.fusion.decides
+        if self.calibration is None or self.calibration.fusion != rule.name or (rule.name == own.name and rule != own):
+            return None
+        return self.calibration
+
     def gated(self, gates: Iterable[Gate]) -> Manifest:
         """Return this manifest with `gates`, each replacing the older one of the same kind."""
         kept = {_kind(gate): gate for gate in (*self.parity.gates, *gates)}

@@ -175,7 +175,7 @@ class Decider:
             self._head,
             vocabulary,
             lag=camera.lag,
-            calibration=calibration if calibration and calibration.fusion == self._rule.name else None,
+            calibration=self._bundle.manifest.calibration_for(self._rule),
             rule=self._rule,
         )
         tracker = EventTracker(

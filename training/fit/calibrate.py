@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import torch
 
 from ovavel.eval.calibration.fit import fit_calibration
 from ovavel.eval.streaming.measure import final_scores
-from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.calibration import Calibration, Rule
-from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import CheckpointError
 from ovavel.runtime.pipeline.localizer import deciding_head
 from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.types import LAG, FusionKind
 from ovavel.training.fit.data import Data, Part
+from ovavel.training.fit.decide import runtime_head
 from ovavel.training.heads.base import ScoreKind, load_head
-from ovavel.training.heads.temporal import HeadGraph
 from ovavel.training.models.checkpoint import read_checkpoint, read_metadata, write_checkpoint
 
 if TYPE_CHECKING:
@@ -48,16 +45,12 @@ def calibrate_head(head: str | os.PathLike[str], data: Data, dataset: str) -> Ca
         OutputError: the file could not be written; it is left unchanged.
     """
     loaded = load_head(head)
-    graph = HeadGraph(loaded).eval()
     rule = Rule(kind=_FUSIONS.get(loaded.score, "published"))
 
-    def run(audio: NDArray[Any], vision: NDArray[Any], text: TextEmbeddings) -> HeadOutput:
-        with torch.inference_mode():
-            decision = graph(*(torch.tensor(array) for array in (audio, vision, text.audio, text.vision)))
-        return HeadOutput(*(tensor.numpy() for tensor in decision))
+    deciding = deciding_head(runtime_head(loaded), rule)
 
     def final(part: Part) -> NDArray[Any]:
-        return final_scores(deciding_head(run, rule), part.audio, part.vision, data.text, lag=LAG)
+        return final_scores(deciding, part.audio, part.vision, data.text, lag=LAG)
 
     held_out = (final(data.test), data.test.truth) if data.test else None
     calibration = fit_calibration(

@@ -21,11 +21,6 @@ __all__ = ["decide_labels", "evaluate", "runtime_head"]
 _EVALUATION_BATCH = 64  # clips
 
 
-def decisions(head: Head, part: Part, text: TextEmbeddings) -> HeadOutput:
-    """Run `head` on the clips of `part` with the embeddings (C, D) of all names; returns arrays (N, T, C)."""
-    return HeadOutput(*(np.concatenate(arrays) for arrays in zip(*_decide(head, part, text), strict=True)))
-
-
 def decide_labels(head: Head, part: Part, text: TextEmbeddings, *, background: bool = True) -> NDArray[np.intp]:
     """Return the decisions (N, T) of `head` on the clips of `part` against the embeddings (C, D) of all names.
 

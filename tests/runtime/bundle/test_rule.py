@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -151,3 +152,22 @@ def test_further_texts_of_the_background_stay_with_the_vocabulary() -> None:
     listing = b'{"names": ["dog", "car", "other"], "background_texts": ["silence"]}'
     with pytest.raises(BundleError, match="vocabulary"):
         Vocabulary.decode(listing, files["vocabulary.npz"], where="here")
+
+
+def test_the_same_kind_with_other_parameters_is_another_rule(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / "bundle")
+    demo = Bundle.open(tmp_path / "bundle")
+    assert demo.manifest.calibration
+    own = Rule(kind="cuerator", parameters={f"theta{i}": 0.1 for i in range(10)})
+    bundle = demo.save_calibration(msgspec.structs.replace(demo.manifest.calibration, fusion=own.name), own)
+    backend = open_backend(bundle, device="cpu", threads=1)
+    ids, probable = [], []
+    for asked in (None, "demo-world-training-free"):
+        with Session(bundle, CLIP, backend=backend, fusion=asked) as session:
+            final = [score for update in session.updates() for score in update.scores if score.final]
+            ids.append(session.info.id)
+            probable.append(any(score.probability is not None for score in final))
+            assert session.info.fusion == "cuerator"
+    backend.close()
+    assert probable == [True, False], "a calibration is for the parameters that it was fitted with"
+    assert ids[0] != ids[1], "another rule gives other decisions"

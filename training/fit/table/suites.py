@@ -16,11 +16,16 @@ from ovavel.training.fit.recipes import RECIPES, SETTINGS, Recipe
 from ovavel.training.heads.registry import accepted_settings
 
 __all__ = [
+    "AGREEMENT",
     "BASE",
+    "CHANCE",
     "CONTROLS",
     "DECIDED",
+    "FUSED",
+    "NOTHING",
     "RULE_BASES",
     "SUITES",
+    "WITHOUT",
     "Row",
     "SuiteName",
     "published_beside",
@@ -110,7 +115,7 @@ def recipe_rows(recipes: Sequence[Recipe], group: str = ASKED) -> list[Row]:
 
 def untrained_rows() -> list[Row]:
     """Return the rows that stand in a table of recipes by name, so that there is something to compare with."""
-    return [_untrained(each, UNTRAINED) for each in (*_CHANCE, _AGREEMENT, _WITHOUT, _FUSED)]
+    return [_untrained(each, UNTRAINED) for each in (CHANCE, NOTHING, AGREEMENT, WITHOUT, FUSED)]
 
 
 def suite_rows(suite: SuiteName, flags: Any = None) -> list[Row]:
@@ -165,7 +170,7 @@ def _changed(row: Row, given: Mapping[str, Any]) -> Row:
 
 
 def _untrained(name: str, group: str) -> Row:
-    return Row(name=name, group=group, source="untrained", published="training-free" if name == _AGREEMENT else None)
+    return Row(name=name, group=group, source="untrained")
 
 
 def _rules(source: Source) -> list[Row]:
@@ -187,22 +192,22 @@ def _trained(group: str, *names: str) -> list[Row]:
     return recipe_rows([RECIPES[name] for name in names], group)
 
 
-_CHANCE = ("chance: random classes", "background everywhere")
-_AGREEMENT, _WITHOUT = "agreement, training-free", "agreement without background"
-_FUSED = "fused, training-free"
-DECIDED = (_AGREEMENT, _WITHOUT, _FUSED)
+CHANCE, NOTHING = "chance: random classes", "background everywhere"
+AGREEMENT, WITHOUT = "agreement, training-free", "agreement without background"
+FUSED = "fused, training-free"
+DECIDED = (AGREEMENT, WITHOUT, FUSED)
 """Rows that decide on the embeddings as they are."""
 
 _PAPER = [
-    *(_untrained(name, CONTROLS) for name in _CHANCE),
+    *(_untrained(name, CONTROLS) for name in (CHANCE, NOTHING)),
     Row(name="video language model", group=SYSTEMS, source="llm", published="Video-LLaMA2"),
     Row(name="CLIP & CLAP, training-free", group=SYSTEMS, source="clip-clap", published="CLIP & CLAP"),
-    _untrained(_AGREEMENT, SYSTEMS),
+    _untrained(AGREEMENT, SYSTEMS),
     *_trained(SYSTEMS, "cmra", "ave", "psp", "mm-pyramid", BASE),
     *_trained(ABLATIONS, "without-other", "prob-avg", "feature-avg", "linear", "two-blocks", "cross-modal"),
     *_trained(ABLATIONS, "ratio-75", "ratio-50", "ratio-25"),
-    _untrained(_WITHOUT, ABLATIONS),
-    _untrained(_FUSED, ABLATIONS),
+    _untrained(WITHOUT, ABLATIONS),
+    _untrained(FUSED, ABLATIONS),
 ]
 
 SUITES: Mapping[SuiteName, Sequence[Row]] = {

@@ -21,13 +21,14 @@ from ovavel.training.fit.decide import decide_labels
 from ovavel.training.fit.report import MEASURES
 from ovavel.training.fit.result import row_table
 from ovavel.training.fit.table.results import Cost, Intervals, Line, Missing, drop_of, over_seeds
+from ovavel.training.fit.table.suites import AGREEMENT, CHANCE, FUSED, NOTHING, WITHOUT
 from ovavel.training.heads.temporal import TemporalHead
 
 if TYPE_CHECKING:
     from ovavel.eval.datasets.dataset import Dataset
     from ovavel.eval.datasets.feature_cache import FeatureCache
 
-__all__ = ["NO_CLIP_CLAP", "agreement_line", "clip_clap_line", "interval_of", "labels_line", "untrained"]
+__all__ = ["NO_CLIP_CLAP", "clip_clap_line", "interval_of", "untrained"]
 
 _CHANCE_DRAWS = 10
 _CLIPS = 256  # at once
@@ -49,11 +50,11 @@ def untrained(part: Part, text: TextEmbeddings) -> tuple[Line, ...]:
     draws = (random.integers(0, len(text), truth.shape) for _ in range(_CHANCE_DRAWS))
     chance = [row_table(score_rows(labels, truth, part.seen, len(text))) for labels in draws]
     return (
-        Line(name="chance: random classes", mean=over_seeds(chance), drop=drop_of([over_seeds(chance)]), cost=_NOTHING),
-        labels_line("background everywhere", np.full(truth.shape, len(text) - 1), part, text),
-        agreement_line("agreement, training-free", part, text, published="training-free"),
-        agreement_line("agreement without background", part, text, background=False),
-        labels_line("fused, training-free", decide_labels(TemporalHead(0), part, text), part, text),
+        Line(name=CHANCE, mean=over_seeds(chance), drop=drop_of([over_seeds(chance)]), cost=_NOTHING),
+        labels_line(NOTHING, np.full(truth.shape, len(text) - 1), part, text),
+        agreement_line(AGREEMENT, part, text, published="training-free"),
+        agreement_line(WITHOUT, part, text, background=False),
+        labels_line(FUSED, decide_labels(TemporalHead(0), part, text), part, text),
     )
 
 
