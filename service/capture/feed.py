@@ -14,8 +14,10 @@ from ovavel.service.capture.messages import Begin, Captured, Finished, FromChild
 from ovavel.service.config.site import Camera
 from ovavel.service.link import Child, LinkClosed
 
-__all__ = ["CameraFeed", "CameraState", "Delivery", "Ended"]
+__all__ = ["END_OF_MEDIA", "OFFLINE", "CameraFeed", "CameraState", "Delivery", "Ended"]
 
+OFFLINE, END_OF_MEDIA = "camera offline", "end of media"
+"""Causes of an end: a source that cannot be opened or read, and a file that was played to its end."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
 HEALTHY_S = 30.0
@@ -32,6 +34,8 @@ class CameraState(StrEnum):
     STARTING = "starting"
     WATCHING = "watching"
     OFFLINE = "offline"
+    ENDED = "ended"
+    """Its file was played to the end."""
     STOPPED = "stopped"
 
 
@@ -94,8 +98,11 @@ class CameraFeed:
             self.state, began_s = CameraState.STARTING, time.monotonic()
             ended = self._watch()
             self.why = ended.detail
-            self.state = CameraState.STOPPED if self._stop.is_set() else CameraState.OFFLINE
             self._deliver(self.camera.id, ended)
+            if ended.cause == END_OF_MEDIA:
+                self.state = CameraState.ENDED
+                return
+            self.state = CameraState.OFFLINE
             if time.monotonic() - began_s > HEALTHY_S:
                 delay_s = FIRST_DELAY_S
             # A little apart, so that cameras behind one switch do not all come back in the same moment.
@@ -115,10 +122,10 @@ class CameraFeed:
                 message: Opened | Captured | Finished = child.link.receive(FromChild, timeout_s=limit_s)
                 if isinstance(message, Finished):
                     return Ended(
-                        "camera offline" if message.error else "end of media", message.error or "its file ended"
+                        OFFLINE if message.error else END_OF_MEDIA, message.error or "its file was played to the end"
                     )
                 if isinstance(message, Opened):
-                    self.state, limit_s = CameraState.WATCHING, SILENT_S
+                    self.state, self.why, limit_s = CameraState.WATCHING, "", SILENT_S
                 self._deliver(self.camera.id, message)
         except LinkClosed as error:
             detail = str(error)

@@ -33,7 +33,7 @@ class Serve:
     site: Positional[Maybe[Path]] = None
     """The site file, in TOML."""
     check: bool = False
-    """Check the site file, and end."""
+    """Check the site file, without opening the bundle or a camera, and end."""
     schema: bool = False
     """Print the JSON schema of site files, and end."""
 
@@ -49,9 +49,13 @@ class Serve:
             raise UsageError("which site? Give its file: ovavel serve site.toml")
         site = read_site(self.site)
         if self.check:
-            print(f"{self.site}: {len(site.camera)} cameras, nothing wrong")
+            print(f"{self.site}: {_cameras(site)}, well-formed; the bundle and the cameras were not opened")
             return 0
         return _serve(site)
+
+
+def _cameras(site: Site) -> str:
+    return f"{len(site.camera)} camera{'' if len(site.camera) == 1 else 's'}"
 
 
 def _serve(site: Site) -> int:
@@ -78,7 +82,7 @@ def _serve(site: Site) -> int:
                 print(f"ended what an earlier run left open: {service.recovered.events} events", flush=True)
             service.start()
             server.start()
-            print(f"watching {len(site.camera)} cameras: http://{host}:{server.port}/", flush=True)
+            print(f"watching {_cameras(site)}: http://{host}:{server.port}/", flush=True)
             while not stop.wait(1.0) and service.failure is None:
                 pass
         finally:

@@ -44,7 +44,7 @@ def read_site(path: Path) -> Site:
     try:
         site = msgspec.convert(values, Site)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}; 'ovavel serve --help' names the fields") from error
+        raise InputError(f"{path}: {error}; 'ovavel serve --schema' lists the fields") from error
     _check(path, site)
     folder = path.resolve().parent
     cameras = tuple(msgspec.structs.replace(each, source=_source(folder, each.source)) for each in site.camera)

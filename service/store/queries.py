@@ -53,6 +53,8 @@ def list_events(
             values.append(value)
     if cursor is not None:
         start_us, _, event_id = cursor.partition("-")
+        if not start_us.isdecimal():
+            raise ValueError(f"{cursor!r} is no cursor of an earlier page")
         conditions.append("(start_us, id) < (?, ?)")
         values += [int(start_us), event_id]
     found = rows(

@@ -33,7 +33,7 @@ from ovavel.service.watch.wall_clock import WallClock
 
 __all__ = ["Decider"]
 
-OFFLINE = "camera offline"
+STARTING = "starting"
 ENCODER_FAILED = "encoder failed"
 _HEAD_TRIES = 3
 _IDLE_S = 1.0
@@ -128,7 +128,7 @@ class Decider:
             return
         with contextlib.suppress(OutputError), self._store.write() as transaction:  # the next time, then
             for camera in sorted(absent):
-                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, OFFLINE))
+                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, STARTING))
 
     def _committed(self, camera: str) -> bool:
         """Whether all of the camera's run that ended is in the store by now."""
@@ -161,7 +161,7 @@ class Decider:
                     transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)
                 ):
                     end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
-                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, OFFLINE))
+                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, STARTING))
                 open_run(transaction, facts)
                 add_anchor(transaction, run, anchor)
         except OutputError:

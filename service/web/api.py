@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -77,6 +78,8 @@ class API:
         service, now_us = self._service, time.time_ns() // 1000
         reasons = [f"deciding ended: {service.failure}"] if service.failure else []
         reasons += [f"the store cannot be written: {why}"] if (why := service.trouble) else []
+        if all(feed.state in ("offline", "ended", "stopped") for feed in service.feeds.values()):
+            reasons += [f"{camera} is {feed.state}: {feed.why}" for camera, feed in service.feeds.items()]
         for camera, feed in service.feeds.items():
             final_us = service.board.final_us(camera)
             if feed.state == "watching" and final_us and now_us - final_us > READY_S * 1e6:
@@ -142,15 +145,15 @@ class API:
                 camera=given.get("camera"),
                 label=given.get("label"),
                 state=given.get("state"),
-                from_us=_whole(given.get("from")),
-                to_us=_whole(given.get("to")),
+                from_us=_whole(given, "from"),
+                to_us=_whole(given, "to"),
             )
-            limit = _whole(given.get("limit")) or 50
+            limit = _whole(given, "limit") or 50
             if not 1 <= limit <= 500:
                 return problem(400, "limit must be from 1 to 500")
             page = list_events(self._service.store.read, where, cursor=given.get("cursor"), limit=limit)
         except ValueError as error:
-            return problem(400, f"a number was expected: {error}")
+            return problem(400, str(error))
         return encoded(page)
 
     def event(self, request: Request) -> Response:
@@ -209,5 +212,10 @@ def _no_camera(camera: str) -> Response:
     return problem(404, f"there is no camera {camera!r}")
 
 
-def _whole(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _whole(given: QueryParams, name: str) -> int | None:
+    """A parameter that is a whole number; None where it is not given."""
+    text = given.get(name)
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number (times: microseconds of UTC), not {text!r}") from None

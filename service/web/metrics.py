@@ -67,8 +67,4 @@ class Metrics:
         for label, state, count in rows(read, "SELECT label, state, count(*) FROM event GROUP BY label, state"):
             events.add_metric([label, state], count)
         yield events
-        pending = GaugeMetricFamily("ovavel_outbox_pending", "Deliveries that wait.", labels=["sink"])
-        for sink, count in rows(read, "SELECT sink, count(*) FROM outbox WHERE state = 'pending' GROUP BY sink"):
-            pending.add_metric([sink], count)
-        yield pending
         yield CounterMetricFamily("ovavel_encoder_restarts", "Lost encoder processes.", value=service.encoder.restarts)

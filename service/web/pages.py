@@ -25,6 +25,7 @@ from ovavel.service.web.api import API, problem
 __all__ = ["Pages"]
 
 _HERE = Path(__file__).parent
+_HALF_SECOND_US = 500_000
 _PAGES = (("Now", ""), ("Events", "events"), ("Health", "health"))
 
 
@@ -87,6 +88,7 @@ class Pages:
             request,
             "Health",
             reasons=self._api.unready(),
+            cameras=self._api.camera_list(),
             accounts=[_account(each) for each in sorted(found, key=lambda each: (each.camera_id, -each.hour_us))],
             engine=f"{info.engine} on {info.device}, {', '.join(f'{g} {p}' for g, p in info.precision.items())}",
             gate=encoder.ready.gate,
@@ -128,7 +130,7 @@ class Pages:
 
 def _account(account: Account) -> dict[str, str]:
     causes = [f"{cause} {count}" for cause, count in account.dropped.items()]
-    causes += [f"{cause} {us / 1e6:.0f} s" for cause, us in account.gap_us.items()]
+    causes += [f"{cause} {us / 1e6:.0f} s" for cause, us in account.gap_us.items() if us >= _HALF_SECOND_US]
     return {
         "camera": account.camera_id,
         "hour": datetime.fromtimestamp(account.hour_us / 1e6, UTC).strftime("%Y-%m-%d %H:00"),

@@ -9,7 +9,7 @@ from contextlib import closing
 import uvicorn
 from starlette.applications import Starlette
 
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import InputError
 from ovavel.service.watch.service import Service
 from ovavel.service.web.api import API
 from ovavel.service.web.guard import Guard
@@ -32,10 +32,10 @@ class Server:
         """Bind at once, so that a port in use is an error here.
 
         Raises:
-            UsageError: the address cannot be used, or others can reach it and there is no `token`.
+            InputError: the address cannot be used, or others can reach it and there is no `token`.
         """
         if not token and not is_loopback(host):
-            raise UsageError(
+            raise InputError(
                 f"{host} can be reached by others: give token_file in the site file, or listen on 127.0.0.1"
             )
         self.api = API(service)
@@ -47,7 +47,7 @@ class Server:
             self._socket.listen(128)  # from here on nobody is refused
         except OSError as error:
             self._socket.close()
-            raise UsageError(
+            raise InputError(
                 f"cannot listen on {host}, port {port}: {error.strerror}; choose another `listen`"
             ) from error
         self.port: int = self._socket.getsockname()[1]

@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 import torch
 from support.clip_clap_folders import clap_folder, clip_folder, roberta
+from support.runtime.bundles import relist
 
 from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.runtime.backends import open_backend
@@ -182,11 +183,8 @@ def test_a_spoiled_second_text_space_is_found(
 ) -> None:
     folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
     spoil(folder)
-    content = json.loads((folder / "manifest.json").read_text())
-    for name in content["files"]:
-        entry = file_entry(folder / name)
-        content["files"][name] = {"sha256": entry.sha256, "bytes": entry.bytes}
-    (folder / "manifest.json").write_text(json.dumps(content))
+    for name in bundle.manifest.files:
+        relist(folder, name)
     changed = Bundle.open(folder)
     backend = open_backend(changed, device="cpu", graphs=graphs_to_check(changed), precision="fp32")
     assert check_stages(changed, backend).failed_stage == stage

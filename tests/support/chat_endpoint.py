@@ -52,7 +52,6 @@ class ChatEndpoint:
         """Everything that was asked, in the order of arrival."""
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
-        self.answered = 0
         self.stopped = threading.Event()
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"endpoint": self}))
@@ -94,19 +93,21 @@ class Handler(BaseHTTPRequestHandler):
                 fault(self, body)
             else:
                 self.answer(endpoint.brain(body))
-                endpoint.answered += 1
 
     def answer(self, text: str, **more: Any) -> None:
         self.send(200, json.dumps(completion(text) | more).encode())
 
     def send(self, status: int, data: bytes, content_type: str = "application/json", **headers: str) -> None:
+        self.begin(status, content_type, Content_Length=len(data), **headers)
+        self.wfile.write(data)
+
+    def begin(self, status: int = 200, content_type: str = "application/json", **headers: object) -> None:
+        """Send the head of an answer."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(data)))
         for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
+            self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
-        self.wfile.write(data)
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -242,16 +243,9 @@ def says(text: Any, **more: Any) -> Fault:
     return lambda handler, body: handler.answer(text, **more)
 
 
-def named(model: str) -> Fault:
-    return lambda handler, body: handler.answer(handler.endpoint.brain(body), model=model)
-
-
 def hang_in_body(handler: Handler, body: Body) -> None:
     """Begin an answer and never end it."""
-    handler.send_response(200)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
+    handler.begin(Content_Length=1000)
     handler.wfile.write(b'{"choices": [')
     handler.wfile.flush()
     handler.endpoint.stopped.wait()
@@ -260,10 +254,7 @@ def hang_in_body(handler: Handler, body: Body) -> None:
 
 def trickle(handler: Handler, body: Body) -> None:
     """Send a byte again and again: no single read takes long."""
-    handler.send_response(200)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", "100000000")
-    handler.end_headers()
+    handler.begin(Content_Length=100_000_000)
     while not handler.endpoint.stopped.wait(0.02):
         handler.wfile.write(b" ")
     handler.close_connection = True
@@ -272,10 +263,7 @@ def trickle(handler: Handler, body: Body) -> None:
 def cut(handler: Handler, body: Body) -> None:
     """Close the connection in the middle of an answer."""
     data = json.dumps(completion("x")).encode()
-    handler.send_response(200)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Content-Length", str(len(data)))
-    handler.end_headers()
+    handler.begin(Content_Length=len(data))
     handler.wfile.write(data[: len(data) // 2])
     handler.close_connection = True
 
@@ -289,10 +277,7 @@ def reset(handler: Handler, body: Body) -> None:
 
 def huge(handler: Handler, body: Body) -> None:
     """Send an answer without end."""
-    handler.send_response(200)
-    handler.send_header("Content-Type", "application/json")
-    handler.send_header("Connection", "close")
-    handler.end_headers()
+    handler.begin(Connection="close")
     handler.close_connection = True
     while not handler.endpoint.stopped.is_set():
         handler.wfile.write(b" " * 2**20)

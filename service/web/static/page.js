@@ -13,7 +13,15 @@ function best(names) {
   return names.map((each) => `${each.label} ${each.value.toFixed(2)}`).join('\n');
 }
 
-function fill(row, cells) {
+// Neighbouring seconds that say the same are one wide cell, so that the name can be read.
+function fill(row, seconds, text, title) {
+  const cells = [];
+  for (const second of seconds) {
+    const last = cells.at(-1);
+    if (last?.textContent === text(second)) last.colSpan += 1;
+    else cells.push(cell(text(second), ''));
+    cells.at(-1).title = title(second);
+  }
   row.replaceChildren(row.querySelector('th'), ...cells);
 }
 
@@ -25,17 +33,19 @@ function showCamera(camera) {
   state.dataset.state = camera.state;
   place.querySelector('.why').textContent = camera.why;
   const { seconds } = camera;
-  fill(
-    place.querySelector('.seen'),
-    seconds.map((each) => cell(each.seen[0]?.label ?? '–', best(each.seen))),
-  );
-  fill(
-    place.querySelector('.heard'),
-    seconds.map((each) => cell(each.heard[0]?.label ?? '–', best(each.heard))),
-  );
+  for (const sense of ['seen', 'heard']) {
+    fill(
+      place.querySelector(`.${sense}`),
+      seconds,
+      (second) => second[sense][0]?.label ?? '–',
+      (second) => best(second[sense]),
+    );
+  }
   fill(
     place.querySelector('.both'),
-    seconds.map((each) => cell(each.margin > 0 ? each.label : '·', `margin ${each.margin.toFixed(2)}`)),
+    seconds,
+    (second) => (second.margin > 0 ? second.label : '·'),
+    (second) => `margin ${second.margin.toFixed(2)}`,
   );
   const picture = place.querySelector('img');
   const wanted = `${base}api/v1/cameras/${encodeURIComponent(camera.id)}/snapshot.webp`;

@@ -59,7 +59,7 @@ def test_published_values_stay_where_nothing_is_better() -> None:
 @pytest.mark.parametrize(
     "name", ["cuerator", "temperatures", "av2a", "clip-prior", "agreement+debiased", "agreement+offset"]
 )
-def test_what_is_fitted_is_better_than_agreement_on_other_clips(name: str) -> None:
+def test_what_is_fitted_is_better_than_agreement_and_hardly_worse_on_other_clips(name: str) -> None:
     (evidence, truth), (other, other_truth) = clips(0), clips(1)
     rule = fit_rule(name, evidence, truth, NAMES)
     assert rule.name == name or name.endswith("+offset")

@@ -36,8 +36,7 @@ def test_the_rows_of_a_model_stand_in_the_report(
 ) -> None:
     monkeypatch.setenv("OVAVEL_LLM_KEY", KEY)
     with ChatEndpoint(SeesAndHears.of_bench(CLASSES), [chat.says("who knows")]) as server:
-        url = server.url.replace("http://", "http://")
-        code = score(data, tmp_path, "--llm", url, "--model", "toy<b>", "--controls", "--concurrency", "1")
+        code = score(data, tmp_path, "--llm", server.url, "--model", "toy<b>", "--controls", "--concurrency", "1")
     shown = capsys.readouterr()
     assert code == 0, shown.err
     assert all(headers["Authorization"] == f"Bearer {KEY}" for headers in server.headers)
@@ -58,7 +57,7 @@ def test_the_rows_of_a_model_stand_in_the_report(
     assert ["toy<b>, seen and heard", "no", "total", "invalid", str(1 / 6), "", ""] in rows
     page = (tmp_path / "ovave-test.html").read_text()
     assert "toy&lt;b&gt;, sound only" in page
-    assert "<h2>Answers" in page or ">Answers<" in page
+    assert "<h2>Answers</h2>" in page
     everything = shown.out + shown.err + "".join(path.read_text() for path in tmp_path.iterdir())
     assert KEY not in everything
     assert "Bearer" not in everything
@@ -162,4 +161,3 @@ def test_a_run_that_is_stopped_continues(
     assert "3 answers of this run" in out
     assert "3 of earlier runs" in out
     assert "an incomplete line at its end was removed" in out
-    assert not (tmp_path / "ovave-test.html").read_text().count("Traceback")

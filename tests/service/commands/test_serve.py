@@ -40,29 +40,29 @@ def site_file(folder: Path, *lines: str) -> Path:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_starts_answers_and_ends_in_order(tmp_path: Path, how: signal.Signals) -> None:
-    process = subprocess.Popen([*OVAVEL, "serve", str(site_file(tmp_path))], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        line = process.stdout.readline()
-        assert line.startswith("watching 1 cameras: http://127.0.0.1:")
-        address = line.split()[-1]
-        with urllib.request.urlopen(f"{address}healthz", timeout=30) as answer:
-            assert answer.status == 200
-        # A reader of the stream must not keep it from ending.
-        stream = urllib.request.urlopen(f"{address}api/v1/stream", timeout=30)
-        assert stream.readline()
-        process.send_signal(how)
-        assert process.wait(60) == 0
-        stream.close()
-    finally:
-        process.kill()
+    command = [*OVAVEL, "serve", str(site_file(tmp_path))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line.startswith("watching 1 camera: http://127.0.0.1:")
+            address = line.split()[-1]
+            with urllib.request.urlopen(f"{address}healthz", timeout=30) as answer:
+                assert answer.status == 200
+            # A reader of the stream must not keep it from ending.
+            with urllib.request.urlopen(f"{address}api/v1/stream", timeout=30) as stream:
+                assert stream.readline()
+                process.send_signal(how)
+                assert process.wait(60) == 0
+        finally:
+            process.kill()
     with Database.open(tmp_path / "data", ballast_bytes=0) as store:
         assert not rows(store.read, "SELECT 1 FROM run WHERE ended_us IS NULL")
 
 
 def test_check_and_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(site_file(tmp_path)), "--check"]) == 0
-    assert "1 cameras, nothing wrong" in capsys.readouterr().out
+    assert "1 camera, well-formed" in capsys.readouterr().out
     assert main(["serve", "--schema"]) == 0
     assert '"$defs"' in capsys.readouterr().out
     assert main(["serve"]) == 2

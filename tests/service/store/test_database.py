@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 WRITER = """
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 sys.path.insert(0, "tests")
 from support.service import camera_facts, news, run_facts
@@ -141,13 +143,17 @@ def test_another_program_s_database_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"there is no mount: {error}")
     if mounted.returncode:
-        pytest.skip("mounting a file system needs root")
+        pytest.skip(f"cannot mount a file system, which needs root: {mounted.stderr.strip()}")
     try:
         yield place
     finally:

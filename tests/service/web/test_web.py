@@ -6,16 +6,19 @@ import http.client
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.service import CLIP, site, until
 
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import InputError
 from ovavel.service.config.site import Camera
 from ovavel.service.store import events
 from ovavel.service.watch.service import Service
 from ovavel.service.web.server import Server
+
+pytestmark = pytest.mark.timeout(300)  # each wait has 90 s
 
 NAME = "<b>Front</b> \"door\" & 'gate' <script>alert(1)</script>"
 TOKEN = "0123456789abcdef" * 4
@@ -57,6 +60,20 @@ def test_health_and_metrics(running: tuple[Service, Server]) -> None:
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
     assert b'ovavel_camera_up{camera="one"} 1.0' in body
     assert b"ovavel_windows_total" in body
+
+
+def test_a_site_that_sees_nothing_is_not_ready(tmp_path: Path) -> None:
+    with Service(site(tmp_path, Camera(id="dead", source=str(tmp_path / "none.mp4")))) as service:
+        server = Server(service, host="127.0.0.1", port=0, token=None)
+        server.start()
+        service.start()
+        try:
+            until(lambda: service.feeds["dead"].state == "offline")
+            status, _, body = ask(server, "/readyz")
+            assert status == 503
+            assert "none.mp4" in json.loads(body)["reasons"][0]
+        finally:
+            server.stop()
 
 
 def test_cameras_their_seconds_and_pictures(running: tuple[Service, Server]) -> None:
@@ -121,6 +138,7 @@ def test_the_pages_are_whole_and_names_stay_text(running: tuple[Service, Server]
         assert headers["content-security-policy"].startswith("default-src 'self';")
         assert b"<script>" not in body
         assert b"http://" not in body, "nothing comes from elsewhere"
+        assert b"https://" not in body
     assert b"&lt;script&gt;" in ask(server, "/")[2]
 
 
@@ -133,6 +151,7 @@ def test_the_stream_continues_where_a_reader_left(running: tuple[Service, Server
     ids = []
     while len(ids) < 2:
         line = answer.readline()
+        assert line, "the stream ended"
         if line.startswith(b"id: "):
             ids.append(int(line[4:]))
     assert ids == [3, 4]
@@ -146,20 +165,22 @@ def test_another_site_s_page_cannot_ask_through_a_browser(running: tuple[Service
 
 def test_others_need_the_token(running: tuple[Service, Server]) -> None:
     service, _ = running
-    with pytest.raises(UsageError, match="token_file"):
+    with pytest.raises(InputError, match="token_file"):
         Server(service, host="0.0.0.0", port=0, token=None)
     server = Server(service, host="127.0.0.1", port=0, token=TOKEN)
     server.start()
-    until(lambda: ask(server, "/healthz")[0] == 200)
-    assert ask(server, "/")[0] == 401
-    assert ask(server, "/", Authorization="Bearer " + TOKEN[:-1])[0] == 401
-    assert ask(server, "/", Authorization="Bearer " + TOKEN, Host="camera.example")[0] == 200
-    assert ask(server, "/", Cookie=f"ovavel_token={TOKEN}")[0] == 200
-    server.stop()
+    try:
+        until(lambda: ask(server, "/healthz")[0] == 200)
+        assert ask(server, "/")[0] == 401
+        assert ask(server, "/", Authorization="Bearer " + TOKEN[:-1])[0] == 401
+        assert ask(server, "/", Authorization="Bearer " + TOKEN, Host="camera.example")[0] == 200
+        assert ask(server, "/", Cookie=f"ovavel_token={TOKEN}")[0] == 200
+    finally:
+        server.stop()
 
 
 def test_a_port_in_use_is_an_error_at_once(running: tuple[Service, Server]) -> None:
-    with pytest.raises(UsageError, match="cannot listen"):
+    with pytest.raises(InputError, match="cannot listen"):
         Server(running[0], host="127.0.0.1", port=running[1].port, token=None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec import convert
+from support.clip_clap_folders import TOWER
 from torch import nn
 
 from ovavel.runtime.errors import CheckpointError, InputError
@@ -20,14 +21,13 @@ from ovavel.training.models.clip.model import ClipConfig, clip_entries, load_cli
 from ovavel.training.models.folder import convert_config, read_kind, weights_file
 
 AWAY = 2e-5
-CLIP_TOWER = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL_CLIP = {
-    "text_config": {**CLIP_TOWER, "vocab_size": 100, "eos_token_id": 99},
-    "vision_config": {**CLIP_TOWER, "patch_size": 32},
+    "text_config": {**TOWER, "vocab_size": 100, "eos_token_id": 99},
+    "vision_config": {**TOWER, "patch_size": 32},
     "projection_dim": 24,
 }
 SMALL_CLAP = {
-    "text_config": {**CLIP_TOWER, "vocab_size": 100},
+    "text_config": {**TOWER, "vocab_size": 100},
     "audio_config": {
         "patch_embeds_hidden_size": 8,
         "hidden_size": 64,
