@@ -18,6 +18,7 @@ FAILPOINTS = (
     "store.migration-copied",
     "store.before-ballast-freed",
     "store.backup-written",
+    "store.replaced-kept",
 )
 """Every failpoint, so that a test can try each."""
 

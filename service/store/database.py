@@ -26,7 +26,19 @@ except ImportError as error:
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["BALLAST", "BALLAST_BYTES", "FILE", "Database", "Transaction", "copy_to", "one_row", "open_readonly", "rows"]
+__all__ = [
+    "BALLAST",
+    "BALLAST_BYTES",
+    "FILE",
+    "Database",
+    "Transaction",
+    "copy_to",
+    "one_row",
+    "open_readonly",
+    "reserved",
+    "rows",
+    "translated",
+]
 
 FILE = "ovavel.sqlite3"
 BALLAST = "ballast"
@@ -77,13 +89,16 @@ class Database:
         return database
 
     def close(self) -> None:
-        """Write the log back into the file and release the lock. It can be opened again afterwards."""
+        """Write the log back into the file and release the lock. May be called twice."""
         with self._writing:
+            if self._lock < 0:
+                return
             # A reader in another thread, or a full disk: then the log is read next time.
             with contextlib.suppress(apsw.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
             os.close(self._lock)
+            self._lock = -1
 
     def __enter__(self) -> Self:
         return self
@@ -100,11 +115,11 @@ class Database:
             InputError: the file turned out to be damaged.
         """
         with self._writing:
-            with _translated(self.folder / FILE):
+            with translated(self.folder / FILE):
                 self._begin()
             try:
                 reach("store.transaction-open")
-                with _translated(self.folder / FILE):
+                with translated(self.folder / FILE):
                     yield self._connection
                     reach("store.before-commit")
                     self._connection.execute("COMMIT")
@@ -159,6 +174,21 @@ class Database:
         return True
 
 
+@contextlib.contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Keep every service away from the store in `folder` while the block runs.
+
+    Raises:
+        InputError: one uses it.
+        OutputError: the folder cannot be written.
+    """
+    lock = _locked(folder / _LOCK)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def rows(connection: apsw.Connection, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
     """All rows of a query."""
     return connection.execute(query, tuple(values)).fetchall()
@@ -181,7 +211,7 @@ def open_readonly(path: Path) -> apsw.Connection:
     Raises:
         InputError: there is no such file, or it is no store.
     """
-    with _translated(path):
+    with translated(path):
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(_BUSY_MS)
         connection.execute("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF")
@@ -189,7 +219,7 @@ def open_readonly(path: Path) -> apsw.Connection:
 
 
 def _connect(path: Path) -> apsw.Connection:
-    with _translated(path):
+    with translated(path):
         # SQLite takes a file of a few bytes for an empty database and writes over it.
         if path.exists() and path.stat().st_size and _first_bytes(path) != _HEADER:
             raise InputError(f"{path} is not a store of ovavel, or is damaged; choose another folder")
@@ -210,7 +240,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _upgrade(connection: apsw.Connection, path: Path) -> None:
-    with _translated(path):
+    with translated(path):
         version = int(one_row(connection, "PRAGMA user_version")[0])
         if version > VERSION:
             raise InputError(
@@ -259,7 +289,7 @@ def copy_to(connection: apsw.Connection, path: Path) -> None:
     aside = path.with_name(f".{path.name}.part")
     aside.unlink(missing_ok=True)
     try:
-        with _translated(aside):
+        with translated(aside):
             target = apsw.Connection(str(aside))
             try:
                 with target.backup("main", connection, "main") as backup:
@@ -282,8 +312,8 @@ def copy_to(connection: apsw.Connection, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
+def translated(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours, which name the file `path`."""
     try:
         yield
     except apsw.FullError as error:

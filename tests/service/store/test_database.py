@@ -21,6 +21,8 @@ from ovavel.service.store.database import BALLAST, FILE, Database, copy_to
 from ovavel.service.store.schema import VERSION
 
 ROOT = Path(__file__).parents[3]
+ELSEWHERE = ("store.migration-copied", "store.replaced-kept")
+"""Failpoints that have tests of their own."""
 
 WRITER = """
 import sys
@@ -47,7 +49,7 @@ with Database.open(folder, ballast_bytes=0) as store:
 """
 
 
-@pytest.mark.parametrize("failpoint", [each for each in FAILPOINTS if each != "store.migration-copied"])
+@pytest.mark.parametrize("failpoint", [each for each in FAILPOINTS if each not in ELSEWHERE])
 @pytest.mark.parametrize("count", [1, 3])
 def test_kill_9_at_a_failpoint_loses_nothing_that_was_reported(tmp_path: Path, failpoint: str, count: int) -> None:
     environment = {**os.environ, VARIABLE: f"{failpoint}:{count}"}
