@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -26,6 +27,9 @@ SILENT_S = 20.0
 """A child that sends no window for this long hangs: a source sends one a second even while it is lost."""
 OPEN_S = 90.0
 """How long a source may take to open."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class CameraState(StrEnum):
@@ -99,6 +103,8 @@ class CameraFeed:
             ended = self._watch()
             self.why = ended.detail
             self._deliver(self.camera.id, ended)
+            level = logging.INFO if self._stop.is_set() or ended.cause == END_OF_MEDIA else logging.WARNING
+            _log.log(level, "%s: %s", ended.cause, ended.detail, extra={"camera": self.camera.id, "cause": ended.cause})
             if ended.cause == END_OF_MEDIA:
                 self.state = CameraState.ENDED
                 return
@@ -126,6 +132,7 @@ class CameraFeed:
                     )
                 if isinstance(message, Opened):
                     self.state, self.why, limit_s = CameraState.WATCHING, "", SILENT_S
+                    _log.info("watching", extra={"camera": self.camera.id})
                 self._deliver(self.camera.id, message)
         except LinkClosed as error:
             detail = str(error)

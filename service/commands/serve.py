@@ -54,6 +54,10 @@ class Serve:
         return _serve(site)
 
 
+HUNG_S = 120.0
+"""After this long without a turn the deciding thread hangs: an encoder that is lost has been replaced by then."""
+
+
 def _cameras(site: Site) -> str:
     return f"{len(site.camera)} camera{'' if len(site.camera) == 1 else 's'}"
 
@@ -65,12 +69,15 @@ def _serve(site: Site) -> int:
     from ovavel.runtime.errors import MissingExtraError, OutputError
 
     try:
+        from ovavel.service.commands.logs import set_up_logs
+        from ovavel.service.commands.supervisor import report, watchdog_s
         from ovavel.service.config.read import read_token, split_listen
         from ovavel.service.watch.service import Service
         from ovavel.service.web.server import Server
     except ImportError as error:
         raise MissingExtraError(error.name or "starlette", "serve", need="The monitoring service") from error
 
+    set_up_logs(site.log)
     stop = threading.Event()
     host, port = split_listen(site)
     token = read_token(site)
@@ -83,9 +90,12 @@ def _serve(site: Site) -> int:
             service.start()
             server.start()
             print(f"watching {_cameras(site)}: http://{host}:{server.port}/", flush=True)
-            while not stop.wait(1.0) and service.failure is None:
-                pass
+            report("READY=1", f"STATUS=watching {_cameras(site)}, port {server.port}")
+            while not stop.wait(min(1.0, (watchdog_s() or 2.0) / 2)) and service.failure is None:
+                if watchdog_s() and service.idle_s < HUNG_S:
+                    report("WATCHDOG=1")
         finally:
+            report("STOPPING=1")
             server.stop()
             for each, handler in before.items():
                 signal.signal(each, handler)

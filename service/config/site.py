@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -59,6 +59,8 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address and port of the page; port 0 is any that is free. An address that others can reach needs `token_file`."""
     token_file: str | None = None
     """File whose first line everyone who asks must give, as "Authorization: Bearer TOKEN" or in a cookie."""
+    log: Literal["text", "json"] = "text"
+    """How the log is written to standard error."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto."""
     backend: str = "onnxruntime"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ _ANSWER_S = 30.0
 """An encoder that needs longer for a batch hangs."""
 
 
+_log = logging.getLogger(__name__)
+
+
 class EncoderLost(Exception):  # noqa: N818 - the supervisor catches it
     """The encoder child died, hung or failed at this question. The next question starts another child."""
 
@@ -41,6 +45,8 @@ class RemoteEncoder:
         self._answer_s = answer_s
         self._turn = threading.Lock()
         self._child: Child | None = None
+        self.encoded: Callable[[int], object] = lambda _: None
+        """Called with how many windows were encoded together."""
         self.restarts = 0
         """How often a child was lost."""
         try:
@@ -63,6 +69,7 @@ class RemoteEncoder:
             EncoderLost: nothing of it was encoded.
         """
         answer = self._ask(Encode(frames=_stacked(frames), sounds=_stacked(sounds)))
+        self.encoded(max(len(frames), len(sounds)))
         vision, audio = (list(each.values) if each else [] for each in answer.arrays)
         return vision, audio
 
@@ -94,6 +101,7 @@ class RemoteEncoder:
             except LinkClosed as error:
                 self._drop()
                 self.restarts += 1
+                _log.error("the encoder was lost and is started again: %s", error, extra={"cause": "encoder failed"})
                 raise EncoderLost(str(error)) from error
         if not isinstance(answer, Results):
             raise EncoderLost(answer.error if isinstance(answer, Failed) else "it answered out of turn")

@@ -9,7 +9,8 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,8 @@ class Database:
         self._connection, self._lock, self._ballast_bytes = connection, lock, ballast_bytes
         self._writing = threading.Lock()
         self._readers = threading.local()
+        self.committed: Callable[[float], object] = lambda _: None
+        """Called after each commit with the seconds that it took to reach the disk."""
 
     @classmethod
     def open(cls, folder: Path, *, ballast_bytes: int = BALLAST_BYTES) -> Self:
@@ -122,6 +125,7 @@ class Database:
                 with translated(self.folder / FILE):
                     yield self._connection
                     reach("store.before-commit")
+                    began_s = time.perf_counter()
                     self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -129,6 +133,7 @@ class Database:
                         self._connection.execute("ROLLBACK")
                 raise
             reach("store.after-commit")
+            self.committed(time.perf_counter() - began_s)
 
     def _begin(self) -> None:
         # Before the disk is full: a commit that fails has undone its transaction, and could not be repeated.

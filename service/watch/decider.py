@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ __all__ = ["Decider"]
 
 STARTING = "starting"
 ENCODER_FAILED = "encoder failed"
+_log = logging.getLogger(__name__)
+
 _HEAD_TRIES = 3
 _IDLE_S = 1.0
 _ACCOUNT_EVERY_S = 10.0
@@ -78,6 +81,9 @@ class Decider:
         self._boot_id = _boot_id()
         self._why: dict[str, str] = {}  # why the last run of a camera ended
         self._accounted_s = -math.inf
+        self._reported_trouble = ""
+        self.turned_s = time.monotonic()
+        """When it last took what waited, on the monotonic clock: a decider that lives does so every second."""
         fusion, texts = bundle.manifest.fusion, len(bundle.vocabulary.background_texts)
         self._rule = live_rule(fusion.decides, fusion.decision, None, bundle.vocabulary.names, texts)
 
@@ -91,6 +97,7 @@ class Decider:
         """Decide until the queue is closed and drained, then end every run."""
         batch = max(self._encoder.ready.info.batch, 1)
         while True:
+            self.turned_s = time.monotonic()
             waiting = self._queue.take(batch, timeout_s=_IDLE_S)
             if not waiting and self._queue.closed:
                 break
@@ -121,6 +128,12 @@ class Decider:
             return
         self._accounted_s, now_us = now_s, time.time_ns() // 1000
         self._store.hold_ballast()
+        if self.trouble != self._reported_trouble:
+            self._reported_trouble = self.trouble
+            if self.trouble:
+                _log.error("the store cannot be written: %s", self.trouble)
+            else:
+                _log.info("the store is written again")
         for camera in list(self._ending):
             self._committed(camera)
         absent = self._cameras.keys() - self._watches.keys() - self._ending.keys()

@@ -16,13 +16,16 @@ import msgspec
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.service.capture.feed import CameraFeed
+from ovavel.service.capture.messages import Captured
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.encoding.remote import RemoteEncoder
 from ovavel.service.store.cameras import CameraFacts, add_camera, remove_camera
 from ovavel.service.store.database import Database, rows
 from ovavel.service.store.recovery import Recovered, recover
 from ovavel.service.watch.board import Board
+from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.decider import Decider
+from ovavel.service.watch.measures import Measures
 from ovavel.service.watch.queue import FairQueue
 
 __all__ = ["Service", "engine_options"]
@@ -52,6 +55,9 @@ class Service:
             self.recovered: Recovered = self._recover(tuple(sinks))
             """What an earlier service had left open."""
             self.encoder = opened.enter_context(closing(RemoteEncoder(Path(site.bundle), engine_options(site))))
+            self.measures = Measures()
+            self.store.committed = self.measures.commit_s.observe
+            self.encoder.encoded = self.measures.batch.observe
             self.board = Board(self.bundle.vocabulary.names)
             self.queue = FairQueue(camera.id for camera in site.camera)
             self.feeds = {camera.id: CameraFeed(camera, encoders, self.queue.put) for camera in site.camera}
@@ -62,7 +68,7 @@ class Service:
                 self.queue,
                 site.camera,
                 sinks=sinks,
-                shown=self.board.show,
+                shown=self._show,
                 restart=self._restart,
             )
             self._opened = opened.pop_all()
@@ -101,11 +107,20 @@ class Service:
         """Why the store could not be written last time; empty where it could."""
         return self._decider.trouble
 
+    @property
+    def idle_s(self) -> float:
+        """How long the deciding thread has not taken what waits: a second or two, unless it hangs."""
+        return time.monotonic() - self._decider.turned_s
+
     def _decide(self) -> None:
         try:
             self._decider.run()
         except Exception as error:  # noqa: BLE001 - whatever it is must be seen by who asks whether the service lives
             self.failure = error
+
+    def _show(self, camera: str, window: Captured, seen: Seen) -> None:
+        self.measures.latency_s.labels(camera).observe(max(0.0, time.monotonic() - window.monotonic_us / 1e6))
+        self.board.show(camera, window, seen)
 
     def _restart(self, camera: str) -> None:
         self.feeds[camera].restart()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from ovavel.service.store.database import rows
 from ovavel.service.watch.service import Service
@@ -67,4 +68,16 @@ class Metrics:
         for label, state, count in rows(read, "SELECT label, state, count(*) FROM event GROUP BY label, state"):
             events.add_metric([label, state], count)
         yield events
+        yield from service.measures.collect()
+        build = InfoMetricFamily("ovavel_build", "What runs.")
+        build.add_metric(
+            [],
+            {
+                "version": version("ovavel"),
+                "bundle": service.bundle.sha256[:12],
+                "engine": service.encoder.ready.info.engine,
+                "device": service.encoder.ready.info.device,
+            },
+        )
+        yield build
         yield CounterMetricFamily("ovavel_encoder_restarts", "Lost encoder processes.", value=service.encoder.restarts)

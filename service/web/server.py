@@ -56,7 +56,7 @@ class Server:
             http="h11",
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=2,

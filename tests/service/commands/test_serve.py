@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,8 +44,17 @@ def site_file(folder: Path, *lines: str) -> Path:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_starts_answers_and_ends_in_order(tmp_path: Path, how: signal.Signals) -> None:
-    command = [*OVAVEL, "serve", str(site_file(tmp_path))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [*OVAVEL, "serve", str(site_file(tmp_path, 'log = "json"'))]
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(60)
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+    log = (tmp_path / "log").open("w")
+    with (
+        closing(manager),
+        log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+    ):
         try:
             assert process.stdout
             line = process.stdout.readline()
@@ -49,15 +62,22 @@ def test_it_starts_answers_and_ends_in_order(tmp_path: Path, how: signal.Signals
             address = line.split()[-1]
             with urllib.request.urlopen(f"{address}healthz", timeout=30) as answer:
                 assert answer.status == 200
+            assert manager.recv(1000).decode().startswith("READY=1\nSTATUS=watching 1 camera, port ")
+            assert manager.recv(1000) == b"WATCHDOG=1"
             # A reader of the stream must not keep it from ending.
             with urllib.request.urlopen(f"{address}api/v1/stream", timeout=30) as stream:
                 assert stream.readline()
                 process.send_signal(how)
                 assert process.wait(60) == 0
+            while (state := manager.recv(1000)) != b"STOPPING=1":
+                assert state == b"WATCHDOG=1"
         finally:
             process.kill()
     with Database.open(tmp_path / "data", ballast_bytes=0) as store:
         assert not rows(store.read, "SELECT 1 FROM run WHERE ended_us IS NULL")
+    records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (watching,) = [each for each in records if each["message"] == "watching"]
+    assert (watching["level"], watching["camera"]) == ("info", "gate")
 
 
 def test_check_and_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

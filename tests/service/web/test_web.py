@@ -60,6 +60,11 @@ def test_health_and_metrics(running: tuple[Service, Server]) -> None:
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
     assert b'ovavel_camera_up{camera="one"} 1.0' in body
     assert b"ovavel_windows_total" in body
+    counts = b'decision_latency_seconds_count{camera="one"}', b"encoder_batch_size_count", b"db_commit_seconds_count"
+    for name in counts:
+        (value,) = [line.split()[-1] for line in body.splitlines() if line.startswith(b"ovavel_" + name)]
+        assert float(value) > 0
+    assert b'engine="onnxruntime-cpu"' in body
 
 
 def test_a_site_that_sees_nothing_is_not_ready(tmp_path: Path) -> None:
