@@ -6,7 +6,6 @@ Every change goes through `Database.write`, one transaction that is on disk when
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ovavel.runtime.errors import InputError, MissingExtraError, OutputError
 from ovavel.runtime.system.files import make_folder, output_error
 from ovavel.service.failpoints import reach
+from ovavel.service.store.folder import check_local, lock_folder
 from ovavel.service.store.schema import MIGRATIONS, VERSION
 
 try:
@@ -36,7 +36,6 @@ __all__ = [
     "copy_to",
     "one_row",
     "open_readonly",
-    "reserved",
     "rows",
     "translated",
 ]
@@ -47,8 +46,6 @@ BALLAST_BYTES = 32 << 20
 """Disk space that is held back and given up when the disk is nearly full: there SQLite cannot even delete a row."""
 
 _HEADER = b"SQLite format 3\0"
-_LOCK = "lock"
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.glusterfs", "ceph", "afs"})
 _BUSY_MS = 5000
 
 Transaction = apsw.Connection
@@ -75,8 +72,8 @@ class Database:
             OutputError: it cannot be written.
         """
         make_folder(folder)
-        _check_local(folder)
-        lock = _locked(folder / _LOCK)
+        check_local(folder)
+        lock = lock_folder(folder)
         try:
             connection = _connect(folder / FILE)
             try:
@@ -177,21 +174,6 @@ class Database:
             path.unlink(missing_ok=True)
             return False
         return True
-
-
-@contextlib.contextmanager
-def reserved(folder: Path) -> Iterator[None]:
-    """Keep every service away from the store in `folder` while the block runs.
-
-    Raises:
-        InputError: one uses it.
-        OutputError: the folder cannot be written.
-    """
-    lock = _locked(folder / _LOCK)
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def rows(connection: apsw.Connection, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -331,39 +313,3 @@ def translated(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot use {path} ({error}); check the disk and its permissions") from error
     except apsw.BusyError as error:
         raise OutputError(f"{path} was locked by another program for {_BUSY_MS / 1000:g} s; close it") from error
-
-
-def _locked(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise output_error(path, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise InputError(
-            f"{path.parent} is in use by another 'ovavel serve'; stop it, or choose another folder"
-        ) from error
-    return descriptor
-
-
-def _check_local(folder: Path) -> None:
-    kind = _file_system(folder)
-    if kind in _NETWORK:
-        raise InputError(f"{folder} is on a network file system ({kind}), where SQLite loses data; choose a local disk")
-
-
-def _file_system(folder: Path) -> str:
-    """The kind of file system that `folder` is on, as the kernel names it; empty where it does not say."""
-    place, best, kind = folder.resolve(), -1, ""
-    try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        _, mount, name, *_ = line.split(" ")
-        mount = mount.encode("utf-8", "surrogateescape").decode("unicode_escape")
-        if place.is_relative_to(mount) and len(mount) >= best:
-            best, kind = len(mount), name
-    return kind
