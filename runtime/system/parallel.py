@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Final, TypeVar
 
-__all__ = ["CRASHED", "Crashed", "default_workers", "run_each", "show_progress"]
+__all__ = ["CRASHED", "Crashed", "begin_worker", "default_workers", "run_each", "show_progress"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -106,10 +106,11 @@ def show_progress(results: Iterable[Result], total: int, what: str, unit: str) -
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
 
 
-def _start() -> None:
+def begin_worker() -> None:
+    """Make this process ignore Ctrl-C, which its parent handles, and end with the parent, even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

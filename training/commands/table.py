@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ovavel.eval.commands.options import DatasetOptions
 from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import InputError, MissingExtraError, UsageError
 from ovavel.runtime.reporting.text import one_line
-from ovavel.runtime.system.bounds import Seed
+from ovavel.runtime.system.bounds import MOST_WORKERS, Meta, Seed
 from ovavel.runtime.system.paths import check_path
 from ovavel.training.commands.recipe_flags import RecipeFlags, apply_flags
 from ovavel.training.fit.recipes import find_recipe
@@ -66,6 +66,9 @@ class Table:
     """Fields to change in every recipe."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:N, or auto. If the device is unavailable, the command fails."""
+    processes: Annotated[int, Meta(ge=1, le=MOST_WORKERS)] = 1
+    """How many runs are trained at once, each in a process that has its share of the cores and reads the features into
+    memory of its own. On a CPU, as many as there are cores take least time for small heads; on a GPU a few."""
     overwrite: bool = False
     """Start every run over."""
 
@@ -107,7 +110,14 @@ class Table:
                 dataset, cache = self.dataset.open(), FeatureCache.open(self.features)
             with rated_bar("steps", console=console) as progress:
                 results = run_table(
-                    dataset, cache, plan, self.out, device=self.device, overwrite=self.overwrite, progress=progress
+                    dataset,
+                    cache,
+                    plan,
+                    self.out,
+                    device=self.device,
+                    overwrite=self.overwrite,
+                    processes=self.processes,
+                    progress=progress,
                 )
             make_folder(self.out)
             atomic_write(self.out / "table.json", results.encode() + b"\n")

@@ -11,11 +11,8 @@ from __future__ import annotations
 import hashlib
 import math
 import multiprocessing
-import multiprocessing.connection
 import os
 import pickle
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from ovavel.runtime.errors import DeviceError, UsageError
+from ovavel.runtime.system.parallel import begin_worker
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import BUFFER
 
@@ -207,20 +205,11 @@ _worker: _Worker | None = None
 def _start(bench: bytes, frames: Any, log_mels: Any, prepared_by: tuple[str, str]) -> None:
     """Prepare this process; `bench` is pickled, because unpickling it imports numpy."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker()
     for name in _THREADS:  # there is a process per core already
         os.environ[name] = "1"
     arrays = _arrays(frames, log_mels, prepared_by)
     _worker = _Worker(pickle.loads(bench), *arrays, *_preparations(prepared_by))  # noqa: S301 - from our own parent
-
-
-def _end_with_parent() -> None:
-    """Exit when the parent is killed."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _decode(slot: int, clip: Clip) -> ClipRecord:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +13,13 @@ import numpy as np
 
 from ovavel.eval.accuracy.metrics import each_clip
 from ovavel.eval.datasets.feature_cache import FeatureCache
-from ovavel.runtime.system.files import output_error
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.fit.data import Data, read_data
 from ovavel.training.fit.decide import decide_labels, runtime_head
-from ovavel.training.fit.folder import TRUNK
 from ovavel.training.fit.recipes import Recipe
-from ovavel.training.fit.result import RESULT, DataInfo, FitResult, RowTable
+from ovavel.training.fit.result import DataInfo, FitResult, RowTable
 from ovavel.training.fit.table.cost import one_window, training_seconds, window_times
+from ovavel.training.fit.table.jobs import Steps, lend_trunk, table_jobs
 from ovavel.training.fit.table.results import (
     Cost,
     Intervals,
@@ -35,9 +33,11 @@ from ovavel.training.fit.table.results import (
     why_not_published,
 )
 from ovavel.training.fit.table.rules import RULES_FOLDER, measure_rules, rule_window
+from ovavel.training.fit.table.side_by_side import RunSource, train_side_by_side
 from ovavel.training.fit.table.stored import NO_LLM, llm_line
 from ovavel.training.fit.table.suites import BASE, DECIDED, Row, published_beside
 from ovavel.training.fit.table.untrained import NO_CLIP_CLAP, clip_clap_line, interval_of, untrained
+from ovavel.training.fit.times import read_times
 from ovavel.training.fit.train import HEAD, fit_data
 from ovavel.training.heads.base import load_head
 from ovavel.training.heads.temporal import TemporalHead
@@ -70,14 +70,6 @@ class Plan:
     extras: Extras = field(default_factory=Extras)
 
 
-class _Job(msgspec.Struct, frozen=True):
-    row: Row
-    recipe: Recipe
-    trunk: Recipe | None
-    """How the trunk is trained, where it is another row's head."""
-    folder: Path
-
-
 def run_table(
     dataset: Dataset,
     cache: FeatureCache,
@@ -86,20 +78,28 @@ def run_table(
     *,
     device: str = "auto",
     overwrite: bool = False,
+    processes: int = 1,
     progress: Progress = no_progress,
 ) -> Results:
     """Train each recipe with each seed into `out`/RECIPE/seed-N, unless that is complete, and score all on test.
 
+    With several `processes` as many runs are trained at once; PyTorch's threads are shared out among them.
+
     Raises:
         DatasetError: a cache does not match the dataset, or a share of the training clips is unavailable.
+        DeviceError: the device is unavailable, or a training process was killed.
         InputError: the scores of a language model cannot be used.
         UsageError: `out` holds runs of other recipes or data.
     """
     recipes = [row.recipe for row in plan.rows if row.recipe]
     ratios = {each.name: dataset.describe_ratio(each.train_ratio) for each in recipes}
     lines, remarks = _from_elsewhere(dataset, plan)
-    jobs = _jobs(plan, out)
-    steps = _Steps(dataset, jobs, overwrite=overwrite, progress=progress)
+    jobs = table_jobs(plan.rows, plan.seeds, out)
+    steps = Steps(dataset, jobs, overwrite=overwrite, progress=progress)
+    if processes > 1 and steps.runs > 1:
+        source = RunSource(dataset=dataset, cache=cache, device=device, overwrite=overwrite)
+        train_side_by_side(jobs, source, out, processes=min(processes, steps.runs), steps=steps)
+        overwrite = False  # from here on, these runs are only read
     found: dict[tuple[str, int], FitResult] = {}
     ends: dict[str, Intervals] = {}
     info: DataInfo | None = None
@@ -110,11 +110,12 @@ def run_table(
         data = read_data(dataset, cache, ratio)
         info = info or DataInfo.of(data)
         for job in group:
-            _lend_trunk(job, out)
+            lend_trunk(job, out)
             recipe = job.recipe
             found[recipe.name, recipe.seed] = fit_data(
                 recipe, data, job.folder, trunk_by=job.trunk, device=device, overwrite=overwrite, progress=steps.of(job)
             )
+            steps.finished(job)
             if len(plan.seeds) == 1:
                 ends[recipe.name] = _head_interval(job.folder / HEAD, recipe, data)
     data = data or read_data(dataset, cache)
@@ -141,7 +142,7 @@ def run_table(
         ratios={each.name: ratios[each.name] for each in recipes if each.train_ratio < 1},
         lines=tuple(msgspec.structs.replace(lines[row.name], group=row.group, label=row.label) for row in plan.rows),
         suite=plan.suite,
-        remarks=(*remarks, *_flags_left_out(plan.rows)),
+        remarks=(*remarks, *_flags_left_out(plan.rows), *_side_by_side([job.folder for job in jobs])),
     )
 
 
@@ -195,38 +196,6 @@ def _from_elsewhere(dataset: Dataset, plan: Plan) -> tuple[dict[str, Line], list
     return lines, remarks
 
 
-def _jobs(plan: Plan, out: Path) -> list[_Job]:
-    """Return all runs: a trunk before what stands on it, the largest share of the training clips first."""
-    recipes = {row.name: row.recipe for row in plan.rows if row.recipe}
-    jobs = []
-    for row in plan.rows:
-        for seed in plan.seeds if row.recipe else ():
-            assert row.recipe
-            own = replace(row.recipe, seed=seed)
-            trunk = recipes.get(own.trunk or "")
-            if trunk:
-                trunk = None if trunk.trunk else replace(trunk, seed=seed, train_ratio=own.train_ratio)
-            jobs.append(_Job(row, own, trunk, out / row.name / f"seed-{seed}"))
-    return sorted(jobs, key=lambda job: (-job.recipe.train_ratio, job.trunk is not None))
-
-
-def _lend_trunk(job: _Job, out: Path) -> None:
-    """Copy the run of a row that is the trunk of `job`, so that it is not trained a second time."""
-    if job.trunk is None or (job.folder / TRUNK).exists():
-        return
-    lender = out / job.trunk.name / job.folder.name
-    result = FitResult.read(lender)
-    if result is None or result.recipe != job.trunk:
-        return
-    copying = job.folder / f".{TRUNK}.copy"
-    try:
-        shutil.rmtree(copying, ignore_errors=True)
-        shutil.copytree(lender, copying)
-        copying.rename(job.folder / TRUNK)
-    except OSError as error:
-        raise output_error(job.folder, error) from error
-
-
 def _head_interval(head: Path, recipe: Recipe, data: Data) -> Intervals:
     assert data.test
     labels = decide_labels(load_head(head), data.test, data.text, background=recipe.background)
@@ -277,6 +246,16 @@ def _timed(lines: dict[str, Line], plan: Plan, out: Path, data: Data, progress: 
     return {name: timed(name, line) if name in times else line for name, line in lines.items()}
 
 
+def _side_by_side(runs: Sequence[Path]) -> list[str]:
+    """Say which seconds of training are of runs that shared the machine."""
+    most = max((each.side_by_side for run in runs for each in read_times(run)), default=1)
+    return (
+        [f"Training seconds were measured with up to {most} runs side by side: alone, a run may take less."]
+        if most > 1
+        else []
+    )
+
+
 def _flags_left_out(rows: Sequence[Row]) -> list[str]:
     """Say which flags do not apply to which rows, a sentence for each flag."""
     names: dict[str, list[str]] = {}
@@ -284,32 +263,3 @@ def _flags_left_out(rows: Sequence[Row]) -> list[str]:
         for flag in row.left_out:
             names.setdefault(flag, []).append(row.name)
     return [f"--{flag.replace('_', '-')} leaves {', '.join(each)} unchanged." for flag, each in names.items()]
-
-
-class _Steps:
-    """The steps of all runs that are still to be done, as one progress."""
-
-    def __init__(self, dataset: Dataset, jobs: Sequence[_Job], *, overwrite: bool, progress: Progress) -> None:
-        self._progress = progress
-        clips = {
-            ratio: len(dataset.select("train", train_ratio=ratio)) for ratio in {j.recipe.train_ratio for j in jobs}
-        }
-        left = [job for job in jobs if overwrite or not (job.folder / RESULT).exists()]
-        self._size = {
-            job.folder: job.recipe.epochs * -(-clips[job.recipe.train_ratio] // job.recipe.batch_clips) for job in left
-        }
-        self._total = sum(self._size.values())
-        self._number = {job.folder: number for number, job in enumerate(left)}
-
-    def of(self, job: _Job) -> Progress:
-        """Return the progress of one run."""
-        size, number = self._size.get(job.folder, 0), self._number.get(job.folder, 0)
-        before = sum(list(self._size.values())[:number])
-        name = f"{job.recipe.name}, seed {job.recipe.seed} ({number + 1} of {len(self._size)})"
-
-        def report(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:
-            share = (done or 0.0) / (total or 1.0)
-            shown = f"{name}, trunk" if what.startswith(TRUNK) else name
-            self._progress("training", before + share * size, self._total, f"{shown}, {note}")
-
-        return report
