@@ -24,6 +24,7 @@ __all__ = [
     "Scores",
     "each_agreement",
     "each_clip",
+    "mean_scores",
     "right",
     "score_agreement",
     "score_clips",
@@ -61,7 +62,7 @@ def score_clips(predicted: NDArray[np.integer], truth: AnyTruth, n_classes: int)
     Raises:
         UsageError: the shapes differ, there is no clip, or a value is not a class index.
     """
-    return _mean(each_clip(predicted, truth, n_classes))
+    return mean_scores(each_clip(predicted, truth, n_classes))
 
 
 def each_clip(predicted: NDArray[np.integer], truth: AnyTruth, n_classes: int) -> NDArray[np.float64]:
@@ -91,7 +92,7 @@ def score_agreement(
     Raises:
         UsageError: the shapes differ, there is no clip, or a value is not a class index.
     """
-    return _mean(each_agreement(vision_label, audio_label, truth, n_classes))
+    return mean_scores(each_agreement(vision_label, audio_label, truth, n_classes))
 
 
 def each_agreement(
@@ -129,7 +130,8 @@ def score_events(predicted: NDArray[np.bool_], truth: NDArray[np.integer]) -> fl
     return float(_by_clip(_event_f(predicted[clip, label], actual[clip] == label[:, None]), clip, clips).mean())
 
 
-def _mean(each: NDArray[np.float64]) -> Scores:
+def mean_scores(each: NDArray[np.float64]) -> Scores:
+    """Mean over clips of their measures (N, 4)."""
     acc, seg, eve = each[:, :3].mean(axis=0).tolist()
     return Scores(acc, seg, eve, (acc + seg + eve) / 3)
 
@@ -158,11 +160,10 @@ def _rows(predicted: NDArray[np.intp], truth: Truth) -> tuple[NDArray[np.intp], 
         said = predicted[..., None] == np.arange(truth.shape[2])
         clips, classes = np.nonzero((said | truth).any(axis=1))
         return clips, said[clips, :, classes], truth[clips, :, classes].astype(np.bool_)
-    clip_of = np.broadcast_to(np.arange(len(truth))[:, None], truth.shape)
     classes = np.stack([predicted, truth])
-    clips = np.stack([clip_of, clip_of])
-    named = classes != _NOTHING
-    clip, label = np.unique(np.stack([clips[named], classes[named]]), axis=1)
+    most = int(classes.max()) + 1
+    places = classes + most * np.arange(len(truth))[:, None]  # one number for each clip and class: quick to sort
+    clip, label = np.divmod(np.unique(places[classes != _NOTHING]), most)
     return clip, predicted[clip] == label[:, None], truth[clip] == label[:, None]
 
 
@@ -176,7 +177,7 @@ def _segment_f(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArra
 def _event_f(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(R, T) twice → (R,): the F score of runs of segments."""
     predicted_runs, true_runs = _runs(predicted), _runs(truth)  # (R, K, T) with K the most runs there can be
-    shared = np.einsum("rit,rjt->rij", predicted_runs, true_runs)
+    shared = predicted_runs @ true_runs.transpose(0, 2, 1)
     predicted_length, true_length = predicted_runs.sum(axis=2), true_runs.sum(axis=2)
     union = predicted_length[:, :, None] + true_length[:, None, :] - shared
     match = shared >= _MATCH_IOU * np.maximum(union, 1)

@@ -5,14 +5,14 @@ Shapes: N clips, T segments per clip (ten), D embedding size, C classes with the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.accuracy.metrics import AnyTruth, Scores, score_agreement, score_clips
+from ovavel.eval.accuracy.metrics import AnyTruth, Scores, each_agreement, each_clip, mean_scores
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import UsageError
@@ -159,7 +159,7 @@ def score_rows(predicted: NDArray[np.integer], truth: AnyTruth, seen: NDArray[np
     Raises:
         UsageError: the shapes differ, there is no clip, or a value is not a class index.
     """
-    return _rows(lambda keep: score_clips(predicted[keep], truth[keep], n_classes), seen, len(truth))
+    return _rows(each_clip(predicted, truth, n_classes), seen)
 
 
 def score_rows_agreement(
@@ -181,17 +181,19 @@ def score_rows_agreement(
     Raises:
         UsageError: the shapes differ, there is no clip, or a value is not a class index.
     """
-    return _rows(
-        lambda keep: score_agreement(vision_label[keep], audio_label[keep], truth[keep], n_classes), seen, len(truth)
-    )
+    return _rows(each_agreement(vision_label, audio_label, truth, n_classes), seen)
 
 
-def _rows(score: Callable[[NDArray[np.bool_] | slice], Scores], seen: NDArray[np.bool_], clips: int) -> Rows:
-    total = score(slice(None))
+def _rows(each: NDArray[np.float64], seen: NDArray[np.bool_]) -> Rows:
+    """Means of the measures (N, 4) of each clip, over the clips of each kind."""
     seen = np.asarray(seen)
-    if seen.shape != (clips,) or seen.dtype != np.bool_:
-        raise UsageError(f"seen must be one bool per clip, ({clips},); got {seen.shape} {seen.dtype}")
-    return Rows(score(seen) if seen.any() else None, None if seen.all() else score(~seen), total)
+    if seen.shape != (len(each),) or seen.dtype != np.bool_:
+        raise UsageError(f"seen must be one bool per clip, ({len(each)},); got {seen.shape} {seen.dtype}")
+    return Rows(
+        mean_scores(each[seen]) if seen.any() else None,
+        None if seen.all() else mean_scores(each[~seen]),
+        mean_scores(each),
+    )
 
 
 def without_head(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
