@@ -6,12 +6,13 @@ A cache is a folder named by its fingerprint, which covers everything that the e
       cache.json               what made it: `CacheInfo`
       text.npz                 text embeddings of the dataset's names
       train-00000.npy          embeddings of the first clips of the split, those that could be read
+      train-00000.passes.npy   only with `CacheInfo.passes`, of training clips: their sound with stochastic depth
       train-00000.json         which clips these are, and why the others are missing: `ShardIndex`; written last
       …
 
-Shapes: N clips, T segments of a clip (10), D embedding size of a sense, C classes with the background last. A shard's
-array is (n, T, D of audio + D of vision) float32, with one row for each clip that could be read, in the order of the
-dataset.
+Shapes: N clips, T segments of a clip (10), D embedding size of a sense, C classes with the background last, P passes. A
+shard's array is (n, T, D of audio + D of vision) float32, with one row for each clip that could be read, in the order
+of the dataset; its passes are (n, P, T, D of audio) float32, of the same clips.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Self, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from ovavel.eval.datasets.audio_passes import SPLIT, AudioPasses, PassReader, ShardPasses, map_checked, passes_name
 from ovavel.runtime.bundle.graphs import Encoders
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.system.paths import check_path
-from ovavel.runtime.system.untrusted import map_array, read_json
+from ovavel.runtime.system.untrusted import read_json
 from ovavel.runtime.types import BUFFER
 
 if TYPE_CHECKING:
@@ -95,6 +98,12 @@ class CacheInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The C names of `FeatureCache.text`, background last."""
     clips: dict[str, int]
     """How many clips each split of the dataset has."""
+    passes: AudioPasses | UnsetType = UNSET
+    """Further passes of the training clips' sound; left out of the file and the fingerprint where there are none."""
+
+    def passes_of(self, split: str) -> AudioPasses | None:
+        """Return which further passes the clips of `split` have."""
+        return self.passes if split == SPLIT and isinstance(self.passes, AudioPasses) else None
 
     @property
     def fingerprint(self) -> str:
@@ -122,12 +131,14 @@ class ClipRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """None where it could be read, and so has a row in the array."""
 
 
-class ShardIndex(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ShardIndex(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a shard holds. It is written after the array: a shard without it does not count."""
 
     split: str
     array_sha256: Sha256
     """Hash of the `.npy` file."""
+    passes_sha256: Sha256 | None = None
+    """Hash of the file of passes; None where there is none."""
     clips: tuple[ClipRecord, ...]
 
 
@@ -157,7 +168,10 @@ class _Place(NamedTuple):
 
 class _Array(NamedTuple):
     sha256: str
+    passes_sha256: str | None
     rows: int
+    passes: str
+    """File name of its passes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +225,7 @@ class FeatureCache:
                     else:
                         places[shard.split, record.name] = _Place(array, row)
                         row += 1
-                arrays[array] = _Array(shard.array_sha256, row)
+                arrays[array] = _Array(shard.array_sha256, shard.passes_sha256, row, passes_name(split, number))
         text = _read_text(root / TEXT, info)
         return cls(path=root, info=info, text=text, damaged=damaged, _places=places, _arrays=arrays)
 
@@ -234,32 +248,46 @@ class FeatureCache:
                 f"{_AGAIN} with --splits {splits}"
             )
         present = [clip for clip, key in zip(clips, keys, strict=True) if key in self._places]
-        wanted: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-        for index, clip in enumerate(present):
-            place = self._places[clip.split, clip.name]
-            wanted[place.array].append((index, place.row))
         sizes = self.info.encoders.sizes
         audio, vision = (np.empty((len(present), SEGMENTS, size), np.float32) for size in sizes)
-        for name, pairs in wanted.items():
-            array = self._map(name)
-            indices, rows = (list(column) for column in zip(*pairs, strict=True))
+        for name, (indices, rows) in self._by_array(present).items():
+            file, wanted = self.path / name, self._arrays[name]
+            array = map_checked(file, wanted.sha256, (wanted.rows, SEGMENTS, sum(sizes)))
             audio[indices], vision[indices] = array[rows, :, : sizes[0]], array[rows, :, sizes[0] :]
         damaged = tuple(clip for clip, key in zip(clips, keys, strict=True) if key in self.damaged)
         return Features(clips=tuple(present), audio=audio, vision=vision, damaged=damaged)
 
-    def _map(self, name: str) -> NDArray[np.float32]:
-        """(n, T, D of audio + D of vision), memory-mapped."""
-        file, wanted = self.path / name, self._arrays[name]
-        try:
-            with file.open("rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
-            array: NDArray[np.float32] = map_array(file)
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot read {file} ({error}); delete it and its .json, and {_AGAIN}") from error
-        shape = (wanted.rows, SEGMENTS, sum(self.info.encoders.sizes))
-        if found != wanted.sha256 or array.shape != shape or array.dtype != np.float32:
-            raise DatasetError(f"{file} was modified after it was written; delete it and its .json, and {_AGAIN}")
-        return array
+    def audio_passes(self, clips: Sequence[Clip]) -> PassReader | None:
+        """Return the passes of `clips`, which must be among those that `load` returns; None where there are none.
+
+        Nothing is read yet: a file is checked against its hash and memory-mapped when the reader needs it.
+
+        Raises:
+            DatasetError: there should be passes, and a shard has none.
+        """
+        made = {self.info.passes_of(clip.split) for clip in clips}
+        passes = made.pop() if len(made) == 1 else None
+        if passes is None:
+            return None
+        shards = []
+        for name, (indices, rows) in self._by_array(clips).items():
+            found = self._arrays[name]
+            if found.passes_sha256 is None:
+                index = Path(name).with_suffix(".json")
+                raise DatasetError(f"{self.path / index} lists no passes; delete it, and {_AGAIN}")
+            shape = (found.rows, passes.count, SEGMENTS, self.info.encoders.sizes[0])
+            read = partial(map_checked, self.path / found.passes, found.passes_sha256, shape)
+            shards.append(ShardPasses(read, indices, rows))
+        return PassReader(passes.count, shards)
+
+    def _by_array(self, clips: Sequence[Clip]) -> dict[str, tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Return the name of each array that holds some of `clips` → which of them, and their rows."""
+        wanted: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+        for index, clip in enumerate(clips):
+            place = self._places[clip.split, clip.name]
+            wanted[place.array].append((index, place.row))
+        columns = {name: np.array(pairs, np.intp).T for name, pairs in wanted.items()}
+        return {name: (indices, rows) for name, (indices, rows) in columns.items()}
 
 
 def _find(path: Path) -> Path:
@@ -277,7 +305,8 @@ def _find(path: Path) -> Path:
 
 def _describe(info: CacheInfo) -> str:
     clips = sum(info.clips.values())
-    return f"{info.model} by {info.backend} in {info.precision} on {info.device}, a dataset of {clips} clips"
+    passes = f", {info.passes}" if info.passes else ""
+    return f"{info.model} by {info.backend} in {info.precision} on {info.device}, a dataset of {clips} clips{passes}"
 
 
 def _read(file: Path, kind: type[_Content]) -> _Content:

@@ -36,7 +36,7 @@ class BenchCpu:
     out: Path
     """Folder for the results; created if missing."""
     config: str = "huge"
-    """Size of the model: huge, tiny, or a JSON file with the fields of a manifest's model.config."""
+    """Size of the model: huge, tiny, or a JSON file: a bundle's manifest, or the fields of its model.config."""
     outliers: bool = False
     """Add outliers to the weights first."""
     windows: Annotated[int, Meta(ge=1, le=1_000_000)] = 24

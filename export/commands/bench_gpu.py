@@ -37,7 +37,7 @@ class BenchGpu:
     device: str = "cuda"
     """cuda or cuda:N; cpu is a dry run of the benchmark itself."""
     config: str = "huge"
-    """Size of the model to make: huge, tiny, or a JSON file with the fields of a manifest's model.config."""
+    """Size of the model to make: huge, tiny, or a JSON file: a bundle's manifest, or the fields of its model.config."""
     bundle: Maybe[Path] = None
     """A bundle to measure instead of random weights, in fp32, fp16 and bf16."""
     weights: Maybe[Path] = None

@@ -91,8 +91,8 @@ class Export:
     """Sentences with {} in the place of a name, such as "a photo of {}": the average of their embeddings stands for
     each name; the background is used as it is. Without any, names are used as they are."""
     config: str = "huge"
-    """Size of ImageBind: huge (the published one), tiny (for tests), or a JSON file with the fields of a manifest's
-    model.config."""
+    """Size of ImageBind: huge (the published one), tiny (for tests), or a JSON file: a bundle's manifest, or the fields
+    of its model.config."""
     licences: Many[str] = ()
     """Licence of each of --weights, CLIP's first; by default what their files or model cards (README.md) say."""
     tokenizer: Maybe[Path] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ovavel.eval.datasets.audio_passes import PassReader, ShardPasses
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.training.fit.data import Data, Part
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.train import fit_data
 
 DIM, SEEN, UNSEEN, SEGMENTS = 32, 6, 3, 10
+PASSES = 2
 CLASSES = SEEN + UNSEEN + 1
 
 
@@ -54,8 +57,11 @@ def make_data(*, train: int = 192, val: int = 96, test: int | None = 96, seed: i
             seen=category < SEEN,
         )
 
+    trained = part(train, SEEN, SEEN)
+    noise = 0.2 * np.random.default_rng(seed).standard_normal((train, PASSES, SEGMENTS, dim))
+    noisy = unit(trained.audio[:, np.newaxis] + noise / np.sqrt(dim))
     return Data(
-        train=part(train, SEEN, SEEN),
+        train=replace(trained, passes=PassReader(PASSES, [ShardPasses(lambda: noisy, *[np.arange(train)] * 2)])),
         val=part(val, CLASSES - 1, CLASSES - 1),
         test=part(test, CLASSES - 1, CLASSES - 1) if test else None,
         names=(*(f"class {index}" for index in range(CLASSES - 1)), "other"),

@@ -28,10 +28,10 @@ class Head:
         torchrun --nproc-per-node 2 --no-python ovavel train head --data OV-AVEBench --features features --out head
 
     The recipe "paper" is the published one; the others are its ablations (linear, two-blocks, cross-modal,
-    prob-avg, feature-avg, without-other, ratio-75, ratio-50, ratio-25, published-script), other systems' heads
-    (ave, psp, cmra, mm-pyramid, complex), a control (shuffled-labels), and our own (residual, learned-gate,
-    blended, unit-inputs, smooth, sharp, mixed, averaged, sharp-mixed, gated-smooth, demo).
-    Every field of a recipe is a flag.
+    prob-avg, feature-avg, without-other, ratio-75, ratio-50, ratio-25, published-script), the same with noisy sound
+    (paper-drop-path, which needs features with --passes), other systems' heads (ave, psp, cmra, mm-pyramid, complex), a
+    control (shuffled-labels), and our own (residual, learned-gate, blended, unit-inputs, smooth, sharp, mixed,
+    averaged, sharp-mixed, gated-smooth, demo). Every field of a recipe is a flag.
 
     --out receives the best head (head.safetensors, calibrated, for 'ovavel bundle export --head'), result.json,
     epochs.csv, report.html and event files for TensorBoard. You can stop the command at any time, even with kill -9,

@@ -1,12 +1,19 @@
-"""The frozen encoders that compute features: weights in PyTorch, or a bundle in any backend."""
+"""The frozen encoders that compute features: weights in PyTorch, or a bundle in any backend.
+
+Shapes: B clips, P passes, T segments of a clip (10), D embedding size of audio.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ovavel.eval.datasets.audio_passes import AudioPasses
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
@@ -16,9 +23,15 @@ from ovavel.runtime.errors import CheckpointError, UsageError
 from ovavel.runtime.pipeline.texts import encode_texts
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import Sense
-from ovavel.training.models.imagebind.model import VOCABULARY, ImageBindConfig
+from ovavel.training.models.imagebind.model import VOCABULARY, ImageBindConfig, PatchTower
+from ovavel.training.models.imagebind.stochastic_depth import StochasticDepth
 from ovavel.training.models.source import AnyPaths, ImageBindWeights, joined_sha256, open_model
 from ovavel.training.torch_backend.backend import Precision, open_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ovavel.eval.datasets.dataset import Clip
 
 __all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders"]
 
@@ -44,6 +57,10 @@ class Encoders:
     """Gives the tokenizer of a sense's text encoder."""
     tokenizer_sha256: str
     """Hash of its file; over the hashes of all, where each sense has its own."""
+    passes: AudioPasses | None = None
+    """Further passes of the training clips' sound; None: there are none."""
+    depth: StochasticDepth | None = None
+    """That of the audio encoder; there is one where there are passes."""
 
     @property
     def precision(self) -> str:
@@ -60,6 +77,21 @@ class Encoders:
         """Return text embeddings of the unmodified `names`."""
         return encode_texts(self.text_backend, self.tokenizer, names, batch=_TEXT_BATCH)
 
+    def encode_passes(self, sounds: NDArray[np.float32], clips: Sequence[Clip]) -> NDArray[np.float32]:
+        """Encode the prepared sounds (B, T, …) of `clips` in each pass → (B, P, T, D), unit norm.
+
+        What a pass leaves out depends on the clip's name and the number of the pass alone.
+        """
+        assert self.passes
+        assert self.depth
+        flat, segments = sounds.reshape(-1, *sounds.shape[2:]), sounds.shape[1]
+        found = []
+        for number in range(self.passes.count):
+            factors = [self.depth.draw(f"{clip.split}/{clip.name} {number}", segments) for clip in clips]
+            with self.depth.applied(np.concatenate(factors)):
+                found.append(self.backend.audio(flat).reshape(len(clips), segments, -1))
+        return np.stack(found, axis=1)
+
     def close(self) -> None:
         """Free the memory."""
         self.backend.close()
@@ -74,6 +106,7 @@ def checkpoint_encoders(
     threads: int | None = None,
     precision: Precision = "fp32",
     tokenizer: Path | None = None,
+    passes: AudioPasses | None = None,
     progress: Progress = no_progress,
 ) -> Encoders:
     """Hash and load weights. Names are always embedded in fp32, since there are few.
@@ -85,12 +118,14 @@ def checkpoint_encoders(
         threads: as in `open_weights`.
         precision: precision of vision and audio.
         tokenizer: a `tokenizer.json`; None: CLIP's, which the published model uses.
+        passes: further passes of the training clips' sound, with stochastic depth in the audio encoder.
         progress: called while hashing, which takes a while for 4.8 GB.
 
     Raises:
         CheckpointError: invalid checkpoint.
         InputError: the tokenizer cannot be read.
-        UsageError: the tokenizer does not fit the model, or the device does not support the precision.
+        UsageError: the tokenizer does not fit the model, the device does not support the precision, or the audio
+            encoder has no stochastic depth.
         DeviceError: the device is unavailable.
     """
     model = open_model(weights, config, tokenizer)
@@ -99,9 +134,14 @@ def checkpoint_encoders(
             f"the model {model.name!r} has {model.size_of_towers.vocabulary} tokens, so CLIP's tokenizer does not fit: "
             "give the model's tokenizer.json as --tokenizer"
         )
+    if passes and not isinstance(model, ImageBindWeights):
+        raise UsageError(
+            f"--passes is for ImageBind, whose audio encoder is published with stochastic depth; {model.name} is not"
+        )
     contents = model.tokenizers()
     opened = {file: Tokenizer.decode(content, where=file) for file, content in contents.items()}
     backend = open_weights(model, device=device, threads=threads, precision=precision)
+    tower = backend.module("audio")
     return Encoders(
         backend=backend,
         text_backend=backend,
@@ -112,6 +152,8 @@ def checkpoint_encoders(
         tokenizer_sha256=joined_sha256(
             [hashlib.sha256(contents[file]).hexdigest() for file in model.encoders.tokenizers]
         ),
+        passes=passes,
+        depth=StochasticDepth(tower, passes.drop_path) if passes and isinstance(tower, PatchTower) else None,
     )
 
 

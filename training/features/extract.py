@@ -4,7 +4,7 @@ A shard is complete once its index is written, so an interrupted run resumes at 
 never span shards: a shard rebuilt after an interruption is the same, bit for bit on the same machine with the same
 batch size, as in an uninterrupted run.
 
-Shapes: n readable clips of a shard, T segments of a clip (10), B clips in a batch, D embedding size.
+Shapes: n readable clips of a shard, T segments of a clip (10), B clips in a batch, D embedding size, P passes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.datasets.audio_passes import passes_name
 from ovavel.eval.datasets.feature_cache import (
     CACHE,
     SEGMENTS,
@@ -37,12 +38,12 @@ from ovavel.eval.datasets.feature_cache import (
     ShardIndex,
     shard_names,
 )
-from ovavel.runtime.errors import DatasetError, DeviceError, OutputError, UsageError
+from ovavel.runtime.errors import DatasetError, OutputError, UsageError
 from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.progress import Progress, no_progress
+from ovavel.training.features.batches import BatchEncoder, Embeddings, check_finite
 from ovavel.training.features.decode import (
-    Decoded,
     Decoder,
     damaged_note,
     select_clips,
@@ -99,6 +100,7 @@ def cache_info(bench: Dataset, encoders: Encoders, *, shard_clips: int = SHARD_C
         shard_clips=shard_clips,
         names=tuple(bench.names),
         clips=dict(sorted(Counter(clip.split for clip in bench.clips).items())),
+        passes=encoders.passes or msgspec.UNSET,
     )
 
 
@@ -142,9 +144,9 @@ def extract(
         with _locked(root):
             _write_header(root, info, encoders)
             shards = _shards(clips, shard_clips)
-            finished, renewed = _survey(root, bench, shards, progress)
+            finished, renewed = _survey(root, info, bench, shards, progress)
             to_do = [shard for shard in shards if shard not in finished]
-            _check_free_space(root, info, sum(len(shard.clips) for shard in to_do))
+            _check_free_space(root, info, to_do)
             started_s = time.monotonic()
             if to_do:
                 found = preparations(encoders.backend.encoders)
@@ -201,20 +203,23 @@ def _write_header(root: Path, info: CacheInfo, encoders: Encoders) -> None:
         return
     text = encoders.embed(info.names)
     for array in text.arrays.values():
-        _check_finite(array, encoders)
+        check_finite(array, encoders)
     atomic_write(root / TEXT, text.encode())
     atomic_write(root / CACHE, content)
 
 
-def _survey(root: Path, bench: Dataset, shards: Sequence[_Shard], progress: Progress) -> tuple[list[_Shard], int]:
+def _survey(
+    root: Path, info: CacheInfo, bench: Dataset, shards: Sequence[_Shard], progress: Progress
+) -> tuple[list[_Shard], int]:
     """Return the complete shards; invalidate and count those whose clips' files have changed since."""
     finished, renewed, total = [], 0, sum(len(shard.clips) for shard in shards)
     done = 0
     for shard in shards:
         array, index = (root / name for name in shard_names(shard.split, shard.number))
+        arrays = [array, root / passes_name(shard.split, shard.number)] if info.passes_of(shard.split) else [array]
         progress("checking finished shards", done, total)
         done += len(shard.clips)
-        if not (index.exists() and array.exists()):
+        if not all(file.exists() for file in (index, *arrays)):
             continue
         try:
             records = msgspec.json.decode(index.read_bytes(), type=ShardIndex).clips
@@ -235,8 +240,13 @@ def _unchanged(record: ClipRecord, clip: Clip, bench: Dataset) -> bool:
     return record.damage is None or record.sha256 == source_record(bench, clip).sha256
 
 
-def _check_free_space(root: Path, info: CacheInfo, clips: int) -> None:
-    need = clips * SEGMENTS * sum(info.encoders.sizes) * 4 + _SPARE_BYTES
+def _check_free_space(root: Path, info: CacheInfo, shards: Sequence[_Shard]) -> None:
+    clips, need = 0, _SPARE_BYTES
+    for shard in shards:
+        passes = info.passes_of(shard.split)
+        values = sum(info.encoders.sizes) + (passes.count * info.encoders.sizes[0] if passes else 0)
+        clips += len(shard.clips)
+        need += len(shard.clips) * SEGMENTS * values * 4
     free = shutil.disk_usage(root).free
     if clips and free < need:
         raise OutputError(
@@ -257,7 +267,7 @@ def _fill(
 ) -> None:
     """Decode, encode and write the shards one by one."""
     done, damaged, total = kept, 0, kept + sum(len(shard.clips) for shard in shards)
-    encoder = _BatchEncoder(encoders, batch)
+    encoder = BatchEncoder(encoders, batch)
     stream = decoder.decode(clip for shard in shards for clip in shard.clips)
     for shard in shards:
         records = []
@@ -269,71 +279,25 @@ def _fill(
                 damaged += 1
             done += 1
             progress("encoding", done, total, damaged_note(damaged))
-        _write(root, shard, encoder.take(), tuple(records))
+        _write(root, shard, encoder.take(shard.split), tuple(records))
 
 
-def _write(root: Path, shard: _Shard, embeddings: NDArray[np.float32], records: tuple[ClipRecord, ...]) -> None:
-    """Write the array, then the index, which completes the shard."""
+def _write(root: Path, shard: _Shard, embeddings: Embeddings, records: tuple[ClipRecord, ...]) -> None:
+    """Write the arrays, then the index, which completes the shard."""
     array, index = (root / name for name in shard_names(shard.split, shard.number))
-    data = _npy(embeddings)
-    content = ShardIndex(split=shard.split, array_sha256=hashlib.sha256(data).hexdigest(), clips=records)
-    atomic_write(array, data)
+    passes = root / passes_name(shard.split, shard.number)
+    content = ShardIndex(
+        split=shard.split,
+        array_sha256=_save(array, embeddings.clean),
+        passes_sha256=None if embeddings.passes is None else _save(passes, embeddings.passes),
+        clips=records,
+    )
     atomic_write(index, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
 
 
-class _BatchEncoder:
-    """Collects clips into batches of B and keeps their embeddings until they are taken."""
-
-    def __init__(self, encoders: Encoders, batch: int) -> None:
-        self._encoders = encoders
-        shapes = encoders.backend.encoders
-        self._frames = np.empty((batch, SEGMENTS, *shapes.vision.shape), np.float32)
-        self._log_mels = np.empty((batch, SEGMENTS, *shapes.audio.shape), np.float32)
-        self._count = 0
-        self._parts: list[NDArray[np.float32]] = []
-
-    def add(self, decoded: Decoded) -> None:
-        """Copy a clip; encode when the batch is full."""
-        self._frames[self._count], self._log_mels[self._count] = decoded.frames, decoded.log_mels
-        self._count += 1
-        if self._count == len(self._frames):
-            self._encode()
-
-    def take(self) -> NDArray[np.float32]:
-        """Encode the remaining clips; return (n, T, D of audio + D of vision) for all clips since the last call."""
-        self._encode()
-        empty = np.zeros((0, SEGMENTS, sum(self._encoders.backend.encoders.sizes)), np.float32)
-        embeddings = np.concatenate([empty, *self._parts])
-        self._parts.clear()
-        return embeddings
-
-    def _encode(self) -> None:
-        if not self._count:
-            return
-        backend = self._encoders.backend
-        try:
-            audio = backend.audio(self._log_mels[: self._count].reshape(-1, *self._log_mels.shape[2:]))
-            vision = backend.vision(self._frames[: self._count].reshape(-1, *self._frames.shape[2:]))
-        except (DeviceError, MemoryError, RuntimeError) as error:
-            raise DeviceError(
-                f"encoding {self._count} clips at once failed ({str(error).partition(chr(10))[0] or 'no memory'}). If "
-                "memory ran out, run the command again with a smaller --batch: it resumes where it stopped"
-            ) from error
-        part = np.concatenate([audio, vision], axis=1).reshape(self._count, SEGMENTS, -1)
-        _check_finite(part, self._encoders)
-        self._parts.append(part)
-        self._count = 0
-
-
-def _check_finite(embeddings: NDArray[np.float32], encoders: Encoders) -> None:
-    if not np.isfinite(embeddings).all():
-        raise DeviceError(
-            f"the encoders produced non-finite values in {encoders.precision}; use bf16 or fp32, and check that the "
-            "weights are intact"
-        )
-
-
-def _npy(array: NDArray[np.float32]) -> bytes:
+def _save(file: Path, array: NDArray[np.float32]) -> str:
+    """Write an `.npy` file; return its hash."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array, np.float32), allow_pickle=False)
-    return buffer.getvalue()
+    atomic_write(file, data := buffer.getvalue())
+    return hashlib.sha256(data).hexdigest()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.datasets.audio_passes import PassReader
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DatasetError, UsageError
@@ -37,6 +38,8 @@ class Part:
     """(N,) whether the clip's class occurs in training."""
     damaged: int = 0
     """Clips of the split that could not be read and are left out."""
+    passes: PassReader | None = None
+    """Further passes of the N clips' sound with stochastic depth; None: there are none."""
 
     def __post_init__(self) -> None:
         n, t = self.truth.shape
@@ -53,6 +56,15 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.truth)
+
+    def draw_audio(self, random: np.random.Generator) -> NDArray[np.float32]:
+        """Return audio (N, T, D) of one pass of each clip, drawn with `random`; the clean one is not among them.
+
+        Raises:
+            DatasetError: a file of passes is damaged.
+        """
+        assert self.passes
+        return self.passes.take(random.integers(self.passes.count, size=len(self)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,6 +116,7 @@ def read_data(dataset: Dataset, cache: FeatureCache, train_ratio: float = 1.0, *
             truth=dataset.truth(features.clips, names),
             seen=np.array([clip.seen for clip in features.clips]),
             damaged=len(features.damaged),
+            passes=cache.audio_passes(features.clips),
         )
 
     places = {name: place for place, name in enumerate(cache.names)}

@@ -1,4 +1,4 @@
-"""What a training run begins with: the head of its recipe, and the recipe of the trunk that it stands on."""
+"""What a training run begins with: data that its recipe can use, its head, and the recipe of the trunk below it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,37 @@ from pathlib import Path
 import torch
 
 from ovavel.runtime.errors import UsageError
+from ovavel.training.fit.data import Data
 from ovavel.training.fit.recipes import SETTINGS, Recipe, find_recipe
 from ovavel.training.heads.base import Head, make_head
 from ovavel.training.heads.registry import check_settings
 
-__all__ = ["head_settings", "initial_head", "trunk_recipe"]
+__all__ = ["check_data", "head_settings", "initial_head", "needs_passes", "trunk_recipe"]
 
 
 _PLAIN = Recipe()
+
+
+def check_data(recipe: Recipe, data: Data) -> None:
+    """Refuse a recipe that needs something that the data lack.
+
+    Raises:
+        UsageError: it does.
+    """
+    if recipe.select == "test" and data.test is None:
+        raise UsageError("cannot select the epoch on the test split, which was not read")
+    if recipe.select == "val-seen" and not data.val.seen.any():
+        raise UsageError("cannot select the epoch on seen classes: the validation split has none")
+    if needs_passes(recipe) and data.train.passes is None:
+        raise UsageError(
+            f"the recipe {recipe.name!r} trains on sound with stochastic depth, and the feature cache has no such "
+            "passes: make one that does, with `ovavel train features --passes 5 --drop-path 0.1`"
+        )
+
+
+def needs_passes(recipe: Recipe) -> bool:
+    """Return whether `recipe`, or that of its trunk, trains on passes with stochastic depth."""
+    return any(each.stochastic_depth for each in (recipe, trunk_recipe(recipe)) if each)
 
 
 def initial_head(recipe: Recipe, dim: int, trunk: Head | None = None, **changes: object) -> Head:

@@ -94,6 +94,9 @@ class Recipe:
     """Decay per step of the moving average of the weights, which is validated and saved; 0 disables it."""
     train_ratio: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Share of the training clips to use."""
+    stochastic_depth: bool = False
+    """Train on noisy sound: in each epoch, the audio of each clip is one of its passes with stochastic depth, drawn at
+    random. The features need such passes ('ovavel train features --passes'); validation and test stay clean."""
     shuffle_labels: bool = False
     """Shuffle the labels of the training segments: a control that can learn only how frequent each label is."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -158,6 +161,8 @@ _ALL = (
     Recipe(name="ratio-50", train_ratio=0.5, epochs=10),
     Recipe(name="ratio-25", train_ratio=0.25, epochs=10),
     Recipe(name="published-script", epochs=10, select="test"),
+    # in the script, the audio encoder is in training mode as well
+    Recipe(name="paper-drop-path", stochastic_depth=True),
     # the other systems of its Table 2, and a later one, in the place of the block
     Recipe(name="ave", head="ave"),
     Recipe(name="psp", head="psp"),

@@ -41,7 +41,7 @@ from ovavel.training.fit.folder import (
     open_logs,
     prepare,
 )
-from ovavel.training.fit.initial import head_settings, initial_head, trunk_recipe
+from ovavel.training.fit.initial import check_data, head_settings, initial_head, trunk_recipe
 from ovavel.training.fit.processes import deterministic, wait_for_all
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, pick, row_table
@@ -93,10 +93,7 @@ def fit_data(
         OutputError: a file could not be written.
     """
     out = Path(out)
-    if recipe.select == "test" and data.test is None:
-        raise UsageError("cannot select the epoch on the test split, which was not read")
-    if recipe.select == "val-seen" and not data.val.seen.any():
-        raise UsageError("cannot select the epoch on seen classes: the validation split has none")
+    check_data(recipe, data)
     head_settings(recipe, gate=next(iter(recipe.blend), recipe.gate))
     chosen_device = resolve_device(device)
     named, trunk, plain = trunk_recipe(recipe), None, data
@@ -203,6 +200,9 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         started_s = time.perf_counter()
+        if recipe.stochastic_depth:
+            audio = self._data.train.draw_audio(_random(recipe, "passes", number))
+            self._audio = torch.from_numpy(audio).to(self._truth.device)
         order = _random(recipe, "order", number).permutation(clips)
         steps = -(-clips // recipe.batch_clips)
         total = torch.zeros((), device=self._device)

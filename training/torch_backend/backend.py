@@ -224,6 +224,10 @@ class TorchBackend(GraphBackend):
         )
         super().__init__(info, encoders=encoders, classes=classes)
 
+    def module(self, graph: Graph) -> nn.Module:
+        """Return what computes a graph that was loaded."""
+        return self._modules[graph]
+
     def close(self) -> None:
         """Free the memory."""
         super().close()

@@ -191,6 +191,7 @@ CHANGES = {
     "shard_clips": 3,
     "names": ("dog", "other"),
     "clips": {"test": 1, "train": 4},
+    "passes": AudioPasses(count=2, drop_path=0.1),
 }
 
 

@@ -39,6 +39,7 @@ def test_every_ablation_is_named() -> None:
         "prob-avg": {"score": "prob-avg"},
         "feature-avg": {"score": "feature-avg"},
         "without-other": {"background": False},
+        "paper-drop-path": {"stochastic_depth": True},
         "ratio-75": {"train_ratio": 0.75, "epochs": 10},
         "ratio-50": {"train_ratio": 0.5, "epochs": 10},
         "ratio-25": {"train_ratio": 0.25, "epochs": 10},
@@ -55,7 +56,7 @@ def test_every_ablation_is_named() -> None:
 
 OTHER = {"head": "linear", "score": "prob-avg", "precision": "bf16", "select": "val-seen", "blend": (0.5, 1.0)} | {
     "learn_gate": True, "shuffle_labels": True, "background": False, "halve_at": (3, 4), "gate": 0.25, "patience": 2,
-    "train_ratio": 0.5, "hidden": 64, "ffn": 32, "trunk": "paper", "train_trunk": True,
+    "train_ratio": 0.5, "hidden": 64, "ffn": 32, "trunk": "paper", "train_trunk": True, "stochastic_depth": True,
 }  # fmt: skip
 
 

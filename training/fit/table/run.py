@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.training.fit.data import Data, read_data
 from ovavel.training.fit.decide import decide_labels, runtime_head
+from ovavel.training.fit.initial import needs_passes
 from ovavel.training.fit.recipes import Recipe
 from ovavel.training.fit.result import DataInfo, FitResult, RowTable
 from ovavel.training.fit.table.cost import one_window, training_seconds, window_times
@@ -46,6 +47,13 @@ if TYPE_CHECKING:
     from ovavel.eval.datasets.dataset import Dataset
 
 __all__ = ["Extras", "Plan", "run_table", "summarize"]
+
+
+_NO_PASSES = Missing(
+    reason="it trains on sound with stochastic depth, and the feature cache has no such passes",
+    command="ovavel train features --data DATA --weights WEIGHTS --passes 5 --drop-path 0.1 --out FOLDER; then "
+    "--features FOLDER",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,7 @@ def run_table(
         InputError: the scores of a language model cannot be used.
         UsageError: `out` holds runs of other recipes or data.
     """
+    plan = replace(plan, rows=[_makeable(row, cache) for row in plan.rows])
     recipes = [row.recipe for row in plan.rows if row.recipe]
     ratios = {each.name: dataset.describe_ratio(each.train_ratio) for each in recipes}
     lines, remarks = _from_elsewhere(dataset, plan)
@@ -171,6 +180,12 @@ def _tables(results: Sequence[FitResult]) -> list[RowTable]:
     return tables
 
 
+def _makeable(row: Row, cache: FeatureCache) -> Row:
+    """Return `row` without its recipe where that needs passes that the cache lacks."""
+    lacks = row.recipe and needs_passes(row.recipe) and not cache.info.passes
+    return msgspec.structs.replace(row, recipe=None) if lacks else row
+
+
 def _from_elsewhere(dataset: Dataset, plan: Plan) -> tuple[dict[str, Line], list[str]]:
     """Return the rows that are not of this cache, or why they are missing; and what to know of them."""
     lines: dict[str, Line] = {}
@@ -191,6 +206,8 @@ def _from_elsewhere(dataset: Dataset, plan: Plan) -> tuple[dict[str, Line], list
                 remarks.append(remark)
             else:
                 missing = NO_LLM
+        elif row.source == "recipe" and row.recipe is None:
+            missing = _NO_PASSES
         if missing:
             lines[row.name] = Line(name=row.name, published=row.published, missing=missing)
     return lines, remarks

@@ -53,6 +53,7 @@ UNTRAINED, ASKED = "Without training", "Recipes"
 _PUBLISHED: Mapping[str, str] = {
     "paper": "fine-tuned",
     "published-script": "fine-tuned",
+    "paper-drop-path": "fine-tuned",
     "linear": "Linear in place of the block",
     "two-blocks": "two blocks",
     "cross-modal": "cross-modal only",
@@ -81,7 +82,7 @@ _MORE_RULES = (
 
 _LENGTH = ("epochs", "halve_at", "learning_rate")
 """How long and how fast a recipe trains, which is never what it is about."""
-_STRUCTURE = ("head", "trunk", "train_ratio", "shuffle_labels", "background", "score")
+_STRUCTURE = ("head", "trunk", "train_ratio", "shuffle_labels", "background", "score", "stochastic_depth")
 """What the rows of a suite differ in."""
 
 
@@ -198,12 +199,14 @@ FUSED = "fused, training-free"
 DECIDED = (AGREEMENT, WITHOUT, FUSED)
 """Rows that decide on the embeddings as they are."""
 
-_PAPER = [
-    *(_untrained(name, CONTROLS) for name in (CHANCE, NOTHING)),
+_CONTROLS = [_untrained(name, CONTROLS) for name in (CHANCE, NOTHING)]
+_SYSTEMS = [
     Row(name="video language model", group=SYSTEMS, source="llm", published="Video-LLaMA2"),
     Row(name="CLIP & CLAP, training-free", group=SYSTEMS, source="clip-clap", published="CLIP & CLAP"),
     _untrained(AGREEMENT, SYSTEMS),
     *_trained(SYSTEMS, "cmra", "ave", "psp", "mm-pyramid", BASE),
+]
+_ABLATIONS = [
     *_trained(ABLATIONS, "without-other", "prob-avg", "feature-avg", "linear", "two-blocks", "cross-modal"),
     *_trained(ABLATIONS, "ratio-75", "ratio-50", "ratio-25"),
     _untrained(WITHOUT, ABLATIONS),
@@ -211,11 +214,13 @@ _PAPER = [
 ]
 
 SUITES: Mapping[SuiteName, Sequence[Row]] = {
-    "paper": _PAPER,
+    "paper": [*_CONTROLS, *_SYSTEMS, *_ABLATIONS],
     "all": [
-        *_PAPER[:2],
+        *_CONTROLS,
         *_trained(CONTROLS, "shuffled-labels"),
-        *_PAPER[2:],
+        *_SYSTEMS,
+        *_trained(SYSTEMS, "paper-drop-path"),
+        *_ABLATIONS,
         *_trained(LATER, "complex"),
         *_rules("rule"),
         *_rules("rule on head"),

@@ -397,7 +397,7 @@ def published_entries(
 
 
 def read_config(name: str) -> ImageBindConfig:
-    """Return the configuration `huge` or `tiny`, or the one in the JSON file `name`.
+    """Return the configuration `huge` or `tiny`, or the one in the JSON file `name`, which may be a bundle's manifest.
 
     Raises:
         UsageError: there is no such configuration.
@@ -412,4 +412,6 @@ def read_config(name: str) -> ImageBindConfig:
         raise kind(f"--config must be huge, tiny or a JSON file, not {name!r} ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"the configuration {name} must be a JSON object")
-    return ImageBindConfig.from_dict(values)
+    model = values.get("model")
+    config = model.get("config") if isinstance(model, dict) else values
+    return ImageBindConfig.from_dict(config if isinstance(config, dict) else {})
