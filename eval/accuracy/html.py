@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ovavel.eval.accuracy.llm.figures import HEAD
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.report import (
+    MAP_HEAD,
     MEASURES,
     PARTS,
     class_results,
@@ -19,6 +20,7 @@ from ovavel.eval.accuracy.report import (
     confusion,
     interval_note,
     interval_rows,
+    map_rows,
     method,
     note,
     table_rows,
@@ -53,6 +55,7 @@ def to_html(report: Report) -> bytes:
             f'<p class="dim">{text(report.ran)}</p>',
         ),
         section("Intervals", table(head, interval_rows(report)), f'<p class="dim">{text(interval_note())}</p>'),
+        _mean_ap(report),
         section("Answers", table(HEAD, report.llm.rows)) if report.llm else "",
         _damaged(report),
         section(
@@ -77,6 +80,13 @@ def to_html(report: Report) -> bytes:
         ),
         *_examples(report),
     )
+
+
+def _mean_ap(report: Report) -> str:
+    if not report.detection:
+        return ""
+    found = f'<p class="dim">{text(report.detection.counted)}</p>'
+    return section("mAP at temporal IoU", found, table(MAP_HEAD, map_rows(report)))
 
 
 def _percent(scores: Scores) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.bootstrap import LEVEL, RESAMPLES, SEED, Interval, intervals
+from ovavel.eval.accuracy.detection import SHOWN, Detection, MeanAP
 from ovavel.eval.accuracy.llm.figures import LLMRun
 from ovavel.eval.accuracy.metrics import Scores
 from ovavel.eval.accuracy.protocols import PUBLISHED, Rows
@@ -24,6 +25,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.reporting.csv_table import csv_table
 
 __all__ = [
+    "MAP_HEAD",
     "MEASURES",
     "PARTS",
     "class_results",
@@ -31,6 +33,7 @@ __all__ = [
     "confusion",
     "interval_note",
     "interval_rows",
+    "map_rows",
     "method",
     "note",
     "table_rows",
@@ -41,6 +44,8 @@ __all__ = [
 
 MEASURES = ("Acc", "Seg", "Eve", "Avg")
 PARTS = ("seen", "unseen", "total")
+MAP_HEAD = ("method", *(f"{threshold:g}" for threshold in SHOWN), "mean of 0.1 to 0.9")
+"""Titles of `map_rows`."""
 _CONFUSIONS = 20
 
 
@@ -94,6 +99,21 @@ def interval_rows(report: Report) -> list[tuple[str, ...]]:
         (method(report, result.protocol), *(text for part in PARTS for text in _ends(found[part])))
         for result, found in zip(report.results, _intervals(report), strict=True)
     ]
+
+
+def map_rows(report: Report) -> list[tuple[str, ...]]:
+    """For each of our rows: the method, and its mAP in points; none where no recording is whole."""
+    return [
+        (name, *(f"{100 * found.at[threshold]:.1f}" for threshold in SHOWN), f"{100 * found.average:.1f}")
+        for name, found in _mean_aps(report)
+    ]
+
+
+def _mean_aps(report: Report) -> list[tuple[str, MeanAP]]:
+    if not report.detection or not report.detection.results:
+        return []
+    names = (method(report, each.protocol) for each in report.results)
+    return list(zip(names, report.detection.results, strict=True))
 
 
 def interval_note() -> str:
@@ -185,6 +205,7 @@ def to_json(report: Report) -> bytes:
             for result, found in zip(report.results, _intervals(report), strict=True)
         ],
         "intervals": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
+        **({"detection": _detection(report, report.detection)} if report.detection else {}),
         "why_not_published": report.why_not_published,
         "published": {
             name: {part: scores and scores._asdict() for part, scores in each.rows._asdict().items()}
@@ -229,6 +250,23 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
     }
 
 
+def _detection(report: Report, detection: Detection) -> dict[str, object]:
+    return {
+        "recordings": detection.recordings,
+        "left_out": detection.left_out,
+        "events": detection.events,
+        "results": [
+            {
+                "method": name,
+                "map": {f"{threshold:g}": value for threshold, value in found.at.items()},
+                "average": found.average,
+                "classes": found.classes,
+            }
+            for name, found in _mean_aps(report)
+        ],
+    }
+
+
 def _llm(run: LLMRun) -> dict[str, object]:
     figures = [
         {"method": run.method(each.question), **asdict(each), "invalid_share": each.invalid} for each in run.figures
@@ -260,6 +298,9 @@ def to_csv(report: Report) -> bytes:
                 rows.append((method(report, result.protocol), "no", part, measure, scores[i], low, high))
     if llm := report.llm:
         rows += [(llm.method(each.question), "no", "total", "invalid", each.invalid, "", "") for each in llm.figures]
+    for name, found_ap in _mean_aps(report):
+        values = {f"mAP@{threshold:g}": value for threshold, value in found_ap.at.items()} | {"mAP": found_ap.average}
+        rows += [(name, "no", "recordings", measure, value, "", "") for measure, value in values.items()]
     for name, each in PUBLISHED.items() if report.as_published else ():
         for part, scores in each.rows._asdict().items() if each.rows else ():
             rows += [(name, "yes", part, measure, scores[i], "", "") for i, measure in enumerate(Scores._fields)]

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.eval.accuracy.detection import Detection
 from ovavel.eval.accuracy.llm.figures import LLMRun
 from ovavel.eval.accuracy.llm.prompt import Question
 from ovavel.eval.accuracy.llm.run import Asked
@@ -76,6 +77,14 @@ class Result:
     rows: Rows
     rule: Rule | None = None
     """With its parameters; None: a protocol."""
+    scores: NDArray[np.float32] | None = None
+    """(N, T, C) scores that were decided on; None where there are decisions alone."""
+
+    def tracks(self, n_classes: int) -> NDArray[np.float32]:
+        """(N, T, C) scores of every class; of decisions alone, 1 for the class that was decided on."""
+        if self.scores is not None:
+            return self.scores
+        return np.eye(n_classes, dtype=np.float32)[self.labels]
 
     def score(self, keep: NDArray[np.bool_] | slice, truth: Truth, n_classes: int) -> Scores:
         """Score the clips `keep` alone."""
@@ -116,6 +125,8 @@ class Report:
     """Where the embeddings come from; None: from the media, through the backend."""
     llm: LLMRun | None = None
     """How a model was asked; None: none was."""
+    detection: Detection | None = None
+    """mAP over whole recordings; None: the data set has none."""
 
     @property
     def one_truth(self) -> NDArray[np.intp]:
@@ -182,8 +193,8 @@ def score_protocol(
     seen, truth, n_classes = split.seen, split.truths, len(text)
     if protocol in ("fused", "fused-positive"):
         rule = Rule(kind="published" if protocol == "fused" else "positive")
-        labels = fused_labels(decide(deciding_head(head, rule), split.audio, split.vision, text).score)
-        return Result(protocol=protocol, labels=labels, senses=None, rows=score_rows(labels, truth, seen, n_classes))
+        scores = decide(deciding_head(head, rule), split.audio, split.vision, text).score
+        return _scored(protocol, scores, split, None)
     named = text if protocol == "agreement" else text[:-1]
     vision = cosine_similarity(split.vision, named.vision).argmax(axis=-1)
     audio = cosine_similarity(split.audio, named.audio).argmax(axis=-1)
@@ -195,7 +206,12 @@ def score_protocol(
     )
 
 
-def score_rule(rule: Rule, labels: NDArray[np.intp], split: Split, n_classes: int) -> Result:
-    """Score the decisions `labels` (N, T) of a decision rule on the clips of `split`."""
-    rows = score_rows(labels, split.truths, split.seen, n_classes)
-    return Result(protocol=f"rule {rule.name}", labels=labels, senses=None, rows=rows, rule=rule)
+def score_rule(rule: Rule, scores: NDArray[np.float32], split: Split) -> Result:
+    """Score what a decision rule decides by its `scores` (N, T, C) on the clips of `split`."""
+    return _scored(f"rule {rule.name}", scores, split, rule)
+
+
+def _scored(protocol: str, scores: NDArray[np.float32], split: Split, rule: Rule | None) -> Result:
+    labels = fused_labels(scores)
+    rows = score_rows(labels, split.truths, split.seen, scores.shape[-1])
+    return Result(protocol=protocol, labels=labels, senses=None, rows=rows, rule=rule, scores=scores)

@@ -227,10 +227,10 @@ class RuleMaker:
             self._evidence[split] = Evidence(output.audio_similarity, output.vision_similarity, split.vision)
         return self._evidence[split]
 
-    def labels(self, rule: Rule, split: Split) -> NDArray[np.intp]:
-        """(N, T) decisions of `rule` on the clips of `split`, each as a whole."""
+    def scores(self, rule: Rule, split: Split) -> NDArray[np.float32]:
+        """(N, T, C) scores of `rule` on the clips of `split`, each as a whole."""
         names = self._inputs.dataset.names
-        return fused_labels(rule_scores(rule, evidence_of(rule, self.evidence(split), len(names), names)))
+        return rule_scores(rule, evidence_of(rule, self.evidence(split), len(names), names))
 
     def fitted(self, name: str, progress: Progress = no_progress) -> Rule:
         """Return the rule `name`, all that it has fitted, even where there are published values.

@@ -18,6 +18,7 @@ from ovavel.runtime.system.bounds import Meta
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ovavel.eval.accuracy.detection import Detection
     from ovavel.eval.accuracy.llm.figures import LLMRun
     from ovavel.eval.accuracy.score import Report, Result
     from ovavel.eval.datasets.dataset import Clip
@@ -141,6 +142,7 @@ class Score:
                 raise UsageError(f"--{flag} is for a bundle: give --bundle as well")
 
     def _score(self) -> Report:
+        from ovavel.eval.accuracy.detection import detect
         from ovavel.eval.accuracy.score import Report, score_asked
         from ovavel.eval.datasets.splits import select_clips
 
@@ -152,6 +154,10 @@ class Score:
             damaged = (*(bundle.split.damaged if bundle else ()), *(asked.damaged if asked else ()))
             clips = asked.clips if asked else clips
             truth = (dataset.truths if dataset.overlapping else dataset.truth)(clips)
+            results = (
+                *(bundle.results(clips) if bundle else ()),
+                *(score_asked(asked, truth, len(dataset.names)) if asked else ()),
+            )
             return Report(
                 root=str(self.dataset.data),
                 split=self.split,
@@ -160,14 +166,12 @@ class Score:
                 clips=clips,
                 damaged=damaged,
                 truth=truth,
-                results=(
-                    *(bundle.results(clips) if bundle else ()),
-                    *(score_asked(asked, truth, len(dataset.names)) if asked else ()),
-                ),
+                results=results,
                 bundle=inputs.bundle if inputs else None,
                 backend=inputs.backend.info if inputs else None,
                 cache=inputs.cache if inputs else None,
                 llm=asked.run if asked else None,
+                detection=detect(dataset, self.split, clips, (each.tracks(len(dataset.names)) for each in results)),
             )
 
 
@@ -196,7 +200,7 @@ class _Scored:
         for i, rule in enumerate(asked):
             if rule in asked[:i]:  # a fitted offset may be 0
                 continue
-            yield score_rule(rule, self.maker.labels(rule, split), split, len(text))
+            yield score_rule(rule, self.maker.scores(rule, split), split)
 
 
 def _write(report: Report, out: Path) -> list[Path]:
@@ -221,6 +225,20 @@ def _answers(run: LLMRun) -> Table:
         table.add_column(name, justify="left" if name == HEAD[0] else "right", no_wrap=name != HEAD[0])
     for method, *figures in run.rows:
         table.add_row(Text(method), *figures)
+    return table
+
+
+def _mean_ap(report: Report, detection: Detection) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ovavel.eval.accuracy.report import MAP_HEAD, map_rows
+
+    table = Table(title=f"mAP at temporal IoU: {detection.counted}", title_justify="left")
+    for name in MAP_HEAD:
+        table.add_column(name, justify="left" if name == MAP_HEAD[0] else "right", no_wrap=name != MAP_HEAD[0])
+    for name, *figures in map_rows(report):
+        table.add_row(Text(name), *figures)
     return table
 
 
@@ -252,6 +270,8 @@ def _print(report: Report, written: list[Path]) -> None:
         )
     if report.llm:
         console.print(_answers(report.llm))
+    if report.detection:
+        console.print(_mean_ap(report, report.detection))
     console.print(report.ran, markup=False)
     remark = note(report)
     console.print(remark, markup=False, style="bold red" if remark.startswith("WARNING") else "")

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.types import Window
 
-__all__ = ["SPLITS", "Clip", "Dataset", "Inspected", "Kind", "Truth"]
+__all__ = ["SPLITS", "Clip", "Dataset", "Inspected", "Kind", "LabelledEvent", "Recording", "Truth"]
 
 SPLITS = ("train", "val", "test")
 
@@ -60,6 +60,30 @@ class Clip:
     """Second of the video that it begins with."""
 
 
+class LabelledEvent(NamedTuple):
+    """An annotated event, at the times that its annotation gives."""
+
+    label: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A whole video that is cut into clips, in a data set that measures events on whole videos."""
+
+    split: str
+    """"train", "val" or "test"."""
+    duration_s: float
+    events: tuple[LabelledEvent, ...]
+    """In file order; they may overlap."""
+
+    @property
+    def seconds(self) -> int:
+        """Seconds that its clips cover: its duration, rounded, and one at least."""
+        return max(1, int(self.duration_s + 0.5))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
     """What a look at all media of a clip found."""
@@ -87,6 +111,8 @@ class Dataset:
     """The annotation files."""
     published_choices: Mapping[float, frozenset[str]] = field(default_factory=dict)
     """Training clips of the ratios for which there is an annotation file."""
+    recordings: Mapping[str, Recording] = field(default_factory=dict)
+    """Id of a video → its events, where they are measured on whole videos; empty in other data sets."""
     notes: tuple[str, ...] = ()
     """What the annotation files hold and this leaves out, with its number."""
 

@@ -13,9 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from ovavel.eval.datasets.clip_media import SEGMENTS
-from ovavel.eval.datasets.dataset import Clip
+from ovavel.eval.datasets.dataset import Clip, LabelledEvent
 from ovavel.eval.datasets.readers.lines import Line, read_bytes, read_lines
-from ovavel.eval.datasets.readers.seconds import LabelledEvent, problem_of, whole_seconds
+from ovavel.eval.datasets.readers.seconds import problem_of, whole_seconds
 from ovavel.eval.datasets.readers.videos import BACKGROUND, VideoDataset, digest, find_folder, find_videos
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.reporting.text import quoted

@@ -14,9 +14,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from ovavel.eval.datasets.clip_media import SEGMENTS
-from ovavel.eval.datasets.dataset import Clip
+from ovavel.eval.datasets.dataset import Clip, LabelledEvent
 from ovavel.eval.datasets.readers.lines import read_bytes, read_lines
-from ovavel.eval.datasets.readers.seconds import LabelledEvent, held_in, longest, problem_of
+from ovavel.eval.datasets.readers.seconds import held_in, longest, problem_of
 from ovavel.eval.datasets.readers.videos import BACKGROUND, VideoDataset, digest, find_folder, find_videos
 from ovavel.runtime.errors import DatasetError
 

@@ -5,19 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from ovavel.eval.datasets.clip_media import SEGMENTS
+from ovavel.eval.datasets.dataset import LabelledEvent
 
-__all__ = ["LabelledEvent", "held_in", "longest", "problem_of", "window_starts", "whole_seconds"]
-
-
-class LabelledEvent(NamedTuple):
-    """An annotated event."""
-
-    label: str
-    start_s: float
-    end_s: float
+__all__ = ["held_in", "longest", "problem_of", "window_starts", "whole_seconds"]
 
 
 def problem_of(event: LabelledEvent, length_s: float) -> str:

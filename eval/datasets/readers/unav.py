@@ -11,9 +11,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from ovavel.eval.datasets.clip_media import SEGMENTS
-from ovavel.eval.datasets.dataset import Clip
+from ovavel.eval.datasets.dataset import Clip, LabelledEvent, Recording
 from ovavel.eval.datasets.readers.lines import read_bytes
-from ovavel.eval.datasets.readers.seconds import LabelledEvent, held_in, longest, problem_of, window_starts
+from ovavel.eval.datasets.readers.seconds import held_in, longest, problem_of, window_starts
 from ovavel.eval.datasets.readers.videos import BACKGROUND, VideoDataset, digest, find_folder, find_videos
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.reporting.text import quoted
@@ -61,7 +61,8 @@ def open_unav(root: Path, annotations: Path | None = None) -> VideoDataset:
         if not label.strip() or not label.isprintable() or label == BACKGROUND:
             raise DatasetError(f"{path}: {quoted(label)} is not the name of a class")
     names = (*sorted(labels), BACKGROUND)
-    clips = [clip for name, video in database.items() for clip in _clips(path, name, video)]
+    recordings = {name: _recording(path, name, video) for name, video in database.items()}
+    clips = [clip for name, each in recordings.items() for clip in _clips(path, name, each)]
     return VideoDataset(
         root=root,
         names=names,
@@ -70,26 +71,30 @@ def open_unav(root: Path, annotations: Path | None = None) -> VideoDataset:
         fingerprint=digest("unav", [(ANNOTATIONS, data)]),
         annotation_paths=(path,),
         videos=find_videos(root, set(database)),
+        recordings=recordings,
     )
 
 
-def _clips(path: Path, name: str, video: _Video) -> list[Clip]:
+def _recording(path: Path, name: str, video: _Video) -> Recording:
     if not name or name.startswith(".") or {*"/\\\0"} & set(name):
         raise DatasetError(f"{path}: {quoted(name)} is not a valid video (and file) name")
     if video.subset.lower() not in _SUBSETS:
         raise DatasetError(f"{path}: {name}: the subset is {quoted(video.subset)}, not one of {', '.join(_SUBSETS)}")
     if not 0 < video.duration <= _LONGEST_S:
         raise DatasetError(f"{path}: {name}: a duration of {video.duration:g} s is impossible")
-    events = [LabelledEvent(each.label, *each.segment) for each in video.annotations]
-    problem = next(filter(None, (problem_of(event, video.duration) for event in events)), "")
-    length = max(1, int(video.duration + 0.5))
-    held = () if problem else held_in(events, max(length, SEGMENTS))
+    events = (LabelledEvent(each.label, *each.segment) for each in video.annotations)
+    return Recording(split=_SUBSETS[video.subset.lower()], duration_s=video.duration, events=tuple(events))
+
+
+def _clips(path: Path, name: str, recording: Recording) -> list[Clip]:
+    problem = next(filter(None, (problem_of(event, recording.duration_s) for event in recording.events)), "")
+    held = () if problem else held_in(recording.events, max(recording.seconds, SEGMENTS))
     clips = []
-    for start_s in window_starts(length):
+    for start_s in window_starts(recording.seconds):
         mine = held[start_s : start_s + SEGMENTS]
         clips.append(
             Clip(
-                split=_SUBSETS[video.subset.lower()],
+                split=recording.split,
                 name=f"{name}@{start_s}",
                 category=longest(mine, BACKGROUND),
                 seen=True,

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.demo_copies import BUNDLE
+from support.demo_copies import BUNDLE, EVENTS
 from support.other_datasets import LABELS, make_ave, make_llp, make_unav
 
 from ovavel.eval.datasets.clip_media import DamagedClip
+from ovavel.eval.datasets.dataset import LabelledEvent
 from ovavel.eval.datasets.readers.kinds import open_dataset
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DatasetError
@@ -69,6 +70,22 @@ def test_unav_is_cut_into_windows_and_its_events_overlap(tmp_path: Path) -> None
     again = found.windows(clips[2])  # backwards: the video is read again
     assert np.array_equal(again[3].frame, windows[23].frame)
     assert np.array_equal(again[3].waveform, windows[23].waveform)
+
+
+def test_unav_keeps_the_times_of_whole_videos(tmp_path: Path) -> None:
+    found = open_dataset(make_unav(tmp_path), kind="unav")
+    recording = found.recordings["v_test"]
+    assert (recording.split, recording.duration_s, recording.seconds) == ("test", 40.0, 40)
+    assert LabelledEvent(LABELS[1], 1.2, 5.1) in recording.events
+    assert len(recording.events) == len(EVENTS) + 1
+    assert not open_dataset(make_ave(tmp_path / "ave"), kind="ave").recordings
+
+
+def test_a_part_of_the_clips_is_no_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_unav(tmp_path)
+    given = ["--data", str(tmp_path), "--dataset", "unav", "--bundle", str(BUNDLE), "--clips", "3"]
+    assert main(["eval", "score", *given, "--protocols", "agreement"]) == 0
+    assert "0 events in 0 whole recordings; 1 left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -142,7 +159,26 @@ def test_data_and_scores_end_to_end(tmp_path: Path, kind: str, capsys: pytest.Ca
     if kind == "llp":
         return  # its classes are not those that the demo's bundle knows
     out = tmp_path / "out"
-    assert main(["eval", "score", *given, "--bundle", str(BUNDLE), "--out", str(out)]) == 0
+    asked = ["--bundle", str(BUNDLE), "--rules", "agreement", "--out", str(out)]
+    assert main(["eval", "score", *given, *asked]) == 0
     report = json.loads((out / "ovave-test.json").read_text())
     assert report["dataset"]["scored"] == (4 if kind == "unav" else 2)
     assert 0 < report["results"][0]["total"]["acc"] <= 1
+    printed, page = capsys.readouterr().out, (out / "ovave-test.html").read_text()
+    csv = (out / "ovave-test.csv").read_text()
+    if kind != "unav":
+        assert "detection" not in report
+        assert "mAP" not in printed + page + csv
+        return
+    found = report["detection"]
+    assert (found["recordings"], found["left_out"], found["events"]) == (1, 0, len(EVENTS) + 1)
+    assert [each["method"] for each in found["results"]] == [each["method"] for each in report["results"]]
+    best = found["results"][0]
+    assert 0.2 < best["average"] <= best["map"]["0.1"] <= 1  # the demo's bundle knows its clip
+    assert best["average"] == pytest.approx(sum(best["map"].values()) / 9)
+    assert best["average"] == pytest.approx(sum(best["classes"].values()) / len(LABELS))
+    for place in (printed, page):
+        assert "mAP at temporal IoU" in place
+        assert f"{len(EVENTS) + 1} events in 1 whole recordings" in place
+        assert f"{100 * best['average']:.1f}" in place
+    assert f"no,recordings,mAP,{best['average']},," in csv

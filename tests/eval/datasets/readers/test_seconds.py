@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.eval.datasets.readers.seconds import LabelledEvent, held_in, problem_of, whole_seconds, window_starts
+from ovavel.eval.datasets.dataset import LabelledEvent
+from ovavel.eval.datasets.readers.seconds import held_in, problem_of, whole_seconds, window_starts
 
 TIMES = st.floats(0, 30, allow_nan=False).filter(lambda x: x == 0 or x > 1e-6)
 
