@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 # The demo needs little: an environment of its own, unless the large one is there.
 DEMO_VENV := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-demo)
 
-.PHONY: help test quick proof other-pythons oldest demo docs linkcheck lint format clean
+.PHONY: help test quick proof other-pythons oldest demo watch docs linkcheck lint format clean
 
 help:
 	@echo "make demo    watch a small trained model in its made-up world, without PyTorch; results in demo-out/"
+	@echo "make watch   watch three cameras of that world on a page, http://127.0.0.1:8470/; Ctrl-C ends it"
 	@echo "make test    everything CI tests, full-size ImageBind included (about 10 minutes on two cores)"
 	@echo "make quick   the tests without the slow ones"
 	@echo "make proof   the tests three times under load, in reverse, and without PortAudio, PulseAudio and FFmpeg"
@@ -75,6 +76,14 @@ $(DOCS_STAMP): $(STAMP)
 	@touch $@
 
 # Warnings are errors, so each time all is built. Sphinx checks the links of the pages; the test checks those of README.md and CONTRIBUTING.md, too.
+.venv-demo/.serve-installed: .venv-demo/.installed
+	PYTHONWARNINGS=ignore .venv-demo/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,serve]'
+	@touch $@
+
+PORT ?= 8470
+watch: $(if $(wildcard $(VENV)/.installed),$(STAMP),.venv-demo/.serve-installed)
+	$(DEMO_VENV)/bin/ovavel demo-site --port $(PORT) --out watch-out
+
 docs: $(DOCS_STAMP)
 	$(BIN)/python -m sphinx --builder html --fresh-env --write-all --fail-on-warning --keep-going --quiet docs build/docs
 	$(BIN)/python -m pytest -q tests/docs/test_links.py
@@ -98,4 +107,4 @@ format: $(STAMP)
 	@if [ -x $(BIN)/biome ]; then $(BIN)/biome check --write; fi
 
 clean:
-	rm -rf $(VENV) .venv-* build dist demo-out *.egg-info namespace/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist demo-out watch-out *.egg-info namespace/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -37,7 +37,7 @@ def test_commands_and_flags_are_the_frozen_ones() -> None:
 
 def test_the_groups_are_those_of_the_grammar() -> None:
     grouped = {f"{group} {name}" for group, names in GROUPS.items() for name in names}
-    assert kinds().keys() == grouped | {"live", "localize", "serve", "doctor", "demo"}
+    assert kinds().keys() == grouped | {"live", "localize", "serve", "doctor", "demo", "demo-site"}
 
 
 def test_recordings_are_positional_and_shared_words_are_flags() -> None:

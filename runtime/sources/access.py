@@ -63,6 +63,8 @@ _PROTOCOLS = {
 """Scheme of an address → FFmpeg protocols that it may use."""
 _LISTS = frozenset({"hls", "dash"})
 """Formats that contain addresses and are allowed on a trusted network."""
+_SESSIONS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtp": "rtp"}
+"""Scheme of an address → the format that FFmpeg reads it with, allowed for that address alone."""
 _LEADS_ELSEWHERE = _LISTS | {
     *("concat", "sdp", "rtsp", "rtp", "sap", "imf", "vobsub", "webm_dash_manifest", "avisynth"),
     *("vapoursynth", "lavfi"),
@@ -206,7 +208,7 @@ def open_container(url: str, access: Access) -> InputContainer:
     found = _addresses(url) if web and not access.allow_private else []
     free = access.allow_private or not web or (bool(found) and all(map(_is_private, found)))
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {} if free else {"max_redirects": "0"}
-    formats = _formats(lists=web and free)
+    formats = ",".join(filter(None, (_formats(lists=web and free), _SESSIONS.get(scheme))))
     where = url
     for _ in range(MOST_REDIRECTS + 1):
         try:

@@ -43,6 +43,7 @@ NOT_HERE = {
     "bench gpu": "needs a GPU",
     "bench cpu": "runs the full size, in processes of its own",
     "train demo-world": "takes half an hour",
+    "demo-site": "runs until a signal arrives",
 }
 """Commands that have tests of their own, on a small model or a simulated GPU."""
 ELSEWHERE = ("cuda", "tensorrt", "tensorrt-rtx", "rtsp://camera.local/1", "http://localhost:8000/v1")
