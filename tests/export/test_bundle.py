@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -297,3 +298,9 @@ def test_names_and_configurations_are_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         read_config("large")
     assert read_config("tiny") == TINY
+    for values in (TINY.to_dict(), {"format": 1, "model": {"name": "imagebind_tiny", "config": TINY.to_dict()}}):
+        (tmp_path / "config.json").write_bytes(msgspec.json.encode(values))
+        assert read_config(str(tmp_path / "config.json")) == TINY
+    (tmp_path / "config.json").write_text('{"model": {"config": 3}}')
+    with pytest.raises(UsageError, match="invalid ImageBind configuration"):
+        read_config(str(tmp_path / "config.json"))

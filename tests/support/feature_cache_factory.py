@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from ovavel.eval.datasets.audio_passes import AudioPasses, passes_name
 from ovavel.eval.datasets.feature_cache import CACHE, TEXT, CacheInfo, ClipRecord, Damage, ShardIndex, shard_names
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
@@ -18,7 +19,7 @@ from support.synthetic import unit
 DIM = 24
 
 
-def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int]) -> None:
+def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int], passes: AudioPasses | None = None) -> None:
     """Embeddings near the texts where there is an event, and noise elsewhere; the first clips of a split damaged."""
     g = np.random.default_rng(0)
     text = unit(g.standard_normal((len(bench.names), DIM)))
@@ -36,6 +37,7 @@ def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int]) -> 
         shard_clips=1000,
         names=bench.names,
         clips={split: len(clips) for split, clips in splits.items()},
+        passes=passes or msgspec.UNSET,
     )
     folder.mkdir(parents=True)
     (folder / TEXT).write_bytes(TextEmbeddings.shared(text).encode())
@@ -55,6 +57,11 @@ def write_cache(folder: Path, bench: OVAVEBench, damaged: Mapping[str, int]) -> 
             for number, clip in enumerate(clips)
         ]
         digest = hashlib.sha256((folder / array).read_bytes()).hexdigest()
-        shard = ShardIndex(split=split, array_sha256=digest, clips=tuple(records))
+        noisy = None
+        if made := info.passes_of(split):
+            audio = np.repeat(values[:, np.newaxis, :, :DIM], made.count, axis=1)
+            np.save(folder / passes_name(split, 0), unit(audio + 0.1 * g.standard_normal(audio.shape)))
+            noisy = hashlib.sha256((folder / passes_name(split, 0)).read_bytes()).hexdigest()
+        shard = ShardIndex(split=split, array_sha256=digest, passes_sha256=noisy, clips=tuple(records))
         (folder / index).write_bytes(msgspec.json.encode(shard))
     (folder / CACHE).write_bytes(msgspec.json.encode(info))

@@ -119,9 +119,7 @@ class Features:
         if self.bundle and (self.tokenizer or self.precision != "fp32" or self.config != "huge"):
             raise UsageError("--config, --tokenizer and --precision are for --weights; a bundle has its own")
         if self.bundle and self.passes:
-            raise UsageError(
-                "--passes needs the encoder in PyTorch, since a bundle's has no stochastic depth: --weights"
-            )
+            raise UsageError("--passes needs the encoder in PyTorch: give --weights; a bundle has no stochastic depth")
         if self.drop_path is not None and not self.passes:
             raise UsageError("--drop-path is the rate of --passes: give their number as well")
 

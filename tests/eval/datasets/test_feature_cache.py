@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.encoders import encoders
 
+from ovavel.eval.datasets.audio_passes import AudioPasses, passes_name
 from ovavel.eval.datasets.feature_cache import (
     CACHE,
     FORMAT_VERSION,
@@ -60,6 +61,11 @@ def embedding(split: str, name: str, sense: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((SEGMENTS, D)).astype(np.float32)
 
 
+def noisy(name: str, count: int) -> np.ndarray:
+    """The passes of a training clip."""
+    return np.stack([embedding("train", f"{name} {number}", 0) for number in range(count)])
+
+
 def write_cache(out: Path, info: CacheInfo, clips: Sequence[tuple[str, str]], damaged: set[tuple[str, str]]) -> Path:
     root = out / info.fingerprint[:16]
     root.mkdir(parents=True)
@@ -75,12 +81,18 @@ def write_cache(out: Path, info: CacheInfo, clips: Sequence[tuple[str, str]], da
             np.save(data, np.array(rows, np.float32).reshape(len(good), SEGMENTS, 2 * D))
             array, index = shard_names(split, number)
             (root / array).write_bytes(data.getvalue())
+            passes_sha256 = None
+            if passes := info.passes_of(split):
+                found = np.array([noisy(name, passes.count) for name in good], np.float32)
+                file = root / passes_name(split, number)
+                np.save(file, found.reshape(len(good), passes.count, SEGMENTS, D))
+                passes_sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
             records = tuple(
                 ClipRecord(name=n, bytes=1, sha256="2" * 64, damage=BROKEN if (split, n) in damaged else None)
                 for n in ours
             )
             sha256 = hashlib.sha256(data.getvalue()).hexdigest()
-            content = ShardIndex(split=split, array_sha256=sha256, clips=records)
+            content = ShardIndex(split=split, array_sha256=sha256, passes_sha256=passes_sha256, clips=records)
             (root / index).write_bytes(msgspec.json.encode(content))
     return root
 
@@ -112,6 +124,30 @@ def test_every_clip_comes_back_whatever_the_shards_and_the_order(data: st.DataOb
     for index, each in enumerate(present):
         assert (features.audio[index] == embedding(*each, 0)).all()
         assert (features.vision[index] == embedding(*each, 1)).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_every_pass_comes_back_whatever_the_shards_and_the_order(data: st.DataObject) -> None:
+    names = [f"clip {number}" for number in range(data.draw(st.integers(1, 7)))]
+    damaged = data.draw(st.sets(st.sampled_from(names), max_size=len(names) - 1))
+    made = AudioPasses(count=data.draw(st.integers(1, 3)), drop_path=0.1)
+    info = replace(INFO, clips={"test": 1, "train": len(names)}, shard_clips=data.draw(st.integers(1, 8)), passes=made)
+    asked = data.draw(st.lists(st.sampled_from([name for name in names if name not in damaged]), min_size=1))
+    chosen = data.draw(st.lists(st.integers(0, made.count - 1), min_size=len(asked), max_size=len(asked)))
+    with TemporaryDirectory() as folder:
+        clips = [("test", "a"), *(("train", name) for name in names)]
+        root = write_cache(Path(folder), info, clips, {("train", name) for name in damaged})
+        cache = FeatureCache.open(root)
+        assert cache.info == info
+        assert cache.audio_passes([clip("test", "a")]) is None
+        reader = cache.audio_passes([clip("train", name) for name in asked])
+        assert reader
+        assert reader.count == made.count
+        found = reader.take(np.array(chosen))
+    assert found.dtype == np.float32
+    for name, number, values in zip(asked, chosen, found, strict=True):
+        assert np.array_equal(values, noisy(name, made.count)[number])
 
 
 def test_the_folder_of_the_only_cache_will_do(root: Path) -> None:

@@ -24,8 +24,10 @@ from ovavel.training.fit.result import RESULT
 from ovavel.training.fit.train import HEAD, fit_data
 from ovavel.training.heads.temporal import TemporalHead
 
+NOISY = replace(ALL_AT_ONCE, stochastic_depth=True)
 
-@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, replace(FAST, blend=(0.3, 1.0)), *OTHERS.values()])
+
+@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, NOISY, replace(FAST, blend=(0.3, 1.0)), *OTHERS.values()])
 def test_a_run_interrupted_anywhere_ends_the_same(recipe: Recipe, data: Data, tmp_path: Path) -> None:
     fit_data(recipe, data, tmp_path / "whole")
     steps = 3 * 6

@@ -13,6 +13,7 @@ import pytest
 from support.feature_cache_factory import write_cache
 from support.ovavebench_factory import make_bench
 
+from ovavel.eval.datasets.audio_passes import AudioPasses
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError, UsageError
@@ -68,6 +69,33 @@ def test_every_row_is_there_or_says_why_not(made: Path) -> None:
     assert lines["rule clip-prior"]["label"] == "benchmark only"
     assert lines["rule clip-prior"]["joined"] is None
     assert lines["rule agreement"]["joined"]["deviation"] is not None
+
+
+def test_a_row_that_needs_passes_is_made_where_there_are_some(
+    place: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = lines_of(made)["paper-drop-path"]["missing"]
+    assert "stochastic depth" in missing["reason"]
+    assert re.search(r"ovavel train features .*--passes 5 --drop-path 0.1 .*--features FOLDER", missing["command"])
+    write_cache(tmp_path / "passes", OVAVEBench.open(place / "data"), {}, AudioPasses(count=2, drop_path=0.1))
+    (tmp_path / "above.toml").write_text('base = "complex"\ntrunk = "paper-drop-path"')
+    more = ["--recipes", "paper", "paper-drop-path", "--features", str(tmp_path / "passes")]
+    assert main(command(place, tmp_path / "out", *more)) == 0
+    lines = lines_of(tmp_path / "out")
+    assert not lines["paper-drop-path"]["missing"]
+    assert lines["paper-drop-path"]["mean"]["total"]["avg"] > 0
+    losses = [
+        json.loads((tmp_path / "out" / name / "seed-123" / "result.json").read_text())["epochs"][0]["loss"]
+        for name in ("paper", "paper-drop-path")
+    ]
+    assert losses[0] != losses[1]
+    capsys.readouterr()
+    trunk = ["--recipes", str(tmp_path / "above.toml"), *SMALL[:2]]
+    folders = ["--data", str(place / "data"), "--features", str(place / "features"), "--out", str(tmp_path / "trunk")]
+    assert main(["train", "table", *folders, *trunk]) == 0
+    assert "Missing: above: it trains on sound with stochastic depth" in capsys.readouterr().out
+    assert main(["train", "head", *folders, "--recipe", "paper-drop-path"]) == 2
+    assert "--passes 5 --drop-path 0.1" in capsys.readouterr().err
 
 
 def test_the_csv_has_the_figures_of_the_json(made: Path) -> None:
@@ -247,6 +275,6 @@ def test_a_row_takes_the_flags_that_leave_it_what_it_is() -> None:
     assert rows["mm-pyramid"].left_out == ("dropout", "hidden")  # its own dropout is what it was published with
     assert rows["sharp-mixed"].left_out == ("temperature",)
     assert rows["paper"].left_out == ()
-    for name, value in {"head": "ave", "train_ratio": 0.5, "score": "prob-avg"}.items():
+    for name, value in {"head": "ave", "train_ratio": 0.5, "score": "prob-avg", "stochastic_depth": True}.items():
         with pytest.raises(UsageError, match="differ in"):
             suite_rows("paper", _flags()(**{name: value}))
