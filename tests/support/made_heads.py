@@ -31,7 +31,7 @@ def made(kind: str, *, dim: int = DIM, seed: int = 0, **settings: object) -> Hea
 
 def _observe(head: Head, dim: int) -> None:
     """Let batch norms see a step, as training does: without, few values decide, and rounding shows in the scores."""
-    norms = [part for part in head.modules() if isinstance(part, nn.BatchNorm1d)]
+    norms = [part for part in head.modules() if isinstance(part, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():

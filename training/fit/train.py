@@ -164,7 +164,7 @@ class _Run:
         self._average = {name: weight.detach().clone() for name, weight in self._weights.items() if recipe.ema}
         self._optimizer = torch.optim.Adam(self._weights.values(), lr=recipe.learning_rate, fused=True)
         self._norms = torch.zeros((), device=device)  # sum of an epoch's gradient norms, to detect non-finite ones
-        if world > 1 and any(isinstance(module, nn.BatchNorm1d) for module in head.modules()):
+        if world > 1 and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in head.modules()):
             raise UsageError(f"the head {head.name!r} normalizes over a whole step: train it with a single process")
         self._dropouts = [module for module in head.modules() if isinstance(module, Dropout)]
 

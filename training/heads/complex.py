@@ -54,7 +54,7 @@ class ComplexHead(Head):
             ComplexConvolution(before, after, _KERNEL) for before, after in pairwise(sizes)
         )
         # Real parts, then imaginary parts: a norm of 2K channels normalizes each for itself.
-        self.norms = nn.ModuleList(nn.BatchNorm1d(2 * _CHANNELS) for _ in range(_CONVOLUTIONS))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(2 * _CHANNELS) for _ in range(_CONVOLUTIONS))
         self.last = ComplexConvolution(_CHANNELS, 1, 1)
 
     @property
@@ -84,21 +84,22 @@ class ComplexHead(Head):
 
     def fuse(self, audio_similarity: Tensor, vision_similarity: Tensor) -> Tensor:
         """(B, T, C) cosine similarities, twice → (B, T, C) scores in [0, 1]: |Z|, min-max scaled over the classes."""
-        both = torch.stack([vision_similarity, audio_similarity], dim=-1)  # (B, T, C, 2)
-        x = both.permute(0, 2, 3, 1).flatten(0, 1)  # (B · C, 2, T): each class by itself
+        x = torch.stack([vision_similarity, audio_similarity], dim=1)  # (B, 2, T, C)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.relu(norm(convolution(x)))
-        power = self.last(x).square().sum(dim=1)  # (B · C, T)
+        power = self.last(x).square().sum(dim=1)  # (B, T, C)
         # The root without its infinite gradient at 0.
         size = torch.where(power > 0, torch.where(power > 0, power, 1.0).sqrt(), 0.0)
-        size = size.unflatten(0, (-1, vision_similarity.shape[2])).transpose(1, 2)  # type: ignore[no-untyped-call]
         low, high = size.amin(dim=-1, keepdim=True), size.amax(dim=-1, keepdim=True)
         # Classes that differ by rounding alone, as they do without any text, are alike: they score 0.
         return min_max(torch.where(high - low > _ALIKE * high, size, 0.0))
 
 
 class ComplexConvolution(nn.Module):
-    """A convolution of complex numbers over time by a real one: (N, 2K, T) → (N, 2K', T), real parts first."""
+    """A convolution of complex numbers over time by a real one: (B, 2K, T, C) → (B, 2K', T, C), real parts first.
+
+    Each class by itself. A kernel of one class over all of them is much faster than as many clips of one class.
+    """
 
     def __init__(self, channels: int, out: int, kernel: int) -> None:
         super().__init__()
@@ -110,4 +111,4 @@ class ComplexConvolution(nn.Module):
         real, imaginary = self.real.weight, self.imaginary.weight
         weight = torch.cat([torch.cat([real, -imaginary], dim=1), torch.cat([imaginary, real], dim=1)])
         bias = torch.cat([each.bias for each in (self.real, self.imaginary) if each.bias is not None])
-        return F.conv1d(x, weight, bias, padding=self.padding)
+        return F.conv2d(x, weight.unsqueeze(-1), bias, padding=(self.padding, 0))
