@@ -20,14 +20,16 @@ _NAMED = 20  # damaged clips that are printed; all are in --out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """Check a copy of OV-AVEBench for files that are missing, unreadable, or of the wrong length or count.
+    """Check a labelled data set for media that are missing, unreadable, or of the wrong length or count.
 
     Examples:
         ovavel eval data --data ovavebench --annotations ovavel-annotations
         ovavel eval data --data ovavebench --out check
+        ovavel eval data --data unav100 --dataset unav
 
-    Reads every sound and every frame, in parallel, and prints a table of splits and kinds of damage. The exit code is
-    1 if anything is damaged. Other commands skip damaged clips, and count them beside each result.
+    Reads every sound and every frame of OV-AVEBench, or every video of another data set (--dataset), in parallel, and
+    prints a table of splits and kinds of damage, and what is there but not read. The exit code is 1 if anything is
+    damaged. Other commands skip damaged clips, and count them beside each result.
     """
 
     dataset: DatasetOptions
@@ -67,6 +69,8 @@ def _print(report: CheckReport, out: Path | None) -> None:
     if report.short_sounds:
         rows.append(("sound below 10 s (padded)", [split.short_sounds for split in splits]))
     console.print(clip_counts(report.splits, rows))
+    for note in report.notes:
+        console.print(one_line(f"note: {note}"))
     for clip in report.damaged[:_NAMED]:
         for problem in clip.problems:
             console.print(one_line(f"{clip.split}/{clip.category}/{clip.name}: {problem.kind}: {problem.message}"))

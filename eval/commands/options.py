@@ -21,7 +21,8 @@ class DatasetOptions:
     """A labelled dataset."""
 
     data: Path
-    """Root of the dataset: <split>/audio/<class>/<video>.wav and <split>/video/<class>/<video>/ with ten images."""
+    """Root of the data set. OV-AVEBench: <split>/audio/<class>/<video>.wav and <split>/video/<class>/<video>/ with ten
+    images. Others (--dataset): the raw videos, anywhere below."""
     annotations: Maybe[Path] = None
     """Folder of the annotation files, if it is neither the root nor its subfolder annotations."""
     dataset: Literal["ov-avebench", "ave", "llp", "unav"] = "ov-avebench"

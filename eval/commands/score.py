@@ -60,14 +60,15 @@ class ScoredEngineOptions(EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Score a bundle, or a model behind a chat endpoint, on OV-AVEBench and compare it with the published figures.
+    """Score a bundle, or a model behind a chat endpoint, on a labelled data set: OV-AVEBench, or another (--dataset).
 
     Examples:
         ovavel eval score --data ovavebench --bundle imagebind --out report
         ovavel eval score --data ovavebench --bundle imagebind --features features --split val
         ovavel eval score --data ovavebench --llm http://localhost:8000/v1 --model qwen3-omni --out asked
 
-    Computes Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all classes. The
+    Computes Acc, Seg, Eve and their mean over the clips of seen classes, of unseen classes, and of all classes, beside
+    the published figures where there are any, and for UnAV-100 also mAP at temporal IoU over whole videos. The
     fused protocol decides with the bundle's head as the paper does; fused-positive excludes classes with a negative
     similarity, as live use does by default; the agreement protocols are training-free and use the embeddings
     unchanged. Clips that cannot be read are left out of the scores, counted and listed; if they are more than 2 %, no

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, KINDS
-from ovavel.eval.datasets.dataset import SPLITS, Dataset, Inspected
+from ovavel.eval.datasets.dataset import SPLITS, Dataset, Inspected, side_files_text
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.types import RATE_HZ
 
@@ -68,6 +68,8 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     """Every damaged clip, in the order of the dataset."""
     short_sounds: tuple[ShortSound, ...]
     """In the order of the dataset."""
+    notes: tuple[str, ...]
+    """What is there and is not read, with its number; it damages nothing."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -91,6 +93,7 @@ def check_data(bench: Dataset, *, workers: int | None = None) -> CheckReport:
     jobs = [_Job(place, bench.inspection(clip)) for place, clip in enumerate(bench.clips)]
     problems: dict[int, tuple[Problem, ...]] = {}
     short: dict[int, float] = {}
+    side_files = 0
     results = run_each(_check, jobs, workers=default_workers() if workers is None else workers)
     for job, result in show_progress(results, len(jobs), "checking", "clips"):
         clip = bench.clips[job.place]
@@ -101,6 +104,7 @@ def check_data(bench: Dataset, *, workers: int | None = None) -> CheckReport:
             found.append(Problem(kind=CRASH_KIND, message=f"the media of {clip.name}"))
         else:
             found += [Problem(kind=each.kind, message=str(each)) for each in result.problems]
+            side_files += result.side_files
             if result.duration_s < CLIP_SAMPLES / RATE_HZ:
                 short[job.place] = result.duration_s
         if found:
@@ -119,6 +123,7 @@ def check_data(bench: Dataset, *, workers: int | None = None) -> CheckReport:
             for index, clip in enumerate(bench.clips)
             if index in short
         ),
+        notes=(*bench.notes, *((side_files_text(side_files),) if side_files else ())),
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.types import Window
 
-__all__ = ["SPLITS", "Clip", "Dataset", "Inspected", "Kind", "LabelledEvent", "Recording", "Truth"]
+__all__ = ["SPLITS", "Clip", "Dataset", "Inspected", "Kind", "LabelledEvent", "Recording", "Truth", "side_files_text"]
 
 SPLITS = ("train", "val", "test")
 
@@ -91,6 +91,13 @@ class Inspected:
     problems: tuple[DamagedClip, ...]
     duration_s: float
     """Of its sound, ten seconds at most; what is missing is silence."""
+    side_files: int = 0
+    """Files named as its media with `._` before it, which are not read."""
+
+
+def side_files_text(count: int) -> str:
+    """A note on files that other systems leave beside a copy."""
+    return f"{count} side file{'' if count == 1 else 's'} of media (._*) {'is' if count == 1 else 'are'} not read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

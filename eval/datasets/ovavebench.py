@@ -17,6 +17,7 @@ Shapes: N clips; T segments of a clip (10).
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -199,7 +200,8 @@ def _inspect(sound: Path, frames: Path) -> Inspected:
             read_frame(path)
     except DamagedClip as error:
         problems.append(error)
-    return Inspected(problems=tuple(problems), duration_s=duration_s)
+    beside = [sound.with_name(f"._{sound.name}"), *(frames.glob("._*") if frames.is_dir() else ())]
+    return Inspected(problems=tuple(problems), duration_s=duration_s, side_files=sum(map(os.path.lexists, beside)))
 
 
 def _clip(row: Row, labels: tuple[int, ...], damage: tuple[str, str] | None) -> Clip:

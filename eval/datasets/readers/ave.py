@@ -65,6 +65,7 @@ def open_ave(root: Path, annotations: Path | None = None) -> VideoDataset:
     if not clips:
         raise DatasetError(f"{', '.join(_LISTS.values())} in {folder} name no video")
     unlisted = len(events) - len(clips)
+    found = find_videos(root, set(classes))
     return VideoDataset(
         root=root,
         names=names,
@@ -72,10 +73,11 @@ def open_ave(root: Path, annotations: Path | None = None) -> VideoDataset:
         clips=tuple(clips.values()),
         fingerprint=digest("ave", contents.items()),
         annotation_paths=tuple(folder / name for name in contents),
-        videos=find_videos(root, set(classes)),
+        videos=found.files,
         notes=(
             *((f"{unlisted} annotated clips are in none of the lists of splits",) if unlisted else ()),
             *((f"{len(twice)} clips are in several lists of splits; the first one counts",) if twice else ()),
+            *found.notes,
         ),
     )
 

@@ -63,10 +63,11 @@ def open_llp(root: Path, annotations: Path | None = None) -> VideoDataset:
         clips=tuple(_clip(split, name, heard, seen, damage.get(name)) for name, split in listed.items()),
         fingerprint=digest("llp", contents.items()),
         annotation_paths=tuple(folder / name for name in contents),
-        videos={name: found.get(name) or found[_id(name)] for name in listed if name in found or _id(name) in found},
+        videos={name: video for name in listed if (video := found.files.get(name) or found.files.get(_id(name)))},
         notes=(
             *((f"{unlisted} videos with events are neither in val nor in test",) if unlisted else ()),
             *((f"{twice} videos are listed twice; the first one counts",) if twice else ()),
+            *found.notes,
         ),
     )
 

@@ -63,6 +63,7 @@ def open_unav(root: Path, annotations: Path | None = None) -> VideoDataset:
     names = (*sorted(labels), BACKGROUND)
     recordings = {name: _recording(path, name, video) for name, video in database.items()}
     clips = [clip for name, each in recordings.items() for clip in _clips(path, name, each)]
+    found = find_videos(root, set(database))
     return VideoDataset(
         root=root,
         names=names,
@@ -70,8 +71,9 @@ def open_unav(root: Path, annotations: Path | None = None) -> VideoDataset:
         clips=tuple(clips),
         fingerprint=digest("unav", [(ANNOTATIONS, data)]),
         annotation_paths=(path,),
-        videos=find_videos(root, set(database)),
+        videos=found.files,
         recordings=recordings,
+        notes=found.notes,
     )
 
 

@@ -9,18 +9,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ovavel.eval.datasets.clip_media import SEGMENTS, DamagedClip
 from ovavel.eval.datasets.cut import cut_windows, with_both_senses
-from ovavel.eval.datasets.dataset import Clip, Dataset, Inspected
+from ovavel.eval.datasets.dataset import Clip, Dataset, Inspected, side_files_text
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.types import WINDOW_S
 
 if TYPE_CHECKING:
     from ovavel.runtime.types import Window
 
-__all__ = ["BACKGROUND", "VideoDataset", "digest", "find_folder", "find_videos", "largest_first"]
+__all__ = ["BACKGROUND", "FoundVideos", "VideoDataset", "digest", "find_folder", "find_videos", "largest_first"]
 
 BACKGROUND = "other"
 """The last name of every data set."""
@@ -78,12 +78,27 @@ def _inspect(video: Path | None, clip: Clip) -> Inspected:
     return Inspected(problems=(), duration_s=float(max(heard)))
 
 
-def find_videos(root: Path, ids: Collection[str]) -> dict[str, Path]:
+class FoundVideos(NamedTuple):
+    """What `find_videos` found."""
+
+    files: dict[str, Path]
+    """Id of a video → its file."""
+    side_files: int
+    """Files named as a video with `._` before it, which other systems leave beside a copy; they are not read."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over, for `Dataset.notes`."""
+        return (side_files_text(self.side_files),) if self.side_files else ()
+
+
+def find_videos(root: Path, ids: Collection[str]) -> FoundVideos:
     """Find the video of each id in `root` and below it; of several, the largest.
 
-    Side files (`._*`), which other systems leave beside a copy, and files that are not videos do not count.
+    Side files are counted; other files that are not videos do not count.
     """
     found: dict[str, list[Path]] = defaultdict(list)
+    side_files = 0
     before: set[str] = set()
     for folder, below, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -93,9 +108,11 @@ def find_videos(root: Path, ids: Collection[str]) -> dict[str, Path]:
         before.add(real)
         for file in files:
             path = Path(folder, file)
-            if path.suffix.lower() in SUFFIXES and path.stem in ids:
-                found[path.stem].append(path)
-    return {name: min(paths, key=largest_first) for name, paths in found.items()}
+            if path.suffix.lower() in SUFFIXES:
+                side_files += path.stem.startswith("._") and path.stem[2:] in ids
+                if path.stem in ids:
+                    found[path.stem].append(path)
+    return FoundVideos({name: min(paths, key=largest_first) for name, paths in found.items()}, side_files)
 
 
 def largest_first(path: Path) -> tuple[int, str]:

@@ -79,6 +79,20 @@ def test_a_whole_copy_with_short_sounds_is_undamaged(tmp_path: Path, capsys: pyt
     assert [(one.name, one.duration_s) for one in short] == [(bench.clips[0].name, 9.4)]
 
 
+def test_side_files_are_counted_and_damage_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_bench(tmp_path / "bench", clips=1)
+    bench = OVAVEBench.open(root)
+    assert main(["eval", "data", "--data", str(root), "--workers", "1"]) == 0
+    assert "note" not in capsys.readouterr().out
+    sound, frames = bench.audio_path(bench.clips[0]), bench.frames_dir(bench.clips[1])
+    for beside in (sound, next(frames.iterdir())):
+        beside.with_name(f"._{beside.name}").write_bytes(b"side file")
+    assert main(["eval", "data", "--data", str(root), "--workers", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "nothing is damaged" in shown
+    assert "note: 2 side files of media (._*) are not read" in shown
+
+
 def test_several_damages_of_one_clip_count_once_and_under_each(tmp_path: Path) -> None:
     root = make_bench(tmp_path / "bench", clips=1)
     clip = OVAVEBench.open(root).clips[0]

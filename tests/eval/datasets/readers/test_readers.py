@@ -151,6 +151,30 @@ def test_an_event_that_cannot_be_damages_its_clip_alone(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", MAKE)
+def test_what_is_not_read_is_noted(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    MAKE[kind](tmp_path / "data")
+    for video in sorted(tmp_path.rglob("*.mp4"))[:2]:
+        video.with_name(f"._{video.name}").write_bytes(b"side file")
+        video.with_name("._another.mp4").write_bytes(b"beside a file that is not ours")
+    file, more, notes = {
+        "ave": ("Annotations.txt", "piano&-test_0&good&0&4", ["1 annotated clips are in none of the lists of splits"]),
+        "llp": ("AVVP_test_pd.csv", "abcdefghijk_30_40\tDog", ["1 videos are listed twice; the first one counts"]),
+        "unav": ("unav100_annotations.json", "", []),
+    }[kind]
+    with (tmp_path / "data" / file).open("a") as annotations:
+        annotations.write(f"\n{more}")
+    found = open_dataset(tmp_path / "data", kind=kind)
+    assert list(found.notes) == [*notes, "2 side files of media (._*) are not read"]
+    given = ["--data", str(tmp_path / "data"), "--dataset", kind, "--workers", "1", "--out", str(tmp_path / "check")]
+    assert main(["eval", "data", *given]) == 0
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if line.startswith("note: ")] == [
+        f"note: {each}" for each in found.notes
+    ]
+    assert json.loads((tmp_path / "check/check-data.json").read_text())["notes"] == list(found.notes)
+
+
+@pytest.mark.parametrize("kind", MAKE)
 def test_data_and_scores_end_to_end(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     MAKE[kind](tmp_path / "data")
     given = ["--data", str(tmp_path / "data"), "--dataset", kind]
