@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["clip_counts"]
 
 
-def clip_counts(splits: Iterable[str], rows: Iterable[tuple[str, Sequence[int]]]) -> Table:
+def clip_counts(splits: Iterable[str], rows: Iterable[tuple[str, Sequence[int]]], title: str = "clips") -> Table:
     """Return a table with a column for each split and their total; `rows` are names with a count for each split."""
     from rich.table import Table
 
-    table = Table("", *splits, "total", title="clips")
+    table = Table("", *splits, "total", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, counts in rows:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, KINDS
 from ovavel.eval.datasets.dataset import SPLITS, Dataset, Inspected, side_files_text
+from ovavel.eval.datasets.seen_heard import SeenHeard
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.types import RATE_HZ
 
@@ -70,6 +71,8 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     """In the order of the dataset."""
     notes: tuple[str, ...]
     """What is there and is not read, with its number; it damages nothing."""
+    seen_heard: SeenHeard | None = None
+    """What VGGSounder says of the clips; None where it was not asked for."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
