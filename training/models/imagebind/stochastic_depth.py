@@ -1,10 +1,10 @@
 """Stochastic depth of an encoder: in training, residual branches are left out at random (Huang et al., ECCV 2016).
 
 As in the published definition of ImageBind (Girdhar et al., CVPR 2023), whose audio encoder alone has it, at 0.1: the
-rate grows linearly over the blocks, from 0 in the first to the whole rate in the last. Both branches of a block are kept
-or left out independently of each other, for each sample; those that are kept are divided by the probability of that, so
-that the mean stays. The published script of OV-AVEL trains with the whole model in training mode, so its heads see sound
-with this noise.
+rate grows linearly over the blocks, from 0 in the first to the whole rate in the last. Both branches of a block are
+kept or left out independently of each other, for each sample; those that are kept are divided by the probability of
+that, so that the mean stays. The published script of OV-AVEL trains with the whole model in training mode, so its
+heads see sound with this noise.
 
 Shapes: B samples, L blocks, N tokens, W width.
 """
