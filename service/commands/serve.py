@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
@@ -24,6 +24,7 @@ class Serve:
         ovavel serve site.toml
         ovavel serve site.toml --check
         ovavel serve --schema > site.schema.json
+        ovavel serve site.toml --add-user anna --role admin
 
     A site file names a bundle, a folder for the store and the cameras; docs/service.md has an example.
 
@@ -36,6 +37,17 @@ class Serve:
     """Check the site file, without opening the bundle or a camera, and end."""
     schema: bool = False
     """Print the JSON schema of site files, and end."""
+
+    add_user: Maybe[str] = None
+    """Add a user of the page, or set role and password of one, and end. The password is the first line of input."""
+    remove_user: Maybe[str] = None
+    """Remove a user, and end."""
+    add_token: Maybe[str] = None
+    """Add a token of this name for a program, print it, and end."""
+    remove_token: Maybe[str] = None
+    """Remove a token by its name, and end."""
+    role: Literal["view", "operate", "admin"] = "view"
+    """With --add-user and --add-token: look, also review events, or also change who may do what."""
 
     def run(self) -> int:
         """Watch until a signal arrives."""
@@ -51,7 +63,24 @@ class Serve:
         if self.check:
             print(f"{self.site}: {_cameras(site)}, well-formed; the bundle and the cameras were not opened")
             return 0
-        return _serve(site)
+        return 0 if self._change_people(site) else _serve(site)
+
+    def _change_people(self, site: Site) -> bool:
+        """Add and remove users and tokens; whether there were any to add or remove."""
+        from ovavel.runtime.errors import MissingExtraError
+
+        given = [(name, getattr(self, name)) for name in ("add_user", "remove_user", "add_token", "remove_token")]
+        wanted = [(name, value) for name, value in given if value is not None]
+        if not wanted:
+            return False
+        try:
+            from ovavel.service.commands import people
+        except ImportError as error:
+            raise MissingExtraError(error.name or "argon2", "serve", need="The monitoring service") from error
+        for name, value in wanted:
+            more = (self.role,) if name.startswith("add") else ()
+            getattr(people, name)(site, value, *more)
+        return True
 
 
 HUNG_S = 120.0

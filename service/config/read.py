@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -72,6 +73,11 @@ def _check(path: Path, site: Site) -> None:
             raise InputError(f"{path}: {count} cameras are called {name!r}; give each an id of its own")
     if split_listen(site)[1] > _LAST_PORT:
         raise InputError(f"{path}: listen must end in a port up to {_LAST_PORT}, not {quoted(site.listen)}")
+    for proxy in site.proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise InputError(f"{path}: proxies must be addresses or networks, not {quoted(proxy)}") from error
     for where, zone in (("tz", site.tz), *((f"tz of camera {each.id!r}", each.tz) for each in site.camera)):
         if zone and zone not in available_timezones():
             raise InputError(f"{path}: {where} must be an IANA time zone such as Europe/Berlin, not {quoted(zone)}")

@@ -56,11 +56,15 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tz: str = "UTC"
     """IANA time zone in which times are shown."""
     listen: Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]|[0-9A-Za-z.-]+):[0-9]{1,5}\Z")] = "127.0.0.1:8470"
-    """Address and port of the page; port 0 is any that is free. An address that others can reach needs `token_file`."""
+    """Address and port of the page; port 0 is any that is free. One that others can reach needs a user or a token."""
     token_file: str | None = None
-    """File whose first line everyone who asks must give, as "Authorization: Bearer TOKEN" or in a cookie."""
+    """File whose first line is a token with which everything may be done, as "Authorization: Bearer TOKEN"."""
     log: Literal["text", "json"] = "text"
     """How the log is written to standard error."""
+    base_path: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z", max_length=200)] = ""
+    """Path under which a proxy shows the page, such as "/cameras"; whether the proxy removes it does not matter."""
+    proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Addresses or networks of proxies, whose headers X-Forwarded-For and X-Forwarded-Proto are believed."""
     device: str = "auto"
     """Where the encoders run: cpu, cuda, cuda:N, or auto."""
     backend: str = "onnxruntime"

@@ -8,34 +8,26 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from ovavel.service.store.accounts import HOUR_US, read_accounts
+from ovavel.service.store.database import rows
 from ovavel.service.store.events import LogEntry, log_after
 from ovavel.service.store.queries import EventFilter, find_event, last_seq, list_events
 from ovavel.service.watch.service import Service
+from ovavel.service.web.answers import Problem, encoded, only, parameters, whole
 from ovavel.service.web.metrics import Metrics
 
-__all__ = ["API", "problem"]
+__all__ = ["API"]
 
 READY_S = 60.0
 """Decisions that are older are no sign of life."""
 _HEARTBEAT_S = 15.0
 _MOST_BEHIND = 1000
 _CLIENTS = 200
-
-
-def encoded(value: Any, status: int = 200) -> Response:
-    """`value` as JSON."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def problem(status: int, title: str) -> Response:
-    """An error as RFC 9457 has it."""
-    return JSONResponse({"status": status, "title": title}, status, media_type="application/problem+json")
+_MOST_EVENTS = 500
 
 
 class API:
@@ -112,54 +104,45 @@ class API:
 
     def seconds(self, request: Request) -> Response:
         """The last ten seconds of a camera."""
-        camera = request.path_params["camera"]
-        return encoded(self._service.board.seconds(camera)) if self._known(camera) else _no_camera(camera)
+        return encoded(self._service.board.seconds(self.known(request.path_params["camera"])))
 
     def snapshot(self, request: Request) -> Response:
         """The newest picture of a camera."""
-        camera = request.path_params["camera"]
-        if not self._known(camera):
-            return _no_camera(camera)
-        picture = self._service.board.picture(camera)
-        headers = {"cache-control": "no-store"}
-        return (
-            Response(picture, media_type="image/webp", headers=headers) if picture else problem(404, "no picture yet")
-        )
+        picture = self._service.board.picture(self.known(request.path_params["camera"]))
+        if not picture:
+            raise Problem(404, "there is no picture yet")
+        return Response(picture, media_type="image/webp", headers={"cache-control": "no-store"})
 
     def accounts(self, request: Request) -> Response:
         """The accounts of a camera, by hour, over the last day."""
-        camera = request.path_params["camera"]
-        if not self._known(camera):
-            return _no_camera(camera)
+        camera = self.known(request.path_params["camera"])
         now_us = time.time_ns() // 1000
-        found = read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US, to_us=now_us)
-        return encoded(found)
+        return encoded(read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US, to_us=now_us))
 
     def events(self, request: Request) -> Response:
         """Events, newest first, page by page."""
-        given = request.query_params
-        if unknown := given.keys() - {"camera", "label", "state", "from", "to", "cursor", "limit"}:
-            return problem(400, f"there is no parameter {min(unknown)!r}")
+        given = parameters(request, "camera", "label", "state", "from", "to", "cursor", "limit")
+        where = EventFilter(
+            camera=self.known(given["camera"]) if given.get("camera") else None,
+            label=given.get("label") or None,
+            state=only(given, "state", ("open", "ended", "retracted")),
+            from_us=whole(given, "from"),
+            to_us=whole(given, "to"),
+        )
+        limit = 50 if (asked := whole(given, "limit")) is None else asked
+        if not 1 <= limit <= _MOST_EVENTS:
+            raise Problem(400, f"limit must be from 1 to {_MOST_EVENTS}")
         try:
-            where = EventFilter(
-                camera=given.get("camera"),
-                label=given.get("label"),
-                state=given.get("state"),
-                from_us=_whole(given, "from"),
-                to_us=_whole(given, "to"),
-            )
-            limit = _whole(given, "limit") or 50
-            if not 1 <= limit <= 500:
-                return problem(400, "limit must be from 1 to 500")
-            page = list_events(self._service.store.read, where, cursor=given.get("cursor"), limit=limit)
+            return encoded(list_events(self._service.store.read, where, cursor=given.get("cursor"), limit=limit))
         except ValueError as error:
-            return problem(400, str(error))
-        return encoded(page)
+            raise Problem(400, str(error)) from error
 
     def event(self, request: Request) -> Response:
         """One event."""
         found = find_event(self._service.store.read, request.path_params["event"])
-        return encoded(found) if found else problem(404, "there is no such event")
+        if found is None:
+            raise Problem(404, "there is no such event")
+        return encoded(found)
 
     async def stream(self, request: Request) -> Response:
         """Server-sent events: each row of the event log, and what the cameras see and hear."""
@@ -168,7 +151,7 @@ class API:
         except ValueError:
             seq = last_seq(self._service.store.read)
         if self._clients >= _CLIENTS:
-            return problem(503, f"{_CLIENTS} others are listening")
+            raise Problem(503, f"{_CLIENTS} others are listening; try again later", {"retry-after": "60"})
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(self._news(seq), media_type="text/event-stream", headers=headers)
 
@@ -204,18 +187,13 @@ class API:
         board = self._service.board
         return [{**camera, "seconds": board.seconds(camera["id"])} for camera in self.camera_list()]
 
-    def _known(self, camera: str) -> bool:
-        return camera in self._service.feeds
+    def known(self, camera: str) -> str:
+        """The id of a camera that is or was watched.
 
-
-def _no_camera(camera: str) -> Response:
-    return problem(404, f"there is no camera {camera!r}")
-
-
-def _whole(given: QueryParams, name: str) -> int | None:
-    """A parameter that is a whole number; None where it is not given."""
-    text = given.get(name)
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        raise ValueError(f"{name} must be a whole number (times: microseconds of UTC), not {text!r}") from None
+        Raises:
+            Problem: there never was one of this id.
+        """
+        service = self._service
+        if camera in service.feeds or rows(service.store.read, "SELECT 1 FROM camera WHERE id = ?", (camera,)):
+            return camera
+        raise Problem(404, f"there is no camera {camera!r}")

@@ -5,38 +5,32 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from ovavel.service.store.accounts import HOUR_US, Account, read_accounts
 from ovavel.service.store.events import EventBody
 from ovavel.service.store.queries import EventFilter, list_events
 from ovavel.service.watch.service import Service
-from ovavel.service.web.api import API, problem
+from ovavel.service.web.answers import Problem
+from ovavel.service.web.api import API
+from ovavel.service.web.templates import Templates
 
 __all__ = ["Pages"]
 
-_HERE = Path(__file__).parent
 _HALF_SECOND_US = 500_000
-_PAGES = (("Now", ""), ("Events", "events"), ("Health", "health"))
 
 
 class Pages:
     """Now, Events and Health."""
 
-    def __init__(self, service: Service, api: API) -> None:
-        self._service, self._api = service, api
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, trim_blocks=True
-        )
+    def __init__(self, service: Service, api: API, templates: Templates) -> None:
+        self._service, self._api, self._templates = service, api, templates
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -45,7 +39,6 @@ class Pages:
             Route("/", self.now),
             Route("/events", self.events),
             Route("/health", self.health),
-            Mount("/static", StaticFiles(directory=_HERE / "static")),
         ]
 
     def now(self, request: Request) -> Response:
@@ -62,7 +55,7 @@ class Pages:
                 cursor=request.query_params.get("cursor"),
             )
         except ValueError:
-            return problem(400, "this page's address is damaged; go back to the first one")
+            raise Problem(400, "this page's address is damaged; go back to the first one") from None
         older = {name: value for name, value in {**chosen, "cursor": page.cursor}.items() if value}
         return self._page(
             request,
@@ -96,20 +89,7 @@ class Pages:
         )
 
     def _page(self, request: Request, title: str, **content: Any) -> Response:
-        depth = request.url.path.removeprefix(request.scope.get("root_path", "")).strip("/").count("/")
-        model = self._service.bundle.manifest.model
-        text = self._templates.get_template(f"{title.lower()}.html").render(
-            title=title,
-            page=title.lower(),
-            site=self._service.site.name,
-            pages=_PAGES,
-            # Relative, so that a proxy may put the service under any path.
-            base="../" * depth or "./",
-            model=model.name,
-            licence=model.licence,
-            **content,
-        )
-        return HTMLResponse(text)
+        return self._templates.answer(request, f"{title.lower()}.html", title=title, **content)
 
     def _event(self, event: EventBody) -> dict[str, str]:
         camera = next((each for each in self._service.site.camera if each.id == event.camera), None)

@@ -7,13 +7,14 @@ import threading
 from contextlib import closing
 
 import uvicorn
-from starlette.applications import Starlette
 
 from ovavel.runtime.errors import InputError
+from ovavel.service.store.people import anybody
 from ovavel.service.watch.service import Service
+from ovavel.service.web.access import Access
 from ovavel.service.web.api import API
+from ovavel.service.web.app import make_app
 from ovavel.service.web.guard import Guard
-from ovavel.service.web.pages import Pages
 
 __all__ = ["Server", "is_loopback"]
 
@@ -32,14 +33,17 @@ class Server:
         """Bind at once, so that a port in use is an error here.
 
         Raises:
-            InputError: the address cannot be used, or others can reach it and there is no `token`.
+            InputError: the address cannot be used, or others can reach it and nobody has to log in.
         """
-        if not token and not is_loopback(host):
+        site, store = service.site, service.store
+        if not token and not anybody(store.read) and (site.proxies or not is_loopback(host)):
             raise InputError(
-                f"{host} can be reached by others: give token_file in the site file, or listen on 127.0.0.1"
+                f"{'proxies' if is_loopback(host) else host} let others reach the page: add a user with "
+                "'ovavel serve SITE --add-user NAME --role admin', or give token_file in the site file"
             )
         self.api = API(service)
-        app = Starlette(routes=[*self.api.routes, *Pages(service, self.api).routes])
+        access = Access(store, token, loopback=is_loopback(host) and not site.proxies)
+        app = make_app(service, self.api, access)
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -52,7 +56,9 @@ class Server:
             ) from error
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            Guard(app, token),
+            Guard(app, access, base_path=site.base_path),
+            proxy_headers=bool(site.proxies),
+            forwarded_allow_ips=list(site.proxies),
             http="h11",
             ws="none",
             lifespan="off",

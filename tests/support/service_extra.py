@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-MISSING = [name for name in ("apsw", "jinja2", "prometheus_client", "starlette", "uvicorn") if find_spec(name) is None]
+_NEEDED = ("apsw", "argon2", "jinja2", "prometheus_client", "starlette", "uvicorn")
+MISSING = [name for name in _NEEDED if find_spec(name) is None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import io
 import signal
 import socket
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 from support.service import CLIP, DEMO
 
 from ovavel.runtime.cli import main
+from ovavel.service.store import people
 from ovavel.service.store.database import Database, rows
+from ovavel.service.web.passwords import matches
 
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 
@@ -89,6 +92,32 @@ def test_check_and_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["serve", str(tmp_path / "none.toml")]) == 1
     assert main(["serve", str(site_file(tmp_path, "x = 1")), "--check"]) == 1
     assert "`x`" in capsys.readouterr().err
+
+
+def test_users_and_tokens_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*words: str, said: str = "") -> tuple[int, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(said))
+        code = main(["serve", str(path), *words])
+        found = capsys.readouterr()
+        return code, found.out + found.err
+
+    path = site_file(tmp_path)
+    assert serve("--add-user", "anna", "--role", "admin", said="correct horse\n")[0] == 0
+    assert serve("--add-user", "otto", said="short\n")[0] == 2
+    assert serve("--add-user", "a\tb", said="correct horse\n")[0] == 2
+    code, token = serve("--add-token", "backup")
+    assert code == 0
+    assert "already" in serve("--add-token", "backup")[1]
+    with Database.open(tmp_path / "data", ballast_bytes=0) as store:
+        assert people.find_token(store.read, token.strip()) == people.Identity(name="token backup", role="view")
+        assert [each.name for each in people.users(store.read)] == ["anna"]
+        assert matches(people.password_hash(store.read, "anna"), "correct horse")
+        assert [each.what for each in people.read_audit(store.read)] == ["add token", "set user"]
+        assert "in use" in serve("--remove-user", "anna")[1]
+    assert serve("--remove-user", "anna", "--remove-token", "backup")[0] == 0
+    assert serve("--remove-user", "anna")[0] == 1
 
 
 def test_a_bundle_that_is_missing_and_a_token_that_is_short_are_errors(

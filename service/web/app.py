@@ -1,0 +1,61 @@
+"""All routes, and what is answered where one of them fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.reporting.redaction import redacted
+from ovavel.service.watch.service import Service
+from ovavel.service.web.access import Access
+from ovavel.service.web.answers import IDENTITY, Problem, problem
+from ovavel.service.web.api import API
+from ovavel.service.web.login import Login
+from ovavel.service.web.pages import Pages
+from ovavel.service.web.people import People
+from ovavel.service.web.templates import Templates
+
+__all__ = ["make_app"]
+
+_TITLES = {404: "there is nothing at this address", 405: "this address does not take that method"}
+
+
+def make_app(service: Service, api: API, access: Access) -> Starlette:
+    """The application of one site, without its guard."""
+    model = service.bundle.manifest.model
+    templates = Templates(site=service.site.name, model=model.name, licence=model.licence)
+
+    def answer(request: Request, status: int, title: str, headers: Any = None) -> Response:
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
+        if not wants_page or request.scope.get(IDENTITY) is None:
+            return problem(status, title, headers)
+        return templates.answer(request, "problem.html", title=str(status), status=status, why=title)
+
+    def failed(request: Request, error: Exception) -> Response:
+        if isinstance(error, Problem):
+            return answer(request, error.status, error.title, error.headers)
+        if isinstance(error, HTTPException):
+            return answer(request, error.status_code, _TITLES.get(error.status_code, error.detail), error.headers)
+        if isinstance(error, OvavelError):
+            return answer(request, 503, redacted(str(error)))
+        return answer(request, 500, "the service made a mistake; its log says which")
+
+    return Starlette(
+        routes=[
+            *api.routes,
+            *People(service.store, access).routes,
+            *Login(service.store, access, templates, base_path=service.site.base_path).routes,
+            *Pages(service, api, templates).routes,
+            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        ],
+        exception_handlers=dict.fromkeys((Problem, HTTPException, OvavelError, Exception), failed),
+    )
