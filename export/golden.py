@@ -48,7 +48,7 @@ class GoldenWriter:
         prepared_by = preparations(encoders)
         self._prepare_frame, self._prepare_sound = (prepared_by[sense].prepare for sense in ("vision", "audio"))
         self._frames = _golden_frames()
-        self._waveforms = _golden_waveforms()
+        self._waveforms = _golden_waveforms(prepared_by["audio"].rate_hz)
         self._embeddings: dict[str, NDArray[np.float32]] = {}
         self._golden: Golden | None = None
 
@@ -153,10 +153,10 @@ def _golden_frames() -> dict[str, NDArray[np.uint8]]:
     return samples
 
 
-def _golden_waveforms() -> dict[str, NDArray[np.int16]]:
+def _golden_waveforms(rate_hz: int) -> dict[str, NDArray[np.int16]]:
     """Raw waveforms by name, as 16-bit samples."""
-    samples: dict[str, NDArray[Any]] = dict(sample_waveforms())
-    samples |= {f"sound {seed}": random_waveform(seed) for seed in range(_RANDOM_WAVEFORMS)}
+    samples: dict[str, NDArray[Any]] = dict(sample_waveforms(rate_hz))
+    samples |= {f"sound {seed}": random_waveform(seed, rate_hz) for seed in range(_RANDOM_WAVEFORMS)}
     return {name: (wave * 32767).round().clip(-32768, 32767).astype(np.int16) for name, wave in samples.items()}
 
 

@@ -34,9 +34,10 @@ def sense_inputs(sense: Graph, encoders: Encoders, seeds: Iterable[int] = ()) ->
         frames = sample_frames() | {f"random frame {seed}": random_frame(seed) for seed in seeds}
         prepare = find_preparation("vision", encoders.vision).prepare
         return {name: prepare(frame) for name, frame in frames.items()}
-    waveforms = sample_waveforms() | {f"random waveform {seed}": random_waveform(seed) for seed in seeds}
-    prepare = find_preparation("audio", encoders.audio).prepare
-    return {name: prepare(waveform) for name, waveform in waveforms.items()}
+    sound = find_preparation("audio", encoders.audio)
+    randoms = {f"random waveform {seed}": random_waveform(seed, sound.rate_hz) for seed in seeds}
+    waveforms = sample_waveforms(sound.rate_hz) | randoms
+    return {name: sound.prepare(waveform) for name, waveform in waveforms.items()}
 
 
 def calibration_inputs(sense: Graph, encoders: Encoders) -> list[NDArray[np.float32]]:

@@ -20,6 +20,7 @@ from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.pipeline.channels import Channel, channel_news
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.pipeline.localizer import Localizer
+from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.pipeline.rules.apply import live_rule
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.pipeline.window_queue import WindowQueue
@@ -118,7 +119,12 @@ class Session:
             self._tracker = EventTracker(
                 vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
             )
-            self._assembler = WindowAssembler(self.source.senses, live=not self.source.recorded, channel=channel)
+            self._assembler = WindowAssembler(
+                self.source.senses,
+                live=not self.source.recorded,
+                rate_hz=sound_rate(self._backend.encoders),
+                channel=channel,
+            )
             self._backend.warm_up()
             self._encoder = Encoder(self._backend, self.stats.timings)
             opened.callback(self._encoder.close)

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 RATE_HZ = 16_000
-"""Sample rate of every `Window.waveform`."""
+"""Sample rate of `Window.waveform` where nobody asks for another one; a bundle whose audio encoder does names it."""
 
 WINDOW_S = 1.0
 """Length of a window, and so of a segment."""
@@ -170,8 +170,8 @@ class Window:
     frame: NDArray[np.uint8] | None
     """(H, W, 3) uint8 RGB, the frame nearest the middle of the second; None when nothing was seen."""
     waveform: NDArray[np.float32] | None
-    """(channels, 16000) float32, starting with the one to listen to; None when nothing was heard. Lost stretches are
-    silent and listed in `gaps`."""
+    """(channels, n) float32, a second at the rate that the audio encoder asks for (`sound_rate`), starting with the
+    channel to listen to; None when nothing was heard. Lost stretches are silent and listed in `gaps`."""
     captured_s: float | None
     """Monotonic clock when its last sample or frame arrived; None when none did, although it may show a frame of an
     earlier second."""

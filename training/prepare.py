@@ -1,4 +1,4 @@
-"""Preparation of raw videos: ten frames and the 16 kHz sound of each clip, in the layout of OV-AVEBench.
+"""Preparation of raw videos: ten frames and the sound of each clip, in the layout of OV-AVEBench.
 
 Seconds are cut by the same `MediaSource` and `WindowAssembler` as in live use, so a prepared clip and a localized
 recording hold the same frames and samples (docs/method.md, Segment).
@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from ovavel.eval.datasets.annotations import SPLITS
 from ovavel.eval.datasets.check import CRASH_KIND
-from ovavel.eval.datasets.clip_media import CLIP_SAMPLES, DamagedClip, frame_paths
+from ovavel.eval.datasets.clip_media import SEGMENTS, DamagedClip, frame_paths
 from ovavel.eval.datasets.cut import cut_windows
 from ovavel.eval.datasets.dataset import Clip
 from ovavel.eval.datasets.ovavebench import OVAVEBench
@@ -101,6 +101,8 @@ class PrepareReport(Struct, frozen=True, kw_only=True):
     """Files named as a video with `._` before it, which other systems leave beside a copy; they are not read."""
 
     videos: str
+    rate_hz: int
+    """Sample rate of the sounds."""
     fingerprint: str
     """`OVAVEBench.fingerprint` of the annotation files."""
     splits: dict[str, SplitPrepared]
@@ -115,6 +117,7 @@ class _Settings(Struct, frozen=True, kw_only=True):
 
     format: int
     annotations: str
+    rate_hz: int
 
 
 class _Job(NamedTuple):
@@ -124,6 +127,7 @@ class _Job(NamedTuple):
     frames: Path
     losses: Path
     work: Path
+    rate_hz: int
 
 
 class _Result(NamedTuple):
@@ -134,12 +138,14 @@ class _Result(NamedTuple):
     """Whether the clip was prepared in this run."""
 
 
-def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None = None) -> tuple[PrepareReport, int]:
+def prepare(
+    videos: Path, out: Path, annotations: Path, *, rate_hz: int = RATE_HZ, workers: int | None = None
+) -> tuple[PrepareReport, int]:
     """Prepare the clips that are not in `out` yet; returns the report on all clips, and how many were prepared now.
 
     The annotation files are copied to `out`/annotations; the report is `out`/prepare.json. Missing and
     unreadable videos, and those shorter than half a second, are reported as failures and retried when `prepare` runs
-    again.
+    again. `rate_hz` is the sample rate of the sounds.
 
     Raises:
         DatasetError: the annotation files are missing or malformed.
@@ -155,15 +161,15 @@ def prepare(videos: Path, out: Path, annotations: Path, *, workers: int | None =
         work = own / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        _check_settings(out, own, work, bench)
+        _check_settings(out, own, work, bench, rate_hz)
         found, side_files = _find(videos, {clip.name for clip in bench.clips})
-        jobs = [_job(bench, clip, found, own) for clip in bench.clips]
+        jobs = [_job(bench, clip, found, own, rate_hz) for clip in bench.clips]
         results: dict[str, _Result] = {}
         for job, result in show_progress(run_each(_prepare, jobs, workers=workers), len(jobs), "preparing", "clips"):
             if isinstance(result, Crashed):
                 result = _Result(CRASH_KIND, f"{job.videos[0]} crashes the process that reads it")
             results[job.clip.name] = result
-        report = _report(bench, videos, results, jobs, side_files)
+        report = _report(bench, videos, results, jobs, side_files, rate_hz)
         _write_atomically(out / REPORT, to_json_bytes(report, indent=2) + b"\n", work)
         shutil.rmtree(work, ignore_errors=True)
     return report, sum(result.fresh for result in results.values())
@@ -178,7 +184,7 @@ def _prepare(job: _Job) -> _Result:
     failures = []
     for video in sorted(job.videos, key=largest_first):
         try:
-            windows = cut_windows(video)
+            windows = cut_windows(video, rate_hz=job.rate_hz)
         except DamagedClip as error:
             failures.append(_Result(error.kind, str(error)))
             continue
@@ -200,7 +206,7 @@ def _write(job: _Job, windows: Sequence[Window]) -> None:
     for window in windows:
         assert window.frame is not None
         Image.fromarray(window.frame).save(frames / f"{window.index}.jpg", quality=JPEG_QUALITY, subsampling="4:2:0")
-    sound.write_bytes(_wav(windows))
+    sound.write_bytes(_wav(windows, job.rate_hz))
     if losses := _losses(job.clip, windows):
         job.losses.parent.mkdir(parents=True, exist_ok=True)
         _write_atomically(job.losses, msgspec.json.encode(losses), job.work)
@@ -216,19 +222,19 @@ def _write(job: _Job, windows: Sequence[Window]) -> None:
     shutil.rmtree(temporary)
 
 
-def _wav(windows: Sequence[Window]) -> bytes:
-    """Return ten seconds of 16-bit PCM at 16 kHz with the video's channels; missing parts are silent."""
+def _wav(windows: Sequence[Window], rate_hz: int) -> bytes:
+    """Return ten seconds of 16-bit PCM with the video's channels; missing parts are silent."""
     channels = max(len(window.waveform) for window in windows if window.waveform is not None)
-    waveform: NDArray[np.float32] = np.zeros((channels, CLIP_SAMPLES), np.float32)
+    waveform: NDArray[np.float32] = np.zeros((channels, SEGMENTS * rate_hz), np.float32)
     for window in windows:
         if window.waveform is not None:
-            part = waveform[:, window.index * RATE_HZ : (window.index + 1) * RATE_HZ]
+            part = waveform[:, window.index * rate_hz : (window.index + 1) * rate_hz]
             part[: len(window.waveform)] = window.waveform
             part[len(window.waveform) :] = window.waveform[0]  # the number of channels changed within the clip
     samples = np.clip(np.rint(waveform.T * 32768), -32768, 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
-        sound.setparams((channels, 2, RATE_HZ, 0, "NONE", ""))
+        sound.setparams((channels, 2, rate_hz, 0, "NONE", ""))
         sound.writeframes(samples.tobytes())
     return file.getvalue()
 
@@ -253,7 +259,7 @@ def _is_done(job: _Job) -> bool:
     return job.sound.is_file()
 
 
-def _job(bench: OVAVEBench, clip: Clip, found: dict[str, tuple[Path, ...]], own: Path) -> _Job:
+def _job(bench: OVAVEBench, clip: Clip, found: dict[str, tuple[Path, ...]], own: Path, rate_hz: int) -> _Job:
     return _Job(
         clip=clip,
         videos=found.get(clip.name, ()),
@@ -261,6 +267,7 @@ def _job(bench: OVAVEBench, clip: Clip, found: dict[str, tuple[Path, ...]], own:
         frames=bench.frames_dir(clip),
         losses=own / "losses" / clip.split / f"{clip.name}.json",
         work=own / "work",
+        rate_hz=rate_hz,
     )
 
 
@@ -312,16 +319,18 @@ def _write_atomically(path: Path, data: bytes, work: Path) -> None:
         raise output_error(path, error) from error
 
 
-def _check_settings(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None:
+def _check_settings(out: Path, own: Path, work: Path, bench: OVAVEBench, rate_hz: int) -> None:
     """Store the settings of this folder, or compare them with the stored ones."""
-    settings, path = _Settings(format=_FORMAT, annotations=bench.fingerprint), own / "settings.json"
+    settings, path = _Settings(format=_FORMAT, annotations=bench.fingerprint, rate_hz=rate_hz), own / "settings.json"
     if path.exists():
         try:
             before = msgspec.json.decode(path.read_bytes(), type=_Settings)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise OutputError(f"{path} cannot be read ({error}); choose another --out") from error
         if before != settings:
-            how = "from other annotation files" if before.format == _FORMAT else "by another version of ovavel"
+            how = f"with sound at {before.rate_hz} Hz, not {rate_hz} Hz" if before.rate_hz != rate_hz else ""
+            how = "from other annotation files" if before.annotations != settings.annotations else how
+            how = "by another version of ovavel" if before.format != _FORMAT else how
             raise UsageError(f"{out} was made {how}; choose another --out")
     copies = out / "annotations"
     try:
@@ -334,7 +343,12 @@ def _check_settings(out: Path, own: Path, work: Path, bench: OVAVEBench) -> None
 
 
 def _report(
-    bench: OVAVEBench, videos: Path, results: dict[str, _Result], jobs: Sequence[_Job], side_files: int
+    bench: OVAVEBench,
+    videos: Path,
+    results: dict[str, _Result],
+    jobs: Sequence[_Job],
+    side_files: int,
+    rate_hz: int,
 ) -> PrepareReport:
     failures = tuple(
         Failure(
@@ -361,6 +375,7 @@ def _report(
         )
     return PrepareReport(
         videos=str(videos),
+        rate_hz=rate_hz,
         fingerprint=bench.fingerprint,
         side_files=side_files,
         splits=splits,

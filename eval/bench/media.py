@@ -25,7 +25,7 @@ NOISE = f"noise, {_CLIP_SIZE[0]} × {_CLIP_SIZE[1]} at {_CLIP_FPS} frames/s"
 """Description of the clip that is used without a recording."""
 
 
-def decode(media: str | None, count: int) -> tuple[list[Window], list[float]]:
+def decode(media: str | None, count: int, rate_hz: int = RATE_HZ) -> tuple[list[Window], list[float]]:
     """Return a dozen windows, and the decoding and assembly times of up to `count` windows in milliseconds.
 
     Raises:
@@ -33,14 +33,14 @@ def decode(media: str | None, count: int) -> tuple[list[Window], list[float]]:
         MediaError: it cannot be read, or is shorter than a window.
     """
     if media is not None:
-        return _decode_file(media, count)
+        return _decode_file(media, count, rate_hz)
     with TemporaryDirectory(prefix="ovavel-bench-") as folder:
         clip = Path(folder) / "noise.mp4"
         _write_noise(clip)
-        return _decode_file(str(clip), count)
+        return _decode_file(str(clip), count, rate_hz)
 
 
-def _decode_file(path: str, count: int) -> tuple[list[Window], list[float]]:
+def _decode_file(path: str, count: int, rate_hz: int) -> tuple[list[Window], list[float]]:
     source = MediaSource(path)
     if source.live:
         source.close()
@@ -48,7 +48,7 @@ def _decode_file(path: str, count: int) -> tuple[list[Window], list[float]]:
     kept: list[Window] = []
     durations: list[float] = []
     try:
-        for window, duration_ms in _timed_windows(source):
+        for window, duration_ms in _timed_windows(source, rate_hz):
             if len(kept) < _KEPT_WINDOWS:
                 kept.append(window)
             if duration_ms is not None:
@@ -62,9 +62,9 @@ def _decode_file(path: str, count: int) -> tuple[list[Window], list[float]]:
     return kept, durations or [0.0]
 
 
-def _timed_windows(source: MediaSource) -> Iterator[tuple[Window, float | None]]:
+def _timed_windows(source: MediaSource, rate_hz: int) -> Iterator[tuple[Window, float | None]]:
     """Yield windows with their decoding times; None for those completed only at the end of the media."""
-    assembler = WindowAssembler(source.senses, live=False, channel="auto")
+    assembler = WindowAssembler(source.senses, live=False, rate_hz=rate_hz, channel="auto")
     begin_s = time.perf_counter()
     for chunk in source.chunks():
         windows = assembler.push(chunk)

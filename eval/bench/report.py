@@ -231,6 +231,18 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A row of another bundle than the first row's."""
+
+    model: str
+    bundle_sha256: str
+    window: Ratio | None
+    """How many times as long it takes for a window."""
+    memory: float | None
+    """How many times as much memory it adds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One backend, precision and set of options."""
 
@@ -244,6 +256,8 @@ class Row:
     warm_up: WarmUp | None = None
     memory: Memory | None = None
     single: Single | None = None
+    beside: Beside | None = None
+    """How it compares with the first row, if it runs another bundle."""
     offline: Offline | None = None
     live: Live | None = None
     capture: Capture | None = None

@@ -34,6 +34,12 @@ class RowSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of `open_compared`, beside device and threads."""
     reference: bool = False
+    bundle: Bundle | None = None
+    """Another bundle, to be measured beside that of the run."""
+
+    def of(self, bundle: Bundle) -> Bundle:
+        """The bundle to open in a run of `bundle`."""
+        return self.bundle or bundle
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,8 +54,10 @@ class OpenRow:
     memory: Memory | None = None
 
 
-def own_rows(backends: Sequence[str], precisions: Sequence[str]) -> list[RowSpec]:
+def own_rows(backends: Sequence[str], precisions: Sequence[str], *, beside: Bundle | None = None) -> list[RowSpec]:
     """One row for each backend and precision; without precisions, each backend runs what the bundle says.
+
+    With `beside`, the rows are of that bundle and carry its name.
 
     Raises:
         UsageError: one is named twice.
@@ -60,9 +68,10 @@ def own_rows(backends: Sequence[str], precisions: Sequence[str]) -> list[RowSpec
     wanted: list[str | None] = [*precisions] or [None]
     return [
         RowSpec(
-            name=f"{backend} {precision}" if precision else backend,
+            name=" ".join(filter(None, (f"{beside.path.name}:" if beside else None, backend, precision))),
             backend=backend,
             options={"precision": precision} if precision else {},
+            bundle=beside,
         )
         for backend in backends
         for precision in wanted
@@ -119,6 +128,7 @@ def open_row(
     Raises:
         OvavelError: the backend of a `required` row cannot be opened.
     """
+    bundle = spec.of(bundle)
     memory.begin()
     begin_s = time.perf_counter()
     pipeline = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +19,12 @@ from ovavel.eval.bench.pipeline import WARM_UP_RULE, Pipeline
 from ovavel.eval.bench.report import (
     BackendReport,
     BenchReport,
+    Beside,
     Capture,
     Live,
     Offline,
     Rates,
+    Ratio,
     Row,
     Trial,
 )
@@ -35,6 +37,7 @@ from ovavel.eval.bench.settings import Settings
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.system.timing import Percentiles
 from ovavel.runtime.types import Window
@@ -62,7 +65,7 @@ def run_bench(
     settings: Settings | None = None,
     progress: Progress = no_progress,
 ) -> BenchReport:
-    """Measure a bundle, and PyTorch beside it where `rows` name it.
+    """Measure a bundle, and PyTorch and other bundles beside it where `rows` name them.
 
     Args:
         bundle: what to run.
@@ -83,7 +86,11 @@ def run_bench(
     specs = rows or own_rows(("onnxruntime",), ())
     begin_s = time.perf_counter()
     progress("decoding")
-    kept, decode_ms = decode(media, settings.windows or _LEAST_WINDOWS)
+    kept: dict[int, list[Window]] = {}
+    decode_ms: list[float] = []
+    for rate_hz in dict.fromkeys(_rate_hz(each) for each in (bundle, *(spec.of(bundle) for spec in specs))):
+        kept[rate_hz], found_ms = decode(media, settings.windows or _LEAST_WINDOWS, rate_hz)
+        decode_ms = decode_ms or found_ms
     bench = _Bench(bundle=bundle, kept=kept, decode_ms=decode_ms, settings=settings, progress=progress)
     try:
         bench.open(specs, device=device, threads=threads)
@@ -113,7 +120,8 @@ class _Bench:
     """One run: what is open and what was found so far."""
 
     bundle: Bundle
-    kept: Sequence[Window]
+    kept: Mapping[int, Sequence[Window]]
+    """Windows by the rate of their sound."""
     decode_ms: Sequence[float]
     settings: Settings
     progress: Progress
@@ -133,7 +141,7 @@ class _Bench:
             row = open_row(
                 spec,
                 self.bundle,
-                self.kept,
+                self._windows(spec.of(self.bundle)),
                 device=device,
                 threads=threads,
                 memory=memory,
@@ -157,7 +165,7 @@ class _Bench:
             count = self.settings.windows or self._enough(list(ready.values()))
             run_single(
                 list(ready.values()),
-                self.kept,
+                [self._windows(pipeline.bundle) for pipeline in ready.values()],
                 count,
                 yardstick=self.yardstick,
                 progress=self.progress,
@@ -186,20 +194,20 @@ class _Bench:
         """How many windows fill the time, by the first one."""
         begin_s = time.perf_counter()
         for pipeline in pipelines:
-            pipeline.run(self.kept[0])
+            pipeline.run(self._windows(pipeline.bundle)[0])
             pipeline.forget()
         round_s = time.perf_counter() - begin_s
         return int(np.clip(_LONG_ENOUGH_S / round_s, _LEAST_WINDOWS, _MOST_WINDOWS))
 
     def _parity(self, name: str, pipeline: Pipeline) -> None:
-        self.results[name].gate = self_check(self.bundle, pipeline.backend)
+        self.results[name].gate = self_check(pipeline.bundle, pipeline.backend)
 
     def _offline(self, name: str, pipeline: Pipeline) -> None:
         settings, results = self.settings, self.results[name]
         with ClockWatch(self.gpu) as watch:
             results.offline = run_offline(
                 pipeline,
-                self.kept,
+                self._windows(pipeline.bundle),
                 least_s=settings.offline_s,
                 largest=settings.largest_batch,
                 meter=EnergyMeter(pipeline.backend.info.device, self.gpu),
@@ -217,7 +225,7 @@ class _Bench:
         try:
             results.live = run_live(
                 pipeline,
-                self.kept,
+                self._windows(pipeline.bundle),
                 guess=guess,
                 deadline_ms=settings.deadline_ms,
                 trial_s=settings.trial_s,
@@ -237,7 +245,7 @@ class _Bench:
             raise
 
     def _capture(self, name: str, pipeline: Pipeline) -> None:
-        self.results[name].capture = run_capture(self.bundle, pipeline.backend, self.settings.capture_windows)
+        self.results[name].capture = run_capture(pipeline.bundle, pipeline.backend, self.settings.capture_windows)
 
     def report(self, media: str, *, took_s: float) -> BenchReport:
         """Sum up what is there."""
@@ -270,7 +278,7 @@ class _Bench:
         single = single_report(pipeline, self.decode_ms, eager.pipeline if eager else None)
         medians = {stage: spread.p50 for stage, spread in single.stages.items()} if single else {}
         unchecked = not row.spec.reference and results.gate is None
-        known = find_gate(self.bundle, info) if unchecked else None
+        known = find_gate(pipeline.bundle, info) if unchecked else None
         return Row(
             name=row.spec.name,
             reference=row.spec.reference,
@@ -279,16 +287,34 @@ class _Bench:
             warm_up=row.warm_up,
             memory=row.memory,
             single=single,
+            beside=self._beside(row) if row.spec.bundle else None,
             offline=results.offline,
             live=results.live,
             capture=results.capture,
-            floor=floor(self.bundle, info, self.rates, medians) if self.rates else None,
+            floor=floor(pipeline.bundle, info, self.rates, medians) if self.rates else None,
             gate=results.gate,
             known_gate=known,
-            known_gate_checked_here=checked_here(self.bundle, known),
+            known_gate_checked_here=checked_here(pipeline.bundle, known),
             clocks=results.clocks,
             notes=results.notes,
         )
+
+    def _beside(self, row: OpenRow) -> Beside:
+        """Compare with the first row, which is of the run's own bundle."""
+        pipeline, first = row.pipeline, self.rows[0]
+        assert pipeline is not None
+        times = [each.durations_ms.get("window", []) for each in (pipeline, first.pipeline) if each]
+        memory = [each.memory.host_mb if each.memory else 0.0 for each in (row, first)]
+        return Beside(
+            model=pipeline.bundle.manifest.model.name,
+            bundle_sha256=pipeline.bundle.sha256,
+            window=Ratio.of(*times) if len(times) == 2 and all(times) else None,
+            memory=round(memory[0] / memory[1], 2) if all(memory) else None,
+        )
+
+    def _windows(self, bundle: Bundle) -> Sequence[Window]:
+        """The windows as the encoders of `bundle` take them."""
+        return self.kept[_rate_hz(bundle)]
 
     def _backend_report(self, row: OpenRow) -> BackendReport | None:
         if row.pipeline is None:
@@ -321,3 +347,7 @@ class _Bench:
                 row.pipeline.close()
         if self.yardstick:
             self.yardstick.close()
+
+
+def _rate_hz(bundle: Bundle) -> int:
+    return sound_rate(bundle.manifest.encoders)

@@ -12,7 +12,7 @@ from rich.table import Table
 from ovavel.eval.bench.compare import LEAST_WINDOWS
 from ovavel.eval.bench.machine import Machine
 from ovavel.eval.bench.meters.cost import ENCODERS
-from ovavel.eval.bench.report import STAGES, BenchReport, Rates, Row
+from ovavel.eval.bench.report import STAGES, BenchReport, Beside, Rates, Row
 from ovavel.eval.bench.rows import EAGER
 from ovavel.runtime.reporting.markdown import table_lines
 from ovavel.runtime.verification.gates import gate_text
@@ -125,11 +125,26 @@ def _speed(report: BenchReport) -> Grid:
     )
     notes = [f"{row.name}: not measured: {row.not_measured}" for row in report.rows if row.not_measured]
     notes += [f"{row.name}: {note}" for row in report.rows for note in row.notes]
+    notes += [_beside(row, row.beside, report) for row in report.rows if row.beside]
     if any(row.capture for row in report.rows):
         notes.append("capture: from a window's last sample at the camera to its decision, through the network")
     if any(row.single and row.single.ratios for row in report.rows):
         notes.append("times faster: of the medians, and the 5th to 95th percentile of the pairs")
     return Grid(title=f"Scenarios, {report.windows} windows in single stream", head=head, rows=rows, notes=notes)
+
+
+def _beside(row: Row, beside: Beside, report: BenchReport) -> str:
+    """Compare a row of another bundle with the first one."""
+    parts = []
+    if beside.window:
+        parts.append(
+            f"a window takes {beside.window.of_medians:.2f} times as long "
+            f"({beside.window.p5:.2f}–{beside.window.p95:.2f} of the pairs)"
+        )
+    if beside.memory:
+        parts.append(f"memory is {beside.memory:.2f} times as much (the first row's holds the process as well)")
+    said = ", ".join(parts) or "nothing was measured of both"
+    return f"{row.name}, {beside.model}, against {report.rows[0].name}, {report.model}: {said}"
 
 
 def _cost(report: BenchReport) -> Grid:

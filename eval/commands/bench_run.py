@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from ovavel.runtime.commands.options import BackendsFlag, DeviceOptions, Many, Maybe, check_bundle_backends
+from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import Meta
 
@@ -23,14 +24,16 @@ class Run:
         ovavel bench run --bundle imagebind
         ovavel bench run --bundle imagebind --precision fp32 int8 --scenarios single live
         ovavel bench run clip.mp4 --bundle imagebind --weights imagebind_huge.pth --head head.safetensors --out bench
+        ovavel bench run --bundle clip-clap --beside imagebind --scenarios single offline
 
     Scenarios: single (one window after the other: p50, p90, p99 of each stage), offline (windows per second at the best
     batch size), live (cameras that each send one window per second and do not wait: how many can run with 99 % of the
     decisions within the deadline) and capture (from a camera that stamps its frames to the decision). parity compares
     each row with the bundle's golden outputs. Rows are warmed up until they are steady; the output states the rule and
     whether it was met. With --weights, PyTorch is measured in the same run, on the same device and threads, and the
-    rows take turns window by window. The floor is the least time the device needs, from rates measured in the run.
-    Ctrl-C ends the run early and shows what was measured until then.
+    rows take turns window by window. So do those of other bundles, of any encoders, with --beside. The floor is the
+    least time the device needs, from rates measured in the run. Ctrl-C ends the run early and shows what was measured
+    until then.
     """
 
     recording: Positional[Maybe[str]] = None
@@ -42,6 +45,9 @@ class Run:
     shows the speed-up of the bundle."""
     head: Maybe[Path] = None
     """Checkpoint of the temporal head, for PyTorch; required if the bundle has a trained head."""
+    beside: Many[Path] = ()
+    """Other bundles to measure in the same run, with the same backends, precisions and media: how many times as long a
+    window takes them, and how many times as much memory."""
     backend: BackendsFlag = ("onnxruntime",)
     precision: Many[str] = ()
     """Precisions of vision and audio, one row each; by default the one that the bundle runs in."""
@@ -101,6 +107,10 @@ class Run:
             rates=True,
         )
         rows = own_rows(self.backend, self.precision)
+        for other in self.beside:
+            rows += own_rows(self.backend, self.precision, beside=Bundle.open(other))
+        if len({row.name for row in rows}) < len(rows):
+            raise UsageError("two bundles of --beside have one name; rename a folder, for rows are called after it")
         if self.weights:
             rows += reference_rows(self.references, self.weights, self.head)
         if self.out:

@@ -95,32 +95,34 @@ class ClipMedia:
     frames: tuple[NDArray[np.uint8], ...]
     """T frames, each (H, W, 3) uint8 RGB: the middle frame of each second."""
     waveform: NDArray[np.float32]
-    """(C, 160000) float32 in [-1, 1] at 16 kHz, cut or padded with zeros to ten seconds."""
+    """(C, n) float32 in [-1, 1], cut or padded with zeros to ten seconds at any rate."""
 
 
 def to_windows(media: ClipMedia) -> list[Window]:
     """The T windows of a clip, as a recording would have given them."""
+    second = media.waveform.shape[1] // SEGMENTS
     return [
         Window(
             index=index,
             start_s=float(index),
             frame=frame,
-            waveform=np.ascontiguousarray(media.waveform[:, index * RATE_HZ : (index + 1) * RATE_HZ]),
+            waveform=np.ascontiguousarray(media.waveform[:, index * second : (index + 1) * second]),
             captured_s=0.0,
         )
         for index, frame in enumerate(media.frames)
     ]
 
 
-def fit(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(C, n) → (C, 160000): cut, or padded with zeros at the end (docs/method.md, Segment)."""
-    waveform = waveform[:, :CLIP_SAMPLES]
-    missing = CLIP_SAMPLES - waveform.shape[1]
+def fit(waveform: NDArray[np.float32], rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
+    """(C, n) → (C, T · rate): cut, or padded with zeros at the end (docs/method.md, Segment)."""
+    samples = SEGMENTS * rate_hz
+    waveform = waveform[:, :samples]
+    missing = samples - waveform.shape[1]
     return np.pad(waveform, ((0, 0), (0, missing))) if missing else waveform
 
 
-def read_sound(path: Path) -> NDArray[np.float32]:
-    """(C, n) float32 at 16 kHz: the first ten seconds at most, whatever rate and format the file has.
+def read_sound(path: Path, rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
+    """(C, n) float32 at this rate: the first ten seconds at most, whatever rate and format the file has.
 
     Raises:
         DamagedClip: there is no such file, or its sound is unreadable, truncated or empty.
@@ -128,14 +130,14 @@ def read_sound(path: Path) -> NDArray[np.float32]:
     try:
         if why := not_regular(path):
             raise DamagedClip("sound unreadable", f"{path} {why}, not a file")
-        waveform = _read_wave(path)
+        waveform = _read_wave(path, rate_hz)
     except FileNotFoundError:
         raise DamagedClip("no sound file", f"there is no file {path}") from None
     except (OSError, ValueError) as error:  # the latter of a name that no file can have
         reason = getattr(error, "strerror", None) or error
         raise DamagedClip("sound unreadable", f"{path} cannot be read: {reason}") from error
     if waveform is None:
-        waveform = _read_any(path)
+        waveform = _read_any(path, rate_hz)
     if not waveform.shape[1]:
         raise DamagedClip("sound empty", f"{path} holds no samples")
     return waveform
@@ -227,24 +229,25 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
         raise DamagedClip(kind, f"{path}: {error}") from error
 
 
-def _read_wave(path: Path) -> NDArray[np.float32] | None:
-    """The fast path: 16-bit PCM at 16 kHz. None for anything else, which FFmpeg may know how to read."""
+def _read_wave(path: Path, wanted_hz: int) -> NDArray[np.float32] | None:
+    """The fast path: 16-bit PCM at the wanted rate. None for anything else, which FFmpeg may know how to read."""
     try:
         with wave.open(str(path), "rb") as sound:
             channels, width, rate_hz, claimed = sound.getparams()[:4]
-            if (width, rate_hz) != (2, RATE_HZ) or not channels:
+            if (width, rate_hz) != (2, wanted_hz) or not channels:
                 return None
-            data = sound.readframes(min(claimed, CLIP_SAMPLES))
+            whole = min(claimed, SEGMENTS * rate_hz)
+            data = sound.readframes(whole)
     except (wave.Error, EOFError):
         return None
     n = len(data) // (2 * channels)
-    if n < min(claimed, CLIP_SAMPLES) and claimed * 2 * channels < _UNKNOWN_BYTES:
+    if n < whole and claimed * 2 * channels < _UNKNOWN_BYTES:
         raise _truncated(path, n, claimed)
     samples = np.frombuffer(data, "<i2", n * channels).reshape(n, channels)
     return np.ascontiguousarray(samples.T, dtype=np.float32) * np.float32(1 / 32768)
 
 
-def _read_any(path: Path) -> NDArray[np.float32]:
+def _read_any(path: Path, wanted_hz: int) -> NDArray[np.float32]:
     """Any rate and format that FFmpeg reads."""
     import soxr
     from av.error import FFmpegError
@@ -288,10 +291,10 @@ def _read_any(path: Path) -> NDArray[np.float32]:
     if seconds < SEGMENTS and (media.truncated or claimed_s - seconds > 0.1):
         raise _truncated(path, round(seconds * rate_hz), round(claimed_s * rate_hz))
     waveform = np.concatenate(blocks, axis=1)[:, : SEGMENTS * rate_hz]
-    if rate_hz != RATE_HZ:
-        resampled: NDArray[np.float32] = soxr.resample(waveform.T, rate_hz, RATE_HZ, quality="HQ").T
+    if rate_hz != wanted_hz:
+        resampled: NDArray[np.float32] = soxr.resample(waveform.T, rate_hz, wanted_hz, quality="HQ").T
         waveform = resampled
-    return np.ascontiguousarray(waveform[:, :CLIP_SAMPLES], dtype=np.float32)
+    return np.ascontiguousarray(waveform[:, : SEGMENTS * wanted_hz], dtype=np.float32)
 
 
 def _truncated(path: Path, samples: int, claimed: int) -> DamagedClip:

@@ -25,10 +25,10 @@ __all__ = ["cut_windows", "with_both_senses"]
 class _Reading:
     """A video read forwards once, with its latest ten seconds at hand."""
 
-    def __init__(self, video: Path) -> None:
-        self.video = video
+    def __init__(self, video: Path, rate_hz: int) -> None:
+        self.of = video, rate_hz
         self.latest: deque[Window] = deque(maxlen=SEGMENTS)
-        self._windows = _windows(video)
+        self._windows = _windows(video, rate_hz)
 
     @property
     def next_s(self) -> int:
@@ -50,7 +50,7 @@ _open = threading.local()
 """The reading of each thread: windows over one video come one after another, so each thread decodes it at most once."""
 
 
-def cut_windows(video: Path, start_s: int = 0) -> list[Window]:
+def cut_windows(video: Path, start_s: int = 0, rate_hz: int = RATE_HZ) -> list[Window]:
     """Return ten aligned seconds of a video from `start_s` on, each with its middle frame.
 
     A video that ends before is padded: its last frame stays, without sound, and `Window.gaps` says so.
@@ -60,8 +60,8 @@ def cut_windows(video: Path, start_s: int = 0) -> list[Window]:
     """
     reading: _Reading | None = getattr(_open, "reading", None)
     _open.reading = None  # one that fails is not continued
-    if reading is None or reading.video != video or not reading.has(start_s):
-        reading = _Reading(video)
+    if reading is None or reading.of != (video, rate_hz) or not reading.has(start_s):
+        reading = _Reading(video, rate_hz)
     windows = reading.seconds(start_s)
     if len(windows) == SEGMENTS:
         _open.reading = reading
@@ -82,9 +82,9 @@ def cut_windows(video: Path, start_s: int = 0) -> list[Window]:
 
 
 def with_both_senses(windows: list[Window]) -> list[Window]:
-    """Fill seconds without sound with silence, (C, 16000) zeros."""
-    channels = max(len(window.waveform) for window in windows if window.waveform is not None)
-    silence = np.zeros((channels, RATE_HZ), np.float32)
+    """Fill seconds without sound with silence, (C, n) zeros."""
+    shape = max(window.waveform.shape for window in windows if window.waveform is not None)
+    silence = np.zeros(shape, np.float32)
     return [replace(each, waveform=silence) if each.waveform is None else each for each in windows]
 
 
@@ -99,7 +99,7 @@ def _after(last: Window, index: int) -> Window:
     )
 
 
-def _windows(video: Path) -> Iterator[Window]:
+def _windows(video: Path, rate_hz: int) -> Iterator[Window]:
     """All seconds of a video; errors of any kind become damage."""
     from av.error import FFmpegError
 
@@ -111,7 +111,7 @@ def _windows(video: Path) -> Iterator[Window]:
             for sense, kind in (("vision", "no pictures"), ("audio", "no sound")):
                 if sense not in source.senses:
                     raise DamagedClip(kind, f"{video} has {kind}")
-            assembler = WindowAssembler(source.senses, live=False)
+            assembler = WindowAssembler(source.senses, live=False, rate_hz=rate_hz)
             for chunk in source.chunks():
                 yield from assembler.push(chunk)
             yield from assembler.flush()

@@ -20,6 +20,7 @@ import numpy as np
 
 from ovavel.eval.datasets.clip_media import SEGMENTS, ClipMedia, DamagedClip
 from ovavel.runtime.errors import DatasetError, UsageError
+from ovavel.runtime.types import RATE_HZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -205,16 +206,16 @@ class Dataset:
         """The files of a clip's media that exist."""
         raise NotImplementedError
 
-    def media(self, clip: Clip) -> ClipMedia:
+    def media(self, clip: Clip, rate_hz: int = RATE_HZ) -> ClipMedia:
         """The T frames of a clip and its sound. Raises DamagedClip, as `windows` does."""
-        windows = self.windows(clip)
+        windows = self.windows(clip, rate_hz)
         frames = tuple(window.frame for window in windows if window.frame is not None)
         waveforms = [window.waveform for window in windows if window.waveform is not None]
         fewest = min(map(len, waveforms))  # a stream may change its channels between two seconds
         return ClipMedia(frames=frames, waveform=np.concatenate([each[:fewest] for each in waveforms], axis=1))
 
-    def windows(self, clip: Clip) -> list[Window]:
-        """The T windows of a clip, each with frame and sound.
+    def windows(self, clip: Clip, rate_hz: int = RATE_HZ) -> list[Window]:
+        """The T windows of a clip, each with frame and sound; `rate_hz` is that of the sound, whatever the media's.
 
         Raises:
             DamagedClip: its annotation or its media are missing, unreadable or not as they should be.

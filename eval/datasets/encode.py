@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +18,10 @@ from ovavel.eval.datasets.dataset import Clip, Dataset
 from ovavel.eval.datasets.feature_cache import FeatureCache, Features
 from ovavel.runtime.backends import Backend, BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import SENSES, Encoders, Graph
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.pipeline.encoder import Encoder
+from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.types import BUFFER, Window
 
@@ -85,6 +87,11 @@ def load_cached(cache: FeatureCache, dataset: Dataset, bundle: Bundle, clips: Se
             f"the feature cache {cache.path} is of the weights {cache.info.weights_sha256[:12]}… and the bundle "
             f"{bundle.path} of {weights[:12]}…; give the cache of the bundle's own encoders"
         )
+    if cache.info.encoders != bundle.manifest.encoders:
+        raise DatasetError(
+            f"the seconds of the feature cache {cache.path} were prepared otherwise than the bundle {bundle.path} does "
+            f"({_difference(cache.info.encoders, bundle.manifest.encoders)}); run `ovavel train features` again"
+        )
     features = cache.load(clips)
     damaged = []
     for clip in features.damaged:
@@ -109,6 +116,17 @@ def check_precision(cache: FeatureCache, bundle: Bundle, engine: str, precision:
         )
 
 
+def _difference(made: Encoders, wanted: Encoders) -> str:
+    """Name the first of what differs between two preparations of the same weights."""
+    for sense in SENSES:
+        theirs, ours = (msgspec.to_builtins(each.of(sense)) for each in (made, wanted))
+        theirs, ours = ({**each, **each.pop("parameters")} for each in (theirs, ours))
+        for name in dict.fromkeys((*theirs, *ours)):
+            if theirs.get(name) != ours.get(name):
+                return f"{sense}: {name} {theirs.get(name)}, not {ours.get(name)}"
+    return "equal"
+
+
 def encode_clips(
     dataset: Dataset,
     clips: Sequence[Clip],
@@ -128,7 +146,8 @@ def encode_clips(
     audio: list[NDArray[np.float32]] = []
     vision: list[NDArray[np.float32]] = []
     damaged: list[DamagedRecord] = []
-    with closing(Encoder(backend)) as encoder, closing(_read_ahead(dataset, clips)) as reading:
+    rate_hz = sound_rate(backend.encoders)
+    with closing(Encoder(backend)) as encoder, closing(_read_ahead(dataset, clips, rate_hz)) as reading:
         for done, (clip, windows) in enumerate(reading, 1):
             if isinstance(windows, DamagedClip):
                 damaged.append(_record(clip, windows.kind, str(windows)))
@@ -161,7 +180,9 @@ def _checked(features: Features, damaged: Sequence[DamagedRecord]) -> Encoded:
     return Encoded(features, tuple(damaged))
 
 
-def _read_ahead(dataset: Dataset, clips: Sequence[Clip]) -> Generator[tuple[Clip, list[Window] | DamagedClip]]:
+def _read_ahead(
+    dataset: Dataset, clips: Sequence[Clip], rate_hz: int
+) -> Generator[tuple[Clip, list[Window] | DamagedClip]]:
     """Yield clips in order with their ten windows, or the reason why there are none."""
     waiting: deque[tuple[Clip, Future[list[Window]]]] = deque()
     coming = iter(clips)
@@ -169,7 +190,7 @@ def _read_ahead(dataset: Dataset, clips: Sequence[Clip]) -> Generator[tuple[Clip
         try:
             while True:
                 while len(waiting) < _AHEAD and (clip := next(coming, None)) is not None:
-                    waiting.append((clip, pool.submit(dataset.windows, clip)))
+                    waiting.append((clip, pool.submit(dataset.windows, clip, rate_hz)))
                 if not waiting:
                     return
                 clip, windows = waiting.popleft()

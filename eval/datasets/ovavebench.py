@@ -39,7 +39,7 @@ from ovavel.eval.datasets.annotations import (
     read_rows,
 )
 from ovavel.eval.datasets.clip_media import (
-    CLIP_SAMPLES,
+    SEGMENTS,
     ClipMedia,
     DamagedClip,
     fit,
@@ -149,7 +149,7 @@ class OVAVEBench(Dataset):
         """Folder of a clip's ten frames."""
         return self.root / clip.split / "video" / clip.category / clip.name
 
-    def media(self, clip: Clip) -> ClipMedia:
+    def media(self, clip: Clip, rate_hz: int = RATE_HZ) -> ClipMedia:
         """Read the frames and the sound of a clip.
 
         Raises:
@@ -157,16 +157,16 @@ class OVAVEBench(Dataset):
         """
         if clip.label_damage:
             raise DamagedClip(*clip.label_damage)
-        waveform = fit(read_sound(self.audio_path(clip)))
+        waveform = fit(read_sound(self.audio_path(clip), rate_hz), rate_hz)
         return ClipMedia(frames=read_frames(self.frames_dir(clip)), waveform=waveform)
 
-    def windows(self, clip: Clip) -> list[Window]:
+    def windows(self, clip: Clip, rate_hz: int = RATE_HZ) -> list[Window]:
         """The T windows of a clip.
 
         Raises:
             DamagedClip: as `media`.
         """
-        return to_windows(self.media(clip))
+        return to_windows(self.media(clip, rate_hz))
 
     def files(self, clip: Clip) -> list[Path]:
         """The sound and the images of a clip, and whatever else its folder holds."""
@@ -190,7 +190,7 @@ class OVAVEBench(Dataset):
 def _inspect(sound: Path, frames: Path) -> Inspected:
     """Look at a sound and at images, up to the first problem of each."""
     problems: list[DamagedClip] = []
-    duration_s = CLIP_SAMPLES / RATE_HZ
+    duration_s = float(SEGMENTS)
     try:
         duration_s = read_sound(sound).shape[1] / RATE_HZ
     except DamagedClip as error:

@@ -23,9 +23,10 @@ from ovavel.runtime.backends import Backend
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.encoder import Encoder
+from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.progress import Progress, part_of
-from ovavel.runtime.types import BUFFER, Segment, Window
+from ovavel.runtime.types import BUFFER, RATE_HZ, Segment, Window
 from ovavel.runtime.verification.samples import random_frame, random_waveform, sample_frames, sample_waveforms
 
 __all__ = [
@@ -189,11 +190,11 @@ class RecordedClips:
             MediaError: none can be read, or none has a second with both video and sound.
         """
         clips: list[ClipEmbeddings] = []
-        done_s = 0.0
+        done_s, rate_hz = 0.0, sound_rate(backend.encoders)
         for name, file in [*self._files.items()]:
             segments: list[Segment] = []
             try:
-                for window_segments in _encoded(read_windows(file, self._channel), backend):
+                for window_segments in _encoded(read_windows(file, self._channel, rate_hz=rate_hz), backend):
                     segments += window_segments
                     progress("encoding", done_s + len(segments), self.duration_s)
             except (MediaError, UsageError) as error:  # UsageError for frames that no model can use
@@ -228,17 +229,17 @@ def adversarial_frames() -> dict[str, NDArray[np.uint8]]:
 
 
 @cache
-def adversarial_waveforms() -> dict[str, NDArray[np.float32]]:
+def adversarial_waveforms(rate_hz: int = RATE_HZ) -> dict[str, NDArray[np.float32]]:
     """Return waveforms by name: extremes and random ones, all finite."""
-    return sample_waveforms() | {f"sound {seed}": random_waveform(seed) for seed in range(_RANDOM)}
+    return sample_waveforms(rate_hz) | {f"sound {seed}": random_waveform(seed, rate_hz) for seed in range(_RANDOM)}
 
 
 def encode_adversarial(backend: Backend) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Encode each adversarial input separately, as with a camera; returns (N, D) vision and (N, D) audio."""
-    encoder = Encoder(backend)
+    encoder, waves = Encoder(backend), adversarial_waveforms(sound_rate(backend.encoders))
     try:
         seen = [encoder.encode([_window(frame=frame)])[0].vision for frame in adversarial_frames().values()]
-        heard = [encoder.encode([_window(waveform=wave)])[0].audio for wave in adversarial_waveforms().values()]
+        heard = [encoder.encode([_window(waveform=wave)])[0].audio for wave in waves.values()]
     finally:
         encoder.close()
     return np.stack([row for row in seen if row is not None]), np.stack([row for row in heard if row is not None])

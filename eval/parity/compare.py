@@ -26,6 +26,7 @@ from ovavel.runtime.bundle.graphs import TEXT_GRAPHS
 from ovavel.runtime.bundle.manifest import Gate
 from ovavel.runtime.bundle.vocabulary import normalize_text
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.system.progress import Progress, no_progress
 from ovavel.runtime.verification.compare import (
     HeadDifferences,
@@ -78,7 +79,7 @@ def compare_backends(
     """Run both backends on `clips` and on adversarial inputs, and compare them.
 
     Raises:
-        UsageError: the two make embeddings of different sizes.
+        UsageError: the two make embeddings of different sizes, or hear sound at different rates.
         DatasetError, MediaError, BundleError, CheckpointError, DeviceError: what cannot be read or run, and why.
     """
     encoders = candidate.bundle.manifest.encoders
@@ -86,6 +87,11 @@ def compare_backends(
     if sizes[0] != sizes[1]:
         theirs_told, ours_told = (" and ".join(map(str, dict.fromkeys(each))) for each in sizes)
         raise UsageError(f"the reference makes embeddings of size {theirs_told} and the candidate of {ours_told}")
+    rates = [sound_rate(each.bundle.manifest.encoders) for each in (reference, candidate)]
+    if rates[0] != rates[1]:
+        raise UsageError(
+            f"the reference hears sound at {rates[0]} Hz and the candidate at {rates[1]} Hz; compare encoders of a kind"
+        )
     if _same(reference, candidate):
         raise UsageError(
             "this would compare a backend with itself; give --weights for PyTorch, another --precision, --device or "

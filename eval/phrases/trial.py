@@ -28,6 +28,7 @@ from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.pipeline.localizer import Head, Localizer
+from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.system.progress import Progress, no_progress
@@ -181,7 +182,7 @@ def encode_recording(
         duration_s = source.duration_s
     encoder, segments, waiting = Encoder(backend), list[Segment](), list[Window]()
     try:
-        for window in read_windows(path, channel):
+        for window in read_windows(path, channel, rate_hz=sound_rate(backend.encoders)):
             waiting.append(window)
             if len(waiting) == backend.info.batch:
                 segments += encoder.encode(waiting)

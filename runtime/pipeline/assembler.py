@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING
 
 from ovavel.runtime.pipeline.audio_timeline import AudioTimeline
 from ovavel.runtime.pipeline.channels import Channel, ChannelChooser, Heard
-from ovavel.runtime.types import WINDOW_S, Chunk, DropCause, Frame, Gap, GapCause, Notice, Samples, Sense, Window
+from ovavel.runtime.types import (
+    RATE_HZ,
+    WINDOW_S,
+    Chunk,
+    DropCause,
+    Frame,
+    Gap,
+    GapCause,
+    Notice,
+    Samples,
+    Sense,
+    Window,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +54,10 @@ class AssemblerCounts:
     """The fate of everything that was pushed: in = used + dropped + pending, for samples and for frames."""
 
     windows: int
+    rate_hz: int
+    """Of the samples counted here, and of the windows."""
     samples_in: int
-    """Samples at 16 kHz, after resampling."""
+    """After resampling."""
     samples_used: int
     samples_dropped: dict[str, int]
     """By cause."""
@@ -100,10 +114,17 @@ class WindowAssembler:
     """
 
     def __init__(
-        self, senses: frozenset[Sense], *, live: bool, patience_s: float | None = None, channel: Channel = "first"
+        self,
+        senses: frozenset[Sense],
+        *,
+        live: bool,
+        rate_hz: int = RATE_HZ,
+        patience_s: float | None = None,
+        channel: Channel = "first",
     ) -> None:
         """Assemble windows of `senses`; chunks of another sense are ignored. `channel` is the one to listen to.
 
+        `rate_hz` is that of the windows' sound, whatever the source's: `sound_rate` of a bundle's encoders.
         `patience_s` is 2 s when `live`, where the newest data wins, and 10 s for files, which interleave loosely.
 
         Raises:
@@ -119,7 +140,7 @@ class WindowAssembler:
         self._index = 0  # of the next window
         self._closed = False
         self._shift_s: dict[Sense, float] = dict.fromkeys(senses, 0.0)
-        self._sound = AudioTimeline(live=live)
+        self._sound = AudioTimeline(live=live, rate_hz=rate_hz)
         self._channels = ChannelChooser(channel)
         self._seen_s = 0.0  # vision has passed this
         self._stills: dict[int, _Still] = {}  # the best so far by window
@@ -142,6 +163,7 @@ class WindowAssembler:
         dropped = self._frames_dropped.total()
         return AssemblerCounts(
             windows=self._index,
+            rate_hz=self._sound.rate_hz,
             samples_in=self._sound.samples_in,
             samples_used=self._sound.samples_used,
             samples_dropped=dict(self._sound.dropped),

@@ -1,6 +1,6 @@
-"""Sound on the media clock: what blocks and their timestamps say, made into aligned seconds at 16 kHz.
+"""Sound on the media clock: what blocks and their timestamps say, made into aligned seconds at one rate.
 
-Shapes: C channels; n samples. Positions are whole samples at 16 kHz since the start of the media.
+Shapes: C channels; n samples. Positions are whole samples at the rate of the timeline since the start of the media.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Second(NamedTuple):
     """One second of sound."""
 
     waveform: NDArray[np.float32] | None
-    """(C, 16000) float32, or None without a single sample."""
+    """(C, n) float32 at the rate of the timeline, or None without a single sample."""
     gaps: tuple[Gap, ...]
     captured_s: float | None
     """Monotonic clock when its last sample arrived; None without a single sample."""
@@ -50,21 +50,23 @@ class _Piece(NamedTuple):
 
 
 class AudioTimeline:
-    """Resamples blocks to 16 kHz and lays them out on the media clock. Pure: no clock, no I/O.
+    """Resamples blocks to one rate and lays them out on the media clock. Pure: no clock, no I/O.
 
     Timestamps decide where a run of blocks begins; from there on samples are counted. When the counted position drifts
     off the timestamps, samples are skipped or silence is inserted, at the edge of a second only. Every sample that
     comes out of the resampler is either in one second that `take` returns or counted in `dropped`.
     """
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, live: bool, rate_hz: int = RATE_HZ) -> None:
+        self.rate_hz = rate_hz
+        """Of the seconds that it gives."""
         self.samples_in = 0
-        """Samples at 16 kHz so far, after resampling."""
+        """Samples so far, after resampling."""
         self.samples_used = 0
         self.dropped: Counter[str] = Counter()
-        """Samples at 16 kHz that are in no second, by cause."""
+        """Samples that are in no second, by cause."""
         self._clock = ClockFilter(live=live)
-        self._jump = round(JUMP_S[live] * RATE_HZ)
+        self._jump = round(JUMP_S[live] * self.rate_hz)
         self._slip_s = SLIP_S[live]
         self._format: tuple[int, int] | None = None  # rate and channels of the run; None between runs
         self._resampler: soxr.ResampleStream | None = None
@@ -85,12 +87,12 @@ class AudioTimeline:
     @property
     def passed_s(self) -> float:
         """Media time up to which nothing more is to come."""
-        return max(self._end, self._known, self._declared[-1][0] if self._declared else 0) / RATE_HZ
+        return max(self._end, self._known, self._declared[-1][0] if self._declared else 0) / self.rate_hz
 
     @property
     def heard_s(self) -> float:
         """Media time at which the last sample ends."""
-        return self._end / RATE_HZ
+        return self._end / self.rate_hz
 
     @property
     def drift_ppm(self) -> float:
@@ -99,7 +101,7 @@ class AudioTimeline:
 
     @property
     def samples_pending(self) -> int:
-        """Samples at 16 kHz that wait to be taken."""
+        """Samples that wait to be taken."""
         return sum(len(piece.samples) for piece in self._pieces)
 
     def push(self, block: Samples) -> None:
@@ -124,9 +126,10 @@ class AudioTimeline:
 
     def skip(self, gap: Gap) -> None:
         """Take in a gap that the source declares; nothing else is to come before its end."""
-        end = round((gap.start_s + gap.duration_s) * RATE_HZ)
-        if end <= round(self.passed_s * RATE_HZ):  # nothing more is missing, but it was declared and has to be counted
-            self._note(round(gap.start_s * RATE_HZ), gap.cause, 0)
+        end = round((gap.start_s + gap.duration_s) * self.rate_hz)
+        if end <= round(self.passed_s * self.rate_hz):
+            # Nothing more is missing, but it was declared and has to be counted.
+            self._note(round(gap.start_s * self.rate_hz), gap.cause, 0)
             return
         self.finish()
         if self._declared and self._declared[-1][1] == gap.cause:
@@ -144,7 +147,7 @@ class AudioTimeline:
 
         `missing` is the cause for what has not come and will not be waited for.
         """
-        start, end = index * RATE_HZ, (index + 1) * RATE_HZ
+        start, end = index * self.rate_hz, (index + 1) * self.rate_hz
         self._taken = end
         pieces = []
         while self._pieces and self._pieces[0].start < end:
@@ -153,7 +156,7 @@ class AudioTimeline:
         holes = [hole for hole in self._holes if hole[0] < end]
         holes += self._explain(max(start, self._end), end, missing)
         gaps = [
-            Gap(sense="audio", cause=cause, start_s=first / RATE_HZ, duration_s=(last - first) / RATE_HZ)
+            Gap(sense="audio", cause=cause, start_s=first / self.rate_hz, duration_s=(last - first) / self.rate_hz)
             for first, last, cause in ((max(first, start), min(last, end), cause) for first, last, cause in holes)
             if last > first
         ]
@@ -167,7 +170,7 @@ class AudioTimeline:
 
         if not pieces:
             return Second(None, tuple(gaps), None)
-        waveform = np.zeros((max(piece.samples.shape[1] for piece in pieces), RATE_HZ), np.float32)
+        waveform = np.zeros((max(piece.samples.shape[1] for piece in pieces), self.rate_hz), np.float32)
         for piece in pieces:
             n, channels = piece.samples.shape
             part = waveform[:, piece.start - start : piece.start - start + n]
@@ -178,7 +181,7 @@ class AudioTimeline:
 
     def refuse(self, block: Samples, cause: GapCause) -> None:
         """Drop and count a block that cannot be placed."""
-        n = round(block.waveform.shape[1] * RATE_HZ / block.rate_hz) if block.rate_hz > 0 else 0
+        n = round(block.waveform.shape[1] * self.rate_hz / block.rate_hz) if block.rate_hz > 0 else 0
         self.samples_in += n
         self.dropped[cause] += n
         self._note(self._end, cause, n)
@@ -192,18 +195,18 @@ class AudioTimeline:
     def _locate(self, time_s: float, sound_format: tuple[int, int]) -> None:
         """Find where the next block goes: on in the run, or at the start of a new one."""
         if self._format is None:
-            start = round(time_s * RATE_HZ)
+            start = round(time_s * self.rate_hz)
             if 0 < self._end - start < self._jump:
                 start = self._end  # jitter after a hole; the clock filter sees to the rest
             self._begin(start, sound_format)
             return
-        position_s = self._origin / RATE_HZ + self._run_in / self._format[0]
+        position_s = self._origin / self.rate_hz + self._run_in / self._format[0]
         elapsed_s = (self._run_in - self._last_in) / self._format[0]
         self._last_in = self._run_in
         jump_s = self._clock.observe(time_s - position_s, elapsed_s)
         if jump_s or self._format != sound_format:
             self.finish()
-            self._begin(self._at + round(jump_s * RATE_HZ), sound_format, new_clock=jump_s != 0)
+            self._begin(self._at + round(jump_s * self.rate_hz), sound_format, new_clock=jump_s != 0)
 
     def _begin(self, start: int, sound_format: tuple[int, int], *, new_clock: bool = True) -> None:
         """Start a run at a position; with a `new_clock` unless only the format changes."""
@@ -220,8 +223,8 @@ class AudioTimeline:
             self._clock.restart()
         self._format = sound_format
         rate_hz, channels = sound_format
-        if rate_hz != RATE_HZ:
-            self._resampler = soxr.ResampleStream(rate_hz, RATE_HZ, channels, dtype="float32", quality="HQ")
+        if rate_hz != self.rate_hz:
+            self._resampler = soxr.ResampleStream(rate_hz, self.rate_hz, channels, dtype="float32", quality="HQ")
 
     def _explain(self, start: int, end: int, missing: GapCause) -> list[tuple[int, int, GapCause]]:
         """Split a hole by what the source declared; what is left is `missing`, unless it is mere jitter."""
@@ -241,21 +244,21 @@ class AudioTimeline:
         if not (samples.min() >= -LOUDEST and samples.max() <= LOUDEST):  # NaN fails both
             valid = np.abs(samples) <= LOUDEST
             samples = np.where(valid, samples, np.float32(0))
-            places = self._origin / RATE_HZ + (self._run_in + np.nonzero(~valid.all(axis=1))[0]) / rate_hz
+            places = self._origin / self.rate_hz + (self._run_in + np.nonzero(~valid.all(axis=1))[0]) / rate_hz
             for second in np.unique(np.floor(places)):
                 inside = places[np.floor(places) == second]
-                self._note(round(inside[0] * RATE_HZ), GapCause.INVALID_SAMPLES, len(inside), rate_hz)
+                self._note(round(inside[0] * self.rate_hz), GapCause.INVALID_SAMPLES, len(inside), rate_hz)
         return samples
 
     def _resample(self, samples: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
-        """(n, C) in the rate of the run → (n, C) at 16 kHz, as far as it is ready."""
+        """(n, C) in the rate of the run → (n, C) in that of the timeline, as far as it is ready."""
         if self._resampler is None:
             return samples
         resampled: NDArray[np.float32] = self._resampler.resample_chunk(samples, last=last)
         return resampled
 
     def _place(self, samples: NDArray[np.float32], captured_s: float) -> None:
-        """Put (n, C) samples at 16 kHz where they belong, cut at the edges of seconds."""
+        """Put (n, C) resampled samples where they belong, cut at the edges of seconds."""
         self.samples_in += len(samples)
         while len(samples):
             if self._at < self._end:
@@ -268,12 +271,12 @@ class AudioTimeline:
                 self.dropped[GapCause.LATE_SOUND] += n  # the gap was declared when the second was taken
                 self._end = self._at + n
             else:
-                n = min(len(samples), RATE_HZ - self._at % RATE_HZ)
+                n = min(len(samples), self.rate_hz - self._at % self.rate_hz)
                 self._pieces.append(_Piece(self._at, samples[:n], captured_s))
                 self._end = self._at + n
             self._at += n
             samples = samples[n:]
-            if self._at == self._end and self._at % RATE_HZ == 0:
+            if self._at == self._end and self._at % self.rate_hz == 0:
                 self._correct()
 
     def _correct(self) -> None:
@@ -281,8 +284,8 @@ class AudioTimeline:
         offset_s = self._clock.offset_s
         if abs(offset_s) <= max(self._slip_s, 2 * self._clock.uncertainty_s):
             return
-        slip = round(offset_s * RATE_HZ)
-        self._clock.corrected(slip / RATE_HZ)
+        slip = round(offset_s * self.rate_hz)
+        self._clock.corrected(slip / self.rate_hz)
         self._at += slip
         self._origin += slip
         if slip > 0:
@@ -291,9 +294,9 @@ class AudioTimeline:
         else:
             self._overlap = GapCause.CLOCK_DRIFT
 
-    def _note(self, position: int, cause: GapCause, n: int, rate_hz: int = RATE_HZ) -> None:
+    def _note(self, position: int, cause: GapCause, n: int, rate_hz: int | None = None) -> None:
         """Count `n` samples under a cause in the second of a position, or in the next one to be taken."""
         position = max(position, self._taken)
-        key = (position // RATE_HZ, cause, rate_hz)
-        start_s, so_far = self._notes.get(key, (position / RATE_HZ, 0))
-        self._notes[key] = (min(start_s, position / RATE_HZ), so_far + n)
+        key = (position // self.rate_hz, cause, rate_hz or self.rate_hz)
+        start_s, so_far = self._notes.get(key, (position / self.rate_hz, 0))
+        self._notes[key] = (min(start_s, position / self.rate_hz), so_far + n)

@@ -12,14 +12,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soxr
-
-from ovavel.runtime.types import RATE_HZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CLAP_BINS", "CLAP_FRAMES", "CLAP_RATE_HZ", "clap_log_mel", "log_mel_48k"]
+__all__ = ["CLAP_BINS", "CLAP_FRAMES", "CLAP_RATE_HZ", "clap_log_mel"]
 
 CLAP_RATE_HZ = 48_000
 CLAP_BINS = 64
@@ -36,13 +33,7 @@ _HIGH_HZ = 14_000.0
 _FLOOR = 1e-10
 
 
-def clap_log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(16000,) samples at 16 kHz → (1, 1001, 64) decibels; mels above 8 kHz are as good as empty."""
-    resampled: NDArray[np.float32] = soxr.resample(samples, RATE_HZ, CLAP_RATE_HZ, quality="HQ")
-    return log_mel_48k(resampled)
-
-
-def log_mel_48k(second: NDArray[np.float32]) -> NDArray[np.float32]:
+def clap_log_mel(second: NDArray[np.float32]) -> NDArray[np.float32]:
     """(48000,) samples at 48 kHz → (1, 1001, 64) float32, 10 · log10 of the mel energies of ten repetitions."""
     half, whole = _FFT // 2, second.astype(np.float64)  # float32 would lose what lies far below a loud tone
     before, after = whole[half:0:-1], whole[-2 : -half - 2 : -1]

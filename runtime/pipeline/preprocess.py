@@ -3,7 +3,7 @@
 The numbers are those the published weights were trained with; see docs/method.md, Frame, Waveform, and CLIP and CLAP.
 A bundle names what prepares the seconds of each sense (`EncoderSpec.preprocessing`); it is found in `PREPARATIONS`.
 
-Shapes: H, W frame height and width; C channels; n samples (one second, 16 000); F frames of the filter bank.
+Shapes: H, W frame height and width; C channels; n samples of a second; F frames of the filter bank.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "prepare_frame",
     "prepare_waveform",
     "preparations",
+    "sound_rate",
 ]
 
 FRAME_SIZE = 224
@@ -123,7 +124,7 @@ def prepare_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     Raises:
         UsageError: `waveform` has another shape or type, or holds NaN or infinity.
     """
-    _check_waveform(waveform)
+    _check_waveform(waveform, RATE_HZ)
     samples = waveform[0] - waveform.mean()
     log_mels = _log_mels(np.concatenate([samples, samples[: _FRAME_LENGTH - _FRAME_SHIFT]]))  # (100, 128)
     picture = np.zeros((1, MEL_BINS, MEL_FRAMES), np.float32)
@@ -141,7 +142,7 @@ def prepare_clap_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     Only the first channel is used.
 
     Args:
-        waveform: (C, 16000) float32 at 16 kHz.
+        waveform: (C, 48000) float32 at 48 kHz.
 
     Returns:
         (1, 1001, 64) float32, in decibels.
@@ -149,20 +150,20 @@ def prepare_clap_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     Raises:
         UsageError: `waveform` has another shape or type, or holds NaN or infinity.
     """
-    _check_waveform(waveform)
+    _check_waveform(waveform, CLAP_RATE_HZ)
     return clap_log_mel(waveform[0])
 
 
-def _check_waveform(waveform: NDArray[np.float32]) -> None:
-    """Raise UsageError unless `waveform` is a second of sound."""
+def _check_waveform(waveform: NDArray[np.float32], rate_hz: int) -> None:
+    """Raise UsageError unless `waveform` is a second of sound at this rate."""
     if (
         not isinstance(waveform, np.ndarray)
         or waveform.dtype != np.float32
         or waveform.ndim != 2
         or waveform.shape[0] < 1
-        or waveform.shape[1] != RATE_HZ
+        or waveform.shape[1] != rate_hz
     ):
-        raise UsageError(f"a waveform must be an array (C, {RATE_HZ}) of float32, not {_describe(waveform)}")
+        raise UsageError(f"a waveform must be an array (C, {rate_hz}) of float32, not {_describe(waveform)}")
     if not np.isfinite(waveform).all():
         raise UsageError(
             f"a waveform must be finite; {np.count_nonzero(~np.isfinite(waveform))} of the samples in "
@@ -237,6 +238,11 @@ class Preparation:
     prepare: Callable[[NDArray[Any]], NDArray[np.float32]]
     """Takes `Window.frame` or `Window.waveform`; raises UsageError for one of another shape or type."""
 
+    @property
+    def rate_hz(self) -> int:
+        """Sample rate of the seconds of sound that it takes."""
+        return int(self.parameters["rate_hz"])  # type: ignore[arg-type]
+
     def spec(self, input_name: str, embedding_size: int, *, context_length: int) -> EncoderSpec:
         """Return what a manifest says of an encoder whose input, called `input_name`, is prepared like this.
 
@@ -285,7 +291,6 @@ PREPARATIONS: Mapping[str, Preparation] = {
             sense="audio",
             parameters={
                 "rate_hz": CLAP_RATE_HZ,
-                "from_rate_hz": RATE_HZ,
                 "window_s": WINDOW_S,
                 "mel_bins": CLAP_BINS,
                 "mel_frames": CLAP_FRAMES,
@@ -329,3 +334,8 @@ def find_preparation(sense: Sense, spec: EncoderSpec) -> Preparation:
 def preparations(encoders: Encoders) -> dict[Sense, Preparation]:
     """Return what prepares the seconds of each sense; raises as `find_preparation`."""
     return {sense: find_preparation(sense, encoders.of(sense)) for sense in ("audio", "vision")}
+
+
+def sound_rate(encoders: Encoders) -> int:
+    """Return the sample rate of the seconds that the audio encoder takes; raises as `find_preparation`."""
+    return find_preparation("audio", encoders.audio).rate_hz

@@ -15,7 +15,7 @@ from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.runtime.types import LAG, RATE_HZ, Event, Gap, GapCause, SegmentScores, Update
+from ovavel.runtime.types import LAG, Event, Gap, GapCause, SegmentScores, Update
 from ovavel.runtime.verification.open import Verified
 
 __all__ = ["Recorder", "localize_recording"]
@@ -61,7 +61,7 @@ class Recorder:
 
     def localization(self, session: Session) -> Localization:
         """Put together what was gathered of `session`, once that is over."""
-        duration_s = session.source.duration_s
+        duration_s, counts = session.source.duration_s, session.counts
         return Localization(
             info=session.info,
             duration_s=duration_s if duration_s is not None else float(len(self._scores)),
@@ -72,7 +72,7 @@ class Recorder:
             dropped=session.stats.dropped,
             notes=tuple(self._notes),
             channels=session.stats.channels,
-            trailing_s=session.counts.samples_dropped.get(GapCause.END_OF_MEDIA, 0) / RATE_HZ,
+            trailing_s=counts.samples_dropped.get(GapCause.END_OF_MEDIA, 0) / counts.rate_hz,
         )
 
 

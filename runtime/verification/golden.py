@@ -21,7 +21,6 @@ from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.system.untrusted import read_arrays
-from ovavel.runtime.types import RATE_HZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +57,8 @@ class Golden:
     frames: Mapping[str, NDArray[np.uint8]]
     """F raw frames (H, W, 3) by name."""
     waveforms: Mapping[str, NDArray[np.int16]]
-    """A waveforms (channels, 16000) by name; `to_float` converts them to the runtime's input."""
+    """A waveforms (channels, n) by name, each a second at the audio encoder's rate; `to_float` converts them to the
+    runtime's input."""
     crops: Mapping[str, NDArray[np.uint8]]
     """The middles of the frames, resized: (H, W, 3), which the encoder gets as (3, H, W)."""
     pixels: NDArray[np.float32]
@@ -191,8 +191,9 @@ class Golden:
                 raise ValueError(f"its text embeddings are {len(each)} of size {each.sizes}")
         if {(*crop.shape[2:], *crop.shape[:2]) for crop in self.crops.values()} != {encoders.vision.shape}:
             raise ValueError("a crop is of another size")
+        rate_hz = encoders.audio.parameters.get("rate_hz")
         if set(self.log_mels) != set(self.waveforms) or any(
-            wave.shape[1:] != (RATE_HZ,) or wave.dtype != np.int16 for wave in self.waveforms.values()
+            wave.shape[1:] != (rate_hz,) or wave.dtype != np.int16 for wave in self.waveforms.values()
         ):
             raise ValueError("the waveforms are not whole")
         if {picture.shape for picture in self.log_mels.values()} != {encoders.audio.shape}:

@@ -1,6 +1,6 @@
 """Windows and texts for comparing encoders: extremes that cameras and microphones produce, and random ones.
 
-Shapes: H, W frame height and width; C channels.
+Shapes: H, W frame height and width; C channels; n samples of a second.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ def sample_frames() -> dict[str, NDArray[np.uint8]]:
     }
 
 
-def sample_waveforms() -> dict[str, NDArray[np.float32]]:
-    """Return waveforms (C, 16000) float32 by name: (near) silence, noise, clipping, a click, a fading stereo chirp."""
+def sample_waveforms(rate_hz: int = RATE_HZ) -> dict[str, NDArray[np.float32]]:
+    """Return waveforms (C, n) float32 by name: (near) silence, noise, clipping, a click, a fading stereo chirp."""
     rng = np.random.default_rng(0)
-    time_s = np.arange(RATE_HZ) / RATE_HZ
+    time_s = np.arange(rate_hz) / rate_hz
     phase = 2 * np.pi * (200 * time_s + 900 * time_s**2)
     chirp = sum(np.sin(k * phase) / k for k in range(1, 5)) * 0.2 * np.exp(-2 * time_s)
-    click = np.zeros(RATE_HZ)
-    click[8000] = 1
+    click = np.zeros(rate_hz)
+    click[rate_hz // 2] = 1
     mono = {
-        "silence": np.zeros(RATE_HZ),
-        "near silence": rng.choice([-1, 0, 1], RATE_HZ) / 32768,
-        "quiet": 1e-4 * rng.standard_normal(RATE_HZ),
-        "noise": 0.3 * rng.standard_normal(RATE_HZ),
+        "silence": np.zeros(rate_hz),
+        "near silence": rng.choice([-1, 0, 1], rate_hz) / 32768,
+        "quiet": 1e-4 * rng.standard_normal(rate_hz),
+        "noise": 0.3 * rng.standard_normal(rate_hz),
         "clipping": np.sign(np.sin(2 * np.pi * 440 * time_s)),
         "click": click,
     }
-    stereo = np.stack([chirp, 0.3 * rng.standard_normal(RATE_HZ)])
+    stereo = np.stack([chirp, 0.3 * rng.standard_normal(rate_hz)])
     return {**{name: wave[None].astype(np.float32) for name, wave in mono.items()}, "chirp": stereo.astype(np.float32)}
 
 
@@ -86,16 +86,16 @@ def random_frame(seed: int) -> NDArray[np.uint8]:
     return frame
 
 
-def random_waveform(seed: int) -> NDArray[np.float32]:
-    """Return a random waveform (1, 16000) float32 of swelling harmonics and coloured noise, at any loudness."""
+def random_waveform(seed: int, rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
+    """Return a random waveform (1, n) float32 of swelling harmonics and coloured noise, at any loudness."""
     rng = np.random.default_rng(seed)
-    time_s = np.arange(RATE_HZ) / RATE_HZ
+    time_s = np.arange(rate_hz) / rate_hz
     pitch = rng.uniform(60, 2000) * (1 + rng.uniform(0, 0.1) * np.sin(2 * np.pi * rng.uniform(1, 8) * time_s))
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE_HZ
+    phase = 2 * np.pi * np.cumsum(pitch) / rate_hz
     tone = sum(rng.uniform(0, 1) / k * np.sin(k * phase) for k in range(1, 9))
     slope = rng.uniform(0, 1.5)  # 0 is white noise
-    spectrum = np.fft.rfft(rng.standard_normal(RATE_HZ))
-    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** slope, RATE_HZ)
+    spectrum = np.fft.rfft(rng.standard_normal(rate_hz))
+    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** slope, rate_hz)
     swell = np.sin(np.pi * rng.uniform(0.5, 6) * time_s + rng.uniform(0, np.pi)) ** 2
     sound = swell * (rng.uniform(0, 1) * tone + rng.uniform(0, 1) * noise / noise.std())
     level = 10 ** rng.uniform(-3, -0.1)

@@ -93,7 +93,7 @@ def main(descriptor: str) -> int:
 def _watch(link: Link, source: Source, begin: Begin) -> str | None:
     """Send each window; returns why the source ended early, if it did."""
     prepare = preparations(begin.encoders)
-    assembler = WindowAssembler(source.senses, live=not source.recorded)
+    assembler = WindowAssembler(source.senses, live=not source.recorded, rate_hz=prepare["audio"].rate_hz)
     monotonic_us, utc_us = _clocks()
     link.send(Opened(senses=tuple(sorted(source.senses)), monotonic_us=monotonic_us, utc_us=utc_us))
     error = None

@@ -56,7 +56,7 @@ def test_the_bundle_computes_what_pytorch_computes(bundle: Bundle, folders: tupl
         start_s=0.0,
         captured_s=0.0,
         frame=rng.integers(0, 256, (240, 320, 3), np.uint8),
-        waveform=(0.1 * rng.standard_normal((1, 16_000))).astype(np.float32),
+        waveform=(0.1 * rng.standard_normal((1, 48_000))).astype(np.float32),
     )
     segments = [Encoder(backend).encode([window])[0] for backend in (ours, theirs)]
     for sense in ("audio", "vision"):

@@ -127,6 +127,23 @@ def test_frames_and_samples_equal_those_of_the_live_path(raw: Path, prepared: Pa
         assert np.abs(cut.frame.astype(int) - kept.frame).max() < 12  # type: ignore[operator]
 
 
+def test_sound_at_48_khz_equals_that_of_the_live_path(raw: Path, prepared: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    name = OVAVEBench.open(prepared).clips[12].name
+    path = shutil.copy(next((raw / "videos").rglob(f"{name}.mkv")), tmp_path / "videos")
+    out = tmp_path / "out"
+    report, fresh = prepare(tmp_path / "videos", out, raw / "annotations", rate_hz=48_000, workers=1)
+    assert (report.rate_hz, fresh) == (48_000, 1)
+    bench = OVAVEBench.open(out)
+    clip = next(clip for clip in bench.clips if clip.name == name)
+    for cut, kept in zip(cut_windows(Path(path), rate_hz=48_000), bench.windows(clip, 48_000), strict=True):
+        assert cut.waveform is not None and kept.waveform is not None and kept.waveform.shape[1] == 48_000
+        assert np.abs(cut.waveform - kept.waveform).max() <= 0.5001 / 32768
+    assert bench.media(clip).waveform.shape[1] == 160_000, "16 kHz for whoever does not ask"
+    with pytest.raises(UsageError, match="sound at 48000 Hz, not 16000 Hz"):
+        prepare(tmp_path / "videos", out, raw / "annotations", workers=1)
+
+
 def test_a_second_run_changes_nothing(raw: Path, prepared: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(prepared, tmp_path / "out"))
     before = contents(out)

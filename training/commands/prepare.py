@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ovavel.runtime.commands.options import Workers
 from ovavel.runtime.reporting.text import one_line
@@ -25,7 +25,7 @@ class Prepare:
         ovavel train prepare --videos videos --annotations ovavel-annotations --out ovavebench
 
     Each annotated video is found as <video>.<any suffix> in --videos or a folder below it. Its first ten seconds become
-    ten JPEG images (the middle frame of each second, in the video's own size) and one 16 kHz WAV file; the annotation
+    ten JPEG images (the middle frame of each second, in the video's own size) and one WAV file; the annotation
     files are copied beside them. Run the command again after an interruption, even kill -9, or after more downloads:
     existing clips are kept, and the files are the same as those of an uninterrupted run. Of a video
     shorter than ten seconds the last frame stays, in silence. Videos that are missing, unreadable or empty are skipped
@@ -38,6 +38,9 @@ class Prepare:
     """Folder of the published annotation files."""
     out: Path
     """Folder for the dataset."""
+    rate: Literal[16_000, 48_000] = 16_000
+    """Sample rate of the WAV files in Hz: 16000 as in the published media, which is all that ImageBind hears; 48000 for
+    CLAP, which hears up to 14 kHz."""
     workers: Workers = None
     """Number of processes that cut; as many as cores by default."""
 
@@ -45,7 +48,7 @@ class Prepare:
         """Prepare, and print a table."""
         from ovavel.training.prepare import prepare
 
-        report, fresh = prepare(self.videos, self.out, self.annotations, workers=self.workers)
+        report, fresh = prepare(self.videos, self.out, self.annotations, rate_hz=self.rate, workers=self.workers)
         _print(report, fresh, self.out)
         return 0 if any(split.prepared for split in report.splits.values()) else 1
 

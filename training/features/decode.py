@@ -220,7 +220,7 @@ def _decode(slot: int, clip: Clip) -> ClipRecord:
     assert _worker
     damage = None
     try:
-        for index, window in enumerate(_worker.bench.windows(clip)):
+        for index, window in enumerate(_worker.bench.windows(clip, _worker.of_sounds.rate_hz)):
             assert window.frame is not None
             assert window.waveform is not None
             _worker.frames[slot, index] = _worker.of_frames.prepare(window.frame)

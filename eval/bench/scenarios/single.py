@@ -27,19 +27,20 @@ SINGLE_RULE = (
 
 def run_single(
     pipelines: Sequence[Pipeline],
-    windows: Sequence[Window],
+    windows: Sequence[Sequence[Window]],
     count: int,
     *,
     yardstick: Yardstick | None,
     progress: Progress,
 ) -> None:
-    """Run `count` windows through each pipeline; the order changes with each window."""
-    for i, window in enumerate(itertools.islice(itertools.cycle(windows), count)):
+    """Run `count` windows through each pipeline, each with its own `windows`; the order changes with each window."""
+    turns = list(zip(pipelines, windows, strict=True))
+    for i in range(count):
         progress("single stream", i, count)
-        for pipeline in pipelines if i % 2 == 0 else reversed(pipelines):
+        for pipeline, own in turns if i % 2 == 0 else reversed(turns):
             if len(pipelines) > 1:
                 time.sleep(_REST_S)
-            pipeline.run(window, yardstick)
+            pipeline.run(own[i % len(own)], yardstick)
 
 
 def stage_durations(pipeline: Pipeline, decode_ms: Sequence[float]) -> dict[str, list[float]]:

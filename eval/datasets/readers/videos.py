@@ -15,7 +15,7 @@ from ovavel.eval.datasets.clip_media import SEGMENTS, DamagedClip
 from ovavel.eval.datasets.cut import cut_windows, with_both_senses
 from ovavel.eval.datasets.dataset import Clip, Dataset, Inspected, side_files_text
 from ovavel.runtime.errors import DatasetError
-from ovavel.runtime.types import WINDOW_S
+from ovavel.runtime.types import RATE_HZ, WINDOW_S
 
 if TYPE_CHECKING:
     from ovavel.runtime.types import Window
@@ -40,7 +40,7 @@ class VideoDataset(Dataset):
         video = self.videos.get(clip.video or clip.name)
         return [video] if video else []
 
-    def windows(self, clip: Clip) -> list[Window]:
+    def windows(self, clip: Clip, rate_hz: int = RATE_HZ) -> list[Window]:
         """The T windows of a clip; where the video ends before, its last frame and silence.
 
         Raises:
@@ -48,7 +48,8 @@ class VideoDataset(Dataset):
         """
         if clip.label_damage:
             raise DamagedClip(*clip.label_damage)
-        return with_both_senses(cut_windows(_video(self.videos.get(clip.video or clip.name), clip), clip.start_s))
+        video = _video(self.videos.get(clip.video or clip.name), clip)
+        return with_both_senses(cut_windows(video, clip.start_s, rate_hz))
 
     def inspection(self, clip: Clip) -> Callable[[], Inspected]:
         """What decodes the clip."""

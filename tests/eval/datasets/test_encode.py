@@ -44,6 +44,17 @@ def test_another_dataset_or_other_weights_are_refused(cache: Path, data: Path, b
             load_cached(FeatureCache.open(other), dataset, bundle, clips)
 
 
+def test_a_cache_of_another_sample_rate_is_refused(cache: Path, data: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """The same weights, but sound that was prepared otherwise."""
+    shutil.copytree(cache, tmp_path / "other")
+    info = json.loads((cache / "cache.json").read_text())
+    info["encoders"]["audio"]["parameters"]["rate_hz"] = 48_000
+    (tmp_path / "other" / "cache.json").write_text(json.dumps(info))
+    dataset = OVAVEBench.open(data)
+    with pytest.raises(DatasetError, match="audio: rate_hz 48000, not 16000"):
+        load_cached(FeatureCache.open(tmp_path / "other"), dataset, bundle, dataset.select("test"))
+
+
 def test_a_cache_of_another_precision_is_refused_unless_asked_for(
     cache: Path, data: Path, exported_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,5 +78,5 @@ def test_sound_whose_channels_change_between_seconds_is_one_piece(data: Path, mo
     windows = dataset.windows(clip)
     assert windows[0].waveform is not None
     stereo = replace(windows[0], waveform=windows[0].waveform.repeat(2, axis=0))
-    monkeypatch.setattr(OVAVEBench, "windows", lambda _self, _clip: [stereo, *windows[1:]])
+    monkeypatch.setattr(OVAVEBench, "windows", lambda _self, _clip, _rate_hz: [stereo, *windows[1:]])
     assert Dataset.media(dataset, clip).waveform.shape == (len(windows[1].waveform), 16_000 * len(windows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.media_factory import make_clip
+from support.sabotage import constants, graph_surgery, put, relist
 from support.vocabularies import read_vocabulary
 
 from ovavel.eval.parity.clips import RecordedClips
@@ -20,7 +20,7 @@ from ovavel.eval.parity.compare import compare_backends
 from ovavel.eval.parity.runs import BackendSpec
 from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.bundle.bundle import Bundle, file_entry
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.cli import main
 from ovavel.runtime.pipeline import preprocess
@@ -62,34 +62,6 @@ class Sabotage:
     change: Callable[[Path], None]
     """What is done to the bundle's folder."""
     precision: str = "fp32"
-
-
-def relist(folder: Path) -> None:
-    """Put the true sizes and hashes of all files into the manifest."""
-    content = json.loads((folder / "manifest.json").read_text())
-    for name in content["files"]:
-        entry = file_entry(folder / name)
-        content["files"][name] = {"sha256": entry.sha256, "bytes": entry.bytes}
-    (folder / "manifest.json").write_text(json.dumps(content))
-
-
-def graph_surgery(file: str, change: Callable[[onnx.GraphProto], None]) -> Callable[[Path], None]:
-    def sabotage(folder: Path) -> None:
-        path, weights = folder / file, folder / f"{file}.data"
-        model = onnx.load(path)
-        change(model.graph)
-        weights.unlink()
-        onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=256)
-
-    return sabotage
-
-
-def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    return {tensor.name: tensor for tensor in graph.initializer}
-
-
-def put(tensor: onnx.TensorProto, values: np.ndarray) -> None:
-    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
 
 
 def swapped_weight(graph: onnx.GraphProto) -> None:

@@ -17,26 +17,46 @@ from ovavel.runtime.pipeline.assembler import WindowAssembler
 @settings(max_examples=30, deadline=None)
 @given(
     rate_hz=st.sampled_from([8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]),
+    wanted_hz=st.sampled_from([16_000, 48_000, 44_100]),
     channels=st.integers(1, 6),
     sizes=st.lists(st.integers(1, 9_000), min_size=1, max_size=20).filter(lambda sizes: sum(sizes) > 500 * len(sizes)),
     tail_s=st.floats(0, 0.99),
     seed=st.integers(0, 2**16),
 )
 def test_windows_equal_one_shot_resampling_however_it_is_cut(
-    rate_hz: int, channels: int, sizes: list[int], tail_s: float, seed: int
+    rate_hz: int, wanted_hz: int, channels: int, sizes: list[int], tail_s: float, seed: int
 ) -> None:
     n = round((2 + tail_s) * rate_hz)
     wave = (0.2 * np.random.default_rng(seed).standard_normal((channels, n))).astype(np.float32)
-    windows = run(WindowAssembler(SOUND, live=False), cut(wave, rate_hz, itertools.cycle(sizes)))
-    whole = wave.T if rate_hz == 16_000 else soxr.resample(np.ascontiguousarray(wave.T), rate_hz, 16_000)
-    assert len(windows) == (3 if len(whole) >= 40_000 else 2)
-    whole = np.pad(whole, [(0, 16_000), (0, 0)])
+    assembler = WindowAssembler(SOUND, live=False, rate_hz=wanted_hz)
+    windows = run(assembler, cut(wave, rate_hz, itertools.cycle(sizes)))
+    whole = wave.T if rate_hz == wanted_hz else soxr.resample(np.ascontiguousarray(wave.T), rate_hz, wanted_hz)
+    assert len(windows) == (3 if len(whole) >= 2.5 * wanted_hz else 2)
+    whole = np.pad(whole, [(0, wanted_hz), (0, 0)])
     for window in windows:
         assert window.waveform is not None
         assert window.waveform.dtype == np.float32
-        np.testing.assert_array_equal(window.waveform, whole[window.index * 16_000 :][:16_000].T)
+        np.testing.assert_array_equal(window.waveform, whole[window.index * wanted_hz :][:wanted_hz].T)
         assert {gap.cause for gap in window.gaps} <= {"end of media"}
     assert not windows[0].gaps
+
+
+def test_gaps_and_drift_are_in_seconds_at_any_rate() -> None:
+    """A hole, an overlap and what is left at the end, at two rates of the windows: the same times."""
+    wave = np.ones((1, 24_000), np.float32)
+    chunks = [samples(0, wave, 16_000), samples(2.0, wave, 16_000), samples(3.0, wave, 16_000)]
+    found = {}
+    for rate_hz in (16_000, 48_000):
+        assembler = WindowAssembler(SOUND, live=False, rate_hz=rate_hz)
+        windows = run(assembler, chunks)
+        assert {w.waveform.shape for w in windows if w.waveform is not None} == {(1, rate_hz)}
+        gaps = [(gap.cause, round(gap.start_s, 3), round(gap.duration_s, 3)) for w in windows for gap in w.gaps]
+        counts = assembler.counts
+        assert counts.rate_hz == rate_hz
+        dropped = {cause: round(n / rate_hz, 2) for cause, n in counts.samples_dropped.items()}
+        found[rate_hz] = gaps, dropped, round(counts.samples_in / rate_hz, 2)
+    assert found[16_000] == found[48_000]
+    assert found[16_000][1] == {"overlapping samples": 0.5}
 
 
 @pytest.mark.parametrize(("decimals", "packets", "seconds"), [(3, 10, 7200), (6, 1, 600)])
