@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ovavel.eval.commands.options import DatasetOptions
-from ovavel.runtime.commands.options import Maybe
+from ovavel.runtime.commands.options import Many, Maybe
 from ovavel.runtime.errors import InputError, MissingExtraError, UsageError
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta, Seed
@@ -62,6 +62,9 @@ class Table:
     """Feature cache of CLIP & CLAP, for their row."""
     llm_scores: Maybe[Path] = None
     """JSON file that 'ovavel eval score --llm' wrote for the test split, for the row of a video language model."""
+    texts: Many[Path] = ()
+    """Bundles of the same encoders, one with further texts of the background ('ovavel vocab add --background'), one with
+    prompts ('ovavel bundle export --prompts'), or one with both: for the rows of decision rules with these."""
     changes: RecipeFlags = None
     """Fields to change in every recipe."""
     device: str = "auto"
@@ -89,7 +92,7 @@ class Table:
             raise UsageError(f"two of the recipes are called {min(twice)!r}: rename one of them")
         if getattr(self.changes, "seed", None) is not None:
             raise UsageError("--seed is for a single run; give --seeds instead")
-        for path in (self.features_clip_clap, self.llm_scores):
+        for path in (self.features_clip_clap, self.llm_scores, *self.texts):
             if path:
                 check_path(path, InputError)
         try:
@@ -102,7 +105,7 @@ class Table:
         from ovavel.runtime.system.bars import rated_bar
 
         suite = self.suite or (None if recipes else "paper")
-        extras = Extras(clip_clap=self.features_clip_clap, llm=self.llm_scores)
+        extras = Extras(clip_clap=self.features_clip_clap, llm=self.llm_scores, texts=self.texts)
         plan = Plan(rows=table_rows(suite, recipes, self.changes), seeds=seeds, suite=suite, extras=extras)
         console = Console(stderr=True, highlight=False)
         with terminated_as_interrupted():

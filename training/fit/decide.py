@@ -19,6 +19,7 @@ from ovavel.training.heads.temporal import HeadGraph
 __all__ = ["decide_labels", "evaluate", "runtime_head"]
 
 _EVALUATION_BATCH = 64  # clips
+_LEARNED_BATCH = 16  # of a head that fuses with many channels for each class: they should fit into a CPU's cache
 
 
 def decide_labels(head: Head, part: Part, text: TextEmbeddings, *, background: bool = True) -> NDArray[np.intp]:
@@ -58,8 +59,7 @@ def _decide(head: Head, part: Part, text: TextEmbeddings) -> Iterator[HeadOutput
     device = _device_of(head)
     with torch.inference_mode():
         names = [torch.tensor(each, device=device) for each in (text.audio, text.vision)]
-        for start in range(0, len(part), _EVALUATION_BATCH):
-            audio, vision = (
-                torch.tensor(x[start : start + _EVALUATION_BATCH], device=device) for x in (part.audio, part.vision)
-            )
+        size = _LEARNED_BATCH if graph.learned else _EVALUATION_BATCH
+        for start in range(0, len(part), size):
+            audio, vision = (torch.tensor(x[start : start + size], device=device) for x in (part.audio, part.vision))
             yield HeadOutput(*(tensor.cpu().numpy() for tensor in graph(audio, vision, *names)))

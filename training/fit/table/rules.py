@@ -27,6 +27,7 @@ from ovavel.eval.streaming.measure import joined_labels
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.bundle import file_entry
 from ovavel.runtime.bundle.calibration import Rule
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.pipeline.fusion import fused_labels
 from ovavel.runtime.pipeline.localizer import Head as RuntimeHead
 from ovavel.runtime.pipeline.localizer import deciding_head
@@ -53,6 +54,7 @@ from ovavel.training.fit.table.results import (
     spread_of,
 )
 from ovavel.training.fit.table.suites import RULE_BASES, Row
+from ovavel.training.fit.table.texts import OtherTexts
 from ovavel.training.fit.table.untrained import interval_of
 from ovavel.training.heads.base import load_head
 from ovavel.training.heads.temporal import TemporalHead
@@ -62,8 +64,8 @@ __all__ = ["RULES_FOLDER", "measure_rules", "rule_window"]
 RULES_FOLDER = "rules"
 """In the folder of a table."""
 
-_Names: TypeAlias = Mapping[tuple[str, str | None], str]
-"""Source and rule → row."""
+_Names: TypeAlias = Mapping[tuple[str, str], str]
+"""Source and `Row.rule_key` → row."""
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
@@ -96,16 +98,18 @@ def measure_rules(
     out: Path,
     *,
     seeds: Sequence[int],
+    texts: OtherTexts,
     progress: Progress = no_progress,
 ) -> dict[str, Line]:
     """Measure the rules of `rows` on the test split; returns a line for each.
 
     Args:
-        rows: those with a rule are taken.
+        rows: those with a rule are taken; one that lacks its texts is missing.
         data: with a test split.
         heads: seed → file of the paper's head.
         out: folder of the table; results are kept in `rules` in it.
         seeds: of the orders in which clips are joined, for rules on the embeddings.
+        texts: for rows with other texts.
         progress: called after each step of a fit.
     """
     sources = {
@@ -127,76 +131,95 @@ def measure_rules(
             for seed, file in heads.items()
         ],
     }
-    asked = [row for row in rows if row.rule]
+    asked = [row for row in rows if row.rule and not texts.missing(row)]
     total = sum(len(sources[row.source]) for row in asked)
     done, found = 0, dict[str, list[_Kept]]()
     digest = _digest(data) if asked else ""
     for kind, places in sources.items():
         for source in places:
-            measure = _Measure(source, data, digest)
+            measure = _Measure(source, data, digest, texts)
             for row in asked:
                 if row.source == kind:
-                    assert row.rule
                     report = _counted(progress, done, total, row.name)
-                    found.setdefault(row.name, []).append(measure.kept(row.rule, report))
+                    found.setdefault(row.name, []).append(measure.kept(row, report))
                     done += 1
-    names: _Names = {(row.source, row.rule): row.name for row in asked}
-    return {row.name: _line(row, found, names, heads) for row in asked}
+    names: _Names = {(row.source, row.rule_key): row.name for row in asked}
+    lines = {row.name: _line(row, found, names, heads) for row in asked}
+    gone = {row.name: texts.missing(row) for row in rows if row.rule}
+    return lines | {name: Line(name=name, missing=missing) for name, missing in gone.items() if missing}
 
 
-def rule_window(rule: str, data: Data, head: RuntimeHead, kept_in: Path) -> RuntimeHead:
+def rule_window(row: Row, data: Data, head: RuntimeHead, kept_in: Path, texts: OtherTexts) -> RuntimeHead:
     """Return `head` with the scores of a rule that `measure_rules` has measured, to be timed."""
-    kept = _read(kept_in / f"{rule}.json")
-    return deciding_head(head, kept.rule if kept else named_rule(rule)[0], data.names)
+    kept = _read(kept_in / f"{row.rule_key}.json")
+    rule = kept.rule if kept else named_rule(row.rule or "")[0]
+    return deciding_head(head, rule, data.names, texts.further(row))
 
 
 class _Measure:
     """Rules with one head."""
 
-    def __init__(self, source: _Source, data: Data, digest: str) -> None:
-        self._source, self._data, self._digest = source, data, digest
-        self._evidence: dict[str, Evidence] = {}
+    def __init__(self, source: _Source, data: Data, digest: str, texts: OtherTexts) -> None:
+        self._source, self._data, self._digest, self._texts = source, data, digest, texts
+        self._evidence: dict[tuple[str, str], Evidence] = {}
 
-    def kept(self, name: str, progress: Progress) -> _Kept:
-        """Return the result of a rule: from its file, or a new one, which is written there."""
+    def kept(self, row: Row, progress: Progress) -> _Kept:
+        """Return the result of a row's rule: from its file, or a new one, which is written there."""
         source, data = self._source, self._data
         assert data.test
-        file = source.folder / f"{name}.json"
-        identity = (version("ovavel"), self._digest, source.identity, name, *map(str, source.orders))
+        assert row.rule
+        file = source.folder / f"{row.rule_key}.json"
+        also = (_hash(self._names(row), self._texts.further(row)),) if row.texts else ()
+        orders = map(str, source.orders)
+        identity = (version("ovavel"), self._digest, source.identity, row.rule_key, *also, *orders)
         before = _read(file)
         if before and before.identity == identity:
             return before
-        if has_to_be_fitted(name):
-            rule = fit_rule(name, self._seen("val", data.val), data.val.truth, data.names, progress=progress)
+        if row.fitted or has_to_be_fitted(row.rule):
+            given = self._seen("val", data.val, row)
+            rule = fit_rule(row.rule, given, data.val.truth, data.names, progress=progress)
         else:
-            rule = named_rule(name)[0]
+            rule = named_rule(row.rule)[0]
+        rule = self._texts.rule(row, rule)
         classes = len(data.names)
-        evidence = evidence_of(rule, self._seen("test", data.test), classes, data.names)
+        evidence = evidence_of(rule, self._seen("test", data.test, row), classes, data.names)
         labels = fused_labels(rule_scores(rule, evidence))
+        streams = () if RULES[rule.kind].not_live else source.orders
         result = _Kept(
             identity=identity,
             rule=rule,
             table=row_table(score_rows(labels, data.test.truth, data.test.seen, classes)),
-            joined=() if RULES[rule.kind].not_live else tuple(self._joined(rule, order) for order in source.orders),
+            joined=tuple(self._joined(rule, row, order) for order in streams),
             interval=interval_of(each_clip(labels, data.test.truth, classes), data.test),
         )
         source.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(file, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
         return result
 
-    def _joined(self, rule: Rule, order: int) -> float:
+    def _names(self, row: Row) -> TextEmbeddings:
+        return self._texts.names(row, self._data.text)
+
+    def _joined(self, rule: Rule, row: Row, order: int) -> float:
         data = self._data
         assert data.test
-        head = deciding_head(self._source.head, rule, data.names)
+        head = deciding_head(self._source.head, rule, data.names, self._texts.further(row))
         test = data.test
-        labels = joined_labels(head, test.audio, test.vision, data.text, lag=JOINED_LAG, seed=order)
+        labels = joined_labels(head, test.audio, test.vision, self._names(row), lag=JOINED_LAG, seed=order)
         return score_clips(labels, test.truth, len(data.names)).avg
 
-    def _seen(self, split: str, part: Part) -> Evidence:
-        if split not in self._evidence:
-            output: HeadOutput = decide(self._source.head, part.audio, part.vision, self._data.text)
-            self._evidence[split] = Evidence(output.audio_similarity, output.vision_similarity, part.vision)
-        return self._evidence[split]
+    def _seen(self, split: str, part: Part, row: Row) -> Evidence:
+        further = self._texts.further(row)
+        key = split, "further" if further else row.texts
+        if key not in self._evidence:
+            names = self._names(row)
+            texts = TextEmbeddings.joined([names, further]) if further else names
+            output: HeadOutput = decide(self._source.head, part.audio, part.vision, texts)
+            self._evidence[key] = Evidence(output.audio_similarity, output.vision_similarity, part.vision)
+        return self._evidence[key]
+
+
+def _hash(*texts: TextEmbeddings | None) -> str:
+    return hashlib.sha256(b"".join(each.raw for each in texts if each)).hexdigest()
 
 
 def _digest(data: Data) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -37,6 +37,7 @@ from ovavel.training.fit.table.rules import RULES_FOLDER, measure_rules, rule_wi
 from ovavel.training.fit.table.side_by_side import RunSource, train_side_by_side
 from ovavel.training.fit.table.stored import NO_LLM, llm_line
 from ovavel.training.fit.table.suites import BASE, DECIDED, Row, published_beside
+from ovavel.training.fit.table.texts import OtherTexts, read_texts
 from ovavel.training.fit.table.untrained import NO_CLIP_CLAP, clip_clap_line, interval_of, untrained
 from ovavel.training.fit.times import read_times
 from ovavel.training.fit.train import HEAD, fit_data
@@ -64,6 +65,8 @@ class Extras:
     """Feature cache of CLIP & CLAP."""
     llm: Path | None = None
     """JSON of `ovavel eval score --llm`."""
+    texts: Sequence[Path] = ()
+    """Bundles with further texts of the background, or with prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,7 @@ def run_table(
     recipes = [row.recipe for row in plan.rows if row.recipe]
     ratios = {each.name: dataset.describe_ratio(each.train_ratio) for each in recipes}
     lines, remarks = _from_elsewhere(dataset, plan)
+    texts = read_texts(plan.extras.texts, dataset, cache)
     jobs = table_jobs(plan.rows, plan.seeds, out)
     steps = Steps(dataset, jobs, overwrite=overwrite, progress=progress)
     if processes > 1 and steps.runs > 1:
@@ -140,10 +144,12 @@ def run_table(
     lines = _compared(lines, trained)
     base = {seed: out / BASE / f"seed-{seed}" / HEAD for seed in plan.seeds if BASE in trained}
     training = lines[BASE].cost.training_s if BASE in trained else None
-    for name, line in measure_rules(plan.rows, data, base, out, seeds=plan.seeds, progress=progress).items():
+    measured = measure_rules(plan.rows, data, base, out, seeds=plan.seeds, texts=texts, progress=progress)
+    for name, line in measured.items():
         cost = msgspec.structs.replace(line.cost, training_s=training if line.seeds else None)
         lines[name] = msgspec.structs.replace(line, cost=cost)
-    lines = _timed(lines, plan, out, data, progress)
+    calls = _window_calls(plan, out, data, texts)
+    lines = _timed(lines, calls, progress)
     return Results(
         dataset_fingerprint=dataset.fingerprint,
         data=info,
@@ -240,18 +246,22 @@ def _compared(lines: dict[str, Line], trained: Mapping[str, Sequence[FitResult]]
     }
 
 
-def _timed(lines: dict[str, Line], plan: Plan, out: Path, data: Data, progress: Progress) -> dict[str, Line]:
-    """Add to each row that decides by a head or a rule how long that takes for a window."""
+def _window_calls(plan: Plan, out: Path, data: Data, texts: OtherTexts) -> dict[str, Callable[[], object]]:
+    """Return, for each row that decides by a head or a rule, a call that does so for a window."""
     first, none = f"seed-{plan.seeds[0]}", runtime_head(TemporalHead(0))
     heads = {row.name: runtime_head(load_head(out / row.name / first / HEAD)) for row in plan.rows if row.recipe}
     for row in plan.rows:
-        if row.rule:
+        if row.rule and not texts.missing(row):
             alone = row.source == "rule"
             place = out / RULES_FOLDER / ("embeddings" if alone else first)
-            heads[row.name] = rule_window(row.rule, data, none if alone else heads[BASE], place)
+            heads[row.name] = rule_window(row, data, none if alone else heads[BASE], place, texts)
         elif row.source == "untrained" and row.name in DECIDED:
             heads[row.name] = none
-    calls = {name: one_window(head, data.text) for name, head in heads.items()}
+    return {name: one_window(head, data.text) for name, head in heads.items()}
+
+
+def _timed(lines: dict[str, Line], calls: Mapping[str, Callable[[], object]], progress: Progress) -> dict[str, Line]:
+    """Add to each row that there is a call for how long that takes."""
     times = window_times(calls, progress)
     base = times.get(BASE)
 

@@ -80,6 +80,12 @@ _MORE_RULES = (
     *("av2a", "cuerator", "clip-prior"),
 )
 
+_OTHER_TEXTS: Mapping[Literal["max", "logsumexp", "prompts"], str] = {
+    "max": "several background texts (max)",
+    "logsumexp": "several background texts (logsumexp)",
+    "prompts": "names in prompts",
+}
+
 _LENGTH = ("epochs", "halve_at", "learning_rate")
 """How long and how fast a recipe trains, which is never what it is about."""
 _STRUCTURE = ("head", "trunk", "train_ratio", "shuffle_labels", "background", "score", "stochastic_depth")
@@ -95,12 +101,22 @@ class Row(Struct, frozen=True, kw_only=True):
     recipe: Recipe | None = None
     rule: str | None = None
     """Name of a decision rule; see `named_rule`."""
+    fitted: bool = False
+    """Fit the rule even where it has published values."""
+    texts: Literal["", "max", "logsumexp", "prompts"] = ""
+    """Other texts than the names alone: several of the background, whose largest similarity or log-sum-exp counts; or
+    the names in prompts."""
     published: str | None = None
     """Name of the corresponding published row, unless a recipe was changed."""
     label: str = ""
     """What a reader has to know of it."""
     left_out: tuple[str, ...] = ()
     """Flags that do not apply to it."""
+
+    @property
+    def rule_key(self) -> str:
+        """Rule, and what is special about it, as a file may be called."""
+        return "-".join(part for part in (self.rule, "fitted" if self.fitted else "", self.texts) if part)
 
 
 def published_beside(recipe: Recipe) -> str | None:
@@ -175,11 +191,14 @@ def _untrained(name: str, group: str) -> Row:
 
 
 def _rules(source: Source) -> list[Row]:
+    """Return a row for each rule; other texts are tried with one that needs no fit."""
     alone = source == "rule"
-    return [
+    on = "" if alone else f" on {BASE}"
+    group = RULES if alone else HEAD_RULES
+    rows = [
         Row(
-            name=f"rule {rule}" if alone else f"rule {rule} on {BASE}",
-            group=RULES if alone else HEAD_RULES,
+            name=f"rule {rule}{on}",
+            group=group,
             source=source,
             rule=rule,
             published=_PUBLISHED_RULES.get(rule) if alone else None,
@@ -187,6 +206,13 @@ def _rules(source: Source) -> list[Row]:
         )
         for rule in (*RULE_BASES, *_MORE_RULES)
     ]
+    rows.append(Row(name=f"rule av2a, fitted{on}", group=group, source=source, rule="av2a", fitted=True))
+    rule = "agreement" if alone else "positive"
+    rows += [
+        Row(name=f"rule {rule}, {words}{on}", group=group, source=source, rule=rule, texts=texts)
+        for texts, words in _OTHER_TEXTS.items()
+    ]
+    return rows
 
 
 def _trained(group: str, *names: str) -> list[Row]:
