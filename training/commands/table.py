@@ -63,8 +63,8 @@ class Table:
     llm_scores: Maybe[Path] = None
     """JSON file that 'ovavel eval score --llm' wrote for the test split, for the row of a video language model."""
     texts: Many[Path] = ()
-    """Bundles of the same encoders, one with further texts of the background ('ovavel vocab add --background'), one with
-    prompts ('ovavel bundle export --prompts'), or one with both: for the rows of decision rules with these."""
+    """Bundles of the same encoders: one with further texts of the background ('ovavel vocab add --background'), and one
+    with prompts ('ovavel bundle export --prompts'), or one with both, for the rows of decision rules with these."""
     changes: RecipeFlags = None
     """Fields to change in every recipe."""
     device: str = "auto"
