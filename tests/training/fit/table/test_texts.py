@@ -89,7 +89,7 @@ def test_texts_come_from_bundles_of_the_same_encoders(tmp_path: Path) -> None:
     cache = dataclasses.replace(
         cache, info=structs.replace(cache.info, weights_sha256=bundle.manifest.model.weights_sha256)
     )
-    with pytest.raises(UsageError, match="no further texts of the background .* and no prompts"):
+    with pytest.raises(UsageError, match=r"no further texts of the background .* and no prompts"):
         read_texts([bundle.path], bench, cache)
     size = bundle.vocabulary.embeddings.sizes[0]
     vocabulary = Vocabulary(
