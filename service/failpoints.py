@@ -19,6 +19,8 @@ FAILPOINTS = (
     "store.before-ballast-freed",
     "store.backup-written",
     "store.replaced-kept",
+    "delivery.sent",
+    "delivery.marked",
 )
 """Every failpoint, so that a test can try each."""
 

@@ -14,6 +14,7 @@ from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.text import quoted
 from ovavel.runtime.system.files import not_regular
+from ovavel.service.config.sinks import Jsonl, Mqtt, Sink, Webhook
 from ovavel.service.config.site import Camera, Site
 
 __all__ = ["read_site", "read_token", "rules_of", "site_schema", "split_listen", "zone_of"]
@@ -55,22 +56,40 @@ def read_site(path: Path) -> Site:
         data=str(folder / site.data),
         token_file=site.token_file and str(folder / site.token_file),
         camera=cameras,
+        sink=tuple(_beside(folder, each) for each in site.sink),
     )
 
 
+def _beside(folder: Path, sink: Sink) -> Sink:
+    """`sink` with paths that count from `folder`."""
+    if isinstance(sink, Jsonl):
+        return msgspec.structs.replace(sink, path=str(folder / sink.path))
+    changes: dict[str, str] = {"address": _secret(folder, sink.address)}
+    if isinstance(sink, Webhook):
+        changes["secret"] = _secret(folder, sink.secret)
+    if isinstance(sink, Mqtt | Webhook) and sink.ca_file:
+        changes["ca_file"] = str(folder / sink.ca_file)
+    return msgspec.structs.replace(sink, **changes)
+
+
+def _secret(folder: Path, text: str) -> str:
+    return f"@{folder / text.removeprefix('@')}" if text.startswith("@") else text
+
+
 def _source(folder: Path, source: str) -> str:
-    if source.startswith("@"):
-        return f"@{folder / source.removeprefix('@')}"
-    if "://" in source or source.startswith("env:"):
-        return source
+    if "://" in source or source.startswith(("@", "env:")):
+        return _secret(folder, source)
     return str(folder / source)
 
 
 def _check(path: Path, site: Site) -> None:
-    ids = Counter(camera.id for camera in site.camera)
-    for name, count in ids.items():
-        if count > 1:
-            raise InputError(f"{path}: {count} cameras are called {name!r}; give each an id of its own")
+    for what, ids in (("cameras", [each.id for each in site.camera]), ("sinks", [each.id for each in site.sink])):
+        for name, count in Counter(ids).items():
+            if count > 1:
+                raise InputError(f"{path}: {count} {what} are called {name!r}; give each an id of its own")
+    for sink in site.sink:
+        if unknown := set(sink.cameras) - {each.id for each in site.camera}:
+            raise InputError(f"{path}: sink {sink.id!r}: there is no camera {min(unknown)!r}")
     if split_listen(site)[1] > _LAST_PORT:
         raise InputError(f"{path}: listen must end in a port up to {_LAST_PORT}, not {quoted(site.listen)}")
     for proxy in site.proxies:

@@ -7,13 +7,11 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from ovavel.runtime.types import BUFFER, LAG
+from ovavel.service.config.sinks import Name, Seconds, Sink
 
 __all__ = ["Camera", "Site"]
 
-Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}\Z", description="a-z, 0-9, - and _")]
-"""Part of addresses, topics and file names: plain and short."""
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=86_400)]
 
 
 class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +28,8 @@ class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """IANA time zone in which its times are shown; the site's by default."""
     loop: bool = False
     """Play a file again from its start when it ends, as a camera that is always there."""
+    expected_offline: bool = False
+    """It may be switched off at any time: sinks do not hear that it is down."""
     start_margin: Share | None = None
     """Margin over the background that a second needs to begin an event; by default the bundle's own."""
     keep_margin: Share | None = None
@@ -51,6 +51,8 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Folder of the store, on a local disk."""
     camera: Annotated[tuple[Camera, ...], Meta(min_length=1, max_length=1024)]
     """One `[[camera]]` table each."""
+    sink: Annotated[tuple[Sink, ...], Meta(max_length=64)] = ()
+    """One `[[sink]]` table for each that hears of events outside."""
     name: Name = "site"
     """What the page calls it."""
     tz: str = "UTC"

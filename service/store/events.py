@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from ovavel.service.store.database import Transaction, one_row, rows
-from ovavel.service.store.outbox import enqueue
+from ovavel.service.store.outbox import Subscriber, enqueue
 
 __all__ = ["EventBody", "EventNews", "LogEntry", "event_of", "log_after", "record", "revise"]
 
@@ -69,15 +69,17 @@ _COLUMNS = (
 )
 
 
-def record(transaction: Transaction, news: EventNews, *, event_id: str, now_us: int, sinks: Sequence[str]) -> LogEntry:
-    """Write one piece of news: the event, its revision in the log, and a row of the outbox for each of `sinks`.
+def record(
+    transaction: Transaction, news: EventNews, *, event_id: str, now_us: int, sinks: Sequence[Subscriber]
+) -> LogEntry:
+    """Write one piece of news: the event, its revision in the log, and a row of the outbox for each sink that wants it.
 
     Args:
         transaction: of the store.
         news: what happened.
         event_id: used where it starts; later news finds its event by run and number.
         now_us: the wall clock.
-        sinks: names of those that are to hear of it.
+        sinks: those that may hear of it.
 
     Raises:
         ValueError: an event starts twice, or news comes of one that has not started or has ended.
@@ -122,7 +124,7 @@ def revise(
     by: str = "",
     verdict: str | None = None,
     pinned: bool = False,
-    sinks: Sequence[str] = (),
+    sinks: Sequence[Subscriber] = (),
 ) -> LogEntry | None:
     """Write what a person says of an event; None if there is no such event.
 
@@ -141,7 +143,9 @@ def revise(
     return _log(transaction, event_id, kind, now_us=now_us, sinks=sinks)
 
 
-def _log(transaction: Transaction, event_id: str, kind: EventKind, *, now_us: int, sinks: Sequence[str]) -> LogEntry:
+def _log(
+    transaction: Transaction, event_id: str, kind: EventKind, *, now_us: int, sinks: Sequence[Subscriber]
+) -> LogEntry:
     transaction.execute("UPDATE event SET revision = revision + 1 WHERE id = ?", (event_id,))
     row = one_row(transaction, f"SELECT {_COLUMNS} FROM event WHERE id = ?", (event_id,))  # noqa: S608
     body = _body(row, kind)
@@ -152,7 +156,8 @@ def _log(transaction: Transaction, event_id: str, kind: EventKind, *, now_us: in
     )
     entry = LogEntry(seq=transaction.last_insert_rowid(), utc_us=now_us, body=body)
     for sink in sinks:
-        enqueue(transaction, sink, body, encoded, now_us=now_us)
+        if sink.wants(kind, body.camera, body.label):
+            enqueue(transaction, sink.id, body, encoded, key=f"{body.camera}\n{body.label}", now_us=now_us)
     return entry
 
 

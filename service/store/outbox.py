@@ -13,15 +13,37 @@ from ovavel.service.store.database import Transaction, one_row, rows
 __all__ = [
     "Backlog",
     "Delivery",
+    "Earlier",
+    "Subscriber",
     "backlog",
     "delivered",
     "due",
+    "due_now",
+    "earlier",
     "enqueue",
     "failed",
+    "forget",
     "last_delivered_us",
     "retry",
     "suppressed",
 ]
+
+
+class Subscriber(Protocol):
+    """A sink as the store knows it."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        ...
+
+    def wants(self, kind: str, camera: str, label: str) -> bool:
+        """Whether this piece of news is for it."""
+        ...
+
+    def wants_incident(self, camera: str | None) -> bool:
+        """Whether it hears of incidents of this camera, or of the site as a whole."""
+        ...
 
 
 class _Body(Protocol):
@@ -29,10 +51,6 @@ class _Body(Protocol):
     def id(self) -> str: ...
     @property
     def revision(self) -> int: ...
-    @property
-    def camera(self) -> str: ...
-    @property
-    def label(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +63,15 @@ class Delivery:
     event_id: str
     revision: int
     body: str
-    """JSON of an `EventBody`."""
+    """JSON of an `EventBody` or an `IncidentBody`."""
     created_us: int
     attempts: int
     """How often it was tried."""
+
+    @property
+    def is_incident(self) -> bool:
+        """Whether it is about the service itself."""
+        return self.key.startswith("\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +83,21 @@ class Backlog:
     """When the oldest was written; None without any."""
 
 
-def enqueue(transaction: Transaction, sink: str, body: _Body, encoded: str, *, now_us: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """What became of an earlier revision of an event."""
+
+    state: str
+    cause: str
+    """Why it was suppressed or failed; empty where it was delivered."""
+
+
+def enqueue(transaction: Transaction, sink: str, body: _Body, encoded: str, *, key: str, now_us: int) -> None:
     """Add one revision for one sink, due at once."""
     transaction.execute(
         "INSERT INTO outbox (sink, key, event_id, revision, body, created_us, next_us, state) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, 'pending')",
-        (sink, f"{body.camera}\n{body.label}", body.id, body.revision, encoded, now_us, now_us),
+        (sink, key, body.id, body.revision, encoded, now_us, now_us),
     )
 
 
@@ -114,11 +146,41 @@ def _end(transaction: Transaction, delivery: Delivery, state: str, now_us: int, 
     )
 
 
-def last_delivered_us(connection: Transaction, sink: str, key: str) -> int | None:
-    """When the sink last got news of this key: a cooldown begins with delivery, not with an attempt."""
-    query = "SELECT max(ended_us) FROM outbox WHERE sink = ? AND key = ? AND state = 'delivered'"
-    (newest_us,) = one_row(connection, query, (sink, key))
-    return None if newest_us is None else int(newest_us)
+def due_now(transaction: Transaction, sink: str, *, now_us: int) -> None:
+    """Make all that waits for a sink due, after the wall clock was set back."""
+    transaction.execute(
+        "UPDATE outbox SET next_us = ? WHERE sink = ? AND state = 'pending' AND next_us > ?", (now_us, sink, now_us)
+    )
+
+
+def last_delivered_us(connection: Transaction, sink: str, key: str) -> tuple[int, int] | None:
+    """When the news of this key that the sink got last was written, and when it was delivered; None before any.
+
+    A cooldown begins with delivery, not with an attempt.
+    """
+    query = (
+        "SELECT created_us, ended_us FROM outbox WHERE sink = ? AND key = ? AND state = 'delivered' "
+        "ORDER BY ended_us DESC LIMIT 1"
+    )
+    return next(
+        ((int(created_us), int(ended_us)) for created_us, ended_us in rows(connection, query, (sink, key))), None
+    )
+
+
+def earlier(connection: Transaction, delivery: Delivery) -> list[Earlier]:
+    """What became of the earlier revisions of its event that were for the same sink, oldest first."""
+    query = (
+        "SELECT state, coalesce(last_error, '') FROM outbox WHERE sink = ? AND event_id = ? AND revision < ? "
+        "AND state <> 'pending' ORDER BY revision"
+    )
+    found = rows(connection, query, (delivery.sink, delivery.event_id, delivery.revision))
+    return [Earlier(state=state, cause="" if state == "delivered" else why) for state, why in found]
+
+
+def forget(transaction: Transaction, *, before_us: int) -> int:
+    """Remove rows that ended before; returns how many. What is pending stays."""
+    transaction.execute("DELETE FROM outbox WHERE state <> 'pending' AND ended_us < ?", (before_us,))
+    return transaction.changes()
 
 
 def backlog(connection: Transaction, sink: str) -> Backlog:

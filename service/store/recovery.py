@@ -9,6 +9,7 @@ from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import close_run
 from ovavel.service.store.database import Transaction, one_row, rows
 from ovavel.service.store.events import EventNews, record
+from ovavel.service.store.outbox import Subscriber
 
 __all__ = ["DIED", "DOWN", "Recovered", "end_run", "recover"]
 
@@ -26,7 +27,7 @@ class Recovered:
     events: int
 
 
-def recover(transaction: Transaction, *, now_us: int, sinks: Sequence[str]) -> Recovered:
+def recover(transaction: Transaction, *, now_us: int, sinks: Sequence[Subscriber]) -> Recovered:
     """End what dead runs left open, at the last second they committed, and account for the time since then.
 
     Call it before any run is opened. Doing it twice changes nothing.
@@ -38,7 +39,7 @@ def recover(transaction: Transaction, *, now_us: int, sinks: Sequence[str]) -> R
     return Recovered(runs=len(runs), events=ended)
 
 
-def end_run(transaction: Transaction, run_id: str, *, cause: str, now_us: int, sinks: Sequence[str]) -> int:
+def end_run(transaction: Transaction, run_id: str, *, cause: str, now_us: int, sinks: Sequence[Subscriber]) -> int:
     """End a run that cannot end itself, and its events with it, at the last second it committed; returns how many."""
     (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (run_id,))
     open_events = rows(

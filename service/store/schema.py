@@ -16,6 +16,7 @@ CREATE TABLE camera (
   config_sha TEXT NOT NULL,
   created_us INTEGER NOT NULL,
   removed_us INTEGER,
+  enabled INTEGER NOT NULL DEFAULT 1 CHECK (enabled IN (0, 1)),  -- 0: switched off by a person
   accounted_us INTEGER NOT NULL  -- every microsecond from created_us to here is in one account
 ) STRICT;
 
@@ -108,10 +109,22 @@ CREATE TABLE account (
   PRIMARY KEY (camera_id, hour_us)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE incident (
+  id TEXT PRIMARY KEY,
+  kind TEXT NOT NULL,             -- what befell the service: "camera down", "disk low" …
+  camera_id TEXT REFERENCES camera(id),  -- NULL: the whole site
+  detail TEXT NOT NULL,
+  start_us INTEGER NOT NULL,
+  end_us INTEGER,                 -- NULL: it continues
+  CHECK (end_us >= start_us)
+) STRICT;
+CREATE UNIQUE INDEX incident_open ON incident(kind, coalesce(camera_id, '')) WHERE end_us IS NULL;
+CREATE INDEX incident_by_time ON incident(start_us);
+
 CREATE TABLE outbox (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   sink TEXT NOT NULL,
-  key TEXT NOT NULL,              -- what cooldown and snooze go by: camera and label
+  key TEXT NOT NULL,              -- what cooldowns go by: camera and label, or camera and kind of incident
   event_id TEXT NOT NULL,
   revision INTEGER NOT NULL,
   body TEXT NOT NULL,             -- JSON
@@ -131,6 +144,7 @@ CREATE TABLE mute (
   id INTEGER PRIMARY KEY,
   camera_id TEXT NOT NULL REFERENCES camera(id),
   label TEXT,                     -- NULL: all of the camera
+  since_us INTEGER,
   until_us INTEGER,
   vector BLOB,                    -- float32; mutes what is near
   threshold REAL,

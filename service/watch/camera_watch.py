@@ -15,6 +15,7 @@ from ovavel.service.store.accounts import accounted_us, advance
 from ovavel.service.store.cameras import Anchor, add_anchor, close_run
 from ovavel.service.store.database import Database, Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
+from ovavel.service.store.outbox import Subscriber
 from ovavel.service.watch.wall_clock import WallClock
 
 __all__ = ["CLOCK_STEP", "CameraWatch", "Moment", "Seen"]
@@ -53,7 +54,7 @@ class CameraWatch:
         *,
         camera_id: str,
         run_id: str,
-        sinks: Sequence[str],
+        sinks: Sequence[Subscriber],
         new_event_id: Callable[[], str] = new_id,
     ) -> None:
         """Watch for the open run `run_id`, whose first anchor is that of `clock`.
@@ -65,7 +66,7 @@ class CameraWatch:
             clock: with the anchor of the run's start.
             camera_id: of the store.
             run_id: of the store.
-            sinks: names of those that hear of events.
+            sinks: those that may hear of events.
             new_event_id: makes ids that order by time.
         """
         self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock

@@ -27,6 +27,7 @@ from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
 from ovavel.service.store.database import Database, rows
+from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.recovery import end_run
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
 from ovavel.service.watch.queue import FairQueue, Waiting
@@ -57,7 +58,7 @@ class Decider:
         queue: FairQueue,
         cameras: Sequence[Camera],
         *,
-        sinks: Sequence[str],
+        sinks: Sequence[Subscriber],
         shown: Shown,
         restart: Callable[[str], None],
     ) -> None:
@@ -69,7 +70,7 @@ class Decider:
             encoder: shared by all cameras.
             queue: of what the cameras bring.
             cameras: to decide for; the store knows them already.
-            sinks: names of those that hear of events.
+            sinks: those that may hear of events.
             shown: shows what was decided; must not block.
             restart: starts a camera again whose run could not continue.
         """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from ovavel.runtime.reporting.redaction import redacted
 from ovavel.service.capture.feed import CameraFeed
 from ovavel.service.capture.messages import Captured
 from ovavel.service.config.site import Camera, Site
+from ovavel.service.delivery.deliveries import Deliveries
 from ovavel.service.encoding.remote import RemoteEncoder
 from ovavel.service.store.cameras import CameraFacts, add_camera, remove_camera
 from ovavel.service.store.database import Database, rows
@@ -31,6 +31,8 @@ from ovavel.service.watch.queue import FairQueue
 __all__ = ["Service", "engine_options"]
 
 _STOP_S = 5.0
+_DRAIN_S = 2.0
+"""What is due is still sent for so long when the service ends; the rest stays in the outbox."""
 
 
 def engine_options(site: Site) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def engine_options(site: Site) -> dict[str, Any]:
 class Service:
     """A site under watch, from `start` to `stop`."""
 
-    def __init__(self, site: Site, *, sinks: Sequence[str] = ()) -> None:
+    def __init__(self, site: Site) -> None:
         """Open the bundle, the encoder and the store, and end what an earlier service left open.
 
         Raises:
@@ -52,7 +54,8 @@ class Service:
         encoders = self.bundle.manifest.encoders
         with ExitStack() as opened:
             self.store = opened.enter_context(Database.open(Path(site.data)))
-            self.recovered: Recovered = self._recover(tuple(sinks))
+            self.deliveries = Deliveries(site, self.store, labels=self.bundle.vocabulary.names[:-1])
+            self.recovered: Recovered = self._recover()
             """What an earlier service had left open."""
             self.encoder = opened.enter_context(closing(RemoteEncoder(Path(site.bundle), engine_options(site))))
             self.measures = Measures()
@@ -67,7 +70,7 @@ class Service:
                 self.encoder,
                 self.queue,
                 site.camera,
-                sinks=sinks,
+                sinks=site.sink,
                 shown=self._show,
                 restart=self._restart,
             )
@@ -77,13 +80,14 @@ class Service:
         self._thread = threading.Thread(target=self._decide, name="ovavel-decide", daemon=True)
 
     def start(self) -> None:
-        """Start deciding, then the cameras."""
+        """Start deciding and delivering, then the cameras."""
         self._thread.start()
+        self.deliveries.start()
         for feed in self.feeds.values():
             feed.start()
 
     def stop(self) -> None:
-        """End the cameras, decide on what waits, end open events, and close the store. May be called twice."""
+        """End the cameras, decide on what waits, end and deliver events, and close the store. May be called twice."""
         for feed in self.feeds.values():
             feed.stop()
         until_s = time.monotonic() + _STOP_S
@@ -92,6 +96,7 @@ class Service:
         self.queue.close()
         if self._thread.is_alive():
             self._thread.join(_STOP_S)
+        self.deliveries.stop(_DRAIN_S)
         self._opened.close()
 
     def __enter__(self) -> Service:
@@ -121,14 +126,16 @@ class Service:
     def _show(self, camera: str, window: Captured, seen: Seen) -> None:
         self.measures.latency_s.labels(camera).observe(max(0.0, time.monotonic() - window.monotonic_us / 1e6))
         self.board.show(camera, window, seen)
+        if seen.log:
+            self.deliveries.wake()
 
     def _restart(self, camera: str) -> None:
         self.feeds[camera].restart()
 
-    def _recover(self, sinks: tuple[str, ...]) -> Recovered:
+    def _recover(self) -> Recovered:
         now_us = time.time_ns() // 1000
         with self.store.write() as transaction:
-            recovered = recover(transaction, now_us=now_us, sinks=sinks)
+            recovered = recover(transaction, now_us=now_us, sinks=self.site.sink)
             known = {camera.id for camera in self.site.camera}
             for (camera_id,) in rows(transaction, "SELECT id FROM camera WHERE removed_us IS NULL"):
                 if camera_id not in known:

@@ -15,6 +15,19 @@ DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
 CLIP = str(DEMO / "clip.mp4")
 
 
+class Everything:
+    """A sink that hears of all that happens."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+    def wants(self, kind: str, camera: str, label: str) -> bool:
+        return True
+
+    def wants_incident(self, camera: str | None) -> bool:
+        return True
+
+
 def camera_facts(camera_id: str, **changes: Any) -> CameraFacts:
     facts = {"name": camera_id.title(), "tz": "UTC", "source_redacted": "rtsp://camera/stream", "config_sha": "0" * 64}
     return CameraFacts(id=camera_id, **{**facts, **changes})

@@ -9,6 +9,7 @@ import pytest
 
 from ovavel.runtime.errors import InputError
 from ovavel.service.config.read import read_site, rules_of, site_schema, zone_of
+from ovavel.service.config.sinks import Jsonl, Webhook
 
 PLAIN = """
 bundle = "imagebind"
@@ -92,3 +93,58 @@ def test_the_schema_knows_every_field() -> None:
     schema = json.loads(site_schema())
     assert {"bundle", "data", "camera", "tz"} <= schema["$defs"]["Site"]["properties"].keys()
     assert schema["$defs"]["Camera"]["additionalProperties"] is False
+
+
+SINKS = """
+[[sink]]
+id = "hook"
+kind = "webhook"
+address = "@hook.txt"
+secret = "env:HOOK_SECRET"
+cameras = ["gate"]
+quiet_hours = ["22:00-06:30"]
+cooldown_s = 300
+ca_file = "ca.pem"
+
+[[sink]]
+id = "log"
+kind = "jsonl"
+path = "events.jsonl"
+when = "early"
+"""
+
+
+def test_sinks_have_defaults_and_paths_beside_their_file(tmp_path: Path) -> None:
+    hook, log = read_site(write(tmp_path, PLAIN + SINKS)).sink
+    assert hook == Webhook(
+        id="hook",
+        address=f"@{tmp_path / 'hook.txt'}",
+        secret="env:HOOK_SECRET",
+        cameras=("gate",),
+        quiet_hours=("22:00-06:30",),
+        cooldown_s=300,
+        ca_file=str(tmp_path / "ca.pem"),
+    )
+    assert log == Jsonl(id="log", path=str(tmp_path / "events.jsonl"), when="early")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('kind = "jsonl"', 'kind = "carrier pigeon"'), "carrier pigeon"),
+        (('kind = "jsonl"\n', ""), "kind"),
+        (('id = "log"', 'id = "hook"'), "2 sinks are called 'hook'"),
+        (('cameras = ["gate"]', 'cameras = ["gatee"]'), "sink 'hook': there is no camera 'gatee'"),
+        (('"22:00-06:30"', '"22:00-24:30"'), "sink[0].quiet_hours"),
+        (('"22:00-06:30"', '"22-6"'), "sink[0].quiet_hours"),
+        (("cooldown_s = 300", "cooldown = 300"), "cooldown"),
+        (('when = "early"', 'when = "soon"'), "soon"),
+        (('path = "events.jsonl"', 'address = "x"'), "address"),
+    ],
+)
+def test_a_sink_that_makes_no_sense_is_named(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    path = write(tmp_path, (PLAIN + SINKS).replace(*change, 1))
+    with pytest.raises(InputError) as refused:
+        read_site(path)
+    assert says in str(refused.value)
+    assert str(path) in str(refused.value)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from support.service import camera_facts, news, run_facts
+from support.service import Everything, camera_facts, news, run_facts
 
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.service.failpoints import FAILPOINTS, VARIABLE
@@ -21,7 +21,7 @@ from ovavel.service.store.database import BALLAST, FILE, Database, copy_to
 from ovavel.service.store.schema import VERSION
 
 ROOT = Path(__file__).parents[3]
-ELSEWHERE = ("store.migration-copied", "store.replaced-kept")
+ELSEWHERE = ("store.migration-copied", "store.replaced-kept", "delivery.sent", "delivery.marked")
 """Failpoints that have tests of their own."""
 
 WRITER = """
@@ -29,7 +29,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 sys.path.insert(0, "tests")
-from support.service import camera_facts, news, run_facts
+from support.service import Everything, camera_facts, news, run_facts
 from ovavel.service.store import accounts, cameras, events
 from ovavel.service.store.database import Database, copy_to
 folder = Path(sys.argv[1])
@@ -42,7 +42,7 @@ with Database.open(folder, ballast_bytes=0) as store:
             accounts.advance(transaction, "gate", to_us=number * 1_000_000, outcome="final", windows=1)
             transaction.execute("UPDATE run SET committed_us = ?", (number * 1_000_000,))
             events.record(transaction, news("start", number, start_us=0, end_us=number * 1_000_000),
-                          event_id=f"e{number}", now_us=number, sinks=("mqtt",))
+                          event_id=f"e{number}", now_us=number, sinks=(Everything("mqtt"),))
         print(number, flush=True)
     copy_to(store.read, folder / "backup.sqlite3")
     store.free_ballast()
@@ -71,10 +71,10 @@ def test_kill_9_at_a_failpoint_loses_nothing_that_was_reported(tmp_path: Path, f
         assert len(log) - len(reported) in (0, 1), "at most the one whose report was cut off"
         assert outbox.backlog(store.read, "mqtt").pending == len(log), "an event and its delivery are one"
         with store.write() as transaction:
-            found = recovery.recover(transaction, now_us=10_000_000, sinks=("mqtt",))
+            found = recovery.recover(transaction, now_us=10_000_000, sinks=(Everything("mqtt"),))
         assert found.events == len(log)
         with store.write() as transaction:
-            again = recovery.recover(transaction, now_us=10_000_000, sinks=("mqtt",))
+            again = recovery.recover(transaction, now_us=10_000_000, sinks=(Everything("mqtt"),))
         assert (again.runs, again.events) == (0, 0)
         assert not store.read.execute("SELECT 1 FROM event WHERE state = 'open'").fetchall()
         if log:
@@ -174,7 +174,7 @@ def test_a_full_disk_costs_the_ballast_first_and_then_is_an_error_without_loss(s
             news_of_it = news("start", written + 1, label="x" * 20_000)
             try:
                 with store.write() as transaction:
-                    events.record(transaction, news_of_it, event_id=f"e{written}", now_us=1, sinks=("a",))
+                    events.record(transaction, news_of_it, event_id=f"e{written}", now_us=1, sinks=(Everything("a"),))
             except OutputError as error:
                 refusal = str(error)
                 break
@@ -189,7 +189,7 @@ def test_a_full_disk_costs_the_ballast_first_and_then_is_an_error_without_loss(s
         # Space comes back: so do writing and the ballast.
         subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
         with store.write() as transaction:
-            events.record(transaction, news("start", 10_000), event_id="last", now_us=1, sinks=("a",))
+            events.record(transaction, news("start", 10_000), event_id="last", now_us=1, sinks=(Everything("a"),))
         assert store.hold_ballast()
     with Database.open(small_disk, ballast_bytes=0) as store:
         assert len(events.log_after(store.read, 0, limit=10_000)) == written + 1

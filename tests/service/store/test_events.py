@@ -10,22 +10,25 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from support.service import camera_facts, news, run_facts
+from support.service import Everything, camera_facts, news, run_facts
 
 from ovavel.service.store import cameras, events, outbox
 from ovavel.service.store.database import Database
 from ovavel.service.store.events import EventBody, EventNews
 
 SINKS = ("mqtt", "webhook")
+SUBSCRIBERS = tuple(map(Everything, SINKS))
 
 
 def test_an_event_has_a_revision_for_each_piece_of_news(store: Database) -> None:
     with store.write() as transaction:
-        events.record(transaction, news("start"), event_id="e1", now_us=5, sinks=SINKS)
+        events.record(transaction, news("start"), event_id="e1", now_us=5, sinks=SUBSCRIBERS)
         events.record(
-            transaction, news("update", end_us=3_000_000, peak_margin=0.7), event_id="", now_us=6, sinks=SINKS
+            transaction, news("update", end_us=3_000_000, peak_margin=0.7), event_id="", now_us=6, sinks=SUBSCRIBERS
         )
-        events.record(transaction, news("end", end_us=4_000_000, peak_margin=0.7), event_id="", now_us=7, sinks=SINKS)
+        events.record(
+            transaction, news("end", end_us=4_000_000, peak_margin=0.7), event_id="", now_us=7, sinks=SUBSCRIBERS
+        )
     log = events.log_after(store.read, 0)
     assert [(each.seq, each.body.revision, each.body.kind, each.body.state) for each in log] == [
         (1, 1, "start", "open"),
@@ -40,7 +43,7 @@ def test_an_event_has_a_revision_for_each_piece_of_news(store: Database) -> None
 def test_news_that_contradicts_the_store_is_refused_and_changes_nothing(store: Database) -> None:
     for wrong in ("update", "end", "retract"):
         with pytest.raises(ValueError, match="has not started"), store.write() as transaction:
-            events.record(transaction, news(wrong), event_id="e1", now_us=5, sinks=SINKS)
+            events.record(transaction, news(wrong), event_id="e1", now_us=5, sinks=SUBSCRIBERS)
     with store.write() as transaction:
         events.record(transaction, news("start"), event_id="e1", now_us=5, sinks=())
     with pytest.raises(ValueError, match="has started already"), store.write() as transaction:
@@ -96,7 +99,7 @@ class EventsAndOutbox(RuleBasedStateMachine):
         self.now_us += 1
         with self.store.write() as transaction:
             entry = events.record(
-                transaction, news(kind, number), event_id=f"e{number}", now_us=self.now_us, sinks=SINKS
+                transaction, news(kind, number), event_id=f"e{number}", now_us=self.now_us, sinks=SUBSCRIBERS
             )
         body = entry.body
         self.log.append((body.id, body.revision, kind))
@@ -125,7 +128,7 @@ class EventsAndOutbox(RuleBasedStateMachine):
 
     def _twice(self, transaction: Any, first: EventNews, second: EventNews) -> None:
         for each in (first, second):
-            events.record(transaction, each, event_id="", now_us=self.now_us, sinks=SINKS)
+            events.record(transaction, each, event_id="", now_us=self.now_us, sinks=SUBSCRIBERS)
 
     @rule(sink=st.sampled_from(SINKS), take=st.integers(1, 3), how=st.sampled_from(["delivered", "retry", "failed"]))
     def deliver(self, sink: str, take: int, how: str) -> None:

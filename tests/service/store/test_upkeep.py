@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from support.service import camera_facts, news
+from support.service import Everything, camera_facts, news
 
 from ovavel.runtime.errors import InputError
 from ovavel.service.failpoints import VARIABLE
@@ -33,7 +33,9 @@ def filled(store: Database) -> Database:
             accounts.advance(transaction, "gate", to_us=to_us, outcome=outcome, cause=cause)  # type: ignore[arg-type]
         for number, kinds in ((1, ("start", "update", "end")), (2, ("start",))):
             for kind in kinds:
-                events.record(transaction, news(kind, number), event_id=f"e{number}", now_us=number, sinks=("mqtt",))
+                events.record(
+                    transaction, news(kind, number), event_id=f"e{number}", now_us=number, sinks=(Everything("mqtt"),)
+                )
     return store
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.service import camera_facts, run_facts
+from support.service import Everything, camera_facts, run_facts
 
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
@@ -44,7 +44,7 @@ def watch(store: Database, *, start_us: int = START_US, run: str = "run-1", lag:
     numbers = itertools.count(1)
     with store.write() as transaction:
         cameras.add_camera(transaction, camera_facts("gate"), now_us=START_US)
-        recovery.recover(transaction, now_us=start_us, sinks=("mqtt",))
+        recovery.recover(transaction, now_us=start_us, sinks=(Everything("mqtt"),))
         cameras.open_run(transaction, run_facts(run, "gate", started_us=start_us))
         cameras.add_anchor(transaction, run, anchor)
     localizer = Localizer(head, VOCABULARY, lag=lag)
@@ -57,7 +57,7 @@ def watch(store: Database, *, start_us: int = START_US, run: str = "run-1", lag:
         WallClock(anchor),
         camera_id="gate",
         run_id=run,
-        sinks=("mqtt",),
+        sinks=(Everything("mqtt"),),
         new_event_id=lambda: next(ids),
     )
 
@@ -93,7 +93,7 @@ def test_every_second_is_accounted_once_and_every_start_has_one_end(
             assert one.end("stopped", Moment(utc_us=now_us, monotonic_us=now_us)).log == ()
         later_us = now_us + 60_000_000
         with store.write() as transaction:
-            recovery.recover(transaction, now_us=later_us, sinks=("mqtt",))
+            recovery.recover(transaction, now_us=later_us, sinks=(Everything("mqtt"),))
         found = accounts.read_accounts(store.read, "gate", from_us=0, to_us=later_us)
         assert sum(each.total_us for each in found) == later_us - START_US
         decided = sum(each.final for each in found), sum(sum(each.dropped.values()) for each in found)

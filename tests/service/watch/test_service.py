@@ -25,7 +25,7 @@ import sys, time
 import msgspec
 from ovavel.service.config.site import Site
 from ovavel.service.watch.service import Service
-service = Service(msgspec.json.decode(sys.argv[1], type=Site), sinks=("mqtt",))
+service = Service(msgspec.json.decode(sys.argv[1], type=Site))
 service.start()
 time.sleep(3600)
 """
@@ -56,7 +56,7 @@ def test_cameras_are_watched_and_one_that_is_offline_hinders_nobody(tmp_path: Pa
         Camera(id="two", source=CLIP, loop=True),
         Camera(id="dead", source=str(tmp_path / "none.mp4")),
     )
-    with Service(site(tmp_path, *cameras), sinks=("mqtt",)) as service:
+    with Service(site(tmp_path, *cameras)) as service:
         service.start()
         until(lambda: len(events.log_after(service.store.read, 0)) >= 4)
         until(lambda: service.feeds["dead"].state == "offline")
@@ -121,6 +121,6 @@ def test_a_service_that_was_killed_is_recovered(tmp_path: Path) -> None:
     finally:
         first.kill()
         first.wait()
-    with Service(watched, sinks=("mqtt",)) as service:
+    with Service(watched) as service:
         assert service.recovered.runs == 1
     check(tmp_path)

@@ -1,0 +1,132 @@
+"""All sinks of a site: opened, started, watched and drained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from msgspec import Struct
+
+from ovavel.runtime.errors import InputError
+from ovavel.service.config.sinks import Apprise, Jsonl, Sink, Webhook
+from ovavel.service.config.site import Site
+from ovavel.service.delivery.message import Place
+from ovavel.service.delivery.sender import Outcome, Sender
+from ovavel.service.delivery.worker import Worker
+from ovavel.service.store.database import Database
+
+__all__ = ["Deliveries", "SinkState"]
+
+
+class SinkState(Struct, frozen=True, kw_only=True):
+    """A sink as the page shows it."""
+
+    id: str
+    kind: str
+    state: str
+    """working, failing or disabled"""
+    why: str
+    """Why it fails; empty where it does not."""
+    pending: int
+    oldest_us: int | None
+    """When the oldest piece of news that waits was written."""
+    results: dict[str, int]
+    """delivered, failed, and "suppressed: CAUSE": how many since the service started."""
+
+
+class Deliveries:
+    """The workers of a site."""
+
+    def __init__(
+        self,
+        site: Site,
+        store: Database,
+        *,
+        labels: Sequence[str],
+        gone: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
+        """Resolve addresses and secrets; nothing is sent yet.
+
+        Args:
+            site: with its sinks.
+            store: holds the outbox.
+            labels: names that events can have.
+            gone: called with a sink and the reason when its receiver says that it is gone for good.
+
+        Raises:
+            OvavelError: an address, a secret or a label makes no sense, or a library is not installed.
+        """
+        place = Place(site)
+        for sink in site.sink:
+            if unknown := set(sink.labels) - set(labels):
+                raise InputError(
+                    f"sink {sink.id!r}: the bundle's vocabulary has no name {min(unknown)!r}; "
+                    "'ovavel vocab list' shows those it has"
+                )
+        self._workers = {sink.id: Worker(sink, open_sender(sink), store, place, gone=gone) for sink in site.sink}
+
+    def start(self) -> None:
+        """Deliver from now on."""
+        for worker in self._workers.values():
+            worker.start()
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        for worker in self._workers.values():
+            worker.wake()
+
+    def stop(self, within_s: float) -> None:
+        """Send what is due, for so long; the rest stays in the outbox. May be called twice."""
+        for worker in self._workers.values():
+            worker.stop()
+        end_s = time.monotonic() + within_s
+        for worker in self._workers.values():
+            worker.join(max(0.0, end_s - time.monotonic()))
+
+    def send_test(self, sink: str) -> Future[Outcome]:
+        """Send a test message to a sink; the future has what became of it.
+
+        Raises:
+            LookupError: there is no such sink.
+        """
+        return self._workers[sink].test()
+
+    @property
+    def states(self) -> list[SinkState]:
+        """How each sink is."""
+        return [_state(worker) for worker in self._workers.values()]
+
+
+def open_sender(sink: Sink) -> Sender:
+    """What brings messages to `sink`.
+
+    Raises:
+        OvavelError: its address or secret makes no sense, or a library is not installed.
+    """
+    match sink:
+        case Jsonl():
+            from ovavel.service.delivery.jsonl import JsonlSender
+
+            return JsonlSender(sink)
+        case Webhook():
+            from ovavel.service.delivery.webhook import WebhookSender
+
+            return WebhookSender(sink)
+        case Apprise():
+            from ovavel.service.delivery.apprise import AppriseSender
+
+            return AppriseSender(sink)
+
+
+def _state(worker: Worker) -> SinkState:
+    backlog = worker.backlog
+    return SinkState(
+        id=worker.sink.id,
+        kind=type(worker.sink).__name__.lower(),
+        state="disabled" if worker.disabled else "failing" if worker.trouble else "working",
+        why=worker.trouble,
+        pending=backlog.pending,
+        oldest_us=backlog.oldest_us,
+        results=dict(worker.results),
+    )
