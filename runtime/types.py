@@ -134,6 +134,8 @@ class DropCause(StrEnum):
     NOT_NEEDED = "not needed"
     """A window shows one frame."""
     BACKEND_FAILED = "backend failed"
+    NOT_LOOKED_AT = "not looked at"
+    """One window in several is encoded, by choice."""
     STOPPED = "stopped"
 
 

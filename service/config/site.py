@@ -38,6 +38,9 @@ class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Shorter events are dropped."""
     bridge_s: Seconds = 1.0
     """A pause up to this long inside an event does not end it."""
+    every_s: Annotated[int, Meta(ge=1, le=10)] = 1
+    """Look at one second in so many. The others are counted as not looked at; where the encoder is too slow for all
+    cameras, this says which seconds are missing, and it costs an event at most that much of its length."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context after which a decision is final."""
 
@@ -73,5 +76,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What runs the bundle."""
     precision: str | None = None
     """Of vision and audio; the bundle's own choice by default."""
+    capacity: Literal["warn", "refuse"] = "warn"
+    """What to do where the encoder cannot keep up with the cameras: log a warning, or do not start."""
     threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""

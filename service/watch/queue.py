@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from ovavel.runtime.types import GapCause
+from ovavel.runtime.types import DropCause, GapCause
 from ovavel.service.capture.feed import Delivery
 from ovavel.service.capture.messages import Captured
 
@@ -24,16 +24,16 @@ class Waiting(NamedTuple):
 
     camera: str
     news: Delivery
-    dropped: GapCause | None
+    dropped: GapCause | DropCause | None
     """Why its window was emptied while it waited."""
 
 
 class FairQueue:
     """First in, first out within a camera; cameras take turns."""
 
-    def __init__(self, cameras: Iterable[str], *, room: int = ROOM) -> None:
-        """Hold up to `room` windows with media for each of `cameras`."""
-        self._room = room
+    def __init__(self, cameras: Mapping[str, int], *, room: int = ROOM) -> None:
+        """Hold up to `room` windows with media for each camera; `cameras` says which one in so many is looked at."""
+        self._room, self._every = room, dict(cameras)
         self._lines: dict[str, deque[Waiting]] = {camera: deque() for camera in cameras}
         self._turn = deque(self._lines)
         self._closed = False
@@ -45,10 +45,13 @@ class FairQueue:
             line = self._lines.get(camera)
             if line is None or self._closed:
                 return
-            line.append(Waiting(camera, news, None))
+            waiting = Waiting(camera, news, None)
+            if isinstance(news, Captured) and news.index % self._every[camera]:
+                waiting = _emptied(waiting, DropCause.NOT_LOOKED_AT)
+            line.append(waiting)
             held = [index for index, each in enumerate(line) if _holds_media(each)]
             for index in held[: max(0, len(held) - self._room)]:
-                line[index] = _emptied(line[index])
+                line[index] = _emptied(line[index], GapCause.ENCODER_TOO_SLOW)
             self._change.notify_all()
 
     def take(self, most: int, timeout_s: float | None = None) -> list[Waiting]:
@@ -86,7 +89,7 @@ def _holds_media(waiting: Waiting) -> bool:
     return isinstance(news, Captured) and (news.frame is not None or news.sound is not None)
 
 
-def _emptied(waiting: Waiting) -> Waiting:
+def _emptied(waiting: Waiting, why: GapCause | DropCause) -> Waiting:
     assert isinstance(waiting.news, Captured)
     empty = msgspec.structs.replace(waiting.news, frame=None, sound=None)
-    return Waiting(waiting.camera, empty, GapCause.ENCODER_TOO_SLOW)
+    return Waiting(waiting.camera, empty, why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -13,12 +14,14 @@ from typing import Any
 import msgspec
 
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.service.capture.feed import CameraFeed
 from ovavel.service.capture.messages import Captured
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.delivery.deliveries import Deliveries
-from ovavel.service.encoding.remote import RemoteEncoder
+from ovavel.service.encoding.capacity import measure_capacity
+from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.store.cameras import CameraFacts, add_camera, remove_camera
 from ovavel.service.store.database import Database, rows
 from ovavel.service.store.recovery import Recovered, recover
@@ -30,6 +33,10 @@ from ovavel.service.watch.queue import FairQueue
 
 __all__ = ["Service", "engine_options"]
 
+_log = logging.getLogger(__name__)
+
+_USABLE = 0.9
+"""Share of what the encoder manages alone that is left to it beside decoding and deciding."""
 _STOP_S = 5.0
 _DRAIN_S = 2.0
 """What is due is still sent for so long when the service ends; the rest stays in the outbox."""
@@ -62,7 +69,9 @@ class Service:
             self.store.committed = self.measures.commit_s.observe
             self.encoder.encoded = self.measures.batch.observe
             self.board = Board(self.bundle.vocabulary.names)
-            self.queue = FairQueue(camera.id for camera in site.camera)
+            self.capacity = self._measured_capacity()
+            """Windows a second that the encoder managed at the start."""
+            self.queue = FairQueue({camera.id: camera.every_s for camera in site.camera})
             self.feeds = {camera.id: CameraFeed(camera, encoders, self.queue.put) for camera in site.camera}
             self._decider = Decider(
                 self.store,
@@ -78,6 +87,11 @@ class Service:
         self.failure: Exception | None = None
         """What ended the deciding thread, if anything did."""
         self._thread = threading.Thread(target=self._decide, name="ovavel-decide", daemon=True)
+
+    @property
+    def demand(self) -> float:
+        """Windows a second that the cameras bring to the encoder."""
+        return sum(1 / camera.every_s for camera in self.site.camera)
 
     def start(self) -> None:
         """Start deciding and delivering, then the cameras."""
@@ -116,6 +130,21 @@ class Service:
     def idle_s(self) -> float:
         """How long the deciding thread has not taken what waits: a second or two, unless it hangs."""
         return time.monotonic() - self._decider.turned_s
+
+    def _measured_capacity(self) -> float:
+        try:
+            capacity = measure_capacity(self.encoder, self.bundle.manifest.encoders)
+        except EncoderLost as error:
+            raise DeviceError(f"the encoder was lost when its speed was measured: {error}") from error
+        found = f"the encoder manages {capacity:.3g} windows a second, and the cameras bring {self.demand:.3g}"
+        if self.demand <= capacity * _USABLE:
+            _log.info(found)
+            return capacity
+        advice = "look less often (every_s), watch fewer cameras, or choose a faster precision or device"
+        if self.site.capacity == "refuse":
+            raise DeviceError(f"{found}: {advice}")
+        _log.warning("%s; the rest will be dropped and counted: %s", found, advice)
+        return capacity
 
     def _decide(self) -> None:
         try:

@@ -69,6 +69,12 @@ class Metrics:
             events.add_metric([label, state], count)
         yield events
         yield from service.measures.collect()
+        yield GaugeMetricFamily(
+            "ovavel_capacity_windows_per_second", "What the encoder managed at the start.", value=service.capacity
+        )
+        yield GaugeMetricFamily(
+            "ovavel_demand_windows_per_second", "What the cameras bring to the encoder.", value=service.demand
+        )
         build = InfoMetricFamily("ovavel_build", "What runs.")
         build.add_metric(
             [],

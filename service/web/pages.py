@@ -86,6 +86,8 @@ class Pages:
             engine=f"{info.engine} on {info.device}, {', '.join(f'{g} {p}' for g, p in info.precision.items())}",
             gate=encoder.ready.gate,
             restarts=encoder.restarts,
+            capacity=f"{self._service.capacity:.3g}",
+            demand=f"{self._service.demand:.3g}",
         )
 
     def _page(self, request: Request, title: str, **content: Any) -> Response:

@@ -73,7 +73,7 @@ class World:
             store,
             bundle,
             self.encoder,  # type: ignore[arg-type]
-            FairQueue(["gate"]),
+            FairQueue({"gate": 1}),
             (Camera(id="gate", source="x", lag=0),),
             sinks=(),
             shown=lambda *_: None,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.runtime.types import GapCause
+from ovavel.runtime.types import DropCause, GapCause
 from ovavel.service.capture.feed import Ended
 from ovavel.service.capture.messages import Captured
 from ovavel.service.link import Array
@@ -41,7 +41,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_every_window_comes_out_once_and_in_order(steps: list[tuple[str, str, bool]]) -> None:
-    queue = FairQueue("abc")
+    queue = FairQueue(dict.fromkeys("abc", 1))
     put: dict[str, list[int]] = defaultdict(list)
     taken: dict[str, list[int]] = defaultdict(list)
 
@@ -68,7 +68,7 @@ def test_every_window_comes_out_once_and_in_order(steps: list[tuple[str, str, bo
 
 
 def test_the_newest_windows_keep_their_media() -> None:
-    queue = FairQueue(["gate"])
+    queue = FairQueue({"gate": 1})
     for index in range(ROOM + 3):
         queue.put("gate", window(index))
     queue.put("gate", Ended("stopped", ""))
@@ -78,7 +78,7 @@ def test_the_newest_windows_keep_their_media() -> None:
 
 
 def test_cameras_take_turns() -> None:
-    queue = FairQueue("abc")
+    queue = FairQueue(dict.fromkeys("abc", 1))
     for index in range(2):
         for camera in "abc":
             queue.put(camera, window(index, media=False))
@@ -87,3 +87,17 @@ def test_cameras_take_turns() -> None:
     assert [each.camera for each in queue.take(2)] == ["b", "c"]
     queue.close()
     assert queue.take(3) == []
+
+
+def test_one_window_in_several_is_looked_at_and_the_others_say_so() -> None:
+    queue = FairQueue({"gate": 3, "yard": 1})
+    for index in range(6):
+        queue.put("gate", window(index))
+        queue.put("yard", window(index))
+    taken = [each for _ in range(6) for each in queue.take(2)]
+    looked_at = {each.news.index: each for each in taken if each.camera == "gate" and isinstance(each.news, Captured)}
+    assert [looked_at[index].news.frame is not None for index in range(6)] == [True, False, False] * 2  # type: ignore[union-attr]
+    assert {looked_at[index].dropped for index in (1, 2, 4, 5)} == {DropCause.NOT_LOOKED_AT}
+    assert looked_at[0].dropped is looked_at[3].dropped is None
+    # What is not looked at takes no room from what is: nothing of it was dropped for want of room.
+    assert sum(each.dropped is GapCause.ENCODER_TOO_SLOW for each in taken) == 2, "of yard, six where four may wait"

@@ -13,6 +13,7 @@ import pytest
 from support.media_factory import make_clip
 from support.service import CLIP, site, until
 
+from ovavel.runtime.errors import DeviceError
 from ovavel.service.config.site import Camera
 from ovavel.service.store import accounts, events
 from ovavel.service.store.database import Database, open_readonly, rows
@@ -124,3 +125,24 @@ def test_a_service_that_was_killed_is_recovered(tmp_path: Path) -> None:
     with Service(watched) as service:
         assert service.recovered.runs == 1
     check(tmp_path)
+
+
+def test_capacity_is_measured_and_a_camera_can_be_looked_at_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cameras = (Camera(id="one", source=CLIP, loop=True, every_s=2), Camera(id="two", source=CLIP, loop=True))
+    with Service(site(tmp_path, *cameras)) as service:
+        assert service.capacity > 0
+        assert service.demand == 1.5
+        service.start()
+        until(lambda: decided_seconds(service.store) > 3)
+    check(tmp_path)
+    with Database.open(tmp_path / "data", ballast_bytes=0) as store:
+        found = [each.dropped for each in accounts.read_accounts(store.read, "one", from_us=0, to_us=2**62)]
+        assert sum(each.get("not looked at", 0) for each in found) >= 3
+        found = [each.dropped for each in accounts.read_accounts(store.read, "two", from_us=0, to_us=2**62)]
+        assert not any(each.get("not looked at") for each in found)
+    monkeypatch.setattr("ovavel.service.watch.service.measure_capacity", lambda *_: 1.2)
+    with pytest.raises(DeviceError, match=r"manages 1.2 windows a second, and the cameras bring 1.5: look less often"):
+        Service(site(tmp_path, *cameras, capacity="refuse"))
+    Service(site(tmp_path, *cameras)).stop()
