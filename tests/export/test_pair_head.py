@@ -28,7 +28,7 @@ from ovavel.runtime.results import read_json
 from ovavel.runtime.session import Session
 from ovavel.runtime.types import SegmentScores
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.usefixtures("traced_once")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("traced_once")]
 
 SMALL = {"temporal": ["--hidden", "8", "--ffn", "8"], "cmra": ["--ffn", "24"], "mm-pyramid": ["--ffn", "24"]}
 SECONDS = 4

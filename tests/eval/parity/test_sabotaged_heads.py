@@ -18,7 +18,7 @@ from support.sabotage import check_stage, constants, graph_surgery, put, relist
 from ovavel.eval.demo import assets
 from ovavel.runtime.bundle.bundle import Bundle
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DEMO = Path(assets.__file__).parent / "bundle"
 DIM = 64
