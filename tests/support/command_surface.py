@@ -53,7 +53,7 @@ def _type(hint: Any) -> str:
         items = [each for each in get_args(hint) if each is not Ellipsis]
         return f"{' '.join(map(_type, items))}..."
     if get_origin(hint) is Literal:
-        return f"{{{','.join(get_args(hint))}}}"
+        return f"{{{','.join(map(str, get_args(hint)))}}}"
     return "" if hint is bool else TYPES[hint]
 
 
