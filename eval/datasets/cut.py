@@ -1,4 +1,4 @@
-"""Ten seconds of a raw video, cut as in live use (docs/method.md, Segment).
+"""Windows of a recording, and ten seconds of a raw video, cut as in live use (docs/method.md, Segment).
 
 Shapes: H, W frame height and width; C channels; T seconds of a clip (10).
 """
@@ -16,10 +16,29 @@ import numpy as np
 from ovavel.eval.datasets.clip_media import SEGMENTS, DamagedClip
 from ovavel.runtime.errors import MediaError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
+from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import RATE_HZ, Gap, GapCause, Window
 
-__all__ = ["cut_windows", "with_both_senses"]
+__all__ = ["cut_windows", "read_windows", "with_both_senses"]
+
+
+def read_windows(path: Path, channel: Channel = "auto", *, rate_hz: int = RATE_HZ) -> Iterator[Window]:
+    """Decode `path` from its first second to its last.
+
+    `channel` is the one of the sound to listen to, and `rate_hz` the sample rate of the windows.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    source = MediaSource(path)
+    try:
+        assembler = WindowAssembler(source.senses, live=False, rate_hz=rate_hz, channel=channel)
+        for chunk in source.chunks():
+            yield from assembler.push(chunk)
+        yield from assembler.flush()
+    finally:
+        source.close()
 
 
 class _Reading:

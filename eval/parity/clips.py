@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.datasets.clip_media import DamagedClip
+from ovavel.eval.datasets.cut import read_windows
 from ovavel.eval.datasets.dataset import Clip, Dataset
 from ovavel.eval.datasets.encode import DamagedRecord, encode_clips
-from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.channels import Channel

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.eval.datasets.recordings import read_windows
+from ovavel.eval.datasets.cut import read_windows
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings

@@ -15,10 +15,9 @@ from support.made_heads import KINDS
 from support.media_factory import make_clip
 from support.ovavebench_factory import make_bench
 
-from ovavel.eval.datasets.cut import cut_windows
+from ovavel.eval.datasets.cut import cut_windows, read_windows
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.eval.datasets.recordings import read_windows
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import DECIDING
