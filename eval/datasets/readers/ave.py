@@ -48,8 +48,6 @@ def open_ave(root: Path, annotations: Path | None = None) -> VideoDataset:
     if not events:
         raise DatasetError(f"{folder / ANNOTATIONS} holds no event")
     names = (*sorted({label for _, label in events}), BACKGROUND)
-    if BACKGROUND in names[:-1]:
-        raise DatasetError(f"{folder / ANNOTATIONS}: a class is called {BACKGROUND!r}, as the background is")
     classes: dict[str, list[str]] = defaultdict(list)
     for video, label in events:
         classes[video].append(label)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ovavel.eval.datasets.readers.videos import BACKGROUND
 from ovavel.runtime.errors import DatasetError
 from ovavel.runtime.reporting.text import quoted
 from ovavel.runtime.system.files import not_regular
@@ -44,14 +45,18 @@ class Line:
         name = " ".join(text.replace("_", " ").split())
         if not name or not name.isprintable():
             self.refuse(f"{quoted(text)} is not the name of a class")
+        if name == BACKGROUND:
+            self.refuse(f"a class is called {BACKGROUND!r}, as the background is")
         return name
 
     def seconds(self, field: int) -> float:
         """A time in seconds."""
+        text = self.fields[field]
+        plain = text.isascii() and "_" not in text  # Python reads more than anybody writes
         try:
-            return float(self.fields[field])
+            return float(text if plain else "")
         except ValueError:
-            self.refuse(f"{quoted(self.fields[field])} is not a time in seconds")
+            self.refuse(f"{quoted(text)} is not a time in seconds")
 
 
 def read_bytes(path: Path, what: str) -> bytes:

@@ -49,8 +49,6 @@ def open_llp(root: Path, annotations: Path | None = None) -> VideoDataset:
             twice += line.video(0) in listed
             listed.setdefault(line.video(0), split)
             labels |= {line.label(label) for label in line.fields[1].split(",")}
-    if BACKGROUND in labels:
-        raise DatasetError(f"{folder}: a class is called {BACKGROUND!r}, as the background is")
     if not listed:
         raise DatasetError(f"{', '.join(_LISTS.values())} in {folder} name no video")
     found = find_videos(root, {*listed, *map(_id, listed)})
