@@ -114,10 +114,10 @@ def test_its_bundle_runs_live_and_over_recordings(
     _, folder = exported(kind)
     runs = ("--bundle", folder, "--device", "cpu", "--threads", 1)
     run("localize", root / "clip.mp4", *runs, "--out", tmp_path / "results")
-    result = read_json(tmp_path / "results" / "clip.json")
+    result = read_json(tmp_path / "results" / "clip.mp4.ovavel.json")
     run("live", root / "clip.mp4", *runs, "--view", "none", "--jsonl", tmp_path / "live.jsonl")
     assert result.duration_s == pytest.approx(SECONDS, abs=0.1)
-    assert (tmp_path / "live.jsonl").read_text().count('"final":true') == SECONDS
+    assert (tmp_path / "live.jsonl").read_text().count('"type":"segment"') == SECONDS
 
 
 def test_training_measuring_and_live_use_hear_the_same_48_khz(
