@@ -21,6 +21,11 @@ FAILPOINTS = (
     "store.replaced-kept",
     "delivery.sent",
     "delivery.marked",
+    "asset.file-written",
+    "asset.file-renamed",
+    "asset.row-ready",
+    "asset.rows-removed",
+    "asset.file-removed",
 )
 """Every failpoint, so that a test can try each."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +24,24 @@ from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.access import address_of
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.types import Chunk, Gap, Sense, Window
-from ovavel.service.capture.messages import Begin, Captured, Finished, Lost, Opened, Said
+from ovavel.runtime.sources.media.tap import OpenTap
+from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Sense, Window
+from ovavel.service.capture.masks import Masks, once
+from ovavel.service.capture.messages import (
+    Begin,
+    Captured,
+    Clip,
+    Cut,
+    Finished,
+    Leave,
+    Lost,
+    Opened,
+    Said,
+    Stop,
+    ToChild,
+)
+from ovavel.service.capture.recorder import Recorder
+from ovavel.service.capture.spectrum import spectrum_of
 from ovavel.service.link import Array, Child, Link, LinkClosed
 
 __all__ = ["LoopedSource", "main", "small_picture"]
@@ -39,10 +57,10 @@ class LoopedSource:
     recorded: bool = False
     duration_s: float | None = None
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, audio: bool = True, recorder: Recorder | None = None) -> None:
         """Open the file once, so that one that cannot be read fails here. Raises as `MediaSource`."""
-        self._path = path
-        self._source = MediaSource(path, realtime=True)
+        self._path, self._audio, self._recorder = path, audio, recorder
+        self._source = self._opened(0.0)
         self.name, self.senses = self._source.name, self._source.senses
         self._closed = threading.Event()
 
@@ -57,7 +75,11 @@ class LoopedSource:
             if self._closed.is_set() or end_s <= offset_s:
                 return
             offset_s = float(math.ceil(end_s))
-            self._source = MediaSource(self._path, realtime=True)
+            self._source = self._opened(offset_s)
+
+    def _opened(self, offset_s: float) -> MediaSource:
+        tap = partial(self._recorder.tap, shift_s=offset_s) if self._recorder else None
+        return MediaSource(self._path, audio=self._audio, realtime=True, tap=tap)
 
     def close(self) -> None:
         """End `chunks` within a second."""
@@ -76,39 +98,62 @@ def main(descriptor: str) -> int:
     link = Child.inherited(descriptor)
     try:
         begin: Begin = link.receive(Begin)
+        recorder = Recorder(begin.recording, partial(_send, link)) if begin.recording else None
         try:
-            address = address_of(begin.source)
-            source: Source = LoopedSource(address) if begin.loop else MediaSource(address, realtime=True)
+            source = _open(begin, recorder)
         except OvavelError as error:
             link.send(Finished(error=redacted(str(error))))
             return 0
         with closing(source):
-            threading.Thread(target=_close_with, args=(link, source), daemon=True).start()
-            link.send(Finished(error=_watch(link, source, begin)))
+            wanted = threading.Event()
+            asked = threading.Thread(target=_answer, args=(link, source, recorder, begin.child, wanted), daemon=True)
+            asked.start()
+            link.send(Finished(error=_watch(link, source, begin, recorder)))
+            asked.join()  # clips of its last events are still to be asked for
+            if recorder and wanted.is_set():
+                recorder.close()
     except LinkClosed:
         pass  # the service is gone, and there is nobody to report to
     return 0
 
 
-def _watch(link: Link, source: Source, begin: Begin) -> str | None:
+def _open(begin: Begin, recorder: Recorder | None) -> Source:
+    address = address_of(begin.source)
+    if begin.loop:
+        return LoopedSource(address, audio=begin.sound, recorder=recorder)
+    tap: OpenTap | None = recorder.tap if recorder else None
+    return MediaSource(address, audio=begin.sound, realtime=True, tap=tap)
+
+
+def _watch(link: Link, source: Source, begin: Begin, recorder: Recorder | None) -> str | None:
     """Send each window; returns why the source ended early, if it did."""
-    prepare = preparations(begin.encoders)
+    prepare, masks = preparations(begin.encoders), Masks(begin.masks)
     assembler = WindowAssembler(source.senses, live=not source.recorded, rate_hz=prepare["audio"].rate_hz)
     monotonic_us, utc_us = _clocks()
-    link.send(Opened(senses=tuple(sorted(source.senses)), monotonic_us=monotonic_us, utc_us=utc_us))
-    error = None
+    senses = tuple(sorted(source.senses))
+    link.send(Opened(senses=senses, child=begin.child, monotonic_us=monotonic_us, utc_us=utc_us))
+    error, position_s = None, 0.0
     try:
         for chunk in source.chunks():
+            if isinstance(chunk, Frame):
+                chunk = replace(chunk, image=once(chunk.image, masks))
+            if recorder:
+                recorder.chunk(chunk)
             for window in assembler.push(chunk):
-                link.send(_captured(window, prepare))
+                link.send(_captured(window, prepare, spectrum=begin.spectrum))
+                position_s = window.start_s + WINDOW_S
+            if recorder:
+                recorder.reached(position_s)
     except OvavelError as found:
         error = redacted(str(found))
     for window in assembler.flush():
-        link.send(_captured(window, prepare))
+        link.send(_captured(window, prepare, spectrum=begin.spectrum))
+    if recorder:
+        recorder.reached(position_s, ended=True)
     return error
 
 
-def _captured(window: Window, prepare: Mapping[Sense, Preparation]) -> Captured:
+def _captured(window: Window, prepare: Mapping[Sense, Preparation], *, spectrum: bool) -> Captured:
     monotonic_us, utc_us = _clocks()
     frame, sound = window.frame, window.waveform
     return Captured(
@@ -117,6 +162,7 @@ def _captured(window: Window, prepare: Mapping[Sense, Preparation]) -> Captured:
         frame=None if frame is None else Array.of(prepare["vision"].prepare(frame)),
         sound=None if sound is None else Array.of(prepare["audio"].prepare(sound)),
         picture=None if frame is None else small_picture(frame),
+        spectrum=None if sound is None or not spectrum else spectrum_of(sound[0]),
         gaps=tuple(
             Lost(sense=gap.sense, cause=gap.cause, start_s=gap.start_s, duration_s=gap.duration_s)
             for gap in window.gaps
@@ -140,11 +186,31 @@ def _clocks() -> tuple[int, int]:
     return time.monotonic_ns() // 1000, time.time_ns() // 1000
 
 
-def _close_with(link: Link, source: Source) -> None:
-    """The service sends nothing more; when its end closes, the source ends."""
+def _send(link: Link, clip: Clip) -> None:
+    with contextlib.suppress(LinkClosed):  # whoever asked is gone
+        link.send(clip)
+
+
+def _answer(link: Link, source: Source, recorder: Recorder | None, child: int, wanted: threading.Event) -> None:
+    """Do what the service asks for; when its end of the link closes, the source ends.
+
+    `wanted` is set where the service waits for the clips that it asked for.
+    """
     try:
-        link.receive(Begin)
+        while True:
+            message: Cut | Stop | Leave = link.receive(ToChild)
+            if isinstance(message, Leave) and message.child == child:
+                break
+            if isinstance(message, Stop):
+                source.close()
+            elif isinstance(message, Cut) and recorder and message.child == child:
+                recorder.cut(message)
+            elif isinstance(message, Cut):
+                _send(link, Clip(event=message.event, error="another process captured it, which has ended"))
+        wanted.set()
     except LinkClosed:
+        pass
+    finally:
         source.close()
 
 

@@ -10,8 +10,21 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeAlias
 
+import msgspec
+
 from ovavel.runtime.bundle.graphs import Encoders
-from ovavel.service.capture.messages import Begin, Captured, Finished, FromChild, Opened
+from ovavel.service.capture.messages import (
+    Begin,
+    Captured,
+    Clip,
+    Cut,
+    Finished,
+    FromChild,
+    Leave,
+    Opened,
+    Recording,
+    Stop,
+)
 from ovavel.service.config.site import Camera
 from ovavel.service.link import Child, LinkClosed
 
@@ -27,6 +40,8 @@ SILENT_S = 20.0
 """A child that sends no window for this long hangs: a source sends one a second even while it is lost."""
 OPEN_S = 90.0
 """How long a source may take to open."""
+LINGER_S = 8.0
+"""How long a child whose source has ended stays for the clips of its last events."""
 
 
 _log = logging.getLogger(__name__)
@@ -57,16 +72,42 @@ Delivery: TypeAlias = Opened | Captured | Ended
 class CameraFeed:
     """Keeps a capture child running for one camera and hands on what it sends, from a thread of its own."""
 
-    def __init__(self, camera: Camera, encoders: Encoders, deliver: Callable[[str, Delivery], None]) -> None:
-        """Watch `camera` once started; `deliver` is called with its id, in order, and must not block for long."""
+    def __init__(
+        self,
+        camera: Camera,
+        encoders: Encoders,
+        deliver: Callable[[str, Delivery], None],
+        *,
+        recording: Recording | None = None,
+        clipped: Callable[[str, Clip], None] = lambda *_: None,
+        gone: Callable[[str, int], None] = lambda *_: None,
+    ) -> None:
+        """Watch `camera` once started.
+
+        Args:
+            camera: what to watch.
+            encoders: how its windows are prepared.
+            deliver: called with its id and what it brings, in order; must not block for long.
+            recording: what is kept for clips; None: nothing.
+            clipped: called with its id and each answer to a `cut`.
+            gone: called with its id and the number of a child that has ended: no answer comes from it any more.
+        """
         self.camera = camera
         self.state = CameraState.STARTING
         self.why = ""
         """Why it is offline."""
         self.restarts = 0
         """How often a child ended."""
-        self._begin = Begin(source=camera.source, loop=camera.loop, encoders=encoders)
-        self._deliver = deliver
+        self._begin = Begin(
+            source=camera.source,
+            loop=camera.loop,
+            encoders=encoders,
+            sound=camera.sound,
+            spectrum=camera.media and camera.sound and camera.keep_sound,
+            masks=camera.mask,
+            recording=recording,
+        )
+        self._deliver, self._clipped, self._gone = deliver, clipped, gone
         self._stop = threading.Event()
         self._child: Child | None = None
         self._thread = threading.Thread(target=self._run, name=f"ovavel-camera-{camera.id}", daemon=True)
@@ -83,7 +124,26 @@ class CameraFeed:
     def stop(self) -> None:
         """Ask the child to end; `join` waits for it. May be called twice."""
         self._stop.set()
-        self.restart()
+        if not self._ask(Stop()):
+            self.restart()
+
+    def cut(self, cut: Cut) -> bool:
+        """Ask the present child for a clip; whether it could be asked."""
+        return self._ask(cut)
+
+    def release(self, child: int) -> None:
+        """Say that no more clips will be asked for of the child with this number, whose source has ended."""
+        self._ask(Leave(child=child))
+
+    def _ask(self, message: Cut | Stop | Leave) -> bool:
+        child = self._child
+        if child is None or self.state is CameraState.STARTING:
+            return False  # it does not listen before its source is open
+        try:
+            child.link.send(message)
+        except LinkClosed:
+            return False
+        return True
 
     def restart(self) -> None:
         """End the present child; another one follows unless `stop` was called."""
@@ -91,9 +151,12 @@ class CameraFeed:
             child.link.close()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until the last delivery was made; whether it was."""
+        """Wait until the last delivery was made, and end the child where it does not end by itself; whether it did."""
         if self._thread.ident is not None:  # it was started
             self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                self.restart()
+                self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -102,7 +165,6 @@ class CameraFeed:
             self.state, began_s = CameraState.STARTING, time.monotonic()
             ended = self._watch()
             self.why = ended.detail
-            self._deliver(self.camera.id, ended)
             level = logging.INFO if self._stop.is_set() or ended.cause == END_OF_MEDIA else logging.WARNING
             _log.log(level, "%s: %s", ended.cause, ended.detail, extra={"camera": self.camera.id, "cause": ended.cause})
             if ended.cause == END_OF_MEDIA:
@@ -117,29 +179,43 @@ class CameraFeed:
         self.state = CameraState.STOPPED
 
     def _watch(self) -> Ended:
-        """Run one child to its end."""
+        """Run one child to its end, and deliver that."""
         self._child = child = Child("ovavel.service.capture.child")
         if self._stop.is_set():  # while it started, when `stop` saw no child yet
             child.link.close()
-        limit_s = OPEN_S
+        limit_s, ended = OPEN_S, None
         try:
-            child.link.send(self._begin)
+            child.link.send(msgspec.structs.replace(self._begin, child=self.restarts))
             while True:
-                message: Opened | Captured | Finished = child.link.receive(FromChild, timeout_s=limit_s)
+                message: Opened | Captured | Clip | Finished = child.link.receive(FromChild, timeout_s=limit_s)
+                if isinstance(message, Clip):
+                    self._clipped(self.camera.id, message)
+                    continue
                 if isinstance(message, Finished):
-                    return Ended(
-                        OFFLINE if message.error else END_OF_MEDIA, message.error or "its file was played to the end"
-                    )
+                    ended, limit_s = self._finished(message.error), LINGER_S
+                    self._deliver(self.camera.id, ended)
+                    continue
                 if isinstance(message, Opened):
                     self.state, self.why, limit_s = CameraState.WATCHING, "", SILENT_S
                     _log.info("watching", extra={"camera": self.camera.id})
+                    if self._stop.is_set():
+                        self._ask(Stop())
                 self._deliver(self.camera.id, message)
         except LinkClosed as error:
             detail = str(error)
         finally:
             code = child.stop()
             self._child = None
+            self._gone(self.camera.id, self.restarts)
             self.restarts += 1
+        if ended is None:
+            ended = Ended("capture died", f"its process ended ({detail}; exit code {code})")
+            if self._stop.is_set():
+                ended = self._finished(None)
+            self._deliver(self.camera.id, ended)
+        return ended
+
+    def _finished(self, error: str | None) -> Ended:
         if self._stop.is_set():
             return Ended("stopped", "the service stopped it")
-        return Ended("capture died", f"its process ended ({detail}; exit code {code})")
+        return Ended(OFFLINE if error else END_OF_MEDIA, error or "its file was played to the end")

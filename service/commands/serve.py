@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -52,7 +53,7 @@ class Serve:
     def run(self) -> int:
         """Watch until a signal arrives."""
         from ovavel.runtime.errors import UsageError
-        from ovavel.service.config.read import read_site, site_schema
+        from ovavel.service.config.read import read_site, remarks, site_schema
 
         if self.schema:
             print(site_schema().decode(), end="")
@@ -60,6 +61,8 @@ class Serve:
         if self.site is None:
             raise UsageError("which site? Give its file: ovavel serve site.toml")
         site = read_site(self.site)
+        for remark in remarks(site):
+            print(f"{self.site}: {remark}", file=sys.stderr)
         if self.check:
             print(f"{self.site}: {_cameras(site)}, well-formed; the bundle and the cameras were not opened")
             return 0
@@ -114,6 +117,8 @@ def _serve(site: Site) -> int:
         server = Server(service, host=host, port=port, token=token)
         before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
         try:
+            if service.identity.forgotten:
+                print(service.identity.forgotten, file=sys.stderr)
             if service.recovered.runs:
                 print(f"ended what an earlier run left open: {service.recovered.events} events", flush=True)
             service.start()

@@ -17,11 +17,13 @@ from ovavel.runtime.system.files import not_regular
 from ovavel.service.config.sinks import Jsonl, Mqtt, Sink, Webhook
 from ovavel.service.config.site import Camera, Site
 
-__all__ = ["read_site", "read_token", "rules_of", "site_schema", "split_listen", "zone_of"]
+__all__ = ["read_site", "read_token", "remarks", "rules_of", "site_schema", "split_listen", "zone_of"]
 
 _LARGEST = 1 << 20
 _LAST_PORT = 65_535
 _SHORTEST_TOKEN = 32
+_DECIDED_S = 15
+"""Seconds after which an event of a second is over, decided on and asked for as a clip."""
 
 
 def read_site(path: Path) -> Site:
@@ -97,6 +99,11 @@ def _check(path: Path, site: Site) -> None:
             ipaddress.ip_network(proxy)
         except ValueError as error:
             raise InputError(f"{path}: proxies must be addresses or networks, not {quoted(proxy)}") from error
+    needed_s = site.clip.pre_s + site.clip.post_s + _DECIDED_S
+    if site.clip.ring_s < needed_s:
+        raise InputError(
+            f"{path}: clip.ring_s must be at least {needed_s:g}: pre_s, post_s, and {_DECIDED_S} s for the decision"
+        )
     for where, zone in (("tz", site.tz), *((f"tz of camera {each.id!r}", each.tz) for each in site.camera)):
         if zone and zone not in available_timezones():
             raise InputError(f"{path}: {where} must be an IANA time zone such as Europe/Berlin, not {quoted(zone)}")
@@ -105,8 +112,21 @@ def _check(path: Path, site: Site) -> None:
             rules_of(camera)
         except UsageError as error:
             raise InputError(f"{path}: camera {camera.id!r}: {error}") from error
+        if camera.transcode and not (site.media and camera.media):
+            raise InputError(f"{path}: camera {camera.id!r}: transcode is for clips, and media = false keeps none")
         if camera.loop and ("://" in camera.source or camera.source.startswith(("@", "env:"))):
             raise InputError(f"{path}: camera {camera.id!r}: loop is for a file, not for an address")
+
+
+def remarks(site: Site) -> list[str]:
+    """What the site file says that people may not expect of it."""
+    found = [] if site.media else ["media = false: events are kept without pictures, sound and clips"]
+    for camera in site.camera:
+        if not camera.sound:
+            found.append(f"camera {camera.id!r} has sound = false: nothing is seen and heard, so it has no events")
+        if camera.mask and not camera.transcode and camera.media and site.media:
+            found.append(f"camera {camera.id!r} has a mask: its events have no clips without transcode = true")
+    return found
 
 
 def rules_of(camera: Camera) -> EventRules:

@@ -9,9 +9,42 @@ from msgspec import Meta, Struct
 from ovavel.runtime.types import BUFFER, LAG
 from ovavel.service.config.sinks import Name, Seconds, Sink
 
-__all__ = ["Camera", "Site"]
+__all__ = ["Camera", "Clips", "Keep", "Site"]
 
 Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Roll: TypeAlias = Annotated[float, Meta(ge=0, le=300)]
+Days: TypeAlias = Annotated[float, Meta(gt=0, le=36_500)]
+Gigabytes: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000)]
+Corner: TypeAlias = tuple[Share, Share]
+"""x and y, from the top left corner of the picture (0, 0) to the bottom right one (1, 1)."""
+Mask: TypeAlias = Annotated[tuple[Corner, ...], Meta(min_length=3, max_length=256)]
+"""Corners of a polygon."""
+
+
+class Clips(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is in a clip, and how much is kept in memory to cut it from."""
+
+    pre_s: Roll = 5.0
+    """Seconds before the event."""
+    post_s: Roll = 5.0
+    """Seconds after it."""
+    ring_s: Annotated[float, Meta(ge=10, le=3600)] = 120.0
+    """Seconds of each camera that are kept in memory: of a longer event, the clip shows the end."""
+    ring_mb: Annotated[int, Meta(ge=1, le=16_384)] = 64
+    """Megabytes of each camera that are kept in memory at most."""
+
+
+class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For how long, and in how much space. What is pinned stays."""
+
+    events_days: Days = 365
+    snapshots_days: Days = 90
+    """Of pictures and spectrograms."""
+    snapshots_gb: Gigabytes = 2
+    clips_days: Days = 14
+    clips_gb: Gigabytes = 20
+    min_free_gb: Gigabytes = 1
+    """Space that stays free on the disk: for it, the oldest clips go first, then the oldest snapshots."""
 
 
 class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +76,19 @@ class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cameras, this says which seconds are missing, and it costs an event at most that much of its length."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context after which a decision is final."""
+    mask: Annotated[tuple[Mask, ...], Meta(max_length=64)] = ()
+    """Polygons that are black before anything looks at a picture. A camera with a mask has clips only with
+    `transcode`: its own packets show what is masked."""
+    transcode: bool = False
+    """Encode clips to H.264 even where the camera's own packets could be copied: for masks, and for HEVC, which many
+    browsers do not play."""
+    sound: bool = True
+    """Whether sound is read at all. Without it nothing is both seen and heard: the camera is shown and accounted for,
+    and has no events."""
+    keep_sound: bool = True
+    """Whether sound is kept. Without it, it is heard in memory for decisions, and is in no clip and no picture."""
+    media: bool = True
+    """Whether pictures, sound and clips of events are kept; without it, their times and names alone."""
 
 
 class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +106,12 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the page calls it."""
     tz: str = "UTC"
     """IANA time zone in which times are shown."""
+    media: bool = True
+    """Whether pictures, sound and clips of events are kept, of any camera."""
+    clip: Clips = Clips()
+    """What clips show."""
+    keep: Keep = Keep()
+    """For how long."""
     listen: Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]|[0-9A-Za-z.-]+):[0-9]{1,5}\Z")] = "127.0.0.1:8470"
     """Address and port of the page; port 0 is any that is free. One that others can reach needs a user or a token."""
     token_file: str | None = None

@@ -85,7 +85,7 @@ CREATE TABLE asset (
   id INTEGER PRIMARY KEY,
   event_id TEXT NOT NULL REFERENCES event(id) ON DELETE CASCADE,
   kind TEXT NOT NULL CHECK (kind IN ('snapshot', 'clip', 'sound')),
-  state TEXT NOT NULL CHECK (state IN ('pending', 'ready', 'failed')),
+  state TEXT NOT NULL CHECK (state IN ('pending', 'ready', 'failed', 'removed')),
   cause TEXT,
   path TEXT,
   bytes INTEGER,
@@ -93,8 +93,12 @@ CREATE TABLE asset (
   start_us INTEGER,
   end_us INTEGER,
   has_audio INTEGER CHECK (has_audio IN (0, 1)),
-  UNIQUE (event_id, kind)
+  codec TEXT,                     -- of its pictures: h264, hevc, webp; empty without any
+  UNIQUE (event_id, kind),
+  CHECK ((state = 'ready') = (path IS NOT NULL))
 ) STRICT;
+CREATE INDEX asset_by_state ON asset(state, kind);
+CREATE UNIQUE INDEX asset_file ON asset(path) WHERE path IS NOT NULL;
 
 CREATE TABLE account (
   camera_id TEXT NOT NULL REFERENCES camera(id),

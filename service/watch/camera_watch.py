@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import WINDOW_S, DropCause, Event, GapCause, Segment, SegmentScores
+from ovavel.service.store import assets
 from ovavel.service.store.accounts import accounted_us, advance
 from ovavel.service.store.cameras import Anchor, add_anchor, close_run
 from ovavel.service.store.database import Database, Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.watch.wall_clock import WallClock
+
+if TYPE_CHECKING:
+    from ovavel.service.evidence.keeper import RunEvidence
 
 __all__ = ["CLOCK_STEP", "CameraWatch", "Moment", "Seen"]
 
@@ -56,6 +61,7 @@ class CameraWatch:
         run_id: str,
         sinks: Sequence[Subscriber],
         new_event_id: Callable[[], str] = new_id,
+        evidence: RunEvidence | None = None,
     ) -> None:
         """Watch for the open run `run_id`, whose first anchor is that of `clock`.
 
@@ -68,7 +74,9 @@ class CameraWatch:
             run_id: of the store.
             sinks: those that may hear of events.
             new_event_id: makes ids that order by time.
+            evidence: keeps what remains of its events; None: nothing.
         """
+        self._evidence = evidence
         self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock
         self._camera, self.run_id, self._sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
@@ -92,6 +100,8 @@ class CameraWatch:
         )
         self._waiting.append(dropped)
         scores = self._localizer.push(segment)
+        if self._evidence:
+            self._evidence.scored(scores)
         self._keep(scores, self._tracker.push(scores), now.utc_us, anchor=anchor)
         return Seen(scores=tuple(scores), log=self.commit())
 
@@ -101,6 +111,8 @@ class CameraWatch:
             return Seen(scores=(), log=())
         self._ended = True
         scores = self._localizer.flush()
+        if self._evidence:
+            self._evidence.scored(scores)
         events = [*self._tracker.push(scores), *self._tracker.close()]
         self._keep(scores, events, now.utc_us, cause=cause)
         return Seen(scores=tuple(scores), log=self.commit())
@@ -115,8 +127,12 @@ class CameraWatch:
         except OutputError as error:
             self.trouble = str(error)
             return ()
+        news = [event for each in self._unwritten for event in each.events]
         self._unwritten.clear()
         self.trouble = ""
+        for event, entry in zip(news, log, strict=True):
+            if self._evidence and event.state == "end":
+                self._evidence.over(entry.body.id, event.label, event.start_s, event.end_s)
         return tuple(log)
 
     def _keep(
@@ -138,6 +154,7 @@ class CameraWatch:
                     if each.final
                 ),
                 news=tuple(self._news(event, cause if event.state == "end" else None) for event in events),
+                events=tuple(events),
                 cause=cause,
             )
         )
@@ -157,7 +174,10 @@ class CameraWatch:
             )
         for news in each.news:
             event_id = self._new_id() if news.kind == "start" else ""
-            yield record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self._sinks)
+            entry = record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self._sinks)
+            if self._evidence and news.kind == "end":
+                assets.expect(transaction, entry.body.id, self._evidence.kinds)
+            yield entry
         if each.cause is not None:
             (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self.run_id,))
             close_run(transaction, self.run_id, ended_us=committed_us, cause=each.cause)
@@ -190,5 +210,7 @@ class _Unwritten:
     seconds: tuple[tuple[int, int, GapCause | DropCause | None], ...]
     """Of each second that became final: its start, its end, and why it was dropped."""
     news: tuple[EventNews, ...]
+    events: tuple[Event, ...]
+    """What `news` is about, in media time."""
     cause: str | None
     """Why the run ends; None while it continues."""

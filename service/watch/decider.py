@@ -24,6 +24,7 @@ from ovavel.service.capture.messages import Captured, Opened
 from ovavel.service.config.read import rules_of
 from ovavel.service.config.site import Camera
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
+from ovavel.service.evidence.keeper import Keeper, RunEvidence
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
 from ovavel.service.store.database import Database, rows
@@ -61,6 +62,8 @@ class Decider:
         sinks: Sequence[Subscriber],
         shown: Shown,
         restart: Callable[[str], None],
+        keeper: Keeper | None = None,
+        release: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
         """Decide with the vocabulary and the rule of `bundle`.
 
@@ -73,7 +76,12 @@ class Decider:
             sinks: those that may hear of events.
             shown: shows what was decided; must not block.
             restart: starts a camera again whose run could not continue.
+            keeper: keeps what remains of events; None: nothing.
+            release: called with a camera and the number of its child when no more clips of it will be asked for.
         """
+        self._keeper, self._release = keeper, release
+        self._evidence: dict[str, RunEvidence] = {}
+        self._children: dict[str, int] = {}
         self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
         self._sinks, self._shown, self._restart = tuple(sinks), shown, restart
         self._cameras = {camera.id: camera for camera in cameras}
@@ -120,6 +128,9 @@ class Decider:
         for each in waiting:
             if isinstance(each.news, Ended):
                 self._end(each.camera, each.news.cause)
+                self._evidence.pop(each.camera, None)
+                if each.camera in self._children:
+                    self._release(each.camera, self._children.pop(each.camera))
                 self._why[each.camera] = each.news.cause
 
     def _look_after_the_store(self, *, at_once: bool = False) -> None:
@@ -155,6 +166,7 @@ class Decider:
 
     def _open(self, camera: str, opened: Opened) -> None:
         self._end(camera, "capture died")
+        self._children[camera] = opened.child
         run, now_us = new_id(), opened.utc_us
         anchor = Anchor(media_us=0, utc_us=now_us, monotonic_us=opened.monotonic_us, cause="start")
         facts = RunFacts(
@@ -181,7 +193,10 @@ class Decider:
         except OutputError:
             self._restart(camera)  # the run could not be kept, so nothing is decided in it
             return
-        self._watches[camera] = self._watch(self._cameras[camera], run, WallClock(anchor))
+        clock = WallClock(anchor)
+        if self._keeper:
+            self._evidence[camera] = self._keeper.run(camera, opened.child, clock.utc_us)
+        self._watches[camera] = self._watch(self._cameras[camera], run, clock)
 
     def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
         vocabulary, calibration = self._bundle.vocabulary, self._bundle.manifest.calibration
@@ -195,7 +210,16 @@ class Decider:
         tracker = EventTracker(
             vocabulary.background, rules_of(camera), vocabulary_version=vocabulary.version, calibration=calibration
         )
-        return CameraWatch(self._store, localizer, tracker, clock, camera_id=camera.id, run_id=run, sinks=self._sinks)
+        return CameraWatch(
+            self._store,
+            localizer,
+            tracker,
+            clock,
+            camera_id=camera.id,
+            run_id=run,
+            sinks=self._sinks,
+            evidence=self._evidence.get(camera.id),
+        )
 
     def _head(self, *inputs: object) -> HeadOutput:
         """The head in the encoder's process; asked again where that was lost."""
@@ -236,6 +260,8 @@ class Decider:
         if watch is None:
             return  # its run could not continue; the next one begins with the next child
         moment = Moment(utc_us=window.utc_us, monotonic_us=window.monotonic_us)
+        if evidence := self._evidence.get(waiting.camera):
+            evidence.window(window)
         try:
             seen = watch.second(segment, moment, dropped=dropped)
         except EncoderLost:

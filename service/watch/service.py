@@ -17,13 +17,16 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.service.capture.feed import CameraFeed
-from ovavel.service.capture.messages import Captured
+from ovavel.service.capture.messages import Captured, Cut, Recording
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.delivery.deliveries import Deliveries
 from ovavel.service.encoding.capacity import measure_capacity
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
+from ovavel.service.evidence.files import recover_assets
+from ovavel.service.evidence.keeper import Keeper, kinds_of
 from ovavel.service.store.cameras import CameraFacts, add_camera, remove_camera
 from ovavel.service.store.database import Database, rows
+from ovavel.service.store.identity import claim
 from ovavel.service.store.recovery import Recovered, recover
 from ovavel.service.watch.board import Board
 from ovavel.service.watch.camera_watch import Seen
@@ -60,10 +63,14 @@ class Service:
         self.bundle = Bundle.open(Path(site.bundle))
         encoders = self.bundle.manifest.encoders
         with ExitStack() as opened:
+            self.identity = claim(Path(site.data))
+            """Of the store's folder, so that no other disk is taken for it."""
             self.store = opened.enter_context(Database.open(Path(site.data)))
             self.deliveries = Deliveries(site, self.store, labels=self.bundle.vocabulary.names[:-1])
             self.recovered: Recovered = self._recover()
             """What an earlier service had left open."""
+            recover_assets(self.store)
+            self.keeper = Keeper(self.store, site, self._cut, self.identity.check)
             self.encoder = opened.enter_context(closing(RemoteEncoder(Path(site.bundle), engine_options(site))))
             self.measures = Measures()
             self.store.committed = self.measures.commit_s.observe
@@ -72,7 +79,17 @@ class Service:
             self.capacity = self._measured_capacity()
             """Windows a second that the encoder managed at the start."""
             self.queue = FairQueue({camera.id: camera.every_s for camera in site.camera})
-            self.feeds = {camera.id: CameraFeed(camera, encoders, self.queue.put) for camera in site.camera}
+            self.feeds = {
+                camera.id: CameraFeed(
+                    camera,
+                    encoders,
+                    self.queue.put,
+                    recording=_recording(site, camera),
+                    clipped=self.keeper.clipped,
+                    gone=self.keeper.gone,
+                )
+                for camera in site.camera
+            }
             self._decider = Decider(
                 self.store,
                 self.bundle,
@@ -82,6 +99,8 @@ class Service:
                 sinks=site.sink,
                 shown=self._show,
                 restart=self._restart,
+                keeper=self.keeper,
+                release=self._release,
             )
             self._opened = opened.pop_all()
         self.failure: Exception | None = None
@@ -95,6 +114,7 @@ class Service:
 
     def start(self) -> None:
         """Start deciding and delivering, then the cameras."""
+        self.keeper.start()
         self._thread.start()
         self.deliveries.start()
         for feed in self.feeds.values():
@@ -110,6 +130,7 @@ class Service:
         self.queue.close()
         if self._thread.is_alive():
             self._thread.join(_STOP_S)
+        self.keeper.close(_STOP_S)
         self.deliveries.stop(_DRAIN_S)
         self._opened.close()
 
@@ -124,7 +145,7 @@ class Service:
     @property
     def trouble(self) -> str:
         """Why the store could not be written last time; empty where it could."""
-        return self._decider.trouble
+        return self._decider.trouble or self.keeper.trouble
 
     @property
     def idle_s(self) -> float:
@@ -161,6 +182,12 @@ class Service:
     def _restart(self, camera: str) -> None:
         self.feeds[camera].restart()
 
+    def _cut(self, camera: str, cut: Cut) -> bool:
+        return self.feeds[camera].cut(cut)
+
+    def _release(self, camera: str, child: int) -> None:
+        self.feeds[camera].release(child)
+
     def _recover(self) -> Recovered:
         now_us = time.time_ns() // 1000
         with self.store.write() as transaction:
@@ -172,6 +199,17 @@ class Service:
             for camera in self.site.camera:
                 add_camera(transaction, _facts(self.site, camera), now_us=now_us)
         return recovered
+
+
+def _recording(site: Site, camera: Camera) -> Recording | None:
+    if "clip" not in kinds_of(site, camera):
+        return None
+    return Recording(
+        ring_bytes=site.clip.ring_mb * 1_000_000,
+        ring_s=site.clip.ring_s,
+        encode=camera.transcode,
+        sound=camera.sound and camera.keep_sound,
+    )
 
 
 def _facts(site: Site, camera: Camera) -> CameraFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -68,6 +69,7 @@ class Metrics:
         for label, state, count in rows(read, "SELECT label, state, count(*) FROM event GROUP BY label, state"):
             events.add_metric([label, state], count)
         yield events
+        yield from self._storage()
         yield from service.measures.collect()
         yield GaugeMetricFamily(
             "ovavel_capacity_windows_per_second", "What the encoder managed at the start.", value=service.capacity
@@ -87,3 +89,19 @@ class Metrics:
         )
         yield build
         yield CounterMetricFamily("ovavel_encoder_restarts", "Lost encoder processes.", value=service.encoder.restarts)
+
+    def _storage(self) -> Iterator[Metric]:
+        report = self._service.keeper.retention.report(now_us=time.time_ns() // 1000)
+        held = GaugeMetricFamily("ovavel_storage_bytes", "Space that is taken.", labels=["kind"])
+        held.add_metric(["store"], report.store_bytes)
+        for each in report.kinds:
+            held.add_metric([each.kind], each.bytes)
+        yield held
+        yield GaugeMetricFamily("ovavel_storage_free_bytes", "Space that is free on the disk.", value=report.free_bytes)
+        failed = CounterMetricFamily(
+            "ovavel_assets_failed", "Pictures, spectrograms and clips that could not be kept.", labels=["kind", "cause"]
+        )
+        query = "SELECT kind, cause, count(*) FROM asset WHERE state = 'failed' GROUP BY kind, cause"
+        for kind, cause, count in rows(self._service.store.read, query):
+            failed.add_metric([kind, cause], count)
+        yield failed

@@ -27,3 +27,12 @@ def store(tmp_path: Path) -> Iterator[Database]:
             cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
             cameras.open_run(transaction, run_facts("run-1", "gate"))
         yield database
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this machine remembers of stores belongs to the tests alone, in their child processes, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("STATE_DIRECTORY", raising=False)
+        yield

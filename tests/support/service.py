@@ -9,6 +9,7 @@ from typing import Any
 
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.store.cameras import CameraFacts, RunFacts
+from ovavel.service.store.database import Database, rows
 from ovavel.service.store.events import EventNews
 
 DEMO = Path(__file__).parents[2] / "eval" / "demo" / "assets"
@@ -60,3 +61,13 @@ def until(condition: Callable[[], object], within_s: float = 90.0) -> None:
     while not condition():
         assert time.monotonic() < end_s, "it did not happen"
         time.sleep(0.05)
+
+
+def check_assets(store: Database) -> None:
+    """Every asset that is ready has its file as it was, no other files are there, and nothing is left pending."""
+    ready = rows(store.read, "SELECT path, bytes FROM asset WHERE path IS NOT NULL")
+    for path, size in ready:
+        assert (store.folder / path).stat().st_size == size
+    found = {str(each.relative_to(store.folder)) for each in store.folder.glob("media/**/*") if each.is_file()}
+    assert found == {path for path, _ in ready}
+    assert not rows(store.read, "SELECT 1 FROM asset WHERE state = 'pending'")

@@ -18,6 +18,7 @@ from ovavel.runtime.sources.media.indexed import IndexedTimes
 from ovavel.runtime.sources.media.lengths import header_length_s, lacks_end
 from ovavel.runtime.sources.media.sizes import PixelLimit
 from ovavel.runtime.sources.media.stamps import MOST_REORDERED, Stamped, Stamps
+from ovavel.runtime.sources.media.tap import PacketTap
 from ovavel.runtime.types import Sense
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Media:
         self._container = container
         self.truncated = False
         """Whether the file ended in the middle of a packet or became unreadable. Final after the end."""
+        self.tap: PacketTap | None = None
+        """Is shown the packets of pictures."""
         self._read_to = 0
         """Byte offset after the last packet read."""
         usable = [stream for stream in container.streams if stream.type in ("audio", "video")]
@@ -233,6 +236,8 @@ class Media:
                 yield Piece(sense=sense, stamp_s=stamp_s, duration_s=0.0, data=None, jumped=True)
             if self._limit is not None:
                 self._limit.before(moved)
+            if self.tap is not None and moved.size:
+                self.tap.packet(moved)
             yield from decoder.decode(moved)
         if self._limit is not None and not packet.size:
             self._limit.finish()
@@ -270,6 +275,9 @@ class Media:
 
     def close(self) -> None:
         """Close the container."""
+        if self.tap is not None:
+            self.tap.close()
+            self.tap = None
         self._container.close()
 
 

@@ -63,6 +63,11 @@ class Timeline:
         """Media time up to which at least one sense is known."""
         return max(track.position_s for track in self._tracks.values())
 
+    @property
+    def offset_s(self) -> float | None:
+        """What stream time is off media time; None before the first piece of a stream without a known start."""
+        return self._offset_s
+
     def start(self, origin_s: float | None, *, at_s: float = 0.0) -> None:
         """Map the stream time `origin_s` (None: that of the first piece) to the media time `at_s` from now on."""
         self._offset_s = None if origin_s is None else at_s - origin_s

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ovavel.runtime.sources.connection import FROZEN_S, Feed
 from ovavel.runtime.sources.media.decode import Media, Piece
+from ovavel.runtime.sources.media.tap import PacketTap
 
 __all__ = ["StreamReader"]
 
@@ -34,6 +35,8 @@ class StreamReader(Feed):
         super().__init__(name, address=address)
         self._open_it = open_it
         self._again = again
+        self.tap: PacketTap | None = None
+        """The tap of the container it reads."""
         self._pieces: queue.Queue[Piece] = queue.Queue(QUEUE_PIECES)
         self.start()
 
@@ -46,6 +49,7 @@ class StreamReader(Feed):
 
     def _serve(self) -> None:
         media = self._open_it()
+        self.tap = media.tap
         arrivals = _Arrivals() if self._again or media.untimed else None
         seen_s: float | None = None
         try:

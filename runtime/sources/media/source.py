@@ -22,6 +22,7 @@ from ovavel.runtime.sources.media.media_clock import Timeline
 from ovavel.runtime.sources.media.ordered import OrderedMedia
 from ovavel.runtime.sources.media.reader import StreamReader
 from ovavel.runtime.sources.media.stamps import HOLE_S, LEAP_S
+from ovavel.runtime.sources.media.tap import OpenTap, PacketTap
 from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Notice, Samples, Sense
 
 __all__ = ["MediaSource"]
@@ -60,10 +61,12 @@ class MediaSource:
         video: bool = True,
         realtime: bool = False,
         access: Access | None = None,
+        tap: OpenTap | None = None,
     ) -> None:
         """Open `url` and find its streams; `realtime` limits a recording to playback speed.
 
-        `access` says how much the source is trusted with large frames and with addresses of the local network.
+        `access` says how much the source is trusted with large frames and with addresses of the local network. `tap`
+        is for those who keep the packets of pictures; one without timestamps has none to show.
         """
         if not (audio or video):
             raise UsageError("neither audio nor video of the source is enabled; disable at most one")
@@ -72,6 +75,7 @@ class MediaSource:
         self._open: Callable[[], Media] = partial(
             open_media, self._url, audio=audio, video=video, access=access or Access()
         )
+        self._tap = tap
         self._media: Media | None = self._open()
         self.senses: frozenset[Sense] = frozenset(self._media.streams)
         self.undecodable: frozenset[Sense] = self._media.undecodable
@@ -103,7 +107,7 @@ class MediaSource:
         """
         if not self._started.acquire(blocking=False) or self._media is None:
             return
-        media, self._media = self._media, None
+        media, self._media = self._tapped(self._media), None
         yield from map(self._notice, self._found)
         if self._endless:
             yield from self._follow(media)
@@ -153,7 +157,7 @@ class MediaSource:
                     started = True
                 if piece.data is not None:
                     decoded.add(piece.sense)
-                yield from self._place(piece, time.monotonic())
+                yield from self._place(piece, time.monotonic(), media.tap)
         finally:
             ordered.close()
             media.close()
@@ -173,7 +177,7 @@ class MediaSource:
         def reopen() -> Media:
             again = self._open()
             again.decode_at_once()
-            return again
+            return self._tapped(again)
 
         def connect() -> StreamReader:
             return StreamReader(self.name, reopen, address=self._url, again=True)
@@ -185,7 +189,8 @@ class MediaSource:
         told_s = 0.0
         try:
             while not self._stopping.is_set():
-                piece = cast("StreamReader", connection.feed).get(timeout_s=0.1)
+                feed = cast("StreamReader", connection.feed)
+                piece = feed.get(timeout_s=0.1)
                 now_s = time.monotonic()
                 if piece is not None:
                     if connection.lost:
@@ -195,7 +200,7 @@ class MediaSource:
                         self._timeline.start(piece.stamp_s, at_s=media_s)
                     connection.arrived(now_s)
                     yield from connection.notices(self._timeline.position_s)
-                    for chunk in self._place(piece, now_s):
+                    for chunk in self._place(piece, now_s, feed.tap):
                         if isinstance(chunk, Frame | Samples):
                             zero_s = min(zero_s, now_s - chunk.time_s)
                         yield chunk
@@ -208,7 +213,12 @@ class MediaSource:
         finally:
             connection.close()
 
-    def _place(self, piece: Piece, now_s: float) -> Iterator[Chunk]:
+    def _tapped(self, media: Media) -> Media:
+        if self._tap is not None and "vision" in media.streams and not media.untimed:
+            media.tap = self._tap(media.streams["vision"])
+        return media
+
+    def _place(self, piece: Piece, now_s: float, tap: PacketTap | None) -> Iterator[Chunk]:
         """Yield the chunks of `piece`, and before them any gaps."""
         if piece.jumped:
             jump = self._timeline.jump(piece.sense, piece.stamp_s)
@@ -218,6 +228,8 @@ class MediaSource:
             yield jump
             return
         time_s, gaps, cut_s = self._timeline.place(piece.sense, piece.stamp_s, piece.duration_s)
+        if tap is not None and self._timeline.offset_s is not None:
+            tap.placed(self._timeline.offset_s)
         known: list[Chunk] = [step for gap in (*gaps, *self._timeline.overdue()) for step in _in_steps(gap)]
         if time_s is None:
             yield from known

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ovavel.runtime.errors import InputError
-from ovavel.service.config.read import read_site, rules_of, site_schema, zone_of
+from ovavel.service.config.read import read_site, remarks, rules_of, site_schema, zone_of
 from ovavel.service.config.sinks import Jsonl, Webhook
 
 PLAIN = """
@@ -45,6 +45,17 @@ def test_a_site_has_defaults_and_paths_beside_its_file(tmp_path: Path) -> None:
     assert rules_of(yard).start_margin == 0.3
 
 
+def test_what_people_may_not_expect_is_said(tmp_path: Path) -> None:
+    changed = PLAIN.replace('id = "gate"', 'id = "gate"\nsound = false\nmask = [[[0, 0], [0.5, 0], [0, 1]]]')
+    site = read_site(write(tmp_path, changed))
+    assert site.camera[0].mask == (((0, 0), (0.5, 0), (0, 1)),)
+    no_events, no_clips = remarks(site)
+    assert "no events" in no_events
+    assert "transcode" in no_clips
+    assert remarks(read_site(write(tmp_path, PLAIN))) == []
+    assert "without pictures" in remarks(read_site(write(tmp_path, f"media = false\n{PLAIN}")))[0]
+
+
 def test_a_source_from_a_file_lies_beside_the_site_file(tmp_path: Path) -> None:
     site = read_site(write(tmp_path, PLAIN.replace("rtsp://camera/stream", "@gate.txt")))
     assert site.camera[0].source == f"@{tmp_path / 'gate.txt'}"
@@ -58,6 +69,14 @@ def test_a_source_from_a_file_lies_beside_the_site_file(tmp_path: Path) -> None:
         (('id = "gate"', 'id = "gate\\n"'), "camera[0].id"),
         (('id = "yard"', 'id = "gate"'), "2 cameras are called 'gate'"),
         (('tz = "Europe/Berlin"', 'tz = "Europe/Atlantis"'), "IANA time zone"),
+        (('id = "gate"', 'id = "gate"\nmask = [[[0, 0], [1, 1]]]'), "camera[0].mask[0]"),
+        (('id = "gate"', 'id = "gate"\nmask = [[[0, 0], [1, 1], [1.1, 0]]]'), "camera[0].mask[0][2]"),
+        (('id = "gate"', 'id = "gate"\nmask = [[0, 0, 1]]'), "camera[0].mask[0][0]"),
+        (('id = "gate"', 'id = "gate"\nmedia = false\ntranscode = true'), "transcode is for clips"),
+        (("[[camera]]", "[clip]\nring_s = 12\n[[camera]]"), "clip.ring_s must be at least 25"),
+        (("[[camera]]", "[clip]\npre_s = 200\npost_s = 200\n[[camera]]"), "clip.ring_s must be at least 415"),
+        (("[[camera]]", "[keep]\nclips_days = 0\n[[camera]]"), "keep.clips_days"),
+        (("[[camera]]", "[keep]\nclips = 3\n[[camera]]"), "clips"),
         (('tz = "Europe/Berlin"', 'tz = "../../etc/passwd"'), "IANA time zone"),
         (("keep_margin = 0.1", "keep_margin = 0.9"), "keep-margin"),
         (("start_margin = 0.3", "start_margin = 3"), "camera[1].start_margin"),

@@ -21,7 +21,10 @@ from ovavel.service.store.database import BALLAST, FILE, Database, copy_to
 from ovavel.service.store.schema import VERSION
 
 ROOT = Path(__file__).parents[3]
-ELSEWHERE = ("store.migration-copied", "store.replaced-kept", "delivery.sent", "delivery.marked")
+ELSEWHERE = (
+    *("store.migration-copied", "store.replaced-kept", "delivery.sent", "delivery.marked"),
+    *(each for each in FAILPOINTS if each.startswith("asset.")),
+)
 """Failpoints that have tests of their own."""
 
 WRITER = """

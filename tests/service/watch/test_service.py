@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.media_factory import make_clip
-from support.service import CLIP, site, until
+from support.service import CLIP, check_assets, site, until
 
 from ovavel.runtime.errors import DeviceError
 from ovavel.service.config.site import Camera
@@ -39,6 +39,7 @@ def decided_seconds(store: Database) -> int:
 def check(folder: Path) -> None:
     """What holds whatever happened."""
     with Database.open(folder / "data", ballast_bytes=0) as store:
+        check_assets(store)
         log = events.log_after(store.read, 0, limit=100_000)
         assert [each.seq for each in log] == list(range(1, len(log) + 1))
         for event in {each.body.id for each in log}:
