@@ -90,7 +90,8 @@ def _scatter(points: Sequence[Point]) -> str:
 
 def _bars(lines: Sequence[Line]) -> str:
     """Draw Avg of seen, unseen and all clips as bars, with the deviation over seeds."""
-    left, width, step = 290, 480, 44
+    # As wide as the longest name needs at 13 px, about 6.5 px a letter.
+    left, width, step = max(290, 7 * max((len(line.name) for line in lines), default=0)), 480, 44
     parts = []
     for number, line in enumerate(lines):
         top = 24 + number * step
