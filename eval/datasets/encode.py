@@ -120,7 +120,7 @@ def _difference(made: Encoders, wanted: Encoders) -> str:
     """Name the first of what differs between two preparations of the same weights."""
     for sense in SENSES:
         theirs, ours = (msgspec.to_builtins(each.of(sense)) for each in (made, wanted))
-        theirs, ours = ({**each, **each.pop("parameters")} for each in (theirs, ours))
+        theirs, ours = ({**each.pop("parameters"), **each} for each in (theirs, ours))
         for name in dict.fromkeys((*theirs, *ours)):
             if theirs.get(name) != ours.get(name):
                 return f"{sense}: {name} {theirs.get(name)}, not {ours.get(name)}"
