@@ -282,9 +282,9 @@ class RunEvidence:
             cause = NOT_KEPT if peak is None else NO_PICTURE if kind == "snapshot" else NO_SOUND
             self._keeper.lacks(event, kind, cause)
             return
-        first, last = (peak.best, peak.best) if not around else (peak.spectra[0][0], peak.spectra[-1][0])
+        first, last = (peak.index, peak.index) if not around else (peak.spectra[0][0], peak.spectra[-1][0])
         span_us = self._to_utc(round(first * WINDOW_S * _US)), self._to_utc(round((last + 1) * WINDOW_S * _US))
-        self._keeper.picture(event, kind, data, self._path(event, kind, peak.best), span_us)
+        self._keeper.picture(event, kind, data, self._path(event, kind, peak.index), span_us)
 
     def _path(self, event: str, kind: AssetKind, time_s: float) -> str:
         day = datetime.fromtimestamp(self._to_utc(round(time_s * _US)) / _US, UTC).strftime("%Y-%m-%d")

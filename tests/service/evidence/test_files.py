@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 ASSET_FAILPOINTS = [each for each in FAILPOINTS if each.startswith("asset.")]
 
 KEEPER = """
-import sys
+import sys, time
 from pathlib import Path
 sys.path.insert(0, "tests")
 from support.service import camera_facts, news, run_facts, site
@@ -32,6 +32,7 @@ from ovavel.service.evidence.keeper import Keeper, _Wanted
 from ovavel.service.store import assets, cameras, events
 from ovavel.service.store.database import Database
 folder = Path(sys.argv[1])
+now_us = time.time_ns() // 1000
 with Database.open(folder, ballast_bytes=0) as store:
     with store.write() as transaction:
         cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
@@ -47,7 +48,8 @@ with Database.open(folder, ballast_bytes=0) as store:
     for number in range(1, 6):
         with store.write() as transaction:
             for kind in ("start", "end"):
-                events.record(transaction, news(kind, number), event_id=f"e{number}", now_us=number, sinks=())
+                facts = news(kind, number, start_us=now_us + number, end_us=now_us + number + 1)
+                events.record(transaction, facts, event_id=f"e{number}", now_us=now_us, sinks=())
             assets.expect(transaction, f"e{number}", ("snapshot", "sound", "clip"))
         run = keeper.run("gate", 0, lambda media_us: media_us)
         for kind in ("snapshot", "sound"):

@@ -80,11 +80,13 @@ def test_the_second_furthest_above_the_background(
         if event.state == "end"
     ]
     for event, peak in ended:
+        if event.peak_margin == 0:
+            continue
         assert peak is not None
-        assert margin_of[peak.best] == pytest.approx(event.peak_margin)
-        assert peak.picture == b"picture %d" % peak.best
+        assert margin_of[peak.index] == pytest.approx(event.peak_margin)
+        assert peak.picture == b"picture %d" % peak.index
         around = [index for index, _ in peak.spectra]
-        first, last = max(0, peak.best - AROUND), min(len(seconds) - 1, peak.best + AROUND)
+        first, last = max(0, peak.index - AROUND), min(len(seconds) - 1, peak.index + AROUND)
         assert around == list(range(first, last + 1))
         assert all(spectrum == b"sound %d" % index for index, spectrum in peak.spectra)
 
@@ -93,6 +95,8 @@ def test_what_is_over_is_forgotten() -> None:
     peaks = Peaks(0)
     for index in range(200):
         peaks.window(window(index))
-        peaks.scored([scored(index, "dog" if index < 5 else "bell", 0.5)])
+        peaks.scored([scored(index, "dog" if index < 5 else "bell", 0.5 - index / 1000)])
     assert peaks.take("dog", 0, 10) is None
-    assert peaks.take("bell", 0, 200) is not None
+    best = peaks.take("bell", 0, 200)
+    assert best is not None
+    assert best.index == 5

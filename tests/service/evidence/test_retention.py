@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.service import camera_facts, news, run_facts
+from support.service import Everything, camera_facts, news, run_facts
 
 from ovavel.service.config.site import Keep
 from ovavel.service.evidence import files
@@ -20,15 +19,6 @@ from ovavel.service.store.database import Database, rows
 DAY_US = 86_400_000_000
 NOW_US = 1000 * DAY_US
 MB = 1_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
-    with Database.open(tmp_path, ballast_bytes=0) as database:
-        with database.write() as transaction:
-            cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
-            cameras.open_run(transaction, run_facts("run-1", "gate"))
-        yield database
 
 
 def add(
@@ -47,7 +37,7 @@ def add(
     with store.write() as transaction:
         for kind in ("start", "end"):
             facts = news(kind, number, start_us=end_us - 1, end_us=end_us)
-            events.record(transaction, facts, event_id=event, now_us=end_us, sinks=sinks)
+            events.record(transaction, facts, event_id=event, now_us=end_us, sinks=[Everything(sink) for sink in sinks])
         if pinned:
             events.revise(transaction, event, "pin", now_us=end_us, pinned=True)
         assets.expect(transaction, event, kinds.split())  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support import web
 from support.flashes import watch
 from support.service import CLIP, check_assets, site, until
 
@@ -56,12 +56,7 @@ def ready(service: Service, camera: str, kind: str) -> str:
 
 
 def ask(server: Server, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    connection.request("GET", path, headers=headers)
-    answer = connection.getresponse()
-    found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    connection.close()
-    return found
+    return web.ask(server.port, path, **headers)
 
 
 def test_a_clip_comes_whole_and_in_parts(running: tuple[Service, Server], tmp_path: Path) -> None:
