@@ -28,10 +28,10 @@ from ovavel.service.capture.messages import (
 from ovavel.service.config.site import Camera
 from ovavel.service.link import Child, LinkClosed
 
-__all__ = ["END_OF_MEDIA", "OFFLINE", "CameraFeed", "CameraState", "Delivery", "Ended"]
+__all__ = ["END_OF_MEDIA", "OFFLINE", "SWITCHED_OFF", "CameraFeed", "CameraState", "Delivery", "Ended"]
 
-OFFLINE, END_OF_MEDIA = "camera offline", "end of media"
-"""Causes of an end: a source that cannot be opened or read, and a file that was played to its end."""
+OFFLINE, END_OF_MEDIA, SWITCHED_OFF = "camera offline", "end of media", "switched off"
+"""Causes of an end: a source that cannot be opened or read, a file that was played to its end, a person's will."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
 HEALTHY_S = 30.0
@@ -53,6 +53,8 @@ class CameraState(StrEnum):
     STARTING = "starting"
     WATCHING = "watching"
     OFFLINE = "offline"
+    OFF = "off"
+    """A person has switched it off."""
     ENDED = "ended"
     """Its file was played to the end."""
     STOPPED = "stopped"
@@ -108,7 +110,9 @@ class CameraFeed:
             recording=recording,
         )
         self._deliver, self._clipped, self._gone = deliver, clipped, gone
-        self._stop = threading.Event()
+        self.enabled = True
+        """Whether it is to be watched."""
+        self._stop, self._woken = threading.Event(), threading.Event()
         self._child: Child | None = None
         self._thread = threading.Thread(target=self._run, name=f"ovavel-camera-{camera.id}", daemon=True)
 
@@ -124,6 +128,7 @@ class CameraFeed:
     def stop(self) -> None:
         """Ask the child to end; `join` waits for it. May be called twice."""
         self._stop.set()
+        self._woken.set()
         if not self._ask(Stop()):
             self.restart()
 
@@ -145,6 +150,13 @@ class CameraFeed:
             return False
         return True
 
+    def enable(self, on: bool) -> None:
+        """Switch the camera on or off. It may be called before `start`."""
+        self.enabled = on
+        self._woken.set()
+        if not on:
+            self.restart()
+
     def restart(self) -> None:
         """End the present child; another one follows unless `stop` was called."""
         if child := self._child:
@@ -162,6 +174,10 @@ class CameraFeed:
     def _run(self) -> None:
         delay_s = FIRST_DELAY_S
         while not self._stop.is_set():
+            self._woken.clear()
+            if not self.enabled:
+                self._switch_off()
+                continue
             self.state, began_s = CameraState.STARTING, time.monotonic()
             ended = self._watch()
             self.why = ended.detail
@@ -174,14 +190,21 @@ class CameraFeed:
             if time.monotonic() - began_s > HEALTHY_S:
                 delay_s = FIRST_DELAY_S
             # A little apart, so that cameras behind one switch do not all come back in the same moment.
-            self._stop.wait(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+            self._woken.wait(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
             delay_s = min(2 * delay_s, MAX_DELAY_S)
         self.state = CameraState.STOPPED
+
+    def _switch_off(self) -> None:
+        self.state, self.why = CameraState.OFF, ""
+        self._deliver(self.camera.id, Ended(SWITCHED_OFF, "it was switched off"))
+        while not (self.enabled or self._stop.is_set()):
+            self._woken.wait()
+            self._woken.clear()
 
     def _watch(self) -> Ended:
         """Run one child to its end, and deliver that."""
         self._child = child = Child("ovavel.service.capture.child")
-        if self._stop.is_set():  # while it started, when `stop` saw no child yet
+        if self._stop.is_set() or not self.enabled:  # while it started, when `stop` saw no child yet
             child.link.close()
         limit_s, ended = OPEN_S, None
         try:
@@ -210,7 +233,7 @@ class CameraFeed:
             self.restarts += 1
         if ended is None:
             ended = Ended("capture died", f"its process ended ({detail}; exit code {code})")
-            if self._stop.is_set():
+            if self._stop.is_set() or not self.enabled:
                 ended = self._finished(None)
             self._deliver(self.camera.id, ended)
         return ended
@@ -218,4 +241,6 @@ class CameraFeed:
     def _finished(self, error: str | None) -> Ended:
         if self._stop.is_set():
             return Ended("stopped", "the service stopped it")
+        if not self.enabled:
+            return Ended(SWITCHED_OFF, "it was switched off")
         return Ended(OFFLINE if error else END_OF_MEDIA, error or "its file was played to the end")

@@ -92,4 +92,4 @@ class Jsonl(_Sink, frozen=True, kw_only=True, tag="jsonl"):
     """Where; opened again for each write, so that it may be moved away by logrotate."""
 
 
-Sink: TypeAlias = Webhook | Apprise | Jsonl
+Sink: TypeAlias = Mqtt | Webhook | Apprise | Jsonl

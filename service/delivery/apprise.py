@@ -38,8 +38,9 @@ class AppriseSender:
             )
         self._interrupted = False
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         """Nothing is kept open."""
+        return False
 
     def send(self, messages: Sequence[Message]) -> list[Outcome]:
         """Send each; Apprise does not say why one failed."""

@@ -9,14 +9,16 @@ from concurrent.futures import Future
 from msgspec import Struct
 
 from ovavel.runtime.errors import InputError
-from ovavel.service.config.sinks import Apprise, Jsonl, Sink, Webhook
+from ovavel.service.config.sinks import Apprise, Jsonl, Mqtt, Sink, Webhook
 from ovavel.service.config.site import Site
 from ovavel.service.delivery.message import Place
 from ovavel.service.delivery.sender import Outcome, Sender
+from ovavel.service.delivery.topics import CameraNow, House
 from ovavel.service.delivery.worker import Worker
-from ovavel.service.store.database import Database
+from ovavel.service.store import mutes
+from ovavel.service.store.database import Database, rows
 
-__all__ = ["Deliveries", "SinkState"]
+__all__ = ["Deliveries", "SinkState", "open_sender"]
 
 
 class SinkState(Struct, frozen=True, kw_only=True):
@@ -44,6 +46,8 @@ class Deliveries:
         store: Database,
         *,
         labels: Sequence[str],
+        cameras: Callable[[], Sequence[CameraNow]],
+        enable: Callable[[str, bool], None],
         gone: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         """Resolve addresses and secrets; nothing is sent yet.
@@ -52,6 +56,8 @@ class Deliveries:
             site: with its sinks.
             store: holds the outbox.
             labels: names that events can have.
+            cameras: how every camera is now.
+            enable: switches a camera on or off.
             gone: called with a sink and the reason when its receiver says that it is gone for good.
 
         Raises:
@@ -64,7 +70,12 @@ class Deliveries:
                     f"sink {sink.id!r}: the bundle's vocabulary has no name {min(unknown)!r}; "
                     "'ovavel vocab list' shows those it has"
                 )
-        self._workers = {sink.id: Worker(sink, open_sender(sink), store, place, gone=gone) for sink in site.sink}
+        self._store = store
+        house = House(cameras=cameras, happening=self._happening, enable=enable, snooze=self.snooze)
+        self._workers = {
+            sink.id: Worker(sink, open_sender(sink, place, labels, house), store, place, gone=gone)
+            for sink in site.sink
+        }
 
     def start(self) -> None:
         """Deliver from now on."""
@@ -92,14 +103,32 @@ class Deliveries:
         """
         return self._workers[sink].test()
 
+    def snooze(self, camera: str, hours: float, label: str | None = None) -> None:
+        """Report nothing of a camera, or of one of its labels, for so long; 0 ends it.
+
+        Raises:
+            OutputError: the store cannot be written.
+        """
+        now_us = time.time_ns() // 1000
+        with self._store.write() as transaction:
+            if hours > 0:
+                until_us = now_us + round(hours * 3.6e9)
+                mutes.snooze(transaction, camera, label=label, until_us=until_us, now_us=now_us)
+            else:
+                mutes.end_snooze(transaction, camera, label=label, now_us=now_us)
+
+    def _happening(self) -> set[tuple[str, str]]:
+        query = "SELECT DISTINCT camera_id, label FROM event WHERE state = 'open'"
+        return {(camera, label) for camera, label in rows(self._store.read, query)}
+
     @property
     def states(self) -> list[SinkState]:
         """How each sink is."""
         return [_state(worker) for worker in self._workers.values()]
 
 
-def open_sender(sink: Sink) -> Sender:
-    """What brings messages to `sink`.
+def open_sender(sink: Sink, place: Place, labels: Sequence[str], house: House | None = None) -> Sender:
+    """What brings messages to `sink`; without a `house`, beside a service that runs.
 
     Raises:
         OvavelError: its address or secret makes no sense, or a library is not installed.
@@ -113,6 +142,10 @@ def open_sender(sink: Sink) -> Sender:
             from ovavel.service.delivery.webhook import WebhookSender
 
             return WebhookSender(sink)
+        case Mqtt():
+            from ovavel.service.delivery.mqtt import MqttSender
+
+            return MqttSender(sink, place, labels, house)
         case Apprise():
             from ovavel.service.delivery.apprise import AppriseSender
 

@@ -23,10 +23,11 @@ class JsonlSender:
     def __init__(self, sink: Jsonl) -> None:
         self._path = Path(sink.path)
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         """Raise Unavailable where the path names no file."""
         if self._path.exists() and (why := not_regular(self._path)):
             raise Unavailable(f"{self._path} {why}")
+        return False
 
     def send(self, messages: Sequence[Message]) -> list[Outcome]:
         """Append a line for each; all of them or none."""

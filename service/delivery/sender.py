@@ -37,8 +37,10 @@ class Unavailable(Exception):  # noqa: N818 - the usual state of a receiver that
 class Sender(Protocol):
     """Brings messages to one receiver. All but `interrupt` is called from one thread."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         """Called every second or so, also where nothing is to be sent: keep up a connection, and what it shows.
+
+        Returns whether the receiver is known to be well without sending anything.
 
         Raises:
             Unavailable: it cannot be kept up now.

@@ -54,8 +54,9 @@ class WebhookSender:
         self._runner = asyncio.Runner()
         self._sending: asyncio.Task[list[Outcome]] | None = None
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         """Connections are made as needed."""
+        return False
 
     def send(self, messages: Sequence[Message]) -> list[Outcome]:
         """Post each."""

@@ -185,7 +185,8 @@ class Worker:
         if now_s < self._resume_s and not tests:
             return False
         try:
-            self._sender.prepare()
+            if self._sender.prepare():
+                self._failures, self.trouble = 0, ""
         except Unavailable as error:
             self._failed(str(error))
             _answer(tests, Outcome(result="unavailable", why=self.trouble))

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.database import Transaction, rows
 
-__all__ = ["Anchor", "CameraFacts", "RunFacts", "add_anchor", "add_camera", "close_run", "open_run", "remove_camera"]
+__all__ = [
+    "Anchor",
+    "CameraFacts",
+    "RunFacts",
+    "add_anchor",
+    "add_camera",
+    "close_run",
+    "enable_camera",
+    "open_run",
+    "remove_camera",
+    "switched_off",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +76,16 @@ def add_camera(transaction: Transaction, camera: CameraFacts, *, now_us: int) ->
 def remove_camera(transaction: Transaction, camera_id: str, *, now_us: int) -> None:
     """Mark a camera as removed from the configuration. Its events and accounts stay."""
     transaction.execute("UPDATE camera SET removed_us = ? WHERE id = ? AND removed_us IS NULL", (now_us, camera_id))
+
+
+def enable_camera(transaction: Transaction, camera_id: str, on: bool) -> None:
+    """Keep whether a person has switched a camera on or off."""
+    transaction.execute("UPDATE camera SET enabled = ? WHERE id = ?", (int(on), camera_id))
+
+
+def switched_off(connection: Transaction) -> set[str]:
+    """The cameras that a person has switched off."""
+    return {camera for (camera,) in rows(connection, "SELECT id FROM camera WHERE NOT enabled")}
 
 
 def open_run(transaction: Transaction, run: RunFacts) -> None:

@@ -19,7 +19,7 @@ from ovavel.runtime.pipeline.rules.apply import live_rule
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import DropCause, GapCause, Segment
-from ovavel.service.capture.feed import Ended
+from ovavel.service.capture.feed import SWITCHED_OFF, Ended
 from ovavel.service.capture.messages import Captured, Opened
 from ovavel.service.config.read import rules_of
 from ovavel.service.config.site import Camera
@@ -27,7 +27,7 @@ from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.keeper import Keeper, RunEvidence
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
-from ovavel.service.store.database import Database, rows
+from ovavel.service.store.database import Database, Transaction, rows
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.recovery import end_run
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
@@ -153,7 +153,15 @@ class Decider:
             return
         with contextlib.suppress(OutputError), self._store.write() as transaction:  # the next time, then
             for camera in sorted(absent):
-                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, STARTING))
+                self._account(transaction, camera, now_us)
+
+    def _account(self, transaction: Transaction, camera: str, to_us: int) -> None:
+        """Account for the time in which a camera had no run."""
+        cause = self._why.get(camera, STARTING)
+        if cause == SWITCHED_OFF:
+            advance(transaction, camera, to_us=to_us, outcome="off")
+        else:
+            advance(transaction, camera, to_us=to_us, outcome="gap", cause=cause)
 
     def _committed(self, camera: str) -> bool:
         """Whether all of the camera's run that ended is in the store by now."""
@@ -187,7 +195,7 @@ class Decider:
                     transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)
                 ):
                     end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
-                advance(transaction, camera, to_us=now_us, outcome="gap", cause=self._why.get(camera, STARTING))
+                self._account(transaction, camera, now_us)
                 open_run(transaction, facts)
                 add_anchor(transaction, run, anchor)
         except OutputError:

@@ -16,21 +16,25 @@ import msgspec
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.reporting.redaction import redacted
+from ovavel.runtime.reporting.text import one_line
 from ovavel.service.capture.feed import CameraFeed
 from ovavel.service.capture.messages import Captured, Cut, Recording
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.delivery.deliveries import Deliveries
+from ovavel.service.delivery.topics import CameraNow
 from ovavel.service.encoding.capacity import measure_capacity
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.files import recover_assets
 from ovavel.service.evidence.keeper import Keeper, kinds_of
-from ovavel.service.store.cameras import CameraFacts, add_camera, remove_camera
+from ovavel.service.store.cameras import CameraFacts, add_camera, enable_camera, remove_camera, switched_off
 from ovavel.service.store.database import Database, rows
 from ovavel.service.store.identity import claim
+from ovavel.service.store.mutes import snoozed
 from ovavel.service.store.recovery import Recovered, recover
 from ovavel.service.watch.board import Board
 from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.decider import Decider
+from ovavel.service.watch.incidents import SINK_DISABLED, Monitor
 from ovavel.service.watch.measures import Measures
 from ovavel.service.watch.queue import FairQueue
 
@@ -66,7 +70,14 @@ class Service:
             self.identity = claim(Path(site.data))
             """Of the store's folder, so that no other disk is taken for it."""
             self.store = opened.enter_context(Database.open(Path(site.data)))
-            self.deliveries = Deliveries(site, self.store, labels=self.bundle.vocabulary.names[:-1])
+            self.deliveries = Deliveries(
+                site,
+                self.store,
+                labels=self.bundle.vocabulary.names[:-1],
+                cameras=self.cameras_now,
+                enable=self.enable,
+                gone=self._sink_gone,
+            )
             self.recovered: Recovered = self._recover()
             """What an earlier service had left open."""
             recover_assets(self.store)
@@ -90,6 +101,9 @@ class Service:
                 )
                 for camera in site.camera
             }
+            for camera in switched_off(self.store.read) & self.feeds.keys():
+                self.feeds[camera].enable(False)
+            self.monitor = Monitor(self.store, site, self.feeds, reported=self.deliveries.wake)
             self._decider = Decider(
                 self.store,
                 self.bundle,
@@ -117,11 +131,13 @@ class Service:
         self.keeper.start()
         self._thread.start()
         self.deliveries.start()
+        self.monitor.start("the one before it died" if self.recovered.runs else "")
         for feed in self.feeds.values():
             feed.start()
 
     def stop(self) -> None:
         """End the cameras, decide on what waits, end and deliver events, and close the store. May be called twice."""
+        self.monitor.stop()
         for feed in self.feeds.values():
             feed.stop()
         until_s = time.monotonic() + _STOP_S
@@ -166,6 +182,36 @@ class Service:
             raise DeviceError(f"{found}: {advice}")
         _log.warning("%s; the rest will be dropped and counted: %s", found, advice)
         return capacity
+
+    def enable(self, camera: str, on: bool) -> None:
+        """Switch a camera on or off, also for later starts.
+
+        Raises:
+            LookupError: there is no such camera.
+            OutputError: the store cannot be written; nothing is changed.
+        """
+        feed = self.feeds[camera]
+        with self.store.write() as transaction:
+            enable_camera(transaction, camera, on)
+        feed.enable(on)
+
+    def cameras_now(self) -> list[CameraNow]:
+        """How each camera is at this moment."""
+        snoozes = snoozed(self.store.read, now_us=time.time_ns() // 1000)
+        return [
+            CameraNow(
+                id=camera,
+                state=feed.state,
+                why=one_line(redacted(feed.why)),
+                enabled=feed.enabled,
+                snoozed_until_us=snoozes.get((camera, None)),
+                losses=self.monitor.losses.get(camera, {}),
+            )
+            for camera, feed in self.feeds.items()
+        ]
+
+    def _sink_gone(self, sink: str, why: str) -> None:
+        self.monitor.moment(SINK_DISABLED, f"{sink}: {why}")
 
     def _decide(self) -> None:
         try:

@@ -29,9 +29,10 @@ class KeptSender:
         self.away = ""
         self.batches: list[int] = []
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         if self.away:
             raise Unavailable(self.away)
+        return False
 
     def send(self, messages: Sequence[Message]) -> list[Outcome]:
         self.batches.append(len(messages))

@@ -1,0 +1,177 @@
+"""Notices what befalls the service itself, and writes it where sinks hear of it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.reporting.redaction import redacted
+from ovavel.runtime.reporting.text import one_line
+from ovavel.runtime.types import GapCause
+from ovavel.service.capture.feed import CameraFeed, CameraState
+from ovavel.service.config.site import Site
+from ovavel.service.store import outbox
+from ovavel.service.store.accounts import HOUR_US, read_accounts
+from ovavel.service.store.database import BALLAST_BYTES, Database, Transaction
+from ovavel.service.store.incidents import begin_incident, end_incident, report_moment
+
+__all__ = ["CAMERA_DOWN", "CLOCK_STEP", "DISK_LOW", "OVERLOAD", "SINK_DISABLED", "STARTED", "Monitor"]
+
+CAMERA_DOWN, DISK_LOW, OVERLOAD = "camera down", "disk low", "overload"
+CLOCK_STEP, STARTED, SINK_DISABLED = "clock step", "service started", "sink disabled"
+
+DOWN_S = 30.0
+"""A camera that is back within this was not down: a cable that was moved, a restart."""
+LOW_BYTES = 4 * BALLAST_BYTES
+OVERLOADED, OVERLOAD_S = 5, 60.0
+"""So many windows dropped within so long are an overload; none for so long is its end."""
+KEPT_US = 30 * 24 * HOUR_US
+"""What was delivered, and what was left out, is known for so long."""
+_STEP_US = 500_000
+_LOOK_S, _COUNT_S, _FORGET_S = 1.0, 10.0, 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Looks once a second, from a thread of its own."""
+
+    def __init__(
+        self,
+        store: Database,
+        site: Site,
+        feeds: Mapping[str, CameraFeed],
+        *,
+        reported: Callable[[], None],
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        """Watch `feeds` and the disk of `store`; `reported` is called when sinks may have something to send."""
+        self._store, self._site, self._feeds, self._reported, self._free = store, site, feeds, reported, free_bytes
+        self._well_s: dict[str, float] = {}
+        self._offset_us: int | None = None
+        self._counted_s = self._forgot_s = float("-inf")
+        self._drops: deque[tuple[float, int]] = deque()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ovavel-incidents", daemon=True)
+        self.losses: dict[str, dict[str, int]] = {}
+        """Camera → cause → windows that were dropped in this hour and the one before."""
+
+    def start(self, detail: str = "") -> None:
+        """Report that the service has started, and begin to look."""
+        self.moment(STARTED, detail)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(_LOOK_S)
+
+    def moment(self, incident: str, detail: str) -> None:
+        """Report something that has no duration."""
+        try:
+            with self._store.write() as transaction:
+                report_moment(
+                    transaction, incident, now_us=time.time_ns() // 1000, sinks=self._site.sink, detail=_plain(detail)
+                )
+        except OvavelError as error:
+            _log.warning("%s could not be reported: %s", incident, error)
+        self._reported()
+
+    def look(self, *, now_s: float, now_us: int) -> None:
+        """Compare with what was, at a moment of the monotonic and of the wall clock.
+
+        Raises:
+            OvavelError: the store cannot be used; what could not be written is noticed again.
+        """
+        cameras = ((self._is_down(camera, now_s), camera, feed) for camera, feed in self._feeds.items())
+        changes: list[tuple[bool, str, str | None, str]] = [
+            (down, CAMERA_DOWN, camera, feed.why) for down, camera, feed in cameras if down is not None
+        ]
+        free = self._free(self._store.folder)
+        if not LOW_BYTES <= free < 2 * LOW_BYTES:
+            changes.append((free < LOW_BYTES, DISK_LOW, None, f"{free / 1e6:.0f} MB are free"))
+        if now_s >= self._counted_s + _COUNT_S:
+            self._counted_s = now_s
+            dropped = self._count(now_s, now_us)
+            if dropped == 0 or dropped >= OVERLOADED:
+                changes.append((dropped > 0, OVERLOAD, None, f"{dropped} windows dropped within {OVERLOAD_S:.0f} s"))
+        self._write(changes, now_us)
+        self._clock(now_s, now_us)
+        if now_s >= self._forgot_s + _FORGET_S:
+            self._forgot_s = now_s
+            with self._store.write() as transaction:
+                outbox.forget(transaction, before_us=now_us - KEPT_US)
+
+    def _write(self, changes: list[tuple[bool, str, str | None, str]], now_us: int) -> None:
+        """Begin and end what has begun and ended; a transaction only where there is something to write."""
+        query = "SELECT kind, camera_id FROM incident WHERE end_us IS NULL"
+        going_on = set(self._store.read.execute(query).fetchall())
+        news = [each for each in changes if each[0] != ((each[1], each[2]) in going_on)]
+        if not news:
+            return
+        with self._store.write() as transaction:
+            for begins, incident, camera, detail in news:
+                self._change(transaction, begins, incident, camera, detail, now_us)
+        self._reported()
+
+    def _change(
+        self, transaction: Transaction, begins: bool, incident: str, camera: str | None, detail: str, now_us: int
+    ) -> None:
+        sinks = self._site.sink
+        if begins:
+            begin_incident(transaction, incident, now_us=now_us, sinks=sinks, camera=camera, detail=_plain(detail))
+        else:
+            end_incident(transaction, incident, now_us=now_us, sinks=sinks, camera=camera)
+
+    def _is_down(self, camera: str, now_s: float) -> bool | None:
+        """Whether a camera is down; None while that is not clear, so that what was reported stands."""
+        feed = self._feeds[camera]
+        if feed.camera.expected_offline or feed.state not in (CameraState.STARTING, CameraState.OFFLINE):
+            self._well_s[camera] = now_s
+            return False
+        since_s = self._well_s.setdefault(camera, now_s)
+        return True if feed.restarts > 0 and now_s - since_s >= DOWN_S else None
+
+    def _count(self, now_s: float, now_us: int) -> int:
+        """Windows that were dropped of late because the encoder is too slow."""
+        hour_us = now_us - now_us % HOUR_US
+        total, self.losses = 0, {}
+        for camera in self._feeds:
+            accounts = read_accounts(self._store.read, camera, from_us=hour_us - HOUR_US, to_us=hour_us + HOUR_US)
+            losses: dict[str, int] = {}
+            for account in accounts:
+                for cause, windows in account.dropped.items():
+                    losses[cause] = losses.get(cause, 0) + windows
+            self.losses[camera] = losses
+            total += losses.get(GapCause.ENCODER_TOO_SLOW, 0)
+        if self._drops and total < self._drops[-1][1]:
+            self._drops.clear()  # an hour has left the count
+        self._drops.append((now_s, total))
+        while self._drops[0][0] < now_s - OVERLOAD_S:
+            self._drops.popleft()
+        return total - self._drops[0][1]
+
+    def _clock(self, now_s: float, now_us: int) -> None:
+        offset_us = now_us - round(now_s * 1e6)
+        step_us = 0 if self._offset_us is None else offset_us - self._offset_us
+        self._offset_us = offset_us
+        if abs(step_us) >= _STEP_US:
+            self.moment(CLOCK_STEP, f"set {'forward' if step_us > 0 else 'back'} by {abs(step_us) / 1e6:.1f} s")
+
+    def _run(self) -> None:
+        while not self._stop.wait(_LOOK_S):
+            try:
+                self.look(now_s=time.monotonic(), now_us=time.time_ns() // 1000)
+            except Exception as error:  # noqa: BLE001 - what cannot be looked at now is looked at again in a second
+                _log.warning("incidents could not be looked for: %s: %s", type(error).__name__, error)
+
+
+def _plain(detail: str) -> str:
+    return one_line(redacted(detail))
