@@ -28,6 +28,7 @@ GROUPS = {
     "bench": {"run", "compare", "cpu", "gpu"},
     "eval": {"data", "score", "parity", "lag", "calibrate"},
     "train": {"prepare", "features", "head", "table", "demo-world"},
+    "serve": {"backup", "restore", "doctor"},
 }
 
 
@@ -45,7 +46,9 @@ def test_recordings_are_positional_and_shared_words_are_flags() -> None:
         names = {name for name, _ in flags(kind)}
         assert not {flag.strip("-").upper() for flag in SHARED} & names, command
         assert any(name.isupper() for name in names) == (
-            command in RECORDINGS | {"vocab add", "vocab remove", "bench compare", "serve"}
+            command
+            in RECORDINGS
+            | {"vocab add", "vocab remove", "bench compare", "serve", "serve backup", "serve restore", "serve doctor"}
         ), command
 
 

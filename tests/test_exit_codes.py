@@ -50,6 +50,9 @@ MISSING = [
     "bundle export --weights GONE --vocabulary NAMES --config GONE.json --out NEW",
     "bench cpu --weights GONE --out NEW",
     "bundle engine --bundle GONE",
+    "serve backup GONE --out NEW",
+    "serve restore GONE --backup GONE",
+    "serve doctor GONE",
     "demo --out NAMES/below",
     "demo-site --out NAMES/below",
 ]

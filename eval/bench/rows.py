@@ -10,13 +10,13 @@ from typing import Any
 
 from ovavel.eval.bench.meters.memory import MemoryWatch
 from ovavel.eval.bench.pipeline import Pipeline
-from ovavel.eval.bench.report import Memory, WarmUp
+from ovavel.eval.bench.report import Beside, Memory, Ratio, WarmUp
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError, UsageError
 from ovavel.runtime.types import Window
 from ovavel.runtime.verification.open import open_compared
 
-__all__ = ["EAGER", "OpenRow", "RowSpec", "open_row", "own_rows", "reference_rows"]
+__all__ = ["EAGER", "OpenRow", "RowSpec", "compare_beside", "open_row", "own_rows", "reference_rows"]
 
 EAGER = "PyTorch eager fp32"
 """The row that the others are compared with."""
@@ -149,4 +149,18 @@ def open_row(
         load_s=round(load_s, 3),
         warm_up=warm_up,
         memory=memory.end(pipeline.backend.info.device),
+    )
+
+
+def compare_beside(row: OpenRow, first: OpenRow) -> Beside:
+    """Compare a row of another bundle with the first row, which is of the run's own bundle."""
+    pipeline = row.pipeline
+    assert pipeline is not None
+    times = [each.durations_ms.get("window", []) for each in (pipeline, first.pipeline) if each]
+    memory = [each.memory.host_mb if each.memory else 0.0 for each in (row, first)]
+    return Beside(
+        model=pipeline.bundle.manifest.model.name,
+        bundle_sha256=pipeline.bundle.sha256,
+        window=Ratio.of(*times) if len(times) == 2 and all(times) else None,
+        memory=round(memory[0] / memory[1], 2) if all(memory) else None,
     )

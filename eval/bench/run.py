@@ -19,16 +19,14 @@ from ovavel.eval.bench.pipeline import WARM_UP_RULE, Pipeline
 from ovavel.eval.bench.report import (
     BackendReport,
     BenchReport,
-    Beside,
     Capture,
     Live,
     Offline,
     Rates,
-    Ratio,
     Row,
     Trial,
 )
-from ovavel.eval.bench.rows import EAGER, OpenRow, RowSpec, open_row, own_rows
+from ovavel.eval.bench.rows import EAGER, OpenRow, RowSpec, compare_beside, open_row, own_rows
 from ovavel.eval.bench.scenarios.capture import CAPTURE_RULE, run_capture
 from ovavel.eval.bench.scenarios.live import LIVE_RULE, live_report, run_live
 from ovavel.eval.bench.scenarios.offline import OFFLINE_RULE, run_offline
@@ -287,7 +285,7 @@ class _Bench:
             warm_up=row.warm_up,
             memory=row.memory,
             single=single,
-            beside=self._beside(row) if row.spec.bundle else None,
+            beside=compare_beside(row, self.rows[0]) if row.spec.bundle else None,
             offline=results.offline,
             live=results.live,
             capture=results.capture,
@@ -297,19 +295,6 @@ class _Bench:
             known_gate_checked_here=checked_here(pipeline.bundle, known),
             clocks=results.clocks,
             notes=results.notes,
-        )
-
-    def _beside(self, row: OpenRow) -> Beside:
-        """Compare with the first row, which is of the run's own bundle."""
-        pipeline, first = row.pipeline, self.rows[0]
-        assert pipeline is not None
-        times = [each.durations_ms.get("window", []) for each in (pipeline, first.pipeline) if each]
-        memory = [each.memory.host_mb if each.memory else 0.0 for each in (row, first)]
-        return Beside(
-            model=pipeline.bundle.manifest.model.name,
-            bundle_sha256=pipeline.bundle.sha256,
-            window=Ratio.of(*times) if len(times) == 2 and all(times) else None,
-            memory=round(memory[0] / memory[1], 2) if all(memory) else None,
         )
 
     def _windows(self, bundle: Bundle) -> Sequence[Window]:

@@ -1,4 +1,4 @@
-"""`ovavel demo`."""
+"""`ovavel demo` and `ovavel demo-site`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from tyro.conf import arg
 from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.redaction import without_secrets
+from ovavel.runtime.system.bounds import Meta
 
-__all__ = ["Demo"]
+__all__ = ["Demo", "DemoSite"]
 
 _OUT = Path("demo-out")
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +60,31 @@ class Demo:
         if self.camera is not None:
             return watch_camera(assets, self.camera[0] if self.camera else "0", self.microphone or "default")
         return play_clip(assets, self.out or _OUT, fast=self.fast)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSite:
+    """Run 'ovavel serve' on a virtual site: three cameras that play the demo's clip, over HTTP, RTSP and from a file.
+
+    Examples:
+        ovavel demo-site
+        ovavel demo-site --port 8080 --out /tmp/site
+
+    The model and the clip come with ovavel: nothing is downloaded, and neither PyTorch nor a camera is needed. The
+    site file, for experiments with 'ovavel serve', and the store go to --out. The page is for this machine alone.
+    Ctrl-C ends it; events are kept for the next time.
+    """
+
+    port: Annotated[int, Meta(ge=0, le=_LAST_PORT)] = 8470
+    """Port of the page on 127.0.0.1; 0 takes one that is free."""
+    out: Path = Path("watch-out")
+    """Folder for the site file and the store."""
+
+    def run(self) -> int:
+        """Start the cameras, and the service until a signal arrives."""
+        from ovavel.eval.demo.assets import Assets
+        from ovavel.eval.demo.site import virtual_site
+        from ovavel.runtime.cli import main
+
+        with virtual_site(Assets.open(), self.out, port=self.port) as site:
+            return main(["serve", str(site)])

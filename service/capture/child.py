@@ -24,7 +24,7 @@ from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.access import address_of
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.sources.media.tap import OpenTap
+from ovavel.runtime.sources.packet_tap import OpenTap
 from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Sense, Window
 from ovavel.service.capture.masks import Masks, once
 from ovavel.service.capture.messages import (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ovavel.runtime.reporting.redaction import redacted
-from ovavel.runtime.sources.media.tap import PacketTap
+from ovavel.runtime.sources.packet_tap import PacketTap
 from ovavel.runtime.types import Chunk, Frame, Samples
 from ovavel.service.capture.clip_file import write_clip
 from ovavel.service.capture.messages import Clip, Cut, Recording

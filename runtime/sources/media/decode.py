@@ -18,7 +18,7 @@ from ovavel.runtime.sources.media.indexed import IndexedTimes
 from ovavel.runtime.sources.media.lengths import header_length_s, lacks_end
 from ovavel.runtime.sources.media.sizes import PixelLimit
 from ovavel.runtime.sources.media.stamps import MOST_REORDERED, Stamped, Stamps
-from ovavel.runtime.sources.media.tap import PacketTap
+from ovavel.runtime.sources.packet_tap import PacketTap
 from ovavel.runtime.types import Sense
 
 if TYPE_CHECKING:

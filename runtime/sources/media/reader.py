@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ovavel.runtime.sources.connection import FROZEN_S, Feed
 from ovavel.runtime.sources.media.decode import Media, Piece
-from ovavel.runtime.sources.media.tap import PacketTap
+from ovavel.runtime.sources.packet_tap import PacketTap
 
 __all__ = ["StreamReader"]
 

@@ -22,7 +22,7 @@ from ovavel.runtime.sources.media.media_clock import Timeline
 from ovavel.runtime.sources.media.ordered import OrderedMedia
 from ovavel.runtime.sources.media.reader import StreamReader
 from ovavel.runtime.sources.media.stamps import HOLE_S, LEAP_S
-from ovavel.runtime.sources.media.tap import OpenTap, PacketTap
+from ovavel.runtime.sources.packet_tap import OpenTap, PacketTap
 from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Notice, Samples, Sense
 
 __all__ = ["MediaSource"]
