@@ -13,7 +13,7 @@ from ovavel.service.failpoints import reach
 from ovavel.service.store.assets import NOT_FINISHED, give_up
 from ovavel.service.store.database import Database, rows
 
-__all__ = ["MISSING", "finish", "free_bytes", "part_of", "recover_assets", "remove", "sweep", "write"]
+__all__ = ["MISSING", "disk_bytes", "finish", "free_bytes", "part_of", "recover_assets", "remove", "sweep", "write"]
 
 MISSING = "its file is missing"
 _MEDIA = "media"
@@ -76,6 +76,12 @@ def free_bytes(folder: Path) -> int:
     """Space that the service may use on the disk of `folder`."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
+
+
+def disk_bytes(folder: Path) -> int:
+    """Size of the disk of `folder`."""
+    disk = os.statvfs(folder)
+    return disk.f_blocks * disk.f_frsize
 
 
 def recover_assets(store: Database) -> int:

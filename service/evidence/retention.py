@@ -28,6 +28,10 @@ _DAY_US = 86_400_000_000
 _BATCH = 500
 _EVENTS_AT_ONCE = 100
 _NEXT = 20
+_PROTECTED_DAYS = 7
+"""An event that is younger is never removed for want of space."""
+_SMALL_DISK = 10
+"""Of a disk that is small, a part of so many stays free."""
 _FREE_PAGES = 16
 """Of the store: with so many, new events need no more of the disk."""
 
@@ -160,6 +164,7 @@ def delete_events(transaction: Transaction, events: Sequence[str]) -> list[str]:
             for (path,) in rows(transaction, "SELECT path FROM asset WHERE event_id = ? AND path IS NOT NULL", (event,))
         ]
         transaction.execute("DELETE FROM event_log WHERE event_id = ?", (event,))
+        transaction.execute("UPDATE event_log_trimmed SET entries = entries + ?", (transaction.changes(),))
         transaction.execute("DELETE FROM outbox WHERE event_id = ? AND state <> 'pending'", (event,))
         transaction.execute("DELETE FROM event WHERE id = ?", (event,))
     return paths
@@ -173,8 +178,8 @@ class Retention:
 
     @property
     def min_free_bytes(self) -> int:
-        """Space that stays free."""
-        return round(self._keep.min_free_gb * GB)
+        """Space that stays free: what the site says, or a tenth of a small disk."""
+        return min(round(self._keep.min_free_gb * GB), files.disk_bytes(self._store.folder) // _SMALL_DISK)
 
     def apply(self, *, now_us: int) -> int:
         """Remove what has to go; returns how many files and events that were.
@@ -250,16 +255,17 @@ class Retention:
         """
         before_us = now_us - round(self._keep.events_days * _DAY_US)
         no_room = lacking_bytes > 0 and self._free_bytes() < BALLAST_BYTES // 4
-        no_room = no_room and one_row(connection, "PRAGMA freelist_count")[0] < _FREE_PAGES
+        if no_room and one_row(connection, "PRAGMA freelist_count")[0] < _FREE_PAGES:
+            before_us = max(before_us, now_us - _PROTECTED_DAYS * _DAY_US)
         return [
             event
             for (event,) in rows(
                 connection,
-                "SELECT id FROM event WHERE NOT pinned AND state <> 'open' AND (end_us <= ? OR ?) AND NOT EXISTS "
+                "SELECT id FROM event WHERE NOT pinned AND state <> 'open' AND end_us <= ? AND NOT EXISTS "
                 "(SELECT 1 FROM outbox WHERE outbox.event_id = event.id AND outbox.state = 'pending') AND NOT EXISTS "
                 "(SELECT 1 FROM asset WHERE asset.event_id = event.id AND asset.state = 'pending') "
                 "ORDER BY end_us LIMIT ?",
-                (before_us, no_room, _EVENTS_AT_ONCE),
+                (before_us, _EVENTS_AT_ONCE),
             )
         ]
 

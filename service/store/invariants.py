@@ -64,9 +64,14 @@ def _found(connection: Transaction, folder: Path | None) -> Iterator[str]:
 
 
 def _holes(connection: Transaction) -> Iterator[str]:
-    count, first, last = one_row(connection, "SELECT count(*), min(seq), max(seq) FROM event_log")
-    if count and last - first + 1 != count:
-        yield f"the event log has {count} entries from {first} to {last}: {last - first + 1 - count} are missing"
+    (count,) = one_row(connection, "SELECT count(*) FROM event_log")
+    (last,) = one_row(connection, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event_log'")
+    (trimmed,) = one_row(connection, "SELECT entries FROM event_log_trimmed")
+    if count + trimmed != last:
+        yield (
+            f"the event log has {count} entries up to {last}, and {trimmed} were deleted with their events: "
+            f"{last - count - trimmed} are missing"
+        )
 
 
 def _unbalanced(connection: Transaction, camera: str, created_us: int, accounted_us: int) -> Iterator[str]:

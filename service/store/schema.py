@@ -100,6 +100,12 @@ CREATE TABLE asset (
 CREATE INDEX asset_by_state ON asset(state, kind);
 CREATE UNIQUE INDEX asset_file ON asset(path) WHERE path IS NOT NULL;
 
+CREATE TABLE event_log_trimmed (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  entries INTEGER NOT NULL        -- how many of the log were deleted with their events; no other number is missing
+) STRICT;
+INSERT INTO event_log_trimmed VALUES (1, 0);
+
 CREATE TABLE account (
   camera_id TEXT NOT NULL REFERENCES camera(id),
   hour_us INTEGER NOT NULL,

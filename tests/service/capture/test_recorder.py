@@ -14,6 +14,7 @@ from support.flashes import Watched, make_flashes, watch
 from support.http_station import JpegCamera, TransportStream
 from support.media_factory import make_clip
 
+from ovavel.eval.demo.cameras.rtsp import RTSPCamera
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import Chunk, Frame, Gap, Notice, Samples
@@ -172,6 +173,28 @@ def test_a_live_stream_that_breaks_off_and_comes_back(tmp_path: Path) -> None:
         assert seen.codecs == ("h264", "aac")
         assert len(seen.flashes_s) >= 1
         assert seen.apart_s <= TOGETHER_S
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_camera_over_rtsp(tmp_path: Path, b_frames: int) -> None:
+    """Without times of decoding, and with parameter sets that are in no packet."""
+    camera = RTSPCamera(make_flashes(tmp_path / "a.mp4", duration_s=30, group_s=2, b_frames=b_frames), 0.0)
+    recorded = Recorded(tmp_path)
+    try:
+        recorded.feed(
+            MediaSource(camera.url, tap=recorded.recorder.tap),
+            until=lambda chunk: isinstance(chunk, Frame) and chunk.time_s > 8,
+        )
+    finally:
+        camera.close()
+    clip, seen = recorded.watched(3, 6)
+    assert (clip.codec, seen.codecs) == ("h264", ("h264", "aac"))
+    assert seen.first_key
+    assert clip.start_s <= 3
+    assert clip.end_s == pytest.approx(6, abs=0.3)
+    assert max(seen.steps_s) < 0.1
+    assert len(seen.flashes_s) >= 3
+    assert seen.apart_s <= TOGETHER_S
 
 
 def test_a_camera_of_jpegs_over_http(tmp_path: Path) -> None:

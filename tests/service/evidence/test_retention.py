@@ -15,6 +15,7 @@ from ovavel.service.evidence.retention import GB, NoRoomError, Retention, plan
 from ovavel.service.store import assets, cameras, events, outbox
 from ovavel.service.store.assets import MediaFile
 from ovavel.service.store.database import Database, rows
+from ovavel.service.store.invariants import violations
 
 DAY_US = 86_400_000_000
 NOW_US = 1000 * DAY_US
@@ -54,7 +55,9 @@ def left(store: Database, kind: str) -> list[str]:
     return [event for (event,) in rows(store.read, query, (kind,))]
 
 
-def apply(store: Database, keep: Keep, monkeypatch: pytest.MonkeyPatch, *, free: float = 1e15) -> Retention:
+def apply(
+    store: Database, keep: Keep, monkeypatch: pytest.MonkeyPatch, *, free: float = 1e15, disk: int = 10**15
+) -> Retention:
     """Apply the limits on a disk with so much space, of which each file that is removed gives back a megabyte."""
     space = [free]
     remove = files.remove
@@ -65,6 +68,7 @@ def apply(store: Database, keep: Keep, monkeypatch: pytest.MonkeyPatch, *, free:
 
     monkeypatch.setattr(files, "remove", removed)
     monkeypatch.setattr(files, "free_bytes", lambda _: round(space[0]))
+    monkeypatch.setattr(files, "disk_bytes", lambda _: disk)
     one = Retention(store, keep)
     one.apply(now_us=NOW_US)
     return one
@@ -112,6 +116,14 @@ def test_on_a_full_disk_clips_go_before_snapshots(store: Database, monkeypatch: 
         one.make_room(1)
 
 
+def test_of_a_small_disk_a_tenth_stays_free(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        add(store, number, days_ago=3 - number)
+    one = apply(store, Keep(min_free_gb=1), monkeypatch, free=6 * MB, disk=50 * MB)
+    assert one.min_free_bytes == 5 * MB
+    assert left(store, "clip") == ["e0", "e1", "e2"]
+
+
 def test_where_the_ballast_is_gone_too_the_oldest_events_make_room(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,8 +132,9 @@ def test_where_the_ballast_is_gone_too_the_oldest_events_make_room(
     add(store, 300, days_ago=299.5, kinds="", sinks=("mqtt",))
     apply(store, Keep(min_free_gb=0.1), monkeypatch, free=MB)
     kept = {event for (event,) in rows(store.read, "SELECT id FROM event")}
+    assert violations(store.read) == [], "what is missing of the log is accounted for"
     assert 0 < len(kept) < 301, "no more than needed"
-    assert {"e0", "e299"} <= kept, "neither what is pinned nor the newest"
+    assert {"e0", *(f"e{number}" for number in range(294, 300))} <= kept, "neither what is pinned nor the last days"
     assert "e300" in kept, "nor what somebody has not got yet"
     assert outbox.backlog(store.read, "mqtt").pending == 2
 
