@@ -25,6 +25,7 @@ class Serve:
         ovavel serve site.toml
         ovavel serve site.toml --check
         ovavel serve --schema > site.schema.json
+        ovavel serve site.toml --test-message phone
         ovavel serve site.toml --add-user anna --role admin
 
     A site file names a bundle, a folder for the store and the cameras; docs/service.md has an example.
@@ -38,6 +39,8 @@ class Serve:
     """Check the site file, without opening the bundle or a camera, and end."""
     schema: bool = False
     """Print the JSON schema of site files, and end."""
+    test_message: Maybe[str] = None
+    """Send a test message to the sink of this name, also while the service runs, and end."""
 
     add_user: Maybe[str] = None
     """Add a user of the page, or set role and password of one, and end. The password is the first line of input."""
@@ -66,6 +69,8 @@ class Serve:
         if self.check:
             print(f"{self.site}: {_cameras(site)}, well-formed; the bundle and the cameras were not opened")
             return 0
+        if self.test_message is not None:
+            return _test(site, self.test_message)
         return 0 if self._change_people(site) else _serve(site)
 
     def _change_people(self, site: Site) -> bool:
@@ -92,6 +97,17 @@ HUNG_S = 120.0
 
 def _cameras(site: Site) -> str:
     return f"{len(site.camera)} camera{'' if len(site.camera) == 1 else 's'}"
+
+
+def _test(site: Site, sink: str) -> int:
+    from ovavel.runtime.errors import MissingExtraError
+
+    try:
+        from ovavel.service.commands.message import send_test
+    except ImportError as error:
+        raise MissingExtraError(error.name or "apsw", "serve", need="The monitoring service") from error
+    send_test(site, sink)
+    return 0
 
 
 def _serve(site: Site) -> int:

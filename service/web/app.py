@@ -18,6 +18,7 @@ from ovavel.service.watch.service import Service
 from ovavel.service.web.access import Access
 from ovavel.service.web.answers import IDENTITY, Problem, problem
 from ovavel.service.web.api import API
+from ovavel.service.web.controls import Controls
 from ovavel.service.web.evidence import EvidenceAPI
 from ovavel.service.web.login import Login
 from ovavel.service.web.pages import Pages
@@ -54,6 +55,7 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
         routes=[
             *EvidenceAPI(service).routes,
             *api.routes,
+            *Controls(service).routes,
             *People(service.store, access).routes,
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
             *Pages(service, api, templates).routes,

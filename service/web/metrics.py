@@ -70,6 +70,7 @@ class Metrics:
             events.add_metric([label, state], count)
         yield events
         yield from self._storage()
+        yield from self._deliveries()
         yield from service.measures.collect()
         yield GaugeMetricFamily(
             "ovavel_capacity_windows_per_second", "What the encoder managed at the start.", value=service.capacity
@@ -105,3 +106,18 @@ class Metrics:
         for kind, cause, count in rows(self._service.store.read, query):
             failed.add_metric([kind, cause], count)
         yield failed
+
+    def _deliveries(self) -> Iterator[Metric]:
+        pending = GaugeMetricFamily("ovavel_outbox_pending", "News that waits for a sink.", labels=["sink"])
+        done = CounterMetricFamily(
+            "ovavel_deliveries", "News that was delivered, failed, or was suppressed.", labels=["sink", "result"]
+        )
+        oldest = list[int]()
+        for sink in self._service.deliveries.states:
+            pending.add_metric([sink.id], sink.pending)
+            oldest += [sink.oldest_us] if sink.oldest_us is not None else []
+            for result, count in sink.results.items():
+                done.add_metric([sink.id, result], count)
+        age_s = max(0.0, time.time() - min(oldest) / _US) if oldest else 0.0
+        yield from (pending, done)
+        yield GaugeMetricFamily("ovavel_outbox_oldest_seconds", "Age of the oldest news that waits.", value=age_s)
