@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -246,3 +247,17 @@ def test_text_in_a_message_is_json_and_not_a_header(store: Database, receiver: W
     (got,) = receiver.received
     assert "x-evil" not in got.headers
     assert json.loads(got.body)["data"]["label"] == label
+
+
+def test_the_receiver_of_the_documentation_verifies_what_is_sent(store: Database, receiver: WebhookReceiver) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "deliveries.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    desk = desk_of(store, receiver.url)
+    desk.news("start")
+    deliver(desk)
+    (got,) = receiver.received
+    assert names["verified"](SECRET, got.headers, got.body)
+    assert not names["verified"](SECRET, got.headers, got.body + b" ")
+    assert not names["verified"](SECRET, {**got.headers, "webhook-timestamp": "1614265330"}, got.body)
