@@ -11,7 +11,7 @@ from msgspec import Struct
 from ovavel.service.store.database import Transaction, one_row, rows
 from ovavel.service.store.outbox import Subscriber, enqueue
 
-__all__ = ["EventBody", "EventNews", "LogEntry", "event_of", "log_after", "record", "revise"]
+__all__ = ["EventBody", "EventNews", "LogEntry", "event_of", "log_after", "log_of", "record", "revise"]
 
 EventKind = Literal["start", "update", "end", "retract", "review", "verdict", "pin"]
 
@@ -122,6 +122,7 @@ def revise(
     *,
     now_us: int,
     by: str = "",
+    reviewed: bool = True,
     verdict: str | None = None,
     pinned: bool = False,
     sinks: Sequence[Subscriber] = (),
@@ -132,7 +133,7 @@ def revise(
     """
     match kind:
         case "review":
-            change, values = "reviewed_us = ?, reviewed_by = ?", (now_us, by)
+            change, values = "reviewed_us = ?, reviewed_by = ?", (now_us, by) if reviewed else (None, None)
         case "verdict":
             change, values = "verdict = ?, reviewed_us = ?, reviewed_by = ?", (verdict, now_us, by)  # type: ignore[assignment]
         case "pin":
@@ -178,6 +179,12 @@ def event_of(connection: Transaction, event_id: str) -> EventBody:
     query = "SELECT body FROM event_log WHERE event_id = ? ORDER BY revision DESC LIMIT 1"
     (body,) = one_row(connection, query, (event_id,))
     return msgspec.json.decode(body, type=EventBody)
+
+
+def log_of(connection: Transaction, event_id: str) -> list[EventBody]:
+    """All revisions of one event, oldest first."""
+    found = rows(connection, "SELECT body FROM event_log WHERE event_id = ? ORDER BY revision", (event_id,))
+    return [msgspec.json.decode(body, type=EventBody) for (body,) in found]
 
 
 def log_after(connection: Transaction, seq: int, *, limit: int = 500) -> list[LogEntry]:

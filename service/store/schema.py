@@ -193,7 +193,23 @@ CREATE TABLE audit (
 ) STRICT;
 """
 
-MIGRATIONS = (_VERSION_1,)
+_VERSION_2 = """
+CREATE TABLE vocabulary (
+  version TEXT PRIMARY KEY,
+  names TEXT NOT NULL             -- JSON, the background last
+) STRICT;
+
+CREATE TABLE second (
+  event_id TEXT NOT NULL REFERENCES event(id) ON DELETE CASCADE,
+  start_us INTEGER NOT NULL,
+  body BLOB NOT NULL,             -- msgpack: what was seen and heard best, by places in the run's vocabulary
+  PRIMARY KEY (event_id, start_us)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX event_to_review ON event(start_us DESC, id DESC) WHERE reviewed_us IS NULL;
+CREATE INDEX session_of_user ON session(user);
+"""
+
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 """MIGRATIONS[n] makes a file of version n + 1 of one of version n; version 0 is an empty file."""
 
 VERSION = len(MIGRATIONS)

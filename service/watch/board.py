@@ -11,19 +11,13 @@ from msgspec import Struct
 
 from ovavel.runtime.types import SegmentScores
 from ovavel.service.capture.messages import Captured
+from ovavel.service.store.seconds import Named
 from ovavel.service.watch.camera_watch import Seen
+from ovavel.service.watch.why import best
 
-__all__ = ["Board", "Named", "Second"]
+__all__ = ["Board", "Second"]
 
 _KEPT = 10
-_BEST = 5
-
-
-class Named(Struct, frozen=True, kw_only=True):
-    """A class and what speaks for it."""
-
-    label: str
-    value: float
 
 
 class Second(Struct, frozen=True, kw_only=True):
@@ -121,7 +115,4 @@ class Board:
         )
 
     def _best(self, similarity: np.ndarray) -> tuple[Named, ...]:
-        if not np.isfinite(similarity).all():
-            return ()
-        order = np.argsort(-similarity, kind="stable")[:_BEST]
-        return tuple(Named(label=self._labels[c], value=round(float(similarity[c]), 4)) for c in order)
+        return tuple(Named(label=self._labels[index], value=value) for index, value in best(similarity))

@@ -18,7 +18,9 @@ from ovavel.service.store.cameras import Anchor, add_anchor, close_run
 from ovavel.service.store.database import Database, Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.store.outbox import Subscriber
+from ovavel.service.store.seconds import keep_seconds
 from ovavel.service.watch.wall_clock import WallClock
+from ovavel.service.watch.why import pack
 
 if TYPE_CHECKING:
     from ovavel.service.evidence.keeper import RunEvidence
@@ -29,6 +31,8 @@ CLOCK_STEP = "clock step"
 """Cause of the gap where the wall clock was set forward."""
 
 _US = 1_000_000
+_RECENT = 30
+"""Final seconds that are remembered: an event is reported some seconds after it began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +82,11 @@ class CameraWatch:
         """
         self._evidence = evidence
         self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock
+        self._names = localizer.vocabulary.names
         self._camera, self.run_id, self._sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
         self._unwritten: deque[_Unwritten] = deque()
+        self._recent: deque[tuple[int, bytes]] = deque(maxlen=_RECENT)  # final seconds, packed
         self._ended = False
         self.trouble = ""
         """Why the store could not be written last time; empty where it could."""
@@ -144,15 +150,20 @@ class CameraWatch:
         anchor: Anchor | None = None,
         cause: str | None = None,
     ) -> None:
+        final = [each for each in scores if each.final]
+        seconds = tuple(
+            (*self._stretch(each.start_s, each.start_s + WINDOW_S), self._waiting.popleft()) for each in final
+        )
+        why = [(second[0], pack(each, self._names)) for second, each in zip(seconds, final, strict=True)]
+        self._recent.extend(why)
+        starts = any(event.state == "start" for event in events)
         self._unwritten.append(
             _Unwritten(
                 now_us=now_us,
                 anchor=anchor,
-                seconds=tuple(
-                    (*self._stretch(each.start_s, each.start_s + WINDOW_S), self._waiting.popleft())
-                    for each in scores
-                    if each.final
-                ),
+                seconds=seconds,
+                why=tuple(why),
+                before=tuple(self._recent) if starts else (),
                 news=tuple(self._news(event, cause if event.state == "end" else None) for event in events),
                 events=tuple(events),
                 cause=cause,
@@ -172,11 +183,14 @@ class CameraWatch:
             transaction.execute(
                 "UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self.run_id)
             )
+        keep_seconds(transaction, self.run_id, each.why)
         for news in each.news:
             event_id = self._new_id() if news.kind == "start" else ""
             entry = record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self._sinks)
             if self._evidence and news.kind == "end":
                 assets.expect(transaction, entry.body.id, self._evidence.kinds)
+            if news.kind == "start":
+                keep_seconds(transaction, self.run_id, each.before, number=news.session_event_id)
             yield entry
         if each.cause is not None:
             (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self.run_id,))
@@ -209,6 +223,10 @@ class _Unwritten:
     anchor: Anchor | None
     seconds: tuple[tuple[int, int, GapCause | DropCause | None], ...]
     """Of each second that became final: its start, its end, and why it was dropped."""
+    why: tuple[tuple[int, bytes], ...]
+    """Of each second that became final: its start, and what speaks for the decision."""
+    before: tuple[tuple[int, bytes], ...]
+    """The same of the newest seconds, where an event starts."""
     news: tuple[EventNews, ...]
     events: tuple[Event, ...]
     """What `news` is about, in media time."""

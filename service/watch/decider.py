@@ -30,6 +30,7 @@ from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
 from ovavel.service.store.database import Database, Transaction, rows
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.recovery import end_run
+from ovavel.service.store.seconds import keep_vocabulary
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
 from ovavel.service.watch.queue import FairQueue, Waiting
 from ovavel.service.watch.wall_clock import WallClock
@@ -196,6 +197,7 @@ class Decider:
                 ):
                     end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
                 self._account(transaction, camera, now_us)
+                keep_vocabulary(transaction, facts.vocabulary_version, self._bundle.vocabulary.names)
                 open_run(transaction, facts)
                 add_anchor(transaction, run, anchor)
         except OutputError:

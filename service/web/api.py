@@ -15,9 +15,9 @@ from starlette.routing import Route
 from ovavel.service.store.accounts import HOUR_US, read_accounts
 from ovavel.service.store.database import rows
 from ovavel.service.store.events import LogEntry, log_after
-from ovavel.service.store.queries import EventFilter, find_event, last_seq, list_events
+from ovavel.service.store.queries import last_seq
 from ovavel.service.watch.service import Service
-from ovavel.service.web.answers import Problem, encoded, only, parameters, whole
+from ovavel.service.web.answers import Problem, encoded, parameters
 from ovavel.service.web.metrics import Metrics
 
 __all__ = ["API"]
@@ -27,7 +27,6 @@ READY_S = 60.0
 _HEARTBEAT_S = 15.0
 _MOST_BEHIND = 1000
 _CLIENTS = 200
-_MOST_EVENTS = 500
 
 
 class API:
@@ -51,8 +50,6 @@ class API:
             Route("/api/v1/cameras/{camera}/seconds", self.seconds),
             Route("/api/v1/cameras/{camera}/snapshot.webp", self.snapshot),
             Route("/api/v1/cameras/{camera}/accounts", self.accounts),
-            Route("/api/v1/events", self.events),
-            Route("/api/v1/events/{event}", self.event),
             Route("/api/v1/stream", self.stream),
         ]
 
@@ -82,8 +79,9 @@ class API:
         """Figures for Prometheus."""
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def cameras(self, request: Request) -> Response:  # noqa: ARG002
+    def cameras(self, request: Request) -> Response:
         """Each camera and what it does."""
+        parameters(request)
         return encoded(self.camera_list())
 
     def camera_list(self) -> list[dict[str, Any]]:
@@ -104,6 +102,7 @@ class API:
 
     def seconds(self, request: Request) -> Response:
         """The last ten seconds of a camera."""
+        parameters(request)
         return encoded(self._service.board.seconds(self.known(request.path_params["camera"])))
 
     def snapshot(self, request: Request) -> Response:
@@ -115,34 +114,10 @@ class API:
 
     def accounts(self, request: Request) -> Response:
         """The accounts of a camera, by hour, over the last day."""
+        parameters(request)
         camera = self.known(request.path_params["camera"])
         now_us = time.time_ns() // 1000
         return encoded(read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US, to_us=now_us))
-
-    def events(self, request: Request) -> Response:
-        """Events, newest first, page by page."""
-        given = parameters(request, "camera", "label", "state", "from", "to", "cursor", "limit")
-        where = EventFilter(
-            camera=self.known(given["camera"]) if given.get("camera") else None,
-            label=given.get("label") or None,
-            state=only(given, "state", ("open", "ended", "retracted")),
-            from_us=whole(given, "from"),
-            to_us=whole(given, "to"),
-        )
-        limit = 50 if (asked := whole(given, "limit")) is None else asked
-        if not 1 <= limit <= _MOST_EVENTS:
-            raise Problem(400, f"limit must be from 1 to {_MOST_EVENTS}")
-        try:
-            return encoded(list_events(self._service.store.read, where, cursor=given.get("cursor"), limit=limit))
-        except ValueError as error:
-            raise Problem(400, str(error)) from error
-
-    def event(self, request: Request) -> Response:
-        """One event."""
-        found = find_event(self._service.store.read, request.path_params["event"])
-        if found is None:
-            raise Problem(404, "there is no such event")
-        return encoded(found)
 
     async def stream(self, request: Request) -> Response:
         """Server-sent events: each row of the event log, and what the cameras see and hear."""

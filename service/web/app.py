@@ -19,6 +19,8 @@ from ovavel.service.web.access import Access
 from ovavel.service.web.answers import IDENTITY, Problem, problem
 from ovavel.service.web.api import API
 from ovavel.service.web.controls import Controls
+from ovavel.service.web.events_api import EventsAPI
+from ovavel.service.web.events_page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
 from ovavel.service.web.login import Login
 from ovavel.service.web.pages import Pages
@@ -56,8 +58,10 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
             *EvidenceAPI(service).routes,
             *api.routes,
             *Controls(service).routes,
+            *EventsAPI(service).routes,
             *People(service.store, access).routes,
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
+            *EventsPages(service, templates).routes,
             *Pages(service, api, templates).routes,
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],

@@ -26,6 +26,7 @@ class Templates:
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
+        self._environment.filters["pairs"] = lambda values: [(each, each) for each in values]
         self.constant = constant
 
     def answer(self, request: Request, template: str, *, title: str, status: int = 200, **content: Any) -> Response:

@@ -1,101 +1,82 @@
-const base = document.body.dataset.base;
+// What every page has: the stream of news, forms that ask the API, and messages.
+export const base = document.body.dataset.base;
 const page = document.body.dataset.page;
 const link = document.getElementById('link');
+const alertBox = document.getElementById('alert');
 
-function cell(text, title) {
-  const made = document.createElement('td');
-  made.textContent = text;
-  made.title = title;
-  return made;
+export function say(text, good = false) {
+  alertBox.textContent = text;
+  alertBox.classList.toggle('good', good);
+  alertBox.hidden = !text;
 }
 
-function best(names) {
-  return names.map((each) => `${each.label} ${each.value.toFixed(2)}`).join('\n');
-}
-
-// Neighbouring seconds that say the same are one wide cell, so that the name can be read.
-function fill(row, seconds, text, title) {
-  const cells = [];
-  for (const second of seconds) {
-    const last = cells.at(-1);
-    if (last?.textContent === text(second)) last.colSpan += 1;
-    else cells.push(cell(text(second), ''));
-    cells.at(-1).title = title(second);
+// Asks the API; what it refuses is shown, and null returned.
+export async function ask(path, method, value) {
+  const options = { method, headers: { accept: 'application/json' } };
+  if (value !== undefined) {
+    options.headers['content-type'] = 'application/json';
+    options.body = JSON.stringify(value);
   }
-  row.replaceChildren(row.querySelector('th'), ...cells);
-}
-
-function showCamera(camera) {
-  const place = document.querySelector(`[data-camera="${CSS.escape(camera.id)}"]`);
-  if (!place) return;
-  const state = place.querySelector('.state');
-  state.textContent = camera.state;
-  state.dataset.state = camera.state;
-  place.querySelector('.why').textContent = camera.why;
-  const { seconds } = camera;
-  for (const sense of ['seen', 'heard']) {
-    fill(
-      place.querySelector(`.${sense}`),
-      seconds,
-      (second) => second[sense][0]?.label ?? '–',
-      (second) => best(second[sense]),
-    );
+  try {
+    const answer = await fetch(`${base}api/v1/${path}`, options);
+    const text = await answer.text();
+    if (answer.status === 401) location.reload();
+    const found = text ? JSON.parse(text) : {};
+    if (answer.ok) {
+      say('');
+      return found;
+    }
+    say(found.title ?? `refused (${answer.status})`);
+  } catch (error) {
+    say(`the service does not answer: ${error.message}`);
   }
-  fill(
-    place.querySelector('.both'),
-    seconds,
-    (second) => (second.margin > 0 ? second.label : '·'),
-    (second) => `margin ${second.margin.toFixed(2)}`,
-  );
-  const picture = place.querySelector('img');
-  const wanted = `${base}api/v1/cameras/${encodeURIComponent(camera.id)}/snapshot.webp`;
-  if (camera.state === 'watching' && picture.complete) picture.src = `${wanted}?${Date.now()}`;
+  return null;
 }
 
-function shown(time, zones, camera) {
-  const timeZone = JSON.parse(zones)[camera] ?? 'UTC';
-  const parts = { dateStyle: 'short', timeStyle: 'medium', timeZone };
-  const zone = new Intl.DateTimeFormat('en', { timeZone, timeZoneName: 'short' }).formatToParts(time);
-  const name = zone.find((each) => each.type === 'timeZoneName').value;
-  return `${new Intl.DateTimeFormat('sv', parts).format(time)} ${name}`;
-}
-
-function showEvent(event) {
-  const table = document.querySelector('.events tbody');
-  if (!table) return;
-  const seconds = ((event.end_us - event.start_us) / 1e6).toFixed(0);
-  const begin = new Date(event.start_us / 1000);
-  const row = document.createElement('tr');
-  row.dataset.event = event.id;
-  const why = event.end_cause ? ` (${event.end_cause})` : '';
-  for (const text of [
-    shown(begin, table.closest('table').dataset.zones, event.camera),
-    seconds,
-    event.camera,
-    event.label,
-    event.peak_margin.toFixed(2),
-    event.state + why,
-  ]) {
-    row.append(cell(text, ''));
+// Puts the newest state of parts of this page in place of what is shown.
+export async function refresh(ids, prepare) {
+  const answer = await fetch(location.href, { headers: { accept: 'text/html' } });
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html');
+  for (const id of ids) {
+    const [old, made] = [document.getElementById(id), fresh.getElementById(id)];
+    if (!old || !made) continue;
+    prepare?.(made);
+    old.replaceWith(document.adoptNode(made));
   }
-  const known = table.querySelector(`[data-event="${CSS.escape(event.id)}"]`);
-  if (known) known.replaceWith(row);
-  else table.prepend(row);
 }
 
-const news = new EventSource(`${base}api/v1/stream`);
-news.onopen = () => {
-  link.textContent = 'live';
-};
-news.onerror = () => {
-  link.textContent = 'connection lost; trying again';
-};
-if (page === 'now') {
-  news.addEventListener('now', (message) => {
-    for (const camera of JSON.parse(message.data)) showCamera(camera);
+export function follow(listen) {
+  const news = new EventSource(`${base}api/v1/stream`);
+  news.onopen = () => {
+    link.textContent = 'live';
+  };
+  news.onerror = () => {
+    link.textContent = 'connection lost; trying again';
+  };
+  for (const [name, heard] of Object.entries(listen)) {
+    news.addEventListener(name, (message) => heard(JSON.parse(message.data)));
+  }
+}
+
+// <form data-api="users" data-method="POST">: its fields go to the API; [data-confirm] asks first.
+for (const form of document.querySelectorAll('form[data-api]')) {
+  form.addEventListener('submit', async (submitted) => {
+    submitted.preventDefault();
+    const { api, method, confirm: question, done } = form.dataset;
+    if (question && !window.confirm(question)) return;
+    const fields = Object.fromEntries(new FormData(form));
+    const found = await ask(api, method, method === 'DELETE' ? undefined : fields);
+    if (!found) return;
+    const shown = form.querySelector('output');
+    if (shown && found.token) {
+      shown.textContent = found.token;
+    } else if (done === 'say') {
+      say(found.text ?? 'done', true);
+    } else {
+      location.reload();
+    }
   });
 }
-if (page === 'events' && !location.search) {
-  news.addEventListener('event', (message) => showEvent(JSON.parse(message.data).body));
-  news.addEventListener('resync', () => location.reload());
-}
+
+if (link && page !== 'now' && page !== 'events' && page !== 'event') follow({});
