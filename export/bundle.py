@@ -10,8 +10,8 @@ import gc
 import importlib
 import importlib.metadata
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -174,8 +174,10 @@ def write_bundle(
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        # Named first and made within the block: a signal between the two leaves nothing behind.
+        aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
         try:
+            aside.mkdir(mode=0o700)
             bundle = _Writer(aside, model, precisions, forms, progress, note).write(
                 contents.names,
                 temporal,

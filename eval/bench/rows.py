@@ -34,12 +34,12 @@ class RowSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of `open_compared`, beside device and threads."""
     reference: bool = False
-    bundle: Bundle | None = None
-    """Another bundle, to be measured beside that of the run."""
+    beside: Path | None = None
+    """Folder of another bundle, to be measured beside that of the run."""
 
     def of(self, bundle: Bundle) -> Bundle:
         """The bundle to open in a run of `bundle`."""
-        return self.bundle or bundle
+        return Bundle.open(self.beside) if self.beside else bundle
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def own_rows(backends: Sequence[str], precisions: Sequence[str], *, beside: Bund
             name=" ".join(filter(None, (f"{beside.path.name}:" if beside else None, backend, precision))),
             backend=backend,
             options={"precision": precision} if precision else {},
-            bundle=beside,
+            beside=beside.path if beside else None,
         )
         for backend in backends
         for precision in wanted

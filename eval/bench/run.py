@@ -285,7 +285,7 @@ class _Bench:
             warm_up=row.warm_up,
             memory=row.memory,
             single=single,
-            beside=compare_beside(row, self.rows[0]) if row.spec.bundle else None,
+            beside=compare_beside(row, self.rows[0]) if row.spec.beside else None,
             offline=results.offline,
             live=results.live,
             capture=results.capture,

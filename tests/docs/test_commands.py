@@ -62,8 +62,12 @@ MAY_SAY_NO = {"eval parity", "vocab try"}
 def runs_here(words: list[str]) -> bool:
     command = next((each for each in (" ".join(words[:2]), words[0]) if each in kinds()), "")
     camera = command == "live" and words[1].startswith("--")
+    # Made by commands that are not run here.
+    before = {"demo-world/encoders.safetensors", "--vggsounder", "--beside"} & set(words) or command.startswith(
+        "serve "
+    )
     endless = command == "serve" and "--check" not in words
-    return command not in NOT_HERE and not camera and not endless and not set(ELSEWHERE) & set(words)
+    return not (command in NOT_HERE or camera or endless or before or set(ELSEWHERE) & set(words))
 
 
 RUN = [

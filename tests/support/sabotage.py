@@ -39,10 +39,19 @@ def graph_surgery(file: str, change: Callable[[onnx.GraphProto], None]) -> Calla
         path, weights = folder / file, folder / f"{file}.data"
         model = onnx.load(path)
         change(model.graph)
+        _drop_unused(model.graph)
         weights.unlink()
         onnx.save(model, path, save_as_external_data=True, location=weights.name, size_threshold=256)
 
     return sabotage
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Drop constants that no node takes any more: ONNX Runtime does so before it is given their values."""
+    used = {name for node in graph.node for name in node.input} | {each.name for each in graph.output}
+    kept = [each for each in graph.initializer if each.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
