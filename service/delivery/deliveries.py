@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
 from msgspec import Struct
@@ -19,6 +19,9 @@ from ovavel.service.store import mutes
 from ovavel.service.store.database import Database, rows
 
 __all__ = ["Deliveries", "SinkState", "open_sender"]
+
+_LEAVE_S = 1.0
+"""How long a sender that was interrupted may take to say goodbye."""
 
 
 class SinkState(Struct, frozen=True, kw_only=True):
@@ -91,9 +94,10 @@ class Deliveries:
         """Send what is due, for so long; the rest stays in the outbox. May be called twice."""
         for worker in self._workers.values():
             worker.stop()
-        end_s = time.monotonic() + within_s
-        for worker in self._workers.values():
-            worker.join(max(0.0, end_s - time.monotonic()))
+        waiting = _wait(self._workers.values(), within_s)
+        for worker in waiting:
+            worker.leave()
+        _wait(waiting, _LEAVE_S)
 
     def send_test(self, sink: str) -> Future[Outcome]:
         """Send a test message to a sink; the future has what became of it.
@@ -150,6 +154,12 @@ def open_sender(sink: Sink, place: Place, labels: Sequence[str], house: House | 
             from ovavel.service.delivery.apprise import AppriseSender
 
             return AppriseSender(sink)
+
+
+def _wait(workers: Iterable[Worker], within_s: float) -> list[Worker]:
+    """Wait for all of them together; returns those that have not ended."""
+    end_s = time.monotonic() + within_s
+    return [worker for worker in workers if not worker.join(max(0.0, end_s - time.monotonic()))]
 
 
 def _state(worker: Worker) -> SinkState:

@@ -93,9 +93,7 @@ class MqttSender:
         if self._house is None:
             return False
         self._read_news(self._house)
-        wanted = self._wanted(self._house)
-        changed = [_Publication(topic, says, True) for topic, says in wanted.items() if self._shown.get(topic) != says]
-        if changed and not all(self._publish(changed)):
+        if not self._show(self._house, ONLINE):
             raise self._lost()
         return time.monotonic() - self._since_s >= _WELL_S
 
@@ -116,7 +114,7 @@ class MqttSender:
         if self._client is None:
             return
         if self._house and self._connected == "":
-            self._publish([_Publication(self._topics.status, OFFLINE, True)], within_s=_GOODBYE_S)
+            self._show(self._house, OFFLINE, within_s=_GOODBYE_S)
         self._disconnect()
 
     def _topic(self, message: Message) -> str:
@@ -124,14 +122,20 @@ class MqttSender:
             return self._topics.of(message.body.camera, "event")
         return self._topics.incident
 
-    def _wanted(self, house: House) -> dict[str, bytes]:
+    def _show(self, house: House, status: bytes, *, within_s: float = ANSWER_S) -> bool:
+        """Make retained topics say what is; whether the broker has confirmed all of it."""
+        wanted = self._wanted(house, status)
+        changed = [_Publication(topic, says, True) for topic, says in wanted.items() if self._shown.get(topic) != says]
+        return all(self._publish(changed, within_s=within_s))
+
+    def _wanted(self, house: House, status: bytes) -> dict[str, bytes]:
         cameras = house.cameras()
         wanted = dict.fromkeys(self._shown, b"")  # what is not wanted any more is removed
         for camera in self._topics.cameras:
             if topic := self._topics.discovery(camera):
                 wanted[topic] = msgspec.json.encode(device(self._sink, self._place, self._topics, camera))
         wanted |= state_topics(self._topics, cameras, house.happening())
-        wanted[self._topics.status] = ONLINE
+        wanted[self._topics.status] = status
         return wanted
 
     def _read_news(self, house: House) -> None:

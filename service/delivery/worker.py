@@ -140,16 +140,17 @@ class Worker:
         self.wake()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end after `stop`; whether it came. Otherwise, nothing is written from then on."""
+        """Wait for the end after `stop`; whether it came."""
         if self._thread.ident is None:
             self._sender.close()
             return True
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            self._left.set()
-            self._sender.interrupt()
-            self._thread.join(_TICK_S)
         return not self._thread.is_alive()
+
+    def leave(self) -> None:
+        """Wait for no receiver any more; nothing is written from then on."""
+        self._left.set()
+        self._sender.interrupt()
 
     @property
     def backlog(self) -> Backlog:

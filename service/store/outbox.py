@@ -5,6 +5,8 @@ Each receiver gets an event's revisions in their order, each at least once.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -177,9 +179,14 @@ def earlier(connection: Transaction, delivery: Delivery) -> list[Earlier]:
     return [Earlier(state=state, cause="" if state == "delivered" else why) for state, why in found]
 
 
-def forget(transaction: Transaction, *, before_us: int) -> int:
-    """Remove rows that ended before; returns how many. What is pending stays."""
-    transaction.execute("DELETE FROM outbox WHERE state <> 'pending' AND ended_us < ?", (before_us,))
+def forget(transaction: Transaction, *, before_us: int, sinks: Iterable[str]) -> int:
+    """Remove rows that ended before, and older ones of sinks that are none of `sinks` any more; returns how many."""
+    known = json.dumps(list(sinks))
+    transaction.execute(
+        "DELETE FROM outbox WHERE (state <> 'pending' AND ended_us < ?) "
+        "OR (state = 'pending' AND created_us < ? AND sink NOT IN (SELECT value FROM json_each(?)))",
+        (before_us, before_us, known),
+    )
     return transaction.changes()
 
 

@@ -107,7 +107,7 @@ class Monitor:
         if now_s >= self._forgot_s + _FORGET_S:
             self._forgot_s = now_s
             with self._store.write() as transaction:
-                outbox.forget(transaction, before_us=now_us - KEPT_US)
+                outbox.forget(transaction, before_us=now_us - KEPT_US, sinks=[each.id for each in self._site.sink])
 
     def _write(self, changes: list[tuple[bool, str, str | None, str]], now_us: int) -> None:
         """Begin and end what has begun and ended; a transaction only where there is something to write."""

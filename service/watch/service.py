@@ -44,7 +44,8 @@ _log = logging.getLogger(__name__)
 
 _USABLE = 0.9
 """Share of what the encoder manages alone that is left to it beside decoding and deciding."""
-_STOP_S = 5.0
+_STOP_S, _WHOLE_S = 5.0, 8.0
+"""How long one part may take to end, and all of them together."""
 _DRAIN_S = 2.0
 """What is due is still sent for so long when the service ends; the rest stays in the outbox."""
 
@@ -137,6 +138,11 @@ class Service:
 
     def stop(self) -> None:
         """End the cameras, decide on what waits, end and deliver events, and close the store. May be called twice."""
+        end_s = time.monotonic() + _WHOLE_S
+
+        def left(most_s: float) -> float:
+            return max(0.0, min(most_s, end_s - time.monotonic()))
+
         self.monitor.stop()
         for feed in self.feeds.values():
             feed.stop()
@@ -145,9 +151,9 @@ class Service:
             feed.join(max(0.0, until_s - time.monotonic()))
         self.queue.close()
         if self._thread.is_alive():
-            self._thread.join(_STOP_S)
-        self.keeper.close(_STOP_S)
-        self.deliveries.stop(_DRAIN_S)
+            self._thread.join(left(_STOP_S))
+        self.keeper.close(left(_STOP_S))
+        self.deliveries.stop(left(_DRAIN_S))
         self._opened.close()
 
     def __enter__(self) -> Service:

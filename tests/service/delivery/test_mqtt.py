@@ -249,8 +249,14 @@ def test_the_last_will_and_the_goodbye_say_offline(store: Database, broker: Brok
         client.socket().shutdown(2)  # as a cable that is cut
         listener.until(lambda: listener.got(f"{ROOT}/status") == [b"online", b"offline"])
         desk.until(lambda: listener.got(f"{ROOT}/status")[-1] == b"online")
+        desk.news("start")
+        desk.round()
+        desk.news("end")
+        desk.now["gate"] = CameraNow(id="gate", state="stopped")
         desk.mqtt.close()  # type: ignore[attr-defined]
-        assert retained(broker.port, f"{ROOT}/status") == {f"{ROOT}/status": b"offline"}
+        known = retained(broker.port, f"{ROOT}/#")
+        assert known[f"{ROOT}/status"] == known[f"{GATE}/status"] == b"offline"
+        assert known[f"{GATE}/label/dog_barking/state"] == b"OFF", "nothing stays ON that nobody will end"
 
 
 def test_a_second_service_of_the_same_name_does_not_make_it_connect_without_pause(

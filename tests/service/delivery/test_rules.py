@@ -238,6 +238,7 @@ class Deliveries(RuleBasedStateMachine):
     def open(self, rules: dict[str, Any]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ovavel-delivery-"))
         self.store = Database.open(self.folder, ballast_bytes=0)
+        self.store._connection.execute("PRAGMA synchronous = OFF")  # a disk that is busy is not what is tested
         with self.store.write() as transaction:
             cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
             cameras.open_run(transaction, run_facts("run-1", "gate"))

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import ssl
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -14,13 +16,16 @@ from typing import Any
 
 import pytest
 from support.deliveries import SECOND_US, Desk
+from support.service import news, site, until
 from support.webhook_receiver import WebhookReceiver
 
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.service.config.sinks import Webhook
+from ovavel.service.config.site import Camera
+from ovavel.service.delivery.deliveries import Deliveries
 from ovavel.service.delivery.webhook import WebhookSender, signature
-from ovavel.service.store import outbox
+from ovavel.service.store import events
 from ovavel.service.store.database import Database, rows
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -194,17 +199,22 @@ def test_tls_is_verified(store: Database, tmp_path: Path) -> None:
         assert states(store) == ["delivered"] * 2
 
 
-def test_an_interruption_delivers_nothing(store: Database, receiver: WebhookReceiver) -> None:
-    receiver.answers.append("silence")
-    desk = desk_of(store, receiver.url)
-    desk.news("start")
-    desk.worker.start()
-    from support.service import until
-
-    until(lambda: receiver.received)
-    desk.worker.stop()
-    assert desk.worker.join(0.0)
-    assert outbox.backlog(store.read, "hook").pending == 1
+def test_the_end_of_a_service_waits_for_no_receiver_that_is_silent(store: Database, receiver: WebhookReceiver) -> None:
+    receiver.forever = "silence"
+    sinks = tuple(
+        Webhook(id=f"hook{number}", address=receiver.url, secret=SECRET, when="early", timeout_s=60)
+        for number in range(4)
+    )
+    with store.write() as transaction:
+        facts = news("start", start_us=0, end_us=1)
+        events.record(transaction, facts, event_id="e1", now_us=time.time_ns() // 1000, sinks=sinks)
+    house = site(store.folder, Camera(id="gate", source="x"), sink=sinks)
+    deliveries = Deliveries(house, store, labels=(), cameras=lambda: (), enable=lambda *_: None)
+    deliveries.start()
+    until(lambda: len(receiver.received) == 4)
+    deliveries.stop(0.0)
+    assert not [each for each in threading.enumerate() if each.name.startswith("ovavel-sink-hook")]
+    assert states(store) == ["pending"] * 4
 
 
 @pytest.mark.parametrize(

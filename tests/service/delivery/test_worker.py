@@ -208,7 +208,9 @@ def test_the_end_of_a_service_waits_for_no_slow_receiver_and_keeps_what_is_for_i
     desk.worker.start()
     assert slow.entered.wait(60)
     desk.worker.stop()
-    assert desk.worker.join(0.0)
+    assert not desk.worker.join(0.0)
+    desk.worker.leave()
+    assert desk.worker.join(60)
     assert rows(store.read, "SELECT state, attempts FROM outbox") == [("pending", 0)]
 
 
@@ -250,5 +252,8 @@ def test_old_rows_are_forgotten_and_what_waits_is_not(store: Database) -> None:
     desk.later(60)
     desk.news("start", 2)
     with store.write() as transaction:
-        assert outbox.forget(transaction, before_us=desk.now_us) == 1
+        assert outbox.forget(transaction, before_us=desk.now_us, sinks=["log"]) == 1
     assert rows(store.read, "SELECT event_id FROM outbox") == [("e2",)]
+    with store.write() as transaction:
+        assert outbox.forget(transaction, before_us=desk.now_us + 1, sinks=["log"]) == 0, "it waits"
+        assert outbox.forget(transaction, before_us=desk.now_us + 1, sinks=["other"]) == 1, "for nobody"
