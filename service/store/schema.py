@@ -146,7 +146,7 @@ CREATE TABLE outbox (
   last_error TEXT,
   UNIQUE (sink, event_id, revision)
 ) STRICT;
-CREATE INDEX outbox_due ON outbox(sink, next_us) WHERE state = 'pending';
+CREATE INDEX outbox_due ON outbox(sink, id, next_us) WHERE state = 'pending';  -- in order: no sorting of a long backlog
 CREATE INDEX outbox_order ON outbox(sink, event_id, revision) WHERE state = 'pending';
 CREATE INDEX outbox_by_key ON outbox(sink, key, ended_us) WHERE state = 'delivered';
 

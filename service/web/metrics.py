@@ -39,7 +39,8 @@ class Metrics:
         reconnects = CounterMetricFamily("ovavel_camera_reconnects", "Ends of its capture process.", labels=["camera"])
         queue = GaugeMetricFamily("ovavel_queue_windows", "Windows that wait for the encoder.", labels=["camera"])
         for camera, feed in service.feeds.items():
-            up.add_metric([camera], feed.state == "watching")
+            if feed.enabled:  # one that a person has switched off is neither up nor down
+                up.add_metric([camera], feed.state == "watching")
             last.add_metric([camera], service.board.final_us(camera) / _US)
             reconnects.add_metric([camera], feed.restarts)
             queue.add_metric([camera], service.queue.waiting(camera))

@@ -179,3 +179,18 @@ TestEventsAndOutbox: Any = EventsAndOutbox.TestCase
 TestEventsAndOutbox.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_a_long_backlog_is_not_sorted_for_each_batch(store: Database) -> None:
+    plans: list[str] = []
+
+    def explain(connection: Any, query: str, values: Any) -> bool:
+        if not query.startswith("EXPLAIN"):
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
+            plans.extend(text for *_, text in plan)
+        return True
+
+    store.read.exec_trace = lambda cursor, query, values: explain(store.read, query, values)
+    outbox.due(store.read, "mqtt", now_us=5)
+    assert any("outbox_due" in each for each in plans)
+    assert not any("B-TREE" in each for each in plans), plans
