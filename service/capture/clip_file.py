@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,14 +57,25 @@ def _pictures(cutting: Cutting, stream: Any) -> list[tuple[Any, Any]]:
     import av
 
     made: list[tuple[Any, Any]] = []
-    last = -math.inf
-    for each in cutting.pictures if stream is not None else ():
+    shown = [round(each.shown_s * _TICKS) for each in cutting.pictures]
+    for each, pts, dts in zip(cutting.pictures, shown, _decoding_times(shown), strict=True):
         packet = av.Packet(each.data)
-        last = max(round(each.decoded_s * _TICKS), last + 1)
-        packet.time_base, packet.dts, packet.pts = _BASE, int(last), max(int(last), round(each.shown_s * _TICKS))
+        packet.time_base, packet.dts, packet.pts = _BASE, dts, max(dts, pts)
         packet.is_keyframe = each.key
         made.append((stream, packet))
     return made
+
+
+def _decoding_times(shown: Sequence[int]) -> list[int]:
+    """When to decode pictures that are shown at these times: in their order, and none later than it is shown.
+
+    Cameras often leave these times out, and some say wrong ones.
+    """
+    ordered: list[int] = []
+    for each in sorted(shown):
+        ordered.append(max(each, ordered[-1] + 1) if ordered else each)
+    delay = max((decoded - each for decoded, each in zip(ordered, shown, strict=True)), default=0)
+    return [each - delay for each in ordered]
 
 
 def _sounds(cutting: Cutting, stream: Any, sound: SoundFormat | None) -> list[tuple[Any, Any]]:

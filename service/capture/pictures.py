@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -44,14 +45,12 @@ class PacketCopier:
         self._filter: Any = BitStreamFilterContext(f"{self._codec}_mp4toannexb", stream) if lengths else None
         self._head = b"" if lengths else content_of(known, self._codec).head
         self._early = b""  # parameter sets that came in a packet of their own
-        self.lost = 0
-        """Packets that could not be copied."""
 
     def packet(self, packet: Any) -> None:
-        """Keep the picture in `packet`."""
+        """Keep the picture in `packet`. Of a damaged one nothing is kept: the source counts it when it decodes it."""
         import av
 
-        try:
+        with suppress(av.FFmpegError, ValueError):
             copy: Any = av.Packet(bytes(packet))
             copy.time_base, copy.pts, copy.dts = packet.time_base, packet.pts, packet.dts
             copy.is_keyframe = packet.is_keyframe
@@ -59,8 +58,6 @@ class PacketCopier:
                 copy.set_sidedata(data)
             for each in [copy] if self._filter is None else self._filter.filter(copy):
                 self._take(each)
-        except (av.FFmpegError, ValueError):
-            self.lost += 1  # damaged: the source counts it, too, when it is decoded
 
     def _take(self, packet: Any) -> None:
         data = bytes(packet)
@@ -78,10 +75,8 @@ class PacketCopier:
             key = bool(self._head)  # without any, nobody could decode it
         shown = packet.dts if packet.pts is None else packet.pts
         if shown is None:
-            self.lost += 1
             return
-        decoded = shown if packet.dts is None else packet.dts
-        picture = Picture(data, float(shown * packet.time_base), float(decoded * packet.time_base), key)
+        picture = Picture(data, float(shown * packet.time_base), key)
         with self._lock:
             self._ring.picture(self._strand, picture, self._head if key else b"")
 
@@ -162,10 +157,10 @@ class FrameEncoder:
         self._last_s = time_s
         for packet in self._encoder.encode(frame):
             data = bytes(packet)
-            shown_s, decoded_s = float(packet.pts / _TICKS), float(packet.dts / _TICKS)
+            picture = Picture(data, float(packet.pts / _TICKS), bool(packet.is_keyframe))
             head = content_of(data, "h264").head if packet.is_keyframe else b""
             with self._lock:
-                self._ring.picture(self._strand, Picture(data, shown_s, decoded_s, bool(packet.is_keyframe)), head)
+                self._ring.picture(self._strand, picture, head)
 
 
 def _even(width: int, height: int) -> tuple[int, int]:

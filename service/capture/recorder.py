@@ -25,6 +25,7 @@ __all__ = ["NOT_KEPT", "Recorder"]
 NOT_KEPT = "nothing of it was kept in memory"
 """Cause of a clip that cannot be cut."""
 FORMAT_CHANGED = "the format of the pictures changed; this is the longest part of one format"
+TOO_LARGE = "a group of pictures is larger than clip.ring_mb"
 _LATER_S = 1.0
 """By then, frames that waited to be encoded are."""
 
@@ -39,6 +40,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._frames = FrameEncoder(self._ring, self._lock)
         self._sounds = SoundEncoder()
+        self._lost = 0  # frames that no clip so far said were missing
         self._copying = 0  # connections whose packets are kept as they are
         self._wanted: list[Cut] = []
         self._position_s, self._ended = 0.0, False
@@ -102,7 +104,9 @@ class Recorder:
         import av
 
         if cutting is None:
-            return Clip(event=cut.event, error=self._frames.failure or NOT_KEPT)
+            return Clip(
+                event=cut.event, error=self._frames.failure or (TOO_LARGE if self._ring.too_large else NOT_KEPT)
+            )
         path = Path(cut.path)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -121,8 +125,15 @@ class Recorder:
             end_s=cutting.end_s,
             has_audio=bool(cutting.sounds),
             codec=cutting.codec,
-            note=FORMAT_CHANGED if cutting.changed else "",
+            note=self._note(cutting),
         )
+
+    def _note(self, cutting: Cutting) -> str:
+        missing, self._lost = self._frames.lost - self._lost, self._frames.lost
+        notes = [FORMAT_CHANGED] if cutting.changed else []
+        if missing:
+            notes.append(f"{missing} pictures since the clip before could not be encoded in time")
+        return "; ".join(notes)
 
 
 class _Shifted:

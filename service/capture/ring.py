@@ -21,12 +21,10 @@ _TOGETHER_S = 0.1
 
 
 class Picture(NamedTuple):
-    """An encoded picture, with times in seconds."""
+    """An encoded picture. Pictures come in the order in which a decoder needs them."""
 
     data: bytes
     shown_s: float
-    decoded_s: float
-    """Pictures are stored in the order of this time, in which a decoder needs them."""
     key: bool
     """Whether it can be shown without an earlier one."""
 
@@ -147,9 +145,7 @@ class Ring:
             start_s=start_s,
             end_s=max([end_s, *(each.time_s + each.duration_s for each in sounds[-1:])]),
             codec=part[0].strand.codec if part else "",
-            pictures=tuple(
-                each._replace(shown_s=each.shown_s - start_s, decoded_s=each.decoded_s - start_s) for each in pictures
-            ),
+            pictures=tuple(each._replace(shown_s=each.shown_s - start_s) for each in pictures),
             sounds=tuple(each._replace(time_s=each.time_s - start_s) for each in sounds),
             changed=changed,
         )
@@ -222,7 +218,7 @@ def _pictures(groups: Sequence[_Group], to_s: float) -> list[Picture]:
         # Pictures that are shown before the group's first one build on the group before it as well.
         builds_on = index > 0 and groups[index - 1].strand is group.strand
         found += (
-            each._replace(shown_s=each.shown_s + offset_s, decoded_s=each.decoded_s + offset_s)
+            each._replace(shown_s=each.shown_s + offset_s)
             for each in group.pictures[: _length(group.pictures, to_s - offset_s)]
             if builds_on or each.shown_s >= first_s
         )

@@ -46,6 +46,9 @@ _USABLE = 0.9
 """Share of what the encoder manages alone that is left to it beside decoding and deciding."""
 _STOP_S, _WHOLE_S = 5.0, 8.0
 """How long one part may take to end, and all of them together."""
+
+_LAST_CLIPS_S = 4.0
+"""Cameras may take so long to end their source and to cut the clips of their last events."""
 _DRAIN_S = 2.0
 """What is due is still sent for so long when the service ends; the rest stays in the outbox."""
 
@@ -146,7 +149,7 @@ class Service:
         self.monitor.stop()
         for feed in self.feeds.values():
             feed.stop()
-        until_s = time.monotonic() + _STOP_S
+        until_s = time.monotonic() + _LAST_CLIPS_S
         for feed in self.feeds.values():
             feed.join(max(0.0, until_s - time.monotonic()))
         self.queue.close()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ovavel.service.capture.clip_file import _decoding_times
 from ovavel.service.capture.ring import Cutting, Picture, Ring, Sound, Strand
 
 TINY = 1e-6
@@ -22,7 +23,7 @@ def fill(ring: Ring, strand: Strand, groups: list[list[float]], *, start_s: floa
     time_s = start_s
     for shown in groups:
         for index, length_s in enumerate(shown):
-            ring.picture(strand, Picture(b"x" * 10, time_s, time_s, index == 0), head if index == 0 else b"")
+            ring.picture(strand, Picture(b"x" * 10, time_s, index == 0), head if index == 0 else b"")
             time_s += length_s
     return time_s
 
@@ -74,7 +75,7 @@ def test_the_limits_hold_after_every_picture(groups: list[list[float]], limit_by
     time_s = 0.0
     for shown in groups:
         for index, length_s in enumerate(shown):
-            ring.picture(strand, Picture(b"x" * 10, time_s, time_s, index == 0), b"a" if index == 0 else b"")
+            ring.picture(strand, Picture(b"x" * 10, time_s, index == 0), b"a" if index == 0 else b"")
             ring.sound(Sound(b"y" * 3, time_s, length_s))
             time_s += length_s
             assert ring.size <= limit_bytes
@@ -170,12 +171,21 @@ def test_pictures_before_the_first_key_in_time_are_left_out() -> None:
     ring = Ring(limit_bytes=1000, limit_s=100)
     strand = Strand("hevc", 0.0)
     fill(ring, strand, [[1.0] * 4])
-    ring.picture(strand, Picture(b"k", 4.0, 4.0, True), b"a")
-    ring.picture(strand, Picture(b"b", 3.5, 4.5, False), b"")
-    ring.picture(strand, Picture(b"p", 5.0, 5.0, False), b"")
-    ring.picture(strand, Picture(b"k", 6.0, 6.0, True), b"a")
+    ring.picture(strand, Picture(b"k", 4.0, True), b"a")
+    ring.picture(strand, Picture(b"b", 3.5, False), b"")
+    ring.picture(strand, Picture(b"p", 5.0, False), b"")
+    ring.picture(strand, Picture(b"k", 6.0, True), b"a")
     whole, late = ring.cut(0, 6), ring.cut(4.5, 6)
     assert whole is not None
     assert late is not None
     assert [each.data for each in late.pictures] == [b"k", b"p"]
     assert b"b" in [each.data for each in whole.pictures]
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40))
+def test_times_of_decoding_are_in_order_and_never_too_late(shown: list[int]) -> None:
+    found = _decoding_times(shown)
+    assert all(later > earlier for earlier, later in pairwise(found))
+    assert all(decoded <= each for decoded, each in zip(found, shown, strict=True))
+    if shown == sorted(set(shown)):
+        assert found == shown, "nothing is delayed where nothing has to be"
