@@ -272,7 +272,9 @@ class Worker:
         found = []
         with contextlib.suppress(queue.Empty):
             while True:
-                found.append(self._tests.get_nowait())
+                asked = self._tests.get_nowait()
+                if asked.set_running_or_notify_cancel():  # whoever asked may have left
+                    found.append(asked)
         return found
 
     def _give_up(self) -> bool:
@@ -285,7 +287,11 @@ class Worker:
     def _send_tests(self, tests: Sequence[Future[Outcome]]) -> None:
         for asked in tests:
             message = test_message(self.sink.id, self._place, id_=new_id(), now_us=self._clock())
-            (outcome,) = self._sender.send([message])
+            try:
+                (outcome,) = self._sender.send([message])
+            except Exception as error:
+                _answer([asked], Outcome(result="unavailable", why=f"{type(error).__name__}: {error}"))
+                raise
             _answer([asked], outcome)
 
     def _watch_clock(self, now_s: float) -> None:

@@ -222,6 +222,12 @@ def test_a_test_message_goes_the_way_of_the_others(store: Database) -> None:
         assert desk.sender.got[0].text == "site: test message"
         desk.sender.away = "nobody answers"
         assert desk.worker.test().result(60) == Outcome(result="unavailable", why="nobody answers")
+        desk.sender.away = ""
+        desk.sender.answer = lambda _: 1 / 0  # type: ignore[assignment, return-value]
+        assert "ZeroDivisionError" in desk.worker.test().result(60).why
+        desk.sender.answer = lambda _: DELIVERED
+        desk.worker.test().cancel()  # whoever asked has left
+        assert desk.worker.test().result(60) == DELIVERED
     finally:
         desk.worker.stop()
         desk.worker.join(60)
