@@ -46,7 +46,6 @@ _USABLE = 0.9
 """Share of what the encoder manages alone that is left to it beside decoding and deciding."""
 _STOP_S, _WHOLE_S = 5.0, 8.0
 """How long one part may take to end, and all of them together."""
-
 _LAST_CLIPS_S = 4.0
 """Cameras may take so long to end their source and to cut the clips of their last events."""
 _DRAIN_S = 2.0
