@@ -13,7 +13,7 @@ from ovavel.service.config.site import Site
 from ovavel.service.store import people
 from ovavel.service.store.database import Database
 from ovavel.service.store.people import Role
-from ovavel.service.web.passwords import check_password, hashed
+from ovavel.service.web.access.passwords import check_password, hashed
 
 __all__ = ["add_token", "add_user", "remove_token", "remove_user"]
 

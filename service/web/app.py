@@ -15,16 +15,16 @@ from starlette.staticfiles import StaticFiles
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.service.watch.service import Service
-from ovavel.service.web.access import Access
+from ovavel.service.web.access.identify import Access
+from ovavel.service.web.access.login import Login
+from ovavel.service.web.access.people import People
 from ovavel.service.web.answers import IDENTITY, Problem, problem
 from ovavel.service.web.api import API
 from ovavel.service.web.controls import Controls
-from ovavel.service.web.events_api import EventsAPI
-from ovavel.service.web.events_page import EventsPages
+from ovavel.service.web.events.api import EventsAPI
+from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
-from ovavel.service.web.login import Login
 from ovavel.service.web.pages import Pages
-from ovavel.service.web.people import People
 from ovavel.service.web.templates import Templates
 
 __all__ = ["make_app"]

@@ -11,10 +11,10 @@ import uvicorn
 from ovavel.runtime.errors import InputError
 from ovavel.service.store.people import anybody
 from ovavel.service.watch.service import Service
-from ovavel.service.web.access import Access
+from ovavel.service.web.access.guard import Guard
+from ovavel.service.web.access.identify import Access
 from ovavel.service.web.api import API
 from ovavel.service.web.app import make_app
-from ovavel.service.web.guard import Guard
 
 __all__ = ["Server", "is_loopback"]
 

@@ -19,7 +19,7 @@ from support.service import CLIP, DEMO
 from ovavel.runtime.cli import main
 from ovavel.service.store import people
 from ovavel.service.store.database import Database, rows
-from ovavel.service.web.passwords import matches
+from ovavel.service.web.access.passwords import matches
 
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 

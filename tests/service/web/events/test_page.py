@@ -20,7 +20,7 @@ from ovavel.service.store import cameras, events, seconds
 from ovavel.service.store.people import read_audit
 from ovavel.service.store.seconds import Packed
 from ovavel.service.watch.service import Service
-from ovavel.service.web.events_page import _bounds
+from ovavel.service.web.events.page import _bounds
 from ovavel.service.web.server import Server
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,9 +14,9 @@ from starlette.routing import Route
 from ovavel.service.store import people
 from ovavel.service.store.database import Database
 from ovavel.service.store.people import Identity, Role
-from ovavel.service.web.access import Access
+from ovavel.service.web.access.identify import Access
+from ovavel.service.web.access.passwords import LONGEST, SHORTEST, hashed, matches
 from ovavel.service.web.answers import Problem, asking, encoded, parameters, read_json, whole
-from ovavel.service.web.passwords import LONGEST, SHORTEST, hashed, matches
 
 __all__ = ["AddedToken", "NewPassword", "NewToken", "NewUser", "People"]
 

@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from ovavel.service.store.database import Database
 from ovavel.service.store.people import audit, close_session, open_session, password_hash
-from ovavel.service.web.access import COOKIE, Access, cookie_of
+from ovavel.service.web.access.identify import COOKIE, Access, cookie_of
+from ovavel.service.web.access.passwords import Attempts, matches
 from ovavel.service.web.answers import IDENTITY, Problem, base_of, body
-from ovavel.service.web.passwords import Attempts, matches
 from ovavel.service.web.templates import Templates
 
 __all__ = ["Login"]

@@ -20,7 +20,7 @@ from ovavel.service.store.queries import Bar, asset_states, count_events, find_e
 from ovavel.service.store.seconds import read_seconds
 from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, parameters
-from ovavel.service.web.events_api import FILTERS, VERDICTS, filter_of
+from ovavel.service.web.events.api import FILTERS, VERDICTS, filter_of
 from ovavel.service.web.templates import Templates
 
 __all__ = ["EventsPages"]

@@ -15,7 +15,7 @@ from ovavel.runtime.errors import InputError
 from ovavel.service.config.site import Camera
 from ovavel.service.store import people
 from ovavel.service.watch.service import Service
-from ovavel.service.web.passwords import Attempts, hashed
+from ovavel.service.web.access.passwords import Attempts, hashed
 from ovavel.service.web.server import Server
 
 pytestmark = pytest.mark.timeout(300)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
-from ovavel.service.web.access import Access, is_local_name
+from ovavel.service.web.access.identify import Access, is_local_name
 from ovavel.service.web.answers import IDENTITY, problem
 
 __all__ = ["Guard"]

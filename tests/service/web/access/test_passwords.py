@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovavel.service.web.passwords import Attempts, hashed, matches
+from ovavel.service.web.access.passwords import Attempts, hashed, matches
 
 
 def test_only_the_right_password_matches() -> None:

@@ -1,0 +1,1 @@
+"""Who may ask: users, tokens and sessions, the login page, and the guard before every handler."""
