@@ -71,7 +71,7 @@ class Serve:
             return 0
         if self.test_message is not None:
             return _test(site, self.test_message)
-        return 0 if self._change_people(site) else _serve(site)
+        return 0 if self._change_people(site) else _serve(site, self.site)
 
     def _change_people(self, site: Site) -> bool:
         """Add and remove users and tokens; whether there were any to add or remove."""
@@ -110,7 +110,7 @@ def _test(site: Site, sink: str) -> int:
     return 0
 
 
-def _serve(site: Site) -> int:
+def _serve(site: Site, file: Path) -> int:
     import signal
     import threading
 
@@ -129,7 +129,7 @@ def _serve(site: Site) -> int:
     stop = threading.Event()
     host, port = split_listen(site)
     token = read_token(site)
-    with Service(site) as service:
+    with Service(site, file=file) as service:
         server = Server(service, host=host, port=port, token=token)
         before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
         try:

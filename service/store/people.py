@@ -91,10 +91,10 @@ def check_name(name: str) -> str:
     """A name as it is kept.
 
     Raises:
-        ValueError: it is empty, too long, or has characters that nobody sees.
+        ValueError: it is empty, of dots alone, too long, or has characters that nobody sees.
     """
     name = unicodedata.normalize("NFC", name.strip())
-    if not name or len(name) > _LONGEST_NAME or INVISIBLE.search(name):
+    if not name.strip(".") or len(name) > _LONGEST_NAME or INVISIBLE.search(name):
         raise ValueError(f"a name has 1 to {_LONGEST_NAME} visible characters")
     return name
 

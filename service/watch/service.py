@@ -60,13 +60,15 @@ def engine_options(site: Site) -> dict[str, Any]:
 class Service:
     """A site under watch, from `start` to `stop`."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, file: Path | None = None) -> None:
         """Open the bundle, the encoder and the store, and end what an earlier service left open.
+
+        `file` is where `site` was read from, if anywhere.
 
         Raises:
             OvavelError: one of them cannot be opened; what was opened is closed again.
         """
-        self.site = site
+        self.site, self.file = site, file
         self.bundle = Bundle.open(Path(site.bundle))
         encoders = self.bundle.manifest.encoders
         with ExitStack() as opened:

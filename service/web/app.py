@@ -25,6 +25,7 @@ from ovavel.service.web.events.api import EventsAPI
 from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
 from ovavel.service.web.pages import Pages
+from ovavel.service.web.settings import Settings
 from ovavel.service.web.templates import Templates
 
 __all__ = ["make_app"]
@@ -62,6 +63,7 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
             *People(service.store, access).routes,
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
             *EventsPages(service, templates).routes,
+            *Settings(service, templates, file=service.file).routes,
             *Pages(service, api, templates).routes,
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],

@@ -68,10 +68,10 @@ class People:
             Route("/api/v1/me/password", self.password, methods=["POST"]),
             Route("/api/v1/users", self.users),
             Route("/api/v1/users", self.set_user, methods=["POST"]),
-            Route("/api/v1/users/{name}", self.remove_user, methods=["DELETE"]),
+            Route("/api/v1/users/{name:path}", self.remove_user, methods=["DELETE"]),
             Route("/api/v1/tokens", self.tokens),
             Route("/api/v1/tokens", self.add_token, methods=["POST"]),
-            Route("/api/v1/tokens/{name}", self.remove_token, methods=["DELETE"]),
+            Route("/api/v1/tokens/{name:path}", self.remove_token, methods=["DELETE"]),
             Route("/api/v1/audit", self.audit),
         ]
 

@@ -72,7 +72,8 @@ for (const form of document.querySelectorAll('form[data-api]')) {
     if (shown && found.token) {
       shown.textContent = found.token;
     } else if (done === 'say') {
-      say(found.text ?? 'done', true);
+      const fine = (found.ok ?? true) && (found.result ?? 'delivered') === 'delivered';
+      say(found.text ?? 'done', fine);
     } else {
       location.reload();
     }

@@ -1,0 +1,179 @@
+"""Words and Settings: the names that are searched for; the configuration, its check, sinks, and people."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import TimeoutError as TooLate
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.reporting.redaction import redacted
+from ovavel.service.config.compare import changes, shown
+from ovavel.service.config.read import read_site, rules_of
+from ovavel.service.store import people
+from ovavel.service.store.queries import label_counts
+from ovavel.service.watch.service import Service
+from ovavel.service.web.answers import Problem, asking, encoded, parameters
+from ovavel.service.web.templates import Templates
+
+__all__ = ["Checked", "LabelFacts", "Settings", "Tested"]
+
+_DAY_US = 86_400_000_000
+_TEST_S = 20.0
+
+
+class LabelFacts(Struct, kw_only=True):
+    """A name that is searched for, and how many events it had."""
+
+    label: str
+    day: int
+    week: int
+
+
+class Checked(Struct, kw_only=True):
+    """What the site file says now."""
+
+    ok: bool
+    text: str
+    """What is wrong with it, or what is different from what runs."""
+    changes: tuple[str, ...] = ()
+
+
+class Tested(Struct, kw_only=True):
+    """What became of a test message."""
+
+    result: str
+    text: str
+
+
+class Settings:
+    """The pages Words and Settings, and what they ask."""
+
+    def __init__(self, service: Service, templates: Templates, *, file: Path | None) -> None:
+        """`file`: the site file that the service runs; None where there is none to read again."""
+        self._service, self._templates, self._file = service, templates, file
+
+    @property
+    def routes(self) -> list[Route]:
+        """All of it."""
+        return [
+            Route("/words", self.words),
+            Route("/settings", self.settings),
+            Route("/api/v1/labels", self.labels),
+            Route("/api/v1/config", self.config),
+            Route("/api/v1/config:check", self.check, methods=["POST"]),
+            Route("/api/v1/sinks", self.sinks),
+            Route("/api/v1/sinks/{sink}/test", self.test, methods=["POST"]),
+        ]
+
+    def labels(self, request: Request) -> Response:
+        """The names that are searched for, with their events of the last day and week."""
+        parameters(request)
+        return encoded(self._labels())
+
+    def config(self, request: Request) -> Response:
+        """The configuration that runs, without secrets."""
+        asking(request, "admin")
+        parameters(request)
+        return encoded(shown(self._service.site))
+
+    def check(self, request: Request) -> Response:
+        """Read the site file again and say what is wrong or different; nothing changes."""
+        asking(request, "admin")
+        if self._file is None:
+            raise Problem(409, "this service was not started from a site file")
+        try:
+            found = changes(self._service.site, read_site(self._file))
+        except OvavelError as error:
+            return encoded(Checked(ok=False, text=redacted(str(error))))
+        text = f"well-formed; after a restart: {'; '.join(found)}" if found else "well-formed; nothing changed"
+        return encoded(Checked(ok=True, text=text, changes=tuple(found)))
+
+    def sinks(self, request: Request) -> Response:
+        """Those that hear of events outside, and how each is."""
+        parameters(request)
+        return encoded(self._service.deliveries.states)
+
+    def test(self, request: Request) -> Response:
+        """Send a test message to a sink and wait for what becomes of it."""
+        me, sink, now_us = asking(request, "admin"), request.path_params["sink"], time.time_ns() // 1000
+        try:
+            asked = self._service.deliveries.send_test(sink)
+        except LookupError:
+            raise Problem(404, f"there is no sink {sink!r}") from None
+        with self._service.store.write() as transaction:
+            people.audit(transaction, me.name, "test message", {"sink": sink}, now_us=now_us)
+        try:
+            outcome = asked.result(_TEST_S)
+        except TooLate:
+            return encoded(Tested(result="late", text=f"no answer within {_TEST_S:g} s; it may still arrive"))
+        return encoded(Tested(result=outcome.result, text=f"{sink}: {outcome.result} {redacted(outcome.why)}".strip()))
+
+    def words(self, request: Request) -> Response:
+        """The vocabulary, what it found, and how to change it."""
+        parameters(request)
+        bundle = self._service.bundle
+        calibration = bundle.manifest.calibration
+        if calibration and not calibration.fits(bundle.vocabulary.names):
+            calibration = None
+        return self._templates.answer(
+            request,
+            "words.html",
+            title="Words",
+            labels=self._labels(),
+            background=bundle.vocabulary.background,
+            version=bundle.vocabulary.version,
+            bundle=bundle.path,
+            calibrated=calibration is not None,
+            margins=[
+                (each.name or each.id, *rules_of(each).margins(calibration), each.min_duration_s, each.bridge_s)
+                for each in self._service.site.camera
+            ],
+            text_encoder=_has_text_encoder(self._service),
+        )
+
+    def settings(self, request: Request) -> Response:
+        """For admins: the configuration and who may do what. For everybody: their own password."""
+        me = asking(request)
+        parameters(request)
+        read = self._service.store.read
+        if not me.may("admin"):
+            return self._templates.answer(request, "settings.html", title="Settings")
+        return self._templates.answer(
+            request,
+            "settings.html",
+            title="Settings",
+            config=msgspec.json.format(msgspec.json.encode(shown(self._service.site)), indent=2).decode(),
+            file=self._file,
+            sinks=self._service.deliveries.states,
+            users=people.users(read),
+            tokens=people.tokens(read),
+            roles=people.ROLES,
+            audit=[
+                (time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(each.utc_us / 1e6)), each)
+                for each in people.read_audit(read, limit=50)
+            ],
+        )
+
+    def _labels(self) -> list[LabelFacts]:
+        now_us, read = time.time_ns() // 1000, self._service.store.read
+        day, week = (label_counts(read, from_us=now_us - days * _DAY_US) for days in (1, 7))
+        return [
+            LabelFacts(label=label, day=day.get(label, 0), week=week.get(label, 0))
+            for label in self._service.bundle.vocabulary.names[:-1]
+        ]
+
+
+def _has_text_encoder(service: Service) -> bool:
+    try:
+        for graph in service.bundle.manifest.encoders.text_graphs:
+            service.bundle.graph(graph)
+    except OvavelError:
+        return False
+    return True
