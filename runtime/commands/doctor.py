@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.install import RUNTIMES, install_command, replace_runtime
 from ovavel.runtime.sources.devices import Camera, Microphone
 
@@ -91,20 +92,31 @@ class Findings(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doctor:
-    """Check this machine's hardware and libraries, and show how to install what is missing.
+    """Check this machine's hardware and libraries, or a camera, and show what is missing and what to change.
 
     Lists the CPU's features and the precisions that it computes exactly, cameras, microphones, ONNX Runtime's execution
     providers, the GPU, OpenVINO, TensorRT, and the libraries' versions.
     Exits with 0 if `ovavel localize` can run here, and with 1 if it cannot.
 
-    Example: ovavel doctor --json
+    With --camera it watches that camera for ten seconds instead: codecs, size, rates, key frames, sound, time stamps,
+    and how many seconds came whole. Exits with 1 where no events can be found in what it sends.
+
+    Examples:
+        ovavel doctor --json
+        ovavel doctor --camera rtsp://camera.local/1
     """
 
     json: bool = False
     """Print one JSON object instead of tables."""
+    camera: Maybe[str] = None
+    """Address or file to watch; "@FILE" reads it from the first line of a file, "env:NAME" from a variable."""
 
     def run(self) -> int:
-        """Check the machine and print the findings."""
+        """Check the machine or the camera, and print the findings."""
+        if self.camera is not None:
+            from ovavel.runtime.commands.doctor_camera import examine_camera
+
+            return examine_camera(self.camera, as_json=self.json)
         report = _examine()
         if self.json:
             from ovavel.runtime.sinks.records import to_json_bytes

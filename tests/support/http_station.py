@@ -46,6 +46,10 @@ class HttpStation:
     def send(self, out: BinaryIO) -> None:
         raise NotImplementedError
 
+    def close(self) -> None:
+        """As `stop`."""
+        self.stop()
+
     def stop(self) -> None:
         self.stopped.set()
         self.server.shutdown()

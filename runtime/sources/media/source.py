@@ -23,6 +23,7 @@ from ovavel.runtime.sources.media.ordered import OrderedMedia
 from ovavel.runtime.sources.media.reader import StreamReader
 from ovavel.runtime.sources.media.stamps import HOLE_S, LEAP_S
 from ovavel.runtime.sources.packet_tap import OpenTap, PacketTap
+from ovavel.runtime.sources.track import Track
 from ovavel.runtime.types import Chunk, Frame, Gap, GapCause, Notice, Samples, Sense
 
 __all__ = ["MediaSource"]
@@ -78,6 +79,8 @@ class MediaSource:
         self._tap = tap
         self._media: Media | None = self._open()
         self.senses: frozenset[Sense] = frozenset(self._media.streams)
+        self.tracks: dict[Sense, Track] = {sense: Track.of(stream) for sense, stream in self._media.streams.items()}
+        """What the container said of the streams in use when it was opened."""
         self.undecodable: frozenset[Sense] = self._media.undecodable
         """Senses for which FFmpeg has no decoder."""
         self.duration_s: float | None = self._media.duration_s
