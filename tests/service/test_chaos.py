@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.program import program
 
 BOUNDED = (
     "camera reset",
@@ -24,14 +23,7 @@ BOUNDED = (
 @pytest.fixture(scope="module")
 def chaos() -> ModuleType:
     """The module that also runs as a program."""
-    path = Path(__file__).with_name("chaos.py")
-    spec = importlib.util.spec_from_file_location("chaos", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["chaos"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return program(Path(__file__).with_name("chaos.py"))
 
 
 @pytest.mark.slow
