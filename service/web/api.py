@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -19,6 +18,7 @@ from ovavel.service.store.queries import last_seq
 from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, encoded, parameters
 from ovavel.service.web.metrics import Metrics
+from ovavel.service.web.news import News, event_message
 
 __all__ = ["API"]
 
@@ -35,7 +35,12 @@ class API:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._metrics = Metrics(service)
-        self._clients = 0
+        self._news = News(
+            wait=service.board.wait,
+            newest=lambda: last_seq(service.store.read),
+            log_after=self._log_after,
+            now=self._now,
+        )
         self.stopping = False
         """Set before the server stops: an open stream would keep it from ending."""
 
@@ -125,35 +130,35 @@ class API:
             seq = int(request.headers.get("last-event-id", ""))
         except ValueError:
             seq = last_seq(self._service.store.read)
-        if self._clients >= _CLIENTS:
+        if self._news.listeners >= _CLIENTS:
             raise Problem(503, f"{_CLIENTS} others are listening; try again later", {"retry-after": "60"})
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._news(seq), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(self._listen(seq), media_type="text/event-stream", headers=headers)
 
-    async def _news(self, seq: int) -> AsyncIterator[bytes]:
+    async def _listen(self, seq: int) -> AsyncIterator[bytes]:
         """A reader that is slow is behind in the log, and nothing waits for it in memory."""
-        self._clients += 1
-        version, spoken_s = -1, time.monotonic()
-        try:
+        news, version, spoken_s = self._news, -1, time.monotonic()
+        with news.listening():
             while not self.stopping:
-                changed = await asyncio.to_thread(self._service.board.wait, version, 1.0)
-                entries = await asyncio.to_thread(self._log_after, seq)
-                if entries and last_seq(self._service.store.read) - seq > _MOST_BEHIND:
-                    seq = last_seq(self._service.store.read)
+                if news.seq - seq > _MOST_BEHIND:
+                    seq = news.seq
                     yield f"event: resync\nid: {seq}\ndata: {{}}\n\n".encode()
-                    continue
-                for entry in entries:
-                    seq = entry.seq
-                    yield b"event: event\nid: %d\ndata: %s\n\n" % (seq, msgspec.json.encode(entry))
-                if changed != version:
-                    version = changed
-                    yield b"event: now\ndata: %s\n\n" % msgspec.json.encode(self._now())
+                while seq < news.seq:
+                    messages = news.after(seq)
+                    if messages is None:
+                        messages = [event_message(each) for each in await asyncio.to_thread(self._log_after, seq)]
+                    seq = messages[-1][0] if messages else news.seq
+                    for _, message in messages:
+                        yield message
+                if news.version != version:
+                    version = news.version
+                    yield news.now
                     spoken_s = time.monotonic()
                 elif time.monotonic() - spoken_s > _HEARTBEAT_S:
                     spoken_s = time.monotonic()
                     yield b": still here\n\n"
-        finally:
-            self._clients -= 1
+                if seq >= news.seq and version == news.version and not await news.turn():
+                    return
 
     def _log_after(self, seq: int) -> list[LogEntry]:
         return log_after(self._service.store.read, seq, limit=100)
