@@ -46,7 +46,15 @@ NOT_HERE = {
     "demo-site": "runs until a signal arrives",
 }
 """Commands that have tests of their own, on a small model or a simulated GPU."""
-ELSEWHERE = ("cuda", "tensorrt", "tensorrt-rtx", "rtsp://camera.local/1", "http://localhost:8000/v1")
+ELSEWHERE = (
+    "@gate.txt",
+    "/etc/ovavel/site.toml",
+    "cuda",
+    "tensorrt",
+    "tensorrt-rtx",
+    "rtsp://camera.local/1",
+    "http://localhost:8000/v1",
+)
 """What only another machine has."""
 QUICKER = {
     "demo": "--fast",
