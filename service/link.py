@@ -118,16 +118,25 @@ class Child:
     """A child process of the service and the link to it."""
 
     def __init__(self, module: str) -> None:
-        """Start `python -m module FD`, which calls `Child.link` first."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # A Ctrl-C of the terminal is for the service, which ends its children itself.
-                start_new_session=True,
-            )
+        """Start `python -m module FD`, which calls `Child.link` first.
+
+        Raises:
+            LinkClosed: the machine has no descriptors, memory or processes left.
+        """
+        with contextlib.ExitStack() as opened:
+            try:
+                ours, theirs = map(opened.enter_context, socket.socketpair())
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", module, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    # A Ctrl-C of the terminal is for the service, which ends its children itself.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise LinkClosed(f"no process can be started now: {error.strerror or error}") from error
+            opened.pop_all()
+            theirs.close()
         self.link = Link(ours)
 
     @staticmethod

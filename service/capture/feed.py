@@ -203,7 +203,12 @@ class CameraFeed:
 
     def _watch(self) -> Ended:
         """Run one child to its end, and deliver that."""
-        self._child = child = Child("ovavel.service.capture.child")
+        try:
+            self._child = child = Child("ovavel.service.capture.child")
+        except LinkClosed as error:
+            lost = Ended("capture died", str(error))
+            self._deliver(self.camera.id, lost)
+            return lost
         if self._stop.is_set() or not self.enabled:  # while it started, when `stop` saw no child yet
             child.link.close()
         limit_s, ended = OPEN_S, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,11 @@ from tyro.conf import Positional
 from ovavel.runtime.commands.options import Maybe
 
 if TYPE_CHECKING:
+    from queue import SimpleQueue
+
     from ovavel.service.config.site import Site
+    from ovavel.service.watch.service import Service
+    from ovavel.service.web.server import Server
 
 __all__ = ["Serve"]
 
@@ -112,13 +117,12 @@ def _test(site: Site, sink: str) -> int:
 
 def _serve(site: Site, file: Path) -> int:
     import signal
-    import threading
+    from queue import SimpleQueue
 
     from ovavel.runtime.errors import MissingExtraError, OutputError
 
     try:
         from ovavel.service.commands.logs import set_up_logs
-        from ovavel.service.commands.supervisor import report, watchdog_s
         from ovavel.service.config.read import read_token, split_listen
         from ovavel.service.watch.service import Service
         from ovavel.service.web.server import Server
@@ -126,29 +130,46 @@ def _serve(site: Site, file: Path) -> int:
         raise MissingExtraError(error.name or "starlette", "serve", need="The monitoring service") from error
 
     set_up_logs(site.log)
-    stop = threading.Event()
+    stop: SimpleQueue[None] = SimpleQueue()
     host, port = split_listen(site)
     token = read_token(site)
-    with Service(site, file=file) as service:
-        server = Server(service, host=host, port=port, token=token)
-        before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            if service.identity.forgotten:
-                print(service.identity.forgotten, file=sys.stderr)
-            if service.recovered.runs:
-                print(f"ended what an earlier run left open: {service.recovered.events} events", flush=True)
-            service.start()
-            server.start()
-            print(f"watching {_cameras(site)}: http://{host}:{server.port}/", flush=True)
-            report("READY=1", f"STATUS=watching {_cameras(site)}, port {server.port}")
-            while not stop.wait(min(1.0, (watchdog_s() or 2.0) / 2)) and service.failure is None:
-                if watchdog_s() and service.idle_s < HUNG_S:
-                    report("WATCHDOG=1")
-        finally:
-            report("STOPPING=1")
-            server.stop()
-            for each, handler in before.items():
-                signal.signal(each, handler)
+    signals = (signal.SIGTERM, signal.SIGINT)
+    try:
+        with Service(site, file=file) as service:
+            for each in signals:
+                signal.signal(each, lambda *_: stop.put(None))
+            _watch(service, Server(service, host=host, port=port, token=token), stop)
+    finally:
+        for each in signals:  # another one must not cut short what the first one began: the process is about to end
+            signal.signal(each, signal.SIG_IGN)
     if service.failure is not None:
         raise OutputError(f"the service ended because deciding failed: {service.failure}") from service.failure
     return 0
+
+
+def _watch(service: Service, server: Server, stop: SimpleQueue[None]) -> None:
+    """Run until something is put into `stop`, which a signal may do at any time, unlike an Event; or it fails."""
+    import queue
+
+    from ovavel.service.commands.supervisor import report, watchdog_s
+    from ovavel.service.config.read import split_listen
+
+    cameras, host = _cameras(service.site), split_listen(service.site)[0]
+    try:
+        if service.identity.forgotten:
+            print(service.identity.forgotten, file=sys.stderr)
+        if service.recovered.runs:
+            print(f"ended what an earlier run left open: {service.recovered.events} events", flush=True)
+        service.start()
+        server.start()
+        print(f"watching {cameras}: http://{host}:{server.port}/", flush=True)
+        report("READY=1", f"STATUS=watching {cameras}, port {server.port}")
+        while service.failure is None:
+            with contextlib.suppress(queue.Empty):
+                stop.get(timeout=min(1.0, (watchdog_s() or 2.0) / 2))
+                break
+            if watchdog_s() and service.idle_s < HUNG_S:
+                report("WATCHDOG=1")
+    finally:
+        report("STOPPING=1")
+        server.stop()

@@ -23,6 +23,8 @@ _LOAD_S = 600.0
 """Loading may build TensorRT engines."""
 _ANSWER_S = 30.0
 """An encoder that needs longer for a batch hangs."""
+_MOST_FAILURES = 3
+"""A device that fails so often in a row fails for ever in this process, as CUDA does after some errors."""
 
 
 _log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class RemoteEncoder:
         self._answer_s = answer_s
         self._turn = threading.Lock()
         self._child: Child | None = None
+        self._failures, self._closed = 0, False
         self.encoded: Callable[[int], object] = lambda _: None
         """Called with how many windows were encoded together."""
         self.restarts = 0
@@ -86,12 +89,17 @@ class RemoteEncoder:
         return HeadOutput(*(each.values for each in answer.arrays if each is not None))
 
     def close(self) -> None:
-        """End the child."""
+        """End the child and start none again; a question that waits for its answer ends with EncoderLost."""
+        self._closed = True
+        if child := self._child:
+            child.link.close()
         with self._turn:
             self._drop()
 
     def _ask(self, question: Encode | Head) -> Results:
         with self._turn:
+            if self._closed:
+                raise EncoderLost("the service is ending")
             if self._child is None:
                 self._start()
             assert self._child
@@ -99,17 +107,28 @@ class RemoteEncoder:
                 self._child.link.send(question)
                 answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=self._answer_s)
             except LinkClosed as error:
-                self._drop()
-                self.restarts += 1
-                _log.error("the encoder was lost and is started again: %s", error, extra={"cause": "encoder failed"})
+                self._replace(str(error))
                 raise EncoderLost(str(error)) from error
-        if not isinstance(answer, Results):
-            raise EncoderLost(answer.error if isinstance(answer, Failed) else "it answered out of turn")
-        return answer
+            if isinstance(answer, Results):
+                self._failures = 0
+                return answer
+            why = answer.error if isinstance(answer, Failed) else "it answered out of turn"
+            self._failures += 1
+            if self._failures >= _MOST_FAILURES:
+                self._replace(f"it failed {self._failures} times in a row: {why}")
+            raise EncoderLost(why)
+
+    def _replace(self, why: str) -> None:
+        """Drop a child that is lost; the next question starts another."""
+        self._drop()
+        self._failures = 0
+        if not self._closed:
+            self.restarts += 1
+            _log.error("the encoder was lost and is started again: %s", why, extra={"cause": "encoder failed"})
 
     def _start(self) -> Ready:
-        self._child = Child("ovavel.service.encoding.child")
         try:
+            self._child = Child("ovavel.service.encoding.child")
             self._child.link.send(self._load)
             answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=_LOAD_S)
         except LinkClosed as error:

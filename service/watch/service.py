@@ -44,11 +44,10 @@ _log = logging.getLogger(__name__)
 
 _USABLE = 0.9
 """Share of what the encoder manages alone that is left to it beside decoding and deciding."""
-_STOP_S, _WHOLE_S = 5.0, 8.0
-"""How long one part may take to end, and all of them together."""
-_LAST_CLIPS_S = 4.0
-"""Cameras may take so long to end their source and to cut the clips of their last events."""
-_DRAIN_S = 2.0
+_FEEDS_S, _DECIDE_S, _KEEP_S = 4.0, 6.0, 7.5
+"""Seconds after the request to stop by which the cameras, the decisions and the evidence end at the latest: what
+supervises a service kills it after 10."""
+_DRAIN_S = 1.5
 """What is due is still sent for so long when the service ends; the rest stays in the outbox."""
 
 
@@ -142,22 +141,20 @@ class Service:
 
     def stop(self) -> None:
         """End the cameras, decide on what waits, end and deliver events, and close the store. May be called twice."""
-        end_s = time.monotonic() + _WHOLE_S
-
-        def left(most_s: float) -> float:
-            return max(0.0, min(most_s, end_s - time.monotonic()))
-
+        began_s = time.monotonic()
         self.monitor.stop()
         for feed in self.feeds.values():
             feed.stop()
-        until_s = time.monotonic() + _LAST_CLIPS_S
         for feed in self.feeds.values():
-            feed.join(max(0.0, until_s - time.monotonic()))
+            feed.join(_left_s(began_s, _FEEDS_S))
         self.queue.close()
         if self._thread.is_alive():
-            self._thread.join(left(_STOP_S))
-        self.keeper.close(left(_STOP_S))
-        self.deliveries.stop(left(_DRAIN_S))
+            self._thread.join(_left_s(began_s, _DECIDE_S))
+            if self._thread.is_alive():
+                self.encoder.close()  # it hangs; what it was asked for is dropped
+                self._thread.join(1.0)
+        self.keeper.close(_left_s(began_s, _KEEP_S))
+        self.deliveries.stop(_DRAIN_S)
         self._opened.close()
 
     def __enter__(self) -> Service:
@@ -255,6 +252,10 @@ class Service:
             for camera in self.site.camera:
                 add_camera(transaction, _facts(self.site, camera), now_us=now_us)
         return recovered
+
+
+def _left_s(began_s: float, limit_s: float) -> float:
+    return max(0.0, began_s + limit_s - time.monotonic())
 
 
 def _recording(site: Site, camera: Camera) -> Recording | None:

@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from support.service import CLIP, DEMO
+from support.service import CLIP, DEMO, until
 
 from ovavel.runtime.cli import main
 from ovavel.service.store import people
@@ -70,8 +70,12 @@ def test_it_starts_answers_and_ends_in_order(tmp_path: Path, how: signal.Signals
             # A reader of the stream must not keep it from ending.
             with urllib.request.urlopen(f"{address}api/v1/stream", timeout=30) as stream:
                 assert stream.readline()
-                process.send_signal(how)
-                assert process.wait(60) == 0
+                until(lambda: '"watching"' in (tmp_path / "log").read_text())
+                while process.poll() is None:  # impatience must not cut short what the first signal began
+                    process.send_signal(how)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(0.05)
+                assert process.returncode == 0
             while (state := manager.recv(1000)) != b"STOPPING=1":
                 assert state == b"WATCHDOG=1"
         finally:
