@@ -69,6 +69,8 @@ class CameraWatch:
     ) -> None:
         """Watch for the open run `run_id`, whose first anchor is that of `clock`.
 
+        Many parameters: the parts that are the camera's own, and where what they say is kept.
+
         Args:
             store: where it is kept.
             localizer: scores segments; the camera's own.

@@ -68,6 +68,8 @@ class Decider:
     ) -> None:
         """Decide with the vocabulary and the rule of `bundle`.
 
+        Many parameters: each is another part of the service, which the decider alone brings together.
+
         Args:
             store: where it is kept.
             bundle: that `encoder` runs.
