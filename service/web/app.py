@@ -24,6 +24,7 @@ from ovavel.service.web.controls import Controls
 from ovavel.service.web.events.api import EventsAPI
 from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
+from ovavel.service.web.openapi import OpenAPI
 from ovavel.service.web.pages import Pages
 from ovavel.service.web.settings import Settings
 from ovavel.service.web.templates import Templates
@@ -54,16 +55,21 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
             return answer(request, 503, redacted(str(error)))
         return answer(request, 500, "the service made a mistake; its log says which")
 
+    settings = Settings(service, templates, file=service.file)
+    described = [
+        *EvidenceAPI(service).routes,
+        *api.routes,
+        *Controls(service).routes,
+        *EventsAPI(service).routes,
+        *People(service.store, access).routes,
+        *settings.routes,
+    ]
     return Starlette(
         routes=[
-            *EvidenceAPI(service).routes,
-            *api.routes,
-            *Controls(service).routes,
-            *EventsAPI(service).routes,
-            *People(service.store, access).routes,
+            *OpenAPI(described).routes,
+            *described,
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
             *EventsPages(service, templates).routes,
-            *Settings(service, templates, file=service.file).routes,
             *Pages(service, api, templates).routes,
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],

@@ -56,6 +56,7 @@ class EvidenceAPI:
 
     def _of(self, kind: AssetKind) -> Callable[[Request], Response]:
         def answer(request: Request) -> Response:
+            """A file of an event, or a part of it (Range)."""
             return self._asset(request, kind)
 
         return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import TimeoutError as TooLate
 from pathlib import Path
 
 import msgspec
@@ -22,10 +21,9 @@ from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, asking, encoded, parameters
 from ovavel.service.web.templates import Templates
 
-__all__ = ["Checked", "LabelFacts", "Settings", "Tested"]
+__all__ = ["Checked", "LabelFacts", "Settings"]
 
 _DAY_US = 86_400_000_000
-_TEST_S = 20.0
 
 
 class LabelFacts(Struct, kw_only=True):
@@ -45,13 +43,6 @@ class Checked(Struct, kw_only=True):
     changes: tuple[str, ...] = ()
 
 
-class Tested(Struct, kw_only=True):
-    """What became of a test message."""
-
-    result: str
-    text: str
-
-
 class Settings:
     """The pages Words and Settings, and what they ask."""
 
@@ -68,8 +59,6 @@ class Settings:
             Route("/api/v1/labels", self.labels),
             Route("/api/v1/config", self.config),
             Route("/api/v1/config:check", self.check, methods=["POST"]),
-            Route("/api/v1/sinks", self.sinks),
-            Route("/api/v1/sinks/{sink}/test", self.test, methods=["POST"]),
         ]
 
     def labels(self, request: Request) -> Response:
@@ -94,26 +83,6 @@ class Settings:
             return encoded(Checked(ok=False, text=redacted(str(error))))
         text = f"well-formed; after a restart: {'; '.join(found)}" if found else "well-formed; nothing changed"
         return encoded(Checked(ok=True, text=text, changes=tuple(found)))
-
-    def sinks(self, request: Request) -> Response:
-        """Those that hear of events outside, and how each is."""
-        parameters(request)
-        return encoded(self._service.deliveries.states)
-
-    def test(self, request: Request) -> Response:
-        """Send a test message to a sink and wait for what becomes of it."""
-        me, sink, now_us = asking(request, "admin"), request.path_params["sink"], time.time_ns() // 1000
-        try:
-            asked = self._service.deliveries.send_test(sink)
-        except LookupError:
-            raise Problem(404, f"there is no sink {sink!r}") from None
-        with self._service.store.write() as transaction:
-            people.audit(transaction, me.name, "test message", {"sink": sink}, now_us=now_us)
-        try:
-            outcome = asked.result(_TEST_S)
-        except TooLate:
-            return encoded(Tested(result="late", text=f"no answer within {_TEST_S:g} s; it may still arrive"))
-        return encoded(Tested(result=outcome.result, text=f"{sink}: {outcome.result} {redacted(outcome.why)}".strip()))
 
     def words(self, request: Request) -> Response:
         """The vocabulary, what it found, and how to change it."""

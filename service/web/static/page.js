@@ -72,8 +72,8 @@ for (const form of document.querySelectorAll('form[data-api]')) {
     if (shown && found.token) {
       shown.textContent = found.token;
     } else if (done === 'say') {
-      const fine = (found.ok ?? true) && (found.result ?? 'delivered') === 'delivered';
-      say(found.text ?? 'done', fine);
+      const fine = found.ok ?? found.delivered ?? true;
+      say(found.text ?? (fine ? 'delivered' : found.why), fine);
     } else {
       location.reload();
     }
