@@ -56,12 +56,8 @@ def test_every_field_of_a_sink_is_on_the_page_with_its_default(title: str, kind:
 
 def site_files() -> list[tuple[str, str]]:
     """Each whole site file of the pages, with its page."""
-    found = []
-    for page in PAGES:
-        for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
-            if block.startswith("bundle = "):
-                found.append((page.stem, block))
-    return found
+    blocks = re.compile(r"^```toml\n(bundle = .*?)^```", re.MULTILINE | re.DOTALL)
+    return [(page.stem, text) for page in PAGES for text in blocks.findall(page.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize(("page", "text"), site_files())
