@@ -29,8 +29,9 @@ FILMS: dict[StreamFault, list[str]] = {
 
 _CLOCK = Fraction(1, 90_000)
 _PACKET = 7 * 188
-_WRAP = 1 << 33
-"""Time stamps of a transport stream have so many bits."""
+_WRAP_S = (1 << 33) / 90_000
+"""Time stamps of a transport stream have 33 bits."""
+_JUMPS_S: dict[StreamFault | None, float] = {"clock jumps": 900.0, "clock goes back": -20.0}
 
 
 def make_films(clip: Path, folder: Path, run: object) -> dict[StreamFault, Path]:
@@ -66,7 +67,8 @@ class FaultyCamera(HTTPCamera):
 
         film = self._films.get(fault, self._clip) if fault else self._clip
         start_s = position_s if film == self._clip else 0.0
-        end_s = begin_s
+        # The camera's clock is wrong from here on. The stream's own time stamps wrap by themselves.
+        begin_s = end_s = max(0.0, begin_s + _JUMPS_S.get(fault, 0.0)) if fault != "clock wraps" else _WRAP_S - 3
         with (
             av.open(str(film)) as model,
             av.open(out, "w", format="mpegts", buffer_size=_PACKET, options={"flush_packets": "1"}) as stream,
@@ -85,11 +87,7 @@ class FaultyCamera(HTTPCamera):
                     continue
                 packet = av.Packet(data)
                 packet.stream, packet.time_base = tracks[piece.kind], _CLOCK
-                shift_s = begin_s + _shift_s(fault, piece)
-                packet.pts, packet.dts = (
-                    (round((each + shift_s) / _CLOCK) + (_WRAP - 180_000 if fault == "clock wraps" else 0)) % _WRAP
-                    for each in (piece.time_s, piece.decode_s)
-                )
+                packet.pts, packet.dts = (round((begin_s + each) / _CLOCK) for each in (piece.time_s, piece.decode_s))
                 packet.is_keyframe = piece.key
                 stream.mux(packet)
         return end_s, (position_s + end_s - begin_s) % 30.0
@@ -110,9 +108,3 @@ class FaultyCamera(HTTPCamera):
                 data[self._random.randrange(len(data))] = self._random.randrange(256)
             return bytes(data)
         return piece.data
-
-
-def _shift_s(fault: StreamFault | None, piece: Piece) -> float:
-    """How far the camera's clock is off at a piece, which was right for the first two seconds."""
-    later = piece.decode_s >= 2.0
-    return {"clock jumps": 900.0, "clock goes back": -1.5}.get(fault or "", 0.0) if later else 0.0

@@ -23,7 +23,7 @@ from support.webhook_receiver import WebhookReceiver
 __all__ = ["HOOK", "Receivers"]
 
 HOOK = "hook"
-_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="  # noqa: S105 - of a receiver in a test
+_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 _DEATH_S = 0.3
 """The relay to the broker has cut every connection by then."""
 
