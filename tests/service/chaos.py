@@ -29,7 +29,7 @@ What can go wrong, and where it is made to:
 | 16 | killed by the kernel for memory | "out of memory" |
 | 17 | child gets SIGSEGV, SIGSTOP | "capture segmentation fault", "capture stopped" |
 | 18 | disk full, then free | "disk full", "disk full, killed" |
-| 19 | disk read-only, lost, another | "disk read-only", "disk lost", "disk missing at the start" |
+| 19 | disk read-only, lost, another | "disk read-only at the start", "disk lost", "disk missing at the start" |
 | 20 | errors of write and fsync | "disk errors", `store/test_damage.py` |
 | 21 | store or log damaged, torn, deleted, newer, locked | `store/test_damage.py`, `store/test_database.py`, |
 | | | "store's log torn", "store locked by another program" |

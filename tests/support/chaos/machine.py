@@ -8,12 +8,12 @@ import random
 import resource
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import psutil
 
 from ovavel.service.store.database import BALLAST_BYTES, FILE
@@ -82,16 +82,16 @@ def _killed_on_a_full_disk(place: Place, _: random.Random) -> None:
         place.start()
 
 
-def _read_only(place: Place, chance: random.Random) -> None:
+def _read_only(place: Place, _: random.Random) -> None:
+    """The disk of the store is read-only when the service starts. One in use cannot be made so: see `_disk_errors`."""
     _own_disk(place)
-    # By force: what is open for writing would keep it from being read-only, as a disk that fails is not kept from it.
-    if not _mount("-o", "remount,ro", str(place.data)):
-        for each in (*place.children("capture.child"), *place.children("encoding.child")):
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-        raise LeftOut("a disk in use cannot be made read-only here")
-    time.sleep(chance.uniform(3, 8))
-    assert _mount("-o", "remount,rw", str(place.data))
+    assert place.end() == 0
+    assert _mount("-o", "remount,ro", str(place.data))
+    try:
+        assert "Read-only file system" in place.refused()
+    finally:
+        assert _mount("-o", "remount,rw", str(place.data))
+        place.start()
 
 
 def _mount_lost(place: Place, chance: random.Random) -> None:
@@ -131,7 +131,8 @@ def _disk_errors(place: Place, chance: random.Random) -> None:
 
 def _locked(place: Place, chance: random.Random) -> None:
     """Another program writes to the store, and takes its time."""
-    with contextlib.closing(sqlite3.connect(place.data / FILE, isolation_level=None, timeout=30)) as other:
+    with contextlib.closing(apsw.Connection(str(place.data / FILE))) as other:
+        other.set_busy_timeout(30_000)
         other.execute("BEGIN IMMEDIATE")
         time.sleep(chance.uniform(6, 12))
         other.execute("ROLLBACK")
@@ -185,11 +186,13 @@ def _no_descriptors(place: Place, chance: random.Random) -> None:
 
 
 def _no_memory(place: Place, chance: random.Random) -> None:
-    """A process asks for memory in vain until it is replaced."""
-    children = place.children("capture.child") + place.children("encoding.child")
+    """A process asks for memory in vain, until it is replaced or a while is over."""
+    child = chance.choice(place.children("capture.child") + place.children("encoding.child"))
     with contextlib.suppress(psutil.Error, OSError):
-        child = chance.choice(children)
         resource.prlimit(child.pid, resource.RLIMIT_AS, (child.memory_info().vms // 2,) * 2)
+        with contextlib.suppress(psutil.TimeoutExpired):
+            child.wait(20)
+        child.kill()
 
 
 @contextlib.contextmanager
@@ -245,7 +248,7 @@ def _kill_one(place: Place, chance: random.Random, module: str) -> None:
 MACHINE_FAULTS: dict[str, Fault] = {
     "disk full": _disk_full,
     "disk full, killed": _killed_on_a_full_disk,
-    "disk read-only": _read_only,
+    "disk read-only at the start": _read_only,
     "disk lost": _mount_lost,
     "disk missing at the start": _wrong_disk,
     "disk errors": _disk_errors,
