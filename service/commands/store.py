@@ -33,7 +33,7 @@ class Backup:
     def run(self) -> int:
         """Copy it."""
         site = _read(self.site)
-        from ovavel.service.store.upkeep import backup
+        from ovavel.service.store.care.copies import backup
 
         events = backup(Path(site.data), self.out)
         print(f"{self.out}: {events} events, {self.out.stat().st_size / 1e6:.1f} MB")
@@ -58,7 +58,7 @@ class Restore:
     def run(self) -> int:
         """Replace it."""
         site = _read(self.site)
-        from ovavel.service.store.upkeep import restore
+        from ovavel.service.store.care.copies import restore
 
         aside = restore(Path(site.data), self.backup)
         print(f"{self.backup} is the store of {site.data} now" + (f"; the former one is {aside}" if aside else ""))
@@ -82,7 +82,7 @@ class Doctor:
     def run(self) -> int:
         """Check it."""
         site = _read(self.site)
-        from ovavel.service.store.upkeep import examine
+        from ovavel.service.store.care.copies import examine
 
         found = examine(Path(site.data))
         print(f"{site.data}: {found.events} events, {found.cameras} cameras, {found.free_bytes / 1e9:.1f} GB free")

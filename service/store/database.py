@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ovavel.runtime.errors import InputError, MissingExtraError, OutputError
 from ovavel.runtime.system.files import make_folder, output_error
 from ovavel.service.failpoints import reach
-from ovavel.service.store.folder import check_local, lock_folder
+from ovavel.service.store.disk.folder import check_local, lock_folder
 from ovavel.service.store.schema import MIGRATIONS, VERSION
 
 try:

@@ -27,9 +27,9 @@ from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.keeper import Keeper, RunEvidence
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
+from ovavel.service.store.care.recovery import end_run
 from ovavel.service.store.database import Database, Transaction, rows
 from ovavel.service.store.outbox import Subscriber
-from ovavel.service.store.recovery import end_run
 from ovavel.service.store.seconds import keep_vocabulary
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
 from ovavel.service.watch.queue import FairQueue, Waiting

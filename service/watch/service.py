@@ -27,10 +27,10 @@ from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.files import recover_assets
 from ovavel.service.evidence.keeper import Keeper, kinds_of
 from ovavel.service.store.cameras import CameraFacts, add_camera, enable_camera, remove_camera, switched_off
+from ovavel.service.store.care.recovery import Recovered, recover
 from ovavel.service.store.database import Database, rows
-from ovavel.service.store.identity import claim
+from ovavel.service.store.disk.identity import claim
 from ovavel.service.store.mutes import snoozed
-from ovavel.service.store.recovery import Recovered, recover
 from ovavel.service.watch.board import Board
 from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.decider import Decider

@@ -44,8 +44,8 @@ from ovavel.service.evidence.keeper import Keeper
 from ovavel.service.link import Array
 from ovavel.service.store.accounts import read_accounts
 from ovavel.service.store.cameras import CameraFacts, add_camera
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import FILE, Database, one_row, rows
-from ovavel.service.store.invariants import violations
 from ovavel.service.watch import decider as deciding
 from ovavel.service.watch.board import Board
 from ovavel.service.watch.camera_watch import Seen

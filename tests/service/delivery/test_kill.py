@@ -30,7 +30,8 @@ from support.service import camera_facts, news, run_facts, site
 from ovavel.service.config.site import Camera
 from ovavel.service.config.sinks import Webhook
 from ovavel.service.delivery.deliveries import Deliveries
-from ovavel.service.store import cameras, events, recovery
+from ovavel.service.store import cameras, events
+from ovavel.service.store.care import recovery
 from ovavel.service.store.database import Database
 folder, run = Path(sys.argv[1]), sys.argv[2]
 sink = msgspec.json.decode(sys.argv[3], type=Webhook)

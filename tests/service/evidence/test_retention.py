@@ -14,8 +14,8 @@ from ovavel.service.evidence import files
 from ovavel.service.evidence.retention import GB, NoRoomError, Retention, plan
 from ovavel.service.store import assets, cameras, events, outbox
 from ovavel.service.store.assets import MediaFile
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
-from ovavel.service.store.invariants import violations
 
 DAY_US = 86_400_000_000
 NOW_US = 1000 * DAY_US

@@ -15,8 +15,8 @@ from support.service import camera_facts, news, run_facts
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.service.store import accounts, cameras, events
 from ovavel.service.store import database as database_module
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import FILE, Database, rows, translated
-from ovavel.service.store.invariants import violations
 
 WAL = f"{FILE}-wal"
 

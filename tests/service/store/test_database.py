@@ -15,8 +15,9 @@ from support.service import Everything, camera_facts, news, run_facts
 
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.service.failpoints import FAILPOINTS, VARIABLE
-from ovavel.service.store import accounts, cameras, events, outbox, recovery
+from ovavel.service.store import accounts, cameras, events, outbox
 from ovavel.service.store import database as database_module
+from ovavel.service.store.care import recovery
 from ovavel.service.store.database import BALLAST, FILE, Database, copy_to
 from ovavel.service.store.schema import VERSION
 

@@ -17,8 +17,9 @@ from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.types import GapCause, Segment
-from ovavel.service.store import accounts, cameras, events, recovery
+from ovavel.service.store import accounts, cameras, events
 from ovavel.service.store.cameras import Anchor
+from ovavel.service.store.care import recovery
 from ovavel.service.store.database import Database, rows
 from ovavel.service.watch.camera_watch import CLOCK_STEP, CameraWatch, Moment
 from ovavel.service.watch.wall_clock import WallClock

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ovavel.service.config.read import read_site
 from ovavel.service.delivery.deliveries import Deliveries
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
-from ovavel.service.store.invariants import violations
 from support.chaos.faults import FAULTS, LeftOut
 from support.chaos.machine import MACHINE_FAULTS, small_disk
 from support.chaos.place import CAMERAS, TERM_S, Place

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ovavel.runtime.errors import InputError, OutputError
-from ovavel.service.store import identity
-from ovavel.service.store.identity import MARKER, claim, memory_of
+from ovavel.service.store.disk import identity
+from ovavel.service.store.disk.identity import MARKER, claim, memory_of
 
 
 @pytest.fixture(autouse=True)

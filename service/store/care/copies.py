@@ -12,9 +12,9 @@ from pathlib import Path
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.system.files import make_folder, output_error
 from ovavel.service.failpoints import reach
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import FILE, copy_to, one_row, open_readonly, translated
-from ovavel.service.store.folder import reserved
-from ovavel.service.store.invariants import violations
+from ovavel.service.store.disk.folder import reserved
 from ovavel.service.store.schema import VERSION
 
 __all__ = ["Examination", "backup", "examine", "restore"]

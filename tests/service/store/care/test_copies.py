@@ -14,13 +14,14 @@ from support.service import Everything, camera_facts, news
 
 from ovavel.runtime.errors import InputError
 from ovavel.service.failpoints import VARIABLE
-from ovavel.service.store import accounts, cameras, events, recovery
+from ovavel.service.store import accounts, cameras, events
 from ovavel.service.store.accounts import HOUR_US
+from ovavel.service.store.care import recovery
+from ovavel.service.store.care.copies import backup, examine, restore
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import FILE, Database
-from ovavel.service.store.invariants import violations
-from ovavel.service.store.upkeep import backup, examine, restore
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 EDGES_US = (90 * 60_000_000, 3 * HOUR_US, 3 * HOUR_US + 1)
 
 
@@ -128,7 +129,7 @@ def test_kill_9_in_a_restore_leaves_a_store_and_all_that_was_replaced(filled: Da
     copy = tmp_path / "copy.sqlite3"
     backup(filled.folder, copy)
     filled.close()
-    program = "import sys; from pathlib import Path; from ovavel.service.store.upkeep import restore; "
+    program = "import sys; from pathlib import Path; from ovavel.service.store.care.copies import restore; "
     run = subprocess.run(
         [sys.executable, "-c", program + "restore(Path(sys.argv[1]), Path(sys.argv[2]))", filled.folder, copy],
         env={**os.environ, VARIABLE: "store.replaced-kept"},

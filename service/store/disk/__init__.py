@@ -1,0 +1,1 @@
+"""The folder and the disk that a store lies on."""
