@@ -12,7 +12,7 @@ import msgspec
 
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.pipeline.tracker import EventRules
-from ovavel.runtime.reporting.text import quoted
+from ovavel.runtime.reporting.text import INVISIBLE, quoted
 from ovavel.runtime.system.files import not_regular
 from ovavel.service.config.sinks import Jsonl, Mqtt, Sink, Webhook
 from ovavel.service.config.site import Camera, Site
@@ -112,6 +112,10 @@ def _check(path: Path, site: Site) -> None:
             rules_of(camera)
         except UsageError as error:
             raise InputError(f"{path}: camera {camera.id!r}: {error}") from error
+        if INVISIBLE.search(camera.name):
+            raise InputError(
+                f"{path}: camera {camera.id!r}: a name has visible characters only, not {quoted(camera.name)}"
+            )
         if camera.transcode and not (site.media and camera.media):
             raise InputError(f"{path}: camera {camera.id!r}: transcode is for clips, and media = false keeps none")
         if camera.loop and ("://" in camera.source or camera.source.startswith(("@", "env:"))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -59,7 +60,7 @@ def list_events(
     conditions, values = _conditions(where)
     if cursor is not None:
         start_us, _, event_id = cursor.partition("-")
-        if not start_us.isdecimal():
+        if not re.fullmatch("[0-9]{1,18}", start_us):
             raise ValueError(f"{cursor!r} is no cursor of an earlier page")
         conditions.append("(start_us, id) < (?, ?)")
         values += [int(start_us), event_id]

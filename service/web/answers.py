@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ovavel.service.store.people import Identity, Role
 
 __all__ = [
     "IDENTITY",
+    "STILL",
     "Problem",
     "asking",
     "base_of",
@@ -23,6 +25,7 @@ __all__ = [
     "parameters",
     "problem",
     "read_json",
+    "still_may",
     "whole",
 ]
 
@@ -30,8 +33,11 @@ T = TypeVar("T")
 
 IDENTITY = "ovavel.identity"
 """Where a request's scope says who asks."""
+STILL = "ovavel.still"
+"""Where it has a function that finds out whether they still may."""
 _LARGEST_BODY = 65_536
 _LARGEST_NUMBER = 2**63 - 1
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
 class Problem(Exception):  # noqa: N818 - it becomes an answer
@@ -66,9 +72,15 @@ def asking(request: Request, role: Role = "view") -> Identity:
     return identity
 
 
+def still_may(request: Request) -> bool:
+    """Whether who asked is still logged in, with the same role."""
+    may: Callable[[], bool] = request.scope[STILL]
+    return may()
+
+
 def base_of(request: Request) -> str:
     """The way from the address that was asked for to the first page, so that a proxy may put all under any path."""
-    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     return "../" * path.removeprefix("/").count("/") or "./"
 
 
@@ -96,10 +108,7 @@ def whole(given: Mapping[str, str], name: str, *, least: int = -_LARGEST_NUMBER)
     text = given.get(name)
     if text is None:
         return None
-    try:
-        number = int(text) if text.isascii() else _LARGEST_NUMBER + 1
-    except ValueError:
-        number = _LARGEST_NUMBER + 1
+    number = int(text) if _NUMBER.fullmatch(text) else _LARGEST_NUMBER + 1
     if not least <= number <= _LARGEST_NUMBER:
         raise Problem(400, f"{name} must be a whole number (times: microseconds of UTC), not {text!r}")
     return number
@@ -121,13 +130,16 @@ async def body(request: Request) -> bytes:
     """What a request brings.
 
     Raises:
-        Problem: it is too large.
+        Problem: it is too large, or ends early.
     """
     found = bytearray()
-    async for part in request.stream():
-        found += part
-        if len(found) > _LARGEST_BODY:
-            raise Problem(413, f"a request has at most {_LARGEST_BODY >> 10} KiB")
+    try:
+        async for part in request.stream():
+            found += part
+            if len(found) > _LARGEST_BODY:
+                raise Problem(413, f"a request has at most {_LARGEST_BODY >> 10} KiB")
+    except ClientDisconnect:
+        raise Problem(400, "the request ended early") from None
     return bytes(found)
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from ovavel.service.store.accounts import HOUR_US, read_accounts
 from ovavel.service.store.database import rows
 from ovavel.service.store.events import LogEntry, log_after
 from ovavel.service.store.queries import last_seq
 from ovavel.service.watch.service import Service
-from ovavel.service.web.answers import Problem, encoded, parameters
+from ovavel.service.web.answers import Problem, encoded, parameters, still_may
 from ovavel.service.web.metrics import Metrics
 from ovavel.service.web.news import News, event_message
 
@@ -27,6 +29,22 @@ READY_S = 60.0
 _HEARTBEAT_S = 15.0
 _MOST_BEHIND = 1000
 _CLIENTS = 200
+_CHECK_S = 10.0
+"""After this long a reader whose session is over is let go."""
+
+
+class _Stream(StreamingResponse):
+    """Says when it is over, however it ends."""
+
+    def __init__(self, content: AsyncIterator[bytes], over: Callable[[], None], headers: dict[str, str]) -> None:
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over()
 
 
 class API:
@@ -41,6 +59,7 @@ class API:
             log_after=self._log_after,
             now=self._now,
         )
+        self._readers = 0
         self.stopping = False
         """Set before the server stops: an open stream would keep it from ending."""
 
@@ -126,20 +145,29 @@ class API:
 
     async def stream(self, request: Request) -> Response:
         """Server-sent events: each row of the event log, and what the cameras see and hear."""
-        try:
-            seq = int(request.headers.get("last-event-id", ""))
-        except ValueError:
-            seq = last_seq(self._service.store.read)
-        if self._news.listeners >= _CLIENTS:
-            raise Problem(503, f"{_CLIENTS} others are listening; try again later", {"retry-after": "60"})
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._listen(seq), media_type="text/event-stream", headers=headers)
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type="text/event-stream")
+        last = request.headers.get("last-event-id", "")
+        known = re.fullmatch("[0-9]{1,18}", last) is not None
+        seq = int(last) if known else last_seq(self._service.store.read)
+        if self._readers >= _CLIENTS:
+            raise Problem(503, f"{_CLIENTS} others are listening; try again later", {"retry-after": "60"})
+        self._readers += 1
+        return _Stream(self._listen(request, seq), self._left, headers)
 
-    async def _listen(self, seq: int) -> AsyncIterator[bytes]:
+    def _left(self) -> None:
+        self._readers -= 1
+
+    async def _listen(self, request: Request, seq: int) -> AsyncIterator[bytes]:
         """A reader that is slow is behind in the log, and nothing waits for it in memory."""
-        news, version, spoken_s = self._news, -1, time.monotonic()
+        news, version, spoken_s, checked_s = self._news, -1, time.monotonic(), time.monotonic()
         with news.listening():
             while not self.stopping:
+                if time.monotonic() - checked_s > _CHECK_S:
+                    checked_s = time.monotonic()
+                    if not still_may(request):
+                        return
                 if news.seq - seq > _MOST_BEHIND:
                     seq = news.seq
                     yield f"event: resync\nid: {seq}\ndata: {{}}\n\n".encode()

@@ -24,7 +24,7 @@ from ovavel.service.web.controls import Controls
 from ovavel.service.web.events.api import EventsAPI
 from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
-from ovavel.service.web.openapi import OpenAPI
+from ovavel.service.web.description.openapi import Descriptions
 from ovavel.service.web.pages import Pages
 from ovavel.service.web.settings import Settings
 from ovavel.service.web.templates import Templates
@@ -40,7 +40,7 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
     templates = Templates(site=service.site.name, model=model.name, licence=model.licence)
 
     def answer(request: Request, status: int, title: str, headers: Any = None) -> Response:
-        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         wants_page = "text/html" in request.headers.get("accept", "") and not path.startswith("/api/")
         if not wants_page or request.scope.get(IDENTITY) is None:
             return problem(status, title, headers)
@@ -55,6 +55,7 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
             return answer(request, 503, redacted(str(error)))
         return answer(request, 500, "the service made a mistake; its log says which")
 
+<<<<<<< HEAD
     settings = Settings(service, templates, file=service.file)
     described = [
         *EvidenceAPI(service).routes,
@@ -64,10 +65,10 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
         *People(service.store, access).routes,
         *settings.routes,
     ]
-    return Starlette(
+    app = Starlette(
         routes=[
-            *OpenAPI(described).routes,
             *described,
+            *Descriptions(described).routes,
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
             *EventsPages(service, templates).routes,
             *Pages(service, api, templates).routes,
@@ -75,3 +76,5 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
         ],
         exception_handlers=dict.fromkeys((Problem, HTTPException, OvavelError, Exception), failed),
     )
+    app.router.redirect_slashes = False  # it would lead to whatever the header Host says
+    return app

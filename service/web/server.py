@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
+import sys
 import threading
 from contextlib import closing
 
@@ -15,15 +17,20 @@ from ovavel.service.web.access.guard import Guard
 from ovavel.service.web.access.identify import Access
 from ovavel.service.web.api import API
 from ovavel.service.web.app import make_app
+from ovavel.service.web.connections import Connection
 
 __all__ = ["Server", "is_loopback"]
 
 _STOP_S = 5.0
+_STALLED_MS = 60_000
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the host name or address."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Server:
@@ -43,9 +50,11 @@ class Server:
             )
         self.api = API(service)
         access = Access(store, token, loopback=is_loopback(host) and not site.proxies)
-        app = make_app(service, self.api, access)
+        self.app = make_app(service, self.api, access)
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":  # who asks and then does not read is let go
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
         try:
             self._socket.bind((host, port))
             self._socket.listen(128)  # from here on nobody is refused
@@ -56,10 +65,10 @@ class Server:
             ) from error
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            Guard(app, access, base_path=site.base_path),
+            Guard(self.app, access, base_path=site.base_path),
             proxy_headers=bool(site.proxies),
             forwarded_allow_ips=list(site.proxies),
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+import apsw
 from starlette.responses import RedirectResponse, Response
 
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.reporting.redaction import redacted
 from ovavel.service.web.access.identify import Access, is_local_name
-from ovavel.service.web.answers import IDENTITY, problem
+from ovavel.service.web.answers import IDENTITY, STILL, problem
 
 __all__ = ["Guard"]
 
@@ -21,7 +24,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_FREE = ("/healthz", "/login", "/static/")
+_FREE = ("/login", "/static/")
 """Paths that nobody has to log in for."""
 _OPEN_TO_VIEWERS = frozenset({"/login", "/logout", "/api/v1/me/password"})
 """What those may send who may only look."""
@@ -37,6 +40,10 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+_PRIVATE, _ASSETS = (b"cache-control", b"no-store"), (b"cache-control", b"no-cache")
+"""What is for those who may see it is kept nowhere; the page's own files are asked for again, so that they fit it."""
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+"""What proxies add."""
 
 
 class Guard:
@@ -54,7 +61,10 @@ class Guard:
 
         async def guarded(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                own = list(message.get("headers", ()))
+                kept = _ASSETS if path.startswith("/static/") else _PRIVATE
+                more = () if any(name.lower() == b"cache-control" for name, _ in own) else (kept,)
+                message["headers"] = [*own, *_HEADERS, *more]
             await send(message)
 
         path = scope["path"]
@@ -64,18 +74,23 @@ class Guard:
         answer: Response | None
         if path:
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-            answer = self._refusal(scope, path, headers)
+            try:
+                answer = self._refusal(scope, path, headers)
+            except (OvavelError, apsw.Error) as error:
+                answer = problem(503, f"the store cannot be read: {redacted(str(error))}")
         else:
             answer = RedirectResponse(f"{self._base}/", 308)
         await (answer or self._app)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope, path: str, headers: Mapping[str, str]) -> Response | None:
         """The answer where the request goes no further; else the scope says who asks."""
+        if path == "/healthz":  # of the process alone
+            return None
         free = any(path == each or (each.endswith("/") and path.startswith(each)) for each in _FREE)
         if scope["method"] not in _SAFE and (why := foreign(headers)):
             return problem(403, why)
-        if self._access.open and not is_local_name(headers.get("host", "")):
-            return problem(421, "this service answers to localhost only; add a user, or set token_file")
+        if self._access.open and (why := _from_elsewhere(headers)):
+            return problem(421, f"{why}; add a user, or set token_file")
         identity = self._access.identify(headers)
         if identity is None and not free:
             if path.startswith("/api/") or scope["method"] not in _SAFE or "text/html" not in headers.get("accept", ""):
@@ -88,7 +103,17 @@ class Guard:
         if scope["method"] not in _SAFE and viewer and path not in _OPEN_TO_VIEWERS:
             return problem(403, "this needs the role operate or admin")
         scope[IDENTITY] = identity
+        scope[STILL] = lambda: self._access.identify(headers) == identity
         return None
+
+
+def _from_elsewhere(headers: Mapping[str, str]) -> str:
+    """Why a request does not come from this machine, where nobody has to log in; empty where it does."""
+    if not is_local_name(headers.get("host", "")):
+        return "this service answers to localhost only"
+    if any(name in headers for name in _FORWARDED):
+        return "a proxy passes requests of others on, and the site file names none in proxies"
+    return ""
 
 
 def foreign(headers: Mapping[str, str]) -> str:
@@ -101,6 +126,7 @@ def foreign(headers: Mapping[str, str]) -> str:
     if site is not None:
         return "" if site in ("same-origin", "none") else "this was sent by a page of another site"
     origin = headers.get("origin")
-    if origin is None or urlsplit(origin).netloc == headers.get("host", ""):
+    host = headers.get("host", "")
+    if origin is None or (host and origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")):
         return ""
     return f"this was sent by a page of {origin}; a proxy must pass the header Host on"

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
+
+from starlette.requests import cookie_parser
 
 from ovavel.service.store.database import Database
 from ovavel.service.store.people import Identity, anybody, find_session, find_token
@@ -55,11 +56,7 @@ class Access:
 
 def cookie_of(headers: Mapping[str, str]) -> str:
     """The session that the request's cookies name; empty without any."""
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")[:_LONGEST]).get(COOKIE)
-    except CookieError:
-        return ""
-    return cookie.value if cookie else ""
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")[:_LONGEST]
 
 
 def is_local_name(host: str) -> bool:

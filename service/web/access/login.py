@@ -7,7 +7,7 @@ import re
 import time
 from urllib.parse import parse_qs
 
-from starlette.concurrency import run_in_threadpool
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -23,6 +23,8 @@ __all__ = ["Login"]
 
 _NEXT = re.compile(r"[a-z]*(/[A-Za-z0-9-]+)*(\?[A-Za-z0-9=&%+.,:_-]*)?", re.ASCII)
 _MONTH_S = 30 * 86_400
+_AT_A_TIME = 4
+"""Those who wait for their log-in leave the threads to others."""
 
 
 class Login:
@@ -32,6 +34,7 @@ class Login:
         """Sessions go to `store`; their cookie is for `base_path` and what is under it."""
         self._store, self._access, self._templates, self._path = store, access, templates, base_path or "/"
         self._attempts = Attempts()
+        self._turns = anyio.CapacityLimiter(_AT_A_TIME)
 
     @property
     def routes(self) -> list[Route]:
@@ -57,7 +60,8 @@ class Login:
             raise Problem(400, f"that is no form of this page: {error}") from error
         name, password, target = (fields.get(each, [""])[0] for each in ("name", "password", "next"))
         address = request.client.host if request.client else ""
-        return await run_in_threadpool(self._login, request, name.strip(), password, _next(target), address)
+        given = (request, name.strip(), password, _next(target), address)
+        return await anyio.to_thread.run_sync(self._login, *given, limiter=self._turns)
 
     def _login(self, request: Request, name: str, password: str, target: str, address: str) -> Response:
         if wait_s := self._attempts.wait_s(address):
@@ -74,6 +78,8 @@ class Login:
         with self._store.write() as transaction:
             if password_hash(transaction, name) is None:
                 raise Problem(401, "this user was removed just now")
+            if before := cookie_of(request.headers):
+                close_session(transaction, before)
             session = open_session(transaction, name, now_us=now_us)
             audit(transaction, name, "login", {"address": address}, now_us=now_us)
         answer = RedirectResponse(base_of(request) + target, 303)
@@ -82,7 +88,7 @@ class Login:
             session,
             max_age=_MONTH_S,
             path=self._path,
-            secure=request.url.scheme == "https",
+            secure=request.scope["scheme"] == "https",
             httponly=True,
             samesite="strict",
         )

@@ -18,8 +18,9 @@ SHORTEST, LONGEST = 10, 1024
 
 _hasher = PasswordHasher()
 _UNKNOWN = _hasher.hash("no password at all")
-_at_work = threading.Semaphore(2)
+_AT_A_TIME = 2
 """Each verification takes 64 MiB: many at once would take the machine from the encoder."""
+_at_work = threading.Semaphore(_AT_A_TIME)
 
 
 def check_password(password: str) -> None:

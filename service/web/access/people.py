@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from ovavel.service.store import people
 from ovavel.service.store.database import Database
 from ovavel.service.store.people import Identity, Role
 from ovavel.service.web.access.identify import Access
-from ovavel.service.web.access.passwords import LONGEST, SHORTEST, hashed, matches
+from ovavel.service.web.access.passwords import LONGEST, SHORTEST, Attempts, hashed, matches
 from ovavel.service.web.answers import Problem, asking, encoded, parameters, read_json, whole
 
 __all__ = ["AddedToken", "NewPassword", "NewToken", "NewUser", "People"]
@@ -59,6 +60,7 @@ class People:
 
     def __init__(self, store: Database, access: Access) -> None:
         self._store, self._access = store, access
+        self._attempts = Attempts()
 
     @property
     def routes(self) -> list[Route]:
@@ -132,8 +134,12 @@ class People:
         return await run_in_threadpool(self._password, me, new)
 
     def _password(self, me: Identity, new: NewPassword) -> Response:
+        if wait_s := self._attempts.wait_s(me.name):
+            raise Problem(429, "too many attempts; try again later", {"retry-after": str(math.ceil(wait_s))})
+        self._attempts.failed(me.name)
         if not matches(people.password_hash(self._store.read, me.name), new.old):
             raise Problem(403, "the old password is another one")
+        self._attempts.succeeded(me.name)
         kept, now_us = hashed(new.new), time.time_ns() // 1000
         with self._store.write() as transaction:
             people.set_user(transaction, me.name, me.role, kept, now_us=now_us)

@@ -1,0 +1,1 @@
+"""What the API takes and gives, for programs and for tests: OpenAPI and JSON schemas."""
