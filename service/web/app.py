@@ -21,10 +21,10 @@ from ovavel.service.web.access.people import People
 from ovavel.service.web.answers import IDENTITY, Problem, problem
 from ovavel.service.web.api import API
 from ovavel.service.web.controls import Controls
+from ovavel.service.web.description.openapi import Descriptions
 from ovavel.service.web.events.api import EventsAPI
 from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
-from ovavel.service.web.description.openapi import Descriptions
 from ovavel.service.web.pages import Pages
 from ovavel.service.web.settings import Settings
 from ovavel.service.web.templates import Templates
@@ -55,7 +55,6 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
             return answer(request, 503, redacted(str(error)))
         return answer(request, 500, "the service made a mistake; its log says which")
 
-<<<<<<< HEAD
     settings = Settings(service, templates, file=service.file)
     described = [
         *EvidenceAPI(service).routes,
