@@ -201,7 +201,7 @@ def open_readonly(path: Path) -> apsw.Connection:
     with translated(path):
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         connection.set_busy_timeout(_BUSY_MS)
-        connection.execute("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF")
+        rows(connection, "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF")
     return connection
 
 
@@ -214,9 +214,11 @@ def _connect(path: Path) -> apsw.Connection:
         connection.set_busy_timeout(_BUSY_MS)
         # FULL: an event that was reported must outlive a power cut; a commit takes about 3 ms. Without spilling,
         # a full disk shows at the commit alone.
-        connection.execute(
+        # All rows are asked for: what follows the first one would not be executed otherwise.
+        rows(
+            connection,
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; "
-            "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_spill = OFF"
+            "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_spill = OFF",
         )
         return connection
 

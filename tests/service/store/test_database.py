@@ -18,7 +18,7 @@ from ovavel.service.failpoints import FAILPOINTS, VARIABLE
 from ovavel.service.store import accounts, cameras, events, outbox
 from ovavel.service.store import database as database_module
 from ovavel.service.store.care import recovery
-from ovavel.service.store.database import BALLAST, FILE, Database, copy_to
+from ovavel.service.store.database import BALLAST, FILE, Database, copy_to, rows
 from ovavel.service.store.schema import VERSION
 
 ROOT = Path(__file__).parents[3]
@@ -217,3 +217,21 @@ def test_every_failpoint_is_in_the_code_and_in_the_list() -> None:
     for path in (ROOT / "service").rglob("*.py"):
         named |= set(re.findall(r'\breach\("([^"]+)"\)', path.read_text(encoding="utf-8")))
     assert named == set(FAILPOINTS)
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_a_store_is_opened_with_all_that_keeps_it_whole(tmp_path: Path, time: str) -> None:
+    if time == "second":
+        Database.open(tmp_path, ballast_bytes=0).close()
+    with Database.open(tmp_path, ballast_bytes=0) as store, store.write() as transaction:
+        names = ("journal_mode", "synchronous", "foreign_keys", "trusted_schema", "cell_size_check", "cache_spill")
+        found = {name: rows(transaction, f"PRAGMA {name}")[0][0] for name in names}
+        assert found == {
+            "journal_mode": "wal",
+            "synchronous": 2,
+            "foreign_keys": 1,
+            "trusted_schema": 0,
+            "cell_size_check": 1,
+            "cache_spill": 0,
+        }
+        assert [rows(store.read, f"PRAGMA {name}")[0][0] for name in ("query_only", "trusted_schema")] == [1, 0]

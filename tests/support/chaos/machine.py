@@ -119,7 +119,8 @@ def _disk_errors(place: Place, chance: random.Random) -> None:
     if not shutil.which("strace"):
         raise LeftOut("there is no strace")
     assert place.process
-    command = ["strace", "-qq", "-f", "-o", os.devnull, "-e", "trace=fsync,fdatasync"]
+    trace = place.folder / "trace"
+    command = ["strace", "-qq", "-f", "-o", str(trace), "-e", "trace=fsync,fdatasync"]
     command += ["-e", "inject=fsync,fdatasync:error=EIO", "-p", str(place.process.pid)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -127,6 +128,7 @@ def _disk_errors(place: Place, chance: random.Random) -> None:
         if tracer.returncode is not None:
             raise LeftOut(f"strace may not attach: {tracer.stderr.read() if tracer.stderr else ''}")
         tracer.send_signal(signal.SIGINT)
+    assert "INJECTED" in trace.read_text(), "nothing was written meanwhile"
 
 
 def _locked(place: Place, chance: random.Random) -> None:
@@ -219,14 +221,16 @@ def _group(controller: str) -> Iterator[Path]:
 def _out_of_memory(place: Place, chance: random.Random) -> None:
     """The kernel ends a process that takes more than its share."""
     with _group("memory") as group:
-        (group / "memory.limit_in_bytes").write_text(str(2 << 20))
-        children = place.children("capture.child") + place.children("encoding.child")
-        child = chance.choice(children)
+        (group / "memory.move_charge_at_immigrate").write_text("3")  # what it has already counts, too
+        child = chance.choice(place.children("capture.child") + place.children("encoding.child"))
         (group / "cgroup.procs").write_text(str(child.pid))
-        with contextlib.suppress(psutil.TimeoutExpired):
-            child.wait(20)
-        with contextlib.suppress(psutil.Error):
+        used = int((group / "memory.usage_in_bytes").read_text())
+        (group / "memory.limit_in_bytes").write_text(str(used + (1 << 18)))
+        try:
+            child.wait(30)
+        except psutil.TimeoutExpired:
             child.kill()
+            raise LeftOut("the kernel did not end it") from None
 
 
 def _no_threads(place: Place, chance: random.Random) -> None:
