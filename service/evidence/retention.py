@@ -25,6 +25,8 @@ __all__ = ["GB", "Deletion", "NoRoomError", "KindReport", "Retention", "StorageR
 
 GB = 1_000_000_000
 _DAY_US = 86_400_000_000
+_CLOCKS_US = 1_577_836_800_000_000
+"""2020-01-01: a clock that shows less was never set."""
 _BATCH = 500
 _EVENTS_AT_ONCE = 100
 _NEXT = 20
@@ -133,8 +135,9 @@ def _oldest(connection: Transaction, kinds: Sequence[str], limit: _Limit, now_us
     for asset, event_id, kind, path, size, end_us in rows(
         connection,
         "SELECT asset.id, event.id, kind, path, bytes, event.end_us FROM asset JOIN event ON event.id = event_id "  # noqa: S608
-        f"WHERE asset.state = 'ready' AND NOT pinned AND kind IN ({marks}) ORDER BY event.end_us, asset.id LIMIT ?",
-        (*kinds, _BATCH),
+        f"WHERE asset.state = 'ready' AND NOT pinned AND kind IN ({marks}) "
+        "ORDER BY event.end_us < ?, event.end_us, asset.id LIMIT ?",
+        (*kinds, _dated_from(now_us), _BATCH),
     ):
         yield Deletion(
             asset=asset,
@@ -143,8 +146,8 @@ def _oldest(connection: Transaction, kinds: Sequence[str], limit: _Limit, now_us
             path=path,
             bytes=size,
             end_us=end_us,
-            # A clock that was wrong may have put an event into the future; then its days begin now.
-            due_us=min(end_us, now_us) + round(limit.days * _DAY_US),
+            # A clock that was wrong may have put an event into the future, or to 1970; then its days begin now.
+            due_us=(end_us if _dated_from(now_us) <= end_us <= now_us else now_us) + round(limit.days * _DAY_US),
             why="older than its days",
         )
 
@@ -168,6 +171,11 @@ def delete_events(transaction: Transaction, events: Sequence[str]) -> list[str]:
         transaction.execute("DELETE FROM outbox WHERE event_id = ? AND state <> 'pending'", (event,))
         transaction.execute("DELETE FROM event WHERE id = ?", (event,))
     return paths
+
+
+def _dated_from(now_us: int) -> int:
+    """Events that ended before have no known age: the clock was not set yet, as at the boot of a small machine."""
+    return _CLOCKS_US if now_us >= _CLOCKS_US else 0
 
 
 class Retention:
@@ -261,11 +269,11 @@ class Retention:
             event
             for (event,) in rows(
                 connection,
-                "SELECT id FROM event WHERE NOT pinned AND state <> 'open' AND end_us <= ? AND NOT EXISTS "
+                "SELECT id FROM event WHERE NOT pinned AND state <> 'open' AND end_us BETWEEN ? AND ? AND NOT EXISTS "
                 "(SELECT 1 FROM outbox WHERE outbox.event_id = event.id AND outbox.state = 'pending') AND NOT EXISTS "
                 "(SELECT 1 FROM asset WHERE asset.event_id = event.id AND asset.state = 'pending') "
                 "ORDER BY end_us LIMIT ?",
-                (before_us, _EVENTS_AT_ONCE),
+                (_dated_from(now_us), before_us, _EVENTS_AT_ONCE),
             )
         ]
 

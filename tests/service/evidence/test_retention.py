@@ -91,6 +91,24 @@ def test_days_of_each_kind(store: Database, monkeypatch: pytest.MonkeyPatch) -> 
     assert (gone.state, gone.cause) == ("removed", "older than its days")
 
 
+def test_what_a_clock_that_was_not_set_dated_has_no_age(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, days_ago in enumerate((999, 998, 20, 1)):
+        add(store, number, days_ago=days_ago)
+    one = apply(store, Keep(events_days=100_000), monkeypatch)
+    assert left(store, "clip") == ["e3"], "there it is old"
+    now_us = 20_000 * DAY_US  # 2024
+    one.apply(now_us=now_us)
+    assert left(store, "clip") == ["e3"], "its days begin when the clock is set"
+    assert len(rows(store.read, "SELECT 1 FROM event")) == 4
+    with store.write() as transaction:
+        transaction.execute("UPDATE event SET end_us = ? WHERE id = 'e2'", (now_us - 15 * DAY_US,))
+        transaction.execute(
+            "UPDATE asset SET state = 'ready', path = 'media/x' WHERE event_id = 'e2' AND kind = 'clip'"
+        )
+    one.apply(now_us=now_us)
+    assert left(store, "clip") == ["e3"], "and hide nothing that is old"
+
+
 def test_space_of_each_kind_the_oldest_go_first(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         add(store, number, days_ago=6 - number, mb=10, pinned=number == 0)
