@@ -227,6 +227,7 @@ def main() -> int:
     parser.add_argument("--cameras", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=60.0)
     parsed = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the service is ended, too
     print(HEAD, flush=True)
     for cameras in parsed.cameras:
         measured, capacity = measure(cameras, parsed.seconds)
