@@ -29,19 +29,19 @@ What can go wrong, and where it is made to:
 | 16 | killed by the kernel for memory | "out of memory" |
 | 17 | child gets SIGSEGV, SIGSTOP | "capture segmentation fault", "capture stopped" |
 | 18 | disk full, then free | "disk full", "disk full, killed" |
-| 19 | disk read-only, lost, another | "disk read-only at the start", "disk lost", "disk missing at the start" |
+| 19 | disk read-only, lost, another | "disk read-only at the start", "disk lost", "disk missing …" |
 | 20 | errors of write and fsync | "disk errors", `store/test_damage.py` |
 | 21 | store or log damaged, torn, deleted, newer, locked | `store/test_damage.py`, `store/test_database.py`, |
 | | | "store's log torn", "store locked by another program" |
-| 22 | clock ± 1 h, local time, 1970 | "clock …" |
+| 22 | clock ± 1 h, local time, 1970 | "clock …"; the first start of all in 1970: not made |
 | 23 | broker away, without memory, two of one name | "broker …"; `delivery/test_mqtt.py` |
 | 24 | webhook 500, 429, 410, slow, TLS, no host | "webhook …"; `delivery/test_webhook.py` |
-| 25 | readers that do not read | "60 readers that do not read"; 200, and a proxy: not made |
+| 25 | readers that do not read, a proxy | "60 readers that do not read"; `web/test_attacks.py`, `web/test_nginx.py` |
 | 26 | site file half-written, camera removed | "site file half-written", "camera removed between two runs" |
 | 27 | no descriptors, no threads | "no file descriptors", "no threads"; `capture/test_feed.py` |
 | 28 | SIGTERM during an event, twice, slow drain | "service ended and started", "service ended while all hang" |
 | 29 | Ray | not made: the service uses none |
-| 30 | attacks | `web/test_login.py`, `web/test_web.py`, `web/test_evidence.py` |
+| 30 | attacks | `web/test_attacks.py`, `web/access/test_login.py`, `web/test_evidence.py` |
 """
 
 from __future__ import annotations
