@@ -26,7 +26,7 @@ Fault = Callable[[Place, random.Random], str | None]
 
 _ELSEWHERE = {"store.migration-copied", "store.backup-written", "store.replaced-kept", "store.before-ballast-freed"}
 """Failpoints of an update, a backup and a full disk, which a service that runs does not reach by itself."""
-_REACHED_S = 120.0
+_REACHED_S = 300.0
 
 
 class LeftOut(Exception):  # noqa: N818 - no error: what this machine cannot do

@@ -75,7 +75,7 @@ def run(
 
 
 def _hurt(place: Place, kind: str, chance: random.Random, survived: Survived, report: Callable[[str], object]) -> None:
-    before, hurt = place.without_windows(), None
+    before, hurt, known = place.without_windows(), None, len(survived.wrong)
     try:
         hurt = ALL_FAULTS[kind](place, chance)
     except LeftOut as why:
@@ -97,6 +97,8 @@ def _hurt(place: Place, kind: str, chance: random.Random, survived: Survived, re
     ]
     with contextlib.closing(place.reader()) as reader:
         survived.wrong += [f"after {kind}: {each}" for each in violations(reader, place.data)]
+    for wrong in survived.wrong[known:]:
+        report(f"! {wrong}")
     report(f"{kind}: recovered after {took_s:.1f} s, {len(place.heard)} events")
     return True
 
