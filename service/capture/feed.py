@@ -28,10 +28,22 @@ from ovavel.service.capture.messages import (
 from ovavel.service.config.site import Camera
 from ovavel.service.link import Child, LinkClosed
 
-__all__ = ["END_OF_MEDIA", "OFFLINE", "SWITCHED_OFF", "CameraFeed", "CameraState", "Delivery", "Ended"]
+__all__ = [
+    "END_OF_MEDIA",
+    "OFFLINE",
+    "RECONFIGURED",
+    "REMOVED",
+    "SWITCHED_OFF",
+    "CameraFeed",
+    "CameraState",
+    "Delivery",
+    "Ended",
+]
 
 OFFLINE, END_OF_MEDIA, SWITCHED_OFF = "camera offline", "end of media", "switched off"
 """Causes of an end: a source that cannot be opened or read, a file that was played to its end, a person's will."""
+RECONFIGURED, REMOVED = "configuration changed", "camera removed"
+"""Causes of an end: the site file says something else of the camera, or nothing any more."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
 HEALTHY_S = 30.0
@@ -100,21 +112,26 @@ class CameraFeed:
         """Why it is offline."""
         self.restarts = 0
         """How often a child ended."""
-        self._begin = Begin(
+        self._encoders = encoders
+        self._begin = self._begin_of(camera, recording)
+        self._deliver, self._clipped, self._gone = deliver, clipped, gone
+        self.enabled = True
+        """Whether it is to be watched."""
+        self._removed = False
+        self._stop, self._woken = threading.Event(), threading.Event()
+        self._child: Child | None = None
+        self._thread = threading.Thread(target=self._run, name=f"ovavel-camera-{camera.id}", daemon=True)
+
+    def _begin_of(self, camera: Camera, recording: Recording | None) -> Begin:
+        return Begin(
             source=camera.source,
             loop=camera.loop,
-            encoders=encoders,
+            encoders=self._encoders,
             sound=camera.sound,
             spectrum=camera.media and camera.sound and camera.keep_sound,
             masks=camera.mask,
             recording=recording,
         )
-        self._deliver, self._clipped, self._gone = deliver, clipped, gone
-        self.enabled = True
-        """Whether it is to be watched."""
-        self._stop, self._woken = threading.Event(), threading.Event()
-        self._child: Child | None = None
-        self._thread = threading.Thread(target=self._run, name=f"ovavel-camera-{camera.id}", daemon=True)
 
     @property
     def pid(self) -> int | None:
@@ -125,8 +142,19 @@ class CameraFeed:
         """Start the first child."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Ask the child to end; `join` waits for it. May be called twice."""
+    def change(self, camera: Camera, recording: Recording | None) -> None:
+        """Watch it as `camera` says from now on: the present child ends, and another one follows at once."""
+        self.camera, self._begin = camera, self._begin_of(camera, recording)
+        self._woken.set()
+        if not self._ask(Stop()):
+            self.restart()
+
+    def stop(self, *, removed: bool = False) -> None:
+        """Ask the child to end; `join` waits for it. May be called twice.
+
+        A camera that is `removed` from the site always ends with that cause, whatever it did before.
+        """
+        self._removed = self._removed or removed
         self._stop.set()
         self._woken.set()
         if not self._ask(Stop()):
@@ -178,21 +206,31 @@ class CameraFeed:
             if not self.enabled:
                 self._switch_off()
                 continue
-            self.state, began_s = CameraState.STARTING, time.monotonic()
-            ended = self._watch()
+            self.state, began_s, begin = CameraState.STARTING, time.monotonic(), self._begin
+            ended = self._watch(begin)
             self.why = ended.detail
-            level = logging.INFO if self._stop.is_set() or ended.cause == END_OF_MEDIA else logging.WARNING
+            level = logging.INFO if self._is_over(begin) or ended.cause == END_OF_MEDIA else logging.WARNING
             _log.log(level, "%s: %s", ended.cause, ended.detail, extra={"camera": self.camera.id, "cause": ended.cause})
             if ended.cause == END_OF_MEDIA:
                 self.state = CameraState.ENDED
-                return
+                while not (self._stop.is_set() or self._begin is not begin):
+                    self._woken.wait()
+                    self._woken.clear()
+            if self._begin is not begin:
+                delay_s = FIRST_DELAY_S
+                continue
+            if self._stop.is_set():
+                break
             self.state = CameraState.OFFLINE
             if time.monotonic() - began_s > HEALTHY_S:
                 delay_s = FIRST_DELAY_S
             # A little apart, so that cameras behind one switch do not all come back in the same moment.
             self._woken.wait(delay_s * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
             delay_s = min(2 * delay_s, MAX_DELAY_S)
-        self.state = CameraState.STOPPED
+        if self.state is not CameraState.ENDED:
+            self.state = CameraState.STOPPED
+        if self._removed:
+            self._deliver(self.camera.id, self._finished(None, self._begin))
 
     def _switch_off(self) -> None:
         self.state, self.why = CameraState.OFF, ""
@@ -201,7 +239,7 @@ class CameraFeed:
             self._woken.wait()
             self._woken.clear()
 
-    def _watch(self) -> Ended:
+    def _watch(self, begin: Begin) -> Ended:
         """Run one child to its end, and deliver that."""
         try:
             self._child = child = Child("ovavel.service.capture.child")
@@ -209,24 +247,24 @@ class CameraFeed:
             lost = Ended("capture died", str(error))
             self._deliver(self.camera.id, lost)
             return lost
-        if self._stop.is_set() or not self.enabled:  # while it started, when `stop` saw no child yet
+        if self._is_over(begin):  # since before there was a child that could be asked to end
             child.link.close()
         limit_s, ended = OPEN_S, None
         try:
-            child.link.send(msgspec.structs.replace(self._begin, child=self.restarts))
+            child.link.send(msgspec.structs.replace(begin, child=self.restarts))
             while True:
                 message: Opened | Captured | Clip | Finished = child.link.receive(FromChild, timeout_s=limit_s)
                 if isinstance(message, Clip):
                     self._clipped(self.camera.id, message)
                     continue
                 if isinstance(message, Finished):
-                    ended, limit_s = self._finished(message.error), LINGER_S
+                    ended, limit_s = self._finished(message.error, begin), LINGER_S
                     self._deliver(self.camera.id, ended)
                     continue
                 if isinstance(message, Opened):
                     self.state, self.why, limit_s = CameraState.WATCHING, "", SILENT_S
                     _log.info("watching", extra={"camera": self.camera.id})
-                    if self._stop.is_set():
+                    if self._is_over(begin):
                         self._ask(Stop())
                 self._deliver(self.camera.id, message)
         except LinkClosed as error:
@@ -238,14 +276,24 @@ class CameraFeed:
             self.restarts += 1
         if ended is None:
             ended = Ended("capture died", f"its process ended ({detail}; exit code {code})")
-            if self._stop.is_set() or not self.enabled:
-                ended = self._finished(None)
+            if self._is_over(begin):
+                ended = self._finished(None, begin)
             self._deliver(self.camera.id, ended)
         return ended
 
-    def _finished(self, error: str | None) -> Ended:
+    def _is_over(self, begin: Begin) -> bool:
+        """Whether a child that watches as `begin` says is wanted no more."""
+        return self._stop.is_set() or not self.enabled or self._begin is not begin
+
+    def _finished(self, error: str | None, begin: Begin) -> Ended:
         if self._stop.is_set():
-            return Ended("stopped", "the service stopped it")
+            return (
+                Ended(REMOVED, "it is not in the site file any more")
+                if self._removed
+                else Ended("stopped", "the service stopped it")
+            )
         if not self.enabled:
             return Ended(SWITCHED_OFF, "it was switched off")
+        if self._begin is not begin:
+            return Ended(RECONFIGURED, "the site file says something else of it")
         return Ended(OFFLINE if error else END_OF_MEDIA, error or "its file was played to the end")

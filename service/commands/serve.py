@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from ovavel.service.config.site import Site
+    from ovavel.service.watch.reload import Reloader
     from ovavel.service.watch.service import Service
     from ovavel.service.web.server import Server
 
@@ -35,7 +36,7 @@ class Serve:
 
     A site file names a bundle, a folder for the store and the cameras; docs/service.md has an example.
 
-    SIGTERM or Ctrl-C ends it: open events are ended and kept.
+    SIGTERM or Ctrl-C ends it: open events are ended and kept. SIGHUP reads the site file again.
     """
 
     site: Positional[Maybe[Path]] = None
@@ -124,6 +125,7 @@ def _serve(site: Site, file: Path) -> int:
     try:
         from ovavel.service.commands.logs import set_up_logs
         from ovavel.service.config.read import read_token, split_listen
+        from ovavel.service.watch.reload import Reloader
         from ovavel.service.watch.service import Service
         from ovavel.service.web.server import Server
     except ImportError as error:
@@ -138,16 +140,20 @@ def _serve(site: Site, file: Path) -> int:
         with Service(site, file=file) as service:
             for each in signals:
                 signal.signal(each, lambda *_: stop.put(None))
-            _watch(service, Server(service, host=host, port=port, token=token), stop)
+            reloader = Reloader(service, file)
+            signal.signal(signal.SIGHUP, lambda *_: reloader.ask())
+            server = Server(service, host=host, port=port, token=token, reloader=reloader)
+            _watch(service, server, reloader, stop)
     finally:
-        for each in signals:  # another one must not cut short what the first one began: the process is about to end
+        # Another one must not cut short what the first one began: the process is about to end.
+        for each in (*signals, signal.SIGHUP):
             signal.signal(each, signal.SIG_IGN)
     if service.failure is not None:
         raise OutputError(f"the service ended because deciding failed: {service.failure}") from service.failure
     return 0
 
 
-def _watch(service: Service, server: Server, stop: SimpleQueue[None]) -> None:
+def _watch(service: Service, server: Server, reloader: Reloader, stop: SimpleQueue[None]) -> None:
     """Run until something is put into `stop`, which a signal may do at any time, unlike an Event; or it fails."""
     import queue
 
@@ -161,6 +167,7 @@ def _watch(service: Service, server: Server, stop: SimpleQueue[None]) -> None:
         if service.recovered.runs:
             print(f"ended what an earlier run left open: {service.recovered.events} events", flush=True)
         service.start()
+        reloader.start()
         server.start()
         print(f"watching {cameras}: http://{host}:{server.port}/", flush=True)
         report("READY=1", f"STATUS=watching {cameras}, port {server.port}")
@@ -173,3 +180,4 @@ def _watch(service: Service, server: Server, stop: SimpleQueue[None]) -> None:
     finally:
         report("STOPPING=1")
         server.stop()
+        reloader.stop()

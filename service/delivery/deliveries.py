@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
 from msgspec import Struct
 
-from ovavel.runtime.errors import InputError
+from ovavel.runtime.errors import InputError, OvavelError
 from ovavel.service.config.sinks import Apprise, Jsonl, Mqtt, Sink, Webhook
 from ovavel.service.config.site import Site
 from ovavel.service.delivery.message import Place
@@ -18,7 +18,7 @@ from ovavel.service.delivery.worker import Worker
 from ovavel.service.store import mutes
 from ovavel.service.store.database import Database, rows
 
-__all__ = ["Deliveries", "SinkState", "open_sender"]
+__all__ = ["Deliveries", "SinkState", "discard", "open_sender"]
 
 _LEAVE_S = 1.0
 """How long a sender that was interrupted may take to say goodbye."""
@@ -66,24 +66,51 @@ class Deliveries:
         Raises:
             OvavelError: an address, a secret or a label makes no sense, or a library is not installed.
         """
-        place = Place(site)
-        for sink in site.sink:
-            if unknown := set(sink.labels) - set(labels):
-                raise InputError(
-                    f"sink {sink.id!r}: the bundle's vocabulary has no name {min(unknown)!r}; "
-                    "'ovavel vocab list' shows those it has"
-                )
-        self._store = store
-        house = House(cameras=cameras, happening=self._happening, enable=enable, snooze=self.snooze)
-        self._workers = {
-            sink.id: Worker(sink, open_sender(sink, place, labels, house), store, place, gone=gone)
-            for sink in site.sink
-        }
+        self._store, self._labels, self._gone = store, tuple(labels), gone
+        self._place = Place(site)
+        self._house = House(cameras=cameras, happening=self._happening, enable=enable, snooze=self.snooze)
+        self._workers = self.prepared(site.sink)
 
     def start(self) -> None:
         """Deliver from now on."""
         for worker in self._workers.values():
             worker.start()
+
+    def prepared(self, sinks: Sequence[Sink]) -> dict[str, Worker]:
+        """Workers for sinks, which do nothing yet.
+
+        Raises:
+            OvavelError: as when all are opened at the start.
+        """
+        for sink in sinks:
+            if unknown := set(sink.labels) - set(self._labels):
+                raise InputError(
+                    f"sink {sink.id!r}: the bundle's vocabulary has no name {min(unknown)!r}; "
+                    "'ovavel vocab list' shows those it has"
+                )
+        made: dict[str, Worker] = {}
+        try:
+            for sink in sinks:
+                sender = open_sender(sink, self._place, self._labels, self._house)
+                made[sink.id] = Worker(sink, sender, self._store, self._place, gone=self._gone)
+        except OvavelError:
+            discard(made)
+            raise
+        return made
+
+    def change(self, site: Site, closed: Sequence[str], opened: Mapping[str, Worker], within_s: float) -> None:
+        """Deliver as `site` says: `closed` sinks end, `opened` ones, which are `prepared`, begin, the others continue.
+
+        A sink that is another one than before begins where the one before it ended; both have the same id.
+        """
+        self._place.site = site
+        ending = [self._workers[each] for each in closed]
+        _end(ending, within_s)
+        there = {**self._workers, **opened}
+        self._workers = {each.id: there[each.id] for each in site.sink}
+        for worker in opened.values():
+            worker.start()
+        self.wake()
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -92,12 +119,7 @@ class Deliveries:
 
     def stop(self, within_s: float) -> None:
         """Send what is due, for so long; the rest stays in the outbox. May be called twice."""
-        for worker in self._workers.values():
-            worker.stop()
-        waiting = _wait(self._workers.values(), within_s)
-        for worker in waiting:
-            worker.leave()
-        _wait(waiting, _LEAVE_S)
+        _end(self._workers.values(), within_s)
 
     def send_test(self, sink: str) -> Future[Outcome]:
         """Send a test message to a sink; the future has what became of it.
@@ -131,6 +153,12 @@ class Deliveries:
         return [_state(worker) for worker in self._workers.values()]
 
 
+def discard(workers: Mapping[str, Worker]) -> None:
+    """Close workers that were prepared and never started."""
+    for worker in workers.values():
+        worker.join(0.0)
+
+
 def open_sender(sink: Sink, place: Place, labels: Sequence[str], house: House | None = None) -> Sender:
     """What brings messages to `sink`; without a `house`, beside a service that runs.
 
@@ -154,6 +182,17 @@ def open_sender(sink: Sink, place: Place, labels: Sequence[str], house: House | 
             from ovavel.service.delivery.apprise import AppriseSender
 
             return AppriseSender(sink)
+
+
+def _end(workers: Iterable[Worker], within_s: float) -> None:
+    """Let each send what is due, for so long; the rest stays in the outbox."""
+    ending = list(workers)
+    for worker in ending:
+        worker.stop()
+    waiting = _wait(ending, within_s)
+    for worker in waiting:
+        worker.leave()
+    _wait(waiting, _LEAVE_S)
 
 
 def _wait(workers: Iterable[Worker], within_s: float) -> list[Worker]:

@@ -24,11 +24,12 @@ TEST = "test message"
 _MINUTE_S, _HOUR_S = 60, 3600
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """What people call the site and its cameras, and by which clocks they live."""
 
     site: Site
+    """Replaced where the site file was read again."""
 
     def name(self, camera: str) -> str:
         """What people call a camera."""

@@ -68,7 +68,7 @@ class MqttSender:
         Raises:
             InputError: the address is none of a broker, or certificates cannot be read.
         """
-        self._sink, self._place, self._house = sink, place, house
+        self._sink, self._place, self._house, self._labels = sink, place, house, tuple(labels)
         self._topics = Topics(sink, place.site, labels)
         self._address = _address(sink)
         self._tls = _tls(sink) if self._address.scheme == "mqtts" else None
@@ -130,6 +130,7 @@ class MqttSender:
 
     def _wanted(self, house: House, status: bytes) -> dict[str, bytes]:
         cameras = house.cameras()
+        self._topics = Topics(self._sink, self._place.site, self._labels)  # cameras come and go
         wanted = dict.fromkeys(self._shown, b"")  # what is not wanted any more is removed
         for camera in self._topics.cameras:
             if topic := self._topics.discovery(camera):

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -72,7 +72,6 @@ class Keeper:
             check: raises OutputError where the folder is not that of the store any more.
         """
         self._store, self._site, self._ask, self._check = store, site, ask, check
-        self._cameras: Mapping[str, Camera] = {camera.id: camera for camera in site.camera}
         self._wanted: dict[str, _Wanted] = {}
         self._lock = threading.Lock()
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -96,9 +95,14 @@ class Keeper:
         if self._thread.ident is not None:
             self._thread.join(within_s)
 
-    def run(self, camera: str, child: int, to_utc: ToUtc) -> RunEvidence:
+    def change(self, site: Site) -> None:
+        """Keep what `site` says: of runs that begin from now on, and for so long."""
+        self._site = site
+        self.retention.keep = site.keep
+
+    def run(self, camera: Camera, child: int, to_utc: ToUtc) -> RunEvidence:
         """Evidence of one run of a camera, captured by its child of this number."""
-        return RunEvidence(self, self._site, self._cameras[camera], child, to_utc)
+        return RunEvidence(self, self._site, camera, child, to_utc)
 
     def picture(self, event: str, kind: AssetKind, data: bytes, path: str, span_us: tuple[int, int]) -> None:
         """Keep a picture of an event."""

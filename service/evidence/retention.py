@@ -182,12 +182,12 @@ class Retention:
     """Applies the limits of one site. Used by one thread, but for `report`."""
 
     def __init__(self, store: Database, keep: Keep) -> None:
-        self._store, self._keep = store, keep
+        self._store, self.keep = store, keep
 
     @property
     def min_free_bytes(self) -> int:
         """Space that stays free: what the site says, or a tenth of a small disk."""
-        return min(round(self._keep.min_free_gb * GB), files.disk_bytes(self._store.folder) // _SMALL_DISK)
+        return min(round(self.keep.min_free_gb * GB), files.disk_bytes(self._store.folder) // _SMALL_DISK)
 
     def apply(self, *, now_us: int) -> int:
         """Remove what has to go; returns how many files and events that were.
@@ -199,12 +199,12 @@ class Retention:
         while True:
             lacking = self.min_free_bytes - self._free_bytes()
             read = self._store.read
-            if not plan(read, self._keep, now_us=now_us, lacking_bytes=lacking) and not self._old_events(
+            if not plan(read, self.keep, now_us=now_us, lacking_bytes=lacking) and not self._old_events(
                 read, now_us, lacking
             ):
                 return removed
             with self._store.write() as transaction:
-                going = plan(transaction, self._keep, now_us=now_us, lacking_bytes=lacking)
+                going = plan(transaction, self.keep, now_us=now_us, lacking_bytes=lacking)
                 for each in going:
                     transaction.execute(
                         "UPDATE asset SET state = 'removed', cause = ?, path = NULL WHERE id = ?",
@@ -245,7 +245,7 @@ class Retention:
         )
         names = ("kind", "files", "bytes", "pinned_bytes", "oldest_us")
         coming = [
-            each for group, limit in _limits(self._keep).items() for each in _oldest(read, _KINDS[group], limit, now_us)
+            each for group, limit in _limits(self.keep).items() for each in _oldest(read, _KINDS[group], limit, now_us)
         ]
         return StorageReport(
             free_bytes=self._free_bytes(),
@@ -261,7 +261,7 @@ class Retention:
 
         The disk gains nothing by that, but pages of the store are free again. What somebody still waits for stays.
         """
-        before_us = now_us - round(self._keep.events_days * _DAY_US)
+        before_us = now_us - round(self.keep.events_days * _DAY_US)
         no_room = lacking_bytes > 0 and self._free_bytes() < BALLAST_BYTES // 4
         if no_room and one_row(connection, "PRAGMA freelist_count")[0] < _FREE_PAGES:
             before_us = max(before_us, now_us - _PROTECTED_DAYS * _DAY_US)

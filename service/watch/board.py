@@ -72,6 +72,13 @@ class Board:
             self.version += 1
             self._change.notify_all()
 
+    def forget(self, camera: str) -> None:
+        """Show nothing of a camera that was removed."""
+        with self._change:
+            self._cameras.pop(camera, None)
+            self.version += 1
+            self._change.notify_all()
+
     def wait(self, version: int, timeout_s: float) -> int:
         """Wait until something changed since `version`; returns the present version."""
         with self._change:

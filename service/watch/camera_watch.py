@@ -67,7 +67,7 @@ class CameraWatch:
         new_event_id: Callable[[], str] = new_id,
         evidence: RunEvidence | None = None,
     ) -> None:
-        """Watch for the open run `run_id`, whose first anchor is that of `clock`.
+        """Watch for the open run `run_id`, whose first anchor is that of `clock`. Many parameters: boxes and ids.
 
         Many parameters: the parts that are the camera's own, and where what they say is kept.
 
@@ -85,7 +85,7 @@ class CameraWatch:
         self._evidence = evidence
         self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock
         self._names = localizer.vocabulary.names
-        self._camera, self.run_id, self._sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
+        self._camera, self.run_id, self.sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
         self._unwritten: deque[_Unwritten] = deque()
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=_RECENT)  # final seconds, packed
@@ -188,7 +188,7 @@ class CameraWatch:
         keep_seconds(transaction, self.run_id, each.why)
         for news in each.news:
             event_id = self._new_id() if news.kind == "start" else ""
-            entry = record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self._sinks)
+            entry = record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self.sinks)
             if self._evidence and news.kind == "end":
                 assets.expect(transaction, entry.body.id, self._evidence.kinds)
             if news.kind == "start":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import queue as queues
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 
 import msgspec
 
@@ -19,21 +20,21 @@ from ovavel.runtime.pipeline.rules.apply import live_rule
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import DropCause, GapCause, Segment
-from ovavel.service.capture.feed import SWITCHED_OFF, Ended
+from ovavel.service.capture.feed import REMOVED, SWITCHED_OFF, Ended
 from ovavel.service.capture.messages import Captured, Opened
 from ovavel.service.config.read import rules_of
 from ovavel.service.config.site import Camera
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.keeper import Keeper, RunEvidence
 from ovavel.service.store.accounts import advance
-from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run
+from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run, remove_camera
 from ovavel.service.store.care.recovery import end_run
 from ovavel.service.store.database import Database, Transaction, rows
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.seconds import keep_vocabulary
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
 from ovavel.service.watch.queue import FairQueue, Waiting
-from ovavel.service.watch.wall_clock import WallClock
+from ovavel.service.watch.wall_clock import WallClock, boot_id
 
 __all__ = ["Decider"]
 
@@ -65,8 +66,9 @@ class Decider:
         restart: Callable[[str], None],
         keeper: Keeper | None = None,
         release: Callable[[str, int], None] = lambda *_: None,
+        removed: Callable[[str], None] = lambda *_: None,
     ) -> None:
-        """Decide with the vocabulary and the rule of `bundle`.
+        """Decide with the vocabulary and the rule of `bundle`. Many parameters: all parts of the service meet here.
 
         Many parameters: each is another part of the service, which the decider alone brings together.
 
@@ -81,8 +83,11 @@ class Decider:
             restart: starts a camera again whose run could not continue.
             keeper: keeps what remains of events; None: nothing.
             release: called with a camera and the number of its child when no more clips of it will be asked for.
+            removed: called with a camera that was removed once nothing of it is left to be done.
         """
-        self._keeper, self._release = keeper, release
+        self._keeper, self._release, self._removed = keeper, release, removed
+        self._leaving: set[str] = set()  # were removed, and the store does not know it yet
+        self._changes: queues.SimpleQueue[Callable[[], None]] = queues.SimpleQueue()
         self._evidence: dict[str, RunEvidence] = {}
         self._children: dict[str, int] = {}
         self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
@@ -90,7 +95,7 @@ class Decider:
         self._cameras = {camera.id: camera for camera in cameras}
         self._watches: dict[str, CameraWatch] = {}
         self._ending: dict[str, CameraWatch] = {}  # have ended, and the store does not know it yet
-        self._boot_id = _boot_id()
+        self._boot_id = boot_id()
         self._why: dict[str, str] = {}  # why the last run of a camera ended
         self._accounted_s = -math.inf
         self._reported_trouble = ""
@@ -105,6 +110,19 @@ class Decider:
         watches = [*self._watches.values(), *self._ending.values()]
         return next((watch.trouble for watch in watches if watch.trouble), "")
 
+    def change(self, cameras: Sequence[Camera], sinks: Sequence[Subscriber]) -> None:
+        """Decide for these cameras and report to these sinks, from the next window on. Called from any thread.
+
+        Runs that are open continue. A camera that is not among them is decided for until its feed has ended.
+        """
+        self._changes.put(partial(self._change, cameras, sinks))
+
+    def _change(self, cameras: Sequence[Camera], sinks: Sequence[Subscriber]) -> None:
+        self._cameras |= {camera.id: camera for camera in cameras}
+        self._sinks = tuple(sinks)
+        for watch in (*self._watches.values(), *self._ending.values()):
+            watch.sinks = self._sinks
+
     def run(self) -> None:
         """Decide until the queue is closed and drained, then end every run."""
         batch = max(self._encoder.ready.info.batch, 1)
@@ -113,6 +131,8 @@ class Decider:
             waiting = self._queue.take(batch, timeout_s=_IDLE_S)
             if not waiting and self._queue.closed:
                 break
+            while not self._changes.empty():  # after what was taken: a camera is known before its news
+                self._changes.get()()
             self.decide(waiting)
             self._look_after_the_store()
         for camera in list(self._watches):
@@ -135,6 +155,9 @@ class Decider:
                 if each.camera in self._children:
                     self._release(each.camera, self._children.pop(each.camera))
                 self._why[each.camera] = each.news.cause
+                if each.news.cause == REMOVED and each.camera in self._cameras:
+                    self._leaving.add(each.camera)
+                    self._forget(each.camera)
 
     def _look_after_the_store(self, *, at_once: bool = False) -> None:
         """Now and then: commit what could not be, account for cameras without a run, and hold disk space back again."""
@@ -151,6 +174,8 @@ class Decider:
                 _log.info("the store is written again")
         for camera in list(self._ending):
             self._committed(camera)
+        for camera in sorted(self._leaving):
+            self._forget(camera)
         absent = self._cameras.keys() - self._watches.keys() - self._ending.keys()
         if not absent:
             return
@@ -158,10 +183,33 @@ class Decider:
             for camera in sorted(absent):
                 self._account(transaction, camera, now_us)
 
+    def _forget(self, camera: str) -> None:
+        """Write that a camera was removed; where the store cannot be written now, later."""
+        if not self._committed(camera):
+            return
+        now_us = time.time_ns() // 1000
+        try:
+            with self._store.write() as transaction:
+                self._end_left(transaction, camera, now_us)
+                self._account(transaction, camera, now_us)
+                remove_camera(transaction, camera, now_us=now_us)
+        except OutputError:
+            return
+        self._leaving.discard(camera)
+        self._queue.remove(camera)
+        del self._cameras[camera]
+        self._why.pop(camera, None)
+        self._removed(camera)
+
+    def _end_left(self, transaction: Transaction, camera: str, now_us: int) -> None:
+        """End a run that could not be ended when the store could not be written."""
+        for (left,) in rows(transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)):
+            end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
+
     def _account(self, transaction: Transaction, camera: str, to_us: int) -> None:
         """Account for the time in which a camera had no run."""
         cause = self._why.get(camera, STARTING)
-        if cause == SWITCHED_OFF:
+        if cause in (SWITCHED_OFF, REMOVED):
             advance(transaction, camera, to_us=to_us, outcome="off")
         else:
             advance(transaction, camera, to_us=to_us, outcome="gap", cause=cause)
@@ -186,7 +234,7 @@ class Decider:
             boot_id=self._boot_id,
             started_us=now_us,
             bundle_sha=self._bundle.sha256,
-            engine=_engine(self._encoder),
+            engine=msgspec.json.encode(self._encoder.ready.info).decode(),
             vocabulary_version=self._bundle.vocabulary.version,
         )
         if not self._committed(camera):
@@ -194,10 +242,7 @@ class Decider:
             return
         try:
             with self._store.write() as transaction:
-                for (left,) in rows(
-                    transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)
-                ):
-                    end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
+                self._end_left(transaction, camera, now_us)
                 self._account(transaction, camera, now_us)
                 keep_vocabulary(transaction, facts.vocabulary_version, self._bundle.vocabulary.names)
                 open_run(transaction, facts)
@@ -207,7 +252,7 @@ class Decider:
             return
         clock = WallClock(anchor)
         if self._keeper:
-            self._evidence[camera] = self._keeper.run(camera, opened.child, clock.utc_us)
+            self._evidence[camera] = self._keeper.run(self._cameras[camera], opened.child, clock.utc_us)
         self._watches[camera] = self._watch(self._cameras[camera], run, clock)
 
     def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
@@ -302,15 +347,3 @@ class Decider:
         # A store that cannot be written now leaves the run open; the camera's next run, or the next start, ends it.
         with contextlib.suppress(OutputError), self._store.write() as transaction:
             end_run(transaction, watch.run_id, cause=cause, now_us=time.time_ns() // 1000, sinks=self._sinks)
-
-
-def _engine(encoder: RemoteEncoder) -> str:
-    return msgspec.json.encode(encoder.ready.info).decode()
-
-
-def _boot_id() -> str:
-    """Id of the machine's present boot; empty where the system has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

@@ -18,7 +18,7 @@ from ovavel.service.capture.feed import CameraFeed, CameraState
 from ovavel.service.config.site import Site
 from ovavel.service.store import outbox
 from ovavel.service.store.accounts import HOUR_US, read_accounts
-from ovavel.service.store.database import BALLAST_BYTES, Database, Transaction
+from ovavel.service.store.database import BALLAST_BYTES, Database, Transaction, rows
 from ovavel.service.store.incidents import begin_incident, end_incident, report_moment
 
 __all__ = ["CAMERA_DOWN", "CLOCK_STEP", "DISK_LOW", "OVERLOAD", "SINK_DISABLED", "STARTED", "Monitor"]
@@ -62,6 +62,10 @@ class Monitor:
         self.losses: dict[str, dict[str, int]] = {}
         """Camera → cause → windows that were dropped in this hour and the one before."""
 
+    def change(self, site: Site, feeds: Mapping[str, CameraFeed]) -> None:
+        """Watch these from now on. What is reported of a camera that is there no more is over."""
+        self._site, self._feeds = site, feeds
+
     def start(self, detail: str = "") -> None:
         """Report that the service has started, and begin to look."""
         self.moment(STARTED, detail)
@@ -90,7 +94,8 @@ class Monitor:
         Raises:
             OvavelError: the store cannot be used; what could not be written is noticed again.
         """
-        cameras = ((self._is_down(camera, now_s), camera, feed) for camera, feed in self._feeds.items())
+        feeds = self._feeds
+        cameras = ((self._is_down(feed, now_s), camera, feed) for camera, feed in feeds.items())
         changes: list[tuple[bool, str, str | None, str]] = [
             (down, CAMERA_DOWN, camera, feed.why) for down, camera, feed in cameras if down is not None
         ]
@@ -102,18 +107,21 @@ class Monitor:
             dropped = self._count(now_s, now_us)
             if dropped == 0 or dropped >= OVERLOADED:
                 changes.append((dropped > 0, OVERLOAD, None, f"{dropped} windows dropped within {OVERLOAD_S:.0f} s"))
-        self._write(changes, now_us)
+        self._write(changes, feeds, now_us)
         self._clock(now_s, now_us)
         if now_s >= self._forgot_s + _FORGET_S:
             self._forgot_s = now_s
             with self._store.write() as transaction:
                 outbox.forget(transaction, before_us=now_us - KEPT_US, sinks=[each.id for each in self._site.sink])
 
-    def _write(self, changes: list[tuple[bool, str, str | None, str]], now_us: int) -> None:
+    def _write(
+        self, changes: list[tuple[bool, str, str | None, str]], feeds: Mapping[str, CameraFeed], now_us: int
+    ) -> None:
         """Begin and end what has begun and ended; a transaction only where there is something to write."""
         query = "SELECT kind, camera_id FROM incident WHERE end_us IS NULL"
-        going_on = set(self._store.read.execute(query).fetchall())
+        going_on: set[tuple[str, str | None]] = {(str(kind), camera) for kind, camera in rows(self._store.read, query)}
         news = [each for each in changes if each[0] != ((each[1], each[2]) in going_on)]
+        news += [(False, kind, camera, "") for kind, camera in going_on if camera is not None and camera not in feeds]
         if not news:
             return
         with self._store.write() as transaction:
@@ -130,9 +138,9 @@ class Monitor:
         else:
             end_incident(transaction, incident, now_us=now_us, sinks=sinks, camera=camera)
 
-    def _is_down(self, camera: str, now_s: float) -> bool | None:
+    def _is_down(self, feed: CameraFeed, now_s: float) -> bool | None:
         """Whether a camera is down; None while that is not clear, so that what was reported stands."""
-        feed = self._feeds[camera]
+        camera = feed.camera.id
         if feed.camera.expected_offline or feed.state not in (CameraState.STARTING, CameraState.OFFLINE):
             self._well_s[camera] = now_s
             return False

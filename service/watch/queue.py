@@ -39,6 +39,21 @@ class FairQueue:
         self._closed = False
         self._change = threading.Condition()
 
+    def add(self, camera: str, every: int) -> None:
+        """Hold news of a camera from now on, or look at another one in so many of its windows."""
+        with self._change:
+            self._every[camera] = every
+            if camera not in self._lines:
+                self._lines[camera] = deque()
+                self._turn.append(camera)
+
+    def remove(self, camera: str) -> None:
+        """Hold nothing of a camera any more."""
+        with self._change:
+            if self._lines.pop(camera, None) is not None:
+                self._turn.remove(camera)
+                del self._every[camera]
+
     def put(self, camera: str, news: Delivery) -> None:
         """Add news of a camera. The oldest window that waits is emptied where there is no room for another."""
         with self._change:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import queue
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -38,7 +39,7 @@ from ovavel.service.watch.incidents import SINK_DISABLED, Monitor
 from ovavel.service.watch.measures import Measures
 from ovavel.service.watch.queue import FairQueue
 
-__all__ = ["Service", "engine_options"]
+__all__ = ["Service", "engine_options", "facts_of", "recording_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,6 @@ class Service:
         """
         self.site, self.file = site, file
         self.bundle = Bundle.open(Path(site.bundle))
-        encoders = self.bundle.manifest.encoders
         with ExitStack() as opened:
             self.identity = claim(Path(site.data))
             """Of the store's folder, so that no other disk is taken for it."""
@@ -94,21 +94,15 @@ class Service:
             self.capacity = self._measured_capacity()
             """Windows a second that the encoder managed at the start."""
             self.queue = FairQueue({camera.id: camera.every_s for camera in site.camera})
-            self.feeds = {
-                camera.id: CameraFeed(
-                    camera,
-                    encoders,
-                    self.queue.put,
-                    recording=_recording(site, camera),
-                    clipped=self.keeper.clipped,
-                    gone=self.keeper.gone,
-                )
-                for camera in site.camera
-            }
-            for camera in switched_off(self.store.read) & self.feeds.keys():
-                self.feeds[camera].enable(False)
+            off = switched_off(self.store.read)
+            self.feeds = {camera.id: self.feed(site, camera, enabled=camera.id not in off) for camera in site.camera}
+            """In the order of the site file. Replaced where that changes, so that it may be read from any thread."""
+            self.leaving: dict[str, CameraFeed] = {}
+            """Of cameras that were removed, at least until nothing of them is left to be done."""
+            self.left: queue.SimpleQueue[str] = queue.SimpleQueue()
+            """Cameras that were removed, when nothing of them is left to be done."""
             self.monitor = Monitor(self.store, site, self.feeds, reported=self.deliveries.wake)
-            self._decider = Decider(
+            self.decider = Decider(
                 self.store,
                 self.bundle,
                 self.encoder,
@@ -119,8 +113,11 @@ class Service:
                 restart=self._restart,
                 keeper=self.keeper,
                 release=self._release,
+                removed=self._removed,
             )
             self._opened = opened.pop_all()
+        self.rejected = ""
+        """Why the site file as it was read last is not in force; empty where it is."""
         self.failure: Exception | None = None
         """What ended the deciding thread, if anything did."""
         self._thread = threading.Thread(target=self._decide, name="ovavel-decide", daemon=True)
@@ -128,7 +125,7 @@ class Service:
     @property
     def demand(self) -> float:
         """Windows a second that the cameras bring to the encoder."""
-        return sum(1 / camera.every_s for camera in self.site.camera)
+        return _demand(self.site)
 
     def start(self) -> None:
         """Start deciding and delivering, then the cameras."""
@@ -143,9 +140,10 @@ class Service:
         """End the cameras, decide on what waits, end and deliver events, and close the store. May be called twice."""
         began_s = time.monotonic()
         self.monitor.stop()
-        for feed in self.feeds.values():
+        feeds = (*self.feeds.values(), *self.leaving.values())
+        for feed in feeds:
             feed.stop()
-        for feed in self.feeds.values():
+        for feed in feeds:
             feed.join(_left_s(began_s, _FEEDS_S))
         self.queue.close()
         if self._thread.is_alive():
@@ -168,27 +166,48 @@ class Service:
     @property
     def trouble(self) -> str:
         """Why the store could not be written last time; empty where it could."""
-        return self._decider.trouble or self.keeper.trouble
+        return self.decider.trouble or self.keeper.trouble
 
     @property
     def idle_s(self) -> float:
         """How long the deciding thread has not taken what waits: a second or two, unless it hangs."""
-        return time.monotonic() - self._decider.turned_s
+        return time.monotonic() - self.decider.turned_s
 
     def _measured_capacity(self) -> float:
         try:
             capacity = measure_capacity(self.encoder, self.bundle.manifest.encoders)
         except EncoderLost as error:
             raise DeviceError(f"the encoder was lost when its speed was measured: {error}") from error
-        found = f"the encoder manages {capacity:.3g} windows a second, and the cameras bring {self.demand:.3g}"
-        if self.demand <= capacity * _USABLE:
+        self.check_capacity(self.site, capacity)
+        return capacity
+
+    def check_capacity(self, site: Site, capacity: float) -> None:
+        """Log what the encoder manages of what the cameras of `site` bring.
+
+        Raises:
+            DeviceError: it is too slow, and the site refuses that.
+        """
+        found = f"the encoder manages {capacity:.3g} windows a second, and the cameras bring {_demand(site):.3g}"
+        if _demand(site) <= capacity * _USABLE:
             _log.info(found)
-            return capacity
+            return
         advice = "look less often (every_s), watch fewer cameras, or choose a faster precision or device"
-        if self.site.capacity == "refuse":
+        if site.capacity == "refuse":
             raise DeviceError(f"{found}: {advice}")
         _log.warning("%s; the rest will be dropped and counted: %s", found, advice)
-        return capacity
+
+    def feed(self, site: Site, camera: Camera, *, enabled: bool) -> CameraFeed:
+        """A feed of a camera as `site` has it, which is to be started."""
+        made = CameraFeed(
+            camera,
+            self.bundle.manifest.encoders,
+            self.queue.put,
+            recording=recording_of(site, camera),
+            clipped=self.keeper.clipped,
+            gone=self.keeper.gone,
+        )
+        made.enabled = enabled
+        return made
 
     def enable(self, camera: str, on: bool) -> None:
         """Switch a camera on or off, also for later starts.
@@ -222,7 +241,7 @@ class Service:
 
     def _decide(self) -> None:
         try:
-            self._decider.run()
+            self.decider.run()
         except Exception as error:  # noqa: BLE001 - whatever it is must be seen by who asks whether the service lives
             self.failure = error
 
@@ -233,13 +252,20 @@ class Service:
             self.deliveries.wake()
 
     def _restart(self, camera: str) -> None:
-        self.feeds[camera].restart()
+        self._any_feed(camera).restart()
 
     def _cut(self, camera: str, cut: Cut) -> bool:
-        return self.feeds[camera].cut(cut)
+        return self._any_feed(camera).cut(cut)
 
     def _release(self, camera: str, child: int) -> None:
-        self.feeds[camera].release(child)
+        self._any_feed(camera).release(child)
+
+    def _removed(self, camera: str) -> None:
+        self.board.forget(camera)
+        self.left.put(camera)
+
+    def _any_feed(self, camera: str) -> CameraFeed:
+        return self.feeds.get(camera) or self.leaving[camera]
 
     def _recover(self) -> Recovered:
         now_us = time.time_ns() // 1000
@@ -250,7 +276,7 @@ class Service:
                 if camera_id not in known:
                     remove_camera(transaction, camera_id, now_us=now_us)
             for camera in self.site.camera:
-                add_camera(transaction, _facts(self.site, camera), now_us=now_us)
+                add_camera(transaction, facts_of(self.site, camera), now_us=now_us)
         return recovered
 
 
@@ -258,7 +284,12 @@ def _left_s(began_s: float, limit_s: float) -> float:
     return max(0.0, began_s + limit_s - time.monotonic())
 
 
-def _recording(site: Site, camera: Camera) -> Recording | None:
+def _demand(site: Site) -> float:
+    return sum(1 / camera.every_s for camera in site.camera)
+
+
+def recording_of(site: Site, camera: Camera) -> Recording | None:
+    """What is kept of a camera for clips; None: nothing."""
     if "clip" not in kinds_of(site, camera):
         return None
     return Recording(
@@ -269,7 +300,8 @@ def _recording(site: Site, camera: Camera) -> Recording | None:
     )
 
 
-def _facts(site: Site, camera: Camera) -> CameraFacts:
+def facts_of(site: Site, camera: Camera) -> CameraFacts:
+    """A camera for the store."""
     return CameraFacts(
         id=camera.id,
         name=camera.name or camera.id,

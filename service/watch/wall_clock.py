@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 
 from ovavel.service.store.cameras import Anchor
 
-__all__ = ["STEP_US", "WallClock"]
+__all__ = ["STEP_US", "WallClock", "boot_id"]
 
 STEP_US = 500_000
 """A wall clock that moves against the monotonic one by this much was set; less is the drift that NTP corrects."""
@@ -36,3 +37,11 @@ class WallClock:
         """UTC of a moment of media time, by the wall clock that was in force then."""
         anchor = next((each for each in reversed(self._anchors) if each.media_us <= media_us), self._anchors[0])
         return anchor.utc_us + media_us - anchor.media_us
+
+
+def boot_id() -> str:
+    """Id of the machine's present boot; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

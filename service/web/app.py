@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.redaction import redacted
+from ovavel.service.watch.reload import Reloader
 from ovavel.service.watch.service import Service
 from ovavel.service.web.access.identify import Access
 from ovavel.service.web.access.login import Login
@@ -34,7 +35,7 @@ __all__ = ["make_app"]
 _TITLES = {404: "there is nothing at this address", 405: "this address does not take that method"}
 
 
-def make_app(service: Service, api: API, access: Access) -> Starlette:
+def make_app(service: Service, api: API, access: Access, reloader: Reloader | None = None) -> Starlette:
     """The application of one site, without its guard."""
     model = service.bundle.manifest.model
     templates = Templates(site=service.site.name, model=model.name, licence=model.licence)
@@ -55,7 +56,7 @@ def make_app(service: Service, api: API, access: Access) -> Starlette:
             return answer(request, 503, redacted(str(error)))
         return answer(request, 500, "the service made a mistake; its log says which")
 
-    settings = Settings(service, templates, file=service.file)
+    settings = Settings(service, templates, reloader)
     described = [
         *EvidenceAPI(service).routes,
         *api.routes,

@@ -52,6 +52,7 @@ class Pages:
             request,
             "Health",
             reasons=self._api.unready(),
+            rejected=self._service.rejected,
             cameras=self._api.camera_list(),
             accounts=[
                 _account(each, names.get(each.camera_id, each.camera_id))

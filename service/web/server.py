@@ -12,6 +12,7 @@ import uvicorn
 
 from ovavel.runtime.errors import InputError
 from ovavel.service.store.people import anybody
+from ovavel.service.watch.reload import Reloader
 from ovavel.service.watch.service import Service
 from ovavel.service.web.access.guard import Guard
 from ovavel.service.web.access.identify import Access
@@ -36,8 +37,12 @@ def is_loopback(host: str) -> bool:
 class Server:
     """Serves one site until `stop`."""
 
-    def __init__(self, service: Service, *, host: str, port: int, token: str | None) -> None:
+    def __init__(
+        self, service: Service, *, host: str, port: int, token: str | None, reloader: Reloader | None = None
+    ) -> None:
         """Bind at once, so that a port in use is an error here.
+
+        Without a `reloader`, one is made where the service has a site file.
 
         Raises:
             InputError: the address cannot be used, or others can reach it and nobody has to log in.
@@ -50,7 +55,9 @@ class Server:
             )
         self.api = API(service)
         access = Access(store, token, loopback=is_loopback(host) and not site.proxies)
-        self.app = make_app(service, self.api, access)
+        if reloader is None and service.file is not None:
+            reloader = Reloader(service, service.file)
+        self.app = make_app(service, self.api, access, reloader)
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if sys.platform == "linux":  # who asks and then does not read is let go

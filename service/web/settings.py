@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -13,15 +12,18 @@ from starlette.routing import Route
 
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.redaction import redacted
+from ovavel.runtime.reporting.text import one_line
+from ovavel.service.config.changes import Changes
 from ovavel.service.config.compare import changes, shown
-from ovavel.service.config.read import read_site, rules_of
+from ovavel.service.config.read import rules_of
 from ovavel.service.store import people
 from ovavel.service.store.queries import label_counts
+from ovavel.service.watch.reload import Reloader
 from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, asking, encoded, parameters
 from ovavel.service.web.templates import Templates
 
-__all__ = ["Checked", "LabelFacts", "Settings"]
+__all__ = ["Checked", "LabelFacts", "Reloaded", "Settings"]
 
 _DAY_US = 86_400_000_000
 
@@ -43,12 +45,19 @@ class Checked(Struct, kw_only=True):
     changes: tuple[str, ...] = ()
 
 
+class Reloaded(Struct, kw_only=True):
+    """What the site file has changed that was read again."""
+
+    text: str
+    changes: Changes
+
+
 class Settings:
     """The pages Words and Settings, and what they ask."""
 
-    def __init__(self, service: Service, templates: Templates, *, file: Path | None) -> None:
-        """`file`: the site file that the service runs; None where there is none to read again."""
-        self._service, self._templates, self._file = service, templates, file
+    def __init__(self, service: Service, templates: Templates, reloader: Reloader | None) -> None:
+        """`reloader`: reads the site file that the service runs; None where there is none to read again."""
+        self._service, self._templates, self._reloader = service, templates, reloader
 
     @property
     def routes(self) -> list[Route]:
@@ -59,6 +68,7 @@ class Settings:
             Route("/api/v1/labels", self.labels),
             Route("/api/v1/config", self.config),
             Route("/api/v1/config:check", self.check, methods=["POST"]),
+            Route("/api/v1/config:reload", self.reload, methods=["POST"]),
         ]
 
     def labels(self, request: Request) -> Response:
@@ -75,14 +85,32 @@ class Settings:
     def check(self, request: Request) -> Response:
         """Read the site file again and say what is wrong or different; nothing changes."""
         asking(request, "admin")
-        if self._file is None:
-            raise Problem(409, "this service was not started from a site file")
+        parameters(request)
         try:
-            found = changes(self._service.site, read_site(self._file))
+            site, plan = self._known().check()
         except OvavelError as error:
-            return encoded(Checked(ok=False, text=redacted(str(error))))
-        text = f"well-formed; after a restart: {'; '.join(found)}" if found else "well-formed; nothing changed"
+            return encoded(Checked(ok=False, text=one_line(redacted(str(error)))))
+        found = changes(self._service.site, site)
+        text = f"well-formed; {plan.text} ({'; '.join(found)})" if found else "well-formed; nothing changed"
         return encoded(Checked(ok=True, text=text, changes=tuple(found)))
+
+    def reload(self, request: Request) -> Response:
+        """Read the site file again and bring it into force: all of it, or nothing where something is wrong."""
+        me = asking(request, "admin")
+        parameters(request)
+        try:
+            plan = self._known().reload()
+        except OvavelError as error:
+            raise Problem(422, one_line(redacted(str(error)))) from error
+        with self._service.store.write() as transaction:
+            detail = {"changes": plan.text}
+            people.audit(transaction, me.name, "reload configuration", detail, now_us=time.time_ns() // 1000)
+        return encoded(Reloaded(text=plan.text, changes=plan))
+
+    def _known(self) -> Reloader:
+        if self._reloader is None:
+            raise Problem(409, "this service was not started from a site file")
+        return self._reloader
 
     def words(self, request: Request) -> Response:
         """The vocabulary, what it found, and how to change it."""
@@ -119,7 +147,8 @@ class Settings:
             "settings.html",
             title="Settings",
             config=msgspec.json.format(msgspec.json.encode(shown(self._service.site)), indent=2).decode(),
-            file=self._file,
+            file=self._service.file,
+            rejected=self._service.rejected,
             sinks=self._service.deliveries.states,
             users=people.users(read),
             tokens=people.tokens(read),

@@ -21,7 +21,7 @@ from ovavel.service.watch.board import Second
 from ovavel.service.web.access.people import AddedToken, NewPassword, NewToken, NewUser
 from ovavel.service.web.controls import Enable, Snooze, Tried
 from ovavel.service.web.events.api import VERDICTS, BulkChange, Changed, EventChange
-from ovavel.service.web.settings import Checked, LabelFacts
+from ovavel.service.web.settings import Checked, LabelFacts, Reloaded
 
 __all__ = ["OPERATIONS", "CameraState", "Operation", "Problem"]
 
@@ -113,6 +113,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/api/v1/labels"): Operation(answer=list[LabelFacts]),
     ("GET", "/api/v1/config"): Operation(answer=dict[str, Any], role="admin"),
     ("POST", "/api/v1/config:check"): Operation(answer=Checked, role="admin", errors=(409,)),
+    ("POST", "/api/v1/config:reload"): Operation(answer=Reloaded, role="admin", errors=(409, 422)),
     ("GET", "/api/v1/storage"): Operation(answer=StorageReport),
     ("GET", "/api/v1/stream"): Operation(media="text/event-stream", errors=(503,)),
     ("GET", "/api/v1/me"): Operation(answer=Identity),

@@ -51,7 +51,7 @@ with Database.open(folder, ballast_bytes=0) as store:
                 facts = news(kind, number, start_us=now_us + number, end_us=now_us + number + 1)
                 events.record(transaction, facts, event_id=f"e{number}", now_us=now_us, sinks=())
             assets.expect(transaction, f"e{number}", ("snapshot", "sound", "clip"))
-        run = keeper.run("gate", 0, lambda media_us: media_us)
+        run = keeper.run(Camera(id="gate", source="x"), 0, lambda media_us: media_us)
         for kind in ("snapshot", "sound"):
             keeper.picture(f"e{number}", kind, b"x" * 10_000, run._path(f"e{number}", kind, number), (0, 1))
         keeper.clip(f"e{number}", _Wanted("gate", 0, run._path(f"e{number}", "clip", number), int), 0, 3)
