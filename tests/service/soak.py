@@ -2,6 +2,8 @@
 
 Made-up windows go through the real queue, decider, store, evidence and delivery as fast as they can; the encoder and
 the capture processes are stand-ins, and the clocks are those of the media.
+
+Many lines: the stand-ins, the course of the hours and what is measured belong to this program alone.
 """
 
 from __future__ import annotations
