@@ -19,14 +19,13 @@ from ovavel.runtime.errors import OutputError
 from ovavel.service.config.site import Keep
 from ovavel.service.evidence import files
 from ovavel.service.failpoints import reach
+from ovavel.service.store.accounts import CLOCKS_US
 from ovavel.service.store.database import BALLAST, BALLAST_BYTES, FILE, Database, Transaction, one_row, rows
 
 __all__ = ["GB", "Deletion", "NoRoomError", "KindReport", "Retention", "StorageReport", "delete_events", "plan"]
 
 GB = 1_000_000_000
 _DAY_US = 86_400_000_000
-_CLOCKS_US = 1_577_836_800_000_000
-"""2020-01-01: a clock that shows less was never set."""
 _BATCH = 500
 _EVENTS_AT_ONCE = 100
 _NEXT = 20
@@ -175,7 +174,7 @@ def delete_events(transaction: Transaction, events: Sequence[str]) -> list[str]:
 
 def _dated_from(now_us: int) -> int:
     """Events that ended before have no known age: the clock was not set yet, as at the boot of a small machine."""
-    return _CLOCKS_US if now_us >= _CLOCKS_US else 0
+    return CLOCKS_US if now_us >= CLOCKS_US else 0
 
 
 class Retention:

@@ -13,9 +13,11 @@ from typing import Literal
 
 from ovavel.service.store.database import Transaction, one_row
 
-__all__ = ["HOUR_US", "Account", "Outcome", "accounted_us", "advance", "read_accounts"]
+__all__ = ["CLOCKS_US", "HOUR_US", "Account", "Outcome", "accounted_us", "advance", "read_accounts"]
 
 HOUR_US = 3_600_000_000
+CLOCKS_US = 1_577_836_800_000_000
+"""The year 2020: what a clock shows before that, it was not set to."""
 
 Outcome = Literal["final", "dropped", "gap", "off"]
 """How a stretch is accounted for: decided; its window dropped; no window at all; camera switched off."""
@@ -59,7 +61,8 @@ def advance(
     """Account for the camera's time from where its accounts ended to `to_us`; returns where they end now.
 
     A wall clock that was set back makes `to_us` lie in time that is accounted for already: nothing is added but the
-    windows, which are counted in the hour the accounts have reached.
+    windows, which are counted in the hour the accounts have reached. One that had not been set begins the accounts
+    again when it is.
 
     Args:
         transaction: of the store.
@@ -74,12 +77,25 @@ def advance(
     if windows and outcome not in ("final", "dropped"):
         raise ValueError(f"{outcome!r} holds no windows")
     start_us = accounted_us(transaction, camera_id)
+    if start_us < CLOCKS_US <= to_us:
+        start_us = _begin_again(transaction, camera_id, to_us)
     for hour_us, length_us in _hours(start_us, max(to_us, start_us)):
         _add(transaction, camera_id, hour_us, length_us, windows, outcome, cause)
         windows = 0
     if to_us > start_us:
         transaction.execute("UPDATE camera SET accounted_us = ? WHERE id = ?", (to_us, camera_id))
     return max(to_us, start_us)
+
+
+def _begin_again(transaction: Transaction, camera_id: str, now_us: int) -> int:
+    """Begin the camera's accounts at the moment when its clock was first set.
+
+    Until then the clock showed 1970, or whatever the machine begins with: half a million hours that never were would
+    have to be accounted for. What was counted in them goes with them; the events stay.
+    """
+    transaction.execute("DELETE FROM account WHERE camera_id = ?", (camera_id,))
+    transaction.execute("UPDATE camera SET created_us = ?, accounted_us = ? WHERE id = ?", (now_us, now_us, camera_id))
+    return now_us
 
 
 def _hours(start_us: int, end_us: int) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ from support.service import camera_facts
 
 from ovavel.service.store import accounts, cameras
 from ovavel.service.store.accounts import HOUR_US
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database
 
 STRETCHES = st.lists(
@@ -91,3 +92,15 @@ def test_a_stretch_that_makes_no_sense_is_refused(store: Database, outcome: str,
 def test_an_unknown_camera_has_no_account(tmp_path: Path, store: Database) -> None:
     with pytest.raises(ValueError, match="no camera 'other'"), store.write() as transaction:
         accounts.advance(transaction, "other", to_us=1, outcome="final")
+
+
+def test_a_clock_that_is_set_for_the_first_time_begins_the_accounts(store: Database) -> None:
+    """Not half a million hours, one by one."""
+    set_us = accounts.CLOCKS_US + 90 * 60 * 1_000_000
+    with store.write() as transaction:
+        accounts.advance(transaction, "gate", to_us=30_000_000, outcome="final", windows=30)
+        assert accounts.advance(transaction, "gate", to_us=set_us, outcome="gap", cause="clock step") == set_us
+        accounts.advance(transaction, "gate", to_us=set_us + 5_000_000, outcome="final", windows=5)
+    (found,) = [each for each in accounts.read_accounts(store.read, "gate", from_us=0, to_us=2**62) if each.total_us]
+    assert (found.final, found.final_us, sum(found.gap_us.values())) == (5, 5_000_000, 0)
+    assert violations(store.read) == []
