@@ -67,7 +67,7 @@ REQUIREMENTS = [
     )
     for text in group
 ]
-DISTRIBUTIONS = {"PIL": "pillow", "cuda": "cuda-python", "cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {"paho": "paho-mqtt", "PIL": "pillow", "cuda": "cuda-python", "cv2": "opencv-python-headless"}
 """Import name → what is installed for it, where the names differ."""
 
 

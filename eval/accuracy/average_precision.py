@@ -68,7 +68,9 @@ def _average_precision(proposals: Events, truth: Events) -> NDArray[np.float64]:
     if not len(proposals.score):
         return np.zeros(len(THRESHOLDS))
     ends = np.append(proposals.score[1:] != proposals.score[:-1], True)  # of runs of equal scores
-    found = _right(proposals, truth.ordered()).cumsum(axis=0)[ends]
+    # Of two that are covered as well the earlier is taken, whatever scores the true events have.
+    truth = truth.only(np.lexsort((truth.end_s, truth.start_s, truth.recording)))
+    found = _right(proposals, truth).cumsum(axis=0)[ends]
     precision = found / (np.flatnonzero(ends) + 1)[:, None]
     highest = np.maximum.accumulate(precision[::-1])[::-1]  # with as many found, or more
     total: NDArray[np.float64] = (np.diff(found, axis=0, prepend=0) * highest).sum(axis=0) / len(truth.score)

@@ -7,7 +7,7 @@ camera lost, microphone lost, microphone overflow, stream lost, process not runn
 damaged audio, timestamp jump, truncated, no frame, no sound yet, no such channel, late video, late sound, lost samples,
 invalid samples, invalid time, clock drift, end of media, encoder too slow, reader too slow
 """
-DROPS = "before the start, overlapping samples, not needed, backend failed, stopped"
+DROPS = "before the start, overlapping samples, not needed, backend failed, not looked at, stopped"
 
 
 def listed(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ovavel.eval.accuracy.average_precision import THRESHOLDS, Events, average_precisions
@@ -64,6 +64,7 @@ def oracle(proposals: Sequence[Row], truth: Sequence[Row], threshold: Fraction) 
 
 
 @given(ROWS, TRUTH)
+@example([(1, 1, 0, 2, 0), (1, 1, 4, 7, 1)], [(1, 1, 1, 5, 0), (1, 1, 6, 10, 1)])  # covers both as well
 def test_it_is_what_the_definition_says(proposals: list[Row], truth: list[Row]) -> None:
     found = measured(proposals, truth)
     assert set(found) == {row[1] for row in truth}
