@@ -67,7 +67,13 @@ REQUIREMENTS = [
     )
     for text in group
 ]
-DISTRIBUTIONS = {"paho": "paho-mqtt", "PIL": "pillow", "cuda": "cuda-python", "cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {
+    "argon2": "argon2-cffi",
+    "paho": "paho-mqtt",
+    "PIL": "pillow",
+    "cuda": "cuda-python",
+    "cv2": "opencv-python-headless",
+}
 """Import name → what is installed for it, where the names differ."""
 
 
