@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_NEEDED = ("apsw", "argon2", "h11", "httpx2", "jinja2", "paho", "prometheus_client", "starlette", "uvicorn")
+_NEEDED = ("anyio", "apsw", "argon2", "h11", "httpx2", "jinja2", "paho", "prometheus_client", "starlette", "uvicorn")
 MISSING = [name for name in _NEEDED if find_spec(name) is None]
