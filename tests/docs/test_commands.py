@@ -70,10 +70,9 @@ MAY_SAY_NO = {"eval parity", "vocab try"}
 def runs_here(words: list[str]) -> bool:
     command = next((each for each in (" ".join(words[:2]), words[0]) if each in kinds()), "")
     camera = command == "live" and words[1].startswith("--")
-    # Made by commands that are not run here.
-    before = {"demo-world/encoders.safetensors", "--vggsounder", "--beside"} & set(words) or command.startswith(
-        "serve "
-    )
+    # What these name is made by commands that are not run here.
+    needs = {"demo-world/encoders.safetensors", "demo-world/features-drop-path", "--vggsounder", "--beside"}
+    before = needs & set(words) or command.startswith("serve ")
     endless = command == "serve" and "--check" not in words
     return not (command in NOT_HERE or camera or endless or before or set(ELSEWHERE) & set(words))
 
