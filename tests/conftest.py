@@ -21,6 +21,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.made_once import made_once
 
+from ovavel.runtime.reporting import redaction
+
 if TYPE_CHECKING:
     from support.traced_once import TracedOnce
 
@@ -110,6 +112,12 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Report how a process of pytest-xdist died: it cannot do so itself."""
     if error:
         print(f"\n{node.gateway.id} ended with exit code {node.gateway._io.popen.wait(30)}", file=sys.stderr)
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses that one test has read from a file or a variable are not redacted in the messages of the next."""
+    monkeypatch.setattr(redaction, "_known", {})
 
 
 @pytest.fixture(autouse=True)

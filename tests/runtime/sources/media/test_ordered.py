@@ -131,10 +131,13 @@ def sound_ends_last(made: Drawn) -> bool:
 
 
 def both_stop(made: Drawn) -> bool:
-    """Whether sound stops where a picture stays: then the picture is not held, which is another test's matter."""
+    """Whether sound stops where a picture stays: then the picture is not held, which is another test's matter.
+
+    A pause of exactly a second is on the edge: how the file rounds its times decides.
+    """
     silent = [(before + made.block, after) for before, after in pairwise(made.sounds)]
     return any(
-        after - before > 1_000 and end - start > 1_000 and abs(before - start) <= 1_100 and abs(after - end) <= 1_100
+        after - before >= 1_000 and end - start >= 1_000 and abs(before - start) <= 1_100 and abs(after - end) <= 1_100
         for before, after in pairwise(made.pictures)
         for start, end in silent
     )
