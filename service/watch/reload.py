@@ -56,8 +56,8 @@ class Reloader:
         """Reload soon, in another thread. May be called by a handler of signals: it takes no lock."""
         self._asked.put(True)
 
-    def check(self) -> tuple[Site, Changes]:
-        """What the file says, and what `reload` would change.
+    def check(self) -> Changes:
+        """What `reload` would change.
 
         Raises:
             OvavelError: the file is broken, needs another start, or what it names makes no sense.
@@ -66,7 +66,7 @@ class Reloader:
             site = read_site(self._path)
             changes = self._compared(site)
             discard(self._prepared(site, changes))
-            return site, changes
+            return changes
 
     def reload(self) -> Changes:
         """Bring the file into force. What it does not change is not interrupted.

@@ -14,8 +14,8 @@ from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.text import one_line
 from ovavel.service.config.changes import Changes
-from ovavel.service.config.compare import changes, shown
 from ovavel.service.config.read import rules_of
+from ovavel.service.config.shown import shown
 from ovavel.service.store import people
 from ovavel.service.store.queries import label_counts
 from ovavel.service.watch.reload import Reloader
@@ -42,7 +42,8 @@ class Checked(Struct, kw_only=True):
     ok: bool
     text: str
     """What is wrong with it, or what is different from what runs."""
-    changes: tuple[str, ...] = ()
+    changes: Changes | None = None
+    """What reading it again would change; None where something is wrong."""
 
 
 class Reloaded(Struct, kw_only=True):
@@ -87,12 +88,10 @@ class Settings:
         asking(request, "admin")
         parameters(request)
         try:
-            site, plan = self._known().check()
+            plan = self._known().check()
         except OvavelError as error:
             return encoded(Checked(ok=False, text=one_line(redacted(str(error)))))
-        found = changes(self._service.site, site)
-        text = f"well-formed; {plan.text} ({'; '.join(found)})" if found else "well-formed; nothing changed"
-        return encoded(Checked(ok=True, text=text, changes=tuple(found)))
+        return encoded(Checked(ok=True, text=f"well-formed; {plan.text}", changes=plan))
 
     def reload(self, request: Request) -> Response:
         """Read the site file again and bring it into force: all of it, or nothing where something is wrong."""

@@ -90,7 +90,7 @@ def test_only_what_is_different_is_interrupted(tmp_path: Path) -> None:
             opened=("file",),
             fields=("tz",),
         )
-        assert reloader.check()[1] == expected
+        assert reloader.check() == expected
         assert reloader.reload() == expected
         assert reloader.reload() == Changes(), "it is in force"
         assert list(service.feeds) == ["stays", "changes", "new"]

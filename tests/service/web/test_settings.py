@@ -40,10 +40,10 @@ def served(tmp_path: Path) -> Iterator[tuple[Service, Path, int]]:
 
 def test_a_changed_file_is_described_and_a_broken_one_too(served: tuple[Service, Path, int]) -> None:
     service, file, port = served
-    assert send_json(port, "/api/v1/config:check", {}).json["text"] == "well-formed; nothing changed"
+    assert send_json(port, "/api/v1/config:check", {}).json["text"] == "well-formed; nothing has changed"
     good = file.read_text(encoding="utf-8")
     file.write_text(good + '\nname = "Gate"\n', encoding="utf-8")
-    assert send_json(port, "/api/v1/config:check", {}).json["changes"] == ["camera gate changed: name"]
+    assert send_json(port, "/api/v1/config:check", {}).json["text"] == "well-formed; cameras shown differently: gate"
     file.write_text("camera = [", encoding="utf-8")
     answer = send_json(port, "/api/v1/config:check", {}).json
     assert not answer["ok"]
