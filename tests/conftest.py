@@ -36,7 +36,8 @@ for terminal_size in ("COLUMNS", "LINES"):
     os.unsetenv(terminal_size)  # where os.environ does not know it
 
 # Whoever starts the tests in the background or under nohup ignores these, and so would every process that they start.
-for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+for number, handler in HANDLERS.items():
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
@@ -189,3 +190,13 @@ def exported_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path
 def tiny_bundle(tmp_path: Path, exported_bundle: Path) -> Path:
     """Copy of the tiny bundle, to be changed at will."""
     return Path(shutil.copytree(exported_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """What one test ignores, as a command does that is about to end, is not ignored by the processes of the next."""
+    before = {number: signal.getsignal(number) for number in HANDLERS}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
