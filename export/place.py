@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,12 +57,14 @@ def put_in_place(temporary: Path, out: Path) -> None:
     """Rename the folder `temporary` to `out`, replacing an older bundle; on any error the older one is kept."""
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
+    temporary.chmod(0o777 & ~umask)  # until now only the owner was let in
     if not out.exists():
         temporary.rename(out)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    # Named first and made within the block: a signal between the two leaves nothing behind.
+    old = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
+        old.mkdir(mode=0o700)
         out.rename(old / "old")
         temporary.rename(out)
     except BaseException:

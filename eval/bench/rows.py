@@ -123,12 +123,11 @@ def open_row(
     warm_up_s: float,
     required: bool,
 ) -> OpenRow:
-    """Open a backend and warm it up; where a row that is not `required` is unavailable, it says why.
+    """Open a backend on `bundle` and warm it up; where a row that is not `required` is unavailable, it says why.
 
     Raises:
         OvavelError: the backend of a `required` row cannot be opened.
     """
-    bundle = spec.of(bundle)
     memory.begin()
     begin_s = time.perf_counter()
     pipeline = None

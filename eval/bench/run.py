@@ -86,12 +86,13 @@ def run_bench(
     progress("decoding")
     kept: dict[int, list[Window]] = {}
     decode_ms: list[float] = []
-    for rate_hz in dict.fromkeys(_rate_hz(each) for each in (bundle, *(spec.of(bundle) for spec in specs))):
+    bundles = [spec.of(bundle) for spec in specs]
+    for rate_hz in dict.fromkeys(_rate_hz(each) for each in (bundle, *bundles)):
         kept[rate_hz], found_ms = decode(media, settings.windows or _LEAST_WINDOWS, rate_hz)
         decode_ms = decode_ms or found_ms
     bench = _Bench(bundle=bundle, kept=kept, decode_ms=decode_ms, settings=settings, progress=progress)
     try:
-        bench.open(specs, device=device, threads=threads)
+        bench.open(specs, bundles, device=device, threads=threads)
         try:
             bench.measure()
         except KeyboardInterrupt:
@@ -130,16 +131,16 @@ class _Bench:
     rates: Rates | None = None
     partial: bool = False
 
-    def open(self, specs: Sequence[RowSpec], *, device: str, threads: int | None) -> None:
-        """Open all rows and warm them up. The first and PyTorch eager must open; others may say why not."""
+    def open(self, specs: Sequence[RowSpec], bundles: Sequence[Bundle], *, device: str, threads: int | None) -> None:
+        """Open and warm up each row on its bundle. The first and PyTorch eager must open; others may say why not."""
         self.gpu = open_gpu(device)
         memory = MemoryWatch(device)
-        for spec in specs:
+        for spec, bundle in zip(specs, bundles, strict=True):
             self.progress(f"{spec.name}: loading and warming up")
             row = open_row(
                 spec,
-                self.bundle,
-                self._windows(spec.of(self.bundle)),
+                bundle,
+                self._windows(bundle),
                 device=device,
                 threads=threads,
                 memory=memory,

@@ -89,8 +89,8 @@ def load_cached(cache: FeatureCache, dataset: Dataset, bundle: Bundle, clips: Se
         )
     if cache.info.encoders != bundle.manifest.encoders:
         raise DatasetError(
-            f"the seconds of the feature cache {cache.path} were prepared otherwise than the bundle {bundle.path} does "
-            f"({_difference(cache.info.encoders, bundle.manifest.encoders)}); run `ovavel train features` again"
+            f"the seconds of the feature cache {cache.path} were not prepared as the bundle {bundle.path} prepares "
+            f"them ({_difference(cache.info.encoders, bundle.manifest.encoders)}); run `ovavel train features` again"
         )
     features = cache.load(clips)
     damaged = []
