@@ -62,6 +62,9 @@ class Database:
         self._readers = threading.local()
         self.committed: Callable[[float], object] = lambda _: None
         """Called after each commit with the seconds that it took to reach the disk."""
+        self.grown: Callable[[], object] = lambda: None
+        """Called after each commit that brought rows of the event log or of the outbox, whoever wrote them."""
+        self._newest = self._news()
 
     @classmethod
     def open(cls, folder: Path, *, ballast_bytes: int = BALLAST_BYTES) -> Self:
@@ -121,6 +124,7 @@ class Database:
                 reach("store.transaction-open")
                 with translated(self.folder / FILE):
                     yield self._connection
+                    newest = self._news()
                     reach("store.before-commit")
                     began_s = time.perf_counter()
                     self._connection.execute("COMMIT")
@@ -131,6 +135,14 @@ class Database:
                 raise
             reach("store.after-commit")
             self.committed(time.perf_counter() - began_s)
+            grown, self._newest = newest != self._newest, newest
+        if grown:
+            self.grown()
+
+    def _news(self) -> int:
+        """A number that grows with the event log and the outbox, and only with them."""
+        query = "SELECT coalesce(sum(seq), 0) FROM sqlite_sequence WHERE name IN ('event_log', 'outbox')"
+        return int(one_row(self._connection, query)[0])
 
     def _begin(self) -> None:
         # Before the disk is full: a commit that fails has undone its transaction, and could not be repeated.

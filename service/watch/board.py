@@ -79,6 +79,12 @@ class Board:
             self.version += 1
             self._change.notify_all()
 
+    def wake(self) -> None:
+        """Let those who wait look: something has come into the store."""
+        with self._change:
+            self.version += 1
+            self._change.notify_all()
+
     def wait(self, version: int, timeout_s: float) -> int:
         """Wait until something changed since `version`; returns the present version."""
         with self._change:

@@ -48,11 +48,10 @@ class Monitor:
         site: Site,
         feeds: Mapping[str, CameraFeed],
         *,
-        reported: Callable[[], None],
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
-        """Watch `feeds` and the disk of `store`; `reported` is called when sinks may have something to send."""
-        self._store, self._site, self._feeds, self._reported, self._free = store, site, feeds, reported, free_bytes
+        """Watch `feeds` and the disk of `store`."""
+        self._store, self._site, self._feeds, self._free = store, site, feeds, free_bytes
         self._well_s: dict[str, float] = {}
         self._offset_us: int | None = None
         self._counted_s = self._forgot_s = float("-inf")
@@ -86,7 +85,6 @@ class Monitor:
                 )
         except OvavelError as error:
             _log.warning("%s could not be reported: %s", incident, error)
-        self._reported()
 
     def look(self, *, now_s: float, now_us: int) -> None:
         """Compare with what was, at a moment of the monotonic and of the wall clock.
@@ -127,7 +125,6 @@ class Monitor:
         with self._store.write() as transaction:
             for begins, incident, camera, detail in news:
                 self._change(transaction, begins, incident, camera, detail, now_us)
-        self._reported()
 
     def _change(
         self, transaction: Transaction, begins: bool, incident: str, camera: str | None, detail: str, now_us: int

@@ -91,6 +91,7 @@ class Service:
             self.store.committed = self.measures.commit_s.observe
             self.encoder.encoded = self.measures.batch.observe
             self.board = Board(self.bundle.vocabulary.names)
+            self.store.grown = self._grown
             self.capacity = self._measured_capacity()
             """Windows a second that the encoder managed at the start."""
             self.queue = FairQueue({camera.id: camera.every_s for camera in site.camera})
@@ -101,7 +102,7 @@ class Service:
             """Of cameras that were removed, at least until nothing of them is left to be done."""
             self.left: queue.SimpleQueue[str] = queue.SimpleQueue()
             """Cameras that were removed, when nothing of them is left to be done."""
-            self.monitor = Monitor(self.store, site, self.feeds, reported=self.deliveries.wake)
+            self.monitor = Monitor(self.store, site, self.feeds)
             self.decider = Decider(
                 self.store,
                 self.bundle,
@@ -248,8 +249,10 @@ class Service:
     def _show(self, camera: str, window: Captured, seen: Seen) -> None:
         self.measures.latency_s.labels(camera).observe(max(0.0, time.monotonic() - window.monotonic_us / 1e6))
         self.board.show(camera, window, seen)
-        if seen.log:
-            self.deliveries.wake()
+
+    def _grown(self) -> None:
+        self.board.wake()
+        self.deliveries.wake()
 
     def _restart(self, camera: str) -> None:
         self._any_feed(camera).restart()

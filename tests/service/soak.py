@@ -224,6 +224,7 @@ class World:
         self.worker = Worker(
             sink, open_sender(sink, place, self.labels), self.store, place, clock=self.time.microseconds
         )
+        self.store.grown = self.worker.wake
         self.feeds = {
             each.id: SimpleNamespace(camera=each, state=CameraState.STARTING, why="", restarts=0)
             for each in self.site.camera
@@ -232,7 +233,6 @@ class World:
             self.store,
             self.site,
             self.feeds,  # type: ignore[arg-type]
-            reported=self.worker.wake,
             free_bytes=lambda _: 1 << 40,
         )
         self.restarted: list[str] = []

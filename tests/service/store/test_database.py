@@ -19,9 +19,11 @@ from ovavel.service.store import accounts, cameras, events, outbox
 from ovavel.service.store import database as database_module
 from ovavel.service.store.care import recovery
 from ovavel.service.store.database import BALLAST, FILE, Database, copy_to, rows
+from ovavel.service.store.incidents import report_moment
 from ovavel.service.store.schema import VERSION
 
 ROOT = Path(__file__).parents[3]
+LOGGED = "SELECT 1 FROM event_log"
 ELSEWHERE = (
     *("store.migration-copied", "store.replaced-kept", "delivery.sent", "delivery.marked"),
     *(each for each in FAILPOINTS if each.startswith("asset.")),
@@ -87,6 +89,25 @@ def test_kill_9_at_a_failpoint_loses_nothing_that_was_reported(tmp_path: Path, f
             assert account.final == len(log)
             assert account.gap_us == {recovery.DOWN: 10_000_000 - len(log) * 1_000_000}
     assert not list(tmp_path.glob(".*.part")) or failpoint == "store.backup-written"
+
+
+def test_whatever_brings_news_is_noticed_and_nothing_else_is(store: Database) -> None:
+    grown: list[int] = []
+    store.grown = lambda: grown.append(events.log_after(store.read, 0)[-1].seq if rows(store.read, LOGGED) else 0)
+    with store.write() as transaction:
+        accounts.advance(transaction, "gate", to_us=1_000_000, outcome="final", windows=1)
+    assert not grown
+    with store.write() as transaction:
+        events.record(transaction, news("start"), event_id="e1", now_us=0, sinks=())
+    with store.write() as transaction:
+        events.revise(transaction, "e1", "pin", now_us=0, pinned=True)
+    with pytest.raises(ValueError, match="started already"), store.write() as transaction:
+        events.record(transaction, news("start"), event_id="e2", now_us=0, sinks=())
+    with store.write() as transaction:
+        recovery.recover(transaction, now_us=2_000_000, sinks=())
+    with store.write() as transaction:
+        report_moment(transaction, "service started", now_us=0, sinks=(Everything("mqtt"),))
+    assert grown == [1, 2, 3, 3], "each once, when it can be read"
 
 
 def test_a_second_service_is_refused(store: Database) -> None:

@@ -38,7 +38,7 @@ class Watchman:
 
     def again(self) -> None:
         """As a service that starts."""
-        self.monitor = Monitor(self.store, self.site, self.feeds, reported=lambda: None, free_bytes=lambda _: self.free)
+        self.monitor = Monitor(self.store, self.site, self.feeds, free_bytes=lambda _: self.free)
 
     def look(self, seconds: float = 1.0) -> None:
         self.now_s += seconds

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from support.media_factory import make_clip
-from support.service import CLIP, check_assets, site, until
+from support.service import CLIP, check_assets, news, run_facts, site, until
 
 from ovavel.runtime.errors import DeviceError
 from ovavel.service.config.site import Camera
-from ovavel.service.store import accounts, events
+from ovavel.service.store import accounts, cameras, events
+from ovavel.service.store.care import recovery
 from ovavel.service.store.database import Database, open_readonly, rows
 from ovavel.service.watch.service import Service
 
@@ -53,12 +54,12 @@ def check(folder: Path) -> None:
 
 
 def test_cameras_are_watched_and_one_that_is_offline_hinders_nobody(tmp_path: Path) -> None:
-    cameras = (
+    watched = (
         Camera(id="one", source=CLIP, loop=True),
         Camera(id="two", source=CLIP, loop=True),
         Camera(id="dead", source=str(tmp_path / "none.mp4")),
     )
-    with Service(site(tmp_path, *cameras)) as service:
+    with Service(site(tmp_path, *watched)) as service:
         service.start()
         until(lambda: len(events.log_after(service.store.read, 0)) >= 4)
         until(lambda: service.feeds["dead"].state == "offline")
@@ -131,8 +132,8 @@ def test_a_service_that_was_killed_is_recovered(tmp_path: Path) -> None:
 def test_capacity_is_measured_and_a_camera_can_be_looked_at_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cameras = (Camera(id="one", source=CLIP, loop=True, every_s=2), Camera(id="two", source=CLIP, loop=True))
-    with Service(site(tmp_path, *cameras)) as service:
+    watched = (Camera(id="one", source=CLIP, loop=True, every_s=2), Camera(id="two", source=CLIP, loop=True))
+    with Service(site(tmp_path, *watched)) as service:
         assert service.capacity > 0
         assert service.demand == 1.5
         service.start()
@@ -145,5 +146,16 @@ def test_capacity_is_measured_and_a_camera_can_be_looked_at_less_often(
         assert not any(each.get("not looked at") for each in found)
     monkeypatch.setattr("ovavel.service.watch.service.measure_capacity", lambda *_: 1.2)
     with pytest.raises(DeviceError, match=r"manages 1.2 windows a second, and the cameras bring 1.5: look less often"):
-        Service(site(tmp_path, *cameras, capacity="refuse"))
-    Service(site(tmp_path, *cameras)).stop()
+        Service(site(tmp_path, *watched, capacity="refuse"))
+    Service(site(tmp_path, *watched)).stop()
+
+
+def test_an_event_that_ends_with_its_camera_is_shown_at_once(tmp_path: Path) -> None:
+    with Service(site(tmp_path, Camera(id="one", source=CLIP))) as service:
+        with service.store.write() as transaction:
+            cameras.open_run(transaction, run_facts("run-1", "one"))
+            events.record(transaction, news("start"), event_id="e1", now_us=0, sinks=())
+        version = service.board.version
+        with service.store.write() as transaction:
+            recovery.end_run(transaction, "run-1", cause="encoder failed", now_us=0, sinks=())
+        assert service.board.version > version, "readers of the stream look"
