@@ -82,6 +82,13 @@ def test_every_alert_is_on_the_page_about_operation() -> None:
     assert alerts == set(re.findall(r"^\| `(Ovavel\w+)` \|", page, re.MULTILINE))
 
 
+def test_the_proxy_of_the_page_is_the_one_that_is_tested() -> None:
+    page = (DOCS / "service" / "operation.md").read_text(encoding="utf-8")
+    conf = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```nginx\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert example.splitlines() == [line for line in conf.splitlines() if not line.lstrip().startswith("#")]
+
+
 def test_every_test_that_the_threat_model_names_is_there() -> None:
     page = (DOCS / "threat-model.md").read_text(encoding="utf-8")
     names = set(re.findall(r"`(?:tests/[\w/]+/)?(test_\w+\.py)`", page))

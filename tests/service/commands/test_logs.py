@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from ovavel.service.commands.logs import set_up_logs
-
-
-@pytest.fixture(autouse=True)
-def unchanged() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("ovavel")
-    before = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:], root.level, ours.level = before
 
 
 def test_json_is_one_object_a_line_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,6 +171,6 @@ def test_a_sink_that_makes_no_sense_is_named(tmp_path: Path, change: tuple[str, 
 
 
 def test_the_sinks_of_the_documentation_are_well_formed(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "deliveries.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "service" / "deliveries.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert [each.id for each in read_site(write(tmp_path, PLAIN + example)).sink] == ["house", "phone", "hook", "log"]

@@ -18,6 +18,17 @@ pytest.importorskip("apprise", reason="extra apprise")
 from ovavel.service.delivery.apprise import AppriseSender
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _its_thread() -> None:
+    """With its first message Apprise starts a thread that looks up hosts, and keeps it."""
+    from apprise import Apprise
+
+    with WebhookReceiver() as receiver:
+        apprise = Apprise()
+        assert apprise.add(f"json://localhost:{receiver.port}/hook")
+        assert apprise.notify("x")
+
+
 def test_a_notification_is_a_sentence_and_one_that_fails_is_sent_again(store: Database) -> None:
     with WebhookReceiver() as receiver:
         sink = Apprise(id="phone", address=f"json://localhost:{receiver.port}/hook")

@@ -8,7 +8,8 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -28,6 +29,8 @@ from ovavel.service.delivery.webhook import WebhookSender, signature
 from ovavel.service.store import events
 from ovavel.service.store.database import Database, rows
 
+DeskOf = Callable[..., Desk]
+
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 
@@ -37,12 +40,19 @@ def receiver() -> Iterator[WebhookReceiver]:
         yield receiver
 
 
-def desk_of(store: Database, url: str, **changes: Any) -> Desk:
-    sink = Webhook(id="hook", **{"address": url, "secret": SECRET, "when": "early", "timeout_s": 60, **changes})
-    desk = Desk(store, sink)
-    desk.sender = WebhookSender(sink)  # type: ignore[assignment]
-    desk.worker = desk.new_worker()
-    return desk
+@pytest.fixture
+def desk_of(store: Database) -> Iterator[DeskOf]:
+    """Makes a desk whose sender posts to an address; they are closed in the end."""
+    with ExitStack() as opened:
+
+        def make(url: str, **changes: Any) -> Desk:
+            sink = Webhook(id="hook", **{"address": url, "secret": SECRET, "when": "early", "timeout_s": 60, **changes})
+            desk = Desk(store, sink)
+            desk.sender = opened.enter_context(closing(WebhookSender(sink)))  # type: ignore[assignment]
+            desk.worker = desk.new_worker()
+            return desk
+
+        yield make
 
 
 def deliver(desk: Desk, rounds: int = 1) -> str:
@@ -56,9 +66,11 @@ def states(store: Database) -> list[Any]:
     return [state for (state,) in rows(store.read, "SELECT state FROM outbox ORDER BY id")]
 
 
-def test_the_reference_implementation_verifies_each_message(store: Database, receiver: WebhookReceiver) -> None:
+def test_the_reference_implementation_verifies_each_message(
+    store: Database, desk_of: DeskOf, receiver: WebhookReceiver
+) -> None:
     standard = pytest.importorskip("standardwebhooks", reason="the oracle of Standard Webhooks")
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start", label="cap d'Agde – bruit “sourd”")
     deliver(desk)
     desk.news("end", label="cap d'Agde – bruit “sourd”")
@@ -83,9 +95,11 @@ def test_the_signature_is_that_of_the_standard_s_own_example() -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408])
-def test_a_busy_receiver_is_asked_again(store: Database, receiver: WebhookReceiver, status: int) -> None:
+def test_a_busy_receiver_is_asked_again(
+    store: Database, desk_of: DeskOf, receiver: WebhookReceiver, status: int
+) -> None:
     receiver.answers.append(status)
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     assert str(status) in deliver(desk)
     assert states(store) == ["pending"]
@@ -97,10 +111,10 @@ def test_a_busy_receiver_is_asked_again(store: Database, receiver: WebhookReceiv
 
 
 @pytest.mark.parametrize("how", ["seconds", "date"])
-def test_retry_after_is_honoured(store: Database, receiver: WebhookReceiver, how: str) -> None:
+def test_retry_after_is_honoured(store: Database, desk_of: DeskOf, receiver: WebhookReceiver, how: str) -> None:
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=1200), usegmt=True)
     receiver.answers.append((429, {"Retry-After": "1200" if how == "seconds" else until}))
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     deliver(desk, rounds=5)
     assert len(receiver.received) == 1
@@ -109,17 +123,19 @@ def test_retry_after_is_honoured(store: Database, receiver: WebhookReceiver, how
 
 
 @pytest.mark.parametrize("nonsense", ["", "soon", "-5", "1e9", "٣", "Wed, 99 Feb 2026 00:00:00 GMT"])
-def test_a_retry_after_without_sense_counts_as_none(store: Database, receiver: WebhookReceiver, nonsense: str) -> None:
+def test_a_retry_after_without_sense_counts_as_none(
+    store: Database, desk_of: DeskOf, receiver: WebhookReceiver, nonsense: str
+) -> None:
     receiver.answers.append((503, {"Retry-After": nonsense.encode().decode("latin-1")}))
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     deliver(desk, rounds=2)
     assert states(store) == ["delivered"]
 
 
-def test_gone_disables_it(store: Database, receiver: WebhookReceiver) -> None:
+def test_gone_disables_it(store: Database, desk_of: DeskOf, receiver: WebhookReceiver) -> None:
     receiver.forever = 410
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     assert "410" in deliver(desk)
     desk.news("end")
@@ -130,44 +146,48 @@ def test_gone_disables_it(store: Database, receiver: WebhookReceiver) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_redirects_are_not_followed(store: Database, receiver: WebhookReceiver, status: int) -> None:
+def test_redirects_are_not_followed(store: Database, desk_of: DeskOf, receiver: WebhookReceiver, status: int) -> None:
     receiver.answers.append((status, {"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"}))
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     assert "redirects are not followed" in deliver(desk)
     assert {each.path for each in receiver.received} == {"/hook"}
     assert states(store) == ["pending"]
 
 
-def test_a_silent_receiver_is_given_up_after_its_time(store: Database, receiver: WebhookReceiver) -> None:
+def test_a_silent_receiver_is_given_up_after_its_time(
+    store: Database, desk_of: DeskOf, receiver: WebhookReceiver
+) -> None:
     receiver.answers.append("silence")
-    desk = desk_of(store, receiver.url, timeout_s=0.2)
+    desk = desk_of(receiver.url, timeout_s=0.2)
     desk.news("start")
     assert deliver(desk) == "no answer within 0.2 s"
     assert states(store) == ["pending"]
 
 
-def test_a_receiver_that_hangs_in_the_body_has_said_all_that_counts(store: Database, receiver: WebhookReceiver) -> None:
+def test_a_receiver_that_hangs_in_the_body_has_said_all_that_counts(
+    store: Database, desk_of: DeskOf, receiver: WebhookReceiver
+) -> None:
     receiver.answers.append("hang")
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     assert deliver(desk) == ""
     assert states(store) == ["delivered"]
 
 
-def test_a_receiver_that_hangs_up_is_asked_again(store: Database, receiver: WebhookReceiver) -> None:
+def test_a_receiver_that_hangs_up_is_asked_again(store: Database, desk_of: DeskOf, receiver: WebhookReceiver) -> None:
     receiver.answers.append("drop")
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     assert deliver(desk)
     assert deliver(desk) == ""
     assert states(store) == ["delivered"]
 
 
-def test_a_receiver_that_is_not_there_loses_nothing(store: Database, receiver: WebhookReceiver) -> None:
+def test_a_receiver_that_is_not_there_loses_nothing(desk_of: DeskOf, receiver: WebhookReceiver) -> None:
     with WebhookReceiver() as gone:
         port = gone.port
-    desk = desk_of(store, f"http://127.0.0.1:{port}/hook")
+    desk = desk_of(f"http://127.0.0.1:{port}/hook")
     desk.news("start")
     assert deliver(desk)
     desk.news("end")
@@ -177,7 +197,7 @@ def test_a_receiver_that_is_not_there_loses_nothing(store: Database, receiver: W
         assert [each.headers["webhook-id"] for each in back.received] == ["e1.1", "e1.2"]
 
 
-def test_tls_is_verified(store: Database, tmp_path: Path) -> None:
+def test_tls_is_verified(store: Database, desk_of: DeskOf, tmp_path: Path) -> None:
     trustme = pytest.importorskip("trustme", reason="makes certificates")
     authority, other = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -189,12 +209,12 @@ def test_tls_is_verified(store: Database, tmp_path: Path) -> None:
     authority.issue_cert("elsewhere.example").configure_cert(wrong_name)
     for context in (untrusted, wrong_name):
         with WebhookReceiver(context) as receiver:
-            desk = desk_of(store, receiver.url, ca_file=str(tmp_path / "ca.pem"))
+            desk = desk_of(receiver.url, ca_file=str(tmp_path / "ca.pem"))
             desk.news("start", len(states(store)) + 1)
             assert "certificate verify failed" in deliver(desk)
             assert receiver.received == []
     with WebhookReceiver(served) as receiver:
-        desk = desk_of(store, receiver.url, ca_file=str(tmp_path / "ca.pem"))
+        desk = desk_of(receiver.url, ca_file=str(tmp_path / "ca.pem"))
         deliver(desk, rounds=3)
         assert states(store) == ["delivered"] * 2
 
@@ -249,8 +269,8 @@ def test_secrets_come_from_files_and_variables_and_no_message_shows_them(
     assert not any(secret in shown for secret in (SECRET, "opensesame", "alsohidden"))
 
 
-def test_text_in_a_message_is_json_and_not_a_header(store: Database, receiver: WebhookReceiver) -> None:
-    desk = desk_of(store, receiver.url)
+def test_text_in_a_message_is_json_and_not_a_header(desk_of: DeskOf, receiver: WebhookReceiver) -> None:
+    desk = desk_of(receiver.url)
     label = "a\r\nX-Evil: 1\0\u202e</script>" + "x" * 255
     desk.news("start", label=label)
     deliver(desk)
@@ -259,12 +279,12 @@ def test_text_in_a_message_is_json_and_not_a_header(store: Database, receiver: W
     assert json.loads(got.body)["data"]["label"] == label
 
 
-def test_the_receiver_of_the_documentation_verifies_what_is_sent(store: Database, receiver: WebhookReceiver) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "deliveries.md").read_text(encoding="utf-8")
+def test_the_receiver_of_the_documentation_verifies_what_is_sent(desk_of: DeskOf, receiver: WebhookReceiver) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "service" / "deliveries.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(example, names)
-    desk = desk_of(store, receiver.url)
+    desk = desk_of(receiver.url)
     desk.news("start")
     deliver(desk)
     (got,) = receiver.received

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
+from support.mounts import mount_tmpfs, with_own_mounts
 from support.service import Everything, camera_facts, news, run_facts
 
 from ovavel.runtime.errors import InputError, OutputError
@@ -169,25 +169,11 @@ def test_another_program_s_database_is_refused(tmp_path: Path) -> None:
         Database.open(tmp_path)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        pytest.skip(f"there is no mount: {error}")
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system, which needs root: {mounted.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def test_a_full_disk_costs_the_ballast_first_and_then_is_an_error_without_loss(small_disk: Path) -> None:
+@with_own_mounts
+def test_a_full_disk_costs_the_ballast_first_and_then_is_an_error_without_loss(tmp_path: Path) -> None:
+    small_disk = tmp_path / "disk"
+    small_disk.mkdir()
+    mount_tmpfs(small_disk, 8)
     with Database.open(small_disk, ballast_bytes=2 << 20) as store:
         with store.write() as transaction:
             cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
@@ -212,7 +198,7 @@ def test_a_full_disk_costs_the_ballast_first_and_then_is_an_error_without_loss(s
         assert len(events.log_after(store.read, 0, limit=10_000)) == written
         assert outbox.backlog(store.read, "a").pending == written
         # Space comes back: so do writing and the ballast.
-        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        mount_tmpfs(small_disk, 64, again=True)
         with store.write() as transaction:
             events.record(transaction, news("start", 10_000), event_id="last", now_us=1, sinks=(Everything("a"),))
         assert store.hold_ballast()
