@@ -46,6 +46,8 @@ class RuleInfo:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     needs_frames: bool = False
     """Whether it looks at the vision embeddings too."""
+    looks_around: bool = False
+    """Whether a second's scores depend on the other seconds of the buffer, not on its own similarities alone."""
     not_live: str = ""
     """Why it has no form for streams; empty where it has one."""
 
@@ -64,7 +66,7 @@ RULES: Mapping[RuleKind, RuleInfo] = MappingProxyType(
     {
         "published": RuleInfo(scores=_published),
         "positive": RuleInfo(scores=_positive),
-        "learned": RuleInfo(scores=None),
+        "learned": RuleInfo(scores=None, looks_around=True),
         "agreement": RuleInfo(scores=agreement),
         "av2a": RuleInfo(
             scores=av2a,
@@ -76,9 +78,11 @@ RULES: Mapping[RuleKind, RuleInfo] = MappingProxyType(
                 "decay": Parameter(0.0, 10.0, 4.55),
             },
             needs_frames=True,
+            looks_around=True,
         ),
         "cuerator": RuleInfo(
             scores=cuerator,
+            looks_around=True,
             parameters={
                 f"theta{i}": {0: Parameter(-0.1, 0.5), 5: Parameter(0.0, 0.8)}.get(i, _WIDE) for i in range(10)
             },
@@ -92,6 +96,7 @@ RULES: Mapping[RuleKind, RuleInfo] = MappingProxyType(
         ),
         "clip-prior": RuleInfo(
             scores=clip_prior,
+            looks_around=True,
             parameters={"delta": Parameter(-1.0, 1.0)},
             not_live="it takes a whole clip to hold one class at most, which is a property of OV-AVEBench and of no "
             "stream or recording",

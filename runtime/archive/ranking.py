@@ -1,0 +1,133 @@
+"""How well seconds fit a phrase (docs/archive.md, Ranking). Pure.
+
+Shapes: N seconds, Q phrases, B texts that speak against all of them, D embedding size of a sense, W bits of a sense.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ovavel.runtime.archive.layout import NO_AUDIO, NO_VISION, WRITTEN, pack_bits
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ovavel.runtime.archive.reader import DayReader, Vectors
+    from ovavel.runtime.types import Sense
+
+__all__ = ["Evidence", "Ranking"]
+
+Evidence = Literal["both", "seen", "heard"]
+"""What has to speak for a phrase."""
+
+_SLACK = 0.5
+"""Standard deviations by which every similarity that bits estimate is taken to be wrong, against the second. It decides
+between recall and speed; docs/archive.md has both."""
+_LANES = np.uint64(0x00FF00FF00FF00FF)
+_ONES = np.uint64(0x0001000100010001)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ranking:
+    """Q phrases, each ranked by itself."""
+
+    phrases: TextEmbeddings
+    """Q rows; not texts only: the vectors of a second stand for "like this second"."""
+    against: TextEmbeddings | None = None
+    """B rows: the background, its further texts, and what must not fit. None: nothing speaks against a phrase."""
+    evidence: Evidence = "both"
+
+    @property
+    def senses(self) -> tuple[Sense, ...]:
+        """The senses that count."""
+        return {"both": ("audio", "vision"), "seen": ("vision",), "heard": ("audio",)}[self.evidence]  # type: ignore[return-value]
+
+    def usable(self, flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """(N,) whether a second with these flags has what is asked for."""
+        needed = {"both": NO_AUDIO | NO_VISION, "seen": NO_VISION, "heard": NO_AUDIO}[self.evidence]
+        found: NDArray[np.bool_] = (flags & (WRITTEN | needed)) == WRITTEN
+        return found
+
+    def scores(self, vectors: Vectors) -> NDArray[np.float32]:
+        """(N, Q) float32: the root of the product of both similarities, minus that of the best text against it.
+
+        In [-1, 1] but for rounding. A negative similarity counts as 0: two that speak against a phrase are no evidence
+        for it.
+        """
+        texts = self.texts
+        return self.fused({sense: vectors.products(sense, texts.of(sense)) for sense in self.senses})
+
+    def exact(self, audio: NDArray[np.float32], vision: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, Q), as `scores`, of (N, D) float32 vectors."""
+        texts, both = self.texts, {"audio": audio, "vision": vision}
+        return self.fused({sense: both[sense] @ texts.of(sense).T for sense in self.senses})
+
+    def prefilter(self) -> Prefilter:
+        """What estimates the scores from bits."""
+        return Prefilter(self)
+
+    @property
+    def texts(self) -> TextEmbeddings:
+        """Q + B rows."""
+        return self.phrases if self.against is None else TextEmbeddings.joined([self.phrases, self.against])
+
+    def fused(
+        self, similarity: dict[Sense, NDArray[np.float32]], slack: dict[Sense, float] | None = None
+    ) -> NDArray[np.float32]:
+        """Fuse similarities (N, Q + B); with `slack`, take each to be wrong by as much, in favour of the phrases."""
+        count = len(self.phrases)
+        mine, theirs = [], []
+        for sense, values in similarity.items():
+            by = np.float32(slack[sense] if slack else 0)
+            mine.append(np.maximum(values[:, :count] + by, 0))
+            theirs.append(np.maximum(values[:, count:] - by, 0))
+        fused = _joined(mine)
+        if self.against is not None:
+            fused = fused - _joined(theirs).max(axis=1, keepdims=True)
+        return fused
+
+
+def _joined(senses: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The root of the product of both senses, or the only one."""
+    return senses[0] if len(senses) == 1 else np.sqrt(senses[0] * senses[1])
+
+
+class Prefilter:
+    """Estimates of the scores from the signs of the vectors."""
+
+    def __init__(self, ranking: Ranking) -> None:
+        """Rotate the texts of `ranking` once."""
+        self._ranking = ranking
+        texts = ranking.texts
+        self._bits = {sense: pack_bits(texts.of(sense).astype(np.float64)) for sense in ranking.senses}
+        width = {sense: 64 * bits.shape[1] for sense, bits in self._bits.items()}
+        self._slack = {sense: _SLACK * np.sqrt((np.pi**2 / 4 - 1) / each) for sense, each in width.items()}
+
+    def estimates(self, day: DayReader, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The scores of rows `first` to `last` - 1, and what they are at most: (N, Q) twice."""
+        stored = day.bits(first, last)
+        similarity: dict[Sense, NDArray[np.float32]] = {}
+        for sense, texts in self._bits.items():
+            bits = np.ascontiguousarray(stored[:, day.words(sense)])
+            angle = np.stack([_differing(bits, text) for text in texts], axis=1)
+            table: NDArray[np.float32] = np.cos(
+                np.pi * np.arange(64 * bits.shape[1] + 1) / (64 * bits.shape[1])
+            ).astype(np.float32)
+            similarity[sense] = table[angle]
+        return self._ranking.fused(similarity), self._ranking.fused(similarity, self._slack)
+
+
+def _differing(rows: NDArray[np.uint64], text: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """(N,) how many bits of (N, W / 64) `rows` differ from `text`."""
+    counts = np.bitwise_count(rows ^ text)  # (N, words) uint8
+    if counts.shape[1] % 8:
+        total: NDArray[np.uint64] = counts.sum(axis=1, dtype=np.uint64)
+        return total
+    lanes = counts.view(np.uint64)  # eight counts of at most 64 each
+    total = (lanes & _LANES) + ((lanes >> np.uint64(8)) & _LANES)  # four of at most 128
+    summed: NDArray[np.uint64] = total.sum(axis=1, dtype=np.uint64) * _ONES  # W of at most 65 535 fits
+    return summed >> np.uint64(48)
