@@ -17,6 +17,7 @@ One tree, so that `except OvavelError` catches what a user can fix::
     ├── ExportError           an export that missed its tolerance or could not be written
     │   └── PrecisionError    a precision in which these weights lose too much
     ├── DownloadError         weights that could not be fetched
+    ├── ClusterError          a Ray cluster that cannot be reached, or has nothing to run on
     ├── EndpointError         a model behind a network address that does not answer, or cannot see and hear
     └── OutputError           results that could not be written
 
@@ -35,6 +36,7 @@ from ovavel.runtime.install import install_command
 __all__ = [
     "BundleError",
     "CheckpointError",
+    "ClusterError",
     "DatasetError",
     "DeviceError",
     "DownloadError",
@@ -131,6 +133,10 @@ class PrecisionError(ExportError):
 
 class DownloadError(OvavelError):
     """Weights that could not be fetched."""
+
+
+class ClusterError(OvavelError):
+    """A Ray cluster that cannot be reached, was lost, or has no machine that can run the work."""
 
 
 class EndpointError(OvavelError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional
 
 from ovavel.runtime.commands.options import ChannelFlag, EventOptions, Many, Maybe, VerifiedEngineOptions, parse_channel
+from ovavel.runtime.commands.scaled import ScaleOptions, run_scaled
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.reporting.text import clock, counts, one_line, shown_name
 from ovavel.runtime.system.bounds import Meta
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.pipeline.tracker import EventRules
     from ovavel.runtime.results import Localization
+    from ovavel.runtime.scale.job import Job
 
 __all__ = ["ALL_FORMATS", "Localize", "find_media", "print_unreadable"]
 
@@ -83,6 +85,8 @@ class Localize:
     eval calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
     events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
+    scale: ScaleOptions = field(default_factory=ScaleOptions)
+    """Many recordings, on one machine or on many."""
 
     def run(self) -> int:
         """Localize every file. Returns 1 if one of them could not be read."""
@@ -96,9 +100,15 @@ class Localize:
         rules = self.events.rules
         if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to look for; give at most one of them")
+        self.scale.check(out=self.out, device=self.engine.device)
         files = find_media(self.files)
-        base = Path(os.path.commonpath([file.parent.resolve() for file in files]))
+        # Of what was named, not of what was found: a new recording moves no other's results.
+        base = Path(
+            os.path.commonpath([path.resolve() if path.is_dir() else path.parent.resolve() for path in self.files])
+        )
         console = OutputConsole(expendable=self.out is not None, highlight=False, soft_wrap=True)
+        if self.scale.given:
+            return run_scaled(self._job(rules), files, base, self.scale, console)
         to_do: list[tuple[Path, Path | None]] = []
         for file in files:
             folder = self.out / file.parent.resolve().relative_to(base) if self.out else None
@@ -111,6 +121,27 @@ class Localize:
             else:
                 to_do.append((file, folder))
         return self._localize(to_do, rules, console) if to_do else 0
+
+    def _job(self, rules: EventRules) -> Job:
+        from ovavel.runtime.scale.job import Job
+
+        assert self.out
+        return Job(
+            bundle=str(self.bundle.resolve()),
+            bundle_sha256=self.engine.open_bundle(self.bundle).sha256,
+            out=str(self.out.resolve()),
+            formats=self.format,
+            engine={**self.engine.backend_options, "allow_unverified": self.engine.allow_unverified},
+            require_signature=self.engine.require_signature,
+            video=not self.no_video,
+            audio=not self.no_audio,
+            max_pixels=self.max_pixels,
+            channel=parse_channel(self.channel),
+            lag=self.lag,
+            fusion=self.fusion,
+            rules=rules,
+            overwrite=self.overwrite,
+        )
 
     def _localize(self, to_do: Sequence[tuple[Path, Path | None]], rules: EventRules, console: Console) -> int:
         from contextlib import closing

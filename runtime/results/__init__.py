@@ -18,7 +18,16 @@ from ovavel.runtime.results.tables import to_audacity, to_csv
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.system.files import atomic_write, output_error
 
-__all__ = ["FORMATS", "Document", "Localization", "read_json", "result_paths", "thumbnail", "write_results"]
+__all__ = [
+    "FORMATS",
+    "Document",
+    "Localization",
+    "read_json",
+    "render_results",
+    "result_paths",
+    "thumbnail",
+    "write_results",
+]
 
 _WRITERS: dict[str, tuple[str, Callable[[Localization], bytes]]] = {
     "json": ("json", to_json),
@@ -62,6 +71,17 @@ def _plain_name(source: str) -> str:
     # A name that had to change might now be that of another recording. URLs may differ before their last part.
     whole = source if "://" in source else name
     return f"{plain}.{hashlib.sha256(whole.encode(errors='surrogateescape')).hexdigest()[:8]}"
+
+
+def render_results(localization: Localization, formats: Iterable[str]) -> dict[str, bytes]:
+    """The content of each file that `write_results` would write, by name, in the order of `formats`.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    wanted = list(dict.fromkeys(formats))
+    paths = result_paths(localization.info.source, Path(), wanted)
+    return {path.name: _WRITERS[name][1](localization) for name, path in zip(wanted, paths, strict=True)}
 
 
 def write_results(localization: Localization, out_dir: Path, formats: Iterable[str]) -> list[Path]:

@@ -150,27 +150,28 @@ def output_folder(path: Path | None) -> Iterator[None]:
                 each.rmdir()
 
 
-def atomic_write(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write `data` to a temporary file beside `path`, then rename it, so that no reader sees half a file.
+def atomic_write(path: Path, data: bytes, *, private: bool = False, aside: Path | None = None) -> None:
+    """Write `data` to a temporary file, then rename it, so that no reader sees half a file.
 
-    Only its owner can read and write a `private` file; other files follow the process's umask.
+    Only its owner can read and write a `private` file; other files follow the process's umask. The temporary file lies
+    in the folder `aside`, which is on the same file system, by default that of `path`.
 
     Raises:
         OutputError: the disk is full, or the folder is missing or not writable. `path` is unchanged, and no temporary
             file remains.
     """
     check_path(path, OutputError)
-    aside = path.with_name(f".{secrets.token_hex(8)}.part")
+    part = (aside or path.parent) / f".{secrets.token_hex(8)}.part"
     try:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with os.fdopen(os.open(aside, flags, 0o600 if private else 0o666), "wb") as file:
+            with os.fdopen(os.open(part, flags, 0o600 if private else 0o666), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            aside.replace(path)
+            part.replace(path)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise output_error(path, error) from error

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["GRACE_S", "Overdue", "StopSignals", "terminated_as_interrupted"]
+__all__ = ["GRACE_S", "Overdue", "StopSignals", "interrupted_after", "terminated_as_interrupted"]
 
 GRACE_S = 2.0
 """After a signal, a call that may block (into a sink) is interrupted once it takes longer than this."""
@@ -26,6 +26,18 @@ _POLL_S = 0.1
 def terminated_as_interrupted() -> Iterator[None]:
     """Raise `KeyboardInterrupt` on SIGTERM too. Does nothing outside the main thread, which alone gets signals."""
     with _handled((signal.SIGTERM,), signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def interrupted_after(act: Callable[[], None]) -> Iterator[None]:
+    """On SIGINT and SIGTERM, call `act`, then raise `KeyboardInterrupt`. Does nothing outside the main thread."""
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        act()
+        signal.default_int_handler(number, frame)
+
+    with _handled((signal.SIGINT, signal.SIGTERM), hear):
         yield
 
 

@@ -1,0 +1,294 @@
+"""A job on a Ray cluster: one actor a slot holds the backend, and machines may come and go.
+
+Ray restarts actors that die and runs their tasks again, so a task may run more than once; its effects are the same,
+see `ovavel.runtime.scale.done`. This module imports ray and nothing that is heavy beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ovavel.runtime.errors import ClusterError, MissingExtraError
+from ovavel.runtime.scale.actor import MOST_KILLS, Kills, SlotActor
+from ovavel.runtime.scale.job import Job, Recording
+from ovavel.runtime.scale.worker import Outcome
+from ovavel.runtime.system.interrupt import terminated_as_interrupted
+from ovavel.runtime.system.parallel import default_workers
+
+__all__ = ["Cluster"]
+
+_IN_FLIGHT = 2
+"""Tasks of a slot: one that runs, and one that waits, so that a slot is never idle."""
+_LOOK_EVERY_S = 3.0
+"""How often machines are counted."""
+_STORE_BYTES = 100_000_000
+_MOST_FAILURES = 3
+_MOST_LOST = 10
+"""How often a recording may be lost with its actor before it is failed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """An actor, where it is, and what it was given."""
+
+    actor: Any
+    found: Any
+    """Reference to the id of its node, until it is there."""
+    node: str | None = None
+    tasks: dict[Any, Recording] = field(default_factory=dict)
+    failures: int = 0
+    """How often it ended before it ran."""
+
+
+class Cluster:
+    """A Ray cluster, used in a `with` block: "auto" is the one this machine is part of, or one started for the run."""
+
+    def __init__(self, address: str, *, threads: int | None, gpus: bool | None) -> None:
+        """Connect to `address`: "auto", or "ray://HOST:PORT".
+
+        `threads` is the number of cores of each slot, by default all cores of the smallest machine, so that no machine
+        holds more than one copy of the models unless that is asked for. `gpus`: whether a slot needs a GPU; None: if
+        there are any.
+
+        Raises:
+            MissingExtraError: ray is not installed.
+            ClusterError: there is no cluster at this address, or none of its machines has what a slot needs.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtraError("ray", "cluster", need="--on") from error
+        self._ray: Any = ray
+        self._folder: str | None = None
+        self._slots: list[_Slot] = []
+        self._unusable: dict[str, int] = {}
+        self._looked_s = -_LOOK_EVERY_S
+        self._connect(address)
+        try:
+            nodes = self._nodes()
+            self.gpus = gpus if gpus is not None else any(node.get("GPU", 0) >= 1 for node in nodes)
+            cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1 and self._has_gpu(node)]
+            if not cores:
+                raise ClusterError(f"no machine of the cluster has a core{' and a GPU' * self.gpus} for a slot")
+            self.threads = threads or min(cores)
+            if self._wanted(nodes) == 0:
+                raise ClusterError(
+                    f"no machine of the cluster has {self.threads} cores for a slot; the largest has {max(cores)}: "
+                    "give fewer --threads"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def note(self) -> str:
+        """Where the work runs now, in a few words."""
+        ready = [slot.node for slot in self._slots if slot.node]
+        machines = len(set(ready))
+        if not ready:
+            return "waiting for machines"
+        slots = "1 slot" if len(ready) == 1 else f"{len(ready)} slots"
+        return f"{slots} on {'1 machine' if machines == 1 else f'{machines} machines'}"
+
+    def process(self, job: Job, recordings: Sequence[Recording]) -> Generator[tuple[Recording, Outcome] | None]:
+        """Yield each recording with what became of it, as they end; None now and then, so that `note` can be shown.
+
+        Raises:
+            ClusterError: the cluster was lost. Everything that is done is on record.
+        """
+        ray = self._ray
+        job = replace(job, engine={**job.engine, "threads": self.threads, "device": self._device(job)})
+        # By name: an actor whose arguments hold references cannot be started again everywhere.
+        name = f"ovavel-kills-{secrets.token_hex(8)}"
+        kills = ray.remote(Kills).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        waiting = deque(recordings)
+        left = len(recordings)
+        lost: Counter[str] = Counter()
+        try:
+            with terminated_as_interrupted():
+                while left:
+                    waiting.extendleft(self._adjust(job, name, left))
+                    self._give(waiting)
+                    tasks = {task: slot for slot in self._slots for task in slot.tasks}
+                    ready = list(tasks)
+                    if ready:
+                        ready, _ = ray.wait(ready, num_returns=len(ready), timeout=0)
+                        if not ready:
+                            ready, _ = ray.wait(list(tasks), num_returns=1, timeout=1.0)
+                    else:
+                        time.sleep(0.1)
+                    for task in ready:
+                        slot = tasks[task]
+                        recording = slot.tasks.pop(task)
+                        outcome = self._outcome(task, slot)
+                        if outcome is None:
+                            lost[recording.name] += 1
+                            if lost[recording.name] < _MOST_LOST:
+                                waiting.appendleft(recording)
+                                continue
+                            outcome = Outcome(state="failed", text=f"it was lost with its process {_MOST_LOST} times")
+                        elif outcome.state == "unusable":
+                            waiting.appendleft(recording)
+                            self._retire(slot, outcome.text, waiting)
+                            continue
+                        left -= 1
+                        yield recording, outcome
+                    yield None
+        except (ray.exceptions.RayError, ConnectionError) as error:
+            raise ClusterError(
+                f"the cluster was lost ({_first_line(error)}); run the command again: it resumes"
+            ) from error
+        finally:
+            for slot in self._slots:
+                self._drop(slot)
+            self._slots.clear()
+            with contextlib.suppress(Exception):  # as above
+                ray.kill(kills, no_restart=True)
+
+    def close(self) -> None:
+        """Leave the cluster, and end it if it was started for this run."""
+        with contextlib.suppress(Exception):  # it may be lost
+            self._ray.shutdown()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _connect(self, address: str) -> None:
+        ray = self._ray
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            if address == "auto":
+                try:
+                    ray.init(address="auto", **quiet)
+                except ConnectionError:
+                    if "RAY_ADDRESS" in os.environ:
+                        raise
+                else:
+                    return
+                self._folder = tempfile.mkdtemp(prefix="ovavel-ray-", dir="/tmp")
+                ray.init(
+                    address="local",
+                    num_cpus=default_workers(),
+                    include_dashboard=False,
+                    object_store_memory=_STORE_BYTES,
+                    _temp_dir=self._folder,
+                    **quiet,
+                )
+            else:
+                ray.init(address=address, **quiet)
+        except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            self.close()
+            raise ClusterError(f"cannot reach the Ray cluster {address}: {_first_line(error)}") from error
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Resources of each machine that is alive, and its id as "id"."""
+        return [{**node["Resources"], "id": node["NodeID"]} for node in self._ray.nodes() if node["Alive"]]
+
+    def _has_gpu(self, node: dict[str, Any]) -> bool:
+        return not self.gpus or node.get("GPU", 0) >= 1
+
+    def _wanted(self, nodes: list[dict[str, Any]]) -> int:
+        """How many slots the machines have room for."""
+        slots = 0
+        for node in nodes:
+            room = int(node.get("CPU", 0) // self.threads)
+            slots += min(room, int(node.get("GPU", 0))) if self.gpus else room
+        return slots
+
+    def _adjust(self, job: Job, kills: str, left: int) -> list[Recording]:
+        """Have as many slots as there is room for; return what the slots of lost machines were given."""
+        for slot in list(self._slots):
+            self._find(slot)
+        if time.monotonic() - self._looked_s < _LOOK_EVERY_S:
+            return []
+        self._looked_s = time.monotonic()
+        nodes = self._nodes()
+        alive = {node["id"] for node in nodes}
+        again: list[Recording] = []
+        for slot in [slot for slot in self._slots if slot.node and slot.node not in alive]:
+            # Ray would start the actor again elsewhere, but only where no slot is yet.
+            again += slot.tasks.values()
+            self._slots.remove(slot)
+            self._drop(slot)
+        wanted = min(self._wanted(nodes) - sum(self._unusable.values()), left)
+        actor = self._ray.remote(SlotActor).options(
+            num_cpus=self.threads, num_gpus=int(self.gpus), max_restarts=-1, max_task_retries=MOST_KILLS
+        )
+        while len(self._slots) < wanted:
+            made = actor.remote(job, kills)
+            self._slots.append(_Slot(actor=made, found=made.node.remote()))
+        return again
+
+    def _find(self, slot: _Slot) -> None:
+        """Note where a slot's actor is, once it runs."""
+        if slot.node is None:
+            ready, _ = self._ray.wait([slot.found], timeout=0)
+            if ready:
+                try:
+                    slot.node = self._ray.get(slot.found)
+                except self._ray.exceptions.RayError as error:
+                    slot.failures += 1
+                    if slot.failures == _MOST_FAILURES:  # for example, ovavel is not installed there
+                        self._retire(slot, _first_line(error), deque())
+                    else:
+                        slot.found = slot.actor.node.remote()
+
+    def _device(self, job: Job) -> str:
+        """Where the encoders of a slot run: the machine alone would not know which GPUs are another slot's."""
+        asked = str(job.engine["device"])
+        return ("cuda" if self.gpus else "cpu") if asked == "auto" else asked
+
+    def _give(self, waiting: deque[Recording]) -> None:
+        """Give each slot that runs what it has room for, in turn."""
+        for room in range(1, _IN_FLIGHT + 1):
+            for slot in self._slots:
+                if waiting and slot.node and len(slot.tasks) < room:
+                    recording = waiting.popleft()
+                    slot.tasks[slot.actor.process.remote(recording)] = recording
+
+    def _outcome(self, task: Any, slot: _Slot) -> Outcome | None:
+        """The result of a task; None where it was lost with its actor more often than Ray tries."""
+        try:
+            slot.node, outcome = self._ray.get(task)
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError:
+            return None
+        return outcome  # type: ignore[no-any-return]
+
+    def _retire(self, slot: _Slot, why: str, waiting: deque[Recording]) -> None:
+        """Do without a slot whose machine cannot run the bundle.
+
+        Raises:
+            ClusterError: there is no other one.
+        """
+        waiting.extendleft(slot.tasks.values())
+        self._slots.remove(slot)
+        self._drop(slot)
+        self._unusable[why] = self._unusable.get(why, 0) + 1
+        if not self._slots:
+            raise ClusterError(f"no machine of the cluster can run the bundle: {'; '.join(self._unusable)}")
+
+    def _drop(self, slot: _Slot) -> None:
+        with contextlib.suppress(Exception):  # the cluster may be lost
+            self._ray.kill(slot.actor, no_restart=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
