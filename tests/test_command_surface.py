@@ -38,7 +38,7 @@ def test_commands_and_flags_are_the_frozen_ones() -> None:
 
 def test_the_groups_are_those_of_the_grammar() -> None:
     grouped = {f"{group} {name}" for group, names in GROUPS.items() for name in names}
-    assert kinds().keys() == grouped | {"live", "localize", "serve", "doctor", "demo", "demo-site"}
+    assert kinds().keys() == grouped | {"live", "localize", "report", "serve", "doctor", "demo", "demo-site"}
 
 
 def test_recordings_are_positional_and_shared_words_are_flags() -> None:
@@ -48,7 +48,16 @@ def test_recordings_are_positional_and_shared_words_are_flags() -> None:
         assert any(name.isupper() for name in names) == (
             command
             in RECORDINGS
-            | {"vocab add", "vocab remove", "bench compare", "serve", "serve backup", "serve restore", "serve doctor"}
+            | {
+                "vocab add",
+                "vocab remove",
+                "bench compare",
+                "report",
+                "serve",
+                "serve backup",
+                "serve restore",
+                "serve doctor",
+            }
         ), command
 
 

@@ -11,11 +11,13 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ovavel.runtime.errors import ClusterError, MissingExtraError
@@ -31,6 +33,8 @@ _IN_FLIGHT = 2
 """Tasks of a slot: one that runs, and one that waits, so that a slot is never idle."""
 _LOOK_EVERY_S = 3.0
 """How often machines are counted."""
+_CLIENT_PORT = "10001"
+_REACH_S = 10.0
 _STORE_BYTES = 100_000_000
 _MOST_FAILURES = 3
 _MOST_LOST = 10
@@ -172,15 +176,9 @@ class Cluster:
     def _connect(self, address: str) -> None:
         ray = self._ray
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        found = _running() if address == "auto" else address
         try:
-            if address == "auto":
-                try:
-                    ray.init(address="auto", **quiet)
-                except ConnectionError:
-                    if "RAY_ADDRESS" in os.environ:
-                        raise
-                else:
-                    return
+            if found is None:
                 self._folder = tempfile.mkdtemp(prefix="ovavel-ray-", dir="/tmp")
                 ray.init(
                     address="local",
@@ -191,10 +189,13 @@ class Cluster:
                     **quiet,
                 )
             else:
-                ray.init(address=address, **quiet)
-        except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                _reach(found)  # ray would try for minutes
+                ray.init(address=found, **quiet)
+        except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             self.close()
-            raise ClusterError(f"cannot reach the Ray cluster {address}: {_first_line(error)}") from error
+            raise ClusterError(
+                f"cannot reach the Ray cluster {found or 'on this machine'}: {_first_line(error)}"
+            ) from error
 
     def _nodes(self) -> list[dict[str, Any]]:
         """Resources of each machine that is alive, and its id as "id"."""
@@ -288,6 +289,29 @@ class Cluster:
     def _drop(self, slot: _Slot) -> None:
         with contextlib.suppress(Exception):  # the cluster may be lost
             self._ray.kill(slot.actor, no_restart=True)
+
+
+def _running() -> str | None:
+    """The address of the cluster that this machine is part of; None if there is none.
+
+    Ray itself would take any cluster that runs here, such as one that another `ovavel localize` started for itself.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        return address
+    with contextlib.suppress(OSError):
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
+        _reach(address)
+        return address
+    return None
+
+
+def _reach(address: str) -> None:
+    """Raise OSError unless something listens at `address`."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        host, port = address.removeprefix("ray://"), _CLIENT_PORT
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
 
 
 def _first_line(error: BaseException) -> str:

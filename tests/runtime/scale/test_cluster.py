@@ -1,0 +1,173 @@
+"""Recordings on a Ray cluster: one on this machine, of several raylets where nodes come and go.
+
+Those marked `proof` take minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from support.scaled import POISON, contents, make_recordings, poisonous, run, started, wait_until
+
+from ovavel.runtime.scale.actor import Kills
+from ovavel.runtime.scale.done import Failed, ResultFolder
+
+ray = pytest.importorskip("ray", reason="needs the extra 'cluster'")
+
+ON = ("--on", "auto", "--backend", "poisonous")
+COUNT = 16
+
+
+def test_kills_are_of_those_that_began_and_did_not_end() -> None:
+    kills = Kills()
+    assert [kills.begin("a"), kills.begin("b")] == [0, 0]
+    kills.end("b")
+    assert [kills.begin("a"), kills.begin("b"), kills.begin("a")] == [1, 0, 2]
+
+
+def test_a_machine_alone_has_the_results_of_a_process_and_outlives_poison(tmp_path: Path) -> None:
+    recordings = make_recordings(tmp_path / "in", 5, poison=True)
+    variables = poisonous(tmp_path / "installed") | {"RAY_TMPDIR": str(tmp_path)}
+    done = run(recordings, tmp_path / "out", *ON, variables=variables)
+    assert done.returncode == 1, done.stderr
+    assert "5 localized, 1 failed" in done.stdout
+    assert "Traceback" not in done.stderr
+    (failed,) = [record for record in ResultFolder(tmp_path / "out").records() if isinstance(record, Failed)]
+    assert (failed.recording, failed.attempts) == (POISON, 3)
+    (recordings / POISON).unlink()
+    for path in (tmp_path / "out" / "failed").iterdir():
+        path.unlink()
+    shard = run(recordings, tmp_path / "one", "--shard", "0/1", "--backend", "poisonous", variables=variables)
+    assert shard.returncode == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "one")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The backend "poisonous"."""
+    return poisonous(tmp_path_factory.mktemp("installed") / "packages")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_recordings(tmp_path_factory.mktemp("in"), COUNT)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    recordings: Path, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    shard = run(recordings, out, "--shard", "0/1", "--backend", "poisonous", variables=installed)
+    assert shard.returncode == 0
+    return contents(out)
+
+
+@pytest.fixture
+def raylets(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster whose first machine has no cores; each added one has one. Other processes find it as "auto"."""
+    from ray.cluster_utils import Cluster
+
+    # Paths of sockets are short.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray").mkdir()
+        for name, value in {**installed, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}.items():
+            monkeypatch.setenv(name, value)
+        options = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=options)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def add(cluster: Any) -> Any:
+    return cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+
+
+def actors() -> list[psutil.Process]:
+    """The processes that localize."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [""])[0].startswith("ray::SlotActor")
+    ]
+
+
+def kill_actors(cluster: Any, nodes: list[Any], chance: random.Random) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+        chance.choice(actors()).kill()
+
+
+def kill_a_node(cluster: Any, nodes: list[Any], chance: random.Random) -> None:
+    """Another one comes instead."""
+    cluster.remove_node(nodes.pop(), allow_graceful=False)
+    nodes.append(add(cluster))
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", [kill_actors, kill_a_node])
+def test_whatever_dies_the_results_are_those_of_one_process(
+    fault: Callable[[Any, list[Any], random.Random], None],
+    raylets: Any,
+    recordings: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+) -> None:
+    folder, chance = ResultFolder(tmp_path), random.Random(3)
+    nodes = [add(raylets), add(raylets)]
+    with started(recordings, tmp_path, *ON) as process:
+        for wanted in (2, 6, 10):
+            wait_until(lambda wanted=wanted: folder.count_done() >= wanted, process)
+            fault(raylets, nodes, chance)
+        assert process.wait(300) == 0
+    assert contents(tmp_path) == undisturbed
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+def test_a_node_that_comes_takes_part_and_the_last_one_may_go(
+    raylets: Any, recordings: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = ResultFolder(tmp_path)
+    node = add(raylets)
+    with started(recordings, tmp_path, *ON) as process:
+        wait_until(lambda: folder.count_done() >= 2, process)
+        raylets.remove_node(node, allow_graceful=False)
+        add(raylets)
+        assert process.wait(300) == 0
+    assert contents(tmp_path) == undisturbed
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+def test_drivers_that_die_and_two_at_once(
+    raylets: Any, recordings: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = ResultFolder(tmp_path)
+    add(raylets)
+    add(raylets)
+    for number, wanted in ((signal.SIGKILL, 2), (signal.SIGINT, 4), (signal.SIGTERM, 6)):
+        with started(recordings, tmp_path, *ON) as process:
+            wait_until(lambda wanted=wanted: folder.count_done() >= wanted, process)
+            process.send_signal(number)
+            assert process.wait(100) in (-signal.SIGKILL, 130)
+    with started(recordings, tmp_path, *ON) as one, started(recordings, tmp_path, *ON) as other:
+        assert (one.wait(300), other.wait(300)) == (0, 0)
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_cluster_that_is_not_there_is_an_error(recordings: Path, tmp_path: Path) -> None:
+    lost = run(recordings, tmp_path, "--on", "auto", variables={"RAY_ADDRESS": "127.0.0.1:1"})
+    assert lost.returncode == 1
+    assert "cannot reach the Ray cluster" in lost.stderr
+    assert "Traceback" not in lost.stderr
