@@ -94,11 +94,11 @@ def add(cluster: Any) -> Any:
 
 
 def actors() -> list[psutil.Process]:
-    """The processes that localize."""
+    """The processes that localize, on the machines of this test."""
     return [
         process
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [""])[0].startswith("ray::SlotActor")
+        for process in psutil.Process().children(recursive=True)
+        if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::SlotActor")
     ]
 
 
