@@ -13,11 +13,15 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from ovavel.runtime.errors import MediaError
+from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
 from ovavel.runtime.reporting.redaction import redacted
+from ovavel.runtime.sources.access import is_network
+from ovavel.runtime.sources.camera_mic import CameraMicSource
+from ovavel.runtime.sources.devices import camera_device, index_or_name
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.types import RATE_HZ, Frame, Gap, GapCause, Notice, Samples, Window
+from ovavel.runtime.sources.track import Track
+from ovavel.runtime.types import RATE_HZ, Frame, Gap, GapCause, Notice, Samples, Sense, Window
 
 __all__ = ["CameraReport", "Clock", "Sound", "Video", "check_camera"]
 
@@ -38,6 +42,7 @@ class Video(Struct, frozen=True, kw_only=True):
     """The pictures."""
 
     codec: str
+    """Empty for a camera of this machine, and for one that is watched with a microphone."""
     width: int
     height: int
     rate_hz: float
@@ -53,6 +58,7 @@ class Sound(Struct, frozen=True, kw_only=True):
     """The sound."""
 
     codec: str
+    """Empty for a microphone."""
     rate_hz: int
     channels: int
     peak_db: float | None
@@ -62,8 +68,9 @@ class Sound(Struct, frozen=True, kw_only=True):
 class Clock(Struct, frozen=True, kw_only=True):
     """How the camera's time stamps behave."""
 
-    stamped: bool
-    """Whether pictures carry times; without, they are stamped when they arrive."""
+    stamped: bool | None
+    """Whether pictures carry times; without, they are stamped when they arrive. None: this machine stamps both senses.
+    """
     jumps: int
     speed: float | None
     """Seconds of media per second of the wall clock; None for a file, and where too little came to say."""
@@ -75,7 +82,7 @@ class CameraReport(Struct, frozen=True, kw_only=True):
     """What was found."""
 
     source: str
-    """Address without secrets, or path."""
+    """Address without secrets, path, or names of the devices."""
     works: bool
     """Whether most seconds were whole, so that events can be found."""
     opened_after_s: float
@@ -129,7 +136,7 @@ class _Packets:
 class _Watch:
     """What came while the camera was watched."""
 
-    def __init__(self, source: MediaSource) -> None:
+    def __init__(self, source: MediaSource | CameraMicSource) -> None:
         self._source = source
         self._assembler = WindowAssembler(source.senses, live=not source.recorded, rate_hz=RATE_HZ)
         self.frames = 0
@@ -137,6 +144,10 @@ class _Watch:
         self.end_s = 0.0
         self.windows = self.whole = 0
         self.peak = 0.0
+        self.size = (0, 0)
+        """Width and height of the newest picture that a window shows."""
+        self.format = (0, 0)
+        """Samples a second, and channels, of the newest sound."""
         self.seen = self.varied = 0
         """Windows with a picture, and of these those of more than one color."""
         self.gaps: dict[str, float] = {}
@@ -170,6 +181,7 @@ class _Watch:
         else:
             end_s: float = chunk.time_s
             if isinstance(chunk, Samples):
+                self.format = chunk.rate_hz, len(chunk.waveform)
                 self.peak = max(self.peak, float(np.abs(chunk.waveform).max(initial=0.0)))
                 end_s += float(chunk.waveform.shape[1]) / chunk.rate_hz
             else:
@@ -181,9 +193,12 @@ class _Watch:
     def _count(self, windows: list[Window]) -> None:
         for window in windows:
             self.windows += 1
-            self.whole += window.frame is not None and window.waveform is not None and not window.gaps
+            # A microphone's clock is never quite this machine's: some milliseconds now and then are no loss.
+            missing = [gap for gap in window.gaps if gap.cause is not GapCause.CLOCK_DRIFT]
+            self.whole += window.frame is not None and window.waveform is not None and not missing
             if window.frame is not None:
                 self.seen += 1
+                self.size = window.frame.shape[1], window.frame.shape[0]
                 self.varied += bool(window.frame.std(axis=(0, 1)).max() > 1)
 
     def pace(self) -> tuple[float | None, float | None]:
@@ -198,16 +213,24 @@ class _Watch:
         return float(np.polyfit(wall - wall[0], media, 1)[0]), float(delays_s.max() - delays_s.min())
 
 
-def check_camera(address: str, *, seconds: float) -> CameraReport:
-    """Watch the stream or file at `address` for `seconds`.
+def check_camera(address: str, *, seconds: float, microphone: str | None = None) -> CameraReport:
+    """Watch the stream, the file or the camera of this machine at `address` for `seconds`, with that microphone.
 
     Raises:
-        UsageError: the scheme of the address is not supported.
+        UsageError: the scheme of the address is not supported, or it is a file and there is a microphone.
         MediaError: it cannot be opened or read; the message says why.
+        DeviceError: the same of a camera of this machine, or of the microphone.
+        MissingExtraError: what opens cameras and microphones is not installed.
     """
     begin_s = time.monotonic()
     packets = _Packets()
-    source = MediaSource(address, realtime=False, tap=packets.open)
+    source: MediaSource | CameraMicSource
+    if microphone is None and camera_device(address) is None:
+        source = MediaSource(address, realtime=False, tap=packets.open)
+    elif camera_device(address) is None and not is_network(address):
+        raise UsageError("a microphone is for a camera of this machine or an address; a file brings its own sound")
+    else:
+        source = CameraMicSource(index_or_name(address), None if microphone is None else index_or_name(microphone))
     opened_after_s = time.monotonic() - begin_s
     watch = _Watch(source)
     with closing(source):
@@ -216,7 +239,7 @@ def check_camera(address: str, *, seconds: float) -> CameraReport:
         except MediaError as error:
             watch.notices.append(str(error))
     speed, late_s = watch.pace()
-    stamped = "vision" not in source.senses or packets.opened > 0
+    stamped = None if isinstance(source, CameraMicSource) else "vision" not in source.senses or packets.opened > 0
     report = CameraReport(
         source=source.name,
         works=2 * watch.whole > watch.windows,
@@ -234,8 +257,16 @@ def check_camera(address: str, *, seconds: float) -> CameraReport:
     return msgspec.structs.replace(report, advice=tuple(_advice(report)))
 
 
-def _video(source: MediaSource, watch: _Watch, packets: _Packets) -> Video | None:
-    track = source.tracks.get("vision")
+def _track(source: MediaSource | CameraMicSource, watch: _Watch, sense: Sense) -> Track | None:
+    """What the stream says of `sense`; of devices what came from them."""
+    if isinstance(source, MediaSource):
+        return source.tracks.get(sense)
+    rate_hz, channels = watch.format
+    return Track("", size=watch.size, rate_hz=rate_hz, channels=channels) if sense in source.senses else None
+
+
+def _video(source: MediaSource | CameraMicSource, watch: _Watch, packets: _Packets) -> Video | None:
+    track = _track(source, watch, "vision")
     if track is None:
         return None
     return Video(
@@ -248,8 +279,8 @@ def _video(source: MediaSource, watch: _Watch, packets: _Packets) -> Video | Non
     )
 
 
-def _sound(source: MediaSource, watch: _Watch) -> Sound | None:
-    track = source.tracks.get("audio")
+def _sound(source: MediaSource | CameraMicSource, watch: _Watch) -> Sound | None:
+    track = _track(source, watch, "audio")
     if track is None:
         return None
     peak_db = 20 * math.log10(watch.peak) if watch.peak > 0 else None
@@ -262,7 +293,8 @@ def _advice(report: CameraReport) -> Iterator[str]:
     if sound is None:
         yield (
             "it sends no sound, so nothing can be both seen and heard: switch audio on in the camera, choose a stream "
-            "that has it, or use a microphone ('ovavel live --camera URL --microphone 0')"
+            "that has it, or use a microphone of this machine (--microphone default; 'ovavel live --list-devices' "
+            "shows them)"
         )
     elif sound.peak_db is None or sound.peak_db < SILENT_DB:
         yield "its sound is silent: is the microphone switched on, and its level above zero?"
@@ -278,7 +310,7 @@ def _advice(report: CameraReport) -> Iterator[str]:
         yield "every picture has one color all over: is the lens covered, or a privacy mode on?"
     if 0 < video.rate_hz < SLOW_HZ:
         yield f"it sends {video.rate_hz:.1f} pictures a second: set at least 5, or some seconds have none"
-    if video.codec not in COPIED:
+    if video.codec and video.codec not in COPIED:
         yield f"its pictures are {video.codec}, which 'ovavel serve' encodes for clips: H.264 saves that work"
     elif video.codec == "hevc":
         yield "many browsers do not play clips of HEVC (H.265): choose H.264, or 'transcode = true' in the site file"
@@ -298,5 +330,7 @@ def _advice(report: CameraReport) -> Iterator[str]:
         )
     if clock.late_s is not None and clock.late_s > LATE_S:
         yield f"data came up to {clock.late_s:.1f} s late: use a cable rather than wireless, or a lower bit rate"
+    if report.gaps.keys() & {GapCause.CAMERA_LOST, GapCause.MICROPHONE_LOST}:
+        yield "a device was lost while it was watched: check its cable, and whether the port gives it enough power"
     if GapCause.STREAM_LOST in report.gaps:
         yield "the connection was lost while it was watched: check the network, and how many viewers it allows"

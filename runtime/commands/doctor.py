@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ovavel.runtime.commands.options import Maybe
+from ovavel.runtime.errors import UsageError
 from ovavel.runtime.install import RUNTIMES, install_command, replace_runtime
 from ovavel.runtime.sources.devices import Camera, Microphone
 
@@ -104,19 +105,25 @@ class Doctor:
     Examples:
         ovavel doctor --json
         ovavel doctor --camera rtsp://camera.local/1
+        ovavel doctor --camera 0 --microphone "USB Audio"
     """
 
     json: bool = False
     """Print one JSON object instead of tables."""
     camera: Maybe[str] = None
-    """Address or file to watch; "@FILE" reads it from the first line of a file, "env:NAME" from a variable."""
+    """Address or file to watch, or index or device file of a camera of this machine; "@FILE" reads it from the first
+    line of a file, "env:NAME" from a variable."""
+    microphone: Maybe[str] = None
+    """Index, name or part of the name of the microphone that listens beside the camera, or "default"."""
 
     def run(self) -> int:
         """Check the machine or the camera, and print the findings."""
         if self.camera is not None:
             from ovavel.runtime.commands.doctor_camera import examine_camera
 
-            return examine_camera(self.camera, as_json=self.json)
+            return examine_camera(self.camera, self.microphone, as_json=self.json)
+        if self.microphone is not None:
+            raise UsageError("--microphone listens beside a camera; give --camera as well")
         report = _examine()
         if self.json:
             from ovavel.runtime.sinks.records import to_json_bytes

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
-
-from ovavel.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from ovavel.runtime.commands.camera_check import CameraReport
@@ -14,21 +13,20 @@ __all__ = ["WATCH_S", "examine_camera"]
 WATCH_S = 10.0
 
 
-def examine_camera(camera: str, *, as_json: bool) -> int:
+def examine_camera(camera: str, microphone: str | None, *, as_json: bool) -> int:
     """Watch `camera`, print what was found, and return the exit code.
 
     Raises:
-        UsageError: it is no address and no file.
-        MediaError: it cannot be opened.
+        UsageError, MediaError, DeviceError, MissingExtraError: it or the microphone cannot be opened.
     """
+    from ovavel.runtime.commands.camera_check import check_camera
     from ovavel.runtime.sources.access import address_of
+    from ovavel.runtime.system.native_output import captured_stderr
 
     address = address_of(camera)
-    if address.isdecimal():
-        raise UsageError(f"--camera takes an address or a file; try a USB camera with 'ovavel live --camera {address}'")
-    from ovavel.runtime.commands.camera_check import check_camera
-
-    report = check_camera(address, seconds=WATCH_S)
+    # Sound systems write there whenever they are opened.
+    with nullcontext() if microphone is None else captured_stderr(lambda _: None):
+        report = check_camera(address, seconds=WATCH_S, microphone=microphone)
     if as_json:
         from ovavel.runtime.sinks.records import to_json_bytes
 
@@ -69,7 +67,7 @@ def _picture(report: CameraReport) -> str:
     video = report.video
     if video is None:
         return "none"
-    parts = [video.codec, f"{video.width} × {video.height}", f"{video.rate_hz:.1f} pictures a second"]
+    parts = [*filter(None, [video.codec]), f"{video.width} × {video.height}", f"{video.rate_hz:.1f} pictures a second"]
     if video.keyless_s is not None:
         parts.append(f"{video.keyless_s:.1f} s between key frames at most")
     return ", ".join(parts)
@@ -81,12 +79,13 @@ def _sound(report: CameraReport) -> str:
         return "none"
     level = "silence" if sound.peak_db is None else f"peak {sound.peak_db:.0f} dB"
     channels = f"{sound.channels} channel{'' if sound.channels == 1 else 's'}"
-    return ", ".join((sound.codec, f"{sound.rate_hz} Hz", channels, level))
+    return ", ".join(filter(None, (sound.codec, f"{sound.rate_hz} Hz", channels, level)))
 
 
 def _clock(report: CameraReport) -> str:
     clock = report.clock
-    parts = ["its own time stamps" if clock.stamped else "no time stamps: pictures count when they arrive"]
+    stamps = {None: "that of this machine", True: "its own time stamps"}
+    parts = [stamps.get(clock.stamped, "no time stamps: pictures count when they arrive")]
     if clock.jumps:
         parts.append(f"{clock.jumps} jumps")
     if clock.speed is not None:

@@ -14,6 +14,7 @@ __all__ = [
     "Camera",
     "Devices",
     "Microphone",
+    "camera_device",
     "index_or_name",
     "list_cameras",
     "list_devices",
@@ -23,6 +24,7 @@ __all__ = [
 
 PROBED_CAMERAS = 4
 """How many indexes to try where the system does not list cameras."""
+_SHARED_MEMORY = "/dev/shm/"  # noqa: S108 - a folder of files, the only one among devices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,13 @@ class Devices:
 def index_or_name(text: str) -> int | str:
     """Parse a device on the command line: digits are an index, anything else is a name, path or URL."""
     return int(text) if text.isdecimal() and len(text) < 10 else text
+
+
+def camera_device(text: str) -> int | str | None:
+    """The index or the device file of a camera that `text` names; None for an address or a file."""
+    device = index_or_name(text)
+    here = isinstance(device, int) or (device.startswith("/dev/") and not device.startswith(_SHARED_MEMORY))
+    return device if here else None
 
 
 def list_devices() -> Devices:

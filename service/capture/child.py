@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,12 @@ from ovavel.runtime.pipeline.preprocess import Preparation, preparations
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.sources import Source
 from ovavel.runtime.sources.access import address_of
+from ovavel.runtime.sources.camera_mic import CameraMicSource
+from ovavel.runtime.sources.devices import camera_device, index_or_name
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.sources.packet_tap import OpenTap
-from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Sense, Window
+from ovavel.runtime.system.native_output import captured_stderr
+from ovavel.runtime.types import WINDOW_S, Chunk, Frame, Gap, Notice, Sense, Window
 from ovavel.service.capture.masks import Masks, once
 from ovavel.service.capture.messages import (
     Begin,
@@ -42,6 +46,7 @@ from ovavel.service.capture.messages import (
 )
 from ovavel.service.capture.recorder import Recorder
 from ovavel.service.capture.spectrum import spectrum_of
+from ovavel.service.config.sources import check_source
 from ovavel.service.link import Array, Child, Link, LinkClosed
 
 __all__ = ["LoopedSource", "main", "small_picture"]
@@ -98,34 +103,49 @@ def main(descriptor: str) -> int:
     link = Child.inherited(descriptor)
     try:
         begin: Begin = link.receive(Begin)
-        recorder = Recorder(begin.recording, partial(_send, link)) if begin.recording else None
-        try:
-            source = _open(begin, recorder)
-        except OvavelError as error:
-            link.send(Finished(error=redacted(str(error))))
-            return 0
-        with closing(source):
-            wanted = threading.Event()
-            asked = threading.Thread(target=_answer, args=(link, source, recorder, begin.child, wanted), daemon=True)
-            asked.start()
-            link.send(Finished(error=_watch(link, source, begin, recorder)))
-            asked.join()  # clips of its last events are still to be asked for
-            if recorder and wanted.is_set():
-                recorder.close()
+        messages: SimpleQueue[str] = SimpleQueue()
+        # Sound systems write there whenever they are opened, and the service's log is not theirs.
+        with contextlib.nullcontext() if begin.microphone is None else captured_stderr(messages.put):
+            _serve(link, begin, messages)
     except LinkClosed:
         pass  # the service is gone, and there is nobody to report to
     return 0
 
 
+def _serve(link: Link, begin: Begin, messages: SimpleQueue[str]) -> None:
+    recorder = None
+    if begin.recording:
+        recorder = Recorder(begin.recording, partial(_send, link), microphone=begin.microphone is not None)
+    try:
+        source = _open(begin, recorder)
+    except OvavelError as error:
+        link.send(Finished(error=redacted(str(error))))
+        return
+    with closing(source):
+        wanted = threading.Event()
+        asked = threading.Thread(target=_answer, args=(link, source, recorder, begin.child, wanted), daemon=True)
+        asked.start()
+        link.send(Finished(error=_watch(link, source, begin, recorder, messages)))
+        asked.join()  # clips of its last events are still to be asked for
+        if recorder and wanted.is_set():
+            recorder.close()
+
+
 def _open(begin: Begin, recorder: Recorder | None) -> Source:
     address = address_of(begin.source)
+    check_source(address, microphone=begin.microphone, sound=begin.sound, loop=begin.loop)
+    if begin.microphone is not None or camera_device(address) is not None:
+        microphone = begin.microphone if begin.sound else None
+        return CameraMicSource(index_or_name(address), None if microphone is None else index_or_name(microphone))
     if begin.loop:
         return LoopedSource(address, audio=begin.sound, recorder=recorder)
     tap: OpenTap | None = recorder.tap if recorder else None
     return MediaSource(address, audio=begin.sound, realtime=True, tap=tap)
 
 
-def _watch(link: Link, source: Source, begin: Begin, recorder: Recorder | None) -> str | None:
+def _watch(
+    link: Link, source: Source, begin: Begin, recorder: Recorder | None, messages: SimpleQueue[str]
+) -> str | None:
     """Send each window; returns why the source ended early, if it did."""
     prepare, masks = preparations(begin.encoders), Masks(begin.masks)
     assembler = WindowAssembler(source.senses, live=not source.recorded, rate_hz=prepare["audio"].rate_hz)
@@ -134,7 +154,7 @@ def _watch(link: Link, source: Source, begin: Begin, recorder: Recorder | None) 
     link.send(Opened(senses=senses, child=begin.child, monotonic_us=monotonic_us, utc_us=utc_us))
     error, position_s = None, 0.0
     try:
-        for chunk in source.chunks():
+        for chunk in _with_notices(source.chunks(), messages):
             if isinstance(chunk, Frame):
                 chunk = replace(chunk, image=once(chunk.image, masks))
             if recorder:
@@ -151,6 +171,15 @@ def _watch(link: Link, source: Source, begin: Begin, recorder: Recorder | None) 
     if recorder:
         recorder.reached(position_s, ended=True)
     return error
+
+
+def _with_notices(chunks: Iterator[Chunk], messages: SimpleQueue[str]) -> Iterator[Chunk]:
+    """`chunks`, and what else there is to be reported as it comes in."""
+    for chunk in chunks:
+        while not messages.empty():
+            time_s = chunk.start_s if isinstance(chunk, Gap) else chunk.time_s
+            yield Notice(time_s=time_s, message=messages.get())
+        yield chunk
 
 
 def _captured(window: Window, prepare: Mapping[Sense, Preparation], *, spectrum: bool) -> Captured:

@@ -125,6 +125,7 @@ class CameraFeed:
     def _begin_of(self, camera: Camera, recording: Recording | None) -> Begin:
         return Begin(
             source=camera.source,
+            microphone=camera.microphone,
             loop=camera.loop,
             encoders=self._encoders,
             sound=camera.sound,

@@ -40,7 +40,9 @@ class Begin(Struct, frozen=True, kw_only=True, tag=True):
     """The first message to the child: what to watch."""
 
     source: str
-    """Address or file; "@FILE" and "env:NAME" are resolved in the child."""
+    """As in the site file; "@FILE" and "env:NAME" are resolved in the child."""
+    microphone: str | None = None
+    """As in the site file; None: what `source` sends is heard."""
     loop: bool
     encoders: Encoders
     """How frames and sounds are prepared."""

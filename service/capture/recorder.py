@@ -33,13 +33,16 @@ _LATER_S = 1.0
 class Recorder:
     """Takes what one source brings, and answers requests for clips, in a thread of its own."""
 
-    def __init__(self, recording: Recording, answer: Callable[[Clip], None]) -> None:
-        """Keep what `recording` says; `answer` is called with each clip that was asked for, written or not."""
+    def __init__(self, recording: Recording, answer: Callable[[Clip], None], *, microphone: bool = False) -> None:
+        """Keep what `recording` says; `answer` is called with each clip that was asked for, written or not.
+
+        `microphone` says whether the sound comes from one.
+        """
         self._recording, self._answer = recording, answer
         self._ring = Ring(limit_bytes=recording.ring_bytes, limit_s=recording.ring_s)
         self._lock = threading.Lock()
         self._frames = FrameEncoder(self._ring, self._lock)
-        self._sounds = SoundEncoder()
+        self._sounds = SoundEncoder(microphone=microphone)
         self._lost = 0  # frames that no clip so far said were missing
         self._copying = 0  # connections whose packets are kept as they are
         self._wanted: list[Cut] = []

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovavel.runtime.pipeline.audio_clock import ClockFilter
 from ovavel.runtime.types import Samples
 from ovavel.service.capture.ring import Sound
 
@@ -45,7 +46,9 @@ class SoundFormat:
 class SoundEncoder:
     """Encodes blocks of sound that come in the order of time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, microphone: bool = False) -> None:
+        """Encode sound of a stream, or of a `microphone`, whose blocks come with times that jitter."""
+        self._clock = ClockFilter(live=True) if microphone else None
         self.format: SoundFormat | None = None
         """Set by the first sound."""
         self._encoder: Any = None
@@ -68,12 +71,23 @@ class SoundEncoder:
         late_s = samples.time_s - (self._start_s + self._taken / samples.rate_hz)
         if self._encoder is None or kind != self._input or not -MOST_SILENCE_S < late_s < MOST_SILENCE_S:
             yield from self._begin(kind, samples.time_s)
-        elif late_s > APART_S:
-            silence = np.zeros((len(waveform), round(late_s * samples.rate_hz)), np.float32)
-            waveform = np.concatenate([silence, waveform], axis=1)
-        elif late_s < -APART_S:
-            waveform = waveform[:, round(-late_s * samples.rate_hz) :]
+        else:
+            waveform = _moved(waveform, round(self._apart_s(late_s, waveform.shape[1]) * samples.rate_hz))
         yield from self._encode(np.ascontiguousarray(waveform, np.float32))
+
+    def _apart_s(self, late_s: float, samples: int) -> float:
+        """How far the next block is to be moved, which by its time is `late_s` after the one before."""
+        if self._clock is None:
+            return late_s if abs(late_s) > APART_S else 0.0
+        jump_s = self._clock.observe(late_s, samples / self._input[0])
+        if jump_s:
+            self._clock.restart()
+            return jump_s
+        drift_s = self._clock.offset_s
+        if abs(drift_s) <= APART_S:
+            return 0.0
+        self._clock.corrected(drift_s)
+        return drift_s
 
     def _begin(self, kind: tuple[int, int], time_s: float) -> Iterator[Sound]:
         """Start at another place."""
@@ -83,6 +97,8 @@ class SoundEncoder:
             yield from self._packets(None)
         assert self.format is not None
         self._input, self._start_s, self._taken = kind, time_s, 0
+        if self._clock is not None:
+            self._clock.restart()
         self._encoder = av.CodecContext.create("aac", "w")
         self._encoder.sample_rate, self._encoder.layout = self.format.rate_hz, self.format.layout
         self._encoder.format, self._encoder.bit_rate = "fltp", self.format.bit_rate
@@ -109,3 +125,10 @@ class SoundEncoder:
         for packet in self._encoder.encode(block):
             time_s = self._start_s + float(packet.pts * packet.time_base)
             yield Sound(bytes(packet), time_s, _BLOCK / self.format.rate_hz)
+
+
+def _moved(waveform: NDArray[np.float32], by: int) -> NDArray[np.float32]:
+    """(C, n) → the same after `by` samples of silence, or without its first `-by` samples."""
+    if by <= 0:
+        return waveform[:, -by:]
+    return np.concatenate([np.zeros((len(waveform), by), np.float32), waveform], axis=1)

@@ -13,9 +13,11 @@ import msgspec
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.text import INVISIBLE, quoted
+from ovavel.runtime.sources.devices import camera_device
 from ovavel.runtime.system.files import not_regular
 from ovavel.service.config.sinks import Jsonl, Mqtt, Sink, Webhook
 from ovavel.service.config.site import Camera, Site
+from ovavel.service.config.sources import check_source, device_file, is_deferred, is_encoded
 
 __all__ = ["read_site", "read_token", "remarks", "rules_of", "site_schema", "split_listen", "zone_of"]
 
@@ -79,9 +81,9 @@ def _secret(folder: Path, text: str) -> str:
 
 
 def _source(folder: Path, source: str) -> str:
-    if "://" in source or source.startswith(("@", "env:")):
+    if "://" in source or is_deferred(source):
         return _secret(folder, source)
-    return str(folder / source)
+    return source if camera_device(source) is not None else str(folder / source)
 
 
 def _check(path: Path, site: Site) -> None:
@@ -118,8 +120,26 @@ def _check(path: Path, site: Site) -> None:
             )
         if camera.transcode and not (site.media and camera.media):
             raise InputError(f"{path}: camera {camera.id!r}: transcode is for clips, and media = false keeps none")
-        if camera.loop and ("://" in camera.source or camera.source.startswith(("@", "env:"))):
+        if camera.loop and is_deferred(camera.source):
             raise InputError(f"{path}: camera {camera.id!r}: loop is for a file, not for an address")
+    _check_devices(path, site)
+
+
+def _check_devices(path: Path, site: Site) -> None:
+    first: dict[str, str] = {}
+    for camera in site.camera:
+        if is_deferred(camera.source):
+            continue  # the capture process checks what is there
+        try:
+            check_source(camera.source, microphone=camera.microphone, sound=camera.sound, loop=camera.loop)
+        except UsageError as error:
+            raise InputError(f"{path}: camera {camera.id!r}: {error}") from error
+        file = device_file(camera.source)
+        if file is not None and (other := first.setdefault(file, camera.id)) != camera.id:
+            raise InputError(
+                f"{path}: cameras {other!r} and {camera.id!r} both watch {file}, which can be opened only once; "
+                "leave one of them out"
+            )
 
 
 def remarks(site: Site) -> list[str]:
@@ -128,7 +148,7 @@ def remarks(site: Site) -> list[str]:
     for camera in site.camera:
         if not camera.sound:
             found.append(f"camera {camera.id!r} has sound = false: nothing is seen and heard, so it has no events")
-        if camera.mask and not camera.transcode and camera.media and site.media:
+        if camera.mask and not is_encoded(camera) and camera.media and site.media:
             found.append(f"camera {camera.id!r} has a mask: its events have no clips without transcode = true")
     return found
 

@@ -53,8 +53,11 @@ class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     id: Name
     """Names it in addresses, topics and files; its history hangs on it."""
     source: Annotated[str, Meta(min_length=1, max_length=4096)]
-    """Address or file. "@FILE" reads it from the first line of a file, "env:NAME" from a variable: an address with a
-    password does not belong into the site file."""
+    """Address or file, or a camera of this machine: its index or device file. "@FILE" reads it from the first line of a
+    file, "env:NAME" from a variable: an address with a password does not belong into the site file."""
+    microphone: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    """Index, name or part of the name of a microphone of this machine, or "default": for a camera of this machine,
+    which has no sound of its own, or in place of the sound of an address."""
     name: Annotated[str, Meta(max_length=200)] = ""
     """What people call it; the id by default."""
     tz: str = ""
@@ -77,14 +80,15 @@ class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context after which a decision is final."""
     mask: Annotated[tuple[Mask, ...], Meta(max_length=64)] = ()
-    """Polygons that are black before anything looks at a picture. A camera with a mask has clips only with
-    `transcode`: its own packets show what is masked."""
+    """Polygons that are black before anything looks at a picture. A network camera with a mask has clips only with
+    `transcode` or a microphone: its own packets show what is masked."""
     transcode: bool = False
     """Encode clips to H.264 even where the camera's own packets could be copied: for masks, and for HEVC, which many
-    browsers do not play."""
+    browsers do not play. A camera of this machine, or one with a microphone, has no packets to copy: its clips are
+    always encoded."""
     sound: bool = True
-    """Whether sound is read at all. Without it nothing is both seen and heard: the camera is shown and accounted for,
-    and has no events."""
+    """Whether sound is read at all; without it a microphone is not even opened. Then nothing is both seen and heard:
+    the camera is shown and accounted for, and has no events."""
     keep_sound: bool = True
     """Whether sound is kept. Without it, it is heard in memory for decisions, and is in no clip and no picture."""
     media: bool = True

@@ -16,6 +16,7 @@ from ovavel.runtime.types import WINDOW_S, SegmentScores
 from ovavel.service.capture.messages import Captured, Clip, Cut
 from ovavel.service.capture.recorder import NOT_KEPT
 from ovavel.service.config.site import Camera, Site
+from ovavel.service.config.sources import is_encoded
 from ovavel.service.evidence import files
 from ovavel.service.evidence.peaks import AROUND, Peak, Peaks
 from ovavel.service.evidence.retention import NoRoomError, Retention
@@ -43,7 +44,7 @@ def kinds_of(site: Site, camera: Camera) -> tuple[AssetKind, ...]:
     if not (site.media and camera.media):
         return ()
     sound: tuple[AssetKind, ...] = ("sound",) if camera.sound and camera.keep_sound else ()
-    clip: tuple[AssetKind, ...] = () if camera.mask and not camera.transcode else ("clip",)
+    clip: tuple[AssetKind, ...] = () if camera.mask and not is_encoded(camera) else ("clip",)
     return ("snapshot", *sound, *clip)
 
 

@@ -63,6 +63,7 @@ def test_every_field_of_a_site_is_thought_of() -> None:
         (changed(source="c.mp4"), Changes(restarted=("gate",))),
         (changed(YARD, every_s=2), Changes(restarted=("yard",))),
         (changed(lag=3), Changes(restarted=("gate",))),
+        (changed(microphone="default"), Changes(restarted=("gate",))),
         (changed(name="Gate"), Changes(shown=("gate",))),
         (changed(tz="Asia/Tokyo"), Changes(shown=("gate",))),
         (changed(expected_offline=True), Changes(shown=("gate",))),

@@ -62,6 +62,53 @@ def test_a_source_from_a_file_lies_beside_the_site_file(tmp_path: Path) -> None:
     assert site.camera[0].source == f"@{tmp_path / 'gate.txt'}"
 
 
+DEVICES = """
+[[camera]]
+id = "desk"
+source = "0"
+microphone = "USB Audio"
+
+[[camera]]
+id = "hall"
+source = "/dev/video2"
+sound = false
+
+[[camera]]
+id = "shed"
+source = "http://camera/mjpeg"
+microphone = "1"
+"""
+
+
+def test_devices_are_sources_by_the_names_that_live_has_for_them(tmp_path: Path) -> None:
+    *_, desk, hall, shed = read_site(write(tmp_path, PLAIN + DEVICES)).camera
+    assert (desk.source, desk.microphone) == ("0", "USB Audio")
+    assert (hall.source, hall.microphone) == ("/dev/video2", None)
+    assert (shed.source, shed.microphone) == ("http://camera/mjpeg", "1")
+
+
+def test_a_file_that_is_called_like_a_device_has_a_path(tmp_path: Path) -> None:
+    assert read_site(write(tmp_path, PLAIN.replace("yard.mp4", "./0"))).camera[1].source == str(tmp_path / "0")
+
+
+def test_a_camera_of_this_machine_is_watched_once(tmp_path: Path) -> None:
+    again = DEVICES.replace('"/dev/video2"', '"/dev/video0"')
+    with pytest.raises(InputError, match="cameras 'desk' and 'hall' both watch /dev/video0") as refused:
+        read_site(write(tmp_path, PLAIN + again))
+    assert "leave one of them out" in str(refused.value)
+
+
+def test_two_cameras_may_share_a_microphone(tmp_path: Path) -> None:
+    assert read_site(write(tmp_path, PLAIN + DEVICES.replace('"1"', '"USB Audio"'))).camera
+
+
+def test_devices_have_clips_under_masks(tmp_path: Path) -> None:
+    """They are encoded from what is masked; none of a device's own packets could show more."""
+    mask = "mask = [[[0, 0], [0.5, 0], [0, 1]]]"
+    masked = DEVICES.replace("microphone", f"{mask}\nmicrophone").replace("sound = false", f"{mask}\nsound = false")
+    assert [each for each in remarks(read_site(write(tmp_path, PLAIN + masked))) if "mask" in each] == []
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -82,6 +129,12 @@ def test_a_source_from_a_file_lies_beside_the_site_file(tmp_path: Path) -> None:
         (("keep_margin = 0.1", "keep_margin = 0.9"), "keep-margin"),
         (("start_margin = 0.3", "start_margin = 3"), "camera[1].start_margin"),
         (('source = "rtsp://camera/stream"', 'source = "rtsp://camera/stream"\nloop = true'), "loop is for a file"),
+        (('"rtsp://camera/stream"', '"0"'), "camera 'gate': a camera of this machine such as '0' has no sound"),
+        (('"rtsp://camera/stream"', '"0"\nmicrophone = "default"\nloop = true'), "loop is for a file"),
+        (('"rtsp://camera/stream"', '"@gate.txt"\nloop = true'), "loop is for a file"),
+        (('"yard.mp4"', '"yard.mp4"\nmicrophone = "default"'), "camera 'yard': microphone is for a camera"),
+        (('"rtsp://camera/stream"', '"rtsp://camera/stream"\nmicrophone = ""'), "camera[0].microphone"),
+        (('"rtsp://camera/stream"', '"rtsp://camera/stream"\nmicrophone = 0'), "camera[0].microphone"),
         (('data = "/var/lib/ovavel"', ""), "data"),
         (('bundle = "imagebind"', "bundle = 3"), "bundle"),
         (("[[camera]]", "[[camera"), "not TOML"),
