@@ -26,10 +26,12 @@ from ovavel.service.store import mutes, outbox
 from ovavel.service.store.database import Database, Transaction
 from ovavel.service.store.outbox import Backlog, Delivery, Earlier
 
-__all__ = ["GIVE_UP_US", "LONGEST_WAIT_S", "Worker"]
+__all__ = ["GIVE_UP_ATTEMPTS", "GIVE_UP_US", "LONGEST_WAIT_S", "Worker"]
 
 GIVE_UP_US = 3 * 86_400_000_000
 """A receiver that answers, and refuses a message for so long, will never take it."""
+GIVE_UP_ATTEMPTS = 72
+"""Nor before it was tried so often: a wall clock that was set years ahead is no patience."""
 LONGEST_WAIT_S = 3600.0
 """A receiver that asks for more (Retry-After) is asked again after this."""
 _TICK_S = 1.0
@@ -234,7 +236,8 @@ class Worker:
         for message, outcome in zip(messages, outcomes, strict=True):
             delivery, why = message.delivery, one_line(redacted(outcome.why))
             state = {"delivered": "delivered", "gone": "failed"}.get(outcome.result, "retry")
-            if outcome.result == "refused" and now_us - delivery.created_us > GIVE_UP_US:
+            waited = now_us - delivery.created_us > GIVE_UP_US and delivery.attempts >= GIVE_UP_ATTEMPTS
+            if outcome.result == "refused" and waited:
                 state = "failed"
             wait_s = max(self._pause(delivery.attempts + 1), min(outcome.wait_s, LONGEST_WAIT_S))
             self._unwritten.append(_Mark(delivery=delivery, state=state, why=why, next_us=now_us + round(wait_s * 1e6)))

@@ -175,7 +175,7 @@ class Keeper:
         self.trouble = ""
         try:
             self._check()
-            self.retention.apply(now_us=time.time_ns() // 1000)
+            self.retention.apply_now()
             if sweep and not self._unsettled:
                 with self._lock:
                     parts = frozenset(files.part_of(self._store.folder / each.path) for each in self._wanted.values())

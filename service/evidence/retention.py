@@ -1,6 +1,7 @@
 """How long evidence is kept: by days and by size, and less of it where the disk is nearly full. What is pinned stays.
 
-Clips go first, then snapshots and spectrograms, and events last. A row says that its file is gone before it is: a crash
+Clips go first, then snapshots and spectrograms, and events last. Days are those of a clock that is known to be right:
+one that was just set years ahead makes nothing old (`AgeClock`). A row says that its file is gone before it is: a crash
 in between leaves a file without a row, which the next start removes.
 """
 
@@ -20,6 +21,7 @@ from ovavel.service.config.site import Keep
 from ovavel.service.evidence import files
 from ovavel.service.failpoints import reach
 from ovavel.service.store.accounts import CLOCKS_US
+from ovavel.service.store.care.age_clock import AgeClock
 from ovavel.service.store.database import BALLAST, BALLAST_BYTES, FILE, Database, Transaction, one_row, rows
 
 __all__ = ["GB", "Deletion", "NoRoomError", "KindReport", "Retention", "StorageReport", "delete_events", "plan"]
@@ -84,6 +86,8 @@ class StorageReport(Struct, frozen=True, kw_only=True):
     kinds: tuple[KindReport, ...]
     next: tuple[Deletion, ...]
     """The next deletions for age, in their order; those for space or a full disk take the oldest first, too."""
+    waits_s: float
+    """How long nothing is removed for its age by a wall clock that was set far ahead; 0 where it is believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,19 +186,20 @@ class Retention:
 
     def __init__(self, store: Database, keep: Keep) -> None:
         self._store, self.keep = store, keep
+        self._age = AgeClock.of(store, keep=True)
 
     @property
     def min_free_bytes(self) -> int:
         """Space that stays free: what the site says, or a tenth of a small disk."""
         return min(round(self.keep.min_free_gb * GB), files.disk_bytes(self._store.folder) // _SMALL_DISK)
 
-    def apply(self, *, now_us: int) -> int:
-        """Remove what has to go; returns how many files and events that were.
+    def apply(self, *, now_us: int, monotonic_us: int) -> int:
+        """Remove what has to go at a moment of both clocks; returns how many files and events that were.
 
         Raises:
             OutputError: the store cannot be written now.
         """
-        removed = 0
+        removed, now_us = 0, self._age.observe(now_us=now_us, monotonic_us=monotonic_us)
         while True:
             lacking = self.min_free_bytes - self._free_bytes()
             read = self._store.read
@@ -216,6 +221,10 @@ class Retention:
                 files.remove(self._store.folder / path)
             removed += len(going) + len(old)
 
+    def apply_now(self) -> int:
+        """`apply` at this moment."""
+        return self.apply(now_us=time.time_ns() // 1000, monotonic_us=time.monotonic_ns() // 1000)
+
     def may_grow(self) -> bool:
         """Whether a clip may be written: a little more than what should stay free may be taken for a moment."""
         return self._free_bytes() >= self.min_free_bytes // 2
@@ -229,7 +238,7 @@ class Retention:
         """
         if self._free_bytes() - size >= self.min_free_bytes:
             return
-        self.apply(now_us=time.time_ns() // 1000)
+        self.apply_now()
         if self._free_bytes() - size < self.min_free_bytes:
             raise NoRoomError("the disk is nearly full; free some space, or lower keep.min_free_gb")
 
@@ -253,6 +262,7 @@ class Retention:
             ballast_held=_size(folder / BALLAST) == BALLAST_BYTES,
             kinds=tuple(KindReport(**dict(zip(names, row, strict=True))) for row in found),
             next=tuple(sorted(coming, key=lambda each: (each.due_us, each.asset))[:_NEXT]),
+            waits_s=self._age.waits_s,
         )
 
     def _old_events(self, connection: Transaction, now_us: int, lacking_bytes: int) -> list[str]:

@@ -18,6 +18,7 @@ from ovavel.service.capture.feed import CameraFeed, CameraState
 from ovavel.service.config.site import Site
 from ovavel.service.store import outbox
 from ovavel.service.store.accounts import HOUR_US, read_accounts
+from ovavel.service.store.care.age_clock import AgeClock
 from ovavel.service.store.database import BALLAST_BYTES, Database, Transaction, rows
 from ovavel.service.store.incidents import begin_incident, end_incident, report_moment
 
@@ -52,6 +53,7 @@ class Monitor:
     ) -> None:
         """Watch `feeds` and the disk of `store`."""
         self._store, self._site, self._feeds, self._free = store, site, feeds, free_bytes
+        self._age = AgeClock.of(store, keep=False)
         self._well_s: dict[str, float] = {}
         self._offset_us: int | None = None
         self._counted_s = self._forgot_s = float("-inf")
@@ -107,10 +109,11 @@ class Monitor:
                 changes.append((dropped > 0, OVERLOAD, None, f"{dropped} windows dropped within {OVERLOAD_S:.0f} s"))
         self._write(changes, feeds, now_us)
         self._clock(now_s, now_us)
+        old_us = self._age.observe(now_us=now_us, monotonic_us=round(now_s * 1e6)) - KEPT_US
         if now_s >= self._forgot_s + _FORGET_S:
             self._forgot_s = now_s
             with self._store.write() as transaction:
-                outbox.forget(transaction, before_us=now_us - KEPT_US, sinks=[each.id for each in self._site.sink])
+                outbox.forget(transaction, before_us=old_us, sinks=[each.id for each in self._site.sink])
 
     def _write(
         self, changes: list[tuple[bool, str, str | None, str]], feeds: Mapping[str, CameraFeed], now_us: int

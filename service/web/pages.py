@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from ovavel.service.evidence.retention import GB, StorageReport
 from ovavel.service.store.accounts import HOUR_US, Account, read_accounts
 from ovavel.service.watch.service import Service
 from ovavel.service.web.api import API
@@ -18,6 +19,8 @@ from ovavel.service.web.templates import Templates
 __all__ = ["Pages"]
 
 _HALF_SECOND_US = 500_000
+_SHOWN = 8
+"""Of the next deletions."""
 
 
 class Pages:
@@ -63,10 +66,40 @@ class Pages:
             restarts=encoder.restarts,
             capacity=f"{self._service.capacity:.3g}",
             demand=f"{self._service.demand:.3g}",
+            storage=_storage(self._service.keeper.retention.report(now_us=now_us), now_us),
         )
 
     def _page(self, request: Request, title: str, **content: Any) -> Response:
         return self._templates.answer(request, f"{title.lower()}.html", title=title, **content)
+
+
+def _storage(report: StorageReport, now_us: int) -> dict[str, Any]:
+    return {
+        "free": _size(report.free_bytes),
+        "waits": f"{report.waits_s / 3600:.1f}" if report.waits_s else "",
+        "kinds": [
+            (
+                each.kind,
+                str(each.files),
+                _size(each.bytes),
+                _size(each.pinned_bytes),
+                _day(each.oldest_us) if each.oldest_us is not None else "–",
+            )
+            for each in report.kinds
+        ],
+        "next": [
+            (each.kind, _day(each.end_us), _size(each.bytes), "now" if each.due_us <= now_us else _day(each.due_us))
+            for each in report.next[:_SHOWN]
+        ],
+    }
+
+
+def _size(size: int) -> str:
+    return f"{size / GB:.2f} GB" if size >= GB // 10 else f"{size / 1e6:.1f} MB"
+
+
+def _day(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d")
 
 
 def _account(account: Account, name: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from support.service import until
 from ovavel.runtime.errors import OutputError
 from ovavel.service.delivery.message import Message
 from ovavel.service.delivery.sender import LONGEST_PAUSE_S, Outcome, pause_s
-from ovavel.service.delivery.worker import GIVE_UP_US
+from ovavel.service.delivery.worker import GIVE_UP_ATTEMPTS, GIVE_UP_US
 from ovavel.service.store import outbox
 from ovavel.service.store.database import Database, rows
 
@@ -55,6 +55,11 @@ def test_a_message_that_is_refused_for_days_fails_and_is_counted(store: Database
     desk.sender.answer = lambda _: Outcome(result="refused", why="the receiver answered 400")
     desk.worker.round()
     desk.later(GIVE_UP_US / SECOND_US + 1)
+    desk.drain()
+    assert desk.worker.results == {"suppressed: start too long ago": 1}, "a clock that was set is no patience"
+    with store.write() as transaction:
+        transaction.execute("UPDATE outbox SET attempts = ?", (GIVE_UP_ATTEMPTS,))
+    desk.later(3600)
     desk.drain()
     assert desk.worker.results == {"suppressed: start too long ago": 1, "failed": 1}
     assert outbox.backlog(store.read, "log").pending == 0

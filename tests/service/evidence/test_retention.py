@@ -70,7 +70,7 @@ def apply(
     monkeypatch.setattr(files, "free_bytes", lambda _: round(space[0]))
     monkeypatch.setattr(files, "disk_bytes", lambda _: disk)
     one = Retention(store, keep)
-    one.apply(now_us=NOW_US)
+    one.apply(now_us=NOW_US, monotonic_us=0)
     return one
 
 
@@ -97,7 +97,7 @@ def test_what_a_clock_that_was_not_set_dated_has_no_age(store: Database, monkeyp
     one = apply(store, Keep(events_days=100_000), monkeypatch)
     assert left(store, "clip") == ["e3"], "there it is old"
     now_us = 20_000 * DAY_US  # 2024
-    one.apply(now_us=now_us)
+    one.apply(now_us=now_us, monotonic_us=0)
     assert left(store, "clip") == ["e3"], "its days begin when the clock is set"
     assert len(rows(store.read, "SELECT 1 FROM event")) == 4
     with store.write() as transaction:
@@ -105,8 +105,30 @@ def test_what_a_clock_that_was_not_set_dated_has_no_age(store: Database, monkeyp
         transaction.execute(
             "UPDATE asset SET state = 'ready', path = 'media/x' WHERE event_id = 'e2' AND kind = 'clip'"
         )
-    one.apply(now_us=now_us)
+    one.apply(now_us=now_us, monotonic_us=0)
     assert left(store, "clip") == ["e3"], "and hide nothing that is old"
+
+
+def test_a_clock_set_years_ahead_removes_nothing_for_its_age_before_a_day(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later_us = 19_000 * DAY_US  # the tests' clock, as a clock that is set
+    for number, days_ago in enumerate((400, 100, 20, 1)):
+        add(store, number, days_ago=days_ago)
+    with store.write() as transaction:
+        transaction.execute("UPDATE event SET start_us = start_us + ?, end_us = end_us + ?", (later_us, later_us))
+        transaction.execute("UPDATE run SET committed_us = ?", (NOW_US + later_us,))
+    one = Retention(store, Keep())
+    wrong_us = NOW_US + later_us + 2000 * DAY_US
+    for hour in range(24):
+        one.apply(now_us=wrong_us + hour * DAY_US // 24, monotonic_us=hour * DAY_US // 24)
+    assert left(store, "clip") == ["e3"], "what was old before"
+    assert left(store, "snapshot") == ["e2", "e3"]
+    report = one.report(now_us=wrong_us)
+    assert report.waits_s == 3600
+    assert {each.event_id for each in report.next if each.due_us < wrong_us} == {"e2", "e3"}, "shown beforehand"
+    one.apply(now_us=wrong_us + DAY_US, monotonic_us=DAY_US)
+    assert left(store, "clip") == left(store, "snapshot") == []
 
 
 def test_space_of_each_kind_the_oldest_go_first(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:

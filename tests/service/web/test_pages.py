@@ -1,0 +1,37 @@
+"""What the pages say of the service itself."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import pytest
+from support.served import served
+from support.web import ask
+
+from ovavel.service.store.database import rows
+
+pytestmark = pytest.mark.timeout(300)
+
+DAY_US = 86_400_000_000
+NOW_US = 20_600 * DAY_US
+
+
+def text(port: int, path: str) -> str:
+    status, _, body = ask(port, path)
+    assert status == 200
+    return html.unescape(body.decode())
+
+
+def test_health_shows_what_is_kept_and_what_goes_once_a_clock_that_was_set_ahead_is_believed(tmp_path: Path) -> None:
+    with served(tmp_path, users=False) as here:
+        retention = here.service.keeper.retention
+        with here.service.store.write() as transaction:
+            transaction.execute("UPDATE event SET start_us = ?, end_us = ?, state = 'ended'", (NOW_US, NOW_US))
+        retention.apply(now_us=NOW_US, monotonic_us=0)
+        assert "hours, unless" not in text(here.port, "/health")
+        retention.apply(now_us=NOW_US + 1000 * DAY_US, monotonic_us=DAY_US // 24)
+        page = text(here.port, "/health")
+        assert "Nothing is removed for its age for 24.0 more hours" in page
+        assert "<td>clip</td><td>2026-05-27</td><td>0.0 MB</td>" in page, "its next deletions"
+        assert rows(here.service.store.read, "SELECT state FROM asset") == [("ready",)]
