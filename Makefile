@@ -13,7 +13,7 @@ help:
 	@echo "make watch   watch three cameras of that world on a page, http://127.0.0.1:8470/; Ctrl-C ends it"
 	@echo "make test    everything CI tests, full-size ImageBind included (about 10 minutes on two cores)"
 	@echo "make quick   the tests without the slow ones"
-	@echo "make proof   the tests three times under load, in reverse, and without PortAudio, PulseAudio and FFmpeg"
+	@echo "make proof   the tests three times under load, in reverse, and without the programs that CI installs"
 	@echo "make other-pythons   the tests that need no PyTorch, on each newer Python that is found here"
 	@echo "make oldest  all but the full-size tests with the oldest versions that pyproject.toml allows"
 	@echo "make lint    ruff, mypy, the import rules, and biome for CSS and JavaScript"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import threading
@@ -11,18 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-_PATHS = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
-
-
-def mosquitto() -> str:
-    path = shutil.which("mosquitto") or shutil.which("mosquitto", path=_PATHS)
-    if path is None:
-        pytest.skip("there is no mosquitto (apt install mosquitto)")
-    return path
+from support.needed import program_path
 
 
 class Broker:
@@ -32,7 +23,7 @@ class Broker:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        self._command = [mosquitto(), "-c", str(folder / "mosquitto.conf")]
+        self._command = [program_path("mosquitto"), "-c", str(folder / "mosquitto.conf")]
         user = "user root" if not lines else ""
         config = [f"listener {self.port} 127.0.0.1", "persistence false", "log_type none", user, *lines]
         if not any(line.startswith("allow_anonymous") for line in lines):

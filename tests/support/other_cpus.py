@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support.pulse import missing
+from support.needed import missing
 
 HERE = Path(__file__).resolve().parents[2]
 ARM = HERE / ".arm"

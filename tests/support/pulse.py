@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
+from support.needed import missing
 
 ASOUNDRC = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
 PLUGIN = "libasound_module_pcm_pulse.so"
@@ -42,14 +41,6 @@ class PulseServer:
         """End the server, as if the sound card were pulled."""
         self.process.terminate()
         self.process.wait(60)
-
-
-def missing(what: str, packages: str) -> NoReturn:
-    """Skip the test that needs `what`; in CI (`CI=true`) it must be there, and the test fails."""
-    reason = f"{what} is not installed: apt install {packages}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def need_portaudio() -> None:

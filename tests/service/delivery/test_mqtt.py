@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.deliveries import Desk
 from support.mosquitto import Broker, Listener, retained
+from support.needed import program_path
 from support.service import site, until
 
 from ovavel.runtime.errors import InputError
@@ -280,11 +282,10 @@ def test_a_second_service_of_the_same_name_does_not_make_it_connect_without_paus
 
 
 def test_a_password_is_needed_where_the_broker_wants_one(store: Database, tmp_path: Path) -> None:
-    import shutil
-    import subprocess
-
-    program = shutil.which("mosquitto_passwd") or pytest.skip("there is no mosquitto_passwd")
-    subprocess.run([program, "-b", "-c", str(tmp_path / "users"), "ann", "open:se/same@"], check=True)
+    subprocess.run(
+        [program_path("mosquitto_passwd", "mosquitto"), "-b", "-c", str(tmp_path / "users"), "ann", "open:se/same@"],
+        check=True,
+    )
     lines = ("allow_anonymous false", f"password_file {tmp_path / 'users'}", "user root")
     with Broker(tmp_path, *lines) as broker:
         for login in ("", "ann:wrong@"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.browser import chromium_page
 from support.service import CLIP, news, run_facts, site
 
 from ovavel.service.config.site import Camera
@@ -47,24 +47,13 @@ def served(tmp_path: Path) -> Iterator[tuple[Service, str]]:
 @pytest.fixture
 def page(served: tuple[Service, str]) -> Iterator[Any]:
     """A browser of the width of a phone, logged in; what went wrong on its pages fails the test."""
-    driver = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no Chromium")
-    faults: list[str] = []
-    with driver.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
+    with chromium_page(viewport={"width": 390, "height": 800}) as page:
         page.goto(f"{served[1]}/events")
         page.get_by_label("Name").fill("anna")
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
         page.wait_for_url("**/events")
         yield page
-        browser.close()
-    assert faults == []
 
 
 def test_keys_choose_review_and_open(served: tuple[Service, str], page: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import web
+from support.browser import chromium_page
 from support.flashes import watch
 from support.service import CLIP, check_assets, site, until
 
@@ -155,15 +155,9 @@ def test_space_and_metrics(running: tuple[Service, Server]) -> None:
 
 @pytest.mark.slow
 def test_a_browser_plays_a_clip(running: tuple[Service, Server]) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no Chromium")
     service, server = running
     event = ready(service, "plain", "clip")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--mute-audio"])
-        page = browser.new_page()
+    with chromium_page("--mute-audio") as page:
         page.goto(f"http://127.0.0.1:{server.port}/api/v1/events/{event}/clip.mp4")
         played = page.evaluate(
             "async () => { const v = document.querySelector('video'); v.muted = true; await v.play();"
@@ -171,7 +165,6 @@ def test_a_browser_plays_a_clip(running: tuple[Service, Server]) -> None:
             " v.currentTime = v.duration - 0.3; await new Promise(done => v.onseeked = done);"
             " return [v.duration, v.videoWidth, v.webkitAudioDecodedByteCount]; }"
         )
-        browser.close()
     assert played[0] >= 3
     assert played[1] > 0
     assert played[2] > 0, "it has sound"

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import http.client
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.needed import program_path
 from support.served import CLIP_BYTES, PASSWORD, Served, served
 from support.service import until
 from support.web import ask, cookie_of, log_in, send_json
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CONF = (Path(__file__).parents[3] / "deploy" / "nginx.conf").read_text(encoding="utf-8")
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.skipif(NGINX is None, reason="there is no nginx")]
+pytestmark = pytest.mark.timeout(300)
 
 MAIN = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr;
@@ -49,21 +48,21 @@ def listens(port: int) -> bool:
 @pytest.fixture(scope="module")
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, int]]:
     """A site, and the port of the nginx in front of it."""
-    assert NGINX
+    nginx = program_path("nginx")
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     with served(tmp_path_factory.mktemp("site"), base_path="/ovavel", proxies=("127.0.0.1",)) as running:
         assert CONF.count("127.0.0.1:8470") == 2
         locations = CONF.replace("127.0.0.1:8470", f"127.0.0.1:{running.port}")
         conf = folder / "nginx.conf"
         conf.write_text(MAIN.format(folder=folder, port=port, locations=locations), encoding="utf-8")
-        process = subprocess.Popen([NGINX, "-p", folder, "-c", conf], stderr=subprocess.PIPE)
+        process = subprocess.Popen([nginx, "-p", folder, "-c", conf], stderr=subprocess.PIPE)
         try:
             until(lambda: listens(port) or process.poll() is not None)
             assert process.poll() is None, process.stderr and process.stderr.read()
             yield running, port
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import web
+from support.browser import chromium_page
 from support.service import CLIP, site, until
 
 from ovavel.runtime.errors import InputError
@@ -38,12 +39,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
 
 
 def ask(server: Server, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    connection.request("GET", path, headers=headers)
-    answer = connection.getresponse()
-    found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    connection.close()
-    return found
+    return web.ask(server.port, path, **headers)
 
 
 def ask_json(server: Server, path: str) -> Any:
@@ -149,7 +145,7 @@ def test_the_pages_are_whole_and_names_stay_text(running: tuple[Service, Server]
 
 def test_the_stream_continues_where_a_reader_left(running: tuple[Service, Server]) -> None:
     _, server = running
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", "/api/v1/stream", headers={"Last-Event-ID": "2"})
     answer = connection.getresponse()
     assert answer.getheader("content-type") == "text/event-stream; charset=utf-8"
@@ -191,24 +187,13 @@ def test_a_port_in_use_is_an_error_at_once(running: tuple[Service, Server]) -> N
 
 @pytest.mark.slow
 def test_the_page_lives_in_a_browser(running: tuple[Service, Server]) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no Chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        faults: list[str] = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
+    with chromium_page() as page:
         page.goto(f"http://127.0.0.1:{running[1].port}/")
         page.locator("#link", has_text="live").wait_for()
         page.locator(".both td").first.wait_for()
         assert page.locator("h2").first.inner_text().startswith(NAME)
         page.goto(f"http://127.0.0.1:{running[1].port}/events")
         before = page.locator("#events .event").count()
-        page.locator("#events .event").nth(before).wait_for(timeout=60_000)
+        page.locator("#events .event").nth(before).wait_for()
         page.goto(f"http://127.0.0.1:{running[1].port}/health")
         page.locator(".accounts td").first.wait_for()
-        browser.close()
-    assert faults == []
