@@ -26,6 +26,8 @@ from ovavel.service.capture.messages import (
 from ovavel.service.capture.spectrum import BANDS, COLUMNS
 from ovavel.service.link import Child, LinkClosed
 
+pytestmark = pytest.mark.timeout(300)  # each wait has 90 s
+
 NUMBER = 7
 RECORDING = Recording(ring_bytes=1 << 26, ring_s=120.0, encode=False, sound=True)
 Start = Callable[..., Child]

@@ -17,6 +17,7 @@ from ovavel.service.capture.messages import Opened
 from ovavel.service.config.site import Camera
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("cause", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
 def test_a_machine_that_can_start_no_process_now_is_asked_again(monkeypatch: pytest.MonkeyPatch, cause: int) -> None:
     news: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -37,4 +38,4 @@ def test_a_machine_that_can_start_no_process_now_is_asked_again(monkeypatch: pyt
         assert isinstance(news.get(timeout=60), Opened)
     finally:
         feed.stop()
-        assert feed.join(30)
+        assert feed.join(60)

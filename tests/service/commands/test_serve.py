@@ -21,6 +21,8 @@ from ovavel.service.store import people
 from ovavel.service.store.database import Database, rows
 from ovavel.service.web.access.passwords import matches
 
+pytestmark = pytest.mark.timeout(300)
+
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 
 
@@ -63,12 +65,12 @@ def test_it_starts_answers_and_ends_in_order(tmp_path: Path, how: signal.Signals
             line = process.stdout.readline()
             assert line.startswith("watching 1 camera: http://127.0.0.1:")
             address = line.split()[-1]
-            with urllib.request.urlopen(f"{address}healthz", timeout=30) as answer:
+            with urllib.request.urlopen(f"{address}healthz", timeout=60) as answer:
                 assert answer.status == 200
             assert manager.recv(1000).decode().startswith("READY=1\nSTATUS=watching 1 camera, port ")
             assert manager.recv(1000) == b"WATCHDOG=1"
             # A reader of the stream must not keep it from ending.
-            with urllib.request.urlopen(f"{address}api/v1/stream", timeout=30) as stream:
+            with urllib.request.urlopen(f"{address}api/v1/stream", timeout=60) as stream:
                 assert stream.readline()
                 until(lambda: '"watching"' in (tmp_path / "log").read_text())
                 while process.poll() is None:  # impatience must not cut short what the first signal began

@@ -63,7 +63,7 @@ def test_closing_does_not_wait_for_an_encoder_that_hangs(encoder: RemoteEncoder)
     while not encoder._turn.locked():  # it is being asked
         pass
     encoder.close()  # within the time limit of a test, far below that of an answer
-    asking.join(20)
+    asking.join(60)
     assert lost
     assert not child.is_running()
     with pytest.raises(EncoderLost, match="ending"):

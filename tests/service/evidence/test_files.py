@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.service import camera_facts, check_assets, news, run_facts
+from support.service import check_assets, news
 
 from ovavel.service.evidence import files
 from ovavel.service.failpoints import FAILPOINTS, VARIABLE
-from ovavel.service.store import assets, cameras, events
+from ovavel.service.store import assets, events
 from ovavel.service.store.assets import MediaFile
 from ovavel.service.store.database import Database, rows
 
@@ -93,15 +93,12 @@ def test_without_a_crash_the_limits_decide_what_is_left(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Database:
-    database = Database.open(tmp_path, ballast_bytes=0)
-    with database.write() as transaction:
-        cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
-        cameras.open_run(transaction, run_facts("run-1", "gate"))
+def store(store: Database) -> Database:
+    with store.write() as transaction:
         for kind in ("start", "end"):
             events.record(transaction, news(kind, 1), event_id="e1", now_us=1, sinks=())
         assets.expect(transaction, "e1", ("snapshot", "clip"))
-    return database
+    return store
 
 
 def add(store: Database, path: str, data: bytes = b"data") -> None:

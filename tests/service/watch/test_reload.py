@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.media_factory import make_clip
 from support.service import CLIP, DEMO, check_assets, until
 
 from ovavel.runtime.errors import DeviceError, InputError, OutputError
@@ -111,8 +112,8 @@ def test_only_what_is_different_is_interrupted(tmp_path: Path) -> None:
         assert service.feeds["stays"].camera.name == "Yard"
         facts = rows(service.store.read, "SELECT name, tz FROM camera WHERE id = 'stays'")
         assert facts == [("Yard", "Asia/Tokyo")]
-        until((tmp_path / "events.jsonl").exists)  # its run reports to the sink that was opened
-        assert '"camera":"stays"' in (tmp_path / "events.jsonl").read_text()
+        log = tmp_path / "events.jsonl"
+        until(lambda: log.exists() and '"camera":"stays"' in log.read_text())  # its run reports to the new sink
         for account in accounts.read_accounts(service.store.read, "stays", from_us=0, to_us=2**62):
             assert account.gap_us.keys() <= {"starting"}
             assert account.dropped.keys() <= {"encoder too slow"}, "which is another matter"
@@ -178,8 +179,9 @@ def test_what_is_broken_changes_nothing_and_is_said(tmp_path: Path, monkeypatch:
 
 
 def test_a_camera_that_is_not_watched_is_removed_or_changed_all_the_same(tmp_path: Path) -> None:
-    gone = str(tmp_path / "none.mp4")
-    says = {"off": CAMERA, "lost": f'source = "{gone}"', "over": f'source = "{CLIP}"', "stays": CAMERA}
+    gone, short = tmp_path / "none.mp4", tmp_path / "short.mp4"
+    make_clip(short, duration_s=3, fps=5)
+    says = {"off": CAMERA, "lost": f'source = "{gone}"', "over": f'source = "{short}"', "stays": CAMERA}
     path = write(tmp_path, says)
     with running(path) as (service, reloader):
         until(lambda: decided(service, "off") > 0)
