@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 from support.made_once import made_once
+from support.process_state import ProcessState
+from support.survivors import end_with_this_process
 
 from ovavel.runtime.reporting import redaction
 
@@ -47,6 +49,8 @@ for variable, folder in (("MPLCONFIGDIR", "matplotlib"), ("PIP_CACHE_DIR", "pip"
     os.environ.setdefault(variable, str(caches / folder))
 own_cache = tempfile.TemporaryDirectory(prefix="ovavel-tests-")
 os.environ["XDG_CACHE_HOME"] = own_cache.name
+os.environ["OVAVEL_TEST_PROCESS"] = own_cache.name
+end_with_this_process("OVAVEL_TEST_PROCESS")
 
 # A busy machine is no failure; each test has its timeout.
 settings.register_profile("ovavel", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -116,13 +120,22 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def left_as_found() -> Iterator[None]:
+    """A test that leaves its process otherwise than it found it fails: the next one in that process may fail by it."""
+    before = ProcessState()
+    yield
+    if changed := before.changes():
+        pytest.fail("\n".join(("the test left its process changed:", *changed)), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(left_as_found: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses that one test has read from a file or a variable are not redacted in the messages of the next."""
     monkeypatch.setattr(redaction, "_known", {})
 
 
 @pytest.fixture(autouse=True)
-def one_torch_thread() -> Iterator[None]:
+def one_torch_thread(left_as_found: None) -> Iterator[None]:
     """Whoever opens PyTorch with a number of threads sets it for the process: the next test does not inherit it."""
     yield
     torch = sys.modules.get("torch")
@@ -193,7 +206,7 @@ def tiny_bundle(tmp_path: Path, exported_bundle: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
+def signals_as_before(left_as_found: None) -> Iterator[None]:
     """What one test ignores, as a command does that is about to end, is not ignored by the processes of the next."""
     before = {number: signal.getsignal(number) for number in HANDLERS}
     yield

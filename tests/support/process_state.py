@@ -6,7 +6,6 @@ import faulthandler
 import gc
 import locale
 import logging
-import multiprocessing
 import os
 import resource
 import signal
@@ -74,7 +73,6 @@ def _facts() -> Iterator[tuple[str, Any]]:
     yield from _logs()
     yield "locale", locale.setlocale(locale.LC_ALL)
     yield "sys.path", [each for each in sys.path if not each.endswith("_vendor")]  # setuptools adds it once
-    yield "sys.meta_path", [*sys.meta_path]
     yield "sys.argv", [*sys.argv]
     yield "sys.excepthook", sys.excepthook
     yield "threading.excepthook", threading.excepthook
@@ -84,7 +82,6 @@ def _facts() -> Iterator[tuple[str, Any]]:
     yield "garbage collection", (gc.isenabled(), gc.get_threshold())
     yield "timeout of sockets", socket.getdefaulttimeout()
     yield "folder of temporary files", tempfile.gettempdir()
-    yield "how processes are started", multiprocessing.get_start_method(allow_none=True)
 
 
 def _logs() -> Iterator[tuple[str, Any]]:
