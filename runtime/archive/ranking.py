@@ -105,11 +105,14 @@ class Prefilter:
         texts = ranking.texts
         self._bits = {sense: pack_bits(texts.of(sense).astype(np.float64)) for sense in ranking.senses}
         width = {sense: 64 * bits.shape[1] for sense, bits in self._bits.items()}
-        self._slack = {sense: _SLACK * np.sqrt((np.pi**2 / 4 - 1) / each) for sense, each in width.items()}
+        self._error = {sense: float(np.sqrt((np.pi**2 / 4 - 1) / each)) for sense, each in width.items()}
 
-    def estimates(self, day: DayReader, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The scores of rows `first` to `last` - 1, and what they are at most: (N, Q) twice."""
-        stored = day.bits(first, last)
+    def estimates(self, day: DayReader, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The scores of the seconds in ascending `rows`, and what they are at most: (N, Q) twice."""
+        first, phrases = int(rows[0]), len(self._ranking.phrases)
+        stored = day.bits(first, int(rows[-1]) + 1)
+        if len(rows) < len(stored):
+            stored = stored[rows - first]
         similarity: dict[Sense, NDArray[np.float32]] = {}
         for sense, texts in self._bits.items():
             bits = np.ascontiguousarray(stored[:, day.words(sense)])
@@ -118,7 +121,24 @@ class Prefilter:
                 np.pi * np.arange(64 * bits.shape[1] + 1) / (64 * bits.shape[1])
             ).astype(np.float32)
             similarity[sense] = table[angle]
-        return self._ranking.fused(similarity), self._ranking.fused(similarity, self._slack)
+            _shrink(similarity[sense][:, phrases:], self._error[sense])
+        return self._ranking.fused(similarity), self._ranking.fused(
+            similarity, {sense: _SLACK * each for sense, each in self._error.items()}
+        )
+
+
+def _shrink(estimates: NDArray[np.float32], error: float) -> None:
+    """Move (N, B) estimates with a standard deviation of `error` towards the mean of each column, in place.
+
+    By as much as makes the most of them right: the background fits most seconds about equally, and what bits say of it
+    is mostly error. Never what they say of a phrase, which fits few.
+    """
+    variance = estimates.var(axis=0)
+    share = np.maximum(variance - np.float32(error**2), 0) / np.maximum(variance, np.float32(1e-12))
+    mean = estimates.mean(axis=0)
+    estimates -= mean
+    estimates *= share
+    estimates += mean
 
 
 def _differing(rows: NDArray[np.uint64], text: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -54,8 +54,8 @@ class Best:
         )
 
     def least(self, keep: int) -> float:
-        """What a further second has to exceed."""
-        return float(self.score[-1]) if len(self.score) >= keep else -np.inf
+        """What a further second has to exceed: 0 as long as they are fewer."""
+        return float(self.score[-1]) if len(self.score) >= keep else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,43 +134,26 @@ def _rank(
     keep: int,
 ) -> int:
     """Rank the `rows` of one day into `best`. Returns how many of them were compared."""
-    first = int(rows[0])
-    estimate, most = (each[rows - first] for each in prefilter.estimates(files, first, int(rows[-1]) + 1))
-    left = np.ones(len(rows), np.bool_)
-    # The likeliest ones first: what they reach rules out most of the others.
-    likely = np.zeros(len(rows), np.bool_)
-    for phrase in range(len(best)):
-        promising = np.flatnonzero(_may(most[:, phrase], best[phrase], keep))
-        if len(promising) > keep:
-            promising = promising[np.argpartition(-estimate[promising, phrase], keep)[:keep]]
-        likely[promising] = True
+    estimate, most = prefilter.estimates(files, rows)
+    left = np.arange(len(rows))
     compared = 0
-    for chosen in (lambda: likely, lambda: _promising(most, best, keep)):
-        now = np.flatnonzero(left & chosen())
-        left[now] = False
-        for start in range(0, len(now), _CHUNK):
-            found = files.vectors(rows[now[start : start + _CHUNK]])
-            _take(best, number, found.rows, ranking.scores(found), keep)
+    while True:
+        # The likeliest ones first: what they reach rules out most of the others.
+        lead = np.max([estimate[left, n] - each.least(keep) for n, each in enumerate(best)], axis=0, initial=-np.inf)
+        may = np.any([most[left, n] > each.least(keep) for n, each in enumerate(best)], axis=0)
+        left, lead = left[may], lead[may]
+        if not len(left):
+            return compared
+        now = np.argpartition(-lead, _CHUNK)[:_CHUNK] if len(left) > _CHUNK else np.arange(len(left))
+        found = files.vectors(rows[np.sort(left[now])])
+        _take(best, number, found.rows, ranking.scores(found), keep)
         compared += len(now)
-    return compared
-
-
-def _promising(most: NDArray[np.float32], best: Sequence[Best], keep: int) -> NDArray[np.bool_]:
-    """(N,) whether a second may be among the best of any phrase."""
-    found = np.zeros(len(most), np.bool_)
-    for phrase, each in enumerate(best):
-        found |= _may(most[:, phrase], each, keep)
-    return found
-
-
-def _may(most: NDArray[np.float32], best: Best, keep: int) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = most > max(best.least(keep), 0.0)
-    return found
+        left = np.delete(left, now)
 
 
 def _take(best: list[Best], number: int, rows: NDArray[np.intp], scores: NDArray[np.float32], keep: int) -> None:
     for phrase, before in enumerate(best):
         column = scores[:, phrase]
-        chosen = np.flatnonzero(column > max(before.least(keep), 0.0))
+        chosen = np.flatnonzero(column > before.least(keep))
         if len(chosen):
             best[phrase] = before.with_more(number, rows[chosen], column[chosen], keep)
