@@ -51,7 +51,7 @@ def captured_stderr(listener: Callable[[str], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _python_writes_to(fd: int) -> Iterator[None]:
     ours = sys.stderr
-    if not isinstance(ours, io.TextIOWrapper) or ours.fileno() != 2:
+    if not isinstance(ours, io.TextIOWrapper) or not _is_on_descriptor_2(ours):
         yield
         return
     ours.flush()
@@ -61,6 +61,13 @@ def _python_writes_to(fd: int) -> Iterator[None]:
             yield
         finally:
             sys.stderr = ours
+
+
+def _is_on_descriptor_2(stream: io.TextIOWrapper) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError):  # it writes to no file, or is closed
+        return False
 
 
 def _listen(reader: int, over: threading.Event, listener: Callable[[str], None]) -> None:

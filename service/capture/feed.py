@@ -262,6 +262,8 @@ class CameraFeed:
                     ended, limit_s = self._finished(message.error, begin), LINGER_S
                     self._deliver(self.camera.id, ended)
                     continue
+                for notice in message.notices if isinstance(message, Captured) else ():
+                    _log.info(notice.message, extra={"camera": self.camera.id})
                 if isinstance(message, Opened):
                     self.state, self.why, limit_s = CameraState.WATCHING, "", SILENT_S
                     _log.info("watching", extra={"camera": self.camera.id})

@@ -6,7 +6,11 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FPS = 20
 """Of the camera."""
@@ -73,19 +77,23 @@ class JpegCamera(HttpStation):
 
     def send(self, out: BinaryIO) -> None:
         import cv2
-        import numpy as np
 
         while not self.stopped.is_set():
             with self._changing:
-                colour, muted = self.colour, self.muted.is_set() or self._left == 0
+                picture, muted = self.picture(), self.muted.is_set() or self._left == 0
                 self._left -= not muted
             if not muted:
                 self.sent_s.append(time.monotonic())
-                picture = np.full((120, 160, 3), colour[::-1], np.uint8)
-                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+                jpeg = cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
                 out.write(f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode())
                 out.write(jpeg + b"\r\n")
             time.sleep(1 / self.fps)
+
+    def picture(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, the next one to send."""
+        import numpy as np
+
+        return np.full((120, 160, 3), self.colour, np.uint8)
 
     def change(self, colour: tuple[int, int, int], *, pictures: int = -1) -> None:
         """Send pictures of another colour: so many and then no more, or without end."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import pulse
 from support.demo_copies import CLIP
 from support.http_station import JpegCamera
 from support.media_factory import make_clip
@@ -130,6 +134,59 @@ def test_the_command_hides_secrets_and_answers_with_its_code(
     silent = make_clip(tmp_path / "silent.mp4", audio=False, codec="libx264", picture=grainy)
     assert main(["doctor", "--camera", str(silent)]) == 1
     assert "No events can be found in it." in capsys.readouterr().out
+
+
+def test_a_microphone_beside_a_camera(tmp_path: Path) -> None:
+    """In a process of its own: PortAudio reads the environment when it is loaded."""
+    code = (
+        "from ovavel.runtime.commands import doctor_camera; doctor_camera.WATCH_S = 4.0; "
+        "from ovavel.runtime.cli import main; raise SystemExit(main())"
+    )
+    with pulse.null_sink(tmp_path) as server, closing(JpegCamera()) as camera:
+        server.control("load-module", "module-sine", "sink=null", "frequency=440")
+        command = [sys.executable, "-c", code, "doctor", "--camera", camera.url, "--microphone"]
+        asked = partial(subprocess.run, env=server.environment, capture_output=True, text=True, timeout=100)
+        done = asked([*command, "default", "--json"])
+        refused = asked([*command, "nobody has this one"])
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["works"]) == (0, True)
+    assert report["source"] == f"camera {camera.url} and microphone default"
+    assert (report["video"]["codec"], report["video"]["width"], report["video"]["height"]) == ("", 160, 120)
+    assert (report["sound"]["codec"], report["sound"]["rate_hz"]) == ("", 44_100)
+    assert report["sound"]["peak_db"] > -20
+    assert report["clock"]["stamped"] is None
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(
+        "ovavel: there is no microphone 'nobody has this one'. Microphones of this machine: "
+    )
+
+
+def test_a_camera_of_this_machine_without_a_microphone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(JpegCamera()) as camera:
+        monkeypatch.setattr("ovavel.runtime.commands.camera_check.camera_device", lambda _: camera.url)
+        report = check_camera(camera.url, seconds=3)
+    assert not report.works
+    assert report.sound is None
+    assert "--microphone default" in report.advice[0]
+    assert not any("H.264" in each for each in report.advice), "it has no codec to choose"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--camera", "99"], 1, "there is no /dev/video99"),
+        (["--camera", "/dev/video99"], 1, "there is no /dev/video99"),
+        (["--camera", str(CLIP), "--microphone", "default"], 2, "a file brings its own sound"),
+        (["--microphone", "default"], 2, "give --camera as well"),
+    ],
+)
+def test_devices_that_cannot_be_tried(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, says: str
+) -> None:
+    assert main(["doctor", *arguments]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert says in said.err
 
 
 def test_nobody_there_is_one_line_without_the_password(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from support import pulse
 from support.flashes import watch
+from support.http_station import JpegCamera
 from support.service import CLIP, DEMO
 
 from ovavel.runtime.bundle.bundle import Bundle
@@ -93,6 +96,90 @@ def test_sound_that_is_off_is_not_read(start: Start) -> None:
     assert take(child, Opened).senses == ("vision",)
     window = take(child, Captured)
     assert (window.sound, window.spectrum) == (None, None)
+
+
+@pytest.fixture
+def camera() -> Iterator[JpegCamera]:
+    made = JpegCamera()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pulse.PulseServer]:
+    """A sound server that children use, with a tone in it."""
+    with pulse.null_sink(tmp_path) as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        running.control("load-module", "module-sine", "sink=null", "frequency=440")
+        yield running
+
+
+def cut(child: Child, folder: Path, *, after: int) -> tuple[Clip, Path]:
+    """A clip of the first seconds, once so many windows have come."""
+    while take(child, Captured).index < after:
+        pass
+    path = folder / "clip.mp4"
+    child.link.send(Cut(event="e", child=NUMBER, path=str(path), from_s=0, to_s=after))
+    return take(child, Clip), path
+
+
+def test_a_microphone_is_heard_beside_a_camera_and_is_in_its_clips(
+    start: Start, camera: JpegCamera, server: pulse.PulseServer, tmp_path: Path
+) -> None:
+    child = start(source=camera.url, microphone="default", loop=False, spectrum=True)
+    assert take(child, Opened).senses == ("audio", "vision")
+    clip, path = cut(child, tmp_path, after=4)
+    assert (clip.error, clip.codec, clip.has_audio) == ("", "h264", True)
+    assert watch(path).codecs == ("h264", "aac")
+    window = take(child, Captured)
+    assert window.frame is not None and window.sound is not None and window.spectrum is not None
+
+
+def test_sound_of_a_microphone_that_is_not_kept_is_heard_and_in_no_clip(
+    start: Start, camera: JpegCamera, server: pulse.PulseServer, tmp_path: Path
+) -> None:
+    quiet = msgspec.structs.replace(RECORDING, sound=False)
+    child = start(source=camera.url, microphone="default", loop=False, recording=quiet)
+    clip, path = cut(child, tmp_path, after=3)
+    assert (clip.error, clip.has_audio, watch(path).codecs) == ("", False, ("h264",))
+    window = take(child, Captured)
+    assert (window.sound is not None, window.spectrum) == (True, None)
+
+
+def test_a_microphone_is_not_opened_where_sound_is_off(start: Start, camera: JpegCamera) -> None:
+    child = start(source=camera.url, microphone="there is no such thing", loop=False, sound=False)
+    assert take(child, Opened).senses == ("vision",)
+    assert take(child, Captured).frame is not None
+
+
+def test_what_is_masked_is_in_no_clip_of_a_camera_without_packets(
+    start: Start, camera: JpegCamera, tmp_path: Path
+) -> None:
+    left = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
+    camera.change((255, 255, 255))
+    child = start(source=camera.url, microphone="default", loop=False, sound=False, masks=(left,))
+    clip, path = cut(child, tmp_path, after=3)
+    assert clip.codec == "h264"
+    mean = watch(path).mean
+    assert mean[:, :72].max() < 24 < 200 < mean[:, 88:].min()
+
+
+@pytest.mark.parametrize(
+    ("leads_to", "facts", "says"),
+    [
+        ("0", {}, "has no sound of its own"),
+        ("/dev/video99", {"sound": False}, "there is no /dev/video99"),
+        (CLIP, {"microphone": "default"}, "a file brings its own sound"),
+        ("ftp://camera/1", {"microphone": "default"}, "addresses are not supported"),
+    ],
+)
+def test_what_a_variable_leads_to_is_held_against_the_same_rules(
+    start: Start, monkeypatch: pytest.MonkeyPatch, leads_to: str, facts: dict[str, Any], says: str
+) -> None:
+    monkeypatch.setenv("GATE", leads_to)
+    error = take(start(source="env:GATE", loop=False, **facts), Finished).error
+    assert error is not None and says in error
 
 
 def test_a_child_ends_with_the_service(start: Start) -> None:
