@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from ovavel.runtime.bundle.graphs import Encoders
+from ovavel.runtime.types import GapCause
 from ovavel.service.capture.messages import (
     Begin,
     Captured,
@@ -55,6 +56,9 @@ OPEN_S = 90.0
 LINGER_S = 8.0
 """How long a child whose source has ended stays for the clips of its last events."""
 
+
+_LOST = frozenset({GapCause.STREAM_LOST, GapCause.CAMERA_LOST, GapCause.MICROPHONE_LOST})
+"""Causes of a gap that lasts until the capture process has opened again what it watches."""
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +113,9 @@ class CameraFeed:
         self.camera = camera
         self.state = CameraState.STARTING
         self.why = ""
-        """Why it is offline."""
+        """Why it is offline, or what of it is lost."""
+        self.lost = ""
+        """What of it is lost now, although its capture process lives: "microphone lost"; empty where nothing is."""
         self.restarts = 0
         """How often a child ended."""
         self._encoders = encoders
@@ -262,8 +268,8 @@ class CameraFeed:
                     ended, limit_s = self._finished(message.error, begin), LINGER_S
                     self._deliver(self.camera.id, ended)
                     continue
-                for notice in message.notices if isinstance(message, Captured) else ():
-                    _log.info(notice.message, extra={"camera": self.camera.id})
+                if isinstance(message, Captured):
+                    self._note(message)
                 if isinstance(message, Opened):
                     self.state, self.why, limit_s = CameraState.WATCHING, "", SILENT_S
                     _log.info("watching", extra={"camera": self.camera.id})
@@ -274,7 +280,7 @@ class CameraFeed:
             detail = str(error)
         finally:
             code = child.stop()
-            self._child = None
+            self._child, self.lost = None, ""
             self._gone(self.camera.id, self.restarts)
             self.restarts += 1
         if ended is None:
@@ -283,6 +289,15 @@ class CameraFeed:
                 ended = self._finished(None, begin)
             self._deliver(self.camera.id, ended)
         return ended
+
+    def _note(self, window: Captured) -> None:
+        """A camera without its pictures is offline, and one without its sound is still watched."""
+        for notice in window.notices:
+            _log.info(notice.message, extra={"camera": self.camera.id})
+        missing = {sense for sense, data in (("vision", window.frame), ("audio", window.sound)) if data is None}
+        lost = {gap.sense: gap.cause for gap in window.gaps if gap.sense in missing and gap.cause in _LOST}
+        self.lost = self.why = ", ".join(sorted(set(lost.values())))
+        self.state = CameraState.OFFLINE if "vision" in lost else CameraState.WATCHING
 
     def _is_over(self, begin: Begin) -> bool:
         """Whether a child that watches as `begin` says is wanted no more."""

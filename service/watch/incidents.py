@@ -141,11 +141,12 @@ class Monitor:
     def _is_down(self, feed: CameraFeed, now_s: float) -> bool | None:
         """Whether a camera is down; None while that is not clear, so that what was reported stands."""
         camera = feed.camera.id
-        if feed.camera.expected_offline or feed.state not in (CameraState.STARTING, CameraState.OFFLINE):
+        away = feed.lost or feed.state in (CameraState.STARTING, CameraState.OFFLINE)
+        if feed.camera.expected_offline or not away:
             self._well_s[camera] = now_s
             return False
         since_s = self._well_s.setdefault(camera, now_s)
-        return True if feed.restarts > 0 and now_s - since_s >= DOWN_S else None
+        return True if (feed.lost or feed.restarts > 0) and now_s - since_s >= DOWN_S else None
 
     def _count(self, now_s: float, now_us: int) -> int:
         """Windows that were dropped of late because the encoder is too slow."""

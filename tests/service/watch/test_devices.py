@@ -182,6 +182,8 @@ def test_devices_that_are_unplugged_are_counted_and_come_back(
         before = decided(service, "one")
         until(lambda: decided(service, "one") > before + 2)
         assert service.board.seconds("one")[-1].missing == ("audio",), "it is still seen"
+        feed = service.feeds["one"]
+        assert (feed.state, feed.lost, feed.why) == (CameraState.WATCHING, "microphone lost", "microphone lost")
         control("load-module", "module-null-sink", "sink_name=null", "rate=48000")
         until(lambda: whole_seconds(service, "one") >= 3)
 
@@ -190,11 +192,13 @@ def test_devices_that_are_unplugged_are_counted_and_come_back(
         before = decided(service, "one")
         until(lambda: decided(service, "one") > before + 2)
         assert service.board.seconds("one")[-1].missing == ("vision",), "it is still heard"
+        assert (feed.state, feed.lost, feed.why) == (CameraState.OFFLINE, "camera lost", "camera lost")
         again = JpegCamera(port=stage.port)
         try:
             until(lambda: whole_seconds(service, "one") >= 3)
         finally:
             again.stop()
+        assert (feed.state, feed.lost) == (CameraState.WATCHING, "")
         news = service.board.notices("one")
         for device in ("microphone default", f"camera {stage.url}"):
             assert any(each.startswith(f"{device} is lost (") for each in news)

@@ -31,7 +31,8 @@ class Watchman:
                 cameras.add_camera(transaction, camera_facts(each.id), now_us=START_US)
             transaction.execute("UPDATE camera SET accounted_us = ?", (START_US,))
         self.feeds: dict[str, Any] = {
-            each.id: SimpleNamespace(camera=each, state="watching", why="", restarts=0) for each in (gate, shed)
+            each.id: SimpleNamespace(camera=each, state="watching", why="", lost="", restarts=0)
+            for each in (gate, shed)
         }
         self.site = site(store.folder, gate, shed, sink=(Jsonl(id="log", path="unused"),))
         self.again()
@@ -80,6 +81,20 @@ def test_a_camera_that_stays_away_is_down_until_it_is_back(watchman: Watchman) -
     watchman.look()
     assert watchman.found() == [("camera down", "gate", "end")]
     assert watchman.sent() == [("camera down", 1), ("camera down", 2)]
+
+
+@pytest.mark.parametrize(("state", "lost"), [("offline", "stream lost"), ("watching", "microphone lost")])
+def test_what_is_lost_while_its_process_lives_is_down_too(watchman: Watchman, state: str, lost: str) -> None:
+    feed = watchman.feeds["gate"]
+    watchman.look()
+    for seconds in (29, 1, 10):
+        feed.state, feed.lost, feed.why = state, lost, lost
+        watchman.look(seconds)
+    assert watchman.found() == [("camera down", "gate", "begin")]
+    assert list_incidents(watchman.store.read)[0].detail == lost
+    feed.state, feed.lost, feed.why = "watching", "", ""
+    watchman.look()
+    assert watchman.found() == [("camera down", "gate", "end")]
 
 
 def test_a_hiccup_is_no_incident_and_a_camera_that_takes_long_to_open_is_not_down(watchman: Watchman) -> None:
