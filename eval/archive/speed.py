@@ -1,4 +1,4 @@
-"""How fast an archive is searched: cameras and days of made-up vectors, `python -m ovavel.eval.bench.archive FOLDER`.
+"""How fast an archive is searched: cameras and days of made-up vectors, `python -m ovavel.eval.archive.speed FOLDER`.
 
 The vectors are random, with similarities as a full-size model may have them: a phrase fits a few hundred seconds of
 a day well, and many a little. Every day holds the same ordinary seconds in another order. They are written into FOLDER,
@@ -156,8 +156,8 @@ def _measure(archive: Archive, model: Model) -> None:
         first_s, total_s, last = _timed(scan(days, ranking))
         found[how] = last
         print(
-            f"{how}: {total_s:.2f} s, first answer after {first_s:.3f} s, {last.seconds / total_s / 1e6:.2f} million seconds "
-            f"per s; vectors of {last.compared / last.seconds:.1%} compared"
+            f"{how}: {total_s:.2f} s, first answer after {first_s:.3f} s, {last.seconds / total_s / 1e6:.2f} million "
+            f"seconds per s; vectors of {last.compared / last.seconds:.1%} compared"
         )
     for count in sorted({max(1, len(days) * part // 4) for part in (1, 2, 3, 4)}):
         print(f"{count} days: {_timed(scan(days[:count], ranking))[1]:.2f} s")
@@ -180,8 +180,8 @@ def _timed(scanning: Iterator[Scanned]) -> tuple[float, float, Scanned]:
     began_s = time.perf_counter()
     last = next(scanning)
     first_s = time.perf_counter() - began_s
-    for last in scanning:
-        pass
+    for later in scanning:
+        last = later
     return first_s, time.perf_counter() - began_s, last
 
 

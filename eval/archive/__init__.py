@@ -1,0 +1,1 @@
+"""Archives: how fast they are searched."""
