@@ -1,4 +1,4 @@
-"""One camera: its segments become decisions, and these become rows, a transaction a second."""
+"""One camera: its segments become decisions, and these become rows of a transaction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ovavel.runtime.errors import OutputError
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
@@ -15,7 +14,7 @@ from ovavel.runtime.types import WINDOW_S, DropCause, Event, GapCause, Segment, 
 from ovavel.service.store import assets
 from ovavel.service.store.accounts import accounted_us, advance
 from ovavel.service.store.cameras import Anchor, add_anchor, close_run
-from ovavel.service.store.database import Database, Transaction, one_row
+from ovavel.service.store.database import Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.seconds import keep_seconds
@@ -48,15 +47,13 @@ class Seen:
     """What one second brought, for those who show it."""
 
     scores: tuple[SegmentScores, ...]
-    log: tuple[LogEntry, ...]
 
 
 class CameraWatch:
-    """Decides on one run of one camera and commits what it decides."""
+    """Decides on one run of one camera, and keeps what it decides until that is committed."""
 
     def __init__(
         self,
-        store: Database,
         localizer: Localizer,
         tracker: EventTracker,
         clock: WallClock,
@@ -67,12 +64,11 @@ class CameraWatch:
         new_event_id: Callable[[], str] = new_id,
         evidence: RunEvidence | None = None,
     ) -> None:
-        """Watch for the open run `run_id`, whose first anchor is that of `clock`. Many parameters: boxes and ids.
+        """Watch for the open run `run_id`, whose first anchor is that of `clock`.
 
         Many parameters: the parts that are the camera's own, and where what they say is kept.
 
         Args:
-            store: where it is kept.
             localizer: scores segments; the camera's own.
             tracker: makes events of scores; the camera's own.
             clock: with the anchor of the run's start.
@@ -83,7 +79,7 @@ class CameraWatch:
             evidence: keeps what remains of its events; None: nothing.
         """
         self._evidence = evidence
-        self._store, self._localizer, self._tracker, self._clock = store, localizer, tracker, clock
+        self._localizer, self._tracker, self._clock = localizer, tracker, clock
         self._names = localizer.vocabulary.names
         self._camera, self.run_id, self.sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
@@ -94,9 +90,9 @@ class CameraWatch:
         """Why the store could not be written last time; empty where it could."""
 
     def second(self, segment: Segment, now: Moment, *, dropped: GapCause | DropCause | None = None) -> Seen:
-        """Take the next second and commit all that became final with it, in one transaction.
+        """Take the next second. All that becomes final with it is to be committed, in one transaction.
 
-        What could not be committed, on a full disk, say, is committed with a later second.
+        What cannot be committed, on a full disk, say, is committed with a later second.
 
         Args:
             segment: without embeddings where its window was dropped.
@@ -111,37 +107,36 @@ class CameraWatch:
         if self._evidence:
             self._evidence.scored(scores)
         self._keep(scores, self._tracker.push(scores), now.utc_us, anchor=anchor)
-        return Seen(scores=tuple(scores), log=self.commit())
+        return Seen(scores=tuple(scores))
 
-    def end(self, cause: str, now: Moment) -> Seen:
-        """End the run: what waits becomes final, open events end. Doing it twice does nothing."""
+    def end(self, cause: str, now: Moment) -> None:
+        """End the run: what waits becomes final, open events end. It is to be committed. Twice does nothing."""
         if self._ended:
-            return Seen(scores=(), log=())
+            return
         self._ended = True
         scores = self._localizer.flush()
         if self._evidence:
             self._evidence.scored(scores)
         events = [*self._tracker.push(scores), *self._tracker.close()]
         self._keep(scores, events, now.utc_us, cause=cause)
-        return Seen(scores=tuple(scores), log=self.commit())
 
-    def commit(self) -> tuple[LogEntry, ...]:
-        """Commit what is not committed yet; nothing where the store cannot be written now."""
-        if not self._unwritten:
-            return ()
-        try:
-            with self._store.write() as transaction:
-                log = [entry for each in self._unwritten for entry in self._write(transaction, each)]
-        except OutputError as error:
-            self.trouble = str(error)
-            return ()
+    @property
+    def unwritten(self) -> bool:
+        """Whether anything is to be committed."""
+        return bool(self._unwritten)
+
+    def write(self, transaction: Transaction) -> list[LogEntry]:
+        """Write what is to be committed; `written` follows once it is."""
+        return [entry for each in self._unwritten for entry in self._write(transaction, each)]
+
+    def written(self, log: Sequence[LogEntry]) -> None:
+        """What was written is committed, `log` with it."""
         news = [event for each in self._unwritten for event in each.events]
         self._unwritten.clear()
         self.trouble = ""
         for event, entry in zip(news, log, strict=True):
             if self._evidence and event.state == "end":
                 self._evidence.over(entry.body.id, event.label, event.start_s, event.end_s)
-        return tuple(log)
 
     def _keep(
         self,

@@ -1,4 +1,4 @@
-"""Decides for all cameras in one thread: windows are encoded together, and each second is committed."""
+"""Decides for all cameras in one thread: windows are encoded together, and decisions committed together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from functools import partial
 
 import msgspec
 
-from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.pipeline.localizer import Localizer
@@ -33,6 +32,8 @@ from ovavel.service.store.database import Database, Transaction, rows
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.seconds import keep_vocabulary
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
+from ovavel.service.watch.commits import Commits, commit
+from ovavel.service.watch.encode import encode, persistent_head
 from ovavel.service.watch.queue import FairQueue, Waiting
 from ovavel.service.watch.wall_clock import WallClock, boot_id
 
@@ -42,7 +43,6 @@ STARTING = "starting"
 ENCODER_FAILED = "encoder failed"
 _log = logging.getLogger(__name__)
 
-_HEAD_TRIES = 3
 _IDLE_S = 1.0
 _ACCOUNT_EVERY_S = 10.0
 
@@ -68,7 +68,7 @@ class Decider:
         release: Callable[[str, int], None] = lambda *_: None,
         removed: Callable[[str], None] = lambda *_: None,
     ) -> None:
-        """Decide with the vocabulary and the rule of `bundle`. Many parameters: all parts of the service meet here.
+        """Decide with the vocabulary and the rule of `bundle`.
 
         Many parameters: each is another part of the service, which the decider alone brings together.
 
@@ -91,6 +91,7 @@ class Decider:
         self._evidence: dict[str, RunEvidence] = {}
         self._children: dict[str, int] = {}
         self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
+        self._commits = Commits(store)
         self._sinks, self._shown, self._restart = tuple(sinks), shown, restart
         self._cameras = {camera.id: camera for camera in cameras}
         self._watches: dict[str, CameraWatch] = {}
@@ -133,31 +134,29 @@ class Decider:
                 break
             while not self._changes.empty():  # after what was taken: a camera is known before its news
                 self._changes.get()()
-            self.decide(waiting)
+            self.decide(waiting, more=True)
+            self._commits.commit(more=self._queue.has_news)
             self._look_after_the_store()
         for camera in list(self._watches):
             self._end(camera, "stopped")
+        self._commits.commit()
         self._look_after_the_store(at_once=True)
 
-    def decide(self, waiting: Sequence[Waiting]) -> None:
-        """Decide on the next piece of news of each of several cameras."""
-        windows = [each for each in waiting if isinstance(each.news, Captured)]
+    def decide(self, waiting: Sequence[Waiting], *, more: bool = False) -> None:
+        """Decide on the next piece of news of each of several cameras, and commit it; where `more` follows, soon."""
         for each in waiting:
             if isinstance(each.news, Opened):
                 self._open(each.camera, each.news)
-        segments = self._encode(windows)
-        for each, (segment, dropped) in zip(windows, segments, strict=True):
+        for each, segment, dropped in encode(self._encoder, waiting):
             self._second(each, segment, dropped)
         for each in waiting:
             if isinstance(each.news, Ended):
                 self._end(each.camera, each.news.cause)
-                self._evidence.pop(each.camera, None)
-                if each.camera in self._children:
-                    self._release(each.camera, self._children.pop(each.camera))
                 self._why[each.camera] = each.news.cause
                 if each.news.cause == REMOVED and each.camera in self._cameras:
                     self._leaving.add(each.camera)
                     self._forget(each.camera)
+        self._commits.commit(more=more)
 
     def _look_after_the_store(self, *, at_once: bool = False) -> None:
         """Now and then: commit what could not be, account for cameras without a run, and hold disk space back again."""
@@ -217,7 +216,8 @@ class Decider:
     def _committed(self, camera: str) -> bool:
         """Whether all of the camera's run that ended is in the store by now."""
         if camera in self._ending:
-            self._ending[camera].commit()
+            self._commits.commit()
+            commit(self._store, (self._ending[camera],))  # what could not be committed before
             if self._ending[camera].trouble:
                 return False
             del self._ending[camera]
@@ -258,7 +258,7 @@ class Decider:
     def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
         vocabulary, calibration = self._bundle.vocabulary, self._bundle.manifest.calibration
         localizer = Localizer(
-            self._head,
+            persistent_head(self._encoder),
             vocabulary,
             lag=camera.lag,
             calibration=self._bundle.manifest.calibration_for(self._rule),
@@ -268,7 +268,6 @@ class Decider:
             vocabulary.background, rules_of(camera), vocabulary_version=vocabulary.version, calibration=calibration
         )
         return CameraWatch(
-            self._store,
             localizer,
             tracker,
             clock,
@@ -277,39 +276,6 @@ class Decider:
             sinks=self._sinks,
             evidence=self._evidence.get(camera.id),
         )
-
-    def _head(self, *inputs: object) -> HeadOutput:
-        """The head in the encoder's process; asked again where that was lost."""
-        for remaining in reversed(range(_HEAD_TRIES)):
-            try:
-                return self._encoder.head(*inputs)  # type: ignore[arg-type]
-            except EncoderLost:
-                if not remaining:
-                    raise
-        raise AssertionError("the last try returns or raises")
-
-    def _encode(self, windows: Sequence[Waiting]) -> list[tuple[Segment, GapCause | DropCause | None]]:
-        """A segment for each window, and why it was dropped, if it was."""
-        captured = [each.news for each in windows if isinstance(each.news, Captured)]
-        frames = [index for index, each in enumerate(captured) if each.frame]
-        sounds = [index for index, each in enumerate(captured) if each.sound]
-        vision, audio = {}, {}
-        failed = False
-        try:
-            if frames or sounds:
-                seen, heard = self._encoder.encode(
-                    [each.frame.values for each in captured if each.frame],
-                    [each.sound.values for each in captured if each.sound],
-                )
-                vision, audio = dict(zip(frames, seen, strict=True)), dict(zip(sounds, heard, strict=True))
-        except EncoderLost:
-            failed = True
-        segments: list[tuple[Segment, GapCause | DropCause | None]] = []
-        for index, (each, waiting) in enumerate(zip(captured, windows, strict=True)):
-            segment = Segment(index=each.index, start_s=each.start_s, vision=vision.get(index), audio=audio.get(index))
-            lost = DropCause.BACKEND_FAILED if failed and (each.frame or each.sound) else None
-            segments.append((segment, waiting.dropped or lost))
-        return segments
 
     def _second(self, waiting: Waiting, segment: Segment, dropped: GapCause | DropCause | None) -> None:
         watch, window = self._watches.get(waiting.camera), waiting.news
@@ -324,26 +290,35 @@ class Decider:
         except EncoderLost:
             self._abandon(waiting.camera, ENCODER_FAILED)
             return
-        self._shown(waiting.camera, window, seen)
+        self._commits.hold(watch, partial(self._shown, waiting.camera, window, seen))
 
     def _end(self, camera: str, cause: str) -> None:
-        watch = self._watches.get(camera)
+        watch, child = self._watches.get(camera), self._children.pop(camera, None)
+        self._evidence.pop(camera, None)
         if watch is None:
+            self._let_go(camera, child)
             return
         now = Moment(utc_us=time.time_ns() // 1000, monotonic_us=time.monotonic_ns() // 1000)
         try:
             watch.end(cause, now)
         except EncoderLost:
             self._abandon(camera, ENCODER_FAILED)
+            self._let_go(camera, child)
             return
         self._ending[camera] = self._watches.pop(camera)
-        self._committed(camera)
+        self._commits.hold(watch, partial(self._let_go, camera, child))
+
+    def _let_go(self, camera: str, child: int | None) -> None:
+        """All clips of a run that has ended were asked for."""
+        if child is not None:
+            self._release(camera, child)
 
     def _abandon(self, camera: str, cause: str) -> None:
         """End a run whose head cannot be asked any more, at its last committed second."""
         self._restart(camera)
         watch = self._watches.pop(camera)
-        watch.commit()
+        self._commits.commit()
+        commit(self._store, (watch,))
         # A store that cannot be written now leaves the run open; the camera's next run, or the next start, ends it.
         with contextlib.suppress(OutputError), self._store.write() as transaction:
             end_run(transaction, watch.run_id, cause=cause, now_us=time.time_ns() // 1000, sinks=self._sinks)

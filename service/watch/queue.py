@@ -88,6 +88,12 @@ class FairQueue:
             return len(self._lines.get(camera, ()))
 
     @property
+    def has_news(self) -> bool:
+        """Whether anything waits."""
+        with self._change:
+            return any(self._lines.values())
+
+    @property
     def closed(self) -> bool:
         """Whether nothing new is taken."""
         return self._closed

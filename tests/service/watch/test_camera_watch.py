@@ -22,6 +22,7 @@ from ovavel.service.store.cameras import Anchor
 from ovavel.service.store.care import recovery
 from ovavel.service.store.database import Database, rows
 from ovavel.service.watch.camera_watch import CLOCK_STEP, CameraWatch, Moment
+from ovavel.service.watch.commits import commit
 from ovavel.service.watch.wall_clock import WallClock
 
 START_US = 1_700_000_000_000_000
@@ -52,7 +53,6 @@ def watch(store: Database, *, start_us: int = START_US, run: str = "run-1", lag:
     tracker = EventTracker(VOCABULARY.background, vocabulary_version="1")
     ids = (f"{run}-{number}" for number in numbers)
     return CameraWatch(
-        store,
         localizer,
         tracker,
         WallClock(anchor),
@@ -88,10 +88,13 @@ def test_every_second_is_accounted_once_and_every_start_has_one_end(
             monotonic_us = START_US + (index + 1) * 1_000_000
             moment = Moment(utc_us=monotonic_us + offset_us, monotonic_us=monotonic_us)
             one.second(segment(index, None if dropped else kind), moment, dropped=dropped)
+            commit(store, [one])
         now_us = START_US + len(seconds) * 1_000_000 + offset_us
         if not dies:
             one.end("stopped", Moment(utc_us=now_us, monotonic_us=now_us))
-            assert one.end("stopped", Moment(utc_us=now_us, monotonic_us=now_us)).log == ()
+            commit(store, [one])
+            one.end("stopped", Moment(utc_us=now_us, monotonic_us=now_us))
+            assert not one.unwritten
         later_us = now_us + 60_000_000
         with store.write() as transaction:
             recovery.recover(transaction, now_us=later_us, sinks=(Everything("mqtt"),))
@@ -117,6 +120,7 @@ def test_an_event_lies_where_it_was_on_the_wall_clock(tmp_path_factory: pytest.T
         for index, kind in enumerate([2, 0, 0, 0, 2, 2, 2, 2]):
             utc_us = START_US + (index + 1) * 1_000_000
             one.second(segment(index, kind), Moment(utc_us=utc_us, monotonic_us=utc_us))
+        commit(store, [one])
         (ended,) = [each.body for each in events.log_after(store.read, 0) if each.body.kind == "end"]
         assert (ended.start_us - START_US, ended.end_us - START_US) == (1_000_000, 4_000_000)
         assert (ended.label, ended.camera, ended.end_cause) == ("dog barking", "gate", None)
@@ -128,6 +132,7 @@ def test_a_clock_set_forward_is_a_gap_of_its_own(tmp_path_factory: pytest.TempPa
         for index, step_us in enumerate([0, 0, 3_600_000_000, 3_600_000_000]):
             monotonic_us = START_US + (index + 1) * 1_000_000
             one.second(segment(index, 2), Moment(utc_us=monotonic_us + step_us, monotonic_us=monotonic_us))
+        commit(store, [one])
         found = accounts.read_accounts(store.read, "gate", from_us=0, to_us=START_US * 2)
         # The step is seen at the end of the third second, which still has its old time.
         assert sum(each.gap_us.get(CLOCK_STEP, 0) for each in found) == 3_600_000_000
