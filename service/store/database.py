@@ -81,7 +81,8 @@ class Database:
             connection = _connect(folder / FILE)
             try:
                 _upgrade(connection, folder / FILE)
-                database = cls(folder, connection, lock, ballast_bytes=ballast_bytes)
+                with translated(folder / FILE):
+                    database = cls(folder, connection, lock, ballast_bytes=ballast_bytes)
                 database.hold_ballast()
             except BaseException:
                 connection.close()
