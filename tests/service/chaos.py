@@ -20,7 +20,7 @@ What can go wrong, and where it is made to:
 | 8 | codec, size, rate change | "stream: another codec", "stream: another size and rate" |
 | 9 | time stamps jump, wrap, go back | "stream: clock …"; without DTS: not made |
 | 10 | sound vanishes, or never comes | "stream: sound …"; drift: tests of the runtime's sources |
-| 11 | microphone unplugged | not made: a site has no microphones; tests of the runtime's sources |
+| 11 | microphone unplugged | `watch/test_devices.py`; tests of the runtime's sources |
 | 12 | black or missing picture, silence | "stream: black and silent", "stream: picture vanishes" |
 | 13 | more windows than the encoder can | "encoder too slow"; `watch/test_queue.py` |
 | 14 | encoder raises, hangs, has no memory | `encoding/test_remote.py`, "encoder stopped", "no memory" |
