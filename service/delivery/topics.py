@@ -33,7 +33,9 @@ class CameraNow(Struct, frozen=True, kw_only=True):
     snoozed_until_us: int | None = None
     """Until when nothing of it is reported; None: it is."""
     losses: dict[str, int] = {}
-    """Cause → windows that were dropped in this hour and the one before."""
+    """Cause → seconds of this hour and the one before that were not decided."""
+    lacking: dict[str, dict[str, int]] = {}
+    """Sense → cause → seconds of video or audio that windows lacked since the service started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,8 @@ def advance(
     if start_us < CLOCKS_US <= to_us:
         start_us = _begin_again(transaction, camera_id, to_us)
     for hour_us, length_us in _hours(start_us, max(to_us, start_us)):
-        _add(transaction, camera_id, hour_us, length_us, windows, outcome, cause)
+        if length_us or windows:  # an hour in which nothing was has no account yet
+            _add(transaction, camera_id, hour_us, length_us, windows, outcome, cause)
         windows = 0
     if to_us > start_us:
         transaction.execute("UPDATE camera SET accounted_us = ? WHERE id = ?", (to_us, camera_id))

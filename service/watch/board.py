@@ -111,6 +111,14 @@ class Board:
         with self._change:
             return dict(self._cameras[camera].gap_s) if camera in self._cameras else {}
 
+    def lacking(self, camera: str) -> dict[str, dict[str, int]]:
+        """The same in whole seconds, by sense, then by cause."""
+        found: dict[str, dict[str, int]] = {}
+        for (sense, cause), seconds in sorted(self.gap_s(camera).items()):
+            if count := round(seconds):
+                found.setdefault(sense, {})[cause] = count
+        return found
+
     def notices(self, camera: str) -> tuple[str, ...]:
         """The newest messages of its source, oldest first."""
         with self._change:

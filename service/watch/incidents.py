@@ -6,7 +6,7 @@ import logging
 import shutil
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -61,7 +61,8 @@ class Monitor:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ovavel-incidents", daemon=True)
         self.losses: dict[str, dict[str, int]] = {}
-        """Camera → cause → windows that were dropped in this hour and the one before."""
+        """Camera → cause → seconds of this hour and the one before that were not decided: each that is dropped, and
+        each without a window."""
 
     def change(self, site: Site, feeds: Mapping[str, CameraFeed]) -> None:
         """Watch these from now on. What is reported of a camera that is there no more is over."""
@@ -149,17 +150,18 @@ class Monitor:
         return True if (feed.lost or feed.restarts > 0) and now_s - since_s >= DOWN_S else None
 
     def _count(self, now_s: float, now_us: int) -> int:
-        """Windows that were dropped of late because the encoder is too slow."""
+        """Windows that were dropped of late because the encoder is too slow. Sums up all other losses, too."""
         hour_us = now_us - now_us % HOUR_US
         total, self.losses = 0, {}
         for camera in self._feeds:
             accounts = read_accounts(self._store.read, camera, from_us=hour_us - HOUR_US, to_us=hour_us + HOUR_US)
-            losses: dict[str, int] = {}
+            losses_us = Counter[str]()
             for account in accounts:
-                for cause, windows in account.dropped.items():
-                    losses[cause] = losses.get(cause, 0) + windows
-            self.losses[camera] = losses
-            total += losses.get(GapCause.ENCODER_TOO_SLOW, 0)
+                losses_us.update(account.gap_us)
+                losses_us.update({cause: 1_000_000 * windows for cause, windows in account.dropped.items()})
+                total += account.dropped.get(GapCause.ENCODER_TOO_SLOW, 0)
+            seconds = {cause: round(us / 1e6) for cause, us in losses_us.items()}
+            self.losses[camera] = {cause: count for cause, count in seconds.items() if count}
         if self._drops and total < self._drops[-1][1]:
             self._drops.clear()  # an hour has left the count
         self._drops.append((now_s, total))

@@ -233,6 +233,7 @@ class Service:
                 enabled=feed.enabled,
                 snoozed_until_us=snoozes.get((camera, None)),
                 losses=self.monitor.losses.get(camera, {}),
+                lacking=self.board.lacking(camera),
             )
             for camera, feed in self.feeds.items()
         ]

@@ -61,6 +61,12 @@ class Pages:
                 _account(each, names.get(each.camera_id, each.camera_id))
                 for each in sorted(found, key=lambda each: (each.camera_id, -each.hour_us))
             ],
+            lacking=[
+                (names.get(camera, camera), sense, cause, str(seconds))
+                for camera in self._service.feeds
+                for sense, causes in self._service.board.lacking(camera).items()
+                for cause, seconds in causes.items()
+            ],
             engine=f"{info.engine} on {info.device}, {', '.join(f'{g} {p}' for g, p in info.precision.items())}",
             gate=encoder.ready.gate,
             restarts=encoder.restarts,

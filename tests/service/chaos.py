@@ -52,7 +52,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.chaos.run import ALL_FAULTS, run
+from support.chaos.run import ALL_FAULTS, Survived, run
+
+
+def _causes(survived: Survived) -> str:
+    return ", ".join(sorted({cause for _, _, cause in survived.losses})) or "none"
 
 
 def main() -> int:
@@ -65,10 +69,15 @@ def main() -> int:
     parser.add_argument("--kind", action="append", default=[], choices=sorted(ALL_FAULTS), help="this fault")
     parsed = parser.parse_args()
     kinds = [*ALL_FAULTS] if parsed.each else [*parsed.kind, *["service killed"] * parsed.kills]
-    survived = run(parsed.seed, minutes=parsed.minutes, kinds=kinds, report=lambda text: print(text, flush=True))
+    try:
+        survived = run(parsed.seed, minutes=parsed.minutes, kinds=kinds, report=lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     faults = sum(map(len, survived.recoveries_s.values()))
     print(f"\nseed {survived.seed}: {faults} faults, {survived.restarts} restarts, {survived.events} events shown")
     print(f"{survived.evidence} pictures and clips at the end, messages {survived.delivered}")
+    print(f"causes of losses, all on the page, in the metrics and at the broker: {_causes(survived)}")
     print(f"slowest end after SIGTERM: {survived.slowest_end_s:.1f} s\n")
     print("| fault | times | longest recovery, s |\n|---|---|---|")
     for kind, seconds in sorted(survived.recoveries_s.items()):

@@ -14,7 +14,7 @@ import gc
 import hashlib
 import json
 import resource
-import tempfile
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +54,10 @@ from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.decider import Decider
 from ovavel.service.watch.incidents import Monitor
 from ovavel.service.watch.queue import FairQueue, Waiting
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.chaos.scratch import scratch
 
 BUNDLE = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "bundle"
 START_US = 1_699_999_200_000_000
@@ -377,8 +381,8 @@ def run(cameras: int, minutes: int, *, report: Callable[[str], object] = print) 
     """Soak a site of so many cameras for so many minutes of media."""
     soaked, seconds = Soaked(cameras), 60 * minutes
     every_s = max(SETTLE_EVERY_S, seconds // 144 // SETTLE_EVERY_S * SETTLE_EVERY_S)
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
-        world = World(Path(name), cameras, seconds)
+    with scratch(MEMORY if MEMORY.is_dir() else None) as folder:
+        world = World(folder, cameras, seconds)
 
         def passed(second: int) -> None:
             if second % SETTLE_EVERY_S == 0:
@@ -472,7 +476,11 @@ def main() -> int:
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--hours", type=float, default=24.0)
     parsed = parser.parse_args()
-    soaked = run(parsed.cameras, round(60 * parsed.hours), report=lambda text: print(text, flush=True))
+    try:
+        soaked = run(parsed.cameras, round(60 * parsed.hours), report=lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     half = soaked.second_half
     print(
         f"\n{soaked.cameras} cameras, {parsed.hours:g} h of media: {soaked.events} events in {soaked.runs} runs; "

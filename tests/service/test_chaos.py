@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 from support.service_extra import MISSING
 
@@ -12,6 +19,7 @@ if MISSING:
 
 from support.chaos.run import ALL_FAULTS, run
 
+ROOT = Path(__file__).parents[2]
 BOUNDED = (
     "camera reset",
     "stream: another size and rate",
@@ -35,7 +43,54 @@ def test_each_of_some_faults_is_survived() -> None:
     assert survived.events
     assert survived.evidence
     assert all(survived.delivered.values())
+    assert survived.losses
     assert survived.recoveries_s.keys() | survived.left_out.keys() >= set(kinds)
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Processes that had `folder` for temporary files, mounts below it, and files there."""
+    found = [str(each) for each in folder.iterdir()]
+    found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            found += [f"{each.pid} {each.cmdline()}"] * (each.environ().get("TMPDIR") == str(folder))
+    return found
+
+
+def interrupted(folder: Path, number: signal.Signals, after_s: float, *, group: bool) -> None:
+    """Faults that stop processes, mount disks and make control groups, until a signal comes, and more of them."""
+    kinds = ("encoder stopped", "disk lost", "no threads", "disk missing at the start", "capture stopped", "no memory")
+    command = [sys.executable, "-m", "tests.service.chaos", *(word for kind in kinds for word in ("--kind", kind))]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    for pause_s in (after_s, 0.1, 0.3, 300):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(pause_s)
+            return
+        if group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+    process.kill()
+    raise AssertionError("it did not end")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_is_left_behind_by_an_interrupted_run(tmp_path: Path) -> None:
+    interrupted(tmp_path, signal.SIGTERM, 5, group=False)
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("after_s", [0.3, 1, 2, 3, 7, 11, 17, 25, 40, 60, 80])
+def test_nothing_is_left_behind_whenever_a_run_is_interrupted(tmp_path: Path, after_s: float, group: bool) -> None:
+    interrupted(tmp_path, signal.SIGINT if group else signal.SIGTERM, after_s, group=group)
+    assert left_behind(tmp_path) == []
 
 
 @pytest.mark.proof

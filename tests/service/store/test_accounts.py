@@ -104,3 +104,12 @@ def test_a_clock_that_is_set_for_the_first_time_begins_the_accounts(store: Datab
     (found,) = [each for each in accounts.read_accounts(store.read, "gate", from_us=0, to_us=2**62) if each.total_us]
     assert (found.final, found.final_us, sum(found.gap_us.values())) == (5, 5_000_000, 0)
     assert violations(store.read) == []
+
+
+def test_an_hour_has_no_account_before_anything_was_in_it(store: Database) -> None:
+    with store.write() as transaction:
+        cameras.add_camera(transaction, camera_facts("shed"), now_us=2 * HOUR_US)
+        accounts.advance(transaction, "shed", to_us=3 * HOUR_US, outcome="gap", cause="starting")
+        accounts.advance(transaction, "shed", to_us=3 * HOUR_US, outcome="gap", cause="camera offline")
+    (account,) = accounts.read_accounts(store.read, "shed", from_us=0, to_us=1 << 62)
+    assert account.gap_us == {"starting": HOUR_US}

@@ -169,6 +169,17 @@ def test_an_encoder_that_drops_windows_is_an_overload_until_it_drops_none(watchm
     assert watchman.found() == [("overload", None, "end")]
 
 
+def test_time_without_windows_is_a_loss_with_its_cause(watchman: Watchman) -> None:
+    with watchman.store.write() as transaction:
+        for seconds, cause in ((40, "camera offline"), (2.6, "capture died"), (0.2, "starting")):
+            to_us = accounts.accounted_us(transaction, "gate") + round(seconds * 1e6)
+            accounts.advance(transaction, "gate", to_us=to_us, outcome="gap", cause=cause)
+    drop(watchman, 2)
+    watchman.look(11)
+    assert watchman.monitor.losses["gate"] == {"camera offline": 40, "capture died": 3, "encoder too slow": 2}
+    assert watchman.monitor.losses["shed"] == {}
+
+
 def test_what_could_not_be_written_is_noticed_again(watchman: Watchman, monkeypatch: pytest.MonkeyPatch) -> None:
     from ovavel.runtime.errors import OutputError
 

@@ -17,12 +17,14 @@ __all__ = ["FILMS", "STREAM_FAULTS", "FaultyCamera", "StreamFault", "make_films"
 StreamFault = Literal[
     "packets damaged", "key frames missing", "clock jumps", "clock goes back", "clock wraps", "sound vanishes",
     "picture vanishes", "another codec", "another size and rate", "black and silent", "sound never sent",
+    "picture freezes", "sound drifts",
 ]  # fmt: skip
 STREAM_FAULTS: tuple[StreamFault, ...] = get_args(StreamFault)
 
 FILMS: dict[StreamFault, list[str]] = {
     "another codec": ["-c:v", "mpeg4", "-c:a", "mp2", "-ar", "44100"],
     "another size and rate": ["-s", "192x108", "-r", "13", "-c:v", "libx264", "-g", "26", "-ar", "16000", "-ac", "1"],
+    "picture freezes": ["-vf", "trim=end_frame=1,loop=119:1:0,setpts=N/(12*TB)", "-c:v", "libx264", "-g", "25"],
     "black and silent": ["-vf", "geq=0:128:128", "-c:v", "libx264", "-g", "25", "-af", "volume=0"],
 }
 """Films that a fault shows instead, as FFmpeg makes them of the camera's own."""
@@ -31,6 +33,8 @@ _CLOCK = Fraction(1, 90_000)
 _PACKET = 7 * 188
 _WRAP_S = (1 << 33) / 90_000
 """Time stamps of a transport stream have 33 bits."""
+_SLOW = 0.99
+"""How fast a clock of sound goes that drifts by one percent."""
 _JUMPS_S: dict[StreamFault | None, float] = {"clock jumps": 900.0, "clock goes back": -20.0}
 
 
@@ -87,7 +91,9 @@ class FaultyCamera(HTTPCamera):
                     continue
                 packet = av.Packet(data)
                 packet.stream, packet.time_base = tracks[piece.kind], _CLOCK
-                packet.pts, packet.dts = (round((begin_s + each) / _CLOCK) for each in (piece.time_s, piece.decode_s))
+                rate = _SLOW if fault == "sound drifts" and piece.kind == "audio" else 1.0
+                times_s = (begin_s + rate * each for each in (piece.time_s, piece.decode_s))
+                packet.pts, packet.dts = (round(each / _CLOCK) for each in times_s)
                 packet.is_keyframe = piece.key
                 stream.mux(packet)
         return end_s, (position_s + end_s - begin_s) % 30.0

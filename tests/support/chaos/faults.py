@@ -15,9 +15,11 @@ import psutil
 from ovavel.runtime.types import GapCause
 from ovavel.service.failpoints import FAILPOINTS
 from support.chaos.camera import STREAM_FAULTS, StreamFault
+from support.chaos.losses import lacking_s
 from support.chaos.place import CAMERAS, Place
 from support.chaos.receivers import HOOK
 from support.faulty_link import LINK_FAULTS, LinkFault
+from support.service import until
 
 __all__ = ["FAULTS", "Fault", "LeftOut"]
 
@@ -27,6 +29,10 @@ Fault = Callable[[Place, random.Random], str | None]
 _ELSEWHERE = {"store.migration-copied", "store.backup-written", "store.replaced-kept", "store.before-ballast-freed"}
 """Failpoints of an update, a backup and a full disk, which a service that runs does not reach by itself."""
 _REACHED_S = 300.0
+_MISSES: dict[StreamFault, str] = {
+    "sound vanishes": "audio", "sound never sent": "audio", "picture vanishes": "vision",
+}  # fmt: skip
+"""The sense that windows must lack meanwhile."""
 
 
 class LeftOut(Exception):  # noqa: N818 - no error: what this machine cannot do
@@ -54,16 +60,37 @@ def _flapping(place: Place, chance: random.Random) -> str:
     return CAMERAS[number]
 
 
+def _offline_at_start(place: Place, chance: random.Random) -> None:
+    """The other cameras are watched all the same."""
+    number = chance.randrange(len(place.links))
+    assert place.end() == 0
+    place.links[number].fault = "refused"
+    place.start()
+    asked_us = place.clock.now_us
+    try:
+        for camera in CAMERAS:
+            if camera != CAMERAS[number]:
+                until(lambda camera=camera: place.whole_since(camera, asked_us))  # type: ignore[misc]
+        assert not place.whole_since(CAMERAS[number], asked_us), "it saw a camera that is not there"
+    finally:
+        place.links[number].fault = None
+
+
 def _stream(kind: StreamFault) -> Fault:
     def hurt(place: Place, chance: random.Random) -> str:
-        number = chance.randrange(len(place.cameras))
+        number, sense = chance.randrange(len(place.cameras)), _MISSES.get(kind, "")
+        before_s = lacking_s(place, CAMERAS[number], sense)
         place.cameras[number].stream_fault = kind
         if kind == "sound never sent":  # it is declared when a connection begins
             place.links[number].fault = "reset"
             time.sleep(0.5)
             place.links[number].fault = None
         time.sleep(chance.uniform(6, 12))
-        place.cameras[number].stream_fault = None
+        try:
+            if sense:
+                until(lambda: lacking_s(place, CAMERAS[number], sense) > before_s)
+        finally:
+            place.cameras[number].stream_fault = None
         return CAMERAS[number]
 
     return hurt
@@ -142,7 +169,7 @@ def _ended_while_all_hang(place: Place, _: random.Random) -> None:
 
 def _slow_readers(place: Place, _: random.Random) -> None:
     with contextlib.ExitStack() as opened:
-        for _number in range(60):
+        for _number in range(200):
             opened.enter_context(urllib.request.urlopen(place.address + "api/v1/stream", timeout=30))
         time.sleep(5)
 
@@ -190,12 +217,54 @@ def _broker_link(kind: LinkFault) -> Fault:
     return hurt
 
 
+def _site_cut_off(whole: str, chance: random.Random) -> str:
+    """A site file that ends in the middle of a value."""
+    inside = [at for at, letter in enumerate(whole) if whole[:at].count('"') % 2 and letter not in '"\n']
+    return whole[: chance.choice(inside)]
+
+
+def _broken_site_reloaded(place: Place, chance: random.Random) -> str:
+    """The configuration that was in force stays in force, and the page says so."""
+    whole, says = place.site.read_text(), "not in force"
+    place.site.write_text(_site_cut_off(whole, chance))
+    try:
+        place.reload()
+        until(lambda: says in place.page("health"))
+    finally:
+        place.site.write_text(whole)
+        place.reload()
+    until(lambda: says not in place.page("health"))
+    return ""
+
+
+def _camera_removed_and_added(place: Place, chance: random.Random) -> str:
+    """By reading the site file again; what it was doing then ends."""
+    camera, happening = chance.choice(CAMERAS), "SELECT id FROM event WHERE state = 'open' AND camera_id = ?"
+    with contextlib.closing(place.reader()) as reader:
+        end_s = time.monotonic() + 10  # during an event, if there is one soon
+        while not reader.execute(happening, (camera,)).fetchall() and time.monotonic() < end_s:
+            time.sleep(0.1)
+        place.write_site(tuple(each for each in CAMERAS if each != camera))
+        try:
+            place.reload()
+            until(lambda: camera not in _watched(place))
+            until(lambda: not reader.execute(happening, (camera,)).fetchall())
+        finally:
+            place.write_site(CAMERAS)
+            place.reload()
+    until(lambda: camera in _watched(place))
+    return camera
+
+
+def _watched(place: Place) -> set[str]:
+    return {each["id"] for each in place.ask("api/v1/cameras") or ()}
+
+
 def _broken_site(place: Place, chance: random.Random) -> None:
     """A site file that is cut off in the middle of a value, as a start finds it."""
     assert place.end() == 0
     whole = place.site.read_text()
-    inside = [at for at, letter in enumerate(whole) if whole[:at].count('"') % 2 and letter not in '"\n']
-    place.site.write_text(whole[: chance.choice(inside)])
+    place.site.write_text(_site_cut_off(whole, chance))
     try:
         assert str(place.site) in place.refused()
     finally:
@@ -223,6 +292,7 @@ def _camera_removed(place: Place, chance: random.Random) -> None:
 FAULTS: dict[str, Fault] = {
     **{f"camera {kind}": _link(kind) for kind in LINK_FAULTS},
     "camera flapping": _flapping,
+    "camera offline at the start": _offline_at_start,
     **{f"stream: {kind}": _stream(kind) for kind in STREAM_FAULTS},
     "capture killed": _child("capture.child", signal.SIGKILL),
     "capture stopped": _child("capture.child", signal.SIGSTOP),
@@ -234,12 +304,14 @@ FAULTS: dict[str, Fault] = {
     **{f"service killed at {name}": _killed_at(name) for name in FAILPOINTS if name not in _ELSEWHERE},
     "service ended and started": _ended_twice,
     "service ended while all hang": _ended_while_all_hang,
-    "60 readers that do not read": _slow_readers,
+    "200 readers that do not read": _slow_readers,
     **{f"webhook answers {answer}": _webhook(answer) for answer in (500, 429, "silence", "hang", "drop")},
     "webhook gone for good": _webhook_gone,
     "broker restarted without memory": _broker_restarted,
     "broker stalled": _broker_link("stalled"),
     "broker refused": _broker_link("refused"),
     "site file half-written": _broken_site,
+    "site file half-written, reloaded": _broken_site_reloaded,
     "camera removed between two runs": _camera_removed,
+    "camera removed and added": _camera_removed_and_added,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import resource
 import shutil
@@ -16,14 +15,15 @@ from pathlib import Path
 import apsw
 import psutil
 
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import BALLAST_BYTES, FILE
 from support.chaos.faults import Fault, LeftOut
-from support.chaos.place import Place
+from support.chaos.place import CAMERAS, Place
+from support.chaos.scratch import GROUPS, group_name
 
 __all__ = ["MACHINE_FAULTS", "small_disk"]
 
 _HOUR_S = 3600
-_CGROUPS = Path("/sys/fs/cgroup")
 SUMMER = -2 * _HOUR_S
 """A machine whose clock was kept in local time."""
 
@@ -114,21 +114,25 @@ def _wrong_disk(place: Place, _: random.Random) -> None:
         place.start()
 
 
-def _disk_errors(place: Place, chance: random.Random) -> None:
-    """Every write to the disk fails when it is to be confirmed."""
-    if not shutil.which("strace"):
-        raise LeftOut("there is no strace")
-    assert place.process
-    trace = place.folder / "trace"
-    command = ["strace", "-qq", "-f", "-o", str(trace), "-e", "trace=fsync,fdatasync"]
-    command += ["-e", "inject=fsync,fdatasync:error=EIO", "-p", str(place.process.pid)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tracer.wait(chance.uniform(4, 8))
-        if tracer.returncode is not None:
-            raise LeftOut(f"strace may not attach: {tracer.stderr.read() if tracer.stderr else ''}")
-        tracer.send_signal(signal.SIGINT)
-    assert "INJECTED" in trace.read_text(), "nothing was written meanwhile"
+def _disk_errors(calls: str) -> Fault:
+    """The disk fails whenever it is asked for one of these."""
+
+    def hurt(place: Place, chance: random.Random) -> None:
+        if not shutil.which("strace"):
+            raise LeftOut("there is no strace")
+        assert place.process
+        trace = place.folder / "trace"
+        command = ["strace", "-qq", "-f", "-o", str(trace), "-e", f"trace={calls}"]
+        command += ["-e", f"inject={calls}:error=EIO", "-p", str(place.process.pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tracer.wait(chance.uniform(4, 8))
+            if tracer.returncode is not None:
+                raise LeftOut(f"strace may not attach: {tracer.stderr.read() if tracer.stderr else ''}")
+            tracer.send_signal(signal.SIGINT)
+        assert "INJECTED" in trace.read_text(), "nothing was written meanwhile"
+
+    return hurt
 
 
 def _locked(place: Place, chance: random.Random) -> None:
@@ -174,6 +178,31 @@ def _no_clock_at_boot(place: Place, chance: random.Random) -> None:
     place.clock.set(0)
 
 
+def _born_in_1970(place: Place, chance: random.Random) -> None:
+    """The first start of all, with a store of its own, on a machine that does not know the time yet."""
+    if place.clock.unavailable:
+        raise LeftOut(place.clock.unavailable)
+    assert place.end() == 0
+    whole, heard = place.data, dict(place.heard)
+    place.data = place.folder / f"born-{place.restarts}"
+    place.write_site(CAMERAS)
+    place.clock.set(60 - int(time.time()))
+    try:
+        place.start()
+        time.sleep(chance.uniform(3, 8))
+        place.clock.set(0)
+        assert place.recovered() is not None, place.ask("api/v1/cameras")
+        with contextlib.closing(place.reader()) as reader:
+            assert not (wrong := violations(reader, place.data)), wrong
+        assert (code := place.end()) == 0, f"it ended with {code}"
+    finally:
+        place.clock.set(0)
+        place.kill()
+        place.data, place.heard = whole, heard
+        place.write_site(CAMERAS)
+        place.start()
+
+
 def _no_descriptors(place: Place, chance: random.Random) -> None:
     assert place.process
     process = psutil.Process(place.process.pid)
@@ -200,7 +229,7 @@ def _no_memory(place: Place, chance: random.Random) -> None:
 @contextlib.contextmanager
 def _group(controller: str) -> Iterator[Path]:
     """A control group of our own, which is removed when nobody is in it any more."""
-    folder = _CGROUPS / controller / f"ovavel-test-{os.getpid()}"
+    folder = GROUPS / controller / group_name()
     try:
         folder.mkdir()
     except OSError as error:
@@ -255,13 +284,15 @@ MACHINE_FAULTS: dict[str, Fault] = {
     "disk read-only at the start": _read_only,
     "disk lost": _mount_lost,
     "disk missing at the start": _wrong_disk,
-    "disk errors": _disk_errors,
+    "disk errors of fsync": _disk_errors("fsync,fdatasync"),
+    "disk errors of write": _disk_errors("pwrite64"),
     "store locked by another program": _locked,
     "store's log torn": _torn_log,
     "clock an hour ahead": _clock(_HOUR_S),
     "clock an hour behind": _clock(-_HOUR_S),
     "clock in local time": _clock(SUMMER),
     "clock in 1970 at the start": _no_clock_at_boot,
+    "clock in 1970 at the first start": _born_in_1970,
     "no file descriptors": _no_descriptors,
     "no memory": _no_memory,
     "out of memory": _out_of_memory,

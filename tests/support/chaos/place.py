@@ -56,7 +56,7 @@ class Place:
     def write_site(self, cameras: tuple[str, ...]) -> None:
         """Write the site file with some of `CAMERAS`."""
         sources = [*(f"http://127.0.0.1:{link.port}/live.ts" for link in self.links), CLIP]
-        lines = [f'bundle = "{DEMO / "bundle"}"', 'data = "data"', 'listen = "127.0.0.1:0"', "threads = 1"]
+        lines = [f'bundle = "{DEMO / "bundle"}"', f'data = "{self.data.name}"', 'listen = "127.0.0.1:0"', "threads = 1"]
         # Few clips: the oldest are removed all the time.
         lines += ['log = "json"', "[keep]", "clips_gb = 0.003"]
         for name, source in zip(CAMERAS, sources, strict=True):
@@ -115,6 +115,23 @@ class Place:
                 return json.loads(answer.read())
         except (OSError, ValueError):
             return None
+
+    def page(self, path: str) -> str:
+        """A page, or whatever else is text.
+
+        Raises:
+            AssertionError: the service does not answer.
+        """
+        try:
+            with urllib.request.urlopen(self.address + path, timeout=30) as answer:
+                return str(answer.read().decode())
+        except OSError as error:
+            raise AssertionError(f"{path} is not shown: {error}") from error
+
+    def reload(self) -> None:
+        """Ask the service to read its site file again."""
+        assert self.process
+        self.process.send_signal(signal.SIGHUP)
 
     def listen(self) -> None:
         """Note what a reader of the API is shown now."""

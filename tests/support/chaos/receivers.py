@@ -41,6 +41,7 @@ class Receivers:
         ]
         self.broker: Broker | None = None
         self._heard: list[dict[str, Any]] = []
+        self._named = set[tuple[str, str, str]]()
         self._subscribed = threading.Event()
         if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"):
             self.broker = Broker(folder)
@@ -54,12 +55,26 @@ class Receivers:
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.reconnect_delay_set(1, 1)
         # Quality 0: the broker passes on before it confirms, and keeps nothing that would be lost with it.
-        self._client.on_connect = lambda *_: self._client.subscribe("ovavel/+/camera/+/event", 0)
+        topics = [("ovavel/+/camera/+/event", 0), ("ovavel/+/camera/+/health", 0)]
+        self._client.on_connect = lambda *_: self._client.subscribe(topics)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.on_message = lambda _client, _data, message: self._heard.append(json.loads(message.payload))
+        self._client.on_message = lambda _client, _data, message: self._hear(message.topic, message.payload)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         assert self._subscribed.wait(60), "the broker does not answer"
+
+    def _hear(self, topic: str, payload: bytes) -> None:
+        if topic.endswith("/event"):
+            self._heard.append(json.loads(payload))
+        elif payload:  # an empty one removes it
+            health = json.loads(payload)
+            for where, causes in (("losses", health["losses"]), *health["lacking"].items()):
+                self._named.update((health["id"], where, cause) for cause in causes)
+
+    @property
+    def named(self) -> set[tuple[str, str, str]] | None:
+        """Camera, "losses" or a sense, and cause of each loss that the broker heard of; None: there is no broker."""
+        return self._named if self.broker else None
 
     def restart_broker(self, away_s: float) -> None:
         """Kill the broker, which keeps nothing, and start it again; the listener is there before the service is."""

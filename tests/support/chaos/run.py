@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ovavel.service.config.read import read_site
 from ovavel.service.delivery.deliveries import Deliveries
 from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
 from support.chaos.faults import FAULTS, LeftOut
+from support.chaos.losses import Losses
 from support.chaos.machine import MACHINE_FAULTS, small_disk
 from support.chaos.place import CAMERAS, TERM_S, Place
+from support.chaos.scratch import scratch
 from support.service import check_assets, until
 
 __all__ = ["ALL_FAULTS", "Survived", "run"]
@@ -40,6 +40,8 @@ class Survived:
     """Pictures, spectrograms and clips that were there at the end."""
     delivered: dict[str, int] = field(default_factory=dict)
     """Sink → messages about events that arrived."""
+    losses: set[tuple[str, str, str]] = field(default_factory=set)
+    """Camera, "losses" or a sense, and cause of all that was lost: named on the page, in the metrics and by MQTT."""
     restarts: int = 0
     slowest_end_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
@@ -51,8 +53,9 @@ def run(
 ) -> Survived:
     """Hurt a service for `minutes`, by faults drawn with `seed`; or by each of `kinds` in their order."""
     survived, chance = Survived(seed), random.Random(seed)
-    with tempfile.TemporaryDirectory() as name, small_disk(Path(name) / "data") as disk:
-        place = Place(Path(name), seed, small_disk=disk)
+    with scratch() as folder, small_disk(folder / "data") as disk:
+        place = Place(folder, seed, small_disk=disk)
+        losses = Losses(place)
         try:
             place.start()
             if place.recovered() is None:
@@ -61,21 +64,30 @@ def run(
             wanted = list(kinds)
             going_on = not survived.wrong
             while going_on and (wanted if kinds else time.monotonic() < end_s):
-                going_on = _hurt(
-                    place, wanted.pop(0) if kinds else chance.choice(sorted(ALL_FAULTS)), chance, survived, report
-                )
+                kind = wanted.pop(0) if kinds else chance.choice(sorted(ALL_FAULTS))
+                going_on = _hurt(place, losses, kind, chance, survived, report)
+            survived.wrong += losses.rest()
+            survived.losses = set(losses.first)
             if code := place.end():
                 survived.wrong.append(f"it ended with {code}")
             _check_end(place, survived)
         finally:
             place.close()
             if survived.wrong:
-                report((Path(name) / "log").read_text()[-6000:])
+                report((folder / "log").read_text()[-6000:])
     return survived
 
 
-def _hurt(place: Place, kind: str, chance: random.Random, survived: Survived, report: Callable[[str], object]) -> None:
-    before, hurt, known = place.without_windows(), None, len(survived.wrong)
+def _hurt(
+    place: Place,
+    losses: Losses,
+    kind: str,
+    chance: random.Random,
+    survived: Survived,
+    report: Callable[[str], object],
+) -> bool:
+    """Do this to it, and check; whether it can be hurt again."""
+    before, hurt, known, restarts = place.without_windows(), None, len(survived.wrong), place.restarts
     try:
         hurt = ALL_FAULTS[kind](place, chance)
     except LeftOut as why:
@@ -96,7 +108,14 @@ def _hurt(place: Place, kind: str, chance: random.Random, survived: Survived, re
         if hurt not in (None, camera) and after[camera] != before[camera]
     ]
     with contextlib.closing(place.reader()) as reader:
-        survived.wrong += [f"after {kind}: {each}" for each in violations(reader, place.data)]
+        found = violations(reader, place.data)
+        if place.restarts != restarts:
+            losses.forget()
+        try:
+            found += losses.check(kind, reader)
+        except AssertionError as error:
+            found.append(str(error))
+        survived.wrong += [f"after {kind}: {each}" for each in found]
     for wrong in survived.wrong[known:]:
         report(f"! {wrong}")
     report(f"{kind}: recovered after {took_s:.1f} s, {len(place.heard)} events")
