@@ -347,8 +347,6 @@ class World:
 
     def _show(self, camera: str, window: Captured, seen: Seen) -> None:
         self.board.show(camera, window, seen)
-        if seen.log:
-            self.worker.wake()
 
     def _cut(self, camera: str, cut: Cut) -> bool:
         """As a capture process: writes a file, and says so."""
