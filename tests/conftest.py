@@ -130,8 +130,9 @@ def left_as_found() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(left_as_found: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses that one test has read from a file or a variable are not redacted in the messages of the next."""
+    """Addresses and secrets that one test has read are not redacted in the messages of the next."""
     monkeypatch.setattr(redaction, "_known", {})
+    monkeypatch.setattr(redaction, "_hidden", {})
 
 
 @pytest.fixture(autouse=True)

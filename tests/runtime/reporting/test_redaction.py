@@ -10,7 +10,6 @@ from av.error import FFmpegError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovavel.runtime.reporting import redaction
 from ovavel.runtime.reporting.redaction import redacted, without_secrets
 from ovavel.runtime.sources.access import address_of
 
@@ -182,7 +181,6 @@ def test_paths_with_two_slashes_are_shown() -> None:
 def test_secrets_of_an_address_that_was_read_are_in_no_message(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redaction, "_known", {})
     address = "rtsp://u:hunter2zz@host/live?token=0123456789"
     (tmp_path / "address").write_text(address + "\n")
     monkeypatch.setenv("OVAVEL_TEST_ADDRESS", address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ class Recorded:
             if until is not None and until(chunk):
                 break
         source.close()
+
+    def watch_camera(self, camera: RTSPCamera | JpegCamera, *, to_s: float) -> None:
+        """Take what it sends up to a picture of this time, and close it."""
+        with closing(camera):
+            self.feed(
+                MediaSource(camera.url, tap=self.recorder.tap),
+                until=lambda chunk: isinstance(chunk, Frame) and chunk.time_s > to_s,
+            )
 
     def cut(self, from_s: float, to_s: float) -> str:
         self.cuts += 1
@@ -190,13 +199,7 @@ def test_a_camera_over_rtsp(tmp_path: Path, b_frames: int) -> None:
     """Without times of decoding, and with parameter sets that are in no packet."""
     camera = RTSPCamera(make_flashes(tmp_path / "a.mp4", duration_s=30, group_s=2, b_frames=b_frames), 0.0)
     recorded = Recorded(tmp_path)
-    try:
-        recorded.feed(
-            MediaSource(camera.url, tap=recorded.recorder.tap),
-            until=lambda chunk: isinstance(chunk, Frame) and chunk.time_s > 8,
-        )
-    finally:
-        camera.close()
+    recorded.watch_camera(camera, to_s=8)
     clip, seen = recorded.watched(3, 6)
     assert (clip.codec, seen.codecs) == ("h264", ("h264", "aac"))
     assert seen.first_key
@@ -210,13 +213,7 @@ def test_a_camera_over_rtsp(tmp_path: Path, b_frames: int) -> None:
 def test_a_camera_of_jpegs_over_http(tmp_path: Path) -> None:
     camera = JpegCamera()
     recorded = Recorded(tmp_path)
-    try:
-        recorded.feed(
-            MediaSource(camera.url, tap=recorded.recorder.tap),
-            until=lambda chunk: isinstance(chunk, Frame) and chunk.time_s > 4,
-        )
-    finally:
-        camera.stop()
+    recorded.watch_camera(camera, to_s=4)
     clip, seen = recorded.watched(1, 3)
     assert (clip.codec, seen.codecs, seen.size) == ("h264", ("h264",), (160, 120))
     assert clip.start_s == pytest.approx(1, abs=1.2)

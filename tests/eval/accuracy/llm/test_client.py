@@ -27,12 +27,6 @@ SCHEMA = {"type": "object"}
 KEY = 'sk-very"secret/1234567'
 
 
-@pytest.fixture(autouse=True)
-def own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_hidden", {})
-    monkeypatch.setattr(redaction, "_known", {})
-
-
 class Asked:
     """Asks the same question again and again, and notes the pauses."""
 
