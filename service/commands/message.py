@@ -28,7 +28,7 @@ def send_test(site: Site, name: str) -> None:
         known = ", ".join(each.id for each in site.sink) or "none"
         raise UsageError(f"there is no sink {quoted(name)} in the site file; it has {known}")
     place = Place(site)
-    sender = open_sender(sink, place, labels=())
+    sender = open_sender(sink, place)
     try:
         sender.prepare()
         (outcome,) = sender.send([test_message(name, place, id_=new_id(), now_us=time.time_ns() // 1000)])

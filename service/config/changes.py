@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from ovavel.runtime.errors import InputError
 from ovavel.service.config.site import Camera, Site
+
+if TYPE_CHECKING:
+    from ovavel.runtime.bundle.vocabulary import Vocabulary
 
 __all__ = ["FIXED", "Changes", "compare"]
 
@@ -41,6 +44,12 @@ class Changes(Struct, frozen=True, kw_only=True):
     """Sinks that are there no more, or are another one than before."""
     fields: tuple[str, ...] = ()
     """Other fields of the site that changed."""
+    names_added: tuple[str, ...] = ()
+    """Names that the bundle's vocabulary has now."""
+    names_removed: tuple[str, ...] = ()
+    """Names that the bundle's vocabulary has no more."""
+    vocabulary: str = ""
+    """Version of the vocabulary, where that is another one."""
 
     @property
     def anything(self) -> bool:
@@ -60,11 +69,20 @@ class Changes(Struct, frozen=True, kw_only=True):
             "fields": "fields changed",
         }
         found = [f"{what}: {', '.join(getattr(self, name))}" for name, what in names.items() if getattr(self, name)]
+        words = [f"+{each}" for each in self.names_added] + [f"−{each}" for each in self.names_removed]
+        if words or self.vocabulary:
+            found.append(f"names: {', '.join(words) or 'in another order, or with other texts of the background'}")
         return "; ".join(found) or "nothing has changed"
 
 
-def compare(before: Site, after: Site) -> Changes:
+def compare(before: Site, after: Site, was: Vocabulary | None = None, now: Vocabulary | None = None) -> Changes:
     """What has to be done so that a service that runs `before` runs `after`.
+
+    Args:
+        before: the site that runs.
+        after: the site that is to run.
+        was: the vocabulary that runs; None where it is not looked at.
+        now: the vocabulary that is to run.
 
     Raises:
         InputError: a field has changed that is read at the start alone.
@@ -87,7 +105,16 @@ def compare(before: Site, after: Site) -> Changes:
         opened=tuple(each for each in sinks_after if sinks_after[each] != sinks_before.get(each)),
         closed=tuple(each for each in sinks_before if sinks_before[each] != sinks_after.get(each)),
         fields=tuple(name for name in different if name not in ("camera", "sink")),
+        **(_named(was, now) if was and now and was.version != now.version else {}),
     )
+
+
+def _named(was: Vocabulary, now: Vocabulary) -> dict[str, Any]:
+    return {
+        "names_added": _without(now.names, was.names),
+        "names_removed": _without(was.names, now.names),
+        "vocabulary": now.version,
+    }
 
 
 def _without(ids: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ovavel.service.delivery.worker import Worker
 from ovavel.service.store import mutes
 from ovavel.service.store.database import Database, rows
 
-__all__ = ["Deliveries", "SinkState", "discard", "open_sender"]
+__all__ = ["Deliveries", "SinkState", "check_labels", "discard", "open_sender"]
 
 _LEAVE_S = 1.0
 """How long a sender that was interrupted may take to say goodbye."""
@@ -66,9 +66,10 @@ class Deliveries:
         Raises:
             OvavelError: an address, a secret or a label makes no sense, or a library is not installed.
         """
-        self._store, self._labels, self._gone = store, tuple(labels), gone
-        self._place = Place(site)
+        self._store, self._gone = store, gone
+        self._place = Place(site, tuple(labels))
         self._house = House(cameras=cameras, happening=self._happening, enable=enable, snooze=self.snooze)
+        check_labels(site.sink, labels)
         self._workers = self.prepared(site.sink)
 
     def start(self) -> None:
@@ -80,30 +81,32 @@ class Deliveries:
         """Workers for sinks, which do nothing yet.
 
         Raises:
-            OvavelError: as when all are opened at the start.
+            OvavelError: an address or a secret makes no sense, or a library is not installed.
         """
-        for sink in sinks:
-            if unknown := set(sink.labels) - set(self._labels):
-                raise InputError(
-                    f"sink {sink.id!r}: the bundle's vocabulary has no name {min(unknown)!r}; "
-                    "'ovavel vocab list' shows those it has"
-                )
         made: dict[str, Worker] = {}
         try:
             for sink in sinks:
-                sender = open_sender(sink, self._place, self._labels, self._house)
+                sender = open_sender(sink, self._place, self._house)
                 made[sink.id] = Worker(sink, sender, self._store, self._place, gone=self._gone)
         except OvavelError:
             discard(made)
             raise
         return made
 
-    def change(self, site: Site, closed: Sequence[str], opened: Mapping[str, Worker], within_s: float) -> None:
-        """Deliver as `site` says: `closed` sinks end, `opened` ones, which are `prepared`, begin, the others continue.
+    def change(
+        self,
+        site: Site,
+        labels: Sequence[str],
+        closed: Sequence[str],
+        opened: Mapping[str, Worker],
+        within_s: float,
+    ) -> None:
+        """Deliver as `site` says, of events with these `labels`.
 
-        A sink that is another one than before begins where the one before it ended; both have the same id.
+        `closed` sinks end, `opened` ones, which are `prepared`, begin, the others continue. A sink that is another one
+        than before begins where the one before it ended; both have the same id.
         """
-        self._place.site = site
+        self._place.site, self._place.labels = site, tuple(labels)
         ending = [self._workers[each] for each in closed]
         _end(ending, within_s)
         there = {**self._workers, **opened}
@@ -153,13 +156,27 @@ class Deliveries:
         return [_state(worker) for worker in self._workers.values()]
 
 
+def check_labels(sinks: Iterable[Sink], labels: Sequence[str]) -> None:
+    """Check that events can have the labels that sinks want to hear of.
+
+    Raises:
+        InputError: there is no such label.
+    """
+    for sink in sinks:
+        if unknown := set(sink.labels) - set(labels):
+            raise InputError(
+                f"sink {sink.id!r}: the bundle's vocabulary has no name {min(unknown)!r}; "
+                "'ovavel vocab list' shows those it has"
+            )
+
+
 def discard(workers: Mapping[str, Worker]) -> None:
     """Close workers that were prepared and never started."""
     for worker in workers.values():
         worker.join(0.0)
 
 
-def open_sender(sink: Sink, place: Place, labels: Sequence[str], house: House | None = None) -> Sender:
+def open_sender(sink: Sink, place: Place, house: House | None = None) -> Sender:
     """What brings messages to `sink`; without a `house`, beside a service that runs.
 
     Raises:
@@ -177,7 +194,7 @@ def open_sender(sink: Sink, place: Place, labels: Sequence[str], house: House | 
         case Mqtt():
             from ovavel.service.delivery.mqtt import MqttSender
 
-            return MqttSender(sink, place, labels, house)
+            return MqttSender(sink, place, house)
         case Apprise():
             from ovavel.service.delivery.apprise import AppriseSender
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from importlib.metadata import version
 from typing import Any
 
@@ -12,8 +13,8 @@ from ovavel.service.delivery.topics import Topics
 __all__ = ["device"]
 
 
-def device(sink: Mqtt, place: Place, topics: Topics, camera: str) -> dict[str, Any]:
-    """The payload that announces a camera with its entities."""
+def device(sink: Mqtt, place: Place, topics: Topics, camera: str, past: Set[str] = frozenset()) -> dict[str, Any]:
+    """The payload that announces a camera with its entities. Those of the labels with `past` slugs are removed."""
     site, name = place.site.name, place.name(camera)
     # Dots separate what names of sites and cameras cannot hold, so no two entities can be named alike.
     own = f"ovavel.{site}.{camera}"
@@ -64,6 +65,8 @@ def device(sink: Mqtt, place: Place, topics: Topics, camera: str) -> dict[str, A
             "name": label,
             "state_topic": topics.of(camera, "label", slug, "state"),
         }
+    for slug in sorted(past):  # one that is merely left out stays
+        components[f"label_{slug}"] = {"p": "binary_sensor"}
     return {
         "dev": {"identifiers": [own], "name": name, "manufacturer": "ovavel", "sw_version": version("ovavel")},
         "o": {"name": "ovavel", "sw_version": version("ovavel")},

@@ -26,10 +26,12 @@ _MINUTE_S, _HOUR_S = 60, 3600
 
 @dataclass(slots=True)
 class Place:
-    """What people call the site and its cameras, and by which clocks they live."""
+    """What people call the site and its cameras, by which clocks they live, and what is searched for there."""
 
     site: Site
     """Replaced where the site file was read again."""
+    labels: tuple[str, ...] = ()
+    """Names that events can have. Replaced where the bundle's vocabulary was read again."""
 
     def name(self, camera: str) -> str:
         """What people call a camera."""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import queue
+import re
 import ssl
 import threading
 import time
@@ -56,20 +57,20 @@ class _Publication(NamedTuple):
 class MqttSender:
     """Keeps one connection. The outbox is the truth: nothing waits in the client while the broker is away."""
 
-    def __init__(self, sink: Mqtt, place: Place, labels: Sequence[str], house: House | None) -> None:
+    def __init__(self, sink: Mqtt, place: Place, house: House | None) -> None:
         """Resolve the address.
 
         Args:
             sink: of the site.
-            place: names of the cameras.
-            labels: names that events can have.
+            place: names of the cameras, and those that events can have.
             house: what retained topics show and commands do; None: only send messages, beside a service that runs.
 
         Raises:
             InputError: the address is none of a broker, or certificates cannot be read.
         """
-        self._sink, self._place, self._house, self._labels = sink, place, house, tuple(labels)
-        self._topics = Topics(sink, place.site, labels)
+        self._sink, self._place, self._house = sink, place, house
+        self._topics = Topics(sink, place.site, place.labels)
+        self._past: set[str] = set()  # slugs of labels that Home Assistant may still have entities of
         self._address = _address(sink)
         self._tls = _tls(sink) if self._address.scheme == "mqtts" else None
         self._client: Client | None = None
@@ -130,11 +131,14 @@ class MqttSender:
 
     def _wanted(self, house: House, status: bytes) -> dict[str, bytes]:
         cameras = house.cameras()
-        self._topics = Topics(self._sink, self._place.site, self._labels)  # cameras come and go
+        before = self._topics
+        self._topics = Topics(self._sink, self._place.site, self._place.labels)  # cameras and names come and go
+        now = set(self._topics.labels.values())
+        self._past = (self._past | set(before.labels.values())) - now
         wanted = dict.fromkeys(self._shown, b"")  # what is not wanted any more is removed
         for camera in self._topics.cameras:
             if topic := self._topics.discovery(camera):
-                wanted[topic] = msgspec.json.encode(device(self._sink, self._place, self._topics, camera))
+                wanted[topic] = msgspec.json.encode(device(self._sink, self._place, self._topics, camera, self._past))
         wanted |= state_topics(self._topics, cameras, house.happening())
         wanted[self._topics.status] = status
         return wanted
@@ -166,6 +170,8 @@ class MqttSender:
     def _retained(self, topic: str, camera: str) -> None:
         """An earlier service left this; `_wanted` removes it unless it is still so."""
         self._shown.setdefault(topic, b"?")
+        if labelled := re.fullmatch(r"label/([^/]+)/state", topic.removeprefix(f"{self._topics.of(camera)}/")):
+            self._past |= {labelled[1]} - set(self._topics.labels.values())
         discovery = self._topics.discovery(camera)
         if camera not in self._topics.cameras and discovery:
             self._shown.setdefault(discovery, b"?")

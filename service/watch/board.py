@@ -46,9 +46,7 @@ class _Camera:
 class Board:
     """The newest of each camera."""
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
-        """Show classes by these names, the background last."""
-        self._labels = labels
+    def __init__(self) -> None:
         self._cameras: dict[str, _Camera] = {}
         self._change = threading.Condition()
         self.version = 0
@@ -56,7 +54,7 @@ class Board:
 
     def show(self, camera: str, window: Captured, seen: Seen) -> None:
         """Take what one window brought."""
-        seconds = [self._second(each) for each in seen.scores]
+        seconds = [_second(each, seen.names) for each in seen.scores]
         with self._change:
             one = self._cameras.setdefault(camera, _Camera())
             one.picture = window.picture or one.picture
@@ -124,16 +122,18 @@ class Board:
         with self._change:
             return tuple(self._cameras[camera].notices) if camera in self._cameras else ()
 
-    def _second(self, scores: SegmentScores) -> Second:
-        return Second(
-            start_s=scores.start_s,
-            label=scores.label,
-            margin=round(scores.margin, 4),
-            final=scores.final,
-            missing=scores.missing,
-            seen=self._best(scores.vision_similarity),
-            heard=self._best(scores.audio_similarity),
-        )
 
-    def _best(self, similarity: np.ndarray) -> tuple[Named, ...]:
-        return tuple(Named(label=self._labels[index], value=value) for index, value in best(similarity))
+def _second(scores: SegmentScores, names: tuple[str, ...]) -> Second:
+    return Second(
+        start_s=scores.start_s,
+        label=scores.label,
+        margin=round(scores.margin, 4),
+        final=scores.final,
+        missing=scores.missing,
+        seen=_best(scores.vision_similarity, names),
+        heard=_best(scores.audio_similarity, names),
+    )
+
+
+def _best(similarity: np.ndarray, names: tuple[str, ...]) -> tuple[Named, ...]:
+    return tuple(Named(label=names[index], value=value) for index, value in best(similarity))

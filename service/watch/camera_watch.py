@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import WINDOW_S, DropCause, Event, GapCause, Segment, SegmentScores
 from ovavel.service.store import assets
 from ovavel.service.store.accounts import accounted_us, advance
-from ovavel.service.store.cameras import Anchor, add_anchor, close_run
+from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, close_run, open_run
 from ovavel.service.store.database import Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.store.outbox import Subscriber
-from ovavel.service.store.seconds import keep_seconds
+from ovavel.service.store.seconds import keep_seconds, keep_vocabulary
 from ovavel.service.watch.wall_clock import WallClock
 from ovavel.service.watch.why import pack
 
@@ -47,6 +48,8 @@ class Seen:
     """What one second brought, for those who show it."""
 
     scores: tuple[SegmentScores, ...]
+    names: tuple[str, ...]
+    """Of the classes that the scores are of, the background last."""
 
 
 class CameraWatch:
@@ -82,6 +85,7 @@ class CameraWatch:
         self._localizer, self._tracker, self._clock = localizer, tracker, clock
         self._names = localizer.vocabulary.names
         self._camera, self.run_id, self.sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
+        self._decided_us = 0  # media time up to which seconds are final
         self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
         self._unwritten: deque[_Unwritten] = deque()
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=_RECENT)  # final seconds, packed
@@ -107,7 +111,32 @@ class CameraWatch:
         if self._evidence:
             self._evidence.scored(scores)
         self._keep(scores, self._tracker.push(scores), now.utc_us, anchor=anchor)
-        return Seen(scores=tuple(scores))
+        return Seen(scores=tuple(scores), names=self._names)
+
+    @property
+    def decided_us(self) -> int:
+        """UTC up to which its seconds are final."""
+        return self._clock.utc_us(self._decided_us)
+
+    def rename(self, vocabulary: Vocabulary, tracker: EventTracker, run: RunFacts, cause: str, now: Moment) -> None:
+        """Continue with other names, in a run of its own, for a run has one vocabulary.
+
+        The old run ends at its last final second, and its open events with it. What is not final is decided on with
+        the new names and all of its context, so no second is lost. It is to be committed.
+
+        Args:
+            vocabulary: to decide with.
+            tracker: for its names; the camera's own.
+            run: that begins, at `decided_us`.
+            cause: why the run and its events end.
+            now: the clocks.
+        """
+        anchors = self._clock.since(self._decided_us, cause)
+        following = _Following(facts=run, names=vocabulary.names, anchors=anchors)
+        self._keep((), self._tracker.close(), now.utc_us, cause=cause, following=following)
+        self.run_id, self._names = run.id, vocabulary.names
+        self._localizer.vocabulary, self._tracker = vocabulary, tracker
+        self._recent.clear()  # packed with places in the old vocabulary
 
     def end(self, cause: str, now: Moment) -> None:
         """End the run: what waits becomes final, open events end. It is to be committed. Twice does nothing."""
@@ -146,6 +175,7 @@ class CameraWatch:
         *,
         anchor: Anchor | None = None,
         cause: str | None = None,
+        following: _Following | None = None,
     ) -> None:
         final = [each for each in scores if each.final]
         seconds = tuple(
@@ -153,9 +183,12 @@ class CameraWatch:
         )
         why = [(second[0], pack(each, self._names)) for second, each in zip(seconds, final, strict=True)]
         self._recent.extend(why)
+        if final:
+            self._decided_us = round((final[-1].start_s + WINDOW_S) * _US)
         starts = any(event.state == "start" for event in events)
         self._unwritten.append(
             _Unwritten(
+                run_id=self.run_id,
                 now_us=now_us,
                 anchor=anchor,
                 seconds=seconds,
@@ -164,12 +197,13 @@ class CameraWatch:
                 news=tuple(self._news(event, cause if event.state == "end" else None) for event in events),
                 events=tuple(events),
                 cause=cause,
+                following=following,
             )
         )
 
     def _write(self, transaction: Transaction, each: _Unwritten) -> Iterator[LogEntry]:
         if each.anchor:
-            add_anchor(transaction, self.run_id, each.anchor)
+            add_anchor(transaction, each.run_id, each.anchor)
         for start_us, end_us, dropped in each.seconds:
             if start_us > accounted_us(transaction, self._camera):
                 advance(transaction, self._camera, to_us=start_us, outcome="gap", cause=CLOCK_STEP)
@@ -178,20 +212,25 @@ class CameraWatch:
             else:
                 advance(transaction, self._camera, to_us=end_us, outcome="dropped", cause=dropped, windows=1)
             transaction.execute(
-                "UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, self.run_id)
+                "UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, each.run_id)
             )
-        keep_seconds(transaction, self.run_id, each.why)
+        keep_seconds(transaction, each.run_id, each.why)
         for news in each.news:
             event_id = self._new_id() if news.kind == "start" else ""
             entry = record(transaction, news, event_id=event_id, now_us=each.now_us, sinks=self.sinks)
             if self._evidence and news.kind == "end":
                 assets.expect(transaction, entry.body.id, self._evidence.kinds)
             if news.kind == "start":
-                keep_seconds(transaction, self.run_id, each.before, number=news.session_event_id)
+                keep_seconds(transaction, each.run_id, each.before, number=news.session_event_id)
             yield entry
         if each.cause is not None:
-            (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (self.run_id,))
-            close_run(transaction, self.run_id, ended_us=committed_us, cause=each.cause)
+            (committed_us,) = one_row(transaction, "SELECT committed_us FROM run WHERE id = ?", (each.run_id,))
+            close_run(transaction, each.run_id, ended_us=committed_us, cause=each.cause)
+        if each.following:
+            keep_vocabulary(transaction, each.following.facts.vocabulary_version, each.following.names)
+            open_run(transaction, each.following.facts)
+            for anchor in each.following.anchors:
+                add_anchor(transaction, each.following.facts.id, anchor)
 
     def _news(self, event: Event, end_cause: str | None) -> EventNews:
         start_us, end_us = self._stretch(event.start_s, event.end_s)
@@ -213,9 +252,19 @@ class CameraWatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Following:
+    """The run that begins where another one ends."""
+
+    facts: RunFacts
+    names: tuple[str, ...]
+    anchors: tuple[Anchor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Unwritten:
     """What one second brings to the store."""
 
+    run_id: str
     now_us: int
     anchor: Anchor | None
     seconds: tuple[tuple[int, int, GapCause | DropCause | None], ...]
@@ -229,3 +278,5 @@ class _Unwritten:
     """What `news` is about, in media time."""
     cause: str | None
     """Why the run ends; None while it continues."""
+    following: _Following | None
+    """The run that begins then, if the camera's watch continues."""

@@ -15,7 +15,6 @@ import msgspec
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.pipeline.localizer import Localizer
-from ovavel.runtime.pipeline.rules.apply import live_rule
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import DropCause, GapCause, Segment
@@ -25,6 +24,7 @@ from ovavel.service.config.read import rules_of
 from ovavel.service.config.site import Camera
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.keeper import Keeper, RunEvidence
+from ovavel.service.names.adopt import rule_of
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run, remove_camera
 from ovavel.service.store.care.recovery import end_run
@@ -41,6 +41,7 @@ __all__ = ["Decider"]
 
 STARTING = "starting"
 ENCODER_FAILED = "encoder failed"
+NAMES_CHANGED = "names changed"
 _log = logging.getLogger(__name__)
 
 _IDLE_S = 1.0
@@ -91,7 +92,7 @@ class Decider:
         self._evidence: dict[str, RunEvidence] = {}
         self._children: dict[str, int] = {}
         self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
-        self._commits = Commits(store)
+        self._commits, self._rule = Commits(store), rule_of(bundle)
         self._sinks, self._shown, self._restart = tuple(sinks), shown, restart
         self._cameras = {camera.id: camera for camera in cameras}
         self._watches: dict[str, CameraWatch] = {}
@@ -102,8 +103,6 @@ class Decider:
         self._reported_trouble = ""
         self.turned_s = time.monotonic()
         """When it last took what waited, on the monotonic clock: a decider that lives does so every second."""
-        fusion, texts = bundle.manifest.fusion, len(bundle.vocabulary.background_texts)
-        self._rule = live_rule(fusion.decides, fusion.decision, None, bundle.vocabulary.names, texts)
 
     @property
     def trouble(self) -> str:
@@ -123,6 +122,21 @@ class Decider:
         self._sinks = tuple(sinks)
         for watch in (*self._watches.values(), *self._ending.values()):
             watch.sinks = self._sinks
+
+    def rename(self, bundle: Bundle) -> None:
+        """Decide with the vocabulary of `bundle`, which differs in nothing else. Called from any thread.
+
+        Each camera begins another run without losing a second: those that are not final yet are decided on with the
+        new names.
+        """
+        self._changes.put(partial(self._rename, bundle))
+
+    def _rename(self, bundle: Bundle) -> None:
+        self._bundle, self._rule = bundle, rule_of(bundle)
+        for camera, watch in self._watches.items():
+            facts = self._facts(camera, new_id(), watch.decided_us)
+            watch.rename(bundle.vocabulary, self._tracker(self._cameras[camera]), facts, NAMES_CHANGED, _now())
+            self._commits.hold(watch, lambda: None)
 
     def run(self) -> None:
         """Decide until the queue is closed and drained, then end every run."""
@@ -201,7 +215,7 @@ class Decider:
         self._removed(camera)
 
     def _end_left(self, transaction: Transaction, camera: str, now_us: int) -> None:
-        """End a run that could not be ended when the store could not be written."""
+        """End a run that cannot end itself: its encoder failed, perhaps while the store could not be written."""
         for (left,) in rows(transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)):
             end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
 
@@ -228,15 +242,7 @@ class Decider:
         self._children[camera] = opened.child
         run, now_us = new_id(), opened.utc_us
         anchor = Anchor(media_us=0, utc_us=now_us, monotonic_us=opened.monotonic_us, cause="start")
-        facts = RunFacts(
-            id=run,
-            camera_id=camera,
-            boot_id=self._boot_id,
-            started_us=now_us,
-            bundle_sha=self._bundle.sha256,
-            engine=msgspec.json.encode(self._encoder.ready.info).decode(),
-            vocabulary_version=self._bundle.vocabulary.version,
-        )
+        facts = self._facts(camera, run, now_us)
         if not self._committed(camera):
             self._restart(camera)
             return
@@ -255,21 +261,34 @@ class Decider:
             self._evidence[camera] = self._keeper.run(self._cameras[camera], opened.child, clock.utc_us)
         self._watches[camera] = self._watch(self._cameras[camera], run, clock)
 
-    def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
+    def _facts(self, camera: str, run: str, started_us: int) -> RunFacts:
+        return RunFacts(
+            id=run,
+            camera_id=camera,
+            boot_id=self._boot_id,
+            started_us=started_us,
+            bundle_sha=self._bundle.sha256,
+            engine=msgspec.json.encode(self._encoder.ready.info).decode(),
+            vocabulary_version=self._bundle.vocabulary.version,
+        )
+
+    def _tracker(self, camera: Camera) -> EventTracker:
         vocabulary, calibration = self._bundle.vocabulary, self._bundle.manifest.calibration
+        return EventTracker(
+            vocabulary.background, rules_of(camera), vocabulary_version=vocabulary.version, calibration=calibration
+        )
+
+    def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
         localizer = Localizer(
             persistent_head(self._encoder),
-            vocabulary,
+            self._bundle.vocabulary,
             lag=camera.lag,
             calibration=self._bundle.manifest.calibration_for(self._rule),
             rule=self._rule,
         )
-        tracker = EventTracker(
-            vocabulary.background, rules_of(camera), vocabulary_version=vocabulary.version, calibration=calibration
-        )
         return CameraWatch(
             localizer,
-            tracker,
+            self._tracker(camera),
             clock,
             camera_id=camera.id,
             run_id=run,
@@ -288,7 +307,7 @@ class Decider:
         try:
             seen = watch.second(segment, moment, dropped=dropped)
         except EncoderLost:
-            self._abandon(waiting.camera, ENCODER_FAILED)
+            self._abandon(waiting.camera)
             return
         self._commits.hold(watch, partial(self._shown, waiting.camera, window, seen))
 
@@ -298,11 +317,10 @@ class Decider:
         if watch is None:
             self._let_go(camera, child)
             return
-        now = Moment(utc_us=time.time_ns() // 1000, monotonic_us=time.monotonic_ns() // 1000)
         try:
-            watch.end(cause, now)
+            watch.end(cause, _now())
         except EncoderLost:
-            self._abandon(camera, ENCODER_FAILED)
+            self._abandon(camera)
             self._let_go(camera, child)
             return
         self._ending[camera] = self._watches.pop(camera)
@@ -313,7 +331,7 @@ class Decider:
         if child is not None:
             self._release(camera, child)
 
-    def _abandon(self, camera: str, cause: str) -> None:
+    def _abandon(self, camera: str) -> None:
         """End a run whose head cannot be asked any more, at its last committed second."""
         self._restart(camera)
         watch = self._watches.pop(camera)
@@ -321,4 +339,8 @@ class Decider:
         commit(self._store, (watch,))
         # A store that cannot be written now leaves the run open; the camera's next run, or the next start, ends it.
         with contextlib.suppress(OutputError), self._store.write() as transaction:
-            end_run(transaction, watch.run_id, cause=cause, now_us=time.time_ns() // 1000, sinks=self._sinks)
+            self._end_left(transaction, camera, time.time_ns() // 1000)
+
+
+def _now() -> Moment:
+    return Moment(utc_us=time.time_ns() // 1000, monotonic_us=time.monotonic_ns() // 1000)

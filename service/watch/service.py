@@ -90,7 +90,7 @@ class Service:
             self.measures = Measures()
             self.store.committed = self.measures.commit_s.observe
             self.encoder.encoded = self.measures.batch.observe
-            self.board = Board(self.bundle.vocabulary.names)
+            self.board = Board()
             self.store.grown = self._grown
             self.capacity = self._measured_capacity()
             """Windows a second that the encoder managed at the start."""

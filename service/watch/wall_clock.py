@@ -35,8 +35,22 @@ class WallClock:
 
     def utc_us(self, media_us: int) -> int:
         """UTC of a moment of media time, by the wall clock that was in force then."""
+        return self._moved(media_us, "").utc_us
+
+    def since(self, media_us: int, cause: str) -> tuple[Anchor, ...]:
+        """The anchors of a run that begins at `media_us`: one there, of this cause, and those that were taken later."""
+        return self._moved(media_us, cause), *(each for each in self._anchors if each.media_us > media_us)
+
+    def _moved(self, media_us: int, cause: str) -> Anchor:
+        """The anchor in force at `media_us`, as if it had been taken then."""
         anchor = next((each for each in reversed(self._anchors) if each.media_us <= media_us), self._anchors[0])
-        return anchor.utc_us + media_us - anchor.media_us
+        passed_us = media_us - anchor.media_us
+        return Anchor(
+            media_us=media_us,
+            utc_us=anchor.utc_us + passed_us,
+            monotonic_us=anchor.monotonic_us + passed_us,
+            cause=cause,
+        )
 
 
 def boot_id() -> str:

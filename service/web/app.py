@@ -29,6 +29,8 @@ from ovavel.service.web.evidence import EvidenceAPI
 from ovavel.service.web.pages import Pages
 from ovavel.service.web.settings import Settings
 from ovavel.service.web.templates import Templates
+from ovavel.service.web.words.api import WordsAPI
+from ovavel.service.web.words.page import WordsPage
 
 __all__ = ["make_app"]
 
@@ -56,7 +58,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
             return answer(request, 503, redacted(str(error)))
         return answer(request, 500, "the service made a mistake; its log says which")
 
-    settings = Settings(service, templates, reloader)
+    settings, words = Settings(service, templates, reloader), WordsAPI(service, reloader)
     described = [
         *EvidenceAPI(service).routes,
         *api.routes,
@@ -64,6 +66,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
         *EventsAPI(service).routes,
         *People(service.store, access).routes,
         *settings.routes,
+        *words.routes,
     ]
     app = Starlette(
         routes=[
@@ -71,6 +74,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
             *Descriptions(described).routes,
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
             *EventsPages(service, templates).routes,
+            *WordsPage(service, words, templates, may_change=reloader is not None).routes,
             *Pages(service, api, templates).routes,
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],

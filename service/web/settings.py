@@ -1,4 +1,4 @@
-"""Words and Settings: the names that are searched for; the configuration, its check, sinks, and people."""
+"""Settings: the configuration, its check, sinks, and people."""
 
 from __future__ import annotations
 
@@ -14,26 +14,14 @@ from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.text import one_line
 from ovavel.service.config.changes import Changes
-from ovavel.service.config.read import rules_of
 from ovavel.service.config.shown import shown
 from ovavel.service.store import people
-from ovavel.service.store.queries import label_counts
 from ovavel.service.watch.reload import Reloader
 from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, asking, encoded, parameters
 from ovavel.service.web.templates import Templates
 
-__all__ = ["Checked", "LabelFacts", "Reloaded", "Settings"]
-
-_DAY_US = 86_400_000_000
-
-
-class LabelFacts(Struct, kw_only=True):
-    """A name that is searched for, and how many events it had."""
-
-    label: str
-    day: int
-    week: int
+__all__ = ["Checked", "Reloaded", "Settings"]
 
 
 class Checked(Struct, kw_only=True):
@@ -54,7 +42,7 @@ class Reloaded(Struct, kw_only=True):
 
 
 class Settings:
-    """The pages Words and Settings, and what they ask."""
+    """The page Settings, and what it asks."""
 
     def __init__(self, service: Service, templates: Templates, reloader: Reloader | None) -> None:
         """`reloader`: reads the site file that the service runs; None where there is none to read again."""
@@ -64,18 +52,11 @@ class Settings:
     def routes(self) -> list[Route]:
         """All of it."""
         return [
-            Route("/words", self.words),
             Route("/settings", self.settings),
-            Route("/api/v1/labels", self.labels),
             Route("/api/v1/config", self.config),
             Route("/api/v1/config:check", self.check, methods=["POST"]),
             Route("/api/v1/config:reload", self.reload, methods=["POST"]),
         ]
-
-    def labels(self, request: Request) -> Response:
-        """The names that are searched for, with their events of the last day and week."""
-        parameters(request)
-        return encoded(self._labels())
 
     def config(self, request: Request) -> Response:
         """The configuration that runs, without secrets."""
@@ -111,29 +92,6 @@ class Settings:
             raise Problem(409, "this service was not started from a site file")
         return self._reloader
 
-    def words(self, request: Request) -> Response:
-        """The vocabulary, what it found, and how to change it."""
-        parameters(request)
-        bundle = self._service.bundle
-        calibration = bundle.manifest.calibration
-        if calibration and not calibration.fits(bundle.vocabulary.names):
-            calibration = None
-        return self._templates.answer(
-            request,
-            "words.html",
-            title="Words",
-            labels=self._labels(),
-            background=bundle.vocabulary.background,
-            version=bundle.vocabulary.version,
-            bundle=bundle.path,
-            calibrated=calibration is not None,
-            margins=[
-                (each.name or each.id, *rules_of(each).margins(calibration), each.min_duration_s, each.bridge_s)
-                for each in self._service.site.camera
-            ],
-            text_encoder=_has_text_encoder(self._service),
-        )
-
     def settings(self, request: Request) -> Response:
         """For admins: the configuration and who may do what. For everybody: their own password."""
         me = asking(request)
@@ -157,20 +115,3 @@ class Settings:
                 for each in people.read_audit(read, limit=50)
             ],
         )
-
-    def _labels(self) -> list[LabelFacts]:
-        now_us, read = time.time_ns() // 1000, self._service.store.read
-        day, week = (label_counts(read, from_us=now_us - days * _DAY_US) for days in (1, 7))
-        return [
-            LabelFacts(label=label, day=day.get(label, 0), week=week.get(label, 0))
-            for label in self._service.bundle.vocabulary.names[:-1]
-        ]
-
-
-def _has_text_encoder(service: Service) -> bool:
-    try:
-        for graph in service.bundle.manifest.encoders.text_graphs:
-            service.bundle.graph(graph)
-    except OvavelError:
-        return False
-    return True

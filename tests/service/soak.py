@@ -222,12 +222,10 @@ class World:
                 facts = CameraFacts(id=each, name=each, tz="UTC", source_redacted="made-up", config_sha="0" * 64)
                 add_camera(transaction, facts, now_us=START_US)
         self.keeper = Keeper(self.store, self.site, self._cut)
-        self.board = Board(self.bundle.vocabulary.names)
+        self.board = Board()
         self.queue = MadeUpQueue(self.ids, self._next)
-        place = Place(self.site)
-        self.worker = Worker(
-            sink, open_sender(sink, place, self.labels), self.store, place, clock=self.time.microseconds
-        )
+        place = Place(self.site, self.labels)
+        self.worker = Worker(sink, open_sender(sink, place), self.store, place, clock=self.time.microseconds)
         self.store.grown = self.worker.wake
         self.feeds = {
             each.id: SimpleNamespace(camera=each, state=CameraState.STARTING, why="", restarts=0)

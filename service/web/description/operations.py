@@ -21,7 +21,8 @@ from ovavel.service.watch.board import Second
 from ovavel.service.web.access.people import AddedToken, NewPassword, NewToken, NewUser
 from ovavel.service.web.controls import Enable, Snooze, Tried
 from ovavel.service.web.events.api import VERDICTS, BulkChange, Changed, EventChange
-from ovavel.service.web.settings import Checked, LabelFacts, Reloaded
+from ovavel.service.web.settings import Checked, Reloaded
+from ovavel.service.web.words.api import LabelFacts, NewLabel
 
 __all__ = ["OPERATIONS", "CameraState", "Operation", "Problem"]
 
@@ -111,6 +112,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         for kind, name in FILE_NAMES.items()
     },
     ("GET", "/api/v1/labels"): Operation(answer=list[LabelFacts]),
+    ("POST", "/api/v1/labels"): Operation(
+        answer=LabelFacts, status=201, role="admin", body=NewLabel, errors=(409, 503)
+    ),
+    ("DELETE", "/api/v1/labels/{label}"): Operation(status=204, role="admin", errors=(409, 422, 503)),
     ("GET", "/api/v1/config"): Operation(answer=dict[str, Any], role="admin"),
     ("POST", "/api/v1/config:check"): Operation(answer=Checked, role="admin", errors=(409,)),
     ("POST", "/api/v1/config:reload"): Operation(answer=Reloaded, role="admin", errors=(409, 422)),

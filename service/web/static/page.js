@@ -59,14 +59,18 @@ export function follow(listen) {
   }
 }
 
-// <form data-api="users" data-method="POST">: its fields go to the API; [data-confirm] asks first.
+// <form data-api="users" data-method="POST">: its fields go to the API; [data-confirm] asks first, and [data-next] is
+// the page that follows, if it is another one.
 for (const form of document.querySelectorAll('form[data-api]')) {
   form.addEventListener('submit', async (submitted) => {
     submitted.preventDefault();
-    const { api, method, confirm: question, done } = form.dataset;
+    const { api, method, confirm: question, done, next } = form.dataset;
     if (question && !window.confirm(question)) return;
     const fields = Object.fromEntries(new FormData(form));
+    const button = form.querySelector('button');
+    button.disabled = true; // what takes long is not sent twice
     const found = await ask(api, method, method === 'DELETE' ? undefined : fields);
+    button.disabled = false;
     if (!found) return;
     const shown = form.querySelector('output');
     if (shown && found.token) {
@@ -74,6 +78,8 @@ for (const form of document.querySelectorAll('form[data-api]')) {
     } else if (done === 'say') {
       const fine = found.ok ?? found.delivered ?? true;
       say(found.text ?? (fine ? 'delivered' : found.why), fine);
+    } else if (next) {
+      location.assign(base + next);
     } else {
       location.reload();
     }

@@ -6,76 +6,26 @@ import json
 import re
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.deliveries import Desk
 from support.mosquitto import Broker, Listener, retained
+from support.mqtt_desk import DISCOVERY, GATE, LABELS, ROOT, MqttDesk
 from support.needed import program_path
-from support.service import site, until
+from support.service import until
 
 from ovavel.runtime.errors import InputError
-from ovavel.service.config.sinks import Mqtt
-from ovavel.service.config.site import Camera
-from ovavel.service.delivery.message import Place
-from ovavel.service.delivery.mqtt import MqttSender
-from ovavel.service.delivery.topics import CameraNow, House, label_slugs
-from ovavel.service.store.database import Database, rows
-
-LABELS = ("dog barking", "Sirène + #/", "siren")
-ROOT = "ovavel/site"
-GATE = f"{ROOT}/camera/gate"
-DISCOVERY = "homeassistant/device/ovavel_site_gate/config"
+from ovavel.service.delivery.topics import CameraNow, label_slugs
+from ovavel.service.store.database import Database
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     with Broker(tmp_path) as broker:
         yield broker
-
-
-class MqttDesk(Desk):
-    """A desk whose sender talks to a broker; what it is asked to do is kept."""
-
-    def __init__(self, store: Database, port: int, *, cameras: tuple[str, ...] = ("gate",), **changes: Any) -> None:
-        address = changes.pop("address", f"mqtt://127.0.0.1:{port}")
-        super().__init__(store, Mqtt(id="house", address=address, **changes))
-        self.now = {each: CameraNow(id=each, state="watching") for each in cameras}
-        self.place = Place(
-            site(store.folder, *(Camera(id=each, source="x", name=f"<b>{each}</b>") for each in cameras))
-        )
-        self.asked: list[tuple[str, Any]] = []
-        self.restart()
-
-    def restart(self) -> None:
-        house = House(
-            cameras=lambda: list(self.now.values()),
-            happening=self._happening,
-            enable=lambda camera, on: self.asked.append((camera, on)),
-            snooze=lambda camera, hours: self.asked.append((camera, hours)),
-        )
-        self.sender = self.mqtt = MqttSender(self.sink, self.place, LABELS, house)  # type: ignore[assignment, arg-type]
-        self.worker = self.new_worker()
-
-    def _happening(self) -> set[tuple[str, str]]:
-        return set(rows(self.store.read, "SELECT camera_id, label FROM event WHERE state = 'open'"))
-
-    def round(self) -> None:
-        self.worker.round()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        """Go on until it holds."""
-        until(lambda: (self.worker.round(), condition())[1])
-
-    def __enter__(self) -> MqttDesk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.mqtt.close()  # type: ignore[attr-defined]
 
 
 def test_the_house_is_seen_and_each_event_is_reported(store: Database, broker: Broker) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from support.service import Everything, camera_facts, run_facts
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
+from ovavel.runtime.errors import OutputError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
@@ -20,7 +24,9 @@ from ovavel.runtime.types import GapCause, Segment
 from ovavel.service.store import accounts, cameras, events
 from ovavel.service.store.cameras import Anchor
 from ovavel.service.store.care import recovery
+from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
+from ovavel.service.store.seconds import read_seconds
 from ovavel.service.watch.camera_watch import CLOCK_STEP, CameraWatch, Moment
 from ovavel.service.watch.commits import commit
 from ovavel.service.watch.wall_clock import WallClock
@@ -143,3 +149,99 @@ def test_a_clock_set_forward_is_a_gap_of_its_own(tmp_path_factory: pytest.TempPa
 def anchors(store: Database) -> list[Anchor]:
     found = rows(store.read, "SELECT media_us, utc_us, monotonic_us, cause FROM anchor ORDER BY monotonic_us")
     return [Anchor(media_us=m, utc_us=u, monotonic_us=o, cause=c) for m, u, o, c in found]
+
+
+def vocabulary(*names: str) -> Vocabulary:
+    """Some of `NAMES`, each with its own embedding, the background last."""
+    rows_of = [NAMES.index(name) for name in (*names, "other")]
+    return Vocabulary(names=(*names, "other"), embeddings=TextEmbeddings.shared(np.eye(3, dtype=np.float32)[rows_of]))
+
+
+OTHERS = (vocabulary("car"), vocabulary("dog barking"), vocabulary("car", "dog barking"), VOCABULARY)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 1, 2, None]),  # the class, or nothing
+        st.sampled_from([None, None, None, *OTHERS]),  # other names from here on
+        st.booleans(),  # whether the store can be written
+        st.sampled_from([0, 0, 0, 7_000_000, -4_000_000]),  # how far the wall clock is set
+    ),
+    max_size=25,
+)
+
+
+def rename(one: CameraWatch, names: Vocabulary, run: str, now: Moment) -> None:
+    facts = run_facts(run, "gate", started_us=one.decided_us)
+    facts = dataclasses.replace(facts, vocabulary_version=names.version)
+    one.rename(names, EventTracker("other", vocabulary_version=names.version), facts, "names changed", now)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, lag=st.integers(0, 9))
+def test_other_names_lose_no_second_and_no_end(
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[tuple[int | None, Vocabulary | None, bool, int]],
+    lag: int,
+) -> None:
+    with Database.open(tmp_path_factory.mktemp("store"), ballast_bytes=0) as store:
+        one, write, offset_us, now = watch(store, lag=lag), store.write, 0, Moment(utc_us=0, monotonic_us=0)
+        for index, (kind, names, writable, step_us) in enumerate(steps):
+            offset_us += step_us
+            monotonic_us = START_US + (index + 1) * 1_000_000
+            now = Moment(utc_us=monotonic_us + offset_us, monotonic_us=monotonic_us)
+            store.write = write if writable else full  # type: ignore[method-assign, assignment]
+            if names:
+                rename(one, names, f"run-{index}-named", now)
+            one.second(segment(index, kind), now)
+            commit(store, [one])
+        store.write = write  # type: ignore[method-assign]
+        one.end("stopped", now)
+        commit(store, [one])
+        assert not one.trouble
+        assert violations(store.read) == []
+        accounted = accounts.read_accounts(store.read, "gate", from_us=0, to_us=2**62)
+        assert sum(each.final for each in accounted) == len(steps)
+        assert not any(each.dropped for each in accounted)
+        assert {cause for each in accounted for cause, us in each.gap_us.items() if us} <= {CLOCK_STEP}
+
+        names_of = {one.version: set(one.names) for one in OTHERS} | {"1": set(NAMES)}
+        runs = rows(store.read, "SELECT vocabulary_version, end_cause FROM run ORDER BY rowid")
+        assert [version for version, _ in runs] == ["1", *(names.version for _, names, _, _ in steps if names)]
+        assert [cause for _, cause in runs] == ["names changed"] * (len(runs) - 1) + ["stopped"]
+        found = rows(store.read, "SELECT label, vocabulary_version FROM event JOIN run ON run.id = run_id")
+        assert all(label in names_of[version] for label, version in found)
+        for (event,) in rows(store.read, "SELECT id FROM event"):
+            read_seconds(store.read, event)  # whose places in the vocabulary are those of its run
+
+
+def full() -> AbstractContextManager[Any]:
+    raise OutputError("the disk is full")
+
+
+def test_what_is_not_final_is_decided_on_with_the_new_names(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of five seconds of barking with lag 2, two are not final when the name goes: they are background then."""
+    with Database.open(tmp_path_factory.mktemp("store"), ballast_bytes=0) as store:
+        one = watch(store, lag=2)
+        moments = [Moment(utc_us=START_US + s * 1_000_000, monotonic_us=START_US + s * 1_000_000) for s in range(20)]
+        for index in range(5):
+            one.second(segment(index, 0), moments[index + 1])
+        rename(one, vocabulary("car"), "run-2", moments[5])
+        for index in range(5, 8):
+            one.second(segment(index, 1), moments[index + 1])
+        rename(one, VOCABULARY, "run-3", moments[8])
+        one.end("stopped", moments[8])
+        commit(store, [one])
+        query = "SELECT label, (start_us - ?1) / 1000000, (end_us - ?1) / 1000000, state, end_cause, run_id FROM event"
+        assert rows(store.read, f"{query} ORDER BY start_us", (START_US,)) == [
+            ("dog barking", 0, 3, "ended", "names changed", "run-1"),
+            ("car", 5, 6, "ended", "names changed", "run-2"),
+            ("car", 6, 8, "ended", "stopped", "run-3"),
+        ]
+        runs = rows(
+            store.read, "SELECT id, (started_us - ?1) / 1000000, (ended_us - ?1) / 1000000 FROM run", (START_US,)
+        )
+        assert runs == [("run-1", 0, 3), ("run-2", 3, 6), ("run-3", 6, 8)]
+        assert [(each.cause, (each.utc_us - START_US) // 1_000_000) for each in anchors(store)] == [
+            ("start", 0),
+            ("names changed", 3),
+            ("names changed", 6),
+        ]

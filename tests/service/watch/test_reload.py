@@ -6,25 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.media_factory import make_clip
-from support.service import CLIP, DEMO, check_assets, until
+from support.running_site import decided, open_events, running, runs
+from support.service import CLIP, DEMO, until
 
 from ovavel.runtime.errors import DeviceError, InputError, OutputError
 from ovavel.service.capture.feed import CameraState
 from ovavel.service.config.changes import Changes
-from ovavel.service.config.read import read_site
 from ovavel.service.store import accounts
-from ovavel.service.store.care.invariants import violations
-from ovavel.service.store.database import Database, open_readonly, rows
+from ovavel.service.store.database import open_readonly, rows
 from ovavel.service.store.incidents import list_incidents
-from ovavel.service.watch.reload import Reloader
-from ovavel.service.watch.service import Service
 
 pytestmark = pytest.mark.timeout(300)  # each wait has 90 s
 
@@ -40,35 +34,6 @@ def write(folder: Path, cameras: dict[str, str], *lines: str, more: str = "") ->
     path = folder / "site.toml"
     path.write_text("\n".join([*text, more]), encoding="utf-8")
     return path
-
-
-@contextmanager
-def running(path: Path) -> Iterator[tuple[Service, Reloader]]:
-    with Service(read_site(path)) as service:
-        reloader = Reloader(service, path)
-        service.start()
-        try:
-            yield service, reloader
-        finally:
-            reloader.stop()
-    with Database.open(path.parent / "data", ballast_bytes=0) as store:
-        assert violations(store.read) == []
-        assert not rows(store.read, "SELECT 1 FROM run WHERE ended_us IS NULL")
-        check_assets(store)
-
-
-def runs(service: Service, camera: str) -> list[Any]:
-    return rows(
-        service.store.read, "SELECT id, end_cause FROM run WHERE camera_id = ? ORDER BY started_us, id", (camera,)
-    )
-
-
-def decided(service: Service, camera: str) -> int:
-    return sum(each.final for each in accounts.read_accounts(service.store.read, camera, from_us=0, to_us=2**62))
-
-
-def open_events(service: Service, camera: str) -> list[Any]:
-    return rows(service.store.read, "SELECT id FROM event WHERE camera_id = ? AND state = 'open'", (camera,))
 
 
 def test_only_what_is_different_is_interrupted(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The names that are searched for, changed while the service runs."""

@@ -1,0 +1,1 @@
+"""The names that are searched for: shown, added and removed."""
