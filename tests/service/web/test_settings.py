@@ -64,7 +64,7 @@ def test_words_are_those_of_the_bundle(served: tuple[Service, Path, int]) -> Non
     assert tuple(labels) == service.bundle.vocabulary.names[:-1]
     page = ask(port, "/words").text
     assert "large dog barking slowly" in page
-    assert "ovavel vocab add" in page, "this bundle has a text encoder"
+    assert "Look at it first" in page, "this bundle has a text encoder"
 
 
 def test_only_admins_see_the_configuration(served: tuple[Service, Path, int]) -> None:
