@@ -51,7 +51,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+if (TESTS := str(Path(__file__).parents[1])) not in sys.path:
+    sys.path.insert(0, TESTS)
 
 from support.chaos.run import ALL_FAULTS, Survived, run
 

@@ -55,7 +55,8 @@ from ovavel.service.watch.decider import Decider
 from ovavel.service.watch.incidents import Monitor
 from ovavel.service.watch.queue import FairQueue, Waiting
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+if (TESTS := str(Path(__file__).parents[1])) not in sys.path:
+    sys.path.insert(0, TESTS)
 
 from support.chaos.scratch import scratch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.program import program
 from support.service_extra import MISSING
 
 if MISSING:
@@ -45,6 +47,17 @@ def test_each_of_some_faults_is_survived() -> None:
     assert all(survived.delivered.values())
     assert survived.losses
     assert survived.recoveries_s.keys() | survived.left_out.keys() >= set(kinds)
+
+
+def test_what_the_table_names_exists() -> None:
+    text = program(Path(__file__).with_name("chaos.py")).__doc__ or ""
+    lines = [line for line in text.splitlines() if re.match(r"\|[ \d]+\|", line)]
+    assert [int(line.split("|")[1]) for line in lines if line.split("|")[1].strip()] == list(range(1, 31))
+    covered = [line.split("|")[3] for line in lines]
+    names = [name for each in covered for name in re.findall(r'"(.+?)"', each)]
+    assert [each for each in names if not any(fault.startswith(each.rstrip(" …")) for fault in ALL_FAULTS)] == []
+    paths = [path for each in covered for path in re.findall(r"`(\S+\.py)`", each)]
+    assert [each for each in paths if not (Path(__file__).parent / each).is_file()] == []
 
 
 def left_behind(folder: Path) -> list[str]:
