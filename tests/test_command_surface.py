@@ -28,6 +28,7 @@ GROUPS = {
     "bench": {"run", "compare", "cpu", "gpu"},
     "eval": {"data", "score", "parity", "lag", "calibrate"},
     "train": {"prepare", "features", "head", "table", "demo-world"},
+    "archive": {"check"},
     "serve": {"backup", "restore", "doctor"},
 }
 
@@ -38,7 +39,17 @@ def test_commands_and_flags_are_the_frozen_ones() -> None:
 
 def test_the_groups_are_those_of_the_grammar() -> None:
     grouped = {f"{group} {name}" for group, names in GROUPS.items() for name in names}
-    assert kinds().keys() == grouped | {"live", "localize", "report", "serve", "doctor", "demo", "demo-site"}
+    assert kinds().keys() == grouped | {
+        "live",
+        "localize",
+        "search",
+        "relabel",
+        "report",
+        "serve",
+        "doctor",
+        "demo",
+        "demo-site",
+    }
 
 
 def test_recordings_are_positional_and_shared_words_are_flags() -> None:
@@ -53,6 +64,8 @@ def test_recordings_are_positional_and_shared_words_are_flags() -> None:
                 "vocab remove",
                 "bench compare",
                 "report",
+                "search",
+                "archive check",
                 "serve",
                 "serve backup",
                 "serve restore",

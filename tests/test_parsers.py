@@ -24,8 +24,8 @@ from ovavel.eval.bench.compare import compare
 from ovavel.eval.bench.read import read_report
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.export.commands.bundle import read_names
 from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.pipeline.texts import read_names
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results.document import Document, read_json
 from ovavel.runtime.sinks.appended import AppendedFile

@@ -67,7 +67,7 @@ OPENED: dict[str, Callable[[Path], object]] = {
 
 
 def read_with_torch(kind: str, path: Path) -> object:
-    from ovavel.export.commands.bundle import read_names
+    from ovavel.runtime.pipeline.texts import read_names
     from ovavel.training.fit.recipes import read_recipe
     from ovavel.training.heads.temporal import TemporalHead
     from ovavel.training.models.checkpoint import read_checkpoint, read_metadata

@@ -1,1 +1,1 @@
-"""Archives: how fast they are searched."""
+"""How fast an archive is searched, and how well."""

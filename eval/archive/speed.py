@@ -33,9 +33,9 @@ from ovavel.runtime.archive.layout import (
     pack_bits,
     quantized,
 )
-from ovavel.runtime.archive.ranking import Ranking
 from ovavel.runtime.archive.reader import Archive, Day
-from ovavel.runtime.archive.search import Scanned, exhaustive, scan
+from ovavel.runtime.archive.search.ranking import Ranking
+from ovavel.runtime.archive.search.scan import Scanned, exhaustive, scan
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 
@@ -180,8 +180,8 @@ def _timed(scanning: Iterator[Scanned]) -> tuple[float, float, Scanned]:
     began_s = time.perf_counter()
     last = next(scanning)
     first_s = time.perf_counter() - began_s
-    for later in scanning:
-        last = later
+    for each in scanning:
+        last = each
     return first_s, time.perf_counter() - began_s, last
 
 

@@ -13,9 +13,8 @@ from ovavel.export.published import DEFAULT_URL
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.commands.options import Many, Maybe
 from ovavel.runtime.errors import InputError, OutputError, PrecisionError
-from ovavel.runtime.system.paths import check_path
 
-__all__ = ["Export", "Weights", "read_names"]
+__all__ = ["Export", "Weights"]
 
 _FASTEST_ON_CPUS: Precision = "int8"
 _FASTEST_ON_GPUS: Precision = "fp16"
@@ -122,6 +121,7 @@ class Export:
         from rich.console import Console
 
         from ovavel.export.bundle import BundleContents, need_libraries, write_bundle
+        from ovavel.runtime.pipeline.texts import read_names
         from ovavel.runtime.reporting.text import names_text, one_line, shown_name
         from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.first_use import accept
@@ -186,20 +186,3 @@ def _fastest_on_gpu() -> Precision | None:
     from ovavel.eval.bench.machine import describe_machine
 
     return _FASTEST_ON_GPUS if describe_machine().gpus else None
-
-
-def read_names(path: Path, background: str = "other") -> list[str]:
-    """Read one name per line; blank lines, lines that start with # and the background as the last name are left out.
-
-    Raises:
-        InputError: the file cannot be read, or is not UTF-8 text.
-    """
-    check_path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() also splits at U+2028 and the like
-    except OSError as error:
-        raise InputError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"the vocabulary {path} is not UTF-8 text; give one name per line") from error
-    names = [name for line in lines if (name := line.strip(" \t")) and not name.startswith("#")]
-    return names[:-1] if names[-1:] == [background] else names

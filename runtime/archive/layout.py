@@ -29,6 +29,7 @@ __all__ = [
     "CONTEXT",
     "DAY_S",
     "FLAGS",
+    "GENERATION",
     "HEADER",
     "NO_AUDIO",
     "NO_VISION",

@@ -44,7 +44,7 @@ from ovavel.runtime.types import Sense
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Archive", "Day", "DayReader", "Vectors", "read_header"]
+__all__ = ["Archive", "Day", "DayReader", "Vectors", "day_of_folder", "read_header"]
 
 _MOST_HEADER_BYTES = 65_536
 _SCATTERED = 4
@@ -148,7 +148,7 @@ class Archive:
         found = []
         for camera in dict.fromkeys(cameras) or known:
             for folder in (self.root / CONTEXT / camera_folder(camera)).iterdir():
-                day = _day(folder.name)
+                day = day_of_folder(folder.name)
                 if day is None or not (folder / HEADER).is_file():
                     continue
                 if (from_s is not None and start_of(day) + DAY_S <= from_s) or (
@@ -191,8 +191,8 @@ class DayReader:
                     opened.callback(os.close, handle)
                     if os.fstat(handle).st_size != DAY_S * size:
                         raise InputError(
-                            f"{day.folder / name} does not have {DAY_S * size} bytes; repair it: ovavel archive check "
-                            "--repair"
+                            f"{day.folder / name} does not have {DAY_S * size} bytes; repair it with 'ovavel archive "
+                            "check'"
                         )
             except OSError as error:
                 raise InputError(f"{error.filename or day.folder} cannot be read ({error.strerror})") from error
@@ -291,8 +291,8 @@ def read_header(folder: Path) -> Header:
     return header
 
 
-def _day(name: str) -> date | None:
-    """The day of a folder, which may have the id of a model after a point; None for any other folder."""
+def day_of_folder(name: str) -> date | None:
+    """Return the day of a folder, which may have the id of a model after a point; None for any other folder."""
     text = name.partition(".")[0]
     try:
         found = date.fromisoformat(text)

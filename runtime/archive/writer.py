@@ -43,15 +43,16 @@ from ovavel.runtime.system.files import atomic_write, make_folder, output_error
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ArchiveWriter", "DayFiles", "locked_day"]
+__all__ = ["EVERY", "ArchiveWriter", "DayFiles", "locked_day"]
 
-_EVERY = 10
+EVERY = 60
+"""Seconds in a commit, whose syncs take some tens of milliseconds on a busy disk."""
 
 
 class ArchiveWriter:
     """Writes the seconds of one camera. Another writer of the same camera and day is refused."""
 
-    def __init__(self, root: Path, camera: str, model: Model, *, every: int = _EVERY) -> None:
+    def __init__(self, root: Path, camera: str, model: Model, *, every: int = EVERY) -> None:
         """Write below the folder `root`, and commit when `every` seconds wait.
 
         Raises:
@@ -176,7 +177,7 @@ class DayFiles:
             for name, size in row_bytes(header.model).items():
                 if os.fstat(files[name]).st_size != DAY_S * size:
                     raise OutputError(
-                        f"{folder / name} does not have {DAY_S * size} bytes; repair it: ovavel archive check --repair"
+                        f"{folder / name} does not have {DAY_S * size} bytes; repair it with 'ovavel archive check'"
                     )
             return cls(folder, header.model, files, opened.pop_all())
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from ovavel.runtime.commands.options import ChannelFlag, EventOptions, Many, Maybe, VerifiedEngineOptions, parse_channel
+from ovavel.runtime.commands.options import (
+    ArchiveOptions,
+    ChannelFlag,
+    EventOptions,
+    Many,
+    Maybe,
+    VerifiedEngineOptions,
+    parse_channel,
+)
 from ovavel.runtime.commands.scaled import ScaleOptions, run_scaled
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.reporting.text import clock, counts, one_line, shown_name
@@ -52,6 +60,7 @@ class Localize:
         ovavel localize clip.mp4 --bundle imagebind                 # prints the events
         ovavel localize clip.mp4 --bundle imagebind --out results   # also writes every format, including a web page
         ovavel localize recordings/ --bundle imagebind --out results --format json csv
+        ovavel localize yard.mp4 --bundle imagebind --archive archive --start 2026-11-29T14:30
 
     Files whose results are all in --out already are skipped, so an interrupted run resumes where it stopped.
     A file that cannot be read is reported, the others are processed, and the exit code is 1.
@@ -85,6 +94,8 @@ class Localize:
     eval calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
     events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
+    archive: ArchiveOptions = field(default_factory=ArchiveOptions)
+    """Keep what was seen and heard, to be searched later."""
     scale: ScaleOptions = field(default_factory=ScaleOptions)
     """Many recordings, on one machine or on many."""
 
@@ -101,7 +112,10 @@ class Localize:
         if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to look for; give at most one of them")
         self.scale.check(out=self.out, device=self.engine.device)
+        if self.scale.given and self.archive.archive:
+            raise UsageError("--archive is for one process: leave --shard and --on out, or archive on one machine")
         files = find_media(self.files)
+        self.archive.check(len(files))
         # Of what was named, not of what was found: a new recording moves no other's results.
         base = Path(
             os.path.commonpath([path.resolve() if path.is_dir() else path.parent.resolve() for path in self.files])
@@ -170,6 +184,7 @@ class Localize:
                 console.print(OTHER_NAMES, markup=False)
             for number, (file, folder) in enumerate(to_do, 1):
                 name = f"{number}/{len(to_do)} {shown_name(file.name)}"
+                kept = None
                 try:
                     source = MediaSource(
                         str(file),
@@ -177,6 +192,7 @@ class Localize:
                         audio=not self.no_audio,
                         access=access,
                     )
+                    kept = self.archive.sink(file, bundle, verified.backend, self.lag, access)
                     with rated_bar("s", rate="× real time", console=stderr) as progress:
                         localization = localize_recording(
                             bundle,
@@ -187,6 +203,7 @@ class Localize:
                             channel=parse_channel(self.channel),
                             fusion=self.fusion,
                             thumbnails=folder is not None and "html" in self.format,
+                            sinks=[kept] if kept else [],
                             progress=prefixed(progress, f"{name}: "),
                         )
                 except (MediaError, UsageError) as error:  # the latter for frames no model could use

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from tyro.conf import arg
 
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
 from ovavel.runtime.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from ovavel.runtime.archive.sink import ArchiveSink
+    from ovavel.runtime.backends import Backend
     from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.pipeline.channels import Channel
     from ovavel.runtime.pipeline.tracker import EventRules
+    from ovavel.runtime.sources.access import Access
     from ovavel.runtime.verification.open import Verified
 
 __all__ = [
+    "ArchiveOptions",
     "BackendsFlag",
     "ChannelFlag",
     "DeviceOptions",
@@ -37,6 +41,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_ARCHIVED_AT_ONCE = 600
+"""Seconds of a recording that are committed to the archive together: one that is cut short is localized again."""
 
 Maybe: TypeAlias = Annotated[T | None, arg(help_behavior_hint="")]
 """Type of an optional flag: its help explains the default instead of showing "(default: None)"."""
@@ -162,6 +169,48 @@ class EventOptions:
             min_duration_s=self.min_duration_s,
             bridge_s=self.bridge_s,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveOptions:
+    """Where recordings are archived, and under which camera and time."""
+
+    archive: Maybe[Path] = None
+    """Archive folder: what the encoders and the head make of each second is kept there, for 'ovavel search' and 'ovavel
+    relabel'."""
+    camera: Maybe[str] = None
+    """Camera in the archive that took the recordings; by default each is filed under its own file name."""
+    start: Maybe[str] = None
+    """When the recording began, such as 2026-11-29T14:30; in this machine's time zone unless it has an offset. By
+    default the creation time in the file."""
+
+    def check(self, recordings: int) -> None:
+        """Refuse options that make no sense for so many recordings. Raises UsageError."""
+        if self.archive is None and (self.camera or self.start):
+            raise UsageError("--camera and --start are for --archive: name its folder, or leave them out")
+        if self.start and recordings > 1:
+            raise UsageError(f"--start is for one recording, not for {recordings}; archive them one by one")
+
+    def sink(self, file: Path, bundle: Bundle, backend: Backend, lag: int, access: Access) -> ArchiveSink | None:
+        """What archives `file`, to be closed by the caller; None without an archive.
+
+        Raises:
+            MediaError: nobody says when the recording began.
+            UsageError, OutputError: the camera or the folder cannot be used.
+        """
+        if self.archive is None:
+            return None
+        from ovavel.runtime.archive.layout import model_of
+        from ovavel.runtime.archive.sink import ArchiveSink
+        from ovavel.runtime.archive.times import parse_time
+        from ovavel.runtime.archive.writer import ArchiveWriter
+        from ovavel.runtime.sources.creation import creation_time
+
+        start = parse_time(self.start, "--start") if self.start else creation_time(file, access)
+        if start is None:
+            raise MediaError(f"{file} does not say when it was recorded, and the archive needs that: give --start")
+        writer = ArchiveWriter(self.archive, self.camera or file.stem, model_of(bundle), every=_ARCHIVED_AT_ONCE)
+        return ArchiveSink(writer, backend, lag=lag, start=start)
 
 
 def check_bundle_backends(*names: str) -> None:

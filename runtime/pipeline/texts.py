@@ -1,15 +1,17 @@
-"""Texts → embeddings for each sense, through one text encoder or through one for each, plain or in sentences."""
+"""Names in files; texts → embeddings for each sense, through one text encoder or one for each, with prompts or not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
-from ovavel.runtime.errors import VocabularyError
+from ovavel.runtime.errors import InputError, VocabularyError
 from ovavel.runtime.reporting.text import shown_name
+from ovavel.runtime.system.paths import check_path
 from ovavel.runtime.system.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -19,9 +21,26 @@ if TYPE_CHECKING:
     from ovavel.runtime.bundle.vocabulary import Tokenizer
     from ovavel.runtime.types import Sense
 
-__all__ = ["averaged", "encode_texts", "sentences"]
+__all__ = ["averaged", "encode_texts", "read_names", "sentences"]
 
 _PLACE = "{}"
+
+
+def read_names(path: Path, background: str = "other") -> list[str]:
+    """Read one name per line; blank lines, lines that start with # and the background as the last name are left out.
+
+    Raises:
+        InputError: the file cannot be read, or is not UTF-8 text.
+    """
+    check_path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines() also splits at U+2028 and the like
+    except OSError as error:
+        raise InputError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the vocabulary {path} is not UTF-8 text; give one name per line") from error
+    names = [name for line in lines if (name := line.strip(" \t")) and not name.startswith("#")]
+    return names[:-1] if names[-1:] == [background] else names
 
 
 def sentences(names: Sequence[str], prompts: Sequence[str], tokenizers: Sequence[Tokenizer]) -> list[str]:

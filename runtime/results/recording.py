@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
@@ -12,6 +14,7 @@ from ovavel.runtime.results import Localization
 from ovavel.runtime.results.thumbnails import thumbnail
 from ovavel.runtime.session import Session
 from ovavel.runtime.session_info import SessionInfo
+from ovavel.runtime.sinks import Sink
 from ovavel.runtime.sources import Source
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.system.progress import Progress, no_progress
@@ -86,21 +89,30 @@ def localize_recording(
     thumbnails: bool = False,
     channel: Channel = "auto",
     fusion: str | None = None,
+    sinks: Sequence[Sink] = (),
     progress: Progress = no_progress,
 ) -> Localization:
     """Decide on every second of `source`. `progress` is called with them; `thumbnails` keeps a few small pictures.
 
-    `channel` and `fusion` are those of `Session`.
+    `channel` and `fusion` are those of `Session`. `sinks` get every update too, and are closed at the end.
 
     Many parameters: those of `Session` and what to keep.
 
     Raises:
         MediaError: the source cannot be read. What was decided before is lost with it.
+        OutputError: a sink cannot write.
     """
     recorder = Recorder(thumbnails=thumbnails, duration_s=source.duration_s)
-    with Session(bundle, source, backend=backend, lag=lag, rules=rules, channel=channel, fusion=fusion) as session:
+    with ExitStack() as opened:
+        for sink in sinks:
+            opened.callback(sink.close)
+        session = Session(bundle, source, backend=backend, lag=lag, rules=rules, channel=channel, fusion=fusion)
+        opened.enter_context(session)
+        for sink in sinks:
+            sink.open(session.info, session.stats)
         for update in session.updates():
-            recorder.write(update)
+            for sink in (recorder, *sinks):
+                sink.write(update)
             if update.window:
                 progress("localizing", update.window.start_s + 1, source.duration_s)
     return recorder.localization(session)

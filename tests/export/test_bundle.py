@@ -20,13 +20,13 @@ from support.golden_weights import GOLDEN, golden_inputs, golden_state
 
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import BundleContents, write_bundle
-from ovavel.export.commands.bundle import read_names
 from ovavel.export.place import put_in_place
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import CheckpointError, ExportError, InputError, OvavelError, UsageError, VocabularyError
+from ovavel.runtime.pipeline.texts import read_names
 from ovavel.runtime.verification.golden import Golden
 from ovavel.training.models.checkpoint import read_checkpoint, write_checkpoint
 from ovavel.training.models.imagebind.model import ImageBind, ImageBindConfig, Modality, read_config

@@ -31,7 +31,7 @@ def flags(kind: type) -> Iterator[tuple[str, str]]:
         if inner := made or (hint if dataclasses.is_dataclass(hint) else None):
             yield from flags(inner)
             continue
-        name = field.name.upper() if POSITIONAL in notes else f"--{field.name.replace('_', '-')}"
+        name = field.name.upper() if POSITIONAL in notes else f"--{field.name.rstrip('_').replace('_', '-')}"
         yield name, f"{_type(hint)} {_default(field)}".strip()
 
 

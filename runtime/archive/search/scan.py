@@ -16,8 +16,8 @@ from ovavel.runtime.archive.layout import DAY_S
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ovavel.runtime.archive.ranking import Prefilter, Ranking
     from ovavel.runtime.archive.reader import Day, DayReader
+    from ovavel.runtime.archive.search.ranking import Prefilter, Ranking
 
 __all__ = ["KEPT", "Best", "Scanned", "exhaustive", "scan"]
 

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovavel.runtime.archive.query import Texts
+from ovavel.runtime.archive.search.query import Texts
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import normalize_text

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ovavel.runtime.archive.decisions import Decisions
-from ovavel.runtime.archive.hits import Hit, Judge, Stretch, stretches
 from ovavel.runtime.archive.layout import model_of
-from ovavel.runtime.archive.ranking import Evidence, Ranking
 from ovavel.runtime.archive.reader import Archive, Day
-from ovavel.runtime.archive.search import KEPT, Best, Scanned, scan
+from ovavel.runtime.archive.search.hits import Hit, Judge, Stretch, peaks, stretches
+from ovavel.runtime.archive.search.ranking import Evidence, Ranking
+from ovavel.runtime.archive.search.scan import KEPT, Best, Scanned, scan
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary, normalize_text
@@ -90,13 +90,13 @@ class Search:
             self._refuse_empty(bundle)
         vocabulary, self._labels = bundle.vocabulary, [""]
         if question.texts is not None:
-            self._phrases = question.texts.phrases
+            self._phrases, self._parts = question.texts.phrases, stretches
             vocabulary, self._labels = _with_names(vocabulary, question.texts)
             against = _against(bundle.vocabulary, question.without)
             self._ranking = Ranking(phrases=question.texts.embeddings, against=against, evidence=question.evidence)
         else:
             assert question.like is not None
-            self._phrases = ("",)
+            self._phrases, self._parts = ("",), peaks
             self._ranking = Ranking(phrases=self._vectors(*question.like), evidence=question.evidence)
         if question.without is not None:
             vocabulary, _ = _with_names(vocabulary, question.without)
@@ -120,7 +120,8 @@ class Search:
         Raises:
             InputError: a day cannot be read.
         """
-        question, leading = self._question, [[0.0] * 0 for _ in self._phrases]
+        question = self._question
+        leading: list[list[float]] = [[] for _ in self._phrases]
         last = Scanned(done=0, seconds=0, compared=0, best=())
         for last in scan(self._days, self._ranking, keep=keep, from_s=question.from_s, to_s=question.to_s):
             number = last.done - 1
@@ -128,7 +129,7 @@ class Search:
             for phrase, best in enumerate(last.best):
                 inside = best.day == number
                 of_day = Best(day=best.day[inside], row=best.row[inside], score=best.score[inside])
-                for stretch in stretches(self._days, of_day)[: question.limit]:
+                for stretch in self._parts(self._days, of_day)[: question.limit]:
                     scores = leading[phrase]
                     if len(scores) == question.limit and stretch.score <= min(scores):
                         break
@@ -138,7 +139,7 @@ class Search:
         ranked = [
             hit
             for phrase, best in enumerate(last.best)
-            for stretch in stretches(self._days, best)[: question.limit]
+            for stretch in self._parts(self._days, best)[: question.limit]
             for hit in self._judged(phrase, stretch)
         ]
         yield self._answer(last, ranked, None)

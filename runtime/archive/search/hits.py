@@ -11,7 +11,7 @@ import numpy as np
 from ovavel.runtime.archive.decisions import Decisions
 from ovavel.runtime.archive.layout import DAY_S, ContextSecond
 from ovavel.runtime.archive.reader import Archive, Day
-from ovavel.runtime.archive.search import Best
+from ovavel.runtime.archive.search.scan import Best
 from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import BUFFER, Event, SegmentScores
@@ -19,10 +19,12 @@ from ovavel.runtime.types import BUFFER, Event, SegmentScores
 if TYPE_CHECKING:
     from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 
-__all__ = ["Hit", "Judge", "Stretch", "stretches"]
+__all__ = ["Hit", "Judge", "Stretch", "peaks", "stretches"]
 
 _PAUSE = 2
 """Seconds that may lie between two of one stretch."""
+_APART = 5
+"""Seconds between two peaks, at least."""
 _AROUND = BUFFER
 """Seconds before and after a stretch that the event rules see."""
 
@@ -88,6 +90,19 @@ def stretches(days: Sequence[Day], best: Best) -> list[Stretch]:
         joined[-1][1].append((time, score))
     found = [Stretch(camera=camera, seconds=tuple(seconds)) for camera, seconds in joined]
     return sorted(found, key=lambda each: (-each.score, -each.first_s, each.camera))
+
+
+def peaks(days: Sequence[Day], best: Best) -> list[Stretch]:
+    """Take the best seconds one by one, without those that are near a better one: where all of them fit a little."""
+    found: list[Stretch] = []
+    taken: dict[str, list[int]] = {}
+    for day, row, score in zip(best.day, best.row, map(float, best.score), strict=True):
+        camera, time = days[day].camera, days[day].start_s + int(row)
+        near = taken.setdefault(camera, [])
+        if all(abs(time - each) > _APART for each in near):
+            near.append(time)
+            found.append(Stretch(camera=camera, seconds=((time, score),)))
+    return found
 
 
 class Judge:

@@ -1,0 +1,1 @@
+"""Commands of the archive: search it, decide on it again, check it."""
