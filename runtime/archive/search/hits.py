@@ -19,7 +19,7 @@ from ovavel.runtime.types import BUFFER, Event, SegmentScores
 if TYPE_CHECKING:
     from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 
-__all__ = ["Hit", "Judge", "Stretch", "peaks", "stretches"]
+__all__ = ["Hit", "Judge", "Stretch", "moments", "peaks", "stretches"]
 
 _PAUSE = 2
 """Seconds that may lie between two of one stretch."""
@@ -92,17 +92,26 @@ def stretches(days: Sequence[Day], best: Best) -> list[Stretch]:
     return sorted(found, key=lambda each: (-each.score, -each.first_s, each.camera))
 
 
-def peaks(days: Sequence[Day], best: Best) -> list[Stretch]:
-    """Take the best seconds one by one, without those that are near a better one: where all of them fit a little."""
+def peaks(days: Sequence[Day], best: Best, beside: Sequence[Stretch] = ()) -> list[Stretch]:
+    """Take the best seconds one by one, without those near a better one or near `beside`; the best first."""
     found: list[Stretch] = []
-    taken: dict[str, list[int]] = {}
+    taken: dict[str, list[tuple[int, int]]] = {}
+    for stretch in beside:
+        taken.setdefault(stretch.camera, []).append((stretch.first_s, stretch.end_s))
     for day, row, score in zip(best.day, best.row, map(float, best.score), strict=True):
         camera, time = days[day].camera, days[day].start_s + int(row)
         near = taken.setdefault(camera, [])
-        if all(abs(time - each) > _APART for each in near):
-            near.append(time)
+        if all(time < first_s - _APART or time >= end_s + _APART for first_s, end_s in near):
+            near.append((time, time + 1))
             found.append(Stretch(camera=camera, seconds=((time, score),)))
     return found
+
+
+def moments(days: Sequence[Day], best: Best) -> list[Stretch]:
+    """Stretches of the seconds that a phrase fits better than the background, then peaks of the others."""
+    fits = int((best.score > 0).sum())
+    found = stretches(days, best[:fits])
+    return [*found, *peaks(days, best[fits:], found)]
 
 
 class Judge:

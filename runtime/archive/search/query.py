@@ -11,9 +11,9 @@ import numpy as np
 from ovavel.runtime.archive.decisions import Decisions
 from ovavel.runtime.archive.layout import model_of
 from ovavel.runtime.archive.reader import Archive, Day
-from ovavel.runtime.archive.search.hits import Hit, Judge, Stretch, peaks, stretches
+from ovavel.runtime.archive.search.hits import Hit, Judge, Stretch, moments, peaks
 from ovavel.runtime.archive.search.ranking import Evidence, Ranking
-from ovavel.runtime.archive.search.scan import KEPT, Best, Scanned, scan
+from ovavel.runtime.archive.search.scan import KEPT, Scanned, scan
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary, normalize_text
@@ -90,7 +90,7 @@ class Search:
             self._refuse_empty(bundle)
         vocabulary, self._labels = bundle.vocabulary, [""]
         if question.texts is not None:
-            self._phrases, self._parts = question.texts.phrases, stretches
+            self._phrases, self._parts = question.texts.phrases, moments
             vocabulary, self._labels = _with_names(vocabulary, question.texts)
             against = _against(bundle.vocabulary, question.without)
             self._ranking = Ranking(phrases=question.texts.embeddings, against=against, evidence=question.evidence)
@@ -127,8 +127,7 @@ class Search:
             number = last.done - 1
             found: list[Hit] = []
             for phrase, best in enumerate(last.best):
-                inside = best.day == number
-                of_day = Best(day=best.day[inside], row=best.row[inside], score=best.score[inside])
+                of_day = best[best.day == number]
                 for stretch in self._parts(self._days, of_day)[: question.limit]:
                     scores = leading[phrase]
                     if len(scores) == question.limit and stretch.score <= min(scores):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Best:
         """No seconds."""
         return cls(day=np.empty(0, np.intp), row=np.empty(0, np.intp), score=np.empty(0, np.float32))
 
+    def __getitem__(self, rows: Any) -> Best:
+        """Select by a slice, a mask or indices."""
+        return Best(day=self.day[rows], row=self.row[rows], score=self.score[rows])
+
     def with_more(self, day: int, rows: NDArray[np.intp], scores: NDArray[np.float32], keep: int) -> Best:
         """Return the best `keep` of these and the `rows` of another `day`; of equals those that were there."""
         score = np.concatenate([self.score, scores])
@@ -54,8 +58,8 @@ class Best:
         )
 
     def least(self, keep: int) -> float:
-        """What a further second has to exceed: 0 as long as they are fewer."""
-        return float(self.score[-1]) if len(self.score) >= keep else 0.0
+        """What a further second has to exceed."""
+        return float(self.score[-1]) if len(self.score) >= keep else -np.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +86,8 @@ def scan(
 ) -> Iterator[Scanned]:
     """Rank the seconds of `days` in their order, and yield after each. Closing the iterator cancels the rest.
 
-    A second whose score is positive is kept. Bits rule out a second only if its score, as far as they can be wrong, is
-    below that of all that are kept; so nearly nothing is missed (docs/archive.md, Exactness).
+    Bits rule out a second only if its score, as far as they are likely to be wrong, is below that of all that are kept
+    (docs/archive.md, Exactness).
 
     Raises:
         InputError: a day cannot be read.
@@ -139,7 +143,7 @@ def _rank(
     compared = 0
     while True:
         # The likeliest ones first: what they reach rules out most of the others.
-        lead = np.max([estimate[left, n] - each.least(keep) for n, each in enumerate(best)], axis=0, initial=-np.inf)
+        lead = np.max([estimate[left, n] - max(each.least(keep), -1) for n, each in enumerate(best)], axis=0)
         may = np.any([most[left, n] > each.least(keep) for n, each in enumerate(best)], axis=0)
         left, lead = left[may], lead[may]
         if not len(left):
