@@ -15,9 +15,10 @@ from ovavel.service.store.seconds import Named
 from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.why import best
 
-__all__ = ["Board", "Second"]
+__all__ = ["Board", "Second", "coarse_s"]
 
 _KEPT = 10
+_MINUTE_S = 60
 
 
 class Second(Struct, frozen=True, kw_only=True):
@@ -41,6 +42,11 @@ class _Camera:
     gap_s: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     final_us: int = 0
     notices: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+
+
+def coarse_s(seconds: float) -> int:
+    """Whole seconds, beyond a minute those of whole minutes: what is published at each change rarely changes then."""
+    return round(seconds) if seconds < _MINUTE_S else int(seconds // _MINUTE_S * _MINUTE_S)
 
 
 class Board:
@@ -110,10 +116,10 @@ class Board:
             return dict(self._cameras[camera].gap_s) if camera in self._cameras else {}
 
     def lacking(self, camera: str) -> dict[str, dict[str, int]]:
-        """The same in whole seconds, by sense, then by cause."""
+        """The same in whole seconds, by sense, then by cause; beyond a minute in whole minutes: they rarely change."""
         found: dict[str, dict[str, int]] = {}
         for (sense, cause), seconds in sorted(self.gap_s(camera).items()):
-            if count := round(seconds):
+            if count := coarse_s(seconds):
                 found.setdefault(sense, {})[cause] = count
         return found
 

@@ -40,8 +40,8 @@ from ovavel.service.watch.wall_clock import WallClock, boot_id
 __all__ = ["Decider"]
 
 STARTING = "starting"
-ENCODER_FAILED = "encoder failed"
 NAMES_CHANGED = "names changed"
+ENCODER_FAILED, STORE_FAILED = "encoder failed", "store failed"
 _log = logging.getLogger(__name__)
 
 _IDLE_S = 1.0
@@ -99,6 +99,7 @@ class Decider:
         self._ending: dict[str, CameraWatch] = {}  # have ended, and the store does not know it yet
         self._boot_id = boot_id()
         self._why: dict[str, str] = {}  # why the last run of a camera ended
+        self._given_up: dict[str, str] = {}  # why its capture was made to end, of which it will say that it died
         self._accounted_s = -math.inf
         self._reported_trouble = ""
         self.turned_s = time.monotonic()
@@ -166,7 +167,9 @@ class Decider:
         for each in waiting:
             if isinstance(each.news, Ended):
                 self._end(each.camera, each.news.cause)
-                self._why[each.camera] = each.news.cause
+                given_up = self._given_up.pop(each.camera, None)
+                wanted = each.news.cause in (SWITCHED_OFF, REMOVED)
+                self._why[each.camera] = each.news.cause if wanted else given_up or each.news.cause
                 if each.news.cause == REMOVED and each.camera in self._cameras:
                     self._leaving.add(each.camera)
                     self._forget(each.camera)
@@ -212,6 +215,7 @@ class Decider:
         self._queue.remove(camera)
         del self._cameras[camera]
         self._why.pop(camera, None)
+        self._given_up.pop(camera, None)
         self._removed(camera)
 
     def _end_left(self, transaction: Transaction, camera: str, now_us: int) -> None:
@@ -244,7 +248,7 @@ class Decider:
         anchor = Anchor(media_us=0, utc_us=now_us, monotonic_us=opened.monotonic_us, cause="start")
         facts = self._facts(camera, run, now_us)
         if not self._committed(camera):
-            self._restart(camera)
+            self._give_up(camera, STORE_FAILED)
             return
         try:
             with self._store.write() as transaction:
@@ -254,8 +258,9 @@ class Decider:
                 open_run(transaction, facts)
                 add_anchor(transaction, run, anchor)
         except OutputError:
-            self._restart(camera)  # the run could not be kept, so nothing is decided in it
+            self._give_up(camera, STORE_FAILED)  # the run could not be kept, so nothing is decided in it
             return
+        self._given_up.pop(camera, None)
         clock = WallClock(anchor)
         if self._keeper:
             self._evidence[camera] = self._keeper.run(self._cameras[camera], opened.child, clock.utc_us)
@@ -331,9 +336,14 @@ class Decider:
         if child is not None:
             self._release(camera, child)
 
+    def _give_up(self, camera: str, cause: str) -> None:
+        """Begin again with another capture process; the time without a run is accounted for with this cause."""
+        self._given_up[camera] = self._why[camera] = cause
+        self._restart(camera)
+
     def _abandon(self, camera: str) -> None:
         """End a run whose head cannot be asked any more, at its last committed second."""
-        self._restart(camera)
+        self._give_up(camera, ENCODER_FAILED)
         watch = self._watches.pop(camera)
         self._commits.commit()
         commit(self._store, (watch,))

@@ -21,6 +21,7 @@ from ovavel.service.store.accounts import HOUR_US, read_accounts
 from ovavel.service.store.care.age_clock import AgeClock
 from ovavel.service.store.database import BALLAST_BYTES, Database, Transaction, rows
 from ovavel.service.store.incidents import begin_incident, end_incident, report_moment
+from ovavel.service.watch.board import coarse_s
 
 __all__ = ["CAMERA_DOWN", "CLOCK_STEP", "DISK_LOW", "OVERLOAD", "SINK_DISABLED", "STARTED", "Monitor"]
 
@@ -62,7 +63,7 @@ class Monitor:
         self._thread = threading.Thread(target=self._run, name="ovavel-incidents", daemon=True)
         self.losses: dict[str, dict[str, int]] = {}
         """Camera → cause → seconds of this hour and the one before that were not decided: each that is dropped, and
-        each without a window."""
+        each without a window. Beyond a minute they are whole minutes."""
 
     def change(self, site: Site, feeds: Mapping[str, CameraFeed]) -> None:
         """Watch these from now on. What is reported of a camera that is there no more is over."""
@@ -160,7 +161,7 @@ class Monitor:
                 losses_us.update(account.gap_us)
                 losses_us.update({cause: 1_000_000 * windows for cause, windows in account.dropped.items()})
                 total += account.dropped.get(GapCause.ENCODER_TOO_SLOW, 0)
-            seconds = {cause: round(us / 1e6) for cause, us in losses_us.items()}
+            seconds = {cause: coarse_s(us / 1e6) for cause, us in losses_us.items()}
             self.losses[camera] = {cause: count for cause, count in seconds.items() if count}
         if self._drops and total < self._drops[-1][1]:
             self._drops.clear()  # an hour has left the count

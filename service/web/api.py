@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -119,6 +119,7 @@ class API:
                 "why": feed.why,
                 "last_final_us": service.board.final_us(camera),
                 "waiting": service.queue.waiting(camera),
+                "lost": _lost(service.monitor.losses.get(camera, {}), service.board.lacking(camera)),
                 "notices": service.board.notices(camera),
             }
             for camera, feed in service.feeds.items()
@@ -205,3 +206,12 @@ class API:
         if camera in service.feeds or rows(service.store.read, "SELECT 1 FROM camera WHERE id = ?", (camera,)):
             return camera
         raise Problem(404, f"there is no camera {camera!r}")
+
+
+def _lost(losses: Mapping[str, int], lacking: Mapping[str, Mapping[str, int]]) -> str:
+    """What was lost of a camera of late, with its causes; empty where nothing was."""
+    parts = [f"{cause} {seconds} s" for cause, seconds in losses.items()]
+    parts += [
+        f"no {sense}: {cause} {seconds} s" for sense, causes in lacking.items() for cause, seconds in causes.items()
+    ]
+    return ", ".join(parts)

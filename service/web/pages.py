@@ -72,6 +72,7 @@ class Pages:
             restarts=encoder.restarts,
             capacity=f"{self._service.capacity:.3g}",
             demand=f"{self._service.demand:.3g}",
+            sinks=self._service.deliveries.states,
             storage=_storage(self._service.keeper.retention.report(now_us=now_us), now_us),
         )
 

@@ -47,6 +47,8 @@ class CameraState(Struct, kw_only=True):
     """UTC of the newest second that is decided on for good; 0 before the first one."""
     waiting: int
     """Windows that wait for the encoder."""
+    lost: str
+    """Seconds of it that were lost of late, with their causes; empty where none were."""
     notices: list[str]
 
 

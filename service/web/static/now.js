@@ -30,6 +30,7 @@ function showCamera(camera) {
   state.textContent = camera.state;
   state.dataset.state = camera.state;
   place.querySelector('.why').textContent = camera.why;
+  place.querySelector('.losses').textContent = camera.lost;
   const { seconds } = camera;
   for (const sense of ['seen', 'heard']) {
     fill(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ovavel.service.capture.messages import Captured, Lost
-from ovavel.service.watch.board import Board
+from ovavel.service.watch.board import Board, coarse_s
 from ovavel.service.watch.camera_watch import Seen
 
 
@@ -22,7 +22,7 @@ def window(index: int, *gaps: Lost) -> Captured:
 
 
 def test_what_windows_lacked_has_its_causes_and_whole_seconds() -> None:
-    board, nothing = Board(("dog barking", "other")), Seen(scores=(), log=())
+    board, nothing = Board(("dog barking", "other")), Seen(scores=())
     assert board.lacking("gate") == {}
     for index in range(3):
         gaps = (
@@ -34,3 +34,7 @@ def test_what_windows_lacked_has_its_causes_and_whole_seconds() -> None:
     assert board.lacking("gate") == {"audio": {"stream lost": 3}, "vision": {"stream lost": 3}}
     board.forget("gate")
     assert board.lacking("gate") == {}
+
+
+def test_what_goes_on_for_long_rarely_changes() -> None:
+    assert [coarse_s(each) for each in (0.4, 59.4, 60.0, 119.9, 3700.0)] == [0, 59, 60, 60, 3660]

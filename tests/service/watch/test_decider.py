@@ -149,3 +149,36 @@ def test_a_run_that_loses_its_head_on_a_full_disk_hinders_no_later_one(world: Wo
     world.news(Ended("capture died", ""), opened(10), window(0, 11), Ended("stopped", ""))
     assert world.runs() == [("encoder failed",), ("stopped",)]
     assert [state for state, _ in events(world)] == ["ended", "ended"]
+
+
+def gaps(world: World) -> dict[str, int]:
+    """Cause → seconds without windows."""
+    found = accounts.read_accounts(world.store.read, "gate", from_us=0, to_us=2**62)
+    return {cause: us // 1_000_000 for each in found for cause, us in each.gap_us.items()}
+
+
+@pytest.mark.parametrize("cause", ["camera offline", "capture died", "end of media", "configuration changed"])
+def test_the_time_until_a_camera_is_back_has_the_cause_of_its_end(world: World, cause: str) -> None:
+    world.news(opened(0), window(0, 1), Ended(cause, ""), opened(10))
+    assert gaps(world) == {cause: 9}
+
+
+def test_a_capture_process_that_was_made_to_end_is_no_cause(world: World) -> None:
+    world.full = True
+    world.news(opened(0), Ended("capture died", ""), opened(10), Ended("capture died", ""))
+    world.full = False
+    world.news(opened(20), window(0, 21))
+    assert gaps(world) == {"store failed": 20}
+    world.encoder.lost = True
+    world.news(window(1, 22), Ended("capture died", ""))
+    world.encoder.lost = False
+    world.news(opened(30), window(0, 31), Ended("capture died", ""), opened(40))
+    assert gaps(world) == {"store failed": 20, "encoder failed": 9, "capture died": 9}
+
+
+def test_what_a_person_wanted_is_off_whatever_failed_before(world: World) -> None:
+    world.full = True
+    world.news(opened(0), Ended("switched off", ""))
+    world.full = False
+    world.news(opened(20))
+    assert gaps(world) == {}
