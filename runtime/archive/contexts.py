@@ -5,6 +5,7 @@ Shapes: T segments with both senses, D embedding size of a sense.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class Context(NamedTuple):
     audio: NDArray[np.float32] | None
 
 
+@functools.cache
 def identity_texts(audio_size: int, vision_size: int) -> TextEmbeddings:
     """Return texts whose similarities are the components of a vector: the identity matrix of each sense.
 

@@ -43,6 +43,10 @@ class Keep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     snapshots_gb: Gigabytes = 2
     clips_days: Days = 14
     clips_gb: Gigabytes = 20
+    archive_days: Days = 30
+    """Of the archive, which has what each second looked and sounded like, as numbers, for `ovavel search`."""
+    archive_gb: Gigabytes = 20
+    """0: no archive. A day of a camera takes about 180 MB with ImageBind."""
     min_free_gb: Gigabytes = 1
     """Space that stays free on the disk: for it, the oldest clips go first, then the oldest snapshots."""
 

@@ -6,12 +6,13 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from ovavel.runtime.archive.contexts import identity_texts
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.verification.open import open_verified
-from ovavel.service.encoding.messages import Encode, Failed, Head, Load, Question, Ready, Results
+from ovavel.service.encoding.messages import Contexts, Encode, Failed, Head, Load, Question, Ready, Results
 from ovavel.service.link import Array, Child, LinkClosed
 
 __all__ = ["main"]
@@ -31,7 +32,7 @@ def main(descriptor: str) -> int:
             backend.warm_up()
             link.send(Ready(info=backend.info, gate=verified.text))
             while True:
-                question: Encode | Head = link.receive(Question)
+                question: Encode | Head | Contexts = link.receive(Question)
                 try:
                     answer: Results | Failed = _answer(backend, question)
                 except Exception as error:  # noqa: BLE001 - whatever a library raises, the next question may succeed
@@ -41,15 +42,21 @@ def main(descriptor: str) -> int:
         return 0  # the service is gone or wants another child
 
 
-def _answer(backend: Backend, question: Encode | Head) -> Results:
+def _answer(backend: Backend, question: Encode | Head | Contexts) -> Results:
     if isinstance(question, Encode):
         vision = None if question.frames is None else Array.of(backend.vision(question.frames.values))
         audio = None if question.sounds is None else Array.of(backend.audio(question.sounds.values))
         return Results(arrays=(vision, audio))
+    if isinstance(question, Contexts):
+        texts = identity_texts(*backend.encoders.sizes)
+        return Results(arrays=_head(backend, question, texts))
     shared, own = question.text_audio.values, question.text_vision
     text = TextEmbeddings.shared(shared) if own is None else TextEmbeddings(shared, own.values)
-    output = backend.head(question.audio.values, question.vision.values, text)
-    return Results(arrays=tuple(Array.of(each) for each in output))
+    return Results(arrays=_head(backend, question, text))
+
+
+def _head(backend: Backend, question: Head | Contexts, text: TextEmbeddings) -> tuple[Array, ...]:
+    return tuple(Array.of(each) for each in backend.head(question.audio.values, question.vision.values, text))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from msgspec import Struct
 from ovavel.runtime.backends import BackendInfo
 from ovavel.service.link import Array
 
-__all__ = ["Answer", "Encode", "Failed", "Head", "Load", "Question", "Ready", "Results"]
+__all__ = ["Answer", "Contexts", "Encode", "Failed", "Head", "Load", "Question", "Ready", "Results"]
 
 
 class Load(Struct, frozen=True, kw_only=True, tag=True):
@@ -45,6 +45,13 @@ class Head(Struct, frozen=True, kw_only=True, tag=True):
     """None where one text space serves both senses."""
 
 
+class Contexts(Struct, frozen=True, kw_only=True, tag=True):
+    """What the head makes of segments before any text, (1, T, D) each: its answer to the identity matrix as texts."""
+
+    audio: Array
+    vision: Array
+
+
 class Results(Struct, frozen=True, kw_only=True, tag=True):
     """Arrays, in the order of what was asked."""
 
@@ -57,5 +64,5 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
     error: str
 
 
-Question: TypeAlias = Encode | Head
+Question: TypeAlias = Encode | Head | Contexts
 Answer: TypeAlias = Ready | Results | Failed

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.backends import HeadOutput
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DeviceError
-from ovavel.service.encoding.messages import Answer, Encode, Failed, Head, Load, Ready, Results
+from ovavel.service.encoding.messages import Answer, Contexts, Encode, Failed, Head, Load, Ready, Results
 from ovavel.service.link import Array, Child, LinkClosed
 
 __all__ = ["EncoderLost", "RemoteEncoder"]
@@ -88,6 +88,15 @@ class RemoteEncoder:
         )
         return HeadOutput(*(each.values for each in answer.arrays if each is not None))
 
+    def contexts(self, audio: NDArray[np.float32], vision: NDArray[np.float32]) -> HeadOutput:
+        """(1, T, D) each → the head's answer to the identity matrix as texts, whose similarities are vectors.
+
+        Raises:
+            EncoderLost: it could not be asked.
+        """
+        answer = self._ask(Contexts(audio=Array.of(audio), vision=Array.of(vision)))
+        return HeadOutput(*(each.values for each in answer.arrays if each is not None))
+
     def close(self) -> None:
         """End the child and start none again; a question that waits for its answer ends with EncoderLost."""
         self._closed = True
@@ -96,7 +105,7 @@ class RemoteEncoder:
         with self._turn:
             self._drop()
 
-    def _ask(self, question: Encode | Head) -> Results:
+    def _ask(self, question: Encode | Head | Contexts) -> Results:
         with self._turn:
             if self._closed:
                 raise EncoderLost("the service is ending")

@@ -18,6 +18,7 @@ from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import DropCause, GapCause, Segment
+from ovavel.service.archive.archivist import Archivist
 from ovavel.service.capture.feed import REMOVED, SWITCHED_OFF, Ended
 from ovavel.service.capture.messages import Captured, Opened
 from ovavel.service.config.read import rules_of
@@ -66,6 +67,7 @@ class Decider:
         shown: Shown,
         restart: Callable[[str], None],
         keeper: Keeper | None = None,
+        archivist: Archivist | None = None,
         release: Callable[[str, int], None] = lambda *_: None,
         removed: Callable[[str], None] = lambda *_: None,
     ) -> None:
@@ -83,10 +85,11 @@ class Decider:
             shown: shows what was decided; must not block.
             restart: starts a camera again whose run could not continue.
             keeper: keeps what remains of events; None: nothing.
+            archivist: keeps what each second looked and sounded like; None: nothing.
             release: called with a camera and the number of its child when no more clips of it will be asked for.
             removed: called with a camera that was removed once nothing of it is left to be done.
         """
-        self._keeper, self._release, self._removed = keeper, release, removed
+        self._keeper, self._archivist, self._release, self._removed = keeper, archivist, release, removed
         self._leaving: set[str] = set()  # were removed, and the store does not know it yet
         self._changes: queues.SimpleQueue[Callable[[], None]] = queues.SimpleQueue()
         self._evidence: dict[str, RunEvidence] = {}
@@ -264,6 +267,8 @@ class Decider:
         clock = WallClock(anchor)
         if self._keeper:
             self._evidence[camera] = self._keeper.run(self._cameras[camera], opened.child, clock.utc_us)
+        if self._archivist:
+            self._archivist.begin(self._cameras[camera], clock.utc_us)
         self._watches[camera] = self._watch(self._cameras[camera], run, clock)
 
     def _facts(self, camera: str, run: str, started_us: int) -> RunFacts:
@@ -314,11 +319,15 @@ class Decider:
         except EncoderLost:
             self._abandon(waiting.camera)
             return
+        if self._archivist:
+            self._archivist.second(waiting.camera, segment)
         self._commits.hold(watch, partial(self._shown, waiting.camera, window, seen))
 
     def _end(self, camera: str, cause: str) -> None:
         watch, child = self._watches.get(camera), self._children.pop(camera, None)
         self._evidence.pop(camera, None)
+        if self._archivist:
+            self._archivist.end(camera)
         if watch is None:
             self._let_go(camera, child)
             return
@@ -339,6 +348,8 @@ class Decider:
     def _give_up(self, camera: str, cause: str) -> None:
         """Begin again with another capture process; the time without a run is accounted for with this cause."""
         self._given_up[camera] = self._why[camera] = cause
+        if self._archivist:
+            self._archivist.end(camera)
         self._restart(camera)
 
     def _abandon(self, camera: str) -> None:

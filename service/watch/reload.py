@@ -148,6 +148,7 @@ class Reloader:
         # Nothing below can fail.
         service.site = site
         service.keeper.change(site)
+        service.archivist.change(site)
         if changes.vocabulary:
             service.bundle = bundle
             service.decider.rename(bundle)

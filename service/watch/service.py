@@ -18,6 +18,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.text import one_line
+from ovavel.service.archive.archivist import Archivist
 from ovavel.service.capture.feed import CameraFeed
 from ovavel.service.capture.messages import Captured, Cut, Recording
 from ovavel.service.config.site import Camera, Site
@@ -45,9 +46,9 @@ _log = logging.getLogger(__name__)
 
 _USABLE = 0.9
 """Share of what the encoder manages alone that is left to it beside decoding and deciding."""
-_FEEDS_S, _DECIDE_S, _KEEP_S = 4.0, 6.0, 7.5
-"""Seconds after the request to stop by which the cameras, the decisions and the evidence end at the latest: what
-supervises a service kills it after 10."""
+_FEEDS_S, _DECIDE_S, _ARCHIVE_S, _KEEP_S = 4.0, 6.0, 6.5, 7.5
+"""Seconds after the request to stop by which the cameras, the decisions, the archive and the evidence end at the
+latest: what supervises a service kills it after 10."""
 _DRAIN_S = 1.5
 """What is due is still sent for so long when the service ends; the rest stays in the outbox."""
 
@@ -87,6 +88,9 @@ class Service:
             recover_assets(self.store)
             self.keeper = Keeper(self.store, site, self._cut, self.identity.check)
             self.encoder = opened.enter_context(closing(RemoteEncoder(Path(site.bundle), engine_options(site))))
+            self.archivist = Archivist(
+                self.store, self.bundle, self.encoder, site, self.keeper.retention, self.identity.check
+            )
             self.measures = Measures()
             self.store.committed = self.measures.commit_s.observe
             self.encoder.encoded = self.measures.batch.observe
@@ -113,6 +117,7 @@ class Service:
                 shown=self._show,
                 restart=self._restart,
                 keeper=self.keeper,
+                archivist=self.archivist,
                 release=self._release,
                 removed=self._removed,
             )
@@ -131,6 +136,7 @@ class Service:
     def start(self) -> None:
         """Start deciding and delivering, then the cameras."""
         self.keeper.start()
+        self.archivist.start()
         self._thread.start()
         self.deliveries.start()
         self.monitor.start("the one before it died" if self.recovered.runs else "")
@@ -152,6 +158,7 @@ class Service:
             if self._thread.is_alive():
                 self.encoder.close()  # it hangs; what it was asked for is dropped
                 self._thread.join(1.0)
+        self.archivist.close(_left_s(began_s, _ARCHIVE_S))
         self.keeper.close(_left_s(began_s, _KEEP_S))
         self.deliveries.stop(_DRAIN_S)
         self._opened.close()

@@ -96,9 +96,19 @@ class Metrics:
         report = self._service.keeper.retention.report(now_us=time.time_ns() // 1000)
         held = GaugeMetricFamily("ovavel_storage_bytes", "Space that is taken.", labels=["kind"])
         held.add_metric(["store"], report.store_bytes)
-        for each in report.kinds:
+        archivist = self._service.archivist
+        for each in (*report.kinds, *archivist.kept):
             held.add_metric([each.kind], each.bytes)
         yield held
+        archived = CounterMetricFamily("ovavel_archive_seconds", "Seconds in the archive.", labels=["camera"])
+        for camera, seconds in archivist.written.copy().items():
+            archived.add_metric([camera], seconds)
+        lost = CounterMetricFamily(
+            "ovavel_archive_lost_seconds", "Seconds that the archive lacks, by cause.", labels=["camera", "cause"]
+        )
+        for (camera, cause), seconds in archivist.lost.copy().items():
+            lost.add_metric([camera, cause], seconds)
+        yield from (archived, lost)
         yield GaugeMetricFamily("ovavel_storage_free_bytes", "Space that is free on the disk.", value=report.free_bytes)
         failed = CounterMetricFamily(
             "ovavel_assets_failed", "Pictures, spectrograms and clips that could not be kept.", labels=["kind", "cause"]

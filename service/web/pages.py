@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ovavel.service.evidence.retention import GB, StorageReport
+from ovavel.service.evidence.retention import GB, KindReport, StorageReport
 from ovavel.service.store.accounts import HOUR_US, Account, read_accounts
 from ovavel.service.watch.service import Service
 from ovavel.service.web.api import API
@@ -73,14 +74,27 @@ class Pages:
             capacity=f"{self._service.capacity:.3g}",
             demand=f"{self._service.demand:.3g}",
             sinks=self._service.deliveries.states,
-            storage=_storage(self._service.keeper.retention.report(now_us=now_us), now_us),
+            storage=_storage(
+                self._service.keeper.retention.report(now_us=now_us), self._service.archivist.kept, now_us
+            ),
+            archive=self._archive(names),
         )
+
+    def _archive(self, names: Mapping[str, str]) -> dict[str, Any]:
+        archivist = self._service.archivist
+        return {
+            "trouble": archivist.trouble,
+            "lost": [
+                (names.get(camera, camera), cause, str(seconds))
+                for (camera, cause), seconds in sorted(archivist.lost.copy().items())
+            ],
+        }
 
     def _page(self, request: Request, title: str, **content: Any) -> Response:
         return self._templates.answer(request, f"{title.lower()}.html", title=title, **content)
 
 
-def _storage(report: StorageReport, now_us: int) -> dict[str, Any]:
+def _storage(report: StorageReport, archive: Sequence[KindReport], now_us: int) -> dict[str, Any]:
     return {
         "free": _size(report.free_bytes),
         "waits": f"{report.waits_s / 3600:.1f}" if report.waits_s else "",
@@ -92,7 +106,7 @@ def _storage(report: StorageReport, now_us: int) -> dict[str, Any]:
                 _size(each.pinned_bytes),
                 _day(each.oldest_us) if each.oldest_us is not None else "–",
             )
-            for each in report.kinds
+            for each in (*report.kinds, *archive)
         ],
         "next": [
             (each.kind, _day(each.end_us), _size(each.bytes), "now" if each.due_us <= now_us else _day(each.due_us))

@@ -1,0 +1,241 @@
+"""Writes the archive while the service watches: what each second of a camera looked and sounded like.
+
+A thread of its own asks the head for it and writes it, so that no decision waits for the archive. What cannot be
+written is counted by cause; events and accounts do not depend on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ovavel.runtime.archive.contexts import Context, ContextVectors
+from ovavel.runtime.archive.layout import ContextSecond, model_of
+from ovavel.runtime.archive.writer import ArchiveWriter
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.errors import OutputError, OvavelError
+from ovavel.runtime.types import Segment
+from ovavel.service.archive.retention import ArchiveRetention
+from ovavel.service.config.site import Camera, Site
+from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
+from ovavel.service.evidence.retention import KindReport, Retention
+from ovavel.service.store.database import Database
+
+__all__ = ["Archivist", "is_archived"]
+
+ENCODER_FAILED, BUSY, NEARLY_FULL, UNWRITABLE = (
+    "encoder failed",
+    "the archive is too slow",
+    "the disk is nearly full",
+    "the archive cannot be written",
+)
+"""Causes of seconds that the archive lacks."""
+
+_US = 1_000_000
+_TICK_S = 10.0
+_RETENTION_S = 60.0
+_MOST_WAITING = 4096
+"""Segments of all cameras together, some 8 kB each at full size."""
+
+_log = logging.getLogger(__name__)
+
+ToUtc = Callable[[int], int]
+"""Microseconds of media time → of UTC."""
+
+
+def is_archived(site: Site, camera: Camera) -> bool:
+    """Whether the archive has this camera: what it keeps is no media, but says what was seen and heard."""
+    return site.keep.archive_gb > 0 and site.media and camera.media
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One run of one camera. Used by the thread that writes."""
+
+    camera: str
+    lag: int
+    vectors: ContextVectors
+    writer: ArchiveWriter
+    times: dict[int, int] = field(default_factory=dict)
+    """Segment → Unix time at which it begins, of those that are not written."""
+
+
+class Archivist:
+    """Writes what all cameras of a site bring."""
+
+    def __init__(
+        self,
+        store: Database,
+        bundle: Bundle,
+        encoder: RemoteEncoder,
+        site: Site,
+        evidence: Retention,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write below the folder of `store`.
+
+        Args:
+            store: whose folder has the archive as well.
+            bundle: that `encoder` runs.
+            encoder: shared with the decisions.
+            site: which cameras.
+            evidence: keeps to the site's limits, and says how much of the disk stays free.
+            check: raises OutputError where the folder is not that of the store any more.
+        """
+        self._encoder, self._site, self._check = encoder, site, check
+        self._model, self._sizes = model_of(bundle), bundle.manifest.encoders.sizes
+        self.folder: Path = store.folder
+        """What `ovavel search --archive` takes."""
+        self.retention = ArchiveRetention(store, evidence)
+        self.written = Counter[str]()
+        """Seconds, by camera."""
+        self.lost = Counter[tuple[str, str]]()
+        """Seconds that it lacks, by camera and cause."""
+        self.trouble = ""
+        """Why nothing is written now; empty where it is."""
+        self._kept: tuple[KindReport, ...] = ()
+        self._to_utc: dict[str, ToUtc] = {}  # of the runs that are archived
+        self._streams: dict[str, _Stream] = {}
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="ovavel-archive", daemon=True)
+
+    @property
+    def kept(self) -> tuple[KindReport, ...]:
+        """How much is kept, if anything is, as it was a minute ago at most. May be asked by any thread."""
+        return self._kept
+
+    def start(self) -> None:
+        """Write from now on."""
+        self._thread.start()
+
+    def change(self, site: Site) -> None:
+        """Keep the cameras that `site` says, of runs that begin from now on."""
+        self._site = site
+
+    def close(self, within_s: float) -> None:
+        """Write what waits, as far as there is time for it."""
+        self._jobs.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(within_s)
+
+    def begin(self, camera: Camera, to_utc: ToUtc) -> None:
+        """A run of `camera` begins. This, `second` and `end` are called by the thread that decides."""
+        self.end(camera.id)
+        if is_archived(self._site, camera):
+            self._to_utc[camera.id] = to_utc
+            self._jobs.put(partial(self._begin, camera.id, camera.lag))
+
+    def second(self, camera: str, segment: Segment) -> None:
+        """Take the next second of the run; it has no embeddings where its window was dropped."""
+        if (to_utc := self._to_utc.get(camera)) is None:
+            return
+        if self._jobs.qsize() >= _MOST_WAITING:
+            self.lost[camera, BUSY] += 1
+            return
+        begins_s = round(to_utc(round(segment.start_s * _US)) / _US)
+        self._jobs.put(partial(self._second, camera, segment, begins_s))
+
+    def end(self, camera: str) -> None:
+        """The run ends. Twice does nothing."""
+        if self._to_utc.pop(camera, None) is not None:
+            self._jobs.put(partial(self._end, camera))
+
+    def _run(self) -> None:
+        looked_s = retained_s = float("-inf")
+        while True:
+            now_s = time.monotonic()
+            if now_s - looked_s >= _TICK_S:
+                looked_s = now_s
+                self._look_after(retain=now_s - retained_s >= _RETENTION_S)
+                retained_s = now_s if now_s - retained_s >= _RETENTION_S else retained_s
+            try:
+                job = self._jobs.get(timeout=_TICK_S)
+            except queue.Empty:
+                continue
+            if job is None:
+                for camera in list(self._streams):
+                    self._end(camera)
+                return
+            job()
+
+    def _look_after(self, *, retain: bool) -> None:
+        """Keep to the limits, and see whether anything may be written."""
+        trouble = ""
+        try:
+            self._check()
+            if retain:
+                self.retention.apply_now()
+                self._kept = self.retention.report()
+            trouble = "" if self.retention.may_grow() else NEARLY_FULL
+        except OvavelError as error:
+            trouble = str(error)
+        self._report(trouble)
+
+    def _report(self, trouble: str) -> None:
+        if bool(trouble) != bool(self.trouble):
+            if trouble:
+                _log.error("the archive is not written: %s", trouble)
+            else:
+                _log.info("the archive is written again")
+        self.trouble = trouble
+
+    def _begin(self, camera: str, lag: int) -> None:
+        try:
+            writer = ArchiveWriter(self.folder, camera, self._model)
+        except OutputError as error:
+            self._report(str(error))
+            return
+        vectors = ContextVectors(lambda *parts: self._encoder.contexts(*parts[:2]), self._sizes, lag=lag)
+        self._streams[camera] = _Stream(camera, lag, vectors, writer)
+
+    def _second(self, camera: str, segment: Segment, begins_s: int) -> None:
+        stream = self._streams.get(camera)
+        if stream is None:
+            self.lost[camera, UNWRITABLE] += 1
+            return
+        stream.times[segment.index] = begins_s
+        self._take(stream, partial(stream.vectors.push, segment))
+
+    def _end(self, camera: str) -> None:
+        if stream := self._streams.pop(camera, None):
+            self._take(stream, stream.vectors.flush)
+            self._written(stream, stream.writer.close)
+
+    def _take(self, stream: _Stream, ask: Callable[[], list[Context]]) -> None:
+        try:
+            contexts = ask()
+        except EncoderLost:
+            # Those that were final have been taken for reported; the others are asked for with the next segment.
+            newest = max(stream.times)
+            late = [index for index in stream.times if index <= newest - stream.lag]
+            for index in late:
+                del stream.times[index]
+            self.lost[stream.camera, ENCODER_FAILED] += len(late)
+            return
+        for each in contexts:
+            begins_s = stream.times.pop(each.segment, None)
+            if begins_s is None or (each.vision is None and each.audio is None):
+                continue  # nothing is known of it
+            if self.trouble:
+                self.lost[stream.camera, NEARLY_FULL if self.trouble == NEARLY_FULL else UNWRITABLE] += 1
+                continue
+            second = ContextSecond(utc_s=begins_s, vision=each.vision, audio=each.audio)
+            self._written(stream, partial(stream.writer.write, second), given=1)
+
+    def _written(self, stream: _Stream, write: Callable[[], None], *, given: int = 0) -> None:
+        """Call `write`, which brings `given` seconds, and count what reaches the disk or is lost."""
+        writer = stream.writer
+        before, lost = writer.written, writer.lost
+        try:
+            write()
+        except OutputError as error:
+            self.lost[stream.camera, UNWRITABLE] += max(writer.lost - lost, given)
+            self._report(str(error))
+        self.written[stream.camera] += writer.written - before
