@@ -28,8 +28,8 @@ from ovavel.service.evidence.keeper import Keeper, RunEvidence
 from ovavel.service.names.adopt import rule_of
 from ovavel.service.store.accounts import advance
 from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run, remove_camera
-from ovavel.service.store.care.recovery import end_run
-from ovavel.service.store.database import Database, Transaction, rows
+from ovavel.service.store.care.recovery import end_left
+from ovavel.service.store.database import Database, Transaction
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.seconds import keep_vocabulary
 from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
@@ -209,7 +209,7 @@ class Decider:
         now_us = time.time_ns() // 1000
         try:
             with self._store.write() as transaction:
-                self._end_left(transaction, camera, now_us)
+                end_left(transaction, camera, ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
                 self._account(transaction, camera, now_us)
                 remove_camera(transaction, camera, now_us=now_us)
         except OutputError:
@@ -221,18 +221,10 @@ class Decider:
         self._given_up.pop(camera, None)
         self._removed(camera)
 
-    def _end_left(self, transaction: Transaction, camera: str, now_us: int) -> None:
-        """End a run that cannot end itself: its encoder failed, perhaps while the store could not be written."""
-        for (left,) in rows(transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)):
-            end_run(transaction, left, cause=ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
-
     def _account(self, transaction: Transaction, camera: str, to_us: int) -> None:
-        """Account for the time in which a camera had no run."""
         cause = self._why.get(camera, STARTING)
-        if cause in (SWITCHED_OFF, REMOVED):
-            advance(transaction, camera, to_us=to_us, outcome="off")
-        else:
-            advance(transaction, camera, to_us=to_us, outcome="gap", cause=cause)
+        off = cause in (SWITCHED_OFF, REMOVED)
+        advance(transaction, camera, to_us=to_us, outcome="off" if off else "gap", cause="" if off else cause)
 
     def _committed(self, camera: str) -> bool:
         """Whether all of the camera's run that ended is in the store by now."""
@@ -255,7 +247,7 @@ class Decider:
             return
         try:
             with self._store.write() as transaction:
-                self._end_left(transaction, camera, now_us)
+                end_left(transaction, camera, ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
                 self._account(transaction, camera, now_us)
                 keep_vocabulary(transaction, facts.vocabulary_version, self._bundle.vocabulary.names)
                 open_run(transaction, facts)
@@ -360,7 +352,7 @@ class Decider:
         commit(self._store, (watch,))
         # A store that cannot be written now leaves the run open; the camera's next run, or the next start, ends it.
         with contextlib.suppress(OutputError), self._store.write() as transaction:
-            self._end_left(transaction, camera, time.time_ns() // 1000)
+            end_left(transaction, camera, ENCODER_FAILED, now_us=time.time_ns() // 1000, sinks=self._sinks)
 
 
 def _now() -> Moment:

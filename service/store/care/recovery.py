@@ -11,7 +11,7 @@ from ovavel.service.store.database import Transaction, one_row, rows
 from ovavel.service.store.events import EventNews, record
 from ovavel.service.store.outbox import Subscriber
 
-__all__ = ["DIED", "DOWN", "Recovered", "end_run", "recover"]
+__all__ = ["DIED", "DOWN", "Recovered", "end_left", "end_run", "recover"]
 
 DIED = "service died"
 """Why an event or a run ended whose process did not end it."""
@@ -63,3 +63,9 @@ def end_run(transaction: Transaction, run_id: str, *, cause: str, now_us: int, s
         record(transaction, news, event_id=event_id, now_us=now_us, sinks=sinks)
     close_run(transaction, run_id, ended_us=committed_us, cause=cause)
     return len(open_events)
+
+
+def end_left(transaction: Transaction, camera: str, cause: str, *, now_us: int, sinks: Sequence[Subscriber]) -> None:
+    """End the runs of a camera that cannot end themselves: as `end_run`, for those of a service that lives."""
+    for (left,) in rows(transaction, "SELECT id FROM run WHERE camera_id = ? AND ended_us IS NULL", (camera,)):
+        end_run(transaction, left, cause=cause, now_us=now_us, sinks=sinks)
