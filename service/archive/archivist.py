@@ -28,7 +28,7 @@ from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.retention import KindReport, Retention
 from ovavel.service.store.database import Database
 
-__all__ = ["Archivist", "is_archived"]
+__all__ = ["Archivist", "NoArchive", "is_archived"]
 
 ENCODER_FAILED, BUSY, NEARLY_FULL, UNWRITABLE = (
     "encoder failed",
@@ -53,6 +53,15 @@ ToUtc = Callable[[int], int]
 def is_archived(site: Site, camera: Camera) -> bool:
     """Whether the archive has this camera: what it keeps is no media, but says what was seen and heard."""
     return site.keep.archive_gb > 0 and site.media and camera.media
+
+
+class NoArchive:
+    """Keeps nothing: what decides without an archive."""
+
+    def begin(self, *_: object) -> None:
+        """As `Archivist.begin`."""
+
+    second = end = begin
 
 
 @dataclass(slots=True)

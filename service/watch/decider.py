@@ -18,7 +18,7 @@ from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import DropCause, GapCause, Segment
-from ovavel.service.archive.archivist import Archivist
+from ovavel.service.archive.archivist import Archivist, NoArchive
 from ovavel.service.capture.feed import REMOVED, SWITCHED_OFF, Ended
 from ovavel.service.capture.messages import Captured, Opened
 from ovavel.service.config.read import rules_of
@@ -67,7 +67,7 @@ class Decider:
         shown: Shown,
         restart: Callable[[str], None],
         keeper: Keeper | None = None,
-        archivist: Archivist | None = None,
+        archive: Archivist | NoArchive = NoArchive(),  # noqa: B008 - it holds nothing
         release: Callable[[str, int], None] = lambda *_: None,
         removed: Callable[[str], None] = lambda *_: None,
     ) -> None:
@@ -85,26 +85,24 @@ class Decider:
             shown: shows what was decided; must not block.
             restart: starts a camera again whose run could not continue.
             keeper: keeps what remains of events; None: nothing.
-            archivist: keeps what each second looked and sounded like; None: nothing.
+            archive: keeps what each second looked and sounded like.
             release: called with a camera and the number of its child when no more clips of it will be asked for.
             removed: called with a camera that was removed once nothing of it is left to be done.
         """
-        self._keeper, self._archivist, self._release, self._removed = keeper, archivist, release, removed
+        self._keeper, self._archive, self._release, self._removed = keeper, archive, release, removed
         self._leaving: set[str] = set()  # were removed, and the store does not know it yet
         self._changes: queues.SimpleQueue[Callable[[], None]] = queues.SimpleQueue()
         self._evidence: dict[str, RunEvidence] = {}
         self._children: dict[str, int] = {}
         self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
-        self._commits, self._rule = Commits(store), rule_of(bundle)
+        self._commits, self._rule, self._boot_id = Commits(store), rule_of(bundle), boot_id()
         self._sinks, self._shown, self._restart = tuple(sinks), shown, restart
         self._cameras = {camera.id: camera for camera in cameras}
         self._watches: dict[str, CameraWatch] = {}
         self._ending: dict[str, CameraWatch] = {}  # have ended, and the store does not know it yet
-        self._boot_id = boot_id()
         self._why: dict[str, str] = {}  # why the last run of a camera ended
         self._given_up: dict[str, str] = {}  # why its capture was made to end, of which it will say that it died
-        self._accounted_s = -math.inf
-        self._reported_trouble = ""
+        self._accounted_s, self._reported_trouble = -math.inf, ""
         self.turned_s = time.monotonic()
         """When it last took what waited, on the monotonic clock: a decider that lives does so every second."""
 
@@ -187,10 +185,8 @@ class Decider:
         self._store.hold_ballast()
         if self.trouble != self._reported_trouble:
             self._reported_trouble = self.trouble
-            if self.trouble:
-                _log.error("the store cannot be written: %s", self.trouble)
-            else:
-                _log.info("the store is written again")
+            state = f"cannot be written: {self.trouble}" if self.trouble else "is written again"
+            _log.log(logging.ERROR if self.trouble else logging.INFO, "the store %s", state)
         for camera in list(self._ending):
             self._committed(camera)
         for camera in sorted(self._leaving):
@@ -222,8 +218,7 @@ class Decider:
         self._removed(camera)
 
     def _account(self, transaction: Transaction, camera: str, to_us: int) -> None:
-        cause = self._why.get(camera, STARTING)
-        off = cause in (SWITCHED_OFF, REMOVED)
+        off = (cause := self._why.get(camera, STARTING)) in (SWITCHED_OFF, REMOVED)
         advance(transaction, camera, to_us=to_us, outcome="off" if off else "gap", cause="" if off else cause)
 
     def _committed(self, camera: str) -> bool:
@@ -259,8 +254,7 @@ class Decider:
         clock = WallClock(anchor)
         if self._keeper:
             self._evidence[camera] = self._keeper.run(self._cameras[camera], opened.child, clock.utc_us)
-        if self._archivist:
-            self._archivist.begin(self._cameras[camera], clock.utc_us)
+        self._archive.begin(self._cameras[camera], clock.utc_us)
         self._watches[camera] = self._watch(self._cameras[camera], run, clock)
 
     def _facts(self, camera: str, run: str, started_us: int) -> RunFacts:
@@ -311,15 +305,13 @@ class Decider:
         except EncoderLost:
             self._abandon(waiting.camera)
             return
-        if self._archivist:
-            self._archivist.second(waiting.camera, segment)
+        self._archive.second(waiting.camera, segment)
         self._commits.hold(watch, partial(self._shown, waiting.camera, window, seen))
 
     def _end(self, camera: str, cause: str) -> None:
         watch, child = self._watches.get(camera), self._children.pop(camera, None)
         self._evidence.pop(camera, None)
-        if self._archivist:
-            self._archivist.end(camera)
+        self._archive.end(camera)
         if watch is None:
             self._let_go(camera, child)
             return
@@ -340,8 +332,7 @@ class Decider:
     def _give_up(self, camera: str, cause: str) -> None:
         """Begin again with another capture process; the time without a run is accounted for with this cause."""
         self._given_up[camera] = self._why[camera] = cause
-        if self._archivist:
-            self._archivist.end(camera)
+        self._archive.end(camera)
         self._restart(camera)
 
     def _abandon(self, camera: str) -> None:

@@ -117,7 +117,7 @@ class Service:
                 shown=self._show,
                 restart=self._restart,
                 keeper=self.keeper,
-                archivist=self.archivist,
+                archive=self.archivist,
                 release=self._release,
                 removed=self._removed,
             )

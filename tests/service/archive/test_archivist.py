@@ -1,0 +1,225 @@
+"""The archive of a site that is watched: what is in it, what it lacks and why, and how long it is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.service import CLIP, DEMO, site, until
+
+from ovavel.runtime.archive.layout import model_of
+from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.search.phrases import embed_phrases
+from ovavel.runtime.archive.search.query import Question, Search
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.types import Segment
+from ovavel.service.archive.archivist import BUSY, ENCODER_FAILED, NEARLY_FULL, UNWRITABLE, Archivist, is_archived
+from ovavel.service.archive.retention import plan
+from ovavel.service.config.site import Camera, Keep
+from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
+from ovavel.service.evidence.retention import Retention
+from ovavel.service.store.database import Database, rows
+from ovavel.service.watch.service import Service
+
+pytestmark = pytest.mark.timeout(300)
+
+BUNDLE = Bundle.open(DEMO / "bundle")
+GATE = Camera(id="gate", source=CLIP)
+START_US = 1_795_910_400_000_000
+DAY_US = 86_400_000_000
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Iterator[RemoteEncoder]:
+    with closing(RemoteEncoder(DEMO / "bundle", {"threads": 1})) as opened:
+        yield opened
+
+
+def segments(count: int) -> list[Segment]:
+    random = np.random.default_rng(0)
+    audio_size, vision_size = BUNDLE.manifest.encoders.sizes
+
+    def unit(size: int) -> np.ndarray:
+        vector = random.standard_normal(size).astype(np.float32)
+        return vector / np.linalg.norm(vector)
+
+    return [
+        Segment(index=index, start_s=float(index), vision=unit(vision_size), audio=unit(audio_size))
+        for index in range(count)
+    ]
+
+
+class Archived:
+    """An archivist of one camera whose clock begins at `START_US`."""
+
+    def __init__(self, store: Database, encoder: RemoteEncoder, **keep: float) -> None:
+        self.store = store
+        watched = site(store.folder, GATE, keep=Keep(min_free_gb=0, **keep))
+        self.retention = Retention(store, watched.keep)
+        self.archivist = Archivist(store, BUNDLE, encoder, watched, self.retention)
+
+    def take(self, given: list[Segment], *, start_us: int = START_US) -> None:
+        self.archivist.begin(GATE, lambda media_us: start_us + media_us)
+        for each in given:
+            self.archivist.second(GATE.id, each)
+        self.archivist.end(GATE.id)
+
+    def close(self) -> None:
+        self.archivist.close(60)
+
+    @property
+    def seconds(self) -> list[int]:
+        """Unix times of what is in it."""
+        days = Archive(self.store.folder).days([GATE.id], model=model_of(BUNDLE).id)
+        return sorted(day.start_s + int(row) for day in days for row in _rows(day))
+
+
+def _rows(day) -> np.ndarray:  # type: ignore[no-untyped-def]
+    with day.open() as files:
+        return np.flatnonzero(files.flags() & 1)
+
+
+def test_what_live_watching_decides_is_found_by_its_own_words(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with Service(site(tmp_path, Camera(id="one", source=CLIP, loop=True))) as service:
+        service.start()
+        until(lambda: rows(service.store.read, "SELECT 1 FROM event WHERE state = 'ended'"))
+        until(lambda: service.archivist.written["one"] >= 10)
+        ((label, start_us, end_us),) = rows(
+            service.store.read, "SELECT label, start_us, end_us FROM event WHERE state = 'ended' ORDER BY id LIMIT 1"
+        )
+    assert not service.archivist.lost
+    question = Question(texts=embed_phrases(BUNDLE, [label]), limit=20)
+    *_, last = Search(Archive(folder), BUNDLE, question).answers()
+    events = [hit for hit in last.hits if hit.event]
+    assert any(hit.start_s < end_us / 1e6 and start_us / 1e6 < hit.end_s for hit in events)
+
+
+def test_every_second_is_written_once_at_the_second_in_which_it_begins(store: Database, encoder: RemoteEncoder) -> None:
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    archived.take(segments(25), start_us=START_US + 300_000)
+    archived.close()
+    assert archived.seconds == list(range(START_US // 1_000_000, START_US // 1_000_000 + 25))
+    assert archived.archivist.written == {"gate": 25}
+    assert not archived.archivist.lost
+
+
+def test_a_second_whose_window_was_dropped_is_not_there(store: Database, encoder: RemoteEncoder) -> None:
+    given = segments(12)
+    given[4] = Segment(index=4, start_s=4.0, vision=None, audio=None)
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    archived.take(given)
+    archived.close()
+    start_s = START_US // 1_000_000
+    assert archived.seconds == [start_s + index for index in range(12) if index != 4]
+
+
+def test_an_encoder_that_is_lost_costs_the_seconds_that_were_due(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def contexts(*parts: np.ndarray) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise EncoderLost("it is gone")
+        return RemoteEncoder.contexts(encoder, *parts)
+
+    monkeypatch.setattr(encoder, "contexts", contexts)
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    archived.take(segments(20))
+    archived.close()
+    assert archived.archivist.lost == {("gate", ENCODER_FAILED): 1}
+    assert archived.archivist.written == {"gate": 19}
+    assert len(archived.seconds) == 19
+
+
+def test_a_disk_that_is_nearly_full_is_left_alone_and_the_loss_is_counted(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived = Archived(store, encoder)
+    monkeypatch.setattr(archived.archivist.retention, "may_grow", lambda: False)
+    archived.archivist.start()
+    archived.take(segments(5))
+    archived.close()
+    assert archived.archivist.trouble == NEARLY_FULL
+    assert archived.archivist.lost == {("gate", NEARLY_FULL): 5}
+    assert archived.seconds == []
+
+
+def test_what_cannot_be_written_is_counted(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store.folder / "context").write_text("a file where a folder should be")
+    archived = Archived(store, encoder)
+    monkeypatch.setattr(archived.archivist.retention, "apply_now", lambda: 0)
+    monkeypatch.setattr(archived.archivist.retention, "report", tuple)
+    archived.archivist.start()
+    archived.take(segments(5))
+    archived.close()
+    assert archived.archivist.lost == {("gate", UNWRITABLE): 5}
+
+
+def test_what_waits_is_bounded(store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ovavel.service.archive.archivist._MOST_WAITING", 3)
+    archived = Archived(store, encoder)  # its thread is not started yet
+    archived.take(segments(10))
+    assert archived.archivist.lost == {("gate", BUSY): 8}
+    archived.archivist.start()
+    archived.close()
+    assert len(archived.seconds) == 2
+
+
+def test_no_media_mode_and_no_space_keep_no_archive(tmp_path: Path) -> None:
+    assert is_archived(site(tmp_path, GATE), GATE)
+    assert not is_archived(site(tmp_path, GATE, media=False), GATE)
+    assert not is_archived(site(tmp_path, GATE, keep=Keep(archive_gb=0)), GATE)
+    assert not is_archived(site(tmp_path, GATE), Camera(id="gate", source=CLIP, media=False))
+
+
+def test_days_go_by_age_and_the_present_one_stays(store: Database, encoder: RemoteEncoder) -> None:
+    archived = Archived(store, encoder, archive_days=2)
+    archived.archivist.start()
+    today_us = time.time_ns() // 1000 // DAY_US * DAY_US
+    for ago in range(5):
+        archived.take(segments(3), start_us=today_us - ago * DAY_US)
+    archived.close()
+    assert archived.archivist.retention.apply_now() == 2
+    assert {each // 86_400 for each in archived.seconds} == {today_us // DAY_US - ago for ago in range(3)}
+
+
+def test_the_oldest_days_go_where_they_take_too_much_space(store: Database, encoder: RemoteEncoder) -> None:
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    for ago in range(4):
+        archived.take(segments(3), start_us=START_US - ago * DAY_US)
+    archived.close()
+    days = [(day, 1_000_000_000) for day in Archive(store.folder).days()]
+    now_us = START_US + 3_600_000_000
+
+    def left(**limits: float) -> list[str]:
+        going = plan(days, Keep(**limits), now_us=now_us)
+        return sorted(each.day.isoformat() for each, _ in days if each not in going)
+
+    assert left(archive_gb=2.5) == ["2026-11-28", "2026-11-29"]
+    assert left(archive_gb=0.5) == ["2026-11-29"]
+    assert [each.day.isoformat() for each in plan(days, Keep(), now_us=now_us, lacking_bytes=1)] == ["2026-11-26"]
+
+
+def test_the_service_reports_what_is_kept(tmp_path: Path) -> None:
+    with Service(site(tmp_path, Camera(id="one", source=CLIP, loop=True))) as service:
+        service.start()
+        until(lambda: service.archivist.written["one"] >= 10)
+        service.archivist._look_after(retain=True)
+        (kept,) = service.archivist.kept
+    assert kept.kind == "archive"
+    assert kept.files == 1 or time.gmtime().tm_hour == 0
+    assert kept.bytes > 0
