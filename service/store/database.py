@@ -74,8 +74,8 @@ class Database:
             InputError: another process has it open, it is damaged, of a newer version, or on a network file system.
             OutputError: it cannot be written.
         """
-        make_folder(folder)
         check_local(folder)
+        make_folder(folder)
         lock = lock_folder(folder)
         try:
             connection = _connect(folder / FILE)

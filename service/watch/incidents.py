@@ -19,6 +19,7 @@ from ovavel.service.config.site import Site
 from ovavel.service.store import outbox
 from ovavel.service.store.accounts import HOUR_US, read_accounts
 from ovavel.service.store.care.age_clock import AgeClock
+from ovavel.service.store.care.forget import forget
 from ovavel.service.store.database import BALLAST_BYTES, Database, Transaction, rows
 from ovavel.service.store.incidents import begin_incident, end_incident, report_moment
 from ovavel.service.watch.board import coarse_s
@@ -111,11 +112,12 @@ class Monitor:
                 changes.append((dropped > 0, OVERLOAD, None, f"{dropped} windows dropped within {OVERLOAD_S:.0f} s"))
         self._write(changes, feeds, now_us)
         self._clock(now_s, now_us)
-        old_us = self._age.observe(now_us=now_us, monotonic_us=round(now_s * 1e6)) - KEPT_US
+        age_us = self._age.observe(now_us=now_us, monotonic_us=round(now_s * 1e6))
         if now_s >= self._forgot_s + _FORGET_S:
             self._forgot_s = now_s
             with self._store.write() as transaction:
-                outbox.forget(transaction, before_us=old_us, sinks=[each.id for each in self._site.sink])
+                outbox.forget(transaction, before_us=age_us - KEPT_US, sinks=[each.id for each in self._site.sink])
+                forget(transaction, before_us=age_us - round(self._site.keep.events_days * 24 * HOUR_US))
 
     def _write(
         self, changes: list[tuple[bool, str, str | None, str]], feeds: Mapping[str, CameraFeed], now_us: int

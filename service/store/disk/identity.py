@@ -17,6 +17,7 @@ from msgspec import Struct
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.system.files import atomic_write, make_folder
+from ovavel.service.store.disk.folder import check_local
 
 __all__ = ["MARKER", "Identity", "claim", "memory_of"]
 
@@ -70,9 +71,10 @@ def claim(folder: Path) -> Identity:
     """Make sure that `folder` is the store that was used at this place before, or begin one where none was.
 
     Raises:
-        InputError: it is another one, or its disk is not mounted.
+        InputError: it is another one, its disk is not mounted, or it is on a network file system.
         OutputError: a new one cannot be begun.
     """
+    check_local(folder)  # before anything of it is remembered
     memory = memory_of(folder)
     known, found = _read(memory, _Memory), _read(folder / MARKER, _Marker)
     if known is not None:
