@@ -58,6 +58,8 @@ class Monitor:
         self._age = AgeClock.of(store, keep=False)
         self._well_s: dict[str, float] = {}
         self._offset_us: int | None = None
+        self.clock_steps_s = 0.0
+        """By how much the wall clock was set, forward and back, since the service started."""
         self._counted_s = self._forgot_s = float("-inf")
         self._drops: deque[tuple[float, int]] = deque()
         self._stop = threading.Event()
@@ -177,6 +179,7 @@ class Monitor:
         step_us = 0 if self._offset_us is None else offset_us - self._offset_us
         self._offset_us = offset_us
         if abs(step_us) >= _STEP_US:
+            self.clock_steps_s += abs(step_us) / 1e6
             self.moment(CLOCK_STEP, f"set {'forward' if step_us > 0 else 'back'} by {abs(step_us) / 1e6:.1f} s")
 
     def _run(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -10,11 +12,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from ovavel.service.store.database import rows
+from ovavel.service.store.queries import last_seq
 from ovavel.service.watch.service import Service
 
 __all__ = ["Metrics"]
 
 _US = 1e6
+_STATES = {"start": "open", "end": "ended", "retract": "retracted"}
+_NEWS = (
+    "SELECT label, kind, count(*) FROM event_log JOIN event ON event.id = event_id "
+    "WHERE seq > ? AND seq <= ? AND kind IN ('start', 'end', 'retract') GROUP BY label, kind"
+)
 
 
 class Metrics:
@@ -22,6 +30,8 @@ class Metrics:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._seq, self._events = last_seq(service.store.read), Counter[tuple[str, str]]()
+        self._counting = threading.Lock()
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -66,10 +76,10 @@ class Metrics:
             for camera, cause, value in rows(read, query):
                 family.add_metric([camera, cause], value / scale)
         yield from (windows, dropped, gaps)
-        events = CounterMetricFamily("ovavel_events", "Events, by label and state.", labels=["label", "state"])
-        for label, state, count in rows(read, "SELECT label, state, count(*) FROM event GROUP BY label, state"):
-            events.add_metric([label, state], count)
-        yield events
+        yield self._news()
+        yield CounterMetricFamily(
+            "ovavel_clock_step_seconds", "By how much the wall clock was set.", value=service.monitor.clock_steps_s
+        )
         yield from self._storage()
         yield from self._deliveries()
         yield from service.measures.collect()
@@ -92,6 +102,22 @@ class Metrics:
         yield build
         yield CounterMetricFamily("ovavel_encoder_restarts", "Lost encoder processes.", value=service.encoder.restarts)
 
+    def _news(self) -> Metric:
+        """Counted as it comes: rows of the store are deleted one day, and a counter never falls."""
+        read = self._service.store.read
+        with self._counting:
+            newest = last_seq(read)
+            for label, kind, count in rows(read, _NEWS, (self._seq, newest)):
+                self._events[label, _STATES[kind]] += count
+            self._seq = newest
+            found = dict(self._events)
+        events = CounterMetricFamily(
+            "ovavel_events", "Events that began, ended or were retracted.", labels=["label", "state"]
+        )
+        for (label, state), count in found.items():
+            events.add_metric([label, state], count)
+        return events
+
     def _storage(self) -> Iterator[Metric]:
         report = self._service.keeper.retention.report(now_us=time.time_ns() // 1000)
         held = GaugeMetricFamily("ovavel_storage_bytes", "Space that is taken.", labels=["kind"])
@@ -110,8 +136,10 @@ class Metrics:
             lost.add_metric([camera, cause], seconds)
         yield from (archived, lost)
         yield GaugeMetricFamily("ovavel_storage_free_bytes", "Space that is free on the disk.", value=report.free_bytes)
-        failed = CounterMetricFamily(
-            "ovavel_assets_failed", "Pictures, spectrograms and clips that could not be kept.", labels=["kind", "cause"]
+        failed = GaugeMetricFamily(
+            "ovavel_assets_failed",
+            "Pictures, spectrograms and clips of events in the store that could not be kept.",
+            labels=["kind", "cause"],
         )
         query = "SELECT kind, cause, count(*) FROM asset WHERE state = 'failed' GROUP BY kind, cause"
         for kind, cause, count in rows(self._service.store.read, query):

@@ -146,6 +146,7 @@ def test_a_clock_that_was_set_is_reported_once(watchman: Watchman, step_us: int,
         watchman.look()
     assert watchman.sent() == [("clock step", 1)]
     assert says in list_incidents(watchman.store.read)[0].detail
+    assert watchman.monitor.clock_steps_s == pytest.approx(abs(step_us) / 1e6)
 
 
 def drop(watchman: Watchman, windows: int) -> None:
