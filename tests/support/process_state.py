@@ -20,11 +20,10 @@ from typing import Any
 
 __all__ = ["ENDS_WITHIN_S", "ProcessState"]
 
-_SET_ONCE = {
-    *("PYTEST_CURRENT_TEST",),
-    *("LD_LIBRARY_PATH", "QT_QPA_FONTDIR", "QT_QPA_PLATFORM_PLUGIN_PATH"),  # by OpenCV, when it is imported
-    *("CUBLAS_WORKSPACE_CONFIG", "OPENCV_FFMPEG_LOGLEVEL"),  # by ours, for libraries that read them once
-}
+_OTHERS = {"PYTEST_CURRENT_TEST", "LD_LIBRARY_PATH"}
+"""Variables that pytest and OpenCV change."""
+_READ = ("OVAVEL", "PYTHON", "XDG_", "LC_", "LANG", "TZ", "TMP", "http", "NO_COLOR", "STATE_", "NOTIFY_")
+"""A new variable counts where it is one of these: libraries set others for themselves when they are imported."""
 _STATUS = Path("/proc/self/status")
 _LIMITS = {name: each for name, each in vars(resource).items() if name[:7] == "RLIMIT_" and name != "RLIMIT_OFILE"}
 ENDS_WITHIN_S = 60.0
@@ -35,11 +34,12 @@ class ProcessState:
     """What is the case when this is made."""
 
     def __init__(self) -> None:
-        self._before, self._threads = dict(_facts()), _threads()
+        self._variables, self._threads = frozenset(os.environ), _threads()
+        self._before = dict(_facts(self._variables))
 
     def changes(self) -> list[str]:
         """What is different now, a line each. Threads that are about to end are waited for."""
-        before, after = self._before, dict(_facts())
+        before, after = self._before, dict(_facts(self._variables))
         found = [
             f"{name}: {before.get(name)!r} before, {after.get(name)!r} after"
             for name in before.keys() | after.keys()
@@ -58,8 +58,10 @@ def _threads() -> set[threading.Thread]:
     return {each for each in threading.enumerate() if not each.daemon}
 
 
-def _facts() -> Iterator[tuple[str, Any]]:
-    yield from ((f"environment variable {name}", value) for name, value in os.environ.items() if name not in _SET_ONCE)
+def _facts(variables: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    for name, value in os.environ.items():
+        if (name in variables or name.startswith(_READ)) and name not in _OTHERS:
+            yield f"environment variable {name}", value
     yield "working directory", Path.cwd()
     if _STATUS.exists():  # to ask the system for it would be to change it
         yield "umask", [line for line in _STATUS.read_text().splitlines() if line.startswith("Umask")]

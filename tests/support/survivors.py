@@ -13,9 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 __all__ = ["end_with_this_process"]
+
+_WITHIN_S = 60.0
+"""One that hangs in the kernel cannot be ended."""
 
 
 def end_with_this_process(variable: str) -> None:
@@ -57,8 +61,9 @@ def _main(pid: int, variable: str, folder: str) -> None:
     for descriptor in (1, 2):
         os.dup2(0, descriptor)  # nobody waits for the end of its output
     _wait(pid)
-    while _kill_all(f"{variable}={folder}".encode()):
-        pass
+    end_s = time.monotonic() + _WITHIN_S
+    while _kill_all(f"{variable}={folder}".encode()) and time.monotonic() < end_s:
+        time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
 
 
