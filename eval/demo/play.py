@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 
-from ovavel.eval.demo.assets import Assets
+from ovavel.eval.demo.assets import Assets, copy_bundle
 from ovavel.eval.demo.comparison import Comparison, compare, to_json
 from ovavel.eval.demo.report import to_html
 from ovavel.eval.demo.terminal import percent, side_by_side, verdict
@@ -120,13 +119,7 @@ def _hand_out(assets: Assets, out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(clip, assets.clip.read_bytes())
-        if not bundle.exists():  # the user may have added names to an existing one
-            with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
-                aside = Path(folder) / "bundle"
-                aside.mkdir()
-                for file in assets.bundle.path.iterdir():
-                    shutil.copyfile(file, aside / file.name)
-                aside.rename(bundle)
+        copy_bundle(assets.bundle, bundle)
     except OSError as error:
         raise output_error(out, error) from error
     return clip

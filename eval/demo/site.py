@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from ovavel.eval.demo.assets import Assets
+from ovavel.eval.demo.assets import Assets, copy_bundle
 from ovavel.eval.demo.cameras.http import HTTPCamera
 from ovavel.eval.demo.cameras.rtsp import RTSPCamera
 from ovavel.runtime.system.files import atomic_write, make_folder, output_error
@@ -23,7 +23,7 @@ STARTS_S = (29.0, 6.9)
 
 @contextmanager
 def virtual_site(assets: Assets, out: Path, *, port: int) -> Iterator[Path]:
-    """Start the cameras, and write `out/site.toml`, which names them, a store in `out` and a page on `port`.
+    """Start the cameras, and write `out/site.toml`, which names them, bundle and store in `out`, and a page on `port`.
 
     Raises:
         OutputError: `out` cannot be written.
@@ -34,7 +34,7 @@ def virtual_site(assets: Assets, out: Path, *, port: int) -> Iterator[Path]:
         cameras = (("yard", "Yard (HTTP)", yard.url), ("gate", "Gate (RTSP)", gate.url))
         lines = [
             "# Written by 'ovavel demo-site' at each start; the addresses of the cameras change.",
-            f"bundle = {_quoted(str(assets.bundle.path.resolve()))}",
+            'bundle = "bundle"',
             'data = "store"',
             'name = "demo"',
             f'listen = "127.0.0.1:{port}"',
@@ -44,6 +44,7 @@ def virtual_site(assets: Assets, out: Path, *, port: int) -> Iterator[Path]:
         make_folder(out)
         path = out / "site.toml"
         try:
+            copy_bundle(assets.bundle, out / "bundle")  # names are added to it on the page
             atomic_write(path, "\n".join((*lines, "")).encode())
         except OSError as error:
             raise output_error(path, error) from error

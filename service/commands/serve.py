@@ -36,7 +36,7 @@ class Serve:
 
     A site file names a bundle, a folder for the store and the cameras; docs/service.md has an example.
 
-    SIGTERM or Ctrl-C ends it: open events are ended and kept. SIGHUP reads the site file again.
+    SIGTERM or Ctrl-C ends it: open events are ended and kept. SIGHUP reads the site file and the names of the bundle again.
     """
 
     site: Positional[Maybe[Path]] = None
@@ -179,5 +179,6 @@ def _watch(service: Service, server: Server, reloader: Reloader, stop: SimpleQue
                 report("WATCHDOG=1")
     finally:
         report("STOPPING=1")
+        reloader.editor.stop()  # a request that waits for it would hold the server up
         server.stop()
         reloader.stop()

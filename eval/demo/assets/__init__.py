@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import msgspec
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DatasetError
 
-__all__ = ["Assets", "Truth"]
+__all__ = ["Assets", "Truth", "copy_bundle"]
 
 _FOLDER = Path(__file__).resolve().parent
 _BUNDLE, _CLIP, _TRUTH = "bundle", "clip.mp4", "truth.json"
@@ -50,6 +52,18 @@ class Assets:
                 raise DatasetError(f"the demo has no {folder / name}. {_AGAIN}")
         bundle = Bundle.open(folder / _BUNDLE)
         return cls(bundle=bundle, clip=folder / _CLIP, truth=_read_truth(folder / _TRUTH, bundle))
+
+
+def copy_bundle(bundle: Bundle, to: Path) -> None:
+    """Copy `bundle` for the user, unless `to` exists already: names may have been added to it. Raises OSError."""
+    if to.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".") as folder:
+        aside = Path(folder) / "bundle"
+        aside.mkdir()
+        for file in bundle.path.iterdir():
+            shutil.copyfile(file, aside / file.name)
+        aside.rename(to)
 
 
 def _read_truth(path: Path, bundle: Bundle) -> Truth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,6 +132,16 @@ def test_what_ends_or_dies_meanwhile_leaves_the_bundle_as_it_was(bundle: Path) -
     thread.join(60)
     assert (outcome, names(bundle)) == (["OutputError"], before)
     assert editor.add(DOG) == DOG
+
+    thread = threading.Thread(target=lambda: outcome.append(_try(editor, DRUM)))
+    thread.start()
+    until(lambda: editor._child)
+    child = editor._child
+    assert child
+    child.process.send_signal(signal.SIGSTOP)  # a text encoder that hangs does not hold up the end
     editor.stop()
+    thread.join(60)
+    assert (outcome[1:], DRUM in names(bundle)) == (["OutputError"], False)
+    assert child.process.returncode is not None
     with pytest.raises(InputError, match="ending"):
         editor.add(DRUM)
