@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ __all__ = ["EncoderLost", "RemoteEncoder"]
 
 _LOAD_S = 600.0
 """Loading may build TensorRT engines."""
+_AGAIN_S = 60.0
+_SLOWER = 3.0
+"""A child that takes this much longer to load than the first one did, and longer than `_AGAIN_S`, hangs."""
 _ANSWER_S = 30.0
 """An encoder that needs longer for a batch hangs."""
 _MOST_FAILURES = 3
@@ -48,15 +52,18 @@ class RemoteEncoder:
         self._turn = threading.Lock()
         self._child: Child | None = None
         self._failures, self._closed = 0, False
+        self._load_s = _LOAD_S
         self.encoded: Callable[[int], object] = lambda _: None
         """Called with how many windows were encoded together."""
         self.restarts = 0
         """How often a child was lost."""
+        began_s = time.monotonic()
         try:
             self.ready = self._start()
             """What runs."""
         except EncoderLost as error:
             raise DeviceError(f"the encoder process did not start: {error}") from error
+        self._load_s = min(_LOAD_S, max(_AGAIN_S, _SLOWER * (time.monotonic() - began_s)))
 
     @property
     def pid(self) -> int | None:
@@ -139,7 +146,7 @@ class RemoteEncoder:
         try:
             self._child = Child("ovavel.service.encoding.child")
             self._child.link.send(self._load)
-            answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=_LOAD_S)
+            answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=self._load_s)
         except LinkClosed as error:
             self._drop()
             raise EncoderLost(str(error)) from error

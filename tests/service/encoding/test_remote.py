@@ -13,6 +13,7 @@ import pytest
 from support.service import DEMO
 
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.service.encoding import remote
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 
 
@@ -69,3 +70,29 @@ def test_closing_does_not_wait_for_an_encoder_that_hangs(encoder: RemoteEncoder)
     with pytest.raises(EncoderLost, match="ending"):
         encoder.encode(good(), [])
     assert encoder.restarts == 0
+
+
+def test_an_encoder_that_hangs_while_it_starts_again_is_replaced(
+    encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start may take ten minutes; one like it does not."""
+    assert encoder._load_s < 600
+    hung = []
+
+    class Stopped(remote.Child):
+        def __init__(self, module: str) -> None:
+            super().__init__(module)
+            if not hung:
+                self.process.send_signal(signal.SIGSTOP)
+                hung.append(self.process.pid)
+
+    monkeypatch.setattr(remote, "Child", Stopped)
+    encoder._load_s = 0.5
+    assert encoder.pid
+    psutil.Process(encoder.pid).kill()
+    for _ in range(2):  # one that was killed, and one that hangs
+        with pytest.raises(EncoderLost):
+            encoder.encode(good(), [])
+    encoder._load_s = 60
+    assert len(encoder.encode(good(), [])[0]) == 1
+    assert not psutil.pid_exists(hung[0])

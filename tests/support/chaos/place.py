@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from ovavel.runtime.types import LAG, WINDOW_S
 from ovavel.service.failpoints import VARIABLE
 from ovavel.service.store.database import FILE, Transaction, open_readonly, rows
 from ovavel.service.watch.camera_watch import CLOCK_STEP
@@ -32,6 +33,8 @@ CAMERAS = ("yard", "gate", "hall")
 RECOVERED_S = 180.0
 """Longer than any recovery: a camera that was lost is tried again after a minute at most."""
 TERM_S = 10.0
+_DECIDED_US = round((LAG + WINDOW_S) * 1e6)
+"""So long after a second began its decision is final."""
 
 
 class Place:
@@ -147,10 +150,10 @@ class Place:
         return []
 
     def whole_since(self, camera: str, asked_us: int) -> bool:
-        """Whether a second of the camera was decided after `asked_us` that lacks neither picture nor sound."""
+        """Whether a second of the camera was decided that began after `asked_us` and lacks neither picture nor sound."""
         finals = {each["id"]: each["last_final_us"] for each in self.ask("api/v1/cameras") or ()}
         seconds = [each for each in self.ask(f"api/v1/cameras/{camera}/seconds") or () if each["final"]]
-        return finals.get(camera, 0) > asked_us and bool(seconds) and not seconds[-1]["missing"]
+        return finals.get(camera, 0) > asked_us + _DECIDED_US and bool(seconds) and not seconds[-1]["missing"]
 
     def reader(self) -> Transaction:
         """A connection to the store, beside the service."""
