@@ -150,7 +150,7 @@ class Place:
         return []
 
     def whole_since(self, camera: str, asked_us: int) -> bool:
-        """Whether a second of the camera was decided that began after `asked_us` and lacks neither picture nor sound."""
+        """Whether a second of the camera that began after `asked_us` was decided on, with picture and sound."""
         finals = {each["id"]: each["last_final_us"] for each in self.ask("api/v1/cameras") or ()}
         seconds = [each for each in self.ask(f"api/v1/cameras/{camera}/seconds") or () if each["final"]]
         return finals.get(camera, 0) > asked_us + _DECIDED_US and bool(seconds) and not seconds[-1]["missing"]
