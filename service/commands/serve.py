@@ -36,7 +36,8 @@ class Serve:
 
     A site file names a bundle, a folder for the store and the cameras; docs/service.md has an example.
 
-    SIGTERM or Ctrl-C ends it: open events are ended and kept. SIGHUP reads the site file and the names of the bundle again.
+    SIGTERM or Ctrl-C ends it: open events are ended and kept. SIGHUP reads the site file and the names of the bundle
+    again.
     """
 
     site: Positional[Maybe[Path]] = None
