@@ -27,6 +27,8 @@ from ovavel.service.web.events.api import EventsAPI
 from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
 from ovavel.service.web.pages import Pages
+from ovavel.service.web.search.api import SearchAPI
+from ovavel.service.web.search.page import SearchPage
 from ovavel.service.web.settings import Settings
 from ovavel.service.web.templates import Templates
 from ovavel.service.web.words.api import WordsAPI
@@ -67,6 +69,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
         *People(service.store, access).routes,
         *settings.routes,
         *words.routes,
+        *SearchAPI(service).routes,
     ]
     app = Starlette(
         routes=[
@@ -75,6 +78,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
             *EventsPages(service, templates).routes,
             *WordsPage(service, words, templates, may_change=reloader is not None).routes,
+            *SearchPage(service, templates, may_change=reloader is not None).routes,
             *Pages(service, api, templates).routes,
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],

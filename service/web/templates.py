@@ -15,7 +15,14 @@ from ovavel.service.web.answers import IDENTITY, base_of
 __all__ = ["Templates"]
 
 _FOLDER = Path(__file__).parent / "templates"
-_PAGES = (("Now", ""), ("Events", "events"), ("Words", "words"), ("Health", "health"), ("Settings", "settings"))
+_PAGES = (
+    ("Now", ""),
+    ("Events", "events"),
+    ("Search", "search"),
+    ("Words", "words"),
+    ("Health", "health"),
+    ("Settings", "settings"),
+)
 
 
 class Templates:

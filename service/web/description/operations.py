@@ -21,6 +21,7 @@ from ovavel.service.watch.board import Second
 from ovavel.service.web.access.people import AddedToken, NewPassword, NewToken, NewUser
 from ovavel.service.web.controls import Enable, Snooze, Tried
 from ovavel.service.web.events.api import VERDICTS, BulkChange, Changed, EventChange
+from ovavel.service.web.search.api import Asked
 from ovavel.service.web.settings import Checked, Reloaded
 from ovavel.service.web.words.api import LabelFacts, NewLabel
 
@@ -118,6 +119,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answer=LabelFacts, status=201, role="admin", body=NewLabel, errors=(409, 503)
     ),
     ("DELETE", "/api/v1/labels/{label}"): Operation(status=204, role="admin", errors=(409, 422, 503)),
+    ("POST", "/api/v1/search"): Operation(media="text/event-stream", body=Asked, errors=(404, 409, 503)),
     ("GET", "/api/v1/config"): Operation(answer=dict[str, Any], role="admin"),
     ("POST", "/api/v1/config:check"): Operation(answer=Checked, role="admin", errors=(409,)),
     ("POST", "/api/v1/config:reload"): Operation(answer=Reloaded, role="admin", errors=(409, 422)),

@@ -1,0 +1,65 @@
+"""Searches an archive, `python -m ovavel.service.archive.child FD`, until it is done or the link is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.search.phrases import embed_phrases
+from ovavel.runtime.archive.search.query import Question, Search
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.reporting.redaction import redacted
+from ovavel.runtime.reporting.text import one_line
+from ovavel.service.archive.search import Answered, Ended, Looking, Refused
+from ovavel.service.link import Child, Link, LinkClosed
+
+__all__ = ["main"]
+
+_NICE = 10
+"""The cameras come first."""
+
+
+def main(descriptor: str) -> int:
+    """Serve the link with this descriptor."""
+    link = Child.inherited(descriptor)
+    os.nice(_NICE)
+    with contextlib.suppress(LinkClosed):  # nobody wants to know any more
+        try:
+            _search(link, link.receive(Looking))
+        except OvavelError as error:
+            link.send(Refused(error=one_line(redacted(str(error)))))
+    return 0
+
+
+def _search(link: Link, looking: Looking) -> None:
+    archive, bundle = Archive(Path(looking.archive)), Bundle.open(Path(looking.bundle))
+    question = Question(
+        texts=embed_phrases(bundle, looking.phrases, threads=1),
+        without=embed_phrases(bundle, looking.without, threads=1) if looking.without else None,
+        evidence=looking.evidence,
+        cameras=looking.cameras,
+        from_s=looking.from_s,
+        to_s=looking.to_s,
+        limit=looking.limit,
+    )
+    search = Search(archive, bundle, question)
+    for answer in search.answers():
+        link.send(
+            Answered(
+                done=answer.done,
+                days=answer.days,
+                seconds=answer.seconds,
+                last=answer.day is None,
+                hits=answer.hits,
+                note=search.note,
+            )
+        )
+    link.send(Ended())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

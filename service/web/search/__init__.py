@@ -1,0 +1,1 @@
+"""Search of the archive: the page, and what it asks."""
