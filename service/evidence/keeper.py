@@ -31,6 +31,9 @@ __all__ = ["Keeper", "RunEvidence", "kinds_of"]
 GONE = "capture died"
 NO_PICTURE, NO_SOUND = "nothing was seen", "nothing was heard"
 DISK_FULL = "the disk is full"
+TOO_SLOW = "the disk is too slow"
+MOST_WAITING = 500
+"""Pictures that wait to be written, of some 20 KB each: a disk that hangs does not fill the memory."""
 _US = 1_000_000
 _TICK_S = 10.0
 _SWEEP_S = 3600.0
@@ -107,6 +110,9 @@ class Keeper:
 
     def picture(self, event: str, kind: AssetKind, data: bytes, path: str, span_us: tuple[int, int]) -> None:
         """Keep a picture of an event."""
+        if self._jobs.qsize() >= MOST_WAITING:
+            self.lacks(event, kind, TOO_SLOW)
+            return
         self._put(lambda: self._picture(event, kind, data, path, span_us))
 
     def lacks(self, event: str, kind: AssetKind, cause: str) -> None:

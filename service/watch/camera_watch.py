@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ovavel.runtime.bundle.vocabulary import Vocabulary
@@ -23,6 +24,8 @@ from ovavel.service.watch.wall_clock import WallClock
 from ovavel.service.watch.why import pack
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from ovavel.service.evidence.keeper import RunEvidence
 
 __all__ = ["CLOCK_STEP", "CameraWatch", "Moment", "Seen"]
@@ -31,6 +34,10 @@ CLOCK_STEP = "clock step"
 """Cause of the gap where the wall clock was set forward."""
 
 _US = 1_000_000
+MOST_UNWRITTEN = 900
+"""Seconds that wait for a store that cannot be written, with all that is known of them. Of later ones that bring no
+news only what became of them waits, so that a disk that is full for days does not fill the memory."""
+_MOST_STRETCHES = 500
 _RECENT = 30
 """Final seconds that are remembered: an event is reported some seconds after it began."""
 
@@ -41,6 +48,11 @@ class Moment:
 
     utc_us: int
     monotonic_us: int
+
+    @classmethod
+    def now(cls) -> Self:
+        """The present one."""
+        return cls(utc_us=time.time_ns() // 1000, monotonic_us=time.monotonic_ns() // 1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +191,7 @@ class CameraWatch:
     ) -> None:
         final = [each for each in scores if each.final]
         seconds = tuple(
-            (*self._stretch(each.start_s, each.start_s + WINDOW_S), self._waiting.popleft()) for each in final
+            (*self._stretch(each.start_s, each.start_s + WINDOW_S), self._waiting.popleft(), 1) for each in final
         )
         why = [(second[0], pack(each, self._names)) for second, each in zip(seconds, final, strict=True)]
         self._recent.extend(why)
@@ -200,17 +212,20 @@ class CameraWatch:
                 following=following,
             )
         )
+        if len(self._unwritten) > MOST_UNWRITTEN and (joined := _joined(self._unwritten[-2], self._unwritten[-1])):
+            self._unwritten.pop()
+            self._unwritten[-1] = joined
 
     def _write(self, transaction: Transaction, each: _Unwritten) -> Iterator[LogEntry]:
         if each.anchor:
             add_anchor(transaction, each.run_id, each.anchor)
-        for start_us, end_us, dropped in each.seconds:
+        for start_us, end_us, dropped, windows in each.seconds:
             if start_us > accounted_us(transaction, self._camera):
                 advance(transaction, self._camera, to_us=start_us, outcome="gap", cause=CLOCK_STEP)
             if dropped is None:
-                advance(transaction, self._camera, to_us=end_us, outcome="final", windows=1)
+                advance(transaction, self._camera, to_us=end_us, outcome="final", windows=windows)
             else:
-                advance(transaction, self._camera, to_us=end_us, outcome="dropped", cause=dropped, windows=1)
+                advance(transaction, self._camera, to_us=end_us, outcome="dropped", cause=dropped, windows=windows)
             transaction.execute(
                 "UPDATE run SET committed_us = max(committed_us, ?) WHERE id = ?", (end_us, each.run_id)
             )
@@ -262,13 +277,13 @@ class _Following:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Unwritten:
-    """What one second brings to the store."""
+    """What one second brings to the store, or several that bring nothing but themselves."""
 
     run_id: str
     now_us: int
     anchor: Anchor | None
-    seconds: tuple[tuple[int, int, GapCause | DropCause | None], ...]
-    """Of each second that became final: its start, its end, and why it was dropped."""
+    seconds: tuple[tuple[int, int, GapCause | DropCause | None, int], ...]
+    """Of each stretch that became final: its start, its end, why it was dropped, and its windows."""
     why: tuple[tuple[int, bytes], ...]
     """Of each second that became final: its start, and what speaks for the decision."""
     before: tuple[tuple[int, bytes], ...]
@@ -280,3 +295,18 @@ class _Unwritten:
     """Why the run ends; None while it continues."""
     following: _Following | None
     """The run that begins then, if the camera's watch continues."""
+
+
+def _joined(before: _Unwritten, after: _Unwritten) -> _Unwritten | None:
+    """Both as one, without what speaks for the decisions; None where one of them brings more than seconds."""
+    plain = all(not (each.anchor or each.news or each.cause or each.following) for each in (before, after))
+    if not plain or len(before.seconds) > _MOST_STRETCHES:
+        return None
+    seconds = list(before.seconds)
+    for start_us, end_us, dropped, windows in after.seconds:
+        if seconds and seconds[-1][1:3] == (start_us, dropped):
+            first_us, _, _, others = seconds.pop()
+            seconds.append((first_us, end_us, dropped, others + windows))
+        else:
+            seconds.append((start_us, end_us, dropped, windows))
+    return replace(after, seconds=tuple(seconds), why=())

@@ -137,7 +137,7 @@ class Decider:
         self._bundle, self._rule = bundle, rule_of(bundle)
         for camera, watch in self._watches.items():
             facts = self._facts(camera, new_id(), watch.decided_us)
-            watch.rename(bundle.vocabulary, self._tracker(self._cameras[camera]), facts, NAMES_CHANGED, _now())
+            watch.rename(bundle.vocabulary, self._tracker(self._cameras[camera]), facts, NAMES_CHANGED, Moment.now())
             self._commits.hold(watch, lambda: None)
 
     def run(self) -> None:
@@ -312,22 +312,19 @@ class Decider:
         watch, child = self._watches.get(camera), self._children.pop(camera, None)
         self._evidence.pop(camera, None)
         self._archive.end(camera)
+        # Once it is committed: only then are the clips of its last events asked for.
+        let_go: Callable[[], None] = (lambda: None) if child is None else partial(self._release, camera, child)
         if watch is None:
-            self._let_go(camera, child)
+            let_go()
             return
         try:
-            watch.end(cause, _now())
+            watch.end(cause, Moment.now())
         except EncoderLost:
             self._abandon(camera)
-            self._let_go(camera, child)
+            let_go()
             return
         self._ending[camera] = self._watches.pop(camera)
-        self._commits.hold(watch, partial(self._let_go, camera, child))
-
-    def _let_go(self, camera: str, child: int | None) -> None:
-        """All clips of a run that has ended were asked for."""
-        if child is not None:
-            self._release(camera, child)
+        self._commits.hold(watch, let_go)
 
     def _give_up(self, camera: str, cause: str) -> None:
         """Begin again with another capture process; the time without a run is accounted for with this cause."""
@@ -344,7 +341,3 @@ class Decider:
         # A store that cannot be written now leaves the run open; the camera's next run, or the next start, ends it.
         with contextlib.suppress(OutputError), self._store.write() as transaction:
             end_left(transaction, camera, ENCODER_FAILED, now_us=time.time_ns() // 1000, sinks=self._sinks)
-
-
-def _now() -> Moment:
-    return Moment(utc_us=time.time_ns() // 1000, monotonic_us=time.monotonic_ns() // 1000)

@@ -48,6 +48,7 @@ from ovavel.service.store.accounts import read_accounts
 from ovavel.service.store.cameras import CameraFacts, add_camera
 from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import FILE, Database, one_row, rows
+from ovavel.service.watch import camera_watch as watching
 from ovavel.service.watch import decider as deciding
 from ovavel.service.watch.board import Board
 from ovavel.service.watch.camera_watch import Seen
@@ -369,7 +370,7 @@ class World:
 def media_time(clock: MediaTime) -> Iterator[None]:
     """The clocks of the media for all that reads a clock by itself."""
     with contextlib.ExitStack() as patched:
-        for module in (deciding, keeping, retention):
+        for module in (deciding, watching, keeping, retention):
             patched.enter_context(mock.patch.object(module, "time", clock))
         yield
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from ovavel.service.store.care import recovery
 from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
 from ovavel.service.store.seconds import read_seconds
+from ovavel.service.watch import camera_watch
 from ovavel.service.watch.camera_watch import CLOCK_STEP, CameraWatch, Moment
 from ovavel.service.watch.commits import commit
 from ovavel.service.watch.wall_clock import WallClock
@@ -79,14 +81,17 @@ SECONDS = st.lists(
 )
 
 
+@mock.patch.object(camera_watch, "MOST_UNWRITTEN", 2)
 @settings(max_examples=40, deadline=None)
-@given(seconds=SECONDS, lag=st.integers(0, 9), dies=st.booleans())
+@given(seconds=SECONDS, lag=st.integers(0, 9), dies=st.booleans(), together=st.sampled_from([1, 1, 7, 100]))
 def test_every_second_is_accounted_once_and_every_start_has_one_end(
     tmp_path_factory: pytest.TempPathFactory,
     seconds: list[tuple[int | None, GapCause | None, int]],
     lag: int,
     dies: bool,
+    together: int,
 ) -> None:
+    """Whether each second is committed or, after a while without a store, many at once."""
     with Database.open(tmp_path_factory.mktemp("store"), ballast_bytes=0) as store:
         one, offset_us = watch(store, lag=lag), 0
         for index, (kind, dropped, step_us) in enumerate(seconds):
@@ -94,7 +99,9 @@ def test_every_second_is_accounted_once_and_every_start_has_one_end(
             monotonic_us = START_US + (index + 1) * 1_000_000
             moment = Moment(utc_us=monotonic_us + offset_us, monotonic_us=monotonic_us)
             one.second(segment(index, None if dropped else kind), moment, dropped=dropped)
-            commit(store, [one])
+            if index % together == 0:
+                commit(store, [one])
+        commit(store, [one])
         now_us = START_US + len(seconds) * 1_000_000 + offset_us
         if not dies:
             one.end("stopped", Moment(utc_us=now_us, monotonic_us=now_us))
@@ -245,3 +252,21 @@ def test_what_is_not_final_is_decided_on_with_the_new_names(tmp_path_factory: py
             ("names changed", 3),
             ("names changed", 6),
         ]
+
+
+def test_a_disk_that_is_full_for_a_day_does_not_fill_the_memory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with Database.open(tmp_path_factory.mktemp("store"), ballast_bytes=0) as store:
+        one, seconds = watch(store, lag=0), camera_watch.MOST_UNWRITTEN + 5000
+        for index in range(seconds):
+            utc_us = START_US + (index + 1) * 1_000_000
+            dropped = GapCause.ENCODER_TOO_SLOW if index % 1000 < 3 else None
+            one.second(
+                segment(index, None if dropped else 2), Moment(utc_us=utc_us, monotonic_us=utc_us), dropped=dropped
+            )
+        assert len(one._unwritten) <= camera_watch.MOST_UNWRITTEN
+        assert sum(len(each.seconds) for each in one._unwritten) < camera_watch.MOST_UNWRITTEN + 20
+        commit(store, [one])
+        found = accounts.read_accounts(store.read, "gate", from_us=0, to_us=2**62)
+        assert sum(each.final for each in found) == seconds - 18
+        assert sum(each.dropped.get("encoder too slow", 0) for each in found) == 18
+        assert sum(each.total_us for each in found) == seconds * 1_000_000

@@ -23,7 +23,7 @@ from ovavel.service.link import Array
 from ovavel.service.store import accounts, cameras
 from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
-from ovavel.service.watch import commits, decider
+from ovavel.service.watch import camera_watch, commits, decider
 from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.decider import Decider
 from ovavel.service.watch.queue import FairQueue, Waiting
@@ -157,7 +157,7 @@ def slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 
         def made(number: int, seconds: int, commit_s: float) -> SlowDisk:
             world = SlowDisk(store, number, seconds, commit_s=commit_s)
-            for module in (commits, decider):
+            for module in (camera_watch, commits, decider):
                 monkeypatch.setattr(module, "time", world)
             return world
 

@@ -1,0 +1,35 @@
+"""What is kept of events when the disk is slower than they come."""
+
+from __future__ import annotations
+
+import pytest
+from support.service import check_assets, news, site
+
+from ovavel.service.config.site import Camera, Keep
+from ovavel.service.evidence import keeper as keeping
+from ovavel.service.evidence.keeper import TOO_SLOW, Keeper
+from ovavel.service.store import assets, events
+from ovavel.service.store.database import Database, rows
+
+
+def test_pictures_that_a_disk_is_too_slow_for_are_named_and_do_not_fill_the_memory(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "MOST_WAITING", 2)
+    keep = Keep(min_free_gb=0)
+    keeper = Keeper(store, site(store.folder, Camera(id="gate", source="x"), keep=keep), lambda *_: False)
+    with store.write() as transaction:
+        for number in range(1, 5):
+            events.record(transaction, news("start", number), event_id=f"e{number}", now_us=0, sinks=())
+            assets.expect(transaction, f"e{number}", ("snapshot",))
+    for number in range(1, 5):
+        path = assets.path_of("gate", "2026-11-29", f"e{number}", "snapshot")
+        keeper.picture(f"e{number}", "snapshot", b"picture", path, (0, 1))
+    keeper.start()
+    keeper.close(60)
+    found = rows(store.read, "SELECT event_id, state, cause FROM asset ORDER BY event_id")
+    assert found == [
+        *(("e1", "ready", None), ("e2", "ready", None)),
+        *(("e3", "failed", TOO_SLOW), ("e4", "failed", TOO_SLOW)),
+    ]
+    check_assets(store)
