@@ -19,6 +19,10 @@ HOUR_US = 3_600_000_000
 CLOCKS_US = 1_577_836_800_000_000
 """The year 2020: what a clock shows before that, it was not set to."""
 
+_DAYS_US = 86_400_000_000
+_WATCHED = 0.1
+"""Share of a time that may have been watched for it to count as one that never was."""
+
 Outcome = Literal["final", "dropped", "gap", "off"]
 """How a stretch is accounted for: decided; its window dropped; no window at all; camera switched off."""
 
@@ -61,8 +65,9 @@ def advance(
     """Account for the camera's time from where its accounts ended to `to_us`; returns where they end now.
 
     A wall clock that was set back makes `to_us` lie in time that is accounted for already: nothing is added but the
-    windows, which are counted in the hour the accounts have reached. One that had not been set begins the accounts
-    again when it is.
+    windows, which are counted in the hour the accounts have reached. Where it is set back by days in which next to
+    nothing was watched, it had been far ahead: that time never was, and its accounts go. One that had not been set
+    begins the accounts again when it is.
 
     Args:
         transaction: of the store.
@@ -79,6 +84,8 @@ def advance(
     start_us = accounted_us(transaction, camera_id)
     if start_us < CLOCKS_US <= to_us:
         start_us = _begin_again(transaction, camera_id, to_us)
+    elif CLOCKS_US <= to_us < start_us - _DAYS_US:
+        start_us = _take_back(transaction, camera_id, to_us, start_us)
     for hour_us, length_us in _hours(start_us, max(to_us, start_us)):
         if length_us or windows:  # an hour in which nothing was has no account yet
             _add(transaction, camera_id, hour_us, length_us, windows, outcome, cause)
@@ -97,6 +104,34 @@ def _begin_again(transaction: Transaction, camera_id: str, now_us: int) -> int:
     transaction.execute("DELETE FROM account WHERE camera_id = ?", (camera_id,))
     transaction.execute("UPDATE camera SET created_us = ?, accounted_us = ? WHERE id = ?", (now_us, now_us, camera_id))
     return now_us
+
+
+def _take_back(transaction: Transaction, camera_id: str, to_us: int, end_us: int) -> int:
+    """Let the camera's accounts end at `to_us` again, unless it was watched after that; returns where they end."""
+    hour_us = to_us - to_us % HOUR_US
+    accounts = read_accounts(transaction, camera_id, from_us=hour_us, to_us=end_us + 1)
+    if sum(each.final_us + each.dropped_us for each in accounts) > (end_us - to_us) * _WATCHED:
+        return end_us
+    transaction.execute("DELETE FROM account WHERE camera_id = ? AND hour_us > ?", (camera_id, hour_us))
+    (created_us,) = one_row(transaction, "SELECT created_us FROM camera WHERE id = ?", (camera_id,))
+    for first in accounts[:1] if accounts and accounts[0].hour_us == hour_us else ():
+        surplus_us = first.total_us - max(0, to_us - max(created_us, hour_us))
+        gap_us, left = dict(first.gap_us), [first.off_us, first.dropped_us, first.final_us]
+        for cause in sorted(gap_us, key=lambda each: -first.gap_us[each]):
+            taken_us = min(surplus_us, gap_us[cause])
+            gap_us[cause], surplus_us = gap_us[cause] - taken_us, surplus_us - taken_us
+        for place, us in enumerate(left):
+            left[place] -= min(surplus_us, us)
+            surplus_us -= min(surplus_us, us)
+        transaction.execute(
+            "UPDATE account SET gap_us = ?, off_us = ?, dropped_us = ?, final_us = ? "
+            "WHERE camera_id = ? AND hour_us = ?",
+            (json.dumps({cause: us for cause, us in gap_us.items() if us}), *left, camera_id, hour_us),
+        )
+    transaction.execute(
+        "UPDATE camera SET accounted_us = ?, created_us = ? WHERE id = ?", (to_us, min(created_us, to_us), camera_id)
+    )
+    return to_us
 
 
 def _hours(start_us: int, end_us: int) -> Iterator[tuple[int, int]]:

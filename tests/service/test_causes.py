@@ -60,7 +60,7 @@ def named() -> Iterator[tuple[str, str]]:
 def texts(argument: ast.expr, module: str) -> Iterator[str]:
     """The texts that an expression may be; nothing of what only passes on what another place has named."""
     match argument:
-        case ast.Constant(value=str(text)):
+        case ast.Constant(value=str(text)) if text:
             yield text
         case ast.IfExp(body=body, orelse=other):
             yield from texts(body, module)
@@ -91,7 +91,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 at_us += 5_000_000
                 accounts.advance(transaction, "one", to_us=at_us, outcome="gap", cause=cause)
         gaps = [Lost(sense=sense, cause=cause, start_s=0.0, duration_s=5.0) for sense in SENSES for cause in LACKING]
-        service.board.show("one", lacking(tuple(gaps), at_us), Seen(scores=()))
+        service.board.show("one", lacking(tuple(gaps), at_us), Seen(scores=(), names=()))
         service.monitor.look(now_s=1000.0, now_us=at_us)
         yield here
 

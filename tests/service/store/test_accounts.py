@@ -113,3 +113,79 @@ def test_an_hour_has_no_account_before_anything_was_in_it(store: Database) -> No
         accounts.advance(transaction, "shed", to_us=3 * HOUR_US, outcome="gap", cause="camera offline")
     (account,) = accounts.read_accounts(store.read, "shed", from_us=0, to_us=1 << 62)
     assert account.gap_us == {"starting": HOUR_US}
+
+
+DAY_US = 24 * HOUR_US
+SET_US = 20_000 * DAY_US + 25 * 60_000_000
+"""A clock that is set, at 25 past an hour."""
+
+
+def watched(store: Database, until_us: int, outcome: accounts.Outcome = "final", cause: str = "") -> int:
+    with store.write() as transaction:
+        return accounts.advance(transaction, "yard", to_us=until_us, outcome=outcome, cause=cause)
+
+
+@pytest.fixture
+def yard(store: Database) -> Database:
+    """A store with a camera that is known from a moment on at which the clock is set."""
+    with store.write() as transaction:
+        cameras.add_camera(transaction, camera_facts("yard"), now_us=SET_US)
+    return store
+
+
+def test_years_that_never_were_leave_the_accounts_when_the_clock_is_set_back(yard: Database) -> None:
+    ahead_us, minute_us = 1000 * DAY_US, 60_000_000
+    watched(yard, SET_US + minute_us)
+    watched(yard, SET_US + ahead_us, "gap", "clock step")
+    watched(yard, SET_US + ahead_us + 30 * minute_us)
+    assert watched(yard, SET_US + 31 * minute_us) == SET_US + 31 * minute_us
+    assert watched(yard, SET_US + 36 * minute_us) == SET_US + 36 * minute_us
+    assert violations(yard.read) == []
+    found = accounts.read_accounts(yard.read, "yard", from_us=0, to_us=2**62)
+    assert [each.final_us // minute_us for each in found] == [1 + 4, 1], "what was watched before, and is since"
+    assert [each.gap_us for each in found] == [{"clock step": 30 * minute_us}, {}]
+
+
+def test_a_camera_that_was_added_in_such_a_year_is_known_from_now_on(yard: Database) -> None:
+    with yard.write() as transaction:
+        cameras.add_camera(transaction, camera_facts("shed"), now_us=SET_US + 1000 * DAY_US)
+        accounts.advance(transaction, "shed", to_us=SET_US + 1000 * DAY_US + HOUR_US, outcome="final", windows=3600)
+        assert accounts.advance(transaction, "shed", to_us=SET_US + HOUR_US, outcome="final") == SET_US + HOUR_US
+    assert violations(yard.read) == []
+
+
+def test_a_clock_that_is_wrongly_set_back_costs_nothing_that_was_watched(yard: Database) -> None:
+    watched(yard, SET_US + 400 * DAY_US)
+    for wrong_us in (SET_US + DAY_US, 0, SET_US - 900 * DAY_US):
+        assert watched(yard, wrong_us) == SET_US + 400 * DAY_US
+    found = accounts.read_accounts(yard.read, "yard", from_us=0, to_us=2**62)
+    assert sum(each.final_us for each in found) == 400 * DAY_US
+    assert watched(yard, SET_US + 401 * DAY_US) == SET_US + 401 * DAY_US
+    assert violations(yard.read) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0, 0, 3 * HOUR_US, 40 * DAY_US, -40 * DAY_US, -3 * HOUR_US]),
+            st.integers(1, 5 * HOUR_US),
+            st.sampled_from([("final", ""), ("dropped", "slow"), ("gap", "offline"), ("off", "")]),
+        ),
+        max_size=10,
+    )
+)
+def test_whatever_the_clock_does_the_accounts_have_neither_holes_nor_time_twice(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, tuple[accounts.Outcome, str]]]
+) -> None:
+    with Database.open(tmp_path_factory.mktemp("store"), ballast_bytes=0) as store:
+        now_us = SET_US
+        with store.write() as transaction:
+            cameras.add_camera(transaction, camera_facts("yard"), now_us=now_us)
+        for step_us, length_us, (outcome, cause) in steps:
+            now_us += step_us
+            if step_us > 0:
+                watched(store, now_us, "gap", "clock step")
+            now_us += length_us
+            watched(store, now_us, outcome, cause)
+            assert violations(store.read) == []
