@@ -22,7 +22,7 @@ def window(index: int, *gaps: Lost) -> Captured:
 
 
 def test_what_windows_lacked_has_its_causes_and_whole_seconds() -> None:
-    board, nothing = Board(("dog barking", "other")), Seen(scores=())
+    board, nothing = Board(), Seen(scores=(), names=())
     assert board.lacking("gate") == {}
     for index in range(3):
         gaps = (
