@@ -22,6 +22,9 @@ T = TypeVar("T")
 _LARGEST = 256 << 20
 _HEADER = struct.Struct(">I")
 _STOP_S = 2.0
+_TAKEN_S = 30.0
+"""A child that takes nothing of a message for so long hangs: what does not fit into the socket's buffer waits for it."""
+_TIMEVAL = struct.Struct("ll")
 
 
 class LinkClosed(Exception):  # noqa: N818 - the usual end of a link, caught by both sides
@@ -63,13 +66,15 @@ class Link:
         """Send one message; waits while the other side does not read.
 
         Raises:
-            LinkClosed: the other side is gone.
+            LinkClosed: the other side is gone, or is a child that has taken nothing for too long.
         """
         data = msgspec.msgpack.encode(message)
         try:
             with self._sending:
                 self._socket.sendall(_HEADER.pack(len(data)))
                 self._socket.sendall(data)
+        except BlockingIOError as error:
+            raise LinkClosed(f"nothing was taken for {_TAKEN_S:g} s") from error
         except OSError as error:
             raise LinkClosed(str(error)) from error
 
@@ -137,6 +142,7 @@ class Child:
                 raise LinkClosed(f"no process can be started now: {error.strerror or error}") from error
             opened.pop_all()
             theirs.close()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(_TAKEN_S), 0))
         self.link = Link(ours)
 
     @staticmethod

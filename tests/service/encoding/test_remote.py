@@ -13,6 +13,7 @@ import pytest
 from support.service import DEMO
 
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.service import link
 from ovavel.service.encoding import remote
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 
@@ -70,6 +71,17 @@ def test_closing_does_not_wait_for_an_encoder_that_hangs(encoder: RemoteEncoder)
     with pytest.raises(EncoderLost, match="ending"):
         encoder.encode(good(), [])
     assert encoder.restarts == 0
+
+
+def test_an_encoder_that_hangs_and_takes_no_question_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of frames is larger than what the socket holds."""
+    monkeypatch.setattr(link, "_TAKEN_S", 1.0)
+    with closing(RemoteEncoder(DEMO / "bundle", {"threads": 1}, answer_s=60)) as encoder:
+        assert encoder.pid
+        psutil.Process(encoder.pid).send_signal(signal.SIGSTOP)
+        with pytest.raises(EncoderLost, match="nothing was taken for 1 s"):
+            encoder.encode(64 * good(), [])
+        assert len(encoder.encode(good(), [])[0]) == 1
 
 
 def test_an_encoder_that_hangs_while_it_starts_again_is_replaced(
