@@ -23,7 +23,7 @@ _LARGEST = 256 << 20
 _HEADER = struct.Struct(">I")
 _STOP_S = 2.0
 _TAKEN_S = 30.0
-"""A child that takes nothing of a message for so long hangs: what does not fit into the socket's buffer waits for it."""
+"""A child that takes nothing for so long hangs: what does not fit into the buffer of its socket waits for it."""
 _TIMEVAL = struct.Struct("ll")
 
 
