@@ -27,6 +27,8 @@ Evidence = Literal["both", "seen", "heard"]
 _SLACK = 0.5
 """Standard deviations by which every similarity that bits estimate is taken to be wrong, against the second. It decides
 between recall and speed; docs/archive.md has both."""
+_CACHED = 4096
+"""Rows at once, so that what is in between stays in the cache."""
 _LANES = np.uint64(0x00FF00FF00FF00FF)
 _ONES = np.uint64(0x0001000100010001)
 
@@ -115,7 +117,7 @@ class Prefilter:
             stored = stored[rows - first]
         similarity: dict[Sense, NDArray[np.float32]] = {}
         for sense, texts in self._bits.items():
-            bits = np.ascontiguousarray(stored[:, day.words(sense)])
+            bits = stored[:, day.words(sense)]
             angle = np.stack([_differing(bits, text) for text in texts], axis=1)
             table: NDArray[np.float32] = np.cos(
                 np.pi * np.arange(64 * bits.shape[1] + 1) / (64 * bits.shape[1])
@@ -143,11 +145,14 @@ def _shrink(estimates: NDArray[np.float32], error: float) -> None:
 
 def _differing(rows: NDArray[np.uint64], text: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """(N,) how many bits of (N, W / 64) `rows` differ from `text`."""
-    counts = np.bitwise_count(rows ^ text)  # (N, words) uint8
-    if counts.shape[1] % 8:
-        total: NDArray[np.uint64] = counts.sum(axis=1, dtype=np.uint64)
-        return total
-    lanes = counts.view(np.uint64)  # eight counts of at most 64 each
-    total = (lanes & _LANES) + ((lanes >> np.uint64(8)) & _LANES)  # four of at most 128
-    summed: NDArray[np.uint64] = total.sum(axis=1, dtype=np.uint64) * _ONES  # W of at most 65 535 fits
-    return summed >> np.uint64(48)
+    found = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), _CACHED):
+        part = slice(start, start + _CACHED)
+        counts = np.bitwise_count(rows[part] ^ text)  # (N, words) uint8
+        if counts.shape[1] % 8:
+            counts.sum(axis=1, dtype=np.uint64, out=found[part])
+            continue
+        lanes = counts.view(np.uint64)  # eight counts of at most 64 each
+        total = (lanes & _LANES) + ((lanes >> np.uint64(8)) & _LANES)  # four of at most 128
+        found[part] = (total.sum(axis=1, dtype=np.uint64) * _ONES) >> np.uint64(48)  # W of at most 65 535 fits
+    return found

@@ -1,0 +1,147 @@
+"""Examining, repairing and removing days."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.archives import DAY, made_up_model, unit, write_seconds
+
+from ovavel.runtime.archive.care import Finding, examine, remove_day
+from ovavel.runtime.archive.layout import DAY_S, FLAGS, ContextSecond
+from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.writer import ArchiveWriter
+from ovavel.runtime.cli import main
+from ovavel.runtime.errors import InputError, OutputError
+
+MODEL = made_up_model()
+COUNT = 50
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    vision, audio = unit(random.normal(size=(2, COUNT, 64)))
+    seconds = [
+        ContextSecond(utc_s=DAY + row, vision=vision[row] if row % 7 else None, audio=audio[row] if row % 5 else None)
+        for row in range(COUNT)
+    ]
+    write_seconds(tmp_path, "yard", MODEL, seconds)
+    return tmp_path
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def found(root: Path, *, repair: bool = False) -> list[str]:
+    return [each.what for each in examine(root, repair=repair) if isinstance(each, Finding)]
+
+
+def rows(root: Path) -> list[int]:
+    (day,) = Archive(root).days()
+    with day.open() as files:
+        return [each.utc_s - DAY for each in files.seconds(0, DAY_S)]
+
+
+def test_an_archive_that_is_whole_has_no_findings(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert found(root) == []
+    assert main(["archive", "check", str(root)]) == 0
+    assert capsys.readouterr().out == "1 days of cameras can be searched\n"
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str, list[int]]] = {
+    "vectors": (
+        lambda day: overwrite(day / "vision.i8", 11 * 64, bytes(64)),
+        "1 seconds whose vectors cannot be right",
+        [11],
+    ),
+    "scale": (
+        lambda day: overwrite(day / "scale.f32", 12 * 8, np.array([np.nan, np.inf], "<f4").tobytes()),
+        "1 seconds whose vectors cannot be right",
+        [12],
+    ),
+    "flag": (lambda day: overwrite(day / FLAGS, 700, b"\x01"), "1 seconds whose vectors cannot be right", []),
+    "bits": (lambda day: overwrite(day / "bits.u64", 13 * 16, b"\x55" * 16), "1 seconds whose bits do not fit", []),
+    "short": (
+        lambda day: os.truncate(day / "audio.i8", 40 * 64),
+        f"audio.i8 has 2560 bytes, not {DAY_S * 64}",
+        [41, 42, 43, 44, 46, 47, 48, 49],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found_and_repaired(root: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, what, gone = DAMAGE[kind]
+    before = rows(root)
+    damage(root / "context" / "yard" / "2026-11-28")
+    assert found(root) == [what]
+    assert main(["archive", "check", str(root)]) == 1
+    assert "'ovavel archive check --repair' repairs" in capsys.readouterr().out
+    assert found(root, repair=True)[0] == what
+    assert found(root) == []
+    left = rows(root)
+    assert set(left) <= set(before)
+    if kind != "short":
+        assert sorted(set(before) - set(left)) == gone
+
+
+def test_what_cannot_be_repaired_stays(root: Path) -> None:
+    day = root / "context" / "yard" / "2026-11-28"
+    (day / "header.json").write_bytes(b"{}")
+    (what,) = found(root, repair=True)
+    assert "no header that can be read" in what
+    assert (day / "vision.i8").stat().st_size == DAY_S * 64
+
+
+def test_a_copied_day_is_noticed(root: Path) -> None:
+    (root / "context" / "yard").rename(root / "context" / "gate")
+    assert found(root) == ["has the header of 'yard' on 2026-11-28: was it copied?"]
+
+
+def test_a_day_that_is_written_is_not_repaired(root: Path) -> None:
+    with ArchiveWriter(root, "yard", MODEL) as writer:
+        writer.write(ContextSecond(utc_s=DAY, vision=None, audio=None))
+        with pytest.raises(OutputError, match="another process does"):
+            found(root, repair=True)
+        assert found(root) == []
+
+
+def test_a_day_is_removed_and_who_reads_it_can_finish(root: Path) -> None:
+    (day,) = Archive(root).days()
+    with day.open() as files:
+        before = len(list(files.seconds(0, COUNT)))
+        remove_day(day)
+        assert Archive(root).days() == []
+        assert len(list(files.seconds(0, COUNT))) == before
+    assert not list((root / "context" / "yard").iterdir())
+
+
+def test_a_removal_that_was_cut_short_is_finished(root: Path) -> None:
+    day = root / "context" / "yard" / "2026-11-28"
+    day.rename(day.with_name(".removed.2026-11-28"))
+    assert Archive(root).days() == []
+    assert found(root) == ["is left of a day that was removed"]
+    found(root, repair=True)
+    assert found(root) == []
+
+
+def test_a_day_that_is_written_is_not_removed(root: Path) -> None:
+    (day,) = Archive(root).days()
+    with ArchiveWriter(root, "yard", MODEL) as writer:
+        writer.write(ContextSecond(utc_s=DAY, vision=None, audio=None))
+        with pytest.raises(OutputError, match="another process does"):
+            remove_day(day)
+
+
+def test_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="holds no archive"):
+        found(tmp_path)
+    assert main(["archive", "check", str(tmp_path / "none")]) == 1
+    assert "holds no archive" in capsys.readouterr().err
