@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.deliveries import DELIVERED, SECOND_US, Desk
@@ -18,7 +19,7 @@ from support.service import camera_facts, run_facts
 
 from ovavel.service.config.sinks import Jsonl, Sink
 from ovavel.service.delivery.sender import Outcome
-from ovavel.service.store import cameras, mutes
+from ovavel.service.store import cameras, incidents, mutes, outbox
 from ovavel.service.store.database import Database, rows
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -202,3 +203,59 @@ TestDeliveries: Any = Deliveries.TestCase
 TestDeliveries.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cooldown_s=st.sampled_from([0.0, 60.0]),
+    quiet=st.booleans(),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["change", "change", "moment", "deliver", "away"]),
+            st.sampled_from(["camera down", "overload"]),
+            st.sampled_from([0, 1, 20, 45, 300, 4 * 86_400]),
+        ),
+        max_size=25,
+    ),
+)
+def test_the_end_of_an_incident_follows_its_begin_and_a_moment_is_always_reported(
+    tmp_path_factory: pytest.TempPathFactory, cooldown_s: float, quiet: bool, steps: list[tuple[str, str, int]]
+) -> None:
+    with Database.open(tmp_path_factory.mktemp("store"), ballast_bytes=0) as store:
+        with store.write() as transaction:
+            cameras.add_camera(transaction, camera_facts("gate"), now_us=0)
+        hours = ("00:00-23:59",) if quiet else ()  # of events alone
+        desk = Desk(store, sink(cooldown_s=cooldown_s, first_of_day=quiet, quiet_hours=hours))
+        waiting: list[tuple[str, str, int]] = []  # name, kind, written
+        going_on: set[str] = set()
+        reported: dict[str, bool] = {}  # whether the begin of the newest was
+        last: dict[str, int] = {}
+        for act, name, seconds in [*steps, ("deliver", "overload", 0)]:
+            desk.later(seconds)
+            match act:
+                case "change":
+                    desk.incident(name, over=name in going_on)
+                    waiting.append((name, "end" if name in going_on else "begin", desk.now_us))
+                    going_on ^= {name}
+                case "moment":
+                    with store.write() as transaction:
+                        incidents.report_moment(transaction, "clock step", now_us=desk.now_us, sinks=(desk.sink,))
+                    waiting.append(("clock step", "moment", desk.now_us))
+                case "away":
+                    desk.sender.away = "nobody answers"
+                    desk.worker.round()
+                    desk.sender.away = ""
+                case "deliver":
+                    before, wanted = len(desk.sender.got), list[tuple[str, str]]()
+                    desk.drain()
+                    for news, kind, written_us in waiting:
+                        if kind == "begin":
+                            since_us = last.get(news, -(2**62)) + round(cooldown_s * SECOND_US)
+                            reported[news] = not cooldown_s or written_us >= since_us
+                        if kind == "moment" or reported[news]:
+                            wanted.append((news, kind))
+                            last[news] = desk.now_us
+                    waiting = []
+                    found = [(each.body.incident, each.body.kind) for each in desk.sender.got[before:]]  # type: ignore[union-attr]
+                    assert sorted(found) == sorted(wanted)
+        assert outbox.backlog(store.read, desk.sink.id).pending == 0
