@@ -36,7 +36,8 @@ MOST_WAITING = 500
 """Pictures that wait to be written, of some 20 KB each: a disk that hangs does not fill the memory."""
 _US = 1_000_000
 _TICK_S = 10.0
-_SWEEP_S = 3600.0
+_APPLY_S, _SWEEP_S = 60.0, 3600.0
+"""Of a hundred thousand events, looking for what has to go takes a third of a second."""
 
 ToUtc = Callable[[int], int]
 """Microseconds of media time → of UTC."""
@@ -83,6 +84,7 @@ class Keeper:
         self.trouble = ""
         """Why nothing could be kept last time; empty where it could."""
         self.retention = Retention(store, site.keep)
+        self._applied_s = -_APPLY_S
         self._thread = threading.Thread(target=self._run, name="ovavel-evidence", daemon=True)
 
     def start(self) -> None:
@@ -169,6 +171,7 @@ class Keeper:
             except queue.Empty:
                 continue
             if job is None:
+                self._applied_s = -_APPLY_S
                 self._look_after(sweep=False)
                 return
             job()
@@ -178,10 +181,13 @@ class Keeper:
         unsettled, self._unsettled = self._unsettled, []
         for job in unsettled:
             job()
-        self.trouble = ""
+        failed, self.trouble = self.trouble, ""
         try:
             self._check()
-            self.retention.apply_now()
+            now_s = time.monotonic()
+            if failed or now_s - self._applied_s >= _APPLY_S or self.retention.lacking_bytes > 0:
+                self._applied_s = now_s
+                self.retention.apply_now()
             if sweep and not self._unsettled:
                 with self._lock:
                     parts = frozenset(files.part_of(self._store.folder / each.path) for each in self._wanted.values())

@@ -193,6 +193,11 @@ class Retention:
         """Space that stays free: what the site says, or a tenth of a small disk."""
         return min(round(self.keep.min_free_gb * GB), files.disk_bytes(self._store.folder) // _SMALL_DISK)
 
+    @property
+    def lacking_bytes(self) -> int:
+        """How much more of the disk should be free; less than 0 where enough is."""
+        return self.min_free_bytes - self._free_bytes()
+
     def apply(self, *, now_us: int, monotonic_us: int) -> int:
         """Remove what has to go at a moment of both clocks; returns how many files and events that were.
 
@@ -201,7 +206,7 @@ class Retention:
         """
         removed, now_us = 0, self._age.observe(now_us=now_us, monotonic_us=monotonic_us)
         while True:
-            lacking = self.min_free_bytes - self._free_bytes()
+            lacking = self.lacking_bytes
             read = self._store.read
             if not plan(read, self.keep, now_us=now_us, lacking_bytes=lacking) and not self._old_events(
                 read, now_us, lacking
@@ -242,8 +247,8 @@ class Retention:
         if self._free_bytes() - size < self.min_free_bytes:
             raise NoRoomError("the disk is nearly full; free some space, or lower keep.min_free_gb")
 
-    def report(self, *, now_us: int) -> StorageReport:
-        """What there is now."""
+    def report(self, *, now_us: int, upcoming: bool = True) -> StorageReport:
+        """What there is now; without the deletions that are `upcoming`, which take long to find, where nobody asks."""
         read, folder = self._store.read, self._store.folder
         found = rows(
             read,
@@ -253,7 +258,9 @@ class Retention:
         )
         names = ("kind", "files", "bytes", "pinned_bytes", "oldest_us")
         coming = [
-            each for group, limit in _limits(self.keep).items() for each in _oldest(read, _KINDS[group], limit, now_us)
+            each
+            for group, limit in (_limits(self.keep).items() if upcoming else ())
+            for each in _oldest(read, _KINDS[group], limit, now_us)
         ]
         return StorageReport(
             free_bytes=self._free_bytes(),

@@ -119,7 +119,7 @@ class Metrics:
         return events
 
     def _storage(self) -> Iterator[Metric]:
-        report = self._service.keeper.retention.report(now_us=time.time_ns() // 1000)
+        report = self._service.keeper.retention.report(now_us=time.time_ns() // 1000, upcoming=False)
         held = GaugeMetricFamily("ovavel_storage_bytes", "Space that is taken.", labels=["kind"])
         held.add_metric(["store"], report.store_bytes)
         archivist = self._service.archivist

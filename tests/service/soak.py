@@ -230,7 +230,7 @@ class World:
         self.worker = Worker(sink, open_sender(sink, place), self.store, place, clock=self.time.microseconds)
         self.store.grown = self.worker.wake
         self.feeds = {
-            each.id: SimpleNamespace(camera=each, state=CameraState.STARTING, why="", restarts=0)
+            each.id: SimpleNamespace(camera=each, state=CameraState.STARTING, why="", lost="", restarts=0)
             for each in self.site.camera
         }
         self.monitor = Monitor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -232,7 +233,8 @@ def test_any_plan_keeps_to_the_rules(
 def test_the_report_names_what_goes_next(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         add(store, number, days_ago=3 - number, mb=7, pinned=number == 0)
-    report = apply(store, Keep(), monkeypatch).report(now_us=NOW_US)
+    retention = apply(store, Keep(), monkeypatch)
+    report = retention.report(now_us=NOW_US)
     assert [(each.kind, each.files, each.bytes, each.pinned_bytes) for each in report.kinds] == [
         ("clip", 3, 21 * MB, 7 * MB),
         ("snapshot", 3, 21 * MB, 7 * MB),
@@ -242,4 +244,5 @@ def test_the_report_names_what_goes_next(store: Database, monkeypatch: pytest.Mo
     ]
     assert report.next[0].due_us == NOW_US - 2 * DAY_US + 14 * DAY_US
     assert report.free_bytes == 10**15
+    assert retention.report(now_us=NOW_US, upcoming=False) == msgspec.structs.replace(report, next=())
     assert report.store_bytes > 0
