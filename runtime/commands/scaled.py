@@ -100,7 +100,7 @@ def run_scaled(job: Job, files: Sequence[Path], base: Path, options: ScaleOption
     folder.prepare()
     said = _Report(console)
     with ExitStack() as stack:
-        results, where = _results(job, recordings, options, stack)
+        results, where = _results(job, recordings, options, stack, said.errors)
         stack.enter_context(closing(results))
         bar = stack.enter_context(rated_bar("recordings", console=said.errors))
         others = _Others(folder, total) if len(recordings) < total else None
@@ -172,7 +172,7 @@ class _Others:
 
 
 def _results(
-    job: Job, recordings: Sequence[Recording], options: ScaleOptions, stack: ExitStack
+    job: Job, recordings: Sequence[Recording], options: ScaleOptions, stack: ExitStack, errors: Console
 ) -> tuple[Generator[tuple[Recording, Outcome] | None], Callable[[], str]]:
     """What becomes of each recording, as they end, and where they are localized."""
     if options.on is None:
@@ -183,5 +183,9 @@ def _results(
 
     device, backend = str(job.engine["device"]), job.engine["name"]
     gpus = None if device == "auto" and backend in _ANY_GPU else device == "cuda"
-    cluster = stack.enter_context(Cluster(options.on, threads=job.engine["threads"], gpus=gpus))
+    cluster = stack.enter_context(
+        Cluster(
+            options.on, threads=job.engine["threads"], gpus=gpus, report=lambda text: errors.print(text, markup=False)
+        )
+    )
     return cluster.process(job, recordings), lambda: cluster.note

@@ -15,13 +15,13 @@ import socket
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ovavel.runtime.errors import ClusterError, MissingExtraError
-from ovavel.runtime.scale.actor import MOST_KILLS, Kills, SlotActor
+from ovavel.runtime.scale.actor import MOST_KILLS, SlotActor
 from ovavel.runtime.scale.job import Job, Recording
 from ovavel.runtime.scale.worker import Outcome
 from ovavel.runtime.system.interrupt import terminated_as_interrupted
@@ -35,6 +35,8 @@ _LOOK_EVERY_S = 3.0
 """How often machines are counted."""
 _CLIENT_PORT = "10001"
 _REACH_S = 10.0
+_PATIENCE_S = 120.0
+"""How long a cluster may have no machine with cores at first."""
 _STORE_BYTES = 100_000_000
 _MOST_FAILURES = 3
 _MOST_LOST = 10
@@ -57,8 +59,8 @@ class _Slot:
 class Cluster:
     """A Ray cluster, used in a `with` block: "auto" is the one this machine is part of, or one started for the run."""
 
-    def __init__(self, address: str, *, threads: int | None, gpus: bool | None) -> None:
-        """Connect to `address`: "auto", or "ray://HOST:PORT".
+    def __init__(self, address: str, *, threads: int | None, gpus: bool | None, report: Callable[[str], None]) -> None:
+        """Connect to `address`: "auto", or "ray://HOST:PORT". `report` is called where machines have to be waited for.
 
         `threads` is the number of cores of each slot, by default all cores of the smallest machine, so that no machine
         holds more than one copy of the models unless that is asked for. `gpus`: whether a slot needs a GPU; None: if
@@ -80,7 +82,7 @@ class Cluster:
         self._looked_s = -_LOOK_EVERY_S
         self._connect(address)
         try:
-            nodes = self._nodes()
+            nodes = self._first_nodes(report)
             self.gpus = gpus if gpus is not None else any(node.get("GPU", 0) >= 1 for node in nodes)
             cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1 and self._has_gpu(node)]
             if not cores:
@@ -119,16 +121,14 @@ class Cluster:
         """
         ray = self._ray
         job = replace(job, engine={**job.engine, "threads": self.threads, "device": self._device(job)})
-        # By name: an actor whose arguments hold references cannot be started again everywhere.
-        name = f"ovavel-kills-{secrets.token_hex(8)}"
-        kills = ray.remote(Kills).options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        run = secrets.token_hex(8)
         waiting = deque(recordings)
         left = len(recordings)
         lost: Counter[str] = Counter()
         try:
             with terminated_as_interrupted():
                 while left:
-                    waiting.extendleft(self._adjust(job, name, left))
+                    waiting.extendleft(self._adjust(job, run, left))
                     self._give(waiting)
                     tasks = {task: slot for slot in self._slots for task in slot.tasks}
                     ready = list(tasks)
@@ -163,8 +163,6 @@ class Cluster:
             for slot in self._slots:
                 self._drop(slot)
             self._slots.clear()
-            with contextlib.suppress(Exception):  # as above
-                ray.kill(kills, no_restart=True)
 
     def close(self) -> None:
         """Leave the cluster, and end it if it was started for this run."""
@@ -201,6 +199,17 @@ class Cluster:
         """Resources of each machine that is alive, and its id as "id"."""
         return [{**node["Resources"], "id": node["NodeID"]} for node in self._ray.nodes() if node["Alive"]]
 
+    def _first_nodes(self, report: Callable[[str], None]) -> list[dict[str, Any]]:
+        """The machines, once one of them has cores: a cluster that was just started may have none yet."""
+        until_s = time.monotonic() + _PATIENCE_S
+        waited = False
+        while not any(node.get("CPU", 0) >= 1 for node in self._nodes()) and time.monotonic() < until_s:
+            if not waited:
+                report("waiting for machines of the cluster")
+                waited = True
+            time.sleep(1)
+        return self._nodes()
+
     def _has_gpu(self, node: dict[str, Any]) -> bool:
         return not self.gpus or node.get("GPU", 0) >= 1
 
@@ -212,7 +221,7 @@ class Cluster:
             slots += min(room, int(node.get("GPU", 0))) if self.gpus else room
         return slots
 
-    def _adjust(self, job: Job, kills: str, left: int) -> list[Recording]:
+    def _adjust(self, job: Job, run: str, left: int) -> list[Recording]:
         """Have as many slots as there is room for; return what the slots of lost machines were given."""
         for slot in list(self._slots):
             self._find(slot)
@@ -232,7 +241,7 @@ class Cluster:
             num_cpus=self.threads, num_gpus=int(self.gpus), max_restarts=-1, max_task_retries=MOST_KILLS
         )
         while len(self._slots) < wanted:
-            made = actor.remote(job, kills)
+            made = actor.remote(job, run)
             self._slots.append(_Slot(actor=made, found=made.node.remote()))
         return again
 

@@ -87,7 +87,7 @@ def run(
         env=os.environ | (variables or {}),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
     )
 
 

@@ -17,8 +17,11 @@ import psutil
 import pytest
 from support.scaled import POISON, contents, make_recordings, poisonous, run, started, wait_until
 
-from ovavel.runtime.scale.actor import Kills
+from ovavel.runtime.pipeline.tracker import EventRules
+from ovavel.runtime.scale.actor import SlotActor
 from ovavel.runtime.scale.done import Failed, ResultFolder
+from ovavel.runtime.scale.job import Job, Recording, recordings_below
+from ovavel.runtime.scale.worker import Outcome, Worker
 
 ray = pytest.importorskip("ray", reason="needs the extra 'cluster'")
 
@@ -26,13 +29,42 @@ ON = ("--on", "auto", "--backend", "poisonous")
 COUNT = 16
 
 
-def test_kills_are_of_those_that_began_and_did_not_end() -> None:
-    kills = Kills()
-    assert [kills.begin("a"), kills.begin("b")] == [0, 0]
-    kills.end("b")
-    assert [kills.begin("a"), kills.begin("b"), kills.begin("a")] == [1, 0, 2]
+def test_marks_of_dead_actors_are_counted_for_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings, out = make_recordings(tmp_path / "in", 1), tmp_path / "out"
+    ResultFolder(out).prepare()
+    (recording,) = recordings_below([recordings / "day 0" / "clip-0.mp4"], recordings)
+    job = Job(
+        bundle="",
+        bundle_sha256="",
+        out=str(out),
+        formats=("json",),
+        engine={"name": "onnxruntime", "precision": None},
+        lag=2,
+        rules=EventRules(),
+    )
+    done = Outcome(state="done")
+    monkeypatch.setattr(Worker, "process", lambda self, recording: done)
+    assert SlotActor(job, "run").localize(recording) == done
+    assert not list((out / "aside").iterdir())
+
+    def die(self: Worker, recording: Recording) -> Outcome:
+        raise SystemExit
+
+    monkeypatch.setattr(Worker, "process", die)
+    with monkeypatch.context() as patch:
+        patch.setattr("ovavel.runtime.scale.actor._remove", lambda mark: None)  # as if it had been killed
+        for _ in range(3):
+            with pytest.raises(SystemExit):
+                SlotActor(job, "run").localize(recording)
+    failed = SlotActor(job, "run").localize(recording)
+    assert failed.state == "failed"
+    assert "ended 3 processes" in failed.text
+    assert not list((out / "aside").iterdir())
+    with pytest.raises(SystemExit):
+        SlotActor(job, "another").localize(recording)
 
 
+@pytest.mark.timeout(600)
 def test_a_machine_alone_has_the_results_of_a_process_and_outlives_poison(tmp_path: Path) -> None:
     recordings = make_recordings(tmp_path / "in", 5, poison=True)
     variables = poisonous(tmp_path / "installed") | {"RAY_TMPDIR": str(tmp_path)}
