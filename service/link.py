@@ -22,8 +22,9 @@ T = TypeVar("T")
 _LARGEST = 256 << 20
 _HEADER = struct.Struct(">I")
 _STOP_S = 2.0
-_TAKEN_S = 30.0
-"""A child that takes nothing for so long hangs: what does not fit into the buffer of its socket waits for it."""
+_TAKEN_S = 15.0
+"""A child that takes nothing for so long, or for twice as long once it took a part, hangs: what does not fit into the
+buffer of its socket waits for it."""
 _TIMEVAL = struct.Struct("ll")
 
 
