@@ -184,7 +184,6 @@ class Localize:
                 console.print(OTHER_NAMES, markup=False)
             for number, (file, folder) in enumerate(to_do, 1):
                 name = f"{number}/{len(to_do)} {shown_name(file.name)}"
-                kept = None
                 try:
                     source = MediaSource(
                         str(file),

@@ -124,6 +124,7 @@ def prepared(
         Path("names.txt").write_text("dog barking\nrace car\nsinging bowl\n")
         make_clip(here / "clip.mp4", duration_s=4, fps=5)
         shutil.copy("clip.mp4", "recordings")
+        shutil.copy("clip.mp4", "yard.mp4")
         assets = ROOT / "eval" / "demo" / "assets"
         shutil.copytree(assets, "eval/demo/assets")
         shutil.copytree(assets / "bundle", "demo-out/bundle")
