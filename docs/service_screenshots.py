@@ -23,7 +23,14 @@ from playwright.sync_api import Browser, Page, sync_playwright
 PORT = 8475
 EVENTS = 6
 """So many are waited for."""
-PATHS = {"now": "", "events": "events?state=ended", "words": "words", "health": "health", "settings": "settings"}
+PATHS = {
+    "now": "",
+    "events": "events?state=ended",
+    "search": "search?phrase=large+drum+beating+slowly",
+    "words": "words",
+    "health": "health",
+    "settings": "settings",
+}
 SIZES = {"desktop": (1100, 720), "phone": (390, 800)}
 MOST_BYTES = 60_000
 
@@ -85,6 +92,9 @@ def settle(page: Page, name: str) -> None:
     if name == "now":
         lanes = "() => [...document.querySelectorAll('.both')].every(lane => lane.querySelectorAll('td').length > 2)"
         page.wait_for_function(lanes, timeout=120_000)
+    if name == "search":
+        page.locator("#cancel").wait_for(state="hidden")
+        page.locator("#hits tr").first.wait_for()
     page.wait_for_timeout(1000)
 
 

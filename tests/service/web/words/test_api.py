@@ -86,7 +86,7 @@ def test_only_admins_change_names_and_only_from_here(served: Served) -> None:
 def test_a_name_is_looked_at_added_and_removed(served: Served) -> None:
     page = served.page(f"?name={quote(DOG)}")
     assert f"What “{DOG}” would have found" in page
-    assert "no archive" in page
+    assert f'data-preview="{DOG}"' in page
     assert DOG not in served.labels, "looking adds nothing"
     added = served.add(f" {DOG} ")
     assert (added.status, added.json) == (201, {"label": DOG, "day": 0, "week": 0})
