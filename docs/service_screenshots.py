@@ -26,7 +26,7 @@ EVENTS = 6
 PATHS = {
     "now": "",
     "events": "events?state=ended",
-    "search": "search?phrase=large+drum+beating+slowly",
+    "search": "search?phrase=drum+beating",
     "words": "words",
     "health": "health",
     "settings": "settings",
@@ -93,8 +93,12 @@ def settle(page: Page, name: str) -> None:
         lanes = "() => [...document.querySelectorAll('.both')].every(lane => lane.querySelectorAll('td').length > 2)"
         page.wait_for_function(lanes, timeout=120_000)
     if name == "search":
-        page.locator("#cancel").wait_for(state="hidden")
-        page.locator("#hits tr").first.wait_for()
+        for _ in range(20):
+            page.locator("#progress", has_text="hours searched, 3 of 3").wait_for()
+            if page.locator("#hits tr").count():
+                break
+            page.wait_for_timeout(3000)  # the first seconds are archived together
+            page.reload()
     page.wait_for_timeout(1000)
 
 

@@ -6,6 +6,7 @@ import { base, say } from './page.js';
 const form = document.getElementById('search');
 const cancel = document.getElementById('cancel');
 const progress = document.getElementById('progress');
+const names = new Map([...(form?.elements.camera.options ?? [])].map((each) => [each.value, each.textContent]));
 const DAY_US = 86_400_000_000;
 
 function cell(row, text) {
@@ -18,10 +19,15 @@ function number(value) {
   return value === null ? '–' : value.toFixed(2);
 }
 
-function link(address, text) {
+// The picture of an event, where there is one, leads to it.
+function kept(hit) {
   const made = document.createElement('a');
-  made.href = base + address;
-  made.textContent = text;
+  made.href = `${base}events/${hit.event_id}`;
+  const picture = document.createElement('img');
+  Object.assign(picture, { loading: 'lazy', width: 96, alt: 'an event at that time' });
+  picture.src = `${base}api/v1/events/${hit.event_id}/snapshot.webp`;
+  picture.addEventListener('error', () => picture.replaceWith('an event'));
+  made.append(picture);
   return made;
 }
 
@@ -34,14 +40,15 @@ function show(hits) {
   const rows = hits.map((hit) => {
     const row = document.createElement('tr');
     cell(row, new Date(hit.peak_us / 1000).toLocaleString());
-    cell(row, hit.camera);
+    cell(row, names.get(hit.camera) ?? hit.camera);
     cell(row, ((hit.end_us - hit.start_us) / 1e6).toFixed(0)).className = 'number';
     cell(row, hit.score.toFixed(3)).className = 'number';
     cell(row, number(hit.seen)).className = 'number';
     cell(row, number(hit.heard)).className = 'number';
     cell(row, judged(hit));
-    const kept = cell(row, hit.event_id ? '' : '–');
-    if (hit.event_id) kept.append(link(`events/${hit.event_id}`, 'event'));
+    const last = cell(row, hit.event_id ? '' : '–');
+    if (hit.event_id) last.append(kept(hit));
+    if (hit.score <= 0) row.className = 'faint'; // the background fits better
     return row;
   });
   document.getElementById('hits').replaceChildren(...rows);
@@ -52,7 +59,7 @@ function show(hits) {
 // Hits by day of the reader's own calendar, the newest on the right.
 function showDays(hits) {
   const counts = new Map();
-  for (const hit of hits) {
+  for (const hit of hits.filter((each) => each.score > 0)) {
     const day = new Date(hit.peak_us / 1000).toLocaleDateString('sv');
     counts.set(day, (counts.get(day) ?? 0) + 1);
   }
@@ -99,7 +106,9 @@ async function run() {
     note.textContent = found.note;
     note.hidden = !found.note;
     const hours = (found.seconds / 3600).toFixed(1);
-    progress.textContent = `${hits.length} hits; ${hours} hours searched, ${found.done} of ${found.days} days of cameras`;
+    const fit = hits.filter((hit) => hit.score > 0).length;
+    const days = `${found.done} of ${found.days} days of cameras`;
+    progress.textContent = `${fit} fit better than the background; ${hours} hours searched, ${days}`;
   });
   cancel.hidden = true;
   if (stopped.signal.aborted) progress.textContent += ' – cancelled';
