@@ -37,6 +37,7 @@ from ovavel.runtime.archive.search.ranking import Ranking
 from ovavel.runtime.archive.search.scan import Scanned, exhaustive, scan
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
+from ovavel.runtime.system.interrupt import terminated_as_interrupted
 
 __all__ = ["main", "make_archive", "made_up_texts"]
 
@@ -134,17 +135,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     root: Path = options.folder / "ovavel-archive-bench"
     try:
-        began_s = time.perf_counter()
-        model = make_archive(
-            root, cameras=options.cameras, days=options.days, size=options.size, seconds=options.seconds
-        )
-        archive = Archive(root)
-        print(f"made {len(archive.days())} days of cameras in {time.perf_counter() - began_s:.0f} s")
-        _measure(archive, model)
-        _measure_writing(options.folder / "ovavel-archive-bench", model)
+        with terminated_as_interrupted():
+            _run(root, options)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     return 0
+
+
+def _run(root: Path, options: argparse.Namespace) -> None:
+    began_s = time.perf_counter()
+    model = make_archive(root, cameras=options.cameras, days=options.days, size=options.size, seconds=options.seconds)
+    archive = Archive(root)
+    print(f"made {len(archive.days())} days of cameras in {time.perf_counter() - began_s:.0f} s")
+    _measure(archive, model)
+    _measure_writing(root, model)
 
 
 def _measure(archive: Archive, model: Model) -> None:
