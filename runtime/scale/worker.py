@@ -61,25 +61,20 @@ class Worker:
     def process(self, recording: Recording) -> Outcome:
         """Localize the recording unless this was done before, and record what became of it. Raises nothing."""
         key = self._folder.id(recording)
+        paths = result_paths(recording.file, Path(recording.name).parent, self._job.formats)
         try:
-            try:
-                before = self._folder.done(key)
-                if before and not self._job.overwrite:
-                    if other := before.request.differences(self._job.request):
-                        return _unequal(f"its results were made with another {', '.join(other)}")
-                    if self._folder.intact(
-                        before, result_paths(recording.file, Path(recording.name).parent, self._job.formats)
-                    ):
-                        return Outcome(state="kept")
-            except InputError as error:
-                if not self._job.overwrite:
-                    return Outcome(state="unequal", text=str(error))
-                before = None
+            before = None if self._job.overwrite else self._folder.done(key)
+            if before and (other := before.request.differences(self._job.request)):
+                return _unequal(f"its results were made with another {', '.join(other)}")
+            if before and self._folder.intact(before, paths):
+                return Outcome(state="kept")
             try:
                 bundle, verified = self._open()
             except OvavelError as error:
                 return Outcome(state="unusable", text=str(error))
             return self._localize(key, recording, bundle, verified, before)
+        except InputError as error:
+            return Outcome(state="unequal", text=str(error))
         except OutputError as error:
             return Outcome(state="unwritable", text=str(error))
 
@@ -93,23 +88,24 @@ class Worker:
         return Outcome(state="failed", text=cause)
 
     def close(self) -> None:
-        """Free the backend's memory."""
+        """Free the backend's memory; the next recording opens it again."""
         if self._opened:
             self._opened[1].backend.close()
+            self._opened = None
 
     def _localize(
         self, key: str, recording: Recording, bundle: Bundle, verified: Verified, before: Done | None
     ) -> Outcome:
         try:
             localization, undecodable = self._decide(recording, bundle, verified)
-        except OutputError:
-            raise
+            files = render_results(localization, self._job.formats)
         except (MediaError, UsageError) as error:  # the latter for frames no model could use
             return self._failed(key, recording, str(error))
         except Exception as error:  # noqa: BLE001 - one recording among many must not end the others
+            self.close()  # if it is the backend that failed, opening it again will say so
             return self._failed(key, recording, f"{type(error).__name__}: {error}")
         place = Path(recording.name).parent
-        results = {place / name: data for name, data in render_results(localization, self._job.formats).items()}
+        results = {place / name: data for name, data in files.items()}
         done = Done(
             id=key,
             recording=encodable(recording.name),
@@ -118,8 +114,8 @@ class Worker:
             summary=summary(localization.duration_s, localization.events, localization.gaps),
         )
         # Another process may have finished meanwhile.
-        other = before or self._folder.done(key)
-        if other and not self._job.overwrite and other != done:
+        other = None if self._job.overwrite else before or self._folder.done(key)
+        if other and other != done:
             return _unequal(f"its results differ from those on record in done/{key}.json")
         self._folder.write(key, done, results)
         return Outcome(

@@ -54,6 +54,7 @@ ELSEWHERE = (
     "tensorrt-rtx",
     "rtsp://camera.local/1",
     "http://localhost:8000/v1",
+    "--on",
 )
 """What only another machine has."""
 QUICKER = {
