@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import resource
 import shutil
 import signal
@@ -20,6 +21,7 @@ from ovavel.service.store.database import BALLAST_BYTES, FILE
 from support.chaos.faults import Fault, LeftOut
 from support.chaos.place import CAMERAS, Place
 from support.chaos.scratch import GROUPS, group_name
+from support.service import until
 
 __all__ = ["MACHINE_FAULTS", "small_disk"]
 
@@ -248,11 +250,15 @@ def _group(controller: str) -> Iterator[Path]:
 
 
 def _out_of_memory(place: Place, chance: random.Random) -> None:
-    """The kernel ends a process that takes more than its share."""
+    """The kernel ends a process that takes more than its share: what it takes counts where it was begun."""
+    assert place.process
     with _group("memory") as group:
-        (group / "memory.move_charge_at_immigrate").write_text("3")  # what it has already counts, too
-        child = chance.choice(place.children("capture.child") + place.children("encoding.child"))
-        (group / "cgroup.procs").write_text(str(child.pid))
+        members, service = group / "cgroup.procs", str(place.process.pid)
+        members.write_text(service)
+        _kill_one(place, chance, "capture.child")
+        until(lambda: members.read_text().split() not in ([], [service]))
+        (group.parent / "cgroup.procs").write_text(service)
+        child = psutil.Process(int(members.read_text().split()[0]))
         used = int((group / "memory.usage_in_bytes").read_text())
         (group / "memory.limit_in_bytes").write_text(str(used + (1 << 18)))
         try:
@@ -260,6 +266,8 @@ def _out_of_memory(place: Place, chance: random.Random) -> None:
         except psutil.TimeoutExpired:
             child.kill()
             raise LeftOut("the kernel did not end it") from None
+        killed = re.search(r"^oom_kill ([1-9])", (group / "memory.oom_control").read_text(), re.MULTILINE)
+        assert killed, "it ended otherwise"
 
 
 def _no_threads(place: Place, chance: random.Random) -> None:

@@ -153,7 +153,8 @@ class Place:
         """Whether a second of the camera that began after `asked_us` was decided on, with picture and sound."""
         finals = {each["id"]: each["last_final_us"] for each in self.ask("api/v1/cameras") or ()}
         seconds = [each for each in self.ask(f"api/v1/cameras/{camera}/seconds") or () if each["final"]]
-        return finals.get(camera, 0) > asked_us + _DECIDED_US and bool(seconds) and not seconds[-1]["missing"]
+        whole = asked_us + _DECIDED_US < finals.get(camera, 0) <= self.clock.now_us  # which may have been set back
+        return whole and bool(seconds) and not seconds[-1]["missing"]
 
     def reader(self) -> Transaction:
         """A connection to the store, beside the service."""
