@@ -183,8 +183,11 @@ def _raised(transaction: Transaction, column: str, key: tuple[str, int], cause: 
     return json.dumps(counts)
 
 
-def read_accounts(connection: Transaction, camera_id: str, *, from_us: int, to_us: int) -> list[Account]:
-    """The accounts of the hours that begin in [from_us, to_us), oldest first."""
+def read_accounts(connection: Transaction, camera_id: str, *, from_us: int, to_us: int = 1 << 62) -> list[Account]:
+    """The accounts of the hours that begin in [from_us, to_us), oldest first.
+
+    A clock that was ahead has left accounts of hours to come, and what is lost now is counted in the last of them.
+    """
     rows = connection.execute(
         "SELECT camera_id, hour_us, seconds, final, final_us, dropped, dropped_us, gap_us, off_us FROM account "
         "WHERE camera_id = ? AND hour_us >= ? AND hour_us < ? ORDER BY hour_us",

@@ -159,7 +159,7 @@ class Monitor:
         hour_us = now_us - now_us % HOUR_US
         total, self.losses = 0, {}
         for camera in self._feeds:
-            accounts = read_accounts(self._store.read, camera, from_us=hour_us - HOUR_US, to_us=hour_us + HOUR_US)
+            accounts = read_accounts(self._store.read, camera, from_us=hour_us - HOUR_US)
             losses_us = Counter[str]()
             for account in accounts:
                 losses_us.update(account.gap_us)

@@ -142,7 +142,7 @@ class API:
         parameters(request)
         camera = self.known(request.path_params["camera"])
         now_us = time.time_ns() // 1000
-        return encoded(read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US, to_us=now_us))
+        return encoded(read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US))
 
     async def stream(self, request: Request) -> Response:
         """Server-sent events: each row of the event log, and what the cameras see and hear."""

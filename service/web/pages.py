@@ -50,7 +50,7 @@ class Pages:
         found = [
             account
             for camera in self._service.feeds
-            for account in read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US, to_us=now_us)
+            for account in read_accounts(self._service.store.read, camera, from_us=now_us - 24 * HOUR_US)
         ]
         return self._page(
             request,

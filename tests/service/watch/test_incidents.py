@@ -12,6 +12,7 @@ from support.service import camera_facts, site
 from ovavel.service.config.sinks import Jsonl
 from ovavel.service.config.site import Camera
 from ovavel.service.store import accounts, cameras
+from ovavel.service.store.accounts import HOUR_US
 from ovavel.service.store.database import Database, rows
 from ovavel.service.store.incidents import list_incidents
 from ovavel.service.watch.incidents import LOW_BYTES, Monitor
@@ -179,6 +180,17 @@ def test_time_without_windows_is_a_loss_with_its_cause(watchman: Watchman) -> No
     watchman.look(11)
     assert watchman.monitor.losses["gate"] == {"camera offline": 40, "capture died": 3, "encoder too slow": 2}
     assert watchman.monitor.losses["shed"] == {}
+
+
+def test_a_loss_has_its_cause_also_after_a_clock_that_was_ahead(watchman: Watchman) -> None:
+    with watchman.store.write() as transaction:
+        ahead_us = START_US + 3 * HOUR_US
+        accounts.advance(transaction, "gate", to_us=ahead_us, outcome="gap", cause="clock step")
+        now_us = START_US + 5_000_000
+        cause = "encoder too slow"
+        accounts.advance(transaction, "gate", to_us=now_us, outcome="dropped", cause=cause, windows=7)
+    watchman.look(11)
+    assert watchman.monitor.losses["gate"]["encoder too slow"] == 7
 
 
 def test_what_could_not_be_written_is_noticed_again(watchman: Watchman, monkeypatch: pytest.MonkeyPatch) -> None:

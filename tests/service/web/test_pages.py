@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import time
 from pathlib import Path
 
 import pytest
 from support.served import served
 from support.web import ask
 
+from ovavel.service.store import accounts
 from ovavel.service.store.database import rows
 
 pytestmark = pytest.mark.timeout(300)
@@ -35,3 +37,13 @@ def test_health_shows_what_is_kept_and_what_goes_once_a_clock_that_was_set_ahead
         assert "Nothing is removed for its age for 24.0 more hours" in page
         assert "<td>clip</td><td>2026-05-27</td><td>0.0 MB</td>" in page, "its next deletions"
         assert rows(here.service.store.read, "SELECT state FROM asset") == [("ready",)]
+
+
+def test_health_shows_accounts_that_a_clock_ahead_has_left(tmp_path: Path) -> None:
+    with served(tmp_path, users=False) as here:
+        now_us = time.time_ns() // 1000
+        with here.service.store.write() as transaction:
+            accounts.advance(transaction, "one", to_us=now_us + 3 * accounts.HOUR_US, outcome="gap", cause="clock step")
+            cause = "encoder too slow"
+            accounts.advance(transaction, "one", to_us=now_us, outcome="dropped", cause=cause, windows=7)
+        assert "encoder too slow 7" in text(here.port, "/health")
