@@ -19,12 +19,12 @@ from msgspec import Struct
 from ovavel.runtime.errors import OutputError
 from ovavel.service.config.site import Keep
 from ovavel.service.evidence import files
-from ovavel.service.failpoints import reach
+from ovavel.service.evidence.deletion import delete_events, remove_files
 from ovavel.service.store.accounts import CLOCKS_US
 from ovavel.service.store.care.age_clock import AgeClock
 from ovavel.service.store.database import BALLAST, BALLAST_BYTES, FILE, Database, Transaction, one_row, rows
 
-__all__ = ["GB", "Deletion", "NoRoomError", "KindReport", "Retention", "StorageReport", "delete_events", "plan"]
+__all__ = ["GB", "Deletion", "NoRoomError", "KindReport", "Retention", "StorageReport", "plan"]
 
 GB = 1_000_000_000
 _DAY_US = 86_400_000_000
@@ -161,21 +161,6 @@ def _kept_bytes(connection: Transaction, kinds: Sequence[str]) -> int:
     return int(one_row(connection, query, tuple(kinds))[0])
 
 
-def delete_events(transaction: Transaction, events: Sequence[str]) -> list[str]:
-    """Delete events with all that is known of them; returns the paths of their files, to be removed afterwards."""
-    paths: list[str] = []
-    for event in events:
-        paths += [
-            path
-            for (path,) in rows(transaction, "SELECT path FROM asset WHERE event_id = ? AND path IS NOT NULL", (event,))
-        ]
-        transaction.execute("DELETE FROM event_log WHERE event_id = ?", (event,))
-        transaction.execute("UPDATE event_log_trimmed SET entries = entries + ?", (transaction.changes(),))
-        transaction.execute("DELETE FROM outbox WHERE event_id = ? AND state <> 'pending'", (event,))
-        transaction.execute("DELETE FROM event WHERE id = ?", (event,))
-    return paths
-
-
 def _dated_from(now_us: int) -> int:
     """Events that ended before have no known age: the clock was not set yet, as at the boot of a small machine."""
     return CLOCKS_US if now_us >= CLOCKS_US else 0
@@ -221,9 +206,7 @@ class Retention:
                     )
                 old = () if going else self._old_events(transaction, now_us, lacking)
                 paths = [each.path for each in going] + delete_events(transaction, old)
-            reach("asset.rows-removed")
-            for path in paths:
-                files.remove(self._store.folder / path)
+            remove_files(self._store, paths)
             removed += len(going) + len(old)
 
     def apply_now(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -76,6 +76,10 @@ class API:
             Route("/api/v1/cameras/{camera}/accounts", self.accounts),
             Route("/api/v1/stream", self.stream),
         ]
+
+    def deleted(self, events: Sequence[str]) -> None:
+        """Let those who read the stream know that these events are gone."""
+        self._news.deleted(events)
 
     def healthz(self, request: Request) -> Response:  # noqa: ARG002
         """Whether the process answers."""
@@ -163,6 +167,7 @@ class API:
     async def _listen(self, request: Request, seq: int) -> AsyncIterator[bytes]:
         """A reader that is slow is behind in the log, and nothing waits for it in memory."""
         news, version, spoken_s, checked_s = self._news, -1, time.monotonic(), time.monotonic()
+        gone = news.gone[-1][0]
         with news.listening():
             while not self.stopping:
                 if time.monotonic() - checked_s > _CHECK_S:
@@ -178,6 +183,10 @@ class API:
                         messages = [event_message(each) for each in await asyncio.to_thread(self._log_after, seq)]
                     seq = messages[-1][0] if messages else news.seq
                     for _, message in messages:
+                        yield message
+                for number, message in news.gone:
+                    if number > gone:
+                        gone = number
                         yield message
                 if news.version != version:
                     version = news.version

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount
+from starlette.routing import Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ovavel.runtime.errors import OvavelError
@@ -24,6 +24,7 @@ from ovavel.service.web.api import API
 from ovavel.service.web.controls import Controls
 from ovavel.service.web.description.openapi import Descriptions
 from ovavel.service.web.events.api import EventsAPI
+from ovavel.service.web.events.deletion import EventsDeletion
 from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
 from ovavel.service.web.pages import Pages
@@ -55,7 +56,8 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
         if isinstance(error, Problem):
             return answer(request, error.status, error.title, error.headers)
         if isinstance(error, HTTPException):
-            return answer(request, error.status_code, _TITLES.get(error.status_code, error.detail), error.headers)
+            headers = {"allow": _allowed(app, request)} if error.status_code == 405 else error.headers
+            return answer(request, error.status_code, _TITLES.get(error.status_code, error.detail), headers)
         if isinstance(error, OvavelError):
             return answer(request, 503, redacted(str(error)))
         return answer(request, 500, "the service made a mistake; its log says which")
@@ -66,6 +68,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
         *api.routes,
         *Controls(service).routes,
         *EventsAPI(service).routes,
+        *EventsDeletion(service, api.deleted).routes,
         *People(service.store, access).routes,
         *settings.routes,
         *words.routes,
@@ -86,3 +89,11 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
     )
     app.router.redirect_slashes = False  # it would lead to whatever the header Host says
     return app
+
+
+def _allowed(app: Starlette, request: Request) -> str:
+    """The methods of an address, which may have several routes."""
+    found = [
+        each for each in app.routes if isinstance(each, Route) and each.matches(request.scope)[0] is not Match.NONE
+    ]
+    return ", ".join(sorted({method for each in found for method in each.methods or ()}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ _log = logging.getLogger(__name__)
 _TICK_S = 1.0
 _PAUSE_S = 0.1
 """What the cameras show within this is one message: with many cameras, several change at almost the same time."""
+_GONE = 100
+"""Messages on deleted events that are kept for readers who are a little behind."""
 _KEPT = 1000
 """Messages of the event log that are kept for readers who are a little behind."""
 
@@ -58,6 +61,9 @@ class News:
         self.version = -1
         self.now = b""
         """What the cameras see and hear, as a message, at `version`; empty before the first look."""
+        self.gone: tuple[Message, ...] = ((0, b""),)
+        """The newest messages on events that were deleted, which the log knows no more; counted on their own."""
+        self._adding = threading.Lock()
         self.listeners = 0
         self._task: asyncio.Task[None] | None = None
         self._turned = asyncio.Event()
@@ -83,6 +89,12 @@ class News:
             return False
         await self._turned.wait()
         return True
+
+    def deleted(self, events: Sequence[str]) -> None:
+        """Let those who listen know that these are gone. Called from any thread."""
+        message = b"event: deleted\ndata: %s\n\n" % msgspec.json.encode({"ids": events})
+        with self._adding:
+            self.gone = (*self.gone, (self.gone[-1][0] + 1, message))[-_GONE:]
 
     def after(self, seq: int) -> list[Message] | None:
         """Messages after this number; None where they are not kept here, but in the store."""

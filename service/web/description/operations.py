@@ -21,6 +21,7 @@ from ovavel.service.watch.board import Second
 from ovavel.service.web.access.people import AddedToken, NewPassword, NewToken, NewUser
 from ovavel.service.web.controls import Enable, Snooze, Tried
 from ovavel.service.web.events.api import VERDICTS, BulkChange, Changed, EventChange
+from ovavel.service.web.events.deletion import BulkDeletion
 from ovavel.service.web.search.api import Asked
 from ovavel.service.web.settings import Checked, Reloaded
 from ovavel.service.web.words.api import LabelFacts, NewLabel
@@ -103,6 +104,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/api/v1/events:bulk"): Operation(answer=Changed, role="operate", body=BulkChange, errors=(404,)),
     ("GET", "/api/v1/events/{event}"): Operation(answer=EventBody),
     ("PATCH", "/api/v1/events/{event}"): Operation(answer=EventBody, role="operate", body=EventChange),
+    ("DELETE", "/api/v1/events/{event}"): Operation(status=204, role="admin", errors=(409,)),
+    ("POST", "/api/v1/events:delete"): Operation(answer=Changed, role="admin", body=BulkDeletion, errors=(404, 409)),
     ("GET", "/api/v1/events/{event}/seconds"): Operation(answer=list[Why]),
     ("GET", "/api/v1/export"): Operation(media="application/zip", query=_FILTER, errors=(404, 503)),
     ("GET", "/api/v1/events/{event}/assets"): Operation(answer=list[Asset]),

@@ -25,13 +25,15 @@ from ovavel.service.store.seconds import Why, read_seconds
 from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, asking, encoded, only, parameters, read_json, whole
 
-__all__ = ["FILTERS", "VERDICTS", "BulkChange", "Changed", "EventChange", "EventsAPI", "filter_of"]
+__all__ = ["FILTERS", "VERDICTS", "BulkChange", "Changed", "EventChange", "EventIds", "EventsAPI", "filter_of"]
 
 FILTERS = ("camera", "label", "state", "reviewed", "verdict", "pinned", "from", "to")
 Verdict = Literal["right", "not this"]
 VERDICTS: tuple[str, ...] = ("right", "not this")
 _MOST, _USUAL = 500, 50
-_Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+EventIds: TypeAlias = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=1, max_length=_MOST)
+]
 
 
 class EventChange(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +49,7 @@ class EventChange(Struct, kw_only=True, forbid_unknown_fields=True):
 class BulkChange(EventChange, kw_only=True, forbid_unknown_fields=True):
     """The same of several events: all of them, or none."""
 
-    ids: Annotated[tuple[_Id, ...], Meta(min_length=1, max_length=_MOST)]
+    ids: EventIds
 
 
 class Changed(Struct, kw_only=True):

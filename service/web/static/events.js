@@ -1,4 +1,4 @@
-import { ask, follow, refresh } from './page.js';
+import { ask, base, follow, refresh } from './page.js';
 
 const one = () => document.getElementById('event'); // where this is the page of one event
 const PAUSE_MS = 1000;
@@ -59,9 +59,22 @@ async function change(ids, name, text) {
   if (found) await show();
 }
 
+async function remove(ids) {
+  const what = ids.length === 1 ? 'this event' : `${ids.length} events`;
+  if (!ids.length || !window.confirm(`Delete ${what} with pictures and clip for good?`)) return;
+  const found = one()
+    ? await ask(`events/${encodeURIComponent(ids[0])}`, 'DELETE')
+    : await ask('events:delete', 'POST', { ids });
+  if (found && one()) location.assign(`${base}events`);
+  else if (found) await show();
+}
+
 document.addEventListener('click', (clicked) => {
   const button = clicked.target.closest('#bulk button, #one button');
-  if (button) change(one() ? [one().dataset.event] : marks(), button.name, button.value);
+  if (!button) return;
+  const ids = one() ? [one().dataset.event] : marks();
+  if (button.name === 'delete') remove(ids);
+  else change(ids, button.name, button.value);
 });
 
 document.addEventListener('change', (changed) => {
@@ -114,6 +127,10 @@ const first = !new URLSearchParams(location.search).has('cursor');
 follow({
   event: (entry) => {
     if (one() ? entry.body.id === one().dataset.event : first) soon();
+  },
+  deleted: ({ ids }) => {
+    if (!one()) soon();
+    else if (ids.includes(one().dataset.event)) location.assign(`${base}events`);
   },
   resync: () => soon(),
 });

@@ -9,7 +9,7 @@ from support.served import served
 from support.service import news
 from support.web import ask
 
-from ovavel.service.evidence.retention import delete_events
+from ovavel.service.evidence.deletion import delete_events
 from ovavel.service.store import events
 
 pytestmark = pytest.mark.timeout(300)
