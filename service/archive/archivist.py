@@ -41,6 +41,8 @@ ENCODER_FAILED, BUSY, NEARLY_FULL, UNWRITABLE = (
 _US = 1_000_000
 _TICK_S = 10.0
 _RETENTION_S = 60.0
+_EVERY = 10
+"""Seconds of a camera that are committed together: so many may be lost where the process is killed."""
 _MOST_WAITING = 4096
 """Segments of all cameras together, some 8 kB each at full size."""
 
@@ -197,7 +199,7 @@ class Archivist:
 
     def _begin(self, camera: str, lag: int) -> None:
         try:
-            writer = ArchiveWriter(self.folder, camera, self._model)
+            writer = ArchiveWriter(self.folder, camera, self._model, every=_EVERY)
         except OutputError as error:
             self._report(str(error))
             return
