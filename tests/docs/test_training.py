@@ -22,9 +22,9 @@ from support.synthetic import make_data
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.export.commands.bundle import read_names
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main
+from ovavel.runtime.pipeline.texts import read_names
 from ovavel.training.fit.recipes import Recipe, find_recipe
 from ovavel.training.fit.train import fit_data
 from ovavel.training.models.imagebind.model import ImageBindConfig

@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -149,8 +149,11 @@ def hung_up_later(port: int) -> http.client.HTTPConnection:
 
 def searching() -> list[int]:
     """Processes that search for this one."""
-    children = psutil.Process().children(recursive=True)
-    return [each.pid for each in children if "ovavel.service.archive.child" in " ".join(each.cmdline())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            found += [child.pid] if "ovavel.service.archive.child" in child.cmdline() else []
+    return found
 
 
 def test_who_hangs_up_cancels(served: Served) -> None:
