@@ -77,7 +77,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
     app = Starlette(
         routes=[
             *described,
-            *Descriptions(described).routes,
+            *Descriptions(described, cookie=access.cookie).routes,
             *Login(service.store, access, templates, base_path=service.site.base_path).routes,
             *EventsPages(service, templates).routes,
             *WordsPage(service, words, templates, may_change=reloader is not None).routes,

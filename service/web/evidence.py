@@ -75,9 +75,17 @@ class EvidenceAPI:
         path = self._service.store.folder / asset.path
         if not path.is_file():
             raise Problem(404, f"the {kind} of this event is not there: its file is missing")
-        headers = {"cache-control": "private, no-cache"}
+        headers = {"cache-control": "private, no-cache", "etag": f'"{asset.sha256}"'}
+        if _has(request, headers["etag"]):
+            return Response(status_code=304, headers=headers)
         name = f"{event.camera}-{event.id}.{FILE_NAMES[kind]}" if named else None
         return FileResponse(path, media_type=_TYPES[kind], headers=headers, filename=name)
+
+
+def _has(request: Request, etag: str) -> bool:
+    """Whether the browser has the file already, as it was hashed when it was kept."""
+    known = request.headers.get("if-none-match", "")
+    return etag in (each.strip().removeprefix("W/") for each in known.split(","))
 
 
 def _missing(event: EventBody, asset: Asset | None, kind: AssetKind) -> Problem:

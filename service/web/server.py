@@ -54,7 +54,8 @@ class Server:
                 "'ovavel serve SITE --add-user NAME --role admin', or give token_file in the site file"
             )
         self.api = API(service)
-        access = Access(store, token, loopback=is_loopback(host) and not site.proxies)
+        place = f"{site.name}\n{port}\n{site.base_path}\n{store.folder.resolve()}"
+        access = Access(store, token, loopback=is_loopback(host) and not site.proxies, place=place)
         if reloader is None and service.file is not None:
             reloader = Reloader(service, service.file)
         self.app = make_app(service, self.api, access, reloader)

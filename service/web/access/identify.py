@@ -12,9 +12,8 @@ from starlette.requests import cookie_parser
 from ovavel.service.store.database import Database
 from ovavel.service.store.people import Identity, anybody, find_session, find_token
 
-__all__ = ["COOKIE", "LOCAL", "Access", "cookie_of"]
+__all__ = ["LOCAL", "Access"]
 
-COOKIE = "ovavel_session"
 LOCAL = Identity(name="local", role="admin")
 """Whoever sits at a machine that only they can reach."""
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -24,8 +23,18 @@ _LONGEST = 4096
 class Access:
     """Finds out who asks."""
 
-    def __init__(self, store: Database, token: str | None, *, loopback: bool) -> None:
-        """Look in `store`; `token` is that of the site file. `loopback`: only this machine can reach the page."""
+    def __init__(self, store: Database, token: str | None, *, loopback: bool, place: str) -> None:
+        """Look in `store`.
+
+        Args:
+            store: who may is in it.
+            token: that of the site file.
+            loopback: only this machine can reach the page.
+            place: what sets this service apart from others on the same host. Cookies know nothing of ports: under one
+                name, two services would log each other's users out.
+        """
+        self.cookie = f"ovavel_session_{_digest(place).hex()[:8]}"
+        """Name of the cookie of a session."""
         self._store, self._loopback = store, loopback
         self._digest = _digest(token) if token else None
 
@@ -39,6 +48,10 @@ class Access:
         """Whether the site file names a token, with which everything may be done."""
         return self._digest is not None
 
+    def session_of(self, headers: Mapping[str, str]) -> str:
+        """The session that the request's cookies name; empty without any."""
+        return cookie_parser(headers.get("cookie", "")).get(self.cookie, "")[:_LONGEST]
+
     def identify(self, headers: Mapping[str, str]) -> Identity | None:
         """Who sent these headers (names in lower case); None where they say nothing that is known."""
         kind, _, text = headers.get("authorization", "").partition(" ")
@@ -47,16 +60,11 @@ class Access:
             if self._digest is not None and hmac.compare_digest(_digest(text), self._digest):
                 return Identity(name="token_file", role="admin")
             return find_token(self._store.read, text)
-        if session := cookie_of(headers):
+        if session := self.session_of(headers):
             found = find_session(self._store.read, session, now_us=time.time_ns() // 1000)
             if found:
                 return found
         return LOCAL if self.open and is_local_name(headers.get("host", "")) else None
-
-
-def cookie_of(headers: Mapping[str, str]) -> str:
-    """The session that the request's cookies name; empty without any."""
-    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")[:_LONGEST]
 
 
 def is_local_name(host: str) -> bool:

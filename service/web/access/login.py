@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from ovavel.service.store.database import Database
 from ovavel.service.store.people import audit, close_session, open_session, password_hash
-from ovavel.service.web.access.identify import COOKIE, Access, cookie_of
+from ovavel.service.web.access.identify import Access
 from ovavel.service.web.access.passwords import Attempts, matches
 from ovavel.service.web.answers import IDENTITY, Problem, base_of, body
 from ovavel.service.web.templates import Templates
@@ -78,13 +78,13 @@ class Login:
         with self._store.write() as transaction:
             if password_hash(transaction, name) is None:
                 raise Problem(401, "this user was removed just now")
-            if before := cookie_of(request.headers):
+            if before := self._access.session_of(request.headers):
                 close_session(transaction, before)
             session = open_session(transaction, name, now_us=now_us)
             audit(transaction, name, "login", {"address": address}, now_us=now_us)
         answer = RedirectResponse(base_of(request) + target, 303)
         answer.set_cookie(
-            COOKIE,
+            self._access.cookie,
             session,
             max_age=_MONTH_S,
             path=self._path,
@@ -96,11 +96,11 @@ class Login:
 
     def logout(self, request: Request) -> Response:
         """End the session."""
-        if session := cookie_of(request.headers):
+        if session := self._access.session_of(request.headers):
             with self._store.write() as transaction:
                 close_session(transaction, session)
         answer = RedirectResponse(base_of(request) + "login", 303)
-        answer.delete_cookie(COOKIE, path=self._path, httponly=True, samesite="strict")
+        answer.delete_cookie(self._access.cookie, path=self._path, httponly=True, samesite="strict")
         return answer
 
     def _form(self, request: Request, status: int = 200, **content: str) -> Response:

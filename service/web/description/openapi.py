@@ -43,9 +43,9 @@ _TITLES = {
 class Descriptions:
     """Answers what the API and its data look like."""
 
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        """Describe these, and its own."""
-        self._document = _document([*routes, *self.routes])
+    def __init__(self, routes: Iterable[BaseRoute], *, cookie: str) -> None:
+        """Describe these, and its own; `cookie` is the name of that of a session."""
+        self._document = _document([*routes, *self.routes], cookie)
 
     @property
     def routes(self) -> list[Route]:
@@ -80,7 +80,7 @@ def api_routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Route]]:
             yield from ((method, path, route) for method in sorted(route.methods or ()) if method != "HEAD")
 
 
-def _document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
+def _document(routes: Iterable[BaseRoute], cookie: str) -> dict[str, Any]:
     found = [
         (method, path, route, OPERATIONS.get((method, path), Operation())) for method, path, route in api_routes(routes)
     ]
@@ -101,7 +101,7 @@ def _document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "session": {"type": "apiKey", "in": "cookie", "name": "ovavel_session"},
+                "session": {"type": "apiKey", "in": "cookie", "name": cookie},
             },
         },
     }

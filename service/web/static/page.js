@@ -46,17 +46,33 @@ export async function refresh(ids, prepare) {
   }
 }
 
+// A page in the background listens to nothing: a browser has six connections to a server, and with six open streams
+// the seventh tab would wait for ever. Whoever comes back to it sees what is new at once.
 export function follow(listen) {
-  const news = new EventSource(`${base}api/v1/stream`);
-  news.onopen = () => {
-    link.textContent = 'live';
+  let news = null;
+  const open = () => {
+    news = new EventSource(`${base}api/v1/stream`);
+    news.onopen = () => {
+      link.textContent = 'live';
+    };
+    news.onerror = () => {
+      link.textContent = 'connection lost; trying again';
+    };
+    for (const [name, heard] of Object.entries(listen)) {
+      news.addEventListener(name, (message) => heard(JSON.parse(message.data)));
+    }
   };
-  news.onerror = () => {
-    link.textContent = 'connection lost; trying again';
+  const look = () => {
+    if (document.hidden) {
+      news?.close();
+      news = null;
+    } else if (!news) {
+      open();
+      listen.resync?.();
+    }
   };
-  for (const [name, heard] of Object.entries(listen)) {
-    news.addEventListener(name, (message) => heard(JSON.parse(message.data)));
-  }
+  document.addEventListener('visibilitychange', look);
+  if (!document.hidden) open();
 }
 
 // <form data-api="users" data-method="POST">: its fields go to the API; [data-confirm] asks first, and [data-next] is

@@ -191,7 +191,8 @@ def test_answers_are_kept_nowhere_and_shown_in_no_frame(running: Served) -> None
 
 
 def test_a_login_makes_a_session_of_its_own(running: Served) -> None:
-    fixed = {"Cookie": "ovavel_session=chosen-by-somebody-else"}
+    name = cookie_of(log_in(running.port, "vera", PASSWORD)).partition("=")[0]
+    fixed = {"Cookie": f"{name}=chosen-by-somebody-else"}
     first = log_in(running.port, "vera", PASSWORD, **fixed)
     assert "chosen" not in first.headers["set-cookie"]
     cookie = {"Cookie": cookie_of(first)}

@@ -102,3 +102,43 @@ def test_a_token_is_shown_once_and_logging_out_ends_it(served: tuple[Service, st
     page.wait_for_url("**/login")
     page.goto(f"{served[1]}/settings")
     page.wait_for_url("**/login?next=settings")
+
+
+def context_of(page: Any) -> Any:
+    """One in which there may be several pages, logged in as `page` is."""
+    context = page.context.browser.new_context()
+    context.add_cookies(page.context.cookies())
+    return context
+
+
+def test_what_is_deleted_is_gone_from_every_page(served: tuple[Service, str], page: Any) -> None:
+    other = context_of(page).new_page()
+    other.goto(f"{served[1]}/events")
+    page.locator("#link", has_text="live").wait_for()
+    other.on("dialog", lambda dialog: dialog.accept())
+    other.locator('[data-event="e2"] input').check()
+    other.locator('#bulk button[name="delete"]').click()
+    for each in (page, other):
+        each.locator('[data-event="e2"]').wait_for(state="detached")
+        assert each.locator("[data-event]").count() == 2
+    page.goto(f"{served[1]}/events/e1")
+    page.locator("#link", has_text="live").wait_for()
+    other.goto(f"{served[1]}/events/e1")
+    other.locator('#one button[name="delete"]').click()
+    for each in (page, other):
+        each.wait_for_url("**/events")
+        each.locator('[data-event="e1"]').wait_for(state="detached")
+
+
+def test_many_tabs_leave_each_other_a_connection(served: tuple[Service, str], page: Any) -> None:
+    show = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+    show += "document.dispatchEvent(new Event('visibilitychange')) }"
+    context, tabs = context_of(page), []
+    for _ in range(8):
+        tabs.append(tab := context.new_page())
+        tab.goto(f"{served[1]}/events")
+        tab.locator("#link", has_text="live").wait_for()
+        tab.evaluate(show, True)
+    tabs[0].evaluate("document.getElementById('link').textContent = ''")
+    tabs[0].evaluate(show, False)
+    tabs[0].locator("#link", has_text="live").wait_for()

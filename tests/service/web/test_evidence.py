@@ -88,6 +88,9 @@ def test_a_snapshot_and_a_spectrogram(running: tuple[Service, Server]) -> None:
         picture = Image.open(io.BytesIO(body))
         assert size is None or picture.size[1] == size[1]
         assert np.asarray(picture).std() > 5, "there is something to see"
+        known = {"If-None-Match": f'"other", {headers["etag"]}'}
+        assert ask(server, f"/api/v1/events/{event}/{name}", **known)[::2] == (304, b"")
+        assert ask(server, f"/api/v1/events/{event}/{name}", **{"If-None-Match": '"other"'})[0] == 200
     listed = json.loads(ask(server, f"/api/v1/events/{event}/assets")[2])
     assert {each["kind"]: each["state"] for each in listed} == dict.fromkeys(("clip", "snapshot", "sound"), "ready")
 

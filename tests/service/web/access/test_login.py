@@ -195,3 +195,14 @@ def test_a_proxy_needs_somebody_to_log_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [70_000, 1_000_000])
 def test_a_huge_body_is_refused(port: int, size: int) -> None:
     assert log_in(port, "x" * size, PASSWORD).status == 413
+
+
+def test_two_services_on_one_host_do_not_log_each_other_out(tmp_path: Path) -> None:
+    vera: tuple[tuple[str, people.Role], ...] = (("vera", "view"),)
+    with serving(tmp_path / "one", users=vera) as one, serving(tmp_path / "two", users=vera) as two:
+        first, second = (cookie_of(log_in(each, "vera", PASSWORD)) for each in (one, two))
+        assert first.partition("=")[0] != second.partition("=")[0]
+        both = f"{first}; {second}"
+        assert [ask(each, "/api/v1/me", Cookie=both).status for each in (one, two)] == [200, 200]
+        described = ask(one, "/api/v1/openapi.json", Cookie=first).json
+        assert described["components"]["securitySchemes"]["session"]["name"] == first.partition("=")[0]
