@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,17 @@ class ProcessState:
         for thread in _threads() - self._threads:
             thread.join(max(0, end_s - time.monotonic()))
             if thread.is_alive():
-                found.append(f"a thread still runs: {thread.name}")
+                frame = sys._current_frames().get(thread.ident or 0)
+                stack = "".join(traceback.format_stack(frame)) if frame else ""
+                found.append(f"a thread still runs: {thread.name}\n{stack}")
         return sorted(found)
 
 
 def _threads() -> set[threading.Thread]:
     """Those that Python waits for at its end; of whoever uses others, it is known that they end with the process."""
-    return {each for each in threading.enumerate() if not each.daemon}
+    # Once it has compiled something, PyTorch keeps a pool, whose threads have no name of their own.
+    kept = "ThreadPoolExecutor-" if "torch._inductor" in sys.modules else None
+    return {each for each in threading.enumerate() if not (each.daemon or (kept and each.name.startswith(kept)))}
 
 
 def _facts(variables: frozenset[str]) -> Iterator[tuple[str, Any]]:
