@@ -73,9 +73,9 @@ HEAD = (
 class Running:
     """The service with so many cameras."""
 
-    def __init__(self, folder: Path, cameras: int) -> None:
+    def __init__(self, folder: Path, cameras: int, bundle: Path) -> None:
         self.data, self.ids = folder / "data", [f"camera-{number}" for number in range(cameras)]
-        lines = [f'bundle = "{ASSETS / "bundle"}"', 'data = "data"', 'listen = "127.0.0.1:0"']
+        lines = [f'bundle = "{bundle}"', 'data = "data"', 'listen = "127.0.0.1:0"']
         for each in self.ids:
             lines += ["[[camera]]", f'id = "{each}"', f'source = "{ASSETS / "clip.mp4"}"', "loop = true"]
         (folder / "site.toml").write_text("\n".join([*lines, ""]))
@@ -180,9 +180,9 @@ class Latency:
                 self._read[entry["seq"]] = now_s, entry["utc_us"] / 1e6
 
 
-def measure(cameras: int, seconds: float) -> tuple[Measured, str]:
+def measure(cameras: int, seconds: float, bundle: Path) -> tuple[Measured, str]:
     """Measure so many cameras for so long; what the service says of its capacity comes with it."""
-    with tempfile.TemporaryDirectory() as name, _running(Path(name), cameras) as running:
+    with tempfile.TemporaryDirectory() as name, _running(Path(name), cameras, bundle) as running:
         with contextlib.closing(open_readonly(running.data / FILE)) as store:
             running.wait()
             latency = Latency(running)
@@ -204,8 +204,8 @@ def measure(cameras: int, seconds: float) -> tuple[Measured, str]:
 
 
 @contextlib.contextmanager
-def _running(folder: Path, cameras: int) -> Iterator[Running]:
-    running = Running(folder, cameras)
+def _running(folder: Path, cameras: int, bundle: Path) -> Iterator[Running]:
+    running = Running(folder, cameras, bundle)
     try:
         yield running
     finally:
@@ -226,11 +226,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cameras", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--bundle", type=Path, default=ASSETS / "bundle", help="the demo's by default")
     parsed = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the service is ended, too
     print(HEAD, flush=True)
     for cameras in parsed.cameras:
-        measured, capacity = measure(cameras, parsed.seconds)
+        measured, capacity = measure(cameras, parsed.seconds, parsed.bundle.resolve())
         print(measured.line, f"<!-- {capacity} -->" if capacity else "", flush=True)
         if measured.dropped:
             break  # more cannot be held either
