@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ovavel.service.store.people import Identity, Role
 
@@ -17,6 +18,7 @@ __all__ = [
     "IDENTITY",
     "STILL",
     "Problem",
+    "Streamed",
     "asking",
     "base_of",
     "body",
@@ -46,6 +48,28 @@ class Problem(Exception):  # noqa: N818 - it becomes an answer
     def __init__(self, status: int, title: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(title)
         self.status, self.title, self.headers = status, title, dict(headers or {})
+
+
+class Streamed(StreamingResponse):
+    """Is sent part by part, and says when it is over, however it ends."""
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes] | Iterator[bytes],
+        over: Callable[[], None],
+        *,
+        media_type: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over()
 
 
 def encoded(value: Any, status: int = 200) -> Response:

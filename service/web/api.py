@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ovavel.service.store.accounts import HOUR_US, read_accounts
 from ovavel.service.store.database import rows
 from ovavel.service.store.events import LogEntry, log_after
 from ovavel.service.store.queries import last_seq
 from ovavel.service.watch.service import Service
-from ovavel.service.web.answers import Problem, encoded, parameters, still_may
+from ovavel.service.web.answers import Problem, Streamed, encoded, parameters, still_may
 from ovavel.service.web.metrics import Metrics
 from ovavel.service.web.news import News, event_message
 
@@ -31,20 +30,6 @@ _MOST_BEHIND = 1000
 _CLIENTS = 200
 _CHECK_S = 10.0
 """After this long a reader whose session is over is let go."""
-
-
-class _Stream(StreamingResponse):
-    """Says when it is over, however it ends."""
-
-    def __init__(self, content: AsyncIterator[bytes], over: Callable[[], None], headers: dict[str, str]) -> None:
-        super().__init__(content, media_type="text/event-stream", headers=headers)
-        self._over = over
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._over()
 
 
 class API:
@@ -159,7 +144,7 @@ class API:
         if self._readers >= _CLIENTS:
             raise Problem(503, f"{_CLIENTS} others are listening; try again later", {"retry-after": "60"})
         self._readers += 1
-        return _Stream(self._listen(request, seq), self._left, headers)
+        return Streamed(self._listen(request, seq), self._left, media_type="text/event-stream", headers=headers)
 
     def _left(self) -> None:
         self._readers -= 1

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import time
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
@@ -18,12 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ovavel.service.store.database import Transaction, rows
-from ovavel.service.store.events import EventBody, log_of, revise
+from ovavel.service.store.events import EventBody, revise
 from ovavel.service.store.people import Identity, audit
 from ovavel.service.store.queries import EventFilter, find_event, list_events
-from ovavel.service.store.seconds import Why, read_seconds
+from ovavel.service.store.seconds import read_seconds
 from ovavel.service.watch.service import Service
-from ovavel.service.web.answers import Problem, asking, encoded, only, parameters, read_json, whole
+from ovavel.service.web.answers import Problem, Streamed, asking, encoded, only, parameters, read_json, whole
+from ovavel.service.web.events.export import archived
 
 __all__ = ["FILTERS", "VERDICTS", "BulkChange", "Changed", "EventChange", "EventIds", "EventsAPI", "filter_of"]
 
@@ -31,6 +28,8 @@ FILTERS = ("camera", "label", "state", "reviewed", "verdict", "pinned", "from", 
 Verdict = Literal["right", "not this"]
 VERDICTS: tuple[str, ...] = ("right", "not this")
 _MOST, _USUAL = 500, 50
+_EXPORTS = 2
+_ZIP = "application/zip"
 EventIds: TypeAlias = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(min_length=1, max_length=_MOST)
 ]
@@ -56,15 +55,6 @@ class Changed(Struct, kw_only=True):
     """How many events there were to change."""
 
     changed: int
-
-
-class _Exported(Struct, kw_only=True):
-    """An event in an export."""
-
-    event: EventBody
-    log: tuple[EventBody, ...]
-    seconds: tuple[Why, ...]
-    files: tuple[str, ...]
 
 
 def filter_of(given: QueryParams, service: Service) -> EventFilter:
@@ -98,6 +88,7 @@ class EventsAPI:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._exports = 0  # that are being sent
 
     @property
     def routes(self) -> list[Route]:
@@ -150,32 +141,21 @@ class EventsAPI:
         await run_in_threadpool(self._change, me, ids, said)
         return encoded(Changed(changed=len(ids)))
 
-    def export(self, request: Request) -> Response:
+    async def export(self, request: Request) -> Response:
         """The newest events that match, up to 500, with what is known of them, as a ZIP archive."""
         given = parameters(request, *FILTERS)
-        page = list_events(self._service.store.read, filter_of(given, self._service), limit=_MOST)
-        out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-            found = [self._exported(event, archive) for event in page.events]
-            archive.writestr("events.json", msgspec.json.format(msgspec.json.encode(found), indent=1))
         headers = {"content-disposition": 'attachment; filename="events.zip"', "cache-control": "no-store"}
-        return Response(out.getvalue(), media_type="application/zip", headers=headers)
+        store, where = self._service.store, await run_in_threadpool(filter_of, given, self._service)
+        page = await run_in_threadpool(lambda: list_events(store.read, where, limit=_MOST))
+        if request.method == "HEAD":
+            return Response(media_type=_ZIP, headers=headers)
+        if self._exports >= _EXPORTS:
+            raise Problem(503, f"{_EXPORTS} exports are being sent; try again later", {"retry-after": "30"})
+        self._exports += 1
+        return Streamed(archived(store, page.events), self._exported, media_type=_ZIP, headers=headers)
 
-    def _exported(self, event: EventBody, archive: zipfile.ZipFile) -> _Exported:
-        read, files = self._service.store.read, []
-        query = "SELECT path FROM asset WHERE event_id = ? AND kind = 'snapshot' AND state = 'ready'"
-        for (path,) in rows(read, query, (event.id,)):
-            try:
-                archive.write(self._service.store.folder / path, name := f"{event.id}{Path(path).suffix}")
-            except OSError:  # retention was faster
-                continue
-            files.append(name)
-        return _Exported(
-            event=event,
-            log=tuple(log_of(read, event.id)),
-            seconds=tuple(read_seconds(read, event.id)),
-            files=tuple(files),
-        )
+    def _exported(self) -> None:
+        self._exports -= 1
 
     def _found(self, event: str) -> EventBody:
         found = find_event(self._service.store.read, event)
