@@ -95,6 +95,8 @@ class News:
         message = b"event: deleted\ndata: %s\n\n" % msgspec.json.encode({"ids": events})
         with self._adding:
             self.gone = (*self.gone, (self.gone[-1][0] + 1, message))[-_GONE:]
+            # Readers who are behind ask the store, which has them no more.
+            self._recent = deque(maxlen=_KEPT)
 
     def after(self, seq: int) -> list[Message] | None:
         """Messages after this number; None where they are not kept here, but in the store."""

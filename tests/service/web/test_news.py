@@ -103,6 +103,28 @@ def test_what_is_further_back_than_is_kept_is_in_the_store() -> None:
     asyncio.run(asyncio.wait_for(look(), WITHIN_S))
 
 
+def test_what_was_deleted_is_not_sent_to_who_is_behind() -> None:
+    world = World()
+
+    async def look() -> None:
+        with world.news.listening():
+            assert await world.news.turn()
+            for _ in range(2):
+                world.happens()
+            while world.news.seq < 2:
+                assert await world.news.turn()
+            assert [number for number, _ in world.news.after(0) or ()] == [1, 2]
+            world.news.deleted(["e1"])
+            assert world.news.after(0) is None, "the store says what is left"
+            assert world.news.after(2) == []
+            world.happens()
+            while world.news.seq < 3:
+                assert await world.news.turn()
+            assert [number for number, _ in world.news.after(2) or ()] == [3]
+
+    asyncio.run(asyncio.wait_for(look(), WITHIN_S))
+
+
 def test_who_listens_again_gets_what_is_known_then() -> None:
     world = World()
 
