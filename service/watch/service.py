@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 _USABLE = 0.9
 """Share of what the encoder manages alone that is left to it beside decoding and deciding."""
-_FEEDS_S, _DECIDE_S, _ARCHIVE_S, _KEEP_S = 4.0, 6.0, 6.5, 7.5
+_FEEDS_S, _DECIDE_S, _ARCHIVE_S, _KEEP_S = 3.0, 4.5, 5.0, 6.0
 """Seconds after the request to stop by which the cameras, the decisions, the archive and the evidence end at the
 latest: what supervises a service kills it after 10."""
 _DRAIN_S = 1.5
