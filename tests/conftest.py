@@ -121,7 +121,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 @pytest.fixture(autouse=True)
 def left_as_found() -> Iterator[None]:
-    """A test that leaves its process otherwise than it found it fails: the next one in that process may fail by it."""
+    """A test that does not leave its process as it found it fails: the next one in that process may fail by it."""
     before = ProcessState()
     yield
     if changed := before.changes():
