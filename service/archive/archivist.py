@@ -111,16 +111,12 @@ class Archivist:
         """Seconds that it lacks, by camera and cause."""
         self.trouble = ""
         """Why nothing is written now; empty where it is."""
-        self._kept: tuple[KindReport, ...] = ()
+        self.kept: tuple[KindReport, ...] = ()
+        """How much is kept, if anything is, as it was a minute ago at most."""
         self._to_utc: dict[str, ToUtc] = {}  # of the runs that are archived
         self._streams: dict[str, _Stream] = {}
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="ovavel-archive", daemon=True)
-
-    @property
-    def kept(self) -> tuple[KindReport, ...]:
-        """How much is kept, if anything is, as it was a minute ago at most. May be asked by any thread."""
-        return self._kept
 
     def start(self) -> None:
         """Write from now on."""
@@ -183,7 +179,7 @@ class Archivist:
             self._check()
             if retain:
                 self.retention.apply_now()
-                self._kept = self.retention.report()
+                self.kept = self.retention.report()
             trouble = "" if self.retention.may_grow() else NEARLY_FULL
         except OvavelError as error:
             trouble = str(error)

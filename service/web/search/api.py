@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ovavel.runtime.archive.layout import CONTEXT
@@ -19,7 +19,7 @@ from ovavel.runtime.archive.search.ranking import Evidence
 from ovavel.service.archive.search import Answered, Looking, SearchError, Searching
 from ovavel.service.store.database import rows
 from ovavel.service.watch.service import Service
-from ovavel.service.web.answers import Problem, asking, read_json
+from ovavel.service.web.answers import Problem, Streamed, asking, read_json
 
 __all__ = ["Asked", "Found", "FoundHit", "SearchAPI"]
 
@@ -82,7 +82,7 @@ class SearchAPI:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._slots = threading.Semaphore(_AT_ONCE)
+        self._running = 0
 
     @property
     def routes(self) -> list[Route]:
@@ -94,15 +94,21 @@ class SearchAPI:
         asking(request)
         asked = await read_json(request, Asked)
         looking = self._looking(asked)
-        if not self._slots.acquire(blocking=False):
+        if self._running >= _AT_ONCE:
             raise Problem(503, f"{_AT_ONCE} others are searching; try again in a moment", {"retry-after": "5"})
+        self._running += 1
         try:
             searching = await asyncio.to_thread(Searching, looking)
         except SearchError as error:
-            self._slots.release()
+            self._running -= 1
             raise Problem(503, str(error)) from error
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return _Closing(self._follow(searching), searching, self._slots, headers)
+        over = partial(self._over, searching)
+        return Streamed(self._follow(searching), over, media_type="text/event-stream", headers=headers)
+
+    def _over(self, searching: Searching) -> None:
+        searching.close()
+        self._running -= 1
 
     def _looking(self, asked: Asked) -> Looking:
         service = self._service
@@ -178,25 +184,3 @@ class SearchAPI:
 
 def _next(answers: Iterator[Answered]) -> Answered | None:
     return next(answers, None)
-
-
-class _Closing(StreamingResponse):
-    """Ends the search with the connection, however that ends."""
-
-    def __init__(
-        self,
-        content: AsyncIterator[bytes],
-        searching: Searching,
-        slots: threading.Semaphore,
-        headers: dict[str, str],
-    ) -> None:
-        super().__init__(content, headers=headers, media_type="text/event-stream")
-        self._searching, self._slots = searching, slots
-
-    async def __call__(self, *arguments: object) -> None:
-        """Answer."""
-        try:
-            await super().__call__(*arguments)  # type: ignore[arg-type]
-        finally:
-            self._searching.close()
-            self._slots.release()
