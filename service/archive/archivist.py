@@ -25,7 +25,7 @@ from ovavel.runtime.types import Segment
 from ovavel.service.archive.retention import ArchiveRetention
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
-from ovavel.service.evidence.retention import KindReport, Retention
+from ovavel.service.evidence.retention import Retention
 from ovavel.service.store.database import Database
 
 __all__ = ["Archivist", "NoArchive", "is_archived"]
@@ -111,8 +111,6 @@ class Archivist:
         """Seconds that it lacks, by camera and cause."""
         self.trouble = ""
         """Why nothing is written now; empty where it is."""
-        self.kept: tuple[KindReport, ...] = ()
-        """How much is kept, if anything is, as it was a minute ago at most."""
         self._to_utc: dict[str, ToUtc] = {}  # of the runs that are archived
         self._streams: dict[str, _Stream] = {}
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -179,7 +177,6 @@ class Archivist:
             self._check()
             if retain:
                 self.retention.apply_now()
-                self.kept = self.retention.report()
             trouble = "" if self.retention.may_grow() else NEARLY_FULL
         except OvavelError as error:
             trouble = str(error)

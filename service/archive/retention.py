@@ -47,12 +47,14 @@ def plan(days: Sequence[tuple[Day, int]], keep: Keep, *, now_us: int, lacking_by
 
 
 class ArchiveRetention:
-    """Applies the limits of one site. Used by one thread, but for `report`."""
+    """Applies the limits of one site. Used by one thread; `kept` may be read by any."""
 
     def __init__(self, store: Database, evidence: Retention) -> None:
         """Keep to what `evidence` keeps to, which says how much of the disk stays free."""
         self._store, self._evidence = store, evidence
         self._age = AgeClock.of(store, keep=False)
+        self.kept: tuple[KindReport, ...] = ()
+        """How much was left the last time, if there is an archive."""
 
     def apply(self, *, now_us: int, monotonic_us: int) -> int:
         """Remove what has to go at a moment of both clocks; returns how many days of cameras that were.
@@ -63,9 +65,11 @@ class ArchiveRetention:
         """
         now_us = self._age.observe(now_us=now_us, monotonic_us=monotonic_us)
         lacking = 0 if self._is_evidence_left() else self._evidence.min_free_bytes - self._free_bytes()
-        going = plan(self._days(), self._evidence.keep, now_us=now_us, lacking_bytes=lacking)
+        days = self._days()
+        going = plan(days, self._evidence.keep, now_us=now_us, lacking_bytes=lacking)
         for day in going:
             remove_day(day)
+        self.kept = _report([each for each in days if each[0] not in going])
         return len(going)
 
     def apply_now(self) -> int:
@@ -75,18 +79,6 @@ class ArchiveRetention:
     def may_grow(self) -> bool:
         """Whether as much of the disk is free as should be."""
         return self._free_bytes() >= self._evidence.min_free_bytes
-
-    def report(self) -> tuple[KindReport, ...]:
-        """What is kept, if there is an archive.
-
-        Raises:
-            InputError: what is there cannot be read.
-        """
-        days = self._days()
-        if not days:
-            return ()
-        size, oldest_us = sum(size for _, size in days), min(day.start_s for day, _ in days) * _US
-        return (KindReport(kind="archive", files=len(days), bytes=size, pinned_bytes=0, oldest_us=oldest_us),)
 
     def _days(self) -> list[tuple[Day, int]]:
         if not (self._store.folder / CONTEXT).is_dir():
@@ -103,6 +95,13 @@ class ArchiveRetention:
 
     def _free_bytes(self) -> int:
         return free_bytes(self._store.folder)
+
+
+def _report(days: Sequence[tuple[Day, int]]) -> tuple[KindReport, ...]:
+    if not days:
+        return ()
+    size, oldest_us = sum(size for _, size in days), min(day.start_s for day, _ in days) * _US
+    return (KindReport(kind="archive", files=len(days), bytes=size, pinned_bytes=0, oldest_us=oldest_us),)
 
 
 def _bytes_of(day: Day) -> int:

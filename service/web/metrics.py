@@ -123,7 +123,7 @@ class Metrics:
         held = GaugeMetricFamily("ovavel_storage_bytes", "Space that is taken.", labels=["kind"])
         held.add_metric(["store"], report.store_bytes)
         archivist = self._service.archivist
-        for each in (*report.kinds, *archivist.kept):
+        for each in (*report.kinds, *archivist.retention.kept):
             held.add_metric([each.kind], each.bytes)
         yield held
         archived = CounterMetricFamily("ovavel_archive_seconds", "Seconds in the archive.", labels=["camera"])

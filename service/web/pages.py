@@ -75,7 +75,7 @@ class Pages:
             demand=f"{self._service.demand:.3g}",
             sinks=self._service.deliveries.states,
             storage=_storage(
-                self._service.keeper.retention.report(now_us=now_us), self._service.archivist.kept, now_us
+                self._service.keeper.retention.report(now_us=now_us), self._service.archivist.retention.kept, now_us
             ),
             archive=self._archive(names),
         )

@@ -161,7 +161,6 @@ def test_what_cannot_be_written_is_counted(
     (store.folder / "context").write_text("a file where a folder should be")
     archived = Archived(store, encoder)
     monkeypatch.setattr(archived.archivist.retention, "apply_now", lambda: 0)
-    monkeypatch.setattr(archived.archivist.retention, "report", tuple)
     archived.archivist.start()
     archived.take(segments(5))
     archived.close()
@@ -219,7 +218,7 @@ def test_the_service_reports_what_is_kept(tmp_path: Path) -> None:
         service.start()
         until(lambda: service.archivist.written["one"] >= 10)
         service.archivist._look_after(retain=True)
-        (kept,) = service.archivist.kept
+        (kept,) = service.archivist.retention.kept
     assert kept.kind == "archive"
     assert kept.files == 1 or time.gmtime().tm_hour == 0
     assert kept.bytes > 0
