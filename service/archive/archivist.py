@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,12 @@ from ovavel.service.store.database import Database
 
 __all__ = ["Archivist", "NoArchive", "is_archived"]
 
-ENCODER_FAILED, BUSY, NEARLY_FULL, UNWRITABLE = (
+ENCODER_FAILED, BUSY, NEARLY_FULL, UNWRITABLE, UNFORESEEN = (
     "encoder failed",
     "the archive is too slow",
     "the disk is nearly full",
     "the archive cannot be written",
+    "unexpected error",
 )
 """Causes of seconds that the archive lacks."""
 
@@ -113,7 +115,7 @@ class Archivist:
         """Why nothing is written now; empty where it is."""
         self._to_utc: dict[str, ToUtc] = {}  # of the runs that are archived
         self._streams: dict[str, _Stream] = {}
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._jobs: queue.Queue[tuple[str, Callable[[], None]] | None] = queue.Queue()  # by camera
         self._thread = threading.Thread(target=self._run, name="ovavel-archive", daemon=True)
 
     def start(self) -> None:
@@ -135,7 +137,7 @@ class Archivist:
         self.end(camera.id)
         if is_archived(self._site, camera):
             self._to_utc[camera.id] = to_utc
-            self._jobs.put(partial(self._begin, camera.id, camera.lag))
+            self._jobs.put((camera.id, partial(self._begin, camera.id, camera.lag)))
 
     def second(self, camera: str, segment: Segment) -> None:
         """Take the next second of the run; it has no embeddings where its window was dropped."""
@@ -145,12 +147,12 @@ class Archivist:
             self.lost[camera, BUSY] += 1
             return
         begins_s = round(to_utc(round(segment.start_s * _US)) / _US)
-        self._jobs.put(partial(self._second, camera, segment, begins_s))
+        self._jobs.put((camera, partial(self._second, camera, segment, begins_s)))
 
     def end(self, camera: str) -> None:
         """The run ends. Twice does nothing."""
         if self._to_utc.pop(camera, None) is not None:
-            self._jobs.put(partial(self._end, camera))
+            self._jobs.put((camera, partial(self._end, camera)))
 
     def _run(self) -> None:
         looked_s = retained_s = float("-inf")
@@ -166,9 +168,22 @@ class Archivist:
                 continue
             if job is None:
                 for camera in list(self._streams):
-                    self._end(camera)
+                    self._do(camera, partial(self._end, camera))
                 return
+            self._do(*job)
+
+    def _do(self, camera: str, job: Callable[[], None]) -> None:
+        """Do it; an unforeseen fault costs the seconds of one camera that wait, and the camera begins again."""
+        try:
             job()
+        except Exception:  # whatever it is, later seconds are archived
+            _log.exception("the archive of camera %s begins again", camera)
+            if stream := self._streams.pop(camera, None):
+                self.lost[camera, UNFORESEEN] += len(stream.times)
+                stream.times.clear()
+                with suppress(Exception):  # it may be what failed
+                    self._written(stream, stream.writer.close)
+                self._begin(camera, stream.lag)
 
     def _look_after(self, *, retain: bool) -> None:
         """Keep to the limits, and see whether anything may be written."""
@@ -180,6 +195,9 @@ class Archivist:
             trouble = "" if self.retention.may_grow() else NEARLY_FULL
         except OvavelError as error:
             trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, later seconds are archived once it is over
+            _log.exception("the limits of the archive could not be applied")
+            trouble = f"unexpected error: {error!r}"
         self._report(trouble)
 
     def _report(self, trouble: str) -> None:
@@ -242,4 +260,8 @@ class Archivist:
         except OutputError as error:
             self.lost[stream.camera, UNWRITABLE] += max(writer.lost - lost, given)
             self._report(str(error))
-        self.written[stream.camera] += writer.written - before
+        except Exception:
+            self.lost[stream.camera, UNFORESEEN] += given
+            raise
+        finally:
+            self.written[stream.camera] += writer.written - before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import queue
 import threading
@@ -39,6 +40,8 @@ _TICK_S = 10.0
 _APPLY_S, _SWEEP_S = 60.0, 3600.0
 """Of a hundred thousand events, looking for what has to go takes a third of a second."""
 
+_log = logging.getLogger(__name__)
+
 ToUtc = Callable[[int], int]
 """Microseconds of media time → of UTC."""
 
@@ -62,6 +65,15 @@ class _Wanted:
     to_utc: ToUtc
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be done about one asset of an event."""
+
+    event: str
+    kind: AssetKind
+    run: Callable[[], None]
+
+
 class Keeper:
     """Evidence of all cameras of a site."""
 
@@ -79,8 +91,8 @@ class Keeper:
         self._store, self._site, self._ask, self._check = store, site, ask, check
         self._wanted: dict[str, _Wanted] = {}
         self._lock = threading.Lock()
-        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._unsettled: list[Callable[[], None]] = []  # rows that could not be written
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._unsettled: list[_Job] = []  # rows that could not be written
         self.trouble = ""
         """Why nothing could be kept last time; empty where it could."""
         self.retention = Retention(store, site.keep)
@@ -96,7 +108,7 @@ class Keeper:
         with self._lock:
             left, self._wanted = self._wanted, {}
         for event in left:
-            self._put(lambda event=event: self._settle(event, "clip", "the service stopped"))  # type: ignore[misc]
+            self.lacks(event, "clip", "the service stopped")
         self._jobs.put(None)
         if self._thread.ident is not None:
             self._thread.join(within_s)
@@ -115,11 +127,11 @@ class Keeper:
         if self._jobs.qsize() >= MOST_WAITING:
             self.lacks(event, kind, TOO_SLOW)
             return
-        self._put(lambda: self._picture(event, kind, data, path, span_us))
+        self._jobs.put(_Job(event, kind, lambda: self._picture(event, kind, data, path, span_us)))
 
     def lacks(self, event: str, kind: AssetKind, cause: str) -> None:
         """Say why there is no such asset."""
-        self._put(lambda: self._settle(event, kind, cause))
+        self._jobs.put(_Job(event, kind, lambda: self._settle(event, kind, cause)))
 
     def clip(self, event: str, wanted: _Wanted, from_s: float, to_s: float) -> None:
         """Ask for the clip of an event."""
@@ -140,7 +152,7 @@ class Keeper:
         if wanted is not None and clip.error:
             self.lacks(clip.event, "clip", DISK_FULL if clip.error == os.strerror(errno.ENOSPC) else clip.error)
         elif wanted is not None:
-            self._put(lambda: self._clip(clip, wanted))
+            self._jobs.put(_Job(clip.event, "clip", lambda: self._clip(clip, wanted)))
 
     def gone(self, camera: str, child: int) -> None:
         """A capture process has ended: what was asked of it will not come."""
@@ -154,9 +166,6 @@ class Keeper:
             wanted = self._wanted.pop(event, None)
         if wanted is not None:
             self.lacks(event, "clip", cause)
-
-    def _put(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
 
     def _run(self) -> None:
         tick_s, sweep_s = -_TICK_S, time.monotonic()
@@ -174,13 +183,21 @@ class Keeper:
                 self._applied_s = -_APPLY_S
                 self._look_after(sweep=False)
                 return
-            job()
+            self._do(job)
+
+    def _do(self, job: _Job) -> None:
+        try:
+            job.run()
+        except Exception as error:  # noqa: BLE001 - an unforeseen fault costs one asset, not all later ones
+            _log.exception("the %s of event %s could not be kept", job.kind, job.event)
+            cause = f"unexpected error: {error!r}"
+            self._unsettled.append(_Job(job.event, job.kind, lambda: self._settle(job.event, job.kind, cause)))
 
     def _look_after(self, *, sweep: bool) -> None:
         """Write rows that could not be written before, and keep to the limits."""
         unsettled, self._unsettled = self._unsettled, []
         for job in unsettled:
-            job()
+            self._do(job)
         failed, self.trouble = self.trouble, ""
         try:
             self._check()
@@ -194,6 +211,9 @@ class Keeper:
                 files.sweep(self._store, being_written=parts)
         except OutputError as error:
             self.trouble = str(error)  # the next time, then
+        except Exception as error:  # noqa: BLE001 - whatever it is, evidence of later events is kept
+            _log.exception("the limits of evidence could not be applied")
+            self.trouble = f"unexpected error: {error!r}"
 
     def _picture(self, event: str, kind: AssetKind, data: bytes, path: str, span_us: tuple[int, int]) -> None:
         try:
@@ -252,7 +272,7 @@ class Keeper:
                 else:
                     kept = assets.ready(transaction, event, kind, outcome)
         except OutputError:
-            self._unsettled.append(lambda: self._settle(event, kind, outcome))
+            self._unsettled.append(_Job(event, kind, lambda: self._settle(event, kind, outcome)))
             return
         if isinstance(outcome, MediaFile):
             reach("asset.row-ready")

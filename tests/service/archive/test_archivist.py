@@ -17,7 +17,15 @@ from ovavel.runtime.archive.search.phrases import embed_phrases
 from ovavel.runtime.archive.search.query import Question, Search
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.types import Segment
-from ovavel.service.archive.archivist import BUSY, ENCODER_FAILED, NEARLY_FULL, UNWRITABLE, Archivist, is_archived
+from ovavel.service.archive.archivist import (
+    BUSY,
+    ENCODER_FAILED,
+    NEARLY_FULL,
+    UNFORESEEN,
+    UNWRITABLE,
+    Archivist,
+    is_archived,
+)
 from ovavel.service.archive.retention import plan
 from ovavel.service.config.site import Camera, Keep
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
@@ -165,6 +173,29 @@ def test_what_cannot_be_written_is_counted(
     archived.take(segments(5))
     archived.close()
     assert archived.archivist.lost == {("gate", UNWRITABLE): 5}
+
+
+def test_an_unforeseen_fault_costs_the_seconds_that_waited_and_no_later_ones(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def contexts(*parts: np.ndarray) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise ZeroDivisionError
+        return RemoteEncoder.contexts(encoder, *parts)
+
+    monkeypatch.setattr(encoder, "contexts", contexts)
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    archived.take(segments(30))
+    archived.close()
+    lost = archived.archivist.lost
+    assert lost.keys() == {("gate", UNFORESEEN)}
+    assert 1 <= lost["gate", UNFORESEEN] <= 6
+    assert archived.archivist.written["gate"] == len(archived.seconds) == 30 - lost.total()
 
 
 def test_what_waits_is_bounded(store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.service import check_assets, news, site
 
@@ -32,4 +34,30 @@ def test_pictures_that_a_disk_is_too_slow_for_are_named_and_do_not_fill_the_memo
         *(("e1", "ready", None), ("e2", "ready", None)),
         *(("e3", "failed", TOO_SLOW), ("e4", "failed", TOO_SLOW)),
     ]
+    check_assets(store)
+
+
+def test_an_unforeseen_fault_costs_one_picture_and_is_named(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper(
+        store, site(store.folder, Camera(id="gate", source="x"), keep=Keep(min_free_gb=0)), lambda *_: False
+    )
+    write, paths = keeping.files.write, {}
+    with store.write() as transaction:
+        for event in ("e1", "e2"):
+            events.record(transaction, news("start", int(event[1])), event_id=event, now_us=0, sinks=())
+            assets.expect(transaction, event, ("snapshot",))
+            paths[event] = assets.path_of("gate", "2026-11-29", event, "snapshot")
+
+    def fails_once(path: Path, data: bytes) -> str:
+        if path.name == Path(paths["e1"]).name:
+            raise ZeroDivisionError
+        return write(path, data)
+
+    monkeypatch.setattr(keeping.files, "write", fails_once)
+    for event, path in paths.items():
+        keeper.picture(event, "snapshot", b"picture", path, (0, 1))
+    keeper.start()
+    keeper.close(60)
+    found = rows(store.read, "SELECT event_id, state, cause FROM asset ORDER BY event_id")
+    assert found == [("e1", "failed", "unexpected error: ZeroDivisionError()"), ("e2", "ready", None)]
     check_assets(store)
