@@ -13,14 +13,27 @@ from pathlib import Path
 
 import numpy as np
 
+from ovavel.runtime.scale.job import Request
 from support.media_factory import make_clip
 
-__all__ = ["BUNDLE", "POISON", "contents", "make_recordings", "poisonous", "run", "started", "wait_until"]
+__all__ = ["BUNDLE", "POISON", "REQUEST", "contents", "make_recordings", "poisonous", "run", "started", "wait_until"]
 
 BUNDLE = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "bundle"
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import program; program()")
 POISON = "poison.mp4"
 """Name of a recording that is white, see `poisonous`."""
+REQUEST = Request(
+    bundle_sha256="ab",
+    backend="onnxruntime",
+    precision=None,
+    senses=("audio",),
+    channel="auto",
+    lag=2,
+    fusion=None,
+    rules={},
+    formats=("json",),
+)
+"""Of records that no run has made."""
 
 _BACKEND = '''
 """ONNX Runtime, except that a white picture ends the process, as a fault in a library would."""

@@ -73,6 +73,7 @@ def test_the_ray_job_runs_on_its_own_cluster(monkeypatch: pytest.MonkeyPatch) ->
     command = check_command(job["spec"]["entrypoint"].split(), monkeypatch)
     assert command.scale.on == "auto"
     cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
     check_pod(cluster["headGroupSpec"]["template"]["spec"])
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "no slot beside the cluster's own processes"
     for group in cluster["workerGroupSpecs"]:

@@ -6,22 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from support.scaled import REQUEST
 
 from ovavel.runtime.errors import InputError, OutputError
 from ovavel.runtime.scale.done import ASIDE, Done, Failed, ResultFolder, Summary
-from ovavel.runtime.scale.job import Recording, Request
+from ovavel.runtime.scale.job import Recording
 
-REQUEST = Request(
-    bundle_sha256="ab",
-    backend="onnxruntime",
-    precision=None,
-    senses=("audio",),
-    channel="auto",
-    lag=2,
-    fusion=None,
-    rules={},
-    formats=("json",),
-)
 
 
 @pytest.fixture

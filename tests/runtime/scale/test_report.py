@@ -8,27 +8,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.scaled import BUNDLE
+from support.scaled import BUNDLE, REQUEST
 
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.results import read_json
 from ovavel.runtime.scale.done import Done, EventSum, Failed, ResultFolder, Summary
-from ovavel.runtime.scale.job import Request
 from ovavel.runtime.scale.report import FolderReport, read_folder, to_html, to_json
 
 CLIP = BUNDLE.parent / "clip.mp4"
-REQUEST = Request(
-    bundle_sha256="ab",
-    backend="onnxruntime",
-    precision=None,
-    senses=("audio",),
-    channel="auto",
-    lag=2,
-    fusion=None,
-    rules={},
-    formats=("html",),
-)
 HOSTILE = "<script>alert(1)</script>\u202e"
 
 
