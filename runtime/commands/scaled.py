@@ -1,4 +1,4 @@
-"""`ovavel localize` with --shard or --on: many recordings, with a record of each."""
+"""--shard and --on, and `ovavel localize` with them: many recordings, with a record of each."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from ovavel.runtime.reporting.text import counts, one_line, shown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ovavel.runtime.scale.done import ResultFolder
     from ovavel.runtime.scale.job import Job, Recording
-    from ovavel.runtime.scale.worker import Outcome
+    from ovavel.runtime.scale.work import ItemT, JobT, Outcome, Start
 
-__all__ = ["ScaleOptions", "run_scaled"]
+__all__ = ["Others", "ScaleOptions", "check_outcome", "outcomes", "run_scaled"]
 
 _WORDS = {
     "done": "localized",
@@ -33,19 +32,17 @@ _WORDS = {
     "unequal": "with other results",
 }
 _LOOK_EVERY_S = 10.0
-_ANY_GPU = ("onnxruntime", "tensorrt", "tensorrt-rtx")
-"""Backends that take any NVIDIA GPU for --device auto."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleOptions:
-    """Many recordings, on one machine or on many."""
+    """Much work, on one machine or on many."""
 
     shard: Annotated[str | None, arg(metavar="I/N", help_behavior_hint="")] = None
-    """Localize one of N parts of the recordings; other processes and machines localize the others, into the same --out.
-    Counts from 0 or from 1. Each recording that is done has a record, and an interrupted run resumes."""
+    """Do one of N parts of the work; other processes and machines do the others, into the same --out. Counts from 0 or
+    from 1. What is done is on record there, and an interrupted run resumes."""
     on: Annotated[str | None, arg(metavar="{auto,ray://HOST:PORT}", help_behavior_hint="")] = None
-    """Localize on a Ray cluster (the extra 'cluster'): the one at this address, or auto: the one that this machine is
+    """Work on a Ray cluster (the extra 'cluster'): the one at this address, or auto: the one that this machine is
     part of, and otherwise this machine. --threads is the cores of each slot, by default all of a machine."""
 
     @property
@@ -88,6 +85,7 @@ def run_scaled(job: Job, files: Sequence[Path], base: Path, options: ScaleOption
     """
     from ovavel.runtime.scale.done import ResultFolder
     from ovavel.runtime.scale.job import Shard, recordings_below
+    from ovavel.runtime.scale.worker import Worker
     from ovavel.runtime.system.bars import rated_bar
 
     recordings = list({recording.name: recording for recording in recordings_below(files, base)}.values())
@@ -100,10 +98,9 @@ def run_scaled(job: Job, files: Sequence[Path], base: Path, options: ScaleOption
     folder.prepare()
     said = _Report(console)
     with ExitStack() as stack:
-        results, where = _results(job, recordings, options, stack, said.errors)
-        stack.enter_context(closing(results))
+        results, where = outcomes(Worker, job, recordings, options, stack)
         bar = stack.enter_context(rated_bar("recordings", console=said.errors))
-        others = _Others(folder, total) if len(recordings) < total else None
+        others = Others(folder.count_done, total) if len(recordings) < total else None
         for item in results:
             if item is not None:
                 said.report(*item)
@@ -125,24 +122,19 @@ class _Report:
         self._said: set[str] = set()
 
     def report(self, recording: Recording, outcome: Outcome) -> None:
-        """Print one.
+        """Print one. Raises what `check_outcome` does."""
+        from ovavel.runtime.scale.worker import Localized
 
-        Raises:
-            OutputError, DeviceError: the others would fare the same.
-        """
-        if outcome.state == "unwritable":
-            raise OutputError(f"{outcome.text}; then run the command again: it resumes")
-        if outcome.state == "unusable":
-            raise DeviceError(outcome.text)
+        check_outcome(outcome)
         self.states[outcome.state] += 1
-        self._undecodable += outcome.undecodable
-        self._length_s += outcome.duration_s
         name = shown_name(recording.name)
         for notice in outcome.notices:
             if notice not in self._said:  # each process says the same of its engine
                 self._said.add(notice)
                 self.console.print(one_line(notice), markup=False)
-        if outcome.state == "done":
+        if isinstance(outcome, Localized):
+            self._undecodable += outcome.undecodable
+            self._length_s += outcome.duration_s
             events = "1 event" if outcome.events == 1 else f"{outcome.events} events"
             self.console.print(f"{name}: {outcome.duration_s:.1f} s, {events}", markup=False)
         elif outcome.state != "kept":
@@ -157,35 +149,55 @@ class _Report:
         return 1 if bad or self._undecodable else 0
 
 
-class _Others:
+class Others:
     """How far all shards are together, looked up now and then."""
 
-    def __init__(self, folder: ResultFolder, total: int) -> None:
-        self._folder, self._total = folder, total
+    def __init__(self, count: Callable[[], int], total: int) -> None:
+        """Look with `count` how many of `total` are done."""
+        self._count, self._total = count, total
         self._looked_s = -math.inf
         self._done = 0
 
     def note(self) -> str:
+        """Say it in a few words."""
         if time.monotonic() - self._looked_s > _LOOK_EVERY_S:
-            self._looked_s, self._done = time.monotonic(), self._folder.count_done()
+            self._looked_s, self._done = time.monotonic(), self._count()
         return f"{self._done} of {self._total} in all shards"
 
 
-def _results(
-    job: Job, recordings: Sequence[Recording], options: ScaleOptions, stack: ExitStack, errors: Console
-) -> tuple[Generator[tuple[Recording, Outcome] | None], Callable[[], str]]:
-    """What becomes of each recording, as they end, and where they are localized."""
+def check_outcome(outcome: Outcome) -> None:
+    """Refuse what the other items would fare like.
+
+    Raises:
+        OutputError, DeviceError: nothing can be written, or this machine cannot do the work.
+    """
+    if outcome.state == "unwritable":
+        raise OutputError(f"{outcome.text}; then run the command again: it resumes")
+    if outcome.state == "unusable":
+        raise DeviceError(outcome.text)
+
+
+def outcomes(
+    start: Start[JobT, ItemT], job: JobT, items: Sequence[ItemT], options: ScaleOptions, stack: ExitStack
+) -> tuple[Generator[tuple[ItemT, Outcome] | None], Callable[[], str]]:
+    """What becomes of each item, as they end, and where it is worked on; `stack` ends both.
+
+    Raises:
+        ClusterError, MissingExtraError: there is no cluster, or it has no machine for a slot.
+    """
     if options.on is None:
         from ovavel.runtime.scale.processes import process_here
 
-        return process_here(job, recordings), str
+        here = process_here(start, job, items)
+        stack.enter_context(closing(here))
+        return here, str
+    from ovavel.runtime.reporting.console import ErrorConsole
     from ovavel.runtime.scale.cluster import Cluster
 
-    device, backend = str(job.engine["device"]), job.engine["name"]
-    gpus = None if device == "auto" and backend in _ANY_GPU else device == "cuda"
+    errors = ErrorConsole()
     cluster = stack.enter_context(
-        Cluster(
-            options.on, threads=job.engine["threads"], gpus=gpus, report=lambda text: errors.print(text, markup=False)
-        )
+        Cluster(options.on, threads=job.threads, gpus=job.gpus, report=lambda text: errors.print(text, markup=False))
     )
-    return cluster.process(job, recordings), lambda: cluster.note
+    results = cluster.process(start, job, items)
+    stack.enter_context(closing(results))
+    return results, lambda: cluster.note

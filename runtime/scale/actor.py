@@ -6,29 +6,29 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
+from typing import Generic
 
 from ovavel.runtime.scale.done import ASIDE
-from ovavel.runtime.scale.job import Job, Recording
-from ovavel.runtime.scale.worker import Outcome, Worker
+from ovavel.runtime.scale.work import ItemT, JobT, Outcome, Start
 from ovavel.runtime.system.files import output_error
 
 __all__ = ["MOST_KILLS", "SlotActor"]
 
 MOST_KILLS = 3
-"""A recording that ended so many actors is failed; Ray runs a task again as often."""
+"""An item that ended so many actors is given up; Ray runs a task again as often."""
 
 
-class SlotActor:
-    """Holds a backend, and localizes one recording after another.
+class SlotActor(Generic[JobT, ItemT]):
+    """Holds a worker, and does one item after another.
 
-    While it works on a recording there is a mark aside. What an actor that dies leaves is counted by the next.
+    While it works on an item there is a mark aside. What an actor that dies leaves is counted by the next.
     """
 
-    def __init__(self, job: Job, run: str) -> None:
+    def __init__(self, start: Start[JobT, ItemT], job: JobT, run: str) -> None:
         """Work for `job`; `run` tells its marks from those of other runs."""
         self._aside = Path(job.out) / ASIDE
         self._run = run
-        self._worker = Worker(job)
+        self._worker = start(job)
 
     def node(self) -> str:
         """The id of the machine that this runs on."""
@@ -36,13 +36,13 @@ class SlotActor:
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def process(self, recording: Recording) -> tuple[str, Outcome]:
-        """Return the machine, and what became of the recording."""
-        return self.node(), self.localize(recording)
+    def process(self, item: ItemT) -> tuple[str, Outcome]:
+        """Return the machine, and what became of the item."""
+        return self.node(), self.work_on(item)
 
-    def localize(self, recording: Recording) -> Outcome:
-        """Localize the recording, unless it has ended too many actors."""
-        name = hashlib.sha256(os.fsencode(recording.name)).hexdigest()
+    def work_on(self, item: ItemT) -> Outcome:
+        """Do the item, or give it up if it has ended too many actors."""
+        name = hashlib.sha256(os.fsencode(item.name)).hexdigest()
         marks = [self._aside / f".{name}.{self._run}.{number}.part" for number in range(MOST_KILLS)]
         for mark in marks:
             try:
@@ -52,10 +52,10 @@ class SlotActor:
             except OSError as error:
                 return Outcome(state="unwritable", text=str(output_error(mark, error)))
             try:
-                return self._worker.process(recording)
+                return self._worker.process(item)
             finally:
                 _remove(mark)
-        outcome = self._worker.give_up(recording, MOST_KILLS)
+        outcome = self._worker.give_up(item, MOST_KILLS)
         for mark in marks:
             _remove(mark)
         return outcome

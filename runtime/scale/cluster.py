@@ -1,4 +1,4 @@
-"""A job on a Ray cluster: one actor a slot holds the backend, and machines may come and go.
+"""A job on a Ray cluster: one actor a slot holds the models, and machines may come and go.
 
 Ray restarts actors that die and runs their tasks again, so a task may run more than once; its effects are the same,
 see `ovavel.runtime.scale.done`. This module imports ray and nothing that is heavy beside it.
@@ -16,14 +16,14 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ovavel.runtime.errors import ClusterError, MissingExtraError
 from ovavel.runtime.scale.actor import MOST_KILLS, SlotActor
-from ovavel.runtime.scale.job import Job, Recording
-from ovavel.runtime.scale.worker import Outcome
+from ovavel.runtime.scale.work import ItemT, JobT, Outcome, Start
 from ovavel.runtime.system.interrupt import terminated_as_interrupted
 from ovavel.runtime.system.parallel import default_workers
 
@@ -40,7 +40,7 @@ _PATIENCE_S = 120.0
 _STORE_BYTES = 100_000_000
 _MOST_FAILURES = 3
 _MOST_LOST = 10
-"""How often a recording may be lost with its actor before it is failed."""
+"""How often an item may be lost with its actor before it is failed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +51,7 @@ class _Slot:
     found: Any
     """Reference to the id of its node, until it is there."""
     node: str | None = None
-    tasks: dict[Any, Recording] = field(default_factory=dict)
+    tasks: dict[Any, Any] = field(default_factory=dict)
     failures: int = 0
     """How often it ended before it ran."""
 
@@ -113,22 +113,26 @@ class Cluster:
         slots = "1 slot" if len(ready) == 1 else f"{len(ready)} slots"
         return f"{slots} on {'1 machine' if machines == 1 else f'{machines} machines'}"
 
-    def process(self, job: Job, recordings: Sequence[Recording]) -> Generator[tuple[Recording, Outcome] | None]:
-        """Yield each recording with what became of it, as they end; None now and then, so that `note` can be shown.
+    def process(
+        self, start: Start[JobT, ItemT], job: JobT, items: Sequence[ItemT]
+    ) -> Generator[tuple[ItemT, Outcome] | None]:
+        """Yield each item with what became of it, as they end; None now and then, so that `note` can be shown.
 
         Raises:
             ClusterError: the cluster was lost. Everything that is done is on record.
         """
         ray = self._ray
-        job = replace(job, engine={**job.engine, "threads": self.threads, "device": self._device(job)})
-        run = secrets.token_hex(8)
-        waiting = deque(recordings)
-        left = len(recordings)
+        actor = self._ray.remote(SlotActor).options(
+            num_cpus=self.threads, num_gpus=int(self.gpus), max_restarts=-1, max_task_retries=MOST_KILLS
+        )
+        make = partial(actor.remote, start, job.on_slot(self.threads, gpu=self.gpus), secrets.token_hex(8))
+        waiting = deque(items)
+        left = len(items)
         lost: Counter[str] = Counter()
         try:
             with terminated_as_interrupted():
                 while left:
-                    waiting.extendleft(self._adjust(job, run, left))
+                    waiting.extendleft(self._adjust(make, left))
                     self._give(waiting)
                     tasks = {task: slot for slot in self._slots for task in slot.tasks}
                     ready = list(tasks)
@@ -140,20 +144,20 @@ class Cluster:
                         time.sleep(0.1)
                     for task in ready:
                         slot = tasks[task]
-                        recording = slot.tasks.pop(task)
+                        item = slot.tasks.pop(task)
                         outcome = self._outcome(task, slot)
                         if outcome is None:
-                            lost[recording.name] += 1
-                            if lost[recording.name] < _MOST_LOST:
-                                waiting.appendleft(recording)
+                            lost[item.name] += 1
+                            if lost[item.name] < _MOST_LOST:
+                                waiting.appendleft(item)
                                 continue
                             outcome = Outcome(state="failed", text=f"it was lost with its process {_MOST_LOST} times")
                         elif outcome.state == "unusable":
-                            waiting.appendleft(recording)
+                            waiting.appendleft(item)
                             self._retire(slot, outcome.text, waiting)
                             continue
                         left -= 1
-                        yield recording, outcome
+                        yield item, outcome
                     yield None
         except (ray.exceptions.RayError, ConnectionError) as error:
             raise ClusterError(
@@ -221,8 +225,8 @@ class Cluster:
             slots += min(room, int(node.get("GPU", 0))) if self.gpus else room
         return slots
 
-    def _adjust(self, job: Job, run: str, left: int) -> list[Recording]:
-        """Have as many slots as there is room for; return what the slots of lost machines were given."""
+    def _adjust(self, make: Callable[[], Any], left: int) -> list[Any]:
+        """Have as many slots of `make` as there is room for; return what the slots of lost machines were given."""
         for slot in list(self._slots):
             self._find(slot)
         if time.monotonic() - self._looked_s < _LOOK_EVERY_S:
@@ -230,18 +234,15 @@ class Cluster:
         self._looked_s = time.monotonic()
         nodes = self._nodes()
         alive = {node["id"] for node in nodes}
-        again: list[Recording] = []
+        again: list[Any] = []
         for slot in [slot for slot in self._slots if slot.node and slot.node not in alive]:
             # Ray would start the actor again elsewhere, but only where no slot is yet.
             again += slot.tasks.values()
             self._slots.remove(slot)
             self._drop(slot)
         wanted = min(self._wanted(nodes) - sum(self._unusable.values()), left)
-        actor = self._ray.remote(SlotActor).options(
-            num_cpus=self.threads, num_gpus=int(self.gpus), max_restarts=-1, max_task_retries=MOST_KILLS
-        )
         while len(self._slots) < wanted:
-            made = actor.remote(job, run)
+            made = make()
             self._slots.append(_Slot(actor=made, found=made.node.remote()))
         return again
 
@@ -259,18 +260,13 @@ class Cluster:
                     else:
                         slot.found = slot.actor.node.remote()
 
-    def _device(self, job: Job) -> str:
-        """Where the encoders of a slot run: the machine alone would not know which GPUs are another slot's."""
-        asked = str(job.engine["device"])
-        return ("cuda" if self.gpus else "cpu") if asked == "auto" else asked
-
-    def _give(self, waiting: deque[Recording]) -> None:
+    def _give(self, waiting: deque[Any]) -> None:
         """Give each slot that runs what it has room for, in turn."""
         for room in range(1, _IN_FLIGHT + 1):
             for slot in self._slots:
                 if waiting and slot.node and len(slot.tasks) < room:
-                    recording = waiting.popleft()
-                    slot.tasks[slot.actor.process.remote(recording)] = recording
+                    item = waiting.popleft()
+                    slot.tasks[slot.actor.process.remote(item)] = item
 
     def _outcome(self, task: Any, slot: _Slot) -> Outcome | None:
         """The result of a task; None where it was lost with its actor more often than Ray tries."""
@@ -282,8 +278,8 @@ class Cluster:
             return None
         return outcome  # type: ignore[no-any-return]
 
-    def _retire(self, slot: _Slot, why: str, waiting: deque[Recording]) -> None:
-        """Do without a slot whose machine cannot run the bundle.
+    def _retire(self, slot: _Slot, why: str, waiting: deque[Any]) -> None:
+        """Do without a slot whose machine cannot do the work.
 
         Raises:
             ClusterError: there is no other one.
@@ -293,7 +289,7 @@ class Cluster:
         self._drop(slot)
         self._unusable[why] = self._unusable.get(why, 0) + 1
         if not self._slots:
-            raise ClusterError(f"no machine of the cluster can run the bundle: {'; '.join(self._unusable)}")
+            raise ClusterError(f"no machine of the cluster can do the work: {'; '.join(self._unusable)}")
 
     def _drop(self, slot: _Slot) -> None:
         with contextlib.suppress(Exception):  # the cluster may be lost

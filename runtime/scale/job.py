@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,9 @@ from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.text import encodable
 
 __all__ = ["Job", "Recording", "Request", "Shard", "recordings_below"]
+
+_ANY_GPU = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+"""Backends that take any NVIDIA GPU for --device auto."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,24 @@ class Job:
     rules: EventRules
     overwrite: bool = False
     """Replace what was done before, whatever was asked then."""
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of the encoders, if their number was given."""
+        threads: int | None = self.engine["threads"]
+        return threads
+
+    @property
+    def gpus(self) -> bool | None:
+        """Whether the encoders need a GPU; None: they take one if there is one."""
+        device = self.engine["device"]
+        return None if device == "auto" and self.engine["name"] in _ANY_GPU else device == "cuda"
+
+    def on_slot(self, threads: int, *, gpu: bool) -> Job:
+        """The same on a slot of so many cores: a machine alone would not know which GPUs are another slot's."""
+        asked = str(self.engine["device"])
+        device = ("cuda" if gpu else "cpu") if asked == "auto" else asked
+        return replace(self, engine={**self.engine, "threads": threads, "device": device})
 
     @property
     def request(self) -> Request:

@@ -1,13 +1,13 @@
-"""A job on this machine, in a process of its own: a recording that kills it is tried once more, then failed."""
+"""A job on this machine, in a process of its own: an item that kills it is tried once more, then given up."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Generator, Sequence
 from functools import partial
+from typing import Any
 
-from ovavel.runtime.scale.job import Job, Recording
-from ovavel.runtime.scale.worker import Outcome, Worker
+from ovavel.runtime.scale.work import ItemT, JobT, Outcome, Start
 from ovavel.runtime.system.interrupt import interrupted_after
 from ovavel.runtime.system.parallel import Crashed, run_each
 
@@ -16,32 +16,35 @@ __all__ = ["process_here"]
 _TRIES = 2
 """How often `run_each` tries a job."""
 
-_worker: tuple[Job, Worker] | None = None
+_worker: Any = None
 """Of this process, once it has one."""
 
 
-def process_here(job: Job, recordings: Sequence[Recording]) -> Generator[tuple[Recording, Outcome] | None]:
-    """Yield each recording with what became of it.
+def process_here(
+    start: Start[JobT, ItemT], job: JobT, items: Sequence[ItemT]
+) -> Generator[tuple[ItemT, Outcome] | None]:
+    """Yield each item with what became of it.
 
     When this is interrupted, or closed before its end, what runs is killed: it will be done from its start next time.
     """
-    results = run_each(partial(_process, job), recordings, workers=1)
+    results = run_each(partial(_process, start, job), items, workers=1)
     try:
         with interrupted_after(_kill):
-            for recording, result in results:
+            for item, result in results:
                 if isinstance(result, Crashed):
-                    result = Worker(job).give_up(recording, _TRIES)
-                yield recording, result
+                    result = start(job).give_up(item, _TRIES)
+                yield item, result
     finally:
         _kill()
 
 
-def _process(job: Job, recording: Recording) -> Outcome:
-    """Runs in the other process, which keeps its backend."""
+def _process(start: Start[JobT, ItemT], job: JobT, item: ItemT) -> Outcome:
+    """Runs in the other process, which works on one job and keeps its worker."""
     global _worker
-    if _worker is None or _worker[0] != job:
-        _worker = job, Worker(job)
-    return _worker[1].process(recording)
+    if _worker is None:
+        _worker = start(job)
+    outcome: Outcome = _worker.process(item)
+    return outcome
 
 
 def _kill() -> None:

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import OTHER_NAMES
@@ -18,6 +17,7 @@ from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.scale.done import Done, EventSum, ResultFolder, Summary, output_name
 from ovavel.runtime.scale.job import Job, Recording
+from ovavel.runtime.scale.work import Outcome
 from ovavel.runtime.sinks.records import EventFields, GapRecord
 from ovavel.runtime.sources.access import Access, pixel_limit, shown_url
 from ovavel.runtime.sources.media.source import MediaSource
@@ -26,27 +26,18 @@ from ovavel.runtime.types import Event, Gap
 from ovavel.runtime.verification.first_use import changed_since_first_use
 from ovavel.runtime.verification.open import Verified, open_verified
 
-__all__ = ["Outcome", "Worker", "summary"]
-
-State: TypeAlias = Literal["done", "kept", "failed", "unequal", "unusable", "unwritable"]
+__all__ = ["Localized", "Worker", "summary"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one recording."""
+class Localized(Outcome):
+    """A recording whose results were written now."""
 
-    state: State
-    """done: its results are written. kept: they were there. failed: it cannot be read, and this is on record. unequal:
-    there are other results. unusable: this process cannot run the bundle. unwritable: no results can be written."""
-    text: str = ""
-    """Why not; empty where it is done or kept."""
     duration_s: float = 0.0
     """Length of what was localized now."""
     events: int = 0
     undecodable: bool = False
     """Whether it has video or audio that FFmpeg has no decoder for."""
-    notices: tuple[str, ...] = ()
-    """What to report beside it: notes on the recording; on the engine, with the first one of a process."""
 
 
 class Worker:
@@ -118,7 +109,7 @@ class Worker:
         if other and other != done:
             return _unequal(f"its results differ from those on record in done/{key}.json")
         self._folder.write(key, done, results)
-        return Outcome(
+        return Localized(
             state="done",
             duration_s=localization.duration_s,
             events=len(localization.events),

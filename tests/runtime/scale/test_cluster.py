@@ -21,7 +21,8 @@ from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.scale.actor import SlotActor
 from ovavel.runtime.scale.done import Failed, ResultFolder
 from ovavel.runtime.scale.job import Job, Recording, recordings_below
-from ovavel.runtime.scale.worker import Outcome, Worker
+from ovavel.runtime.scale.work import Outcome
+from ovavel.runtime.scale.worker import Worker
 
 ray = pytest.importorskip("ray", reason="needs the extra 'cluster'")
 
@@ -44,7 +45,7 @@ def test_marks_of_dead_actors_are_counted_for_each_run(tmp_path: Path, monkeypat
     )
     done = Outcome(state="done")
     monkeypatch.setattr(Worker, "process", lambda self, recording: done)
-    assert SlotActor(job, "run").localize(recording) == done
+    assert SlotActor(Worker, job, "run").work_on(recording) == done
     assert not list((out / "aside").iterdir())
 
     def die(self: Worker, recording: Recording) -> Outcome:
@@ -55,13 +56,13 @@ def test_marks_of_dead_actors_are_counted_for_each_run(tmp_path: Path, monkeypat
         patch.setattr("ovavel.runtime.scale.actor._remove", lambda mark: None)  # as if it had been killed
         for _ in range(3):
             with pytest.raises(SystemExit):
-                SlotActor(job, "run").localize(recording)
-    failed = SlotActor(job, "run").localize(recording)
+                SlotActor(Worker, job, "run").work_on(recording)
+    failed = SlotActor(Worker, job, "run").work_on(recording)
     assert failed.state == "failed"
     assert "ended 3 processes" in failed.text
     assert not list((out / "aside").iterdir())
     with pytest.raises(SystemExit):
-        SlotActor(job, "another").localize(recording)
+        SlotActor(Worker, job, "another").work_on(recording)
 
 
 @pytest.mark.timeout(600)
