@@ -10,8 +10,6 @@ import gc
 import importlib
 import importlib.metadata
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from ovavel.export.golden import GoldenWriter, checked
 from ovavel.export.graphs import OPSET, save_variant, traced
 from ovavel.export.inputs import calibration_inputs
-from ovavel.export.place import check_exact, check_place, put_in_place
+from ovavel.export.place import check_exact, check_place
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.passes import FITTED
 from ovavel.export.speed import fastest, times_faster
@@ -44,7 +42,7 @@ from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary, check_names
 from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError, UsageError
 from ovavel.runtime.pipeline.texts import averaged, sentences
-from ovavel.runtime.system.files import output_error
+from ovavel.runtime.system.files import whole_folder
 from ovavel.runtime.system.progress import Progress, no_progress, part_of
 from ovavel.runtime.types import FusionKind, Sense
 
@@ -172,27 +170,17 @@ def write_bundle(
             f"the head {head} scores by {temporal.score}, an ablation that the runtime does not do; "
             "export a head with the score 'geometric', or one that has learned how to fuse"
         )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # Named first and made within the block: a signal between the two leaves nothing behind.
-        aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-        try:
-            aside.mkdir(mode=0o700)
-            bundle = _Writer(aside, model, precisions, forms, progress, note).write(
-                contents.names,
-                temporal,
-                head=head,
-                calibration=read_calibration(head) if head else None,
-                background=contents.background,
-                prompts=contents.prompts,
-                licence=licence,
-            )
-            progress("putting it in its place", 1.0)
-            put_in_place(aside, out)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise output_error(out, error) from error
+    with whole_folder(out) as aside:
+        bundle = _Writer(aside, model, precisions, forms, progress, note).write(
+            contents.names,
+            temporal,
+            head=head,
+            calibration=read_calibration(head) if head else None,
+            background=contents.background,
+            prompts=contents.prompts,
+            licence=licence,
+        )
+        progress("putting it in its place", 1.0)
     return dataclasses.replace(bundle, path=out)
 
 

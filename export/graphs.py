@@ -6,7 +6,6 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from ovavel.export.precision.activations import Activation
 from ovavel.export.precision.passes import PASSES
-from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Encoders, Graph
+from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Encoders, Graph, graph_specs
 from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import ExportError, MissingExtraError
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir
     from torch import Tensor, nn
 
-__all__ = ["OPSET", "example_inputs", "graph_specs", "save_variant", "traced"]
+__all__ = ["OPSET", "example_inputs", "save_variant", "traced"]
 
 # B batch, T segments, C classes with the background last
 
@@ -30,35 +29,6 @@ OPSET = 20
 
 _EXAMPLE = {"B": 2, "T": 10, "C": 3}
 """Sizes the graphs are traced with. They must be above 1, or PyTorch would take them for constants."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphSpec:
-    """Names and shapes at the border of a graph. A letter in a shape may differ from call to call."""
-
-    inputs: dict[str, tuple[int | str, ...]]
-    outputs: tuple[str, ...]
-
-
-def graph_specs(encoders: Encoders) -> dict[Graph, GraphSpec]:
-    """Return names and shapes of all graphs of a bundle with `encoders`."""
-    audio, vision = encoders.audio, encoders.vision
-    specs: dict[Graph, GraphSpec] = {
-        "vision": GraphSpec(inputs={vision.input: ("B", *vision.shape)}, outputs=("embedding",)),
-        "audio": GraphSpec(inputs={audio.input: ("B", *audio.shape)}, outputs=("embedding",)),
-    }
-    for each in (audio, vision):
-        specs[each.text] = GraphSpec(inputs={"tokens": ("B", each.context_length)}, outputs=("embedding",))
-    specs["head"] = GraphSpec(
-        inputs={
-            "audio": ("B", "T", audio.embedding_size),
-            "vision": ("B", "T", vision.embedding_size),
-            "audio_text": ("C", audio.embedding_size),
-            "vision_text": ("C", vision.embedding_size),
-        },
-        outputs=("audio_similarity", "vision_similarity", "score"),
-    )
-    return specs
 
 
 def traced(name: Graph, module: nn.Module, *, encoders: Encoders) -> onnx_ir.Model:

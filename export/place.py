@@ -1,9 +1,7 @@
-"""Output folder of an export: checks before minutes of work, and the final replacement."""
+"""Output folder of an export: checks before minutes of work."""
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from ovavel.runtime.system.hardware import cpu_features
 if TYPE_CHECKING:
     from ovavel.training.models.source import Model
 
-__all__ = ["check_exact", "check_place", "put_in_place"]
+__all__ = ["check_exact", "check_place"]
 
 
 def check_exact(precisions: Sequence[Precision]) -> None:
@@ -51,25 +49,3 @@ def check_place(out: Path, model: Model, precisions: Sequence[Precision], *, ove
         raise ExportError(
             f"{place} has {free / 1e9:.1f} GB free and the bundle needs {need / 1e9:.1f} GB; free some space"
         )
-
-
-def put_in_place(temporary: Path, out: Path) -> None:
-    """Rename the folder `temporary` to `out`, replacing an older bundle; on any error the older one is kept."""
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o777 & ~umask)  # until now only the owner was let in
-    if not out.exists():
-        temporary.rename(out)
-        return
-    # Named first and made within the block: a signal between the two leaves nothing behind.
-    old = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        old.mkdir(mode=0o700)
-        out.rename(old / "old")
-        temporary.rename(out)
-    except BaseException:
-        if not out.exists():
-            (old / "old").rename(out)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

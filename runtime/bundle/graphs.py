@@ -8,7 +8,20 @@ from msgspec import Meta, Struct
 
 from ovavel.runtime.types import Sense
 
-__all__ = ["DECIDING", "SENSES", "TEXT_GRAPHS", "EncoderSpec", "Encoders", "Graph", "Parameter"]
+__all__ = [
+    "DECIDING",
+    "SENSES",
+    "TEXT_GRAPHS",
+    "EncoderSpec",
+    "Encoders",
+    "Graph",
+    "GraphSpec",
+    "Parameter",
+    "Shape",
+    "graph_specs",
+]
+
+# B batch, T segments, C classes with the background last
 
 TextGraph: TypeAlias = Literal["text", "audio_text", "vision_text"]
 Graph = Literal["vision", "audio", "text", "audio_text", "vision_text", "head"]
@@ -21,6 +34,8 @@ SENSES: tuple[Sense, ...] = ("audio", "vision")
 """In the order in which the head takes them."""
 
 Parameter: TypeAlias = int | float | tuple[float, ...]
+Shape: TypeAlias = tuple[int | str, ...]
+"""A letter stands for a size that may differ from call to call."""
 _Size = Annotated[int, Meta(ge=1, le=2**20)]
 
 
@@ -86,3 +101,34 @@ class Encoders(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def tokenizers(self) -> tuple[str, ...]:
         """The files of the tokenizers, each once."""
         return tuple(dict.fromkeys(self.of(sense).tokenizer for sense in self.text_senses))
+
+
+class GraphSpec(Struct, frozen=True, kw_only=True):
+    """Names and shapes at the border of a graph, in the order in which it takes and returns them.
+
+    Tokens are int64 and all others float32, whatever the graph's precision.
+    """
+
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
+
+
+def graph_specs(encoders: Encoders) -> dict[Graph, GraphSpec]:
+    """Return names and shapes of all graphs of a bundle with `encoders`."""
+    audio, vision = encoders.sizes
+    specs: dict[Graph, GraphSpec] = {}
+    for sense in SENSES:
+        each = encoders.of(sense)
+        embedding: dict[str, Shape] = {"embedding": ("B", each.embedding_size)}
+        specs[sense] = GraphSpec(inputs={each.input: ("B", *each.shape)}, outputs=embedding)
+        specs[each.text] = GraphSpec(inputs={"tokens": ("B", each.context_length)}, outputs=embedding)
+    specs["head"] = GraphSpec(
+        inputs={
+            "audio": ("B", "T", audio),
+            "vision": ("B", "T", vision),
+            "audio_text": ("C", audio),
+            "vision_text": ("C", vision),
+        },
+        outputs=dict.fromkeys(("audio_similarity", "vision_similarity", "score"), ("B", "T", "C")),
+    )
+    return specs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "output_error",
     "output_folder",
     "report_folder",
+    "whole_folder",
 ]
 
 _REPORTS = frozenset({".csv", ".html", ".json", ".md"})
@@ -175,3 +177,47 @@ def atomic_write(path: Path, data: bytes, *, private: bool = False, aside: Path 
             raise
     except OSError as error:
         raise output_error(path, error) from error
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside `out`, and rename it to `out` at the end: nobody sees half of what is written into it.
+
+    An older folder `out` is replaced; on any error, it is kept and the new one is removed.
+
+    Raises:
+        OutputError: the disk is full, or a folder is missing or not writable.
+    """
+    check_path(out, OutputError)
+    # Named first and made within the block: a signal between the two leaves nothing behind.
+    aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            aside.mkdir(mode=0o700)
+            yield aside
+            _put_in_place(aside, out)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise output_error(out, error) from error
+
+
+def _put_in_place(aside: Path, out: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    aside.chmod(0o777 & ~umask)  # until now only the owner was let in
+    if not out.exists():
+        aside.rename(out)
+        return
+    old = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        old.mkdir(mode=0o700)
+        out.rename(old / "old")
+        aside.rename(out)
+    except BaseException:
+        if not out.exists():
+            (old / "old").rename(out)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

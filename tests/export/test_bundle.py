@@ -20,7 +20,6 @@ from support.golden_weights import GOLDEN, golden_inputs, golden_state
 
 from ovavel.export import bundle as bundle_module
 from ovavel.export.bundle import BundleContents, write_bundle
-from ovavel.export.place import put_in_place
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.graphs import Graph
@@ -113,28 +112,6 @@ class QuickGraphs:
 def quick(monkeypatch: pytest.MonkeyPatch, exported_bundle: Path) -> None:
     monkeypatch.setattr(bundle_module, "traced", lambda *_, **__: None)
     monkeypatch.setattr(bundle_module, "save_variant", QuickGraphs(exported_bundle))
-
-
-def test_the_older_bundle_is_kept_if_it_cannot_be_replaced(tmp_path: Path) -> None:
-    out, temporary = tmp_path / "bundle", tmp_path / "temporary"
-    out.mkdir()
-    (out / "manifest.json").write_text("old")
-    temporary.mkdir()
-    rename = Path.rename
-
-    def interrupted(self: Path, target: Path) -> Path:
-        if self == temporary:
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "rename", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            put_in_place(temporary, out)
-    assert (out / "manifest.json").read_text() == "old"
-    put_in_place(temporary, out)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert not list(out.iterdir())
 
 
 @pytest.mark.usefixtures("quick")

@@ -17,13 +17,13 @@ from support.encoders import encoders
 from support.golden_weights import GOLDEN, golden_head_inputs, golden_head_state, golden_inputs
 from support.onnx_graphs import computed_shapes, export_graph
 
-from ovavel.export.graphs import OPSET, example_inputs, graph_specs
+from ovavel.export.graphs import OPSET, example_inputs
 from ovavel.export.verify import (
     check_graph,
     head_inputs,
     reference,
 )
-from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.graphs import Graph, graph_specs
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import ExportError
 from ovavel.runtime.pipeline.fusion import fused_score
@@ -65,7 +65,7 @@ def test_names_and_shapes_match_the_specification(exported_bundle: Path, graph: 
     }
     spec = graph_specs(encoders(SIZE))[graph]
     assert inputs == spec.inputs
-    assert tuple(value.name for value in model.graph.output) == spec.outputs
+    assert [value.name for value in model.graph.output] == list(spec.outputs)
 
 
 @pytest.mark.parametrize("graph", ["vision", "audio", "head"])
