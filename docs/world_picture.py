@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ovavel.training.demo_world.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
-from ovavel.training.demo_world.world import KINDS
+from ovavel.eval.demo.world.actors import HEIGHT_PX, WIDTH_PX
+from ovavel.eval.demo.world.kinds import KINDS
+from ovavel.eval.demo.world.scene import Scene, Script
 
 COLUMNS, ROWS, LABEL_PX = 5, 3, 28
 

@@ -195,10 +195,10 @@ class DemoWorld:
 
     def _assets(self, bars: Bars, tokenizer: Path, weights: Path, head: Path) -> None:
         """Export the bundle and render the clip."""
+        from ovavel.eval.demo.world.kinds import BACKGROUND, KINDS
         from ovavel.export.bundle import BundleContents, write_bundle
         from ovavel.training.demo_world.encoders import CONFIG
         from ovavel.training.demo_world.film import write_film
-        from ovavel.training.demo_world.world import BACKGROUND, KINDS
 
         assets = self.out / ASSETS
         write_bundle(

@@ -1,1 +1,1 @@
-"""The synthetic world of the demo: pictures, sounds, clips, and encoders trained on them."""
+"""The synthetic world of the demo: clips, and encoders trained on them."""

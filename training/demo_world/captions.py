@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.training.demo_world.world import KINDS, THINGS
+from ovavel.eval.demo.world.kinds import KINDS, THINGS
 
 __all__ = ["CAPTIONS", "demo_tokenizer"]
 

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ovavel.eval.demo.world.kinds import BACKGROUND, KINDS, Kind
+from ovavel.eval.demo.world.scene import Scene, Script, write_script
+from ovavel.eval.demo.world.sounds import RATE_HZ
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.system.files import atomic_write, make_folder, output_error
 from ovavel.runtime.system.parallel import Crashed, run_each
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.training.demo_world.scene import Scene, Script, write_script
-from ovavel.training.demo_world.sounds import RATE_HZ
-from ovavel.training.demo_world.world import BACKGROUND, KINDS, Kind
 
 __all__ = ["Sizes", "write_dataset"]
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ovavel.eval.demo.world.actors import HEIGHT_PX, WIDTH_PX
+from ovavel.eval.demo.world.kinds import KINDS, Kind
+from ovavel.eval.demo.world.scene import Scene, Script
+from ovavel.eval.demo.world.sounds import RATE_HZ
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.system.files import atomic_write
-from ovavel.training.demo_world.scene import HEIGHT_PX, WIDTH_PX, Scene, Script
-from ovavel.training.demo_world.sounds import RATE_HZ
-from ovavel.training.demo_world.world import KINDS, Kind
 
 __all__ = ["write_film"]
 

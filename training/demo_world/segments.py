@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ovavel.eval.demo.world.kinds import KINDS
+from ovavel.eval.demo.world.scene import Scene, Script
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.pipeline.preprocess import crop_frame, prepare_waveform
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.parallel import Crashed, run_each
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.training.demo_world.scene import Scene, Script
-from ovavel.training.demo_world.world import KINDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ovavel.training.demo_world.world import Kind
+from ovavel.eval.demo.world.kinds import Kind
 
 __all__ = ["RATE_HZ", "background_noise", "reverberate", "stroke_rate_hz", "strokes"]
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import ImageFilter
 
-from ovavel.training.demo_world.pictures import DRAW, Pen
-from ovavel.training.demo_world.sounds import RATE_HZ, background_noise, reverberate, stroke_rate_hz, strokes
-from ovavel.training.demo_world.world import Kind
+from ovavel.eval.demo.world.actors import FINE, HEIGHT_PX, WIDTH_PX, Actor, draw_stage
+from ovavel.eval.demo.world.kinds import Kind
+from ovavel.eval.demo.world.sounds import RATE_HZ, background_noise, reverberate, strokes
 
-__all__ = ["HEIGHT_PX", "WIDTH_PX", "Scene", "Script", "write_script"]
+__all__ = ["Scene", "Script", "write_script"]
 
 # T seconds of a clip, N samples at RATE_HZ
-
-WIDTH_PX, HEIGHT_PX = 288, 224
-_FINE = 2
-"""Scenes are drawn at this multiple of the size and then reduced, for smooth edges."""
-_RADIUS_PX = {"small": (24.0, 36.0), "large": (60.0, 86.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,29 +89,14 @@ def _other(kind: Kind, others: Sequence[Kind], random: np.random.Generator) -> K
     return candidates[int(random.integers(len(candidates)))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Actor:
-    """Position and motion of one thing in a clip."""
-
-    centre_px: tuple[float, float]
-    radius_px: float
-    tilt: float
-    mirrored: bool
-    tint: tuple[float, float, float]
-    rate_hz: float
-    phase: float
-    drift_px: tuple[float, float]
-    """Amplitude of its drift around the centre."""
-
-
 class Scene:
     """A script on a stage. Background, light, position, scale, room and noise are chosen once per clip."""
 
     def __init__(self, script: Script, random: np.random.Generator) -> None:
         self.script = script
         kinds = dict.fromkeys(kind for kind in (*script.shown, *script.heard) if kind)
-        self._actors: Mapping[Kind, _Actor] = {kind: _actor(kind, random) for kind in kinds}
-        self._stage = _stage(random)
+        self._actors: Mapping[Kind, Actor] = {kind: Actor.of(kind, random) for kind in kinds}
+        self._stage = draw_stage(random)
         self._gain = random.uniform(0.65, 1.25)
         self._cast = random.uniform(0.88, 1.12, 3)
         self._grain = random.uniform(0.0, 9.0)
@@ -129,8 +108,8 @@ class Scene:
         picture = self._stage.copy()
         kind = self.script.shown[min(int(time_s), len(self.script.shown) - 1)]
         if kind:
-            self._draw(picture, kind, time_s)
-        picture = picture.reduce(_FINE)
+            self._actors[kind].draw(picture, time_s)
+        picture = picture.reduce(FINE)
         if self._blur:
             picture = picture.filter(ImageFilter.GaussianBlur(self._blur))
         random = np.random.default_rng((self._seed, round(1000 * time_s)))
@@ -166,56 +145,3 @@ class Scene:
         part[:late] = 0
         part[len(part) - early :] = 0
         sound[start * RATE_HZ : start * RATE_HZ + len(part)] += part
-
-    def _draw(self, picture: Image.Image, kind: Kind, time_s: float) -> None:
-        actor = self._actors[kind]
-        swing = math.sin(2 * math.pi * actor.rate_hz * time_s + actor.phase)
-        shift = math.sin(0.8 * time_s + actor.phase)
-        centre = tuple(_FINE * (c + d * shift) for c, d in zip(actor.centre_px, actor.drift_px, strict=True))
-        radius = _FINE * actor.radius_px
-        pen = Pen(picture, (centre[0], centre[1]), radius, tilt=actor.tilt, mirrored=actor.mirrored, tint=actor.tint)
-        DRAW[kind.thing](pen, swing)
-        # Quick things get motion lines on both sides, as in comics: a still frame shows no speed.
-        if kind.speed == "quickly":
-            width = max(0.05, 2.5 * _FINE / radius)
-            for number in range(3):
-                reach = 1.12 + number * max(0.15, 6.5 * _FINE / radius)
-                for side in (0.0, math.pi):
-                    pen.arc(reach, side - 0.55, side + 0.55, (255, 255, 255), width)
-
-
-def _actor(kind: Kind, random: np.random.Generator) -> _Actor:
-    radius = random.uniform(*_RADIUS_PX[kind.size])
-    left, top = (WIDTH_PX - HEIGHT_PX) / 2 + 1.05 * radius, 1.05 * radius
-    gain = random.uniform(0.8, 1.15)
-    return _Actor(
-        centre_px=(random.uniform(left, WIDTH_PX - left), random.uniform(top, HEIGHT_PX - top)),
-        radius_px=radius,
-        tilt=random.uniform(-0.3, 0.3),
-        mirrored=bool(random.random() < 0.5),
-        tint=tuple(gain * random.uniform(0.85, 1.15) for _ in range(3)),  # type: ignore[arg-type]
-        rate_hz=stroke_rate_hz(kind, random),
-        phase=random.uniform(0, 2 * math.pi),
-        drift_px=(random.uniform(-6, 6), random.uniform(-4, 4)),
-    )
-
-
-def _stage(random: np.random.Generator) -> Image.Image:
-    """Draw a wall, a floor and silent objects, at the fine size."""
-    size = WIDTH_PX * _FINE, HEIGHT_PX * _FINE
-    wall, floor = random.uniform(20, 190, 3), random.uniform(20, 170, 3)
-    rows = np.linspace(0, 1, 16)[:, None, None]
-    horizon = random.uniform(0.55, 0.85)
-    coarse = np.where(rows < horizon, wall * (0.75 + 0.4 * rows), floor * (1.25 - 0.4 * rows)) * np.ones((1, 20, 1))
-    coarse = coarse + random.uniform(2, 16) * random.standard_normal((16, 20, 1))
-    stage = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(stage)
-    for _ in range(int(random.integers(0, 6))):
-        x, y = random.uniform(0, size[0]), random.uniform(0, size[1])
-        w, h = random.uniform(10, 110, 2)
-        colour = tuple(int(c) for c in np.clip(wall + random.uniform(-60, 60, 3), 0, 255))
-        if random.random() < 0.5:
-            draw.rectangle((x - w, y - h, x + w, y + h), fill=colour)
-        else:
-            draw.polygon([(x - w, y + h), (x, y - h), (x + w, y + h)], fill=colour)
-    return stage
