@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ovavel.eval.demo.world.actors import HEIGHT_PX, WIDTH_PX
 from ovavel.eval.demo.world.kinds import KINDS, Kind
+from ovavel.eval.demo.world.mp4 import FPS, write_mp4
 from ovavel.eval.demo.world.scene import Scene, Script
-from ovavel.eval.demo.world.sounds import RATE_HZ
-from ovavel.runtime.errors import OutputError
 from ovavel.runtime.system.files import atomic_write
 
 __all__ = ["write_film"]
-
-FPS = 12
 
 
 def _kind(name: str) -> Kind:
@@ -55,14 +50,10 @@ def write_film(path: Path, truth: Path, seed: int) -> None:
     """
     random = np.random.default_rng(seed)
     scenes = [Scene(script, random) for script in _SCRIPTS]
-    temporary = path.with_name(f".{path.name}.part.mp4")
-    try:
-        _encode(temporary, scenes)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    pictures = (
+        scene.frame((number + 0.5) / FPS) for scene in scenes for number in range(len(scene.script.shown) * FPS)
+    )
+    write_mp4(path, pictures, np.concatenate([scene.sound() for scene in scenes]))
     seconds = [pair for script in _SCRIPTS for pair in zip(script.shown, script.heard, strict=True)]
     content = {
         "names": [kind.name for kind in KINDS],
@@ -83,40 +74,3 @@ def _note(shown: Kind | None, heard: Kind | None) -> str:
         if heard is None
         else f"{shown.thing} in sight while a {heard.thing} is heard"
     )
-
-
-def _encode(path: Path, scenes: list[Scene]) -> None:
-    import av
-
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        # Macroblock trees off: with them, x264's output differs from run to run.
-        options = {"crf": "31", "preset": "slow", "x264-params": "mbtree=0"}
-        video = container.add_stream("libx264", rate=FPS, options=options)
-        video.width, video.height, video.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
-        video.codec_context.thread_count = 1  # with several threads the bytes differ from run to run
-        sound = container.add_stream("aac", rate=RATE_HZ, layout="mono")
-        sound.bit_rate = 64_000
-        samples = np.concatenate([scene.sound() for scene in scenes])
-        start = pictures = 0
-        for scene in scenes:
-            for number in range(len(scene.script.shown) * FPS):
-                picture = scene.frame((number + 0.5) / FPS)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                frame.pts, pictures = pictures, pictures + 1
-                container.mux(video.encode(frame))
-                end = start + RATE_HZ // FPS
-                _mux_sound(container, sound, samples[start:end], start)
-                start = end
-        _mux_sound(container, sound, samples[start:], start)
-        container.mux(video.encode(None))
-        container.mux(sound.encode(None))
-
-
-def _mux_sound(container: Any, stream: Any, samples: Any, start: int) -> None:
-    import av
-
-    if not len(samples):
-        return
-    block = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="fltp", layout="mono")
-    block.sample_rate, block.pts = RATE_HZ, start
-    container.mux(stream.encode(block))
