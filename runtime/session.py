@@ -16,12 +16,16 @@ from types import TracebackType
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule
+from ovavel.runtime.economy.counts import EconomyCounts
+from ovavel.runtime.economy.looking import EconomicVision, plan_economy
+from ovavel.runtime.economy.settings import Economy, EconomyPlan
+from ovavel.runtime.economy.work import work_of
 from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
 from ovavel.runtime.pipeline.channels import Channel, channel_news
 from ovavel.runtime.pipeline.encoder import Encoder
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.preprocess import sound_rate
-from ovavel.runtime.pipeline.rules.apply import live_rule
+from ovavel.runtime.pipeline.rules.apply import bundle_rule
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.pipeline.window_queue import WindowQueue
 from ovavel.runtime.reporting.redaction import redacted
@@ -77,6 +81,7 @@ class Session:
         rules: EventRules | None = None,
         channel: Channel = "auto",
         fusion: str | None = None,
+        economy: Economy | None = None,
     ) -> None:
         """Open what is not open yet, and warm up the backend; the session is ready when this returns.
 
@@ -84,7 +89,8 @@ class Session:
         stays open afterwards, so that many sessions can use it; without one, the session opens ONNX Runtime on `device`
         ("cpu", "cuda", "cuda:N" or "auto") for itself. `channel` is the channel of the sound to listen to, see
         `ChannelChooser`. `fusion` names the rule that decides (docs/method.md, Decision rules), by default the bundle's
-        own; scores of another one have no probability.
+        own; scores of another one have no probability. `economy` leaves out pictures where nothing happens
+        (docs/economy.md), by default none.
 
         Many parameters: two are required; the rest have defaults and are independent of each other.
 
@@ -107,14 +113,19 @@ class Session:
             self._backend = verified.backend
             vocabulary = self.bundle.vocabulary
             calibration = self.bundle.manifest.calibration
-            own, texts = self.bundle.manifest.fusion, len(vocabulary.background_texts)
-            rule = live_rule(own.decides, own.decision, fusion, vocabulary.names, texts)
+            rule = bundle_rule(self.bundle, fusion)
+            self._encoder = Encoder(self._backend, self.stats.timings)
+            opened.callback(self._encoder.close)
+            plan = plan_economy(economy or Economy(), rule, self._backend.head, vocabulary.embeddings)
+            self.stats.economy = EconomyCounts(work_of(self.bundle.manifest.model.config))
+            self._vision = EconomicVision(self._encoder.look, plan, rule, vocabulary.names, self.stats.economy)
             self._localizer = Localizer(
                 self._backend.head,
                 vocabulary,
                 lag=lag,
                 calibration=self.bundle.manifest.calibration_for(rule),
                 rule=rule,
+                looking=None if plan.mode == "off" else self._vision,
             )
             self._tracker = EventTracker(
                 vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
@@ -126,9 +137,7 @@ class Session:
                 channel=channel,
             )
             self._backend.warm_up()
-            self._encoder = Encoder(self._backend, self.stats.timings)
-            opened.callback(self._encoder.close)
-            self.info = self._facts(verified, rule, channel)
+            self.info = self._facts(verified, rule, channel, plan)
             """What stays the same while the session runs."""
             self._opened = opened.pop_all()
         self._queue = WindowQueue(_QUEUE, live=self.source.live)
@@ -174,6 +183,7 @@ class Session:
                     self._drop(windows, DropCause.STOPPED)
                 with suppress(Exception):  # the head itself may have failed
                     scores = self._localizer.flush()
+            self._vision.decided(scores)
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(
                 window=None,
@@ -208,7 +218,7 @@ class Session:
     ) -> None:
         self.close()
 
-    def _facts(self, verified: Verified, rule: Rule, channel: Channel) -> SessionInfo:
+    def _facts(self, verified: Verified, rule: Rule, channel: Channel, plan: EconomyPlan) -> SessionInfo:
         manifest, vocabulary, backend = self.bundle.manifest, self.bundle.vocabulary, self._backend.info
         content = None
         if isinstance(self.source, Fingerprinted) and not self.source.live:  # live, windows may be dropped
@@ -224,6 +234,7 @@ class Session:
             rule.name if rule == manifest.fusion.decides else (rule.name, sorted(rule.parameters.items())),
             channel,
             asdict(self._tracker.rules),
+            *plan.facts,
         )
         return SessionInfo(
             id=new_id() if content is None else recording_id(decides),
@@ -243,6 +254,7 @@ class Session:
             fusion=rule.name,
             channel=channel,
             rules=self._tracker.rules,
+            economy=plan,
         )
 
     def _capture(self) -> None:
@@ -295,7 +307,7 @@ class Session:
         start_s = time.perf_counter()
         undecided = deque(windows)
         try:
-            segments = self._encoder.encode(windows)
+            segments = self._encoder.encode(windows, look=self.info.economy.mode == "off")
             each_s = (time.perf_counter() - start_s) / len(windows)
             for segment in segments:
                 update = self._update(undecided[0], segment, encode_s=each_s)
@@ -314,8 +326,10 @@ class Session:
             self.stats.sense_missing(sense)
         if window.channel is not None:
             self.stats.heard(window.channel)
+        segment = self._vision.arrived(segment)
         with self.stats.timings.measure("head"):
             scores = self._localizer.push(segment)
+        self._vision.decided(scores)
         with self.stats.timings.measure("decide"):
             events = self._tracker.push(scores)
         latency_ms = None
@@ -328,7 +342,7 @@ class Session:
             self.stats.window_done(encode_s + time.perf_counter() - start_s)
         return Update(
             window=window,
-            segment=segment,
+            segment=self._localizer.newest,
             scores=tuple(scores),
             events=tuple(events),
             latency_ms=latency_ms,

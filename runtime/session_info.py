@@ -8,11 +8,12 @@ import secrets
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.manifest import Gate
+from ovavel.runtime.economy.settings import EconomyPlan
 from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.types import Event, Sense
@@ -55,6 +56,8 @@ class SessionInfo:
     """The channel of the sound to listen to, as requested."""
     rules: EventRules
     """When an event begins and ends, with the margins in force where none were given."""
+    economy: EconomyPlan = field(default_factory=EconomyPlan)
+    """What is left out where nothing happens."""
 
     def event_id(self, event: Event) -> str:
         """The id of `event` among those of all sessions: the session's own, and the event's number in it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 
+from ovavel.runtime.economy.counts import EconomyCounts
 from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import WINDOW_S, DropCause, Gap, GapCause, Sense
 
@@ -17,6 +18,8 @@ class Stats:
     def __init__(self) -> None:
         self.timings = Timings()
         """Milliseconds per stage: preprocess, vision, audio, head, decide, latency."""
+        self.economy = EconomyCounts()
+        """Pictures that were looked at, and seconds that needed none."""
         self._lock = threading.Lock()
         self._windows = 0
         self._dropped: Counter[str] = Counter()

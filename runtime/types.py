@@ -25,6 +25,7 @@ __all__ = [
     "WINDOW_S",
     "Chunk",
     "DropCause",
+    "EconomyMode",
     "Event",
     "EventState",
     "Frame",
@@ -37,6 +38,7 @@ __all__ = [
     "Segment",
     "SegmentScores",
     "Sense",
+    "SkipCause",
     "Update",
     "Window",
 ]
@@ -65,6 +67,11 @@ RuleKind: TypeAlias = Literal[
     "published", "positive", "learned", "agreement", "av2a", "cuerator", "temperatures", "clip-prior"
 ]
 """Decision rules: the fused scores, and what decides in their place (docs/method.md, Decision rules)."""
+
+
+EconomyMode: TypeAlias = Literal["off", "exact", "auto"]
+"""How much is left out where nothing happens (docs/economy.md): nothing, what cannot change a decision, or what hardly
+changes one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +146,16 @@ class DropCause(StrEnum):
     STOPPED = "stopped"
 
 
+class SkipCause(StrEnum):
+    """Why a second was decided without its picture, by choice: it is background whatever the picture shows."""
+
+    SOUND = "background sound"
+    WEAK_SOUND = "weak sound"
+    """No class is heard well enough for anything that this camera has shown so far."""
+    QUIET = "nothing to hear"
+    """The sound is not above the noise of the microphone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Something that should have been seen or heard and was not. It is counted, never hidden."""
@@ -193,15 +210,18 @@ class Segment:
     index: int
     start_s: float
     vision: NDArray[np.float32] | None
-    """(D,) float32, unit norm; None when nothing was seen."""
+    """(D,) float32, unit norm; None when nothing was seen, or it was not looked at."""
     audio: NDArray[np.float32] | None
     """(D,) float32, unit norm; None when nothing was heard."""
+    frame: NDArray[np.float32] | None = None
+    """Prepared picture that was not looked at so far (docs/economy.md); None once `vision` is there."""
 
     @property
     def missing(self) -> tuple[Sense, ...]:
-        """The senses that are missing; an audio-visual event needs both."""
-        senses: tuple[tuple[Sense, object], ...] = (("vision", self.vision), ("audio", self.audio))
-        return tuple(sense for sense, embedding in senses if embedding is None)
+        """The senses that are missing; an audio-visual event needs both. What was not looked at is not missing."""
+        seen = self.frame if self.vision is None else self.vision
+        senses: tuple[tuple[Sense, object], ...] = (("vision", seen), ("audio", self.audio))
+        return tuple(sense for sense, content in senses if content is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +238,7 @@ class SegmentScores:
     """(C+1,) float32 scores of the rule in [0, 1], such as fused ones, min-max scaled over the classes
     (docs/method.md, Decision and Decision rules)."""
     vision_similarity: NDArray[np.float32]
-    """(C+1,) float32 cosine similarities of what was seen; NaN where nothing was."""
+    """(C+1,) float32 cosine similarities of what was seen; NaN where nothing was, or nobody looked."""
     audio_similarity: NDArray[np.float32]
     """(C+1,) float32 cosine similarities of what was heard; NaN where nothing was."""
     context: int
@@ -227,9 +247,11 @@ class SegmentScores:
     """True once as many later segments have arrived as the localizer's `lag` requires. Reported final exactly once."""
     missing: tuple[Sense, ...] = ()
     """The senses that were missing; if any, the second is background."""
+    skipped: SkipCause | None = None
+    """Why the picture was not looked at for this decision, which is background; None: it was, or there was none."""
     probability: float | None = None
     """Calibrated probability of `label`, in (0, 1]; None where the bundle is not calibrated for these names, or
-    where a sense is missing."""
+    where a sense is missing or was not looked at."""
     rule: str = "published"
     """Name of the rule that decided, `Rule.name`."""
 

@@ -31,7 +31,7 @@ from ovavel.runtime.bundle.change import (
 )
 from ovavel.runtime.bundle.graphs import DECIDING, Graph
 from ovavel.runtime.bundle.hashed import Contents, GraphFiles, check_files
-from ovavel.runtime.bundle.manifest import ENGINE, MANIFEST, FileEntry, Gate, Manifest
+from ovavel.runtime.bundle.manifest import ENGINE, MANIFEST, EconomyGate, FileEntry, Gate, Manifest
 from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
 from ovavel.runtime.bundle.signatures import PublicKey, check_signature
 from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, Tokenizer, Vocabulary, check_names
@@ -332,6 +332,15 @@ class Bundle:
             OutputError: it could not be written; nothing has changed.
         """
         return self._save_manifest(self.manifest.gated(gates))
+
+    def save_economy_gate(self, gate: EconomyGate) -> Bundle:
+        """Write `gate` into the manifest, replacing the one of the same rule; return the changed bundle.
+
+        Raises:
+            BundleError: another process modified the bundle since it was opened.
+            OutputError: it could not be written; nothing has changed.
+        """
+        return self._save_manifest(self.manifest.economized(gate))
 
     def _save_manifest(self, manifest: Manifest) -> Bundle:
         """Write a manifest that lists the same files."""

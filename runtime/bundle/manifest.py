@@ -18,6 +18,7 @@ __all__ = [
     "ENGINE",
     "FORMAT_VERSION",
     "MANIFEST",
+    "EconomyGate",
     "FileEntry",
     "Fusion",
     "Gate",
@@ -141,6 +142,32 @@ class Parity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     """One gate for each engine, precision, device and state of the graphs that was compared."""
 
 
+class EconomyGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The result of comparing the economy mode "auto" with all pictures encoded (docs/economy.md)."""
+
+    passed: bool
+    rule: str
+    """Name of the rule that decided."""
+    budget: Annotated[float, Meta(gt=0, le=1)]
+    """Drift budget; the gate is valid for this one and smaller ones."""
+    names: str
+    """`names_fingerprint` of the class names."""
+    reference: str
+    """What was compared, e.g. "2 days of the demo world, seed 7"."""
+    seconds: Annotated[int, Meta(ge=1)]
+    """Seconds compared."""
+    decisions: Annotated[float, Meta(ge=0, le=1)]
+    """Share of the seconds with the same final decision."""
+    events: Annotated[float, Meta(ge=0, le=1)]
+    """F score of the events, those with all pictures encoded being the truth."""
+    saved: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Share of the encoders' operations that was saved; None where their sizes are not known."""
+    drift_p99: float | None = None
+    """99th percentile of the drift of reused embeddings, as 1 - cosine."""
+    failures: tuple[str, ...] = ()
+    """Why it failed, e.g. "decisions: 0.9981 are the same, needs 0.999"."""
+
+
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything that export passes to the runtime. It has no timestamps; measurements are only in `parity`."""
 
@@ -166,6 +193,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     verified."""
     calibration: Calibration | None = None
     """Turns its scores into probabilities; left out of the file if there is none."""
+    economy: tuple[EconomyGate, ...] = ()
+    """One for each rule that the economy mode "auto" was compared with; left out of the file if there is none."""
 
     def calibrated(self, calibration: Calibration | None) -> Manifest:
         """Return this manifest with `calibration` instead of its own, or without one."""
@@ -190,6 +219,11 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
         kept = {_kind(gate): gate for gate in (*self.parity.gates, *gates)}
         parity = msgspec.structs.replace(self.parity, gates=tuple(kept.values()))
         return msgspec.structs.replace(self, parity=parity)
+
+    def economized(self, gate: EconomyGate) -> Manifest:
+        """Return this manifest with `gate`, which replaces the one of the same rule."""
+        others = (each for each in self.economy if each.rule != gate.rule)
+        return msgspec.structs.replace(self, economy=(*others, gate))
 
     def encode(self) -> bytes:
         """Return the bytes of `manifest.json`: indented JSON with sorted file names."""

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from ovavel.runtime.commands.options import ChannelFlag, EventOptions, Maybe, VerifiedEngineOptions, parse_channel
+from ovavel.runtime.commands.options import (
+    ChannelFlag,
+    EconomyOptions,
+    EventOptions,
+    Maybe,
+    VerifiedEngineOptions,
+    parse_channel,
+)
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.system.bounds import Meta
 from ovavel.runtime.types import BUFFER, LAG
@@ -74,6 +81,8 @@ class Live:
     eval calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
     events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
+    economy: EconomyOptions = field(default_factory=EconomyOptions)
+    """What is left out where nothing happens."""
     jsonl: Maybe[Path] = None
     """Append every decision and event to this file, one JSON object per line; "-" for standard output."""
     view: Literal["auto", "terminal", "lines", "none"] = "auto"
@@ -110,6 +119,7 @@ class Live:
         from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
 
+        economy = self.economy.settings(bundle, self.fusion)
         source = self._source()
         try:
             sinks = self._sinks(messages.put)
@@ -128,6 +138,7 @@ class Live:
                     rules=rules,
                     channel=channel,
                     fusion=self.fusion,
+                    economy=economy,
                 )
                 with session:
                     drive(session, sinks, messages=messages)

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from ovavel.runtime.commands.options import (
     ArchiveOptions,
     ChannelFlag,
+    EconomyOptions,
     EventOptions,
     Many,
     Maybe,
@@ -94,6 +95,8 @@ class Localize:
     eval calibrate --rule'. The bundle's own by default; with another one there are no probabilities."""
     events: EventOptions = field(default_factory=EventOptions)
     """When an event begins and ends."""
+    economy: EconomyOptions = field(default_factory=EconomyOptions)
+    """What is left out where nothing happens."""
     archive: ArchiveOptions = field(default_factory=ArchiveOptions)
     """Keep what was seen and heard, to be searched later."""
     scale: ScaleOptions = field(default_factory=ScaleOptions)
@@ -140,9 +143,10 @@ class Localize:
         from ovavel.runtime.scale.job import Job
 
         assert self.out
+        bundle = self.engine.open_bundle(self.bundle)
         return Job(
             bundle=str(self.bundle.resolve()),
-            bundle_sha256=self.engine.open_bundle(self.bundle).sha256,
+            bundle_sha256=bundle.sha256,
             out=str(self.out.resolve()),
             formats=self.format,
             engine={**self.engine.backend_options, "allow_unverified": self.engine.allow_unverified},
@@ -154,6 +158,7 @@ class Localize:
             lag=self.lag,
             fusion=self.fusion,
             rules=rules,
+            economy=self.economy.settings(bundle, self.fusion),
             overwrite=self.overwrite,
         )
 
@@ -171,6 +176,8 @@ class Localize:
 
         access = Access(max_pixels=self.max_pixels or pixel_limit())
         bundle = self.engine.open_bundle(self.bundle)
+        every_picture = "the archive" if self.archive.archive else ""
+        economy = self.economy.settings(bundle, self.fusion, every_picture=every_picture)
         with shown_progress() as progress:
             verified = self.engine.open(bundle, progress)
         failed = 0
@@ -201,6 +208,7 @@ class Localize:
                             rules=rules,
                             channel=parse_channel(self.channel),
                             fusion=self.fusion,
+                            economy=economy,
                             thumbnails=folder is not None and "html" in self.format,
                             sinks=[kept] if kept else [],
                             progress=prefixed(progress, f"{name}: "),

@@ -14,11 +14,13 @@ from tyro.conf import arg
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
 from ovavel.runtime.system.progress import Progress, no_progress
+from ovavel.runtime.types import EconomyMode
 
 if TYPE_CHECKING:
     from ovavel.runtime.archive.sink import ArchiveSink
     from ovavel.runtime.backends import Backend
     from ovavel.runtime.bundle.bundle import Bundle
+    from ovavel.runtime.economy.settings import Economy
     from ovavel.runtime.pipeline.channels import Channel
     from ovavel.runtime.pipeline.tracker import EventRules
     from ovavel.runtime.sources.access import Access
@@ -29,6 +31,7 @@ __all__ = [
     "BackendsFlag",
     "ChannelFlag",
     "DeviceOptions",
+    "EconomyOptions",
     "EngineOptions",
     "EventOptions",
     "Many",
@@ -169,6 +172,37 @@ class EventOptions:
             min_duration_s=self.min_duration_s,
             bridge_s=self.bridge_s,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EconomyOptions:
+    """What is left out where nothing happens."""
+
+    economy: EconomyMode = "exact"
+    """Leave out work where nothing happens. off: look at every picture. exact: not at pictures that cannot change the
+    decision, as the sound is background. auto: also not at pictures that hardly change it; needs a comparison by
+    'ovavel eval economy --write'."""
+    economy_budget: Annotated[float, Meta(gt=0, le=1)] = 0.002
+    """For auto: how far the embedding of a picture that is not encoded again may drift, as 1 - cosine at the 99th
+    percentile."""
+
+    def settings(self, bundle: Bundle, fusion: str | None, *, every_picture: str = "") -> Economy:
+        """What a session with `bundle` is asked for, which decides by `fusion` or the bundle's own rule.
+
+        `every_picture` says what needs the embedding of every picture, if something does.
+
+        Raises:
+            UnverifiedError: "auto" has not passed its comparison.
+            UsageError: the rule cannot run with this bundle.
+        """
+        from ovavel.runtime.economy.settings import Economy
+        from ovavel.runtime.pipeline.rules.apply import bundle_rule
+        from ovavel.runtime.verification.economy import require_economy_gate
+
+        economy = Economy(mode=self.economy, budget=self.economy_budget, every_picture=every_picture)
+        if economy.mode == "auto":
+            require_economy_gate(bundle, economy, bundle_rule(bundle, fusion).name)
+        return economy
 
 
 @dataclass(frozen=True, kw_only=True)

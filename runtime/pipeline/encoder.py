@@ -41,14 +41,22 @@ class Encoder:
         self._preparers: ThreadPoolExecutor | None = None
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="ovavel-audio") if backend.info.concurrent else None
 
-    def encode(self, windows: Sequence[Window]) -> list[Segment]:
+    def encode(self, windows: Sequence[Window], *, look: bool = True) -> list[Segment]:
         """One segment per window, in order; a sense that a window lacks stays None.
+
+        With `look` False, pictures are prepared and not encoded; `look` encodes those that are needed after all.
 
         Raises:
             UsageError: a frame or a waveform has the wrong shape or type.
         """
         with self._timings.measure("preprocess"):
             frames, log_mels = self._prepare(windows)
+        if not look:
+            audio = self._run("audio", self._backend.audio, log_mels)
+            return [
+                Segment(index=w.index, start_s=w.start_s, vision=None, audio=audio.get(i), frame=frames.get(i))
+                for i, w in enumerate(windows)
+            ]
         if self._helper and frames and log_mels:
             later = self._helper.submit(self._run, "audio", self._backend.audio, log_mels)
             vision = self._run("vision", self._backend.vision, frames)
@@ -60,6 +68,16 @@ class Encoder:
             Segment(index=w.index, start_s=w.start_s, vision=vision.get(i), audio=audio.get(i))
             for i, w in enumerate(windows)
         ]
+
+    def look(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Encode prepared pictures, see `EncoderSpec.shape`: a (D,) embedding each.
+
+        At most `BackendInfo.batch` are encoded at once, as when every picture is encoded: so the embeddings are the
+        same, and larger batches would be no faster.
+        """
+        most = self._backend.info.batch
+        batches = [dict(enumerate(frames[at : at + most])) for at in range(0, len(frames), most)]
+        return [each for batch in batches for each in self._run("vision", self._backend.vision, batch).values()]
 
     def _prepare(
         self, windows: Sequence[Window]

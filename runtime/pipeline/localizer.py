@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +17,32 @@ from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import fused_labels, probabilities
 from ovavel.runtime.pipeline.rules.apply import rule_output
-from ovavel.runtime.types import BUFFER, Segment, SegmentScores
+from ovavel.runtime.types import BUFFER, Segment, SegmentScores, SkipCause
 
-__all__ = ["BUFFER", "Head", "Localizer", "check_lag", "deciding_head"]
+__all__ = ["BUFFER", "Head", "Localizer", "Looking", "check_lag", "deciding_head", "no_picture"]
 
 # T segments with both senses, D embedding size of a sense, C classes with the background last
 
 Head = Callable[[NDArray[np.float32], NDArray[np.float32], TextEmbeddings], HeadOutput]
 """`Backend.head`: audio (1, T, D), vision (1, T, D) and C texts for each → similarities and scores (1, T, C)."""
+
+
+def no_picture(seconds: int, size: int) -> NDArray[np.float32]:
+    """(1, T, D) unit vectors in the place of vision embeddings, for a head that is asked about sound alone."""
+    return np.full((1, seconds, size), size**-0.5, np.float32)
+
+
+class Looking(Protocol):
+    """Encodes pictures where they are needed (`ovavel.runtime.economy`)."""
+
+    def causes(self, segments: Sequence[Segment], heard: NDArray[np.float32]) -> Sequence[SkipCause | None]:
+        """Why each segment is background whatever its picture shows; None where the picture may decide.
+
+        `heard`: (T, C + K) similarities of sound as the head makes them, K further texts of the background last.
+        """
+
+    def look(self, segments: Sequence[Segment]) -> Sequence[Segment]:
+        """The same segments, those with a `frame` with its embedding in place of it."""
 
 
 def deciding_head(head: Head, rule: Rule, names: Sequence[str] = (), background: TextEmbeddings | None = None) -> Head:
@@ -68,12 +88,16 @@ class Localizer:
         lag: int = BUFFER - 1,
         calibration: Calibration | None = None,
         rule: Rule | None = None,
+        looking: Looking | None = None,
     ) -> None:
         """Score with `head`; a score is final once `lag` later segments are in (0 = at once, at most `buffer` - 1).
 
         By default a segment gets all the context there can be, as in an offline clip. Sessions wait less (`LAG`).
         With a `calibration` for the names in force the scores carry probabilities; it changes no decision. `rule`
-        decides on what the head makes of the buffer; None: the head's own scores do.
+        decides on what the head makes of the buffer; None: the head's own scores do. `looking` encodes pictures that
+        segments still hold as a `frame`: those of the whole buffer, once a second that is not final may be an event.
+
+        Many parameters: head and vocabulary are required; the rest have defaults and are independent of each other.
 
         Raises:
             ValueError: `buffer` is below 1.
@@ -88,6 +112,7 @@ class Localizer:
         self._head = head
         self._calibration = calibration
         self._rule = rule or Rule(kind="published")
+        self._looking = looking
         self._segments: deque[Segment] = deque(maxlen=buffer)
         self._reported = -1  # index of the newest segment that was reported final
 
@@ -120,7 +145,45 @@ class Localizer:
     def _report(self, *, final_to: int) -> list[SegmentScores]:
         first = self._reported + 1
         self._reported = max(self._reported, final_to)
-        return [s for s in self.score(self._segments, final_to=final_to) if s.index >= first]
+        due = [s for s in self._segments if s.index >= first]
+        unseen = self._settled_by_sound(due, final_to)
+        if unseen is None:
+            return self.score(self._segments, final_to=final_to)[-len(due) :] if due else []
+        return [unseen.get(s.index) or self._incomplete(s, final=s.index <= final_to) for s in due]
+
+    @property
+    def newest(self) -> Segment | None:
+        """The newest segment, with what was looked at in the meantime; None before the first."""
+        return self._segments[-1] if self._segments else None
+
+    def _settled_by_sound(self, due: Sequence[Segment], final_to: int) -> dict[int, SegmentScores] | None:
+        """Scores of the `due` seconds that have both senses, by index, if sound alone makes all of them background.
+
+        None: pictures count. Then all that the buffer holds are encoded, for the head sees them all.
+        """
+        complete = [s for s in self._segments if not s.missing]
+        if self._looking is None or all(s.frame is None for s in complete):
+            return None
+        words = self.vocabulary
+        audio = np.stack([s.audio for s in complete if s.audio is not None])[None]
+        nothing = no_picture(len(complete), words.embeddings.sizes[1])
+        further = words.background_embeddings
+        texts = words.embeddings if further is None else TextEmbeddings.joined([words.embeddings, further])
+        heard = self._head(audio, nothing, texts).audio_similarity[0]
+        causes = self._looking.causes(complete, heard)
+        first = due[0].index if due else 0
+        settled = {}
+        for segment, row, cause in zip(complete, heard, causes, strict=True):
+            if segment.index < first:
+                continue
+            if cause is None:
+                self._segments = deque(self._looking.look(self._segments), maxlen=self._segments.maxlen)
+                return None
+            scores = self._background(segment, final=segment.index <= final_to)
+            settled[segment.index] = replace(
+                scores, audio_similarity=row[: len(words.names)].copy(), context=len(complete), skipped=cause
+            )
+        return settled
 
     def score(self, segments: Sequence[Segment], *, final_to: int | None = None) -> list[SegmentScores]:
         """Score `segments` as one clip, without touching the stream. Final up to index `final_to`, or all of them."""
@@ -159,6 +222,9 @@ class Localizer:
         )
 
     def _incomplete(self, segment: Segment, *, final: bool) -> SegmentScores:
+        return replace(self._background(segment, final=final), missing=segment.missing)
+
+    def _background(self, segment: Segment, *, final: bool) -> SegmentScores:
         text = self.vocabulary.embeddings
         scores = np.zeros(len(text), np.float32)
         scores[-1] = 1.0
@@ -177,6 +243,5 @@ class Localizer:
             audio_similarity=audio,
             context=0,
             final=final,
-            missing=segment.missing,
             rule=self._rule.name,
         )

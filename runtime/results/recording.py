@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from ovavel.runtime.backends import Backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.results import Localization
@@ -89,12 +90,13 @@ def localize_recording(
     thumbnails: bool = False,
     channel: Channel = "auto",
     fusion: str | None = None,
+    economy: Economy | None = None,
     sinks: Sequence[Sink] = (),
     progress: Progress = no_progress,
 ) -> Localization:
     """Decide on every second of `source`. `progress` is called with them; `thumbnails` keeps a few small pictures.
 
-    `channel` and `fusion` are those of `Session`. `sinks` get every update too, and are closed at the end.
+    `channel`, `fusion` and `economy` are those of `Session`. `sinks` get every update too, and are closed at the end.
 
     Many parameters: those of `Session` and what to keep.
 
@@ -106,7 +108,16 @@ def localize_recording(
     with ExitStack() as opened:
         for sink in sinks:
             opened.callback(sink.close)
-        session = Session(bundle, source, backend=backend, lag=lag, rules=rules, channel=channel, fusion=fusion)
+        session = Session(
+            bundle,
+            source,
+            backend=backend,
+            lag=lag,
+            rules=rules,
+            channel=channel,
+            fusion=fusion,
+            economy=economy,
+        )
         opened.enter_context(session)
         for sink in sinks:
             sink.open(session.info, session.stats)

@@ -6,12 +6,13 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
+from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.tracker import EventRules
@@ -83,6 +84,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     lag: int
     fusion: str | None
     rules: dict[str, float | None]
+    economy: tuple[str, float | None]
     formats: tuple[str, ...]
 
     def differences(self, other: Request) -> list[str]:
@@ -114,6 +116,7 @@ class Job:
     lag: int
     fusion: str | None = None
     rules: EventRules
+    economy: Economy = field(default_factory=Economy)
     overwrite: bool = False
     """Replace what was done before, whatever was asked then."""
 
@@ -147,5 +150,6 @@ class Job:
             lag=self.lag,
             fusion=None if self.fusion is None else encodable(self.fusion),
             rules=asdict(self.rules),
+            economy=(self.economy.mode, self.economy.budget if self.economy.mode == "auto" else None),
             formats=tuple(sorted(set(self.formats))),
         )

@@ -140,6 +140,7 @@ class Worker:
             rules=job.rules,
             channel=job.channel,
             fusion=job.fusion,
+            economy=job.economy,
             thumbnails="html" in job.formats,
         )
         return localization, bool(source.undecodable)

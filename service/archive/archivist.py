@@ -176,7 +176,7 @@ class Archivist:
         """Do it; an unforeseen fault costs the seconds of one camera that wait, and the camera begins again."""
         try:
             job()
-        except Exception:  # whatever it is, later seconds are archived
+        except Exception:  # noqa: BLE001 - whatever it is, later seconds are archived
             _log.exception("the archive of camera %s begins again", camera)
             if stream := self._streams.pop(camera, None):
                 self.lost[camera, UNFORESEEN] += len(stream.times)

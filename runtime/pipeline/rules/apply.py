@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import DEBIASED, OFFSET, Rule
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.fusion import fused_labels
@@ -19,7 +20,16 @@ from ovavel.runtime.pipeline.rules.evidence import Evidence, debiased, folded
 from ovavel.runtime.pipeline.rules.registry import PRESETS, RULES, check_live, parameters_of
 from ovavel.runtime.types import FusionKind
 
-__all__ = ["check_rule", "decide", "evidence_of", "live_rule", "named_rule", "rule_output", "rule_scores"]
+__all__ = [
+    "bundle_rule",
+    "check_rule",
+    "decide",
+    "evidence_of",
+    "live_rule",
+    "named_rule",
+    "rule_output",
+    "rule_scores",
+]
 
 
 def decide(
@@ -176,3 +186,13 @@ def live_rule(own: Rule, decision: FusionKind, asked: str | None, names: Sequenc
     check_live(rule)
     check_rule(rule, decision, names, texts)
     return rule
+
+
+def bundle_rule(bundle: Bundle, asked: str | None) -> Rule:
+    """Return the rule of a session with `bundle`: its own, or the one that is `asked` for by name.
+
+    Raises:
+        UsageError: as `live_rule`.
+    """
+    fusion, vocabulary = bundle.manifest.fusion, bundle.vocabulary
+    return live_rule(fusion.decides, fusion.decision, asked, vocabulary.names, len(vocabulary.background_texts))
