@@ -13,7 +13,6 @@ from ovavel.runtime.scale.done import ASIDE, Done, Failed, ResultFolder, Summary
 from ovavel.runtime.scale.job import Recording
 
 
-
 @pytest.fixture
 def folder(tmp_path: Path) -> ResultFolder:
     folder = ResultFolder(tmp_path / "out")
