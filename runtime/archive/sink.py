@@ -1,30 +1,31 @@
-"""A sink that writes a session into the archive: what the head makes of each second, once it is final."""
+"""Sinks that write a session into the archive: what the head makes of each second, once it is final."""
 
 from __future__ import annotations
 
+import math
 import time
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 from ovavel.runtime.archive.contexts import Context, ContextVectors
 from ovavel.runtime.archive.layout import ContextSecond
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.types import Update
+from ovavel.runtime.errors import OutputError
+from ovavel.runtime.types import WINDOW_S, Update, Window
 
-__all__ = ["ArchiveSink"]
+__all__ = ["ArchiveSink", "LiveArchiveSink"]
 
 _OFF_S = 2
 """The clock of a camera may be this far from the machine's before later seconds are moved."""
 
 
 class ArchiveSink:
-    """Writes the seconds of one session. A second is filed under the second of UTC in which it begins."""
+    """Writes the seconds of a recording. A second is filed under the second of UTC in which it begins."""
 
     name = "archive"
 
-    def __init__(
-        self, writer: ArchiveWriter, backend: Backend, *, lag: int, start: datetime, live: bool = False
-    ) -> None:
+    def __init__(self, writer: ArchiveWriter, backend: Backend, *, lag: int, start: datetime) -> None:
         """Write with `writer`, which is closed with this, what the head of `backend` makes of the segments.
 
         Args:
@@ -32,9 +33,8 @@ class ArchiveSink:
             backend: that the session runs.
             lag: of the session.
             start: when its media time began, with a time zone.
-            live: follow the machine's clock where the source's own strays from it.
         """
-        self._writer, self._live = writer, live
+        self._writer = writer
         self._vectors = ContextVectors(backend.head, backend.encoders.sizes, lag=lag)
         self._start_s = int(start.timestamp() // 1)
         self._times: dict[int, int] = {}  # of the segments that are not final
@@ -51,17 +51,20 @@ class ArchiveSink:
         if update.segment is None:
             self._keep(self._vectors.flush())
             return
-        if self._live and update.window and update.window.captured_s is not None:
-            now_s = time.time() - (time.monotonic() - update.window.captured_s) - 1
-            if abs(now_s - (self._start_s + update.segment.index)) > _OFF_S:
-                self._start_s = int(now_s) - update.segment.index
-        self._times[update.segment.index] = self._start_s + update.segment.index
+        self._times[update.segment.index] = self._begins_s(update.segment.index, update.window)
         self._keep(self._vectors.push(update.segment))
+
+    def _begins_s(self, index: int, window: Window | None) -> int:  # noqa: ARG002 - of use to a live source
+        """Unix time at which a second begins."""
+        return self._start_s + index
 
     def _keep(self, contexts: list[Context]) -> None:
         for each in contexts:
             at = self._times.pop(each.segment)
-            self._writer.write(ContextSecond(utc_s=at, vision=each.vision, audio=each.audio))
+            self._put(ContextSecond(utc_s=at, vision=each.vision, audio=each.audio))
+
+    def _put(self, second: ContextSecond) -> None:
+        self._writer.write(second)
 
     def close(self) -> None:
         """Commit what waits.
@@ -70,3 +73,50 @@ class ArchiveSink:
             OutputError: it cannot be written.
         """
         self._writer.close()
+
+
+class LiveArchiveSink(ArchiveSink):
+    """Writes the seconds of a live source by this machine's clock, and goes on where the disk is full for a while."""
+
+    def __init__(self, writer: ArchiveWriter, backend: Backend, *, lag: int, report: Callable[[str], None]) -> None:
+        """As `ArchiveSink`. `report` gets a sentence when seconds cannot be written, and when they can be again."""
+        super().__init__(writer, backend, lag=lag, start=datetime.now(UTC))
+        self._report, self._placed, self._begun, self._trouble = report, False, False, False
+        self._written = 0
+
+    def _begins_s(self, index: int, window: Window | None) -> int:
+        """By the machine's clock at the first second, and where the source's own has strayed from that."""
+        if window and window.captured_s is not None:
+            now_s = time.time() - (time.monotonic() - window.captured_s) - WINDOW_S
+            if not self._placed or abs(now_s - (self._start_s + index)) > _OFF_S:
+                self._start_s, self._placed = math.floor(now_s) - index, True
+        return super()._begins_s(index, window)
+
+    def _put(self, second: ContextSecond) -> None:
+        try:
+            super()._put(second)
+        except OutputError as error:
+            if not self._begun:  # there is no place for any second
+                raise
+            if not self._trouble:
+                self._report(f"the archive is not written: {error}")
+            self._trouble = True
+            return
+        if self._trouble and self._writer.written > self._written:
+            self._trouble = False
+            self._report(f"the archive is written again; it lacks {self._writer.lost} seconds")
+        self._begun, self._written = True, self._writer.written
+
+    def close(self) -> None:
+        """Commit what waits.
+
+        Raises:
+            OutputError: the archive lacks seconds; says how many.
+        """
+        why = ""
+        try:
+            super().close()
+        except OutputError as error:
+            why = f": {error}"
+        if self._writer.lost:
+            raise OutputError(f"{self._writer.lost} seconds could not be written to the archive{why}")

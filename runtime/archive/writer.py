@@ -63,7 +63,7 @@ class ArchiveWriter:
         self.written = 0
         """Seconds that were committed."""
         self.lost = 0
-        """Seconds that were not, because a commit failed."""
+        """Seconds that were not, because a commit failed or their day could not be opened."""
         self._folder = root / CONTEXT / camera_folder(camera)
         make_folder(self._folder)
         self._every = every
@@ -74,7 +74,7 @@ class ArchiveWriter:
         """Take a second, in any order; one that was written before is replaced.
 
         Raises:
-            OutputError: the seconds that waited could not be written; they are counted as `lost`.
+            OutputError: seconds could not be written, this one or those that waited; they are counted as `lost`.
             ValueError: a vector has the wrong size.
         """
         for sense in ("vision", "audio"):
@@ -83,8 +83,12 @@ class ArchiveWriter:
                 raise ValueError(f"a {sense} vector {vector.shape} is not one of {self.model}")
         day, row = day_of(second.utc_s)
         if self._day is None or self._day[0] != day:
-            self.close()
-            self._day = day, self._open(day)
+            try:
+                self.close()
+                self._day = day, self._open(day)
+            except OutputError:
+                self.lost += 1
+                raise
         self._waiting[row] = second
         if len(self._waiting) >= self._every:
             self.commit()

@@ -13,6 +13,7 @@ from ovavel.runtime.commands.options import (
     ChannelFlag,
     EconomyOptions,
     EventOptions,
+    LiveArchiveOptions,
     Maybe,
     VerifiedEngineOptions,
     parse_channel,
@@ -44,6 +45,7 @@ class Live:
         ovavel live rtsp://camera.local/stream --bundle imagebind
         ovavel live @address.txt --bundle imagebind     # keeps a password in the URL out of the process list
         ovavel live clip.mp4 --bundle imagebind --realtime
+        ovavel live @address.txt --bundle imagebind --archive archive --archive-camera yard
 
     Ctrl-C stops it: open events are closed and reported, and the exit code is 0. Sound and pictures stay in memory.
     """
@@ -83,6 +85,8 @@ class Live:
     """When an event begins and ends."""
     economy: EconomyOptions = field(default_factory=EconomyOptions)
     """What is left out where nothing happens."""
+    archive: LiveArchiveOptions = field(default_factory=LiveArchiveOptions)
+    """Keep what was seen and heard, to be searched later."""
     jsonl: Maybe[Path] = None
     """Append every decision and event to this file, one JSON object per line; "-" for standard output."""
     view: Literal["auto", "terminal", "lines", "none"] = "auto"
@@ -113,16 +117,18 @@ class Live:
     def _watch(self, bundle: Bundle, channel: Channel, rules: EventRules, messages: SimpleQueue[str]) -> None:
         from contextlib import closing
 
+        from ovavel.runtime.archive.sink import LiveArchiveSink
         from ovavel.runtime.bundle.calibration import OTHER_NAMES
         from ovavel.runtime.run import drive
         from ovavel.runtime.session import Session
         from ovavel.runtime.system.bars import shown_progress
         from ovavel.runtime.verification.first_use import changed_since_first_use
 
-        economy = self.economy.settings(bundle, self.fusion)
+        every_picture = "the archive" if self.archive.archive else ""
+        economy = self.economy.settings(bundle, self.fusion, every_picture=every_picture)
         source = self._source()
         try:
-            sinks = self._sinks(messages.put)
+            sinks, writer = self._sinks(messages.put), self.archive.writer(bundle, source)
             with shown_progress() as progress:
                 verified = self.engine.open(bundle, progress)
             with closing(verified.backend):
@@ -140,6 +146,9 @@ class Live:
                     fusion=self.fusion,
                     economy=economy,
                 )
+                if writer:
+                    kept = LiveArchiveSink(writer, verified.backend, lag=self.lag, report=messages.put)
+                    sinks.append(kept)
                 with session:
                     drive(session, sinks, messages=messages)
         finally:

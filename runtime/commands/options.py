@@ -18,11 +18,13 @@ from ovavel.runtime.types import EconomyMode
 
 if TYPE_CHECKING:
     from ovavel.runtime.archive.sink import ArchiveSink
+    from ovavel.runtime.archive.writer import ArchiveWriter
     from ovavel.runtime.backends import Backend
     from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.economy.settings import Economy
     from ovavel.runtime.pipeline.channels import Channel
     from ovavel.runtime.pipeline.tracker import EventRules
+    from ovavel.runtime.sources import Source
     from ovavel.runtime.sources.access import Access
     from ovavel.runtime.verification.open import Verified
 
@@ -34,6 +36,7 @@ __all__ = [
     "EconomyOptions",
     "EngineOptions",
     "EventOptions",
+    "LiveArchiveOptions",
     "Many",
     "Maybe",
     "VerifiedEngineOptions",
@@ -245,6 +248,35 @@ class ArchiveOptions:
             raise MediaError(f"{file} does not say when it was recorded, and the archive needs that: give --start")
         writer = ArchiveWriter(self.archive, self.camera or file.stem, model_of(bundle), every=_ARCHIVED_AT_ONCE)
         return ArchiveSink(writer, backend, lag=lag, start=start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveArchiveOptions:
+    """Where a live source is archived, and under which camera."""
+
+    archive: Maybe[Path] = None
+    """Archive folder: what the encoders and the head make of each second is kept there, for 'ovavel search' and 'ovavel
+    relabel'. The time is that of this machine."""
+    archive_camera: Maybe[str] = None
+    """Name of the camera in the archive."""
+
+    def writer(self, bundle: Bundle, source: Source) -> ArchiveWriter | None:
+        """What writes the seconds of `source`; None without an archive.
+
+        Raises:
+            UsageError: the options make no sense, or the camera's name cannot be used.
+            OutputError: the folder cannot be used.
+        """
+        if (self.archive is None) != (self.archive_camera is None):
+            raise UsageError("--archive and --archive-camera go together: give the folder and the camera's name")
+        if self.archive is None or self.archive_camera is None:
+            return None
+        if not source.live:
+            raise UsageError("--archive files what is seen now; for a recording use 'ovavel localize --archive'")
+        from ovavel.runtime.archive.layout import model_of
+        from ovavel.runtime.archive.writer import ArchiveWriter
+
+        return ArchiveWriter(self.archive, self.archive_camera, model_of(bundle))
 
 
 def check_bundle_backends(*names: str) -> None:

@@ -249,19 +249,19 @@ class Archivist:
                 self.lost[stream.camera, NEARLY_FULL if self.trouble == NEARLY_FULL else UNWRITABLE] += 1
                 continue
             second = ContextSecond(utc_s=begins_s, vision=each.vision, audio=each.audio)
-            self._written(stream, partial(stream.writer.write, second), given=1)
+            self._written(stream, partial(stream.writer.write, second))
 
-    def _written(self, stream: _Stream, write: Callable[[], None], *, given: int = 0) -> None:
-        """Call `write`, which brings `given` seconds, and count what reaches the disk or is lost."""
+    def _written(self, stream: _Stream, write: Callable[[], None]) -> None:
+        """Call `write`, and count what reaches the disk or is lost."""
         writer = stream.writer
         before, lost = writer.written, writer.lost
         try:
             write()
         except OutputError as error:
-            self.lost[stream.camera, UNWRITABLE] += max(writer.lost - lost, given)
+            self.lost[stream.camera, UNWRITABLE] += writer.lost - lost
             self._report(str(error))
         except Exception:
-            self.lost[stream.camera, UNFORESEEN] += given
+            self.lost[stream.camera, UNFORESEEN] += max(writer.lost - lost, 1)
             raise
         finally:
             self.written[stream.camera] += writer.written - before

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
@@ -13,12 +14,13 @@ import pytest
 from support.archives import DAY, archive_clip, unit
 from support.demo_copies import BUNDLE
 
-from ovavel.runtime.archive.layout import model_of
+from ovavel.runtime.archive.layout import ContextSecond, model_of
 from ovavel.runtime.archive.reader import Archive
-from ovavel.runtime.archive.sink import ArchiveSink
-from ovavel.runtime.archive.writer import ArchiveWriter
+from ovavel.runtime.archive.sink import ArchiveSink, LiveArchiveSink
+from ovavel.runtime.archive.writer import ArchiveWriter, DayFiles
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.errors import OutputError
 from ovavel.runtime.types import Segment, Update, Window
 
 
@@ -38,27 +40,69 @@ def test_the_stored_similarities_are_those_that_were_decided_on(tmp_path: Path) 
         assert np.abs(texts.vision @ each.vision - score.vision_similarity).max() < 0.005
 
 
+def update(index: int, vector: np.ndarray) -> Update:
+    return Update(
+        window=Window(index=index, start_s=float(index), frame=None, waveform=None, captured_s=5.0),
+        segment=Segment(index=index, start_s=float(index), vision=vector, audio=vector),
+        scores=(),
+        events=(),
+        latency_ms=None,
+    )
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_a_live_source_follows_the_machine_where_its_clock_strays(tmp_path: Path, live: bool) -> None:
-    bundle, start = Bundle.open(BUNDLE), datetime.fromtimestamp(DAY, UTC)
+    bundle, start, said = Bundle.open(BUNDLE), datetime.fromtimestamp(DAY, UTC), list[str]()
     vector = unit(np.ones(64))
     with closing(open_backend(bundle, graphs=("head",))) as backend, patch.object(time, "time") as now:
         writer = ArchiveWriter(tmp_path, "yard", model_of(bundle))
-        sink = ArchiveSink(writer, backend, lag=0, start=start + timedelta(milliseconds=900), live=live)
+        sink = (
+            LiveArchiveSink(writer, backend, lag=0, report=said.append)
+            if live
+            else ArchiveSink(writer, backend, lag=0, start=start + timedelta(milliseconds=900))
+        )
         for index, off in enumerate([0, 0, 1.5, 1.5, 7, 7]):  # the source lost seven seconds that it does not know of
             now.return_value = DAY + index + 1 + off
             with patch.object(time, "monotonic", return_value=5.0):
-                sink.write(
-                    Update(
-                        window=Window(index=index, start_s=float(index), frame=None, waveform=None, captured_s=5.0),
-                        segment=Segment(index=index, start_s=float(index), vision=vector, audio=vector),
-                        scores=(),
-                        events=(),
-                        latency_ms=None,
-                    )
-                )
+                sink.write(update(index, vector))
         sink.close()
     (day,) = Archive(tmp_path).days()
     with day.open() as files:
         rows = [each.utc_s - DAY for each in files.seconds(0, 100)]
     assert rows == ([0, 1, 2, 3, 11, 12] if live else [0, 1, 2, 3, 4, 5])
+    assert said == []
+
+
+def test_a_live_archive_that_cannot_be_written_for_a_while_is_reported_and_counted(tmp_path: Path) -> None:
+    bundle, vector, said = Bundle.open(BUNDLE), unit(np.ones(64)), list[str]()
+    with closing(open_backend(bundle, graphs=("head",))) as backend:
+        writer = ArchiveWriter(tmp_path, "yard", model_of(bundle), every=2)
+        sink = LiveArchiveSink(writer, backend, lag=0, report=said.append)
+        for index in range(8):
+            full = index in (2, 3, 4, 5)
+            with patch.object(DayFiles, "_put", side_effect=OSError(errno.ENOSPC, "full")) if full else nullcontext():
+                sink.write(update(index, vector))
+        assert [each.partition(":")[0] for each in said] == [
+            "the archive is not written",
+            "the archive is written again; it lacks 4 seconds",
+        ]
+        with pytest.raises(OutputError, match="4 seconds could not be written"):
+            sink.close()
+    assert writer.written == 4
+
+
+def test_a_live_archive_that_another_holds_is_refused_at_once(tmp_path: Path) -> None:
+    bundle, vector, said = Bundle.open(BUNDLE), unit(np.ones(64)), list[str]()
+    now_s = int(time.time())
+    with (
+        closing(open_backend(bundle, graphs=("head",))) as backend,
+        ArchiveWriter(tmp_path, "yard", model_of(bundle)) as other,
+    ):
+        other.write(ContextSecond(utc_s=now_s, vision=vector, audio=vector))
+        sink = LiveArchiveSink(ArchiveWriter(tmp_path, "yard", model_of(bundle)), backend, lag=0, report=said.append)
+        clocks = patch.object(time, "time", return_value=now_s + 1.0), patch.object(time, "monotonic", return_value=5.0)
+        with clocks[0], clocks[1], pytest.raises(OutputError, match="another"):
+            sink.write(update(0, vector))
+        with pytest.raises(OutputError, match="1 seconds"):
+            sink.close()
+    assert said == []

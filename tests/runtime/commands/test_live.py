@@ -21,6 +21,9 @@ import numpy as np
 import pytest
 from support.media_factory import make_clip
 
+from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.cli import main
+
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())")
 
 
@@ -71,6 +74,43 @@ def test_a_signal_ends_open_events_and_exits_0(
     assert reported[-1]["type"] == "summary"
     assert_every_start_ends([r for r in reported if r["type"] == "event"])
     assert len([r for r in reported if r["type"] == "segment"]) < 30
+
+
+def test_what_was_watched_is_archived_by_the_clock_of_this_machine(
+    exported_bundle: Path, clip: Path, tmp_path: Path
+) -> None:
+    """All that was final when Ctrl-C came, and no second twice."""
+    news, root = tmp_path / "news.jsonl", tmp_path / "archive"
+    before_s = int(time.time())
+    process = live(
+        exported_bundle, clip, "--realtime", "--jsonl", news, "--archive", root, "--archive-camera", "front yard"
+    )
+    wait_for(news, "segment", 2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (0, "")
+    found: list[int] = []
+    for day in reversed(Archive(root).days(["front yard"])):
+        with day.open() as files:
+            found += [second.utc_s for second in files.seconds(0, 86_400)]
+    assert len(found) == len([each for each in records(news) if each["type"] == "segment"])
+    assert found == sorted(set(found))
+    assert before_s - 1 <= found[0] <= found[-1] <= time.time()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--realtime", "--archive", "a"), "--archive and --archive-camera go together"),
+        (("--realtime", "--archive-camera", "yard"), "--archive and --archive-camera go together"),
+        (("--archive", "a", "--archive-camera", "yard"), "use 'ovavel localize --archive'"),
+    ],
+)
+def test_archives_that_make_no_sense(
+    exported_bundle: Path, clip: Path, arguments: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["live", str(clip), "--bundle", str(exported_bundle), *arguments]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_a_closed_pipe_ends_it_quietly(exported_bundle: Path, clip: Path) -> None:
