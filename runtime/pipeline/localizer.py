@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -148,7 +149,7 @@ class Localizer:
         due = [s for s in self._segments if s.index >= first]
         unseen = self._settled_by_sound(due, final_to)
         if unseen is None:
-            return self.score(self._segments, final_to=final_to)[-len(due) :] if due else []
+            return self._scored(self._segments, first, final_to)
         return [unseen.get(s.index) or self._incomplete(s, final=s.index <= final_to) for s in due]
 
     @property
@@ -187,6 +188,10 @@ class Localizer:
 
     def score(self, segments: Sequence[Segment], *, final_to: int | None = None) -> list[SegmentScores]:
         """Score `segments` as one clip, without touching the stream. Final up to index `final_to`, or all of them."""
+        return self._scored(segments, -math.inf, math.inf if final_to is None else final_to)
+
+    def _scored(self, segments: Sequence[Segment], first: float, final_to: float) -> list[SegmentScores]:
+        """Scores of those `segments` whose index is `first` or later, in the context of all."""
         complete = [s for s in segments if not s.missing]
         output = None
         if complete:
@@ -196,10 +201,11 @@ class Localizer:
             output = head(audio, vision, words.embeddings)
         row = {s.index: t for t, s in enumerate(complete)}
         return [
-            self._complete(s, output, row[s.index], final=final_to is None or s.index <= final_to)
+            self._complete(s, output, row[s.index], final=s.index <= final_to)
             if output is not None and s.index in row
-            else self._incomplete(s, final=final_to is None or s.index <= final_to)
+            else self._incomplete(s, final=s.index <= final_to)
             for s in segments
+            if s.index >= first
         ]
 
     def _complete(self, segment: Segment, output: HeadOutput, t: int, *, final: bool) -> SegmentScores:

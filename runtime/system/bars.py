@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ __all__ = ["Bars", "rated_bar", "shown_progress", "shown_status"]
 
 LINE_EVERY_S = 30.0
 """How often a line is written where there is no terminal."""
+_DRAW_EVERY_S = 0.1
+"""A bar is drawn so often. What is reported in between costs nothing."""
 
 
 class Bars(RichProgress):
@@ -80,12 +83,19 @@ def rated_bar(unit: str, *, rate: str | None = None, console: Console | None = N
         TextColumn("{task.fields[counts]}", markup=False),
         TimeRemainingColumn(),
     )
+    updated_s = -math.inf
     with Bars(*columns, console=console or ErrorConsole()) as bars:
 
         def report(what: str, done: float | None = None, total: float | None = 1.0, note: str = "") -> None:
+            nonlocal updated_s
+            now_s = time.monotonic()
+            same = bool(bars.tasks) and bars.tasks[0].description == what
+            if same and done != total and now_s < updated_s + _DRAW_EVERY_S:
+                return
+            updated_s = now_s
             if done is None:
                 total = None
-            if not bars.tasks or bars.tasks[0].description != what:
+            if not same:
                 for task_id in bars.task_ids:
                     bars.remove_task(task_id)
                 # What was done before counts as done, but not for the rate.
