@@ -124,6 +124,7 @@ def _serve(site: Site, file: Path) -> int:
     from ovavel.runtime.errors import MissingExtraError, OutputError
 
     try:
+        from ovavel.service.commands.limits import raise_open_files
         from ovavel.service.commands.logs import set_up_logs
         from ovavel.service.config.read import read_token, split_listen
         from ovavel.service.watch.reload import Reloader
@@ -133,6 +134,7 @@ def _serve(site: Site, file: Path) -> int:
         raise MissingExtraError(error.name or "starlette", "serve", need="The monitoring service") from error
 
     set_up_logs(site.log)
+    raise_open_files()
     stop: SimpleQueue[None] = SimpleQueue()
     host, port = split_listen(site)
     token = read_token(site)

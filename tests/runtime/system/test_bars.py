@@ -89,3 +89,17 @@ def test_a_rated_bar_says_how_much_how_fast_and_how_long_yet(monkeypatch: pytest
         "encoding val, 88 %, 1060 of 1200 clips, 2.0 clips/s, 1 damaged, 0:01:10 left",
         "encoding [test], 10 clips",
     ]
+
+
+def test_what_is_reported_in_quick_succession_is_shown_now_and_then_and_the_end_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock_s, updates = [0.0], []
+    monkeypatch.setattr(bars_module.time, "monotonic", lambda: clock_s[0])
+    monkeypatch.setattr(Bars, "update", lambda self, task, **changes: updates.append(changes["completed"]))
+    with rated_bar("clips", console=Console(file=io.StringIO(), get_time=lambda: clock_s[0])) as progress:
+        for done in range(1001):
+            clock_s[0] = done / 1000
+            progress("encoding", done, 1000)
+    assert (updates[0], updates[-1]) == (0, 1000)
+    assert 5 <= len(updates) <= 12
