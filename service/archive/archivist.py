@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -78,6 +79,11 @@ class _Stream:
     writer: ArchiveWriter
     times: dict[int, int] = field(default_factory=dict)
     """Segment → Unix time at which it begins, of those that are not written."""
+
+    @property
+    def phase(self) -> int:
+        """When it is committed: cameras that began together would otherwise all wait for the disk in one second."""
+        return zlib.crc32(self.camera.encode()) % _EVERY
 
 
 class Archivist:
@@ -250,6 +256,8 @@ class Archivist:
                 continue
             second = ContextSecond(utc_s=begins_s, vision=each.vision, audio=each.audio)
             self._written(stream, partial(stream.writer.write, second))
+            if (begins_s + stream.phase) % _EVERY == 0:
+                self._written(stream, stream.writer.commit)
 
     def _written(self, stream: _Stream, write: Callable[[], None]) -> None:
         """Call `write`, and count what reaches the disk or is lost."""

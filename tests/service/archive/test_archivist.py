@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from support.service import CLIP, DEMO, site, until
 
-from ovavel.runtime.archive.layout import model_of
+from ovavel.runtime.archive.layout import ContextSecond, model_of
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.search.phrases import embed_phrases
 from ovavel.runtime.archive.search.query import Question, Search
+from ovavel.runtime.archive.writer import DayFiles
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.types import Segment
 from ovavel.service.archive.archivist import (
@@ -115,6 +117,33 @@ def test_every_second_is_written_once_at_the_second_in_which_it_begins(store: Da
     assert archived.seconds == list(range(START_US // 1_000_000, START_US // 1_000_000 + 25))
     assert archived.archivist.written == {"gate": 25}
     assert not archived.archivist.lost
+
+
+def test_cameras_that_begin_together_are_not_committed_in_one_second(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[tuple[str, int]] = []
+    write = DayFiles.write
+
+    def recorded(self: DayFiles, seconds: dict[int, ContextSecond]) -> None:
+        commits.append((self.folder.parent.name, max(seconds)))
+        write(self, seconds)
+
+    monkeypatch.setattr(DayFiles, "write", recorded)
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    cameras = [Camera(id=f"camera-{number}", source=CLIP) for number in range(40)]
+    for camera in cameras:
+        archived.archivist.begin(camera, lambda media_us: START_US + media_us)
+    for segment in segments(32):
+        for camera in cameras:
+            archived.archivist.second(camera.id, segment)
+    archived.close()
+    assert archived.archivist.written == {camera.id: 32 for camera in cameras}
+    at_once = Counter(row for _, row in commits)
+    last = max(at_once)  # when all end
+    assert max(count for row, count in at_once.items() if row != last) <= 12
+    assert max(Counter(name for name, _ in commits).values()) <= 5, "no more often than every ten seconds"
 
 
 def test_a_second_whose_window_was_dropped_is_not_there(store: Database, encoder: RemoteEncoder) -> None:
