@@ -1,17 +1,24 @@
 """Ranks the seconds of an archive by phrases: bits first, then the vectors of what may be among the best.
 
-Newest first, one day after the other; memory stays that of one day. Shapes: N seconds, Q phrases.
+Newest first, one day after the other. What bits say of a day depends on no other day, so the next days' bits are read
+in threads while the vectors of one are compared; memory stays that of these few days. Shapes: N seconds, Q phrases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ovavel.runtime.archive.layout import DAY_S
+from ovavel.runtime.system.parallel import default_workers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +32,8 @@ KEPT = 2000
 """Seconds that are kept for each phrase."""
 _CHUNK = 4096
 """Seconds whose vectors are in memory at once."""
+_AHEAD = 4
+"""Days whose bits are read at once, at most: more threads than that wait for the one that compares vectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,7 +92,7 @@ def scan(
     keep: int = KEPT,
     from_s: int | None = None,
     to_s: int | None = None,
-) -> Iterator[Scanned]:
+) -> Generator[Scanned]:
     """Rank the seconds of `days` in their order, and yield after each. Closing the iterator cancels the rest.
 
     Bits rule out a second only if its score, as far as they are likely to be wrong, is below that of all that are kept
@@ -93,15 +102,14 @@ def scan(
         InputError: a day cannot be read.
     """
     best = [Best.none() for _ in range(len(ranking.phrases))]
-    prefilter = ranking.prefilter()
+    read = partial(_read, ranking=ranking, prefilter=ranking.prefilter(), from_s=from_s, to_s=to_s)
     seconds = compared = 0
-    for number, day in enumerate(days):
-        with day.open() as files:
-            rows = _rows(day, files, ranking, from_s, to_s)
-            if len(rows):
-                seconds += len(rows)
-                compared += _rank(files, number, rows, ranking, prefilter, best, keep)
-        yield Scanned(done=number + 1, seconds=seconds, compared=compared, best=tuple(best))
+    with closing(_ahead(days, read)) as found:
+        for number, each in enumerate(found):
+            seconds += len(each.rows)
+            if len(each.rows):
+                compared += _rank(each, number, ranking, best, keep)
+            yield Scanned(done=number + 1, seconds=seconds, compared=compared, best=tuple(best))
 
 
 def exhaustive(
@@ -128,17 +136,52 @@ def _rows(day: Day, files: DayReader, ranking: Ranking, from_s: int | None, to_s
     return np.flatnonzero(usable)
 
 
-def _rank(
-    files: DayReader,
-    number: int,
-    rows: NDArray[np.intp],
-    ranking: Ranking,
-    prefilter: Prefilter,
-    best: list[Best],
-    keep: int,
-) -> int:
-    """Rank the `rows` of one day into `best`. Returns how many of them were compared."""
-    estimate, most = prefilter.estimates(files, rows)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Bits:
+    """What the bits of one day say of the N seconds that have what is asked for."""
+
+    files: DayReader
+    """Open."""
+    rows: NDArray[np.intp]
+    """(N,) ascending."""
+    estimate: NDArray[np.float32]
+    """(N, Q) scores."""
+    most: NDArray[np.float32]
+    """(N, Q) what they are at most."""
+
+
+def _read(day: Day, *, ranking: Ranking, prefilter: Prefilter, from_s: int | None, to_s: int | None) -> _Bits:
+    with ExitStack() as opened:
+        files = opened.enter_context(day.open())
+        rows = _rows(day, files, ranking, from_s, to_s)
+        estimate, most = prefilter.estimates(files, rows)
+        opened.pop_all()
+        return _Bits(files=files, rows=rows, estimate=estimate, most=most)
+
+
+def _ahead(days: Sequence[Day], read: Callable[[Day], _Bits]) -> Generator[_Bits]:
+    """Read `days` in threads, and yield them in order; the files of each are closed after it."""
+    rest, threads = iter(days), min(_AHEAD, default_workers())
+    waiting: deque[Future[_Bits]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ovavel-bits")
+    try:
+        waiting.extend(pool.submit(read, day) for day in islice(rest, threads))
+        while waiting:
+            found = waiting[0].result()
+            with found.files:
+                waiting.popleft()
+                waiting.extend(pool.submit(read, day) for day in islice(rest, 1))
+                yield found
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for each in waiting:
+            if not each.cancelled() and each.exception() is None:
+                each.result().files.close()
+
+
+def _rank(bits: _Bits, number: int, ranking: Ranking, best: list[Best], keep: int) -> int:
+    """Rank the seconds of one day into `best`. Returns how many of them were compared."""
+    rows, estimate, most = bits.rows, bits.estimate, bits.most
     left = np.arange(len(rows))
     compared = 0
     while True:
@@ -149,7 +192,7 @@ def _rank(
         if not len(left):
             return compared
         now = np.argpartition(-lead, _CHUNK)[:_CHUNK] if len(left) > _CHUNK else np.arange(len(left))
-        found = files.vectors(rows[np.sort(left[now])])
+        found = bits.files.vectors(rows[np.sort(left[now])])
         _take(best, number, found.rows, ranking.scores(found), keep)
         compared += len(now)
         left = np.delete(left, now)

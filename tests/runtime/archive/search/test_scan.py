@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import re
+import threading
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +17,11 @@ from support.archives import DAY
 
 from ovavel.eval.archive.speed import made_up_texts, make_archive
 from ovavel.runtime.archive.layout import pack_bits
-from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.reader import Archive, Day, DayReader
+from ovavel.runtime.archive.search import scan as scanning
 from ovavel.runtime.archive.search.ranking import Evidence, Ranking
-from ovavel.runtime.archive.search.scan import Best, exhaustive, scan
+from ovavel.runtime.archive.search.scan import Best, Scanned, exhaustive, scan
+from ovavel.runtime.errors import InputError
 
 SECONDS = 6000
 
@@ -65,11 +72,95 @@ def test_several_phrases_are_ranked_as_each_alone(archive: Archive) -> None:
     assert len(ours.keys() & theirs.keys()) >= 98, "what is compared for one phrase may help another"
 
 
+def one_by_one(days: Sequence[Day], read: Callable[[Day], scanning._Bits]) -> Generator[scanning._Bits]:
+    for day in days:
+        found = read(day)
+        with found.files:
+            yield found
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    evidence=st.sampled_from(["both", "seen", "heard"]),
+    order=st.permutations(range(4)),
+    keep=st.integers(1, 3000),
+    threads=st.integers(1, 5),
+    span=st.tuples(st.integers(0, SECONDS), st.integers(0, SECONDS)),
+)
+def test_threads_change_no_answer(
+    archive: Archive, evidence: Evidence, order: list[int], keep: int, threads: int, span: tuple[int, int]
+) -> None:
+    """Every answer, not the last one alone, is that of days that are read one by one."""
+    days = [archive.days()[number] for number in order]
+    first, last = (min(day.start_s for day in days) + span[0], max(day.start_s for day in days) + span[1])
+
+    def answers() -> list[Scanned]:
+        return list(scan(days, ranking(evidence), keep=keep, from_s=first, to_s=last))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scanning, "default_workers", lambda: threads)
+        threaded = answers()
+        patch.setattr(scanning, "_ahead", one_by_one)
+        expected = answers()
+    assert len(threaded) == len(expected) == len(days)
+    for ours, theirs in zip(threaded, expected, strict=True):
+        assert (ours.done, ours.seconds, ours.compared) == (theirs.done, theirs.seconds, theirs.compared)
+        for mine, other in zip(ours.best, theirs.best, strict=True):
+            for name in ("day", "row", "score"):
+                np.testing.assert_array_equal(getattr(mine, name), getattr(other, name))
+
+
+def test_days_are_ranked_in_order_even_if_a_later_one_is_read_first(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days, second_is_open, opened = archive.days(), threading.Event(), Day.open
+
+    def slow_first(day: Day) -> DayReader:
+        if day is days[0]:
+            assert second_is_open.wait(60)
+        files = opened(day)
+        if day is days[1]:
+            second_is_open.set()
+        return files
+
+    monkeypatch.setattr(scanning, "default_workers", lambda: 2)
+    monkeypatch.setattr(Day, "open", slow_first)
+    first, *_ = scan(days, ranking(), keep=100)
+    assert set(first.best[0].day.tolist()) == {0}
+
+
+def files_below(folder: Path) -> list[str]:
+    found = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the folder that is listed
+            found.append(str(each.readlink()))
+    return [each for each in found if each.startswith(str(folder))]
+
+
+def bit_threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name.startswith("ovavel-bits")]
+
+
 def test_a_search_is_cancelled_by_closing_it(archive: Archive) -> None:
-    scanning = scan(archive.days(), ranking())
-    assert next(scanning).done == 1
-    scanning.close()
-    assert list(scanning) == []
+    found = scan(archive.days(), ranking())
+    assert next(found).done == 1
+    assert bit_threads()
+    assert files_below(archive.root)
+    found.close()
+    assert list(found) == []
+    assert not bit_threads()
+    assert not files_below(archive.root)
+
+
+def test_a_day_that_cannot_be_read_ends_the_search_when_it_is_its_turn(archive: Archive, tmp_path: Path) -> None:
+    days = archive.days()
+    missing = dataclasses.replace(days[2], folder=tmp_path)
+    found = scan([*days[:2], missing, days[3]], ranking())
+    assert [next(found).done, next(found).done] == [1, 2]
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+        next(found)
+    assert not bit_threads()
+    assert not files_below(archive.root)
 
 
 def test_a_span_is_exact_to_the_second(archive: Archive) -> None:
@@ -97,9 +188,9 @@ def test_bits_tell_the_angle(size: int, seed: int) -> None:
 def test_memory_does_not_grow_with_days(archive: Archive, tmp_path: Path) -> None:
     import tracemalloc
 
-    days = archive.days()
+    days = 3 * archive.days()
     peaks = []
-    for count in (1, 4):
+    for count in (5, 12):
         tracemalloc.start()
         for _ in scan(days[:count], ranking(), keep=100):
             pass
