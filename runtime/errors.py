@@ -19,6 +19,7 @@ One tree, so that `except OvavelError` catches what a user can fix::
     ├── DownloadError         weights that could not be fetched
     ├── ClusterError          a Ray cluster that cannot be reached, or has nothing to run on
     ├── EndpointError         a model behind a network address that does not answer, or cannot see and hear
+    ├── StorageError          object storage that cannot be reached, refuses, or has no such bucket
     └── OutputError           results that could not be written
 
 Each message says what was wrong, where, and what to do about it. The exit code is 2 for a command line that is invalid
@@ -49,6 +50,7 @@ __all__ = [
     "OutputError",
     "OvavelError",
     "PrecisionError",
+    "StorageError",
     "UnverifiedError",
     "UsageError",
     "VocabularyError",
@@ -141,6 +143,10 @@ class ClusterError(OvavelError):
 
 class EndpointError(OvavelError):
     """A model behind a network address that does not answer, refuses, or cannot see and hear."""
+
+
+class StorageError(OvavelError):
+    """Object storage that cannot be reached, refuses, or has no such bucket."""
 
 
 class OutputError(OvavelError):

@@ -19,6 +19,7 @@ from ovavel.runtime.commands.options import (
     Many,
     Maybe,
     VerifiedEngineOptions,
+    Where,
     parse_channel,
 )
 from ovavel.runtime.commands.scaled import ScaleOptions, run_scaled
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.pipeline.tracker import EventRules
     from ovavel.runtime.results import Localization
-    from ovavel.runtime.scale.job import Job
+    from ovavel.runtime.scale.job import Job, Recording
 
 __all__ = ["ALL_FORMATS", "Localize", "find_media", "print_unreadable"]
 
@@ -67,12 +68,14 @@ class Localize:
     A file that cannot be read is reported, the others are processed, and the exit code is 1.
     """
 
-    files: Positional[Many[Path]] = ()
-    """Recordings, or folders to search for them. They come first, before the options."""
+    files: Positional[Many[Where]] = ()
+    """Recordings, or folders to search for them. They come first, before the options. With --shard or --on also a
+    prefix in object storage: s3://BUCKET/PREFIX, gs:// or az://."""
     bundle: Path
     """Folder written by 'ovavel bundle export'."""
-    out: Maybe[Path] = None
-    """Folder for the results; without it events are only printed, and nothing is written."""
+    out: Maybe[Where] = None
+    """Folder for the results, with --shard or --on also a prefix in object storage; without it events are only printed,
+    and nothing is written."""
     format: tuple[Format, ...] = ALL_FORMATS
     """Which results to write."""
     overwrite: bool = False
@@ -114,21 +117,25 @@ class Localize:
         rules = self.events.rules
         if self.no_video and self.no_audio:
             raise UsageError("--no-video and --no-audio together leave nothing to look for; give at most one of them")
-        self.scale.check(out=self.out, device=self.engine.device)
+        self.scale.check(files=self.files, out=self.out, device=self.engine.device)
         if self.scale.given and self.archive.archive:
             raise UsageError("--archive is for one process: leave --shard and --on out, or archive on one machine")
-        files = find_media(self.files)
+        console = OutputConsole(expendable=self.out is not None, highlight=False, soft_wrap=True)
+        if self.files and isinstance(self.files[0], str):
+            return run_scaled(self._job(rules), _listed(self.files[0]), self.scale, console)
+        named = [Path(file) for file in self.files]
+        files = find_media(named)
         self.archive.check(len(files))
         # Of what was named, not of what was found: a new recording moves no other's results.
-        base = Path(
-            os.path.commonpath([path.resolve() if path.is_dir() else path.parent.resolve() for path in self.files])
-        )
-        console = OutputConsole(expendable=self.out is not None, highlight=False, soft_wrap=True)
+        base = Path(os.path.commonpath([path.resolve() if path.is_dir() else path.parent.resolve() for path in named]))
         if self.scale.given:
-            return run_scaled(self._job(rules), files, base, self.scale, console)
+            from ovavel.runtime.scale.job import recordings_below
+
+            return run_scaled(self._job(rules), recordings_below(files, base), self.scale, console)
+        out = Path(self.out) if self.out else None
         to_do: list[tuple[Path, Path | None]] = []
         for file in files:
-            folder = self.out / file.parent.resolve().relative_to(base) if self.out else None
+            folder = out / file.parent.resolve().relative_to(base) if out else None
             if folder and not self.overwrite and all(p.exists() for p in result_paths(file, folder, self.format)):
                 console.print(
                     f"{shown_name(str(file))}: results already in {shown_name(str(folder))}; "
@@ -147,7 +154,7 @@ class Localize:
         return Job(
             bundle=str(self.bundle.resolve()),
             bundle_sha256=bundle.sha256,
-            out=str(self.out.resolve()),
+            out=self.out if isinstance(self.out, str) else str(self.out.resolve()),
             formats=self.format,
             engine={**self.engine.backend_options, "allow_unverified": self.engine.allow_unverified},
             require_signature=self.engine.require_signature,
@@ -253,6 +260,18 @@ def find_media(paths: Sequence[Path], report: Callable[[str], None] | None = Non
         else:
             raise MediaError(f"there is no file {path}; check the path")
     return list(found)
+
+
+def _listed(url: str) -> list[Recording]:
+    """The recordings below `url` in object storage, as `find_media` finds those in a folder. Raises MediaError."""
+    from ovavel.runtime.scale.objects import recordings_at
+
+    found, skipped = recordings_at(url, MEDIA_SUFFIXES)
+    if skipped:
+        _to_stderr(f"{url}: skipped {counts(skipped)}")
+    if not found:
+        raise MediaError(f"there are no media files below {url}; name the prefix that recordings lie below")
+    return found
 
 
 def _media_in(folder: Path, skipped: Counter[str]) -> Iterator[Path]:

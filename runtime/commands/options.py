@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.system.bounds import MOST_WORKERS, Meta
@@ -40,6 +42,7 @@ __all__ = [
     "Many",
     "Maybe",
     "VerifiedEngineOptions",
+    "Where",
     "Workers",
     "backend_help",
     "check_bundle_backends",
@@ -57,8 +60,28 @@ Maybe: TypeAlias = Annotated[T | None, arg(help_behavior_hint="")]
 Many: TypeAlias = Annotated[tuple[T, ...], arg(help_behavior_hint="")]
 """Type of a flag that takes several values, and none by default."""
 
+Where: TypeAlias = Annotated[
+    Path | str,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|URL",
+        instance_from_str=lambda words: _where(words[0]),
+        is_instance=lambda value: isinstance(value, Path | str),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""Type of a file or folder, or of a place in object storage: a `str` with "://" in it, not checked."""
+
 Workers: TypeAlias = Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]]
 """Processes; None: chosen by the number of cores."""
+
+
+def _where(text: str) -> Path | str:
+    """A path, or a URL; a URL of this machine's files is their path."""
+    url = urlsplit(text) if text.startswith("file://") else None
+    if url and url.netloc in ("", "localhost") and not (url.query or url.fragment):
+        return Path(unquote(url.path))
+    return text if "://" in text else Path(text)
 
 
 def backend_help(which: str = "What runs the graphs", more: str = "") -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from ovavel.runtime.errors import DeviceError, MissingExtraError, OutputError, UsageError
+from ovavel.runtime.errors import DeviceError, MissingExtraError, OutputError, StorageError, UsageError
 from ovavel.runtime.reporting.text import counts, one_line, shown_name
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _WORDS = {
     "unequal": "with other results",
 }
 _LOOK_EVERY_S = 10.0
+_LOOK_SHARE = 0.05
+"""Largest share of the time to spend on looking: many records in object storage take seconds to list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +52,22 @@ class ScaleOptions:
         """Whether there is anything to do with shards or clusters."""
         return self.shard is not None or self.on is not None
 
-    def check(self, *, out: Path | None, device: str) -> None:
+    def check(self, *, files: Sequence[Path | str], out: Path | str | None, device: str) -> None:
         """Refuse what cannot work, before a file is opened. Raises UsageError, MissingExtraError."""
         from importlib.util import find_spec
 
         from ovavel.runtime.scale.job import Shard
 
+        urls = [where for where in (*files, out) if isinstance(where, str)]
+        if urls:
+            from ovavel.runtime.scale.objects import check_url
+
+            for url in urls:
+                check_url(url)
+            if not self.given:
+                raise UsageError("object storage is for --shard and --on: give --shard 1/1 to localize all here")
+            if len(files) > 1 and any(isinstance(file, str) for file in files):
+                raise UsageError("of object storage, name one prefix that all recordings lie below, and nothing else")
         if not self.given:
             return
         if out is None:
@@ -75,26 +87,27 @@ class ScaleOptions:
                 raise MissingExtraError("ray", "cluster", need="--on")
 
 
-def run_scaled(job: Job, files: Sequence[Path], base: Path, options: ScaleOptions, console: Console) -> int:
-    """Localize `files`, which lie below `base`; returns the exit code.
+def run_scaled(job: Job, recordings: Sequence[Recording], options: ScaleOptions, console: Console) -> int:
+    """Localize `recordings`; returns the exit code.
 
     Raises:
         OutputError: results cannot be written. What is done is on record.
+        StorageError: object storage does not answer, or refuses. What is done is on record.
         ClusterError, MissingExtraError: there is no cluster, or none of its machines can run the bundle.
         DeviceError: this machine cannot run the bundle.
     """
     from ovavel.runtime.scale.done import ResultFolder
-    from ovavel.runtime.scale.job import Shard, recordings_below
+    from ovavel.runtime.scale.job import Shard
     from ovavel.runtime.scale.worker import Worker
     from ovavel.runtime.system.bars import rated_bar
 
-    recordings = list({recording.name: recording for recording in recordings_below(files, base)}.values())
+    recordings = list({recording.name: recording for recording in recordings}.values())
     total = len(recordings)
     if options.shard is not None:
         shard = Shard.parse(options.shard)
         recordings = [recording for recording in recordings if shard.holds(recording)]
         console.print(f"shard {options.shard}: {len(recordings)} of {total} recordings", markup=False)
-    folder = ResultFolder(Path(job.out))
+    folder = ResultFolder(job.out)
     folder.prepare()
     said = _Report(console)
     with ExitStack() as stack:
@@ -155,13 +168,16 @@ class Others:
     def __init__(self, count: Callable[[], int], total: int) -> None:
         """Look with `count` how many of `total` are done."""
         self._count, self._total = count, total
-        self._looked_s = -math.inf
+        self._look_s = -math.inf
         self._done = 0
 
     def note(self) -> str:
         """Say it in a few words."""
-        if time.monotonic() - self._looked_s > _LOOK_EVERY_S:
-            self._looked_s, self._done = time.monotonic(), self._count()
+        began_s = time.monotonic()
+        if began_s > self._look_s:
+            self._done = self._count()
+            took_s = time.monotonic() - began_s
+            self._look_s = began_s + max(_LOOK_EVERY_S, took_s / _LOOK_SHARE)
         return f"{self._done} of {self._total} in all shards"
 
 
@@ -169,8 +185,11 @@ def check_outcome(outcome: Outcome) -> None:
     """Refuse what the other items would fare like.
 
     Raises:
-        OutputError, DeviceError: nothing can be written, or this machine cannot do the work.
+        OutputError, StorageError, DeviceError: nothing can be written, object storage cannot be reached, or this
+            machine cannot do the work.
     """
+    if outcome.state == "unreachable":
+        raise StorageError(f"{outcome.text}; then run the command again: it resumes")
     if outcome.state == "unwritable":
         raise OutputError(f"{outcome.text}; then run the command again: it resumes")
     if outcome.state == "unusable":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.reporting.text import INVISIBLE
-from ovavel.runtime.results.document import Document, read_json, to_json
+from ovavel.runtime.results.document import Document, parse_json, read_json, to_json
 from ovavel.runtime.results.html import to_html
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.results.subtitles import to_srt, to_vtt
@@ -22,6 +22,7 @@ __all__ = [
     "FORMATS",
     "Document",
     "Localization",
+    "parse_json",
     "read_json",
     "render_results",
     "result_paths",

@@ -22,7 +22,7 @@ from ovavel.runtime.sinks.records import (
 )
 from ovavel.runtime.system import untrusted
 
-__all__ = ["Document", "read_json", "to_json"]
+__all__ = ["Document", "parse_json", "read_json", "to_json"]
 
 _VERSION = 1
 _TOP = 10
@@ -70,11 +70,20 @@ def read_json(path: Path) -> Document:
         InputError: it cannot be read, is no such file, or of another version.
     """
     try:
-        document = untrusted.read_json(path.read_bytes(), Document)
-    except (OSError, ValueError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise InputError(f"{path} is not a JSON file of `ovavel localize`: {error}") from error
+    return parse_json(data, str(path))
+
+
+def parse_json(data: bytes, name: str) -> Document:
+    """Read the content `data` of the file `name`. Raises InputError, see `read_json`."""
+    try:
+        document = untrusted.read_json(data, Document)
+    except ValueError as error:
+        raise InputError(f"{name} is not a JSON file of `ovavel localize`: {error}") from error
     if document.format_version != _VERSION:
         raise InputError(
-            f"{path} has format version {document.format_version}; this ovavel reads {_VERSION}. Localize it again"
+            f"{name} has format version {document.format_version}; this ovavel reads {_VERSION}. Localize it again"
         )
     return document

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from pathlib import Path
 from typing import Generic
 
-from ovavel.runtime.scale.done import ASIDE
+from ovavel.runtime.errors import OvavelError
+from ovavel.runtime.scale.objects import open_place
+from ovavel.runtime.scale.places import ASIDE
 from ovavel.runtime.scale.work import ItemT, JobT, Outcome, Start
-from ovavel.runtime.system.files import output_error
 
 __all__ = ["MOST_KILLS", "SlotActor"]
 
@@ -26,7 +25,7 @@ class SlotActor(Generic[JobT, ItemT]):
 
     def __init__(self, start: Start[JobT, ItemT], job: JobT, run: str) -> None:
         """Work for `job`; `run` tells its marks from those of other runs."""
-        self._aside = Path(job.out) / ASIDE
+        self._place = open_place(job.out)
         self._run = run
         self._worker = start(job)
 
@@ -43,24 +42,18 @@ class SlotActor(Generic[JobT, ItemT]):
     def work_on(self, item: ItemT) -> Outcome:
         """Do the item, or give it up if it has ended too many actors."""
         name = hashlib.sha256(os.fsencode(item.name)).hexdigest()
-        marks = [self._aside / f".{name}.{self._run}.{number}.part" for number in range(MOST_KILLS)]
+        marks = [f"{ASIDE}/.{name}.{self._run}.{number}.part" for number in range(MOST_KILLS)]
         for mark in marks:
             try:
-                os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
-            except FileExistsError:
-                continue
-            except OSError as error:
-                return Outcome(state="unwritable", text=str(output_error(mark, error)))
+                if not self._place.mark(mark):
+                    continue
+            except OvavelError as error:
+                return Outcome.of(error)
             try:
                 return self._worker.process(item)
             finally:
-                _remove(mark)
+                self._place.remove(mark)  # if that is impossible, it is removed a day later
         outcome = self._worker.give_up(item, MOST_KILLS)
         for mark in marks:
-            _remove(mark)
+            self._place.remove(mark)
         return outcome
-
-
-def _remove(mark: Path) -> None:
-    with contextlib.suppress(OSError):  # it is removed a day later
-        mark.unlink(missing_ok=True)

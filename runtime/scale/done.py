@@ -2,8 +2,7 @@
 
 `done/<id>.json` is written when all results of a recording are in their place, so whatever dies meanwhile, a recording
 either has all of them or is localized again. `failed/<id>.json` says why one has none. The id is a hash of the
-recording's name and content. Files are written in `aside/` and renamed; two processes that localize the same recording
-write the same bytes.
+recording's name and content. Two processes that localize the same recording write the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -21,17 +19,13 @@ import msgspec
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.reporting.text import encodable
 from ovavel.runtime.scale.job import Recording, Request
+from ovavel.runtime.scale.objects import open_place
 from ovavel.runtime.sinks.records import to_json_bytes
-from ovavel.runtime.sources.media.fingerprint import fingerprint
-from ovavel.runtime.system.files import atomic_write, make_folder
 from ovavel.runtime.system.untrusted import read_json
 
-__all__ = ["ASIDE", "Done", "EventSum", "Failed", "ResultFolder", "Summary", "output_name"]
+__all__ = ["Done", "EventSum", "Failed", "ResultFolder", "Summary", "output_name", "recording_id"]
 
 _VERSION = 1
-ASIDE = "aside"
-_STALE_S = 86_400
-"""What has lain in `aside/` for so long was left there by a process that died."""
 
 T = TypeVar("T")
 
@@ -78,11 +72,14 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="o
 
 
 class ResultFolder:
-    """Records and results below one folder. Everything may be called by many processes at once."""
+    """Records and results below one folder or prefix. Everything may be called by many processes at once.
 
-    def __init__(self, path: Path) -> None:
-        """Use the folder `path`, which need not exist."""
-        self.path = path
+    All methods raise StorageError if object storage cannot be reached or refuses.
+    """
+
+    def __init__(self, where: Path | str) -> None:
+        """Use the folder at a path or at a URL of object storage; it need not exist."""
+        self.place = open_place(where)
 
     def prepare(self) -> None:
         """Create the folders of records, and remove what processes that died a day ago left aside.
@@ -90,17 +87,7 @@ class ResultFolder:
         Raises:
             OutputError: they cannot be created.
         """
-        for name in ("done", "failed", ASIDE):
-            make_folder(self.path / name)
-        for part in (self.path / ASIDE).iterdir():
-            with contextlib.suppress(OSError):  # another process may remove it, too
-                if time.time() - part.stat().st_mtime > _STALE_S:
-                    part.unlink()
-
-    def id(self, recording: Recording) -> str:
-        """A hash of the recording's name and content; of its name alone where it cannot be read."""
-        content = fingerprint(Path(recording.path)) or ""
-        return hashlib.sha256(os.fsencode(recording.name) + b"\0" + content.encode()).hexdigest()
+        self.place.prepare()
 
     def done(self, key: str) -> Done | None:
         """The record of what is done under the id `key`.
@@ -108,31 +95,38 @@ class ResultFolder:
         Raises:
             InputError: it is damaged.
         """
-        return _read(self.path / "done" / f"{key}.json", Done)
+        return self._read(f"done/{key}.json", Done)
 
     def intact(self, done: Done, results: Iterable[Path]) -> bool:
         """Whether each of the `results`, by path below this folder, is where it was written, unchanged."""
+
+        def unchanged(path: Path) -> bool:
+            data = self.place.read(path.as_posix())
+            return data is not None and hashlib.sha256(data).hexdigest() == done.outputs.get(output_name(path))
+
         try:
-            return all(
-                hashlib.sha256((self.path / path).read_bytes()).hexdigest() == done.outputs.get(output_name(path))
-                for path in results
-            )
-        except OSError:
+            return all(map(unchanged, results))
+        except InputError:
             return False
 
-    def write(self, key: str, done: Done, results: Mapping[Path, bytes]) -> None:
+    def write(self, key: str, done: Done, results: Mapping[Path, bytes], *, replace: bool = False) -> None:
         """Write the results, by path below this folder, then the record; a failure on record is removed.
+
+        Args:
+            key: Id of the recording.
+            done: Its record.
+            results: What to write before.
+            replace: Replace another record there may be.
 
         Raises:
             OutputError: the disk is full, or a folder is not writable. There is no record then.
+            InputError: another process has recorded other results meanwhile.
         """
-        for name, data in results.items():
-            path = self.path / name
-            make_folder(path.parent)
-            atomic_write(path, data, aside=self.path / ASIDE)
-        self._write(self.path / "done" / f"{key}.json", done)
-        with contextlib.suppress(OSError):
-            (self.path / "failed" / f"{key}.json").unlink(missing_ok=True)
+        for path, data in results.items():
+            self.place.write(path.as_posix(), data)
+        record = self.place.write if replace else self.place.record
+        record(f"done/{key}.json", _encoded(done))
+        self.place.remove(f"failed/{key}.json")
 
     def fail(self, key: str, recording: Recording, cause: str, *, attempts: int = 1) -> None:
         """Record that the recording could not be localized, `attempts` more times.
@@ -140,12 +134,13 @@ class ResultFolder:
         Raises:
             OutputError: the record cannot be written.
         """
-        path = self.path / "failed" / f"{key}.json"
+        name = f"failed/{key}.json"
         before = None
         with contextlib.suppress(InputError):  # a damaged record is replaced
-            before = _read(path, Failed)
+            before = self._read(name, Failed)
         tried = attempts + (before.attempts if before else 0)
-        self._write(path, Failed(id=key, recording=encodable(recording.name), cause=encodable(cause), attempts=tried))
+        failed = Failed(id=key, recording=encodable(recording.name), cause=encodable(cause), attempts=tried)
+        self.place.write(name, _encoded(failed))
 
     def records(self) -> Iterator[Done | Failed]:
         """Every record there is, in the order of ids: first of what is done, then of what failed.
@@ -154,21 +149,32 @@ class ResultFolder:
             InputError: one is damaged.
         """
         kinds: dict[str, type[Done | Failed]] = {"done": Done, "failed": Failed}
-        for name, kind in kinds.items():
-            for path in sorted((self.path / name).glob("*.json")):
-                if found := _read(path, kind):
-                    yield found
+        for folder, kind in kinds.items():
+            for name, data in self.place.read_each(sorted(self.place.names(folder, ".json"))):
+                if data is not None:
+                    yield self._decoded(name, data, kind)
 
     def count_done(self) -> int:
         """How many recordings are done, by whomever."""
-        try:
-            with os.scandir(self.path / "done") as entries:
-                return sum(1 for _ in entries)
-        except OSError:
-            return 0
+        return sum(1 for _ in self.place.names("done", ".json"))
 
-    def _write(self, path: Path, record: Done | Failed) -> None:
-        atomic_write(path, to_json_bytes(record, indent=2) + b"\n", aside=self.path / ASIDE)
+    def _read(self, name: str, kind: type[T]) -> T | None:
+        data = self.place.read(name)
+        return None if data is None else self._decoded(name, data, kind)
+
+    def _decoded(self, name: str, data: bytes, kind: type[T]) -> T:
+        try:
+            return read_json(data, kind)
+        except ValueError as error:
+            shown = self.place.shown(name)
+            raise InputError(
+                f"{shown} is not a record of `ovavel localize` ({error}); delete it and run again"
+            ) from error
+
+
+def recording_id(recording: Recording, fingerprint: str | None) -> str:
+    """A hash of the recording's name and content, see `fingerprint`; of its name alone where it cannot be read."""
+    return hashlib.sha256(os.fsencode(recording.name) + b"\0" + (fingerprint or "").encode()).hexdigest()
 
 
 def output_name(path: Path) -> str:
@@ -176,10 +182,5 @@ def output_name(path: Path) -> str:
     return encodable(path.as_posix())
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
-    try:
-        return read_json(path.read_bytes(), kind)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a record of `ovavel localize` ({error}); delete it and run again") from error
+def _encoded(record: Done | Failed) -> bytes:
+    return to_json_bytes(record, indent=2) + b"\n"

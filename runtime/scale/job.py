@@ -31,9 +31,11 @@ class Recording:
     file: str
     """As the user named it; results name it so."""
     path: str
-    """The same, absolute."""
+    """The same, absolute; of an object, its name."""
     name: str
     """Below the folder in which all recordings lie, with "/" between folders; its results lie at the same place."""
+    store: str | None = None
+    """Of an object: URL of what all recordings lie below."""
 
 
 def recordings_below(files: Sequence[Path], base: Path) -> list[Recording]:
@@ -104,7 +106,7 @@ class Job:
     """Folder of the bundle, absolute."""
     bundle_sha256: str
     out: str
-    """Folder for results, absolute."""
+    """Folder for results, absolute, or a URL of object storage."""
     formats: tuple[str, ...]
     engine: Mapping[str, Any]
     """Keyword arguments of `open_verified`."""

@@ -13,7 +13,7 @@ from ovavel.runtime.errors import InputError
 from ovavel.runtime.reporting.charts import row_charts
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.text import clock, encodable
-from ovavel.runtime.results import read_json
+from ovavel.runtime.results import parse_json
 from ovavel.runtime.scale.done import Done, Failed, ResultFolder, Summary
 from ovavel.runtime.scale.worker import summary
 from ovavel.runtime.sinks.records import to_json_bytes
@@ -82,13 +82,14 @@ class FolderReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     """By name."""
 
 
-def read_folder(path: Path) -> FolderReport:
-    """Sum up the results in the folder `path` and below.
+def read_folder(where: Path | str) -> FolderReport:
+    """Sum up the results below a folder, or below a URL of object storage.
 
     Raises:
         InputError: there are none, or a record is damaged.
+        StorageError: object storage cannot be reached, or refuses.
     """
-    folder = ResultFolder(path)
+    folder = ResultFolder(where)
     done: dict[str, Done] = {}
     failed: dict[str, Failed] = {}
     for record in folder.records():
@@ -100,22 +101,22 @@ def read_folder(path: Path) -> FolderReport:
     found = [(record.recording, record.summary, _page(record.outputs)) for record in done.values()]
     unreadable: list[FailedRow] = []
     others = 0
-    for file in sorted(path.rglob("*.ovavel.json")):
-        name = encodable(file.relative_to(path).as_posix())
-        if name in recorded:
+    names = set(folder.place.names("", ".ovavel.json", ".ovavel.html"))
+    for name in sorted(names):
+        if not name.endswith(".json") or encodable(name) in recorded:
             continue
-        recording = name.removesuffix(".ovavel.json")
+        recording = encodable(name.removesuffix(".ovavel.json"))
         try:
-            document = read_json(file)
+            document = parse_json(folder.place.read(name) or b"", folder.place.shown(name))
         except InputError as error:
             unreadable.append(FailedRow(recording=recording, cause=encodable(str(error)), attempts=0))
             continue
         others += 1
-        there = file.with_suffix(".html").exists()
+        beside = name.removesuffix("json") + "html"
         parts = summary(document.duration_s, document.events, document.gaps)
-        found.append((recording, parts, name.removesuffix("json") + "html" if there else None))
+        found.append((recording, parts, encodable(beside) if beside in names else None))
     if not (found or failed or unreadable):
-        raise InputError(f"{path} holds no results of `ovavel localize`; name the folder that was given with --out")
+        raise InputError(f"{where} holds no results of `ovavel localize`; name the folder that was given with --out")
     rows = [
         FailedRow(recording=each.recording, cause=each.cause, attempts=each.attempts)
         for each in failed.values()

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self, TypeAlias, TypeVar
 
+from ovavel.runtime.errors import OutputError, OvavelError, StorageError
+
 __all__ = ["AnyJob", "AnyWorker", "Item", "JobT", "ItemT", "Outcome", "Start", "State"]
 
-State: TypeAlias = Literal["done", "kept", "failed", "unequal", "unusable", "unwritable"]
+State: TypeAlias = Literal["done", "kept", "failed", "unequal", "unusable", "unwritable", "unreachable"]
 
 
 class Item(Protocol):
@@ -28,11 +30,22 @@ class Outcome:
 
     state: State
     """done: its results are written. kept: they were there. failed: it has no results, and the others go on. unequal:
-    there are other results. unusable: this process cannot work on the job. unwritable: no results can be written."""
+    there are other results. unusable: this process cannot work on the job. unwritable: no results can be written.
+    unreachable: object storage does not answer, or refuses."""
     text: str = ""
     """Why not; empty where it is done or kept."""
     notices: tuple[str, ...] = ()
     """What to report beside it: notes on the item; on the engine, with the first one of a process."""
+
+    @classmethod
+    def of(cls, error: OvavelError) -> Self:
+        """What became of an item that this error kept from being looked at, and will keep others from."""
+        state: State = "unusable"
+        if isinstance(error, OutputError):
+            state = "unwritable"
+        elif isinstance(error, StorageError):
+            state = "unreachable"
+        return cls(state=state, text=str(error))
 
 
 ItemT = TypeVar("ItemT", bound=Item)

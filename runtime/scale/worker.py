@@ -10,18 +10,24 @@ from pathlib import Path
 
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import OTHER_NAMES
-from ovavel.runtime.errors import BundleError, InputError, MediaError, OutputError, OvavelError, UsageError
+from ovavel.runtime.errors import (
+    BundleError,
+    InputError,
+    MediaError,
+    OvavelError,
+    UsageError,
+)
 from ovavel.runtime.reporting.text import encodable, one_line
 from ovavel.runtime.results import render_results, result_paths
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.results.recording import localize_recording
-from ovavel.runtime.scale.done import Done, EventSum, ResultFolder, Summary, output_name
+from ovavel.runtime.scale.done import Done, EventSum, ResultFolder, Summary, output_name, recording_id
 from ovavel.runtime.scale.job import Job, Recording
+from ovavel.runtime.scale.media import Media, opened
 from ovavel.runtime.scale.work import Outcome
 from ovavel.runtime.sinks.records import EventFields, GapRecord
 from ovavel.runtime.sources.access import Access, pixel_limit, shown_url
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.system.files import not_regular
 from ovavel.runtime.types import Event, Gap
 from ovavel.runtime.verification.first_use import changed_since_first_use
 from ovavel.runtime.verification.open import Verified, open_verified
@@ -45,37 +51,29 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._folder = ResultFolder(Path(job.out))
+        self._folder = ResultFolder(job.out)
         self._opened: tuple[Bundle, Verified] | None = None
         self._news: list[str] = []
 
     def process(self, recording: Recording) -> Outcome:
         """Localize the recording unless this was done before, and record what became of it. Raises nothing."""
-        key = self._folder.id(recording)
-        paths = result_paths(recording.file, Path(recording.name).parent, self._job.formats)
         try:
-            before = None if self._job.overwrite else self._folder.done(key)
-            if before and (other := before.request.differences(self._job.request)):
-                return _unequal(f"its results were made with another {', '.join(other)}")
-            if before and self._folder.intact(before, paths):
-                return Outcome(state="kept")
-            try:
-                bundle, verified = self._open()
-            except OvavelError as error:
-                return Outcome(state="unusable", text=str(error))
-            return self._localize(key, recording, bundle, verified, before)
+            with opened(recording) as media:
+                return self._process(recording, media)
         except InputError as error:
             return Outcome(state="unequal", text=str(error))
-        except OutputError as error:
-            return Outcome(state="unwritable", text=str(error))
+        except OvavelError as error:
+            return Outcome.of(error)
 
     def give_up(self, recording: Recording, killed: int) -> Outcome:
         """Record that the recording ended so many processes that localized it. Raises nothing."""
         cause = f"it ended {killed} processes that localized it: its decoder may be faulty, or memory ran out"
         try:
-            self._folder.fail(self._folder.id(recording), recording, cause, attempts=killed)
-        except OutputError as error:
-            return Outcome(state="unwritable", text=str(error))
+            with opened(recording) as media:
+                key = recording_id(recording, media.fingerprint)
+            self._folder.fail(key, recording, cause, attempts=killed)
+        except OvavelError as error:
+            return Outcome.of(error)
         return Outcome(state="failed", text=cause)
 
     def close(self) -> None:
@@ -84,17 +82,38 @@ class Worker:
             self._opened[1].backend.close()
             self._opened = None
 
+    def _process(self, recording: Recording, media: Media) -> Outcome:
+        key = recording_id(recording, media.fingerprint)
+        paths = result_paths(recording.file, Path(recording.name).parent, self._job.formats)
+        before = None if self._job.overwrite else self._folder.done(key)
+        if before and (other := before.request.differences(self._job.request)):
+            return _unequal(f"its results were made with another {', '.join(other)}")
+        if before and self._folder.intact(before, paths):
+            return Outcome(state="kept")
+        if why := next(filter(None, (self._folder.place.refuses(path.as_posix()) for path in paths)), None):
+            return self._failed(key, recording, f"its path {why}, so that its results cannot be stored; rename it")
+        try:
+            bundle, verified = self._open()
+        except OvavelError as error:
+            return Outcome(state="unusable", text=str(error))
+        return self._localize(key, recording, media, bundle, verified, before)
+
     def _localize(
-        self, key: str, recording: Recording, bundle: Bundle, verified: Verified, before: Done | None
+        self, key: str, recording: Recording, media: Media, bundle: Bundle, verified: Verified, before: Done | None
     ) -> Outcome:
         try:
-            localization, undecodable = self._decide(recording, bundle, verified)
+            path = media.path()
+        except MediaError as error:
+            return self._failed(key, recording, str(error))
+        try:
+            localization, undecodable = self._decide(recording, path, bundle, verified)
             files = render_results(localization, self._job.formats)
         except (MediaError, UsageError) as error:  # the latter for frames no model could use
-            return self._failed(key, recording, str(error))
+            return self._failed(key, recording, _without_temporary(str(error), path, recording))
         except Exception as error:  # noqa: BLE001 - one recording among many must not end the others
             self.close()  # if it is the backend that failed, opening it again will say so
-            return self._failed(key, recording, f"{type(error).__name__}: {error}")
+            why = _without_temporary(f"{type(error).__name__}: {error}", path, recording)
+            return self._failed(key, recording, why)
         place = Path(recording.name).parent
         results = {place / name: data for name, data in files.items()}
         done = Done(
@@ -108,7 +127,10 @@ class Worker:
         other = None if self._job.overwrite else before or self._folder.done(key)
         if other and other != done:
             return _unequal(f"its results differ from those on record in done/{key}.json")
-        self._folder.write(key, done, results)
+        try:
+            self._folder.write(key, done, results, replace=self._job.overwrite)
+        except InputError as error:
+            return _unequal(str(error))
         return Localized(
             state="done",
             duration_s=localization.duration_s,
@@ -117,16 +139,12 @@ class Worker:
             notices=(*self._take_news(), *map(one_line, localization.notes)),
         )
 
-    def _decide(self, recording: Recording, bundle: Bundle, verified: Verified) -> tuple[Localization, bool]:
-        job, path = self._job, Path(recording.path)
-        try:
-            kind = not_regular(path)
-        except OSError as error:
-            raise MediaError(f"{recording.file} cannot be read: {error.strerror or error}") from error
-        if kind:
-            raise MediaError(f"{recording.file} {kind}; name files")
+    def _decide(
+        self, recording: Recording, path: Path, bundle: Bundle, verified: Verified
+    ) -> tuple[Localization, bool]:
+        job = self._job
         source = MediaSource(
-            recording.path,
+            str(path),
             video=job.video,
             audio=job.audio,
             access=Access(max_pixels=job.max_pixels or pixel_limit()),
@@ -186,6 +204,11 @@ def summary(duration_s: float, events: Iterable[Event | EventFields], gaps: Iter
         },
         lost_s={cause: round(float(each), 6) for cause, each in sorted(lost_s.items())},
     )
+
+
+def _without_temporary(text: str, path: Path, recording: Recording) -> str:
+    """Name an object in `text`, not the temporary file with its content."""
+    return text if recording.store is None else text.replace(str(path), recording.file)
 
 
 def _unequal(why: str) -> Outcome:

@@ -10,13 +10,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ovavel.runtime.scale.job import Request
+from ovavel.runtime.scale.done import recording_id
+from ovavel.runtime.scale.job import Recording, Request
+from ovavel.runtime.sources.media.fingerprint import fingerprint
 from support.media_factory import make_clip
 
-__all__ = ["BUNDLE", "POISON", "REQUEST", "contents", "make_recordings", "poisonous", "run", "started", "wait_until"]
+__all__ = [
+    "BUNDLE",
+    "POISON",
+    "REQUEST",
+    "contents",
+    "identity",
+    "make_recordings",
+    "poisonous",
+    "run",
+    "started",
+    "store_contents",
+    "wait_until",
+]
 
 BUNDLE = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "bundle"
 OVAVEL = (sys.executable, "-c", "from ovavel.runtime.cli import program; program()")
@@ -86,27 +101,32 @@ def poisonous(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-def _words(recordings: Path, out: Path, *options: str) -> list[str]:
+def _words(recordings: Path | str, out: Path | str, *options: str) -> list[str]:
     own = ["localize", str(recordings), "--bundle", str(BUNDLE), "--out", str(out), "--device", "cpu", "--threads", "1"]
     return [*OVAVEL, *own, "--format", "json", "html", *options]
 
 
 def run(
-    recordings: Path, out: Path, *options: str, variables: dict[str, str] | None = None
+    recordings: Path | str,
+    out: Path | str,
+    *options: str,
+    variables: dict[str, str] | None = None,
+    folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Localize to the end, in a process of its own."""
+    """Localize to the end, in a process of its own, in the working directory `folder`."""
     return subprocess.run(
         _words(recordings, out, *options),
         env=os.environ | (variables or {}),
         capture_output=True,
         text=True,
         timeout=250,
+        cwd=folder,
     )
 
 
 @contextlib.contextmanager
 def started(
-    recordings: Path, out: Path, *options: str, variables: dict[str, str] | None = None
+    recordings: Path | str, out: Path | str, *options: str, variables: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Begin to localize; what still runs at the end is killed."""
     process = subprocess.Popen(
@@ -128,6 +148,11 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
         time.sleep(0.002)
 
 
+def identity(recording: Recording) -> str:
+    """The id of a recording on this machine."""
+    return recording_id(recording, fingerprint(Path(recording.path)))
+
+
 def contents(out: Path) -> dict[str, bytes]:
     """Every file below `out`, but for what lies aside."""
     return {
@@ -135,3 +160,9 @@ def contents(out: Path) -> dict[str, bytes]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and path.parent.name != "aside"
     }
+
+
+def store_contents(store: Any) -> dict[str, bytes]:
+    """Every object in a store of obstore, by name."""
+    names = [each["path"] for page in store.list() for each in page]
+    return {name: bytes(store.get(name).bytes()) for name in sorted(names)}

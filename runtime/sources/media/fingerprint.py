@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["fingerprint"]
+__all__ = ["BLOCK", "WHOLE", "block_offsets", "fingerprint", "fingerprint_of"]
 
 BLOCK = 1 << 18
 BLOCKS = 64
-"""So many blocks, spread evenly over a file, are read; all of a file that is no larger (16 MiB)."""
+"""So many blocks, spread evenly over a file, are read; all of a file that is no larger."""
+WHOLE = BLOCK * BLOCKS
+"""Size in bytes of a file that is read as a whole: 16 MiB."""
 
 
 def fingerprint(path: Path) -> str | None:
@@ -21,15 +24,27 @@ def fingerprint(path: Path) -> str | None:
         if not path.is_file():  # reading a pipe would take away what is to be played
             return None
         with path.open("rb") as file:
-            size = path.stat().st_size
-            digest = hashlib.sha256(str(size).encode())
-            last = size - BLOCK
-            offsets = [last * n // (BLOCKS - 1) for n in range(BLOCKS)]
-            if size <= BLOCK * BLOCKS:
-                offsets = list(range(0, size, BLOCK))
-            for offset in offsets:
+
+            def read(offset: int) -> bytes:
                 file.seek(offset)
-                digest.update(file.read(BLOCK))
+                return file.read(BLOCK)
+
+            size = path.stat().st_size
+            return fingerprint_of(size, map(read, block_offsets(size)))
     except (OSError, ValueError):
         return None
+
+
+def block_offsets(size: int) -> list[int]:
+    """Where the blocks of `BLOCK` bytes begin that are read of `size` bytes."""
+    if size <= WHOLE:
+        return list(range(0, size, BLOCK))
+    return [(size - BLOCK) * n // (BLOCKS - 1) for n in range(BLOCKS)]
+
+
+def fingerprint_of(size: int, blocks: Iterable[bytes]) -> str:
+    """The fingerprint of a file of `size` bytes, from its blocks at `block_offsets(size)`."""
+    digest = hashlib.sha256(str(size).encode())
+    for block in blocks:
+        digest.update(block)
     return digest.hexdigest()

@@ -21,6 +21,7 @@ from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.scale.actor import SlotActor
 from ovavel.runtime.scale.done import Failed, ResultFolder
 from ovavel.runtime.scale.job import Job, Recording, recordings_below
+from ovavel.runtime.scale.places import Folder
 from ovavel.runtime.scale.work import Outcome
 from ovavel.runtime.scale.worker import Worker
 
@@ -53,7 +54,7 @@ def test_marks_of_dead_actors_are_counted_for_each_run(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Worker, "process", die)
     with monkeypatch.context() as patch:
-        patch.setattr("ovavel.runtime.scale.actor._remove", lambda mark: None)  # as if it had been killed
+        patch.setattr(Folder, "remove", lambda self, name: None)  # as if it had been killed
         for _ in range(3):
             with pytest.raises(SystemExit):
                 SlotActor(Worker, job, "run").work_on(recording)

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
-from support.scaled import REQUEST
+from support.scaled import REQUEST, identity
 
 from ovavel.runtime.errors import InputError, OutputError
-from ovavel.runtime.scale.done import ASIDE, Done, Failed, ResultFolder, Summary
+from ovavel.runtime.scale.done import Done, Failed, ResultFolder, Summary
 from ovavel.runtime.scale.job import Recording
+from ovavel.runtime.scale.places import ASIDE
 
 
 @pytest.fixture
@@ -33,29 +34,29 @@ def done(key: str, **outputs: str) -> Done:
 
 
 def test_the_id_is_of_name_and_content(folder: ResultFolder, tmp_path: Path) -> None:
-    first = folder.id(recording(tmp_path))
-    assert first == ResultFolder(tmp_path / "elsewhere").id(recording(tmp_path / "copy"))
-    assert first != folder.id(recording(tmp_path, content=b"abd"))
-    assert first != folder.id(recording(tmp_path, name="b/clip.mp4"))
+    first = identity(recording(tmp_path))
+    assert first == identity(recording(tmp_path / "copy"))
+    assert first != identity(recording(tmp_path, content=b"abd"))
+    assert first != identity(recording(tmp_path, name="b/clip.mp4"))
 
 
 def test_a_record_comes_last_and_replaces_a_failure(folder: ResultFolder, tmp_path: Path) -> None:
     clip = recording(tmp_path)
-    key = folder.id(clip)
+    key = identity(clip)
     folder.fail(key, clip, "no decoder")
     folder.fail(key, clip, "killed", attempts=3)
     (failed,) = folder.records()
     assert failed == Failed(id=key, recording="a/clip.mp4", cause="killed", attempts=4)
-    (folder.path / "done" / f"{key}.json").mkdir()  # it cannot be replaced
+    (folder.place.path / "done" / f"{key}.json").mkdir()  # it cannot be replaced
     with pytest.raises(OutputError):
         folder.write(key, done(key), {Path("a/clip.json"): b"{}"})
-    assert (folder.path / "a" / "clip.json").read_bytes() == b"{}", "the results came before"
-    (folder.path / "done" / f"{key}.json").rmdir()
+    assert (folder.place.path / "a" / "clip.json").read_bytes() == b"{}", "the results came before"
+    (folder.place.path / "done" / f"{key}.json").rmdir()
     folder.write(key, done(key), {Path("a/clip.json"): b"{}"})
     assert list(folder.records()) == [done(key)]
     assert folder.done(key) == done(key)
     assert folder.count_done() == 1
-    assert not list((folder.path / ASIDE).iterdir())
+    assert not list((folder.place.path / ASIDE).iterdir())
 
 
 def test_results_that_were_changed_or_removed_are_noticed(folder: ResultFolder) -> None:
@@ -65,25 +66,25 @@ def test_results_that_were_changed_or_removed_are_noticed(folder: ResultFolder) 
     folder.write("key", record, {path: b"{}"})
     assert folder.intact(record, [path])
     assert not folder.intact(record, [path, Path("more")])
-    (folder.path / path).write_bytes(b"[]")
+    (folder.place.path / path).write_bytes(b"[]")
     assert not folder.intact(record, [path])
-    (folder.path / path).unlink()
+    (folder.place.path / path).unlink()
     assert not folder.intact(record, [path])
 
 
 def test_a_damaged_record_is_named(folder: ResultFolder, tmp_path: Path) -> None:
-    path = folder.path / "done" / "key.json"
+    path = folder.place.path / "done" / "key.json"
     path.write_text("{")
     with pytest.raises(InputError, match=r"key\.json is not a record"):
         folder.done("key")
-    failed = folder.path / "failed" / "key.json"
+    failed = folder.place.path / "failed" / "key.json"
     failed.write_text("{")
     folder.fail("key", recording(tmp_path), "no decoder")
     assert b'"attempts": 1' in failed.read_bytes()
 
 
 def test_what_dead_processes_left_aside_is_removed_a_day_later(folder: ResultFolder) -> None:
-    old, new = folder.path / ASIDE / ".old.part", folder.path / ASIDE / ".new.part"
+    old, new = folder.place.path / ASIDE / ".old.part", folder.place.path / ASIDE / ".new.part"
     for part in (old, new):
         part.write_bytes(b"half")
     os.utime(old, (0, 0))

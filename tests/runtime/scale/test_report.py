@@ -30,7 +30,7 @@ def record(key: str, name: str, **changes: object) -> Done:
 def write(folder: ResultFolder, *records: Done | Failed) -> None:
     folder.prepare()
     for each in records:
-        place = folder.path / ("done" if isinstance(each, Done) else "failed") / f"{each.id}.json"
+        place = folder.place.path / ("done" if isinstance(each, Done) else "failed") / f"{each.id}.json"
         place.write_bytes(msgspec.json.encode(each))
 
 

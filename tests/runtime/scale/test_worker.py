@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scaled import BUNDLE, make_recordings
+from support.scaled import BUNDLE, identity, make_recordings
 
 from ovavel.runtime.backends.graph_backend import GraphBackend
 from ovavel.runtime.bundle.bundle import Bundle
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> ResultFolder:
 
 @pytest.fixture
 def worker(folder: ResultFolder) -> Iterator[Worker]:
-    with closing(Worker(job(folder.path))) as worker:
+    with closing(Worker(job(folder.place.path))) as worker:
         yield worker
 
 
@@ -67,7 +67,7 @@ def test_an_engine_that_fails_once_costs_one_recording(
     (failed,) = [record for record in folder.records() if isinstance(record, Failed)]
     assert failed.cause == first.text
     assert worker.process(recordings[0]).state == "done", "another run tries again"
-    assert not list((folder.path / "failed").iterdir())
+    assert not list((folder.place.path / "failed").iterdir())
 
 
 def test_an_engine_that_cannot_be_opened_is_no_fault_of_a_recording(
@@ -77,7 +77,7 @@ def test_an_engine_that_cannot_be_opened_is_no_fault_of_a_recording(
         ({"bundle_sha256": "0"}, "not the bundle that the run began with"),
         ({"engine": {"name": "nothing", "precision": None}}, "no backend 'nothing'"),
     ):
-        outcome = Worker(job(folder.path, **changes)).process(recordings[0])
+        outcome = Worker(job(folder.place.path, **changes)).process(recordings[0])
         assert outcome.state == "unusable"
         assert why in outcome.text
     assert not list(folder.records())
@@ -86,12 +86,12 @@ def test_an_engine_that_cannot_be_opened_is_no_fault_of_a_recording(
 def test_a_damaged_record_is_reported_or_overwritten(
     worker: Worker, recordings: list[Recording], folder: ResultFolder
 ) -> None:
-    record = folder.path / "done" / f"{folder.id(recordings[0])}.json"
+    record = folder.place.path / "done" / f"{identity(recordings[0])}.json"
     record.write_text("{")
     outcome = worker.process(recordings[0])
     assert outcome.state == "unequal"
     assert record.name in outcome.text
-    with closing(Worker(job(folder.path, overwrite=True))) as overwriting:
+    with closing(Worker(job(folder.place.path, overwrite=True))) as overwriting:
         assert overwriting.process(recordings[0]).state == "done"
     assert worker.process(recordings[0]).state == "kept"
 

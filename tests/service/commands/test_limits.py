@@ -21,7 +21,9 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
-@pytest.mark.parametrize(("soft", "hard", "wanted"), [(100, HARD, min(HARD, MOST_FILES)), (100, 200, 200), (100, 100, 100)])
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted"), [(100, HARD, min(HARD, MOST_FILES)), (100, 200, 200), (100, 100, 100)]
+)
 def test_as_many_files_as_are_allowed(soft: int, hard: int, wanted: int) -> None:
     if HARD == resource.RLIM_INFINITY:
         wanted = MOST_FILES if hard == HARD else wanted
