@@ -46,6 +46,7 @@ REQUEST = Request(
     lag=2,
     fusion=None,
     rules={},
+    economy=("exact", None),
     formats=("json",),
 )
 """Of records that no run has made."""

@@ -43,6 +43,7 @@ REQUEST = Request(
     lag=2,
     fusion=None,
     rules={},
+    economy=("exact", None),
     formats=("json",),
 )
 SUMMARY = Summary(duration_s=1.0, events={}, lost_s={})
@@ -257,8 +258,8 @@ def test_marks_of_dead_actors_are_counted_in_a_store(
         patch.setattr(objects.ObjectPlace, "remove", lambda self, name: None)  # as if it had been killed
         for _ in range(3):
             with pytest.raises(SystemExit):
-                SlotActor(job(), "run").localize(an_object("clip.mp4"))
-    failed = SlotActor(job(), "run").localize(an_object("clip.mp4"))
+                SlotActor(Worker, job(), "run").work_on(an_object("clip.mp4"))
+    failed = SlotActor(Worker, job(), "run").work_on(an_object("clip.mp4"))
     assert failed.state == "failed"
     assert "ended 3 processes" in failed.text
     (name,) = store_contents(stores(OUT))
