@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -17,7 +16,8 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.counts import EconomyCounts
-from ovavel.runtime.economy.looking import EconomicVision, plan_economy
+from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.plan import plan_economy, wake_time
 from ovavel.runtime.economy.settings import Economy, EconomyPlan
 from ovavel.runtime.economy.work import work_of
 from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
@@ -27,18 +27,17 @@ from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.pipeline.rules.apply import bundle_rule
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
-from ovavel.runtime.pipeline.window_queue import WindowQueue
+from ovavel.runtime.pipeline.window_queue import Pace, WindowQueue
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.session_info import SessionInfo, new_id, recording_id
 from ovavel.runtime.sources import Fingerprinted, Source
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
-from ovavel.runtime.system.timing import Stopwatch
 from ovavel.runtime.types import (
+    BUFFER,
     LAG,
     DropCause,
     Event,
-    GapCause,
     Notice,
     Segment,
     SegmentScores,
@@ -52,10 +51,6 @@ __all__ = ["Session"]
 _QUEUE = 4
 """Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and decisions are never later than
 that."""
-
-_LATE_S = 2.0
-"""A window that comes this much later than the others was held up before it came here, for example by a stopped
-process."""
 
 
 class Session:
@@ -114,9 +109,10 @@ class Session:
             vocabulary = self.bundle.vocabulary
             calibration = self.bundle.manifest.calibration
             rule = bundle_rule(self.bundle, fusion)
+            self._backend.warm_up()
             self._encoder = Encoder(self._backend, self.stats.timings)
             opened.callback(self._encoder.close)
-            plan = plan_economy(economy or Economy(), rule, self._backend.head, vocabulary.embeddings)
+            plan = self._plan(economy or Economy(), rule)
             self.stats.economy = EconomyCounts(work_of(self.bundle.manifest.model.config))
             self._vision = EconomicVision(self._encoder.look, plan, rule, vocabulary.names, self.stats.economy)
             self._localizer = Localizer(
@@ -136,15 +132,13 @@ class Session:
                 rate_hz=sound_rate(self._backend.encoders),
                 channel=channel,
             )
-            self._backend.warm_up()
             self.info = self._facts(verified, rule, channel, plan)
             """What stays the same while the session runs."""
             self._opened = opened.pop_all()
-        self._queue = WindowQueue(_QUEUE, live=self.source.live)
+        # Sound that wakes vision may bring the pictures of a whole buffer, which were not encoded when they came.
+        room = _QUEUE + (BUFFER - 1 if self.info.economy.sound else 0)
+        self._queue, self._pace = WindowQueue(room, live=self.source.live), Pace(room)
         self._left: deque[Notice] = deque()  # of windows without an update: for the last one
-        self._reader = Stopwatch()  # runs while the consumer of the updates is busy
-        self._puts: deque[tuple[float, float]] = deque(maxlen=_QUEUE)  # when, and the reading of `_reader` then
-        self._behind_s = math.inf  # the monotonic clock minus media time, when windows are on time
         self._stopped = threading.Event()
         self._failure: Exception | None = None
         self._auto_channel = channel == "auto"
@@ -218,6 +212,12 @@ class Session:
     ) -> None:
         self.close()
 
+    def _plan(self, economy: Economy, rule: Rule) -> EconomyPlan:
+        backend, wake_s = self._backend, 0.0
+        if self.source.live and economy.mode != "off":
+            wake_s = wake_time(self._encoder.look, backend.encoders.vision.shape, backend.info.batch)
+        return plan_economy(economy, rule, backend.head, self.bundle.vocabulary.embeddings, wake_s=wake_s)
+
     def _facts(self, verified: Verified, rule: Rule, channel: Channel, plan: EconomyPlan) -> SessionInfo:
         manifest, vocabulary, backend = self.bundle.manifest, self.bundle.vocabulary, self._backend.info
         content = None
@@ -280,21 +280,11 @@ class Session:
                 self._auto_channel = False  # reported once
                 news = Notice(time_s=window.start_s, message=channel_news(window.channel))
                 window = replace(window, notices=(*window.notices, news))
-            cause = self._who_is_slow()
-            behind_s = time.monotonic() - window.start_s
-            self._behind_s = min(self._behind_s, behind_s)
-            for dropped in self._queue.put(window, cause, late=behind_s - self._behind_s > _LATE_S):
+            cause, late = self._pace.put(window.start_s)
+            for dropped in self._queue.put(window, cause, late=late):
                 self.stats.window_dropped(DropCause.STOPPED if self._stopped.is_set() else cause)
                 if dropped is window:  # the queue is closed; windows it emptied still come out
                     self._left += window.notices
-
-    def _who_is_slow(self) -> GapCause:
-        """The cause if a window has to be dropped now: what took the time while the queue filled up."""
-        now = time.monotonic(), self._reader.total_s
-        then = self._puts[0] if self._puts else now
-        self._puts.append(now)
-        reader = now[1] - then[1] > (now[0] - then[0]) / 2
-        return GapCause.READER_TOO_SLOW if reader else GapCause.ENCODER_TOO_SLOW
 
     def _drop(self, windows: Iterable[Window], cause: DropCause) -> None:
         """Count windows that will not be decided; those the queue emptied are counted already."""
@@ -308,11 +298,13 @@ class Session:
         undecided = deque(windows)
         try:
             segments = self._encoder.encode(windows, look=self.info.economy.mode == "off")
+            if len(segments) > 1 and self.info.economy.mode == "exact":
+                self._localizer.foresee(segments)
             each_s = (time.perf_counter() - start_s) / len(windows)
             for segment in segments:
                 update = self._update(undecided[0], segment, encode_s=each_s)
                 undecided.popleft()
-                with self._reader:
+                with self._pace.reader:
                     yield update
         except Exception:
             self._drop(undecided, DropCause.BACKEND_FAILED)
@@ -346,7 +338,7 @@ class Session:
             scores=tuple(scores),
             events=tuple(events),
             latency_ms=latency_ms,
-            notices=_redacted(window.notices),
+            notices=_redacted((*window.notices, *self._vision.notices())),
         )
 
 

@@ -149,11 +149,11 @@ class DropCause(StrEnum):
 class SkipCause(StrEnum):
     """Why a second was decided without its picture, by choice: it is background whatever the picture shows."""
 
+    NO_SOUND = "no sound"
+    """Nothing was heard, so nothing can be both seen and heard."""
     SOUND = "background sound"
     WEAK_SOUND = "weak sound"
     """No class is heard well enough for anything that this camera has shown so far."""
-    QUIET = "nothing to hear"
-    """The sound is not above the noise of the microphone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -310,6 +310,8 @@ def _stderr() -> Console:
 
 
 def _print(localization: Localization, written: Sequence[Path], console: Console) -> None:
+    from ovavel.runtime.sinks.lines import economy_lines
+
     events = "1 event" if len(localization.events) == 1 else f"{len(localization.events)} events"
     name = shown_name(localization.info.source)
     console.print(f"{name}: {localization.duration_s:.1f} s, {events}", markup=False)
@@ -331,6 +333,10 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
     for (_, cause), duration_s in by_sense.items():
         if duration_s >= _SHOWN_S:  # what is lost for both senses at once is lost once
             causes[cause] = max(causes.get(cause, 0.0), duration_s)
+    if localization.info.economy.why_not:
+        console.print(f"  economy: {one_line(localization.info.economy.text)}", markup=False)
+    for line in economy_lines(localization.economy) if localization.economy else ():
+        console.print(f"  {line}", markup=False)
     for note in localization.notes:
         console.print(f"  {one_line(note)}", markup=False)
     if causes:

@@ -54,6 +54,6 @@ class EconomyPlan:
     @property
     def text(self) -> str:
         """In a few words, for people."""
-        if self.asked == "off":
-            return "off"
-        return f"{self.mode}, sound decides with every picture: {self.why_not}" if self.why_not else self.mode
+        if not self.why_not:
+            return self.mode
+        return f"{self.mode}, as {self.why_not}" if self.mode == "off" else f"{self.mode}, but {self.why_not}"

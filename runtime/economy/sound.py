@@ -62,9 +62,7 @@ def why_never(rule: Rule) -> str:
 def why_not_exact(rule: Rule) -> str:
     """Why sound cannot decide alone by this rule without anything known of pictures; empty if it can."""
     if rule.kind == "published":
-        return (
-            "by the rule published two negative similarities make a positive score, so that no sound rules a name out"
-        )
+        return "the rule published makes a positive score of two negative similarities: no sound rules a name out"
     return why_never(rule)
 
 

@@ -114,6 +114,7 @@ class Localizer:
         self._calibration = calibration
         self._rule = rule or Rule(kind="published")
         self._looking = looking
+        self._foreseen: dict[int, Segment] = {}
         self._segments: deque[Segment] = deque(maxlen=buffer)
         self._reported = -1  # index of the newest segment that was reported final
 
@@ -140,6 +141,7 @@ class Localizer:
             return []
         scores = self._report(final_to=self._segments[-1].index)
         self._segments.clear()
+        self._foreseen.clear()
         self._reported = -1
         return scores
 
@@ -157,6 +159,24 @@ class Localizer:
         """The newest segment, with what was looked at in the meantime; None before the first."""
         return self._segments[-1] if self._segments else None
 
+    def foresee(self, segments: Sequence[Segment]) -> None:
+        """Encode at once all pictures that pushing `segments` one by one will need: larger batches may be faster.
+
+        It changes no decision, and no picture is encoded that would not be.
+        """
+        if self._looking is None:
+            return
+        buffer, reported = self._segments.copy(), self._reported
+        needed: dict[int, Segment] = {}
+        for segment in segments:
+            buffer.append(segment)
+            complete = [s for s in buffer if not s.missing]
+            waiting = [s for s in complete if s.frame is not None and s.index not in needed]
+            if waiting and None in self._heard(complete, reported + 1)[0]:
+                needed |= {s.index: s for s in waiting}
+            reported = max(reported, segment.index - self.lag)
+        self._foreseen |= {s.index: s for s in self._looking.look(list(needed.values()))}
+
     def _settled_by_sound(self, due: Sequence[Segment], final_to: int) -> dict[int, SegmentScores] | None:
         """Scores of the `due` seconds that have both senses, by index, if sound alone makes all of them background.
 
@@ -165,26 +185,34 @@ class Localizer:
         complete = [s for s in self._segments if not s.missing]
         if self._looking is None or all(s.frame is None for s in complete):
             return None
-        words = self.vocabulary
-        audio = np.stack([s.audio for s in complete if s.audio is not None])[None]
-        nothing = no_picture(len(complete), words.embeddings.sizes[1])
-        further = words.background_embeddings
-        texts = words.embeddings if further is None else TextEmbeddings.joined([words.embeddings, further])
-        heard = self._head(audio, nothing, texts).audio_similarity[0]
-        causes = self._looking.causes(complete, heard)
-        first = due[0].index if due else 0
-        settled = {}
-        for segment, row, cause in zip(complete, heard, causes, strict=True):
-            if segment.index < first:
-                continue
-            if cause is None:
-                self._segments = deque(self._looking.look(self._segments), maxlen=self._segments.maxlen)
-                return None
-            scores = self._background(segment, final=segment.index <= final_to)
-            settled[segment.index] = replace(
-                scores, audio_similarity=row[: len(words.names)].copy(), context=len(complete), skipped=cause
+        first = due[0].index if due else self._segments[-1].index + 1
+        causes, heard = self._heard(complete, first)
+        if None in causes:
+            looked = {s.index: s for s in self._looking.look([self._foreseen.pop(s.index, s) for s in complete])}
+            segments = [looked.get(s.index, s) for s in self._segments]
+            self._segments = deque(segments, maxlen=self._segments.maxlen)
+            return None
+        late = complete[len(complete) - len(causes) :]
+        return {
+            s.index: replace(
+                self._background(s, final=s.index <= final_to),
+                vision_similarity=np.full(len(self.vocabulary.names), np.nan, np.float32),
+                audio_similarity=row[: len(self.vocabulary.names)].copy(),
+                context=len(complete),
+                skipped=cause,
             )
-        return settled
+            for s, row, cause in zip(late, heard, causes, strict=True)
+        }
+
+    def _heard(self, complete: Sequence[Segment], first: int) -> tuple[Sequence[SkipCause | None], NDArray[np.float32]]:
+        """What the seconds of `complete` from index `first` on are by their sound, and (T, C + K) its similarities."""
+        assert self._looking is not None
+        words, further = self.vocabulary, self.vocabulary.background_embeddings
+        texts = words.embeddings if further is None else TextEmbeddings.joined([words.embeddings, further])
+        audio = np.stack([s.audio for s in complete if s.audio is not None])[None]
+        heard = self._head(audio, no_picture(len(complete), texts.sizes[1]), texts).audio_similarity[0]
+        due = [t for t, s in enumerate(complete) if s.index >= first]
+        return self._looking.causes([complete[t] for t in due], heard[due]), heard[due]
 
     def score(self, segments: Sequence[Segment], *, final_to: int | None = None) -> list[SegmentScores]:
         """Score `segments` as one clip, without touching the stream. Final up to index `final_to`, or all of them."""
@@ -228,7 +256,8 @@ class Localizer:
         )
 
     def _incomplete(self, segment: Segment, *, final: bool) -> SegmentScores:
-        return replace(self._background(segment, final=final), missing=segment.missing)
+        skipped = None if segment.frame is None else SkipCause.NO_SOUND
+        return replace(self._background(segment, final=final), missing=segment.missing, skipped=skipped)
 
     def _background(self, segment: Segment, *, final: bool) -> SegmentScores:
         text = self.vocabulary.embeddings

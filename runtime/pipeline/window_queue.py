@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from dataclasses import replace
 
+from ovavel.runtime.system.timing import Stopwatch
 from ovavel.runtime.types import WINDOW_S, Gap, GapCause, Sense, Window
 
-__all__ = ["WindowQueue"]
+__all__ = ["Pace", "WindowQueue"]
 
 ROOM = 30
 """Windows that may wait after the source was held up: they come all at once, which is no fault of the encoder."""
 ROOM_FOR_S = 10.0
 """How long there is that much room."""
+_LATE_S = 2.0
+"""A window that comes this much later than the others was held up before it came here, for example by a stopped
+process."""
+
+
+class Pace:
+    """How fast windows come and go: who is to blame when the queue is full."""
+
+    def __init__(self, capacity: int) -> None:
+        """Watch a queue of `capacity` windows."""
+        self.reader = Stopwatch()
+        """Runs while the consumer of the updates is busy."""
+        self._puts: deque[tuple[float, float]] = deque(maxlen=capacity)  # when, and the reading of `reader` then
+        self._behind_s = math.inf  # the monotonic clock minus media time, when windows are on time
+
+    def put(self, start_s: float) -> tuple[GapCause, bool]:
+        """A window that starts at media time `start_s` is about to be put into the queue.
+
+        Returns:
+            The cause if a window has to be dropped for it, which is what took the time while the queue filled up; and
+            whether this one was held up before it came here.
+        """
+        now_s, read_s = time.monotonic(), self.reader.total_s
+        then_s, read_then_s = self._puts[0] if self._puts else (now_s, read_s)
+        self._puts.append((now_s, read_s))
+        reading = read_s - read_then_s > (now_s - then_s) / 2
+        behind_s = now_s - start_s
+        self._behind_s = min(self._behind_s, behind_s)
+        cause = GapCause.READER_TOO_SLOW if reading else GapCause.ENCODER_TOO_SLOW
+        return cause, behind_s - self._behind_s > _LATE_S
 
 
 class WindowQueue:

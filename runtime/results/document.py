@@ -10,10 +10,12 @@ from ovavel.runtime.errors import InputError
 from ovavel.runtime.reporting.text import encodable
 from ovavel.runtime.results.localization import Localization
 from ovavel.runtime.sinks.records import (
+    EconomyRecord,
     EventFields,
     GapRecord,
     SegmentFields,
     SessionFields,
+    economy_record,
     event_fields,
     gap_record,
     segment_fields,
@@ -43,6 +45,8 @@ class Document(SessionFields, frozen=True, kw_only=True, tag_field="type", tag="
     """Messages of the source, for people."""
     channels: dict[int, int] = field(default_factory=dict)
     """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
+    economy: EconomyRecord | None = None
+    """What was not computed; null where every picture was looked at."""
 
 
 def to_json(localization: Localization) -> bytes:
@@ -59,6 +63,7 @@ def to_json(localization: Localization) -> bytes:
         trailing_s=round(float(localization.trailing_s), 6),
         notes=tuple(map(encodable, localization.notes)),
         channels=dict(localization.channels),
+        economy=None if localization.economy is None else economy_record(localization.economy),
     )
     return to_json_bytes(document) + b"\n"
 

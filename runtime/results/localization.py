@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ovavel.runtime.economy.counts import EconomyFigures
 from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.types import Event, Gap, SegmentScores
 
@@ -34,5 +35,7 @@ class Localization:
     """Messages of the source and of the choice of its channel, in order."""
     channels: Mapping[int, int] = field(default_factory=dict)
     """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
+    economy: EconomyFigures | None = None
+    """What was not computed; None where every picture was looked at."""
     trailing_s: float = 0.0
     """Media after the last whole second, too short for a window."""

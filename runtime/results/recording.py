@@ -76,6 +76,7 @@ class Recorder:
             dropped=session.stats.dropped,
             notes=tuple(self._notes),
             channels=session.stats.channels,
+            economy=None if session.info.economy.mode == "off" else session.stats.economy.figures,
             trailing_s=counts.samples_dropped.get(GapCause.END_OF_MEDIA, 0) / counts.rate_hz,
         )
 

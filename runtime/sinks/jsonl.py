@@ -23,6 +23,7 @@ from ovavel.runtime.sinks.records import (
     SegmentRecord,
     SessionRecord,
     SummaryRecord,
+    economy_record,
     event_fields,
     gap_record,
     segment_fields,
@@ -117,6 +118,7 @@ class JsonlSink:
         )
 
     def _summary(self, stats: Stats) -> SummaryRecord:
+        economy = stats.economy.figures
         latency = stats.timings.percentiles("latency")
         return SummaryRecord(
             wall_time=_now(),
@@ -127,6 +129,8 @@ class JsonlSink:
             lost_records=self._file.lost,
             channels=stats.channels,
             latency_ms=Latency(**{name: round(ms, 3) for name, ms in latency._asdict().items()}) if latency else None,
+            economy=economy_record(economy) if economy.pictures else None,
+            economy_most_at_once=economy.most_at_once,
         )
 
     def _write(self, record: Record) -> None:

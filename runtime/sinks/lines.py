@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from ovavel.runtime.economy.counts import EconomyFigures
 from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.reporting.text import clock, counts, names_text, one_line, seconds
 from ovavel.runtime.session_info import SessionInfo
@@ -13,7 +14,7 @@ from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import Event, Update
 from ovavel.runtime.verification.gates import gate_text
 
-__all__ = ["LinesSink", "engine", "summary_lines"]
+__all__ = ["LinesSink", "economy_lines", "engine", "summary_lines"]
 
 
 class LinesSink:
@@ -39,6 +40,8 @@ class LinesSink:
         self._print(f"ready    {one_line(info.source)}: {one_line(info.model)} on {engine(info)}")
         self._print(f"         {names_text(len(info.labels))}; licence of the weights: {one_line(info.licence)}")
         self._print(f"         {one_line(gate_text(info.gate, here=info.gate_checked_here))}")
+        if info.economy.asked != "off":
+            self._print(f"         economy: {one_line(info.economy.text)}")
         for sense, word in (("vision", "picture"), ("audio", "sound")):
             if sense not in info.senses:
                 self._print(f"         no {word}: nothing can be both seen and heard")
@@ -86,8 +89,24 @@ def summary_lines(stats: Stats) -> Iterator[str]:
     yield f"         dropped: {counts(stats.dropped)}; gaps: {counts(stats.gap_s, ' s')}"
     if any(stats.channels):
         yield f"         sound listened to: {counts({f'channel {c}': n for c, n in stats.channels.items()}, ' s')}"
+    yield from (f"         {line}" for line in economy_lines(stats.economy.figures))
     if stats.missing:
         yield f"         no event possible (missing audio or video): {counts(stats.missing, ' s')}"
+
+
+def economy_lines(figures: EconomyFigures) -> Iterator[str]:
+    """Sum up what was not computed; nothing where every picture was looked at by choice."""
+    if not figures.pictures:
+        return
+    saved = "" if figures.saved is None else f", {figures.saved:.0%} of the operations saved"
+    reused = f", {figures.reused} reused" if figures.reused else ""
+    at_once = f", at most {figures.most_at_once} at once" if figures.most_at_once > 1 else ""
+    yield f"pictures: {figures.encoded} of {figures.pictures} encoded{at_once}{reused}{saved}"
+    if figures.skipped:
+        yield f"decided by sound alone: {counts(figures.skipped, ' s')}"
+    if figures.audited:
+        drift = "" if figures.drift_max is None else f", drift p99 {figures.drift_p99:.4f}  max {figures.drift_max:.4f}"
+        yield f"audits: {figures.audited}, {figures.audits_failed} failed{drift}"
 
 
 def _event_text(event: Event) -> str:

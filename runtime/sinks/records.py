@@ -18,11 +18,13 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
+from ovavel.runtime.economy.counts import EconomyFigures
 from ovavel.runtime.reporting.text import INVISIBLE, encodable
 from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
 
 __all__ = [
+    "EconomyRecord",
     "EventFields",
     "EventRecord",
     "GapRecord",
@@ -34,6 +36,7 @@ __all__ = [
     "SessionFields",
     "SessionRecord",
     "SummaryRecord",
+    "economy_record",
     "event_fields",
     "gap_record",
     "segment_fields",
@@ -80,7 +83,7 @@ class ClassRecord(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     score: float | None
     vision_similarity: float | None
-    """Null where nothing was seen."""
+    """Null where nothing was seen, or nobody looked."""
     audio_similarity: float | None
     """Null where nothing was heard."""
 
@@ -109,7 +112,9 @@ class SegmentFields(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[ClassRecord, ...]
     """The best classes, best first."""
     probability: float | None = None
-    """Calibrated probability of `label`; null where the bundle is not calibrated or a sense is missing."""
+    """Calibrated probability of `label`; null without a calibration, and where a sense is missing or nobody looked."""
+    skipped: str | None = None
+    """Why nobody looked at the picture, see `SkipCause`; null: somebody did, or it is missing."""
 
 
 class EventFields(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +158,10 @@ class SessionFields(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the rule that decided, e.g. "positive" or "agreement+debiased"."""
     channel: int | str
     rules: dict[str, float | None]
+    economy_mode: str = "off"
+    """What was left out where nothing happened: "off", "exact" or "auto"."""
+    economy_note: str = ""
+    """Why sound did not decide alone although economy was asked for; empty if it did, or was not asked to."""
 
 
 class SessionRecord(SessionFields, frozen=True, kw_only=True, tag_field="type", tag="session"):
@@ -198,6 +207,26 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
 
 
+class EconomyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was not computed; see `EconomyFigures`."""
+
+    pictures: int
+    """Seconds that had a picture."""
+    encoded: int
+    """Pictures that were encoded, those of audits among them."""
+    reused: int
+    """Pictures that kept the embedding of an earlier one."""
+    skipped: dict[str, int]
+    """Seconds decided without their picture, by cause."""
+    audited: int
+    audits_failed: int
+    drift_p99: float | None
+    """99th percentile of the drift that audits found, as 1 - cosine."""
+    drift_max: float | None
+    saved: float | None
+    """Share of the encoders' operations; null where their sizes are not known."""
+
+
 class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="summary"):
     """Last line of a session that ended cleanly."""
 
@@ -215,6 +244,10 @@ class SummaryRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type",
     """Seconds in which each channel of the sound was listened to, by its index; none for a mix."""
     latency_ms: Latency | None
     """Null where no window was encoded, and for a file that is not played at its own speed."""
+    economy: EconomyRecord | None = None
+    """Null where every picture is looked at."""
+    economy_most_at_once: int = 0
+    """Most pictures encoded for one second, when sound woke vision."""
 
 
 Record: TypeAlias = SessionRecord | SegmentRecord | EventRecord | NoticeRecord | SummaryRecord
@@ -231,6 +264,21 @@ def top_classes(scores: SegmentScores, labels: Sequence[str], count: int) -> tup
             audio_similarity=number(scores.audio_similarity[c]),
         )
         for c in ranked
+    )
+
+
+def economy_record(figures: EconomyFigures) -> EconomyRecord:
+    """Write down what was not computed. It depends on the session alone, not on how fast it ran."""
+    return EconomyRecord(
+        pictures=figures.pictures,
+        encoded=figures.encoded,
+        reused=figures.reused,
+        skipped=dict(figures.skipped),
+        audited=figures.audited,
+        audits_failed=figures.audits_failed,
+        drift_p99=None if figures.drift_p99 is None else number(figures.drift_p99),
+        drift_max=None if figures.drift_max is None else number(figures.drift_max),
+        saved=None if figures.saved is None else number(figures.saved),
     )
 
 
@@ -256,6 +304,7 @@ def segment_fields(scores: SegmentScores, labels: Sequence[str], count: int) -> 
         "missing": scores.missing,
         "classes": top_classes(scores, labels, count),
         "probability": None if scores.probability is None else number(scores.probability),
+        "skipped": None if scores.skipped is None else str(scores.skipped),
     }
 
 
@@ -281,6 +330,8 @@ def session_fields(info: SessionInfo) -> dict[str, Any]:
         "fusion": info.fusion,
         "channel": info.channel,
         "rules": asdict(info.rules),
+        "economy_mode": info.economy.mode,
+        "economy_note": info.economy.why_not,
     }
 
 

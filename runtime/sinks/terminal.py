@@ -222,7 +222,7 @@ class TerminalSink:
 
         Both show how far it is above the background.
         """
-        if scores is None or scores.missing or not np.isfinite(scores.scores[c]):
+        if scores is None or scores.missing or scores.skipped or not np.isfinite(scores.scores[c]):
             return Text("")
         margin = float(np.clip(scores.scores[c] - scores.scores[-1], 0, 1))
         glyphs = self._heights if scores.final else self._shades
@@ -247,7 +247,8 @@ class TerminalSink:
             return _padded(table, rows + 1)
         for c in np.argsort(-scores.scores, kind="stable")[:rows]:
             won = info.labels[c] == scores.label
-            seen = self._bar(scores.vision_similarity, int(c), bar, SENSES["vision"])
+            unseen = "not looked at" if scores.skipped else "missing"
+            seen = self._bar(scores.vision_similarity, int(c), bar, SENSES["vision"], unseen)
             heard = self._bar(scores.audio_similarity, int(c), bar, SENSES["audio"])
             score = f"{scores.scores[c]:.2f}" if np.isfinite(scores.scores[c]) else "-"
             table.add_row(
@@ -258,9 +259,9 @@ class TerminalSink:
             )
         return table
 
-    def _bar(self, similarity: NDArray[np.float32], c: int, width: int, colour: str) -> Text:
+    def _bar(self, similarity: NDArray[np.float32], c: int, width: int, colour: str, absent: str = "missing") -> Text:
         if not np.isfinite(similarity[c]):
-            return Text("missing".ljust(width + 5), "yellow")
+            return Text(absent[: width + 5].ljust(width + 5), "yellow" if absent == "missing" else _QUIET)
         best = float(np.nanmax(similarity))
         filled = round(width * min(1.0, max(0.0, float(similarity[c]) / best))) if best > 0 else 0
         full, rest = self._strokes
@@ -301,6 +302,8 @@ class TerminalSink:
         line.append("\n windows ", _QUIET).append(str(stats.windows))
         for name, by_cause in (("dropped", counts(stats.dropped)), ("gaps", counts(stats.gap_s, " s"))):
             line.append(f"   {name} ", _QUIET).append(by_cause, "" if by_cause == "none" else "yellow")
+        if (economy := stats.economy.figures).pictures:
+            line.append("   pictures encoded ", _QUIET).append(f"{economy.encoded} of {economy.pictures}")
         return line
 
 

@@ -1,0 +1,145 @@
+"""Pictures that have not changed since the last one that was encoded keep its embedding (docs/economy.md).
+
+Shapes: C, H, W channels, height and width of a prepared picture; D embedding size of vision.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["AUDIT_EVERY", "PATCH", "Look", "StillPictures", "Threshold", "difference", "signature"]
+
+Look = Callable[[Sequence[NDArray[np.float32]]], Sequence[NDArray[np.float32]]]
+"""Prepared pictures → (D,) embeddings, `Encoder.look`."""
+
+PATCH = 14
+"""Side of the patches whose change is measured, in pixels: something small is not averaged away."""
+
+AUDIT_EVERY = 20
+"""One in so many pictures that would keep an embedding is encoded all the same, to measure the drift."""
+
+_PAIRS = 500
+_AROUND = 10
+"""Pairs on either side of a threshold that must all be within the budget."""
+_SHARE = 0.01
+"""Share of the pairs below a threshold that may be beyond the budget."""
+_TIGHTER, _LOOSER = 0.9, 1.02
+
+
+def signature(frame: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(C, H, W) prepared picture → (H - 2, W - 2): mean of channels and of 3 × 3 pixels, less noisy than one."""
+    grey = frame.mean(axis=0)
+    rows = grey[:-2] + grey[1:-1] + grey[2:]
+    blurred: NDArray[np.float32] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+    return blurred
+
+
+def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Largest mean absolute difference of two signatures over patches of 14 × 14 pixels."""
+    change = np.abs(one - other)
+    down, right = (np.arange(0, side, PATCH) for side in change.shape)
+    sums = np.add.reduceat(np.add.reduceat(change, down, axis=0), right, axis=1)
+    pixels = np.outer(np.diff(down, append=change.shape[0]), np.diff(right, append=change.shape[1]))
+    return float((sums / pixels).max())
+
+
+class Threshold:
+    """The largest difference at which an embedding is kept: learnt from pictures of one camera that were encoded."""
+
+    def __init__(self, budget: float) -> None:
+        """Keep the drift, as 1 - cosine, within `budget` at the 99th percentile."""
+        self._budget = budget
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=_PAIRS)
+        self._learnt = 0.0
+        self._cap = np.inf
+
+    @property
+    def value(self) -> float:
+        """Embeddings are kept at a difference of at most this; 0 as long as too little is known."""
+        return min(self._learnt, self._cap)
+
+    def learn(self, change: float, drift: float) -> None:
+        """Take what two pictures differ by, and what their embeddings do."""
+        self._pairs.append((change, drift))
+        changes, drifts = np.array(sorted(self._pairs)).T
+        beyond = np.concatenate([[0], np.cumsum(drifts > self._budget)])
+        at = np.arange(_AROUND, len(changes) - _AROUND)
+        clean = beyond[at + _AROUND + 1] == beyond[at - _AROUND]
+        rare = beyond[at + 1] <= _SHARE * (at + 1)
+        good = at[clean & rare]
+        self._learnt = float(changes[good[-1]]) if len(good) else 0.0
+
+    def audit(self, change: float, drift: float) -> bool:
+        """Take an audit; whether it was within the budget. One that was not tightens the threshold at once."""
+        fine = drift <= self._budget
+        self._cap = self._cap * _LOOSER if fine else min(self._cap, _TIGHTER * change)
+        self.learn(change, drift)
+        return fine
+
+
+class _Step(NamedTuple):
+    encode: bool
+    audit: bool = False
+    change: float | None = None
+
+
+class Embedded(NamedTuple):
+    """What became of one picture."""
+
+    embedding: NDArray[np.float32]
+    encoded: bool
+    drift: float | None = None
+    """What an audit found."""
+    within: bool = True
+    """Whether that is within the budget."""
+
+
+class StillPictures:
+    """Encodes the pictures of one camera that differ from the last one encoded.
+
+    Never from the last one seen: a change that is slow enough would go unnoticed for ever.
+    """
+
+    def __init__(self, look: Look, budget: float) -> None:
+        """Encode with `look`; see `Threshold` for `budget`."""
+        self._look = look
+        self.threshold = Threshold(budget)
+        self._reference: NDArray[np.float32] | None = None  # signature of the last picture that was encoded
+        self._embedding: NDArray[np.float32] | None = None
+        self._kept = 0
+
+    def embed(self, frames: Sequence[NDArray[np.float32]]) -> list[Embedded]:
+        """Embed consecutive pictures; those that need it are encoded together."""
+        steps = [self._step(frame) for frame in frames]
+        needed = [frame for frame, step in zip(frames, steps, strict=True) if step.encode]
+        encoded = iter(self._look(needed) if needed else ())
+        return [self._taken(step, next(encoded) if step.encode else None) for step in steps]
+
+    def _step(self, frame: NDArray[np.float32]) -> _Step:
+        now = signature(frame)
+        change = None if self._reference is None else difference(now, self._reference)
+        still = change is not None and change <= self.threshold.value
+        self._kept += still
+        audit = still and self._kept % AUDIT_EVERY == 0
+        if still and not audit:
+            return _Step(encode=False)
+        self._reference = now
+        return _Step(encode=True, audit=audit, change=change)
+
+    def _taken(self, step: _Step, new: NDArray[np.float32] | None) -> Embedded:
+        if new is None:
+            assert self._embedding is not None, "the first picture is encoded"
+            return Embedded(self._embedding, encoded=False)
+        before, self._embedding = self._embedding, new
+        if before is None or step.change is None:
+            return Embedded(new, encoded=True)
+        drift = max(0.0, 1 - float(before @ new))
+        if step.audit:
+            return Embedded(new, True, drift, self.threshold.audit(step.change, drift))
+        self.threshold.learn(step.change, drift)
+        return Embedded(new, encoded=True)
