@@ -93,7 +93,7 @@ def _print_seen_heard(found: SeenHeard, console: OutputConsole) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ovavel.eval.commands.clip_counts import clip_counts
+    from ovavel.eval.commands.options import clip_counts
     from ovavel.eval.datasets.seen_heard import COMPARED, LEFT_OUT
     from ovavel.runtime.reporting.text import one_line
 
@@ -120,7 +120,7 @@ def _print_seen_heard(found: SeenHeard, console: OutputConsole) -> None:
 
 
 def _print(report: CheckReport, out: Path | None) -> None:
-    from ovavel.eval.commands.clip_counts import clip_counts
+    from ovavel.eval.commands.options import clip_counts
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 

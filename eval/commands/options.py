@@ -1,7 +1,8 @@
-"""Options shared by commands on datasets."""
+"""Options shared by commands on datasets, and the table of their clips."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Literal
 from ovavel.runtime.commands.options import EngineOptions, Maybe
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ovavel.eval.datasets.dataset import Dataset
     from ovavel.eval.datasets.splits import EvaluationInputs
 
-__all__ = ["DatasetOptions", "MeasuredOptions", "ScoredOptions"]
+__all__ = ["DatasetOptions", "MeasuredOptions", "ScoredOptions", "clip_counts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +88,15 @@ class ScoredOptions(_CachedOptions):
     def open_inputs(self, engine: EngineOptions) -> AbstractContextManager[EvaluationInputs | None]:
         """Open all as `MeasuredOptions` does; None without a bundle."""
         return self._open(self.bundle, engine) if self.bundle else nullcontext()
+
+
+def clip_counts(splits: Iterable[str], rows: Iterable[tuple[str, Sequence[int]]], title: str = "clips") -> Table:
+    """Return a table with a column for each split and their total; `rows` are names with a count for each split."""
+    from rich.table import Table
+
+    table = Table("", *splits, "total", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, counts in rows:
+        table.add_row(name, *(f"{count:,}".replace(",", " ") for count in (*counts, sum(counts))))
+    return table

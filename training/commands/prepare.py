@@ -54,7 +54,7 @@ class Prepare:
 
 
 def _print(report: PrepareReport, fresh: int, out: Path) -> None:
-    from ovavel.eval.commands.clip_counts import clip_counts
+    from ovavel.eval.commands.options import clip_counts
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.training.prepare import NO_FILE, REPORT
 

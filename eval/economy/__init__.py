@@ -1,0 +1,1 @@
+"""What economy saves, and whether it decides the same: long streams with and without it."""

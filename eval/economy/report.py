@@ -1,0 +1,222 @@
+"""Result of `ovavel eval economy` as data, charts and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from ovavel.eval.economy.compare import IMAGEBIND, Comparison, Disagreement, Measures, StreamResult
+from ovavel.eval.economy.gate import KEPT_MEASURES, SAME_DECISIONS
+from ovavel.eval.economy.runs import Hour
+from ovavel.runtime.bundle.manifest import EconomyGate
+from ovavel.runtime.reporting.charts import row_charts
+from ovavel.runtime.reporting.page import facts, page, section, table, text
+
+__all__ = ["COLUMNS", "EconomyReport", "comparison_cells", "hours_svg", "to_html", "to_json", "verdict"]
+
+_LISTED = 60
+
+
+class EconomyReport(Struct, frozen=True, kw_only=True):
+    """Result of `ovavel eval economy`; the content of its JSON file."""
+
+    bundle_sha256: str
+    model: str
+    ran: str
+    """What computed embeddings and decisions."""
+    rule: str
+    """Name of the decision rule."""
+    lag: int
+    comparisons: tuple[Comparison, ...]
+    """One for each group of streams and economy mode."""
+    streams: tuple[StreamResult, ...]
+    gate: EconomyGate | None
+    """The judgement on the mode "auto"; None where it was not compared."""
+    damaged: tuple[str, ...]
+    """Clips that could not be read; in no figure."""
+
+
+def to_json(report: EconomyReport) -> bytes:
+    """Write the report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def verdict(gate: EconomyGate) -> str:
+    """Say in a sentence whether "auto" may decide."""
+    if gate.passed:
+        return f"passed: {gate.decisions:.3%} of {gate.seconds} decisions are the same, and every measure is kept"
+    return "failed: " + "; ".join(gate.failures)
+
+
+COLUMNS = (
+    "streams",
+    "economy",
+    "work",
+    "pictures encoded",
+    "kept as still",
+    "CPU time",
+    "equal decisions",
+    "events F",
+    "events moved",
+    "Avg.",
+    "Avg. off",
+)
+
+
+def comparison_cells(each: Comparison) -> tuple[str, ...]:
+    """Format a comparison as a row below `COLUMNS`; shares are in percent, work and time of those without economy."""
+    spread = f" ± {100 * each.cost_deviation:.1f}" if each.streams > 1 else ""
+    return (
+        f"{each.group}: {each.streams}, {_time(each.seconds)}",
+        each.mode,
+        f"{100 * each.cost:.1f}{spread}",
+        f"{100 * each.pictures_encoded:.1f}",
+        f"{100 * each.pictures_reused:.1f}",
+        f"{100 * each.cpu:.0f}",
+        f"{100 * each.same:.3f}",
+        f"{100 * each.event_f:.1f}",
+        f"{each.moved} of {each.events}",
+        *(("–", "–") if not (each.economy and each.full) else (_percent(each.economy.avg), _percent(each.full.avg))),
+    )
+
+
+def hours_svg(group: str, streams: Sequence[StreamResult]) -> bytes:
+    """Draw what each hour of the streams of one group and mode took and saved, as means over the streams.
+
+    For encoders of the published ImageBind's size, in 1e9 operations per second of media.
+    """
+    hours = max(len(each.hours) for each in streams)
+    rows = []
+    for number in range(hours):
+        these = [each.hours[number] for each in streams if number < len(each.hours)]
+        rows.append((f"{group}, {streams[0].mode}, hour {number + 1}", _parts(these)))
+    return row_charts(rows, unit="GFLOP a second").encode()
+
+
+def to_html(report: EconomyReport) -> bytes:
+    """Write a self-contained page: the gate, the figures by group, and the cost by hour and cause."""
+    charts = [
+        section(
+            f"{each.group}, {each.mode}",
+            f'<div class="timeline">{hours_svg(each.group, _of(report, each)).decode()}</div>',
+            facts(_times(each)),
+        )
+        for each in report.comparisons
+    ]
+    skips = _skips(report)
+    different = [each for stream in report.streams for each in stream.disagreements]
+    return page(
+        "Economy",
+        facts(_facts(report)),
+        *([section("May auto decide?", f"<p>{text(verdict(report.gate))}</p>", _rule())] if report.gate else []),
+        section("With economy and without", table(COLUMNS, map(comparison_cells, report.comparisons)), _note()),
+        *([section("Measures", table(_MEASURE_HEAD, _measure_rows(report)))] if _measure_rows(report) else []),
+        *charts,
+        *([section("Seconds decided without their picture", table(_SKIP_HEAD, skips))] if skips else []),
+        section("Decided differently", _different(different)),
+        *(
+            [section("Clips that cannot be read", table(("clip",), [(each,) for each in report.damaged]))]
+            if report.damaged
+            else []
+        ),
+    )
+
+
+_SKIP_HEAD = ("streams", "economy", "cause", "seconds")
+_MEASURE_HEAD = ("streams", "economy", "Acc.", "Seg.", "Eve.", "Avg.", "events F")
+
+
+def _measure_rows(report: EconomyReport) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for each in report.comparisons:
+        sides: tuple[tuple[str, Measures | None], ...] = (("off", each.full), (each.mode, each.economy))
+        for mode, side in sides:
+            if side is not None:
+                events = "–" if side.events is None else _percent(side.events)
+                rows.append((each.group, mode, *map(_percent, (side.acc, side.seg, side.eve, side.avg)), events))
+    return list(dict.fromkeys(rows))
+
+
+def _parts(hours: Sequence[Hour]) -> list[tuple[str, float]]:
+    seconds = sum(hour.seconds for hour in hours)
+    encoded, reused, pictures, sounds = (
+        sum(getattr(hour, name) for hour in hours) / seconds for name in ("encoded", "reused", "pictures", "sounds")
+    )
+    # What audits encode is encoded, too; what is neither encoded nor kept was decided by sound.
+    by_sound = max(0.0, pictures - encoded - reused)
+    return [
+        ("pictures", encoded * IMAGEBIND.vision_gflop),
+        ("sounds", sounds * IMAGEBIND.audio_gflop),
+        ("saved: still", reused * IMAGEBIND.vision_gflop),
+        ("saved: sound first", by_sound * IMAGEBIND.vision_gflop),
+    ]
+
+
+def _of(report: EconomyReport, comparison: Comparison) -> list[StreamResult]:
+    key = comparison.group, comparison.mode
+    return [each for each in report.streams if (each.group, each.mode) == key]
+
+
+def _skips(report: EconomyReport) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for each in report.comparisons:
+        causes = sorted({cause for stream in _of(report, each) for cause in stream.skipped})
+        for cause in causes:
+            count = sum(stream.skipped.get(cause, 0) for stream in _of(report, each))
+            rows.append((each.group, each.mode, cause, str(count)))
+    return rows
+
+
+def _different(different: Sequence[Disagreement]) -> str:
+    if not different:
+        return "<p>No second.</p>"
+    rows = [
+        (each.stream, str(each.start_s), str(each.seconds), each.full, each.economy) for each in different[:_LISTED]
+    ]
+    more = f"<p>The first {_LISTED} of {len(different)} stretches.</p>" if len(different) > _LISTED else ""
+    return table(("stream", "from, s", "seconds", "all pictures", "economy"), rows) + more
+
+
+def _times(each: Comparison) -> Iterator[tuple[str, object]]:
+    yield "a decision, all pictures", f"{each.full_ms:.1f} ms"
+    yield "with economy", f"{each.usual_ms:.1f} ms"
+    if each.wake_ms is not None and each.wake_p99_ms is not None:
+        yield f"the first after {each.wakes} wake-ups", f"{each.wake_ms:.1f} ms, p99 {each.wake_p99_ms:.1f} ms"
+    yield "audits", f"{each.audited}, {each.audits_failed} beyond what was assumed"
+    if each.drift_p99 is not None and each.drift_max is not None:
+        yield "drift, 1 - cosine", f"p99 {each.drift_p99:.5f}, at most {each.drift_max:.5f}"
+    yield "events that match", f"start {each.start_s:.3f} s and end {each.end_s:.3f} s apart on average"
+
+
+def _facts(report: EconomyReport) -> Iterator[tuple[str, object]]:
+    yield "model", report.model
+    yield "bundle", report.bundle_sha256[:12]
+    yield "decision rule", report.rule
+    yield "lag", f"{report.lag} s"
+    yield "ran", report.ran
+
+
+def _rule() -> str:
+    return (
+        f"<p>Of each group of streams, {100 * SAME_DECISIONS:g} % of the decisions have to be the same, and each "
+        f"measure has to keep {100 * KEPT_MEASURES:g} % of its value where there are labels.</p>"
+    )
+
+
+def _note() -> str:
+    picture, sound = (f"{gflop:.0f}" for gflop in IMAGEBIND)
+    return (
+        '<p class="dim">In percent; work and CPU time are shares of those without economy. Work is that of encoders of '
+        f"the published ImageBind's size, {picture} GFLOP for a picture and {sound} for a sound. CPU time is of all "
+        "cores on this machine, with the bundle that was run.</p>"
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _time(seconds: int) -> str:
+    return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds} s"

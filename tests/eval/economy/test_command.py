@@ -1,0 +1,181 @@
+"""`ovavel eval economy` with the demo's model: a stream of its world, clips, and economies that decide wrongly."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.ovavebench_factory import break_clip, make_bench
+
+from ovavel.eval.commands.economy import CompareEconomy
+from ovavel.eval.datasets.ovavebench import OVAVEBench
+from ovavel.eval.demo.assets import Assets
+from ovavel.eval.economy import gate, runs
+from ovavel.eval.economy.report import EconomyReport
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.commands.options import EconomyOptions, EngineOptions
+from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.errors import DatasetError, MediaError, UnverifiedError, UsageError
+from ovavel.runtime.sources.media.source import MediaSource
+from ovavel.runtime.types import SkipCause
+
+SECONDS = 40
+SEED = 25
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The demo's bundle, to be changed at will."""
+    return Path(shutil.copytree(Assets.open().bundle.path, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a day that was watched without economy."""
+    out = tmp_path_factory.mktemp("watched")
+    assert command(out, modes=("exact",), film=1).run() == 0
+    return out
+
+
+@pytest.fixture
+def out(watched: Path, tmp_path: Path) -> Path:
+    """A folder in which only the run without economy is done."""
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    shutil.copyfile(watched / "runs" / f"dense-{SEED}.off.json", tmp_path / "out" / "runs" / f"dense-{SEED}.off.json")
+    return tmp_path / "out"
+
+
+def command(out: Path, **changed: object) -> CompareEconomy:
+    settings = {"days": ("dense",), "hours": SECONDS / 3600, "seeds": (SEED,), "engine": EngineOptions(threads=1)}
+    return CompareEconomy(**(settings | changed), out=out)
+
+
+def report_in(out: Path) -> EconomyReport:
+    return msgspec.json.decode((out / "economy.json").read_bytes(), type=EconomyReport)
+
+
+def test_a_day_is_watched_and_its_events_are_found(watched: Path) -> None:
+    report = report_in(watched)
+    (stream,), (comparison,) = report.streams, report.comparisons
+    assert (stream.seconds, comparison.mode, report.gate) == (SECONDS, "exact", None)
+    (hour,) = stream.full_hours
+    assert hour.seconds == hour.pictures == hour.encoded == hour.sounds == SECONDS
+    assert hour.busy_s > 0
+    assert comparison.same == 1  # exact is exact
+    assert comparison.full.acc > 0.9
+    assert comparison.full.events > 0.6
+    assert MediaSource(watched / f"dense-{SEED}.mp4").duration_s == pytest.approx(1, abs=0.2)
+    assert sorted(path.name for path in watched.iterdir()) == [
+        f"dense-{SEED}.mp4",
+        "economy-dense-exact.svg",
+        "economy.html",
+        "economy.json",
+        "runs",
+    ]
+
+
+def test_what_was_watched_is_not_watched_again(watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = Path(shutil.copytree(watched, tmp_path / "again"))
+    calls = []
+    watch = runs.run_stream
+    monkeypatch.setattr(runs, "run_stream", lambda *a, **k: calls.append(a) or watch(*a, **k))
+    assert command(again, modes=("exact",)).run() == 0
+    assert not calls
+    assert (again / "economy.json").read_bytes() == (watched / "economy.json").read_bytes()
+    (again / "runs" / f"dense-{SEED}.exact.json").write_bytes(b"{")  # cut off
+    assert command(again, modes=("exact",)).run() == 0
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("changed", [{"hours": (SECONDS + 1) / 3600}, {"fusion": "agreement"}])
+def test_a_run_of_something_else_does_not_count(
+    out: Path, changed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(*_: object, **__: object) -> None:
+        raise MediaError("watched again")
+
+    monkeypatch.setattr(runs, "run_stream", watch)
+    with pytest.raises(MediaError, match="watched again"):
+        command(out, **changed).run()
+
+
+def test_an_economy_that_passes_lets_auto_decide(
+    copy: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate, "FEWEST_SECONDS", SECONDS)
+    # Nothing is left out: what this shows is the gate.
+    monkeypatch.setattr(EconomicVision, "causes", lambda self, segments, heard: [None] * len(segments))
+    monkeypatch.setattr(EconomicVision, "arrived", lambda self, segment: self.look([segment])[0])
+    with pytest.raises(UnverifiedError, match="eval economy"):
+        EconomyOptions(economy="auto").settings(Bundle.open(copy), None)
+    assert command(out, bundle=copy, modes=("auto",), write=True).run() == 0
+    assert "economy auto: passed" in capsys.readouterr().out
+    changed = Bundle.open(copy)
+    assert EconomyOptions(economy="auto").settings(changed, None).mode == "auto"
+    (stored,) = changed.manifest.economy
+    assert (stored.seconds, stored.decisions, stored.reference) == (SECONDS, 1, "dense days")
+
+
+def test_an_economy_that_skips_wrongly_fails_and_is_refused(
+    copy: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate, "FEWEST_SECONDS", SECONDS)
+    monkeypatch.setattr(
+        EconomicVision, "causes", lambda self, segments, heard: [SkipCause.SOUND] * len(segments)
+    )  # as if nothing were ever heard
+    assert command(out, bundle=copy, modes=("auto",), write=True).run() == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "economy auto: failed: dense days: " in said
+    report = report_in(out)
+    assert report.comparisons[0].same < 0.95
+    assert report.streams[0].disagreements[0].economy == "other"
+    assert report.comparisons[0].economy.events == 0
+    with pytest.raises(UnverifiedError, match="of the decisions are the same"):
+        EconomyOptions(economy="auto").settings(Bundle.open(copy), None)
+
+
+def test_clips_of_a_data_set_are_joined_and_damaged_ones_listed(tmp_path: Path) -> None:
+    names = Assets.open().bundle.vocabulary.names
+    data = make_bench(tmp_path / "bench", seen=names[:2], unseen=names[2:3], clips=1)
+    broken = OVAVEBench.open(data).select("test")[1]
+    break_clip(data, broken, "no sound file")
+    compare = CompareEconomy(
+        data=data,
+        bundle=Assets.open().bundle.path,
+        modes=("exact",),
+        out=tmp_path / "out",
+        engine=EngineOptions(threads=1),
+    )
+    assert compare.run() == 0
+    report = report_in(tmp_path / "out")
+    assert report.streams[0].seconds == 20
+    assert report.streams[0].full is not None
+    assert report.streams[0].full.events is None
+    assert len(report.damaged) == 1
+    assert broken.name in report.damaged[0]
+    with pytest.raises(DatasetError, match="not in the bundle's vocabulary"):
+        CompareEconomy(
+            data=make_bench(tmp_path / "other", clips=1), bundle=Assets.open().bundle.path, out=tmp_path / "out"
+        ).run()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"days": ()}, "compare on what"),
+        ({"data": Path("x")}, "--days or --data"),
+        ({"write": True}, "give one with --bundle"),
+        ({"days": (), "recordings": (Path("a.mp4"),)}, "which bundle"),
+        ({"modes": ()}, "which economies"),
+        ({"write": True, "modes": ("exact",)}, "add it to --modes"),
+        ({"days": (), "data": Path("x"), "bundle": Path("b"), "film": 3}, "--film is for --days"),
+        ({"clips": 3}, "--clips is for --data"),
+        ({"seeds": (1, 1)}, "seeds"),
+    ],
+)
+def test_flags_that_contradict_are_refused(changed: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        command(tmp_path / "out", **changed).run()
+    assert not (tmp_path / "out").exists()
