@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ovavel.runtime.system.hardware import cpu_features, cpu_name, physical_cores
 
-__all__ = ["Machine", "describe_machine", "peak_memory_mb", "resident_memory_mb"]
+__all__ = ["Machine", "describe_machine", "peak_memory_mb", "resident_memory_mb", "status_mb"]
 
 _LIBRARIES = (
     *("ovavel", "numpy", "Pillow", "av", "soxr"),
@@ -67,15 +67,16 @@ def describe_machine() -> Machine:
 
 def peak_memory_mb() -> float:
     """Return the peak resident memory of this process in units of 2^20 bytes."""
-    return _status_mb("VmHWM")
+    return status_mb("VmHWM")
 
 
 def resident_memory_mb() -> float:
     """Return the current resident memory of this process in units of 2^20 bytes."""
-    return _status_mb("VmRSS")
+    return status_mb("VmRSS")
 
 
-def _status_mb(wanted: str) -> float:
+def status_mb(wanted: str) -> float:
+    """Return a line of /proc/self/status, such as VmHWM, in units of 2^20 bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == wanted:
