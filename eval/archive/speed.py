@@ -51,6 +51,8 @@ class _Timed:
     total_s: float
     cpu_s: float
     """Of all threads."""
+    disk_bytes: int
+    """That were read because they were not in memory."""
     after_s: tuple[float, ...]
     """To the answer after 1/8, 2/8, … of the days."""
     last: Scanned
@@ -159,25 +161,33 @@ def _load() -> float:
 
 def _timed(days: Sequence[Day], ranking: Ranking) -> _Timed:
     began_s, cpu_s, at_s = time.perf_counter(), time.process_time(), []
-    last = Scanned(done=0, seconds=0, compared=0, best=())
-    for last in scan(days, ranking):
+    before = _from_disk()
+    for each in scan(days, ranking):
+        last = each
         at_s.append(time.perf_counter() - began_s)
     return _Timed(
         first_s=at_s[0],
         total_s=at_s[-1],
         cpu_s=time.process_time() - cpu_s,
+        disk_bytes=_from_disk() - before,
         after_s=tuple(at_s[max(1, len(at_s) * part // _PARTS) - 1] for part in range(1, _PARTS + 1)),
         last=last,
     )
+
+
+def _from_disk() -> int:
+    """Bytes that this process has had read from disks."""
+    lines = Path("/proc/self/io").read_text("ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
 
 
 def _shown(how: str, timed: _Timed) -> dict[str, Any]:
     compared = timed.last.compared / timed.last.seconds
     print(
         f"{how}: {timed.total_s:.2f} s ({timed.cpu_s:.2f} s of one core), first answer after {timed.first_s:.3f} s; "
-        f"vectors of {compared:.2%} compared; load {_load():.1f}"
+        f"{timed.disk_bytes / 1e9:.2f} GB from the disk; vectors of {compared:.2%} compared; load {_load():.1f}"
     )
-    figures = {name: getattr(timed, name) for name in ("first_s", "total_s", "cpu_s", "after_s")}
+    figures = {name: getattr(timed, name) for name in ("first_s", "total_s", "cpu_s", "disk_bytes", "after_s")}
     return figures | {"seconds": timed.last.seconds, "compared": compared}
 
 
