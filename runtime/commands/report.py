@@ -62,7 +62,7 @@ class Report:
             console.print(f"  {each.events} × {shown_name(each.label)}, {each.duration_s:.0f} s", markup=False)
         for row in report.failed[:_SHOWN]:
             console.print(f"  failed: {one_line(f'{row.recording}: {row.cause}')}", markup=False)
-        console.print(f"wrote {shown_name(str(out))}/report.html and report.json", markup=False)
+        console.print(f"wrote {shown_name(place.shown('report.html'))} and report.json", markup=False)
         return 0
 
 

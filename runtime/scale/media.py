@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from ovavel.runtime.errors import MediaError, OutputError, StorageError
 from ovavel.runtime.scale.job import Recording
-from ovavel.runtime.scale.objects import object_store, plain_errors
+from ovavel.runtime.scale.objects import object_store, plain_errors, wait_for
 from ovavel.runtime.sources.media.fingerprint import BLOCK, WHOLE, block_offsets, fingerprint, fingerprint_of
 from ovavel.runtime.system.files import not_regular, output_error
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import Bytes, GetOptions, ObjectMeta
 
 __all__ = ["Media", "opened"]
 
@@ -95,7 +95,7 @@ class _Object:
 
         try:
             with self._read_errors():
-                return obstore.head(self._store, self._recording.path)
+                return wait_for(obstore.head, self._store, self._recording.path)
         except MediaError as error:
             self._why = str(error)
             return None
@@ -111,8 +111,13 @@ class _Object:
                 return fingerprint(self._file)
             starts = block_offsets(size)
             with self._read_errors():
-                blocks = obstore.get_ranges(
-                    self._store, self._recording.path, starts=starts, lengths=[BLOCK] * len(starts), coalesce=0
+                blocks = wait_for(
+                    obstore.get_ranges,
+                    self._store,
+                    self._recording.path,
+                    starts=starts,
+                    lengths=[BLOCK] * len(starts),
+                    coalesce=0,
                 )
         except MediaError as error:
             self._why = str(error)
@@ -121,8 +126,6 @@ class _Object:
 
     def _fetched(self, meta: ObjectMeta) -> Path:
         """A file with the object's content: without a name, so that it ends with the process, but for a link to it."""
-        import obstore
-
         folder = tempfile.gettempdir()
         self._check_room(folder, meta["size"])
         try:
@@ -130,10 +133,8 @@ class _Object:
             for start in range(0, meta["size"], _PART):
                 end = min(start + _PART, meta["size"])
                 with self._read_errors():
-                    got = obstore.get(
-                        self._store, self._recording.path, options={"range": (start, end), "if_match": meta["e_tag"]}
-                    ).bytes()
-                file.write(got)
+                    part = wait_for(self._part, start, end, meta["e_tag"])
+                file.write(part)
             file.flush()
             place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ovavel-", dir=folder))
             # FFmpeg looks at the suffix, too.
@@ -142,6 +143,12 @@ class _Object:
         except OSError as error:
             raise output_error(folder, error) from error
         return link
+
+    def _part(self, start: int, end: int, e_tag: str | None) -> Bytes:
+        import obstore
+
+        options: GetOptions = {"range": (start, end), "if_match": e_tag}
+        return obstore.get(self._store, self._recording.path, options=options).bytes()
 
     def _check_room(self, folder: str, size: int) -> None:
         disk = shutil.disk_usage(folder)

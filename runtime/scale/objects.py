@@ -6,18 +6,20 @@ one, and there is nothing to rename.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import mimetypes
 import re
+import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from ovavel.runtime.errors import InputError, MissingExtraError, StorageError, UsageError
@@ -27,9 +29,10 @@ from ovavel.runtime.scale.job import Recording
 from ovavel.runtime.scale.places import ASIDE, STALE_S, Folder, Place
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore, RetryConfig
 
-__all__ = ["ObjectPlace", "check_url", "object_store", "open_place", "plain_errors", "recordings_at"]
+__all__ = ["ObjectPlace", "check_url", "object_store", "open_place", "plain_errors", "recordings_at", "wait_for"]
 
 SCHEMES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 RETRIES: RetryConfig | None = None
@@ -41,6 +44,28 @@ _READERS = 16
 """Records that are read at once."""
 _LONGEST_REASON = 300
 _NO_BUCKET = re.compile("<Code>(NoSuchBucket|ContainerNotFound)<")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def wait_for(function: Callable[P, T], *values: P.args, **options: P.kwargs) -> T:
+    """The result of a function of obstore, which looks at no signal while it tries again: here Ctrl-C ends the wait.
+
+    What it was at then ends with the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function(*values, **options)
+    result: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            result.set_result(function(*values, **options))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=call, name="ovavel-storage", daemon=True).start()
+    return result.result()
 
 
 def check_url(url: str) -> None:
@@ -159,17 +184,13 @@ class ObjectPlace:
         self._before = len(f"{getattr(self._store, 'prefix', None) or ''}/".encode())
 
     def prepare(self) -> None:  # noqa: D102 - see Place
-        import obstore
-
         old = datetime.now(UTC) - timedelta(seconds=STALE_S)
-        with plain_errors(f"cannot list {self._url}"):
-            for page in obstore.list(self._store, ASIDE, chunk_size=_PAGE):
-                for each in page:
-                    if each["last_modified"] < old:
-                        self.remove(each["path"])
+        for each in self._listed(ASIDE):
+            if each["last_modified"] < old:
+                self.remove(each["path"])
 
     def shown(self, name: str) -> str:  # noqa: D102
-        return f"{self._url}/{name}"
+        return f"{self._url}/{name}".rstrip("/")
 
     def refuses(self, name: str) -> str:  # noqa: D102
         try:
@@ -185,15 +206,14 @@ class ObjectPlace:
 
         try:
             with plain_errors(f"cannot read {self.shown(name)}"):
-                return bytes(obstore.get(self._store, name).bytes())
+                return bytes(wait_for(lambda: obstore.get(self._store, name).bytes()))
         except FileNotFoundError:
             return None
 
     def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
         rest = iter(names)
-        with ThreadPoolExecutor(_READERS, "ovavel-read") as readers:
-            while page := list(islice(rest, _PAGE)):
-                yield from zip(page, readers.map(self.read, page), strict=True)
+        while page := list(islice(rest, _PAGE)):
+            yield from zip(page, wait_for(asyncio.run, self._read_page(page)), strict=True)
 
     def write(self, name: str, data: bytes) -> None:  # noqa: D102
         self._put(name, data, "overwrite")
@@ -209,16 +229,35 @@ class ObjectPlace:
         import obstore
 
         with contextlib.suppress(StorageError, FileNotFoundError), plain_errors(""):
-            obstore.delete(self._store, name)
+            wait_for(obstore.delete, self._store, name)
 
     def names(self, below: str, *suffixes: str) -> Iterator[str]:  # noqa: D102
+        for each in self._listed(below):
+            if not suffixes or each["path"].endswith(suffixes):
+                yield each["path"]
+
+    def _listed(self, below: str) -> Iterator[ObjectMeta]:
         import obstore
 
         with plain_errors(f"cannot list {self.shown(below)}"):
-            for page in obstore.list(self._store, below or None, chunk_size=_PAGE):
-                for each in page:
-                    if not suffixes or each["path"].endswith(suffixes):
-                        yield each["path"]
+            pages = obstore.list(self._store, below or None, chunk_size=_PAGE)
+            while (page := wait_for(next, pages, None)) is not None:
+                yield from page
+
+    async def _read_page(self, names: Iterable[str]) -> list[bytes | None]:
+        import obstore
+
+        free = asyncio.Semaphore(_READERS)
+
+        async def read(name: str) -> bytes | None:
+            async with free:
+                try:
+                    with plain_errors(f"cannot read {self.shown(name)}"):
+                        return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
+                except FileNotFoundError:
+                    return None
+
+        return await asyncio.gather(*map(read, names))
 
     def _create(self, name: str, data: bytes) -> bool:
         """Put it unless there is one, in one step; return whether it was put."""
@@ -235,4 +274,4 @@ class ObjectPlace:
 
         kind = {"Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream"}
         with plain_errors(f"cannot write {self.shown(name)}"):
-            obstore.put(self._store, name, data, mode=mode, attributes=kind, use_multipart=False)
+            wait_for(obstore.put, self._store, name, data, mode=mode, attributes=kind, use_multipart=False)

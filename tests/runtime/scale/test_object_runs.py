@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -140,11 +142,21 @@ def test_a_server_that_goes_between_results_and_record_leaves_no_record(
     assert store_contents(server.store("lost")) == undisturbed
 
 
+def test_ctrl_c_ends_the_wait_for_a_server_that_does_not_answer(server: S3Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        variables = server.variables | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        with started(RAW, "s3://test/out", "--shard", "1/1", variables=variables) as process:
+            connected, _ = silent.accept()
+            with connected:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(60) == 130
+
+
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("raw", "out", "said"),
     [
-        (RAW, "s3://nobody/out", "cannot list s3://nobody/out: there is no such bucket; check the URL"),
+        (RAW, "s3://nobody/out", "cannot list s3://nobody/out/aside: there is no such bucket; check the URL"),
         ("s3://nobody/raw", "s3://test/none", "there is no such bucket"),
         ("s3://test/nothing", "s3://test/none", "there are no media files below s3://test/nothing"),
     ],

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.scaled import BUNDLE, contents, identity, make_recordings, store_contents
 
@@ -99,6 +99,7 @@ STEPS = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(steps=STEPS)
 def test_whatever_is_done_the_store_holds_what_the_disk_holds(steps: list[tuple[str, str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
