@@ -121,6 +121,7 @@ class Folder:
             (self.path / name).unlink(missing_ok=True)
 
     def names(self, below: str, *suffixes: str) -> Iterator[str]:  # noqa: D102
-        for path in (self.path / below).rglob("*"):
-            if path.name.endswith(suffixes):
-                yield path.relative_to(self.path).as_posix()
+        for folder, _, names in os.walk(self.path / below):
+            for name in names:
+                if name.endswith(suffixes):
+                    yield Path(folder, name).relative_to(self.path).as_posix()
