@@ -52,7 +52,7 @@ class BackendInfo:
     engine: str
     """Backend and kind of device, e.g. "onnxruntime-cuda"; a bundle has defaults for each."""
     device: str
-    """"cpu", or "cuda:N"."""
+    """"cpu", "cuda:N", or the address of a server."""
     provider: str
     """Execution provider as the library names it, e.g. "CPUExecutionProvider"."""
     precision: Mapping[Graph, str]
@@ -135,7 +135,7 @@ def open_backend(
     progress: Progress = no_progress,
     **options: Any,
 ) -> Backend:
-    """Load `graphs` of `bundle` with the backend `name` on `device` ("cpu", "cuda", "cuda:N" or "auto").
+    """Load `graphs` of `bundle` with the backend `name` on `device`: "cpu", "cuda", "cuda:N", "auto" or an address.
 
     `precision` is of vision and audio; None: the bundle's default for the engine. See `Bundle.precision`. `progress` is
     called with a stage and the share that is done by a backend that first builds something, and by no other.

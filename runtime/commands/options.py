@@ -87,8 +87,8 @@ def _where(text: str) -> Path | str:
 def backend_help(which: str = "What runs the graphs", more: str = "") -> str:
     """Help of a flag that takes names of backends; `more` lists those that only its command can run."""
     return (
-        f"{which}: onnxruntime, openvino, tensorrt, tensorrt-rtx, {more}or another that is installed; 'ovavel doctor' "
-        "shows what this machine has."
+        f"{which}: onnxruntime, openvino, tensorrt, tensorrt-rtx, triton, {more}or another that is installed; "
+        "'ovavel doctor' shows what this machine has."
     )
 
 
@@ -111,7 +111,8 @@ class DeviceOptions:
     """Where something runs."""
 
     device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto. If the device is unavailable, the command fails."""
+    """Where the encoders run: cpu, cuda, cuda:N, or auto; for the backend triton, the address of the server,
+    grpc://HOST:PORT. If the device is unavailable, the command fails."""
     threads: Maybe[Annotated[int, Meta(ge=1, le=MOST_WORKERS)]] = None
     """Threads of the encoders on a CPU; as many as cores by default."""
 

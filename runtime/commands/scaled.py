@@ -79,7 +79,7 @@ class ScaleOptions:
         if self.on is not None:
             if self.on != "auto" and not re.fullmatch(r"ray://[^/\s]+", self.on):
                 raise UsageError(f"--on takes auto or ray://HOST:PORT, not {self.on!r}")
-            if ":" in device:
+            if device.startswith("cuda:"):
                 raise UsageError(
                     f"--device {device} names a GPU of one machine; with --on give cuda, and Ray chooses it"
                 )

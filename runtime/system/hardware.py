@@ -134,7 +134,9 @@ def _machine() -> str:
 
 
 def device_name(device: str) -> str:
-    """Return the name of a backend's device: "cpu", "cuda" or "cuda:N"."""
+    """Return the name of a backend's device: "cpu", "cuda" or "cuda:N"; the address of a server is its name."""
+    if "://" in device:
+        return device
     if device.startswith("cuda"):
         return gpu_name(int(device.partition(":")[2] or 0))
     return cpu_name()

@@ -131,7 +131,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     """Addresses or networks of proxies, whose headers X-Forwarded-For and X-Forwarded-Proto are believed."""
     device: str = "auto"
-    """Where the encoders run: cpu, cuda, cuda:N, or auto."""
+    """Where the encoders run: cpu, cuda, cuda:N, or auto; for the backend triton, the address of the server."""
     backend: str = "onnxruntime"
     """What runs the bundle."""
     precision: str | None = None
