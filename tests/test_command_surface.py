@@ -24,7 +24,7 @@ SHARED = {"--bundle", "--data", "--out", "--device", "--threads", "--backend", "
 RECORDINGS = {"localize", "live", "vocab try", "eval parity", "bench run"}
 GROUPS = {
     "vocab": {"list", "add", "remove", "try"},
-    "bundle": {"export", "weights", "engine", "check"},
+    "bundle": {"export", "weights", "engine", "triton", "check"},
     "bench": {"run", "compare", "cpu", "gpu"},
     "eval": {"data", "score", "parity", "lag", "calibrate"},
     "train": {"prepare", "features", "head", "table", "demo-world"},

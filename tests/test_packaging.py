@@ -73,6 +73,8 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cuda": "cuda-python",
     "cv2": "opencv-python-headless",
+    "google": "protobuf",
+    "grpc": "grpcio",
 }
 """Import name → what is installed for it, where the names differ."""
 

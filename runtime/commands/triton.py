@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
-
 from ovavel.runtime.bundle.graphs import DECIDING, Graph
 from ovavel.runtime.commands.options import Maybe
 from ovavel.runtime.system.bounds import Meta
@@ -20,8 +18,8 @@ class Triton:
     """Write a bundle's graphs as a model repository for Triton, NVIDIA's inference server.
 
     Examples:
-        ovavel bundle triton imagebind --out repository --precision fp16
-        ovavel bundle triton imagebind --out repository --processor cpu
+        ovavel bundle triton --bundle imagebind --out repository --precision fp16
+        ovavel bundle triton --bundle imagebind --out repository --processor cpu
 
     Run the server with this folder, then verify it from each machine that is to use it, and use it:
 
@@ -32,7 +30,7 @@ class Triton:
     bundle itself remains necessary: it has the vocabulary, and what the server is verified with.
     """
 
-    bundle: Positional[Path]
+    bundle: Path
     """Folder written by 'ovavel bundle export'."""
     out: Path
     """Folder to create: the server's --model-repository."""

@@ -52,6 +52,7 @@ ELSEWHERE = (
     "cuda",
     "tensorrt",
     "tensorrt-rtx",
+    "triton",
     "rtsp://camera.local/1",
     "http://localhost:8000/v1",
     "--on",

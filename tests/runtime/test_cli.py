@@ -69,7 +69,7 @@ def test_every_backend_flag_names_what_there_is(name: str, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         main([*name.split(), "--help"])
     flat = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "onnxruntime, openvino, tensorrt, tensorrt-rtx," in flat
+    assert "onnxruntime, openvino, tensorrt, tensorrt-rtx, triton," in flat
     assert "'ovavel doctor' shows what this machine has" in flat
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from ovavel.runtime.errors import MissingExtraError
@@ -29,6 +30,7 @@ def load_library(need: str) -> Library:
     Raises:
         MissingExtraError: it is not installed, and `need` needs it.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it would print is raised as an error as well
     try:
         import grpc
         from google.protobuf import text_format

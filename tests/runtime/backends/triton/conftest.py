@@ -18,7 +18,10 @@ from ovavel.runtime.cli import main
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("triton") / "repository"
-    assert main(["bundle", "triton", str(BUNDLE), "--out", str(out), "--processor", "cpu", "--max-batch", "4"]) == 0
+    assert (
+        main(["bundle", "triton", "--bundle", str(BUNDLE), "--out", str(out), "--processor", "cpu", "--max-batch", "4"])
+        == 0
+    )
     return out
 
 

@@ -54,7 +54,7 @@ def test_it_answers_as_onnx_runtime_does(server: TritonServer, bundle: Bundle) -
 def test_it_embeds_texts_where_the_server_has_their_model(bundle: Bundle, tmp_path: Path) -> None:
     from ovavel.runtime.cli import main
 
-    assert main(["bundle", "triton", str(BUNDLE), "--out", str(tmp_path / "out"), "--graphs", "text"]) == 0
+    assert main(["bundle", "triton", "--bundle", str(BUNDLE), "--out", str(tmp_path / "out"), "--graphs", "text"]) == 0
     server = TritonServer(tmp_path / "out")
     try:
         backend = open_triton(bundle, device=server.address, graphs=("text",))

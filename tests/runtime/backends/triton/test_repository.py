@@ -19,7 +19,7 @@ from ovavel.runtime.errors import BundleError, UsageError
 
 
 def write(out: Path, *flags: str, bundle: Path = BUNDLE) -> int:
-    return main(["bundle", "triton", str(bundle), "--out", str(out), *flags])
+    return main(["bundle", "triton", "--bundle", str(bundle), "--out", str(out), *flags])
 
 
 def config(repository: Path, model: str) -> schema.ModelConfig:
