@@ -18,10 +18,12 @@ from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
 from ovavel.runtime.types import Event, SegmentScores
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ovavel.runtime.bundle.calibration import Calibration, Rule
     from ovavel.runtime.bundle.vocabulary import Vocabulary
 
-__all__ = ["Relabelled", "relabelled"]
+__all__ = ["Relabelled", "alike", "in_chunks", "relabelled", "seconds_of", "shaken"]
 
 _CHUNK = 600
 
@@ -75,27 +77,43 @@ def relabelled(
             events: list[Event] = []
             seconds = unsure = 0
             with day.open() as files:
-                first = 0 if from_s is None else min(DAY_S, max(0, from_s - day.start_s))
-                last = DAY_S if to_s is None else min(DAY_S, max(0, to_s - day.start_s))
-                for start in range(first, last, _CHUNK):
-                    found = files.vectors(np.arange(start, min(start + _CHUNK, last)))
-                    scores = decisions.of(_seconds(day, found, None))
-                    others = decisions.of(_seconds(day, found, random))
+                for rows in in_chunks(day, from_s, to_s):
+                    found = files.vectors(rows)
+                    scores = decisions.of(seconds_of(day, found))
+                    others = decisions.of(shaken(day, found, random))
                     events += tracker.push(scores)
                     seconds += len(scores)
-                    unsure += sum(not _alike(a, b, tracker.rules) for a, b in zip(scores, others, strict=True))
+                    unsure += sum(not alike(a, b, tracker.rules) for a, b in zip(scores, others, strict=True))
             if day is mine[-1]:
                 events += tracker.close()
             ended = tuple(event for event in events if event.state == "end")
             yield Relabelled(day=day, seconds=seconds, unsure=unsure, events=ended)
 
 
-def _seconds(day: Day, found: Vectors, random: np.random.Generator | None) -> Iterator[ContextSecond]:
-    """The seconds of `found`; with `random`, each component is off by up to a whole step of the rounding."""
+def in_chunks(day: Day, from_s: int | None, to_s: int | None) -> Iterator[NDArray[np.intp]]:
+    """Rows of `day` from Unix time `from_s` to before `to_s`, so many at a time that little memory is needed."""
+    first = 0 if from_s is None else min(DAY_S, max(0, from_s - day.start_s))
+    last = DAY_S if to_s is None else min(DAY_S, max(0, to_s - day.start_s))
+    for start in range(first, last, _CHUNK):
+        yield np.arange(start, min(start + _CHUNK, last))
+
+
+def shaken(day: Day, found: Vectors, random: np.random.Generator) -> Iterator[ContextSecond]:
+    """The seconds of `found`, each component off at random by up to a whole step of the rounding."""
     vision, audio = found.of("vision"), found.of("audio")
-    if random is not None:
-        for vectors, scale in ((vision, found.scale[:, :1]), (audio, found.scale[:, 1:])):
-            vectors += random.uniform(-1, 1, vectors.shape).astype(np.float32) * scale
+    for vectors, scale in ((vision, found.scale[:, :1]), (audio, found.scale[:, 1:])):
+        vectors += random.uniform(-1, 1, vectors.shape).astype(np.float32) * scale
+    return _seconds(day, found, vision, audio)
+
+
+def seconds_of(day: Day, found: Vectors) -> Iterator[ContextSecond]:
+    """The seconds of `found`."""
+    return _seconds(day, found, found.of("vision"), found.of("audio"))
+
+
+def _seconds(
+    day: Day, found: Vectors, vision: NDArray[np.float32], audio: NDArray[np.float32]
+) -> Iterator[ContextSecond]:
     for at, (row, flag) in enumerate(zip(found.rows.tolist(), found.flags.tolist(), strict=True)):
         yield ContextSecond(
             utc_s=day.start_s + row,
@@ -104,7 +122,7 @@ def _seconds(day: Day, found: Vectors, random: np.random.Generator | None) -> It
         )
 
 
-def _alike(one: SegmentScores, other: SegmentScores, rules: EventRules) -> bool:
+def alike(one: SegmentScores, other: SegmentScores, rules: EventRules) -> bool:
     """Whether both begin and continue the same events."""
     begins, continues = rules.start_margin or 0.0, rules.keep_margin or 0.0
     first, second = ((each.label, each.margin >= begins) if each.margin >= continues else None for each in (one, other))

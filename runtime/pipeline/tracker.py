@@ -148,6 +148,9 @@ class EventTracker:
         over: list[_Run] = []
         for s in scores:
             run = alive.get(s.label)
+            if run and s.index - run.last > bridge + 1:  # seconds are missing in an archive: as if none had a name
+                over.append(alive.pop(s.label))
+                run = None
             if s.label == self._background or s.margin < (self._off if run else self._on):
                 pass
             elif run:
