@@ -1,10 +1,11 @@
-"""Searches an archive, `python -m ovavel.service.archive.child FD`, until it is done or the link is closed."""
+"""Asks an archive, `python -m ovavel.service.archive.child FD`, until all is said or the link is closed."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ovavel.runtime.archive.reader import Archive
@@ -14,8 +15,9 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OvavelError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.text import one_line
-from ovavel.service.archive.search import Answered, Ended, Looking, Refused
-from ovavel.service.link import Child, Link, LinkClosed
+from ovavel.service.archive.messages import Answered, Ended, Looking, Refused, ToChild
+from ovavel.service.archive.trial import tried
+from ovavel.service.link import Child, LinkClosed
 
 __all__ = ["main"]
 
@@ -29,13 +31,16 @@ def main(descriptor: str) -> int:
     os.nice(_NICE)
     with contextlib.suppress(LinkClosed):  # nobody wants to know any more
         try:
-            _search(link, link.receive(Looking))
+            asked: ToChild = link.receive(ToChild)
+            for answer in _searched(asked) if isinstance(asked, Looking) else tried(asked):
+                link.send(answer)
+            link.send(Ended())
         except OvavelError as error:
             link.send(Refused(error=one_line(redacted(str(error)))))
     return 0
 
 
-def _search(link: Link, looking: Looking) -> None:
+def _searched(looking: Looking) -> Iterator[Answered]:
     archive, bundle = Archive(Path(looking.archive)), Bundle.open(Path(looking.bundle))
     question = Question(
         texts=embed_phrases(bundle, looking.phrases, threads=1),
@@ -48,17 +53,14 @@ def _search(link: Link, looking: Looking) -> None:
     )
     search = Search(archive, bundle, question)
     for answer in search.answers():
-        link.send(
-            Answered(
-                done=answer.done,
-                days=answer.days,
-                seconds=answer.seconds,
-                last=answer.day is None,
-                hits=answer.hits,
-                note=search.note,
-            )
+        yield Answered(
+            done=answer.done,
+            days=answer.days,
+            seconds=answer.seconds,
+            last=answer.day is None,
+            hits=answer.hits,
+            note=search.note,
         )
-    link.send(Ended())
 
 
 if __name__ == "__main__":

@@ -28,8 +28,11 @@ from ovavel.service.web.events.deletion import EventsDeletion
 from ovavel.service.web.events.page import EventsPages
 from ovavel.service.web.evidence import EvidenceAPI
 from ovavel.service.web.pages import Pages
+from ovavel.service.web.preview.api import PreviewAPI
+from ovavel.service.web.preview.page import PreviewPage
 from ovavel.service.web.search.api import SearchAPI
 from ovavel.service.web.search.page import SearchPage
+from ovavel.service.web.search.questions import Questions
 from ovavel.service.web.settings import Settings
 from ovavel.service.web.templates import Templates
 from ovavel.service.web.words.api import WordsAPI
@@ -63,6 +66,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
         return answer(request, 500, "the service made a mistake; its log says which")
 
     settings, words = Settings(service, templates, reloader), WordsAPI(service, reloader)
+    questions = Questions(service)
     described = [
         *EvidenceAPI(service).routes,
         *api.routes,
@@ -72,7 +76,8 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
         *People(service.store, access).routes,
         *settings.routes,
         *words.routes,
-        *SearchAPI(service).routes,
+        *SearchAPI(service, questions).routes,
+        *PreviewAPI(service, questions).routes,
     ]
     app = Starlette(
         routes=[
@@ -82,6 +87,7 @@ def make_app(service: Service, api: API, access: Access, reloader: Reloader | No
             *EventsPages(service, templates).routes,
             *WordsPage(service, words, templates, may_change=reloader is not None).routes,
             *SearchPage(service, templates, may_change=reloader is not None).routes,
+            *PreviewPage(service, templates).routes,
             *Pages(service, api, templates).routes,
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],

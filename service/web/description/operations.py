@@ -22,6 +22,7 @@ from ovavel.service.web.access.people import AddedToken, NewPassword, NewToken, 
 from ovavel.service.web.controls import Enable, Snooze, Tried
 from ovavel.service.web.events.api import VERDICTS, BulkChange, Changed, EventChange
 from ovavel.service.web.events.deletion import BulkDeletion
+from ovavel.service.web.preview.api import TriedSettings
 from ovavel.service.web.search.api import Asked
 from ovavel.service.web.settings import Checked, Reloaded
 from ovavel.service.web.words.api import LabelFacts, NewLabel
@@ -123,6 +124,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/api/v1/labels/{label}"): Operation(status=204, role="admin", errors=(409, 422, 503)),
     ("POST", "/api/v1/search"): Operation(media="text/event-stream", body=Asked, errors=(404, 409, 503)),
+    ("POST", "/api/v1/preview"): Operation(media="text/event-stream", body=TriedSettings, errors=(404, 409, 503)),
     ("GET", "/api/v1/config"): Operation(answer=dict[str, Any], role="admin"),
     ("POST", "/api/v1/config:check"): Operation(answer=Checked, role="admin", errors=(409,)),
     ("POST", "/api/v1/config:reload"): Operation(answer=Reloaded, role="admin", errors=(409, 422)),

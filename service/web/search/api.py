@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ovavel.runtime.archive.layout import CONTEXT
 from ovavel.runtime.archive.search.hits import Hit
 from ovavel.runtime.archive.search.ranking import Evidence
-from ovavel.service.archive.search import Answered, Looking, SearchError, Searching
+from ovavel.service.archive.messages import Answered, Looking
 from ovavel.service.store.database import rows
 from ovavel.service.watch.service import Service
-from ovavel.service.web.answers import Problem, Streamed, asking, read_json
+from ovavel.service.web.answers import Problem, asking, read_json
+from ovavel.service.web.search.questions import Questions
 
 __all__ = ["Asked", "Found", "FoundHit", "SearchAPI"]
 
-_AT_ONCE = 2
 _US = 1_000_000
 _Phrase = Annotated[str, Meta(min_length=1, max_length=1000)]
 
@@ -80,9 +75,9 @@ class Found(Struct, kw_only=True):
 class SearchAPI:
     """Routes of /api/v1/search."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._running = 0
+    def __init__(self, service: Service, questions: Questions) -> None:
+        """`questions`: to the archive, by everybody."""
+        self._service, self._questions = service, questions
 
     @property
     def routes(self) -> list[Route]:
@@ -94,28 +89,10 @@ class SearchAPI:
         asking(request)
         asked = await read_json(request, Asked)
         looking = self._looking(asked)
-        if self._running >= _AT_ONCE:
-            raise Problem(503, f"{_AT_ONCE} others are searching; try again in a moment", {"retry-after": "5"})
-        self._running += 1
-        try:
-            searching = await asyncio.to_thread(Searching, looking)
-        except SearchError as error:
-            self._running -= 1
-            raise Problem(503, str(error)) from error
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        over = partial(self._over, searching)
-        return Streamed(self._follow(searching), over, media_type="text/event-stream", headers=headers)
-
-    def _over(self, searching: Searching) -> None:
-        searching.close()
-        self._running -= 1
+        return await self._questions.answered(looking, self._found)
 
     def _looking(self, asked: Asked) -> Looking:
         service = self._service
-        if not (service.archivist.folder / CONTEXT).is_dir():
-            raise Problem(
-                409, "there is no archive yet: it is written while cameras are watched, unless archive_gb = 0"
-            )
         known = {camera for (camera,) in rows(service.store.read, "SELECT id FROM camera")}
         if unknown := [camera for camera in asked.cameras if camera not in known]:
             raise Problem(404, f"there is no camera {unknown[0]!r}")
@@ -125,7 +102,7 @@ class SearchAPI:
         if asked.from_us is not None and asked.to_us is not None and asked.from_us >= asked.to_us:
             raise Problem(422, "from_us is not before to_us")
         return Looking(
-            archive=str(service.archivist.folder),
+            archive=self._questions.folder,
             bundle=str(service.bundle.path),
             phrases=asked.phrases,
             without=asked.without,
@@ -135,17 +112,6 @@ class SearchAPI:
             to_s=None if asked.to_us is None else -(-asked.to_us // _US),
             limit=asked.limit,
         )
-
-    async def _follow(self, searching: Searching) -> AsyncIterator[bytes]:
-        answers = searching.answers()
-        try:
-            while (answer := await asyncio.to_thread(_next, answers)) is not None:
-                found = await asyncio.to_thread(self._found, answer)
-                yield b"event: found\ndata: %s\n\n" % msgspec.json.encode(found)
-        except SearchError as error:
-            yield b"event: problem\ndata: %s\n\n" % msgspec.json.encode({"title": str(error)})
-        else:
-            yield b"event: end\ndata: {}\n\n"
 
     def _found(self, answer: Answered) -> Found:
         return Found(
@@ -180,7 +146,3 @@ class SearchAPI:
             probability=hit.probability,
             event_id=events[0][0] if events else None,
         )
-
-
-def _next(answers: Iterator[Answered]) -> Answered | None:
-    return next(answers, None)

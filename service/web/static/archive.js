@@ -1,9 +1,9 @@
-// Asks the archive. `heard` gets each answer; what is returned is why it ended early, if it did.
+// Asks the archive, at "search" or "preview". `heard` gets each answer; what is returned is why it ended early, if it did.
 import { base } from './page.js';
 
-export async function search(asked, signal, heard) {
+export async function question(path, asked, signal, heard) {
   try {
-    const answer = await fetch(`${base}api/v1/search`, {
+    const answer = await fetch(`${base}api/v1/${path}`, {
       method: 'POST',
       headers: { 'content-type': 'application/json', accept: 'text/event-stream' },
       body: JSON.stringify(asked),
@@ -15,7 +15,7 @@ export async function search(asked, signal, heard) {
     let text = '';
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return 'the service ended the search; try again';
+      if (done) return 'the service ended it early; try again';
       text += value;
       const messages = text.split('\n\n');
       text = messages.pop();

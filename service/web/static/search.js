@@ -1,6 +1,6 @@
 // The page Search: what is found is shown while the rest is searched.
 
-import { search } from './archive.js';
+import { question } from './archive.js';
 import { base, say } from './page.js';
 
 const form = document.getElementById('search');
@@ -99,7 +99,7 @@ async function run() {
   show(hits);
   say('');
   progress.textContent = 'searching…';
-  const problem = await search(asked, stopped.signal, (found) => {
+  const problem = await question('search', asked, stopped.signal, (found) => {
     hits = found.last ? found.hits : better(hits, found.hits, asked.limit);
     show(hits);
     const note = document.getElementById('note');

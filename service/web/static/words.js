@@ -1,6 +1,6 @@
 // What a name that is looked at would have found on the last day.
 
-import { search } from './archive.js';
+import { question } from './archive.js';
 import { base } from './page.js';
 
 const place = document.querySelector('[data-preview]');
@@ -11,7 +11,7 @@ async function preview() {
   let hits = [];
   let seconds = 0;
   const asked = { phrases: [name], from_us: Date.now() * 1000 - DAY_US, limit: 200 };
-  const problem = await search(asked, undefined, (found) => {
+  const problem = await question('search', asked, undefined, (found) => {
     if (found.last) hits = found.hits.filter((hit) => hit.event);
     seconds = found.seconds;
   });

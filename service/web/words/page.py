@@ -50,7 +50,13 @@ class WordsPage:
             calibrated=calibration is not None,
             fits=calibration is not None and calibration.fits(bundle.vocabulary.names),
             margins=[
-                (each.name or each.id, *rules_of(each).margins(calibration), each.min_duration_s, each.bridge_s)
+                (
+                    each.id,
+                    each.name or each.id,
+                    *rules_of(each).margins(calibration),
+                    each.min_duration_s,
+                    each.bridge_s,
+                )
                 for each in self._service.site.camera
             ],
             text_encoder=has_text_encoder(bundle),

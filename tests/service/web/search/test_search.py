@@ -17,12 +17,12 @@ from support.renamed import DOG, renamed_site
 from support.service import until
 from support.web import send_json
 
-from ovavel.service.archive.search import Looking
+from ovavel.service.archive.messages import Looking
 from ovavel.service.config.read import read_site
 from ovavel.service.store.database import rows
 from ovavel.service.watch.reload import Reloader
 from ovavel.service.watch.service import Service
-from ovavel.service.web.search import api
+from ovavel.service.web.search import questions
 from ovavel.service.web.server import Server
 
 pytestmark = pytest.mark.timeout(300)
@@ -112,7 +112,7 @@ def test_a_phrase_that_cannot_be_embedded_is_a_problem_that_says_why(served: Ser
 
 
 def test_only_two_search_at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "Searching", Slow)
+    monkeypatch.setattr(questions, "Searching", Slow)
     with closing(hung_up_later(served.port)), closing(hung_up_later(served.port)):
         until(lambda: len(Slow.running) == 2)
         answer = send_json(served.port, "/api/v1/search", {"phrases": ["dog"]})
