@@ -7,8 +7,8 @@ import resource
 __all__ = ["MOST_FILES", "raise_open_files"]
 
 MOST_FILES = 65_536
-"""Enough for some thousand cameras: each takes six for its archive and some more for its capture process. Libraries
-that go through all numbers a file may have are slow where there are millions."""
+"""Enough for some thousand cameras: each takes six for its archive, and one for its capture process. Libraries that go
+through all numbers that files may have are slow where there are millions."""
 
 
 def raise_open_files() -> None:

@@ -11,6 +11,7 @@ import pytest
 from ovavel.service.commands.limits import MOST_FILES
 
 HARD = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+MOST = MOST_FILES if HARD == resource.RLIM_INFINITY else min(HARD, MOST_FILES)
 PROGRAM = """
 import resource, sys
 from ovavel.service.commands.limits import raise_open_files
@@ -21,12 +22,8 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
-@pytest.mark.parametrize(
-    ("soft", "hard", "wanted"), [(100, HARD, min(HARD, MOST_FILES)), (100, 200, 200), (100, 100, 100)]
-)
+@pytest.mark.parametrize(("soft", "hard", "wanted"), [(100, HARD, MOST), (100, 200, 200), (100, 100, 100)])
 def test_as_many_files_as_are_allowed(soft: int, hard: int, wanted: int) -> None:
-    if HARD == resource.RLIM_INFINITY:
-        wanted = MOST_FILES if hard == HARD else wanted
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(soft), str(hard)], capture_output=True, text=True, check=True, timeout=60
     )
