@@ -46,6 +46,7 @@ from ovavel.service.watch import camera_watch, commits, decider
 from ovavel.service.watch.board import Board
 from ovavel.service.watch.decider import Decider
 from ovavel.service.watch.queue import FairQueue, Waiting
+from tests.service.soak import START_US, MediaTime
 
 BUNDLE = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "bundle"
 SENSES = ("audio", "vision")
@@ -156,22 +157,6 @@ class StoredQueue(FairQueue):
         return super().take(most, 0)
 
 
-class MediaTime:
-    """In place of the module `time`: the clocks of the media."""
-
-    def __init__(self, start_us: int) -> None:
-        self.start_us = self.now_us = start_us
-
-    def time_ns(self) -> int:
-        return self.now_us * 1000
-
-    def monotonic_ns(self) -> int:
-        return (self.now_us - self.start_us) * 1000
-
-    def monotonic(self) -> float:
-        return (self.now_us - self.start_us) / _US
-
-
 class Looked:
     """The archive, and what the process holds when the first camera ends."""
 
@@ -198,9 +183,9 @@ class World:
             bundle=str(BUNDLE),
             data=str(folder),
             camera=tuple(Camera(id=each, source="stored") for each in self.ids),
-            keep=Keep(archive_gb=10_000, min_free_gb=0),
+            keep=Keep(archive_gb=10_000, archive_days=3650, min_free_gb=0),
         )
-        self.time = MediaTime(int(time.time()) // 3600 * 3600 * _US)
+        self.time = MediaTime()
         self.store = Database.open(folder, ballast_bytes=0)
         with self.store.write() as transaction:
             for each in self.ids:
@@ -240,8 +225,8 @@ class World:
         if second == self._seconds:
             self.queue.close()
             return
-        at_us = self.time.now_us = self.time.start_us + second * _US
-        monotonic_us = at_us - self.time.start_us
+        at_us = self.time.now_us = START_US + second * _US
+        monotonic_us = at_us - START_US
         for number, camera in enumerate(self.ids):
             if second == 0:
                 self.queue.put(camera, Opened(senses=SENSES, child=1, monotonic_us=monotonic_us, utc_us=at_us))
