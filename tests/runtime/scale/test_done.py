@@ -13,6 +13,7 @@ from ovavel.runtime.scale.done import Done, Failed, ResultFolder, Summary
 from ovavel.runtime.scale.job import Recording
 from ovavel.runtime.scale.places import ASIDE
 
+
 @pytest.fixture
 def folder(tmp_path: Path) -> ResultFolder:
     folder = ResultFolder(tmp_path / "out")
