@@ -151,7 +151,7 @@ class EconomyGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     budget: Annotated[float, Meta(gt=0, le=1)]
     """Drift budget; the gate is valid for this one and smaller ones."""
     names: str
-    """`names_fingerprint` of the class names."""
+    """`names_fingerprint` of the class names; the gate is valid for these alone."""
     reference: str
     """What was compared, e.g. "2 days of the demo world, seed 7"."""
     seconds: Annotated[int, Meta(ge=1)]

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.calibration import names_fingerprint
 from ovavel.runtime.bundle.manifest import EconomyGate
 from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.errors import UnverifiedError
 
-__all__ = ["OTHER_ECONOMY_NAMES", "find_economy_gate", "require_economy_gate"]
-
-OTHER_ECONOMY_NAMES = (
-    "economy auto was compared with other names than this bundle has now: 'ovavel eval economy --write' compares it "
-    "again"
-)
-"""Note for users where a gate was made with other names."""
+__all__ = ["find_economy_gate", "require_economy_gate"]
 
 
 def find_economy_gate(bundle: Bundle, rule: str) -> EconomyGate | None:
@@ -25,7 +20,7 @@ def require_economy_gate(bundle: Bundle, economy: Economy, rule: str) -> Economy
     """Return the gate that lets `economy` decide by the rule called `rule`; None for a mode that needs none.
 
     Raises:
-        UnverifiedError: there is no such gate, it is for a smaller drift budget, or it failed.
+        UnverifiedError: there is no such gate, it is for other names or a smaller drift budget, or it failed.
     """
     if economy.mode != "auto":
         return None
@@ -36,6 +31,8 @@ def require_economy_gate(bundle: Bundle, economy: Economy, rule: str) -> Economy
             f"--economy auto of the bundle {bundle.path} has not been compared with all pictures encoded, for "
             f"decisions by {rule}: {fix}"
         )
+    if gate.names != names_fingerprint(bundle.vocabulary.names):
+        raise UnverifiedError(f"--economy auto of the bundle {bundle.path} was compared with other names: {fix}")
     if not gate.passed:
         why = gate.failures[0] if gate.failures else "it does not say why"
         raise UnverifiedError(

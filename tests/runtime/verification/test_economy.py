@@ -65,6 +65,11 @@ def test_a_gate_holds_for_its_budget_and_smaller_ones(bundle: Bundle) -> None:
         require_economy_gate(changed, Economy(mode="auto", budget=0.01), "positive")
 
 
+def test_a_gate_is_for_the_names_it_was_made_with(bundle: Bundle) -> None:
+    with pytest.raises(UnverifiedError, match="other names"):
+        require_economy_gate(bundle.save_economy_gate(gate(bundle, names="0" * 12)), AUTO, "positive")
+
+
 def test_a_failed_gate_says_why(bundle: Bundle) -> None:
     failed = gate(bundle, passed=False, failures=("decisions: 0.9871 are the same, needs 0.999",))
     with pytest.raises(UnverifiedError, match=r"0\.9871"):
