@@ -114,7 +114,9 @@ heat.addEventListener('pointermove', (e) => {
   line(row.label, true);
   line(`${clock(i * data.bin_s)} – ${clock((i + 1) * data.bin_s)}${data.bin_s > 1 ? ', best of each' : ''}`);
   line(row.score[i] === null ? 'no score: a sense is missing' : `score ${value(row.score[i])}`);
-  line(`seen ${value(row.seen[i])}   heard ${value(row.heard[i])}`);
+  // Where a sense is missing there is no score.
+  const seen = row.seen[i] === null && row.score[i] !== null ? 'not looked at' : value(row.seen[i]);
+  line(`seen ${seen}   heard ${value(row.heard[i])}`);
   tip.style.display = 'block';
   tip.style.left = `${Math.min(e.clientX + 16, innerWidth - tip.offsetWidth - 8)}px`;
   tip.style.top = `${Math.max(8, Math.min(e.clientY + 16, innerHeight - tip.offsetHeight - 8))}px`;

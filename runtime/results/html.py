@@ -56,6 +56,8 @@ def _facts(localization: Localization) -> Iterator[tuple[str, str]]:
     yield "bundle", localization.info.bundle_sha256[:12]
     if localization.dropped:
         yield "dropped", counts(localization.dropped)
+    if localization.economy:
+        yield "pictures encoded", f"{localization.economy.encoded} of {localization.economy.pictures}"
     if localization.trailing_s:
         yield "left over at the end", f"{localization.trailing_s:.2f} s"
 
