@@ -28,6 +28,7 @@ PATHS = {
     "events": "events?state=ended",
     "search": "search?phrase=drum+beating",
     "words": "words",
+    "preview": "preview",
     "health": "health",
     "settings": "settings",
 }
@@ -99,6 +100,14 @@ def settle(page: Page, name: str) -> None:
                 break
             page.wait_for_timeout(3000)  # the first seconds are archived together
             page.reload()
+    if name == "preview":
+        page.locator("[name=start_margin]").fill("0.45")
+        page.locator("[name=min_duration_s]").fill("3")
+        page.get_by_role("button", name="Try on the last").click()
+        page.locator("#progress", has_text="days decided on").wait_for()
+        page.locator("#previewed .event").first.wait_for()
+        if page.viewport_size == dict(zip(("width", "height"), SIZES["phone"], strict=True)):
+            page.locator("#progress").scroll_into_view_if_needed()
     page.wait_for_timeout(1000)
 
 

@@ -26,8 +26,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FREE = ("/login", "/static/")
 """Paths that nobody has to log in for."""
-_OPEN_TO_VIEWERS = frozenset({"/login", "/logout", "/api/v1/me/password"})
-"""What those may send who may only look."""
+_OPEN_TO_VIEWERS = frozenset({"/login", "/logout", "/api/v1/me/password", "/api/v1/search"})
+"""What those may send who may only look; a search changes nothing."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS = (
     (

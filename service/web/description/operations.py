@@ -124,7 +124,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/api/v1/labels/{label}"): Operation(status=204, role="admin", errors=(409, 422, 503)),
     ("POST", "/api/v1/search"): Operation(media="text/event-stream", body=Asked, errors=(404, 409, 503)),
-    ("POST", "/api/v1/preview"): Operation(media="text/event-stream", body=TriedSettings, errors=(404, 409, 503)),
+    ("POST", "/api/v1/preview"): Operation(
+        media="text/event-stream", role="operate", body=TriedSettings, errors=(404, 409, 503)
+    ),
     ("GET", "/api/v1/config"): Operation(answer=dict[str, Any], role="admin"),
     ("POST", "/api/v1/config:check"): Operation(answer=Checked, role="admin", errors=(409,)),
     ("POST", "/api/v1/config:reload"): Operation(answer=Reloaded, role="admin", errors=(409, 422)),

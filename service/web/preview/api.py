@@ -119,7 +119,7 @@ class PreviewAPI:
         What is compared is decided twice on the same archived seconds, with the settings in force and with those to
         try, so that a difference is due to the settings alone.
         """
-        asking(request)
+        asking(request, "operate")
         trying = self._trying(await read_json(request, TriedSettings))
         asked_s = (trying.to_s - trying.from_s) * len(trying.cameras)
         return await self._questions.answered(trying, lambda found: self._shown(found, asked_s))

@@ -16,7 +16,7 @@ from ovavel.service.config.read import rules_of
 from ovavel.service.config.site import Camera
 from ovavel.service.names.adopt import rule_of
 from ovavel.service.watch.service import Service
-from ovavel.service.web.answers import Problem, parameters
+from ovavel.service.web.answers import Problem, asking, parameters
 from ovavel.service.web.templates import Templates
 
 __all__ = ["PreviewPage"]
@@ -35,6 +35,7 @@ class PreviewPage:
 
     def preview(self, request: Request) -> Response:
         """A form with the settings in force; what others would have found comes as it is decided."""
+        asking(request, "operate")
         service = self._service
         asked = parameters(request, "camera").get("camera") or service.site.camera[0].id
         camera = next((each for each in service.site.camera if each.id == asked), None)
