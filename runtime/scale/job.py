@@ -18,9 +18,9 @@ from ovavel.runtime.pipeline.channels import Channel
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.text import encodable
 
-__all__ = ["Job", "Recording", "Request", "Shard", "recordings_below"]
+__all__ = ["Job", "Recording", "Request", "Shard", "device_on_slot", "gpus_for", "recordings_below"]
 
-_ANY_GPU = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+_ANY_GPU = ("onnxruntime", "tensorrt", "tensorrt-rtx", "torch")
 """Backends that take any NVIDIA GPU for --device auto."""
 
 
@@ -98,6 +98,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
+def gpus_for(device: str, backend: str) -> bool | None:
+    """Whether --device and --backend need a GPU; None: they take one if there is one."""
+    return None if device == "auto" and backend in _ANY_GPU else device == "cuda"
+
+
+def device_on_slot(device: str, *, gpu: bool) -> str:
+    """What --device means on a slot: the machine alone would not know which GPUs are another slot's."""
+    return ("cuda" if gpu else "cpu") if device == "auto" else device
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What to do with each recording."""
@@ -131,13 +141,11 @@ class Job:
     @property
     def gpus(self) -> bool | None:
         """Whether the encoders need a GPU; None: they take one if there is one."""
-        device = self.engine["device"]
-        return None if device == "auto" and self.engine["name"] in _ANY_GPU else device == "cuda"
+        return gpus_for(self.engine["device"], self.engine["name"])
 
     def on_slot(self, threads: int, *, gpu: bool) -> Job:
-        """The same on a slot of so many cores: a machine alone would not know which GPUs are another slot's."""
-        asked = str(self.engine["device"])
-        device = ("cuda" if gpu else "cpu") if asked == "auto" else asked
+        """The same on a slot of so many cores."""
+        device = device_on_slot(self.engine["device"], gpu=gpu)
         return replace(self, engine={**self.engine, "threads": threads, "device": device})
 
     @property

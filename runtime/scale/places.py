@@ -12,11 +12,26 @@ from typing import Protocol
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.system.files import atomic_write, make_folder, output_error
 
-__all__ = ["ASIDE", "STALE_S", "Folder", "Place"]
+__all__ = ["ASIDE", "STALE_S", "Folder", "Place", "prepare_aside"]
 
 ASIDE = "aside"
 STALE_S = 86_400
 """What has lain aside for so long was left there by a process that died."""
+
+
+def prepare_aside(out: Path) -> Path:
+    """Create `aside/` in the folder `out` and return it; remove what processes that died a day ago left there.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    aside = out / ASIDE
+    make_folder(aside)
+    for part in aside.iterdir():
+        with contextlib.suppress(OSError):  # another process may remove it, too
+            if time.time() - part.stat().st_mtime > STALE_S:
+                part.unlink()
+    return aside
 
 
 class Place(Protocol):
@@ -72,12 +87,9 @@ class Folder:
         self.path = path
 
     def prepare(self) -> None:  # noqa: D102 - see Place
-        for name in ("done", "failed", ASIDE):
+        for name in ("done", "failed"):
             make_folder(self.path / name)
-        for part in (self.path / ASIDE).iterdir():
-            with contextlib.suppress(OSError):  # another process may remove it, too
-                if time.time() - part.stat().st_mtime > STALE_S:
-                    part.unlink()
+        prepare_aside(self.path)
 
     def shown(self, name: str) -> str:  # noqa: D102
         return str(self.path / name)

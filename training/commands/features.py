@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,25 +10,18 @@ from tyro.conf import arg
 
 from ovavel.eval.commands.options import DatasetOptions
 from ovavel.runtime.commands.options import DeviceOptions, Many, Maybe, Workers, backend_help, check_bundle_backends
+from ovavel.runtime.commands.scaled import ScaleOptions
 from ovavel.runtime.errors import MissingExtraError, UsageError
-from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.system.bounds import Meta
-from ovavel.runtime.types import BUFFER
+from ovavel.training.commands.features_report import print_damaged, print_extraction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import Console
 
     from ovavel.eval.datasets.dataset import Dataset
-    from ovavel.eval.datasets.feature_cache import Damage
-    from ovavel.training.features.encoders import Encoders
-    from ovavel.training.features.extract import Extraction
+    from ovavel.training.features.encoders import EncoderSource
 
 __all__ = ["Features"]
-
-_SHOWN = 10  # damaged clips that are reported one by one
-_GPU_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +33,7 @@ class Features:
         ovavel train features --data OV-AVEBench --weights clip-vit-base-patch32 larger_clap_general --out features
         ovavel train features --data OV-AVEBench --bundle imagebind --out features
         ovavel train features --data OV-AVEBench --weights imagebind_huge.pth --passes 5 --out features-drop-path
+        ovavel train features --data OV-AVEBench --bundle imagebind --out features --shard 3/8 --threads 4
         ovavel train features --data OV-AVEBench --dry-run
 
     The cache is a folder in --out, named by a fingerprint of everything the embeddings depend on: weights or graphs,
@@ -91,6 +84,8 @@ class Features:
     """Processes that decode; by default one per core, or half as many if the encoders share the CPU with them."""
     shard_clips: Annotated[int, Meta(ge=1, le=1_000_000)] = 256
     """Clips per file of the cache, and so the most that an interruption can cost. It is part of the fingerprint."""
+    scale: ScaleOptions = field(default_factory=ScaleOptions)
+    """Several processes or machines fill one cache, shard by shard; see docs/scale.md."""
     dry_run: bool = False
     """Only decode and prepare, report damaged clips and the segments per second, and write nothing."""
 
@@ -105,7 +100,10 @@ class Features:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         with terminated_as_interrupted():
             with console.status("reading the annotations"):
-                bench = self.dataset.open()
+                # Absolute, since the cache quotes paths of damaged clips: wherever it is made, it is the same.
+                bench = replace(self.dataset, data=self.dataset.data.absolute()).open()
+            if self.scale.given:
+                return self._scale(bench, splits, console)
             return self._measure(bench, splits, console) if self.dry_run else self._extract(bench, splits, console)
 
     def _check(self) -> None:
@@ -122,6 +120,9 @@ class Features:
             raise UsageError("--passes needs the encoder in PyTorch: give --weights; a bundle has no stochastic depth")
         if self.drop_path is not None and not self.passes:
             raise UsageError("--drop-path is the rate of --passes: give their number as well")
+        if self.dry_run and self.scale.given:
+            raise UsageError("--dry-run is for one process: leave --shard and --on out")
+        self.scale.check(files=(), out=self.out, device=self.place.device)
 
     def _measure(self, bench: Dataset, splits: tuple[str, ...], console: Console) -> int:
         from ovavel.runtime.system.bars import rated_bar
@@ -136,19 +137,24 @@ class Features:
             f"decoding and preparing: {result.segments_per_s:.0f} segments/s with {workers} "
             f"{'process' if workers == 1 else 'processes'}, over {result.clips} clips"
         )
-        _print_damaged(result.damaged, result.clips)
+        print_damaged(result.damaged, result.clips)
         return 0
 
     def _extract(self, bench: Dataset, splits: tuple[str, ...], console: Console) -> int:
-        from ovavel.runtime.system.bars import rated_bar
+        from ovavel.runtime.system.bars import rated_bar, shown_status
         from ovavel.runtime.system.hardware import physical_cores
 
         assert self.out
-        try:
-            from ovavel.training.features.extract import extract
-        except ImportError as error:
-            raise MissingExtraError(error.name or "torch", "train", need="Encoding clips") from error
-        encoders = self._encoders(console)
+        source = self._source()
+        from ovavel.training.features.batches import default_batch
+        from ovavel.training.features.extract import extract
+
+        if source.bundle:
+            with console.status("opening the bundle"):
+                encoders = source.open()
+        else:
+            with shown_status("loading the weights") as progress:
+                encoders = source.open(progress)
         on_cpu = encoders.device == "cpu"
         cores = physical_cores()
         try:
@@ -158,67 +164,50 @@ class Features:
                     encoders,
                     self.out,
                     splits=splits,
-                    batch=self.batch if self.batch is not None else 1 if on_cpu else _GPU_BATCH,
+                    batch=self.batch or default_batch(encoders),
                     workers=self.workers if self.workers is not None else max(1, cores // 2) if on_cpu else cores,
                     shard_clips=self.shard_clips,
                     progress=progress,
                 )
         finally:
             encoders.close()
-        _print(extraction, splits)
+        print_extraction(extraction, splits, sum(extraction.cache.info.clips[split] for split in splits))
         return 0
 
-    def _encoders(self, console: Console) -> Encoders:
+    def _scale(self, bench: Dataset, splits: tuple[str, ...], console: Console) -> int:
+        assert self.out
+        source = self._source()
+        from ovavel.training.commands.features_scaled import run_scaled
+        from ovavel.training.features.scaled import FeatureJob
+
+        job = FeatureJob(
+            bench=bench,
+            out=str(self.out.absolute()),
+            source=source.absolute(),
+            batch=self.batch,
+            workers=self.workers,
+            shard_clips=self.shard_clips,
+        )
+        return run_scaled(job, splits, self.scale, console)
+
+    def _source(self) -> EncoderSource:
         from ovavel.eval.datasets.audio_passes import AudioPasses
-        from ovavel.runtime.system.bars import shown_status
-        from ovavel.training.features.encoders import bundle_encoders, checkpoint_encoders
-        from ovavel.training.models.imagebind.model import read_config
-        from ovavel.training.models.imagebind.stochastic_depth import AUDIO_RATE
 
-        if self.bundle:
-            with console.status("opening the bundle"):
-                return bundle_encoders(
-                    self.bundle, backend=self.backend, device=self.place.device, threads=self.place.threads
-                )
-        assert self.weights
+        try:
+            from ovavel.training.features.encoders import EncoderSource
+            from ovavel.training.models.imagebind.model import read_config
+            from ovavel.training.models.imagebind.stochastic_depth import AUDIO_RATE
+        except ImportError as error:
+            raise MissingExtraError(error.name or "torch", "train", need="Encoding clips") from error
         rate = AUDIO_RATE if self.drop_path is None else self.drop_path
-        with shown_status("loading the weights") as progress:
-            return checkpoint_encoders(
-                self.weights,
-                read_config(self.config),
-                device=self.place.device,
-                threads=self.place.threads,
-                precision=self.precision,
-                tokenizer=self.tokenizer,
-                passes=AudioPasses(count=self.passes, drop_path=rate) if self.passes else None,
-                progress=progress,
-            )
-
-
-def _print(extraction: Extraction, splits: tuple[str, ...]) -> None:
-    from ovavel.runtime.reporting.text import names_text
-
-    cache = extraction.cache
-    damaged = {key: damage for key, damage in cache.damaged.items() if key[0] in splits}
-    rate = f", {extraction.encoded * BUFFER / extraction.seconds:.1f} segments/s" if extraction.encoded else ""
-    print(f"{extraction.encoded} clips encoded now{rate}; {extraction.kept} were already in the cache")
-    if extraction.renewed:
-        print(f"{extraction.renewed} files of the cache were rebuilt because clips have changed")
-    _print_damaged(damaged, sum(cache.info.clips[split] for split in splits))
-    info = cache.info
-    print(
-        f"{cache.path}: {info.model} in {info.precision} by {info.backend} on {info.device}, {', '.join(splits)}, "
-        f"{names_text(len(cache.names))}"
-    )
-    if info.passes:
-        print(f"training clips have {info.passes} in the audio encoder")
-
-
-def _print_damaged(damaged: Mapping[tuple[str, str], Damage], clips: int) -> None:
-    print(f"{clips - len(damaged)} of {clips} clips could be read; {len(damaged)} damaged")
-    for kind, count in Counter(damage.kind for damage in damaged.values()).most_common():
-        print(f"  {count} × {kind}")
-    for (split, name), damage in list(damaged.items())[:_SHOWN]:
-        print(f"  {one_line(f'{split}/{name}: {damage.message}')}")
-    if len(damaged) > _SHOWN:
-        print(f"  … and {len(damaged) - _SHOWN} more")
+        return EncoderSource(
+            bundle=self.bundle,
+            backend=self.backend,
+            weights=tuple(self.weights),
+            config=read_config(self.config),
+            precision=self.precision,
+            tokenizer=self.tokenizer,
+            passes=AudioPasses(count=self.passes, drop_path=rate) if self.passes else None,
+            device=self.place.device,
+            threads=self.place.threads,
+        )

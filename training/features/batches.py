@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from ovavel.eval.datasets.dataset import Clip
 
-__all__ = ["BatchEncoder", "Embeddings", "check_finite"]
+__all__ = ["BatchEncoder", "Embeddings", "check_finite", "default_batch"]
+
+_GPU_BATCH = 16
 
 
 class Embeddings(NamedTuple):
@@ -95,6 +97,11 @@ class BatchEncoder:
         self._clean.append(clean)
         self._passes += passes
         self._clips.clear()
+
+
+def default_batch(encoders: Encoders) -> int:
+    """How many clips are encoded at once unless their number is given."""
+    return 1 if encoders.device == "cpu" else _GPU_BATCH
 
 
 def check_finite(embeddings: NDArray[np.float32], encoders: Encoders) -> None:

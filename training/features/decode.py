@@ -20,6 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
@@ -39,7 +40,16 @@ if TYPE_CHECKING:
 
     Slots: TypeAlias = NDArray[np.float32]
 
-__all__ = ["Decoded", "Decoder", "damaged_note", "decode_only", "select_clips", "source_bytes", "source_record"]
+__all__ = [
+    "Decoded",
+    "Decoder",
+    "DecoderKilledError",
+    "damaged_note",
+    "decode_only",
+    "select_clips",
+    "source_bytes",
+    "source_record",
+]
 
 _PREPARED_BY = ("clip-frame", "kaldi-log-mel")
 """What prepares frames and sounds, by name: those of ImageBind."""
@@ -70,6 +80,10 @@ class Decoded:
     """(T, 1, 128, 204) float32, valid until the next clip is requested."""
 
 
+class DecoderKilledError(DeviceError):
+    """A process that decoded clips was killed."""
+
+
 class Decoder:
     """Decoder of a dataset's clips in worker processes. Use it in a `with` block, which ends them."""
 
@@ -93,6 +107,8 @@ class Decoder:
         self._pool = ProcessPoolExecutor(
             workers, mp_context=spawn, initializer=_start, initargs=(pickle.dumps(bench), frames, log_mels, prepared_by)
         )
+        # A process that multiprocessing started waits at its end for those that it started, and they for clips.
+        Finalize(self, self._pool.shutdown, exitpriority=0)
 
     def __enter__(self) -> Self:
         """Return this decoder."""
@@ -108,7 +124,7 @@ class Decoder:
         """Yield all `clips`, in order, including damaged ones.
 
         Raises:
-            DeviceError: a process was killed, for instance because memory ran out.
+            DecoderKilledError: a process was killed, for instance because memory ran out.
         """
         waiting: deque[tuple[int, Clip, Future[ClipRecord]]] = deque()
         rest = enumerate(clips)
@@ -122,9 +138,9 @@ class Decoder:
                 for _, following in islice(rest, 1):
                     waiting.append((slot, following, self._pool.submit(_decode, slot, following)))
         except BrokenProcessPool as error:
-            raise DeviceError(
+            raise DecoderKilledError(
                 "a decoding process was killed, possibly because memory ran out; run the command again with fewer "
-                "--workers"
+                "--workers, or, if a clip ends whatever decodes it, with --shard 1/1, which leaves it out"
             ) from error
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ovavel.eval.datasets.dataset import Clip
 
-__all__ = ["Encoders", "bundle_encoders", "checkpoint_encoders"]
+__all__ = ["EncoderSource", "Encoders", "bundle_encoders", "checkpoint_encoders"]
 
 _OF_WINDOWS: tuple[Graph, ...] = ("vision", "audio")
 _BLOCK_BYTES = 8 * 2**20
@@ -96,6 +96,46 @@ class Encoders:
         """Free the memory."""
         self.backend.close()
         self.text_backend.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSource:
+    """Which encoders to open, and where they run: plain values, for this process or another one."""
+
+    bundle: Path | None = None
+    """With `backend`; without it, `weights` in PyTorch, and what follows them."""
+    backend: str = "onnxruntime"
+    weights: tuple[Path, ...] = ()
+    config: ImageBindConfig | None = None
+    precision: Precision = "fp32"
+    tokenizer: Path | None = None
+    passes: AudioPasses | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+    def absolute(self) -> EncoderSource:
+        """The same at absolute paths: a process on another machine has another working folder."""
+        return replace(
+            self,
+            bundle=self.bundle.absolute() if self.bundle else None,
+            weights=tuple(path.absolute() for path in self.weights),
+            tokenizer=self.tokenizer.absolute() if self.tokenizer else None,
+        )
+
+    def open(self, progress: Progress = no_progress) -> Encoders:
+        """Open them; raises what `bundle_encoders` and `checkpoint_encoders` do."""
+        if self.bundle:
+            return bundle_encoders(self.bundle, backend=self.backend, device=self.device, threads=self.threads)
+        return checkpoint_encoders(
+            self.weights,
+            self.config,
+            device=self.device,
+            threads=self.threads,
+            precision=self.precision,
+            tokenizer=self.tokenizer,
+            passes=self.passes,
+            progress=progress,
+        )
 
 
 def checkpoint_encoders(

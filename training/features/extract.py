@@ -11,51 +11,40 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import io
 import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from ovavel.eval.datasets.audio_passes import passes_name
 from ovavel.eval.datasets.feature_cache import (
-    CACHE,
     SEGMENTS,
-    TEXT,
     CacheInfo,
     ClipRecord,
     FeatureCache,
-    ShardIndex,
-    shard_names,
 )
-from ovavel.runtime.errors import DatasetError, OutputError, UsageError
+from ovavel.runtime.errors import OutputError, UsageError
 from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.progress import Progress, no_progress
-from ovavel.training.features.batches import BatchEncoder, Embeddings, check_finite
+from ovavel.training.features.batches import BatchEncoder
 from ovavel.training.features.decode import (
     Decoder,
     damaged_note,
     select_clips,
-    source_bytes,
-    source_record,
 )
 from ovavel.training.features.encoders import Encoders
+from ovavel.training.features.shards import CacheShard, cut_shards, encode_shard, shard_state, write_header
 
 if TYPE_CHECKING:
-    from ovavel.eval.datasets.dataset import Clip, Dataset
+    from ovavel.eval.datasets.dataset import Dataset
 
-__all__ = ["Extraction", "cache_info", "extract"]
+__all__ = ["SHARD_CLIPS", "Extraction", "cache_info", "extract", "locked"]
 
 SHARD_CLIPS = 256
 """Default clips per shard: 21 MB at D = 1024."""
@@ -76,13 +65,6 @@ class Extraction:
     """Shards rebuilt because files of their clips have changed."""
     seconds: float
     """Time spent decoding and encoding."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shard:
-    split: str
-    number: int
-    clips: tuple[Clip, ...]
 
 
 def cache_info(bench: Dataset, encoders: Encoders, *, shard_clips: int = SHARD_CLIPS) -> CacheInfo:
@@ -141,9 +123,11 @@ def extract(
     root = out / info.fingerprint[:16]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root):
-            _write_header(root, info, encoders)
-            shards = _shards(clips, shard_clips)
+        with locked(root):
+            for leftover in root.glob(".*.part"):  # of a process that was killed while writing
+                leftover.unlink()
+            write_header(root, info, encoders)
+            shards = cut_shards(clips, shard_clips)
             finished, renewed = _survey(root, info, bench, shards, progress)
             to_do = [shard for shard in shards if shard not in finished]
             _check_free_space(root, info, to_do)
@@ -166,81 +150,45 @@ def extract(
     )
 
 
-def _shards(clips: Sequence[Clip], shard_clips: int) -> list[_Shard]:
-    """Cut each split into shards; the assignment of clips depends on the dataset alone."""
-    shards = []
-    for split in dict.fromkeys(clip.split for clip in clips):
-        ours = [clip for clip in clips if clip.split == split]
-        shards += [
-            _Shard(split=split, number=number, clips=tuple(ours[start : start + shard_clips]))
-            for number, start in enumerate(range(0, len(ours), shard_clips))
-        ]
-    return shards
-
-
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Keep other processes from filling the same cache; the lock is released however the process ends."""
+def locked(root: Path, *, shared: bool = False) -> Iterator[None]:
+    """Keep other processes from filling the same cache, or, `shared`, only one that fills all of it.
+
+    The lock is released however the process ends.
+
+    Raises:
+        UsageError: another process holds it.
+    """
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(f"another process is filling {root}; wait for it to finish, or stop it") from error
-        for leftover in root.glob(".*.part"):  # of a process that was killed while writing
-            leftover.unlink()
         yield
     finally:
         os.close(folder)
 
 
-def _write_header(root: Path, info: CacheInfo, encoders: Encoders) -> None:
-    """Write the text embeddings and `cache.json`, unless they exist."""
-    content = msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n"
-    if (root / CACHE).exists():
-        if (root / CACHE).read_bytes() != content:
-            raise DatasetError(f"{root / CACHE} does not match the name of its folder; delete it")
-        return
-    text = encoders.embed(info.names)
-    for array in text.arrays.values():
-        check_finite(array, encoders)
-    atomic_write(root / TEXT, text.encode())
-    atomic_write(root / CACHE, content)
-
-
 def _survey(
-    root: Path, info: CacheInfo, bench: Dataset, shards: Sequence[_Shard], progress: Progress
-) -> tuple[list[_Shard], int]:
+    root: Path, info: CacheInfo, bench: Dataset, shards: Sequence[CacheShard], progress: Progress
+) -> tuple[list[CacheShard], int]:
     """Return the complete shards; invalidate and count those whose clips' files have changed since."""
     finished, renewed, total = [], 0, sum(len(shard.clips) for shard in shards)
     done = 0
     for shard in shards:
-        array, index = (root / name for name in shard_names(shard.split, shard.number))
-        arrays = [array, root / passes_name(shard.split, shard.number)] if info.passes_of(shard.split) else [array]
         progress("checking finished shards", done, total)
         done += len(shard.clips)
-        if not all(file.exists() for file in (index, *arrays)):
-            continue
-        try:
-            records = msgspec.json.decode(index.read_bytes(), type=ShardIndex).clips
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            records = ()
-        if len(records) == len(shard.clips) and all(map(_unchanged, records, shard.clips, [bench] * len(records))):
+        state = shard_state(root, info, bench, shard)
+        if state == "complete":
             finished.append(shard)
-        else:
-            index.unlink()  # before the array: an index must never belong to another array
+        elif state == "changed":
+            (root / shard.index).unlink()  # before the array: an index must never belong to another array
             renewed += 1
     return finished, renewed
 
 
-def _unchanged(record: ClipRecord, clip: Clip, bench: Dataset) -> bool:
-    """Return whether the clip's files are unchanged: by size, and for a damaged clip by content."""
-    if record.name != clip.name or record.bytes != source_bytes(bench, clip):
-        return False
-    return record.damage is None or record.sha256 == source_record(bench, clip).sha256
-
-
-def _check_free_space(root: Path, info: CacheInfo, shards: Sequence[_Shard]) -> None:
+def _check_free_space(root: Path, info: CacheInfo, shards: Sequence[CacheShard]) -> None:
     clips, need = 0, _SPARE_BYTES
     for shard in shards:
         passes = info.passes_of(shard.split)
@@ -259,7 +207,7 @@ def _fill(
     root: Path,
     encoders: Encoders,
     decoder: Decoder,
-    shards: Sequence[_Shard],
+    shards: Sequence[CacheShard],
     batch: int,
     progress: Progress,
     *,
@@ -267,37 +215,15 @@ def _fill(
 ) -> None:
     """Decode, encode and write the shards one by one."""
     done, damaged, total = kept, 0, kept + sum(len(shard.clips) for shard in shards)
+
+    def report(record: ClipRecord) -> None:
+        nonlocal done, damaged
+        done += 1
+        damaged += record.damage is not None
+        progress("encoding", done, total, damaged_note(damaged))
+
     encoder = BatchEncoder(encoders, batch)
     stream = decoder.decode(clip for shard in shards for clip in shard.clips)
     for shard in shards:
-        records = []
-        for decoded in islice(stream, len(shard.clips)):
-            records.append(decoded.record)
-            if decoded.record.damage is None:
-                encoder.add(decoded)
-            else:
-                damaged += 1
-            done += 1
-            progress("encoding", done, total, damaged_note(damaged))
-        _write(root, shard, encoder.take(shard.split), tuple(records))
-
-
-def _write(root: Path, shard: _Shard, embeddings: Embeddings, records: tuple[ClipRecord, ...]) -> None:
-    """Write the arrays, then the index, which completes the shard."""
-    array, index = (root / name for name in shard_names(shard.split, shard.number))
-    passes = root / passes_name(shard.split, shard.number)
-    content = ShardIndex(
-        split=shard.split,
-        array_sha256=_save(array, embeddings.clean),
-        passes_sha256=None if embeddings.passes is None else _save(passes, embeddings.passes),
-        clips=records,
-    )
-    atomic_write(index, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-
-
-def _save(file: Path, array: NDArray[np.float32]) -> str:
-    """Write an `.npy` file; return its hash."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array, np.float32), allow_pickle=False)
-    atomic_write(file, data := buffer.getvalue())
-    return hashlib.sha256(data).hexdigest()
+        for name, data in encode_shard(shard, stream, encoder, report).items():
+            atomic_write(root / name, data)

@@ -5,16 +5,14 @@ Those marked `proof` take minutes.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from support.raylets import add, kill_a_node, kill_actors, raylets
 from support.scaled import POISON, contents, make_recordings, poisonous, run, started, wait_until
 
 from ovavel.runtime.pipeline.tracker import EventRules
@@ -106,45 +104,9 @@ def undisturbed(
 
 
 @pytest.fixture
-def raylets(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster whose first machine has no cores; each added one has one. Other processes find it as "auto"."""
-    from ray.cluster_utils import Cluster
-
-    # Paths of sockets are short.
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        (Path(folder) / "ray").mkdir()
-        for name, value in {**installed, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}.items():
-            monkeypatch.setenv(name, value)
-        options = {"num_cpus": 0, "object_store_memory": 100_000_000, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=options)
-        try:
-            yield cluster
-        finally:
-            cluster.shutdown()
-
-
-def add(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
-
-
-def actors() -> list[psutil.Process]:
-    """The processes that localize, on the machines of this test."""
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::SlotActor")
-    ]
-
-
-def kill_actors(cluster: Any, nodes: list[Any], chance: random.Random) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-        chance.choice(actors()).kill()
-
-
-def kill_a_node(cluster: Any, nodes: list[Any], chance: random.Random) -> None:
-    """Another one comes instead."""
-    cluster.remove_node(nodes.pop(), allow_graceful=False)
-    nodes.append(add(cluster))
+def cluster(installed: dict[str, str]) -> Iterator[Any]:
+    with raylets(installed) as cluster:
+        yield cluster
 
 
 @pytest.mark.proof
@@ -152,17 +114,17 @@ def kill_a_node(cluster: Any, nodes: list[Any], chance: random.Random) -> None:
 @pytest.mark.parametrize("fault", [kill_actors, kill_a_node])
 def test_whatever_dies_the_results_are_those_of_one_process(
     fault: Callable[[Any, list[Any], random.Random], None],
-    raylets: Any,
+    cluster: Any,
     recordings: Path,
     undisturbed: dict[str, bytes],
     tmp_path: Path,
 ) -> None:
     folder, chance = ResultFolder(tmp_path), random.Random(3)
-    nodes = [add(raylets), add(raylets)]
+    nodes = [add(cluster), add(cluster)]
     with started(recordings, tmp_path, *ON) as process:
         for wanted in (2, 6, 10):
             wait_until(lambda wanted=wanted: folder.count_done() >= wanted, process)
-            fault(raylets, nodes, chance)
+            fault(cluster, nodes, chance)
         assert process.wait(300) == 0
     assert contents(tmp_path) == undisturbed
 
@@ -170,14 +132,14 @@ def test_whatever_dies_the_results_are_those_of_one_process(
 @pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_a_node_that_comes_takes_part_and_the_last_one_may_go(
-    raylets: Any, recordings: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    cluster: Any, recordings: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     folder = ResultFolder(tmp_path)
-    node = add(raylets)
+    node = add(cluster)
     with started(recordings, tmp_path, *ON) as process:
         wait_until(lambda: folder.count_done() >= 2, process)
-        raylets.remove_node(node, allow_graceful=False)
-        add(raylets)
+        cluster.remove_node(node, allow_graceful=False)
+        add(cluster)
         assert process.wait(300) == 0
     assert contents(tmp_path) == undisturbed
 
@@ -185,11 +147,11 @@ def test_a_node_that_comes_takes_part_and_the_last_one_may_go(
 @pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_drivers_that_die_and_two_at_once(
-    raylets: Any, recordings: Path, undisturbed: dict[str, bytes], tmp_path: Path
+    cluster: Any, recordings: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     folder = ResultFolder(tmp_path)
-    add(raylets)
-    add(raylets)
+    add(cluster)
+    add(cluster)
     for number, wanted in ((signal.SIGKILL, 2), (signal.SIGINT, 4), (signal.SIGTERM, 6)):
         with started(recordings, tmp_path, *ON) as process:
             wait_until(lambda wanted=wanted: folder.count_done() >= wanted, process)
