@@ -7,20 +7,16 @@ import json
 import os
 import random
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
-from support.scaled import BUNDLE
-from support.training.caches import (
-    SHARD,
-    TINY,
-    command,
-    contents,
-    poisoned,
-)
+from support.scaled import BUNDLE, wait_until
+from support.training.caches import OVAVEL, SHARD, TINY, command, contents, poisoned, run, started
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
@@ -104,7 +100,7 @@ def test_other_embeddings_of_the_same_clips_are_an_error(
     def slower(*given: Any, **named: Any) -> dict[str, bytes]:
         files = encode(*given, **named)
         (root,) = (path.parent for path in tmp_path.glob("*/cache.json"))
-        others.update({root / name: data.replace(b"sha256", b"sha256", 1) for name, data in files.items()})
+        others.update({root / name: data for name, data in files.items()})
         index = json.loads(files[shard.index]) | {"array_sha256": "0" * 64}
         others[root / shard.index] = json.dumps(index).encode()
         for path, data in others.items():
@@ -167,6 +163,27 @@ def test_parts_together_are_the_whole_and_resume(
     assert main([*words]) == 0
     assert "0 clips encoded now; 16 were already in the cache" in capsys.readouterr().out
     assert contents(tmp_path) == uninterrupted
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.proof)])
+def test_a_run_that_is_ended_leaves_no_process_and_resumes(
+    number: signal.Signals,
+    broken: tuple[Path, Any],
+    uninterrupted: dict[str, bytes],
+    tiny_weights: Path,
+    tmp_path: Path,
+) -> None:
+    words = [*OVAVEL, *command(broken[0], tiny_weights, tmp_path), "--shard", "1/1"]
+    with started(words, {}) as process:
+        wait_until(lambda: bool(list(tmp_path.glob("*/*-*.json"))), process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        assert process.wait(100) in (130, -signal.SIGKILL, 0)  # 0: it was as good as done
+    _, alive = psutil.wait_procs(children, timeout=100)
+    assert not alive
+    assert run(words, {}).returncode == 0
+    assert {name: data for name, data in contents(tmp_path).items() if "aside" not in name} == uninterrupted
 
 
 @pytest.mark.parametrize(
