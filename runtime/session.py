@@ -318,7 +318,7 @@ class Session:
             self.stats.sense_missing(sense)
         if window.channel is not None:
             self.stats.heard(window.channel)
-        segment = self._vision.arrived(segment)
+        segment = self._vision.arrived(segment, window.waveform)
         with self.stats.timings.measure("head"):
             scores = self._localizer.push(segment)
         self._vision.decided(scores)

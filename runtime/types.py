@@ -154,6 +154,8 @@ class SkipCause(StrEnum):
     SOUND = "background sound"
     WEAK_SOUND = "weak sound"
     """No class is heard well enough for anything that this camera has shown so far."""
+    NOTHING_TO_HEAR = "nothing to hear"
+    """The sound does not stand out of the noise of the microphone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.calibration import Rule
+from ovavel.runtime.economy.audits import SoundAudits
 from ovavel.runtime.economy.counts import EconomyCounts
+from ovavel.runtime.economy.quiet import NoiseFloor, band_levels
 from ovavel.runtime.economy.settings import EconomyPlan
 from ovavel.runtime.economy.sound import is_background
 from ovavel.runtime.economy.still import Look, StillPictures
@@ -35,25 +37,27 @@ class EconomicVision:
         """Encode with `look` what `plan` leaves to encode, for decisions by `rule` on `names`, and count."""
         self._look, self._plan, self._rule, self._names, self._counts = look, plan, rule, tuple(names), counts
         self._still = StillPictures(look, plan.budget) if plan.still else None
-        self._weak = WeakSound(rule, names) if plan.still and plan.sound else None
+        self._assumed = _Assumed(rule, names) if plan.still and plan.sound else None
         self._notices: list[Notice] = []
         self._reported_s: dict[str, float] = {}
 
-    def arrived(self, segment: Segment) -> Segment:
-        """Take a second before it is decided: look at once where sound does not decide alone."""
+    def arrived(self, segment: Segment, waveform: NDArray[np.float32] | None = None) -> Segment:
+        """Take a second before it is decided: look at once where sound does not decide alone.
+
+        `waveform`: (channels, n) what was heard, `Window.waveform`.
+        """
         if self._plan.mode == "off":
             return segment
         self._counts.second(picture=segment.frame is not None, sound=segment.audio is not None)
+        if self._assumed and waveform is not None:
+            self._assumed.hear(segment.index, waveform)
         return segment if self._plan.sound else self.look([segment])[0]
 
     def causes(self, segments: Sequence[Segment], heard: NDArray[np.float32]) -> list[SkipCause | None]:
         """See `Looking`."""
-        sound = is_background(self._rule, heard, self._names)
-        weak = np.zeros_like(sound) if self._weak is None else self._weak.settled(segments, heard)
-        return [
-            SkipCause.SOUND if by_sound else SkipCause.WEAK_SOUND if by_weakness else None
-            for by_sound, by_weakness in zip(sound, weak, strict=True)
-        ]
+        settled = is_background(self._rule, heard, self._names)
+        causes = self._assumed.causes(segments, heard, settled) if self._assumed else [None] * len(settled)
+        return [SkipCause.SOUND if by_rule else cause for by_rule, cause in zip(settled, causes, strict=True)]
 
     def look(self, segments: Sequence[Segment]) -> list[Segment]:
         """See `Looking`."""
@@ -82,10 +86,10 @@ class EconomicVision:
         for each in scores:
             if each.final and each.skipped:
                 self._counts.skipped(each.skipped)
-        for background in self._weak.learn(scores) if self._weak else ():
+        for background in self._assumed.learn(scores) if self._assumed else ():
             self._counts.audited(None, failed=not background)
             if not background:
-                self._report(scores[-1].start_s, "weak", _WAS_EVENT)
+                self._report(scores[-1].start_s, "sound", _WAS_EVENT)
 
     def notices(self) -> tuple[Notice, ...]:
         """What there is to report since the last call."""
@@ -98,8 +102,54 @@ class EconomicVision:
             self._notices.append(Notice(time_s=time_s, message=message))
 
 
+class _Assumed:
+    """What is assumed of pictures and of noise, as far as audits bear it out."""
+
+    def __init__(self, rule: Rule, names: Sequence[str]) -> None:
+        self._background = names[-1]
+        self._weak, self._floor, self._audits = WeakSound(rule, names), NoiseFloor(), SoundAudits()
+        self._levels: dict[int, NDArray[np.float32]] = {}  # of seconds that are not final
+        self._quiet: set[int] = set()
+
+    def hear(self, index: int, waveform: NDArray[np.float32]) -> None:
+        """Take the sound of a second."""
+        self._levels[index] = levels = band_levels(waveform)
+        if self._floor.is_quiet(levels):
+            self._quiet.add(index)
+
+    def causes(
+        self, segments: Sequence[Segment], heard: NDArray[np.float32], settled: NDArray[np.bool_]
+    ) -> list[SkipCause | None]:
+        """Causes to skip seconds that are not `settled` by the rule: none for those to audit."""
+        found: list[SkipCause | None] = []
+        for segment, weak, by_rule in zip(segments, self._weak.settled(heard), settled, strict=True):
+            quiet = segment.index in self._quiet
+            cause = SkipCause.NOTHING_TO_HEAR if quiet else SkipCause.WEAK_SOUND if weak else None
+            chosen = self._audits.chooses(segment.index, skips=cause is not None and not by_rule)
+            found.append(None if chosen else cause)
+        return found
+
+    def learn(self, scores: Sequence[SegmentScores]) -> list[bool]:
+        """Take decisions; for each audit that is over, whether its second was background indeed."""
+        self._weak.learn(scores)
+        for each in scores:
+            if each.final:
+                levels = self._levels.pop(each.index, None)
+                self._quiet.discard(each.index)
+                if levels is not None and each.label == self._background:
+                    self._floor.learn(levels)
+        audits = self._audits.over(scores, self._background)
+        if not all(audits):
+            self._weak.distrust()
+            self._floor.distrust()
+        return audits
+
+
 _DRIFTED = (
     "economy: a picture that was taken for unchanged drifted by {:.4f}, and the budget is {:g}; pictures must be more "
     "alike now to keep an embedding"
 )
-_WAS_EVENT = "economy: a second whose sound was taken for too weak is an event; fewer seconds are decided by sound now"
+_WAS_EVENT = (
+    "economy: a second whose sound was taken for too weak, or for noise, is an event; fewer seconds are now decided by "
+    "sound"
+)

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.sound import COSINES, is_background
-from ovavel.runtime.types import Segment, SegmentScores
+from ovavel.runtime.types import SegmentScores
 
-__all__ = ["AUDIT_EVERY", "LEAST_SEEN", "WeakSound"]
+__all__ = ["LEAST_SEEN", "WeakSound"]
 
-AUDIT_EVERY = 20
-"""One in so many seconds with a weak sound is looked at all the same."""
 LEAST_SEEN = 120
 """Scores of seconds that were looked at before anything is concluded from them."""
 _MARGIN, _LEAST_MARGIN = 0.25, 0.02
@@ -35,47 +33,25 @@ class WeakSound:
         self._high = -self._low
         self._seen = 0
         self._wider = 1.0
-        self._newest = -1
-        self._weak = 0
-        self._audits: set[int] = set()
 
-    def settled(self, segments: Sequence[Segment], heard: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """(T,) whether each second is background with any picture like those so far; not for those to audit.
-
-        `heard` is (T, C + K).
-        """
+    def settled(self, heard: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """(T, C + K) similarities of sound → (T,) whether each is background with any picture like those so far."""
         if self._seen < LEAST_SEEN:
-            return np.zeros(len(segments), np.bool_)
+            return np.zeros(len(heard), np.bool_)
         margin = self._wider * np.maximum(_MARGIN * (self._high - self._low), _LEAST_MARGIN)
         further = np.ones(heard.shape[-1] - len(self._names), np.float32)  # nothing is known of these texts
         low = np.concatenate([np.maximum(self._low - margin, COSINES[0]), COSINES[0] * further])
         high = np.concatenate([np.minimum(self._high + margin, COSINES[1]), COSINES[1] * further])
-        weak = is_background(self._rule, heard, self._names, low=low, high=high)
-        for segment, each in zip(segments, weak, strict=True):
-            if segment.index > self._newest:
-                self._newest = segment.index
-                self._weak += bool(each)
-                if each and self._weak % AUDIT_EVERY == 0:
-                    self._audits.add(segment.index)
-        settled: NDArray[np.bool_] = weak & [segment.index not in self._audits for segment in segments]
-        return settled
+        return is_background(self._rule, heard, self._names, low=low, high=high)
 
-    def learn(self, scores: Sequence[SegmentScores]) -> list[bool]:
-        """Take decisions; return for each audit that is over whether its second was background indeed.
-
-        One that was not widens what is assumed of pictures.
-        """
-        audits = []
+    def learn(self, scores: Sequence[SegmentScores]) -> None:
+        """Take what was looked at."""
         for each in scores:
-            looked = not each.missing and each.skipped is None
-            if looked:
+            if not each.missing and each.skipped is None:
                 self._seen += 1
                 self._low = np.minimum(self._low, each.vision_similarity)
                 self._high = np.maximum(self._high, each.vision_similarity)
-            if each.final and each.index in self._audits:
-                self._audits.remove(each.index)
-                if looked:
-                    audits.append(each.label == self._names[-1])
-        if not all(audits):
-            self._wider = min(2 * self._wider, _WIDEST)
-        return audits
+
+    def distrust(self) -> None:
+        """A second whose sound was taken for too weak was an event: assume less of pictures."""
+        self._wider = min(2 * self._wider, _WIDEST)

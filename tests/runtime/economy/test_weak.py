@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ovavel.runtime.bundle.calibration import Rule
-from ovavel.runtime.economy.weak import AUDIT_EVERY, LEAST_SEEN, WeakSound
+from ovavel.runtime.economy.audits import AUDIT_EVERY, SoundAudits
+from ovavel.runtime.economy.counts import EconomyCounts
+from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.settings import EconomyPlan
+from ovavel.runtime.economy.weak import LEAST_SEEN, WeakSound
 from ovavel.runtime.types import Segment, SegmentScores, SkipCause
 
 NAMES = ("bell", "car", "other")
@@ -28,7 +32,9 @@ def scores(index: int, vision: list[float], label: str = "other", skipped: SkipC
 
 
 def segment(index: int) -> Segment:
-    return Segment(index=index, start_s=float(index), vision=None, audio=np.ones(1), frame=np.ones(1))
+    return Segment(
+        index=index, start_s=float(index), vision=None, audio=np.ones(1, np.float32), frame=np.ones(1, np.float32)
+    )
 
 
 def watched(seconds: int) -> WeakSound:
@@ -43,38 +49,66 @@ WEAK, LOUD = np.array([[0.03, 0.02, 0.2]], np.float32), np.array([[0.9, 0.02, 0.
 
 
 def test_nothing_is_concluded_before_enough_was_seen() -> None:
-    assert not watched(LEAST_SEEN - 1).settled([segment(500)], WEAK)[0]
-    assert watched(LEAST_SEEN).settled([segment(500)], WEAK)[0]
+    assert not watched(LEAST_SEEN - 1).settled(WEAK)[0]
+    assert watched(LEAST_SEEN).settled(WEAK)[0]
 
 
 def test_a_loud_sound_is_looked_at_whatever_was_seen() -> None:
-    assert not watched(LEAST_SEEN).settled([segment(500)], LOUD)[0]
+    assert not watched(LEAST_SEEN).settled(LOUD)[0]
 
 
 def test_what_was_skipped_teaches_nothing() -> None:
     weak = WeakSound(POSITIVE, NAMES)
     for index in range(2 * LEAST_SEEN):
         weak.learn([scores(index, [np.nan] * 3, skipped=SkipCause.SOUND)])
-    assert not weak.settled([segment(500)], WEAK)[0]
+    assert not weak.settled(WEAK)[0]
 
 
-def test_one_in_so_many_is_looked_at_all_the_same_however_often_it_is_asked() -> None:
-    weak = watched(LEAST_SEEN)
-    answers = [[weak.settled([segment(i)], WEAK)[0] for _ in range(3)] for i in range(500, 500 + 2 * AUDIT_EVERY)]
-    assert all(len(set(each)) == 1 for each in answers)
-    assert [not each[0] for each in answers].count(True) == 2
-
-
-def test_an_audit_that_finds_an_event_widens_what_is_assumed() -> None:
+def test_an_event_among_them_widens_what_is_assumed() -> None:
     weak = watched(LEAST_SEEN)
     sound = np.array([[0.1, 0.02, 0.3]], np.float32)
-    asked = [i for i in range(500, 500 + AUDIT_EVERY) if not weak.settled([segment(i)], sound)[0]]
-    assert len(asked) == 1
-    assert weak.learn([scores(asked[0], [0.9, 0.05, 0.3], label="bell")]) == [False]
-    assert not weak.settled([segment(600)], sound)[0]
-    assert weak.learn([scores(601, [0.05, 0.05, 0.3])]) == [], "an ordinary second is no audit"
+    assert weak.settled(sound)[0]
+    weak.distrust()
+    weak.learn([scores(200, [0.9, 0.05, 0.3], label="bell")])
+    assert not weak.settled(sound)[0]
 
 
 def test_further_texts_of_the_background_have_no_bounds() -> None:
     weak = watched(LEAST_SEEN)
-    assert weak.settled([segment(500)], np.concatenate([WEAK, WEAK[:, :1]], axis=1))[0]
+    assert weak.settled(np.concatenate([WEAK, WEAK[:, :1]], axis=1))[0]
+
+
+def test_one_in_so_many_is_looked_at_all_the_same_however_often_it_is_asked() -> None:
+    audits = SoundAudits()
+    answers = [[audits.chooses(i, skips=True) for _ in range(3)] for i in range(2 * AUDIT_EVERY)]
+    assert all(len(set(each)) == 1 for each in answers)
+    chosen = [i for i, each in enumerate(answers) if each[0]]
+    assert len(chosen) == 2
+    assert audits.over([scores(chosen[0], [0.1] * 3), scores(chosen[0] + 1, [0.1] * 3)], "other") == [True]
+    assert audits.over([scores(chosen[1], [0.1] * 3, label="bell")], "other") == [False]
+    assert audits.over([scores(chosen[1], [0.1] * 3, label="bell")], "other") == [], "once"
+    assert not any(audits.chooses(i, skips=False) for i in range(100, 100 + 5 * AUDIT_EVERY))
+
+
+def test_all_of_it_together_finds_the_event_that_was_assumed_away() -> None:
+    """A camera with a steady noise: the rule leaves it open, what was assumed settles it, an audit takes it back."""
+    counts = EconomyCounts()
+    plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
+    vision = EconomicVision(list, plan, POSITIVE, NAMES, counts)
+    rng = np.random.default_rng(0)
+    causes: list[SkipCause | None] = []
+    for index in range(400):
+        waveform = rng.standard_normal((1, 16_000)).astype(np.float32) / 100
+        second = vision.arrived(segment(index), waveform)
+        causes += vision.causes([second], WEAK)
+        audited = index > 300 and causes[-1] is None
+        seen = [0.05, 0.05, 0.3] if causes[-1] is None else [np.nan] * 3
+        vision.decided([scores(index, seen, "bell" if audited else "other", skipped=causes[-1])])
+    assert causes[:LEAST_SEEN] == [None] * LEAST_SEEN
+    assert SkipCause.NOTHING_TO_HEAR in causes
+    assert SkipCause.WEAK_SOUND in causes or causes.count(SkipCause.NOTHING_TO_HEAR) > 100
+    figures = counts.figures
+    assert figures.audited > 10
+    assert 0 < figures.audits_failed < figures.audited
+    assert sum(figures.skipped.values()) == sum(cause is not None for cause in causes)
+    assert [n.message for n in vision.notices()] and not vision.notices()
