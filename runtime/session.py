@@ -175,6 +175,7 @@ class Session:
                 self.stop()
                 while windows := self._queue.take(self._backend.info.batch):
                     self._drop(windows, DropCause.STOPPED)
+                self._localizer.stop_looking()
                 with suppress(Exception):  # the head itself may have failed
                     scores = self._localizer.flush()
             self._vision.decided(scores)

@@ -145,14 +145,19 @@ class Localizer:
         self._reported = -1
         return scores
 
+    def stop_looking(self) -> None:
+        """Take pictures that nobody looked at as not seen: what encodes them has failed."""
+        self._segments = deque((replace(s, frame=None) for s in self._segments), maxlen=self._segments.maxlen)
+
     def _report(self, *, final_to: int) -> list[SegmentScores]:
-        first = self._reported + 1
-        self._reported = max(self._reported, final_to)
-        due = [s for s in self._segments if s.index >= first]
+        due = [s for s in self._segments if s.index > self._reported]
         unseen = self._settled_by_sound(due, final_to)
         if unseen is None:
-            return self._scored(self._segments, first, final_to)
-        return [unseen.get(s.index) or self._incomplete(s, final=s.index <= final_to) for s in due]
+            scores = self._scored(self._segments, self._reported + 1, final_to)
+        else:
+            scores = [unseen.get(s.index) or self._incomplete(s, final=s.index <= final_to) for s in due]
+        self._reported = max(self._reported, final_to)  # not before: what fails on the way leaves no second out
+        return scores
 
     @property
     def newest(self) -> Segment | None:

@@ -22,6 +22,7 @@ from ovavel.runtime.economy.looking import EconomicVision
 from ovavel.runtime.economy.plan import MOST_WAKE_S, plan_economy
 from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.economy.sound import hears_alone, is_background
+from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_labels, fused_score
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.rules.apply import evidence_of, rule_scores
@@ -201,6 +202,28 @@ def test_looking_at_the_newest_picture_alone_would_be_noticed(monkeypatch: pytes
     monkeypatch.setattr(EconomicVision, "look", careless)
     with pytest.raises(AssertionError):
         assert_same(off, run(stream, Rule(kind="agreement"), 2, "exact"))
+
+
+def test_an_encoder_that_fails_leaves_no_second_undecided() -> None:
+    stream = quiet_then_heard(12)
+
+    def fails(frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        raise DeviceError("no memory left")
+
+    rule, names = Rule(kind="agreement"), stream.words.names
+    plan = plan_economy(Economy(mode="exact"), rule, head, stream.words.embeddings)
+    vision = EconomicVision(fails, plan, rule, names, EconomyCounts())
+    localizer = Localizer(head, stream.words, lag=2, rule=rule, looking=vision)
+    final = []
+    waiting = [replace(segment, vision=None, frame=segment.vision) for segment in stream.segments]
+    for segment in waiting[:12]:
+        final += [s for s in localizer.push(segment) if s.final]
+    with pytest.raises(DeviceError):
+        localizer.push(waiting[12])
+    localizer.stop_looking()
+    last = localizer.flush()
+    assert [s.index for s in [*final, *last]] == list(range(13))
+    assert all(s.missing == ("vision",) and s.skipped is None for s in last)
 
 
 def test_silence_for_ever_encodes_nothing() -> None:
