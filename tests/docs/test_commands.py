@@ -56,6 +56,7 @@ ELSEWHERE = (
     "rtsp://camera.local/1",
     "http://localhost:8000/v1",
     "--on",
+    "s3://bucket/results",
 )
 """What only another machine has."""
 QUICKER = {
