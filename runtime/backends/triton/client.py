@@ -24,8 +24,7 @@ TOKEN_VARIABLE = "OVAVEL_TRITON_TOKEN"  # noqa: S105 - its name
 _ADDRESS = re.compile(r"(grpcs?)://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::([0-9]{1,5}))?/?")
 _PORT = "8001"
 _OPTIONS = (
-    # A batch of frames is larger than gRPC's default of 4 MB; Triton has no limit either.
-    ("grpc.max_send_message_length", -1),
+    # What the head returns for many names is larger than gRPC's default of 4 MB; Triton has no limit either.
     ("grpc.max_receive_message_length", -1),
     # A server that has restarted is found at once, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),

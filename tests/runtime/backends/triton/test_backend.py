@@ -14,6 +14,7 @@ from support.triton_server import VERSION, TritonServer
 from ovavel.runtime.backends import BackendInfo, HeadOutput, open_backend
 from ovavel.runtime.backends.triton import open_triton
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 
 
@@ -120,6 +121,15 @@ def test_another_vocabulary_is_the_same_bundle(server: TritonServer, tmp_path: P
     assert backend.head(*(np.ones((1, 10, 64), np.float32),) * 2, changed.vocabulary.embeddings).score.shape[2] == len(
         changed.vocabulary.names
     )
+    backend.close()
+
+
+def test_many_names_are_no_limit(server: TritonServer, bundle: Bundle) -> None:
+    """gRPC's own would be 4 MB."""
+    names, segments = 40_000, np.ones((1, 10, 64), np.float32)
+    backend = open_backend(bundle, name="triton", device=server.address)
+    answer = backend.head(segments, segments, TextEmbeddings.shared(np.ones((names, 64), np.float32)))
+    assert answer.score.shape == (1, 10, names)
     backend.close()
 
 
