@@ -101,13 +101,15 @@ def settle(page: Page, name: str) -> None:
             page.wait_for_timeout(3000)  # the first seconds are archived together
             page.reload()
     if name == "preview":
-        page.locator("[name=start_margin]").fill("0.45")
-        page.locator("[name=min_duration_s]").fill("3")
-        page.get_by_role("button", name="Try on the last").click()
-        page.locator("#progress", has_text="days decided on").wait_for()
-        page.locator("#previewed .event").first.wait_for()
-        if page.viewport_size == dict(zip(("width", "height"), SIZES["phone"], strict=True)):
-            page.locator("#progress").scroll_into_view_if_needed()
+        page.get_by_label("Margin to begin, number").fill("0.2")
+        page.get_by_label("Margin to continue, number").fill("0.1")
+        for _ in range(20):
+            page.get_by_role("button", name="Try on the last").click()
+            page.locator("#progress", has_text="decided on").wait_for(timeout=180_000)
+            if page.locator("#previewed .event").count() >= EVENTS // 2:
+                break
+            page.wait_for_timeout(3000)  # the first seconds are archived together
+        page.locator("#found").scroll_into_view_if_needed()
     page.wait_for_timeout(1000)
 
 

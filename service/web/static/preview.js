@@ -136,9 +136,12 @@ function showLabels(counts) {
   document.getElementById('labels').replaceChildren(...rows);
 }
 
+function hours(seconds) {
+  return seconds < 3600 ? `${(seconds / 60).toFixed(1)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
 function apart(total) {
-  const hours = (seconds) => `${(seconds / 3600).toFixed(1)} h`;
-  const found = [`${hours(Math.max(0, total.asked - total.seconds))} of ${hours(total.asked)} are not in the archive`];
+  const found = [`The archive has ${hours(total.seconds)} of ${hours(total.asked)}`];
   if (total.other_model) found.push(`${hours(total.other_model)} of another model cannot be compared`);
   found.push(`rounding may decide ${many(total.unsure, 'second')} otherwise than live watching`);
   found.push(
@@ -185,7 +188,7 @@ async function run() {
     showLabels(counts);
     document.getElementById('apart').textContent = apart(total);
     document.getElementById('found').hidden = false;
-    progress.textContent = `${found.done} of ${found.days} days decided on, ${(total.seconds / 3600).toFixed(1)} hours`;
+    progress.textContent = `${found.done} of ${found.days} days decided on, ${hours(total.seconds)}`;
   });
   if (cancel.onclick === null) return;
   if (running !== stopped) return; // another one was started meanwhile

@@ -287,7 +287,7 @@ def test_the_page_tries_settings_and_shows_what_to_save(site: Site) -> None:
         assert page.get_by_label("Margin to begin", exact=True).input_value() == "0.9"
         assert page.locator("#toml").inner_text() == "start_margin = 0.9\nkeep_margin = 0.5"
         page.get_by_role("button", name="Try on the last 7 days").click()
-        page.locator("#progress", has_text="days decided on, 0.0 hours").wait_for()
+        page.locator("#progress", has_text="days decided on, 1.3 min").wait_for()
         page.locator("#previewed .event.gone a", has_text="large dog barking slowly").wait_for()
         assert page.locator("#previewed section").count() == 2
         assert page.locator("#previewed rect.gone").count() >= 2
