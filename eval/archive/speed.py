@@ -33,12 +33,13 @@ from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.reporting.charts import Series, line_charts
 from ovavel.runtime.system.files import atomic_write
 from ovavel.runtime.system.interrupt import terminated_as_interrupted
+from ovavel.runtime.system.parallel import begin_worker
 
 __all__ = ["main"]
 
 _PARTS = 8
 """Points of the plot."""
-_SAMPLE_S = 0.005
+_SAMPLE_S = 0.02
 """Between two looks at the memory."""
 
 
@@ -130,16 +131,15 @@ def _measure(archive: Archive, options: argparse.Namespace) -> dict[str, Any]:
     days = archive.days()
     listed_s = time.perf_counter() - began_s
     ranking = _ranking(days)
-    used = sum(file.stat().st_blocks * 512 for day in days for file in day.folder.iterdir())
+    used = sum({each.st_ino: each.st_blocks * 512 for day in days for each in _stats(day)}.values())
     figures: dict[str, Any] = {"days_of_cameras": len(days), "bytes": used, "listed_s": listed_s, "load": [_load()]}
     print(f"{len(days)} days of cameras, {used / 1e9:.1f} GB, listed in {listed_s:.2f} s; load {_load():.1f}")
     if not options.distinct:
         _forget(days)
         figures["cold"] = _shown("cold", _timed(days, ranking))
-    warm = [_timed(days, ranking) for _ in range(options.repeat)]
-    figures["warm"] = [_shown("warm", each) for each in warm]
+    warm, memory = _in_child(archive.root, options.repeat)
+    figures |= {"warm": [_shown("warm", each) for each in warm], "memory": memory}
     figures["load"].append(_load())
-    figures["memory"] = memory = _in_child(archive.root)
     print(
         f"memory of a process that searches: {memory['peak_mib']:.0f} MiB at most, {memory['anonymous_mib']:.0f} MiB "
         f"without mapped files; {memory['before_mib']:.0f} MiB before; load {_load():.1f}"
@@ -147,6 +147,10 @@ def _measure(archive: Archive, options: argparse.Namespace) -> dict[str, Any]:
     if not options.distinct:
         figures |= _recall(days, ranking, warm[-1].last)
     return figures
+
+
+def _stats(day: Day) -> list[os.stat_result]:
+    return [file.stat() for file in day.folder.iterdir()]
 
 
 def _ranking(days: Sequence[Day]) -> Ranking:
@@ -191,29 +195,29 @@ def _shown(how: str, timed: _Timed) -> dict[str, Any]:
     return figures | {"seconds": timed.last.seconds, "compared": compared}
 
 
-def _in_child(root: Path) -> dict[str, float]:
-    """Measure the memory of a process that does nothing but search, in MiB."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_memory, root).result()
+def _in_child(root: Path, repeat: int) -> tuple[list[_Timed], dict[str, float]]:
+    """Search in a process that does nothing else; also how much memory that takes, in MiB."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker) as pool:
+        return pool.submit(_searched, root, repeat).result()
 
 
-def _memory(root: Path) -> dict[str, float]:
-    before, most, done = status_mb("VmRSS"), [0.0], threading.Event()
+def _searched(root: Path, repeat: int) -> tuple[list[_Timed], dict[str, float]]:
+    before, most, done = status_mb("VmRSS"), status_mb("RssAnon"), threading.Event()
 
     def watch() -> None:
+        nonlocal most
         while not done.wait(_SAMPLE_S):
-            most[0] = max(most[0], status_mb("RssAnon"))
+            most = max(most, status_mb("RssAnon"))
 
     watching = threading.Thread(target=watch)
     watching.start()
     try:
         days = Archive(root).days()
-        for _ in scan(days, _ranking(days)):
-            most[0] = max(most[0], status_mb("RssAnon"))
+        found = [_timed(days, _ranking(days)) for _ in range(repeat)]
     finally:
         done.set()
         watching.join()
-    return {"before_mib": before, "peak_mib": peak_memory_mb(), "anonymous_mib": most[0]}
+    return found, {"before_mib": before, "peak_mib": peak_memory_mb(), "anonymous_mib": most}
 
 
 def _recall(days: Sequence[Day], ranking: Ranking, last: Scanned) -> dict[str, Any]:

@@ -148,13 +148,19 @@ class Archive:
             )
         found = []
         for camera in dict.fromkeys(cameras) or known:
-            for folder in (self.root / CONTEXT / camera_folder(camera)).iterdir():
-                day = day_of_folder(folder.name)
-                if day is None or not (folder / HEADER).is_file():
+            of_camera = self.root / CONTEXT / camera_folder(camera)
+            with os.scandir(of_camera) as entries:
+                names = [entry.name for entry in entries]
+            for name in names:
+                day = day_of_folder(name)
+                if day is None:
                     continue
                 if (from_s is not None and start_of(day) + DAY_S <= from_s) or (
                     to_s is not None and start_of(day) >= to_s
                 ):
+                    continue
+                folder = of_camera / name
+                if not (folder / HEADER).is_file():
                     continue
                 made_by = read_header(folder).model
                 if model in (None, made_by.id):
