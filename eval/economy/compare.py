@@ -151,6 +151,9 @@ class Comparison(Struct, frozen=True, kw_only=True):
     """Time from windows to decisions, as a share of that without economy, on this machine."""
     cpu: float
     """Time of all processor cores, likewise."""
+    cpu_ms: float
+    """The same time for a second of the streams."""
+    full_cpu_ms: float
     wakes: int
     wake_ms: float | None
     """Median time of a decision for which several pictures had to be encoded at once; None where none had to."""
@@ -219,6 +222,8 @@ def summarize(results: Sequence[StreamResult]) -> Comparison:
         pictures_reused=_share(results, "reused"),
         busy=_ratio(results, "busy_s"),
         cpu=_ratio(results, "cpu_s"),
+        cpu_ms=1e3 * sum(hour.cpu_s for r in results for hour in r.hours) / seconds,
+        full_cpu_ms=1e3 * sum(hour.cpu_s for r in results for hour in r.full_hours) / seconds,
         wakes=len(wakes),
         wake_ms=float(np.median(wakes)) if len(wakes) else None,
         wake_p99_ms=float(np.quantile(wakes, 0.99)) if len(wakes) else None,

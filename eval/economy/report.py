@@ -182,6 +182,7 @@ def _different(different: Sequence[Disagreement]) -> str:
 def _times(each: Comparison) -> Iterator[tuple[str, object]]:
     yield "a decision, all pictures", f"{each.full_ms:.1f} ms"
     yield "with economy", f"{each.usual_ms:.1f} ms"
+    yield "CPU time of a second", f"{each.full_cpu_ms:.1f} ms, with economy {each.cpu_ms:.1f} ms"
     if each.wake_ms is not None and each.wake_p99_ms is not None:
         yield f"the first after {each.wakes} wake-ups", f"{each.wake_ms:.1f} ms, p99 {each.wake_p99_ms:.1f} ms"
     yield "audits", f"{each.audited}, {each.audits_failed} beyond what was assumed"

@@ -63,7 +63,7 @@ def gate_of(*comparisons: Comparison):
 
 
 class TestComparison:
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(full=LABELS, data=st.data())
     def test_every_second_is_equal_or_listed(self, full, data) -> None:
         economy = data.draw(st.lists(st.sampled_from(NAMES), min_size=len(full), max_size=len(full)))
@@ -79,7 +79,7 @@ class TestComparison:
         for each in result.disagreements:
             assert (each.full, each.economy) == (full[each.start_s], economy[each.start_s])
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(labels=LABELS)
     def test_a_run_equals_itself(self, labels) -> None:
         each = compared(labels, labels)
@@ -98,7 +98,7 @@ class TestComparison:
         with pytest.raises(ValueError, match="shorter"):
             compare_runs(stream(["other"] * 20), run(["other"] * 20, "off"), run(["other"] * 19), NAMES)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(pictures=st.integers(0, 3600), sounds=st.integers(0, 3600), data=st.data())
     def test_cost_counts_what_is_encoded(self, pictures, sounds, data) -> None:
         encoded = data.draw(st.integers(0, pictures))
