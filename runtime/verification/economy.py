@@ -25,7 +25,9 @@ def require_economy_gate(bundle: Bundle, economy: Economy, rule: str) -> Economy
     if economy.mode != "auto":
         return None
     gate = find_economy_gate(bundle, rule)
-    fix = f"`ovavel eval economy --bundle {bundle.path} --write` compares them; use --economy exact until then"
+    fix = (
+        f"`ovavel eval economy RECORDINGS --bundle {bundle.path} --write` compares them; use --economy exact until then"
+    )
     if gate is None:
         raise UnverifiedError(
             f"--economy auto of the bundle {bundle.path} has not been compared with all pictures encoded, for "

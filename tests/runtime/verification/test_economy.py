@@ -41,7 +41,7 @@ def gate(bundle: Bundle, **changes: object) -> EconomyGate:
 
 
 def test_without_a_gate_auto_is_refused_with_the_command_that_makes_one(bundle: Bundle) -> None:
-    with pytest.raises(UnverifiedError, match=r"ovavel eval economy --bundle .* --write"):
+    with pytest.raises(UnverifiedError, match=r"ovavel eval economy RECORDINGS --bundle .* --write"):
         require_economy_gate(bundle, AUTO, "positive")
     for mode in ("off", "exact"):
         assert require_economy_gate(bundle, Economy(mode=mode), "positive") is None
