@@ -76,7 +76,7 @@ def read_json(path: Path) -> Document:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a JSON file of `ovavel localize`: {error}") from error
     return parse_json(data, str(path))
 

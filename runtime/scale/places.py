@@ -102,8 +102,9 @@ class Folder:
             return (self.path / name).read_bytes()
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise InputError(f"{self.path / name} cannot be read: {error.strerror or error}; check it") from error
+        except (OSError, ValueError) as error:  # the latter for a name that no file has
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.path / name} cannot be read: {why}; check it") from error
 
     def read_each(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:  # noqa: D102
         for name in names:
