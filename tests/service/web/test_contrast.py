@@ -12,7 +12,18 @@ from support.served import PASSWORD, Served, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-PAGES = ("", "events", "events/e1", "search", "words", "words?name=a+new+name", "health", "settings", "nowhere")
+PAGES = (
+    "",
+    "events",
+    "events/e1",
+    "search",
+    "words",
+    "words?name=a+new+name",
+    "preview",
+    "health",
+    "settings",
+    "nowhere",
+)
 
 TOO_FAINT = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
