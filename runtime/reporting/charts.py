@@ -56,18 +56,19 @@ def line_charts(
 
     All panels have series of the same names, with a value for each x.
     """
+    columns = min(2, len(panels))
     rows = -(-len(panels) // 2)
     names = panels[0][1]
-    height = rows * _HEIGHT + _KEY_ROW * -(-len(names) // 2) + 10
+    height = rows * _HEIGHT + _KEY_ROW * -(-len(names) // columns) + 10
     parts = []
     for number, (title, series) in enumerate(panels):
         inside = "".join(_lines(title, series, x, x_label, marked))
         parts.append(f'<g transform="translate({number % 2 * _WIDTH} {number // 2 * _HEIGHT})">{inside}</g>')
     for number, each in enumerate(names):
-        left, top = 20 + number % 2 * _WIDTH, rows * _HEIGHT + 14 + number // 2 * _KEY_ROW
+        left, top = 20 + number % columns * _WIDTH, rows * _HEIGHT + 14 + number // columns * _KEY_ROW
         parts.append(f'<path d="M{left} {top - 4}h26" {_stroke(number, dashed=each.dashed)}/>')
         parts.append(f'<text class="ov-text" x="{left + 34}" y="{top}">{text(each.name)}</text>')
-    return drawing(min(2, len(panels)) * _WIDTH, height, parts)
+    return drawing(columns * _WIDTH, height, parts)
 
 
 def bar_charts(panels: Sequence[tuple[str, Sequence[Bar]]], *, x_label: str, y_label: str) -> str:

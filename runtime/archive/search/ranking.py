@@ -24,7 +24,7 @@ __all__ = ["Evidence", "Ranking"]
 Evidence = Literal["both", "seen", "heard"]
 """What has to speak for a phrase."""
 
-_SLACK = 0.5
+_SLACK = 1.0
 """Standard deviations by which every similarity that bits estimate is taken to be wrong, against the second. It decides
 between recall and speed; docs/archive.md has both."""
 _CACHED = 2048
