@@ -26,7 +26,8 @@ def require_economy_gate(bundle: Bundle, economy: Economy, rule: str) -> Economy
         return None
     gate = find_economy_gate(bundle, rule)
     fix = (
-        f"`ovavel eval economy RECORDINGS --bundle {bundle.path} --write` compares them; use --economy exact until then"
+        f"`ovavel eval economy RECORDINGS --bundle {bundle.path} --out economy --write` compares them; use --economy "
+        "exact until then"
     )
     if gate is None:
         raise UnverifiedError(
