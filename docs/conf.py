@@ -19,7 +19,7 @@ nitpicky = True
 # The site is built without a network, so what other projects document is not linked; nor is what is internal here.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!ovavel\.).*"),
-    (r"py:class", r"ovavel\..*\.(Manifest|GraphFiles|Access|PacketTap|Track)"),
+    (r"py:class", r"ovavel\..*\.(Manifest|GraphFiles|Access|PacketTap|Track|EconomyGate|EconomyPlan|Looking)"),
 ]
 
 myst_enable_extensions = ["colon_fence"]
