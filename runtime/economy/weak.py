@@ -17,7 +17,7 @@ from ovavel.runtime.types import SegmentScores
 __all__ = ["LEAST_SEEN", "WeakSound"]
 
 LEAST_SEEN = 120
-"""Scores of seconds that were looked at before anything is concluded from them."""
+"""Seconds that were looked at before anything is concluded from them."""
 _MARGIN, _LEAST_MARGIN = 0.25, 0.02
 """What is added to the range of similarities seen so far: a share of it, and at least a cosine."""
 _WIDEST = 16.0
@@ -48,7 +48,7 @@ class WeakSound:
         """Take what was looked at."""
         for each in scores:
             if not each.missing and each.skipped is None:
-                self._seen += 1
+                self._seen += each.final
                 self._low = np.minimum(self._low, each.vision_similarity)
                 self._high = np.maximum(self._high, each.vision_similarity)
 

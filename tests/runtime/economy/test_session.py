@@ -98,9 +98,7 @@ def test_auto_is_the_same_when_it_is_played_again(backend: Backend) -> None:
     assert once.economy is not None
     assert once.economy == again.economy
     assert once.economy.reused > 0
-    assert once.economy.skipped.keys() == {SkipCause.WEAK_SOUND}
-    assert once.economy.audited > 0
-    assert once.economy.audits_failed == 0
+    assert once.economy.encoded + once.economy.reused == once.economy.pictures, "too soon to judge by sound"
     assert [(e.start_s - QUIET_S, e.end_s - QUIET_S, e.label) for e in once.events] == EVENTS
 
 
