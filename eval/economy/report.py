@@ -14,7 +14,7 @@ from ovavel.runtime.bundle.manifest import EconomyGate
 from ovavel.runtime.reporting.charts import row_charts
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 
-__all__ = ["COLUMNS", "EconomyReport", "comparison_cells", "hours_svg", "to_html", "to_json", "verdict"]
+__all__ = ["COLUMNS", "EconomyReport", "comparison_cells", "hour_parts", "hours_svg", "to_html", "to_json", "verdict"]
 
 _LISTED = 60
 
@@ -91,7 +91,7 @@ def hours_svg(group: str, streams: Sequence[StreamResult]) -> bytes:
     rows = []
     for number in range(hours):
         these = [each.hours[number] for each in streams if number < len(each.hours)]
-        rows.append((f"{group}, {streams[0].mode}, hour {number + 1}", _parts(these)))
+        rows.append((f"{group}, {streams[0].mode}, hour {number + 1}", hour_parts(these)))
     return row_charts(rows, unit="GFLOP a second").encode()
 
 
@@ -139,7 +139,8 @@ def _measure_rows(report: EconomyReport) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(rows))
 
 
-def _parts(hours: Sequence[Hour]) -> list[tuple[str, float]]:
+def hour_parts(hours: Sequence[Hour]) -> list[tuple[str, float]]:
+    """Return 1e9 operations per second of media that hours took and saved, by name, of encoders of ImageBind's size."""
     seconds = sum(hour.seconds for hour in hours)
     encoded, reused, pictures, sounds = (
         sum(getattr(hour, name) for hour in hours) / seconds for name in ("encoded", "reused", "pictures", "sounds")
