@@ -107,8 +107,9 @@ class Decoder:
         self._pool = ProcessPoolExecutor(
             workers, mp_context=spawn, initializer=_start, initargs=(pickle.dumps(bench), frames, log_mels, prepared_by)
         )
-        # A process that multiprocessing started waits at its end for those that it started, and they for clips.
-        Finalize(self, self._pool.shutdown, exitpriority=0)
+        # A process that multiprocessing started waits at its end for those that it started, and they for clips. So they
+        # are ended before that, and before the queue that says so is closed (priority 10).
+        Finalize(self, self._pool.shutdown, exitpriority=100)
 
     def __enter__(self) -> Self:
         """Return this decoder."""
