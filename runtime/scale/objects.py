@@ -273,5 +273,9 @@ class ObjectPlace:
         import obstore
 
         kind = {"Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream"}
-        with plain_errors(f"cannot write {self.shown(name)}"):
-            wait_for(obstore.put, self._store, name, data, mode=mode, attributes=kind, use_multipart=False)
+        failed = f"cannot write {self.shown(name)}"
+        try:
+            with plain_errors(failed):
+                wait_for(obstore.put, self._store, name, data, mode=mode, attributes=kind, use_multipart=False)
+        except FileNotFoundError as error:  # as some servers say that there is no bucket
+            raise StorageError(f"{failed}: {_reason(error)}") from error
