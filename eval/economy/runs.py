@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
@@ -165,7 +166,15 @@ def recorded_run(
 def _made_with(bundle: Bundle, backend: Backend, stream: Stream, economy: Economy, fusion: str | None) -> str:
     # Of the manifest, what decides: a gate that is written into it changes no decision.
     manifest = msgspec.structs.replace(bundle.manifest, economy=())
-    parts = (stream.content, manifest, fusion, backend.info.engine, dict(backend.info.precision), repr(economy))
+    parts = (
+        version("ovavel"),
+        stream.content,
+        manifest,
+        fusion,
+        backend.info.engine,
+        dict(backend.info.precision),
+        repr(economy),
+    )
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
