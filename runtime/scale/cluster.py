@@ -144,6 +144,8 @@ class Cluster:
                         time.sleep(0.1)
                     for task in ready:
                         slot = tasks[task]
+                        if slot not in self._slots:  # retired just now: what it was given waits for another one
+                            continue
                         item = slot.tasks.pop(task)
                         outcome = self._outcome(task, slot)
                         if outcome is None:

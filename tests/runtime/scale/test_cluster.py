@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from support.scaled import POISON, contents, make_recordings, poisonous, run, st
 
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.scale.actor import SlotActor
+from ovavel.runtime.scale.cluster import Cluster
 from ovavel.runtime.scale.done import Failed, ResultFolder
 from ovavel.runtime.scale.job import Job, Recording, recordings_below
 from ovavel.runtime.scale.places import Folder
@@ -62,6 +65,63 @@ def test_marks_of_dead_actors_are_counted_for_each_run(tmp_path: Path, monkeypat
     assert not list((out / "aside").iterdir())
     with pytest.raises(SystemExit):
         SlotActor(Worker, job, "another").work_on(recording)
+
+
+class _Answer:
+    """What a call of Ray returns, which is ready at once."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class _Actors:
+    """Stands for Ray with one machine of two slots, the first of which cannot do the work."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self) -> None:
+        self._made = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "NodeID": "machine", "Resources": {"CPU": 2}}]
+
+    def remote(self, *values: Any) -> Any:
+        """Of the class of actors, or of what makes one."""
+        if len(values) == 1:
+            return self
+        self._made += 1
+        outcome = Outcome(state="unusable", text="no bundle") if self._made == 1 else Outcome(state="done")
+        return SimpleNamespace(
+            node=SimpleNamespace(remote=lambda: _Answer("machine")),
+            process=SimpleNamespace(remote=lambda item: _Answer(("machine", outcome))),
+        )
+
+    def options(self, **_: object) -> Any:
+        return self
+
+    def wait(self, answers: list[_Answer], **_: object) -> tuple[list[_Answer], list[_Answer]]:
+        return answers, []
+
+    def get(self, answer: _Answer) -> Any:
+        return answer.value
+
+    def init(self, **_: object) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+    def kill(self, actor: object, *, no_restart: bool) -> None: ...
+
+
+def test_a_slot_that_refuses_two_items_at_once_is_retired_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", _Actors())
+    job: Any = SimpleNamespace(on_slot=lambda threads, gpu: None)
+    items = [Recording(file=name, path=name, name=name) for name in "abcdef"]
+    with Cluster("auto", threads=1, gpus=False, report=print) as cluster:
+        results = [each for each in cluster.process(Worker, job, items) if each]
+    assert sorted(item.name for item, _ in results) == list("abcdef")
+    assert {outcome.state for _, outcome in results} == {"done"}
 
 
 @pytest.mark.timeout(600)
