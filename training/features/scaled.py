@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovavel.eval.datasets.feature_cache import CacheInfo, ClipRecord
-from ovavel.runtime.errors import OutputError, OvavelError
+from ovavel.runtime.errors import DatasetError, OutputError, OvavelError
 from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.scale.job import device_on_slot, gpus_for
 from ovavel.runtime.scale.places import ASIDE
@@ -137,6 +137,7 @@ class FeatureWorker:
         """Encode a shard unless it is in the cache. Raises DecoderKilledError."""
         try:
             opened = self._open()
+            self._job.bench.check_media()
         except OutputError as error:
             return Outcome(state="unwritable", text=str(error))
         except OvavelError as error:
@@ -150,6 +151,8 @@ class FeatureWorker:
                 raise
             if isinstance(error, OSError):
                 error = output_error(opened.root, error)
+            if isinstance(error, DatasetError):
+                return Outcome(state="unusable", text=str(error))
             text = str(error) if isinstance(error, OvavelError) else f"{type(error).__name__}: {error}"
             return Outcome(state="unwritable" if isinstance(error, OutputError) else "failed", text=text)
         finally:
@@ -174,6 +177,7 @@ class FeatureWorker:
         names = {record.name for record in harmful}
         decoded = opened.decoder.decode(clip for clip in shard.clips if clip.name not in names)
         files = encode_shard(shard, decoded, opened.encoder, report, harmful=harmful)
+        bench.check_media()  # if the data set has gone meanwhile, its clips are not damaged
         if shard_state(root, opened.info, bench, shard) == "complete":  # another process has been faster
             if (root / shard.index).read_bytes() != files[shard.index]:
                 text = f"it differs from what another process wrote at the same time, {root / shard.index}; {_UNEQUAL}"

@@ -57,7 +57,7 @@ class VideoDataset(Dataset):
 
     def check_media(self) -> None:
         """Refuse a folder without any of the videos. Raises DatasetError."""
-        if not self.videos:
+        if not any(video.exists() for video in self.videos.values()):
             raise DatasetError(
                 f"{self.root} holds none of the videos, such as {self.clips[0].video or self.clips[0].name}.mp4; "
                 "give the folder that they are in, or below"

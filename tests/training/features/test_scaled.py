@@ -9,6 +9,7 @@ import random
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,21 @@ def test_a_process_that_fills_all_of_a_cache_keeps_others_out(
     finally:
         os.close(folder)
     assert (outcome.state, "another process is filling" in outcome.text) == ("unusable", True)
+
+
+def test_a_machine_without_the_data_set_is_unusable_and_keeps_what_is_complete(
+    job: FeatureJob, workers: Callable[[], FeatureWorker], tmp_path: Path
+) -> None:
+    """Its clips are not damaged, nor have they changed."""
+    first, second, *_ = shards(job)
+    assert workers().process(first).state == "done"
+    before = contents(tmp_path)
+    elsewhere = FeatureWorker(replace(job, bench=replace(job.bench, root=tmp_path / "not mounted")))
+    outcomes = [elsewhere.process(shard) for shard in (first, second)]
+    elsewhere.close()
+    assert [outcome.state for outcome in outcomes] == ["unusable", "unusable"]
+    assert "not mounted has no folder train" in outcomes[0].text
+    assert contents(tmp_path) == before
 
 
 def test_different_caches_end_the_run(job: FeatureJob) -> None:
