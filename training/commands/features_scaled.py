@@ -56,7 +56,7 @@ def run_scaled(job: FeatureJob, splits: tuple[str, ...], options: ScaleOptions, 
     started_s = time.monotonic()
     with ExitStack() as stack:
         results, where = outcomes(FeatureWorker, job, mine, options, stack)
-        bar = stack.enter_context(rated_bar("clips"))
+        bar = stack.enter_context(rated_bar("clips", console=console))
         others = Others(lambda: _clips(filled.complete(every)) + clips_at_work(out, every), _clips(every))
 
         def show() -> None:
