@@ -44,7 +44,7 @@ class Client:
 
         Raises:
             MissingExtraError: tritonclient is not installed.
-            UsageError: `device` is not an address, or a token would be sent without TLS.
+            UsageError: `device` is not an address, a token would be sent without TLS, or SSL_CERT_FILE cannot be read.
         """
         found = _ADDRESS.fullmatch(device)
         if found is None or not 0 < int(found[3] or _PORT) < 65_536:
@@ -71,8 +71,14 @@ class Client:
                     "--device, or unset it"
                 )
             return grpc.insecure_channel(target, options=_OPTIONS)
-        trusted = ssl.get_default_verify_paths().cafile  # SSL_CERT_FILE, or the system's; gRPC has others of its own
-        credentials = grpc.ssl_channel_credentials(Path(trusted).read_bytes() if trusted else None)
+        # gRPC has authorities of its own, and would use them where this file is missing.
+        trusted = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+        try:
+            credentials = grpc.ssl_channel_credentials(Path(trusted).read_bytes() if trusted else None)
+        except OSError as error:
+            raise UsageError(
+                f"the authorities in {trusted} cannot be read: {error.strerror}; correct the variable SSL_CERT_FILE"
+            ) from error
         if token:
             credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
         return grpc.secure_channel(target, credentials, options=_OPTIONS)

@@ -193,3 +193,11 @@ def test_tls_and_a_token(repository: Path, tmp_path: Path, monkeypatch: pytest.M
             open_triton(bundle, device=server.address.replace("grpcs", "grpc"))
     finally:
         server.stop()
+
+
+def test_authorities_that_are_missing_are_not_replaced_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(UsageError, match=r"ca\.pem cannot be read: No such file or directory; correct the variable"):
+        open_triton(Bundle.open(BUNDLE), device="grpcs://127.0.0.1:1")
