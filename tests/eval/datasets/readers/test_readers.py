@@ -41,6 +41,14 @@ def test_lists_of_ave_may_name_videos_alone_and_hold_a_clip_twice(tmp_path: Path
     )
 
 
+def test_videos_that_are_not_there_any_more_are_not_media(tmp_path: Path) -> None:
+    found = open_dataset(make_ave(tmp_path / "ave"), kind="ave")
+    found.check_media()
+    (tmp_path / "ave").rename(tmp_path / "away")
+    with pytest.raises(DatasetError, match="holds none of the videos"):
+        found.check_media()
+
+
 def test_an_llp_event_is_both_heard_and_seen(tmp_path: Path) -> None:
     found = open_dataset(make_llp(tmp_path), kind="llp")
     assert found.names == ("Car", "Dog", "Small bell", "other")
