@@ -23,10 +23,12 @@ from ovavel.runtime.commands.scaled import ScaleOptions, run_scaled
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.console import OutputConsole
 from ovavel.runtime.scale import cluster as clusters
-from ovavel.runtime.scale.actor import SlotActor
-from ovavel.runtime.scale.done import Done, ResultFolder, Summary, output_name
-from ovavel.runtime.scale.job import Job, Recording
-from ovavel.runtime.scale.worker import Outcome
+from ovavel.runtime.scale import worker as workers
+from ovavel.runtime.scale.done import Done, ResultFolder, Summary, output_name, recording_id
+from ovavel.runtime.scale.job import Job, Recording, recordings_below
+from ovavel.runtime.scale.work import ItemT, JobT, Outcome, Start
+from ovavel.runtime.scale.worker import Localized
+from ovavel.runtime.sources.media.fingerprint import fingerprint
 
 MEMORY = Path("/dev/shm")
 """Where recordings and results lie: the disk is not what is measured."""
@@ -42,12 +44,12 @@ class QuickWorker:
     """In place of a `Worker`: has results at once, and waits before the first one until all slots are there."""
 
     def __init__(self, job: Job) -> None:
-        self._job, self._folder = job, ResultFolder(Path(job.out))
+        self._job, self._folder = job, ResultFolder(job.out)
 
     def process(self, recording: Recording) -> Outcome:
-        while not (self._folder.path / GO).exists():
+        while not Path(self._job.out, GO).exists():
             time.sleep(0.05)
-        key = self._folder.id(recording)
+        key = recording_id(recording, fingerprint(Path(recording.path)))
         if self._folder.done(key):
             return Outcome(state="kept")
         path = Path(f"{recording.name}.ovavel.json")
@@ -59,15 +61,10 @@ class QuickWorker:
             summary=Summary(duration_s=60.0, events={}, lost_s={}),
         )
         self._folder.write(key, done, {path: b"{}"})
-        return Outcome(state="done", duration_s=60.0)
+        return Localized(state="done", duration_s=60.0)
 
-
-class QuickSlot(SlotActor):
-    """A slot whose work costs nothing."""
-
-    def __init__(self, job: Job, run: str) -> None:
-        super().__init__(job, run)
-        self._worker = QuickWorker(job)  # type: ignore[assignment]
+    def give_up(self, recording: Recording, killed: int) -> Outcome:
+        return Outcome(state="failed", text=f"it ended {killed} slots")
 
 
 class Measured(clusters.Cluster):
@@ -77,10 +74,12 @@ class Measured(clusters.Cluster):
     began: tuple[float, dict[str, float]]
     ended: tuple[float, dict[str, float]]
 
-    def process(self, job: Job, recordings: Sequence[Recording]) -> Generator[tuple[Recording, Outcome] | None]:
+    def process(
+        self, start: Start[JobT, ItemT], job: JobT, items: Sequence[ItemT]
+    ) -> Generator[tuple[ItemT, Outcome] | None]:
         go = Path(job.out) / GO
-        left = len(recordings)
-        for item in super().process(job, recordings):
+        left = len(items)
+        for item in super().process(start, job, items):
             if not go.exists() and sum(slot.node is not None for slot in self._slots) == Measured.wanted:
                 Measured.began = time.monotonic(), used_s()
                 go.touch()
@@ -133,14 +132,13 @@ def measure(recordings: Sequence[Path], base: Path, out: Path, machines: int, sl
                 cluster.add_node(num_cpus=slots, object_store_memory=_STORE_BYTES)
             Measured.wanted = machines * slots
             with (
-                mock.patch.object(clusters, "SlotActor", QuickSlot),
+                mock.patch.object(workers, "Worker", QuickWorker),
                 mock.patch.object(clusters, "Cluster", Measured),
                 Path(os.devnull).open("w") as nowhere,
             ):
                 code = run_scaled(
                     job,
-                    recordings,
-                    base,
+                    recordings_below(recordings, base),
                     ScaleOptions(on="auto"),
                     OutputConsole(file=nowhere, highlight=False, soft_wrap=True),
                 )
