@@ -25,9 +25,13 @@ class SlotActor(Generic[JobT, ItemT]):
 
     def __init__(self, start: Start[JobT, ItemT], job: JobT, run: str) -> None:
         """Work for `job`; `run` tells its marks from those of other runs."""
-        self._place = open_place(job.out)
         self._run = run
-        self._worker = start(job)
+        self._unable: Outcome | None = None
+        try:
+            self._place = open_place(job.out)
+            self._worker = start(job)
+        except OvavelError as error:  # raised here, Ray would report no more than that the actor died
+            self._unable = Outcome.of(error)
 
     def node(self) -> str:
         """The id of the machine that this runs on."""
@@ -41,6 +45,8 @@ class SlotActor(Generic[JobT, ItemT]):
 
     def work_on(self, item: ItemT) -> Outcome:
         """Do the item, or give it up if it has ended too many actors."""
+        if self._unable:
+            return self._unable
         name = hashlib.sha256(os.fsencode(item.name)).hexdigest()
         marks = [f"{ASIDE}/.{name}.{self._run}.{number}.part" for number in range(MOST_KILLS)]
         for mark in marks:

@@ -267,6 +267,13 @@ def test_marks_of_dead_actors_are_counted_in_a_store(
     assert name.startswith("failed/")
 
 
+def test_a_slot_that_lacks_the_library_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "find_spec", lambda name: None)
+    objects.object_store.cache_clear()
+    outcome = SlotActor(Worker, job(), "run").work_on(an_object("clip.mp4"))
+    assert (outcome.state, "obstore" in outcome.text) == ("unusable", True)
+
+
 def test_old_marks_are_removed(stores: Callable[[str], MemoryStore], monkeypatch: pytest.MonkeyPatch) -> None:
     place = ResultFolder(OUT).place
     assert place.mark("aside/.a.part")
