@@ -182,7 +182,7 @@ class Others:
 
 
 def check_outcome(outcome: Outcome) -> None:
-    """Refuse what the other items would fare like.
+    """Raise an error for an outcome that every other item would have as well.
 
     Raises:
         OutputError, StorageError, DeviceError: nothing can be written, object storage cannot be reached, or this

@@ -155,7 +155,7 @@ class ResultFolder:
                     yield self._decoded(name, data, kind)
 
     def count_done(self) -> int:
-        """How many recordings are done, by whomever."""
+        """How many recordings are done, in all runs and parts."""
         return sum(1 for _ in self.place.names("done", ".json"))
 
     def _read(self, name: str, kind: type[T]) -> T | None:

@@ -265,7 +265,7 @@ def _encode_without(job: FeatureJob, harmful: Collection[str], shard: CacheShard
 
 
 def clips_at_work(out: Path, shards: Iterable[CacheShard]) -> int:
-    """How many clips of `shards` are encoded in shards that are not complete yet, by whomever."""
+    """How many clips of `shards` are encoded in shards that are not complete yet, by any process."""
     done = 0
     for shard in shards:
         with contextlib.suppress(OSError, ValueError):  # it is not being encoded, or is just being written

@@ -86,8 +86,8 @@ class Client:
     def ask(self, *questions: Question, patient: bool = True) -> Sequence[Any]:
         """Send `questions` at the same time and return the answers in their order.
 
-        Where the server is away or has no room, a `patient` caller asks again until the deadline: an answer depends on
-        nothing but its question.
+        Where the server is unavailable or its queue is full, a `patient` caller asks again until the deadline: an
+        answer depends on nothing but its question.
 
         Raises:
             DeviceError: there is no answer, or it is an error; says why.

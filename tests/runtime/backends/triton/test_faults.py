@@ -179,7 +179,7 @@ def test_tls_and_a_token(repository: Path, tmp_path: Path, monkeypatch: pytest.M
     server = TritonServer(repository, credentials=grpc.ssl_server_credentials([(key, chain)]), token="let-me-in")
     bundle = Bundle.open(BUNDLE)
     try:
-        with pytest.raises(DeviceError, match="is unavailable"):  # nobody vouches for its certificate
+        with pytest.raises(DeviceError, match="is unavailable"):  # its certificate is not trusted
             open_triton(bundle, device=server.address)
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
