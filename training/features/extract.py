@@ -121,6 +121,7 @@ def extract(
     clips = select_clips(bench, splits)
     info = cache_info(bench, encoders, shard_clips=shard_clips)
     root = out / info.fingerprint[:16]
+    bench.check_media()  # where it is not mounted, its clips are not damaged, nor have they changed
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root):

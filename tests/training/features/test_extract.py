@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.training.caches import SHARD, TINY
 
 from ovavel.eval.datasets.feature_cache import FeatureCache
 from ovavel.eval.datasets.ovavebench import OVAVEBench
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import DatasetError, UsageError
 from ovavel.runtime.pipeline.preprocess import prepare_frame, prepare_waveform
 from ovavel.training.features.encoders import Encoders, bundle_encoders, checkpoint_encoders
 from ovavel.training.features.extract import cache_info, extract
@@ -39,6 +40,13 @@ def test_each_segment_is_embedded_independently(whole: Path, encoders: Encoders,
     np.testing.assert_allclose(done.cache.text.vision, encoders.embed(bench.names).vision, atol=2e-6)
     first, *others = done.cache.text.vision
     assert abs(float((np.stack(others) @ first).max())) < 0.9999  # the names differ
+
+
+def test_a_data_set_that_has_gone_damages_no_clip(whole: Path, encoders: Encoders, tmp_path: Path) -> None:
+    gone = replace(OVAVEBench.open(whole), root=tmp_path / "not mounted")
+    with pytest.raises(DatasetError, match="not mounted has no folder train"):
+        extract(gone, encoders, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_gives_the_same_embeddings(
