@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -50,7 +51,7 @@ __all__ = ["Session"]
 
 _QUEUE = 4
 """Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and decisions are never later than
-that."""
+that. With economy that lets sound decide, as many more as a buffer has."""
 
 
 class Session:
@@ -185,7 +186,7 @@ class Session:
                 scores=tuple(scores),
                 events=tuple(events),
                 latency_ms=None,
-                notices=_redacted(sorted(self._left, key=lambda notice: notice.time_s)),
+                notices=_redacted(sorted((*self._left, *self._vision.notices()), key=lambda notice: notice.time_s)),
             )
         finally:
             self.stop()
@@ -214,10 +215,12 @@ class Session:
         self.close()
 
     def _plan(self, economy: Economy, rule: Rule) -> EconomyPlan:
-        backend, wake_s = self._backend, 0.0
-        if self.source.live and economy.mode != "off":
-            wake_s = wake_time(self._encoder.look, backend.encoders.vision.shape, backend.info.batch)
-        return plan_economy(economy, rule, backend.head, self.bundle.vocabulary.embeddings, wake_s=wake_s)
+        backend = self._backend
+        wake_s = partial(wake_time, self._encoder.look, backend.encoders.vision.shape, backend.info.batch)
+        text = self.bundle.vocabulary.embeddings
+        plan = plan_economy(economy, rule, backend.head, text, wake_s=wake_s if self.source.live else None)
+        self.stats.timings.clear()  # what `wake_time` encoded is no window of the source
+        return plan
 
     def _facts(self, verified: Verified, rule: Rule, channel: Channel, plan: EconomyPlan) -> SessionInfo:
         manifest, vocabulary, backend = self.bundle.manifest, self.bundle.vocabulary, self._backend.info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -32,7 +33,9 @@ def wake_time(look: Look, shape: tuple[int, ...], batch: int) -> float:
     return min(took_s) * BUFFER / size
 
 
-def plan_economy(economy: Economy, rule: Rule, head: Head, text: TextEmbeddings, *, wake_s: float = 0.0) -> EconomyPlan:
+def plan_economy(
+    economy: Economy, rule: Rule, head: Head, text: TextEmbeddings, *, wake_s: Callable[[], float] | None = None
+) -> EconomyPlan:
     """Return what of `economy` a session can run.
 
     Args:
@@ -40,7 +43,8 @@ def plan_economy(economy: Economy, rule: Rule, head: Head, text: TextEmbeddings,
         rule: that decides.
         head: such as `Backend.head`.
         text: of its names.
-        wake_s: how long a live decision waits for pictures that nobody has looked at; see `wake_time`.
+        wake_s: measures how long a live decision waits for pictures that nobody has looked at, see `wake_time`; called
+            only where that decides, as it may take seconds. None: nothing waits.
     """
     if economy.mode == "off":
         return EconomyPlan()
@@ -48,9 +52,9 @@ def plan_economy(economy: Economy, rule: Rule, head: Head, text: TextEmbeddings,
     why_not = why_never(rule) if auto else why_not_exact(rule)
     if economy.every_picture:
         why_not = f"{economy.every_picture} needs every picture"
-    elif not why_not and wake_s > MOST_WAKE_S:
+    elif not why_not and wake_s and (took_s := wake_s()) > MOST_WAKE_S:
         why_not = (
-            f"ten pictures take {wake_s:.1f} s here, and a live decision would wait for them for more than "
+            f"ten pictures take {took_s:.1f} s here, and a live decision would wait for them for more than "
             f"{MOST_WAKE_S:g} s"
         )
     elif not why_not and not hears_alone(head, text):

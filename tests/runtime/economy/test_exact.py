@@ -293,11 +293,25 @@ def test_who_needs_every_picture_and_who_cannot_wait_gets_every_picture() -> Non
     words, rule = vocabulary(3, 0), Rule(kind="agreement")
     archived = plan_economy(Economy(mode="exact", every_picture="the archive"), rule, head, words.embeddings)
     assert (archived.mode, archived.why_not) == ("off", "the archive needs every picture")
-    slow = plan_economy(Economy(mode="exact"), rule, head, words.embeddings, wake_s=MOST_WAKE_S + 0.1)
+    slow = plan_economy(Economy(mode="exact"), rule, head, words.embeddings, wake_s=lambda: MOST_WAKE_S + 0.1)
     assert slow.mode == "off"
     assert "2.1 s" in slow.why_not
-    fast = plan_economy(Economy(mode="exact"), rule, head, words.embeddings, wake_s=MOST_WAKE_S)
+    fast = plan_economy(Economy(mode="exact"), rule, head, words.embeddings, wake_s=lambda: MOST_WAKE_S)
     assert (fast.mode, fast.why_not, fast.text) == ("exact", "", "exact")
+
+
+def test_waking_is_not_measured_where_every_picture_is_looked_at_anyway() -> None:
+    words = vocabulary(3, 0)
+
+    def measured() -> float:
+        raise AssertionError("ten pictures were encoded for nothing")
+
+    for rule, economy in (
+        (Rule(kind="published"), Economy(mode="exact")),
+        (Rule(kind="agreement"), Economy(mode="exact", every_picture="the archive")),
+        (Rule(kind="agreement"), Economy()),
+    ):
+        assert plan_economy(economy, rule, head, words.embeddings, wake_s=measured).mode == "off"
 
 
 def test_segments_that_were_not_looked_at_have_both_senses() -> None:

@@ -102,6 +102,14 @@ def test_auto_is_the_same_when_it_is_played_again(backend: Backend) -> None:
     assert [(e.start_s - QUIET_S, e.end_s - QUIET_S, e.label) for e in once.events] == EVENTS
 
 
+def test_the_pictures_that_measure_waking_are_not_in_the_statistics(backend: Backend) -> None:
+    source = AfterNothing(DEMO / "clip.mp4")
+    source.live = True
+    with Session(DEMO / "bundle", source, backend=backend, fusion="agreement", economy=Economy(mode="exact")) as session:
+        assert session.info.economy.mode == "exact"
+        assert session.stats.timings.stages() == ()
+
+
 def test_a_rule_that_sound_cannot_settle_looks_at_everything_and_says_why(backend: Backend) -> None:
     settings = {"backend": backend, "fusion": "published"}
     with (
