@@ -189,7 +189,8 @@ class Archivist:
                 stream.times.clear()
                 with suppress(Exception):  # it may be what failed
                     self._written(stream, stream.writer.close)
-                self._begin(camera, stream.lag)
+                with suppress(Exception):  # nor may this end the thread of all cameras; its seconds are counted as lost
+                    self._begin(camera, stream.lag)
 
     def _look_after(self, *, retain: bool) -> None:
         """Keep to the limits, and see whether anything may be written."""
@@ -232,9 +233,10 @@ class Archivist:
         self._take(stream, partial(stream.vectors.push, segment))
 
     def _end(self, camera: str) -> None:
-        if stream := self._streams.pop(camera, None):
+        if stream := self._streams.get(camera):
             self._take(stream, stream.vectors.flush)
             self._written(stream, stream.writer.close)
+            del self._streams[camera]  # not before: `_do` writes what waits, where something fails on the way
 
     def _take(self, stream: _Stream, ask: Callable[[], list[Context]]) -> None:
         try:

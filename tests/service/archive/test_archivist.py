@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.service import CLIP, DEMO, site, until
 
+from ovavel.runtime.archive.contexts import ContextVectors
 from ovavel.runtime.archive.layout import ContextSecond, model_of
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.search.phrases import embed_phrases
@@ -225,6 +226,22 @@ def test_an_unforeseen_fault_costs_the_seconds_that_waited_and_no_later_ones(
     assert lost.keys() == {("gate", UNFORESEEN)}
     assert 1 <= lost["gate", UNFORESEEN] <= 6
     assert archived.archivist.written["gate"] == len(archived.seconds) == 30 - lost.total()
+
+
+def test_an_unforeseen_fault_at_the_end_of_a_run_loses_nothing_uncounted(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flush(self: ContextVectors) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ContextVectors, "flush", flush)
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    archived.take(segments(30))
+    archived.close()
+    lost = archived.archivist.lost
+    assert lost == {("gate", UNFORESEEN): GATE.lag}
+    assert archived.archivist.written["gate"] == len(archived.seconds) == 30 - GATE.lag
 
 
 def test_what_waits_is_bounded(store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
