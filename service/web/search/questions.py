@@ -54,9 +54,11 @@ class Questions:
         self._running += 1
         try:
             searching = await asyncio.to_thread(Searching, asked)
-        except SearchError as error:
+        except BaseException as error:  # cancelled, too: else its place would never be free again
             self._running -= 1
-            raise Problem(503, str(error)) from error
+            if isinstance(error, SearchError):
+                raise Problem(503, str(error)) from error
+            raise
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         over = partial(self._over, searching)
         return Streamed(_followed(searching, shown), over, media_type="text/event-stream", headers=headers)
