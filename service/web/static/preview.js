@@ -41,6 +41,10 @@ function changed() {
   return found;
 }
 
+function showSpan() {
+  document.getElementById('span').textContent = many(Number(form.elements.days.value), 'day');
+}
+
 // What goes into the site file. A number of TOML needs a digit on both sides of its point, as JavaScript writes it.
 function showLines() {
   const lines = Object.entries(changed()).map(([name, value]) => `${name} = ${value}`);
@@ -190,7 +194,6 @@ async function run() {
     document.getElementById('found').hidden = false;
     progress.textContent = `${found.done} of ${found.days} days decided on, ${hours(total.seconds)}`;
   });
-  if (cancel.onclick === null) return;
   if (running !== stopped) return; // another one was started meanwhile
   cancel.hidden = true;
   if (stopped.signal.aborted) progress.textContent += ' – cancelled';
@@ -209,10 +212,15 @@ form?.addEventListener('input', (typed) => {
   const { name, value, dataset } = typed.target;
   if (dataset.number) form.elements[dataset.number].value = value;
   else if (form.querySelector(`[data-number="${name}"]`)) form.querySelector(`[data-number="${name}"]`).value = value;
-  document.getElementById('span').textContent = many(Number(form.elements.days.value), 'day');
+  showSpan();
   showLines();
 });
-form?.addEventListener('reset', () => setTimeout(showLines)); // once the values are back
+form?.addEventListener('reset', () =>
+  setTimeout(() => {
+    showSpan();
+    showLines();
+  }),
+); // once the values are back
 document.getElementById('copy')?.addEventListener('click', async () => {
   const lines = document.getElementById('toml');
   const copied = document.getElementById('copied');
@@ -224,4 +232,7 @@ document.getElementById('copy')?.addEventListener('click', async () => {
     copied.textContent = 'marked: copy it with the keyboard';
   }
 });
-if (form) showLines(); // a browser may have kept what was typed
+if (form) {
+  showSpan(); // a browser may have kept what was typed
+  showLines();
+}
