@@ -105,7 +105,9 @@ def test_auto_is_the_same_when_it_is_played_again(backend: Backend) -> None:
 def test_the_pictures_that_measure_waking_are_not_in_the_statistics(backend: Backend) -> None:
     source = AfterNothing(DEMO / "clip.mp4")
     source.live = True
-    with Session(DEMO / "bundle", source, backend=backend, fusion="agreement", economy=Economy(mode="exact")) as session:
+    with Session(
+        DEMO / "bundle", source, backend=backend, fusion="agreement", economy=Economy(mode="exact")
+    ) as session:
         assert session.info.economy.mode == "exact"
         assert session.stats.timings.stages() == ()
 
