@@ -76,7 +76,7 @@ class ArchiveSink:
 
 
 class LiveArchiveSink(ArchiveSink):
-    """Writes the seconds of a live source by this machine's clock, and goes on where the disk is full for a while."""
+    """Writes the seconds of a live source by this machine's clock, and continues while the disk is full."""
 
     def __init__(self, writer: ArchiveWriter, backend: Backend, *, lag: int, report: Callable[[str], None]) -> None:
         """As `ArchiveSink`. `report` gets a sentence when seconds cannot be written, and when they can be again."""

@@ -179,11 +179,11 @@ class Archivist:
             self._do(*job)
 
     def _do(self, camera: str, job: Callable[[], None]) -> None:
-        """Do it; an unforeseen fault costs the seconds of one camera that wait, and the camera begins again."""
+        """Do it; an unforeseen fault costs the seconds of one camera that wait, and its archive restarts."""
         try:
             job()
         except Exception:  # noqa: BLE001 - whatever it is, later seconds are archived
-            _log.exception("the archive of camera %s begins again", camera)
+            _log.exception("the archive of camera %s failed and is restarted", camera)
             if stream := self._streams.pop(camera, None):
                 self.lost[camera, UNFORESEEN] += len(stream.times)
                 stream.times.clear()

@@ -147,7 +147,7 @@ function hours(seconds) {
 function apart(total) {
   const found = [`The archive has ${hours(total.seconds)} of ${hours(total.asked)}`];
   if (total.other_model) found.push(`${hours(total.other_model)} of another model cannot be compared`);
-  found.push(`rounding may decide ${many(total.unsure, 'second')} otherwise than live watching`);
+  found.push(`rounding may decide ${many(total.unsure, 'second')} differently from live watching`);
   found.push(
     `${total.unmatched} of ${many(total.recorded, 'recorded event')} had other settings or names then, or are not in the archive`,
   );
