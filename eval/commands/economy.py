@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional
 
 from ovavel.runtime.commands.options import EngineOptions, Many, Maybe
-from ovavel.runtime.errors import UsageError
+from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.system.bounds import Meta, Seed
 
 if TYPE_CHECKING:
@@ -188,6 +188,8 @@ class CompareEconomy:
                 ]
                 rule = runs[0].rule
                 results += [compare_runs(stream, runs[0], run, bundle.vocabulary.names) for run in runs[1:]]
+        if not any(result.seconds for result in results):
+            raise MediaError("nothing to compare: none of the recordings is as long as one second")
         groups = dict.fromkeys((result.group, result.mode) for result in results)
         comparisons = [summarize([r for r in results if (r.group, r.mode) == group]) for group in groups]
         return EconomyReport(

@@ -46,7 +46,7 @@ class Searching:
             except LinkClosed as error:
                 if self._closed:
                     return
-                raise SearchError(f"the search was lost: {error}") from error
+                raise SearchError(f"no more answers from the archive: {error}") from error
             if isinstance(found, Refused):
                 raise SearchError(found.error)
             if isinstance(found, Ended):

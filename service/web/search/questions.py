@@ -50,7 +50,7 @@ class Questions:
             Problem: too many ask.
         """
         if self._running >= _AT_ONCE:
-            raise Problem(503, f"{_AT_ONCE} others are searching; try again in a moment", {"retry-after": "5"})
+            raise Problem(503, f"{_AT_ONCE} others are asking the archive; try again in a moment", {"retry-after": "5"})
         self._running += 1
         try:
             searching = await asyncio.to_thread(Searching, asked)

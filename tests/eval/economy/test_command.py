@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from support.media_factory import make_clip
 from support.ovavebench_factory import break_clip, make_bench
 
 from ovavel.eval.commands.economy import CompareEconomy
@@ -158,6 +159,12 @@ def test_clips_of_a_data_set_are_joined_and_damaged_ones_listed(tmp_path: Path) 
         CompareEconomy(
             data=make_bench(tmp_path / "other", clips=1), bundle=Assets.open().bundle.path, out=tmp_path / "out"
         ).run()
+
+
+def test_recordings_of_less_than_a_second_are_refused(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "short.mp4", duration_s=0.4)
+    with pytest.raises(MediaError, match="nothing to compare"):
+        command(tmp_path / "out", days=(), recordings=(clip,), bundle=Assets.open().bundle.path).run()
 
 
 @pytest.mark.parametrize(
