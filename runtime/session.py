@@ -217,8 +217,8 @@ class Session:
     def _plan(self, economy: Economy, rule: Rule) -> EconomyPlan:
         backend = self._backend
         wake_s = partial(wake_time, self._encoder.look, backend.encoders.vision.shape, backend.info.batch)
-        text = self.bundle.vocabulary.embeddings
-        plan = plan_economy(economy, rule, backend.head, text, wake_s=wake_s if self.source.live else None)
+        text, waits = self.bundle.vocabulary.embeddings, wake_s if self.source.live else None
+        plan = plan_economy(economy, rule, backend.head, text, wake_s=waits, concurrent=backend.info.concurrent)
         self.stats.timings.clear()  # what `wake_time` encoded is no window of the source
         return plan
 

@@ -34,7 +34,13 @@ def wake_time(look: Look, shape: tuple[int, ...], batch: int) -> float:
 
 
 def plan_economy(
-    economy: Economy, rule: Rule, head: Head, text: TextEmbeddings, *, wake_s: Callable[[], float] | None = None
+    economy: Economy,
+    rule: Rule,
+    head: Head,
+    text: TextEmbeddings,
+    *,
+    wake_s: Callable[[], float] | None = None,
+    concurrent: bool = False,
 ) -> EconomyPlan:
     """Return what of `economy` a session can run.
 
@@ -45,6 +51,8 @@ def plan_economy(
         text: of its names.
         wake_s: measures how long a live decision waits for pictures that nobody has looked at, see `wake_time`; called
             only where that decides, as it may take seconds. None: nothing waits.
+        concurrent: whether the engine encodes picture and sound at once, which sound first gives up: then only a rule
+            by which sound often decides alone is worth it.
     """
     if economy.mode == "off":
         return EconomyPlan()
@@ -52,6 +60,10 @@ def plan_economy(
     why_not = why_never(rule) if auto else why_not_exact(rule)
     if economy.every_picture:
         why_not = f"{economy.every_picture} needs every picture"
+    elif not why_not and not auto and concurrent and rule.kind != "agreement":
+        why_not = (
+            f"this engine encodes picture and sound at once, and by the rule {rule.name} sound seldom decides alone"
+        )
     elif not why_not and wake_s and (took_s := wake_s()) > MOST_WAKE_S:
         why_not = (
             f"ten pictures take {took_s:.1f} s here, and a live decision would wait for them for more than "

@@ -28,7 +28,7 @@ from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.rules.apply import evidence_of, rule_scores
 from ovavel.runtime.pipeline.rules.evidence import Evidence
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
-from ovavel.runtime.types import Event, Segment, SegmentScores, SkipCause
+from ovavel.runtime.types import Event, RuleKind, Segment, SegmentScores, SkipCause
 
 D = 6
 """Small, so that sounds often are the background and often are not."""
@@ -298,6 +298,14 @@ def test_who_needs_every_picture_and_who_cannot_wait_gets_every_picture() -> Non
     assert "2.1 s" in slow.why_not
     fast = plan_economy(Economy(mode="exact"), rule, head, words.embeddings, wake_s=lambda: MOST_WAKE_S)
     assert (fast.mode, fast.why_not, fast.text) == ("exact", "", "exact")
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("agreement", "exact"), ("positive", "off"), ("temperatures", "off")])
+def test_picture_and_sound_stay_concurrent_where_sound_seldom_decides_alone(kind: RuleKind, mode: str) -> None:
+    words = vocabulary(3, 0)
+    plan = plan_economy(Economy(mode="exact"), fitted_rule(kind), head, words.embeddings, concurrent=True)
+    assert (plan.mode, "at once" in plan.why_not) == (mode, mode == "off")
+    assert plan_economy(Economy(mode="auto"), fitted_rule(kind), head, words.embeddings, concurrent=True).sound
 
 
 def test_waking_is_not_measured_where_every_picture_is_looked_at_anyway() -> None:

@@ -28,6 +28,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     return poisoned(tmp_path_factory.mktemp("material"))
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_clips_that_end_three_actors_are_damaged_and_the_others_are_encoded(
     material: tuple[Path, Path, dict[str, str], list[str]], tmp_path: Path

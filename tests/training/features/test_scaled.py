@@ -221,6 +221,7 @@ def test_what_cannot_work_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_clips_that_end_processes_are_damaged_and_the_others_are_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
