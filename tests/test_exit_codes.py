@@ -44,7 +44,6 @@ MISSING = [
     "eval lag --data GONE --bundle BUNDLE --out NEW",
     "eval economy --data GONE --bundle BUNDLE --out NEW",
     "eval economy GONE --bundle BUNDLE --out NEW",
-    "eval economy --days sparse --bundle BUNDLE --out NEW",
     "eval calibrate --data GONE --bundle BUNDLE --out NEW",
     "eval parity CLIP --bundle GONE",
     "eval parity GONE --bundle BUNDLE",

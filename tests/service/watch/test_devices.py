@@ -219,6 +219,12 @@ def write(folder: Path, *cameras: str) -> Path:
     return path
 
 
+def is_offline(store: Database, camera: str) -> bool:
+    """Whether the accounts say so."""
+    hours = accounts.read_accounts(store.read, camera, from_us=0, to_us=2**62)
+    return any("camera offline" in each.gap_us for each in hours)
+
+
 def test_devices_that_are_not_there_are_a_state_and_no_error(stage: Stage, tmp_path: Path) -> None:
     other = f'id = "other"\nsource = "{CLIP}"\nloop = true'
     one = f'id = "one"\nsource = "{stage.url}"\nmicrophone = "nobody has this one"'
@@ -237,8 +243,6 @@ def test_devices_that_are_not_there_are_a_state_and_no_error(stage: Stage, tmp_p
         assert reloader.reload() == Changes(restarted=("one",))
         until(lambda: is_whole(service, "one"))
         assert service.feeds["other"].pid == pid
+        until(lambda: is_offline(service.store, "two"))
         reloader.stop()
     check(tmp_path)
-    with Database.open(tmp_path / "data", ballast_bytes=0) as store:
-        hours = accounts.read_accounts(store.read, "two", from_us=0, to_us=2**62)
-        assert any("camera offline" in each.gap_us for each in hours)
