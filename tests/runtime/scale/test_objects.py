@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.scaled import BUNDLE, contents, identity, make_recordings, store_contents
+from support.scaled import BUNDLE, REQUEST, contents, identity, make_recordings, store_contents
 
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import InputError, MediaError, MissingExtraError, OutputError, StorageError, UsageError
@@ -23,7 +23,7 @@ from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.scale import objects
 from ovavel.runtime.scale.actor import SlotActor
 from ovavel.runtime.scale.done import Done, ResultFolder, Summary, output_name, recording_id
-from ovavel.runtime.scale.job import Job, Recording, Request, recordings_below
+from ovavel.runtime.scale.job import Job, Recording, recordings_below
 from ovavel.runtime.scale.media import opened
 from ovavel.runtime.scale.worker import Worker
 from ovavel.runtime.sources.media.fingerprint import WHOLE, fingerprint
@@ -34,18 +34,6 @@ from obstore.exceptions import GenericError, PermissionDeniedError  # noqa: E402
 from obstore.store import MemoryStore  # noqa: E402
 
 RAW, OUT = "s3://test/raw", "s3://test/out/"
-REQUEST = Request(
-    bundle_sha256="ab",
-    backend="onnxruntime",
-    precision=None,
-    senses=("audio",),
-    channel="auto",
-    lag=2,
-    fusion=None,
-    rules={},
-    economy=("exact", None),
-    formats=("json",),
-)
 SUMMARY = Summary(duration_s=1.0, events={}, lost_s={})
 
 

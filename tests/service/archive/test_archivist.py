@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -62,6 +63,20 @@ def segments(count: int) -> list[Segment]:
         Segment(index=index, start_s=float(index), vision=unit(vision_size), audio=unit(audio_size))
         for index in range(count)
     ]
+
+
+def failing_at(
+    number: int, error: Exception, contexts: Callable[..., tuple[np.ndarray, np.ndarray]]
+) -> Callable[..., object]:
+    """`contexts`, whose call of this number fails."""
+    calls = itertools.count(1)
+
+    def failing(*parts: np.ndarray) -> object:
+        if next(calls) == number:
+            raise error
+        return contexts(*parts)
+
+    return failing
 
 
 class Archived:
@@ -161,16 +176,7 @@ def test_a_second_whose_window_was_dropped_is_not_there(store: Database, encoder
 def test_an_encoder_that_is_lost_costs_the_seconds_that_were_due(
     store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 0
-
-    def contexts(*parts: np.ndarray) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == 5:
-            raise EncoderLost("it is gone")
-        return RemoteEncoder.contexts(encoder, *parts)
-
-    monkeypatch.setattr(encoder, "contexts", contexts)
+    monkeypatch.setattr(encoder, "contexts", failing_at(5, EncoderLost("it is gone"), encoder.contexts))
     archived = Archived(store, encoder)
     archived.archivist.start()
     archived.take(segments(20))
@@ -208,16 +214,7 @@ def test_what_cannot_be_written_is_counted(
 def test_an_unforeseen_fault_costs_the_seconds_that_waited_and_no_later_ones(
     store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 0
-
-    def contexts(*parts: np.ndarray) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise ZeroDivisionError
-        return RemoteEncoder.contexts(encoder, *parts)
-
-    monkeypatch.setattr(encoder, "contexts", contexts)
+    monkeypatch.setattr(encoder, "contexts", failing_at(6, ZeroDivisionError(), encoder.contexts))
     archived = Archived(store, encoder)
     archived.archivist.start()
     archived.take(segments(30))
