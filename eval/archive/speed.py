@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 whole = True
             figures = _measure(Archive(root), options)
             figures["writing"] = _writing(options.folder, options.size)
+        except OSError as error:
+            parser.exit(1, f"{root}: {error.strerror}; choose a folder with room for all days, or fewer --days\n")
         finally:
             if not (options.keep and whole):
                 shutil.rmtree(root, ignore_errors=True)
