@@ -144,6 +144,15 @@ def one_torch_thread(left_as_found: None) -> Iterator[None]:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def recursion_limit_as_before(left_as_found: None) -> Iterator[None]:
+    """PyTorch raises the limit for the whole process when it compiles."""
+    before = sys.getrecursionlimit()
+    yield
+    if "torch._inductor" in sys.modules:
+        sys.setrecursionlimit(before)
+
+
 @pytest.fixture(scope="session")
 def traced_once() -> Iterator[TracedOnce]:
     """From now on, PyTorch traces a small model once, however many bundles are made of it."""

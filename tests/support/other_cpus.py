@@ -1,7 +1,7 @@
 """Other kinds of CPU, emulated by qemu-user, which run this Python or one for ARM.
 
-`python tests/support/other_cpus.py` brings what ARM needs into .arm/: Debian's arm64 packages of Python 3.11 and
-wheels. It needs Debian's apt and dpkg, and 300 MB; x86-64 needs nothing but qemu-user.
+`PYTHONPATH=tests python -m support.other_cpus` brings what ARM needs into .arm/: Debian's arm64 packages of Python 3.11
+and wheels. It needs Debian's apt and dpkg, and 300 MB; x86-64 needs nothing but qemu-user.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def arm_command(cpu: str) -> list[str]:
     """What runs a Python for ARM; skips the test where its parts are missing."""
     qemu = _qemu("aarch64")
     if not _DONE.is_file():
-        pytest.skip("no Python for ARM: `python tests/support/other_cpus.py` fetches one on Debian")
+        pytest.skip("no Python for ARM: `PYTHONPATH=tests python -m support.other_cpus` fetches one on Debian")
     root = ARM / "root"
     return [qemu, "-cpu", cpu, "-L", str(root), str(root / "usr/bin/python3.11")]
 
