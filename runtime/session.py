@@ -115,7 +115,9 @@ class Session:
             opened.callback(self._encoder.close)
             plan = self._plan(economy or Economy(), rule)
             self.stats.economy = EconomyCounts(work_of(self.bundle.manifest.model.config))
-            self._vision = EconomicVision(self._encoder.look, plan, rule, vocabulary.names, self.stats.economy)
+            self._vision = EconomicVision(
+                self._encoder.look, self._encoder.listen, plan, rule, vocabulary.names, self.stats.economy
+            )
             self._localizer = Localizer(
                 self._backend.head,
                 vocabulary,
@@ -301,7 +303,8 @@ class Session:
         start_s = time.perf_counter()
         undecided = deque(windows)
         try:
-            segments = self._encoder.encode(windows, look=self.info.economy.mode == "off")
+            look, listen = self.info.economy.mode == "off", self._vision.listen
+            segments = self._encoder.encode(windows, look=look, listen=listen)
             if len(segments) > 1 and self.info.economy.mode == "exact":
                 self._localizer.foresee(segments)
             each_s = (time.perf_counter() - start_s) / len(windows)

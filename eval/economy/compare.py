@@ -147,6 +147,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
     """Share of the pictures that were encoded."""
     pictures_reused: float
     """Share that kept an earlier embedding: still pictures."""
+    sounds_reused: float
+    """Share of the sounds that kept an earlier embedding."""
     busy: float
     """Time from windows to decisions, as a share of that without economy, on this machine."""
     cpu: float
@@ -218,8 +220,9 @@ def summarize(results: Sequence[StreamResult]) -> Comparison:
         economy=_mean([r.economy for r in results]),
         cost=cost([hour for r in results for hour in r.hours]),
         cost_deviation=float(np.std(costs)),
-        pictures_encoded=_share(results, "encoded"),
-        pictures_reused=_share(results, "reused"),
+        pictures_encoded=_share(results, "encoded", "pictures"),
+        pictures_reused=_share(results, "reused", "pictures"),
+        sounds_reused=_share(results, "sounds_reused", "sounds"),
         busy=_ratio(results, "busy_s"),
         cpu=_ratio(results, "cpu_s"),
         cpu_ms=1e3 * sum(hour.cpu_s for r in results for hour in r.hours) / seconds,
@@ -240,8 +243,8 @@ def cost(hours: Iterable[Hour], work: Work = IMAGEBIND) -> float:
     """Operations of the encoders as a share of those that encode every picture and sound."""
     done = whole = 0.0
     for hour in hours:
-        done += work.vision_gflop * hour.encoded + work.audio_gflop * hour.sounds
-        whole += work.vision_gflop * hour.pictures + work.audio_gflop * hour.sounds
+        done += work.of(hour.encoded, hour.sounds - hour.sounds_reused)
+        whole += work.of(hour.pictures, hour.sounds)
     return done / whole if whole else 1.0
 
 
@@ -312,9 +315,9 @@ def _mean(measures: Sequence[Measures | None]) -> Measures | None:
     return Measures(acc=acc, seg=seg, eve=eve, avg=avg, events=float(np.mean(events)) if events else None)
 
 
-def _share(results: Sequence[StreamResult], name: str) -> float:
-    hours = [hour for r in results for hour in r.hours]
-    return float(sum(getattr(hour, name) for hour in hours)) / max(1, sum(hour.pictures for hour in hours))
+def _share(results: Sequence[StreamResult], name: str, of: str) -> float:
+    part, whole = (float(sum(getattr(hour, each) for r in results for hour in r.hours)) for each in (name, of))
+    return part / max(1.0, whole)
 
 
 def _ratio(results: Sequence[StreamResult], name: str) -> float:

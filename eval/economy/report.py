@@ -55,7 +55,8 @@ COLUMNS = (
     "economy",
     "work",
     "pictures encoded",
-    "kept as still",
+    "pictures kept",
+    "sounds kept",
     "CPU time",
     "equal decisions",
     "events F",
@@ -74,6 +75,7 @@ def comparison_cells(each: Comparison) -> tuple[str, ...]:
         f"{100 * each.cost:.1f}{spread}",
         f"{100 * each.pictures_encoded:.1f}",
         f"{100 * each.pictures_reused:.1f}",
+        f"{100 * each.sounds_reused:.1f}",
         f"{100 * each.cpu:.0f}",
         f"{100 * each.same:.3f}",
         f"{100 * each.event_f:.1f}",
@@ -142,15 +144,15 @@ def _measure_rows(report: EconomyReport) -> list[tuple[str, ...]]:
 def hour_parts(hours: Sequence[Hour]) -> list[tuple[str, float]]:
     """Return 1e9 operations per second of media that hours took and saved, by name, of encoders of ImageBind's size."""
     seconds = sum(hour.seconds for hour in hours)
-    encoded, reused, pictures, sounds = (
-        sum(getattr(hour, name) for hour in hours) / seconds for name in ("encoded", "reused", "pictures", "sounds")
-    )
+    names = ("encoded", "reused", "pictures", "sounds", "sounds_reused")
+    encoded, reused, pictures, sounds, kept = (sum(getattr(hour, name) for hour in hours) / seconds for name in names)
     # What audits encode is encoded, too; what is neither encoded nor kept was decided by sound.
     by_sound = max(0.0, pictures - encoded - reused)
     return [
         ("pictures", encoded * IMAGEBIND.vision_gflop),
-        ("sounds", sounds * IMAGEBIND.audio_gflop),
-        ("saved: still", reused * IMAGEBIND.vision_gflop),
+        ("sounds", (sounds - kept) * IMAGEBIND.audio_gflop),
+        ("saved: still picture", reused * IMAGEBIND.vision_gflop),
+        ("saved: still sound", kept * IMAGEBIND.audio_gflop),
         ("saved: sound first", by_sound * IMAGEBIND.vision_gflop),
     ]
 

@@ -42,7 +42,9 @@ class Hour(Struct, frozen=True, kw_only=True):
     reused: int
     """Pictures that kept the embedding of an earlier one."""
     sounds: int
-    """Sounds that were encoded."""
+    """Seconds that had a sound."""
+    sounds_reused: int
+    """Sounds that kept the embedding of an earlier one."""
     busy_s: float
     """Time from a window to its decision, summed up."""
     cpu_s: float
@@ -235,13 +237,13 @@ class _Meter:
             return
         hour = int(update.window.start_s) // HOUR_S
         while len(self._rows) <= hour:
-            self._rows.append([0.0] * 7)
+            self._rows.append([0.0] * len(Hour.__struct_fields__))
         now = self._reading()
-        pictures, encoded, reused, busy_s, cpu_s = (b - a for a, b in zip(self._before, now, strict=True))
+        pictures, encoded, reused, kept, busy_s, cpu_s = (b - a for a, b in zip(self._before, now, strict=True))
         self._before = now
         if self._session.info.economy.mode == "off":
             pictures = encoded = float(update.window.frame is not None)
-        took = (1, pictures, encoded, reused, update.window.waveform is not None, busy_s, cpu_s)
+        took = (1, pictures, encoded, reused, update.window.waveform is not None, kept, busy_s, cpu_s)
         self._rows[hour] = [a + b for a, b in zip(self._rows[hour], took, strict=True)]
         (self.wake_ms if encoded > 1 else self.usual_ms).append(1e3 * busy_s)
 
@@ -261,4 +263,5 @@ class _Meter:
         stats = self._session.stats
         figures = stats.economy.figures
         busy_s = stats.real_time_factor * stats.windows
-        return figures.pictures, figures.encoded, figures.reused, busy_s, time.process_time() - self._source.cpu_s
+        cpu_s = time.process_time() - self._source.cpu_s
+        return figures.pictures, figures.encoded, figures.reused, figures.sounds_reused, busy_s, cpu_s

@@ -27,11 +27,15 @@ class EconomyFigures:
     """Pictures that were encoded, those of audits among them."""
     reused: int = 0
     """Pictures that kept the embedding of an earlier one, as they had not changed."""
+    sounds: int = 0
+    """Seconds that had a sound."""
+    sounds_reused: int = 0
+    """Sounds that kept the embedding of an earlier one; all others were encoded."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Seconds decided without their picture, by `SkipCause`. Some of these pictures were encoded later, as the
     surroundings of a second that needed its own."""
     audited: int = 0
-    """Pictures that were encoded to measure what reusing or skipping would have cost."""
+    """Pictures and sounds that were encoded to measure what reusing or skipping would have cost."""
     audits_failed: int = 0
     """Audits beyond the drift budget, or with a similarity outside what was assumed."""
     drift_p99: float | None = None
@@ -56,7 +60,8 @@ class EconomyCounts:
         """Count; `work` is that of one second."""
         self._work = work
         self._lock = threading.Lock()
-        self._pictures = self._sounds = self._encoded = self._reused = self._most = self._failed = 0
+        self._pictures = self._encoded = self._reused = self._most = self._failed = 0
+        self._sounds = self._sounds_reused = 0
         self._skipped: Counter[str] = Counter()
         self._audited = 0
         self._drifts: deque[float] = deque(maxlen=_DRIFTS)
@@ -74,6 +79,11 @@ class EconomyCounts:
             self._encoded += encoded
             self._reused += reused
             self._most = max(self._most, encoded)
+
+    def heard(self, *, reused: int) -> None:
+        """Count sounds that kept an embedding."""
+        with self._lock:
+            self._sounds_reused += reused
 
     def skipped(self, cause: SkipCause) -> None:
         """Count a second that was finally decided without its picture."""
@@ -94,17 +104,19 @@ class EconomyCounts:
         """All counts so far."""
         with self._lock:
             work, drifts = self._work, self._drifts
-            sound = work.audio_gflop * self._sounds if work else 0.0
+            new_sounds = self._sounds - self._sounds_reused
             return EconomyFigures(
                 pictures=self._pictures,
                 encoded=self._encoded,
                 reused=self._reused,
+                sounds=self._sounds,
+                sounds_reused=self._sounds_reused,
                 skipped=dict(sorted(self._skipped.items())),
                 audited=self._audited,
                 audits_failed=self._failed,
                 drift_p99=float(np.quantile(drifts, 0.99)) if drifts else None,
                 drift_max=self._drift_max,
                 most_at_once=self._most,
-                gflop_all=sound + work.vision_gflop * self._pictures if work else None,
-                gflop_done=sound + work.vision_gflop * self._encoded if work else None,
+                gflop_all=work.of(self._pictures, self._sounds) if work else None,
+                gflop_done=work.of(self._encoded, new_sounds) if work else None,
             )

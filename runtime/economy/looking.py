@@ -1,4 +1,4 @@
-"""Which pictures of one source are encoded: what a session's economy does, second by second.
+"""Which pictures and sounds of one source are encoded: what a session's economy does, second by second.
 
 Shapes: T seconds, C classes with the background last, K further texts of the background.
 """
@@ -17,8 +17,9 @@ from ovavel.runtime.economy.counts import EconomyCounts
 from ovavel.runtime.economy.quiet import NoiseFloor, band_levels
 from ovavel.runtime.economy.settings import EconomyPlan
 from ovavel.runtime.economy.sound import is_background
-from ovavel.runtime.economy.still import Look, StillPictures
+from ovavel.runtime.economy.still import Embedded, Still
 from ovavel.runtime.economy.weak import WeakSound
+from ovavel.runtime.pipeline.encoder import Encode
 from ovavel.runtime.types import Notice, Segment, SegmentScores, SkipCause
 
 __all__ = ["EconomicVision"]
@@ -28,18 +29,42 @@ _QUIET_S = 600.0
 
 
 class EconomicVision:
-    """Encodes the pictures of one source that are needed. The same segments always give the same work.
+    """Encodes the pictures and sounds of one source that are needed. The same segments always give the same work.
 
     A `Localizer` asks it (`Looking`) before it decides.
     """
 
-    def __init__(self, look: Look, plan: EconomyPlan, rule: Rule, names: Sequence[str], counts: EconomyCounts) -> None:
-        """Encode with `look` what `plan` leaves to encode, for decisions by `rule` on `names`, and count."""
-        self._look, self._plan, self._rule, self._names, self._counts = look, plan, rule, tuple(names), counts
-        self._still = StillPictures(look, plan.budget) if plan.still else None
+    def __init__(
+        self,
+        look: Encode,
+        listen: Encode,
+        plan: EconomyPlan,
+        rule: Rule,
+        names: Sequence[str],
+        counts: EconomyCounts,
+    ) -> None:
+        """Encode with `look` and `listen` what `plan` leaves to encode, for decisions by `rule` on `names`, and
+        count."""
+        self._look, self._listen, self._plan, self._counts = look, listen, plan, counts
+        self._rule, self._names = rule, tuple(names)
+        self._still_pictures = Still(look, plan.budget) if plan.still else None
+        self._still_sounds = Still(listen, plan.budget) if plan.still else None
+        self._drifted: float | None = None  # of a sound, beyond the budget, and not reported so far
         self._assumed = _Assumed(rule, names) if plan.still and plan.sound else None
         self._notices: list[Notice] = []
         self._reported_s: dict[str, float] = {}
+
+    def listen(self, log_mels: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Embed prepared sounds, the next seconds of the source, a (D,) embedding each."""
+        if self._still_sounds is None:
+            return list(self._listen(log_mels))
+        # One by one: which of them are encoded does not depend on how many come at once.
+        found = [self._still_sounds.embed([each])[0] for each in log_mels]
+        self._counts.heard(reused=sum(not each.encoded for each in found))
+        for each in found:
+            if not self._audited(each):
+                self._drifted = each.drift
+        return [each.embedding for each in found]
 
     def arrived(self, segment: Segment, waveform: NDArray[np.float32] | None = None) -> Segment:
         """Take a second before it is decided: look at once where sound does not decide alone.
@@ -49,6 +74,9 @@ class EconomicVision:
         if self._plan.mode == "off":
             return segment
         self._counts.second(picture=segment.frame is not None, sound=segment.audio is not None)
+        if self._drifted is not None:
+            self._report(segment.start_s, "sound drift", _DRIFTED.format("sound", self._drifted, self._plan.budget))
+            self._drifted = None
         if self._assumed and waveform is not None:
             self._assumed.hear(segment.index, waveform)
         return segment if self._plan.sound else self.look([segment])[0]
@@ -65,19 +93,18 @@ class EconomicVision:
         if not waiting:
             return list(segments)
         frames = [s.frame for s in waiting if s.frame is not None]
-        if self._still is None:
+        if self._still_pictures is None:
             embeddings = list(self._look(frames))
             self._counts.looked(encoded=len(embeddings))
         else:
-            found = self._still.embed(frames)
+            found = self._still_pictures.embed(frames)
             embeddings = [each.embedding for each in found]
             encoded = sum(each.encoded for each in found)
             self._counts.looked(encoded=encoded, reused=len(found) - encoded)
             for segment, each in zip(waiting, found, strict=True):
-                if each.drift is not None:
-                    self._counts.audited(each.drift, failed=not each.within)
-                if each.drift is not None and not each.within:
-                    self._report(segment.start_s, "drift", _DRIFTED.format(each.drift, self._plan.budget))
+                if not self._audited(each):
+                    drifted = _DRIFTED.format("picture", each.drift, self._plan.budget)
+                    self._report(segment.start_s, "drift", drifted)
         by_index = {s.index: embedding for s, embedding in zip(waiting, embeddings, strict=True)}
         return [s if s.frame is None else replace(s, vision=by_index[s.index], frame=None) for s in segments]
 
@@ -95,6 +122,12 @@ class EconomicVision:
         """What there is to report since the last call."""
         news, self._notices = tuple(self._notices), []
         return news
+
+    def _audited(self, each: Embedded) -> bool:
+        """Count an audit, if it was one; whether the drift is within the budget."""
+        if each.drift is not None:
+            self._counts.audited(each.drift, failed=not each.within)
+        return each.within
 
     def _report(self, time_s: float, kind: str, message: str) -> None:
         if time_s - self._reported_s.get(kind, -_QUIET_S) >= _QUIET_S:
@@ -146,8 +179,8 @@ class _Assumed:
 
 
 _DRIFTED = (
-    "economy: a picture that was taken for unchanged drifted by {:.4f}, and the budget is {:g}; pictures must be more "
-    "alike now to keep an embedding"
+    "economy: a {} that was taken for unchanged drifted by {:.4f}, and the budget is {:g}; they must be more alike now "
+    "to keep an embedding"
 )
 _WAS_EVENT = (
     "economy: a second whose sound was taken for too weak, or for noise, is an event; fewer seconds are now decided by "

@@ -11,7 +11,7 @@ from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.economy.settings import Economy, EconomyPlan
 from ovavel.runtime.economy.sound import hears_alone, why_never, why_not_exact
-from ovavel.runtime.economy.still import Look
+from ovavel.runtime.pipeline.encoder import Encode
 from ovavel.runtime.pipeline.localizer import Head
 from ovavel.runtime.types import BUFFER
 
@@ -21,7 +21,7 @@ MOST_WAKE_S = 2.0
 """A live decision may wait so long for the pictures of a whole buffer."""
 
 
-def wake_time(look: Look, shape: tuple[int, ...], batch: int) -> float:
+def wake_time(look: Encode, shape: tuple[int, ...], batch: int) -> float:
     """Seconds that encoding the pictures of a whole buffer takes here: the fastest of three batches, times all."""
     size = min(batch, BUFFER)
     frames = [np.zeros(shape, np.float32)] * size

@@ -1,27 +1,27 @@
-"""Pictures that have not changed since the last one that was encoded keep its embedding (docs/economy.md).
+"""Pictures and sounds that have not changed since the last one that was encoded keep its embedding (docs/economy.md).
 
-Shapes: C, H, W channels, height and width of a prepared picture; D embedding size of vision.
+Shapes: C, H, W channels, height and width of a prepared picture; of a log-mel spectrogram, (1, mels, frames) in their
+place. D embedding size of the sense.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AUDIT_EVERY", "PATCH", "Look", "StillPictures", "Threshold", "difference", "signature"]
+from ovavel.runtime.pipeline.encoder import Encode
 
-Look = Callable[[Sequence[NDArray[np.float32]]], Sequence[NDArray[np.float32]]]
-"""Prepared pictures → (D,) embeddings, `Encoder.look`."""
+__all__ = ["AUDIT_EVERY", "PATCH", "Embedded", "Still", "Threshold", "difference", "signature"]
 
 PATCH = 14
-"""Side of the patches whose change is measured, in pixels: something small is not averaged away."""
+"""Side of the patches whose change is measured, in pixels: something small, or short, is not averaged away."""
 
 AUDIT_EVERY = 20
-"""One in so many pictures that would keep an embedding is encoded all the same, to measure the drift."""
+"""One in so many that would keep an embedding is encoded all the same, to measure the drift."""
 
 _PAIRS = 500
 _AROUND = 10
@@ -32,7 +32,7 @@ _TIGHTER, _LOOSER = 0.9, 1.02
 
 
 def signature(frame: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(C, H, W) prepared picture → (H - 2, W - 2): mean of channels and of 3 × 3 pixels, less noisy than one."""
+    """(C, H, W) prepared picture or sound → (H - 2, W - 2): mean of channels and of 3 × 3 pixels, less noisy than one."""
     grey = frame.mean(axis=0)
     rows = grey[:-2] + grey[1:-1] + grey[2:]
     blurred: NDArray[np.float32] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
@@ -49,7 +49,7 @@ def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 class Threshold:
-    """The largest difference at which an embedding is kept: learnt from pictures of one camera that were encoded."""
+    """The largest difference at which an embedding is kept: learnt from what one camera or microphone gave to encode."""
 
     def __init__(self, budget: float) -> None:
         """Keep the drift, as 1 - cosine, within `budget` at the 99th percentile."""
@@ -64,7 +64,7 @@ class Threshold:
         return min(self._learnt, self._cap)
 
     def learn(self, change: float, drift: float) -> None:
-        """Take what two pictures differ by, and what their embeddings do."""
+        """Take what two of them differ by, and what their embeddings do."""
         self._pairs.append((change, drift))
         changes, drifts = np.array(sorted(self._pairs)).T
         beyond = np.concatenate([[0], np.cumsum(drifts > self._budget)])
@@ -89,7 +89,7 @@ class _Step(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """What became of one picture."""
+    """What became of one picture or sound."""
 
     embedding: NDArray[np.float32]
     encoded: bool
@@ -99,29 +99,29 @@ class Embedded(NamedTuple):
     """Whether that is within the budget."""
 
 
-class StillPictures:
-    """Encodes the pictures of one camera that differ from the last one encoded.
+class Still:
+    """Encodes those pictures of one camera, or sounds of one microphone, that differ from the last one encoded.
 
-    Never from the last one seen: a change that is slow enough would go unnoticed for ever.
+    Never from the last one taken: a change that is slow enough would go unnoticed for ever.
     """
 
-    def __init__(self, look: Look, budget: float) -> None:
-        """Encode with `look`; see `Threshold` for `budget`."""
-        self._look = look
+    def __init__(self, encode: Encode, budget: float) -> None:
+        """Encode with `encode`; see `Threshold` for `budget`."""
+        self._encode = encode
         self.threshold = Threshold(budget)
-        self._reference: NDArray[np.float32] | None = None  # signature of the last picture that was encoded
+        self._reference: NDArray[np.float32] | None = None  # signature of the last one that was encoded
         self._embedding: NDArray[np.float32] | None = None
         self._kept = 0
 
-    def embed(self, frames: Sequence[NDArray[np.float32]]) -> list[Embedded]:
-        """Embed consecutive pictures; those that need it are encoded together."""
-        steps = [self._step(frame) for frame in frames]
-        needed = [frame for frame, step in zip(frames, steps, strict=True) if step.encode]
-        encoded = iter(self._look(needed) if needed else ())
+    def embed(self, inputs: Sequence[NDArray[np.float32]]) -> list[Embedded]:
+        """Embed consecutive pictures or sounds; those that need it are encoded together."""
+        steps = [self._step(each) for each in inputs]
+        needed = [each for each, step in zip(inputs, steps, strict=True) if step.encode]
+        encoded = iter(self._encode(needed) if needed else ())
         return [self._taken(step, next(encoded) if step.encode else None) for step in steps]
 
-    def _step(self, frame: NDArray[np.float32]) -> _Step:
-        now = signature(frame)
+    def _step(self, prepared: NDArray[np.float32]) -> _Step:
+        now = signature(prepared)
         change = None if self._reference is None else difference(now, self._reference)
         still = change is not None and change <= self.threshold.value
         self._kept += still
@@ -133,7 +133,7 @@ class StillPictures:
 
     def _taken(self, step: _Step, new: NDArray[np.float32] | None) -> Embedded:
         if new is None:
-            assert self._embedding is not None, "the first picture is encoded"
+            assert self._embedding is not None, "the first one is encoded"
             return Embedded(self._embedding, encoded=False)
         before, self._embedding = self._embedding, new
         if before is None or step.change is None:

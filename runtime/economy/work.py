@@ -23,6 +23,10 @@ class Work(NamedTuple):
     vision_gflop: float
     audio_gflop: float
 
+    def of(self, pictures: int, sounds: int) -> float:
+        """Operations of encoding so many, in 1e9."""
+        return self.vision_gflop * pictures + self.audio_gflop * sounds
+
 
 def work_of(config: Mapping[str, Any]) -> Work | None:
     """Return the operations of both encoders, whose sizes are `config`; None where they are not an ImageBind's."""

@@ -15,9 +15,12 @@ from ovavel.runtime.pipeline.preprocess import preparations
 from ovavel.runtime.system.timing import Timings
 from ovavel.runtime.types import Segment, Sense, Window
 
-__all__ = ["Encoder"]
+__all__ = ["Encode", "Encoder"]
 
 # B windows in a batch, D embedding size
+
+Encode: TypeAlias = Callable[[Sequence[NDArray[np.float32]]], Sequence[NDArray[np.float32]]]
+"""Prepared pictures or sounds → (D,) embeddings: `Encoder.look` or `Encoder.listen`."""
 
 _Prepared: TypeAlias = tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]
 _MANY = 16
@@ -41,10 +44,11 @@ class Encoder:
         self._preparers: ThreadPoolExecutor | None = None
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="ovavel-audio") if backend.info.concurrent else None
 
-    def encode(self, windows: Sequence[Window], *, look: bool = True) -> list[Segment]:
+    def encode(self, windows: Sequence[Window], *, look: bool = True, listen: Encode | None = None) -> list[Segment]:
         """One segment per window, in order; a sense that a window lacks stays None.
 
-        With `look` False, pictures are prepared and not encoded; `look` encodes those that are needed after all.
+        With `look` False, pictures are prepared and not encoded; `look` encodes those that are needed after all. The
+        sounds are then embedded by `listen`, which may do without encoding some of them.
 
         Raises:
             UsageError: a frame or a waveform has the wrong shape or type.
@@ -52,7 +56,7 @@ class Encoder:
         with self._timings.measure("preprocess"):
             frames, log_mels = self._prepare(windows)
         if not look:
-            audio = self._run("audio", self._backend.audio, log_mels)
+            audio = dict(zip(log_mels, (listen or self.listen)(list(log_mels.values())), strict=True))
             return [
                 Segment(index=w.index, start_s=w.start_s, vision=None, audio=audio.get(i), frame=frames.get(i))
                 for i, w in enumerate(windows)
@@ -78,6 +82,10 @@ class Encoder:
         most = self._backend.info.batch
         batches = [dict(enumerate(frames[at : at + most])) for at in range(0, len(frames), most)]
         return [each for batch in batches for each in self._run("vision", self._backend.vision, batch).values()]
+
+    def listen(self, log_mels: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Encode prepared sounds, see `EncoderSpec.shape`, at once: a (D,) embedding each."""
+        return list(self._run("audio", self._backend.audio, dict(enumerate(log_mels))).values())
 
     def _prepare(
         self, windows: Sequence[Window]

@@ -102,6 +102,8 @@ def economy_lines(figures: EconomyFigures) -> Iterator[str]:
     reused = f", {figures.reused} reused" if figures.reused else ""
     at_once = f", at most {figures.most_at_once} at once" if figures.most_at_once > 1 else ""
     yield f"pictures: {figures.encoded} of {figures.pictures} encoded{at_once}{reused}{saved}"
+    if figures.sounds_reused:
+        yield f"sounds: {figures.sounds - figures.sounds_reused} of {figures.sounds} encoded, the others reused"
     if figures.skipped:
         yield f"decided by sound alone: {counts(figures.skipped, ' s')}"
     if figures.audited:

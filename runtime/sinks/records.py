@@ -216,6 +216,10 @@ class EconomyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Pictures that were encoded, those of audits among them."""
     reused: int
     """Pictures that kept the embedding of an earlier one."""
+    sounds: int
+    """Seconds that had a sound."""
+    sounds_reused: int
+    """Sounds that kept the embedding of an earlier one."""
     skipped: dict[str, int]
     """Seconds decided without their picture, by cause."""
     audited: int
@@ -273,6 +277,8 @@ def economy_record(figures: EconomyFigures) -> EconomyRecord:
         pictures=figures.pictures,
         encoded=figures.encoded,
         reused=figures.reused,
+        sounds=figures.sounds,
+        sounds_reused=figures.sounds_reused,
         skipped=dict(figures.skipped),
         audited=figures.audited,
         audits_failed=figures.audits_failed,

@@ -27,7 +27,9 @@ def run(labels: list[str], mode: str = "auto", **changed: object) -> StreamRun:
         if label != "other":
             events.append(Found(label=label, start_s=second, end_s=second + length))
         second += length
-    hour = Hour(seconds=second, pictures=second, encoded=second, reused=0, sounds=second, busy_s=2.0, cpu_s=1.0)
+    hour = Hour(
+        seconds=second, pictures=second, encoded=second, reused=0, sounds=second, sounds_reused=0, busy_s=2.0, cpu_s=1.0
+    )
     fields = {
         "made_with": "",
         "mode": mode,
@@ -102,7 +104,16 @@ class TestComparison:
     @given(pictures=st.integers(0, 3600), sounds=st.integers(0, 3600), data=st.data())
     def test_cost_counts_what_is_encoded(self, pictures, sounds, data) -> None:
         encoded = data.draw(st.integers(0, pictures))
-        hour = Hour(seconds=3600, pictures=pictures, encoded=encoded, reused=0, sounds=sounds, busy_s=1, cpu_s=1)
+        hour = Hour(
+            seconds=3600,
+            pictures=pictures,
+            encoded=encoded,
+            reused=0,
+            sounds=sounds,
+            sounds_reused=0,
+            busy_s=1,
+            cpu_s=1,
+        )
         whole = pictures * IMAGEBIND.vision_gflop + sounds * IMAGEBIND.audio_gflop
         done = encoded * IMAGEBIND.vision_gflop + sounds * IMAGEBIND.audio_gflop
         assert cost([hour]) == pytest.approx(done / whole if whole else 1)

@@ -96,7 +96,7 @@ def run(stream: Stream, rule: Rule, lag: int, mode: str, *, ahead: int = 1, even
     """Decide on `stream`; in "exact" pictures are the embeddings themselves, "encoded" by handing them over."""
     counts = EconomyCounts()
     plan = plan_economy(Economy(mode=mode), rule, head, stream.words.embeddings)  # type: ignore[arg-type]
-    vision = EconomicVision(list, plan, rule, stream.words.names, counts)
+    vision = EconomicVision(list, list, plan, rule, stream.words.names, counts)
     on = plan.mode != "off"
     localizer = Localizer(head, stream.words, lag=lag, rule=rule, looking=vision if on else None)
     tracker = EventTracker(stream.words.background, events, vocabulary_version="v")
@@ -212,7 +212,7 @@ def test_an_encoder_that_fails_leaves_no_second_undecided() -> None:
 
     rule, names = Rule(kind="agreement"), stream.words.names
     plan = plan_economy(Economy(mode="exact"), rule, head, stream.words.embeddings)
-    vision = EconomicVision(fails, plan, rule, names, EconomyCounts())
+    vision = EconomicVision(fails, fails, plan, rule, names, EconomyCounts())
     localizer = Localizer(head, stream.words, lag=2, rule=rule, looking=vision)
     final = []
     waiting = [replace(segment, vision=None, frame=segment.vision) for segment in stream.segments]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ovavel.runtime.economy.still import AUDIT_EVERY, PATCH, StillPictures, Threshold, difference, signature
+from ovavel.runtime.economy.still import AUDIT_EVERY, PATCH, Still, Threshold, difference, signature
 
 SIDE = 56
 BUDGET = 0.002
@@ -58,10 +58,10 @@ def still_camera(_: int) -> NDArray[np.floating]:
     return SCENE
 
 
-def drifts(frames: Iterator[Frame], budget: float = BUDGET) -> tuple[list[float], Encoder, StillPictures]:
+def drifts(frames: Iterator[Frame], budget: float = BUDGET) -> tuple[list[float], Encoder, Still]:
     """1 - cosine of what each picture is given and what it would have."""
     encoder = Encoder()
-    still = StillPictures(encoder, budget)
+    still = Still(encoder, budget)
     found = [max(0.0, 1 - float(still.embed([frame])[0].embedding @ embed(frame))) for frame in frames]
     return found, encoder, still
 
@@ -101,7 +101,7 @@ def test_pictures_are_compared_with_the_last_one_that_was_encoded(monkeypatch: p
     """Each is like the one before it, and none goes further than the threshold from what it is taken for."""
     monkeypatch.setattr(Threshold, "value", 0.2)
     monkeypatch.setattr("ovavel.runtime.economy.still.AUDIT_EVERY", 10**9)
-    still, level, levels = StillPictures(Encoder(), BUDGET), 0.0, []
+    still, level, levels = Still(Encoder(), BUDGET), 0.0, []
     for _ in range(200):
         level += 0.013
         if still.embed([(SCENE + level).astype(np.float32)])[0].encoded:
@@ -118,7 +118,7 @@ def test_something_small_that_comes_into_view_is_encoded_at_once() -> None:
         return scene
 
     encoder = Encoder()
-    still = StillPictures(encoder, BUDGET)
+    still = Still(encoder, BUDGET)
     encoded = [still.embed([frame])[0].encoded for frame in camera(310, visitor)]
     assert encoded[300]
     assert not all(encoded[200:300])
@@ -139,7 +139,7 @@ def test_an_audit_beyond_the_budget_tightens_the_threshold_at_once() -> None:
 
 
 def test_audits_report_the_drift_and_whether_it_is_within_the_budget() -> None:
-    still = StillPictures(Encoder(), BUDGET)
+    still = Still(Encoder(), BUDGET)
     found = [still.embed([frame])[0] for frame in camera(600, still_camera)]
     audits = [each for each in found if each.drift is not None]
     reused = sum(not each.encoded for each in found)
@@ -154,7 +154,7 @@ def test_what_is_known_decides_and_not_how_many_come_at_once(sizes: list[int]) -
     frames = list(camera(sum(sizes), still_camera))
     runs = []
     for _ in range(2):
-        still, at, found = StillPictures(Encoder(), BUDGET), 0, []
+        still, at, found = Still(Encoder(), BUDGET), 0, []
         for size in sizes:
             found += [each.encoded for each in still.embed(frames[at : at + size])]
             at += size

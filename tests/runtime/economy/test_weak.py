@@ -94,7 +94,7 @@ def test_all_of_it_together_finds_the_event_that_was_assumed_away() -> None:
     """A camera with a steady noise: the rule leaves it open, what was assumed settles it, an audit takes it back."""
     counts = EconomyCounts()
     plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
-    vision = EconomicVision(list, plan, POSITIVE, NAMES, counts)
+    vision = EconomicVision(list, list, plan, POSITIVE, NAMES, counts)
     rng = np.random.default_rng(0)
     causes: list[SkipCause | None] = []
     for index in range(400):
