@@ -43,8 +43,7 @@ class EconomicVision:
         names: Sequence[str],
         counts: EconomyCounts,
     ) -> None:
-        """Encode with `look` and `listen` what `plan` leaves to encode, for decisions by `rule` on `names`, and
-        count."""
+        """Encode with `look` and `listen` what `plan` leaves to encode, and count; `rule` decides on `names`."""
         self._look, self._listen, self._plan, self._counts = look, listen, plan, counts
         self._rule, self._names = rule, tuple(names)
         self._still_pictures = Still(look, plan.budget) if plan.still else None

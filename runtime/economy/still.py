@@ -32,7 +32,7 @@ _TIGHTER, _LOOSER = 0.9, 1.02
 
 
 def signature(frame: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(C, H, W) prepared picture or sound → (H - 2, W - 2): mean of channels and of 3 × 3 pixels, less noisy than one."""
+    """(C, H, W) prepared picture or sound → (H - 2, W - 2): mean of channels and of 3 × 3 pixels, less noisy."""
     grey = frame.mean(axis=0)
     rows = grey[:-2] + grey[1:-1] + grey[2:]
     blurred: NDArray[np.float32] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
@@ -49,7 +49,7 @@ def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 class Threshold:
-    """The largest difference at which an embedding is kept: learnt from what one camera or microphone gave to encode."""
+    """The largest difference at which an embedding is kept: learnt from what one camera, or microphone, has given."""
 
     def __init__(self, budget: float) -> None:
         """Keep the drift, as 1 - cosine, within `budget` at the 99th percentile."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.command_surface import kinds
 from support.page_commands import BLOCK, PAGES, ROOT, SHELL, commands, name, shell_lines
+from support.proofs import proof_unless
 
 from ovavel.runtime.cli import main
 
@@ -86,6 +87,8 @@ RUN = [
     for page in WITH_COMMANDS
     if page.stem != "training" and page.parent.name != "extend" and any(map(runs_here, commands(page)))
 ]
+LONG = {"clip-clap", "precision", "parity"}
+"""Pages whose commands export several bundles, each of which has tests of its own."""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +158,7 @@ def prepared(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", RUN, ids=name)
+@pytest.mark.parametrize("page", proof_unless(lambda page: page.stem not in LONG, RUN), ids=name)
 def test_every_command_that_can_run_here_runs(
     page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from support.demo_copies import CLIP
 from support.encoders import encoders
 from support.made_heads import KINDS, made, noisy
 from support.onnx_graphs import export_graph
+from support.proofs import proof_unless
 
 from ovavel.export.bundle import BundleContents, write_bundle
 from ovavel.export.verify import check_graph, head_inputs, reference
@@ -100,7 +101,7 @@ def test_psp_without_any_connection_is_the_same_in_onnx(tmp_path: Path) -> None:
     check_graph(file, reference("head", graph, head_inputs(TextEmbeddings.shared(text()))), "fp32")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "temporal"])
+@pytest.mark.parametrize("kind", proof_unless(("mm-pyramid", "complex").__contains__, KINDS[1:]))
 def test_a_bundle_of_another_head_passes_its_gate_and_decides_as_pytorch(
     kind: str, tmp_path: Path, tiny_weights: Path
 ) -> None:

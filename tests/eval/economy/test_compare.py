@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ovavel.eval.demo.world.day import Day, DaySource
 from ovavel.eval.economy.compare import IMAGEBIND, Comparison, compare_runs, cost, summarize
 from ovavel.eval.economy.gate import make_gate
-from ovavel.eval.economy.report import EconomyReport, comparison_cells, hours_svg, to_html, to_json
+from ovavel.eval.economy.report import COLUMNS, EconomyReport, comparison_cells, hours_svg, to_html, to_json
 from ovavel.eval.economy.runs import Found, Hour, StreamRun
 from ovavel.eval.economy.streams import Stream
 from ovavel.runtime.economy.settings import Economy
@@ -183,5 +183,5 @@ def test_a_report_is_written_as_data_and_as_a_page() -> None:
     for part in ("failed: ", "background sound", "test/x: no sound", "&lt;b&gt;", "Decided differently"):
         assert part in html
     assert "<b>" not in html.replace("<b>m</b>", "").split("Decided differently")[1]
-    assert len(comparison_cells(comparison)) == 11
+    assert len(comparison_cells(comparison)) == len(COLUMNS)
     assert b"hour 1" in hours_svg("streams", [result])

@@ -29,6 +29,7 @@ def test_damaged_numbers_are_refused(tmp_path: Path, content: str, capsys: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(400)
 def test_it_makes_the_demo_and_resumes_only_with_the_same_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, traced_once: TracedOnce

@@ -125,6 +125,7 @@ def test_a_candidate_that_dies_is_dropped() -> None:
         _take_turns({"reference": cast("Any", Dying())}, cases, {}, {}, progress=no_progress)
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_the_command_runs_every_candidate(tmp_path: Path, tiny_weights: Path) -> None:
     arguments = ["--weights", str(tiny_weights), "--config", "tiny", "--out", str(tmp_path / "out"), "--windows", "2"]

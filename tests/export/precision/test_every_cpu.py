@@ -208,6 +208,7 @@ def whole_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -
     return out, forms
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(

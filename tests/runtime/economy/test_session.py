@@ -98,6 +98,7 @@ def test_auto_is_the_same_when_it_is_played_again(backend: Backend) -> None:
     assert once.economy is not None
     assert once.economy == again.economy
     assert once.economy.reused > 0
+    assert 0 < once.economy.sounds_reused < once.economy.sounds == once.economy.pictures
     assert once.economy.encoded + once.economy.reused == once.economy.pictures, "too soon to judge by sound"
     assert [(e.start_s - QUIET_S, e.end_s - QUIET_S, e.label) for e in once.events] == EVENTS
 

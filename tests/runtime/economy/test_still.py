@@ -1,4 +1,4 @@
-"""A picture that has not changed keeps its embedding; a change is noticed, however slow or small."""
+"""A picture or sound that has not changed keeps its embedding; a change is noticed, however slow or small."""
 
 from __future__ import annotations
 
@@ -173,3 +173,26 @@ def test_the_difference_is_that_of_the_patch_that_changed_most() -> None:
     assert np.abs(signature(one) - signature(other)).mean() < 0.1, "on average it is hardly there"
     brighter = one + np.float32(0.25)
     assert difference(signature(one), signature(brighter)) == pytest.approx(0.25)
+
+
+def spectrograms(seconds: int, bark_at: int) -> Iterator[Frame]:
+    """Log-mels of steady noise, with a tenth of a second of something else in one of them."""
+    noise = np.random.default_rng(3)
+    for second in range(seconds):
+        log_mel = noise.standard_normal((1, SIDE, 2 * SIDE)).astype(np.float32)
+        if second == bark_at:
+            log_mel[:, 20:40, 60:71] += 4
+        yield log_mel
+
+
+def embed_sound(log_mel: Frame) -> Frame:
+    means = 1 + log_mel.reshape(SIDE // PATCH, PATCH, 2 * SIDE // PATCH, PATCH).mean(axis=(1, 3)).ravel()
+    return np.asarray(means / np.linalg.norm(means), np.float32)
+
+
+def test_a_steady_noise_is_not_encoded_again_and_a_short_bark_is() -> None:
+    still = Still(lambda sounds: [embed_sound(each) for each in sounds], 0.02)
+    encoded = [still.embed([each])[0].encoded for each in spectrograms(200, bark_at=150)]
+    assert sum(encoded[40:150]) < 20
+    assert encoded[150]
+    assert encoded[151], "it is over, which is as much of a change"

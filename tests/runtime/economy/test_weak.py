@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.audits import AUDIT_EVERY, SoundAudits
@@ -112,3 +115,41 @@ def test_all_of_it_together_finds_the_event_that_was_assumed_away() -> None:
     assert 0 < figures.audits_failed < figures.audited
     assert sum(figures.skipped.values()) == sum(cause is not None for cause in causes)
     assert [n.message for n in vision.notices()] and not vision.notices()
+
+
+def test_a_sound_that_was_taken_for_unchanged_and_is_not_is_counted_and_reported() -> None:
+    """What the encoder makes of the same sound changes without a sign in the sound itself."""
+    counts, angle = EconomyCounts(), 0.0
+
+    def listen(sounds: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        return [np.array([np.cos(angle), np.sin(angle)], np.float32) for _ in sounds]
+
+    plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
+    vision = EconomicVision(list, listen, plan, POSITIVE, NAMES, counts)
+    rng = np.random.default_rng(0)
+    for index in range(120):
+        if index <= 60:
+            sound = rng.standard_normal((1, 56, 56)).astype(np.float32)
+        angle = 0.5 * (index > 65)
+        vision.listen([sound])
+        vision.arrived(segment(index))
+    assert counts.figures.sounds_reused > 60
+    assert counts.figures.audits_failed == 1
+    (notice,) = vision.notices()
+    assert "a sound that was taken for unchanged drifted by 0.12" in notice.message
+    assert notice.time_s > 60
+
+
+def test_which_sounds_are_encoded_does_not_depend_on_how_many_come_at_once() -> None:
+    rng = np.random.default_rng(0)
+    sounds = [rng.standard_normal((1, 56, 56)).astype(np.float32) for _ in range(100)]
+    kept = []
+    for size in (1, 7, 100):
+        counts = EconomyCounts()
+        plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
+        vision = EconomicVision(list, lambda many: [np.ones(1, np.float32)] * len(many), plan, POSITIVE, NAMES, counts)
+        for at in range(0, 100, size):
+            vision.listen(sounds[at : at + size])
+        kept.append(counts.figures.sounds_reused)
+    assert kept[0] > 0
+    assert len(set(kept)) == 1
