@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +17,7 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.counts import EconomyCounts
 from ovavel.runtime.economy.looking import EconomicVision
-from ovavel.runtime.economy.plan import plan_economy, wake_time
+from ovavel.runtime.economy.plan import plan_economy
 from ovavel.runtime.economy.settings import Economy, EconomyPlan
 from ovavel.runtime.economy.work import work_of
 from ovavel.runtime.pipeline.assembler import AssemblerCounts, WindowAssembler
@@ -28,14 +27,13 @@ from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.preprocess import sound_rate
 from ovavel.runtime.pipeline.rules.apply import bundle_rule
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
-from ovavel.runtime.pipeline.window_queue import Pace, WindowQueue
+from ovavel.runtime.pipeline.window_queue import Pace, WindowQueue, capacity
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.session_info import SessionInfo, new_id, recording_id
 from ovavel.runtime.sources import Fingerprinted, Source
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import (
-    BUFFER,
     LAG,
     DropCause,
     Event,
@@ -48,10 +46,6 @@ from ovavel.runtime.types import (
 from ovavel.runtime.verification.open import Verified, look_up
 
 __all__ = ["Session"]
-
-_QUEUE = 4
-"""Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and decisions are never later than
-that. With economy that lets sound decide, as many more as a buffer has."""
 
 
 class Session:
@@ -138,8 +132,7 @@ class Session:
             self.info = self._facts(verified, rule, channel, plan)
             """What stays the same while the session runs."""
             self._opened = opened.pop_all()
-        # Sound that wakes vision may bring the pictures of a whole buffer, which were not encoded when they came.
-        room = _QUEUE + (BUFFER - 1 if self.info.economy.sound else 0)
+        room = capacity(sound_first=plan.sound)
         self._queue, self._pace = WindowQueue(room, live=self.source.live), Pace(room)
         self._left: deque[Notice] = deque()  # of windows without an update: for the last one
         self._stopped = threading.Event()
@@ -218,11 +211,8 @@ class Session:
 
     def _plan(self, economy: Economy, rule: Rule) -> EconomyPlan:
         backend = self._backend
-        wake_s = partial(wake_time, self._encoder.look, backend.encoders.vision.shape, backend.info.batch)
-        text, waits = self.bundle.vocabulary.embeddings, wake_s if self.source.live else None
-        plan = plan_economy(economy, rule, backend.head, text, wake_s=waits, concurrent=backend.info.concurrent)
-        self.stats.timings.clear()  # what `wake_time` encoded is no window of the source
-        return plan
+        text = self.bundle.vocabulary.embeddings
+        return plan_economy(economy, rule, backend.head, text, concurrent=backend.info.concurrent)
 
     def _facts(self, verified: Verified, rule: Rule, channel: Channel, plan: EconomyPlan) -> SessionInfo:
         manifest, vocabulary, backend = self.bundle.manifest, self.bundle.vocabulary, self._backend.info

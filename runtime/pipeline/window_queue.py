@@ -9,10 +9,13 @@ from collections import deque
 from dataclasses import replace
 
 from ovavel.runtime.system.timing import Stopwatch
-from ovavel.runtime.types import WINDOW_S, Gap, GapCause, Sense, Window
+from ovavel.runtime.types import BUFFER, WINDOW_S, Gap, GapCause, Sense, Window
 
-__all__ = ["Pace", "WindowQueue"]
+__all__ = ["Pace", "WindowQueue", "capacity"]
 
+WAITING = 4
+"""Windows that may wait for the encoder: a hiccup of a few seconds loses nothing, and decisions are never later than
+that."""
 ROOM = 30
 """Windows that may wait after the source was held up: they come all at once, which is no fault of the encoder."""
 ROOM_FOR_S = 10.0
@@ -20,6 +23,18 @@ ROOM_FOR_S = 10.0
 _LATE_S = 2.0
 """A window that comes this much later than the others was held up before it came here, for example by a stopped
 process."""
+
+
+def capacity(*, sound_first: bool) -> int:
+    """Windows that may wait for the encoder of one source.
+
+    Args:
+        sound_first: whether sound may decide without the picture. Then the pictures of a whole buffer may have to be
+            encoded for one decision, nine of them later than they came. If a picture takes a second or less, at most
+            nine windows come meanwhile, so that none is dropped that would not be dropped anyway; if it takes longer,
+            a stream whose pictures are all encoded cannot be held at all.
+    """
+    return WAITING + (BUFFER - 1 if sound_first else 0)
 
 
 class Pace:

@@ -19,7 +19,7 @@ from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.economy.counts import EconomyCounts
 from ovavel.runtime.economy.looking import EconomicVision
-from ovavel.runtime.economy.plan import MOST_WAKE_S, plan_economy
+from ovavel.runtime.economy.plan import plan_economy
 from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.economy.sound import hears_alone, is_background
 from ovavel.runtime.errors import DeviceError
@@ -289,15 +289,12 @@ def test_a_head_that_listens_where_it_looks_is_found_out() -> None:
     assert "depends on what it sees" in plan.why_not
 
 
-def test_who_needs_every_picture_and_who_cannot_wait_gets_every_picture() -> None:
+def test_who_needs_every_picture_gets_every_picture() -> None:
     words, rule = vocabulary(3, 0), Rule(kind="agreement")
     archived = plan_economy(Economy(mode="exact", every_picture="the archive"), rule, head, words.embeddings)
     assert (archived.mode, archived.why_not) == ("off", "the archive needs every picture")
-    slow = plan_economy(Economy(mode="exact"), rule, head, words.embeddings, wake_s=lambda: MOST_WAKE_S + 0.1)
-    assert slow.mode == "off"
-    assert "2.1 s" in slow.why_not
-    fast = plan_economy(Economy(mode="exact"), rule, head, words.embeddings, wake_s=lambda: MOST_WAKE_S)
-    assert (fast.mode, fast.why_not, fast.text) == ("exact", "", "exact")
+    plan = plan_economy(Economy(mode="exact"), rule, head, words.embeddings)
+    assert (plan.mode, plan.why_not, plan.text) == ("exact", "", "exact")
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("agreement", "exact"), ("positive", "off"), ("temperatures", "off")])
@@ -306,20 +303,6 @@ def test_picture_and_sound_stay_concurrent_where_sound_seldom_decides_alone(kind
     plan = plan_economy(Economy(mode="exact"), fitted_rule(kind), head, words.embeddings, concurrent=True)
     assert (plan.mode, "at once" in plan.why_not) == (mode, mode == "off")
     assert plan_economy(Economy(mode="auto"), fitted_rule(kind), head, words.embeddings, concurrent=True).sound
-
-
-def test_waking_is_not_measured_where_every_picture_is_looked_at_anyway() -> None:
-    words = vocabulary(3, 0)
-
-    def measured() -> float:
-        raise AssertionError("ten pictures were encoded for nothing")
-
-    for rule, economy in (
-        (Rule(kind="published"), Economy(mode="exact")),
-        (Rule(kind="agreement"), Economy(mode="exact", every_picture="the archive")),
-        (Rule(kind="agreement"), Economy()),
-    ):
-        assert plan_economy(economy, rule, head, words.embeddings, wake_s=measured).mode == "off"
 
 
 def test_segments_that_were_not_looked_at_have_both_senses() -> None:

@@ -103,12 +103,12 @@ def test_auto_is_the_same_when_it_is_played_again(backend: Backend) -> None:
     assert [(e.start_s - QUIET_S, e.end_s - QUIET_S, e.label) for e in once.events] == EVENTS
 
 
-def test_the_pictures_that_measure_waking_are_not_in_the_statistics(backend: Backend) -> None:
+def test_a_live_source_is_watched_exactly_however_slow_the_encoders_are(backend: Backend) -> None:
+    """No picture is encoded to find out whether a live decision can wait for ten."""
     source = AfterNothing(DEMO / "clip.mp4")
     source.live = True
-    with Session(
-        DEMO / "bundle", source, backend=backend, fusion="agreement", economy=Economy(mode="exact")
-    ) as session:
+    economy = Economy(mode="exact")
+    with Session(DEMO / "bundle", source, backend=backend, fusion="agreement", economy=economy) as session:
         assert session.info.economy.mode == "exact"
         assert session.stats.timings.stages() == ()
 
