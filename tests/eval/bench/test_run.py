@@ -21,7 +21,7 @@ from ovavel.eval.bench.machine import describe_machine, peak_memory_mb
 from ovavel.eval.bench.report import Offline
 from ovavel.eval.bench.settings import SCENARIOS, Scenario
 from ovavel.eval.bench.tables import markdown
-from ovavel.eval.commands.bench_run import Run
+from ovavel.eval.commands.bench.run import Run
 from ovavel.eval.demo import assets
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.cli import main

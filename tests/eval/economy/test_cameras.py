@@ -1,0 +1,118 @@
+"""Cameras of one encoder: what each second takes, and how many it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovavel.eval.commands.bench.economy import BenchEconomy
+from ovavel.eval.demo.assets import Assets
+from ovavel.eval.economy.cameras import held, on_time, simulate
+from ovavel.eval.economy.costs import Film, Twin, measure_costs
+from ovavel.runtime.backends import open_backend
+from ovavel.runtime.commands.options import EngineOptions
+from ovavel.runtime.errors import UsageError
+from ovavel.runtime.pipeline.window_queue import WAITING, capacity
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 12))
+def test_seconds_that_all_take_the_same_fill_the_time(cameras: int) -> None:
+    cost_s = 1 / (cameras + 0.5)
+    assert held([cost_s], WAITING) == on_time([cost_s], WAITING) == cameras
+
+
+def test_a_worker_that_is_too_slow_drops_what_it_has_no_time_for() -> None:
+    outcome = simulate([2.0], 1, WAITING)
+    assert outcome.windows == 600
+    assert outcome.dropped == 300 - WAITING, "half, but for those that wait at the end"
+    assert held([2.0], WAITING) == 0
+
+
+def test_a_waking_is_held_with_the_room_for_it_and_not_without() -> None:
+    """Ten pictures of 0.9 s: nine windows come meanwhile."""
+    costs_s = [0.05] * 49 + [9.05]
+    assert simulate(costs_s, 1, capacity(sound_first=True)).dropped == 0
+    assert simulate(costs_s, 1, WAITING).dropped > 0
+    outcome = simulate(costs_s, 1, capacity(sound_first=True))
+    assert outcome.late > 0
+    assert outcome.missed == outcome.late / outcome.windows
+
+
+@settings(max_examples=20)
+@given(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=20), st.integers(1, 5), st.integers(0, 3))
+def test_every_window_is_dropped_or_decided_and_none_is_dropped_where_all_may_wait(
+    costs_s: list[float], cameras: int, seed: int
+) -> None:
+    tight, wide = (simulate(costs_s, cameras, room, seed=seed) for room in (1, 600))
+    assert tight.windows == wide.windows == 600 * cameras
+    assert tight.dropped + tight.late <= tight.windows
+    assert wide.dropped == 0
+
+
+def test_a_twin_decides_with_one_backend_and_asks_the_other_as_often() -> None:
+    """Silence, and a picture: without economy both look at all, with it neither at one."""
+    bundle, seconds = Assets.open().bundle, 12
+    film = Film(
+        name="silence",
+        frames=[np.zeros((40, 40, 3), np.uint8)] * 5,
+        sounds=[np.zeros((1, 16_000), np.float32)] * 5,
+    )
+    backend = open_backend(bundle, device="cpu", threads=1)
+    asked: list[str] = []
+
+    class Counted:
+        def __init__(self) -> None:
+            self.info, self.encoders = backend.info, backend.encoders
+            self.warm_up, self.close, self.text, self.head = backend.warm_up, backend.close, backend.text, backend.head
+
+        def vision(self, frames: np.ndarray) -> np.ndarray:
+            asked.extend(["vision"] * len(frames))
+            return backend.vision(frames)
+
+        def audio(self, sounds: np.ndarray) -> np.ndarray:
+            asked.extend(["audio"] * len(sounds))
+            return backend.audio(sounds)
+
+    try:
+        twin = Twin(backend, Counted(), bundle.vocabulary.embeddings)  # type: ignore[arg-type]
+        costs = measure_costs(bundle, twin, film, seconds, fusion="agreement")
+    finally:
+        backend.close()
+    assert costs["off"].encoded == (1,) * seconds
+    assert costs["exact"].encoded == costs["auto"].encoded == (0,) * seconds
+    assert (asked.count("vision"), asked.count("audio")) == (seconds, 3 * seconds)
+    assert all(ms > 0 for each in costs.values() for ms in each.work_ms)
+    assert all(each > 0 for each in twin.aside_s)
+
+
+def test_the_command_writes_figures_and_a_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assets = Assets.open()
+    command = BenchEconomy(
+        recordings=(assets.clip,),
+        bundle=assets.bundle.path,
+        deciding=assets.bundle.path,
+        days=(),
+        seconds=12,
+        out=tmp_path / "held",
+        engine=EngineOptions(device="cpu", threads=1),
+    )
+    assert command.run() == 0
+    report = json.loads((tmp_path / "held" / "cameras.json").read_bytes())
+    modes = {each["mode"]: each for each in report["streams"]}
+    assert modes.keys() == {"off", "exact", "auto"}
+    assert all(len(each["costs"]["work_ms"]) == each["seconds"] == 12 for each in modes.values())
+    assert (modes["off"]["room"], modes["exact"]["room"]) == (4, 13)
+    assert report["rule"] == "agreement"
+    assert b"<svg" in (tmp_path / "held" / "cameras.svg").read_bytes()
+    assert "wrote cameras.json" in capsys.readouterr().out
+
+
+def test_nothing_to_measure_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="measure what"):
+        BenchEconomy(bundle=Assets.open().bundle.path, days=(), out=tmp_path).run()
