@@ -21,11 +21,11 @@ ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "commands.txt"
 SHARED = {"--bundle", "--data", "--out", "--device", "--threads", "--backend", "--precision", "--annotations"}
 """Flags that mean the same wherever they stand."""
-RECORDINGS = {"localize", "live", "vocab try", "eval parity", "eval economy", "bench run"}
+RECORDINGS = {"localize", "live", "vocab try", "eval parity", "eval economy", "bench run", "bench economy"}
 GROUPS = {
     "vocab": {"list", "add", "remove", "try"},
     "bundle": {"export", "weights", "engine", "triton", "check"},
-    "bench": {"run", "compare", "cpu", "gpu"},
+    "bench": {"run", "compare", "economy", "cpu", "gpu"},
     "eval": {"data", "score", "parity", "lag", "economy", "calibrate"},
     "train": {"prepare", "features", "head", "table", "demo-world"},
     "archive": {"check"},
