@@ -31,6 +31,8 @@ class EconomyFigures:
     """Seconds that had a sound."""
     sounds_reused: int = 0
     """Sounds that kept the embedding of an earlier one; all others were encoded."""
+    lost: int = 0
+    """Pictures that were needed and could not be encoded. They count as no saving."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Seconds decided without their picture, by `SkipCause`. Some of these pictures were encoded later, as the
     surroundings of a second that needed its own."""
@@ -60,7 +62,7 @@ class EconomyCounts:
         """Count; `work` is that of one second."""
         self._work = work
         self._lock = threading.Lock()
-        self._pictures = self._encoded = self._reused = self._most = self._failed = 0
+        self._pictures = self._encoded = self._reused = self._lost = self._most = self._failed = 0
         self._sounds = self._sounds_reused = 0
         self._skipped: Counter[str] = Counter()
         self._audited = 0
@@ -84,6 +86,11 @@ class EconomyCounts:
         """Count sounds that kept an embedding."""
         with self._lock:
             self._sounds_reused += reused
+
+    def lost(self, pictures: int) -> None:
+        """Count pictures that were needed and could not be encoded."""
+        with self._lock:
+            self._lost += pictures
 
     def skipped(self, cause: SkipCause) -> None:
         """Count a second that was finally decided without its picture."""
@@ -111,12 +118,13 @@ class EconomyCounts:
                 reused=self._reused,
                 sounds=self._sounds,
                 sounds_reused=self._sounds_reused,
+                lost=self._lost,
                 skipped=dict(sorted(self._skipped.items())),
                 audited=self._audited,
                 audits_failed=self._failed,
                 drift_p99=float(np.quantile(drifts, 0.99)) if drifts else None,
                 drift_max=self._drift_max,
                 most_at_once=self._most,
-                gflop_all=work.of(self._pictures, self._sounds) if work else None,
+                gflop_all=work.of(self._pictures - self._lost, self._sounds) if work else None,
                 gflop_done=work.of(self._encoded, new_sounds) if work else None,
             )

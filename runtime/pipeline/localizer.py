@@ -164,13 +164,10 @@ class Localizer:
         """The newest segment, with what was looked at in the meantime; None before the first."""
         return self._segments[-1] if self._segments else None
 
-    def foresee(self, segments: Sequence[Segment]) -> None:
-        """Encode at once all pictures that pushing `segments` one by one will need: larger batches may be faster.
-
-        It changes no decision, and no picture is encoded that would not be.
-        """
+    def needed(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Those whose pictures pushing `segments` one by one will look at, of what waits and of `segments`."""
         if self._looking is None:
-            return
+            return []
         buffer, reported = self._segments.copy(), self._reported
         needed: dict[int, Segment] = {}
         for segment in segments:
@@ -180,7 +177,15 @@ class Localizer:
             if waiting and None in self._heard(complete, reported + 1)[0]:
                 needed |= {s.index: s for s in waiting}
             reported = max(reported, segment.index - self.lag)
-        self._foreseen |= {s.index: s for s in self._looking.look(list(needed.values()))}
+        return list(needed.values())
+
+    def foresee(self, segments: Sequence[Segment]) -> None:
+        """Encode at once all pictures that pushing `segments` one by one will need: larger batches may be faster.
+
+        It changes no decision, and no picture is encoded that would not be.
+        """
+        if self._looking is not None:
+            self._foreseen |= {s.index: s for s in self._looking.look(self.needed(segments))}
 
     def _settled_by_sound(self, due: Sequence[Segment], final_to: int) -> dict[int, SegmentScores] | None:
         """Scores of the `due` seconds that have both senses, by index, if sound alone makes all of them background.

@@ -63,8 +63,9 @@ def is_archived(site: Site, camera: Camera) -> bool:
 class NoArchive:
     """Keeps nothing: what decides without an archive."""
 
-    def begin(self, *_: object) -> None:
+    def begin(self, *_: object) -> bool:
         """As `Archivist.begin`."""
+        return False
 
     second = end = begin
 
@@ -138,12 +139,17 @@ class Archivist:
         if self._thread.ident is not None:
             self._thread.join(within_s)
 
-    def begin(self, camera: Camera, to_utc: ToUtc) -> None:
-        """A run of `camera` begins. This, `second` and `end` are called by the thread that decides."""
+    def begin(self, camera: Camera, to_utc: ToUtc) -> bool:
+        """A run of `camera` begins; returns whether it is archived, so that `second` needs both embeddings.
+
+        This, `second` and `end` are called by the thread that decides.
+        """
         self.end(camera.id)
-        if is_archived(self._site, camera):
-            self._to_utc[camera.id] = to_utc
-            self._jobs.put((camera.id, partial(self._begin, camera.id, camera.lag)))
+        if not is_archived(self._site, camera):
+            return False
+        self._to_utc[camera.id] = to_utc
+        self._jobs.put((camera.id, partial(self._begin, camera.id, camera.lag)))
+        return True
 
     def second(self, camera: str, segment: Segment) -> None:
         """Take the next second of the run; it has no embeddings where its window was dropped."""

@@ -160,14 +160,14 @@ def _watch(
             if recorder:
                 recorder.chunk(chunk)
             for window in assembler.push(chunk):
-                link.send(_captured(window, prepare, spectrum=begin.spectrum))
+                link.send(_captured(window, prepare, begin))
                 position_s = window.start_s + WINDOW_S
             if recorder:
                 recorder.reached(position_s)
     except OvavelError as found:
         error = redacted(str(found))
     for window in assembler.flush():
-        link.send(_captured(window, prepare, spectrum=begin.spectrum))
+        link.send(_captured(window, prepare, begin))
     if recorder:
         recorder.reached(position_s, ended=True)
     return error
@@ -182,7 +182,7 @@ def _with_notices(chunks: Iterator[Chunk], messages: SimpleQueue[str]) -> Iterat
         yield chunk
 
 
-def _captured(window: Window, prepare: Mapping[Sense, Preparation], *, spectrum: bool) -> Captured:
+def _captured(window: Window, prepare: Mapping[Sense, Preparation], begin: Begin) -> Captured:
     monotonic_us, utc_us = _clocks()
     frame, sound = window.frame, window.waveform
     return Captured(
@@ -191,7 +191,8 @@ def _captured(window: Window, prepare: Mapping[Sense, Preparation], *, spectrum:
         frame=None if frame is None else Array.of(prepare["vision"].prepare(frame)),
         sound=None if sound is None else Array.of(prepare["audio"].prepare(sound)),
         picture=None if frame is None else small_picture(frame),
-        spectrum=None if sound is None or not spectrum else spectrum_of(sound[0]),
+        spectrum=None if sound is None or not begin.spectrum else spectrum_of(sound[0]),
+        waveform=None if sound is None or not begin.waveform else Array.of(sound[:1]),
         gaps=tuple(
             Lost(sense=gap.sense, cause=gap.cause, start_s=gap.start_s, duration_s=gap.duration_s)
             for gap in window.gaps

@@ -97,6 +97,7 @@ class CameraFeed:
         deliver: Callable[[str, Delivery], None],
         *,
         recording: Recording | None = None,
+        waveform: bool = False,
         clipped: Callable[[str, Clip], None] = lambda *_: None,
         gone: Callable[[str, int], None] = lambda *_: None,
     ) -> None:
@@ -107,6 +108,7 @@ class CameraFeed:
             encoders: how its windows are prepared.
             deliver: called with its id and what it brings, in order; must not block for long.
             recording: what is kept for clips; None: nothing.
+            waveform: whether windows carry their sound as it was heard.
             clipped: called with its id and each answer to a `cut`.
             gone: called with its id and the number of a child that has ended: no answer comes from it any more.
         """
@@ -119,7 +121,7 @@ class CameraFeed:
         self.restarts = 0
         """How often a child ended."""
         self._encoders = encoders
-        self._begin = self._begin_of(camera, recording)
+        self._begin = self._begin_of(camera, recording, waveform=waveform)
         self._deliver, self._clipped, self._gone = deliver, clipped, gone
         self.enabled = True
         """Whether it is to be watched."""
@@ -128,7 +130,7 @@ class CameraFeed:
         self._child: Child | None = None
         self._thread = threading.Thread(target=self._run, name=f"ovavel-camera-{camera.id}", daemon=True)
 
-    def _begin_of(self, camera: Camera, recording: Recording | None) -> Begin:
+    def _begin_of(self, camera: Camera, recording: Recording | None, *, waveform: bool) -> Begin:
         return Begin(
             source=camera.source,
             microphone=camera.microphone,
@@ -136,6 +138,7 @@ class CameraFeed:
             encoders=self._encoders,
             sound=camera.sound,
             spectrum=camera.media and camera.sound and camera.keep_sound,
+            waveform=waveform,
             masks=camera.mask,
             recording=recording,
         )
@@ -149,9 +152,9 @@ class CameraFeed:
         """Start the first child."""
         self._thread.start()
 
-    def change(self, camera: Camera, recording: Recording | None) -> None:
+    def change(self, camera: Camera, recording: Recording | None, *, waveform: bool = False) -> None:
         """Watch it as `camera` says from now on: the present child ends, and another one follows at once."""
-        self.camera, self._begin = camera, self._begin_of(camera, recording)
+        self.camera, self._begin = camera, self._begin_of(camera, recording, waveform=waveform)
         self._woken.set()
         if not self._ask(Stop()):
             self.restart()

@@ -52,6 +52,8 @@ class Begin(Struct, frozen=True, kw_only=True, tag=True):
     """Whether sound is read at all."""
     spectrum: bool = False
     """Whether windows carry a spectrogram."""
+    waveform: bool = False
+    """Whether windows carry their sound as it was heard."""
     masks: tuple[tuple[tuple[float, float], ...], ...] = ()
     """Polygons to be covered."""
     recording: Recording | None = None
@@ -122,6 +124,8 @@ class Captured(Struct, frozen=True, kw_only=True, tag=True):
     """The frame as a small WebP, for people."""
     spectrum: bytes | None = None
     """The sound as a spectrogram, see `spectrum_of`."""
+    waveform: Array | None = None
+    """(1, n) its first channel as it was heard, where `Begin` asked for it."""
     gaps: tuple[Lost, ...]
     notices: tuple[Said, ...]
     monotonic_us: int

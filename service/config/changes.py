@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from ovavel.runtime.errors import InputError
+from ovavel.service.config.read import economy_of
 from ovavel.service.config.site import Camera, Site
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _without(ids: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
 def _watched(site: Site, camera: Camera) -> Any:
     """All that decides how a camera is captured, decided on, and kept."""
     media = site.media and camera.media
-    return msgspec.structs.replace(camera, **_SHOWN, media=media), site.clip if media else None
+    own = msgspec.structs.replace(camera, **_SHOWN, media=media, economy=None, economy_budget=None)
+    return own, economy_of(site, camera), site.clip if media else None
 
 
 def _shown(site: Site, camera: Camera) -> Any:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
+from ovavel.runtime.economy.settings import BUDGET, Economy
 from ovavel.runtime.errors import InputError, UsageError
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.reporting.text import INVISIBLE, quoted
@@ -19,7 +20,7 @@ from ovavel.service.config.sinks import Jsonl, Mqtt, Sink, Webhook
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.config.sources import check_source, device_file, is_deferred, is_encoded
 
-__all__ = ["read_site", "read_token", "remarks", "rules_of", "site_schema", "split_listen", "zone_of"]
+__all__ = ["economy_of", "read_site", "read_token", "remarks", "rules_of", "site_schema", "split_listen", "zone_of"]
 
 _LARGEST = 1 << 20
 _LAST_PORT = 65_535
@@ -161,6 +162,13 @@ def rules_of(camera: Camera) -> EventRules:
         min_duration_s=camera.min_duration_s,
         bridge_s=camera.bridge_s,
     )
+
+
+def economy_of(site: Site, camera: Camera) -> Economy:
+    """What is asked for of this camera; the budget matters for the mode "auto" alone."""
+    mode = camera.economy or site.economy
+    own = site.economy_budget if camera.economy_budget is None else camera.economy_budget
+    return Economy(mode=mode, budget=own if mode == "auto" else BUDGET)
 
 
 def zone_of(site: Site, camera: Camera) -> ZoneInfo:

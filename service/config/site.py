@@ -6,7 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
-from ovavel.runtime.types import BUFFER, LAG
+from ovavel.runtime.economy.settings import BUDGET
+from ovavel.runtime.types import BUFFER, LAG, EconomyMode
 from ovavel.service.config.sinks import Name, Seconds, Sink
 
 __all__ = ["Camera", "Clips", "Keep", "Site"]
@@ -15,6 +16,7 @@ Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Roll: TypeAlias = Annotated[float, Meta(ge=0, le=300)]
 Days: TypeAlias = Annotated[float, Meta(gt=0, le=36_500)]
 Gigabytes: TypeAlias = Annotated[float, Meta(ge=0, le=1_000_000)]
+Budget: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 Corner: TypeAlias = tuple[Share, Share]
 """x and y, from the top left corner of the picture (0, 0) to the bottom right one (1, 1)."""
 Mask: TypeAlias = Annotated[tuple[Corner, ...], Meta(min_length=3, max_length=256)]
@@ -83,6 +85,10 @@ class Camera(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cameras, this says which seconds are missing, and it costs an event at most that much of its length."""
     lag: Annotated[int, Meta(ge=0, le=BUFFER - 1)] = LAG
     """Seconds of later context after which a decision is final."""
+    economy: EconomyMode | None = None
+    """Which pictures are left out, as for the site; the site's by default."""
+    economy_budget: Budget | None = None
+    """As for the site; the site's by default."""
     mask: Annotated[tuple[Mask, ...], Meta(max_length=64)] = ()
     """Polygons that are black before anything looks at a picture. A network camera with a mask has clips only with
     `transcode` or a microphone: its own packets show what is masked."""
@@ -138,5 +144,12 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of vision and audio; the bundle's own choice by default."""
     capacity: Literal["warn", "refuse"] = "warn"
     """What to do where the encoder cannot keep up with the cameras: log a warning, or do not start."""
+    economy: EconomyMode = "exact"
+    """off: every picture is encoded. exact: not those of seconds that are background by their sound alone, where that
+    is proven to decide the same; an archive needs every picture. auto: also not those that hardly change a decision,
+    which 'ovavel eval economy --write' has to have compared."""
+    economy_budget: Budget = BUDGET
+    """For auto: how far the embedding of a picture that is not encoded again may drift, as 1 - cosine at the 99th
+    percentile."""
     threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ovavel.runtime.archive.contexts import identity_texts
 from ovavel.runtime.backends import Backend
@@ -44,8 +48,9 @@ def main(descriptor: str) -> int:
 
 def _answer(backend: Backend, question: Encode | Head | Contexts) -> Results:
     if isinstance(question, Encode):
-        vision = None if question.frames is None else Array.of(backend.vision(question.frames.values))
-        audio = None if question.sounds is None else Array.of(backend.audio(question.sounds.values))
+        most = max(backend.info.batch, 1)
+        vision = None if question.frames is None else _encoded(backend.vision, question.frames, most)
+        audio = None if question.sounds is None else _encoded(backend.audio, question.sounds, most)
         return Results(arrays=(vision, audio))
     if isinstance(question, Contexts):
         texts = identity_texts(*backend.encoders.sizes)
@@ -53,6 +58,12 @@ def _answer(backend: Backend, question: Encode | Head | Contexts) -> Results:
     shared, own = question.text_audio.values, question.text_vision
     text = TextEmbeddings.shared(shared) if own is None else TextEmbeddings(shared, own.values)
     return Results(arrays=_head(backend, question, text))
+
+
+def _encoded(encode: Callable[[NDArray[np.float32]], NDArray[np.float32]], inputs: Array, most: int) -> Array:
+    """Encode at most so many at once, as `Encoder.look` does: so an embedding is the same, whatever it came with."""
+    values = inputs.values
+    return Array.of(np.concatenate([encode(values[at : at + most]) for at in range(0, len(values), most)]))
 
 
 def _head(backend: Backend, question: Head | Contexts, text: TextEmbeddings) -> tuple[Array, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ class RemoteEncoder:
         self._failures, self._closed = 0, False
         self._load_s = _LOAD_S
         self.encoded: Callable[[int], object] = lambda _: None
-        """Called with how many windows were encoded together."""
+        """Called with how many windows, or sounds or pictures of them, were asked for together."""
         self.restarts = 0
         """How often a child was lost."""
         began_s = time.monotonic()
@@ -78,8 +79,10 @@ class RemoteEncoder:
         Raises:
             EncoderLost: nothing of it was encoded.
         """
-        answer = self._ask(Encode(frames=_stacked(frames), sounds=_stacked(sounds)))
-        self.encoded(max(len(frames), len(sounds)))
+        most = max(len(frames), len(sounds))
+        rounds = math.ceil(most / max(self.ready.info.batch, 1))
+        answer = self._ask(Encode(frames=_stacked(frames), sounds=_stacked(sounds)), rounds=max(rounds, 1))
+        self.encoded(most)
         vision, audio = (list(each.values) if each else [] for each in answer.arrays)
         return vision, audio
 
@@ -112,7 +115,8 @@ class RemoteEncoder:
         with self._turn:
             self._drop()
 
-    def _ask(self, question: Encode | Head | Contexts) -> Results:
+    def _ask(self, question: Encode | Head | Contexts, *, rounds: int = 1) -> Results:
+        """Ask, and wait for an answer for as long as so many batches may take."""
         with self._turn:
             if self._closed:
                 raise EncoderLost("the service is ending")
@@ -121,7 +125,7 @@ class RemoteEncoder:
             assert self._child
             try:
                 self._child.link.send(question)
-                answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=self._answer_s)
+                answer: Results | Failed | Ready = self._child.link.receive(Answer, timeout_s=self._answer_s * rounds)
             except LinkClosed as error:
                 self._replace(str(error))
                 raise EncoderLost(str(error)) from error

@@ -11,8 +11,8 @@ from ovavel.runtime.pipeline.rules.apply import live_rule
 
 __all__ = ["check_rule_with", "read_again", "rule_of"]
 
-_WITH_THE_NAMES = frozenset({"vocabulary", "parity"})
-"""Fields of a manifest that change with its vocabulary, or that a comparison with PyTorch adds to."""
+_WITH_THE_NAMES = frozenset({"vocabulary", "parity", "economy"})
+"""Fields of a manifest that change with its vocabulary, or that a comparison adds to."""
 _LISTED = 3
 """So many files are named."""
 
@@ -42,7 +42,7 @@ def _rule(bundle: Bundle, names: tuple[str, ...]) -> Rule:
 
 
 def read_again(bundle: Bundle) -> Bundle:
-    """The bundle in the folder of `bundle` as it is now; `bundle` itself where its vocabulary is the same.
+    """The bundle in the folder of `bundle` as it is now; `bundle` itself where its vocabulary and gates are the same.
 
     Raises:
         BundleError: it cannot be read any more, or is damaged.
@@ -56,7 +56,7 @@ def read_again(bundle: Bundle) -> Bundle:
             "service, or undo the change"
         )
     if now.vocabulary.version == bundle.vocabulary.version:
-        return bundle
+        return bundle if now.manifest.economy == bundle.manifest.economy else now
     if not now.vocabulary.agrees_with(bundle.vocabulary):
         raise InputError(
             f"the background of the bundle {bundle.path}, or the text embeddings of names that stay, cannot change "

@@ -31,6 +31,8 @@ class Packed(Struct, frozen=True, array_like=True):
     heard: _Best
     fused: _Best
     """The classes that the rule put first."""
+    skipped: str = ""
+    """Why its picture was not looked at, by choice."""
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -47,6 +49,8 @@ class Why(Struct, frozen=True, kw_only=True):
     label: str
     margin: float
     missing: tuple[str, ...]
+    skipped: str
+    """Why its picture was not looked at, by choice; empty where it was, or there was none."""
     seen: tuple[Named, ...]
     heard: tuple[Named, ...]
     fused: tuple[Named, ...]
@@ -99,6 +103,7 @@ def _why(names: Sequence[str], start_us: int, packed: Packed) -> Why:
         label=names[packed.label],
         margin=packed.margin,
         missing=packed.missing,
+        skipped=packed.skipped,
         seen=named(packed.seen),
         heard=named(packed.heard),
         fused=named(packed.fused),

@@ -12,8 +12,8 @@ from msgspec import Struct
 from ovavel.runtime.types import SegmentScores
 from ovavel.service.capture.messages import Captured
 from ovavel.service.store.seconds import Named
-from ovavel.service.watch.camera_watch import Seen
-from ovavel.service.watch.why import best
+from ovavel.service.watch.runs.camera_watch import Seen
+from ovavel.service.watch.runs.why import best
 
 __all__ = ["Board", "Second", "coarse_s"]
 
@@ -29,6 +29,8 @@ class Second(Struct, frozen=True, kw_only=True):
     margin: float
     final: bool
     missing: tuple[str, ...]
+    skipped: str
+    """Why its picture was not looked at, by choice; empty where it was, or there was none."""
     seen: tuple[Named, ...]
     """The classes that look most like it, best first."""
     heard: tuple[Named, ...]
@@ -66,7 +68,7 @@ class Board:
             one.picture = window.picture or one.picture
             for gap in window.gaps:
                 one.gap_s[gap.sense, gap.cause] += gap.duration_s
-            one.notices.extend(each.message for each in window.notices)
+            one.notices.extend((*(each.message for each in window.notices), *seen.notices))
             for second in seconds:
                 while one.seconds and one.seconds[-1].start_s >= second.start_s:
                     one.seconds.pop()
@@ -136,6 +138,7 @@ def _second(scores: SegmentScores, names: tuple[str, ...]) -> Second:
         margin=round(scores.margin, 4),
         final=scores.final,
         missing=scores.missing,
+        skipped=scores.skipped or "",
         seen=_best(scores.vision_similarity, names),
         heard=_best(scores.audio_similarity, names),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from ovavel.runtime.errors import OutputError
 from ovavel.service.store.database import Database
-from ovavel.service.watch.camera_watch import CameraWatch
+from ovavel.service.watch.runs.camera_watch import CameraWatch
 
 __all__ = ["EVERY_S", "Commits", "commit"]
 

@@ -10,33 +10,32 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import OutputError
-from ovavel.runtime.pipeline.localizer import Localizer
-from ovavel.runtime.pipeline.tracker import EventTracker
 from ovavel.runtime.session_info import new_id
 from ovavel.runtime.types import DropCause, GapCause, Segment
 from ovavel.service.archive.archivist import Archivist, NoArchive
 from ovavel.service.capture.feed import REMOVED, SWITCHED_OFF, Ended
 from ovavel.service.capture.messages import Captured, Opened
-from ovavel.service.config.read import rules_of
 from ovavel.service.config.site import Camera
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.keeper import Keeper, RunEvidence
-from ovavel.service.names.adopt import rule_of
 from ovavel.service.store.accounts import advance
-from ovavel.service.store.cameras import Anchor, RunFacts, add_anchor, open_run, remove_camera
+from ovavel.service.store.cameras import Anchor, add_anchor, open_run, remove_camera
 from ovavel.service.store.care.recovery import end_left
 from ovavel.service.store.database import Database, Transaction
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.seconds import keep_vocabulary
-from ovavel.service.watch.camera_watch import CameraWatch, Moment, Seen
 from ovavel.service.watch.commits import Commits, commit
-from ovavel.service.watch.encode import encode, persistent_head
-from ovavel.service.watch.queue import FairQueue, Waiting
-from ovavel.service.watch.wall_clock import WallClock, boot_id
+from ovavel.service.watch.economy.site import Economies
+from ovavel.service.watch.encode import Encoded, encode
+from ovavel.service.watch.queue import ROOM, ROOM_TO_WAKE, FairQueue, Waiting
+from ovavel.service.watch.runs.begin import RunParts
+from ovavel.service.watch.runs.camera_watch import CameraWatch, Moment, Seen
+from ovavel.service.watch.runs.wall_clock import WallClock
 
 __all__ = ["Decider"]
 
@@ -68,6 +67,7 @@ class Decider:
         restart: Callable[[str], None],
         keeper: Keeper | None = None,
         archive: Archivist | NoArchive = NoArchive(),  # noqa: B008 - it holds nothing
+        economies: Economies | None = None,
         release: Callable[[str, int], None] = lambda *_: None,
         removed: Callable[[str], None] = lambda *_: None,
     ) -> None:
@@ -86,16 +86,18 @@ class Decider:
             restart: starts a camera again whose run could not continue.
             keeper: keeps what remains of events; None: nothing.
             archive: keeps what each second looked and sounded like.
+            economies: which pictures are encoded; None: all.
             release: called with a camera and the number of its child when no more clips of it will be asked for.
             removed: called with a camera that was removed once nothing of it is left to be done.
         """
+        self._economies = economies or Economies(None, bundle, encoder)
         self._keeper, self._archive, self._release, self._removed = keeper, archive, release, removed
         self._leaving: set[str] = set()  # were removed, and the store does not know it yet
         self._changes: queues.SimpleQueue[Callable[[], None]] = queues.SimpleQueue()
         self._evidence: dict[str, RunEvidence] = {}
         self._children: dict[str, int] = {}
-        self._store, self._bundle, self._encoder, self._queue = store, bundle, encoder, queue
-        self._commits, self._rule, self._boot_id = Commits(store), rule_of(bundle), boot_id()
+        self._store, self._parts, self._encoder, self._queue = store, RunParts(bundle, encoder), encoder, queue
+        self._commits = Commits(store)
         self._sinks, self._shown, self._restart = tuple(sinks), shown, restart
         self._cameras = {camera.id: camera for camera in cameras}
         self._watches: dict[str, CameraWatch] = {}
@@ -134,10 +136,18 @@ class Decider:
         self._changes.put(partial(self._rename, bundle))
 
     def _rename(self, bundle: Bundle) -> None:
-        self._bundle, self._rule = bundle, rule_of(bundle)
-        for camera, watch in self._watches.items():
-            facts = self._facts(camera, new_id(), watch.decided_us)
-            watch.rename(bundle.vocabulary, self._tracker(self._cameras[camera]), facts, NAMES_CHANGED, Moment.now())
+        self._parts = RunParts(bundle, self._encoder)
+        self._economies.rename(bundle)
+        for camera, watch in list(self._watches.items()):
+            try:
+                self._economies.renew(camera, watch.vision)
+            except EncoderLost:
+                self._abandon(camera)
+                continue
+            facts = self._parts.facts(camera, new_id(), watch.decided_us)
+            watch.rename(
+                bundle.vocabulary, self._parts.tracker(self._cameras[camera]), facts, NAMES_CHANGED, Moment.now()
+            )
             self._commits.hold(watch, lambda: None)
 
     def run(self) -> None:
@@ -163,8 +173,12 @@ class Decider:
         for each in waiting:
             if isinstance(each.news, Opened):
                 self._open(each.camera, each.news)
-        for each, segment, dropped in encode(self._encoder, waiting):
-            self._second(each, segment, dropped)
+        segments = encode(
+            self._encoder, waiting, {e: watch.vision for e, watch in self._watches.items() if watch.vision.waits}
+        )
+        with self._economies.encoder.together(self._needed(segments)):
+            for each, segment, dropped in segments:
+                self._second(each, segment, dropped)
         for each in waiting:
             if isinstance(each.news, Ended):
                 self._end(each.camera, each.news.cause)
@@ -175,6 +189,17 @@ class Decider:
                     self._leaving.add(each.camera)
                     self._forget(each.camera)
         self._commits.commit(more=more)
+
+    def _needed(self, segments: Sequence[Encoded]) -> list[NDArray[np.float32]]:
+        """The pictures that several cameras need at once, where no picture that has not changed is left out."""
+        watches = [(self._watches.get(each.camera), segment) for each, segment, _ in segments]
+        exact = [(watch, each) for watch, each in watches if watch and watch.vision.basis.plan.mode == "exact"]
+        if len(exact) < 2:
+            return []
+        with contextlib.suppress(EncoderLost):  # each finds out again
+            needed = [late for watch, each in exact for late in watch.needed(each)]
+            return [each.frame for each in needed if each.frame is not None]
+        return []
 
     def _look_after_the_store(self, *, at_once: bool = False) -> None:
         """Now and then: commit what could not be, account for cameras without a run, and hold disk space back again."""
@@ -236,61 +261,38 @@ class Decider:
         self._children[camera] = opened.child
         run, now_us = new_id(), opened.utc_us
         anchor = Anchor(media_us=0, utc_us=now_us, monotonic_us=opened.monotonic_us, cause="start")
-        facts = self._facts(camera, run, now_us)
+        facts = self._parts.facts(camera, run, now_us)
         if not self._committed(camera):
             self._give_up(camera, STORE_FAILED)
             return
+        clock = WallClock(anchor)
+        archived = self._archive.begin(self._cameras[camera], clock.utc_us)
         try:
+            vision = self._economies.run(self._cameras[camera], archived=archived)
             with self._store.write() as transaction:
                 end_left(transaction, camera, ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
                 self._account(transaction, camera, now_us)
-                keep_vocabulary(transaction, facts.vocabulary_version, self._bundle.vocabulary.names)
+                keep_vocabulary(transaction, facts.vocabulary_version, self._parts.bundle.vocabulary.names)
                 open_run(transaction, facts)
                 add_anchor(transaction, run, anchor)
-        except OutputError:
-            self._give_up(camera, STORE_FAILED)  # the run could not be kept, so nothing is decided in it
+        except (EncoderLost, OutputError) as error:  # the run could not be kept, so nothing is decided in it
+            self._give_up(camera, ENCODER_FAILED if isinstance(error, EncoderLost) else STORE_FAILED)
             return
         self._given_up.pop(camera, None)
-        clock = WallClock(anchor)
         if self._keeper:
             self._evidence[camera] = self._keeper.run(self._cameras[camera], opened.child, clock.utc_us)
-        self._archive.begin(self._cameras[camera], clock.utc_us)
-        self._watches[camera] = self._watch(self._cameras[camera], run, clock)
-
-    def _facts(self, camera: str, run: str, started_us: int) -> RunFacts:
-        return RunFacts(
-            id=run,
-            camera_id=camera,
-            boot_id=self._boot_id,
-            started_us=started_us,
-            bundle_sha=self._bundle.sha256,
-            engine=msgspec.json.encode(self._encoder.ready.info).decode(),
-            vocabulary_version=self._bundle.vocabulary.version,
-        )
-
-    def _tracker(self, camera: Camera) -> EventTracker:
-        vocabulary, calibration = self._bundle.vocabulary, self._bundle.manifest.calibration
-        return EventTracker(
-            vocabulary.background, rules_of(camera), vocabulary_version=vocabulary.version, calibration=calibration
-        )
-
-    def _watch(self, camera: Camera, run: str, clock: WallClock) -> CameraWatch:
-        localizer = Localizer(
-            persistent_head(self._encoder),
-            self._bundle.vocabulary,
-            lag=camera.lag,
-            calibration=self._bundle.manifest.calibration_for(self._rule),
-            rule=self._rule,
-        )
-        return CameraWatch(
-            localizer,
-            self._tracker(camera),
+        self._watches[camera] = CameraWatch(
+            self._parts.localizer(self._cameras[camera], vision),
+            vision,
+            self._parts.tracker(self._cameras[camera]),
             clock,
-            camera_id=camera.id,
+            camera_id=camera,
             run_id=run,
             sinks=self._sinks,
-            evidence=self._evidence.get(camera.id),
+            evidence=self._evidence.get(camera),
         )
+        wakes = any(watch.vision.basis.plan.sound for watch in self._watches.values())
+        self._queue.room = ROOM_TO_WAKE if wakes else ROOM
 
     def _second(self, waiting: Waiting, segment: Segment, dropped: GapCause | DropCause | None) -> None:
         watch, window = self._watches.get(waiting.camera), waiting.news
@@ -301,10 +303,12 @@ class Decider:
         if evidence := self._evidence.get(waiting.camera):
             evidence.window(window)
         try:
+            segment = watch.vision.arrived(segment, window.waveform.values if window.waveform else None)
             seen = watch.second(segment, moment, dropped=dropped)
         except EncoderLost:
             self._abandon(waiting.camera)
             return
+        self._queue.charge(waiting.camera, max(0, watch.vision.worked() - 1))
         self._archive.second(waiting.camera, segment)
         self._commits.hold(watch, partial(self._shown, waiting.camera, window, seen))
 

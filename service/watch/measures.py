@@ -25,7 +25,10 @@ class Measures:
             buckets=_LATENCY_S,
         )
         self.batch = Histogram(
-            "ovavel_encoder_batch_size", "Windows that were encoded together.", registry=None, buckets=_BATCH
+            "ovavel_encoder_batch_size",
+            "Windows, or sounds or pictures of them, that were encoded together.",
+            registry=None,
+            buckets=_BATCH,
         )
         self.commit_s = Histogram(
             "ovavel_db_commit_seconds",

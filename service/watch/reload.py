@@ -14,13 +14,14 @@ from ovavel.runtime.errors import InputError, OvavelError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.text import one_line
 from ovavel.service.config.changes import Changes, compare
-from ovavel.service.config.read import read_site
+from ovavel.service.config.read import economy_of, read_site
 from ovavel.service.config.site import Site
 from ovavel.service.delivery.deliveries import check_labels, discard
 from ovavel.service.delivery.worker import Worker
 from ovavel.service.names.adopt import read_again
 from ovavel.service.names.editor import Editor
 from ovavel.service.store.cameras import add_camera, switched_off
+from ovavel.service.watch.economy.site import check_economy
 from ovavel.service.watch.service import Service, facts_of, recording_of
 
 __all__ = ["Reloader"]
@@ -117,9 +118,10 @@ class Reloader:
                 _log.exception("the site file could not be read again")
 
     def _compared(self, site: Site, bundle: Bundle) -> Changes:
+        check_economy(site, bundle)
         changes = compare(self._service.site, site, self._service.bundle.vocabulary, bundle.vocabulary)
         if changes.added or changes.restarted or changes.fields:
-            self._service.check_capacity(site, self._service.capacity)
+            self._service.check_capacity(site)
         return changes
 
     def _prepared(self, site: Site, changes: Changes, bundle: Bundle) -> dict[str, Worker]:
@@ -149,8 +151,9 @@ class Reloader:
         service.site = site
         service.keeper.change(site)
         service.archivist.change(site)
+        service.economies.change(site)
+        service.bundle = bundle
         if changes.vocabulary:
-            service.bundle = bundle
             service.decider.rename(bundle)
             calibration = bundle.manifest.calibration
             if calibration and not calibration.fits(bundle.vocabulary.names):
@@ -166,7 +169,8 @@ class Reloader:
         for each in changes.shown:
             feeds[each].camera = cameras[each]
         for each in changes.restarted:
-            feeds[each].change(cameras[each], recording_of(site, cameras[each]))
+            auto = economy_of(site, cameras[each]).mode == "auto"
+            feeds[each].change(cameras[each], recording_of(site, cameras[each]), waveform=auto)
         for each in changes.added:
             feeds[each].start()
         service.deliveries.change(site, bundle.vocabulary.names[:-1], changes.closed, workers, _SINK_S)

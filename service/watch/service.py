@@ -18,13 +18,14 @@ from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.text import one_line
-from ovavel.service.archive.archivist import Archivist
+from ovavel.service.archive.archivist import Archivist, is_archived
 from ovavel.service.capture.feed import CameraFeed
 from ovavel.service.capture.messages import Captured, Cut, Recording
+from ovavel.service.config.read import economy_of
 from ovavel.service.config.site import Camera, Site
 from ovavel.service.delivery.deliveries import Deliveries
 from ovavel.service.delivery.topics import CameraNow
-from ovavel.service.encoding.capacity import measure_capacity
+from ovavel.service.encoding.capacity import USABLE, CameraWork, Fits, cameras_that_fit, load, measure_speeds
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.evidence.files import recover_assets
 from ovavel.service.evidence.keeper import Keeper, kinds_of
@@ -34,18 +35,17 @@ from ovavel.service.store.database import Database, rows
 from ovavel.service.store.disk.identity import claim
 from ovavel.service.store.mutes import snoozed
 from ovavel.service.watch.board import Board
-from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.decider import Decider
+from ovavel.service.watch.economy.site import Economies, check_economy
 from ovavel.service.watch.incidents import SINK_DISABLED, Monitor
 from ovavel.service.watch.measures import Measures
 from ovavel.service.watch.queue import FairQueue
+from ovavel.service.watch.runs.camera_watch import Seen
 
 __all__ = ["Service", "engine_options", "facts_of", "recording_of"]
 
 _log = logging.getLogger(__name__)
 
-_USABLE = 0.9
-"""Share of what the encoder manages alone that is left to it beside decoding and deciding."""
 _FEEDS_S, _DECIDE_S, _ARCHIVE_S, _KEEP_S = 3.0, 4.5, 5.0, 6.0
 """Seconds after the request to stop by which the cameras, the decisions, the archive and the evidence end at the
 latest: what supervises a service kills it after 10."""
@@ -96,8 +96,16 @@ class Service:
             self.encoder.encoded = self.measures.batch.observe
             self.board = Board()
             self.store.grown = self._grown
-            self.capacity = self._measured_capacity()
-            """Windows a second that the encoder managed at the start."""
+            check_economy(site, self.bundle)
+            self.economies = Economies(site, self.bundle, self.encoder)
+            try:
+                self.speeds = measure_speeds(self.encoder, self.bundle.manifest.encoders)
+                """What the encoder managed at the start."""
+                for camera in site.camera:
+                    self.economies.plan(camera, archived=is_archived(site, camera))
+            except EncoderLost as error:
+                raise DeviceError(f"the encoder was lost when its speed was measured: {error}") from error
+            self.check_capacity(site)
             self.queue = FairQueue({camera.id: camera.every_s for camera in site.camera})
             off = switched_off(self.store.read)
             self.feeds = {camera.id: self.feed(site, camera, enabled=camera.id not in off) for camera in site.camera}
@@ -118,6 +126,7 @@ class Service:
                 restart=self._restart,
                 keeper=self.keeper,
                 archive=self.archivist,
+                economies=self.economies,
                 release=self._release,
                 removed=self._removed,
             )
@@ -181,22 +190,23 @@ class Service:
         """How long the deciding thread has not taken what waits: a second or two, unless it hangs."""
         return time.monotonic() - self.decider.turned_s
 
-    def _measured_capacity(self) -> float:
-        try:
-            capacity = measure_capacity(self.encoder, self.bundle.manifest.encoders)
-        except EncoderLost as error:
-            raise DeviceError(f"the encoder was lost when its speed was measured: {error}") from error
-        self.check_capacity(self.site, capacity)
-        return capacity
+    @property
+    def fits(self) -> Fits:
+        """For how many cameras like those of the site the encoder is enough, decoding and deciding beside it."""
+        return cameras_that_fit(self.speeds, self.economies.work(self.site.camera))
 
-    def check_capacity(self, site: Site, capacity: float) -> None:
-        """Log what the encoder manages of what the cameras of `site` bring.
+    def check_capacity(self, site: Site) -> None:
+        """Log what the encoder manages of what the cameras of `site` bring, if all their pictures are encoded.
 
         Raises:
             DeviceError: it is too slow, and the site refuses that.
         """
-        found = f"the encoder manages {capacity:.3g} windows a second, and the cameras bring {_demand(site):.3g}"
-        if _demand(site) <= capacity * _USABLE:
+        worst = [
+            CameraWork(mode=each.mode, every_s=each.every_s, looked=1.0) for each in self.economies.work(site.camera)
+        ]
+        share, demand = load(self.speeds, worst), _demand(site)
+        found = f"the encoder manages {demand / share:.3g} windows a second, and the cameras bring {demand:.3g}"
+        if share <= USABLE:
             _log.info(found)
             return
         advice = "look less often (every_s), watch fewer cameras, or choose a faster precision or device"
@@ -211,6 +221,7 @@ class Service:
             self.bundle.manifest.encoders,
             self.queue.put,
             recording=recording_of(site, camera),
+            waveform=economy_of(site, camera).mode == "auto",
             clipped=self.keeper.clipped,
             gone=self.keeper.gone,
         )
@@ -273,6 +284,7 @@ class Service:
 
     def _removed(self, camera: str) -> None:
         self.board.forget(camera)
+        self.economies.forget(camera)
         self.left.put(camera)
 
     def _any_feed(self, camera: str) -> CameraFeed:

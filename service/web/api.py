@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,12 +17,13 @@ from ovavel.service.store.accounts import HOUR_US, read_accounts
 from ovavel.service.store.database import rows
 from ovavel.service.store.events import LogEntry, log_after
 from ovavel.service.store.queries import last_seq
+from ovavel.service.watch.economy.site import CameraEconomy
 from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, Streamed, encoded, parameters, still_may
 from ovavel.service.web.metrics import Metrics
 from ovavel.service.web.news import News, event_message
 
-__all__ = ["API"]
+__all__ = ["API", "Capacity"]
 
 READY_S = 60.0
 """Decisions that are older are no sign of life."""
@@ -30,6 +32,21 @@ _MOST_BEHIND = 1000
 _CLIENTS = 200
 _CHECK_S = 10.0
 """After this long a reader whose session is over is let go."""
+
+
+class Capacity(Struct, frozen=True, kw_only=True):
+    """What the encoder manages, and for how many cameras like those of the site that is enough."""
+
+    windows_per_s: float
+    """Windows, picture and sound, that it managed a second at the start."""
+    demand_per_s: float
+    """Windows that the cameras bring a second."""
+    cameras: int
+    """Cameras of the site."""
+    cameras_at_present: int
+    """At the present saving of the economy; too many once more of them move and sound."""
+    cameras_worst: int
+    """If everything moves and sounds, so that every picture is encoded."""
 
 
 class API:
@@ -56,6 +73,7 @@ class API:
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
             Route("/api/v1/cameras", self.cameras),
+            Route("/api/v1/capacity", self.capacity),
             Route("/api/v1/cameras/{camera}/seconds", self.seconds),
             Route("/api/v1/cameras/{camera}/snapshot.webp", self.snapshot),
             Route("/api/v1/cameras/{camera}/accounts", self.accounts),
@@ -95,7 +113,26 @@ class API:
     def cameras(self, request: Request) -> Response:
         """Each camera and what it does."""
         parameters(request)
-        return encoded(self.camera_list())
+        found = self.economy()
+        return encoded([{**each, "economy": found[each["id"]]} for each in self.camera_list() if each["id"] in found])
+
+    def economy(self) -> dict[str, CameraEconomy]:
+        """What runs of each camera's economy, and what it saved."""
+        return {camera: self._service.economies.report(feed.camera) for camera, feed in self._service.feeds.items()}
+
+    def capacity(self, request: Request) -> Response:
+        """For how many cameras the encoder is enough: at the present saving, and if everything moves and sounds."""
+        parameters(request)
+        service, fits = self._service, self._service.fits
+        return encoded(
+            Capacity(
+                windows_per_s=service.speeds.windows_per_s,
+                demand_per_s=service.demand,
+                cameras=len(service.site.camera),
+                cameras_at_present=fits.at_present,
+                cameras_worst=fits.worst,
+            )
+        )
 
     def camera_list(self) -> list[dict[str, Any]]:
         """Each camera and what it does."""

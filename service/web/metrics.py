@@ -24,6 +24,17 @@ _NEWS = (
     "WHERE seq > ? AND seq <= ? AND kind IN ('start', 'end', 'retract') GROUP BY label, kind"
 )
 
+_MODES = ("asked", "mode")
+_COUNTED = {
+    "pictures": ("pictures", "Seconds with a picture."),
+    "encoded": ("pictures_encoded", "Pictures that were encoded."),
+    "reused": ("pictures_reused", "Pictures that kept the embedding of an earlier one."),
+    "lost": ("pictures_lost", "Pictures that were needed and could not be encoded."),
+    "audited": ("audits", "Pictures that were looked at to check what is left out."),
+    "audits_failed": ("audits_failed", "Audits that failed."),
+}
+"""Fields of `EconomySpan`, the names of their metrics, and what they are."""
+
 
 class Metrics:
     """Collects what the store and the board know at the moment of asking."""
@@ -83,9 +94,21 @@ class Metrics:
         yield from self._storage()
         yield from self._deliveries()
         yield from service.measures.collect()
+        yield from self._economy()
         yield GaugeMetricFamily(
-            "ovavel_capacity_windows_per_second", "What the encoder managed at the start.", value=service.capacity
+            "ovavel_capacity_windows_per_second",
+            "What the encoder managed at the start.",
+            value=service.speeds.windows_per_s,
         )
+        fits = GaugeMetricFamily(
+            "ovavel_capacity_cameras",
+            "Cameras like those of the site that the encoder is enough for: at the present saving of the economy, and "
+            "in the worst case, if everything moves and sounds.",
+            labels=["case"],
+        )
+        fits.add_metric(["present"], service.fits.at_present)
+        fits.add_metric(["worst"], service.fits.worst)
+        yield fits
         yield GaugeMetricFamily(
             "ovavel_demand_windows_per_second", "What the cameras bring to the encoder.", value=service.demand
         )
@@ -101,6 +124,38 @@ class Metrics:
         )
         yield build
         yield CounterMetricFamily("ovavel_encoder_restarts", "Lost encoder processes.", value=service.encoder.restarts)
+
+    def _economy(self) -> Iterator[Metric]:
+        runs = GaugeMetricFamily(
+            "ovavel_economy_info", "Economy of the camera, as asked for and as it runs.", labels=["camera", *_MODES]
+        )
+        counters = {
+            name: CounterMetricFamily(f"ovavel_economy_{metric}", text, labels=["camera"])
+            for name, (metric, text) in _COUNTED.items()
+        }
+        skipped = CounterMetricFamily(
+            "ovavel_economy_skipped_seconds", "Seconds decided without their picture.", labels=["camera", "cause"]
+        )
+        drift, saved = (
+            GaugeMetricFamily(f"ovavel_economy_{name}", text, labels=["camera", "over"])
+            for name, text in (
+                ("drift_p99", "99th percentile of the drift that audits found, as 1 - cosine."),
+                ("saved_ratio", "Share of the encoders' operations that was saved."),
+            )
+        )
+        for camera, feed in self._service.feeds.items():
+            found = self._service.economies.report(feed.camera)
+            runs.add_metric([camera, *(getattr(found, mode) for mode in _MODES)], 1)
+            for name, family in counters.items():
+                family.add_metric([camera], getattr(found.since_start, name))
+            for cause, seconds in found.since_start.skipped.items():
+                skipped.add_metric([camera, cause], seconds)
+            for over, span in (("start", found.since_start), ("hour", found.last_hour)):
+                if span.drift_p99 is not None:
+                    drift.add_metric([camera, over], span.drift_p99)
+                if span.saved is not None:
+                    saved.add_metric([camera, over], span.saved)
+        yield from (runs, *counters.values(), skipped, drift, saved)
 
     def _news(self) -> Metric:
         """Counted as it comes: rows of the store are deleted one day, and a counter never falls."""

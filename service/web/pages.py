@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from ovavel.service.evidence.retention import GB, KindReport, StorageReport
 from ovavel.service.store.accounts import HOUR_US, Account, read_accounts
+from ovavel.service.watch.economy.site import CameraEconomy
 from ovavel.service.watch.service import Service
 from ovavel.service.web.api import API
 from ovavel.service.web.templates import Templates
@@ -71,7 +72,13 @@ class Pages:
             engine=f"{info.engine} on {info.device}, {', '.join(f'{g} {p}' for g, p in info.precision.items())}",
             gate=encoder.ready.gate,
             restarts=encoder.restarts,
-            capacity=f"{self._service.capacity:.3g}",
+            economy=[
+                (names.get(camera, camera), *row)
+                for camera, found in self._api.economy().items()
+                for row in _economy(found)
+            ],
+            capacity=f"{self._service.speeds.windows_per_s:.3g}",
+            fits=self._service.fits,
             demand=f"{self._service.demand:.3g}",
             sinks=self._service.deliveries.states,
             storage=_storage(
@@ -92,6 +99,25 @@ class Pages:
 
     def _page(self, request: Request, title: str, **content: Any) -> Response:
         return self._templates.answer(request, f"{title.lower()}.html", title=title, **content)
+
+
+def _economy(economy: CameraEconomy) -> Iterator[tuple[str, ...]]:
+    """A row of the table for each span of time."""
+    differs = f" (asked for: {economy.asked})" if economy.mode != economy.asked else ""
+    runs = f"{economy.mode}{differs}"
+    for over, span in (("the last hour", economy.last_hour), ("since the start", economy.since_start)):
+        yield (
+            runs,
+            economy.why_not,
+            over,
+            str(span.pictures),
+            f"{span.encoded}" + (f", {span.lost} lost" if span.lost else ""),
+            str(span.reused),
+            ", ".join(f"{cause} {seconds}" for cause, seconds in span.skipped.items()) or "–",
+            f"{span.audited}, {span.audits_failed} failed" if span.audited else "–",
+            "–" if span.drift_p99 is None else f"{span.drift_p99:.4f}",
+            "not known" if span.saved is None else f"{span.saved:.0%}",
+        )
 
 
 def _storage(report: StorageReport, archive: Sequence[KindReport], now_us: int) -> dict[str, Any]:

@@ -42,10 +42,11 @@ from ovavel.service.evidence.retention import Retention
 from ovavel.service.link import Array
 from ovavel.service.store.cameras import CameraFacts, add_camera
 from ovavel.service.store.database import Database, one_row
-from ovavel.service.watch import camera_watch, commits, decider
+from ovavel.service.watch import commits, decider
 from ovavel.service.watch.board import Board
 from ovavel.service.watch.decider import Decider
 from ovavel.service.watch.queue import FairQueue, Waiting
+from ovavel.service.watch.runs import camera_watch
 from tests.service.soak import START_US, MediaTime
 
 BUNDLE = Path(__file__).parents[2] / "eval" / "demo" / "assets" / "bundle"

@@ -48,13 +48,13 @@ from ovavel.service.store.accounts import read_accounts
 from ovavel.service.store.cameras import CameraFacts, add_camera
 from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import FILE, Database, one_row, rows
-from ovavel.service.watch import camera_watch as watching
 from ovavel.service.watch import decider as deciding
 from ovavel.service.watch.board import Board
-from ovavel.service.watch.camera_watch import Seen
 from ovavel.service.watch.decider import Decider
 from ovavel.service.watch.incidents import Monitor
 from ovavel.service.watch.queue import FairQueue, Waiting
+from ovavel.service.watch.runs import camera_watch as watching
+from ovavel.service.watch.runs.camera_watch import Seen
 
 if (TESTS := str(Path(__file__).parents[1])) not in sys.path:
     sys.path.insert(0, TESTS)

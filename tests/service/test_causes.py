@@ -20,8 +20,9 @@ from ovavel.service.config.sinks import Mqtt
 from ovavel.service.delivery.topics import Topics, state_topics
 from ovavel.service.store import accounts
 from ovavel.service.store.care import recovery
-from ovavel.service.watch import camera_watch, decider
-from ovavel.service.watch.camera_watch import Seen
+from ovavel.service.watch import decider
+from ovavel.service.watch.runs import camera_watch
+from ovavel.service.watch.runs.camera_watch import Seen
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -52,7 +52,8 @@ def news(kind: str, number: int = 1, *, run: str = "run-1", label: str = "dog ba
 
 
 def site(folder: Path, *cameras: Camera, **changes: Any) -> Site:
-    return Site(bundle=str(DEMO / "bundle"), data=str(folder / "data"), camera=cameras, threads=1, **changes)
+    settings = {"bundle": str(DEMO / "bundle"), "threads": 1, **changes}
+    return Site(data=str(folder / "data"), camera=cameras, **settings)
 
 
 def until(condition: Callable[[], object], within_s: float = 90.0) -> None:

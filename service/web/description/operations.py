@@ -18,7 +18,9 @@ from ovavel.service.store.people import AuditEntry, Identity, Role, TokenFacts, 
 from ovavel.service.store.queries import EventPage
 from ovavel.service.store.seconds import Why
 from ovavel.service.watch.board import Second
+from ovavel.service.watch.economy.site import CameraEconomy
 from ovavel.service.web.access.people import AddedToken, NewPassword, NewToken, NewUser
+from ovavel.service.web.api import Capacity
 from ovavel.service.web.controls import Enable, Snooze, Tried
 from ovavel.service.web.events.api import VERDICTS, BulkChange, Changed, EventChange
 from ovavel.service.web.events.deletion import BulkDeletion
@@ -53,6 +55,8 @@ class CameraState(Struct, kw_only=True):
     lost: str
     """Seconds of it that were lost of late, with their causes; empty where none were."""
     notices: list[str]
+    economy: CameraEconomy
+    """Which of its pictures are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,7 @@ _PAGE: dict[str, dict[str, Any]] = {
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/api/v1/cameras"): Operation(answer=list[CameraState]),
+    ("GET", "/api/v1/capacity"): Operation(answer=Capacity),
     ("GET", "/api/v1/cameras/{camera}/seconds"): Operation(answer=list[Second]),
     ("GET", "/api/v1/cameras/{camera}/snapshot.webp"): Operation(media="image/webp"),
     ("GET", "/api/v1/cameras/{camera}/accounts"): Operation(answer=list[Account]),

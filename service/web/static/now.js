@@ -11,6 +11,11 @@ function best(names) {
   return names.map((each) => `${each.label} ${each.value.toFixed(2)}`).join('\n');
 }
 
+// Not looked at, by choice, is not the same as not there.
+function notLooked(sense, second) {
+  return sense === 'seen' && second.skipped;
+}
+
 // Neighbouring seconds that say the same are one wide cell, so that the name can be read.
 function fill(row, seconds, text, title) {
   const cells = [];
@@ -36,8 +41,8 @@ function showCamera(camera) {
     fill(
       place.querySelector(`.${sense}`),
       seconds,
-      (second) => second[sense][0]?.label ?? '–',
-      (second) => best(second[sense]),
+      (second) => second[sense][0]?.label ?? (notLooked(sense, second) ? '·' : '–'),
+      (second) => (notLooked(sense, second) ? `not looked at: ${second.skipped}` : best(second[sense])),
     );
   }
   fill(

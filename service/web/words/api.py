@@ -18,6 +18,7 @@ from ovavel.runtime.reporting.text import one_line
 from ovavel.service.names.editor import KnownNameError
 from ovavel.service.store import people
 from ovavel.service.store.queries import label_counts
+from ovavel.service.watch.economy.site import check_names_may_change
 from ovavel.service.watch.reload import Reloader
 from ovavel.service.watch.service import Service
 from ovavel.service.web.answers import Problem, asking, encoded, parameters, read_json
@@ -116,6 +117,10 @@ class WordsAPI:
     def _known(self) -> Reloader:
         if self._reloader is None:
             raise Problem(409, "this service was not started from a site file")
+        try:
+            check_names_may_change(self._service.site)
+        except InputError as error:
+            raise Problem(409, why_not(error)) from error
         return self._reloader
 
 

@@ -49,7 +49,8 @@ def test_what_is_read_at_the_start_alone_needs_another_start(name: str) -> None:
 
 
 def test_every_field_of_a_site_is_thought_of() -> None:
-    assert set(Site.__struct_fields__) - FIXED == {"camera", "sink", "tz", "media", "clip", "keep", "capacity"}
+    changing = {"camera", "sink", "tz", "media", "clip", "keep", "capacity", "economy", "economy_budget"}
+    assert set(Site.__struct_fields__) - FIXED == changing
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,10 @@ def test_every_field_of_a_site_is_thought_of() -> None:
         (of(tz="Asia/Tokyo"), Changes(shown=("gate",), fields=("tz",))),
         (of(keep=Keep(clips_days=1)), Changes(fields=("keep",))),
         (of(capacity="refuse"), Changes(fields=("capacity",))),
+        (of(economy="off"), Changes(restarted=("gate", "yard"), fields=("economy",))),
+        (of(economy_budget=0.001), Changes(fields=("economy_budget",))),  # it is for the mode "auto"
+        (changed(economy="off"), Changes(restarted=("gate",))),
+        (of(camera=(msgspec.structs.replace(GATE, economy="exact"), YARD)), Changes()),
         (of(clip=Clips(pre_s=1)), Changes(restarted=("gate", "yard"), fields=("clip",))),
         (of(media=False), Changes(restarted=("gate", "yard"), fields=("media",))),
         (of(sink=()), Changes(closed=("file",))),

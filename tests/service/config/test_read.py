@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.errors import InputError
-from ovavel.service.config.read import read_site, remarks, rules_of, site_schema, zone_of
+from ovavel.service.config.read import economy_of, read_site, remarks, rules_of, site_schema, zone_of
 from ovavel.service.config.sinks import Jsonl, Webhook
 
 PLAIN = """
@@ -44,6 +45,18 @@ def test_a_site_has_defaults_and_paths_beside_its_file(tmp_path: Path) -> None:
     assert (gate.source, yard.source) == ("rtsp://camera/stream", str(tmp_path / "yard.mp4"))
     assert (str(zone_of(site, gate)), str(zone_of(site, yard))) == ("UTC", "Europe/Berlin")
     assert rules_of(yard).start_margin == 0.3
+
+
+def test_a_camera_has_the_economy_of_its_site_or_its_own(tmp_path: Path) -> None:
+    own = PLAIN.replace('id = "gate"', 'id = "gate"\neconomy = "auto"')
+    assert [economy_of(site, each).mode for site in [read_site(write(tmp_path, own))] for each in site.camera] == [
+        "auto",
+        "exact",
+    ]
+    site = read_site(write(tmp_path, f'economy = "off"\neconomy_budget = 0.001\n{own}'))
+    assert [economy_of(site, each) for each in site.camera] == [Economy(mode="auto", budget=0.001), Economy()]
+    site = read_site(write(tmp_path, own.replace("auto", 'auto"\neconomy_budget = 0.003 # "')))
+    assert economy_of(site, site.camera[0]).budget == 0.003
 
 
 def test_what_people_may_not_expect_is_said(tmp_path: Path) -> None:
@@ -138,6 +151,8 @@ def test_devices_have_clips_under_masks(tmp_path: Path) -> None:
         (('data = "/var/lib/ovavel"', ""), "data"),
         (('bundle = "imagebind"', "bundle = 3"), "bundle"),
         (("[[camera]]", "[[camera"), "not TOML"),
+        (('id = "gate"', 'id = "gate"\neconomy = "some"'), r"Invalid enum value 'some' - at `\$.camera\[0\].economy`"),
+        (('id = "gate"', 'id = "gate"\neconomy_budget = 0.0'), r"> 0.0 - at `\$.camera\[0\].economy_budget`"),
     ],
 )
 def test_what_makes_no_sense_is_named(tmp_path: Path, change: tuple[str, str], says: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ovavel.service.capture.messages import Captured, Lost
 from ovavel.service.watch.board import Board, coarse_s
-from ovavel.service.watch.camera_watch import Seen
+from ovavel.service.watch.runs.camera_watch import Seen
 
 
 def window(index: int, *gaps: Lost) -> Captured:

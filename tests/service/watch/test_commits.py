@@ -23,10 +23,11 @@ from ovavel.service.link import Array
 from ovavel.service.store import accounts, cameras
 from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
-from ovavel.service.watch import camera_watch, commits, decider
-from ovavel.service.watch.camera_watch import Seen
+from ovavel.service.watch import commits, decider
 from ovavel.service.watch.decider import Decider
 from ovavel.service.watch.queue import FairQueue, Waiting
+from ovavel.service.watch.runs import camera_watch
+from ovavel.service.watch.runs.camera_watch import Seen
 
 START_US = 1_700_000_000_000_000
 INFO = BackendInfo(name="stub", engine="stub", device="cpu", provider="stub", precision={}, threads=1)

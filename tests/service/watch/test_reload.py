@@ -16,6 +16,7 @@ from support.service import CLIP, DEMO, until
 from ovavel.runtime.errors import DeviceError, InputError, OutputError
 from ovavel.service.capture.feed import CameraState
 from ovavel.service.config.changes import Changes
+from ovavel.service.encoding.capacity import Speeds
 from ovavel.service.store import accounts
 from ovavel.service.store.database import open_readonly, rows
 from ovavel.service.store.incidents import list_incidents
@@ -119,7 +120,7 @@ def test_what_is_broken_changes_nothing_and_is_said(tmp_path: Path, monkeypatch:
             assert (service.site, service.feeds) == (before, feeds)
             assert service.rejected
         path.write_text(more)
-        monkeypatch.setattr(service, "capacity", 1.0)
+        monkeypatch.setattr(service, "speeds", Speeds(window_s=1, sound_s=1, picture_s=1, lone_picture_s=1))
         path.write_text('capacity = "refuse"\n' + more)
         with pytest.raises(DeviceError, match="the cameras bring 2"):
             reloader.reload()

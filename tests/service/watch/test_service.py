@@ -15,6 +15,7 @@ from support.service import CLIP, check_assets, news, run_facts, site, until
 
 from ovavel.runtime.errors import DeviceError
 from ovavel.service.config.site import Camera
+from ovavel.service.encoding.capacity import Speeds
 from ovavel.service.store import accounts, cameras, events
 from ovavel.service.store.care import recovery
 from ovavel.service.store.database import Database, open_readonly, rows
@@ -135,7 +136,7 @@ def test_capacity_is_measured_and_a_camera_can_be_looked_at_less_often(
 ) -> None:
     watched = (Camera(id="one", source=CLIP, loop=True, every_s=2), Camera(id="two", source=CLIP, loop=True))
     with Service(site(tmp_path, *watched)) as service:
-        assert service.capacity > 0
+        assert service.speeds.windows_per_s > 0
         assert service.demand == 1.5
         service.start()
         until(lambda: decided_seconds(service.store) > 3)
@@ -145,7 +146,8 @@ def test_capacity_is_measured_and_a_camera_can_be_looked_at_less_often(
         assert sum(each.get("not looked at", 0) for each in found) >= 3
         found = [each.dropped for each in accounts.read_accounts(store.read, "two", from_us=0, to_us=2**62)]
         assert not any(each.get("not looked at") for each in found)
-    monkeypatch.setattr("ovavel.service.watch.service.measure_capacity", lambda *_: 1.2)
+    speeds = Speeds(window_s=1 / 1.2, sound_s=0.1, picture_s=0.7, lone_picture_s=0.7)
+    monkeypatch.setattr("ovavel.service.watch.service.measure_speeds", lambda *_: speeds)
     with pytest.raises(DeviceError, match=r"manages 1.2 windows a second, and the cameras bring 1.5: look less often"):
         Service(site(tmp_path, *watched, capacity="refuse"))
     Service(site(tmp_path, *watched)).stop()

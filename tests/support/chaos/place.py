@@ -18,7 +18,7 @@ import psutil
 from ovavel.runtime.types import LAG, WINDOW_S
 from ovavel.service.failpoints import VARIABLE
 from ovavel.service.store.database import FILE, Transaction, open_readonly, rows
-from ovavel.service.watch.camera_watch import CLOCK_STEP
+from ovavel.service.watch.runs.camera_watch import CLOCK_STEP
 from support.chaos.camera import FaultyCamera, make_films
 from support.chaos.clock import Clock
 from support.chaos.receivers import Receivers

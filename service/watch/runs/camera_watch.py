@@ -20,8 +20,9 @@ from ovavel.service.store.database import Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.seconds import keep_seconds, keep_vocabulary
-from ovavel.service.watch.wall_clock import WallClock
-from ovavel.service.watch.why import pack
+from ovavel.service.watch.economy.vision import RunVision
+from ovavel.service.watch.runs.wall_clock import WallClock
+from ovavel.service.watch.runs.why import pack
 
 if TYPE_CHECKING:
     from typing import Self
@@ -62,6 +63,8 @@ class Seen:
     scores: tuple[SegmentScores, ...]
     names: tuple[str, ...]
     """Of the classes that the scores are of, the background last."""
+    notices: tuple[str, ...] = ()
+    """What the economy has to report."""
 
 
 class CameraWatch:
@@ -70,6 +73,7 @@ class CameraWatch:
     def __init__(
         self,
         localizer: Localizer,
+        vision: RunVision,
         tracker: EventTracker,
         clock: WallClock,
         *,
@@ -85,6 +89,7 @@ class CameraWatch:
 
         Args:
             localizer: scores segments; the camera's own.
+            vision: what the localizer asks for pictures; the camera's own.
             tracker: makes events of scores; the camera's own.
             clock: with the anchor of the run's start.
             camera_id: of the store.
@@ -94,11 +99,11 @@ class CameraWatch:
             evidence: keeps what remains of its events; None: nothing.
         """
         self._evidence = evidence
-        self._localizer, self._tracker, self._clock = localizer, tracker, clock
+        self._localizer, self._tracker, self._clock, self.vision = localizer, tracker, clock, vision
         self._names = localizer.vocabulary.names
         self._camera, self.run_id, self.sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._decided_us = 0  # media time up to which seconds are final
-        self._waiting: deque[GapCause | DropCause | None] = deque()  # why each second that is not final was dropped
+        self._waiting: dict[int, GapCause | DropCause | None] = {}  # why each second that is not final was dropped
         self._unwritten: deque[_Unwritten] = deque()
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=_RECENT)  # final seconds, packed
         self._ended = False
@@ -118,12 +123,23 @@ class CameraWatch:
         anchor = self._clock.observe(
             media_us=round((segment.start_s + WINDOW_S) * _US), utc_us=now.utc_us, monotonic_us=now.monotonic_us
         )
-        self._waiting.append(dropped)
-        scores = self._localizer.push(segment)
+        self._waiting[segment.index] = dropped
+        scores = self._scored(self._localizer.push(segment))
+        self._keep(scores, self._tracker.push(scores), now.utc_us, anchor=anchor)
+        return Seen(scores=tuple(scores), names=self._names, notices=self.vision.notices())
+
+    def needed(self, segment: Segment) -> list[Segment]:
+        """Those whose pictures `second` will look at, of what waits and of `segment`."""
+        return self._localizer.needed([segment])
+
+    def _scored(self, scores: list[SegmentScores]) -> list[SegmentScores]:
+        """What was decided, once all that belongs to it knows. Seconds whose pictures were lost meanwhile count so."""
+        self.vision.decided(scores)
+        for index in self.vision.lost() & self._waiting.keys():
+            self._waiting[index] = self._waiting[index] or DropCause.BACKEND_FAILED
         if self._evidence:
             self._evidence.scored(scores)
-        self._keep(scores, self._tracker.push(scores), now.utc_us, anchor=anchor)
-        return Seen(scores=tuple(scores), names=self._names)
+        return scores
 
     @property
     def decided_us(self) -> int:
@@ -155,9 +171,7 @@ class CameraWatch:
         if self._ended:
             return
         self._ended = True
-        scores = self._localizer.flush()
-        if self._evidence:
-            self._evidence.scored(scores)
+        scores = self._scored(self._localizer.flush())
         events = [*self._tracker.push(scores), *self._tracker.close()]
         self._keep(scores, events, now.utc_us, cause=cause)
 
@@ -191,7 +205,7 @@ class CameraWatch:
     ) -> None:
         final = [each for each in scores if each.final]
         seconds = tuple(
-            (*self._stretch(each.start_s, each.start_s + WINDOW_S), self._waiting.popleft(), 1) for each in final
+            (*self._stretch(each.start_s, each.start_s + WINDOW_S), self._waiting.pop(each.index), 1) for each in final
         )
         why = [(second[0], pack(each, self._names)) for second, each in zip(seconds, final, strict=True)]
         self._recent.extend(why)

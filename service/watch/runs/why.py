@@ -34,6 +34,7 @@ def pack(scores: SegmentScores, names: Sequence[str]) -> bytes:
             missing=tuple(scores.missing),
             seen=best(scores.vision_similarity),
             heard=best(scores.audio_similarity),
-            fused=() if scores.missing else best(scores.scores),
+            fused=() if scores.missing or scores.skipped else best(scores.scores),
+            skipped=scores.skipped or "",
         )
     )

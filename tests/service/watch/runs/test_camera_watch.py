@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from support.service import Everything, camera_facts, run_facts
 
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
+from ovavel.runtime.economy.counts import EconomyCounts
+from ovavel.runtime.economy.settings import Economy, EconomyPlan
 from ovavel.runtime.errors import OutputError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
 from ovavel.runtime.pipeline.localizer import Localizer
@@ -28,10 +31,11 @@ from ovavel.service.store.care import recovery
 from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
 from ovavel.service.store.seconds import read_seconds
-from ovavel.service.watch import camera_watch
-from ovavel.service.watch.camera_watch import CLOCK_STEP, CameraWatch, Moment
 from ovavel.service.watch.commits import commit
-from ovavel.service.watch.wall_clock import WallClock
+from ovavel.service.watch.economy.vision import Basis, RunVision
+from ovavel.service.watch.runs import camera_watch
+from ovavel.service.watch.runs.camera_watch import CLOCK_STEP, CameraWatch, Moment
+from ovavel.service.watch.runs.wall_clock import WallClock
 
 START_US = 1_700_000_000_000_000
 NAMES = ("dog barking", "car", "other")
@@ -57,11 +61,14 @@ def watch(store: Database, *, start_us: int = START_US, run: str = "run-1", lag:
         recovery.recover(transaction, now_us=start_us, sinks=(Everything("mqtt"),))
         cameras.open_run(transaction, run_facts(run, "gate", started_us=start_us))
         cameras.add_anchor(transaction, run, anchor)
+    basis = Basis(EconomyPlan(), Rule(kind="published"), VOCABULARY.names)
+    vision = RunVision(list, list, Economy(), basis, EconomyCounts())
     localizer = Localizer(head, VOCABULARY, lag=lag)
     tracker = EventTracker(VOCABULARY.background, vocabulary_version="1")
     ids = (f"{run}-{number}" for number in numbers)
     return CameraWatch(
         localizer,
+        vision,
         tracker,
         WallClock(anchor),
         camera_id="gate",
