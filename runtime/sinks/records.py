@@ -211,15 +211,10 @@ class EconomyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was not computed; see `EconomyFigures`."""
 
     pictures: int
-    """Seconds that had a picture."""
     encoded: int
-    """Pictures that were encoded, those of audits among them."""
     reused: int
-    """Pictures that kept the embedding of an earlier one."""
     sounds: int
-    """Seconds that had a sound."""
     sounds_reused: int
-    """Sounds that kept the embedding of an earlier one."""
     skipped: dict[str, int]
     """Seconds decided without their picture, by cause."""
     audited: int

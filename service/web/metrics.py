@@ -29,6 +29,8 @@ _COUNTED = {
     "pictures": ("pictures", "Seconds with a picture."),
     "encoded": ("pictures_encoded", "Pictures that were encoded."),
     "reused": ("pictures_reused", "Pictures that kept the embedding of an earlier one."),
+    "sounds": ("sounds", "Seconds with a sound."),
+    "sounds_reused": ("sounds_reused", "Sounds that kept the embedding of an earlier one."),
     "lost": ("pictures_lost", "Pictures that were needed and could not be encoded."),
     "audited": ("audits", "Pictures that were looked at to check what is left out."),
     "audits_failed": ("audits_failed", "Audits that failed."),

@@ -112,7 +112,7 @@ def _economy(economy: CameraEconomy) -> Iterator[tuple[str, ...]]:
             over,
             str(span.pictures),
             f"{span.encoded}" + (f", {span.lost} lost" if span.lost else ""),
-            str(span.reused),
+            f"{span.reused}" + (f", sounds {span.sounds_reused}" if span.sounds_reused else ""),
             ", ".join(f"{cause} {seconds}" for cause, seconds in span.skipped.items()) or "–",
             f"{span.audited}, {span.audits_failed} failed" if span.audited else "–",
             "–" if span.drift_p99 is None else f"{span.drift_p99:.4f}",

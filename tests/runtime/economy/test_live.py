@@ -59,7 +59,7 @@ class Watched:
         self._queue = WindowQueue(self.places or capacity(sound_first=plan.sound), live=True)
         self._arrived = 0
         self.counts = EconomyCounts()
-        vision = EconomicVision(self._look, plan, AGREEMENT, WORDS.names, self.counts)
+        vision = EconomicVision(self._look, list, plan, AGREEMENT, WORDS.names, self.counts)
         localizer = Localizer(head, WORDS, lag=LAG, rule=AGREEMENT, looking=vision if plan.sound else None)
         for index in range(len(self.heard)):
             self._until(max(self.now_s, index + 1.0))
