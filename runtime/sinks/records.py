@@ -220,7 +220,6 @@ class EconomyRecord(msgspec.Struct, frozen=True, kw_only=True):
     audited: int
     audits_failed: int
     drift_p99: float | None
-    """99th percentile of the drift that audits found, as 1 - cosine."""
     drift_max: float | None
     saved: float | None
     """Share of the encoders' operations; null where their sizes are not known."""
