@@ -17,7 +17,7 @@ from support.demo_copies import BUNDLE
 from support.opened_files import OpenedFiles
 
 FILES = sorted(file.name for file in BUNDLE.iterdir())
-QUICK, SLOW = 4, 154
+QUICK, SLOW = 16, 154
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def test_a_damaged_file_is_refused_or_changes_nothing(judge: Judge, name: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", FILES)
 def test_2000_damaged_files_are_refused_or_change_nothing(judge: Judge, name: str) -> None:
