@@ -134,6 +134,7 @@ class Session:
             self._opened = opened.pop_all()
         room = capacity(sound_first=plan.sound)
         self._queue, self._pace = WindowQueue(room, live=self.source.live), Pace(room)
+        self._done = -1  # newest window that is counted as decided
         self._left: deque[Notice] = deque()  # of windows without an update: for the last one
         self._stopped = threading.Event()
         self._failure: Exception | None = None
@@ -171,9 +172,12 @@ class Session:
                 self.stop()
                 while windows := self._queue.take(self._backend.info.batch):
                     self._drop(windows, DropCause.STOPPED)
-                self._localizer.stop_looking()
+                waiting = self._localizer.stop_looking()
                 with suppress(Exception):  # the head itself may have failed
                     scores = self._localizer.flush()
+                for each in scores:
+                    if each.index in waiting and "vision" in each.missing:
+                        self.stats.picture_lost(counted=each.index <= self._done)
             self._vision.decided(scores)
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(
@@ -329,6 +333,7 @@ class Session:
                 latency_ms = (time.monotonic() - window.captured_s) * 1e3
                 self.stats.timings.add("latency", latency_ms)
             self.stats.window_done(encode_s + time.perf_counter() - start_s)
+            self._done = window.index
         return Update(
             window=window,
             segment=self._localizer.newest,

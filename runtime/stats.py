@@ -35,9 +35,20 @@ class Stats:
             self._busy_s += busy_s
 
     def window_dropped(self, cause: GapCause | DropCause) -> None:
-        """Count a window that never reached the encoder."""
+        """Count a window that was not encoded."""
         with self._lock:
             self._dropped[cause] += 1
+
+    def picture_lost(self, *, counted: bool) -> None:
+        """Count a second whose picture waited to be needed, and could not be encoded as the backend had failed.
+
+        `counted`: whether its window was counted as decided by then; it is one that was dropped.
+        """
+        with self._lock:
+            self._missing["vision"] += 1
+            if counted:
+                self._windows -= 1
+                self._dropped[DropCause.BACKEND_FAILED] += 1
 
     def gap(self, gap: Gap) -> None:
         """Count the seconds of a gap under its cause."""
@@ -73,7 +84,7 @@ class Stats:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Windows that never reached the encoder, by cause."""
+        """Windows that were not encoded, by cause."""
         with self._lock:
             return dict(self._dropped)
 

@@ -6,18 +6,27 @@ import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from ovavel.runtime.archive.contexts import Context, ContextVectors
 from ovavel.runtime.archive.layout import ContextSecond
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.backends import Backend
-from ovavel.runtime.errors import OutputError
+from ovavel.runtime.economy.settings import EconomyPlan
+from ovavel.runtime.errors import OutputError, UsageError
 from ovavel.runtime.types import WINDOW_S, Update, Window
 
 __all__ = ["ArchiveSink", "LiveArchiveSink"]
 
 _OFF_S = 2
 """The clock of a camera may be this far from the machine's before later seconds are moved."""
+
+
+class _Economic(Protocol):
+    """Of `SessionInfo`, what matters here."""
+
+    @property
+    def economy(self) -> EconomyPlan: ...
 
 
 class ArchiveSink:
@@ -39,8 +48,18 @@ class ArchiveSink:
         self._start_s = int(start.timestamp() // 1)
         self._times: dict[int, int] = {}  # of the segments that are not final
 
-    def open(self, *_: object) -> None:
-        """Nothing to prepare."""
+    def open(self, info: _Economic, *_: object) -> None:
+        """Refuse a session that leaves pictures out.
+
+        Raises:
+            UsageError: it does.
+        """
+        if info.economy.sound:
+            raise UsageError(
+                "the archive keeps what was seen in every second, and a session with economy "
+                f'{info.economy.mode} looks at fewer: give the session Economy(mode=…, every_picture="the archive"), '
+                "or no economy"
+            )
 
     def write(self, update: Update) -> None:
         """Write the seconds that are final now.

@@ -187,7 +187,7 @@ class Localize:
         economy = self.economy.settings(bundle, self.fusion, every_picture=every_picture)
         with shown_progress() as progress:
             verified = self.engine.open(bundle, progress)
-        failed = 0
+        failed, noted = 0, set[str]()  # why economy does not run: that is the same for most recordings
         stderr = _stderr()
         info = verified.backend.info
         with closing(verified.backend):
@@ -226,6 +226,10 @@ class Localize:
                     continue
                 written = write_results(localization, folder, self.format) if folder else []
                 _print(localization, written, console)
+                note = localization.info.economy
+                if note.why_not and note.why_not not in noted:
+                    noted.add(note.why_not)
+                    console.print(f"  economy: {one_line(note.text)}", markup=False)
                 failed += bool(source.undecodable)  # the source has said so
         if failed:
             _stderr().print(f"ovavel: {failed} of {len(to_do)} files could not be read")
@@ -333,8 +337,6 @@ def _print(localization: Localization, written: Sequence[Path], console: Console
     for (_, cause), duration_s in by_sense.items():
         if duration_s >= _SHOWN_S:  # what is lost for both senses at once is lost once
             causes[cause] = max(causes.get(cause, 0.0), duration_s)
-    if localization.info.economy.why_not:
-        console.print(f"  economy: {one_line(localization.info.economy.text)}", markup=False)
     for line in economy_lines(localization.economy) if localization.economy else ():
         console.print(f"  {line}", markup=False)
     for note in localization.notes:

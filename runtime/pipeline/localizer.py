@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -114,7 +114,10 @@ class Localizer:
         self._calibration = calibration
         self._rule = rule or Rule(kind="published")
         self._looking = looking
+        self._blind = False
         self._foreseen: dict[int, Segment] = {}
+        self._last_heard: NDArray[np.float32] = np.empty((0, 0), np.float32)  # (T, C + K) of the last decision
+        self._unsettled: set[int] = set()  # seconds that are not final and that sound did not decide, when last heard
         self._segments: deque[Segment] = deque(maxlen=buffer)
         self._reported = -1  # index of the newest segment that was reported final
 
@@ -142,20 +145,34 @@ class Localizer:
         scores = self._report(final_to=self._segments[-1].index)
         self._segments.clear()
         self._foreseen.clear()
+        self._unsettled.clear()
         self._reported = -1
         return scores
 
-    def stop_looking(self) -> None:
-        """Take pictures that nobody looked at as not seen: what encodes them has failed."""
-        self._segments = deque((replace(s, frame=None) for s in self._segments), maxlen=self._segments.maxlen)
+    def stop_looking(self) -> frozenset[int]:
+        """Look at no picture any more: what encodes them has failed. Returns the seconds whose picture still waits.
+
+        Those that sound decides remain background by their sound; the others lack a picture from now on.
+        """
+        self._blind = True
+        self._unsettled.clear()
+        return frozenset(s.index for s in self._segments if s.frame is not None)
 
     def _report(self, *, final_to: int) -> list[SegmentScores]:
         due = [s for s in self._segments if s.index > self._reported]
-        unseen = self._settled_by_sound(due, final_to)
-        if unseen is None:
-            scores = self._scored(self._segments, self._reported + 1, final_to)
-        else:
-            scores = [unseen.get(s.index) or self._incomplete(s, final=s.index <= final_to) for s in due]
+        complete = [s for s in due if not s.missing]
+        awake = any(s.index in self._unsettled for s in complete)
+        if awake:  # what is heard comes with the decision: the head need not be asked twice
+            self._look()
+        unseen = {} if awake else self._decided_by_sound(complete, final_to)
+        seen = {}
+        if any(s.index not in unseen for s in complete):
+            seen = {s.index: s for s in self._scored(self._segments, self._reported + 1, final_to)}
+        if awake:
+            self._settle(self._causes(complete, self._last_heard))
+        scores = [
+            unseen.get(s.index) or seen.get(s.index) or self._incomplete(s, final=s.index <= final_to) for s in due
+        ]
         self._reported = max(self._reported, final_to)  # not before: what fails on the way leaves no second out
         return scores
 
@@ -168,14 +185,19 @@ class Localizer:
         """Those whose pictures pushing `segments` one by one will look at, of what waits and of `segments`."""
         if self._looking is None:
             return []
-        buffer, reported = self._segments.copy(), self._reported
+        buffer, reported, unsettled = self._segments.copy(), self._reported, self._unsettled
         needed: dict[int, Segment] = {}
         for segment in segments:
             buffer.append(segment)
             complete = [s for s in buffer if not s.missing]
+            due = [s for s in complete if s.index > reported]
             waiting = [s for s in complete if s.frame is not None and s.index not in needed]
-            if waiting and None in self._heard(complete, reported + 1)[0]:
-                needed |= {s.index: s for s in waiting}
+            awake = any(s.index in unsettled for s in due)
+            if awake or waiting:
+                causes = self._causes(due, self._heard(complete))
+                if awake or None in causes.values():
+                    needed |= {s.index: s for s in waiting}
+                unsettled = {index for index, cause in causes.items() if cause is None}
             reported = max(reported, segment.index - self.lag)
         return list(needed.values())
 
@@ -187,42 +209,62 @@ class Localizer:
         if self._looking is not None:
             self._foreseen |= {s.index: s for s in self._looking.look(self.needed(segments))}
 
-    def _settled_by_sound(self, due: Sequence[Segment], final_to: int) -> dict[int, SegmentScores] | None:
-        """Scores of the `due` seconds that have both senses, by index, if sound alone makes all of them background.
+    def _decided_by_sound(self, due: Sequence[Segment], final_to: int) -> dict[int, SegmentScores]:
+        """Scores of the `due` seconds, by index, if sound alone makes all of them background.
 
-        None: pictures count. Then all that the buffer holds are encoded, for the head sees them all.
+        None at all: pictures count. Then all that the buffer holds are encoded, for the head sees them all.
         """
         complete = [s for s in self._segments if not s.missing]
         if self._looking is None or all(s.frame is None for s in complete):
-            return None
-        first = due[0].index if due else self._segments[-1].index + 1
-        causes, heard = self._heard(complete, first)
-        if None in causes:
-            looked = {s.index: s for s in self._looking.look([self._foreseen.pop(s.index, s) for s in complete])}
-            segments = [looked.get(s.index, s) for s in self._segments]
-            self._segments = deque(segments, maxlen=self._segments.maxlen)
-            return None
-        late = complete[len(complete) - len(causes) :]
+            return {}
+        heard = self._heard(complete)
+        causes = self._causes(due, heard)
+        if self._blind:
+            self._replace({s.index: replace(s, frame=None) for s in complete})
+        else:
+            self._settle(causes)
+            if self._unsettled:
+                self._look()
+                return {}
         return {
             s.index: replace(
                 self._background(s, final=s.index <= final_to),
                 vision_similarity=np.full(len(self.vocabulary.names), np.nan, np.float32),
                 audio_similarity=row[: len(self.vocabulary.names)].copy(),
                 context=len(complete),
-                skipped=cause,
+                skipped=causes[s.index],
             )
-            for s, row, cause in zip(late, heard, causes, strict=True)
+            for s, row in zip(due, heard[len(complete) - len(due) :], strict=True)
+            if causes[s.index]
         }
 
-    def _heard(self, complete: Sequence[Segment], first: int) -> tuple[Sequence[SkipCause | None], NDArray[np.float32]]:
-        """What the seconds of `complete` from index `first` on are by their sound, and (T, C + K) its similarities."""
+    def _look(self) -> None:
         assert self._looking is not None
+        waiting = [self._foreseen.pop(s.index, s) for s in self._segments if not s.missing]
+        self._replace({s.index: s for s in self._looking.look(waiting)})
+
+    def _replace(self, by_index: Mapping[int, Segment]) -> None:
+        segments = (by_index.get(s.index, s) for s in self._segments)
+        self._segments = deque(segments, maxlen=self._segments.maxlen)
+
+    def _causes(self, due: Sequence[Segment], heard: NDArray[np.float32]) -> dict[int, SkipCause | None]:
+        """Why the seconds `due`, the last of those in `heard`, are background by their sound, by index."""
+        assert self._looking is not None
+        causes = self._looking.causes(due, heard[len(heard) - len(due) :]) if due else ()
+        return {s.index: cause for s, cause in zip(due, causes, strict=True)}
+
+    def _settle(self, causes: Mapping[int, SkipCause | None]) -> None:
+        self._unsettled = {index for index, cause in causes.items() if cause is None}
+
+    def _heard(self, complete: Sequence[Segment]) -> NDArray[np.float32]:
+        """(T, C + K) similarities of sound."""
         words, further = self.vocabulary, self.vocabulary.background_embeddings
         texts = words.embeddings if further is None else TextEmbeddings.joined([words.embeddings, further])
         audio = np.stack([s.audio for s in complete if s.audio is not None])[None]
-        heard = self._head(audio, no_picture(len(complete), texts.sizes[1]), texts).audio_similarity[0]
-        due = [t for t, s in enumerate(complete) if s.index >= first]
-        return self._looking.causes([complete[t] for t in due], heard[due]), heard[due]
+        similarity: NDArray[np.float32] = self._head(
+            audio, no_picture(len(complete), texts.sizes[1]), texts
+        ).audio_similarity[0]
+        return similarity
 
     def score(self, segments: Sequence[Segment], *, final_to: int | None = None) -> list[SegmentScores]:
         """Score `segments` as one clip, without touching the stream. Final up to index `final_to`, or all of them."""
@@ -235,7 +277,7 @@ class Localizer:
         if complete:
             audio, vision = (np.stack([getattr(s, sense) for s in complete])[None] for sense in ("audio", "vision"))
             words = self.vocabulary
-            head = deciding_head(self._head, self._rule, words.names, words.background_embeddings)
+            head = deciding_head(self._ask, self._rule, words.names, words.background_embeddings)
             output = head(audio, vision, words.embeddings)
         row = {s.index: t for t, s in enumerate(complete)}
         return [
@@ -245,6 +287,11 @@ class Localizer:
             for s in segments
             if s.index >= first
         ]
+
+    def _ask(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+        output = self._head(audio, vision, text)
+        self._last_heard = output.audio_similarity[0]
+        return output
 
     def _complete(self, segment: Segment, output: HeadOutput, t: int, *, final: bool) -> SegmentScores:
         # Copies: a row that is kept would keep all that the head returned.

@@ -220,10 +220,32 @@ def test_an_encoder_that_fails_leaves_no_second_undecided() -> None:
         final += [s for s in localizer.push(segment) if s.final]
     with pytest.raises(DeviceError):
         localizer.push(waiting[12])
-    localizer.stop_looking()
+    assert localizer.stop_looking() == set(range(3, 13))
     last = localizer.flush()
     assert [s.index for s in [*final, *last]] == list(range(13))
-    assert all(s.missing == ("vision",) and s.skipped is None for s in last)
+    causes = [(s.index, s.missing, s.skipped) for s in last]
+    assert causes == [(10, (), SkipCause.SOUND), (11, (), SkipCause.SOUND), (12, ("vision",), None)]
+    assert all(s.label == "other" for s in last)
+
+
+def test_sound_is_asked_for_on_its_own_only_while_vision_sleeps() -> None:
+    """In a second that is heard, one call of the head decides and says what is heard."""
+    stream, asked = quiet_then_heard(5), []
+
+    def counted(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+        asked.append(audio.shape[1])
+        return head(audio, vision, text)
+
+    rule, names = Rule(kind="agreement"), stream.words.names
+    plan = plan_economy(Economy(mode="exact"), rule, head, stream.words.embeddings)
+    vision = EconomicVision(list, plan, rule, names, EconomyCounts())
+    localizer = Localizer(counted, stream.words, lag=2, rule=rule, looking=vision)
+    calls = []
+    for segment in [replace(segment, vision=None, frame=segment.vision) for segment in stream.segments]:
+        localizer.push(segment)
+        calls.append(len(asked))
+        asked.clear()
+    assert calls == [1, 1, 1, 1, 1, 2, 1], "twice only in the second that wakes vision"
 
 
 def test_silence_for_ever_encodes_nothing() -> None:
@@ -287,6 +309,29 @@ def test_a_head_that_listens_where_it_looks_is_found_out() -> None:
     plan = plan_economy(Economy(mode="exact"), Rule(kind="agreement"), both_ways, words.embeddings)
     assert plan.mode == "off"
     assert "depends on what it sees" in plan.why_not
+
+
+def test_sessions_on_one_backend_try_its_head_once_for_the_same_texts() -> None:
+    class Opened:
+        calls = 0
+
+        def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
+            self.calls += 1
+            return head(audio, vision, text)
+
+    class Slotted(Opened):
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]
+
+    opened, slotted = Opened(), Slotted()
+    assert hears_alone(opened.head, vocabulary(3, 0).embeddings)
+    once = opened.calls
+    assert hears_alone(opened.head, vocabulary(3, 0).embeddings)
+    assert opened.calls == once
+    assert hears_alone(opened.head, vocabulary(3, 1).embeddings)
+    assert opened.calls == 2 * once, "other texts"
+    assert all(hears_alone(slotted.head, vocabulary(3, 0).embeddings) for _ in range(2))
+    assert slotted.calls == 2 * once
 
 
 def test_who_needs_every_picture_gets_every_picture() -> None:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.demo_copies import EVENTS
 
+from ovavel.runtime.archive.layout import model_of
+from ovavel.runtime.archive.reader import Archive
+from ovavel.runtime.archive.sink import ArchiveSink
+from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.commands.localize import Localize
 from ovavel.runtime.economy.settings import Economy
+from ovavel.runtime.errors import DeviceError, UsageError
 from ovavel.runtime.results import Localization, to_json
 from ovavel.runtime.results.recording import localize_recording
 from ovavel.runtime.session import Session
 from ovavel.runtime.sinks.records import session_fields
 from ovavel.runtime.sources.media.source import MediaSource
-from ovavel.runtime.types import Chunk, EconomyMode, Frame, Gap, Samples, SkipCause
+from ovavel.runtime.stats import Stats
+from ovavel.runtime.types import Chunk, DropCause, EconomyMode, Frame, Gap, Samples, SkipCause, Update
 
 DEMO = Path(__file__).parents[3] / "eval" / "demo" / "assets"
 QUIET_S = 60
@@ -111,6 +121,72 @@ def test_a_live_source_is_watched_exactly_however_slow_the_encoders_are(backend:
     with Session(DEMO / "bundle", source, backend=backend, fusion="agreement", economy=economy) as session:
         assert session.info.economy.mode == "exact"
         assert session.stats.timings.stages() == ()
+
+
+def test_an_encoder_that_fails_when_sound_wakes_it_loses_that_second_and_says_so(backend: Backend) -> None:
+    def fails(_: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise DeviceError("the GPU fell off the bus")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "vision", fails)
+        patch.setattr(backend, "warm_up", lambda: None)
+        source, economy = AfterNothing(DEMO / "clip.mp4"), Economy(mode="exact")
+        updates: list[Update] = []
+        with Session(DEMO / "bundle", source, backend=backend, fusion="agreement", economy=economy) as session:
+            with pytest.raises(DeviceError, match="fell off the bus"):
+                updates.extend(session.updates())
+    *quiet, lost = (each for update in updates for each in update.scores if each.final)
+    assert all(each.skipped == SkipCause.SOUND and not each.missing for each in quiet)
+    assert (lost.skipped, lost.missing, lost.label) == (None, ("vision",), session.bundle.vocabulary.background)
+    assert len(quiet) >= QUIET_S
+    stats = session.stats
+    assert stats.windows == len(quiet)
+    assert stats.windows + sum(stats.dropped.values()) == session.counts.windows
+    assert stats.dropped[DropCause.BACKEND_FAILED] == 1
+    assert stats.missing["vision"] == 1
+    assert stats.economy.figures.skipped == {"background sound": len(quiet)}
+
+
+def test_a_picture_lost_after_its_second_was_counted_moves_to_the_dropped_ones() -> None:
+    stats = Stats()
+    stats.window_done(0.1)
+    stats.window_done(0.1)
+    stats.picture_lost(counted=True)
+    assert (stats.windows, stats.dropped, stats.missing) == (1, {"backend failed": 1}, {"vision": 1})
+
+
+def test_an_archive_of_a_session_that_leaves_pictures_out_is_refused(backend: Backend, tmp_path: Path) -> None:
+    bundle = Bundle.open(DEMO / "bundle")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def archived(economy: Economy) -> Localization:
+        sink = ArchiveSink(ArchiveWriter(tmp_path, "yard", model_of(bundle)), backend, lag=2, start=start)
+        source = MediaSource(str(DEMO / "clip.mp4"))
+        return localize_recording(
+            bundle, source, backend=backend, fusion="agreement", lag=2, economy=economy, sinks=[sink]
+        )
+
+    with pytest.raises(UsageError, match=r'every_picture="the archive"'):
+        archived(Economy(mode="exact"))
+    assert archived(Economy(mode="exact", every_picture="the archive")).info.economy.mode == "off"
+    (day,) = Archive(tmp_path).days()
+    with day.open() as files:
+        assert len(list(files.seconds(0, 100))) == 40
+
+
+def test_why_economy_does_not_run_is_said_once_for_many_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [tmp_path / name for name in ("a.mp4", "b.mp4")]
+    for clip in clips:
+        shutil.copy(DEMO / "clip.mp4", clip)
+    out = tmp_path / "out"
+    command = Localize(files=tuple(clips), bundle=DEMO / "bundle", fusion="published", out=out, format=("json",))
+    assert command.run() == 0
+    assert capsys.readouterr().out.count("economy:") == 1
+    notes = [json.loads(path.read_bytes())["economy_note"] for path in sorted(out.glob("*.json"))]
+    assert len(notes) == 2
+    assert all("two negative similarities" in note for note in notes)
 
 
 def test_a_rule_that_sound_cannot_settle_looks_at_everything_and_says_why(backend: Backend) -> None:
