@@ -45,6 +45,7 @@ NOT_HERE = {
     "bench cpu": "runs the full size, in processes of its own",
     "train demo-world": "takes half an hour",
     "demo-site": "runs until a signal arrives",
+    "bench economy": "takes minutes",
     "eval economy": "takes minutes, and needs a data set whose names the bundle has",
 }
 """Commands that have tests of their own, on a small model or a simulated GPU."""
