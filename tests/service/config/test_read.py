@@ -151,8 +151,8 @@ def test_devices_have_clips_under_masks(tmp_path: Path) -> None:
         (('data = "/var/lib/ovavel"', ""), "data"),
         (('bundle = "imagebind"', "bundle = 3"), "bundle"),
         (("[[camera]]", "[[camera"), "not TOML"),
-        (('id = "gate"', 'id = "gate"\neconomy = "some"'), r"Invalid enum value 'some' - at `\$.camera\[0\].economy`"),
-        (('id = "gate"', 'id = "gate"\neconomy_budget = 0.0'), r"> 0.0 - at `\$.camera\[0\].economy_budget`"),
+        (('id = "gate"', 'id = "gate"\neconomy = "some"'), "camera[0].economy`"),
+        (('id = "gate"', 'id = "gate"\neconomy_budget = 0.0'), "camera[0].economy_budget`"),
     ],
 )
 def test_what_makes_no_sense_is_named(tmp_path: Path, change: tuple[str, str], says: str) -> None:
