@@ -238,7 +238,7 @@ def test_sound_is_asked_for_on_its_own_only_while_vision_sleeps() -> None:
 
     rule, names = Rule(kind="agreement"), stream.words.names
     plan = plan_economy(Economy(mode="exact"), rule, head, stream.words.embeddings)
-    vision = EconomicVision(list, plan, rule, names, EconomyCounts())
+    vision = EconomicVision(list, list, plan, rule, names, EconomyCounts())
     localizer = Localizer(counted, stream.words, lag=2, rule=rule, looking=vision)
     calls = []
     for segment in [replace(segment, vision=None, frame=segment.vision) for segment in stream.segments]:

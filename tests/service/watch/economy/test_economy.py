@@ -264,7 +264,9 @@ def test_auto_needs_its_gate_and_reports_its_audits(tmp_path: Path, bundle: str,
         feed(service, windows[:3])
         found = decided(service)
     assert found.economy.why_not == "the archive needs every picture"
-    assert found.economy.since_start.encoded == 3, "too few are known to keep an embedding"
+    since = found.economy.since_start
+    assert since.encoded + since.reused == 3, "each has its embedding"
+    assert not since.skipped
 
 
 def test_the_service_itself_saves_pictures(tmp_path: Path, bundle: str) -> None:
