@@ -26,12 +26,14 @@ class CameraCounts(EconomyCounts):
         super().__init__(work)
         self._clock, self._marking = clock, threading.Lock()
         self._marks = deque([(clock(), self.figures)])  # the counts of each minute of the last hour, and one before
+        self._newest_s = clock()  # when the last second was counted
         self._found: deque[tuple[float, float]] = deque(maxlen=_DRIFTS)  # when an audit found which drift
 
     def second(self, *, picture: bool, sound: bool) -> None:
         """Count a second, and what there was to encode."""
         now_s = self._clock()
         with self._marking:
+            self._newest_s = now_s
             if now_s - self._marks[-1][0] >= _MINUTE_S:
                 self._marks.append((now_s, self.figures))
             while len(self._marks) > 1 and self._marks[1][0] <= now_s - _HOUR_S:
@@ -50,7 +52,7 @@ class CameraCounts(EconomyCounts):
         """What was counted over the last hour, to the minute; since the start where that is later."""
         now, since_s = self.figures, self._clock() - _HOUR_S
         with self._marking:
-            marks = list(self._marks)
+            marks = [*self._marks, *([(self._newest_s, now)] if self._newest_s <= since_s else [])]
             drifts = [drift for when_s, drift in self._found if when_s > since_s]
         then = next((figures for when_s, figures in reversed(marks) if when_s <= since_s), marks[0][1])
         skipped = {cause: count - then.skipped.get(cause, 0) for cause, count in now.skipped.items()}

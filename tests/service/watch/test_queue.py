@@ -89,6 +89,24 @@ def test_cameras_take_turns() -> None:
     assert queue.take(3) == []
 
 
+def test_a_turn_that_took_more_work_counts_as_more_turns() -> None:
+    queue = FairQueue(dict.fromkeys("ab", 1))
+    for index in range(6):
+        for camera in "ab":
+            queue.put(camera, window(index, media=False))
+
+    def turn() -> str:
+        return queue.take(1)[0].camera
+
+    assert [turn(), turn(), turn()] == ["a", "b", "a"]
+    queue.charge("a", 2)
+    assert [turn() for _ in range(5)] == ["b", "b", "b", "a", "b"]
+    assert [turn() for _ in range(4)] == ["a", "b", "a", "a"]
+    queue.put("b", window(6, media=False))
+    queue.put("a", window(6, media=False))
+    assert [turn(), turn()] == ["b", "a"], "whoever had nothing to do has no more credit than others"
+
+
 def test_one_window_in_several_is_looked_at_and_the_others_say_so() -> None:
     queue = FairQueue({"gate": 3, "yard": 1})
     for index in range(6):

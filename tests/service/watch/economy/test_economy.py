@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from support.served import served
 from support.service import CLIP, DEMO, site, until
@@ -48,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def windows(bundle: str) -> list[Captured]:
-    return clip_after_nothing(CLIP, Bundle.open(Path(bundle)).manifest.encoders, QUIET_S)
+    return clip_after_nothing(CLIP, Bundle.open(Path(bundle)).manifest.encoders, QUIET_S)[: QUIET_S + 20]
 
 
 class Decided(NamedTuple):
@@ -96,7 +97,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, bundle: str, windows: list[C
     with idle(tmp_path_factory.mktemp("plain"), bundle, economy="off") as service:
         feed(service, windows)
         found = decided(service)
-    assert len(found.events) >= 3
+    assert len(found.events) >= 2
     assert found.accounts == {"": len(windows)}
     assert (found.economy.mode, found.economy.why_not, found.economy.since_start.saved) == ("off", "", 0)
     return found
@@ -235,8 +236,6 @@ def test_what_was_saved_is_in_the_api_the_metrics_and_on_the_page(
 
 
 def _moved(window: Captured, seconds: int) -> Captured:
-    import msgspec
-
     at_us = window.utc_us + seconds * 1_000_000
     return msgspec.structs.replace(
         window, index=window.index + seconds, start_s=window.start_s + seconds, utc_us=at_us, monotonic_us=at_us
@@ -264,9 +263,8 @@ def test_auto_needs_its_gate_and_reports_its_audits(tmp_path: Path, bundle: str,
         feed(service, windows[:3])
         found = decided(service)
     assert found.economy.why_not == "the archive needs every picture"
-    since = found.economy.since_start
-    assert since.encoded + since.reused == 3, "each has its embedding"
-    assert not since.skipped
+    assert found.economy.since_start.encoded + found.economy.since_start.reused == 3, "each second has an embedding"
+    assert found.economy.since_start.skipped == {}
 
 
 def test_the_service_itself_saves_pictures(tmp_path: Path, bundle: str) -> None:
