@@ -29,8 +29,9 @@ def test_the_last_hour_forgets_what_was_before() -> None:
             else:
                 counts.skipped(SkipCause.SOUND)
 
-    seconds(600, looked=True)
+    seconds(300, looked=True)
     counts.audited(0.5, failed=True)
+    seconds(300, looked=True)
     assert counts.last_hour == counts.figures, "it is the first hour"
     assert counts.figures.saved == 0
     seconds(3600, looked=False)
