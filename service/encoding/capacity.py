@@ -109,4 +109,5 @@ def _cost_s(speeds: Speeds, camera: CameraWork) -> float:
     if camera.mode == "off":
         return speeds.window_s
     picture_s = speeds.picture_s if camera.mode == "exact" else speeds.lone_picture_s
-    return speeds.sound_s + camera.looked * picture_s
+    # A picture and a sound apart are never counted as less work than both together: that would be noise.
+    return speeds.sound_s + camera.looked * max(picture_s, speeds.window_s - speeds.sound_s)

@@ -33,3 +33,5 @@ def test_the_worst_case_does_not_count_on_what_is_saved(cameras: list[CameraWork
 def test_the_worst_case_is_never_better_than_the_present_one() -> None:
     alone = Speeds(window_s=0.10, sound_s=0.05, picture_s=0.10, lone_picture_s=0.10)
     assert cameras_that_fit(alone, [camera("exact", 1.0)]) == Fits(at_present=6, worst=6)
+    noisy = Speeds(window_s=0.10, sound_s=0.02, picture_s=0.05, lone_picture_s=0.05)
+    assert cameras_that_fit(noisy, [camera("exact", 1.0)]) == Fits(at_present=9, worst=9)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from support.renamed import CAMERA, DRUM, renamed_site
+from support.running_site import running
 from support.served import served
 from support.service import CLIP, DEMO, site, until
 from support.web import ask
@@ -22,13 +24,14 @@ from support.windows import clip_after_nothing, opened, waiting
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule, names_fingerprint
 from ovavel.runtime.bundle.manifest import EconomyGate
-from ovavel.runtime.errors import UnverifiedError
+from ovavel.runtime.errors import InputError, UnverifiedError
 from ovavel.service.capture.feed import Ended
 from ovavel.service.capture.messages import Captured
 from ovavel.service.config.site import Camera, Keep
 from ovavel.service.encoding.remote import EncoderLost
 from ovavel.service.store import accounts
 from ovavel.service.store.database import rows
+from ovavel.service.watch.economy.site import check_names_may_change
 from ovavel.service.watch.queue import ROOM, ROOM_TO_WAKE, Waiting
 from ovavel.service.watch.service import Service
 
@@ -265,6 +268,33 @@ def test_auto_needs_its_gate_and_reports_its_audits(tmp_path: Path, bundle: str,
     assert found.economy.why_not == "the archive needs every picture"
     assert found.economy.since_start.encoded + found.economy.since_start.reused == 3, "each second has an embedding"
     assert found.economy.since_start.skipped == {}
+
+
+def test_auto_is_checked_when_a_site_or_its_names_change(tmp_path: Path) -> None:
+    path = renamed_site(tmp_path, DRUM, camera=f"{CAMERA}\nmedia = false")
+    with running(path) as (service, reloader):
+        path.write_text(path.read_text() + '\neconomy = "auto"')
+        for act in (reloader.check, reloader.reload):
+            with pytest.raises(UnverifiedError, match=r"--economy auto of the bundle .* has not been compared"):
+                act()
+        assert "has not been compared" in service.rejected
+        bundle = Bundle.open(tmp_path / "bundle")
+        names = names_fingerprint(bundle.vocabulary.names)
+        gate = EconomyGate(
+            passed=True,
+            rule=bundle.manifest.fusion.decides.name,
+            budget=0.002,
+            names=names,
+            reference="a test",
+            seconds=1,
+            decisions=1,
+            events=1,
+        )
+        bundle.save_economy_gate(gate)
+        assert reloader.reload().restarted == ("gate",)
+        until(lambda: service.economies.report(service.site.camera[0]).mode == "auto")
+        with pytest.raises(InputError, match="camera 'gate' was compared with the present names"):
+            check_names_may_change(service.site)
 
 
 def test_the_service_itself_saves_pictures(tmp_path: Path, bundle: str) -> None:
