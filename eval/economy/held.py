@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,7 +15,9 @@ from ovavel.runtime.pipeline.window_queue import capacity
 from ovavel.runtime.reporting.charts import Series, line_charts
 from ovavel.runtime.types import EconomyMode
 
-__all__ = ["HELD_COLUMNS", "HeldReport", "StreamCosts", "held_cells", "held_json", "held_svg", "stream_costs"]
+__all__ = ["Clock", "HELD_COLUMNS", "HeldReport", "StreamCosts", "held_cells", "held_json", "held_svg", "stream_costs"]
+
+Clock: TypeAlias = Literal["wall", "cpu"]
 
 _POINTS = 9
 _BEYOND = 1.5
@@ -28,7 +30,7 @@ class StreamCosts(Struct, frozen=True, kw_only=True):
     mode: EconomyMode
     seconds: int
     work_ms: float
-    """Mean time of a second, from its window to its decision."""
+    """Mean time of a second, from its window to its decision, by the report's clock."""
     work_p99_ms: float
     cpu_ms: float
     """The same of all cores."""
@@ -47,8 +49,10 @@ class StreamCosts(Struct, frozen=True, kw_only=True):
     """Share of the decisions later than a second with so many cameras."""
     cameras_on_time: int
     """Most cameras with 99 % of the decisions within a second."""
+    second_ms: tuple[float, ...]
+    """Time of each second, as it was replayed."""
     costs: Costs
-    """Second by second."""
+    """Second by second, as measured."""
 
 
 class HeldReport(Struct, frozen=True, kw_only=True):
@@ -61,24 +65,32 @@ class HeldReport(Struct, frozen=True, kw_only=True):
     decided: str
     """What decided which pictures are needed."""
     rule: str
+    clock: Clock
+    """What the figures are of: the wall clock, or the time of the cores divided by the threads."""
     load: tuple[float, float]
     """Processes that ran or waited, mean of a minute, before and after."""
     machine: Mapping[str, Any]
     streams: tuple[StreamCosts, ...]
 
 
-def stream_costs(stream: str, mode: EconomyMode, costs: Costs) -> StreamCosts:
-    """Sum up one stream in one mode, and simulate cameras."""
-    work_s = [each / 1e3 for each in costs.work_ms]
-    wakes = [ms for ms, pictures in zip(costs.work_ms, costs.encoded, strict=True) if pictures > 1]
+def stream_costs(
+    stream: str, mode: EconomyMode, costs: Costs, *, clock: Clock = "wall", threads: int = 1
+) -> StreamCosts:
+    """Sum up one stream in one mode, and simulate cameras.
+
+    `clock` says what a second takes: the time on the wall clock, or that of all cores, shared by `threads` of them.
+    """
+    work_ms = costs.work_ms if clock == "wall" else tuple(ms / threads for ms in costs.cpu_ms)
+    work_s = [ms / 1e3 for ms in work_ms]
+    wakes = [ms for ms, pictures in zip(work_ms, costs.encoded, strict=True) if pictures > 1]
     room = capacity(sound_first=mode != "off")
     cameras = held(work_s, room)
     return StreamCosts(
         stream=stream,
         mode=mode,
         seconds=len(work_s),
-        work_ms=float(np.mean(costs.work_ms)),
-        work_p99_ms=float(np.quantile(costs.work_ms, 0.99)),
+        work_ms=float(np.mean(work_ms)),
+        work_p99_ms=float(np.quantile(work_ms, 0.99)),
         cpu_ms=float(np.mean(costs.cpu_ms)),
         encoded=sum(costs.encoded) / len(work_s),
         wakes=len(wakes),
@@ -88,6 +100,7 @@ def stream_costs(stream: str, mode: EconomyMode, costs: Costs) -> StreamCosts:
         cameras=cameras,
         missed=simulate(work_s, cameras, room).missed if cameras else 1.0,
         cameras_on_time=on_time(work_s, room),
+        second_ms=work_ms,
         costs=costs,
     )
 
@@ -145,7 +158,7 @@ def _panels(streams: Sequence[StreamCosts]) -> Iterator[tuple[str, list[Series]]
         series = []
         for each in streams:
             if each.stream == stream:
-                work_s = [ms / 1e3 for ms in each.costs.work_ms]
+                work_s = [ms / 1e3 for ms in each.second_ms]
                 outcomes = [simulate(work_s, cameras, each.room) for cameras in _numbers(streams)]
                 dropped = [100 * outcome.dropped / outcome.windows for outcome in outcomes]
                 series.append(Series(each.mode, dropped, dashed=each.mode == "auto"))

@@ -54,6 +54,9 @@ class BenchEconomy:
     """How long each stream is watched, from six in the morning of a day."""
     fusion: str = "agreement"
     """Decision rule, as for 'ovavel live'."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What a second takes: its time on the wall clock, or that of all cores divided by --threads, for a machine that
+    is busy with other work; with --threads 1, as more of them wait for each other."""
     out: Path
     """Folder for the results; created if missing."""
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -105,7 +108,10 @@ class BenchEconomy:
                 measured = measure_costs(
                     deciding or bundle, backend, film, self.seconds, fusion=self.fusion, progress=reports
                 )
-                found += [stream_costs(film.name, mode, costs) for mode, costs in measured.items()]
+                found += [
+                    stream_costs(film.name, mode, costs, clock=self.clock, threads=timed.info.threads)
+                    for mode, costs in measured.items()
+                ]
         decided = deciding or bundle
         return HeldReport(
             bundle_sha256=bundle.sha256,
@@ -113,6 +119,7 @@ class BenchEconomy:
             ran=what_ran(timed.info, None),
             decided=f"{decided.manifest.model.name}, {len(decided.vocabulary.names)} names",
             rule=rule,
+            clock=self.clock,
             load=(before, os.getloadavg()[0]),
             machine=asdict(machine),
             streams=tuple(found),
@@ -146,5 +153,5 @@ def _print(report: HeldReport, out: Path) -> None:
     for each in report.streams:
         table.add_row(*(Text(one_line(cell)) for cell in held_cells(each)))
     console.print(table)
-    console.print(f"load {report.load[0]:.1f} before, {report.load[1]:.1f} after", markup=False)
+    console.print(f"{report.clock} clock, load {report.load[0]:.1f} before, {report.load[1]:.1f} after", markup=False)
     console.print(one_line(f"wrote cameras.json and cameras.svg in {out}"), markup=False)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ovavel.eval.commands.bench.economy import BenchEconomy
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.economy.cameras import held, on_time, simulate
-from ovavel.eval.economy.costs import Film, Twin, measure_costs
+from ovavel.eval.economy.costs import Costs, Film, Twin, measure_costs
+from ovavel.eval.economy.held import held_svg, stream_costs
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.commands.options import EngineOptions
 from ovavel.runtime.errors import UsageError
@@ -111,6 +112,16 @@ def test_the_command_writes_figures_and_a_chart(tmp_path: Path, capsys: pytest.C
     assert report["rule"] == "agreement"
     assert b"<svg" in (tmp_path / "held" / "cameras.svg").read_bytes()
     assert "wrote cameras.json" in capsys.readouterr().out
+
+
+def test_a_busy_machine_is_left_out_by_the_time_of_the_cores() -> None:
+    costs = Costs(work_ms=(900.0, 300.0), cpu_ms=(400.0, 200.0), encoded=(2, 1))
+    wall, cpu = (stream_costs("yard", "exact", costs, clock=clock, threads=2) for clock in ("wall", "cpu"))
+    assert (wall.work_ms, wall.wake_ms, wall.cameras) == (600, 900, 1)
+    assert (cpu.work_ms, cpu.wake_ms, cpu.second_ms) == (150, 200, (200, 100))
+    assert cpu.cameras > wall.cameras
+    assert cpu.costs == wall.costs == costs
+    assert b"yard: windows dropped" in held_svg([wall, cpu])
 
 
 def test_nothing_to_measure_is_said(tmp_path: Path) -> None:
