@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ovavel.runtime.backends.onnxruntime.backend import open_session
+from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.system.hardware import physical_cores
 

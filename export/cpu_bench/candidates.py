@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ from ovavel.runtime.system.hardware import cpu_features
 if TYPE_CHECKING:
     import onnx_ir
 
-__all__ = ["CANDIDATES", "REFERENCE", "Candidate"]
+__all__ = ["CANDIDATES", "REFERENCE", "Candidate", "chosen"]
 
 # I inputs and O outputs of a matrix, K blocks of a column
 
@@ -142,3 +142,10 @@ CANDIDATES: tuple[Candidate, ...] = (
     ),
 )  # fmt: skip
 """All candidates, the reference first."""
+
+
+def chosen(precisions: Collection[Precision]) -> tuple[Candidate, ...]:
+    """Return the reference and the candidates that a bundle can contain in `precisions`; all candidates if empty."""
+    if not precisions:
+        return CANDIDATES
+    return tuple(each for each in CANDIDATES if each.name == REFERENCE or (each.exported and each.gate in precisions))

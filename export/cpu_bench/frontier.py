@@ -18,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.eval.bench.machine import Machine, describe_machine
+from ovavel.eval.bench.meters.cost import flops
+from ovavel.eval.bench.meters.rates import IntegerPeak, measure_integer_peak
 from ovavel.export.cpu_bench.candidates import CANDIDATES, Candidate
+from ovavel.export.cpu_bench.operators import operator_times
 from ovavel.export.cpu_bench.worker import Worker, open_worker
 from ovavel.export.graphs import traced
 from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
@@ -60,6 +63,12 @@ class FrontierRow:
     times_faster_p95: float = 0
     min_cosine: Mapping[Sense, float] | None = None
     """Minimum cosine with PyTorch eager fp32 over all windows, by encoder."""
+    encoder_ms: Mapping[Sense, float] | None = None
+    """Median time of each encoder by itself; None where one graph holds both."""
+    of_integer_peak: Mapping[Sense, float] | None = None
+    """Operations of each encoder over its time, as a share of the machine's integer peak; None if not in 8 bits."""
+    first_result_s: float = 0
+    """From the start of its process to its first window: imports, hashing, loading, warm-up. Files may be cached."""
     peak_mb: float = 0
     """Peak memory of its process, in units of 2^20 bytes."""
     gate: str = ""
@@ -82,9 +91,12 @@ class Frontier:
     """Description of the weights."""
     windows: int
     threads: int
+    integer_peak: IntegerPeak
     rows: tuple[FrontierRow, ...]
     default: str | None
     """Name of the fastest one that a bundle can contain, that passes its gate and that this CPU computes exactly."""
+    operators: Mapping[Sense, Mapping[str, float]]
+    """Milliseconds of that one by operator, the largest first, where ONNX Runtime runs it."""
 
 
 def measure_frontier(
@@ -123,6 +135,7 @@ def measure_frontier(
         _write(encoder, weights, folder, config, candidates, outliers=outliers)
     _join(folder, candidates)
     threads = threads or physical_cores()
+    peak = measure_integer_peak(threads)
     reference, *others = candidates
     measured: dict[str, _Measured] = {}
     problems: dict[str, str] = {}
@@ -140,22 +153,33 @@ def measure_frontier(
             if reference.name in problems:
                 raise ExportError(f"{reference.name} could not be measured: {problems[reference.name]}")
             _take_turns(workers, cases, measured, problems, part_of(progress, begin, share))
+    peak = peak.or_higher(measure_integer_peak(threads))  # the machine may have been busy
+    work = {sense: flops(config.to_dict(), sense) for sense in SENSES}
     rows = tuple(
         FrontierRow(
             name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate, exact=candidate.exact
         )
         if candidate.name in problems
-        else _row(candidate, measured[candidate.name], measured[reference.name])
+        else _row(candidate, measured[candidate.name], measured[reference.name], peak, work)
         for candidate in candidates
     )
+    default = default_of(rows)
+    shapes = {sense: cases[sense][0].shape for sense in SENSES}
     return Frontier(
         machine=describe_machine(),
         model=f"imagebind_{config.name}",
         weights=f"{weights.name}, with outliers planted" if outliers else weights.name,
         windows=windows,
         threads=threads,
+        integer_peak=peak,
         rows=rows,
-        default=default_of(rows),
+        default=default,
+        operators={
+            sense: operator_times(folder / f"{sense}.{candidate.file}.onnx", threads, shapes[sense])
+            for candidate in candidates
+            if candidate.name == default and candidate.engine == "onnxruntime"
+            for sense in SENSES
+        },
     )
 
 
@@ -236,9 +260,11 @@ class _Measured:
     """Measurements of one candidate; for the reference, those of the last group."""
 
     window_ms: list[float] = field(default_factory=list)
+    encoder_ms: list[Mapping[Sense, float]] = field(default_factory=list)
     reference_ms: list[float] = field(default_factory=list)
     """Times of the reference for the same windows."""
     answers: dict[Sense, list[NDArray[np.float32]]] = field(default_factory=lambda: {sense: [] for sense in SENSES})
+    first_result_s: float = 0
     peak_mb: float = 0
 
 
@@ -264,24 +290,29 @@ def _take_turns(
         for name, worker in list(workers.items()):
             time.sleep(_REST_S)
             try:
-                embeddings, durations_ms[name] = worker.run(dict(zip(SENSES, window, strict=True)))
+                encoded = worker.run(dict(zip(SENSES, window, strict=True)))
             except DeviceError as error:
                 if name == first:
                     raise
                 problems[name] = str(error)
                 del workers[name]
                 continue
+            durations_ms[name] = encoded.total_ms
             if number >= 0:
-                measured[name].window_ms.append(durations_ms[name])
+                measured[name].window_ms.append(encoded.total_ms)
+                measured[name].encoder_ms.append(encoded.each_ms)
                 measured[name].reference_ms.append(durations_ms[first])
                 for sense in SENSES:
-                    measured[name].answers[sense].append(embeddings[sense])
+                    measured[name].answers[sense].append(encoded.embeddings[sense])
         progress("windows", max(number + 1, 0), len(windows))
     for name, worker in workers.items():
+        measured[name].first_result_s = worker.first_result_s
         measured[name].peak_mb = worker.memory_mb()
 
 
-def _row(candidate: Candidate, own: _Measured, reference: _Measured) -> FrontierRow:
+def _row(
+    candidate: Candidate, own: _Measured, reference: _Measured, peak: IntegerPeak, work: Mapping[Sense, float]
+) -> FrontierRow:
     p5, p50, p95 = np.percentile(np.array(own.reference_ms) / np.array(own.window_ms), [5, 50, 95])
     limit = requirement(candidate.gate)
     found = {
@@ -289,6 +320,9 @@ def _row(candidate: Candidate, own: _Measured, reference: _Measured) -> Frontier
         for sense in SENSES
     }
     names = [f"window {number}" for number in range(1, len(own.window_ms) + 1)]
+    encoder_ms = {
+        sense: float(np.median([each[sense] for each in own.encoder_ms])) for sense in SENSES if all(own.encoder_ms)
+    }
     return FrontierRow(
         name=candidate.name,
         window_ms=Percentiles(*(float(value) for value in np.percentile(own.window_ms, [50, 95, 99]))),
@@ -296,6 +330,11 @@ def _row(candidate: Candidate, own: _Measured, reference: _Measured) -> Frontier
         times_faster_p5=float(p5),
         times_faster_p95=float(p95),
         min_cosine={sense: float(each.cosine.min()) for sense, each in found.items()},
+        encoder_ms=encoder_ms or None,
+        of_integer_peak={sense: work[sense] / (ms * 1e6) / peak.gops for sense, ms in encoder_ms.items()}
+        if encoder_ms and candidate.gate.startswith("int8")
+        else None,
+        first_result_s=own.first_result_s,
         peak_mb=own.peak_mb,
         gate=candidate.gate,
         exact=candidate.exact,

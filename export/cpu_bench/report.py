@@ -18,8 +18,12 @@ _HEAD = (
     "times faster than eager, pairs (p5–p95)",
     "minimum cosine: vision, audio",
     "gate for embeddings",
+    "of the integer peak: vision, audio",
+    "first result, s",
     "peak memory",
 )
+_OPERATORS_HEAD = ("encoder", "operator", "ms a window", "share")
+_SHOWN_SHARE = 0.01
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 400, 64, 48, 20
 _WORST, _BEST = 0, 8
 """Range of the chart: cosines from 1 - 10 ** 0 to 1 - 10 ** -8."""
@@ -32,7 +36,10 @@ def markdown(found: Frontier) -> str:
         if cells[0] == found.default:
             cells[0] = f"**{cells[0]}**"
     title = f"# {_title(found)}"
-    return "\n".join([title, "", _measured_on(found), "", *table_lines(_HEAD, rows), "", _default(found)]) + "\n"
+    lines = [title, "", _measured_on(found), "", *table_lines(_HEAD, rows), "", _default(found), "", _peak(found)]
+    if found.operators:
+        lines += ["", _operators(found), "", *table_lines(_OPERATORS_HEAD, _operator_cells(found))]
+    return "\n".join(lines) + "\n"
 
 
 def html(found: Frontier) -> bytes:
@@ -43,6 +50,8 @@ def html(found: Frontier) -> bytes:
         f"<p>{text(_measured_on(found))}</p>",
         section("All candidates, measured in one run", table(_HEAD, map(_cells, found.rows), bold=bold)),
         f"<p>{text(_default(found))}</p>",
+        f"<p>{text(_peak(found))}</p>",
+        section(_operators(found), table(_OPERATORS_HEAD, _operator_cells(found))) if found.operators else "",
         section("The frontier", _chart(found)),
     )
 
@@ -73,15 +82,39 @@ def _default(found: Frontier) -> str:
     )
 
 
+def _peak(found: Frontier) -> str:
+    peak = found.integer_peak
+    return (
+        f"Integer peak, the most that MatMulInteger reaches here on large square matrices: {peak.gops:.0f} GOP/s with "
+        f"{found.threads} threads, {peak.one_thread_gops:.0f} with one."
+    )
+
+
+def _operators(found: Frontier) -> str:
+    return f"Time by operator, {found.default}"
+
+
+def _operator_cells(found: Frontier) -> list[list[str]]:
+    cells = []
+    for sense, times in found.operators.items():
+        total = sum(times.values())
+        shown = {name: ms for name, ms in times.items() if ms >= _SHOWN_SHARE * total}
+        shown["all others"] = total - sum(shown.values())
+        cells += [[sense, name, f"{ms:.1f}", f"{ms / total:.1%}"] for name, ms in shown.items()]
+    return cells
+
+
 def _cells(row: FrontierRow) -> list[str]:
     if row.window_ms is None or row.min_cosine is None:
-        return [row.name, f"not measured: {row.not_measured}", "", "", "", ""]
+        return [row.name, f"not measured: {row.not_measured}", *[""] * (len(_HEAD) - 2)]
     return [
         row.name,
         f"{row.window_ms.p50:.0f} / {row.window_ms.p95:.0f}",
         f"{row.times_faster:.2f} ({row.times_faster_p5:.2f}–{row.times_faster_p95:.2f})",
         ", ".join(_cosine(value) for value in row.min_cosine.values()),
         f"{row.gate}: {'passed' if row.passed else 'failed'}{'' if row.exact else ', saturates on this CPU'}",
+        ", ".join(f"{share:.0%}" for share in (row.of_integer_peak or {}).values()),
+        f"{row.first_result_s:.1f}",
         f"{row.peak_mb / 1024:.2f} GiB",
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from ovavel.eval.bench.machine import peak_memory_mb
 from ovavel.export.cpu_bench.candidates import Candidate
 from ovavel.export.inputs import SENSES, Sense
-from ovavel.runtime.backends.onnxruntime.backend import open_session
+from ovavel.runtime.backends.onnxruntime.sessions import open_session, open_sessions
 from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
     from ovavel.training.models.imagebind.model import ImageBindConfig
 
-__all__ = ["Worker", "open_worker"]
+__all__ = ["Encoded", "Worker", "open_worker"]
 
 # D embedding size
 
@@ -31,12 +31,22 @@ _START_LIMIT_S, _WINDOW_LIMIT_S = 600, 120
 
 Window: TypeAlias = Mapping[Sense, NDArray[np.float32]]
 """Prepared inputs, a batch of one each, or their embeddings, (1, D)."""
-Run: TypeAlias = Callable[[Window], Window]
+Run: TypeAlias = Callable[[Window], tuple[Window, Mapping[Sense, float]]]
+"""Returns the embeddings, and each encoder's milliseconds where they run one after the other."""
 
 _NOTHING: Window = {
     "vision": np.zeros((1, 3, 224, 224), np.float32),
     "audio": np.zeros((1, 1, 128, 204), np.float32),
 }
+
+
+class Encoded(NamedTuple):
+    """A window that went through both encoders."""
+
+    embeddings: Window
+    total_ms: float
+    each_ms: Mapping[Sense, float]
+    """By encoder; empty where one graph holds both."""
 
 
 class Worker:
@@ -45,10 +55,12 @@ class Worker:
     def __init__(self, name: str, connection: Connection) -> None:
         self._name = name
         self._connection = connection
+        self.first_result_s = 0.0
+        """From the start of the process to its first window, all included."""
 
-    def run(self, inputs: Window) -> tuple[Window, float]:
-        """Return the embeddings of a window and the milliseconds they took."""
-        result: tuple[Window, float] = self._request(inputs, _WINDOW_LIMIT_S)
+    def run(self, inputs: Window) -> Encoded:
+        """Return the embeddings of a window and the time they took."""
+        result: Encoded = self._request(inputs, _WINDOW_LIMIT_S)
         return result
 
     def memory_mb(self) -> float:
@@ -94,11 +106,13 @@ def open_worker(candidate: Candidate, folder: Path, config: ImageBindConfig, thr
     # Only these fields: `Candidate.write` cannot be pickled, and is not needed there.
     arguments = (candidate.engine, candidate.file, candidate.computes, folder, config, threads, theirs)
     process = context.Process(target=_serve, args=arguments, daemon=True)
+    begin_s = time.perf_counter()
     process.start()
     theirs.close()
     try:
         started = Worker(candidate.name, ours)
         started.wait()
+        started.first_result_s = time.perf_counter() - begin_s
         yield started
     finally:
         ours.close()
@@ -126,34 +140,52 @@ def _serve(
             connection.send(peak_memory_mb())
             continue
         begin_s = time.perf_counter()
-        embeddings = run(inputs)
-        connection.send((embeddings, (time.perf_counter() - begin_s) * 1e3))
+        embeddings, each_ms = run(inputs)
+        connection.send(Encoded(embeddings, (time.perf_counter() - begin_s) * 1e3, each_ms))
+
+
+def _in_turn(encoders: Mapping[Sense, Callable[[NDArray[np.float32]], NDArray[np.float32]]]) -> Run:
+    def run(window: Window) -> tuple[Window, Mapping[Sense, float]]:
+        embeddings, each_ms = {}, {}
+        for sense, encode in encoders.items():
+            begin_s = time.perf_counter()
+            embeddings[sense] = encode(window[sense])
+            each_ms[sense] = (time.perf_counter() - begin_s) * 1e3
+        return embeddings, each_ms
+
+    return run
 
 
 def _open_onnxruntime(folder: Path, file: str, _computes: str, _config: ImageBindConfig, threads: int) -> Run:
-    sessions = {sense: open_session(read_graph(folder / f"{sense}.{file}.onnx"), None, threads) for sense in SENSES}
-    names = {sense: session.get_inputs()[0].name for sense, session in sessions.items()}
-    return lambda window: {
-        sense: session.run(None, {names[sense]: window[sense]})[0] for sense, session in sessions.items()
-    }
+    graphs = {sense: read_graph(folder / f"{sense}.{file}.onnx") for sense in SENSES}
+    sessions = open_sessions(graphs, dict.fromkeys(SENSES, threads))
+
+    def encoder(sense: Sense) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        name = sessions[sense].get_inputs()[0].name
+        return lambda given: sessions[sense].run(None, {name: given})[0]
+
+    return _in_turn({sense: encoder(sense) for sense in SENSES})
 
 
 def _open_joined(folder: Path, file: str, _computes: str, _config: ImageBindConfig, threads: int) -> Run:
     session = open_session(read_graph(folder / f"joined.{file}.onnx"), None, threads)
     names = [value.name for value in session.get_inputs()]
-    return lambda window: dict(
-        zip(SENSES, session.run(None, {n: window[s] for n, s in zip(names, SENSES, strict=True)}), strict=True)
-    )
+
+    def run(window: Window) -> tuple[Window, Mapping[Sense, float]]:
+        outputs = session.run(None, {name: window[sense] for name, sense in zip(names, SENSES, strict=True)})
+        return dict(zip(SENSES, outputs, strict=True)), {}
+
+    return run
 
 
 def _open_openvino(folder: Path, file: str, computes: str, _config: ImageBindConfig, threads: int) -> Run:
     from ovavel.runtime.backends.openvino import compile_graph
 
-    requests = {
-        sense: compile_graph(read_graph(folder / f"{sense}.{file}.onnx"), computes, threads, batch=1)
-        for sense in SENSES
-    }
-    return lambda window: {sense: np.array(request.infer([window[sense]])[0]) for sense, request in requests.items()}
+    def encoder(sense: Sense) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        request = compile_graph(read_graph(folder / f"{sense}.{file}.onnx"), computes, threads, batch=1)
+        return lambda given: np.array(request.infer([given])[0])
+
+    return _in_turn({sense: encoder(sense) for sense in SENSES})
 
 
 def _open_torch(folder: Path, _file: str, computes: str, config: ImageBindConfig, threads: int) -> Run:
@@ -164,20 +196,20 @@ def _open_torch(folder: Path, _file: str, computes: str, config: ImageBindConfig
 
     torch.set_num_threads(threads)
     dtype = torch.float32 if computes == "fp32" else torch.bfloat16
-    towers = {}
-    for sense in SENSES:
+
+    def encoder(sense: Sense) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
         tower = ImageBind(config, modalities=(sense,)).towers[sense]
         load_model(tower, str(folder / f"{sense}.safetensors"))
-        towers[sense] = tower.to(dtype).eval()
+        tower = tower.to(dtype).eval()
 
-    def run(window: Window) -> Window:
-        with torch.inference_mode():
-            return {
-                sense: tower(torch.from_numpy(window[sense]).to(dtype)).float().numpy()
-                for sense, tower in towers.items()
-            }
+        @torch.inference_mode()
+        def encode(given: NDArray[np.float32]) -> NDArray[np.float32]:
+            found: NDArray[np.float32] = tower(torch.from_numpy(given).to(dtype)).float().numpy()
+            return found
 
-    return run
+        return encode
+
+    return _in_turn({sense: encoder(sense) for sense in SENSES})
 
 
 _OPEN: Mapping[str, Callable[..., Run]] = {

@@ -128,9 +128,9 @@ class Bundle:
         self._contents.graphs(file for variants in self.manifest.graphs.values() for file in variants.values())
 
     def load(self, precision: Mapping[Graph, str]) -> dict[Graph, GraphFiles]:
-        """Return the files of each graph in its precision, hashed and in memory.
+        """Return the files of each graph in its precision, in memory; large ones are still being hashed.
 
-        Several calls share the files they have in common.
+        `GraphFiles.loading` refuses altered ones. Several calls share the files they have in common.
 
         Raises:
             BundleError: the bundle lacks a graph, a file was altered, or a graph is not a valid bundle graph.

@@ -1,6 +1,9 @@
 """Files that are opened once and hashed, so that exactly the hashed bytes are loaded.
 
 Backends get a bundle's graphs as memory, never as a path: after hashing, a path may point to another file.
+
+Large files of weights are hashed while a backend loads them: `GraphFiles.loading` ends only when the hash is known and
+right, and when the file has not been written to since it was opened. So nothing is computed with other weights.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -37,16 +40,18 @@ State: TypeAlias = tuple[int, ...]
 
 
 class HashedFile:
-    """A file's bytes and their hash."""
+    """A file's bytes and their hash, which is computed in a thread of its own where the file is large."""
 
-    def __init__(self, path: Path) -> None:
-        """Open and hash the file `path`.
+    def __init__(self, path: Path, expected: FileEntry | None = None) -> None:
+        """Open the file `path` and begin to hash it; `expected` is what `check` compares with.
 
         Raises:
             OSError: it cannot be read.
             BundleError: it is not a regular file.
         """
         self.path = path
+        self._expected = expected
+        self._hash: Future[str] = Future()
         # A pipe instead of a file would wait for a writer.
         self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -58,11 +63,12 @@ class HashedFile:
             if found.st_size <= _COPIED_BYTES:
                 with os.fdopen(self._file, "rb", closefd=False) as file:
                     self.data = file.read()
-                sha256 = hashlib.sha256(self.data).hexdigest()
+                self._hash.set_result(hashlib.sha256(self.data).hexdigest())
             else:
                 self.data = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
-                sha256 = _hash_in_blocks(self.data)
-            self.entry = FileEntry(sha256=sha256, bytes=len(self.data))
+                threading.Thread(
+                    target=_hash_in_blocks, args=(self.data, self._hash), name="ovavel-hashing", daemon=True
+                ).start()
         except BaseException:
             os.close(self._file)
             del self._file  # by now the descriptor may belong to another file
@@ -73,12 +79,26 @@ class HashedFile:
             os.close(self._file)
 
     @property
+    def entry(self) -> FileEntry:
+        """Hash and size; waits until they are known."""
+        return FileEntry(sha256=self._hash.result(), bytes=len(self.data))
+
+    def check(self) -> None:
+        """Refuse a file that is not the expected one; waits until its hash is known.
+
+        Raises:
+            BundleError: it has another hash or size.
+        """
+        if self.entry != (self._expected or self.entry):
+            raise BundleError(f"{self.path} was altered: its hash is not the one in {MANIFEST}; {_AGAIN}")
+
+    @property
     def descriptor_path(self) -> str:
         """A path of the file that was hashed, even if its name now refers to another file."""
         return f"/proc/{os.getpid()}/fd/{self._file}"
 
     def check_unchanged(self) -> None:
-        """Refuse a file that was written to since it was hashed; a renamed file is hashed again.
+        """Refuse a file that was written to since it was opened; a renamed file is hashed again.
 
         Raises:
             BundleError: its bytes have changed.
@@ -97,14 +117,17 @@ class HashedFile:
             self.data.madvise(mmap.MADV_DONTNEED)
 
 
-def _hash_in_blocks(data: mmap.mmap) -> str:
+def _hash_in_blocks(data: mmap.mmap, found: Future[str]) -> None:
     """Hash a mapped file with only one block resident at a time, because its pages count as this process's."""
-    digest = hashlib.sha256()
-    with memoryview(data) as view:
-        for at in range(0, len(data), _BLOCK_BYTES):
-            digest.update(view[at : at + _BLOCK_BYTES])
-            data.madvise(mmap.MADV_DONTNEED, at, min(_BLOCK_BYTES, len(data) - at))
-    return digest.hexdigest()
+    try:
+        digest = hashlib.sha256()
+        with memoryview(data) as view:
+            for at in range(0, len(data), _BLOCK_BYTES):
+                digest.update(view[at : at + _BLOCK_BYTES])
+                data.madvise(mmap.MADV_DONTNEED, at, min(_BLOCK_BYTES, len(data) - at))
+        found.set_result(digest.hexdigest())
+    except BaseException as error:  # noqa: BLE001  raised where the hash is needed
+        found.set_exception(error)
 
 
 def _state(found: os.stat_result) -> State:
@@ -114,7 +137,7 @@ def _state(found: os.stat_result) -> State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFiles:
-    """A graph and its weights, hashed and in memory: everything a backend needs to load it."""
+    """A graph and its weights in memory: everything a backend needs to load it, within `loading`."""
 
     path: Path
     """Where the graph was read from; only for messages."""
@@ -126,16 +149,19 @@ class GraphFiles:
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
-        """Load the graph within this context: files changed meanwhile are refused, and memory is given back.
+        """Load the graph within this context, at whose end altered files are refused; memory is given back.
+
+        Nothing may be computed with the graph before this context ends.
 
         Raises:
-            BundleError: a file was changed since it was hashed.
+            BundleError: a file is not the listed one, or was changed since it was opened.
         """
         files = (self.graph, *self.weights.values())
         mapped = [file for file in files if isinstance(file.data, mmap.mmap)]
         with freed_at_once(), _letting_go(mapped) if mapped else contextlib.nullcontext():
             yield
         for file in files:
+            file.check()
             file.check_unchanged()
 
     @contextlib.contextmanager
@@ -223,6 +249,13 @@ class Contents:
         Raises:
             BundleError: one is not listed, missing or altered; names it.
         """
+        files = self._opened(names)
+        for file in files.values():
+            file.check()
+        return files
+
+    def _opened(self, names: Iterable[str]) -> dict[str, HashedFile]:
+        """Return the files `names`, of which large ones may still have to be hashed."""
         wanted = list(dict.fromkeys(names))
         with self._lock:
             new = [name for name in wanted if name not in self._files]
@@ -234,14 +267,14 @@ class Contents:
             return {name: self._files[name] for name in wanted}
 
     def graphs(self, names: Iterable[str]) -> dict[str, GraphFiles]:
-        """Return the graphs in the files `names`, with their weights.
+        """Return the graphs in the files `names`, with their weights; the hash of large ones is checked when loading.
 
         Raises:
             BundleError: a file is not listed, missing or altered, or a graph is not a valid bundle graph.
         """
         wanted = list(dict.fromkeys(names))
         weights = {name: self.weights(name) for name in wanted}
-        files = self.read([*wanted, *(_beside(name, each) for name in wanted for each in weights[name])])
+        files = self._opened([*wanted, *(_beside(name, each) for name in wanted for each in weights[name])])
         return {
             name: GraphFiles(
                 path=self._root / name,
@@ -274,13 +307,13 @@ class Contents:
         if name not in self._entries:
             raise BundleError(f"{self._root / MANIFEST} does not list {name!r}; {_AGAIN}")
         try:
-            file = HashedFile(path)
+            file = HashedFile(path, self._entries[name])
         except PermissionError as error:
             raise BundleError(f"{path} may not be read ({error}); change its permissions") from error
         except (OSError, ValueError) as error:  # the latter where it became shorter meanwhile
             raise BundleError(f"{path} cannot be read ({error}); {_AGAIN}") from error
-        if file.entry != self._entries[name]:
-            raise BundleError(f"{path} was altered: its hash is not the one in {MANIFEST}; {_AGAIN}")
+        if not isinstance(file.data, mmap.mmap):
+            file.check()
         return file
 
 

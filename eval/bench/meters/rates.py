@@ -7,8 +7,9 @@ numpy measure a CPU; other libraries measure through the entry points `ovavel.ra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -19,7 +20,7 @@ from ovavel.eval.bench.report import Floor, Rates
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 
-__all__ = ["FLOOR_RULE", "best_rate", "floor", "measure_rates"]
+__all__ = ["FLOOR_RULE", "IntegerPeak", "best_rate", "floor", "measure_integer_peak", "measure_rates"]
 
 FLOOR_RULE = (
     "the larger of weight bytes / bandwidth and operations / rate, for both encoders and one window; bandwidth is that "
@@ -27,6 +28,8 @@ FLOOR_RULE = (
 )
 
 _GEMM = (1024, 1280, 5120)  # rows, depth, columns: as the widest product of the vision encoder, for four windows
+_SQUARES = (1024, 2048, 4096)
+"""Sizes of square matrices: kernels reach their peak at one of them."""
 _READ_BYTES = 2**28
 _FOR_S = 1.0
 
@@ -55,7 +58,7 @@ def measure_rates(device: str, threads: int, libraries: frozenset[str]) -> Rates
     read, found, by = 0.0, {}, {}
     if device == "cpu":
         read, by["memory"] = _read_rate(threads), "numpy"
-        found = {precision: _gemm_rate(precision, threads) for precision in ("fp32", "int8")}
+        found = {precision: _gemm_rate(precision, threads, *_GEMM) for precision in ("fp32", "int8")}
         by.update(dict.fromkeys(found, "ONNX Runtime"))
     for entry in entry_points(group="ovavel.rates"):
         if entry.name not in libraries:
@@ -67,6 +70,32 @@ def measure_rates(device: str, threads: int, libraries: frozenset[str]) -> Rates
             if rate > found.get(precision, 0.0):
                 found[precision], by[precision] = rate, entry.name
     return Rates(device=device, bytes_per_s=read, flops_per_s=found, by=by)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntegerPeak:
+    """The highest rate of ONNX Runtime's own 8-bit product, MatMulInteger of large square matrices, in 1e9/s."""
+
+    one_thread_gops: float
+    gops: float
+    """With all threads."""
+
+    def or_higher(self, other: IntegerPeak) -> IntegerPeak:
+        """Return the higher rates of two measurements."""
+        return IntegerPeak(
+            one_thread_gops=max(self.one_thread_gops, other.one_thread_gops), gops=max(self.gops, other.gops)
+        )
+
+
+def measure_integer_peak(threads: int, *, sizes: Sequence[int] = _SQUARES, for_s: float = _FOR_S) -> IntegerPeak:
+    """Return the best rate over square matrices of `sizes`, each multiplied for `for_s` seconds.
+
+    A multiplication and an addition are two operations.
+    """
+    one, every = (
+        max(_gemm_rate("int8", among, size, size, size, for_s=for_s) for size in sizes) / 1e9 for among in (1, threads)
+    )
+    return IntegerPeak(one_thread_gops=one, gops=max(one, every))
 
 
 def floor(bundle: Bundle, info: BackendInfo, rates: Rates, stages_p50_ms: Mapping[str, float]) -> Floor | None:
@@ -103,10 +132,9 @@ def _read_rate(threads: int) -> float:
         return best_rate(lambda: list(pool.map(lambda part: np.dot(part, part), parts)), sum(p.nbytes for p in parts))
 
 
-def _gemm_rate(precision: str, threads: int) -> float:
+def _gemm_rate(precision: str, threads: int, rows: int, depth: int, columns: int, *, for_s: float = _FOR_S) -> float:
     import onnxruntime
 
-    rows, depth, columns = _GEMM
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -116,4 +144,4 @@ def _gemm_rate(precision: str, threads: int) -> float:
     random = np.random.default_rng(0)
     left = random.integers(0, 128, (rows, depth), np.uint8) if precision == "int8" else random.random((rows, depth))
     feed = {"left": left.astype(np.uint8 if precision == "int8" else np.float32)}
-    return best_rate(lambda: session.run(None, feed), 2.0 * rows * depth * columns)
+    return best_rate(lambda: session.run(None, feed), 2.0 * rows * depth * columns, for_s=for_s)

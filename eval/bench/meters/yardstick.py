@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ovavel.eval.demo.assets import Assets
-from ovavel.runtime.backends.onnxruntime.backend import read_no_files
+from ovavel.runtime.backends.onnxruntime.sessions import read_no_files
 from ovavel.runtime.errors import MissingExtraError
 
 __all__ = ["YARDSTICK_RULE", "Moment", "Yardstick"]

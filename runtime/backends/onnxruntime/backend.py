@@ -16,14 +16,12 @@ from ovavel.runtime.backends.onnxruntime.cuda import (
     BATCHES,
     FixedBatches,
     check_head,
-    check_placement,
     check_recording,
-    cuda_options,
 )
-from ovavel.runtime.backends.onnxruntime.libraries import load_cuda_libraries, missing_libraries
+from ovavel.runtime.backends.onnxruntime.libraries import load_cuda_libraries
+from ovavel.runtime.backends.onnxruntime.sessions import open_session, reason, shared_sessions
 from ovavel.runtime.bundle.graphs import Graph
-from ovavel.runtime.bundle.hashed import GraphFiles
-from ovavel.runtime.errors import BundleError, DeviceError, MissingExtraError, UsageError
+from ovavel.runtime.errors import DeviceError, MissingExtraError, UsageError
 from ovavel.runtime.install import installed_runtimes, replace_runtime
 from ovavel.runtime.system.hardware import physical_cores
 
@@ -32,32 +30,11 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle.bundle import Bundle
 
-__all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime", "open_session", "read_no_files"]
+__all__ = ["OnnxRuntimeBackend", "auto_device", "open_onnxruntime"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_LONGEST_MESSAGE = 300
-_DTYPES = {
-    1: "f4",
-    2: "u1",
-    3: "i1",
-    4: "u2",
-    5: "i2",
-    6: "i4",
-    7: "i8",
-    9: "?",
-    10: "f2",
-    11: "f8",
-    12: "u4",
-    13: "u8",
-} | {
-    16: "u2",
-    **dict.fromkeys((17, 18, 19, 20), "u1"),
-}
-"""ONNX data type → NumPy type; bfloat16 and float8 types are held as raw bits."""
-_NO_FOLDER = "/dev/null"
-"""A folder that cannot contain files."""
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +103,7 @@ def auto_device() -> str:
     try:
         onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base class
-        _log.warning("running on the CPU, because ONNX Runtime cannot use a GPU: %s", _reason(error))
+        _log.warning("running on the CPU, because ONNX Runtime cannot use a GPU: %s", reason(error))
         return "cpu"
     return "cuda"
 
@@ -172,11 +149,14 @@ class OnnxRuntimeBackend(GraphBackend):
             check_recording(onnxruntime.__version__)
         if gpu is not None and "head" in graphs:
             check_head(onnxruntime.__version__)
-        self._sessions: dict[Graph, Any] = {
-            # The head is too small to benefit from more threads.
-            name: open_session(files, gpu, threads if name != "head" else 1, name in recorded)
-            for name, files in bundle.load(precision).items()
-        }
+        self._sessions: dict[Graph, Any] = (
+            shared_sessions(bundle, precision, threads)
+            if gpu is None
+            else {
+                name: open_session(files, gpu, threads, name in recorded)
+                for name, files in bundle.load(precision).items()
+            }
+        )
         self._recorded: dict[Graph, FixedBatches] = {}
         for name in recorded:
             try:
@@ -184,7 +164,7 @@ class OnnxRuntimeBackend(GraphBackend):
             except Exception as error:  # onnxruntime's errors share no base class
                 self._end()
                 raise DeviceError(
-                    f"the {name} graph cannot be recorded on {self._device}: {_reason(error)}. If memory ran out, "
+                    f"the {name} graph cannot be recorded on {self._device}: {reason(error)}. If memory ran out, "
                     "close other programs; otherwise open the backend with cuda_graphs=False, or use --device cpu"
                 ) from error
         info = BackendInfo(
@@ -221,13 +201,14 @@ class OnnxRuntimeBackend(GraphBackend):
         try:
             if graph in self._recorded:
                 return [self._recorded[graph].run(*inputs)]
-            outputs: list[NDArray[np.float32]] = session.run(None, feed)
+            with session.turn:
+                outputs: list[NDArray[np.float32]] = session.run(None, feed)
         except Exception as error:
             shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in feed.items())
             if isinstance(error, UsageError) or type(error).__name__ == "InvalidArgument":
-                raise UsageError(f"the {graph} graph does not take {shapes}: {_reason(error)}") from error
+                raise UsageError(f"the {graph} graph does not take {shapes}: {reason(error)}") from error
             raise DeviceError(
-                f"the {graph} graph failed on {self._device} for {shapes}: {_reason(error)}. If memory ran out, "
+                f"the {graph} graph failed on {self._device} for {shapes}: {reason(error)}. If memory ran out, "
                 "close other programs or use another device"
             ) from error
         return outputs
@@ -244,93 +225,3 @@ def _note_slower(bundle: Bundle, engine: str, precision: Mapping[Graph, str]) ->
                 default,
             )
             return
-
-
-def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool = False) -> Any:
-    """Load a graph on GPU number `gpu`, or on CPU threads; `record` enables CUDA graphs on the GPU.
-
-    ONNX Runtime gets the hashed bytes and reads no files.
-
-    Raises:
-        BundleError: it cannot be loaded.
-        DeviceError: the GPU is unavailable, or some nodes would run on the CPU.
-    """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only; they are raised as well
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads spin between operators: waking them a thousand times per window takes a tenth of its time on two cores
-    # and saves no processor time. After the window they stop, freeing the cores for decoding and the other graphs.
-    # With more threads than cores, spinning threads would block working ones.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads <= physical_cores() else "0")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    values = read_no_files(options, files)
-    provider: str | tuple[str, dict[str, str]] = _CPU
-    if gpu is not None:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        provider = (_CUDA, cuda_options(gpu, record=record))
-    wanted = _CPU if gpu is None else _CUDA
-    try:
-        with files.loading():
-            session = ort.InferenceSession(bytes(files.graph.data), options, providers=[provider], enable_fallback=0)
-    except BundleError:
-        raise
-    except Exception as error:
-        # ONNX Runtime's errors share no base class; those about the file are recognized by name.
-        if gpu is None or type(error).__name__ in ("InvalidProtobuf", "InvalidGraph", "NoModel"):
-            raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {files.path}: {_reason(error)}. Export or copy the bundle "
-                "again"
-            ) from error
-        raise DeviceError(
-            f"ONNX Runtime {ort.__version__} cannot run {files.path.name} on cuda:{gpu}: {_reason(error)}. "
-            f"{missing_libraries(ort)}, or use --device cpu"
-        ) from error
-    got = session.get_providers()
-    if not got or got[0] != wanted:
-        raise DeviceError(
-            f"{wanted} was requested, but ONNX Runtime {ort.__version__} uses "
-            f"{', '.join(got) or 'nothing'}: its libraries "
-            f"did not load. {missing_libraries(ort)}, or use --device cpu"
-        )
-    session.disable_fallback()
-    session.used = files, values  # keep their memory alive: the session refers to it
-    if gpu is not None:
-        check_placement(session, _CUDA, files.path.name)
-    return session
-
-
-def read_no_files(options: Any, files: GraphFiles) -> list[Any]:
-    """Make ONNX Runtime take the weights of `files` from memory and read no files.
-
-    Returns:
-        Values that must outlive the session.
-    """
-    import onnxruntime as ort
-
-    # Otherwise ONNX Runtime might take the bytes for its own format, and it looks for missing weights in a folder, by
-    # default the current one.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_FOLDER)
-    names, values = [], []
-    for tensor in files.tensors:
-        data, dtype = files.weights[tensor.location].data, np.dtype(_DTYPES[tensor.data_type])
-        flat: NDArray[Any] = np.frombuffer(data, dtype, tensor.length // dtype.itemsize, tensor.offset)
-        array = np.require(flat.reshape(tensor.dims), requirements="A")
-        names.append(tensor.name)
-        values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, tensor.data_type))
-    if names:
-        # The function that takes whole files in memory would copy them.
-        options.add_external_initializers(names, values)
-    return values
-
-
-def _reason(error: Exception) -> str:
-    """Return ONNX Runtime's message on one line, without its error number."""
-    line = " ".join(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).split())
-    return (line or type(error).__name__)[:_LONGEST_MESSAGE].rstrip(". ")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 
-from ovavel.export.cpu_bench.candidates import CANDIDATES, REFERENCE
+from ovavel.eval.bench.meters.cost import flops
+from ovavel.eval.bench.meters.rates import IntegerPeak, measure_integer_peak
+from ovavel.export.cpu_bench.candidates import CANDIDATES, REFERENCE, chosen
 from ovavel.export.cpu_bench.frontier import Frontier, FrontierRow, _take_turns, default_of, measure_frontier
+from ovavel.export.cpu_bench.operators import operator_times
 from ovavel.export.cpu_bench.report import html, markdown
+from ovavel.export.cpu_bench.worker import Encoded
 from ovavel.runtime.cli import main
 from ovavel.runtime.errors import DeviceError, ExportError
 from ovavel.runtime.system.progress import no_progress
@@ -22,6 +29,15 @@ from ovavel.training.models.imagebind.model import ImageBindConfig
 pytestmark = pytest.mark.slow
 
 CHOSEN = (REFERENCE, "ONNX Runtime fp32", "ONNX Runtime int8, plain dynamic", "… + outlier migration")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_peak() -> Iterator[None]:
+    """Measure the integer peak on small matrices: the usual ones take many seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick = partial(measure_integer_peak, sizes=(256,), for_s=0.02)
+        patch.setattr("ovavel.export.cpu_bench.frontier.measure_integer_peak", quick)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +59,51 @@ def test_rows_have_accuracy_and_speed(found: Frontier) -> None:
         assert row.not_measured is None
         assert row.window_ms and 0 < row.window_ms.p50 <= row.window_ms.p95
         assert row.peak_mb > 50
+        assert row.first_result_s > 0
+        assert row.encoder_ms and min(row.encoder_ms.values()) > 0
     assert reference.times_faster == 1
     cosines = [min(row.min_cosine.values()) for row in (exact, plain, migrated) if row.min_cosine]
     assert cosines[0] > 1 - 1e-9
     assert cosines[1] < cosines[2] < cosines[0]
     assert found.default == exact.name  # among those that a bundle can contain
+
+
+def test_the_share_of_the_integer_peak_is_operations_over_time(found: Frontier) -> None:
+    reference, exact, plain, migrated = found.rows
+    assert found.integer_peak.gops >= found.integer_peak.one_thread_gops > 0
+    assert reference.of_integer_peak is exact.of_integer_peak is None  # they multiply floats
+    for row in (plain, migrated):
+        assert row.encoder_ms and row.of_integer_peak
+        for sense, ms in row.encoder_ms.items():
+            gops = flops(ImageBindConfig.tiny().to_dict(), sense) / 1e9 / (ms / 1e3)
+            assert row.of_integer_peak[sense] == pytest.approx(gops / found.integer_peak.gops)
+
+
+def test_the_higher_of_two_peaks_counts() -> None:
+    first, second = IntegerPeak(one_thread_gops=3, gops=4), IntegerPeak(one_thread_gops=2, gops=5)
+    assert first.or_higher(second) == second.or_higher(first) == IntegerPeak(one_thread_gops=3, gops=5)
+
+
+def test_the_time_of_the_best_candidate_is_listed_by_operator(found: Frontier) -> None:
+    for times in found.operators.values():
+        assert {"MatMul", "LayerNormalization"} <= set(times)
+        assert list(times.values()) == sorted(times.values(), reverse=True)
+    assert "| vision | all others |" in markdown(found)
+
+
+def test_a_graph_that_cannot_be_profiled_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "vision.onnx").write_bytes(b"nothing")
+    with pytest.raises(DeviceError, match=r"cannot profile vision\.onnx"):
+        operator_times(tmp_path / "vision.onnx", 1, (1, 3, 224, 224))
+
+
+def test_candidates_are_chosen_by_precision() -> None:
+    assert chosen(()) == CANDIDATES
+    assert [(each.name == REFERENCE, each.gate) for each in chosen(["int8", "fp32"])] == [
+        (True, "fp32"),
+        (False, "fp32"),
+        (False, "int8"),
+    ]
 
 
 def test_reports_contain_every_row(found: Frontier) -> None:
@@ -104,14 +160,16 @@ def test_a_reference_that_cannot_run_is_an_error(tmp_path: Path, tiny_weights: P
 
 def test_a_candidate_that_dies_is_dropped() -> None:
     class Steady:
-        def run(self, window: object) -> tuple[dict[str, object], float]:
-            return {"vision": 0, "audio": 0}, 1.0
+        first_result_s = 1.0
+
+        def run(self, window: object) -> Encoded:
+            return Encoded({"vision": np.zeros(1, np.float32), "audio": np.zeros(1, np.float32)}, 1.0, {})
 
         def memory_mb(self) -> float:
             return 1.0
 
     class Dying(Steady):
-        def run(self, window: object) -> tuple[dict[str, object], float]:
+        def run(self, window: object) -> Encoded:
             raise DeviceError("died")
 
     workers: dict[str, Any] = {"reference": Steady(), "dying": Dying(), "steady": Steady()}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ovavel.runtime.backends import open_backend
-from ovavel.runtime.backends.onnxruntime.backend import open_session
+from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle import hashed
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.hashed import HashedFile, read_graph
@@ -70,6 +70,31 @@ def test_a_file_that_is_written_to_while_it_is_loaded_is_refused(bundle: Bundle)
 
     with pytest.raises(BundleError, match=r"audio\.onnx\.data was changed while it was read"):
         load_while_somebody_writes()
+
+
+def test_altered_weights_are_refused_before_anything_is_computed(bundle: Bundle) -> None:
+    weights = bundle.path / "audio.onnx.data"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(BundleError, match=r"audio\.onnx\.data was altered"):
+        open_backend(bundle, device="cpu", precision="fp32")
+    with pytest.raises(BundleError, match=r"audio\.onnx\.data was altered"):
+        bundle.check()
+
+
+def test_a_hash_that_cannot_be_computed_is_raised_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise MemoryError("no memory to hash")
+
+    (tmp_path / "weights").write_bytes(b"weights")
+    monkeypatch.setattr(hashed, "_COPIED_BYTES", 0)
+    monkeypatch.setattr("hashlib.sha256", fail)
+    file = HashedFile(tmp_path / "weights")
+    with pytest.raises(MemoryError, match="no memory to hash"):
+        file.check()
 
 
 def test_a_private_copy_holds_what_was_hashed_and_is_gone_afterwards(bundle: Bundle) -> None:

@@ -17,7 +17,14 @@ MOST_MB = 60
 
 def test_a_camera_adds_little_memory() -> None:
     # In a process of its own: the memory of other tests is not the cameras'.
-    command = [sys.executable, "-m", "tests.runtime.session.many", str(CLIP), "--bundle", str(Assets.open().bundle.path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.runtime.session.many",
+        str(CLIP),
+        "--bundle",
+        str(Assets.open().bundle.path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     numbers = re.fullmatch(r"(\d+) MB loaded, (\d+) MB at the peak with 10 cameras: ([\d.]+) MB each\n", done.stdout)
     assert numbers, done.stdout

@@ -1,0 +1,59 @@
+"""Sessions of one process share their weights."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovavel.runtime.backends import open_backend
+from ovavel.runtime.backends.onnxruntime.sessions import shared_sessions
+from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.vocabulary import Vocabulary
+from ovavel.runtime.errors import BundleError
+
+FP32: dict[Graph, str] = {"vision": "fp32", "audio": "fp32", "head": "fp32"}
+
+
+def test_bundles_with_the_same_graphs_share_sessions(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    first = shared_sessions(bundle, FP32, 1)
+    kept = [*range(len(bundle.vocabulary) - 2), len(bundle.vocabulary) - 1]
+    names, embeddings = bundle.vocabulary.names, bundle.vocabulary.embeddings
+    fewer = Vocabulary(names=tuple(names[row] for row in kept), embeddings=embeddings[kept])
+    changed = bundle.save_vocabulary(fewer)
+    second = shared_sessions(changed, FP32, 1)
+    assert all(second[graph] is first[graph] for graph in FP32)
+
+
+def test_sessions_with_other_threads_are_others(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    one, two = (shared_sessions(bundle, FP32, threads) for threads in (1, 2))
+    assert one["vision"] is not two["vision"]
+    assert one["head"] is two["head"]  # on one thread in both
+
+
+def test_the_last_backend_frees_them_and_others_go_on(tiny_bundle: Path) -> None:
+    bundle = Bundle.open(tiny_bundle)
+    first, second = (open_backend(bundle, device="cpu", threads=1) for _ in range(2))
+    held = weakref.ref(shared_sessions(bundle, {"vision": first.info.precision["vision"]}, 1)["vision"])
+    frames = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    expected = first.vision(frames)
+    first.close()
+    gc.collect()
+    np.testing.assert_array_equal(second.vision(frames), expected)
+    assert held() is not None
+    second.close()
+    gc.collect()
+    assert held() is None
+
+
+def test_a_failed_graph_leaves_nothing_behind(tiny_bundle: Path) -> None:
+    (tiny_bundle / "audio.onnx.data").write_bytes(bytes((tiny_bundle / "audio.onnx.data").stat().st_size))
+    with pytest.raises(BundleError, match="altered"):
+        shared_sessions(Bundle.open(tiny_bundle), FP32, 1)
+    assert set(shared_sessions(Bundle.open(tiny_bundle), {"vision": "fp32"}, 1)) == {"vision"}
