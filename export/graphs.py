@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir
     from torch import Tensor, nn
 
-__all__ = ["OPSET", "example_inputs", "save_variant", "traced"]
+__all__ = ["OPSET", "example_inputs", "save_variant", "traced", "traced_module"]
 
 # B batch, T segments, C classes with the background last
 
@@ -38,10 +38,6 @@ def traced(name: Graph, module: nn.Module, *, encoders: Encoders) -> onnx_ir.Mod
         MissingExtraError: onnx or onnxscript is not installed.
         ExportError: PyTorch could not express `module` in ONNX.
     """
-    try:
-        import onnxscript  # noqa: F401  torch.onnx needs it
-    except ImportError as error:
-        raise MissingExtraError("onnxscript", "export", need="Writing ONNX files") from error
     import torch
 
     spec = graph_specs(encoders)[name]
@@ -50,6 +46,32 @@ def traced(name: Graph, module: nn.Module, *, encoders: Encoders) -> onnx_ir.Mod
         {axis: torch.export.Dim(size) for axis, size in enumerate(shape) if isinstance(size, str)}
         for shape in spec.inputs.values()
     )
+    return traced_module(module, inputs, list(spec.inputs), list(spec.outputs), dynamic_shapes=dynamic, title=name)
+
+
+def traced_module(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    *,
+    dynamic_shapes: tuple[dict[int, Any], ...] | None = None,
+    title: str,
+) -> onnx_ir.Model:
+    """Express any `module` as `traced` does. `title` names it in errors.
+
+    Sizes are those of `inputs`, but for `dynamic_shapes`: the dynamic axes of each input.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is not installed.
+        ExportError: PyTorch could not express `module` in ONNX.
+    """
+    try:
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise MissingExtraError("onnxscript", "export", need="Writing ONNX files") from error
+    import torch
+
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -61,25 +83,25 @@ def traced(name: Graph, module: nn.Module, *, encoders: Encoders) -> onnx_ir.Mod
                 inputs,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(spec.inputs),
-                output_names=list(spec.outputs),
-                dynamic_shapes=dynamic,
+                input_names=list(input_names),
+                output_names=list(output_names),
+                dynamic_shapes=dynamic_shapes,
                 custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
                 optimize=False,
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        raise ExportError(f"PyTorch could not express the {name} graph in ONNX: {error}") from error
+        raise ExportError(f"PyTorch could not express the {title} graph in ONNX: {error}") from error
     finally:
         logger.setLevel(level)
     if program is None:
-        raise ExportError(f"PyTorch gave no {name} graph")
+        raise ExportError(f"PyTorch gave no {title} graph")
     model = program.model
     _simplify(model)
     inner = [*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
     for value in inner:
         # A weight or value that PyTorch happens to call as we call an output would make the file invalid.
-        if value.name in spec.outputs and not value.is_graph_output():
+        if value.name in output_names and not value.is_graph_output():
             value.name = f"{value.name}_{'weight' if value.is_initializer() else 'inner'}"
     return model
 

@@ -1,0 +1,208 @@
+"""How fast blocks are that compute fewer tokens: `python -m ovavel.export.fewer_tokens.speed --help`.
+
+Blocks of an encoder's size with random weights run in ONNX Runtime on the CPU, in turns with the same blocks on all
+tokens. What stands before and after the blocks is not timed; the share of operations is that of whole encoders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ovavel.eval.bench.machine import describe_machine
+from ovavel.export.fewer_tokens.towers import ChangedTokens, FewerTokens, State, gated_blocks, merged_blocks, start
+from ovavel.export.graphs import traced_module
+from ovavel.export.precision.activations import Activation
+from ovavel.export.precision.linears import array, find_linears
+from ovavel.export.precision.quantize import QuantizeRecipe, quantize
+from ovavel.runtime.backends.onnxruntime.backend import open_session
+from ovavel.runtime.bundle.graphs import SENSES
+from ovavel.runtime.bundle.hashed import read_graph
+from ovavel.runtime.economy.work import TOKENS
+from ovavel.runtime.system.hardware import physical_cores
+from ovavel.runtime.types import Sense
+from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, Block, ImageBind, ImageBindConfig, read_config
+
+__all__ = ["Way", "main", "open_way", "ways"]
+
+_HALF_TOKENS = 121
+
+
+class _Merged(nn.Module):
+    """All blocks on all tokens, or with tokens merged; `sizes` says what each token stands for."""
+
+    def __init__(self, blocks: Sequence[Block], merged: int, sizes: Tensor | None) -> None:
+        super().__init__()
+        self.blocks, self.merged, self.sizes = nn.ModuleList(blocks), merged, sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return merged_blocks(self.blocks, x, self.sizes, self.merged)[0]  # type: ignore[arg-type]
+
+
+class _Gated(nn.Module):
+    """All blocks, with gates."""
+
+    def __init__(self, blocks: Sequence[Block], budget: int) -> None:
+        super().__init__()
+        self.blocks, self.budget = nn.ModuleList(blocks), budget
+
+    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        x, after = gated_blocks(self.blocks, x, list(state), self.budget)  # type: ignore[arg-type]
+        return (x, *after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Blocks that compute fewer tokens, and the whole encoder that does."""
+
+    blocks: nn.Module
+    encoder: nn.Module
+    """On the meta device: its operations are counted, not done."""
+    x: Tensor
+    """(1, N, W) for the blocks."""
+    state: State
+    """More inputs of the blocks, each of which has an output."""
+
+
+def ways(
+    config: ImageBindConfig, sense: Sense, budgets: Sequence[int], merged: Sequence[int], distinct: int
+) -> dict[str, Way]:
+    """Return the ways of one encoder, all tokens first. So many of its blocks are `distinct` and take turns."""
+    size = config.vision if sense == "vision" else config.audio
+    torch.manual_seed(0)
+    own = [Block(size, extra_token=sense == "audio").eval() for _ in range(min(distinct, size.blocks))]
+    blocks = [own[number % len(own)] for number in range(size.blocks)]
+    x = torch.randn(1, TOKENS[sense], size.width)
+    with torch.device("meta"):
+        tower: Any = ImageBind(config, (sense,)).towers[sense]
+        found = {"all tokens": Way(blocks=_Merged(blocks, 0, None), encoder=tower, x=x, state=[])}
+        changed = {budget: ChangedTokens(tower, budget) for budget in budgets if sense == "vision"}
+        fewer = {count: FewerTokens(tower, count) for count in merged}
+        half = FewerTokens(tower, pool="repeats, mean") if sense == "audio" else None
+    for budget, encoder in changed.items():
+        state = start(x, size.blocks)
+        found[f"changed tokens, {budget}"] = Way(blocks=_Gated(blocks, budget), encoder=encoder, x=x, state=state)
+    for count, merging in fewer.items():
+        found[f"merged, {count} a block"] = Way(blocks=_Merged(blocks, count, None), encoder=merging, x=x, state=[])
+    if half:
+        few = x[:, :_HALF_TOKENS]
+        sizes = torch.full_like(few[:, :, :1], 2.0)
+        found["half"] = Way(blocks=_Merged(blocks, 0, sizes), encoder=half, x=few, state=[])
+    return found
+
+
+def open_way(way: Way, folder: Path, *, int8: bool, threads: int) -> Any:
+    """Write the blocks to `folder` and load them into ONNX Runtime.
+
+    Inputs are x, s0, s1 and so on, outputs y, t0, t1 and so on.
+    """
+    count = range(len(way.state))
+    with torch.no_grad():
+        model = traced_module(
+            way.blocks.requires_grad_(requires_grad=False),
+            (way.x, *way.state),
+            ["x", *(f"s{number}" for number in count)],
+            ["y", *(f"t{number}" for number in count)],
+            title="trial",
+        )
+    if int8:
+        linears = find_linears(model.graph)
+        seen = [Activation(peaks=np.ones(len(array(each.matrix)), np.float32), rows=()) for each in linears]
+        quantize(model, seen, QuantizeRecipe(migrate=False))
+    path = folder / "blocks.onnx"
+    onnx_ir.save(model, path, external_data=f"{path.name}.data")
+    return open_session(read_graph(path), None, threads)
+
+
+class _Running:
+    """Blocks in ONNX Runtime; their state stays where it is, and takes turns between two places."""
+
+    def __init__(self, session: Any, way: Way) -> None:
+        import onnxruntime
+
+        self._session = session
+        places = [[onnxruntime.OrtValue.ortvalue_from_numpy(each.numpy().copy()) for each in way.state] for _ in "ab"]
+        x = onnxruntime.OrtValue.ortvalue_from_numpy(way.x.numpy())
+        self._bound = []
+        for before, after in (places, places[::-1]):
+            bound = session.io_binding()
+            bound.bind_ortvalue_input("x", x)
+            bound.bind_output("y", "cpu")
+            for number, (held, put) in enumerate(zip(before, after, strict=True)):
+                bound.bind_ortvalue_input(f"s{number}", held)
+                bound.bind_ortvalue_output(f"t{number}", put)
+            self._bound.append(bound)
+
+    def run_s(self) -> float:
+        """Run once; return how long it took."""
+        self._bound.reverse()
+        start_s = time.perf_counter()
+        self._session.run_with_iobinding(self._bound[0])
+        return time.perf_counter() - start_s
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time each way in turns with all tokens, and print a row for it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="huge", help="huge, tiny, or a JSON file with the size of an ImageBind")
+    parser.add_argument("--senses", nargs="+", choices=SENSES, default=SENSES)
+    parser.add_argument("--budgets", nargs="*", type=int, default=[64, 128, 257], help="of changed tokens")
+    parser.add_argument("--merged", nargs="*", type=int, default=[1, 2, 4, 7], help="tokens merged in a block")
+    parser.add_argument("--distinct", type=int, default=4, help="blocks that have weights of their own")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "int8"), default=("fp32", "int8"))
+    options = parser.parse_args(arguments)
+    machine = describe_machine()
+    print(f"{machine.cpu}, {options.threads} threads, {machine.versions}, {machine.date}")
+    for sense in options.senses:
+        found = ways(read_config(options.config), sense, options.budgets, options.merged, options.distinct)
+        for precision in options.precisions:
+            _measure(sense, precision, found, options.threads, options.turns)
+    return 0
+
+
+def _measure(sense: Sense, precision: str, found: Mapping[str, Way], threads: int, turns: int) -> None:
+    whole, *_ = found.values()
+    operations = _operations(sense, whole)
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        full = _Running(open_way(whole, Path(one), int8=precision == "int8", threads=threads), whole)
+        for name, way in found.items():
+            running = _Running(open_way(way, Path(other), int8=precision == "int8", threads=threads), way)
+            running.run_s(), full.run_s()
+            times = [(full.run_s(), running.run_s()) for _ in range(turns)]
+            ratio = float(np.median([theirs / ours for theirs, ours in times]))
+            took_ms = 1e3 * float(np.median(times, axis=0)[1])
+            state_mb = sum(each.nbytes for each in way.state) / 1e6
+            share = _operations(sense, way) / operations
+            print(
+                f"{sense:6} {precision:5} {name:20} {ratio:.2f} times as fast; {share:.1%} of the operations; "
+                f"median {took_ms:.0f} ms; state {state_mb:.0f} MB",
+                flush=True,
+            )
+
+
+def _operations(sense: Sense, way: Way) -> int:
+    """Operations of the whole encoder on an input that is not the first."""
+    image = torch.empty(1, *(FRAME if sense == "vision" else LOG_MEL), device="meta")
+    with torch.device("meta"), torch.no_grad():
+        way.encoder(image)
+        with FlopCounterMode(display=False) as counter:
+            way.encoder(image)
+    return int(counter.get_total_flops())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
