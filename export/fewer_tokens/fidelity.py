@@ -26,7 +26,7 @@ from ovavel.eval.demo.world.plan import DayKind
 from ovavel.export.fewer_tokens.towers import POOLINGS, ChangedTokens, FewerTokens
 from ovavel.export.precision.linears import array, find_linears, producer
 from ovavel.runtime.backends import Backend, open_backend
-from ovavel.runtime.backends.onnxruntime.backend import open_session
+from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.errors import ExportError

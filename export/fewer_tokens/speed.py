@@ -27,7 +27,7 @@ from ovavel.export.graphs import traced_module
 from ovavel.export.precision.activations import Activation
 from ovavel.export.precision.linears import array, find_linears
 from ovavel.export.precision.quantize import QuantizeRecipe, quantize
-from ovavel.runtime.backends.onnxruntime.backend import open_session
+from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle.graphs import SENSES
 from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.economy.work import TOKENS

@@ -1,6 +1,10 @@
 """What files and other programs rely on."""
 
-from ovavel.runtime.types import DropCause, GapCause
+from dataclasses import replace
+
+import numpy as np
+
+from ovavel.runtime.types import DropCause, GapCause, Segment, SkipCause
 
 GAPS = """
 camera lost, microphone lost, microphone overflow, stream lost, process not running, no video, no audio, damaged video,
@@ -21,3 +25,11 @@ def test_causes_are_written_to_files_in_these_words() -> None:
 
 def test_a_cause_means_one_thing() -> None:
     assert not {str(cause) for cause in GapCause} & {str(cause) for cause in DropCause}
+
+
+def test_a_segment_that_was_not_looked_at_lacks_nothing() -> None:
+    prepared = np.zeros(4, np.float32)
+    waiting = Segment(index=0, start_s=0.0, vision=None, audio=prepared, frame=prepared)
+    assert waiting.missing == ()
+    assert replace(waiting, frame=None).missing == ("vision",)
+    assert SkipCause.SOUND == "background sound"

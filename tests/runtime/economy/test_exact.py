@@ -348,11 +348,3 @@ def test_picture_and_sound_stay_concurrent_where_sound_seldom_decides_alone(kind
     plan = plan_economy(Economy(mode="exact"), fitted_rule(kind), head, words.embeddings, concurrent=True)
     assert (plan.mode, "at once" in plan.why_not) == (mode, mode == "off")
     assert plan_economy(Economy(mode="auto"), fitted_rule(kind), head, words.embeddings, concurrent=True).sound
-
-
-def test_segments_that_were_not_looked_at_have_both_senses() -> None:
-    frame = np.zeros(D, np.float32)
-    waiting = Segment(index=0, start_s=0.0, vision=None, audio=frame, frame=frame)
-    assert waiting.missing == ()
-    assert replace(waiting, frame=None).missing == ("vision",)
-    assert SkipCause.SOUND == "background sound"
