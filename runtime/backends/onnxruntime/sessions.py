@@ -73,10 +73,13 @@ def shared_sessions(bundle: Bundle, precision: Mapping[Graph, str], threads: int
         name: (among[name], tuple((file, hashes[file]) for file in bundle.graph_files(name, each)))
         for name, each in precision.items()
     }
+    files = bundle.load(precision)
     with _lock:
         found = {name: session for name, key in keys.items() if (session := _open.get(key)) is not None}
-        missing = {name: each for name, each in precision.items() if name not in found}
-        opened = open_sessions(bundle.load(missing), among)
+        for name in found:  # a damaged copy of what is in use is refused, too
+            with files[name].loading():
+                pass
+        opened = open_sessions({name: each for name, each in files.items() if name not in found}, among)
         _open.update({keys[name]: session for name, session in opened.items()})
     return {name: found.get(name) or opened[name] for name in precision}
 

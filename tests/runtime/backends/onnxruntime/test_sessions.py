@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 from pathlib import Path
 
@@ -57,3 +58,13 @@ def test_a_failed_graph_leaves_nothing_behind(tiny_bundle: Path) -> None:
     with pytest.raises(BundleError, match="altered"):
         shared_sessions(Bundle.open(tiny_bundle), FP32, 1)
     assert set(shared_sessions(Bundle.open(tiny_bundle), {"vision": "fp32"}, 1)) == {"vision"}
+
+
+def test_a_damaged_copy_of_a_bundle_in_use_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "copy")
+    used = shared_sessions(Bundle.open(tiny_bundle), FP32, 1)
+    assert shared_sessions(Bundle.open(tmp_path / "copy"), FP32, 1)["audio"] is used["audio"]
+    weights = tmp_path / "copy" / "audio.onnx.data"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with pytest.raises(BundleError, match="altered"):
+        shared_sessions(Bundle.open(tmp_path / "copy"), FP32, 1)
