@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 import pytest
 from support.renamed import CAMERA, DRUM, renamed_site
 from support.running_site import running
@@ -245,7 +246,9 @@ def _moved(window: Captured, seconds: int) -> Captured:
     )
 
 
-def test_auto_needs_its_gate_and_reports_its_audits(tmp_path: Path, bundle: str, windows: list[Captured]) -> None:
+def test_auto_needs_its_gate_and_reports_its_audits(
+    tmp_path: Path, bundle: str, windows: list[Captured], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UnverifiedError, match="has not been compared with all pictures encoded"):
         Service(site(tmp_path, Camera(id="one", source=CLIP, economy="auto"), bundle=bundle))
     path = tmp_path / "bundle"
@@ -257,17 +260,27 @@ def test_auto_needs_its_gate_and_reports_its_audits(tmp_path: Path, bundle: str,
     Bundle.open(path).save_economy_gate(gate)
     with idle(tmp_path, str(path), economy="auto") as service:
         feed(service, windows[:QUIET_S])
-        service.decider._watches["one"].vision._vision._report(0.0, "sound", "an audit failed")
-        feed(service, windows[QUIET_S : QUIET_S + 1])
-        assert "an audit failed" in service.board.notices("one")
         found = decided(service)
     assert (found.economy.mode, found.economy.since_start.encoded < QUIET_S) == ("auto", True)
     with idle(tmp_path / "archived", str(path), economy="auto", keep=Keep()) as service:
-        feed(service, windows[:3])
+        ask_encoder, random = service.encoder.encode, np.random.default_rng(0)
+
+        def drifting(frames: list[Any], sounds: list[Any]) -> Any:
+            seen, heard = ask_encoder(frames, sounds)
+            rows = [random.standard_normal(each.shape).astype(np.float32) for each in seen]
+            return [each / np.linalg.norm(each) for each in rows], heard
+
+        monkeypatch.setattr(service.encoder, "encode", drifting)
+        feed(service, [*windows[:QUIET_S], *(_moved(each, QUIET_S) for each in windows[:6])])
+        (notice,) = service.board.notices("one")
         found = decided(service)
+    since = found.economy.since_start
     assert found.economy.why_not == "the archive needs every picture"
-    assert found.economy.since_start.encoded + found.economy.since_start.reused == 3, "each second has an embedding"
-    assert found.economy.since_start.skipped == {}
+    assert (since.pictures, since.encoded, since.reused) == (21, 2, 19), "one picture, and an audit of its twentieth"
+    assert (since.audited, since.audits_failed, since.skipped) == (1, 1, {})
+    assert "a picture that was taken for unchanged drifted" in notice
+    assert since.drift_p99 is not None
+    assert since.drift_p99 > 0.002
 
 
 def test_auto_is_checked_when_a_site_or_its_names_change(tmp_path: Path) -> None:
