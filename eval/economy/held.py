@@ -66,21 +66,20 @@ class HeldReport(Struct, frozen=True, kw_only=True):
     """What decided which pictures are needed."""
     rule: str
     clock: Clock
-    """What the figures are of: the wall clock, or the time of the cores divided by the threads."""
+    """What the figures are of: the wall clock, or the time of the cores divided by their number."""
     load: tuple[float, float]
     """Processes that ran or waited, mean of a minute, before and after."""
     machine: Mapping[str, Any]
     streams: tuple[StreamCosts, ...]
 
 
-def stream_costs(
-    stream: str, mode: EconomyMode, costs: Costs, *, clock: Clock = "wall", threads: int = 1
-) -> StreamCosts:
+def stream_costs(stream: str, mode: EconomyMode, costs: Costs, *, clock: Clock = "wall", cores: int = 1) -> StreamCosts:
     """Sum up one stream in one mode, and simulate cameras.
 
-    `clock` says what a second takes: the time on the wall clock, or that of all cores, shared by `threads` of them.
+    `clock` says what a second takes: the time on the wall clock, or the time of processor cores, shared evenly by
+    `cores` of them.
     """
-    work_ms = costs.work_ms if clock == "wall" else tuple(ms / threads for ms in costs.cpu_ms)
+    work_ms = costs.work_ms if clock == "wall" else tuple(ms / cores for ms in costs.cpu_ms)
     work_s = [ms / 1e3 for ms in work_ms]
     wakes = [ms for ms, pictures in zip(work_ms, costs.encoded, strict=True) if pictures > 1]
     room = capacity(sound_first=mode != "off")

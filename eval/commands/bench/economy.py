@@ -55,8 +55,9 @@ class BenchEconomy:
     fusion: str = "agreement"
     """Decision rule, as for 'ovavel live'."""
     clock: Literal["wall", "cpu"] = "wall"
-    """What a second takes: its time on the wall clock, or that of all cores divided by --threads, for a machine that
-    is busy with other work; with --threads 1, as more of them wait for each other."""
+    """What a second takes: its time on the wall clock, or that of all cores divided by their number, as if they were
+    idle and shared it evenly: for a machine that is busy with other work. Give --threads 1 with it, as threads that
+    wait for each other take time, too."""
     out: Path
     """Folder for the results; created if missing."""
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -109,7 +110,7 @@ class BenchEconomy:
                     deciding or bundle, backend, film, self.seconds, fusion=self.fusion, progress=reports
                 )
                 found += [
-                    stream_costs(film.name, mode, costs, clock=self.clock, threads=timed.info.threads)
+                    stream_costs(film.name, mode, costs, clock=self.clock, cores=machine.cores)
                     for mode, costs in measured.items()
                 ]
         decided = deciding or bundle

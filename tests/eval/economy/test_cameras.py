@@ -116,7 +116,7 @@ def test_the_command_writes_figures_and_a_chart(tmp_path: Path, capsys: pytest.C
 
 def test_a_busy_machine_is_left_out_by_the_time_of_the_cores() -> None:
     costs = Costs(work_ms=(900.0, 300.0), cpu_ms=(400.0, 200.0), encoded=(2, 1))
-    wall, cpu = (stream_costs("yard", "exact", costs, clock=clock, threads=2) for clock in ("wall", "cpu"))
+    wall, cpu = (stream_costs("yard", "exact", costs, clock=clock, cores=2) for clock in ("wall", "cpu"))
     assert (wall.work_ms, wall.wake_ms, wall.cameras) == (600, 900, 1)
     assert (cpu.work_ms, cpu.wake_ms, cpu.second_ms) == (150, 200, (200, 100))
     assert cpu.cameras > wall.cameras
