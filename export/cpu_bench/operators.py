@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,7 +47,7 @@ def operator_times(graph: Path, threads: int, shape: tuple[int, ...], *, runs: i
 def _by_operator(events: list[dict[str, object]]) -> Mapping[str, float]:
     """Sum the kernels of each operator between the starts of two runs, and take the medians."""
     starts = sorted(float(str(event["ts"])) for event in events if event["name"] == "model_run")
-    totals: list[Counter[str]] = [Counter() for _ in starts]
+    totals: list[defaultdict[str, float]] = [defaultdict(float) for _ in starts]
     for event in events:
         if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time"):
             run = int(np.searchsorted(starts, float(str(event["ts"])), "right")) - 1

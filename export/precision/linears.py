@@ -84,13 +84,18 @@ def fuse_attention(model: onnx_ir.Model) -> int:
     return len(found)
 
 
-def replace(graph: onnx_ir.Graph, old: Sequence[onnx_ir.Node], new: Sequence[onnx_ir.Node]) -> None:
-    """Replace `old` by `new`, whose last node produces the output, and drop unused constants."""
+def replace(
+    graph: onnx_ir.Graph,
+    old: Sequence[onnx_ir.Node],
+    new: Sequence[onnx_ir.Node],
+    outputs: Sequence[onnx_ir.Value] = (),
+) -> None:
+    """Replace `old` by `new`, which produces `outputs`, by default those of its last node; drop unused constants."""
     import onnx_ir
 
     inputs = [value for node in old for value in node.inputs if value is not None]
     last = old[-1]
-    onnx_ir.convenience.replace_nodes_and_values(graph, last, old[::-1], new, last.outputs, new[-1].outputs)
+    onnx_ir.convenience.replace_nodes_and_values(graph, last, old[::-1], new, last.outputs, outputs or new[-1].outputs)
     for value in inputs:
         if value.name and value.name in graph.initializers and not value.uses():
             del graph.initializers[value.name]

@@ -289,6 +289,22 @@ def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> 
         return constant(graph, f"{layer.name}.{name}", values)
 
     x = layer.linear.activation
+    rounded = _rounded_weights(layer.weights, any_cpu=any_cpu)
+    if mode == "8x8" and (split := _split(layer.linear)):
+        # Three products of one rounded activation: the Split would copy all queries, keys and values on one thread.
+        first = onnx_ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+        products = [
+            _product(
+                first,
+                put(f"high_{part}", np.ascontiguousarray(rounded.high[:, own])),
+                put(f"scale_{part}", rounded.scale[own]),
+                None if layer.bias is None else put(f"bias_{part}", layer.bias[own]),
+            )
+            for part, own in enumerate(np.split(np.arange(layer.weights.shape[1]), len(split.outputs)))
+        ]
+        outputs = [product.outputs[0] for product in products]
+        replace(graph, [*layer.linear.nodes, split], [first, *products], outputs)
+        return
     bias = None if layer.bias is None else put("bias", layer.bias)
     if mode == "float":
         nodes = [onnx_ir.node("MatMul", [x, put("weight", layer.weights)])]
@@ -296,7 +312,6 @@ def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> 
             nodes.append(onnx_ir.node("Add", [nodes[0].outputs[0], bias]))
         replace(graph, layer.linear.nodes, nodes)
         return
-    rounded = _rounded_weights(layer.weights, any_cpu=any_cpu)
     high, scale = put("high", rounded.high), put("scale", rounded.scale)
     if mode == "8x8":
         inputs = [x, high, scale, None, bias]
@@ -315,6 +330,13 @@ def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> 
         total = onnx_ir.node("Add", [total.outputs[0], product.outputs[0]])
         nodes.append(total)
     replace(graph, layer.linear.nodes, nodes)
+
+
+def _split(linear: Linear) -> onnx_ir.Node | None:
+    """Return the node that splits the output of `linear` into equal parts, if that is all that uses it."""
+    users = [use.node for use in linear.nodes[-1].outputs[0].uses()]
+    equal = len(users) == 1 and users[0].op_type == "Split" and len(users[0].inputs) == 1
+    return users[0] if equal else None
 
 
 def _product(
