@@ -34,7 +34,8 @@ class FairQueue:
     """First in, first out within a camera; cameras take turns.
 
     A turn is one window. A camera whose turn took more work waits until others have had as much (start-time fair
-    queueing, Goyal, Vin and Cheng 1996); what it did not use before is no credit.
+    queueing, Goyal, Vin and Cheng 1996), and one that was emptied takes none: otherwise a camera of which much was
+    dropped would use its turns for what is left of that. What a camera did not use before is no credit.
     """
 
     def __init__(self, cameras: Mapping[str, int]) -> None:
@@ -93,7 +94,7 @@ class FairQueue:
             for camera in chosen:
                 self._turn.remove(camera)
                 self._turn.append(camera)
-                self._work[camera] = begins[camera] + 1
+                self._work[camera] = begins[camera] + _holds_media(self._lines[camera][0])
             if chosen:
                 self._level = begins[chosen[0]]
             return [self._lines[camera].popleft() for camera in chosen]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,9 +92,10 @@ def test_cameras_take_turns() -> None:
 
 def test_a_turn_that_took_more_work_counts_as_more_turns() -> None:
     queue = FairQueue(dict.fromkeys("ab", 1))
+    queue.room = 6
     for index in range(6):
         for camera in "ab":
-            queue.put(camera, window(index, media=False))
+            queue.put(camera, window(index))
 
     def turn() -> str:
         return queue.take(1)[0].camera
@@ -102,9 +104,23 @@ def test_a_turn_that_took_more_work_counts_as_more_turns() -> None:
     queue.charge("a", 2)
     assert [turn() for _ in range(5)] == ["b", "b", "b", "a", "b"]
     assert [turn() for _ in range(4)] == ["a", "b", "a", "a"]
-    queue.put("b", window(6, media=False))
-    queue.put("a", window(6, media=False))
+    for camera in "ba":
+        queue.put(camera, window(6))
     assert [turn(), turn()] == ["b", "a"], "whoever had nothing to do has no more credit than others"
+
+
+@pytest.mark.parametrize("windows_a_second", [0.75, 1.5, 2.0, 2.5])
+def test_an_encoder_that_is_too_slow_drops_as_much_of_each_camera(windows_a_second: float) -> None:
+    queue, done, budget = FairQueue(dict.fromkeys("abc", 1)), Counter[str](), 0.0
+    for index in range(300):
+        for camera in "abc":
+            queue.put(camera, window(index))
+        budget += windows_a_second
+        while budget >= 1 and (taken := queue.take(1, timeout_s=0)):
+            done[taken[0].camera] += taken[0].dropped is None
+            budget -= taken[0].dropped is None
+    assert max(done.values()) - min(done.values()) <= ROOM
+    assert done.total() > 300 * windows_a_second - 2
 
 
 def test_one_window_in_several_is_looked_at_and_the_others_say_so() -> None:
