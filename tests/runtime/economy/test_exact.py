@@ -21,14 +21,14 @@ from ovavel.runtime.economy.counts import EconomyCounts
 from ovavel.runtime.economy.looking import EconomicVision
 from ovavel.runtime.economy.plan import plan_economy
 from ovavel.runtime.economy.settings import Economy
-from ovavel.runtime.economy.sound import hears_alone, is_background
+from ovavel.runtime.economy.sound import is_background
 from ovavel.runtime.errors import DeviceError
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_labels, fused_score
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.rules.apply import evidence_of, rule_scores
 from ovavel.runtime.pipeline.rules.evidence import Evidence
 from ovavel.runtime.pipeline.tracker import EventRules, EventTracker
-from ovavel.runtime.types import Event, RuleKind, Segment, SegmentScores, SkipCause
+from ovavel.runtime.types import Event, Segment, SegmentScores, SkipCause
 
 D = 6
 """Small, so that sounds often are the background and often are not."""
@@ -43,11 +43,6 @@ def head(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbe
     features = [unit(x + 0.5 * x.mean(axis=1, keepdims=True)) for x in (audio, vision)]
     similarities = [cosine_similarity(x, t) for x, t in zip(features, (text.audio, text.vision), strict=True)]
     return HeadOutput(*similarities, fused_score(*similarities))
-
-
-def both_ways(audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
-    """A head that listens where it looks."""
-    return head(unit(audio + 1e-3 * vision), vision, text)
 
 
 def vocabulary(classes: int, seed: int) -> Vocabulary:
@@ -285,66 +280,3 @@ def test_a_settled_second_is_background_for_every_picture_within_the_bounds(
         assert (labels[settled] == classes - 1).all()
     # With nothing known of pictures the bounds are those of all cosines.
     assert not (is_background(rule, heard, names) & ~settled).any()
-
-
-def test_rules_that_sound_does_not_settle_say_why() -> None:
-    words = vocabulary(3, 0)
-    for kind, why in (
-        ("published", "two negative similarities"),
-        ("learned", "part of the head's graph"),
-        ("av2a", "surroundings"),
-        ("cuerator", "surroundings"),
-    ):
-        plan = plan_economy(Economy(mode="exact"), fitted_rule(kind), head, words.embeddings)
-        assert (plan.mode, plan.sound) == ("off", False)
-        assert why in plan.why_not
-        assert why in plan.text
-    assert plan_economy(Economy(mode="auto"), Rule(kind="published"), head, words.embeddings).sound
-
-
-def test_a_head_that_listens_where_it_looks_is_found_out() -> None:
-    words = vocabulary(3, 0)
-    assert hears_alone(head, words.embeddings)
-    assert not hears_alone(both_ways, words.embeddings)
-    plan = plan_economy(Economy(mode="exact"), Rule(kind="agreement"), both_ways, words.embeddings)
-    assert plan.mode == "off"
-    assert "depends on what it sees" in plan.why_not
-
-
-def test_sessions_on_one_backend_try_its_head_once_for_the_same_texts() -> None:
-    class Opened:
-        calls = 0
-
-        def head(self, audio: NDArray[np.float32], vision: NDArray[np.float32], text: TextEmbeddings) -> HeadOutput:
-            self.calls += 1
-            return head(audio, vision, text)
-
-    class Slotted(Opened):
-        __slots__ = ()
-        __hash__ = None  # type: ignore[assignment]
-
-    opened, slotted = Opened(), Slotted()
-    assert hears_alone(opened.head, vocabulary(3, 0).embeddings)
-    once = opened.calls
-    assert hears_alone(opened.head, vocabulary(3, 0).embeddings)
-    assert opened.calls == once
-    assert hears_alone(opened.head, vocabulary(3, 1).embeddings)
-    assert opened.calls == 2 * once, "other texts"
-    assert all(hears_alone(slotted.head, vocabulary(3, 0).embeddings) for _ in range(2))
-    assert slotted.calls == 2 * once
-
-
-def test_who_needs_every_picture_gets_every_picture() -> None:
-    words, rule = vocabulary(3, 0), Rule(kind="agreement")
-    archived = plan_economy(Economy(mode="exact", every_picture="the archive"), rule, head, words.embeddings)
-    assert (archived.mode, archived.why_not) == ("off", "the archive needs every picture")
-    plan = plan_economy(Economy(mode="exact"), rule, head, words.embeddings)
-    assert (plan.mode, plan.why_not, plan.text) == ("exact", "", "exact")
-
-
-@pytest.mark.parametrize(("kind", "mode"), [("agreement", "exact"), ("positive", "off"), ("temperatures", "off")])
-def test_picture_and_sound_stay_concurrent_where_sound_seldom_decides_alone(kind: RuleKind, mode: str) -> None:
-    words = vocabulary(3, 0)
-    plan = plan_economy(Economy(mode="exact"), fitted_rule(kind), head, words.embeddings, concurrent=True)
-    assert (plan.mode, "at once" in plan.why_not) == (mode, mode == "off")
-    assert plan_economy(Economy(mode="auto"), fitted_rule(kind), head, words.embeddings, concurrent=True).sound
