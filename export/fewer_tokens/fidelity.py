@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Watch days, compare, print a row for each way."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", nargs="+", choices=get_args(DayKind), default=["sparse", "dense"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--seconds", type=int, default=600, help="of each day, from six in the morning")
-    parser.add_argument("--budgets", nargs="*", type=int, default=[64, 128, 257], help="of changed tokens")
-    parser.add_argument("--merged", nargs="*", type=int, default=[8, 16, 32, 56], help="tokens merged in a block")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--seconds", type=int, default=300, help="of each day, from six in the morning")
+    parser.add_argument("--budgets", nargs="*", type=int, default=[64, 128], help="of changed tokens")
+    parser.add_argument("--merged", nargs="*", type=int, default=[32, 56], help="tokens merged in a block")
     options = parser.parse_args(arguments)
     bundle = Assets.open().bundle
     towers = {sense: read_tower(bundle, sense) for sense in _SENSES}

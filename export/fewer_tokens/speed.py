@@ -1,7 +1,9 @@
 """How fast blocks are that compute fewer tokens: `python -m ovavel.export.fewer_tokens.speed --help`.
 
-Blocks of an encoder's size with random weights run in ONNX Runtime on the CPU, in turns with the same blocks on all
-tokens. What stands before and after the blocks is not timed; the share of operations is that of whole encoders.
+Some blocks of an encoder's size, with random weights, run in ONNX Runtime on one core, in turns with the same blocks on
+all tokens. Processor time is compared, which other work on the machine disturbs little. The share of operations is that
+of the whole encoder. Where tokens are merged, the blocks begin with so many that they have as many as its blocks on
+average.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle.graphs import SENSES
 from ovavel.runtime.bundle.hashed import read_graph
 from ovavel.runtime.economy.work import TOKENS
-from ovavel.runtime.system.hardware import physical_cores
 from ovavel.runtime.types import Sense
 from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, Block, ImageBind, ImageBindConfig, read_config
 
-__all__ = ["Way", "main", "open_way", "ways"]
+__all__ = ["Way", "main", "open_blocks", "traced_way", "ways"]
 
 _HALF_TOKENS = 121
+_PRECISIONS = ("fp32", "int8")
 
 
 class _Merged(nn.Module):
@@ -77,13 +79,13 @@ class Way:
 
 
 def ways(
-    config: ImageBindConfig, sense: Sense, budgets: Sequence[int], merged: Sequence[int], distinct: int
+    config: ImageBindConfig, sense: Sense, budgets: Sequence[int], merged: Sequence[int], timed: int
 ) -> dict[str, Way]:
-    """Return the ways of one encoder, all tokens first. So many of its blocks are `distinct` and take turns."""
+    """Return the ways of one encoder, all tokens first, of which so many blocks are `timed`."""
     size = config.vision if sense == "vision" else config.audio
     torch.manual_seed(0)
-    own = [Block(size, extra_token=sense == "audio").eval() for _ in range(min(distinct, size.blocks))]
-    blocks = [own[number % len(own)] for number in range(size.blocks)]
+    timed = min(timed, size.blocks)
+    blocks = [Block(size, extra_token=sense == "audio").eval() for _ in range(timed)]
     x = torch.randn(1, TOKENS[sense], size.width)
     with torch.device("meta"):
         tower: Any = ImageBind(config, (sense,)).towers[sense]
@@ -92,10 +94,12 @@ def ways(
         fewer = {count: FewerTokens(tower, count) for count in merged}
         half = FewerTokens(tower, pool="repeats, mean") if sense == "audio" else None
     for budget, encoder in changed.items():
-        state = start(x, size.blocks)
+        state = start(x, timed)
         found[f"changed tokens, {budget}"] = Way(blocks=_Gated(blocks, budget), encoder=encoder, x=x, state=state)
     for count, merging in fewer.items():
-        found[f"merged, {count} a block"] = Way(blocks=_Merged(blocks, count, None), encoder=merging, x=x, state=[])
+        few = x[:, : x.shape[1] - count * (size.blocks - timed) // 2]
+        stack = _Merged(blocks, count, 1 + torch.rand_like(few[:, :, :1]))
+        found[f"merged, {count} a block"] = Way(blocks=stack, encoder=merging, x=few, state=[])
     if half:
         few = x[:, :_HALF_TOKENS]
         sizes = torch.full_like(few[:, :, :1], 2.0)
@@ -103,27 +107,28 @@ def ways(
     return found
 
 
-def open_way(way: Way, folder: Path, *, int8: bool, threads: int) -> Any:
-    """Write the blocks to `folder` and load them into ONNX Runtime.
-
-    Inputs are x, s0, s1 and so on, outputs y, t0, t1 and so on.
-    """
+def traced_way(way: Way) -> onnx_ir.Model:
+    """Return the blocks in ONNX: inputs x, s0, s1 and so on, outputs y, t0, t1 and so on."""
     count = range(len(way.state))
-    with torch.no_grad():
-        model = traced_module(
-            way.blocks.requires_grad_(requires_grad=False),
-            (way.x, *way.state),
-            ["x", *(f"s{number}" for number in count)],
-            ["y", *(f"t{number}" for number in count)],
-            title="trial",
-        )
-    if int8:
-        linears = find_linears(model.graph)
+    return traced_module(
+        way.blocks.requires_grad_(requires_grad=False),
+        (way.x, *way.state),
+        ["x", *(f"s{number}" for number in count)],
+        ["y", *(f"t{number}" for number in count)],
+        title="trial",
+    )
+
+
+def open_blocks(model: onnx_ir.Model, folder: Path, precision: str) -> Any:
+    """Write traced blocks to `folder` in fp32 or int8, and load them into ONNX Runtime."""
+    variant = model.clone()
+    if precision == "int8":
+        linears = find_linears(variant.graph)
         seen = [Activation(peaks=np.ones(len(array(each.matrix)), np.float32), rows=()) for each in linears]
-        quantize(model, seen, QuantizeRecipe(migrate=False))
+        quantize(variant, seen, QuantizeRecipe(migrate=False))
     path = folder / "blocks.onnx"
-    onnx_ir.save(model, path, external_data=f"{path.name}.data")
-    return open_session(read_graph(path), None, threads)
+    onnx_ir.save(variant, path, external_data=f"{path.name}.data")
+    return open_session(read_graph(path), None, 1)
 
 
 class _Running:
@@ -146,11 +151,11 @@ class _Running:
             self._bound.append(bound)
 
     def run_s(self) -> float:
-        """Run once; return how long it took."""
+        """Run once; return the processor time that it took."""
         self._bound.reverse()
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         self._session.run_with_iobinding(self._bound[0])
-        return time.perf_counter() - start_s
+        return time.process_time() - start_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,39 +164,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="huge", help="huge, tiny, or a JSON file with the size of an ImageBind")
     parser.add_argument("--senses", nargs="+", choices=SENSES, default=SENSES)
     parser.add_argument("--budgets", nargs="*", type=int, default=[64, 128, 257], help="of changed tokens")
-    parser.add_argument("--merged", nargs="*", type=int, default=[1, 2, 4, 7], help="tokens merged in a block")
-    parser.add_argument("--distinct", type=int, default=4, help="blocks that have weights of their own")
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--precisions", nargs="+", choices=("fp32", "int8"), default=("fp32", "int8"))
+    parser.add_argument("--merged", nargs="*", type=int, default=[4, 7], help="tokens merged in a block")
+    parser.add_argument("--blocks", type=int, default=1, help="that are timed, of each encoder")
+    parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args(arguments)
     machine = describe_machine()
-    print(f"{machine.cpu}, {options.threads} threads, {machine.versions}, {machine.date}")
+    print(f"{machine.cpu}, one core, {machine.versions}, {machine.date}")
+    config = read_config(options.config)
     for sense in options.senses:
-        found = ways(read_config(options.config), sense, options.budgets, options.merged, options.distinct)
-        for precision in options.precisions:
-            _measure(sense, precision, found, options.threads, options.turns)
+        found = ways(config, sense, options.budgets, options.merged, options.blocks)
+        _measure(sense, found, (config.vision if sense == "vision" else config.audio).blocks, options)
     return 0
 
 
-def _measure(sense: Sense, precision: str, found: Mapping[str, Way], threads: int, turns: int) -> None:
+def _measure(sense: Sense, found: Mapping[str, Way], blocks: int, options: argparse.Namespace) -> None:
     whole, *_ = found.values()
-    operations = _operations(sense, whole)
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        full = _Running(open_way(whole, Path(one), int8=precision == "int8", threads=threads), whole)
-        for name, way in found.items():
-            running = _Running(open_way(way, Path(other), int8=precision == "int8", threads=threads), way)
-            running.run_s(), full.run_s()
-            times = [(full.run_s(), running.run_s()) for _ in range(turns)]
-            ratio = float(np.median([theirs / ours for theirs, ours in times]))
-            took_ms = 1e3 * float(np.median(times, axis=0)[1])
-            state_mb = sum(each.nbytes for each in way.state) / 1e6
-            share = _operations(sense, way) / operations
-            print(
-                f"{sense:6} {precision:5} {name:20} {ratio:.2f} times as fast; {share:.1%} of the operations; "
-                f"median {took_ms:.0f} ms; state {state_mb:.0f} MB",
-                flush=True,
-            )
+    operations, all_tokens = _operations(sense, whole), traced_way(whole)
+    for name, way in found.items():
+        share, model = _operations(sense, way) / operations, traced_way(way)
+        state_mb = sum(each.nbytes for each in way.state) / options.blocks * blocks / 1e6
+        print(f"{sense} {name}: {share:.1%} of the operations, state of {state_mb:.0f} MB", end="")
+        for precision in _PRECISIONS:
+            with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+                full = _Running(open_blocks(all_tokens, Path(one), precision), whole)
+                fewer = _Running(open_blocks(model, Path(other), precision), way)
+                times = np.array([(full.run_s(), fewer.run_s()) for _ in range(1 + options.turns)])[1:]
+                ratio, took_ms = np.median(times[:, 0] / times[:, 1]), 1e3 * np.median(times, axis=0)
+            print(f"; {precision} {ratio:.2f} times as fast ({took_ms[1]:.0f} of {took_ms[0]:.0f} ms)", end="")
+        print(flush=True)
 
 
 def _operations(sense: Sense, way: Way) -> int:

@@ -14,13 +14,18 @@ from ovavel.eval.demo.assets import Assets
 from ovavel.export.fewer_tokens.fidelity import decided
 from ovavel.export.fewer_tokens.fidelity import main as fidelity
 from ovavel.export.fewer_tokens.speed import main as speed
-from ovavel.export.fewer_tokens.speed import open_way, ways
+from ovavel.export.fewer_tokens.speed import open_blocks, traced_way, ways
 from ovavel.runtime.backends import open_backend
 from ovavel.training.models.imagebind.model import ImageBindConfig
 
 
 def test_a_way_with_all_tokens_is_exact_and_others_are_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fidelity(["--days", "worst", "--seconds", "12", "--budgets", "32", "257", "--merged", "0", "56"]) == 0
+    assert (
+        fidelity(
+            ["--days", "worst", "--seeds", "0", "--seconds", "12", "--budgets", "32", "257", "--merged", "0", "56"]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     furthest = {
         (sense, way.strip()): float(value)
@@ -51,24 +56,26 @@ def test_decisions_are_those_of_the_embeddings() -> None:
 
 @pytest.mark.parametrize("sense", ["vision", "audio"])
 def test_graphs_compute_what_the_blocks_do(tmp_path: Path, sense: str) -> None:
-    found = ways(ImageBindConfig.tiny(), sense, [40], [9], distinct=1)  # type: ignore[arg-type]
+    found = ways(ImageBindConfig.tiny(), sense, [40], [9], timed=1)  # type: ignore[arg-type]
     assert len(found) == 3
     for way in found.values():
         state = [torch.randn_like(each) for each in way.state]
         with torch.no_grad():
             outputs = way.blocks(way.x, *state)
         expected = [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]
-        session = open_way(way, tmp_path, int8=False, threads=1)
+        session = open_blocks(traced_way(way), tmp_path, "fp32")
         given = {f"s{number}": each.numpy() for number, each in enumerate(state)}
         for ours, theirs in zip(session.run(None, {"x": way.x.numpy()} | given), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_speed_is_printed_for_each_way(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--config", "tiny", "--senses", "vision", "--budgets", "64", "--merged", "--turns", "1"]
-    assert speed([*arguments, "--threads", "1", "--precisions", "int8"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    shown = [re.split(r" +", line, maxsplit=2) for line in lines[1:]]
-    assert shown[0][2].startswith("all tokens")
-    assert "100.0% of the operations" in shown[0][2]
-    assert re.search(r"changed tokens, 64 .* times as fast; (?!100)\d.*% of the operations; .* ms; state", shown[1][2])
+    arguments = ["--config", "tiny", "--senses", "vision", "--budgets", "64", "--merged", "--blocks", "2"]
+    assert speed(arguments) == 0
+    _, full, changed = capsys.readouterr().out.splitlines()
+    for line, name in ((full, "all tokens"), (changed, "changed tokens, 64")):
+        assert re.match(rf"vision {name}: .* fp32 [.\d]+ times as fast .* int8 [.\d]+ times as fast", line)
+    assert ": 100.0% of the operations, state of 0 MB;" in full
+    share, state = re.findall(r": ([.\d]+)% of the operations, state of (\d+) MB", changed)[0]
+    assert 25 < float(share) < 100
+    assert int(state) == round(2 * 8 * 257 * 64 * 4 / 1e6)  # blocks, buffers, tokens, width, bytes
