@@ -178,6 +178,7 @@ class Session:
                 for each in scores:
                     if each.index in waiting and "vision" in each.missing:
                         self.stats.picture_lost(counted=each.index <= self._done)
+                        self.stats.economy.lost(1)
             self._vision.decided(scores)
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(
@@ -319,7 +320,7 @@ class Session:
             self.stats.sense_missing(sense)
         if window.channel is not None:
             self.stats.heard(window.channel)
-        segment = self._vision.arrived(segment, window.waveform)
+        segment = self._vision.arrived(segment, window.waveform, window.channel)
         with self.stats.timings.measure("head"):
             scores = self._localizer.push(segment)
         self._vision.decided(scores)

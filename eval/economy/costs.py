@@ -97,6 +97,8 @@ class Costs(Struct, frozen=True, kw_only=True):
     """Of all processor cores."""
     encoded: tuple[int, ...]
     """Pictures."""
+    sound_first: bool = False
+    """Whether sound may decide alone: it does not in every mode with every rule and engine."""
 
 
 def measure_costs(
@@ -262,7 +264,7 @@ class _Watched:
     @property
     def costs(self) -> Costs:
         work, cpu, encoded = zip(*self._rows, strict=True)
-        return Costs(work_ms=work, cpu_ms=cpu, encoded=encoded)
+        return Costs(work_ms=work, cpu_ms=cpu, encoded=encoded, sound_first=self._session.info.economy.sound)
 
     def _reading(self) -> tuple[float, float, int]:
         stats = self._session.stats

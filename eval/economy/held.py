@@ -82,7 +82,7 @@ def stream_costs(stream: str, mode: EconomyMode, costs: Costs, *, clock: Clock =
     work_ms = costs.work_ms if clock == "wall" else tuple(ms / cores for ms in costs.cpu_ms)
     work_s = [ms / 1e3 for ms in work_ms]
     wakes = [ms for ms, pictures in zip(work_ms, costs.encoded, strict=True) if pictures > 1]
-    room = capacity(sound_first=mode != "off")
+    room = capacity(sound_first=costs.sound_first)
     cameras = held(work_s, room)
     return StreamCosts(
         stream=stream,

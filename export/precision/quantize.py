@@ -334,9 +334,12 @@ def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> 
 
 def _split(linear: Linear) -> onnx_ir.Node | None:
     """Return the node that splits the output of `linear` into equal parts, if that is all that uses it."""
-    users = [use.node for use in linear.nodes[-1].outputs[0].uses()]
-    equal = len(users) == 1 and users[0].op_type == "Split" and len(users[0].inputs) == 1
-    return users[0] if equal else None
+    output = linear.nodes[-1].outputs[0]
+    users = [use.node for use in output.uses()]
+    if len(users) != 1 or users[0].op_type != "Split" or len(users[0].inputs) != 1:
+        return None
+    axis = users[0].attributes.get_int("axis", 0)
+    return users[0] if axis == -1 or axis == len(output.shape or ()) - 1 else None
 
 
 def _product(

@@ -82,8 +82,8 @@ class EconomyCounts:
             self._reused += reused
             self._most = max(self._most, encoded)
 
-    def heard(self, *, reused: int) -> None:
-        """Count sounds that kept an embedding."""
+    def heard(self, *, reused: bool) -> None:
+        """Count a sound that kept an embedding, or did not."""
         with self._lock:
             self._sounds_reused += reused
 

@@ -5,6 +5,7 @@ Shapes: T seconds, C classes with the background last, K further texts of the ba
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -49,6 +50,8 @@ class EconomicVision:
         self._still_pictures = Still(look, plan.budget) if plan.still else None
         self._still_sounds = Still(listen, plan.budget) if plan.still else None
         self._drifted: float | None = None  # of a sound, beyond the budget, and not reported so far
+        self._kept: deque[bool] = deque()  # of sounds that did not arrive so far, whether they kept an embedding
+        self._channel: int | None = None
         self._assumed = _Assumed(rule, names) if plan.still and plan.sound else None
         self._notices: list[Notice] = []
         self._reported_s: dict[str, float] = {}
@@ -59,16 +62,19 @@ class EconomicVision:
             return list(self._listen(log_mels))
         # One by one: which of them are encoded does not depend on how many come at once.
         found = [self._still_sounds.embed([each])[0] for each in log_mels]
-        self._counts.heard(reused=sum(not each.encoded for each in found))
         for each in found:
+            self._kept.append(not each.encoded)
             if not self._audited(each):
                 self._drifted = each.drift
         return [each.embedding for each in found]
 
-    def arrived(self, segment: Segment, waveform: NDArray[np.float32] | None = None) -> Segment:
+    def arrived(
+        self, segment: Segment, waveform: NDArray[np.float32] | None = None, channel: int | None = None
+    ) -> Segment:
         """Take a second before it is decided: look at once where sound does not decide alone.
 
-        `waveform`: (channels, n) what was heard, `Window.waveform`.
+        `waveform`: (channels, n) what was heard, `Window.waveform`; `channel` of the source is its first, as
+        `Window.channel`.
         """
         if self._plan.mode == "off":
             return segment
@@ -76,7 +82,12 @@ class EconomicVision:
         if self._drifted is not None:
             self._report(segment.start_s, "sound drift", _DRIFTED.format("sound", self._drifted, self._plan.budget))
             self._drifted = None
+        if self._kept and segment.audio is not None:
+            self._counts.heard(reused=self._kept.popleft())
         if self._assumed and waveform is not None:
+            if channel != self._channel:  # another microphone, with a noise of its own
+                self._channel = channel
+                self._assumed.forget_noise()
             self._assumed.hear(segment.index, waveform)
         return segment if self._plan.sound else self.look([segment])[0]
 
@@ -148,6 +159,12 @@ class _Assumed:
         self._levels[index] = levels = band_levels(waveform)
         if self._floor.is_quiet(levels):
             self._quiet.add(index)
+
+    def forget_noise(self) -> None:
+        """Begin with nothing known of the noise."""
+        self._floor = NoiseFloor()
+        self._levels.clear()
+        self._quiet.clear()
 
     def causes(
         self, segments: Sequence[Segment], heard: NDArray[np.float32], settled: NDArray[np.bool_]

@@ -168,8 +168,9 @@ class Localizer:
         seen = {}
         if any(s.index not in unseen for s in complete):
             seen = {s.index: s for s in self._scored(self._segments, self._reported + 1, final_to)}
-        if awake:
-            self._settle(self._causes(complete, self._last_heard))
+        if awake:  # a picture that could not be encoded is missing now: the head was not asked about its second
+            asked = [s for s in self._segments if s.index > self._reported and not s.missing]
+            self._settle(self._causes(asked, self._last_heard))
         scores = [
             unseen.get(s.index) or seen.get(s.index) or self._incomplete(s, final=s.index <= final_to) for s in due
         ]

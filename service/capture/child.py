@@ -193,6 +193,7 @@ def _captured(window: Window, prepare: Mapping[Sense, Preparation], begin: Begin
         picture=None if frame is None else small_picture(frame),
         spectrum=None if sound is None or not begin.spectrum else spectrum_of(sound[0]),
         waveform=None if sound is None or not begin.waveform else Array.of(sound[:1]),
+        channel=window.channel,
         gaps=tuple(
             Lost(sense=gap.sense, cause=gap.cause, start_s=gap.start_s, duration_s=gap.duration_s)
             for gap in window.gaps

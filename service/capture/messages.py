@@ -126,6 +126,8 @@ class Captured(Struct, frozen=True, kw_only=True, tag=True):
     """The sound as a spectrogram, see `spectrum_of`."""
     waveform: Array | None = None
     """(1, n) its first channel as it was heard, where `Begin` asked for it."""
+    channel: int | None = None
+    """Index in the source of that channel, as `Window.channel`."""
     gaps: tuple[Lost, ...]
     notices: tuple[Said, ...]
     monotonic_us: int

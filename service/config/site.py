@@ -149,7 +149,7 @@ class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     is proven to decide the same; an archive needs every picture. auto: also not those that hardly change a decision,
     which 'ovavel eval economy --write' has to have compared."""
     economy_budget: Budget = BUDGET
-    """For auto: how far the embedding of a picture that is not encoded again may drift, as 1 - cosine at the 99th
-    percentile."""
+    """For auto: how far the embedding of a picture or sound that is not encoded again may drift, as 1 - cosine at the
+    99th percentile."""
     threads: Annotated[int, Meta(ge=1, le=4096)] | None = None
     """Threads of the encoders on a CPU; as many as cores by default."""

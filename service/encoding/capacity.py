@@ -31,8 +31,10 @@ class Speeds(Struct, frozen=True, kw_only=True):
     """A sound alone."""
     picture_s: float
     """A picture alone."""
+    lone_sound_s: float
+    """A sound that is in no batch, as in the mode "auto", which asks camera by camera."""
     lone_picture_s: float
-    """A picture that is in no batch, as in the mode "auto", which asks camera by camera."""
+    """Likewise a picture."""
 
     @property
     def windows_per_s(self) -> float:
@@ -54,7 +56,7 @@ class Fits(Struct, frozen=True, kw_only=True):
     """For how many cameras like those of the site, on average, the encoder is enough."""
 
     at_present: int
-    """At the present saving. It is not enough any more once more of them move and sound."""
+    """At the present saving. Not enough where more of them move and sound."""
     worst: int
     """If everything moves and sounds, so that every picture is encoded."""
 
@@ -83,11 +85,12 @@ def measure_speeds(encoder: RemoteEncoder, encoders: Encoders) -> Speeds:
             times.append(time.perf_counter() - began_s)
         return statistics.median(times) / max(pictures, heard)
 
-    picture_s = each_s(batch, 0)
+    picture_s, sound_s = each_s(batch, 0), each_s(0, batch)
     return Speeds(
         window_s=each_s(batch, batch),
-        sound_s=each_s(0, batch),
+        sound_s=sound_s,
         picture_s=picture_s,
+        lone_sound_s=sound_s if batch == 1 else each_s(0, 1),
         lone_picture_s=picture_s if batch == 1 else each_s(1, 0),
     )
 
@@ -108,6 +111,8 @@ def cameras_that_fit(speeds: Speeds, cameras: Iterable[CameraWork]) -> Fits:
 def _cost_s(speeds: Speeds, camera: CameraWork) -> float:
     if camera.mode == "off":
         return speeds.window_s
-    picture_s = speeds.picture_s if camera.mode == "exact" else speeds.lone_picture_s
+    picture_s, sound_s = speeds.picture_s, speeds.sound_s
+    if camera.mode == "auto":
+        picture_s, sound_s = speeds.lone_picture_s, speeds.lone_sound_s
     # A picture and a sound apart are never counted as less work than both together: that would be noise.
-    return speeds.sound_s + camera.looked * max(picture_s, speeds.window_s - speeds.sound_s)
+    return sound_s + camera.looked * max(picture_s, speeds.window_s - sound_s)

@@ -303,7 +303,8 @@ class Decider:
         if evidence := self._evidence.get(waiting.camera):
             evidence.window(window)
         try:
-            segment = watch.vision.arrived(segment, window.waveform.values if window.waveform else None)
+            waveform = window.waveform.values if window.waveform else None
+            segment = watch.vision.arrived(segment, waveform, window.channel)
             seen = watch.second(segment, moment, dropped=dropped)
         except EncoderLost:
             self._abandon(waiting.camera)

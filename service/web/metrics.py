@@ -32,7 +32,7 @@ _COUNTED = {
     "sounds": ("sounds", "Seconds with a sound."),
     "sounds_reused": ("sounds_reused", "Sounds that kept the embedding of an earlier one."),
     "lost": ("pictures_lost", "Pictures that were needed and could not be encoded."),
-    "audited": ("audits", "Pictures that were looked at to check what is left out."),
+    "audited": ("audits", "Pictures and sounds that were encoded to check what is left out."),
     "audits_failed": ("audits_failed", "Audits that failed."),
 }
 """Fields of `EconomySpan`, the names of their metrics, and what they are."""

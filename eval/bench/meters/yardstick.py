@@ -61,7 +61,9 @@ class Yardstick:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             self._used.append((files, read_no_files(options, files)))
             graph = bytes(files.graph.data)
-            self._sessions.append(onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]))
+            with files.loading():
+                session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._sessions.append(session)
         random = np.random.default_rng(0)
         self._picture = Image.fromarray(random.integers(0, 256, (*_FRAME[::-1], 3), np.uint8))
         self._sound = random.standard_normal(_SPECTRA).astype(np.float32)

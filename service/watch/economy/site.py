@@ -125,7 +125,7 @@ class Economies:
         return Basis(self._plan(economy), self._rule, self._bundle.vocabulary.names)
 
     def forget(self, camera: str) -> None:
-        """Hold nothing of a camera any more."""
+        """Forget a camera."""
         self._plans.pop(camera, None)
         self._counts.pop(camera, None)
 

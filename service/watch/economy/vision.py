@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class SharedEncoder:
     def __init__(self, encoder: RemoteEncoder) -> None:
         self._encoder = encoder
         self._known: dict[int, NDArray[np.float32]] = {}  # by the identity of pictures that are held meanwhile
+        self._tries = _TRIES
 
     def look(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Prepared pictures → (D,) embeddings, see `Encode`. They are asked for again where the encoder was lost.
@@ -41,7 +42,7 @@ class SharedEncoder:
             EncoderLost: it was lost again.
         """
         unknown = [frame for frame in frames if id(frame) not in self._known]
-        found = iter(persistent(lambda: self._ask(unknown), _TRIES))
+        found = iter(persistent(lambda: self._ask(unknown), self._tries))
         return [self._known[id(frame)] if id(frame) in self._known else next(found) for frame in frames]
 
     def listen(self, sounds: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
@@ -51,12 +52,14 @@ class SharedEncoder:
     @contextmanager
     def together(self, frames: Sequence[NDArray[np.float32]]) -> Iterator[None]:
         """Encode pictures of several cameras at once: larger batches may be faster. Within, `look` has them already."""
-        with suppress(EncoderLost):  # each camera asks for its own again
+        try:
             self._known = {id(frame): each for frame, each in zip(frames, self._ask(frames), strict=True)}
+        except EncoderLost:  # each camera asks for its own again
+            self._tries = _TRIES - 1
         try:
             yield
         finally:
-            self._known = {}
+            self._known, self._tries = {}, _TRIES
 
     def _ask(self, frames: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         parts = [frames[at : at + _MOST] for at in range(0, len(frames), _MOST)]
@@ -119,7 +122,7 @@ class RunVision:
             self._forget()
             raise
 
-    def arrived(self, segment: Segment, waveform: NDArray[np.float32] | None) -> Segment:
+    def arrived(self, segment: Segment, waveform: NDArray[np.float32] | None, channel: int | None = None) -> Segment:
         """Take a second before it is decided, as `EconomicVision.arrived`."""
         if not self.waits:
             seen = segment.vision is not None
@@ -127,7 +130,7 @@ class RunVision:
             self._counts.looked(encoded=int(seen))
             return segment
         try:
-            return self._vision.arrived(segment, waveform)
+            return self._vision.arrived(segment, waveform, channel)
         except EncoderLost:
             return self._unseen([segment])[0]
 

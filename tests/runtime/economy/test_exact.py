@@ -280,3 +280,39 @@ def test_a_settled_second_is_background_for_every_picture_within_the_bounds(
         assert (labels[settled] == classes - 1).all()
     # With nothing known of pictures the bounds are those of all cosines.
     assert not (is_background(rule, heard, names) & ~settled).any()
+
+
+@pytest.mark.parametrize("lag", [2, 9])
+@pytest.mark.parametrize("lost", range(1, 5))
+def test_a_picture_that_is_lost_while_vision_is_awake_is_missing_and_the_others_go_on(lost: int, lag: int) -> None:
+    """As where the encoder of a service dies twice over one picture: its second is decided as if nothing were seen."""
+    words = vocabulary(3, 0)
+    text, rng = words.embeddings.audio, np.random.default_rng(1)
+    stream = Stream(
+        words,
+        [
+            Segment(index=i, start_s=float(i), vision=unit(text[0] + 0.3 * rng.standard_normal(D)), audio=text[c])
+            for i, c in enumerate([0, 0, 2, 0, 0, 2, 2, 2, 2, 2])
+        ],
+    )
+    rule = Rule(kind="agreement")
+    plan = plan_economy(Economy(mode="exact"), rule, head, words.embeddings)
+
+    class Losing(EconomicVision):
+        def look(self, segments: Sequence[Segment]) -> list[Segment]:
+            return super().look([replace(s, frame=None) if s.index == lost else s for s in segments])
+
+    vision = Losing(list, list, plan, rule, words.names, EconomyCounts())
+    localizer = Localizer(head, words, lag=lag, rule=rule, looking=vision)
+    found = []
+    for each in stream.segments:
+        found += localizer.push(vision.arrived(replace(each, vision=None, frame=each.vision)))
+    final = [s for s in [*found, *localizer.flush()] if s.final]
+    assert [s.index for s in final] == list(range(10))
+    unseen = [replace(s, vision=None) if s.index == lost else s for s in stream.segments]
+    if lag == 9:  # with less, what was decided before the picture was lost had no part in it
+        wanted = Localizer(head, words, lag=lag, rule=rule)
+        full = [s for each in unseen for s in wanted.push(each) if s.final]
+        assert [s.label for s in final] == [s.label for s in [*full, *wanted.flush()]]
+    assert [s.missing for s in final if s.index == lost and not s.skipped] in ([("vision",)], [])
+    assert not any(s.missing for s in final if s.index != lost)

@@ -196,3 +196,11 @@ def test_a_steady_noise_is_not_encoded_again_and_a_short_bark_is() -> None:
     assert sum(encoded[40:150]) < 20
     assert encoded[150]
     assert encoded[151], "it is over, which is as much of a change"
+
+
+def test_another_colour_of_the_same_brightness_is_a_change() -> None:
+    red, blue = np.zeros((2, 3, SIDE, SIDE), np.float32)
+    red[0], blue[2] = 1, 1
+    still = Still(Encoder(), BUDGET)
+    encoded = [still.embed([frame])[0].encoded for frame in (red, red, blue, blue)]
+    assert encoded == [True, False, True, False]

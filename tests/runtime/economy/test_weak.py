@@ -149,7 +149,8 @@ def test_which_sounds_are_encoded_does_not_depend_on_how_many_come_at_once() -> 
         plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
         vision = EconomicVision(list, lambda many: [np.ones(1, np.float32)] * len(many), plan, POSITIVE, NAMES, counts)
         for at in range(0, 100, size):
-            vision.listen(sounds[at : at + size])
+            for index, _ in enumerate(vision.listen(sounds[at : at + size]), start=at):
+                vision.arrived(segment(index))
         kept.append(counts.figures.sounds_reused)
     assert kept[0] > 0
     assert len(set(kept)) == 1

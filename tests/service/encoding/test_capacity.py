@@ -7,7 +7,7 @@ import pytest
 from ovavel.runtime.types import EconomyMode
 from ovavel.service.encoding.capacity import CameraWork, Fits, Speeds, cameras_that_fit, load
 
-SPEEDS = Speeds(window_s=0.10, sound_s=0.01, picture_s=0.09, lone_picture_s=0.19)
+SPEEDS = Speeds(window_s=0.10, sound_s=0.01, picture_s=0.09, lone_sound_s=0.03, lone_picture_s=0.19)
 
 
 def camera(mode: EconomyMode, looked: float, every_s: int = 1) -> CameraWork:
@@ -22,7 +22,7 @@ def camera(mode: EconomyMode, looked: float, every_s: int = 1) -> CameraWork:
         ([camera("exact", 1.0)], 0.1, Fits(at_present=9, worst=9)),
         ([camera("exact", 0.0)], 0.01, Fits(at_present=90, worst=9)),
         ([camera("exact", 0.0), camera("off", 1.0)], 0.11, Fits(at_present=16, worst=9)),
-        ([camera("auto", 0.0)], 0.01, Fits(at_present=90, worst=4)),
+        ([camera("auto", 0.0)], 0.03, Fits(at_present=30, worst=4)),
     ],
 )
 def test_the_worst_case_does_not_count_on_what_is_saved(cameras: list[CameraWork], share: float, fits: Fits) -> None:
@@ -31,7 +31,7 @@ def test_the_worst_case_does_not_count_on_what_is_saved(cameras: list[CameraWork
 
 
 def test_the_worst_case_is_never_better_than_the_present_one() -> None:
-    alone = Speeds(window_s=0.10, sound_s=0.05, picture_s=0.10, lone_picture_s=0.10)
+    alone = Speeds(window_s=0.10, sound_s=0.05, picture_s=0.10, lone_sound_s=0.05, lone_picture_s=0.10)
     assert cameras_that_fit(alone, [camera("exact", 1.0)]) == Fits(at_present=6, worst=6)
-    noisy = Speeds(window_s=0.10, sound_s=0.02, picture_s=0.05, lone_picture_s=0.05)
+    noisy = Speeds(window_s=0.10, sound_s=0.02, picture_s=0.05, lone_sound_s=0.02, lone_picture_s=0.05)
     assert cameras_that_fit(noisy, [camera("exact", 1.0)]) == Fits(at_present=9, worst=9)

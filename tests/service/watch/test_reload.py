@@ -120,7 +120,9 @@ def test_what_is_broken_changes_nothing_and_is_said(tmp_path: Path, monkeypatch:
             assert (service.site, service.feeds) == (before, feeds)
             assert service.rejected
         path.write_text(more)
-        monkeypatch.setattr(service, "speeds", Speeds(window_s=1, sound_s=1, picture_s=1, lone_picture_s=1))
+        monkeypatch.setattr(
+            service, "speeds", Speeds(window_s=1, sound_s=1, picture_s=1, lone_sound_s=1, lone_picture_s=1)
+        )
         path.write_text('capacity = "refuse"\n' + more)
         with pytest.raises(DeviceError, match="the cameras bring 2"):
             reloader.reload()

@@ -146,7 +146,7 @@ def test_capacity_is_measured_and_a_camera_can_be_looked_at_less_often(
         assert sum(each.get("not looked at", 0) for each in found) >= 3
         found = [each.dropped for each in accounts.read_accounts(store.read, "two", from_us=0, to_us=2**62)]
         assert not any(each.get("not looked at") for each in found)
-    speeds = Speeds(window_s=1 / 1.2, sound_s=0.1, picture_s=0.7, lone_picture_s=0.7)
+    speeds = Speeds(window_s=1 / 1.2, sound_s=0.1, picture_s=0.7, lone_sound_s=0.1, lone_picture_s=0.7)
     monkeypatch.setattr("ovavel.service.watch.service.measure_speeds", lambda *_: speeds)
     with pytest.raises(DeviceError, match=r"manages 1.2 windows a second, and the cameras bring 1.5: look less often"):
         Service(site(tmp_path, *watched, capacity="refuse"))
