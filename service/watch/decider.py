@@ -149,6 +149,7 @@ class Decider:
                 bundle.vocabulary, self._parts.tracker(self._cameras[camera]), facts, NAMES_CHANGED, Moment.now()
             )
             self._commits.hold(watch, lambda: None)
+        self._queue.room = ROOM_TO_WAKE if self._economies.wake else ROOM
 
     def run(self) -> None:
         """Decide until the queue is closed and drained, then end every run."""
@@ -291,8 +292,7 @@ class Decider:
             sinks=self._sinks,
             evidence=self._evidence.get(camera),
         )
-        wakes = any(watch.vision.basis.plan.sound for watch in self._watches.values())
-        self._queue.room = ROOM_TO_WAKE if wakes else ROOM
+        self._queue.room = ROOM_TO_WAKE if self._economies.wake else ROOM
 
     def _second(self, waiting: Waiting, segment: Segment, dropped: GapCause | DropCause | None) -> None:
         watch, window = self._watches.get(waiting.camera), waiting.news

@@ -83,6 +83,11 @@ class Economies:
         self._plans: dict[str, EconomyPlan] = {}
         self._counts: dict[str, CameraCounts] = {}
 
+    @property
+    def wake(self) -> bool:
+        """Whether sound may wake vision for some camera, in this run or in the next one."""
+        return any(plan.sound for plan in self._plans.values())
+
     def change(self, site: Site) -> None:
         """Do as `site` says, in runs that begin from now on."""
         self._site = site
