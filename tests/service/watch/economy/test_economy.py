@@ -277,7 +277,7 @@ def test_auto_needs_its_gate_and_reports_its_audits(
     since = found.economy.since_start
     assert found.economy.why_not == "the archive needs every picture"
     assert (since.pictures, since.encoded, since.reused) == (21, 2, 19), "one picture, and an audit of its twentieth"
-    assert (since.audited, since.audits_failed, since.skipped) == (1, 1, {})
+    assert (since.audited, since.audits_failed, since.skipped) == (2, 1, {}), "the twentieth sound, too"
     assert "a picture that was taken for unchanged drifted" in notice
     assert since.drift_p99 is not None
     assert since.drift_p99 > 0.002
