@@ -38,6 +38,7 @@ MISSING = [
     "bench run --bundle GONE",
     "bench run GONE --bundle BUNDLE --windows 1 --scenarios single",
     "bench compare GONE GONE",
+    "bench economy --bundle GONE --out NEW",
     "bench gpu --bundle GONE --weights GONE --device cpu --out NEW",
     "eval data --data GONE",
     "eval score --data GONE --bundle BUNDLE",

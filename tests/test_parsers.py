@@ -231,6 +231,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(kind: str, samples: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", READERS)
 def test_many_damaged_files_are_read_or_refused_in_one_line(kind: str, samples: Path, tmp_path: Path) -> None:

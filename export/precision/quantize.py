@@ -302,8 +302,7 @@ def _emit(graph: onnx_ir.Graph, layer: _Layer, mode: Mode, *, any_cpu: bool) -> 
             )
             for part, own in enumerate(np.split(np.arange(layer.weights.shape[1]), len(split.outputs)))
         ]
-        outputs = [product.outputs[0] for product in products]
-        replace(graph, [*layer.linear.nodes, split], [first, *products], outputs)
+        replace(graph, [*layer.linear.nodes, split], [first, *products], [each.outputs[0] for each in products])
         return
     bias = None if layer.bias is None else put("bias", layer.bias)
     if mode == "float":

@@ -88,7 +88,7 @@ RUN = [
     for page in WITH_COMMANDS
     if page.stem != "training" and page.parent.name != "extend" and any(map(runs_here, commands(page)))
 ]
-LONG = {"clip-clap", "precision", "parity"}
+LONG = {"clip-clap", "precision", "parity", "benchmarks/README"}
 """Pages whose commands export several bundles, each of which has tests of its own."""
 
 
@@ -159,7 +159,9 @@ def prepared(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", proof_unless(lambda page: page.stem not in LONG, RUN), ids=name)
+@pytest.mark.parametrize(
+    "page", proof_unless(lambda page: name(page).removeprefix("docs/").removesuffix(".md") not in LONG, RUN), ids=name
+)
 def test_every_command_that_can_run_here_runs(
     page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,7 +101,7 @@ def test_psp_without_any_connection_is_the_same_in_onnx(tmp_path: Path) -> None:
     check_graph(file, reference("head", graph, head_inputs(TextEmbeddings.shared(text()))), "fp32")
 
 
-@pytest.mark.parametrize("kind", proof_unless(("mm-pyramid", "complex").__contains__, KINDS[1:]))
+@pytest.mark.parametrize("kind", proof_unless(("complex",).__contains__, KINDS[1:]))
 def test_a_bundle_of_another_head_passes_its_gate_and_decides_as_pytorch(
     kind: str, tmp_path: Path, tiny_weights: Path
 ) -> None:

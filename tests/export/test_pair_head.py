@@ -82,7 +82,7 @@ def exported(root: Path) -> Callable[[str], tuple[Path, Path]]:
     return bundle
 
 
-@pytest.mark.parametrize("kind", proof_unless(("temporal", "complex").__contains__, KINDS))
+@pytest.mark.parametrize("kind", proof_unless(("temporal",).__contains__, KINDS))
 def test_a_trained_head_decides_from_a_bundle_as_in_pytorch(
     kind: str, root: Path, exported: Callable[[str], tuple[Path, Path]]
 ) -> None:

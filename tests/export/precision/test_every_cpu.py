@@ -225,6 +225,7 @@ def test_a_bundle_of_this_machine_checks_itself_on_other_cpus(
     assert f"vision {ran}, audio {ran}," in reported
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_a_bundle_checks_itself_here(whole_bundle: tuple[Path, list[Precision]], tmp_path: Path) -> None:
     bundle, forms = whole_bundle

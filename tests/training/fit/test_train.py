@@ -219,6 +219,7 @@ def test_random_scores_are_near_chance(data: Data) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_cost_of_training_at_full_size() -> None:
     """Five epochs of OV-AVEBench are 2060 steps; four minutes on two cores are 480 seconds of one."""

@@ -107,6 +107,7 @@ def three_precisions(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 def test_every_operator_has_a_cuda_kernel_in_the_oldest_version_that_is_allowed(three_precisions: Bundle) -> None:
     """A kernel is for the versions of an operator from `first` to `last`, or for `first` alone where that is open."""
     onnx = pytest.importorskip("onnx")

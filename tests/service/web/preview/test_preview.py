@@ -214,7 +214,11 @@ def test_who_hangs_up_cancels(site: Site) -> None:
 
 
 def test_where_the_archive_has_nothing_it_says_so(site: Site) -> None:
-    assert [(day["seconds"], day["asked_s"], day["differences"]) for day in site.found(days=0.001)] in (
+    *found, (kind, end) = site.preview(days=0.001)
+    if kind == "problem":  # in the first hour of a day, what was seen an hour ago is of the day before
+        assert end["title"].startswith("the archive has nothing of these cameras")
+        return
+    assert [(day["seconds"], day["asked_s"], day["differences"]) for _, day in found] in (
         [(0, 86, [])],
         [(0, 86, [])] * 2,  # midnight
     )

@@ -129,6 +129,7 @@ def test_head_command_reports_errors(
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_torchrun_trains_the_same(place: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]

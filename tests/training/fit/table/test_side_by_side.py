@@ -63,6 +63,7 @@ def alone(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(300)
 def test_side_by_side_gives_the_same_files_even_if_interrupted(place: Path, alone: Path, tmp_path: Path) -> None:
     seen: list[tuple[float, float | None]] = []
