@@ -151,9 +151,9 @@ def hour_parts(hours: Sequence[Hour]) -> list[tuple[str, float]]:
     return [
         ("pictures", encoded * IMAGEBIND.vision_gflop),
         ("sounds", (sounds - kept) * IMAGEBIND.audio_gflop),
-        ("saved: still picture", reused * IMAGEBIND.vision_gflop),
-        ("saved: still sound", kept * IMAGEBIND.audio_gflop),
-        ("saved: sound first", by_sound * IMAGEBIND.vision_gflop),
+        ("picture kept", reused * IMAGEBIND.vision_gflop),
+        ("sound kept", kept * IMAGEBIND.audio_gflop),
+        ("by sound", by_sound * IMAGEBIND.vision_gflop),
     ]
 
 
