@@ -11,7 +11,7 @@ DEMO_VENV := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-demo)
 help:
 	@echo "make demo    watch a small trained model in its made-up world, without PyTorch; results in demo-out/"
 	@echo "make watch   watch three cameras of that world on a page, http://127.0.0.1:8470/; Ctrl-C ends it"
-	@echo "make test    everything CI tests, full-size ImageBind included (about 10 minutes on two cores)"
+	@echo "make test    everything CI tests, full-size ImageBind included (about half an hour on two cores)"
 	@echo "make quick   the tests without the slow ones"
 	@echo "make proof   the tests three times under load, in reverse, and without the programs that CI installs"
 	@echo "make other-pythons   the tests that need no PyTorch, on each newer Python that is found here"
