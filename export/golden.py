@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.export.verify import reference
@@ -82,7 +83,7 @@ class GoldenWriter:
             kept = [*kept[: _NAMES - 1], len(names) - 1]
         text = text[kept]
         vision, audio = self._embeddings["vision"], self._embeddings["audio"]
-        random = np.random.default_rng(0)
+        random = default_rng(0)
         shape = (_CANDIDATES, BUFFER)
         clips = np.stack([random.integers(0, len(vision), shape), random.integers(0, len(audio), shape)], axis=-1)
         arrays = audio[clips[..., 1]], vision[clips[..., 0]], text.audio, text.vision

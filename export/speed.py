@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle.hashed import read_graph
@@ -38,7 +39,7 @@ def times_faster(forms: Mapping[str, Iterable[Path]]) -> dict[str, float]:
     }
     shapes = sorted({shape for encoders in sessions.values() for _, shape in encoders})
     taken_s: dict[str, list[float]] = {form: [] for form in forms}
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     for _ in range(_WARM_UP + _TURNS):
         inputs = {shape: random.standard_normal(shape).astype(np.float32) for shape in shapes}
         for form, encoders in sessions.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.export.inputs import sense_inputs
@@ -79,7 +80,7 @@ def head_inputs(text: TextEmbeddings) -> dict[str, Arrays]:
     Args:
         text: C embeddings of the vocabulary for each sense.
     """
-    rng = np.random.default_rng(0)
+    rng = default_rng(0)
     texts = text.audio, text.vision
     cases: dict[str, Arrays] = {}
     for batch in (1, 3):

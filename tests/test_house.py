@@ -74,3 +74,17 @@ def test_no_folder_has_many_modules(folder: str) -> None:
     }
     many = [name for name in many if "Many modules: " not in reasons.get(ROOT / name.partition(" has ")[0], "")]
     assert not many, "make a folder within, or say in the docstring of __init__.py why not, after 'Many modules: '"
+
+
+@pytest.mark.parametrize("folder", FOLDERS[:-1])
+def test_submodules_of_numpy_are_imported_and_not_found_by_access(folder: str) -> None:
+    """NumPy imports some of them when they are first accessed; two threads that do it at once recurse without end."""
+    lazy = {"char", "ctypeslib", "fft", "ma", "polynomial", "random", "rec", "strings", "testing"}
+    accessed = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: np.{node.attr}"
+        for path in sources(folder)
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and node.attr in lazy
+        if isinstance(node.value, ast.Name) and node.value.id == "np"
+    ]
+    assert not accessed, "import them: from numpy import fft"

@@ -6,6 +6,7 @@ Shapes: N clips, M measures.
 from __future__ import annotations
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 __all__ = ["LEVEL", "RESAMPLES", "SEED", "interval", "intervals"]
@@ -31,7 +32,7 @@ def interval(each: NDArray[np.float64]) -> Interval | None:
     clips = len(each)
     if clips < 2:
         return None
-    rng = np.random.default_rng(SEED)
+    rng = default_rng(SEED)
     means = np.stack([each[rng.integers(clips, size=clips)].mean(axis=0) for _ in range(RESAMPLES)])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).tolist()
     return tuple(low), tuple(high)

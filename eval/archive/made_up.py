@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from ovavel.runtime.archive.layout import (
@@ -41,7 +42,7 @@ _FITS = {"vision": (0.28, 0.05), "audio": (0.22, 0.07)}
 
 def made_up_texts(size: int) -> TextEmbeddings:
     """Two texts at right angles: a phrase, and the background."""
-    random = np.random.default_rng(1)
+    random = default_rng(1)
     rows, _ = np.linalg.qr(random.normal(size=(size, 2)))
     return TextEmbeddings.shared(np.ascontiguousarray(rows.T).astype(np.float32))
 
@@ -53,7 +54,7 @@ def make_archive(root: Path, *, cameras: int, days: int, size: int, seconds: int
     theirs, so that an archive of any length takes little disk.
     """
     model = Model(id="0" * 16, name="made-up", head="temporal", audio_size=size, vision_size=size)
-    random, texts = np.random.default_rng(0), made_up_texts(size)
+    random, texts = default_rng(0), made_up_texts(size)
     usual = _columns(
         *(made_up_vectors(random, texts.audio, sense, seconds, fits=False) for sense in ("vision", "audio"))
     )
@@ -74,9 +75,7 @@ def make_archive(root: Path, *, cameras: int, days: int, size: int, seconds: int
     return model
 
 
-def _write_day(
-    folder: Path, usual: dict[str, NDArray[np.generic]], random: np.random.Generator, texts: TextEmbeddings
-) -> None:
+def _write_day(folder: Path, usual: dict[str, NDArray[np.generic]], random: Generator, texts: TextEmbeddings) -> None:
     fits = _columns(
         *(made_up_vectors(random, texts.audio, sense, _FITTING, fits=True) for sense in ("vision", "audio"))
     )
@@ -95,7 +94,7 @@ def _write_day(
 
 
 def made_up_vectors(
-    random: np.random.Generator, texts: NDArray[np.float32], sense: str, count: int, *, fits: bool
+    random: Generator, texts: NDArray[np.float32], sense: str, count: int, *, fits: bool
 ) -> NDArray[np.float32]:
     """(count, D) unit vectors with the similarities of `sense`."""
     phrase, background, deviation = _USUAL[sense]
@@ -103,9 +102,7 @@ def made_up_vectors(
     with_phrase = random.normal(mean, spread, count)
     with_background = random.normal(background, deviation, count)
     size = texts.shape[1]
-    cone = np.random.default_rng(2 if sense == "audio" else 3).standard_normal(
-        size, np.float32
-    )  # all vectors lean one way
+    cone = default_rng(2 if sense == "audio" else 3).standard_normal(size, np.float32)  # all vectors lean one way
     found = np.empty((count, size), np.float32)
     for start in range(0, count, _CHUNK):
         part = slice(start, min(start + _CHUNK, count))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
+from numpy.random import default_rng
 
 from ovavel.eval.archive.made_up import made_up_texts, made_up_vectors, make_archive
 from ovavel.eval.bench.machine import describe_machine, peak_memory_mb, status_mb
@@ -256,7 +256,7 @@ def _forget(days: Sequence[Day]) -> None:
 
 def _writing(folder: Path, size: int) -> list[dict[str, float]]:
     """Milliseconds a second, at several lengths of a commit: all of it, and what a core was busy for."""
-    random, texts, count, found = np.random.default_rng(5), made_up_texts(size).audio, 600, []
+    random, texts, count, found = default_rng(5), made_up_texts(size).audio, 600, []
     vision, audio = (made_up_vectors(random, texts, sense, count, fits=False) for sense in ("vision", "audio"))
     model = Model(id="0" * 16, name="made-up", head="temporal", audio_size=size, vision_size=size)
     for every in (10, 60, 600):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from ovavel.eval.bench.read import ReadRow, Report
@@ -180,14 +181,14 @@ def _relative(durations: Sequence[float], yardstick: Sequence[float]) -> NDArray
 
 def _change(before: NDArray[np.float64], after: NDArray[np.float64]) -> Change:
     """Return the change of the centre of (n,) values with its bootstrap interval; of (m, n), of the mean centre."""
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     moved = _middle(np.atleast_2d(after)).mean() - _middle(np.atleast_2d(before)).mean()
     draws = _drawn(np.atleast_2d(after), random) - _drawn(np.atleast_2d(before), random)
     low, high = np.quantile(draws, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Change(share=float(np.expm1(moved)), low=float(np.expm1(low)), high=float(np.expm1(high)))
 
 
-def _drawn(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+def _drawn(values: NDArray[np.float64], random: Generator) -> NDArray[np.float64]:
     """Return (R,) mean centres of (m, n), resampled in circular blocks of neighbouring windows."""
     n = values.shape[1]
     length = -(-n // _BLOCKS)

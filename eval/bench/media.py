@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.runtime.errors import MediaError, UsageError
 from ovavel.runtime.pipeline.assembler import WindowAssembler
@@ -81,7 +82,7 @@ def _write_noise(path: Path) -> None:
     """Write a clip of moving noise and noisy sound, about as expensive to decode as real media of its size."""
     import av
 
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     width, height = _CLIP_SIZE
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=_CLIP_FPS)

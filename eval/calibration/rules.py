@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import score_clips
@@ -143,7 +144,7 @@ def search(
         steps: candidates near the best so far.
         progress: called with the candidates that are done.
     """
-    random = np.random.default_rng(seed)
+    random = default_rng(seed)
     low, high = (np.array([getattr(each, end) for each in space.values()]) for end in ("low", "high"))
     defaults = [each.default for each in space.values()]
     best: dict[str, float] = {}

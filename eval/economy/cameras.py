@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import default_rng
 
 __all__ = ["DEADLINE_S", "Outcome", "held", "on_time", "simulate"]
 
@@ -37,7 +38,7 @@ def simulate(costs_s: Sequence[float], cameras: int, room: int, *, seed: int = 0
     `seed` draws. Cameras with windows that wait take turns. Up to `room` windows of a camera wait; one more drops the
     oldest. It lasts until each camera has played the whole stream, ten minutes at least.
     """
-    draw = np.random.default_rng(seed)
+    draw = default_rng(seed)
     length, seconds = len(costs_s), max(len(costs_s), _LEAST_S)
     phases, places = draw.random(cameras).tolist(), draw.integers(length, size=cameras).tolist()
     arrivals = sorted(

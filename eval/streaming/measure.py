@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.metrics import AnyTruth, Scores, right
@@ -173,7 +174,7 @@ def joined_labels(
     """
     clips, length, _ = audio.shape
     labels = np.empty((clips, length), np.intp)
-    for chosen in _batches(np.random.default_rng(seed).permutation(clips), stream_clips):
+    for chosen in _batches(default_rng(seed).permutation(clips), stream_clips):
         shape = (len(chosen), chosen.shape[1] * length, -1)
         scores = stream_scores(head, audio[chosen].reshape(shape), vision[chosen].reshape(shape), text)
         labels[chosen.reshape(-1)] = fused_labels(scores[:, :, lag]).reshape(-1, length)
@@ -232,7 +233,7 @@ def measure_streaming(
         return _Decided(score_rows(labels, truth, seen, len(text)), right(labels, truth).mean(axis=0))
 
     alone = decide(np.arange(clips), 1)
-    orders = [np.random.default_rng(seed).permutation(clips) for seed in seeds]
+    orders = [default_rng(seed).permutation(clips) for seed in seeds]
     joined = [decide(order, stream_clips) for order in orders]
     curves = []
     for is_joined, runs in ((False, [alone]), (True, joined)):

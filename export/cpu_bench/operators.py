@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.runtime.errors import DeviceError
 
@@ -31,7 +32,7 @@ def operator_times(graph: Path, threads: int, shape: tuple[int, ...], *, runs: i
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.enable_profiling = True
-    given = np.random.default_rng(0).standard_normal(shape, np.float32)
+    given = default_rng(0).standard_normal(shape, np.float32)
     with TemporaryDirectory(prefix="ovavel-profile-") as folder:
         options.profile_file_prefix = f"{folder}/profile"
         try:

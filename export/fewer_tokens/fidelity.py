@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -99,7 +100,7 @@ def read_tower(bundle: Bundle, sense: Sense) -> PatchTower:
             for values in (block.attention.qkv.weight, block.attention.qkv.bias):
                 values.data[: tower.positions.shape[2]] *= scale
     spec = bundle.manifest.encoders.of(sense)
-    probe = np.random.default_rng(0).standard_normal((1, *spec.shape)).astype(np.float32)
+    probe = default_rng(0).standard_normal((1, *spec.shape)).astype(np.float32)
     session = open_session(read_graph(bundle.graph(sense, "fp32")), None, 1)
     (theirs,) = session.run(None, {spec.input: probe})
     with torch.inference_mode():

@@ -12,6 +12,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 from torch import nn
 
 from ovavel.training.models.imagebind.model import Block, PatchTower
@@ -37,7 +38,7 @@ def plant_outliers(tower: nn.Module, seed: int = 0) -> None:
     """
     if not isinstance(tower, PatchTower):
         raise TypeError(f"outliers are for vision and audio encoders, not for {type(tower).__name__}")
-    rng = np.random.default_rng(seed)
+    rng = default_rng(seed)
     width = tower.class_token.shape[-1]
     *channels, massive, massive_too = rng.choice(width, _CHANNELS + 2, replace=False).tolist()
     with torch.no_grad():

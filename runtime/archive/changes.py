@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.runtime.archive.decisions import Decisions
 from ovavel.runtime.archive.reader import Day
@@ -95,7 +96,7 @@ def changes(
         UsageError: a rule looks at more than one second, or margins do not fit together.
         InputError: a day cannot be read.
     """
-    first, second, random = _Side(bundle, before), _Side(bundle, after), np.random.default_rng(0)
+    first, second, random = _Side(bundle, before), _Side(bundle, after), default_rng(0)
     times, lines = np.zeros(0, np.int64), [Timeline.of([]), Timeline.of([])]
     newest_first = sorted(days, key=lambda day: -day.start_s)
     for number, day in enumerate(newest_first, 1):

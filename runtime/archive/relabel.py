@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from ovavel.runtime.archive.decisions import Decisions
 from ovavel.runtime.archive.layout import DAY_S, NO_AUDIO, NO_VISION, ContextSecond
@@ -69,7 +70,7 @@ def relabelled(
         UsageError: the rule looks at more than one second.
         InputError: a day cannot be read.
     """
-    decisions, random = Decisions(vocabulary, rule, calibration), np.random.default_rng(0)
+    decisions, random = Decisions(vocabulary, rule, calibration), default_rng(0)
     for camera in sorted({day.camera for day in days}):
         tracker = EventTracker(vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=margins)
         mine = sorted((day for day in days if day.camera == camera), key=lambda day: day.start_s)
@@ -98,7 +99,7 @@ def in_chunks(day: Day, from_s: int | None, to_s: int | None) -> Iterator[NDArra
         yield np.arange(start, min(start + _CHUNK, last))
 
 
-def shaken(day: Day, found: Vectors, random: np.random.Generator) -> Iterator[ContextSecond]:
+def shaken(day: Day, found: Vectors, random: Generator) -> Iterator[ContextSecond]:
     """The seconds of `found`, each component off at random by up to a whole step of the rounding."""
     vision, audio = found.of("vision"), found.of("audio")
     for vectors, scale in ((vision, found.scale[:, :1]), (audio, found.scale[:, 1:])):

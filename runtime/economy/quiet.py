@@ -9,6 +9,7 @@ from collections import deque
 from functools import lru_cache
 
 import numpy as np
+from numpy import fft
 from numpy.typing import NDArray
 
 __all__ = ["BANDS", "LEAST_LEARNT", "NoiseFloor", "band_levels"]
@@ -27,7 +28,7 @@ _SILENCE = 1e-12
 
 def band_levels(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """(channels, n) one second of sound → (B,) power of the first channel in bands of equal ratio, in dB."""
-    power = np.abs(np.fft.rfft(waveform[0])) ** 2 / waveform.shape[1] ** 2
+    power = np.abs(fft.rfft(waveform[0])) ** 2 / waveform.shape[1] ** 2
     levels: NDArray[np.float32] = 10 * np.log10(np.add.reduceat(power, _edges(waveform.shape[1])) + _SILENCE)
     return levels.astype(np.float32)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.calibration import Rule
@@ -52,7 +53,7 @@ def hears_alone(head: Head, text: TextEmbeddings) -> bool:
 
 
 def _tried_alone(head: Head, text: TextEmbeddings) -> bool:
-    draw = np.random.default_rng(0)
+    draw = default_rng(0)
     for seconds in range(1, BUFFER + 1):
         audio, *visions = (
             each / np.linalg.norm(each, axis=-1, keepdims=True)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy import fft
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def _frames(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _log_mels(frames: NDArray[np.float64]) -> NDArray[np.float64]:
     """(F, 1024) → (F, 64)."""
-    spectrum = np.fft.rfft(frames * _window())
+    spectrum = fft.rfft(frames * _window())
     power = spectrum.real**2 + spectrum.imag**2
     # Small products, as in `preprocess`: larger ones would wake OpenBLAS's threads.
     energies = (power.reshape(-1, _FRAMES_A_PRODUCT, power.shape[1]) @ _mel_bank()).reshape(-1, CLAP_BINS)
@@ -81,7 +82,7 @@ def _window() -> NDArray[np.float64]:
 def _mel_bank() -> NDArray[np.float64]:
     """(513, 64) triangles on Slaney's mel scale, each of the same area."""
     corners = _hz(np.linspace(0, _mel(_HIGH_HZ), CLAP_BINS + 2))
-    bins = np.fft.rfftfreq(_FFT, 1 / CLAP_RATE_HZ)[:, None]
+    bins = fft.rfftfreq(_FFT, 1 / CLAP_RATE_HZ)[:, None]
     low, middle, high = corners[:-2], corners[1:-1], corners[2:]
     triangles = np.maximum(0, np.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)))
     bank: NDArray[np.float64] = triangles * 2 / (high - low)

@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy import fft
 from PIL import Image
 
 from ovavel.runtime.bundle.graphs import Encoders, EncoderSpec, Parameter
@@ -178,7 +179,7 @@ def _log_mels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     emphasized = frames * (1 - _PRE_EMPHASIS)  # right for the first sample, which is its own predecessor
     np.subtract(frames[:, 1:], _PRE_EMPHASIS * frames[:, :-1], out=emphasized[:, 1:])
     emphasized *= _window()
-    spectrum = np.fft.rfft(emphasized, _FFT_LENGTH)
+    spectrum = fft.rfft(emphasized, _FFT_LENGTH)
     power = spectrum.real**2 + spectrum.imag**2
     # A larger product than these would wake OpenBLAS's threads, which then spin for a tenth of a second on the cores
     # that the encoders need.
@@ -198,7 +199,7 @@ def _mel_bank() -> NDArray[np.float32]:
     """(257, 128) triangles, evenly spaced and straight-sided on the mel scale."""
     low, high = _mel(np.array([_LOW_HZ, _HIGH_HZ]))
     corners = np.linspace(low, high, MEL_BINS + 2)
-    bins = _mel(np.fft.rfftfreq(_FFT_LENGTH, 1 / RATE_HZ))[:, None]
+    bins = _mel(fft.rfftfreq(_FFT_LENGTH, 1 / RATE_HZ))[:, None]
     rising = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
     falling = (corners[2:] - bins) / (corners[2:] - corners[1:-1])
     bank: NDArray[np.float32] = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy import fft
+from numpy.random import default_rng
 
 from ovavel.runtime.pipeline.preprocess import FRAME_SIZE
 from ovavel.runtime.types import RATE_HZ
@@ -31,7 +33,7 @@ def sample_texts(names: Sequence[str]) -> tuple[str, ...]:
 
 def sample_frames() -> dict[str, NDArray[np.uint8]]:
     """Return frames (H, W, 3) uint8 by name: flat, saturated, noisy, full of edges, and photograph-like."""
-    rng = np.random.default_rng(0)
+    rng = default_rng(0)
     size = FRAME_SIZE
     down, right = np.mgrid[0:360, 0:640].astype(np.float32) / 360
     waves = sum(
@@ -54,7 +56,7 @@ def sample_frames() -> dict[str, NDArray[np.uint8]]:
 
 def sample_waveforms(rate_hz: int = RATE_HZ) -> dict[str, NDArray[np.float32]]:
     """Return waveforms (C, n) float32 by name: (near) silence, noise, clipping, a click, a fading stereo chirp."""
-    rng = np.random.default_rng(0)
+    rng = default_rng(0)
     time_s = np.arange(rate_hz) / rate_hz
     phase = 2 * np.pi * (200 * time_s + 900 * time_s**2)
     chirp = sum(np.sin(k * phase) / k for k in range(1, 5)) * 0.2 * np.exp(-2 * time_s)
@@ -74,7 +76,7 @@ def sample_waveforms(rate_hz: int = RATE_HZ) -> dict[str, NDArray[np.float32]]:
 
 def random_frame(seed: int) -> NDArray[np.uint8]:
     """Return a random frame (360, 480, 3) uint8 of smooth gradients and sharp-edged discs."""
-    rng = np.random.default_rng(seed)
+    rng = default_rng(seed)
     down, right = np.mgrid[0:360, 0:480].astype(np.float32) / 360
     waves = [np.sin(down[..., None] * rng.normal(0, 8, 3) + right[..., None] * rng.normal(0, 8, 3)) for _ in range(4)]
     picture = rng.uniform(20, 230) + rng.uniform(5, 60) * np.mean(waves, axis=0)
@@ -88,14 +90,14 @@ def random_frame(seed: int) -> NDArray[np.uint8]:
 
 def random_waveform(seed: int, rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
     """Return a random waveform (1, n) float32 of swelling harmonics and coloured noise, at any loudness."""
-    rng = np.random.default_rng(seed)
+    rng = default_rng(seed)
     time_s = np.arange(rate_hz) / rate_hz
     pitch = rng.uniform(60, 2000) * (1 + rng.uniform(0, 0.1) * np.sin(2 * np.pi * rng.uniform(1, 8) * time_s))
     phase = 2 * np.pi * np.cumsum(pitch) / rate_hz
     tone = sum(rng.uniform(0, 1) / k * np.sin(k * phase) for k in range(1, 9))
     slope = rng.uniform(0, 1.5)  # 0 is white noise
-    spectrum = np.fft.rfft(rng.standard_normal(rate_hz))
-    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** slope, rate_hz)
+    spectrum = fft.rfft(rng.standard_normal(rate_hz))
+    noise = fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** slope, rate_hz)
     swell = np.sin(np.pi * rng.uniform(0.5, 6) * time_s + rng.uniform(0, np.pi)) ** 2
     sound = swell * (rng.uniform(0, 1) * tone + rng.uniform(0, 1) * noise / noise.std())
     level = 10 ** rng.uniform(-3, -0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy import fft
 from numpy.typing import NDArray
 
 __all__ = ["BANDS", "COLUMNS", "spectrum_of"]
@@ -27,7 +28,7 @@ def spectrum_of(waveform: NDArray[np.float32]) -> bytes:
     length = round(len(waveform) * _LENGTH_S)  # so a bin has the same width at any rate
     padded = np.pad(waveform, (0, length - step))
     frames = np.lib.stride_tricks.sliding_window_view(padded, length)[::step][:COLUMNS]
-    spectrum = np.fft.rfft(frames * np.hanning(length).astype(np.float32), axis=1)[:, :_BINS] / (length / 4)
+    spectrum = fft.rfft(frames * np.hanning(length).astype(np.float32), axis=1)[:, :_BINS] / (length / 4)
     power = np.maximum.reduceat(spectrum.real**2 + spectrum.imag**2, _edges(), axis=1)
     level = 10 * np.log10(np.maximum(power, 1e-12)).T
     scaled = np.clip((level - _FLOOR_DB) / (_TOP_DB - _FLOOR_DB), 0, 1) * 255

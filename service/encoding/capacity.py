@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from msgspec import Struct
+from numpy.random import default_rng
 
 from ovavel.runtime.bundle.graphs import Encoders
 from ovavel.runtime.types import EconomyMode
@@ -70,7 +71,7 @@ def measure_speeds(encoder: RemoteEncoder, encoders: Encoders) -> Speeds:
         EncoderLost: the encoder did not survive it.
     """
     batch = max(encoder.ready.info.batch, 1)
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     frames, sounds = (
         [random.standard_normal(spec.shape, np.float32) for _ in range(batch)]
         for spec in (encoders.vision, encoders.audio)

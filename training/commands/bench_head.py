@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
@@ -25,7 +26,7 @@ __all__ = ["BenchHead"]
 
 def random_data(train: int, val: int, test: int, *, dim: int, classes: int, seen: int) -> Data:
     """Make unit-norm noise with random truth; `classes` and `seen` are without the background."""
-    random = np.random.default_rng(0)
+    random = default_rng(0)
 
     def unit(*shape: int) -> NDArray[np.float32]:
         values = random.standard_normal(shape, dtype=np.float32)

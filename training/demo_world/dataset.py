@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image
 
 from ovavel.eval.demo.world.kinds import BACKGROUND, KINDS, Kind
@@ -45,12 +45,10 @@ class _Clip(NamedTuple):
     def name(self) -> str:
         return f"{self.split}-{self.kind.name.replace(' ', '-')}-{self.number:03}"
 
-    def random(self, seed: int) -> np.random.Generator:
-        return np.random.default_rng(
-            (seed, ("train", "val", "test").index(self.split), KINDS.index(self.kind), self.number)
-        )
+    def random(self, seed: int) -> Generator:
+        return default_rng((seed, ("train", "val", "test").index(self.split), KINDS.index(self.kind), self.number))
 
-    def script(self, seed: int) -> tuple[Script, np.random.Generator]:
+    def script(self, seed: int) -> tuple[Script, Generator]:
         random = self.random(seed)
         # Unseen classes must not occur in training, not even as distractors.
         others = [kind for kind in KINDS if kind.seen] if self.split == "train" else KINDS

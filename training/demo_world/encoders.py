@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.random import Generator, default_rng
 from torch import Tensor, nn
 
 from ovavel.runtime.bundle.vocabulary import Tokenizer
@@ -99,7 +100,7 @@ def train_encoders(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _rate_factor(step, settings)
         rows = _rows(step, len(segments.kinds), settings)
-        random = np.random.default_rng((settings.seed, step))
+        random = default_rng((settings.seed, step))
         kinds = torch.from_numpy(segments.kinds[rows])
         vision = model.towers["vision"](_frames(segments.frames[rows], random))
         audio = model.towers["audio"](_log_mels(segments.log_mels[rows], random))
@@ -145,7 +146,7 @@ def _waves(rows: int, columns: int, width: int) -> Tensor:
 def _rows(step: int, count: int, settings: EncoderTraining) -> Any:
     """Return the rows of a step: each epoch is a new shuffle of all segments, cut into whole batches."""
     per_epoch = count // settings.batch
-    order = np.random.default_rng((settings.seed, 7, step // per_epoch)).permutation(count)
+    order = default_rng((settings.seed, 7, step // per_epoch)).permutation(count)
     start = step % per_epoch * settings.batch
     return np.sort(order[start : start + settings.batch])
 
@@ -157,7 +158,7 @@ def _rate_factor(step: int, settings: EncoderTraining) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
 
 
-def _frames(frames: Any, random: np.random.Generator) -> Tensor:
+def _frames(frames: Any, random: Generator) -> Tensor:
     """Normalise (B, 224, 224, 3) uint8 → (B, 3, 224, 224) float32; half of them are mirrored at random."""
     x = torch.from_numpy(frames).permute(0, 3, 1, 2).float().div_(255)
     mirrored = torch.from_numpy(random.random(len(x)) < 0.5)
@@ -165,7 +166,7 @@ def _frames(frames: Any, random: np.random.Generator) -> Tensor:
     return (x - _MEAN) / _STD
 
 
-def _log_mels(log_mels: Any, random: np.random.Generator) -> Tensor:
+def _log_mels(log_mels: Any, random: Generator) -> Tensor:
     """Convert (B, 1, 128, 204) to float32, each with a random gain."""
     x = torch.from_numpy(log_mels).float()
     gain = torch.from_numpy(random.uniform(-0.25, 0.25, (len(x), 1, 1, 1)).astype(np.float32))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.eval.demo.world.kinds import KINDS, Kind
 from ovavel.eval.demo.world.mp4 import FPS, write_mp4
@@ -48,7 +49,7 @@ def write_film(path: Path, truth: Path, seed: int) -> None:
     Raises:
         OutputError: a file could not be written.
     """
-    random = np.random.default_rng(seed)
+    random = default_rng(seed)
     scenes = [Scene(script, random) for script in _SCRIPTS]
     pictures = (
         scene.frame((number + 0.5) / FPS) for scene in scenes for number in range(len(scene.script.shown) * FPS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import default_rng
 from PIL import Image
 
 from ovavel.eval.demo.world.kinds import KINDS
@@ -94,7 +95,7 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], *, exists:
 
 
 def _block(seed: int, total: int, start: int) -> Segments:
-    random = np.random.default_rng((seed, start))
+    random = default_rng((seed, start))
     count = min(_BLOCK, total - start)
     frames = np.empty((count, 224, 224, 3), np.uint8)
     log_mels = np.empty((count, 1, 128, 204), np.float16)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ovavel.eval.datasets.audio_passes import PassReader
@@ -57,7 +58,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.truth)
 
-    def draw_audio(self, random: np.random.Generator) -> NDArray[np.float32]:
+    def draw_audio(self, random: Generator) -> NDArray[np.float32]:
         """Return audio (N, T, D) of one pass of each clip, drawn with `random`; the clean one is not among them.
 
         Raises:

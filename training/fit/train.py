@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -331,10 +332,10 @@ class _Run:
         write_checkpoint(self._out / STATE, tensors, metadata)
 
 
-def _random(recipe: Recipe, purpose: str, number: int = 0) -> np.random.Generator:
+def _random(recipe: Recipe, purpose: str, number: int = 0) -> Generator:
     """Create a generator that depends only on the seed, `purpose` and `number`."""
     digest = hashlib.sha256(f"{recipe.seed} {purpose} {number}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16]))
+    return default_rng(int.from_bytes(digest[:16]))
 
 
 def _stopped(recipe: Recipe, epochs: tuple[Epoch, ...]) -> bool:

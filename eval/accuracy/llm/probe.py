@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.eval.accuracy.llm.parse import parse
 from ovavel.eval.accuracy.llm.prompt import Prompt
@@ -88,7 +89,7 @@ def _beep() -> NDArray[np.float32]:
 
 
 def _noise() -> NDArray[np.float32]:
-    return np.random.default_rng(0).normal(0, 0.15, CLIP_SAMPLES).clip(-1, 1).astype(np.float32)
+    return default_rng(0).normal(0, 0.15, CLIP_SAMPLES).clip(-1, 1).astype(np.float32)
 
 
 def _square() -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 __all__ = ["gemm_model"]
@@ -16,7 +17,7 @@ def gemm_model(precision: str, depth: int, columns: int) -> bytes:
 
     "fp32" is MatMul of float32; "int8" is MatMulInteger of uint8 and int8, as dynamic quantization uses it.
     """
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     weights: NDArray[np.int8] | NDArray[np.float32]
     if precision == "int8":
         weights = random.integers(-64, 64, (depth, columns), np.int8)

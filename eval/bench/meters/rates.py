@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.eval.bench.meters.cost import ENCODERS, flops, is_known, weight_bytes
 from ovavel.eval.bench.meters.gemm import gemm_model
@@ -141,7 +142,7 @@ def _gemm_rate(precision: str, threads: int, rows: int, depth: int, columns: int
     session = onnxruntime.InferenceSession(
         gemm_model(precision, depth, columns), options, providers=["CPUExecutionProvider"]
     )
-    random = np.random.default_rng(0)
+    random = default_rng(0)
     left = random.integers(0, 128, (rows, depth), np.uint8) if precision == "int8" else random.random((rows, depth))
     feed = {"left": left.astype(np.uint8 if precision == "int8" else np.float32)}
     return best_rate(lambda: session.run(None, feed), 2.0 * rows * depth * columns, for_s=for_s)

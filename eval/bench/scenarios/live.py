@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.random import default_rng
 
 from ovavel.eval.bench.pipeline import Decider, Pipeline
 from ovavel.eval.bench.report import Live, Spread, Trial
@@ -108,7 +109,7 @@ def run_trial(
 ) -> Trial:
     """Let `cameras` cameras send windows for `trial_s`; end as soon as too many were late."""
     each = max(1, round(trial_s / WINDOW_S))
-    phases = np.random.default_rng(0).random(cameras)  # those of few cameras are the first of those of many
+    phases = default_rng(0).random(cameras)  # those of few cameras are the first of those of many
     arrivals = (phases + np.arange(each)[:, None]).ravel() * WINDOW_S  # seconds since the start, camera by camera
     order = np.argsort(arrivals, kind="stable")
     arrivals_in_order = arrivals[order]

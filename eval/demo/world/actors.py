@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from ovavel.eval.demo.world.kinds import Kind
@@ -37,7 +38,7 @@ class Actor:
     """Amplitude of its drift around the centre."""
 
     @classmethod
-    def of(cls, kind: Kind, random: np.random.Generator) -> Actor:
+    def of(cls, kind: Kind, random: Generator) -> Actor:
         """Draw one of this kind, whole inside the square that the encoder sees."""
         radius = random.uniform(*_RADIUS_PX[kind.size])
         left, top = (WIDTH_PX - HEIGHT_PX) / 2 + 1.05 * radius, 1.05 * radius
@@ -71,7 +72,7 @@ class Actor:
                     pen.arc(reach, side - 0.55, side + 0.55, (255, 255, 255), width)
 
 
-def draw_stage(random: np.random.Generator, width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX) -> Image.Image:
+def draw_stage(random: Generator, width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX) -> Image.Image:
     """Draw a wall, a floor and silent objects, at the fine size."""
     size = width_px * FINE, height_px * FINE
     wall, floor = random.uniform(20, 190, 3), random.uniform(20, 170, 3)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -31,7 +32,7 @@ class Camera:
 
     def __init__(self, surroundings: Surroundings, seed: int) -> None:
         self._around, self._seed = surroundings, seed
-        random = np.random.default_rng((seed, 4))
+        random = default_rng((seed, 4))
         self._stage = draw_stage(random, WIDTH_PX + MARGIN_PX[0], HEIGHT_PX + MARGIN_PX[1])
         self._cast = random.uniform(0.92, 1.08, 3).astype(np.float32)
         self._leaves, self._leaf_alpha = _leaves(random)
@@ -51,7 +52,7 @@ class Camera:
         picture = self._background(time_s)
         if actors:
             self._add(picture, actors, time_s)
-        random = np.random.default_rng((self._seed, 5, round(1000 * time_s)))
+        random = default_rng((self._seed, 5, round(1000 * time_s)))
         strength, phase = around.band(time_s)
         band = 1 + strength * np.sin(2 * np.pi * (1.5 * self._rows + phase))
         picture *= (around.light(time_s) * band[:, None, None] * self._cast).astype(np.float32)
@@ -97,14 +98,14 @@ class Camera:
         picture[changed] = drawn[changed]
 
 
-def _cut(spare: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+def _cut(spare: NDArray[np.float32], random: Generator) -> NDArray[np.float32]:
     """Return a place of `spare` that is as large as the picture, mirrored or not."""
     top, left = random.integers(0, _SPARE_PX, 2)
     cut = spare[top : top + HEIGHT_PX, left : left + WIDTH_PX]
     return cut[:, ::-1] if random.random() < 0.5 else cut
 
 
-def _leaves(random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _leaves(random: Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Draw a bush: (h, w, 3) colours, and how opaque they are, (h, w, 1) in [0, 1]."""
     wide, high = _LEAVES_PX
     picture = Image.new("RGBA", (FINE * wide, FINE * high), (70, 100, 50, 0))
@@ -118,7 +119,7 @@ def _leaves(random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[n
     return drawn[..., :3], drawn[..., 3:] / np.float32(255)
 
 
-def _rain(size: tuple[int, int], random: np.random.Generator) -> NDArray[np.float32]:
+def _rain(size: tuple[int, int], random: Generator) -> NDArray[np.float32]:
     """Draw streaks of rain: brightness in [0, 1]."""
     picture = Image.new("L", (size[1], size[0]))
     pen = ImageDraw.Draw(picture)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 
 import numpy as np
+from numpy import fft
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from ovavel.eval.demo.world.plan import Episode
@@ -30,7 +32,7 @@ class Microphone:
 
     def __init__(self, surroundings: Surroundings, seed: int) -> None:
         self._around = surroundings
-        random = np.random.default_rng((seed, 6))
+        random = default_rng((seed, 6))
         colours = ((20, 7_900, 0.3), (20, 400, 1.6), (50, 900, 1.0), (400, 7_900, 0.2))
         self._hiss, self._wind, self._traffic, self._rain = (
             _loop(length_s, *colour, random) for length_s, colour in zip(_LOOPS_S, colours, strict=True)
@@ -72,7 +74,7 @@ class Microphone:
 
 
 def _sound(episode: Episode) -> NDArray[np.float32]:
-    random = np.random.default_rng((*episode.key, 1))
+    random = default_rng((*episode.key, 1))
     sound = np.zeros((len(episode.script.heard) + _TAIL_S) * RATE_HZ, np.float32)
     start = 0
     for kind, run in groupby(episode.script.heard):
@@ -92,13 +94,11 @@ def _part(loop: NDArray[np.float32], second: int) -> NDArray[np.float32]:
     return loop[start : start + RATE_HZ]
 
 
-def _loop(
-    length_s: int, low_hz: float, high_hz: float, fall: float, random: np.random.Generator
-) -> NDArray[np.float32]:
+def _loop(length_s: int, low_hz: float, high_hz: float, fall: float, random: Generator) -> NDArray[np.float32]:
     """Make noise that repeats without a seam: unit standard deviation, falling as hz to the power of -`fall`."""
     n = length_s * RATE_HZ
-    hz = np.fft.rfftfreq(n, 1 / RATE_HZ)
-    spectrum = np.fft.rfft(random.standard_normal(n)) * np.maximum(hz, low_hz) ** -fall
-    loop = np.fft.irfft(spectrum * ((hz >= low_hz) & (hz <= high_hz)), n)
+    hz = fft.rfftfreq(n, 1 / RATE_HZ)
+    spectrum = fft.rfft(random.standard_normal(n)) * np.maximum(hz, low_hz) ** -fall
+    loop = fft.irfft(spectrum * ((hz >= low_hz) & (hz <= high_hz)), n)
     loop /= loop.std()
     return loop.astype(np.float32)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from ovavel.eval.demo.world.actors import Actor
 from ovavel.eval.demo.world.kinds import KINDS, Kind
@@ -82,7 +83,7 @@ class Episode:
     def actor(self, kind: Kind) -> Actor:
         """Return its thing of this kind: the same whether it is seen or heard."""
         kinds = list(dict.fromkeys(each for each in (*self.script.shown, *self.script.heard) if each))
-        return Actor.of(kind, np.random.default_rng((*self.key, 2, kinds.index(kind))))
+        return Actor.of(kind, default_rng((*self.key, 2, kinds.index(kind))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ class TrueEvent:
 def plan_hour(day: DayKind, seed: int, hour: int) -> tuple[Episode, ...]:
     """Return the episodes of an hour in order. They never overlap, and none crosses the full hour."""
     key = (seed, tuple(DAY_KINDS).index(day), hour)
-    random, conditions = np.random.default_rng(key), DAY_KINDS[day]
+    random, conditions = default_rng(key), DAY_KINDS[day]
     scripts = [_script(str(what), conditions.silent_around, random) for what in random.permutation(conditions.episodes)]
     lengths = np.array([len(script.shown) for script in scripts])
     while lengths.sum() > HOUR_S:
@@ -130,7 +131,7 @@ def true_events(episodes: tuple[Episode, ...]) -> Iterator[TrueEvent]:
         yield held
 
 
-def _script(what: str, silent_around: float, random: np.random.Generator) -> Script:
+def _script(what: str, silent_around: float, random: Generator) -> Script:
     kind = _kind(random)
     length = int(random.integers(3, 9))
     seen: tuple[Kind | None, ...] = (kind,) * length
@@ -149,5 +150,5 @@ def _script(what: str, silent_around: float, random: np.random.Generator) -> Scr
     return Script(shown=seen, heard=(other,) * length)
 
 
-def _kind(random: np.random.Generator) -> Kind:
+def _kind(random: Generator) -> Kind:
     return KINDS[int(random.integers(len(KINDS)))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from PIL import ImageFilter
 
@@ -46,7 +47,7 @@ _WHOLE, _NONE = 0.43, 0.24
 """Shares of clips with the event in every second and in none, close to those of OV-AVEBench."""
 
 
-def write_script(kind: Kind, others: Sequence[Kind], random: np.random.Generator, seconds: int = 10) -> Script:
+def write_script(kind: Kind, others: Sequence[Kind], random: Generator, seconds: int = 10) -> Script:
     """Make up a clip about `kind`; distractors are drawn from `others`."""
     draw = random.random()
     if draw < _WHOLE:
@@ -72,7 +73,7 @@ def write_script(kind: Kind, others: Sequence[Kind], random: np.random.Generator
     return Script(shown=tuple(shown), heard=tuple(heard))
 
 
-def _partial(random: np.random.Generator, seconds: int) -> list[int]:
+def _partial(random: Generator, seconds: int) -> list[int]:
     """Draw labels with one or two events and at least one second outside them."""
     while True:
         labels = [0] * seconds
@@ -84,7 +85,7 @@ def _partial(random: np.random.Generator, seconds: int) -> list[int]:
             return labels
 
 
-def _other(kind: Kind, others: Sequence[Kind], random: np.random.Generator) -> Kind:
+def _other(kind: Kind, others: Sequence[Kind], random: Generator) -> Kind:
     candidates = [other for other in others if other.thing != kind.thing]
     return candidates[int(random.integers(len(candidates)))]
 
@@ -92,7 +93,7 @@ def _other(kind: Kind, others: Sequence[Kind], random: np.random.Generator) -> K
 class Scene:
     """A script on a stage. Background, light, position, scale, room and noise are chosen once per clip."""
 
-    def __init__(self, script: Script, random: np.random.Generator) -> None:
+    def __init__(self, script: Script, random: Generator) -> None:
         self.script = script
         kinds = dict.fromkeys(kind for kind in (*script.shown, *script.heard) if kind)
         self._actors: Mapping[Kind, Actor] = {kind: Actor.of(kind, random) for kind in kinds}
@@ -112,14 +113,14 @@ class Scene:
         picture = picture.reduce(FINE)
         if self._blur:
             picture = picture.filter(ImageFilter.GaussianBlur(self._blur))
-        random = np.random.default_rng((self._seed, round(1000 * time_s)))
+        random = default_rng((self._seed, round(1000 * time_s)))
         light = np.asarray(picture, np.float32) * (self._gain * self._cast).astype(np.float32)
         light += self._grain * random.standard_normal((HEIGHT_PX, WIDTH_PX, 1), dtype=np.float32)
         return light.clip(0, 255).astype(np.uint8)
 
     def sound(self) -> NDArray[np.float32]:
         """Render the sound of the whole clip: (N,) float32 in [-1, 1]."""
-        random = np.random.default_rng((self._seed, 0))
+        random = default_rng((self._seed, 0))
         seconds = len(self.script.heard)
         sound = np.zeros(seconds * RATE_HZ, np.float32)
         start = 0
@@ -135,9 +136,7 @@ class Scene:
         sound *= random.uniform(0.15, 0.9) / max(1.0, float(np.abs(sound).max()))
         return sound.clip(-1, 1)
 
-    def _mix(
-        self, sound: NDArray[np.float32], part: NDArray[np.float32], start: int, random: np.random.Generator
-    ) -> None:
+    def _mix(self, sound: NDArray[np.float32], part: NDArray[np.float32], start: int, random: Generator) -> None:
         """Add `part` at second `start`; ends that lie inside the clip are moved a little inwards."""
         late = int(random.uniform(0, 0.15) * RATE_HZ) if start else 0
         early = int(random.uniform(0, 0.15) * RATE_HZ) if start * RATE_HZ + len(part) < len(sound) else 0

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy import fft
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ovavel.eval.demo.world.kinds import Kind
@@ -22,7 +24,7 @@ __all__ = ["RATE_HZ", "background_noise", "reverberate", "stroke_rate_hz", "stro
 RATE_HZ = 16_000
 Sound = NDArray[np.float32]
 Wave = NDArray[np.float64]
-Random = np.random.Generator
+Random = Generator
 
 
 def _time(duration_s: float) -> Wave:
@@ -47,9 +49,9 @@ def _buzz(t: Wave, start_hz: float, end_hz: float | None = None) -> Wave:
 
 def _noise(n: int, low_hz: float, high_hz: float, random: Random) -> Wave:
     """Return noise of unit standard deviation between two frequencies."""
-    spectrum = np.fft.rfft(random.standard_normal(n))
-    hz = np.fft.rfftfreq(n, 1 / RATE_HZ)
-    noise: Wave = np.fft.irfft(spectrum * ((hz >= low_hz) & (hz <= high_hz)), n)
+    spectrum = fft.rfft(random.standard_normal(n))
+    hz = fft.rfftfreq(n, 1 / RATE_HZ)
+    noise: Wave = fft.irfft(spectrum * ((hz >= low_hz) & (hz <= high_hz)), n)
     noise /= noise.std() + 1e-9
     return noise
 
@@ -229,9 +231,9 @@ def strokes(kind: Kind, duration_s: float, rate_hz: float, random: Random) -> So
 def background_noise(duration_s: float, random: Random) -> Sound:
     """Synthesize hiss or rumble for silent stretches: (N,) float32 of unit standard deviation."""
     n = int(duration_s * RATE_HZ)
-    spectrum = np.fft.rfft(random.standard_normal(n))
-    hz = np.maximum(np.fft.rfftfreq(n, 1 / RATE_HZ), 20)
-    noise = np.fft.irfft(spectrum * hz ** -random.uniform(0.0, 1.2), n)
+    spectrum = fft.rfft(random.standard_normal(n))
+    hz = np.maximum(fft.rfftfreq(n, 1 / RATE_HZ), 20)
+    noise = fft.irfft(spectrum * hz ** -random.uniform(0.0, 1.2), n)
     noise /= noise.std() + 1e-9
     if random.random() < 0.3:
         noise += random.uniform(0.2, 0.8) * np.sin(2 * np.pi * random.uniform(45, 130) * np.arange(n) / RATE_HZ)
@@ -245,5 +247,5 @@ def reverberate(sound: Sound, random: Random) -> Sound:
     room = random.standard_normal(len(t)) * np.exp(-6.9 * t / (1.5 * decay_s)) * random.uniform(0.02, 0.1)
     room[0] = 1.0
     size = 1 << math.ceil(math.log2(len(sound) + len(room)))
-    wet = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(room, size), size)[: len(sound)]
+    wet = fft.irfft(fft.rfft(sound, size) * fft.rfft(room, size), size)[: len(sound)]
     return wet.astype(np.float32)

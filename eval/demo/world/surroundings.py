@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from ovavel.eval.demo.world.plan import DAY_KINDS, HOUR_S, DayKind
 
@@ -28,7 +29,7 @@ _WAVES = 5
 class _Slow:
     """A smooth random function of time with values around 0: waves of random periods between two bounds."""
 
-    def __init__(self, random: np.random.Generator, shortest_s: float, longest_s: float) -> None:
+    def __init__(self, random: Generator, shortest_s: float, longest_s: float) -> None:
         periods = np.exp(random.uniform(math.log(shortest_s), math.log(longest_s), _WAVES))
         self._waves = [
             (2 * math.pi / p, float(x)) for p, x in zip(periods, random.uniform(0, 6.3, _WAVES), strict=True)
@@ -44,7 +45,7 @@ class Surroundings:
 
     def __init__(self, day: DayKind, seed: int, hours: int) -> None:
         conditions = DAY_KINDS[day]
-        random = np.random.default_rng((seed, 1))
+        random = default_rng((seed, 1))
         self._clouds, self._gusts, self._breeze, self._cars, self._showers = (
             _Slow(random, *periods) for periods in ((240, 1800), (7, 40), (300, 2400), (40, 200), (900, 5400))
         )
@@ -57,7 +58,7 @@ class Surroundings:
     @staticmethod
     def _steps(seed: int, part: int, hours: int, count: int) -> Iterator[tuple[float, float]]:
         for hour in range(hours):
-            random = np.random.default_rng((seed, part, hour))
+            random = default_rng((seed, part, hour))
             yield from (
                 (hour * HOUR_S + float(t), random.uniform(0.9, 1.1)) for t in np.sort(random.uniform(0, HOUR_S, count))
             )
@@ -65,7 +66,7 @@ class Surroundings:
     @staticmethod
     def _turns(seed: int, part: int, hours: int, count: int) -> Iterator[tuple[float, int]]:
         for hour in range(hours):
-            random = np.random.default_rng((seed, part, hour))
+            random = default_rng((seed, part, hour))
             yield from (
                 (hour * HOUR_S + float(t), int(random.integers(_PRESETS)))
                 for t in np.sort(random.uniform(0, HOUR_S, count))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.ctypeslib import as_array
 
 from ovavel.runtime.backends.tensorrt.library import EXTRAS, LibraryName
 from ovavel.runtime.errors import DeviceError, MissingExtraError
@@ -187,7 +188,7 @@ class Buffer:
         except DeviceError:
             cuda.give_back("cudaFree", self.device)
             raise
-        self._bytes = np.ctypeslib.as_array((ctypes.c_ubyte * nbytes).from_address(self.address))
+        self._bytes = as_array((ctypes.c_ubyte * nbytes).from_address(self.address))
         self._bytes[:] = 0
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -1,19 +1,24 @@
 """Memory of many cameras in one process: `python -m tests.runtime.session.many CLIP --bundle BUNDLE`.
 
-Each camera is a `Session` with a thread, a decoder and queues of its own; all use one backend.
+Each camera is a `Session` with a thread, a decoder and queues of its own; all use one backend. A recording is decoded
+by several threads, each with pictures of its own. With `--live` each session watches the recording, which has to be an
+MPEG transport stream, from a server at its own speed, as it watches a network camera.
 """
 
 from __future__ import annotations
 
 import argparse
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import av
 import psutil
+from support.http_station import TransportStream
 
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
@@ -40,8 +45,21 @@ class Grown:
         return (self.peak_mb - self.loaded_mb) / self.cameras
 
 
-def grown(bundle: Path, clip: Path, cameras: int, windows: int) -> Grown:
-    """Watch `clip` in so many sessions at once, until each has decided about so many windows."""
+@contextmanager
+def streamed(clip: Path) -> Iterator[str]:
+    """Serve `clip` at its own speed to each who asks; the address."""
+    with av.open(str(clip)) as container:
+        seconds = (container.duration or av.time_base) / av.time_base
+    content = clip.read_bytes()
+    with closing(TransportStream(content, rate_bytes=len(content) / seconds)) as station:
+        yield station.url
+
+
+def grown(bundle: Path, clip: Path | str, cameras: int, windows: int) -> Grown:
+    """Watch `clip`, a recording or the address of a stream, in so many sessions at once.
+
+    It ends when each has decided about so many windows.
+    """
     process, over, peak = psutil.Process(), threading.Event(), [0]
     opened = Bundle.open(bundle)
 
@@ -78,8 +96,10 @@ if __name__ == "__main__":
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--cameras", type=int, default=10)
     parser.add_argument("--windows", type=int, default=5, help="that each camera decides about")
+    parser.add_argument("--live", action="store_true", help="serve CLIP as network cameras do")
     asked = parser.parse_args()
-    found = grown(asked.bundle, asked.clip, asked.cameras, asked.windows)
+    with streamed(asked.clip) if asked.live else nullcontext(asked.clip) as watched:
+        found = grown(asked.bundle, watched, asked.cameras, asked.windows)
     print(
         f"{found.loaded_mb:.0f} MB loaded, {found.peak_mb:.0f} MB at the peak with {found.cameras} cameras: "
         f"{found.camera_mb:.1f} MB each"

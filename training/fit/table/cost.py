@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
@@ -42,7 +43,7 @@ def training_seconds(run: Path, epochs: int) -> float | None:
 
 def one_window(head: RuntimeHead, text: TextEmbeddings, seed: int = 0) -> Callable[[], object]:
     """Return a call that runs `head` on one window: random embeddings (1, T, D) of each sense, and all names."""
-    random = np.random.default_rng(seed)
+    random = default_rng(seed)
 
     def unit(size: int) -> NDArray[np.float32]:
         values = random.standard_normal((1, BUFFER, size), np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from ovavel.eval.accuracy.bootstrap import intervals
@@ -46,7 +47,7 @@ def untrained(part: Part, text: TextEmbeddings) -> tuple[Line, ...]:
         part: clips with labels among all names.
         text: embeddings of all C names for each sense.
     """
-    random, truth = np.random.default_rng(0), part.truth
+    random, truth = default_rng(0), part.truth
     draws = (random.integers(0, len(text), truth.shape) for _ in range(_CHANCE_DRAWS))
     chance = [row_table(score_rows(labels, truth, part.seen, len(text))) for labels in draws]
     return (

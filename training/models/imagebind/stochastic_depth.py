@@ -18,6 +18,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class StochasticDepth:
 
         `samples` is B.
         """
-        random = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))
+        random = default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))
         rates = self.rates[:, np.newaxis]
         kept = random.random((samples, len(rates), _BRANCHES)) >= rates
         return (kept / (1 - rates)).astype(np.float32)
