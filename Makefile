@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Tests start hundreds of processes, and each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The demo needs little: an environment of its own, unless the large one is there.
 DEMO_VENV := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-demo)
 
@@ -50,7 +53,7 @@ quick: $(STAMP)
 # What no machine may change.
 proof: $(STAMP)
 	for time in 1 2 3; do .ci/busy $(PYTEST) -m 'not alone and not proof' && .ci/busy $(ALONE) -m 'alone and not proof' || exit 1; done
-	$(PYTEST) -m 'not alone' --reverse
+	$(PYTEST) -m 'not alone' --reverse --hypothesis-profile=proof
 	$(ALONE) -m 'alone and proof'
 	CI= .ci/without $(PYTEST) -m 'not alone and not full_size and not proof'
 
