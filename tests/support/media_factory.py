@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 COLOURS = [(220, 30, 30), (30, 200, 40), (40, 50, 220), (230, 220, 40), (200, 60, 200), (40, 210, 210)]
@@ -96,8 +97,12 @@ def _video_jobs(
     if rotation:
         stream.set_display_rotation(rotation)
 
+    # one for all: a frame's own has a thread for each core
+    reformatter = VideoReformatter()
+
     def frame(time_s: float) -> Any:
-        made = av.VideoFrame.from_ndarray(picture(time_s), format="rgb24").reformat(format=pixel_format)
+        made = av.VideoFrame.from_ndarray(picture(time_s), format="rgb24")
+        made = reformatter.reformat(made, format=pixel_format, threads=1)
         made.pts, made.time_base = round(stamps(time_s) * 1000), Fraction(1, 1000)
         return made
 
