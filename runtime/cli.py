@@ -15,10 +15,11 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from typing import Any, NoReturn
 
 from ovavel.runtime.errors import MissingExtraError, OvavelError, UsageError
+from ovavel.runtime.plugins import plugins
 from ovavel.runtime.reporting.redaction import redacted
 from ovavel.runtime.reporting.streams import prepare_streams
 from ovavel.runtime.reporting.text import INVISIBLE, one_line, shown_name
@@ -104,7 +105,7 @@ def _silence_stdout() -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    commands = {entry.name: entry for entry in entry_points(group="ovavel.commands")}
+    commands = {entry.name: entry for entry in plugins("ovavel.commands")}
     if arguments and arguments[0] in ("-V", "--version"):
         print(f"ovavel {version('ovavel')}")
         return 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import MissingExtraError, UsageError
+from ovavel.runtime.plugins import plugins
 from ovavel.runtime.system.bounds import MOST_WORKERS
 from ovavel.runtime.system.progress import Progress, no_progress
 
@@ -121,7 +121,7 @@ class BuildsEngines(Protocol):
 
 def backend_names() -> list[str]:
     """Names of the installed backends."""
-    return sorted(entry.name for entry in entry_points(group="ovavel.backends"))
+    return sorted(entry.name for entry in plugins("ovavel.backends"))
 
 
 def open_backend(
@@ -148,7 +148,7 @@ def open_backend(
     """
     if threads is not None and not 1 <= threads <= MOST_WORKERS:
         raise UsageError(f"threads must be from 1 to {MOST_WORKERS} on this machine, not {threads}")
-    found = [entry for entry in entry_points(group="ovavel.backends") if entry.name == name]
+    found = [entry for entry in plugins("ovavel.backends") if entry.name == name]
     if not found:
         raise UsageError(f"there is no backend {name!r}; known: {', '.join(backend_names()) or 'none'}")
     try:

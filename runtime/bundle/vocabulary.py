@@ -69,9 +69,8 @@ class Tokenizer:
     Texts are normalised as CLIP's are, unless the file describes a normalizer of its own.
     """
 
-    def __init__(self, rows: Any, plain: Any, *, context_length: int) -> None:
+    def __init__(self, rows: Any, *, context_length: int) -> None:
         self._rows = rows
-        self._plain = plain
         self.context_length = context_length
         """L, the tokens in a row with the start and end tokens."""
         self.max_tokens = context_length - rows.num_special_tokens_to_add(is_pair=False)
@@ -102,7 +101,6 @@ class Tokenizer:
         try:
             text = data.decode("utf-8")
             rows = tokenizers.Tokenizer.from_str(text)
-            plain = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises nothing narrower
             raise BundleError(
                 f"{where} is not a tokenizer file ({brief(error)}); export or copy the bundle again"
@@ -112,9 +110,7 @@ class Tokenizer:
             raise BundleError(f"{where} does not truncate and pad texts to one length; export the bundle again")
         if length > _LONGEST_ROW or (rows.padding or {}).get("pad_to_multiple_of"):
             raise BundleError(f"{where} pads texts to far more than {_LONGEST_ROW} tokens; export the bundle again")
-        plain.no_padding()
-        plain.no_truncation()
-        return cls(rows, plain, context_length=length)
+        return cls(rows, context_length=length)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return the tokens (N, L) of `texts`: start, text, end, padding. Longer texts are truncated before the end.
@@ -124,9 +120,19 @@ class Tokenizer:
         encodings = self._rows.encode_batch(self._normalized(texts))
         return np.array([encoding.ids for encoding in encodings], dtype=np.int64).reshape(-1, self.context_length)
 
+    @functools.cached_property
+    def _whole(self) -> Any:
+        """The same one, without truncation and padding."""
+        import tokenizers
+
+        whole = tokenizers.Tokenizer.from_str(self._rows.to_str())
+        whole.no_padding()
+        whole.no_truncation()
+        return whole
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has before truncation, without start and end."""
-        encodings = self._plain.encode_batch(self._normalized(texts), add_special_tokens=False)
+        encodings = self._whole.encode_batch(self._normalized(texts), add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 
     def _normalized(self, texts: Sequence[str]) -> list[str]:

@@ -378,6 +378,8 @@ def media_time(clock: MediaTime) -> Iterator[None]:
 def run(cameras: int, minutes: int, *, report: Callable[[str], object] = print) -> Soaked:
     """Soak a site of so many cameras for so many minutes of media."""
     soaked, seconds = Soaked(cameras), 60 * minutes
+    gc.collect()
+    gc.freeze()  # what was there before is not searched at each sample
     every_s = max(SETTLE_EVERY_S, seconds // 144 // SETTLE_EVERY_S * SETTLE_EVERY_S)
     with scratch(MEMORY if MEMORY.is_dir() else None) as folder:
         world = World(folder, cameras, seconds)

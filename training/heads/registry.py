@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any, TypeAlias
 
 from ovavel.runtime.errors import UsageError
+from ovavel.runtime.plugins import plugins
 
 __all__ = ["accepted_settings", "check_settings", "find_head", "head_names"]
 
@@ -23,7 +23,7 @@ HeadMaker: TypeAlias = Callable[..., Any]
 
 def head_names() -> list[str]:
     """Names of the installed kinds of heads."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return sorted({entry.name for entry in plugins(GROUP)})
 
 
 def find_head(name: str) -> HeadMaker:
@@ -32,14 +32,14 @@ def find_head(name: str) -> HeadMaker:
     Raises:
         UsageError: there is no such kind, two packages provide it, or its package cannot be imported.
     """
-    found = entry_points(group=GROUP, name=name)
+    found = [entry for entry in plugins(GROUP) if entry.name == name]
     places = sorted({entry.value for entry in found})
     if not places:
         raise UsageError(f"there is no head {name!r}; there are: {', '.join(head_names())}")
     if len(places) > 1:
         raise UsageError(f"the head {name!r} is provided more than once: {', '.join(places)}; uninstall one of them")
     try:
-        make: HeadMaker = next(iter(found)).load()
+        make: HeadMaker = found[0].load()
     except (ImportError, AttributeError) as error:
         raise UsageError(f"the head {name!r} cannot be loaded from {places[0]}: {error}") from error
     return make

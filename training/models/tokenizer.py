@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+)"
 """Pieces that are encoded separately: a contraction's ending, a run of letters, a digit, a run of other characters."""
 
 
+@cache
 def clip_tokenizer() -> bytes:
     """Return CLIP's `tokenizer.json` with 49 408 tokens, truncating and padding to 77.
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 import numpy as np
 from numpy.random import default_rng
@@ -20,6 +19,7 @@ from ovavel.eval.bench.meters.gemm import gemm_model
 from ovavel.eval.bench.report import Floor, Rates
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.plugins import plugins
 
 __all__ = ["FLOOR_RULE", "IntegerPeak", "best_rate", "floor", "measure_integer_peak", "measure_rates"]
 
@@ -61,7 +61,7 @@ def measure_rates(device: str, threads: int, libraries: frozenset[str]) -> Rates
         read, by["memory"] = _read_rate(threads), "numpy"
         found = {precision: _gemm_rate(precision, threads, *_GEMM) for precision in ("fp32", "int8")}
         by.update(dict.fromkeys(found, "ONNX Runtime"))
-    for entry in entry_points(group="ovavel.rates"):
+    for entry in plugins("ovavel.rates"):
         if entry.name not in libraries:
             continue
         bytes_per_s, flops_per_s = entry.load()(device, threads)

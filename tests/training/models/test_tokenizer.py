@@ -85,4 +85,4 @@ def test_a_damaged_merges_file_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "bpe_simple_vocab_16e6.txt.gz").write_bytes(b"something else")
     monkeypatch.setattr(tokenizer_module.resources, "files", lambda _package: tmp_path)
     with pytest.raises(ExportError, match="reinstall ovavel"):
-        clip_tokenizer()
+        clip_tokenizer.__wrapped__()  # an earlier test has read the file
