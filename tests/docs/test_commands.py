@@ -88,8 +88,8 @@ RUN = [
     for page in WITH_COMMANDS
     if page.stem != "training" and page.parent.name != "extend" and any(map(runs_here, commands(page)))
 ]
-LONG = {"clip-clap", "precision", "parity", "benchmarks/README"}
-"""Pages whose commands export several bundles, each of which has tests of its own."""
+LONG = {"clip-clap", "precision", "parity", "benchmarks/README", "usage", "demo-world", "scale", "performance"}
+"""Pages whose commands export bundles or take long, each of which has tests of its own."""
 
 
 @pytest.fixture(scope="module")

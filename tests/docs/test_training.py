@@ -47,6 +47,7 @@ def commands(block: str) -> list[list[str]]:
     return [each[1:] for each in words if each[:1] == ["ovavel"]]
 
 
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_every_command_from_videos_to_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

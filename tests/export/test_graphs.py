@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from support.encoders import encoders
 from support.golden_weights import GOLDEN, golden_head_inputs, golden_head_state, golden_inputs
 from support.onnx_graphs import computed_shapes, export_graph
+from support.proofs import proof_unless
 
 from ovavel.export.graphs import OPSET, example_inputs
 from ovavel.export.verify import (
@@ -129,7 +130,7 @@ def test_a_head_without_blocks_has_no_external_weights(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["head.onnx"]
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("blocks", proof_unless((2).__eq__, [1, 2]))
 def test_the_golden_head_through_onnx(tmp_path: Path, blocks: int) -> None:
     save_file(
         {name: tensor.contiguous() for name, tensor in golden_head_state(blocks).items()}, tmp_path / "head.safetensors"

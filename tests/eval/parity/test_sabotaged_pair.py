@@ -24,7 +24,7 @@ from ovavel.runtime.errors import VocabularyError
 from ovavel.runtime.pipeline import clap_log_mel
 from ovavel.runtime.verification.compare import Stage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(600)]
 
 NAMES = ("dog barking", "race car", "bird chirping")
 SIZE = 24

@@ -43,6 +43,7 @@ def test_making_the_bundle_counts_for_the_budget(tmp_path: Path, capsys: pytest.
     assert "the time budget of 1e-09 s was used up: looking for what is there" in capsys.readouterr().err
 
 
+@pytest.mark.proof
 def test_a_precision_that_could_not_be_exported_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ovavel.export import bundle
 

@@ -120,6 +120,7 @@ def test_int8_is_refused_on_a_gpu(int8_bundle: Path) -> None:
         OnnxRuntimeBackend(bundle, 0, 1, ("vision",))
 
 
+@pytest.mark.proof
 def test_the_same_weights_give_the_same_bytes(int8_bundle: Path, tiny_weights: Path, tmp_path: Path) -> None:
     tower = ImageBind.load(tiny_weights, TINY, ("audio",)).towers["audio"]
     for file in export_graph("audio", tower, tmp_path, encoders=TINY.encoders, precision="int8-any"):

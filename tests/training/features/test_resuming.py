@@ -84,7 +84,12 @@ def _until(condition: Callable[[], bool], limit_s: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("end", "times"), [pytest.param("kill", 10, marks=pytest.mark.proof), ("kill", 4), ("terminate", 3)]
+    ("end", "times"),
+    [
+        pytest.param("kill", 10, marks=pytest.mark.proof),
+        ("kill", 2),
+        pytest.param("terminate", 3, marks=pytest.mark.proof),
+    ],
 )
 def test_a_run_killed_at_random_moments_gives_the_same_files(
     broken: tuple[Path, Any], uninterrupted: dict[str, bytes], tiny_weights: Path, tmp_path: Path, end: str, times: int

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from support.proofs import proof_unless
 from support.synthetic import DIM, make_data, train
 from support.training.fits import ALL_AT_ONCE, ALL_FILES, FAST, OTHERS, Cut, contents
 
@@ -27,7 +28,11 @@ from ovavel.training.heads.temporal import TemporalHead
 NOISY = replace(ALL_AT_ONCE, stochastic_depth=True)
 
 
-@pytest.mark.parametrize("recipe", [FAST, ALL_AT_ONCE, NOISY, replace(FAST, blend=(0.3, 1.0)), *OTHERS.values()])
+IN_CI = (FAST, ALL_AT_ONCE, NOISY)
+RECIPES = (*IN_CI, replace(FAST, blend=(0.3, 1.0)), *OTHERS.values())
+
+
+@pytest.mark.parametrize("recipe", proof_unless(IN_CI.__contains__, RECIPES))
 def test_a_run_interrupted_anywhere_ends_the_same(recipe: Recipe, data: Data, tmp_path: Path) -> None:
     fit_data(recipe, data, tmp_path / "whole")
     steps = 3 * 6

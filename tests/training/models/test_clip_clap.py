@@ -113,6 +113,7 @@ def test_clap_is_that_of_transformers(tmp_path):
     assert all(found < AWAY for found in clap_differences(tmp_path, model).values())
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.full_size
 def test_full_size_clip_is_that_of_transformers(tmp_path):
@@ -120,6 +121,7 @@ def test_full_size_clip_is_that_of_transformers(tmp_path):
     assert all(found < AWAY for found in clip_differences(tmp_path, model, 49_408).values())
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.full_size
 @pytest.mark.parametrize("config", [{}, LARGER_CLAP], ids=["unfused", "larger"])
