@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 __all__ = ["plugins"]
 
 
 def plugins(group: str) -> tuple[EntryPoint, ...]:
     """Return the entry points of `group`. Those of a package that is installed later are found by the next process."""
-    return tuple(_read(tuple(sys.path)).select(group=group))
+    return _read(group, tuple(sys.path))
 
 
-@lru_cache(maxsize=4)
-def _read(_path: tuple[str, ...]) -> EntryPoints:
+@lru_cache(maxsize=16)
+def _read(group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """A file of each package is read: ten milliseconds where there are a hundred of them."""
-    return entry_points()
+    return tuple(entry_points(group=group))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,32 @@ if TYPE_CHECKING:
 
     from ovavel.runtime.bundle.bundle import Bundle
 
-__all__ = ["compile_graph", "open_openvino"]
+__all__ = ["compile_graph", "load_openvino", "open_openvino"]
 
 _ENGINE = "openvino"
 _HINTS = {"fp32": ("f32",), "bf16": ("bf16",), "int8-static": ("bf16", "f32")}
 """Precision → OpenVINO's precision hints for all but 8-bit products; the first that the CPU supports is used."""
 _LONGEST_MESSAGE = 300
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO and return it, without its telemetry.
+
+    At each import this sends an event to its vendor, and it keeps an id of the user in the home folder. A program that
+    has imported it before decides for itself.
+
+    Raises:
+        ImportError, OSError: it is not installed, or cannot be loaded.
+    """
+    silenced = "openvino_telemetry" not in sys.modules
+    if silenced:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # OpenVINO does without what cannot be imported
+    try:
+        import openvino
+    finally:
+        if silenced:
+            del sys.modules["openvino_telemetry"]
+    return openvino
 
 
 def open_openvino(
@@ -53,7 +74,7 @@ def open_openvino(
         UsageError: `threads` is not positive, or the engine does not run this precision.
     """
     try:
-        import openvino  # noqa: F401
+        load_openvino()
     except ImportError as error:
         raise MissingExtraError("openvino", "openvino", need="The backend 'openvino'") from error
     if device not in ("auto", "cpu"):
@@ -68,8 +89,7 @@ class OpenVinoBackend(GraphBackend):
 
     def __init__(self, bundle: Bundle, threads: int, graphs: Sequence[Graph], asked: str | None = None) -> None:
         """Compile `graphs` in the `asked` precision for `threads` cores."""
-        import openvino
-
+        openvino = load_openvino()
         precision = {graph: bundle.precision(graph, _ENGINE, asked) for graph in graphs}
         self._locks = {graph: threading.Lock() for graph in graphs}
         self._requests: dict[Graph, Any] = {
@@ -130,8 +150,7 @@ def compile_graph(files: GraphFiles, precision: str, threads: int, *, batch: int
         BundleError: OpenVINO cannot load it.
         DeviceError: this CPU cannot compute in `precision`.
     """
-    import openvino
-
+    openvino = load_openvino()
     core = openvino.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     hint = next((hint for hint in _HINTS[precision] if hint == "f32" or hint.upper() in able), None)

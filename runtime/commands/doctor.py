@@ -230,8 +230,10 @@ def _version(distribution: str, module: str) -> str | None:
 
     if find_spec(module) is None:
         return None
-    names = [distribution, *packages_distributions().get(module, ())]
-    return next((version for name in names if (version := _installed_version(name))), "unknown")
+    if own := _installed_version(distribution):
+        return own  # to look for others takes long: it reads the metadata of all that is installed
+    others = packages_distributions().get(module, ())
+    return next((version for name in others if (version := _installed_version(name))), "unknown")
 
 
 def _installed_version(distribution: str) -> str | None:
@@ -254,11 +256,13 @@ def _providers() -> tuple[list[str], str | None]:
 
 
 def _openvino() -> EngineLibrary:
+    from ovavel.runtime.backends.openvino import load_openvino
+
     version = _version(_OPENVINO, _OPENVINO)
     if version is None:
         return EngineLibrary(version=None, problem="is not installed", extra=_OPENVINO)
     try:
-        import openvino  # noqa: F401
+        load_openvino()
     except (ImportError, OSError) as error:
         return EngineLibrary(version=version, problem=f"cannot be loaded: {error}", extra=_OPENVINO)
     return EngineLibrary(version=version, problem=None, extra=_OPENVINO)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +75,16 @@ def test_a_damaged_graph_is_reported(tmp_path: Path) -> None:
     (tmp_path / "vision.onnx").write_bytes(b"\x08\x0a")  # a model of version 10, and nothing else
     with pytest.raises(BundleError, match="OpenVINO cannot load"):
         compile_graph(read_graph(tmp_path / "vision.onnx"), "fp32", 1)
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_nothing_is_sent_to_its_vendor(chosen: bool, tmp_path: Path) -> None:
+    """Its telemetry keeps an id of the user in the home folder; a program that imports it decides for itself."""
+    code = "import sys; from ovavel.runtime.backends.openvino import load_openvino\n"
+    code += "import openvino_telemetry\n" * chosen
+    code += "load_openvino(); import openvino.tools.ovc.telemetry_utils as used; print(used.tm.__name__)"
+    # CI: the telemetry that is chosen here sends nothing
+    variables = {**os.environ, "HOME": str(tmp_path), "CI": "true"}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ("openvino_telemetry" if chosen else "openvino.tools.ovc.telemetry_stub")
+    assert chosen or not list(tmp_path.iterdir())
