@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.backends.graph_backend import GraphBackend
+from ovavel.runtime.backends.turns import Turns
 from ovavel.runtime.bundle.external_data import with_addresses
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.hashed import GraphFiles
@@ -91,7 +91,7 @@ class OpenVinoBackend(GraphBackend):
         """Compile `graphs` in the `asked` precision for `threads` cores."""
         openvino = load_openvino()
         precision = {graph: bundle.precision(graph, _ENGINE, asked) for graph in graphs}
-        self._locks = {graph: threading.Lock() for graph in graphs}
+        self._locks = {graph: Turns() for graph in graphs}
         self._requests: dict[Graph, Any] = {
             # The head is too small to benefit from more threads.
             graph: compile_graph(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovavel.runtime.backends import HeadOutput
+from ovavel.runtime.backends.turns import Turns
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.errors import DeviceError
 from ovavel.service.encoding.messages import Answer, Contexts, Encode, Failed, Head, Load, Ready, Results
@@ -50,7 +50,7 @@ class RemoteEncoder:
         """
         self._load = Load(bundle=str(bundle), options=dict(options))
         self._answer_s = answer_s
-        self._turn = threading.Lock()
+        self._turn = Turns()
         self._child: Child | None = None
         self._failures, self._closed = 0, False
         self._load_s = _LOAD_S

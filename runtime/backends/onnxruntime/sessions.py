@@ -14,6 +14,7 @@ import numpy as np
 
 from ovavel.runtime.backends.onnxruntime.cuda import check_placement, cuda_options
 from ovavel.runtime.backends.onnxruntime.libraries import missing_libraries
+from ovavel.runtime.backends.turns import Turns
 from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.errors import BundleError, DeviceError
@@ -150,7 +151,7 @@ def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool 
     session.disable_fallback()
     session.used = files, values  # keep their memory alive: the session refers to it
     # Each run needs memory of its own, and gains nothing beside one that keeps all cores busy.
-    session.turn = threading.Lock() if gpu is None and threads >= physical_cores() else contextlib.nullcontext()
+    session.turn = Turns() if gpu is None and threads >= physical_cores() else contextlib.nullcontext()
     if gpu is not None:
         check_placement(session, _CUDA, files.path.name)
     return session

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import mmap
 import re
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 from ovavel.runtime.backends.tensorrt.cuda import Buffer, Cuda
 from ovavel.runtime.backends.tensorrt.library import Library
 from ovavel.runtime.backends.tensorrt.plan import PLAN, TEXT_INPUTS, Engine
+from ovavel.runtime.backends.turns import Turns
 from ovavel.runtime.errors import DeviceError, EngineError, OutputError, UsageError
 from ovavel.runtime.system.files import atomic_write
 
@@ -57,7 +57,7 @@ class EngineRunner:
             EngineError: the library does not accept the plan.
             DeviceError: the GPU has not enough memory.
         """
-        self._lock = threading.Lock()
+        self._lock = Turns()
         self._library, self._cuda = library, cuda
         self._graph, self._batches = engine.made_for.graph, engine.made_for.options.batches
         cuda.select()
