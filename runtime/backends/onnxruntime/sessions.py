@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
@@ -54,9 +55,11 @@ Name = TypeVar("Name", bound=str)
 _Key: TypeAlias = tuple[int, tuple[tuple[str, str], ...]]
 """Threads, and name and hash of each file."""
 
-_lock = threading.Lock()
+_lock = threading.Lock()  # of the two below; held for the bookkeeping alone
 _open: WeakValueDictionary[_Key, Any] = WeakValueDictionary()
 """Sessions on the CPU that some backend of this process uses."""
+_opening: WeakValueDictionary[_Key, threading.Lock] = WeakValueDictionary()
+"""Held while such a session is opened, so that none is opened twice."""
 
 
 def shared_sessions(bundle: Bundle, precision: Mapping[Graph, str], threads: int) -> dict[Graph, Any]:
@@ -75,14 +78,23 @@ def shared_sessions(bundle: Bundle, precision: Mapping[Graph, str], threads: int
         for name, each in precision.items()
     }
     files = bundle.load(precision)
+    return _at_once({name: partial(_shared_session, keys[name], each, among[name]) for name, each in files.items()})
+
+
+def _shared_session(key: _Key, files: GraphFiles, threads: int) -> Any:
     with _lock:
-        found = {name: session for name, key in keys.items() if (session := _open.get(key)) is not None}
-        for name in found:  # a damaged copy of what is in use is refused, too
-            with files[name].loading():
-                pass
-        opened = open_sessions({name: each for name, each in files.items() if name not in found}, among)
-        _open.update({keys[name]: session for name, session in opened.items()})
-    return {name: found.get(name) or opened[name] for name in precision}
+        turn = _opening.setdefault(key, threading.Lock())
+    with turn:
+        with _lock:
+            session = _open.get(key)
+        if session is None:
+            session = open_session(files, None, threads)
+            with _lock:
+                _open[key] = session
+            return session
+    with files.loading():  # a damaged copy of what is in use is refused, too
+        pass
+    return session
 
 
 def open_sessions(files: Mapping[Name, GraphFiles], threads: Mapping[Name, int]) -> dict[Name, Any]:
@@ -91,9 +103,13 @@ def open_sessions(files: Mapping[Name, GraphFiles], threads: Mapping[Name, int])
     Raises:
         BundleError: one cannot be loaded.
     """
-    with ThreadPoolExecutor(max(1, len(files)), thread_name_prefix="ovavel-opening") as pool:
-        opened = {name: pool.submit(open_session, each, None, threads[name]) for name, each in files.items()}
-    return {name: each.result() for name, each in opened.items()}
+    return _at_once({name: partial(open_session, each, None, threads[name]) for name, each in files.items()})
+
+
+def _at_once(jobs: Mapping[Name, Callable[[], Any]]) -> dict[Name, Any]:
+    with ThreadPoolExecutor(max(1, len(jobs)), thread_name_prefix="ovavel-opening") as pool:
+        running = {name: pool.submit(job) for name, job in jobs.items()}
+    return {name: each.result() for name, each in running.items()}
 
 
 def open_session(files: GraphFiles, gpu: int | None, threads: int, record: bool = False) -> Any:

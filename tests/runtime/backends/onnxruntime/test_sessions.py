@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gc
 import shutil
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ovavel.runtime.backends import open_backend
+from ovavel.runtime.backends.onnxruntime import sessions
 from ovavel.runtime.backends.onnxruntime.sessions import shared_sessions
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.hashed import GraphFiles
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.errors import BundleError
 
@@ -51,6 +56,35 @@ def test_the_last_backend_frees_them_and_others_go_on(tiny_bundle: Path) -> None
     second.close()
     gc.collect()
     assert held() is None
+
+
+def test_a_graph_is_opened_once_while_others_are_at_hand(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on, loaded = threading.Event(), threading.Event(), list[str]()
+    whole = sessions.open_session
+
+    def slowly(files: GraphFiles, *rest: Any) -> Any:
+        loaded.append(files.path.name)
+        if "vision" in files.path.name:
+            began.set()
+            assert go_on.wait(60)
+        return whole(files, *rest)
+
+    monkeypatch.setattr(sessions, "open_session", slowly)
+    head: dict[Graph, str] = {"head": "fp32"}
+    bundle = Bundle.open(tiny_bundle)
+    held = shared_sessions(bundle, head, 1)
+    with ThreadPoolExecutor(3) as pool:
+        try:
+            both = [pool.submit(shared_sessions, bundle, FP32, 1)]
+            assert began.wait(60)
+            both.append(pool.submit(shared_sessions, bundle, FP32, 1))
+            others = pool.submit(shared_sessions, bundle, head, 1)
+            assert others.result(60)["head"] is held["head"]  # though vision is still being opened
+        finally:
+            go_on.set()
+    first, second = (each.result() for each in both)
+    assert all(first[graph] is second[graph] for graph in FP32)
+    assert sorted(loaded) == ["audio.onnx", "head.onnx", "vision.onnx"]
 
 
 def test_a_failed_graph_leaves_nothing_behind(tiny_bundle: Path) -> None:
