@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,12 +18,14 @@ from ovavel.runtime.types import Notice
 
 __all__ = ["drive"]
 
+_log = logging.getLogger(__name__)
+
 
 def drive(session: Session, sinks: Sequence[Sink], *, messages: SimpleQueue[str] | None = None) -> None:
     """Pass every update of `session` to `sinks`; returns when it is over and every open event has ended.
 
     `messages` holds what the program around the session reports, from any thread: a log file that cannot be written,
-    a C library. The sinks get each as a `Notice` with the next update.
+    a C library. The sinks get each as a `Notice` with the next update; what comes after the last one is logged.
 
     The first SIGINT, SIGTERM or SIGHUP, and a sink whose reader went away (a closed pipe), end the session cleanly: the
     sinks still get the last update. After such a signal a sink that blocks is abandoned after `GRACE_S`. A
@@ -72,6 +75,8 @@ def drive(session: Session, sinks: Sequence[Sink], *, messages: SimpleQueue[str]
         finally:
             for sink in sinks:
                 guarded(sink, sink.close)
+            for message in _taken(messages):  # came with the last update, or later
+                _log.warning("%s", redacted(message))
     if unwritten:
         raise unwritten[0]
 

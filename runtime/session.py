@@ -179,6 +179,7 @@ class Session:
                     if each.index in waiting and "vision" in each.missing:
                         self.stats.picture_lost(counted=each.index <= self._done)
                         self.stats.economy.lost(1)
+            self._capture_thread.join(timeout=2)  # its last notices and counts belong to the last update
             self._vision.decided(scores)
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(

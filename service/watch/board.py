@@ -60,20 +60,22 @@ class Board:
         self.version = 0
         """Counts changes."""
 
-    def show(self, camera: str, window: Captured, seen: Seen) -> None:
-        """Take what one window brought."""
+    def show(self, camera: str, window: Captured | None, seen: Seen) -> None:
+        """Take what one window, or the end of a run, brought."""
         seconds = [_second(each, seen.names) for each in seen.scores]
         with self._change:
             one = self._cameras.setdefault(camera, _Camera())
-            one.picture = window.picture or one.picture
-            for gap in window.gaps:
-                one.gap_s[gap.sense, gap.cause] += gap.duration_s
-            one.notices.extend((*(each.message for each in window.notices), *seen.notices))
+            if window:
+                one.picture = window.picture or one.picture
+                for gap in window.gaps:
+                    one.gap_s[gap.sense, gap.cause] += gap.duration_s
+                one.notices.extend(each.message for each in window.notices)
+            one.notices.extend(seen.notices)
             for second in seconds:
                 while one.seconds and one.seconds[-1].start_s >= second.start_s:
                     one.seconds.pop()
                 one.seconds.append(second)
-            if any(each.final for each in seen.scores):
+            if window and any(each.final for each in seen.scores):
                 one.final_us = window.utc_us
             self.version += 1
             self._change.notify_all()

@@ -47,8 +47,8 @@ _log = logging.getLogger(__name__)
 _IDLE_S = 1.0
 _ACCOUNT_EVERY_S = 10.0
 
-Shown = Callable[[str, Captured, Seen], None]
-"""Called with the camera, its window and what that brought."""
+Shown = Callable[[str, Captured | None, Seen], None]
+"""Called with the camera, its window and what that brought; the end of a run has no window."""
 
 
 class Decider:
@@ -323,12 +323,13 @@ class Decider:
             let_go()
             return
         try:
-            watch.end(cause, Moment.now())
+            seen = watch.end(cause, Moment.now())
         except EncoderLost:
             self._abandon(camera)
             let_go()
             return
         self._ending[camera] = self._watches.pop(camera)
+        self._commits.hold(watch, partial(self._shown, camera, None, seen))
         self._commits.hold(watch, let_go)
 
     def _give_up(self, camera: str, cause: str) -> None:
@@ -343,6 +344,7 @@ class Decider:
         watch = self._watches.pop(camera)
         self._commits.commit()
         commit(self._store, (watch,))
+        self._shown(camera, None, watch.seen())
         # A store that cannot be written now leaves the run open; the camera's next run, or the next start, ends it.
         with contextlib.suppress(OutputError), self._store.write() as transaction:
             end_left(transaction, camera, ENCODER_FAILED, now_us=time.time_ns() // 1000, sinks=self._sinks)

@@ -265,8 +265,11 @@ class Service:
         except Exception as error:  # noqa: BLE001 - whatever it is must be seen by who asks whether the service lives
             self.failure = error
 
-    def _show(self, camera: str, window: Captured, seen: Seen) -> None:
-        self.measures.latency_s.labels(camera).observe(max(0.0, time.monotonic() - window.monotonic_us / 1e6))
+    def _show(self, camera: str, window: Captured | None, seen: Seen) -> None:
+        if window:
+            self.measures.latency_s.labels(camera).observe(max(0.0, time.monotonic() - window.monotonic_us / 1e6))
+        for notice in seen.notices:
+            _log.info("%s", notice, extra={"camera": camera})
         self.board.show(camera, window, seen)
 
     def _grown(self) -> None:

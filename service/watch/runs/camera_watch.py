@@ -58,7 +58,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What one second brought, for those who show it."""
+    """What one second, or the end of a run, brought, for those who show it."""
 
     scores: tuple[SegmentScores, ...]
     names: tuple[str, ...]
@@ -126,7 +126,7 @@ class CameraWatch:
         self._waiting[segment.index] = dropped
         scores = self._scored(self._localizer.push(segment))
         self._keep(scores, self._tracker.push(scores), now.utc_us, anchor=anchor)
-        return Seen(scores=tuple(scores), names=self._names, notices=self.vision.notices())
+        return self.seen(scores)
 
     def needed(self, segment: Segment) -> list[Segment]:
         """Those whose pictures `second` will look at, of what waits and of `segment`."""
@@ -166,14 +166,19 @@ class CameraWatch:
         self._localizer.vocabulary, self._tracker = vocabulary, tracker
         self._recent.clear()  # packed with places in the old vocabulary
 
-    def end(self, cause: str, now: Moment) -> None:
+    def end(self, cause: str, now: Moment) -> Seen:
         """End the run: what waits becomes final, open events end. It is to be committed. Twice does nothing."""
         if self._ended:
-            return
+            return self.seen()
         self._ended = True
         scores = self._scored(self._localizer.flush())
         events = [*self._tracker.push(scores), *self._tracker.close()]
         self._keep(scores, events, now.utc_us, cause=cause)
+        return self.seen(scores)
+
+    def seen(self, scores: Sequence[SegmentScores] = ()) -> Seen:
+        """For those who show it: `scores`, and what there is to report since the last call."""
+        return Seen(scores=tuple(scores), names=self._names, notices=self.vision.notices())
 
     @property
     def unwritten(self) -> bool:

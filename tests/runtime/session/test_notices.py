@@ -80,6 +80,50 @@ def test_every_notice_comes_out_once_and_in_order(bundle: Bundle, backend: Backe
     assert updates[-1].window is None
 
 
+class Hesitant(Announcing):
+    """Takes its time to end, and reports that it did."""
+
+    def chunks(self) -> Iterator[Chunk]:
+        yield from super().chunks()
+        time.sleep(0.2)
+        yield Notice(time_s=0.0, message="the camera was let go")
+
+
+def test_what_a_source_reports_when_it_is_closed_is_in_the_last_update(bundle: Bundle, backend: Backend) -> None:
+    with Session(bundle, Hesitant(12, live=True, pace_s=0.01), backend=backend) as session:
+        updates = []
+        for update in session.updates():
+            session.stop()
+            updates.append(update)
+    assert "the camera was let go" in [notice.message for notice in updates[-1].notices]
+
+
+class Late(JsonlSink):
+    """Reports something when it gets the last update, and when it is closed."""
+
+    def __init__(self, path: Path, messages: SimpleQueue[str]) -> None:
+        super().__init__(path)
+        self._messages = messages
+
+    def write(self, update: Update) -> None:
+        super().write(update)
+        if update.window is None:
+            self._messages.put("the last second of rtsp://me:secret@cam/ is missing")
+
+    def close(self) -> None:
+        super().close()
+        self._messages.put("it is closed")
+
+
+def test_what_the_program_reports_after_the_last_update_is_logged(
+    bundle: Bundle, backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages: SimpleQueue[str] = SimpleQueue()
+    with Session(bundle, Scripted(4, live=False), backend=backend) as session:
+        drive(session, [Late(tmp_path / "news", messages)], messages=messages)
+    assert caplog.messages == ["the last second of rtsp://cam/ is missing", "it is closed"]
+
+
 def test_what_the_program_reports_comes_with_the_next_update(bundle: Bundle, backend: Backend, tmp_path: Path) -> None:
     messages: SimpleQueue[str] = SimpleQueue()
     messages.put("before it began, of rtsp://me:secret@cam/")

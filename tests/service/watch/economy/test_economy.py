@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import os
 import shutil
 import signal
@@ -25,7 +26,10 @@ from support.windows import clip_after_nothing, opened, waiting
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule, names_fingerprint
 from ovavel.runtime.bundle.manifest import EconomyGate
+from ovavel.runtime.economy.looking import EconomicVision
 from ovavel.runtime.errors import InputError, UnverifiedError
+from ovavel.runtime.pipeline.localizer import Localizer
+from ovavel.runtime.types import Notice
 from ovavel.service.capture.feed import Ended
 from ovavel.service.capture.messages import Captured
 from ovavel.service.config.site import Camera, Keep
@@ -194,6 +198,33 @@ def test_pictures_that_cannot_be_encoded_are_counted_and_are_no_background(
     assert found.accounts == {"": len(windows) - 3, "backend failed": 3}
     assert found.economy.since_start.lost == 10
     assert found.economy.since_start.saved < 1 - found.economy.since_start.encoded / len(windows)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_the_last_seconds_of_a_run_bring_up_is_shown_and_logged(
+    tmp_path: Path,
+    bundle: str,
+    windows: list[Captured],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    lost: bool,
+) -> None:
+    flush = Localizer.flush
+
+    def flushed(localizer: Localizer) -> Any:
+        monkeypatch.setattr(EconomicVision, "notices", lambda _: (Notice(time_s=0.0, message="it drifted"),))
+        if lost:
+            raise EncoderLost("it is gone")
+        return flush(localizer)
+
+    monkeypatch.setattr(Localizer, "flush", flushed)
+    with idle(tmp_path, bundle) as service, caplog.at_level(logging.INFO):
+        feed(service, windows[:3])
+        assert service.board.notices("one") == ()
+        service.decider.decide([Waiting("one", Ended("camera offline", ""), None)])
+        assert service.board.notices("one") == ("it drifted",)
+        assert [each.camera for each in caplog.records if each.message == "it drifted"] == ["one"]
+        assert service.board.seconds("one")[-1].final is not lost
 
 
 def test_an_archive_needs_every_picture_and_the_page_says_so(tmp_path: Path, bundle: str) -> None:
