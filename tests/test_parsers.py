@@ -29,7 +29,8 @@ from ovavel.runtime.pipeline.texts import read_names
 from ovavel.runtime.reporting.text import one_line
 from ovavel.runtime.results.document import Document, read_json
 from ovavel.runtime.sinks.appended import AppendedFile
-from ovavel.runtime.sinks.records import EventFields, GapRecord, to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
+from ovavel.runtime.sinks.records import EventFields, GapRecord
 from ovavel.training.fit.recipes import RECIPES, read_recipe
 from ovavel.training.fit.result import DataInfo, Epoch, FitResult, PartInfo, RowTable
 from ovavel.training.heads.temporal import TemporalHead

@@ -35,7 +35,7 @@ from ovavel.eval.datasets.dataset import Clip
 from ovavel.eval.datasets.ovavebench import OVAVEBench
 from ovavel.eval.datasets.readers.videos import largest_first
 from ovavel.runtime.errors import InputError, OutputError, UsageError
-from ovavel.runtime.sinks.records import to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
 from ovavel.runtime.system.files import atomic_write, output_error
 from ovavel.runtime.system.parallel import Crashed, default_workers, run_each, show_progress
 from ovavel.runtime.types import RATE_HZ, GapCause, Window

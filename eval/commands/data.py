@@ -57,7 +57,7 @@ class Data:
         from msgspec.structs import replace
 
         from ovavel.eval.datasets.check import check_data
-        from ovavel.runtime.sinks.records import to_json_bytes
+        from ovavel.runtime.sinks.as_json import to_json_bytes
         from ovavel.runtime.system.files import atomic_write, report_folder
 
         if self.vggsounder and self.dataset.dataset != "ov-avebench":

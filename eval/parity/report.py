@@ -21,7 +21,7 @@ from ovavel.runtime.reporting.charts import Histogram, histograms
 from ovavel.runtime.reporting.page import facts, page, section, table, text
 from ovavel.runtime.reporting.palette import SENSES
 from ovavel.runtime.results.thumbnails import thumbnail
-from ovavel.runtime.sinks.records import to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
 from ovavel.runtime.types import Window
 
 __all__ = [

@@ -14,7 +14,7 @@ from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.reporting.page import facts, lane, page, section, table, text
 from ovavel.runtime.reporting.text import names_text
-from ovavel.runtime.sinks.records import to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
 
 __all__ = ["COLUMNS", "cells", "to_html", "to_json", "verdict"]
 

@@ -126,7 +126,7 @@ class Doctor:
             raise UsageError("--microphone listens beside a camera; give --camera as well")
         report = _examine()
         if self.json:
-            from ovavel.runtime.sinks.records import to_json_bytes
+            from ovavel.runtime.sinks.as_json import to_json_bytes
 
             print(to_json_bytes(report, indent=2).decode())
         else:

@@ -28,7 +28,7 @@ def examine_camera(camera: str, microphone: str | None, *, as_json: bool) -> int
     with nullcontext() if microphone is None else captured_stderr(lambda _: None):
         report = check_camera(address, seconds=WATCH_S, microphone=microphone)
     if as_json:
-        from ovavel.runtime.sinks.records import to_json_bytes
+        from ovavel.runtime.sinks.as_json import to_json_bytes
 
         print(to_json_bytes(report, indent=2).decode())
     else:

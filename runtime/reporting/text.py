@@ -7,7 +7,7 @@ reverse the text direction, bytes that are not UTF-8. Each passes through one fu
   line of text, a table, a subtitle;
 - `markup` for HTML and SVG;
 - `cell` for a table that a spreadsheet may open;
-- `records.to_json_bytes` for JSON, whose strings `encodable` makes valid UTF-8.
+- `as_json.to_json_bytes` for JSON, whose strings `encodable` makes valid UTF-8.
 
 `console` applies the first to everything printed with rich, as a second line of defence.
 """

@@ -9,6 +9,7 @@ from msgspec import field
 from ovavel.runtime.errors import InputError
 from ovavel.runtime.reporting.text import encodable
 from ovavel.runtime.results.localization import Localization
+from ovavel.runtime.sinks.as_json import to_json_bytes
 from ovavel.runtime.sinks.records import (
     EconomyRecord,
     EventFields,
@@ -20,7 +21,6 @@ from ovavel.runtime.sinks.records import (
     gap_record,
     segment_fields,
     session_fields,
-    to_json_bytes,
 )
 from ovavel.runtime.system import untrusted
 

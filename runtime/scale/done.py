@@ -20,7 +20,7 @@ from ovavel.runtime.errors import InputError
 from ovavel.runtime.reporting.text import encodable
 from ovavel.runtime.scale.job import Recording, Request
 from ovavel.runtime.scale.objects import open_place
-from ovavel.runtime.sinks.records import to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
 from ovavel.runtime.system.untrusted import read_json
 
 __all__ = ["Done", "EventSum", "Failed", "ResultFolder", "Summary", "output_name", "recording_id"]

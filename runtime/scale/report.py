@@ -16,7 +16,7 @@ from ovavel.runtime.reporting.text import clock, encodable
 from ovavel.runtime.results import parse_json
 from ovavel.runtime.scale.done import Done, Failed, ResultFolder, Summary
 from ovavel.runtime.scale.worker import summary
-from ovavel.runtime.sinks.records import to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
 
 __all__ = ["FolderReport", "LabelSum", "RecordingRow", "read_folder", "to_html", "to_json"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from ovavel.runtime.reporting.text import encodable, one_line
 from ovavel.runtime.session_info import SessionInfo
 from ovavel.runtime.sinks.appended import AppendedFile
+from ovavel.runtime.sinks.as_json import to_json_bytes
 from ovavel.runtime.sinks.records import (
     EventRecord,
     GapRecord,
@@ -28,7 +29,6 @@ from ovavel.runtime.sinks.records import (
     gap_record,
     segment_fields,
     session_fields,
-    to_json_bytes,
 )
 from ovavel.runtime.stats import Stats
 from ovavel.runtime.types import SegmentScores, Update

@@ -104,6 +104,8 @@ def economy_lines(figures: EconomyFigures) -> Iterator[str]:
     yield f"pictures: {figures.encoded} of {figures.pictures} encoded{at_once}{reused}{saved}"
     if figures.sounds_reused:
         yield f"sounds: {figures.sounds - figures.sounds_reused} of {figures.sounds} encoded, the others reused"
+    if figures.lost:
+        yield f"pictures lost, as the engine failed: {figures.lost}"
     if figures.skipped:
         yield f"decided by sound alone: {counts(figures.skipped, ' s')}"
     if figures.audited:

@@ -9,8 +9,6 @@ Shapes: C named classes, so C + 1 with the background.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
@@ -19,8 +17,9 @@ import msgspec
 import numpy as np
 
 from ovavel.runtime.economy.counts import EconomyFigures
-from ovavel.runtime.reporting.text import INVISIBLE, encodable
+from ovavel.runtime.reporting.text import encodable
 from ovavel.runtime.session_info import SessionInfo
+from ovavel.runtime.sinks.as_json import number
 from ovavel.runtime.types import Event, EventState, Gap, SegmentScores, Sense
 
 __all__ = [
@@ -41,40 +40,7 @@ __all__ = [
     "gap_record",
     "segment_fields",
     "session_fields",
-    "to_json_bytes",
 ]
-
-
-def to_json_bytes(value: Any, *, indent: int = 0) -> bytes:
-    """Write `value` as JSON in UTF-8, on one line or with `indent`.
-
-    What steers a terminal, turns a line around or cannot be seen is written as `\\uXXXX`, so that the line can be
-    printed unchanged; a reader gets the same text back. Bytes of file names that are not UTF-8 become `\\xe4`.
-    """
-    try:
-        data = msgspec.json.encode(value)
-    except UnicodeEncodeError:
-        data = msgspec.json.encode(_encodable(msgspec.to_builtins(value)))
-    text = INVISIBLE.sub(_escaped, data.decode())
-    return (msgspec.json.format(text, indent=indent) if indent else text).encode()
-
-
-def _encodable(value: Any) -> Any:
-    """`value`, of built-in types, with every text in it as in `encodable`."""
-    if isinstance(value, str):
-        return encodable(value)
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(each) for key, each in value.items()}
-    return [_encodable(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
-
-
-def number(value: float, digits: int = 6) -> float | None:
-    """Round `value` to what float32 can distinguish; None where it is not finite."""
-    return round(float(value), digits) if np.isfinite(value) else None
 
 
 class ClassRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +181,8 @@ class EconomyRecord(msgspec.Struct, frozen=True, kw_only=True):
     reused: int
     sounds: int
     sounds_reused: int
+    lost: int
+    """Pictures that were needed and could not be encoded."""
     skipped: dict[str, int]
     """Seconds decided without their picture, by cause."""
     audited: int
@@ -267,18 +235,11 @@ def top_classes(scores: SegmentScores, labels: Sequence[str], count: int) -> tup
 
 def economy_record(figures: EconomyFigures) -> EconomyRecord:
     """Write down what was not computed. It depends on the session alone, not on how fast it ran."""
-    return EconomyRecord(
-        pictures=figures.pictures,
-        encoded=figures.encoded,
-        reused=figures.reused,
-        sounds=figures.sounds,
-        sounds_reused=figures.sounds_reused,
-        skipped=dict(figures.skipped),
-        audited=figures.audited,
-        audits_failed=figures.audits_failed,
-        drift_p99=None if figures.drift_p99 is None else number(figures.drift_p99),
-        drift_max=None if figures.drift_max is None else number(figures.drift_max),
-        saved=None if figures.saved is None else number(figures.saved),
+    record = msgspec.convert(figures, EconomyRecord, from_attributes=True)
+    shares = {name: getattr(record, name) for name in ("drift_p99", "drift_max", "saved")}
+    return msgspec.structs.replace(
+        record,
+        **{name: None if share is None else number(share) for name, share in shares.items()},
     )
 
 

@@ -25,9 +25,9 @@ from ovavel.runtime.results.html import to_html
 from ovavel.runtime.results.subtitles import to_srt, to_vtt
 from ovavel.runtime.results.svg import to_svg
 from ovavel.runtime.results.tables import to_audacity, to_csv
+from ovavel.runtime.sinks.as_json import to_json_bytes
 from ovavel.runtime.sinks.jsonl import JsonlSink
 from ovavel.runtime.sinks.lines import LinesSink
-from ovavel.runtime.sinks.records import to_json_bytes
 from ovavel.runtime.sinks.terminal import TerminalSink
 from ovavel.runtime.sources.devices import Camera, Devices, Microphone
 from ovavel.runtime.stats import Stats

@@ -17,7 +17,7 @@ import msgspec
 
 from ovavel.eval.accuracy.llm.prompt import Question
 from ovavel.runtime.errors import InputError
-from ovavel.runtime.sinks.records import to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
 from ovavel.runtime.system.files import not_regular, output_error
 from ovavel.runtime.system.untrusted import read_json
 

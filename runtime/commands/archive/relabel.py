@@ -112,7 +112,7 @@ class Relabel:
     def _print(self, events: Sequence[tuple[str, Event]]) -> None:
         from ovavel.runtime.archive.times import shown_time
         from ovavel.runtime.reporting.csv_table import csv_table
-        from ovavel.runtime.sinks.records import to_json_bytes
+        from ovavel.runtime.sinks.as_json import to_json_bytes
 
         rows = [
             {

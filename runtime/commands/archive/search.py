@@ -224,7 +224,7 @@ def _row(hit: Hit) -> dict[str, object]:
 
 
 def _to_json(found: _Found, *, complete: bool) -> str:
-    from ovavel.runtime.sinks.records import to_json_bytes
+    from ovavel.runtime.sinks.as_json import to_json_bytes
 
     document = {"complete": complete, "seconds": found.seconds, "hits": [_row(hit) for hit in found.hits]}
     return to_json_bytes(document, indent=2).decode()

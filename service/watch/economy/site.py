@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+import msgspec
 from msgspec import Struct
 
 from ovavel.runtime.bundle.bundle import Bundle
-from ovavel.runtime.economy.counts import EconomyFigures
 from ovavel.runtime.economy.plan import plan_economy
 from ovavel.runtime.economy.settings import Economy, EconomyPlan
 from ovavel.runtime.economy.work import work_of
@@ -152,8 +152,8 @@ class Economies:
             asked=asked,
             mode=plan.mode,
             why_not=plan.why_not,
-            since_start=_span(counts.figures),
-            last_hour=_span(counts.last_hour),
+            since_start=msgspec.convert(counts.figures, EconomySpan, from_attributes=True),
+            last_hour=msgspec.convert(counts.last_hour, EconomySpan, from_attributes=True),
         )
 
     def work(self, cameras: Iterable[Camera]) -> list[CameraWork]:
@@ -192,19 +192,3 @@ def check_names_may_change(site: Site) -> None:
             f'the economy "auto" of camera {auto[0]!r} was compared with the present names: set economy = "exact" in '
             "the site file, change the names, and compare again with 'ovavel eval economy --write'"
         )
-
-
-def _span(figures: EconomyFigures) -> EconomySpan:
-    return EconomySpan(
-        pictures=figures.pictures,
-        encoded=figures.encoded,
-        reused=figures.reused,
-        sounds=figures.sounds,
-        sounds_reused=figures.sounds_reused,
-        lost=figures.lost,
-        skipped=figures.skipped,
-        audited=figures.audited,
-        audits_failed=figures.audits_failed,
-        drift_p99=figures.drift_p99,
-        saved=figures.saved,
-    )

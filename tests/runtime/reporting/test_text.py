@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ovavel.runtime.reporting.streams import READABLE
 from ovavel.runtime.reporting.text import INVISIBLE, encodable, markup, one_line, shown_name
-from ovavel.runtime.sinks.records import to_json_bytes
+from ovavel.runtime.sinks.as_json import to_json_bytes
 
 HOSTILE = "B\udce4r \x1b[31m\n\r\x9b\u2028\u202e\ufeff\u200b.mp4"
 texts = st.text(st.characters(exclude_categories=())) | st.binary().map(os.fsdecode)
