@@ -137,8 +137,14 @@ class Twin:
         """`text`: what the head of `timed` is asked about.
 
         Raises:
-            UsageError: their encoders take different pictures or sounds.
+            UsageError: their encoders take different pictures or sounds, or `timed` encodes both at once: of work that
+                overlaps, the part of `deciding` is not the time it takes.
         """
+        if timed.info.concurrent:
+            raise UsageError(
+                f"--deciding cannot be used on {timed.info.device}, where picture and sound are encoded at once: its "
+                "own time could not be left out. Use --device cpu, or leave out --deciding"
+            )
         for sense in SENSES:
             shapes = [each.encoders.of(sense).shape for each in (deciding, timed)]
             if shapes[0] != shapes[1]:
@@ -158,9 +164,9 @@ class Twin:
 
     @property
     def info(self) -> BackendInfo:
-        """What decides, at the batch size of what is timed."""
+        """What decides, at the batch size of what is timed, one sense after the other."""
         timed = self._timed.info
-        return replace(self._deciding.info, batch=timed.batch, concurrent=timed.concurrent)
+        return replace(self._deciding.info, batch=timed.batch, concurrent=False)
 
     @property
     def encoders(self) -> Encoders:

@@ -46,7 +46,8 @@ class BenchEconomy:
     bundle: Path
     """Folder written by 'ovavel bundle export': what is timed."""
     deciding: Maybe[Path] = None
-    """Bundle that decides in place of --bundle, with encoders of the same input; its time is left out."""
+    """Bundle that decides in place of --bundle, with encoders of the same input; its time is left out.
+    For engines that encode one sense after the other, as on a CPU."""
     days: tuple[Literal["sparse", "dense", "worst"], ...] = ("sparse", "worst")
     """Days of the demo world: sparse has 20 events an hour, dense 120, and in worst something always moves and
     sounds."""

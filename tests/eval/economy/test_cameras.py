@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +93,16 @@ def test_a_twin_decides_with_one_backend_and_asks_the_other_as_often() -> None:
     assert (asked.count("vision"), asked.count("audio")) == (seconds, 2 * seconds + 1), "silence stays the same"
     assert all(ms > 0 for each in costs.values() for ms in each.work_ms)
     assert all(each > 0 for each in twin.aside_s)
+
+
+def test_a_twin_of_an_engine_that_encodes_both_senses_at_once_is_refused() -> None:
+    """The time that deciding takes beside it cannot be left out."""
+    bundle = Assets.open().bundle
+    with closing(open_backend(bundle, device="cpu", threads=1)) as backend:
+        info = replace(backend.info, concurrent=True, device="cuda:0")
+        timed = SimpleNamespace(info=info, encoders=backend.encoders)
+        with pytest.raises(UsageError, match="on cuda:0, where picture and sound are encoded at once"):
+            Twin(backend, timed, bundle.vocabulary.embeddings)  # type: ignore[arg-type]
 
 
 def test_the_command_writes_figures_and_a_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
