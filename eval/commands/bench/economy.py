@@ -33,7 +33,7 @@ class BenchEconomy:
     Each stream is watched by three sessions, without economy, with exact and with auto, which take turns second by
     second: days of the demo world (--days) and recordings, looped. Reports the time of a second, the pictures encoded,
     and the time of a decision for which sound wakes vision. The seconds are then replayed as those of many cameras,
-    from places of their own, through one encoder with the queue of the service: "cameras held" is how many lose no
+    from places of their own, through one encoder, at which they take turns: "cameras held" is how many lose no
     window.
 
     Which pictures are needed is up to the weights: those that know nothing take any sound for background, or none. So a
