@@ -1,7 +1,8 @@
 """How many cameras one encoder holds, from what each second takes: a simulation in the manner of the service.
 
 Cameras take plain turns. The service's own queue also makes a camera wait whose turn took more work than others'; it is
-not used here, as it holds real windows and the measurements know nothing of the service."""
+not used here, as it holds real windows and the measurements know nothing of the service.
+"""
 
 from __future__ import annotations
 

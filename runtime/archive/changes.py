@@ -116,7 +116,8 @@ def changes(
         times = np.concatenate([np.array(found_times, np.int64), times])
         lines = [Timeline.joined([*part, line]) for part, line in zip(parts, lines, strict=True)]
         oldest = number == len(newest_first)
-        at = 0 if oldest else settled_from(times, [(first.rules, lines[0]), (second.rules, lines[1])], first.background)
+        sides = [(first.rules, lines[0]), (second.rules, lines[1])]
+        at = 0 if oldest else settled_from(times, sides, first.background, day.start_s)
         known_s = from_s if oldest else int(times[at]) if at < len(times) else to_s
         one, other = (side.events(times[at:], line[at:]) for side, line in ((first, lines[0]), (second, lines[1])))
         yield DayChanges(
@@ -206,20 +207,23 @@ class _Side:
         return [each for each in found if each.state == "end"]
 
 
-def settled_from(times: NDArray[np.int64], sides: Sequence[tuple[EventRules, Timeline]], background: str) -> int:
+def settled_from(
+    times: NDArray[np.int64], sides: Sequence[tuple[EventRules, Timeline]], background: str, begins_s: int
+) -> int:
     """The first of `times` (N,) before which every event is over under all rules, whatever came before; N if none is.
 
     Args:
         times: Unix times, ascending.
         sides: the rules, no margin left open, and what was decided at these times.
         background: the label of no event.
+        begins_s: Unix time from which on all seconds that there are, are among `times`.
     """
     settled = np.ones(len(times), bool)
     for rules, line in sides:
         margins = np.maximum(0.0, line.scores - line.background)
         continues = (line.labels != background) & (margins >= (rules.keep_margin or 0.0))
-        # Nothing is known of the time before the first second: it may have been one of an event.
-        last = np.concatenate([times[:1] - 1, np.where(continues, times, times[:1] - 1)[:-1]])
+        # Nothing is known of the time before `begins_s`: its last second may have been one of an event.
+        last = np.concatenate([[begins_s - 1], np.where(continues, times, begins_s - 1)])[:-1]
         settled &= times - np.maximum.accumulate(last) > int(rules.bridge_s / WINDOW_S + 1e-9) + 1
     return int(settled.argmax()) if settled.any() else len(times)
 

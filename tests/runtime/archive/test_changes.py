@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.archives import DAY, archive_clip
+from support.archives import DAY, archive_clip, write_seconds
 from support.demo_copies import BUNDLE
 
 from ovavel.runtime.archive.changes import Setting, Timeline, changes, differences, settled_from
+from ovavel.runtime.archive.layout import ContextSecond, Model
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.relabel import relabelled
 from ovavel.runtime.bundle.bundle import Bundle
@@ -80,6 +83,42 @@ def test_the_same_setting_changes_nothing(archive: Archive) -> None:
     assert {one.kind for each in found for one in each.differences} == {"kept"}
 
 
+@pytest.fixture(scope="module")
+def clip(archive: Archive) -> tuple[Model, list[ContextSecond]]:
+    """The seconds of one clip, which begins at 0."""
+    start_s, found = DAY + 86_400 - 31, list[ContextSecond]()
+    for day in archive.days()[:0:-1]:
+        with day.open() as files:
+            found += files.seconds(0, 86_400)
+    moved = [ContextSecond(utc_s=s.utc_s - start_s, vision=s.vision, audio=s.audio) for s in found]
+    return archive.days()[0].model, [each for each in moved if each.utc_s < 40]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 86_400 - 40))
+@example(0)
+@example(1)
+@example(2)
+@example(305)
+def test_an_event_belongs_to_its_day_whatever_the_time(clip: tuple[Model, list[ContextSecond]], clock_s: int) -> None:
+    """The camera came back then: the first event did not begin on the day before, which is in the span, too."""
+    model, seconds = clip
+    setting = Setting(rule=Rule(kind="positive"), rules=EventRules(bridge_s=1))
+    with tempfile.TemporaryDirectory() as folder:
+        for day in (0, 2):
+            start_s = DAY + day * 86_400 + clock_s
+            moved = [ContextSecond(utc_s=start_s + s.utc_s, vision=s.vision, audio=s.audio) for s in seconds]
+            write_seconds(Path(folder), "yard", model, moved)
+        days = Archive(Path(folder)).days()
+        bundle = Bundle.open(BUNDLE)
+        newest, _ = changes(days, bundle, setting, setting, from_s=SPAN[0], to_s=SPAN[1])
+        (alone,) = changes(days[:1], bundle, setting, setting, from_s=SPAN[0], to_s=SPAN[1])
+    assert newest.differences == alone.differences[-len(newest.differences) :]
+    if clock_s > 1:  # longer after midnight than is bridged
+        assert newest.differences == alone.differences
+        assert newest.from_s == newest.day.start_s + clock_s
+
+
 @st.composite
 def decided(draw: st.DrawFn) -> tuple[list[int], list[SegmentScores]]:
     steps = draw(st.lists(st.sampled_from([1, 1, 1, 2, 3, 9]), min_size=1, max_size=60))
@@ -109,15 +148,32 @@ def tracked(scores: list[SegmentScores], rules: EventRules) -> list[tuple[str, f
     return sorted(key(each) for each in [*tracker.push(scores), *tracker.close()] if each.state == "end")
 
 
-@given(decided(), st.sampled_from([0.0, 1.0, 2.0]), st.sampled_from([0.0, 0.2]), st.sampled_from([1.0, 2.0]))
+@given(
+    decided(),
+    st.lists(st.booleans(), max_size=6),
+    st.integers(0, 5),
+    st.sampled_from([0.0, 1.0, 2.0]),
+    st.sampled_from([0.0, 0.2]),
+    st.sampled_from([1.0, 2.0]),
+)
 def test_before_a_settled_second_all_is_over(
-    given: tuple[list[int], list[SegmentScores]], bridge_s: float, keep: float, shortest_s: float
+    given: tuple[list[int], list[SegmentScores]],
+    before: list[bool],
+    pause_s: int,
+    bridge_s: float,
+    keep: float,
+    shortest_s: float,
 ) -> None:
+    """Whatever there was until midnight, and however long after it the camera came back."""
     times, scores = given
     rules = EventRules(start_margin=0.2, keep_margin=keep, bridge_s=bridge_s, min_duration_s=shortest_s)
-    at = settled_from(np.array(times), [(rules, Timeline.of(scores))], "other")
-    assert 0 < at <= len(times)
-    assert sorted(tracked(scores[:at], rules) + tracked(scores[at:], rules)) == tracked(scores, rules)
+    midnight_s = times[0] - pause_s
+    at = settled_from(np.array(times), [(rules, Timeline.of(scores))], "other", midnight_s)
+    assert 0 <= at <= len(times)
+    assert (at == 0) == (pause_s > bridge_s), "no event lasts through a pause that is longer than what is bridged"
+    earlier = [second(midnight_s - ago) for ago, there in zip(range(len(before), 0, -1), before, strict=True) if there]
+    parts = tracked([*earlier, *scores[:at]], rules) + tracked(scores[at:], rules)
+    assert sorted(parts) == tracked([*earlier, *scores], rules)
     seconds = list(Timeline.of(scores).decisions(np.array(times)))
     assert tracked(seconds, rules) == tracked(scores, rules)
 
