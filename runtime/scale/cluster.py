@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,11 @@ class Cluster:
     """A Ray cluster, used in a `with` block: "auto" is the one this machine is part of, or one started for the run."""
 
     def __init__(self, address: str, *, threads: int | None, gpus: bool | None, report: Callable[[str], None]) -> None:
-        """Connect to `address`: "auto", or "ray://HOST:PORT". `report` is called where machines have to be waited for.
+        """Connect to `address`: "auto", or "ray://HOST:PORT".
 
-        `threads` is the number of cores of each slot, by default all cores of the smallest machine, so that no machine
-        holds more than one copy of the models unless that is asked for. `gpus`: whether a slot needs a GPU; None: if
-        there are any.
+        `report` is called where machines have to be waited for, and where one is left out. `threads` is the number of
+        cores of each slot, by default all cores of the smallest machine, so that no machine holds more than one copy of
+        the models unless that is asked for. `gpus`: whether a slot needs a GPU; None: if there are any.
 
         Raises:
             MissingExtraError: ray is not installed.
@@ -79,6 +79,8 @@ class Cluster:
         self._folder: str | None = None
         self._slots: list[_Slot] = []
         self._unusable: dict[str, int] = {}
+        self._hosts: dict[str, str] = {}
+        self._report = report
         self._looked_s = -_LOOK_EVERY_S
         self._connect(address)
         try:
@@ -111,7 +113,8 @@ class Cluster:
         if not ready:
             return "waiting for machines"
         slots = "1 slot" if len(ready) == 1 else f"{len(ready)} slots"
-        return f"{slots} on {'1 machine' if machines == 1 else f'{machines} machines'}"
+        out = f", {sum(self._unusable.values())} left out" if self._unusable else ""
+        return f"{slots} on {'1 machine' if machines == 1 else f'{machines} machines'}{out}"
 
     def process(
         self, start: Start[JobT, ItemT], job: JobT, items: Sequence[ItemT]
@@ -154,7 +157,9 @@ class Cluster:
                                 waiting.appendleft(item)
                                 continue
                             outcome = Outcome(state="failed", text=f"it was lost with its process {_MOST_LOST} times")
-                        elif outcome.state == "unusable":
+                        elif outcome.state == "failed":
+                            outcome = replace(outcome, text=f"{outcome.text} (on {self._host(slot)})")
+                        elif outcome.state == "unusable" or (outcome.state == "unreachable" and len(self._slots) > 1):
                             waiting.appendleft(item)
                             self._retire(slot, outcome.text, waiting)
                             continue
@@ -203,7 +208,12 @@ class Cluster:
 
     def _nodes(self) -> list[dict[str, Any]]:
         """Resources of each machine that is alive, and its id as "id"."""
-        return [{**node["Resources"], "id": node["NodeID"]} for node in self._ray.nodes() if node["Alive"]]
+        nodes = self._ray.nodes()
+        self._hosts |= {node["NodeID"]: node["NodeManagerHostname"] for node in nodes}
+        return [{**node["Resources"], "id": node["NodeID"]} for node in nodes if node["Alive"]]
+
+    def _host(self, slot: _Slot) -> str:
+        return self._hosts.get(slot.node or "", "a machine that is not known")
 
     def _first_nodes(self, report: Callable[[str], None]) -> list[dict[str, Any]]:
         """The machines, once one of them has cores: a cluster that was just started may have none yet."""
@@ -274,8 +284,9 @@ class Cluster:
         """The result of a task; None where it was lost with its actor more often than Ray tries."""
         try:
             slot.node, outcome = self._ray.get(task)
-        except self._ray.exceptions.RayTaskError:
-            raise
+        except self._ray.exceptions.RayTaskError as error:  # a mistake in ovavel: the others go on
+            cause = error.cause
+            return Outcome(state="failed", text=f"{type(cause).__name__}: {cause}")
         except self._ray.exceptions.RayError:
             return None
         return outcome  # type: ignore[no-any-return]
@@ -290,6 +301,7 @@ class Cluster:
         self._slots.remove(slot)
         self._drop(slot)
         self._unusable[why] = self._unusable.get(why, 0) + 1
+        self._report(f"{self._host(slot)} is left out: {why}")
         if not self._slots:
             raise ClusterError(f"no machine of the cluster can do the work: {'; '.join(self._unusable)}")
 

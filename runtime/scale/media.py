@@ -65,6 +65,10 @@ class _File:
         path = Path(self._recording.path)
         try:
             kind = not_regular(path)
+        except FileNotFoundError as error:
+            raise MediaError(
+                f"{self._recording.file} is not there; each machine needs the recordings below the same path"
+            ) from error
         except OSError as error:
             raise MediaError(f"{self._recording.file} cannot be read: {error.strerror or error}") from error
         if kind:

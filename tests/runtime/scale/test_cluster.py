@@ -17,6 +17,8 @@ import pytest
 from support.raylets import add, kill_a_node, kill_actors, raylets
 from support.scaled import POISON, contents, make_recordings, poisonous, run, started, wait_until
 
+from ovavel.runtime.commands.scaled import check_outcome
+from ovavel.runtime.errors import StorageError
 from ovavel.runtime.pipeline.tracker import EventRules
 from ovavel.runtime.scale.actor import SlotActor
 from ovavel.runtime.scale.cluster import Cluster
@@ -75,25 +77,27 @@ class _Answer:
 
 
 class _Actors:
-    """Stands for Ray with one machine of two slots, the first of which cannot do the work."""
+    """Stands for Ray with one machine of some slots, the first of which answers something else."""
 
     exceptions = ray.exceptions
 
-    def __init__(self) -> None:
-        self._made = 0
+    def __init__(self, first: Outcome | Exception, *, slots: int = 2) -> None:
+        self._first, self._slots, self._made = first, slots, 0
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "NodeID": "machine", "Resources": {"CPU": 2}}]
+        resources = {"CPU": self._slots}
+        return [{"Alive": True, "NodeID": "id", "NodeManagerHostname": "lab-7", "Resources": resources}]
 
     def remote(self, *values: Any) -> Any:
         """Of the class of actors, or of what makes one."""
         if len(values) == 1:
             return self
         self._made += 1
-        outcome = Outcome(state="unusable", text="no bundle") if self._made == 1 else Outcome(state="done")
+        outcome = self._first if self._made == 1 else Outcome(state="done")
+        answer = outcome if isinstance(outcome, Exception) else ("id", outcome)
         return SimpleNamespace(
-            node=SimpleNamespace(remote=lambda: _Answer("machine")),
-            process=SimpleNamespace(remote=lambda item: _Answer(("machine", outcome))),
+            node=SimpleNamespace(remote=lambda: _Answer("id")),
+            process=SimpleNamespace(remote=lambda item: _Answer(answer)),
         )
 
     def options(self, **_: object) -> Any:
@@ -103,6 +107,8 @@ class _Actors:
         return answers, []
 
     def get(self, answer: _Answer) -> Any:
+        if isinstance(answer.value, Exception):
+            raise answer.value
         return answer.value
 
     def init(self, **_: object) -> None: ...
@@ -112,16 +118,57 @@ class _Actors:
     def kill(self, actor: object, *, no_restart: bool) -> None: ...
 
 
-def test_a_slot_that_refuses_two_items_at_once_is_retired_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "ray", _Actors())
-    job: Any = SimpleNamespace(on_slot=lambda threads, gpu: None)
-    items = [Recording(file=name, path=name, name=name) for name in "abcdef"]
-    with Cluster("auto", threads=1, gpus=False, report=print) as cluster:
-        results = [each for each in cluster.process(Worker, job, items) if each]
-    assert sorted(item.name for item, _ in results) == list("abcdef")
-    assert {outcome.state for _, outcome in results} == {"done"}
+@pytest.fixture
+def on_actors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[_Actors], tuple[dict[str, Outcome], Any]]:
+    """What became of items on a made-up cluster, by name, and what was reported of its machines."""
+
+    def run_on(actors: _Actors) -> tuple[dict[str, Outcome], list[str]]:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        monkeypatch.setitem(sys.modules, "ray", actors)
+        job: Any = SimpleNamespace(on_slot=lambda threads, gpu: None)
+        items, reported = [Recording(file=name, path=name, name=name) for name in "abcdef"], list[str]()
+        with Cluster("auto", threads=1, gpus=False, report=reported.append) as cluster:
+            results = [each for each in cluster.process(Worker, job, items) if each]
+        assert sorted(item.name for item, _ in results) == list("abcdef")
+        return {item.name: outcome for item, outcome in results}, reported
+
+    return run_on
+
+
+@pytest.mark.parametrize("state", ["unusable", "unreachable"])
+def test_a_slot_that_refuses_two_items_at_once_is_left_out_once(
+    on_actors: Callable[[_Actors], tuple[dict[str, Outcome], Any]], state: Any
+) -> None:
+    results, reported = on_actors(_Actors(Outcome(state=state, text="there is no bucket 'site'")))
+    assert {outcome.state for outcome in results.values()} == {"done"}
+    assert reported == ["lab-7 is left out: there is no bucket 'site'"]
+
+
+def test_storage_that_no_machine_reaches_is_no_fault_of_machines(
+    on_actors: Callable[[_Actors], tuple[dict[str, Outcome], Any]],
+) -> None:
+    results, reported = on_actors(_Actors(Outcome(state="unreachable", text="no answer"), slots=1))
+    assert {outcome.state for outcome in results.values()} == {"unreachable"}
+    with pytest.raises(StorageError, match="no answer; then run the command again"):
+        check_outcome(results["a"])
+    assert reported == []
+
+
+@pytest.mark.parametrize(
+    ("first", "text"),
+    [
+        (Outcome(state="failed", text="a is not there"), "a is not there (on lab-7)"),
+        (ray.exceptions.RayTaskError("process", "Traceback", KeyError("rate")), "KeyError: 'rate' (on lab-7)"),
+    ],
+    ids=["no recording", "a mistake"],
+)
+def test_what_fails_on_a_machine_names_it_and_the_others_are_done(
+    on_actors: Callable[[_Actors], tuple[dict[str, Outcome], Any]], first: Outcome | Exception, text: str
+) -> None:
+    results, _ = on_actors(_Actors(first))
+    assert {outcome.text for outcome in results.values() if outcome.state == "failed"} == {text}
+    assert {outcome.state for outcome in results.values()} == {"failed", "done"}
 
 
 @pytest.mark.timeout(600)
