@@ -44,7 +44,8 @@ class Client:
 
         Raises:
             MissingExtraError: tritonclient is not installed.
-            UsageError: `device` is not an address, a token would be sent without TLS, or SSL_CERT_FILE cannot be read.
+            UsageError: `device` is not an address, a token is malformed or would be sent without TLS, or SSL_CERT_FILE
+                cannot be read.
         """
         found = _ADDRESS.fullmatch(device)
         if found is None or not 0 < int(found[3] or _PORT) < 65_536:
@@ -64,6 +65,11 @@ class Client:
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
         if token:
             hide(token)
+        if not all(" " <= character <= "~" for character in token):
+            raise UsageError(
+                f"{TOKEN_VARIABLE} holds a character that is not printable ASCII, which no token may have: set it to "
+                "the token alone"
+            )
         if not tls:
             if token:
                 raise UsageError(

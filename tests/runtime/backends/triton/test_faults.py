@@ -195,6 +195,14 @@ def test_tls_and_a_token(repository: Path, tmp_path: Path, monkeypatch: pytest.M
         server.stop()
 
 
+@pytest.mark.parametrize("token", ["let\nme-in", "let-me-in\tplease", "läßt-mich-ein", "let\udcffme-in"])
+def test_a_token_that_no_header_can_carry_is_named(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, f" {token} ")
+    with pytest.raises(UsageError, match=f"{TOKEN_VARIABLE} holds a character") as caught:
+        open_triton(Bundle.open(BUNDLE), device="grpcs://127.0.0.1:1")
+    assert token not in str(caught.value)
+
+
 def test_authorities_that_are_missing_are_not_replaced_by_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
