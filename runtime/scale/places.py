@@ -77,7 +77,7 @@ class Place(Protocol):
         """Remove a file, if there is one and that is possible."""
 
     def names(self, below: str, *suffixes: str) -> Iterator[str]:
-        """The files in the folder `below` and in its folders that have one of these suffixes, in any order."""
+        """The files in the folder `below` and in its folders, in any order: all, or those that end in a suffix."""
 
 
 class Folder:
@@ -136,5 +136,5 @@ class Folder:
     def names(self, below: str, *suffixes: str) -> Iterator[str]:  # noqa: D102
         for folder, _, names in os.walk(self.path / below):
             for name in names:
-                if name.endswith(suffixes):
+                if not suffixes or name.endswith(suffixes):
                     yield Path(folder, name).relative_to(self.path).as_posix()

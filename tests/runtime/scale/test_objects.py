@@ -102,7 +102,8 @@ def test_whatever_is_done_the_store_holds_what_the_disk_holds(steps: list[tuple[
         assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in files} == store_contents(store)
         assert list(disk.records()) == list(remote.records())
         assert disk.count_done() == remote.count_done()
-        assert set(disk.place.names("", "a", ".json")) == set(remote.place.names("", "a", ".json"))
+        for suffixes in ((), ("a", ".json")):
+            assert set(disk.place.names("", *suffixes)) == set(remote.place.names("", *suffixes))
 
 
 def taken(results: ResultFolder, verb: str, name: str, what: Any) -> object:
