@@ -149,11 +149,11 @@ class FeatureWorker:
             self.close()  # what is half-decoded or half-encoded must not get into the next one
             if isinstance(error, DecoderKilledError):
                 raise
-            if isinstance(error, OSError):
-                error = output_error(opened.root, error)
             if isinstance(error, DatasetError):
                 return Outcome(state="unusable", text=str(error))
             text = str(error) if isinstance(error, OvavelError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError):  # writing raises OutputError
+                text = f"cannot read {error.filename or 'a file'}: {error.strerror or error}; check it"
             return Outcome(state="unwritable" if isinstance(error, OutputError) else "failed", text=text)
         finally:
             with contextlib.suppress(OSError):
@@ -166,7 +166,10 @@ class FeatureWorker:
             return Encoded(state="kept", cache=str(root))
         if state == "changed":
             # Before the array: an index must never belong to another array.
-            (root / shard.index).unlink(missing_ok=True)
+            try:
+                (root / shard.index).unlink(missing_ok=True)
+            except OSError as error:
+                raise output_error(root / shard.index, error) from error
         records: list[ClipRecord] = []
 
         def report(record: ClipRecord) -> None:

@@ -90,6 +90,19 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert contents(tmp_path) == uninterrupted
 
 
+def test_what_cannot_be_read_is_not_reported_as_written(
+    job: FeatureJob, workers: Callable[[], FeatureWorker], tmp_path: Path
+) -> None:
+    worker, (first, *_) = workers(), shards(job)
+    done = worker.process(first)
+    assert isinstance(done, Encoded)
+    index = Path(done.cache) / first.index
+    index.unlink()
+    index.mkdir()
+    outcome = worker.process(first)
+    assert (outcome.state, outcome.text) == ("failed", f"cannot read {index}: Is a directory; check it")
+
+
 def test_other_embeddings_of_the_same_clips_are_an_error(
     job: FeatureJob, workers: Callable[[], FeatureWorker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
