@@ -63,7 +63,7 @@ class ArchiveWriter:
         self.written = 0
         """Seconds that were committed."""
         self.lost = 0
-        """Seconds that were not, because a commit failed or their day could not be opened."""
+        """Seconds that were not, whatever failed."""
         self._folder = root / CONTEXT / camera_folder(camera)
         make_folder(self._folder)
         self._every = every
@@ -77,21 +77,24 @@ class ArchiveWriter:
             OutputError: seconds could not be written, this one or those that waited; they are counted as `lost`.
             ValueError: a vector has the wrong size.
         """
+        day, row = day_of(second.utc_s)
+        try:
+            self._check(second)
+            if self._day is None or self._day[0] != day:
+                self.close()
+                self._day = day, self._open(day)
+        except Exception:
+            self.lost += 1
+            raise
+        self._waiting[row] = second
+        if len(self._waiting) >= self._every:
+            self.commit()
+
+    def _check(self, second: ContextSecond) -> None:
         for sense in ("vision", "audio"):
             vector = second.of(sense)
             if vector is not None and vector.shape != (self.model.size(sense),):
                 raise ValueError(f"a {sense} vector {vector.shape} is not one of {self.model}")
-        day, row = day_of(second.utc_s)
-        if self._day is None or self._day[0] != day:
-            try:
-                self.close()
-                self._day = day, self._open(day)
-            except OutputError:
-                self.lost += 1
-                raise
-        self._waiting[row] = second
-        if len(self._waiting) >= self._every:
-            self.commit()
 
     def commit(self) -> None:
         """Make readers see what waits.
@@ -104,9 +107,11 @@ class ArchiveWriter:
             return
         try:
             self._day[1].write(dict(sorted(waiting.items())))
-        except OSError as error:
+        except Exception as error:
             self.lost += len(waiting)
-            raise output_error(self._day[1].folder, error) from error
+            if isinstance(error, OSError):
+                raise output_error(self._day[1].folder, error) from error
+            raise
         self.written += len(waiting)
 
     def close(self) -> None:
@@ -119,8 +124,8 @@ class ArchiveWriter:
             self.commit()
         finally:
             if self._day is not None:
-                self._day[1].close()
-                self._day = None
+                (_, files), self._day = self._day, None
+                files.close()
 
     def __enter__(self) -> ArchiveWriter:
         return self

@@ -277,7 +277,8 @@ class Archivist:
             self.lost[stream.camera, UNWRITABLE] += writer.lost - lost
             self._report(str(error))
         except Exception:
-            self.lost[stream.camera, UNFORESEEN] += max(writer.lost - lost, 1)
+            if missing := writer.lost - lost:
+                self.lost[stream.camera, UNFORESEEN] += missing
             raise
         finally:
             self.written[stream.camera] += writer.written - before

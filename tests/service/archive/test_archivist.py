@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -222,6 +223,40 @@ def test_an_unforeseen_fault_costs_the_seconds_that_waited_and_no_later_ones(
     lost = archived.archivist.lost
     assert lost.keys() == {("gate", UNFORESEEN)}
     assert 1 <= lost["gate", UNFORESEEN] <= 6
+    assert archived.archivist.written["gate"] == len(archived.seconds) == 30 - lost.total()
+
+
+@pytest.mark.parametrize("failing", [("write",), ("close",), ("write", "close"), ("open", "close")])
+def test_an_unforeseen_fault_of_the_writer_is_counted_to_the_second(
+    store: Database, encoder: RemoteEncoder, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...]
+) -> None:
+    fails = set(failing)
+
+    def once(name: str, whole: Callable[..., Any]) -> Callable[..., Any]:
+        def fail(*arguments: Any) -> Any:
+            if name == "write" and "write" in fails:
+                fails.discard(name)
+                raise ZeroDivisionError
+            found = whole(*arguments)
+            if name in fails:
+                fails.discard(name)
+                if name == "open":
+                    found.close()
+                raise ZeroDivisionError
+            return found
+
+        return fail
+
+    for name in ("open", "write", "close"):
+        whole = once(name, getattr(DayFiles, name))
+        monkeypatch.setattr(DayFiles, name, staticmethod(whole) if name == "open" else whole)
+    archived = Archived(store, encoder)
+    archived.archivist.start()
+    archived.take(segments(30))
+    archived.close()
+    assert not fails
+    lost = archived.archivist.lost
+    assert lost.keys() <= {("gate", UNFORESEEN)}
     assert archived.archivist.written["gate"] == len(archived.seconds) == 30 - lost.total()
 
 
