@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ DISK_FULL = "the disk is full"
 TOO_SLOW = "the disk is too slow"
 MOST_WAITING = 500
 """Pictures that wait to be written, of some 20 KB each: a disk that hangs does not fill the memory."""
+_MOST_FAILURES = 3
 _US = 1_000_000
 _TICK_S = 10.0
 _APPLY_S, _SWEEP_S = 60.0, 3600.0
@@ -72,6 +74,8 @@ class _Job:
     event: str
     kind: AssetKind
     run: Callable[[], None]
+    failures: int = 0
+    """How often it failed unexpectedly."""
 
 
 class Keeper:
@@ -93,6 +97,8 @@ class Keeper:
         self._lock = threading.Lock()
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._unsettled: list[_Job] = []  # rows that could not be written
+        self.unsettled = Counter[AssetKind]()
+        """Assets that are pending until the next start, as writing their rows failed unexpectedly again and again."""
         self.trouble = ""
         """Why nothing could be kept last time; empty where it could."""
         self.retention = Retention(store, site.keep)
@@ -190,8 +196,12 @@ class Keeper:
             job.run()
         except Exception as error:  # noqa: BLE001 - an unforeseen fault costs one asset, not all later ones
             _log.exception("the %s of event %s could not be kept", job.kind, job.event)
+            if (failures := job.failures + 1) == _MOST_FAILURES:
+                self.unsettled[job.kind] += 1
+                return
             cause = f"unexpected error: {error!r}"
-            self._unsettled.append(_Job(job.event, job.kind, lambda: self._settle(job.event, job.kind, cause)))
+            again = _Job(job.event, job.kind, lambda: self._settle(job.event, job.kind, cause), failures)
+            self._unsettled.append(again)
 
     def _look_after(self, *, sweep: bool) -> None:
         """Write rows that could not be written before, and keep to the limits."""

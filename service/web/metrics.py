@@ -195,12 +195,14 @@ class Metrics:
         yield GaugeMetricFamily("ovavel_storage_free_bytes", "Space that is free on the disk.", value=report.free_bytes)
         failed = GaugeMetricFamily(
             "ovavel_assets_failed",
-            "Pictures, spectrograms and clips of events in the store that could not be kept.",
+            "Pictures, spectrograms and clips of events in the store that could not be kept, or not recorded.",
             labels=["kind", "cause"],
         )
         query = "SELECT kind, cause, count(*) FROM asset WHERE state = 'failed' GROUP BY kind, cause"
         for kind, cause, count in rows(self._service.store.read, query):
             failed.add_metric([kind, cause], count)
+        for kind, count in self._service.keeper.unsettled.copy().items():
+            failed.add_metric([kind, "not recorded"], count)
         yield failed
 
     def _deliveries(self) -> Iterator[Metric]:
