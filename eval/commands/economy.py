@@ -230,21 +230,16 @@ class CompareEconomy:
 
 
 def _print(report: EconomyReport, out: Path) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
+    from ovavel.eval.commands.tables import figures_table
     from ovavel.eval.economy.report import COLUMNS, comparison_cells, verdict
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(one_line(f"{report.ran} Decision rule: {report.rule}."), markup=False)
-    table = Table(title="economy against all pictures, in percent", title_justify="left")
-    for number, name in enumerate(COLUMNS):
-        table.add_column(name.replace(" ", "\n"), justify="left" if number < 2 else "right", no_wrap=number > 0)
-    for each in report.comparisons:
-        table.add_row(*(Text(one_line(cell)) for cell in comparison_cells(each)))
-    console.print(table)
+    console.print(
+        figures_table("economy against all pictures, in percent", COLUMNS, map(comparison_cells, report.comparisons))
+    )
     if report.damaged:
         console.print(f"damaged: {len(report.damaged)} clips, in no figure; economy.json lists them", markup=False)
     if report.gate:

@@ -140,20 +140,13 @@ class BenchEconomy:
 
 
 def _print(report: HeldReport, out: Path) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
+    from ovavel.eval.commands.tables import figures_table
     from ovavel.eval.economy.held import HELD_COLUMNS, held_cells
     from ovavel.runtime.reporting.console import OutputConsole
     from ovavel.runtime.reporting.text import one_line
 
     console = OutputConsole(highlight=False, soft_wrap=True)
     console.print(one_line(f"{report.ran} Decided by {report.decided}; rule: {report.rule}."), markup=False)
-    table = Table(title="a second, and cameras of one encoder", title_justify="left")
-    for number, name in enumerate(HELD_COLUMNS):
-        table.add_column(name.replace(" ", "\n"), justify="left" if number < 2 else "right", no_wrap=number > 0)
-    for each in report.streams:
-        table.add_row(*(Text(one_line(cell)) for cell in held_cells(each)))
-    console.print(table)
+    console.print(figures_table("a second, and cameras of one encoder", HELD_COLUMNS, map(held_cells, report.streams)))
     console.print(f"{report.clock} clock, load {report.load[0]:.1f} before, {report.load[1]:.1f} after", markup=False)
     console.print(one_line(f"wrote cameras.json and cameras.svg in {out}"), markup=False)
