@@ -47,7 +47,7 @@ class Measured:
     shown_ms: tuple[float, ...]
     """From a row of the event log in the store to a reader of the stream."""
     commits: int
-    """Transactions, by whomever."""
+    """Transactions of all writers."""
     commit_s: float
     """How long these took to reach the disk, together."""
     whole_ms: tuple[float, ...]
