@@ -16,7 +16,7 @@ from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.counts import EconomyCounts
-from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.economy.plan import plan_economy
 from ovavel.runtime.economy.settings import Economy, EconomyPlan
 from ovavel.runtime.economy.work import work_of
@@ -109,7 +109,7 @@ class Session:
             opened.callback(self._encoder.close)
             plan = self._plan(economy or Economy(), rule)
             self.stats.economy = EconomyCounts(work_of(self.bundle.manifest.model.config))
-            self._vision = EconomicVision(
+            self._economy = EconomicEncoder(
                 self._encoder.look, self._encoder.listen, plan, rule, vocabulary.names, self.stats.economy
             )
             self._localizer = Localizer(
@@ -118,7 +118,7 @@ class Session:
                 lag=lag,
                 calibration=self.bundle.manifest.calibration_for(rule),
                 rule=rule,
-                looking=None if plan.mode == "off" else self._vision,
+                looking=None if plan.mode == "off" else self._economy,
             )
             self._tracker = EventTracker(
                 vocabulary.background, rules, vocabulary_version=vocabulary.version, calibration=calibration
@@ -180,14 +180,14 @@ class Session:
                         self.stats.picture_lost(counted=each.index <= self._done)
                         self.stats.economy.lost(1)
             self._capture_thread.join(timeout=2)  # its last notices and counts belong to the last update
-            self._vision.decided(scores)
+            self._economy.decided(scores)
             events = [*self._tracker.push(scores), *self._tracker.close()]
             yield Update(
                 window=None,
                 scores=tuple(scores),
                 events=tuple(events),
                 latency_ms=None,
-                notices=_redacted(sorted((*self._left, *self._vision.notices()), key=lambda notice: notice.time_s)),
+                notices=_redacted(sorted((*self._left, *self._economy.notices()), key=lambda notice: notice.time_s)),
             )
         finally:
             self.stop()
@@ -299,7 +299,7 @@ class Session:
         start_s = time.perf_counter()
         undecided = deque(windows)
         try:
-            look, listen = self.info.economy.mode == "off", self._vision.listen
+            look, listen = self.info.economy.mode == "off", self._economy.listen
             segments = self._encoder.encode(windows, look=look, listen=listen)
             if len(segments) > 1 and self.info.economy.mode == "exact":
                 self._localizer.foresee(segments)
@@ -321,10 +321,10 @@ class Session:
             self.stats.sense_missing(sense)
         if window.channel is not None:
             self.stats.heard(window.channel)
-        segment = self._vision.arrived(segment, window.waveform, window.channel)
+        segment = self._economy.arrived(segment, window.waveform, window.channel)
         with self.stats.timings.measure("head"):
             scores = self._localizer.push(segment)
-        self._vision.decided(scores)
+        self._economy.decided(scores)
         with self.stats.timings.measure("decide"):
             events = self._tracker.push(scores)
         latency_ms = None
@@ -342,7 +342,7 @@ class Session:
             scores=tuple(scores),
             events=tuple(events),
             latency_ms=latency_ms,
-            notices=_redacted((*window.notices, *self._vision.notices())),
+            notices=_redacted((*window.notices, *self._economy.notices())),
         )
 
 

@@ -23,13 +23,13 @@ from ovavel.runtime.economy.weak import WeakSound
 from ovavel.runtime.pipeline.encoder import Encode
 from ovavel.runtime.types import Notice, Segment, SegmentScores, SkipCause
 
-__all__ = ["EconomicVision"]
+__all__ = ["EconomicEncoder"]
 
 _QUIET_S = 600.0
 """Media time between two notices of the same kind."""
 
 
-class EconomicVision:
+class EconomicEncoder:
     """Encodes the pictures and sounds of one source that are needed. The same segments always give the same work.
 
     A `Localizer` asks it (`Looking`) before it decides.

@@ -140,7 +140,7 @@ class Decider:
         self._economies.rename(bundle)
         for camera, watch in list(self._watches.items()):
             try:
-                self._economies.renew(camera, watch.vision)
+                self._economies.renew(camera, watch.economy)
             except EncoderLost:
                 self._abandon(camera)
                 continue
@@ -175,7 +175,7 @@ class Decider:
             if isinstance(each.news, Opened):
                 self._open(each.camera, each.news)
         segments = encode(
-            self._encoder, waiting, {e: watch.vision for e, watch in self._watches.items() if watch.vision.waits}
+            self._encoder, waiting, {e: watch.economy for e, watch in self._watches.items() if watch.economy.waits}
         )
         with self._economies.encoder.together(self._needed(segments)):
             for each, segment, dropped in segments:
@@ -194,7 +194,7 @@ class Decider:
     def _needed(self, segments: Sequence[Encoded]) -> list[NDArray[np.float32]]:
         """The pictures that several cameras need at once, where no picture that has not changed is left out."""
         watches = [(self._watches.get(each.camera), segment) for each, segment, _ in segments]
-        exact = [(watch, each) for watch, each in watches if watch and watch.vision.basis.plan.mode == "exact"]
+        exact = [(watch, each) for watch, each in watches if watch and watch.economy.basis.plan.mode == "exact"]
         if len(exact) < 2:
             return []
         with contextlib.suppress(EncoderLost):  # each finds out again
@@ -269,7 +269,7 @@ class Decider:
         clock = WallClock(anchor)
         archived = self._archive.begin(self._cameras[camera], clock.utc_us)
         try:
-            vision = self._economies.run(self._cameras[camera], archived=archived)
+            economy = self._economies.run(self._cameras[camera], archived=archived)
             with self._store.write() as transaction:
                 end_left(transaction, camera, ENCODER_FAILED, now_us=now_us, sinks=self._sinks)
                 self._account(transaction, camera, now_us)
@@ -283,8 +283,8 @@ class Decider:
         if self._keeper:
             self._evidence[camera] = self._keeper.run(self._cameras[camera], opened.child, clock.utc_us)
         self._watches[camera] = CameraWatch(
-            self._parts.localizer(self._cameras[camera], vision),
-            vision,
+            self._parts.localizer(self._cameras[camera], economy),
+            economy,
             self._parts.tracker(self._cameras[camera]),
             clock,
             camera_id=camera,
@@ -304,12 +304,12 @@ class Decider:
             evidence.window(window)
         try:
             waveform = window.waveform.values if window.waveform else None
-            segment = watch.vision.arrived(segment, waveform, window.channel)
+            segment = watch.economy.arrived(segment, waveform, window.channel)
             seen = watch.second(segment, moment, dropped=dropped)
         except EncoderLost:
             self._abandon(waiting.camera)
             return
-        self._queue.charge(waiting.camera, max(0, watch.vision.worked() - 1))
+        self._queue.charge(waiting.camera, max(0, watch.economy.worked() - 1))
         self._archive.second(waiting.camera, segment)
         self._commits.hold(watch, partial(self._shown, waiting.camera, window, seen))
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.counts import EconomyCounts
-from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.economy.settings import Economy, EconomyPlan
 from ovavel.runtime.pipeline.encoder import Encode
 from ovavel.runtime.types import Notice, Segment, SegmentScores, SkipCause
 from ovavel.service.encoding.remote import EncoderLost, RemoteEncoder
 from ovavel.service.watch.encode import persistent
 
-__all__ = ["Basis", "RunVision", "SharedEncoder"]
+__all__ = ["Basis", "RunEconomy", "SharedEncoder"]
 
 _TRIES = 2
 """A picture that the encoder cannot encode fails again; so often in a row costs no restart of its process."""
@@ -74,31 +74,31 @@ class Basis(NamedTuple):
     names: tuple[str, ...]
 
 
-class RunVision:
-    """What one run of a camera looks at (`Looking`), and what it could not look at as the encoder failed."""
+class RunEconomy:
+    """Which pictures and sounds of one run of a camera are encoded (`Looking`), and what the encoder lost."""
 
     def __init__(self, look: Encode, listen: Encode, economy: Economy, basis: Basis, counts: EconomyCounts) -> None:
         """Encode with `look` and `listen` what `basis` leaves to encode of what `economy` asks for, and count."""
         self._listen = listen
-        self.economy, self.basis, self._counts = economy, basis, counts
+        self.asked, self.basis, self._counts = economy, basis, counts
         self._shared_look = look
         self._worked = 0
         self._lost: set[int] = set()
         self._notices: list[Notice] = []
-        self._vision = self._made()
+        self._encoder = self._made()
 
     def decide_by(self, basis: Basis) -> None:
         """Run another plan, or the same for other names, from now on. What waits then is decided by it, too."""
         self.basis = basis
         self._forget()
 
-    def _made(self) -> EconomicVision:
-        return EconomicVision(self._look, self._listen, *self.basis, self._counts)
+    def _made(self) -> EconomicEncoder:
+        return EconomicEncoder(self._look, self._listen, *self.basis, self._counts)
 
     def _forget(self) -> None:
         """Begin with nothing learnt: what was learnt is of other names, or of a picture that was never encoded."""
-        self._notices += self._vision.notices()
-        self._vision = self._made()
+        self._notices += self._encoder.notices()
+        self._encoder = self._made()
 
     @property
     def waits(self) -> bool:
@@ -117,37 +117,37 @@ class RunVision:
             EncoderLost: it was needed and could not be encoded.
         """
         try:
-            return self._vision.listen([sound])[0]
+            return self._encoder.listen([sound])[0]
         except EncoderLost:
             self._forget()
             raise
 
     def arrived(self, segment: Segment, waveform: NDArray[np.float32] | None, channel: int | None = None) -> Segment:
-        """Take a second before it is decided, as `EconomicVision.arrived`."""
+        """Take a second before it is decided, as `EconomicEncoder.arrived`."""
         if not self.waits:
             seen = segment.vision is not None
             self._counts.second(picture=seen, sound=segment.audio is not None)
             self._counts.looked(encoded=int(seen))
             return segment
         try:
-            return self._vision.arrived(segment, waveform, channel)
+            return self._encoder.arrived(segment, waveform, channel)
         except EncoderLost:
             return self._unseen([segment])[0]
 
     def causes(self, segments: Sequence[Segment], heard: NDArray[np.float32]) -> Sequence[SkipCause | None]:
         """See `Looking`."""
-        return self._vision.causes(segments, heard) if self.waits else [None] * len(segments)
+        return self._encoder.causes(segments, heard) if self.waits else [None] * len(segments)
 
     def look(self, segments: Sequence[Segment]) -> list[Segment]:
         """See `Looking`. Where the encoder fails, the pictures are taken for not seen, and `lost` has them."""
         try:
-            return self._vision.look(segments)
+            return self._encoder.look(segments)
         except EncoderLost:
             return self._unseen(segments)
 
     def decided(self, scores: Sequence[SegmentScores]) -> None:
         """Take what was decided."""
-        self._vision.decided(scores)
+        self._encoder.decided(scores)
 
     def lost(self) -> frozenset[int]:
         """Seconds whose pictures were needed and could not be encoded, since the last call."""
@@ -156,7 +156,7 @@ class RunVision:
 
     def notices(self) -> tuple[str, ...]:
         """What there is to report since the last call."""
-        found = [*self._notices, *self._vision.notices()]
+        found = [*self._notices, *self._encoder.notices()]
         self._notices = []
         return tuple(each.message for each in found)
 

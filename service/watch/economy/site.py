@@ -21,7 +21,7 @@ from ovavel.service.encoding.capacity import CameraWork
 from ovavel.service.encoding.remote import RemoteEncoder
 from ovavel.service.names.adopt import rule_of
 from ovavel.service.watch.economy.counts import CameraCounts
-from ovavel.service.watch.economy.vision import Basis, RunVision, SharedEncoder
+from ovavel.service.watch.economy.run import Basis, RunEconomy, SharedEncoder
 from ovavel.service.watch.encode import persistent_head
 
 __all__ = ["CameraEconomy", "Economies", "EconomySpan", "check_economy", "check_names_may_change"]
@@ -107,24 +107,26 @@ class Economies:
         self._counts.setdefault(camera.id, CameraCounts(self._work))
         return economy
 
-    def run(self, camera: Camera, *, archived: bool) -> RunVision:
+    def run(self, camera: Camera, *, archived: bool) -> RunEconomy:
         """What a run of `camera` that begins now looks at.
 
         Raises:
             EncoderLost: as `plan`.
         """
         economy = self.plan(camera, archived=archived)
-        return RunVision(self.encoder.look, self.encoder.listen, economy, self._basis(economy), self._counts[camera.id])
+        return RunEconomy(
+            self.encoder.look, self.encoder.listen, economy, self._basis(economy), self._counts[camera.id]
+        )
 
-    def renew(self, camera: str, vision: RunVision) -> None:
+    def renew(self, camera: str, run: RunEconomy) -> None:
         """Let a run of `camera` do what is right for the present names.
 
         Raises:
             EncoderLost: as `plan`.
         """
-        basis = self._basis(vision.economy)
+        basis = self._basis(run.asked)
         self._plans[camera] = basis.plan
-        vision.decide_by(basis)
+        run.decide_by(basis)
 
     def _basis(self, economy: Economy) -> Basis:
         return Basis(self._plan(economy), self._rule, self._bundle.vocabulary.names)

@@ -12,7 +12,7 @@ from ovavel.service.config.site import Camera
 from ovavel.service.encoding.remote import RemoteEncoder
 from ovavel.service.names.adopt import rule_of
 from ovavel.service.store.cameras import RunFacts
-from ovavel.service.watch.economy.vision import RunVision
+from ovavel.service.watch.economy.run import RunEconomy
 from ovavel.service.watch.encode import persistent_head
 from ovavel.service.watch.runs.wall_clock import boot_id
 
@@ -50,13 +50,13 @@ class RunParts:
             vocabulary.background, rules_of(camera), vocabulary_version=vocabulary.version, calibration=calibration
         )
 
-    def localizer(self, camera: Camera, vision: RunVision) -> Localizer:
-        """What scores segments, and asks `vision` for pictures."""
+    def localizer(self, camera: Camera, economy: RunEconomy) -> Localizer:
+        """What scores segments, and asks `economy` for pictures."""
         return Localizer(
             persistent_head(self._encoder),
             self.bundle.vocabulary,
             lag=camera.lag,
             calibration=self.bundle.manifest.calibration_for(self._rule),
             rule=self._rule,
-            looking=vision,
+            looking=economy,
         )

@@ -20,7 +20,7 @@ from ovavel.service.store.database import Transaction, one_row
 from ovavel.service.store.events import EventNews, LogEntry, record
 from ovavel.service.store.outbox import Subscriber
 from ovavel.service.store.seconds import keep_seconds, keep_vocabulary
-from ovavel.service.watch.economy.vision import RunVision
+from ovavel.service.watch.economy.run import RunEconomy
 from ovavel.service.watch.runs.wall_clock import WallClock
 from ovavel.service.watch.runs.why import pack
 
@@ -73,7 +73,7 @@ class CameraWatch:
     def __init__(
         self,
         localizer: Localizer,
-        vision: RunVision,
+        economy: RunEconomy,
         tracker: EventTracker,
         clock: WallClock,
         *,
@@ -89,7 +89,7 @@ class CameraWatch:
 
         Args:
             localizer: scores segments; the camera's own.
-            vision: what the localizer asks for pictures; the camera's own.
+            economy: what the localizer asks for pictures; the camera's own.
             tracker: makes events of scores; the camera's own.
             clock: with the anchor of the run's start.
             camera_id: of the store.
@@ -99,7 +99,7 @@ class CameraWatch:
             evidence: keeps what remains of its events; None: nothing.
         """
         self._evidence = evidence
-        self._localizer, self._tracker, self._clock, self.vision = localizer, tracker, clock, vision
+        self._localizer, self._tracker, self._clock, self.economy = localizer, tracker, clock, economy
         self._names = localizer.vocabulary.names
         self._camera, self.run_id, self.sinks, self._new_id = camera_id, run_id, tuple(sinks), new_event_id
         self._decided_us = 0  # media time up to which seconds are final
@@ -134,8 +134,8 @@ class CameraWatch:
 
     def _scored(self, scores: list[SegmentScores]) -> list[SegmentScores]:
         """What was decided, once all that belongs to it knows. Seconds whose pictures were lost meanwhile count so."""
-        self.vision.decided(scores)
-        for index in self.vision.lost() & self._waiting.keys():
+        self.economy.decided(scores)
+        for index in self.economy.lost() & self._waiting.keys():
             self._waiting[index] = self._waiting[index] or DropCause.BACKEND_FAILED
         if self._evidence:
             self._evidence.scored(scores)
@@ -178,7 +178,7 @@ class CameraWatch:
 
     def seen(self, scores: Sequence[SegmentScores] = ()) -> Seen:
         """For those who show it: `scores`, and what there is to report since the last call."""
-        return Seen(scores=tuple(scores), names=self._names, notices=self.vision.notices())
+        return Seen(scores=tuple(scores), names=self._names, notices=self.economy.notices())
 
     @property
     def unwritten(self) -> bool:

@@ -17,7 +17,7 @@ from ovavel.eval.economy import gate, runs
 from ovavel.eval.economy.report import EconomyReport
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.commands.options import EconomyOptions, EngineOptions
-from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.errors import DatasetError, MediaError, UnverifiedError, UsageError
 from ovavel.runtime.sources.media.source import MediaSource
 from ovavel.runtime.types import SkipCause
@@ -123,7 +123,7 @@ def test_an_economy_that_skips_wrongly_fails_and_is_refused(
 ) -> None:
     monkeypatch.setattr(gate, "FEWEST_SECONDS", SECONDS)
     monkeypatch.setattr(
-        EconomicVision, "causes", lambda self, segments, heard: [SkipCause.SOUND] * len(segments)
+        EconomicEncoder, "causes", lambda self, segments, heard: [SkipCause.SOUND] * len(segments)
     )  # as if nothing were ever heard
     assert command(out, bundle=copy, modes=("auto",), write=True).run() == 1
     said = " ".join(capsys.readouterr().out.split())

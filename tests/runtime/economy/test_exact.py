@@ -18,7 +18,7 @@ from ovavel.runtime.bundle.calibration import Background, Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.economy.counts import EconomyCounts
-from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.economy.plan import plan_economy
 from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.economy.sound import is_background
@@ -91,9 +91,9 @@ def run(stream: Stream, rule: Rule, lag: int, mode: str, *, ahead: int = 1, even
     """Decide on `stream`; in "exact" pictures are the embeddings themselves, "encoded" by handing them over."""
     counts = EconomyCounts()
     plan = plan_economy(Economy(mode=mode), rule, head, stream.words.embeddings)  # type: ignore[arg-type]
-    vision = EconomicVision(list, list, plan, rule, stream.words.names, counts)
+    encoder = EconomicEncoder(list, list, plan, rule, stream.words.names, counts)
     on = plan.mode != "off"
-    localizer = Localizer(head, stream.words, lag=lag, rule=rule, looking=vision if on else None)
+    localizer = Localizer(head, stream.words, lag=lag, rule=rule, looking=encoder if on else None)
     tracker = EventTracker(stream.words.background, events, vocabulary_version="v")
     news: list[Event] = []
     scores: list[list[SegmentScores]] = []
@@ -103,11 +103,11 @@ def run(stream: Stream, rule: Rule, lag: int, mode: str, *, ahead: int = 1, even
         if ahead > 1 and on:
             localizer.foresee(batch)
         for segment in batch:
-            scores.append(localizer.push(vision.arrived(segment)))
-            vision.decided(scores[-1])
+            scores.append(localizer.push(encoder.arrived(segment)))
+            encoder.decided(scores[-1])
             news += tracker.push(scores[-1])
     scores.append(localizer.flush())
-    vision.decided(scores[-1])
+    encoder.decided(scores[-1])
     return Run(scores, [*news, *tracker.push(scores[-1]), *tracker.close()], counts)
 
 
@@ -186,15 +186,15 @@ def test_what_is_heard_wakes_vision_for_the_whole_buffer_and_no_more() -> None:
 def test_looking_at_the_newest_picture_alone_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check above can fail: with other pictures in the buffer the scores are others."""
     stream = quiet_then_heard(12)
-    look = EconomicVision.look
+    look = EconomicEncoder.look
 
-    def careless(self: EconomicVision, segments: Sequence[Segment]) -> list[Segment]:
+    def careless(self: EconomicEncoder, segments: Sequence[Segment]) -> list[Segment]:
         newest = segments[-1]
         before = [s if s.frame is None else replace(s, vision=newest.frame, frame=None) for s in segments[:-1]]
         return [*before, *look(self, [newest])]
 
     off = run(stream, Rule(kind="agreement"), 2, "off")
-    monkeypatch.setattr(EconomicVision, "look", careless)
+    monkeypatch.setattr(EconomicEncoder, "look", careless)
     with pytest.raises(AssertionError):
         assert_same(off, run(stream, Rule(kind="agreement"), 2, "exact"))
 
@@ -207,8 +207,8 @@ def test_an_encoder_that_fails_leaves_no_second_undecided() -> None:
 
     rule, names = Rule(kind="agreement"), stream.words.names
     plan = plan_economy(Economy(mode="exact"), rule, head, stream.words.embeddings)
-    vision = EconomicVision(fails, fails, plan, rule, names, EconomyCounts())
-    localizer = Localizer(head, stream.words, lag=2, rule=rule, looking=vision)
+    encoder = EconomicEncoder(fails, fails, plan, rule, names, EconomyCounts())
+    localizer = Localizer(head, stream.words, lag=2, rule=rule, looking=encoder)
     final = []
     waiting = [replace(segment, vision=None, frame=segment.vision) for segment in stream.segments]
     for segment in waiting[:12]:
@@ -233,8 +233,8 @@ def test_sound_is_asked_for_on_its_own_only_while_vision_sleeps() -> None:
 
     rule, names = Rule(kind="agreement"), stream.words.names
     plan = plan_economy(Economy(mode="exact"), rule, head, stream.words.embeddings)
-    vision = EconomicVision(list, list, plan, rule, names, EconomyCounts())
-    localizer = Localizer(counted, stream.words, lag=2, rule=rule, looking=vision)
+    encoder = EconomicEncoder(list, list, plan, rule, names, EconomyCounts())
+    localizer = Localizer(counted, stream.words, lag=2, rule=rule, looking=encoder)
     calls = []
     for segment in [replace(segment, vision=None, frame=segment.vision) for segment in stream.segments]:
         localizer.push(segment)
@@ -298,15 +298,15 @@ def test_a_picture_that_is_lost_while_vision_is_awake_is_missing_and_the_others_
     rule = Rule(kind="agreement")
     plan = plan_economy(Economy(mode="exact"), rule, head, words.embeddings)
 
-    class Losing(EconomicVision):
+    class Losing(EconomicEncoder):
         def look(self, segments: Sequence[Segment]) -> list[Segment]:
             return super().look([replace(s, frame=None) if s.index == lost else s for s in segments])
 
-    vision = Losing(list, list, plan, rule, words.names, EconomyCounts())
-    localizer = Localizer(head, words, lag=lag, rule=rule, looking=vision)
+    encoder = Losing(list, list, plan, rule, words.names, EconomyCounts())
+    localizer = Localizer(head, words, lag=lag, rule=rule, looking=encoder)
     found = []
     for each in stream.segments:
-        found += localizer.push(vision.arrived(replace(each, vision=None, frame=each.vision)))
+        found += localizer.push(encoder.arrived(replace(each, vision=None, frame=each.vision)))
     final = [s for s in [*found, *localizer.flush()] if s.final]
     assert [s.index for s in final] == list(range(10))
     unseen = [replace(s, vision=None) if s.index == lost else s for s in stream.segments]

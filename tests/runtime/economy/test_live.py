@@ -19,7 +19,7 @@ from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Vocabulary
 from ovavel.runtime.economy.counts import EconomyCounts
-from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.economy.plan import plan_economy
 from ovavel.runtime.economy.settings import Economy
 from ovavel.runtime.pipeline.fusion import cosine_similarity, fused_score
@@ -59,12 +59,12 @@ class Watched:
         self._queue = WindowQueue(self.places or capacity(sound_first=plan.sound), live=True)
         self._arrived = 0
         self.counts = EconomyCounts()
-        vision = EconomicVision(self._look, list, plan, AGREEMENT, WORDS.names, self.counts)
-        localizer = Localizer(head, WORDS, lag=LAG, rule=AGREEMENT, looking=vision if plan.sound else None)
+        encoder = EconomicEncoder(self._look, list, plan, AGREEMENT, WORDS.names, self.counts)
+        localizer = Localizer(head, WORDS, lag=LAG, rule=AGREEMENT, looking=encoder if plan.sound else None)
         for index in range(len(self.heard)):
             self._until(max(self.now_s, index + 1.0))
             (window,) = self._queue.take(1)
-            segment = vision.arrived(self._encoded(window, look=not plan.sound))
+            segment = encoder.arrived(self._encoded(window, look=not plan.sound))
             for scores in localizer.push(segment):
                 self.decided_s.setdefault(scores.index, self.now_s)
                 self.labels[scores.index] = scores.label

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ovavel.runtime.bundle.calibration import Rule
 from ovavel.runtime.economy.audits import AUDIT_EVERY, SoundAudits
 from ovavel.runtime.economy.counts import EconomyCounts
-from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.economy.settings import EconomyPlan
 from ovavel.runtime.economy.weak import LEAST_SEEN, WeakSound
 from ovavel.runtime.types import Segment, SegmentScores, SkipCause
@@ -97,16 +97,16 @@ def test_all_of_it_together_finds_the_event_that_was_assumed_away() -> None:
     """A camera with a steady noise: the rule leaves it open, what was assumed settles it, an audit takes it back."""
     counts = EconomyCounts()
     plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
-    vision = EconomicVision(list, list, plan, POSITIVE, NAMES, counts)
+    encoder = EconomicEncoder(list, list, plan, POSITIVE, NAMES, counts)
     rng = np.random.default_rng(0)
     causes: list[SkipCause | None] = []
     for index in range(400):
         waveform = rng.standard_normal((1, 16_000)).astype(np.float32) / 100
-        second = vision.arrived(segment(index), waveform)
-        causes += vision.causes([second], WEAK)
+        second = encoder.arrived(segment(index), waveform)
+        causes += encoder.causes([second], WEAK)
         audited = index > 300 and causes[-1] is None
         seen = [0.05, 0.05, 0.3] if causes[-1] is None else [np.nan] * 3
-        vision.decided([scores(index, seen, "bell" if audited else "other", skipped=causes[-1])])
+        encoder.decided([scores(index, seen, "bell" if audited else "other", skipped=causes[-1])])
     assert causes[:LEAST_SEEN] == [None] * LEAST_SEEN
     assert SkipCause.NOTHING_TO_HEAR in causes
     assert SkipCause.WEAK_SOUND in causes or causes.count(SkipCause.NOTHING_TO_HEAR) > 100
@@ -114,7 +114,7 @@ def test_all_of_it_together_finds_the_event_that_was_assumed_away() -> None:
     assert figures.audited > 10
     assert 0 < figures.audits_failed < figures.audited
     assert sum(figures.skipped.values()) == sum(cause is not None for cause in causes)
-    assert [n.message for n in vision.notices()] and not vision.notices()
+    assert [n.message for n in encoder.notices()] and not encoder.notices()
 
 
 def test_a_sound_that_was_taken_for_unchanged_and_is_not_is_counted_and_reported() -> None:
@@ -125,17 +125,17 @@ def test_a_sound_that_was_taken_for_unchanged_and_is_not_is_counted_and_reported
         return [np.array([np.cos(angle), np.sin(angle)], np.float32) for _ in sounds]
 
     plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
-    vision = EconomicVision(list, listen, plan, POSITIVE, NAMES, counts)
+    encoder = EconomicEncoder(list, listen, plan, POSITIVE, NAMES, counts)
     rng = np.random.default_rng(0)
     for index in range(120):
         if index <= 60:
             sound = rng.standard_normal((1, 56, 56)).astype(np.float32)
         angle = 0.5 * (index > 65)
-        vision.listen([sound])
-        vision.arrived(segment(index))
+        encoder.listen([sound])
+        encoder.arrived(segment(index))
     assert counts.figures.sounds_reused > 60
     assert counts.figures.audits_failed == 1
-    (notice,) = vision.notices()
+    (notice,) = encoder.notices()
     assert "a sound that was taken for unchanged drifted by 0.12" in notice.message
     assert notice.time_s > 60
 
@@ -144,13 +144,17 @@ def test_which_sounds_are_encoded_does_not_depend_on_how_many_come_at_once() -> 
     rng = np.random.default_rng(0)
     sounds = [rng.standard_normal((1, 56, 56)).astype(np.float32) for _ in range(100)]
     kept = []
+
+    def listen(many: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        return [np.ones(1, np.float32)] * len(many)
+
     for size in (1, 7, 100):
         counts = EconomyCounts()
         plan = EconomyPlan(asked="auto", mode="auto", sound=True, still=True)
-        vision = EconomicVision(list, lambda many: [np.ones(1, np.float32)] * len(many), plan, POSITIVE, NAMES, counts)
+        encoder = EconomicEncoder(list, listen, plan, POSITIVE, NAMES, counts)
         for at in range(0, 100, size):
-            for index, _ in enumerate(vision.listen(sounds[at : at + size]), start=at):
-                vision.arrived(segment(index))
+            for index, _ in enumerate(encoder.listen(sounds[at : at + size]), start=at):
+                encoder.arrived(segment(index))
         kept.append(counts.figures.sounds_reused)
     assert kept[0] > 0
     assert len(set(kept)) == 1

@@ -26,7 +26,7 @@ from support.windows import clip_after_nothing, opened, waiting
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.calibration import Rule, names_fingerprint
 from ovavel.runtime.bundle.manifest import EconomyGate
-from ovavel.runtime.economy.looking import EconomicVision
+from ovavel.runtime.economy.encoder import EconomicEncoder
 from ovavel.runtime.errors import InputError, UnverifiedError
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.types import Notice
@@ -212,7 +212,7 @@ def test_what_the_last_seconds_of_a_run_bring_up_is_shown_and_logged(
     flush = Localizer.flush
 
     def flushed(localizer: Localizer) -> Any:
-        monkeypatch.setattr(EconomicVision, "notices", lambda _: (Notice(time_s=0.0, message="it drifted"),))
+        monkeypatch.setattr(EconomicEncoder, "notices", lambda _: (Notice(time_s=0.0, message="it drifted"),))
         if lost:
             raise EncoderLost("it is gone")
         return flush(localizer)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ovavel.service.encoding.remote import EncoderLost
-from ovavel.service.watch.economy.vision import SharedEncoder
+from ovavel.service.watch.economy.run import SharedEncoder
 
 
 class Lost:

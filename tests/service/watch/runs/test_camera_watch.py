@@ -32,7 +32,7 @@ from ovavel.service.store.care.invariants import violations
 from ovavel.service.store.database import Database, rows
 from ovavel.service.store.seconds import read_seconds
 from ovavel.service.watch.commits import commit
-from ovavel.service.watch.economy.vision import Basis, RunVision
+from ovavel.service.watch.economy.run import Basis, RunEconomy
 from ovavel.service.watch.runs import camera_watch
 from ovavel.service.watch.runs.camera_watch import CLOCK_STEP, CameraWatch, Moment
 from ovavel.service.watch.runs.wall_clock import WallClock
@@ -62,13 +62,13 @@ def watch(store: Database, *, start_us: int = START_US, run: str = "run-1", lag:
         cameras.open_run(transaction, run_facts(run, "gate", started_us=start_us))
         cameras.add_anchor(transaction, run, anchor)
     basis = Basis(EconomyPlan(), Rule(kind="published"), VOCABULARY.names)
-    vision = RunVision(list, list, Economy(), basis, EconomyCounts())
+    economy = RunEconomy(list, list, Economy(), basis, EconomyCounts())
     localizer = Localizer(head, VOCABULARY, lag=lag)
     tracker = EventTracker(VOCABULARY.background, vocabulary_version="1")
     ids = (f"{run}-{number}" for number in numbers)
     return CameraWatch(
         localizer,
-        vision,
+        economy,
         tracker,
         WallClock(anchor),
         camera_id="gate",
