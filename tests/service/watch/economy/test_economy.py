@@ -220,7 +220,6 @@ def test_what_the_last_seconds_of_a_run_bring_up_is_shown_and_logged(
     monkeypatch.setattr(Localizer, "flush", flushed)
     with idle(tmp_path, bundle) as service, caplog.at_level(logging.INFO):
         feed(service, windows[:3])
-        assert service.board.notices("one") == ()
         service.decider.decide([Waiting("one", Ended("camera offline", ""), None)])
         assert service.board.notices("one") == ("it drifted",)
         assert [each.camera for each in caplog.records if each.message == "it drifted"] == ["one"]
