@@ -145,10 +145,12 @@ def _attention(
     import onnx_ir
     from onnxscript import opset20 as op
 
-    if attn_mask is not None or dropout_p or enable_gqa:
-        raise ExportError("attention with a mask of its own, dropout or grouped queries is not exported")
+    if (attn_mask is not None and attn_mask.dtype != onnx_ir.DataType.FLOAT) or dropout_p or enable_gqa:
+        raise ExportError("attention with a mask of true and false, dropout or grouped queries is not exported")
     size = query.shape[3]
     scores = op.MatMul(op.Mul(query, scale or 1 / math.sqrt(size)), op.Transpose(key, perm=[0, 1, 3, 2]))
+    if attn_mask is not None:
+        scores = op.Add(scores, attn_mask)
     if is_causal:
         future = np.triu(np.full((query.shape[2], key.shape[2]), -np.inf, np.float32), 1)
         scores = op.Add(scores, op.Constant(value=onnx_ir.tensor(future)))

@@ -54,7 +54,8 @@ def fuse_attention(model: onnx_ir.Model) -> int:
     """Replace each attention's nodes by ONNX Runtime's MultiHeadAttention; return the number of those replaced.
 
     It takes queries, keys and values as the linear layers produce them, (B, N, H * K), which saves transposed copies of
-    them and of the output. Attentions with something added to their scores stay as they are.
+    them and of the output. The same may be added to the scores of each query and head, (1, 1, 1, keys); attentions with
+    more than that added to their scores stay as they are.
 
     Raises:
         ExportError: an attention does not have the form that `ovavel.export.graphs` produces.
@@ -63,17 +64,24 @@ def fuse_attention(model: onnx_ir.Model) -> int:
     from onnx_ir.passes import common
 
     graph = model.graph
-    found = [node for node in graph if node.op_type == "Softmax" and not _is_biased(node)]
-    for softmax in found:
-        scores, mixed = producer(softmax.inputs[0], "MatMul"), _user(softmax, "MatMul")
+    found = [node for node in graph if node.op_type == "Softmax" and (_key_bias(node) or not _is_biased(node))]
+    for number, softmax in enumerate(found):
+        added = _key_bias(softmax)
+        scored = producer(softmax.inputs[0], "Add").inputs[0] if added else softmax.inputs[0]
+        scores, mixed = producer(scored, "MatMul"), _user(softmax, "MatMul")
         query, scale = scores.inputs[0], 1.0
         scaling = query.producer() if query else None
         if scaling and scaling.op_type == "Mul":
             query, scale = scaling.inputs[0], float(array(scaling.inputs[1]))
         heads = [_split_into_heads(value) for value in (query, scores.inputs[1], mixed.inputs[1])]
+        inputs = [reshape.inputs[0] for reshape in heads]
+        if added:
+            queries = int(array(heads[0].inputs[1])[1])
+            repeated = np.repeat(array(added), queries, axis=2)  # the operator wants a row for each query
+            inputs += [None, None, constant(graph, f"attention_{number}.key_bias", repeated)]
         attention = onnx_ir.node(
             "MultiHeadAttention",
-            [reshape.inputs[0] for reshape in heads],
+            inputs,
             {"num_heads": int(array(heads[0].inputs[1])[2]), "scale": scale},
             domain=CONTRIB,
         )
@@ -131,6 +139,15 @@ def producer(value: onnx_ir.Value | None, kind: str) -> onnx_ir.Node:
             f"the graph has no {kind} where one was expected: it does not have the form that ovavel exports"
         )
     return node
+
+
+def _key_bias(softmax: onnx_ir.Node) -> onnx_ir.Value | None:
+    """Return the constant, (1, 1, 1, keys), that is added to the scores that `softmax` reads; None if there is none."""
+    node = softmax.inputs[0].producer() if softmax.inputs[0] else None
+    added = node.inputs[1] if node and node.op_type == "Add" else None
+    if added is None or not _is_constant(added, rank=4):
+        return None
+    return added if array(added).shape[:3] == (1, 1, 1) else None
 
 
 def _is_biased(softmax: onnx_ir.Node) -> bool:

@@ -158,21 +158,33 @@ class Attention(nn.Module):
         self.extra_key = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
         self.extra_value = nn.Parameter(torch.zeros(1, 1, config.width)) if extra_token else None
 
-    def forward(self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False, key_bias: Tensor | None = None
+    ) -> Tensor:
         """Attend; with `first_only`, only the first token is a query → (B, 1, W).
 
-        `zeros` is the result of `_zeros` if the caller has it already.
+        `zeros` is the result of `_zeros` if the caller has it already. `key_bias` is as in `mixed`.
         """
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return cast("Tensor", self.out(self.mixed(self.qkv(x), zeros, first_only=first_only, key_bias=key_bias)))
+
+    def mixed(
+        self, qkv: Tensor, zeros: Tensor | None = None, *, first_only: bool = False, key_bias: Tensor | None = None
+    ) -> Tensor:
+        """Mix values by queries and keys, (B, N, 3 W) → (B, N, W), without the last matrix.
+
+        `key_bias`, (1, 1, 1, K), is added to the scores of the K keys, the extra one last: with log(s), a key counts as
+        s equal ones.
+        """
+        q, k, v = qkv.chunk(3, dim=-1)
         if first_only:
             q = q.narrow(1, 0, 1)
         if self.extra_key is not None and self.extra_value is not None:
-            zeros = _zeros(x) if zeros is None else zeros
+            zeros = _zeros(q) if zeros is None else zeros
             k = torch.cat((k, zeros + self.extra_key), dim=1)
             v = torch.cat((v, zeros + self.extra_value), dim=1)
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # (B, H, N, W / H)
-        return cast("Tensor", self.out(mixed.transpose(1, 2).flatten(2)))
+        q, k, v = (torch.unflatten(part, 2, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, key_bias, is_causal=self.causal)  # (B, H, N, W / H)
+        return mixed.transpose(1, 2).flatten(2)
 
 
 class Block(nn.Module):
@@ -195,9 +207,11 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(config.width, 4 * config.width)
         self.fc2 = nn.Linear(4 * config.width, config.width)
 
-    def forward(self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, zeros: Tensor | None = None, *, first_only: bool = False, key_bias: Tensor | None = None
+    ) -> Tensor:
         """Apply the block; with `first_only`, return only the first token of the result, (B, 1, W)."""
-        mixed = self.attention(self.norm_1(x), zeros, first_only=first_only)
+        mixed = self.attention(self.norm_1(x), zeros, first_only=first_only, key_bias=key_bias)
         x = (x.narrow(1, 0, 1) if first_only else x) + mixed
         return x + cast("Tensor", self.fc2(self.activation(self.fc1(self.norm_2(x)))))
 
@@ -233,14 +247,18 @@ class PatchTower(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode (B, channels, height, width) → (B, D) of unit norm."""
+        return self.encode(image, self.positions)
+
+    def encode(self, image: Tensor, positions: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """Encode an image whose patches have the `positions`, (1, N, W). `key_bias` is as in `Attention.mixed`."""
         x = self.stem_norm(self.stem(image).flatten(2).transpose(1, 2))
         zeros = _zeros(x)
-        x = torch.cat((zeros + self.class_token, x), dim=1) + self.positions
+        x = torch.cat((zeros + self.class_token, x), dim=1) + positions
         x = self.input_norm(x)
         *blocks, last = self.blocks
         for block in blocks:
-            x = block(x, zeros)
-        x = last(x, zeros, first_only=True)  # the other tokens are not needed any more
+            x = block(x, zeros, key_bias=key_bias)
+        x = last(x, zeros, first_only=True, key_bias=key_bias)  # the other tokens are not needed any more
         return unit_norm(self.projection(self.output_norm(x.squeeze(1))))
 
 
