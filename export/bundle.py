@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from ovavel.export.place import check_exact, check_place
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.passes import FITTED
 from ovavel.export.speed import fastest, times_faster
-from ovavel.export.verify import Reference, check_graph, encoder_inputs, head_inputs, reference
+from ovavel.export.verify import Reference, check_graph, check_pooled, encoder_inputs, head_inputs, reference
 from ovavel.runtime.bundle.bundle import Bundle, file_entry
 from ovavel.runtime.bundle.calibration import Calibration
 from ovavel.runtime.bundle.graphs import SENSES, TEXT_GRAPHS, Graph
@@ -37,7 +37,7 @@ from ovavel.runtime.bundle.manifest import (
     Parity,
     ParityCheck,
 )
-from ovavel.runtime.bundle.precision import ANY, ENGINE_PRECISIONS, EXACT_ON, Precision, preferred
+from ovavel.runtime.bundle.precision import ANY, ENGINE_PRECISIONS, EXACT_ON, POOLED, Precision, of_graph, preferred
 from ovavel.runtime.bundle.text_embeddings import TextEmbeddings
 from ovavel.runtime.bundle.vocabulary import Tokenizer, Vocabulary, check_names
 from ovavel.runtime.errors import ExportError, MissingExtraError, PrecisionError, UsageError
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ovavel.training.heads.base import Head, ScoreKind
-    from ovavel.training.models.imagebind.model import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig, PatchTower
     from ovavel.training.models.source import AnyPaths
     from ovavel.training.models.source import Model as EncoderModel
 
@@ -126,7 +126,8 @@ def write_bundle(
         contents: what it is made of.
         out: folder to make.
         precisions: of the vision and audio encoders, each a file of its own; the other graphs are small or run rarely
-            and stay in fp32. What an engine runs by default is the first of `ENGINE_PRECISIONS` among them.
+            and stay in fp32. What an engine runs by default is the first of `ENGINE_PRECISIONS` among them. One with
+            pooled sound, which is no default, brings its number format along.
         fastest_of: further precisions, of which at most one is kept: the fastest on this CPU that loses little enough;
             none if fp32 is among `precisions` and faster.
         overwrite: replace an older bundle at `out`.
@@ -136,7 +137,8 @@ def write_bundle(
     Raises:
         CheckpointError: the weights or the head are not what they should be.
         VocabularyError: a name cannot be used.
-        UsageError: `out` exists, no precision is named, or this CPU cannot compute one exactly.
+        UsageError: `out` exists, no precision is named, this CPU cannot compute one exactly, or sound should be pooled
+            whose preparation does not hold its second twice.
         PrecisionError: these weights lose too much in one of `precisions`, or in all of `fastest_of`.
         ExportError: a graph misses its tolerance or loses too much in its precision, the head does not score by the
             geometric mean, or the disk is too full.
@@ -150,7 +152,8 @@ def write_bundle(
 
     out, model = Path(out).absolute(), open_model(contents.weights, contents.config, contents.tokenizer)
     head = Path(contents.head) if contents.head else None
-    precisions = tuple(dict.fromkeys(precisions))
+    _check_pooling(precisions, model)
+    precisions = tuple(dict.fromkeys(form for each in precisions for form in (POOLED.get(each, each), each)))
     forms = tuple(each for each in dict.fromkeys(fastest_of) if each not in precisions)
     if not precisions:
         raise UsageError("name at least one precision to export in")
@@ -279,7 +282,7 @@ class _Writer:
             encoders=self._encoders,
             graphs=self._graphs,
             precision={engine: _defaults(engine, self._graphs) for engine in ENGINE_PRECISIONS},
-            exact_on={each: EXACT_ON.get(each, (ANY,)) for each in self._graphs["vision"]},
+            exact_on={each: EXACT_ON.get(each, (ANY,)) for each in self._graphs["audio"]},
             files={file.name: file_entry(file) for file in sorted(self._folder.iterdir())},
             fusion=Fusion(
                 audio_scale=temporal.audio_scale,
@@ -310,7 +313,8 @@ class _Writer:
             if graph in TEXT_GRAPHS:
                 tokenizer = read_by[graph]
                 texts[graph] = self._embed(tower, tokenizer, [*names, *read])
-            precisions = ("fp32",) if graph in TEXT_GRAPHS else (*self._precisions, *self._forms)
+            held: tuple[Precision, ...] = ("fp32",) if graph in TEXT_GRAPHS else (*self._precisions, *self._forms)
+            precisions = dict.fromkeys(each for each in held if of_graph(graph, each) == each)
             inputs = {each: encoder_inputs(graph, tokenizer, names, self._encoders, each) for each in precisions}
             self._golden.encode(graph, tower)
             self._export(graph, tower, inputs)
@@ -377,20 +381,19 @@ class _Writer:
     ) -> None:
         """Write `graph` in each precision of `inputs`, and compare it on those inputs."""
         start, share = self._done, _SHARES[graph]
-        self._progress(f"{_shown(graph)}: expressing it in ONNX", start)
-        model = traced(graph, module, encoders=self._encoders)
-        seen: Sequence[Activation] = ()
-        if (graph == "vision" or graph == "audio") and FITTED & inputs.keys():
-            self._progress(f"{_shown(graph)}: observing activations", self._done)
-            seen = observe_activations(module, calibration_inputs(graph, self._encoders))
-        files = {}
-        for precision in inputs:
-            self._progress(f"{_shown(graph)}: writing {precision}", self._done)
-            files[precision], *_ = save_variant(model, graph, self._folder, precision, seen)
-            self._done += share / 2 / len(inputs)
-        del model  # it holds weights of its own, and so does ONNX Runtime
-        gc.collect()
         expected: dict[tuple[str, ...], Reference] = {}  # by the names of its inputs
+        pooled = [each for each in inputs if each in POOLED]
+        files = self._write_forms(
+            graph, module, [each for each in inputs if each not in pooled], share / 2 / len(inputs)
+        )
+        if pooled:
+            from ovavel.training.models.imagebind.pooled import PooledTower
+
+            fewer, cases = PooledTower(cast("PatchTower", module)).eval(), inputs[pooled[0]]
+            self._progress("audio: comparing pooled tokens with all", self._done)
+            expected[tuple(cases)] = reference(graph, module, cases)
+            self._checks.append(check_pooled(fewer, expected[tuple(cases)], pooled[0]))
+            files |= self._write_forms(graph, fewer, pooled, share / 2 / len(inputs))
         for precision, cases in inputs.items():
             self._progress(f"{_shown(graph)}: comparing {precision} with PyTorch", self._done)
             if tuple(cases) not in expected:
@@ -406,6 +409,35 @@ class _Writer:
             self._done += share / 2 / len(inputs)
         self._graphs[graph] = {precision: file.name for precision, file in files.items()}
         self._done = start + share
+
+    def _write_forms(
+        self, graph: Graph, module: nn.Module, precisions: Sequence[Precision], share: float
+    ) -> dict[Precision, Path]:
+        """Write `module` as `graph` in each of `precisions`, each a `share` of the time; return the files."""
+        self._progress(f"{_shown(graph)}: expressing it in ONNX", self._done)
+        model = traced(graph, module, encoders=self._encoders)
+        seen: Sequence[Activation] = ()
+        if (graph == "vision" or graph == "audio") and FITTED.intersection(precisions):
+            self._progress(f"{_shown(graph)}: observing activations", self._done)
+            seen = observe_activations(module, calibration_inputs(graph, self._encoders))
+        files = {}
+        for precision in precisions:
+            self._progress(f"{_shown(graph)}: writing {precision}", self._done)
+            files[precision], *_ = save_variant(model, graph, self._folder, precision, seen)
+            self._done += share
+        del model  # it holds weights of its own, and so does ONNX Runtime
+        gc.collect()
+        return files
+
+
+def _check_pooling(precisions: Sequence[Precision], model: EncoderModel) -> None:
+    """Refuse to pool sound where the preparation does not hold its second twice."""
+    pooled = [each for each in precisions if each in POOLED]
+    if pooled and model.encoders.audio.preprocessing != "kaldi-log-mel":
+        raise UsageError(
+            f"{pooled[0]} pools what ImageBind's input of sound holds twice, and the input of {model.name} holds "
+            f"nothing twice: export with --precision {POOLED[pooled[0]]}"
+        )
 
 
 def _decision(score: ScoreKind, calibration: Calibration | None) -> FusionKind:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ovavel.export.precision.passes import BYTES_PER_WEIGHT
 from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Graph
 from ovavel.runtime.bundle.manifest import MANIFEST
-from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, exact_here
+from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, Precision, any_form, exact_here, of_graph
 from ovavel.runtime.errors import ExportError, UsageError
 from ovavel.runtime.system.hardware import cpu_features
 
@@ -27,7 +27,7 @@ def check_exact(precisions: Sequence[Precision]) -> None:
         if each in runs and not exact_here("onnxruntime-cpu", each, (), cpu_features()):
             raise UsageError(
                 f"{each} can be verified only on a CPU with {' or '.join(DOT_PRODUCTS)}, and this one has none of "
-                f"them: use {each}-any instead, which is exact on every CPU"
+                f"them: use {any_form(each)} instead, which is exact on every CPU"
             )
 
 
@@ -42,7 +42,7 @@ def check_place(out: Path, model: Model, precisions: Sequence[Precision], *, ove
     need = 64.0 * 2**20
     graphs: tuple[Graph, ...] = ("vision", "audio", *model.encoders.text_graphs)
     for graph in graphs:
-        forms: Sequence[Precision] = ("fp32",) if graph in TEXT_GRAPHS else precisions
+        forms = {"fp32"} if graph in TEXT_GRAPHS else {of_graph(graph, each) for each in precisions}
         need += model.size(graph) * sum(BYTES_PER_WEIGHT[each] for each in forms)
     free = shutil.disk_usage(place).free
     if free < need:

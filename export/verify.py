@@ -32,7 +32,7 @@ from ovavel.runtime.verification.samples import sample_texts
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Reference", "check_graph", "encoder_inputs", "head_inputs", "reference"]
+__all__ = ["Reference", "check_graph", "check_pooled", "encoder_inputs", "head_inputs", "reference"]
 
 # B batch, T segments, D embedding size, C classes with the background last
 
@@ -164,6 +164,39 @@ def check_graph(path: Path, expected: Reference, precision: Precision = "fp32") 
         max_abs_difference=away[worst],
         min_cosine=cosines[least] if least else None,
         tolerance=None if required else tolerance,
+        required_cosine=required,
+    )
+
+
+def check_pooled(pooled: nn.Module, expected: Reference, precision: Precision) -> ParityCheck:
+    """Compare an encoder that pools tokens of sound with the full one, both in PyTorch.
+
+    `expected` is of the full one, for sounds that the real preparation has made: pooling is for these alone, which hold
+    their second twice. `precision` is the one that needs it.
+
+    Raises:
+        PrecisionError: an embedding has a lower cosine than `fp32-pooled` requires.
+    """
+    required = requirement("fp32-pooled").min_cosine
+    ours = reference(expected.graph, pooled, {case: arrays for case, (arrays, _) in expected.cases.items()})
+    found = {case: compare_embeddings(ours.cases[case][1][0], expected.cases[case][1][0]) for case in ours.cases}
+    worst = min(found, key=lambda case: found[case].cosine.min())
+    least = float(found[worst].cosine.min())
+    if not least >= required:
+        raise PrecisionError(
+            f"pooling the tokens of sound gives an embedding whose cosine with the full encoder's is {least:.4f} (for "
+            f"{worst}), and at least {required} is required",
+            precision,
+            advice=f"These weights need all tokens: export without --precision {precision}",
+        )
+    return ParityCheck(
+        graph=expected.graph,
+        precision="fp32-pooled",
+        method="PyTorch, pooling alone",
+        cases=len(found),
+        max_abs_difference=max(float(each.away.max()) for each in found.values()),
+        min_cosine=least,
+        tolerance=None,
         required_cosine=required,
     )
 

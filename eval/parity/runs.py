@@ -93,8 +93,11 @@ class Run:
         """Engine and precision, in a few words."""
         if self.info.engine == "torch":
             return f"PyTorch {self.info.precision['vision']}"
-        precisions = dict.fromkeys(self.info.precision[graph] for graph in ("vision", "audio"))
-        return f"{self.info.engine} {'/'.join(precisions)}"
+        return f"{self.info.engine} {_precisions(self.info)}"
+
+
+def _precisions(info: BackendInfo) -> str:
+    return "/".join(dict.fromkeys((info.precision["vision"], info.precision["audio"])))
 
 
 def run_backend(
@@ -107,7 +110,7 @@ def run_backend(
     backend = spec.open(("vision", "audio", "head"))
     try:
         backend.warm_up()
-        summary = f"{backend.info.engine} {backend.info.precision['vision']}"
+        summary = f"{backend.info.engine} {_precisions(backend.info)}"
         progress(f"{summary}: adversarial inputs")
         frames, waveforms = encode_adversarial(backend)
         encoded = clips.encode(backend, prefixed(progress, f"{summary}: "))

@@ -73,6 +73,10 @@ class Export:
     CPUs would saturate their sums. int8-any and int16-any are correct on every CPU. With --cpu this, int8 and int16
     stand for the form that this machine computes exactly; with --cpu any, for the form that every machine does.
 
+    int8-pooled is int8 with half of the tokens of sound: ImageBind's input holds each second twice, and what is held
+    twice is computed once. It is exported beside int8, it must keep 0.998 before rounding, on sounds prepared as a
+    microphone's are, and it runs only where --precision asks for it. fp32-pooled and int8-any-pooled are likewise.
+
     Without --precision you get fp32 and the fastest CPU precision that these weights allow, as measured on this
     machine: a form of int8, else of int16, unless fp32 is faster; on a machine with an NVIDIA GPU also the fastest one
     for it: fp16, else bf16.

@@ -125,6 +125,10 @@ CANDIDATES: tuple[Candidate, ...] = (
         engine="onnxruntime", file="int8-any", write=PASSES["int8-any"], gate="int8-any", exported=True,
     ),
     Candidate(
+        name="ONNX Runtime int8-pooled: int8, half of the tokens of sound",
+        engine="onnxruntime", file="int8-pooled", write=PASSES["int8-pooled"], gate="int8-pooled", exported=True,
+    ),
+    Candidate(
         name="… + both encoders in one graph", engine="onnxruntime, one graph", file="int8-any", gate="int8-any",
     ),
     Candidate(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from ovavel.export.inputs import SENSES, Sense, calibration_inputs, sense_inputs
 from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.outliers import plant_outliers
 from ovavel.export.speed import EQUALLY_FAST
+from ovavel.runtime.bundle.precision import POOLED, of_graph
 from ovavel.runtime.errors import DeviceError, ExportError, OvavelError
 from ovavel.runtime.system.hardware import physical_cores
 from ovavel.runtime.system.progress import Progress, no_progress, part_of
@@ -36,7 +37,7 @@ from ovavel.runtime.verification.compare import compare_embeddings, embedding_fa
 from ovavel.runtime.verification.requirements import requirement
 
 if TYPE_CHECKING:
-    from ovavel.training.models.imagebind.model import ImageBindConfig
+    from ovavel.training.models.imagebind.model import ImageBindConfig, PatchTower
 
 __all__ = ["Frontier", "FrontierRow", "default_of", "measure_frontier"]
 
@@ -154,13 +155,12 @@ def measure_frontier(
                 raise ExportError(f"{reference.name} could not be measured: {problems[reference.name]}")
             _take_turns(workers, cases, measured, problems, part_of(progress, begin, share))
     peak = peak.or_higher(measure_integer_peak(threads))  # the machine may have been busy
-    work = {sense: flops(config.to_dict(), sense) for sense in SENSES}
     rows = tuple(
         FrontierRow(
             name=candidate.name, not_measured=problems[candidate.name], gate=candidate.gate, exact=candidate.exact
         )
         if candidate.name in problems
-        else _row(candidate, measured[candidate.name], measured[reference.name], peak, work)
+        else _row(candidate, measured[candidate.name], measured[reference.name], peak, config)
         for candidate in candidates
     )
     default = default_of(rows)
@@ -186,9 +186,9 @@ def measure_frontier(
 def default_of(rows: Sequence[FrontierRow]) -> str | None:
     """Return the name of the fastest candidate that a bundle can contain, that passes its gate and is exact here.
 
-    Among those equally fast within noise, it is the most accurate.
+    Among those equally fast within noise, it is the most accurate. None that pools sound is a default.
     """
-    eligible = [row for row in rows if row.exported and row.passed and row.exact]
+    eligible = [row for row in rows if row.exported and row.passed and row.exact and row.gate not in POOLED]
     fastest = max((row.times_faster for row in eligible), default=0)
     even = [row for row in eligible if row.times_faster >= EQUALLY_FAST * fastest]
     return max(even, key=lambda row: min((row.min_cosine or {}).values(), default=0)).name if even else None
@@ -234,25 +234,27 @@ def _write(
     from safetensors.torch import save_model
 
     from ovavel.training.models.imagebind.model import ImageBind
+    from ovavel.training.models.imagebind.pooled import PooledTower
 
     tower = ImageBind.load(weights, config, modalities=(encoder,)).towers[encoder]
     if outliers:
         plant_outliers(tower)
-    seen: list[Activation] = observe_activations(tower, calibration_inputs(encoder, config.encoders))
     save_model(tower, str(folder / f"{encoder}.safetensors"))
-    model = traced(encoder, tower, encoders=config.encoders)
-    del tower
-    written = set()
-    for candidate in candidates:
-        if candidate.engine != "torch" and candidate.file not in written:
-            written.add(candidate.file)
-            form = model.clone()
-            if candidate.write:
-                candidate.write(form, seen)
-            name = f"{encoder}.{candidate.file}.onnx"
-            onnx_ir.save(form, folder / name, external_data=f"{name}.data")
-            del form
-            gc.collect()
+    graphs = [each for each in candidates if each.engine != "torch"]
+    forms = {of_graph(encoder, each.file): each.write for each in reversed(graphs)}  # of several the first one's
+    for pooled in dict.fromkeys(file in POOLED for file in forms):
+        module = PooledTower(cast("PatchTower", tower)).eval() if pooled else tower
+        seen: list[Activation] = observe_activations(module, calibration_inputs(encoder, config.encoders))
+        model = traced(encoder, module, encoders=config.encoders)
+        for file, write in forms.items():
+            if (file in POOLED) == pooled:
+                form = model.clone()
+                if write:
+                    write(form, seen)
+                name = f"{encoder}.{file}.onnx"
+                onnx_ir.save(form, folder / name, external_data=f"{name}.data")
+                del form
+                gc.collect()
 
 
 @dataclass(slots=True)
@@ -311,7 +313,7 @@ def _take_turns(
 
 
 def _row(
-    candidate: Candidate, own: _Measured, reference: _Measured, peak: IntegerPeak, work: Mapping[Sense, float]
+    candidate: Candidate, own: _Measured, reference: _Measured, peak: IntegerPeak, config: ImageBindConfig
 ) -> FrontierRow:
     p5, p50, p95 = np.percentile(np.array(own.reference_ms) / np.array(own.window_ms), [5, 50, 95])
     limit = requirement(candidate.gate)
@@ -331,7 +333,10 @@ def _row(
         times_faster_p95=float(p95),
         min_cosine={sense: float(each.cosine.min()) for sense, each in found.items()},
         encoder_ms=encoder_ms or None,
-        of_integer_peak={sense: work[sense] / (ms * 1e6) / peak.gops for sense, ms in encoder_ms.items()}
+        of_integer_peak={
+            sense: flops(config.to_dict(), sense, candidate.file) / (ms * 1e6) / peak.gops
+            for sense, ms in encoder_ms.items()
+        }
         if encoder_ms and candidate.gate.startswith("int8")
         else None,
         first_result_s=own.first_result_s,

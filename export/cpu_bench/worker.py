@@ -18,6 +18,7 @@ from ovavel.export.cpu_bench.candidates import Candidate
 from ovavel.export.inputs import SENSES, Sense
 from ovavel.runtime.backends.onnxruntime.sessions import open_session, open_sessions
 from ovavel.runtime.bundle.hashed import read_graph
+from ovavel.runtime.bundle.precision import of_graph
 from ovavel.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _in_turn(encoders: Mapping[Sense, Callable[[NDArray[np.float32]], NDArray[np
 
 
 def _open_onnxruntime(folder: Path, file: str, _computes: str, _config: ImageBindConfig, threads: int) -> Run:
-    graphs = {sense: read_graph(folder / f"{sense}.{file}.onnx") for sense in SENSES}
+    graphs = {sense: read_graph(folder / f"{sense}.{of_graph(sense, file)}.onnx") for sense in SENSES}
     sessions = open_sessions(graphs, dict.fromkeys(SENSES, threads))
 
     def encoder(sense: Sense) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -32,7 +32,14 @@ from ovavel.runtime.bundle.change import (
 from ovavel.runtime.bundle.graphs import DECIDING, Graph
 from ovavel.runtime.bundle.hashed import Contents, GraphFiles, check_files
 from ovavel.runtime.bundle.manifest import ENGINE, MANIFEST, EconomyGate, FileEntry, Gate, Manifest
-from ovavel.runtime.bundle.precision import DOT_PRODUCTS, ENGINE_PRECISIONS, any_form, default_here, exact_here
+from ovavel.runtime.bundle.precision import (
+    DOT_PRODUCTS,
+    ENGINE_PRECISIONS,
+    any_form,
+    default_here,
+    exact_here,
+    of_graph,
+)
 from ovavel.runtime.bundle.signatures import PublicKey, check_signature
 from ovavel.runtime.bundle.vocabulary import EMBEDDINGS, NAMES, Tokenizer, Vocabulary, check_names
 from ovavel.runtime.errors import BundleError, DeviceError, OutputError, UsageError
@@ -187,7 +194,8 @@ class Bundle:
         """Return the precision `engine` runs graph `name` in: as asked, else the bundle's default for it, or fp32.
 
         The requested precision is for vision and audio. Text and head run in it if they have it, else in fp32. On a
-        CPU, "int8" and "int16" stand for the form that is exact there, and so does the bundle's default.
+        CPU, "int8" and "int16" stand for the form that is exact there, and so does the bundle's default. A precision
+        with pooled sound is that of the audio graph alone; the others run in its number format.
 
         Raises:
             UsageError: `engine` does not run the requested precision; lists those it runs.
@@ -199,6 +207,7 @@ class Bundle:
             raise UsageError(
                 f"{engine} does not run {asked}; it runs {', '.join(runs)}. Name one of them, or another device"
             )
+        asked = asked and of_graph(name, asked)
         there = self.manifest.graphs.get(name, {})
         exact_on, features = self.manifest.exact_on, cpu_features()
         exact = [each for each in there if exact_here(engine, each, exact_on.get(each, ()), features)]

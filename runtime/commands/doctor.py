@@ -324,7 +324,8 @@ def _print_tables(report: Findings, console: Console) -> None:
     row("ovavel", f"{report.ovavel}, Python {report.python}")
     row("Machine", f"{report.processor}, {report.cores} cores, {report.system}")
     row("CPU features", ", ".join(report.cpu_features) or "none that matter to ovavel, or hidden ones")
-    row("CPU precisions", f"{', '.join(report.cpu_precisions)}: the first that a bundle has runs by default")
+    by_default = "the first that a bundle has runs by default, pooled sound only if asked for"
+    row("CPU precisions", f"{', '.join(report.cpu_precisions)}: {by_default}")
     row("GPU", *(", ".join(gpu.values()) for gpu in report.gpus))
     row("Providers", *report.providers)
     row(

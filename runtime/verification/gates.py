@@ -198,6 +198,6 @@ def _precisions(info: BackendInfo) -> str:
 
 def _command(bundle: Bundle, info: BackendInfo) -> str:
     """Return the self-check command for exactly the engine in `info`."""
-    precision = info.precision.get("vision", "fp32")
+    precision = info.precision.get("audio") or info.precision.get("vision", "fp32")
     flags = f"--backend {info.name} --device {info.device} --precision {precision}"
     return f"ovavel bundle check --bundle {bundle.path} {flags}"

@@ -44,6 +44,12 @@ def bundle(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     return write_bundle(BundleContents(folders, NAMES), out, precisions=("fp32", "fp16", "int8-any"))
 
 
+def test_their_sound_is_not_pooled(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds nothing twice: export with --precision int8-any"):
+        write_bundle(BundleContents(folders, NAMES), tmp_path / "pooled", precisions=("fp32", "int8-any-pooled"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_bundle_computes_what_pytorch_computes(bundle: Bundle, folders: tuple[Path, Path]) -> None:
     graphs = ("vision", "audio", "audio_text", "vision_text", "head")
     ours, theirs = (

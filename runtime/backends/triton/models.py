@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from ovavel.runtime.backends.triton.library import Library
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import TEXT_GRAPHS, Graph, Shape, graph_specs
-from ovavel.runtime.bundle.precision import any_form, exact_precisions
+from ovavel.runtime.bundle.precision import any_form, exact_precisions, of_graph
 from ovavel.runtime.errors import BundleError, UsageError
 
 __all__ = ["VERSION", "ModelSettings", "Processor", "check_model", "model_config", "repository_precision"]
@@ -52,9 +52,9 @@ def repository_precision(bundle: Bundle, graph: Graph, processor: Processor, ask
     if processor == "gpu":
         return bundle.precision(graph, "onnxruntime-cuda", asked)
     exact = exact_precisions("onnxruntime-cpu", ())
-    chosen = any_form(asked or "fp32")
-    if chosen not in exact:
+    if any_form(asked or "fp32") not in exact:
         raise UsageError(f"{asked} is not exact on every CPU; name another --precision: {', '.join(exact)}")
+    chosen = of_graph(graph, any_form(asked or "fp32"))
     if graph not in ("vision", "audio") and chosen not in bundle.manifest.graphs.get(graph, {}):
         chosen = "fp32"
     bundle.graph(graph, chosen)
@@ -112,7 +112,11 @@ def check_model(library: Library, config: Any, bundle: Bundle, graph: Graph, ask
             f"{model} is not the {precision} {graph} graph of the bundle {bundle.path}: name the bundle that it was "
             f"written from, or {_AGAIN}"
         )
-    if asked and graph in ("vision", "audio") and precision not in (asked, any_form(asked)):
+    if (
+        asked
+        and graph in ("vision", "audio")
+        and precision not in (of_graph(graph, asked), of_graph(graph, any_form(asked)))
+    ):
         raise BundleError(f"{model} is in {precision}, not in {asked}: leave out --precision, or {_AGAIN}")
     wanted = _border(library, bundle, graph)
     for kind in ("input", "output"):

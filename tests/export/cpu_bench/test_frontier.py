@@ -116,7 +116,14 @@ def test_reports_contain_every_row(found: Frontier) -> None:
 
 
 def row(
-    name: str, times_faster: float, *, passed: bool, exported: bool = True, exact: bool = True, cosine: float = 1
+    name: str,
+    times_faster: float,
+    *,
+    passed: bool,
+    exported: bool = True,
+    exact: bool = True,
+    cosine: float = 1,
+    gate: str = "int8",
 ) -> FrontierRow:
     return FrontierRow(
         name=name,
@@ -126,6 +133,7 @@ def row(
         exact=exact,
         passed=passed,
         exported=exported,
+        gate=gate,
     )
 
 
@@ -134,6 +142,7 @@ def test_the_default_is_the_fastest_that_passes_and_can_be_exported() -> None:
     assert default_of(rows) == "a"
     assert default_of(rows[1:]) is None
     assert default_of([*rows, row("d", 5, passed=True, exact=False)]) == "a"  # it saturates on this CPU
+    assert default_of([*rows, row("e", 5, passed=True, gate="int8-pooled")]) == "a"  # it has to be asked for
 
 
 def test_among_equally_fast_candidates_the_default_is_the_most_accurate() -> None:
@@ -148,7 +157,7 @@ def test_candidates_that_saturate_on_this_cpu_are_not_exact(
 ) -> None:
     monkeypatch.setattr("ovavel.export.cpu_bench.candidates.cpu_features", lambda: features)
     saturated = {candidate.gate for candidate in CANDIDATES if not candidate.exact}
-    assert saturated == (set() if exact else {"int8", "int16", "int8-static"})
+    assert saturated == (set() if exact else {"int8", "int8-pooled", "int16", "int8-static"})
 
 
 def test_a_reference_that_cannot_run_is_an_error(tmp_path: Path, tiny_weights: Path) -> None:

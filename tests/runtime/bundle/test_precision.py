@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.runtime.bundles import rewrite
 
 from ovavel.runtime.bundle import bundle as bundle_module
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.precision import ENGINE_PRECISIONS, POOLED, Precision, preferred
 from ovavel.runtime.errors import BundleError, DeviceError, UsageError
 
 
@@ -123,3 +128,33 @@ def test_static_int8_is_as_exact_on_cpus_and_always_on_gpus(tiny_bundle: Path, c
     assert bundle.precision("vision", "tensorrt", "int8-static") == "int8-static"
     with pytest.raises(DeviceError, match="int8-static of the bundle"):
         bundle.precision("vision", "openvino", "int8-static")
+
+
+def test_pooled_sound_runs_only_where_it_is_asked_for(tiny_bundle: Path, cpu: Callable[..., None]) -> None:
+    def change(manifest: dict) -> None:
+        manifest["graphs"]["vision"].update({"int8": "text.onnx", "int8-any": "head.onnx"})
+        manifest["graphs"]["audio"].update({"int8-pooled": "text.onnx", "int8-any-pooled": "head.onnx"})
+        manifest["precision"] = {"onnxruntime-cpu": {"vision": "int8"}}
+
+    rewrite(tiny_bundle, change)
+    bundle = Bundle.open(tiny_bundle)
+    graphs: tuple[Graph, ...] = ("vision", "audio", "text", "head")
+    cpu("avx2", "avx512_vnni")
+    asked = [bundle.precision(graph, "onnxruntime-cpu", "int8-pooled") for graph in graphs]
+    usual = [bundle.precision(graph, "onnxruntime-cpu") for graph in graphs]
+    cpu("avx2")
+    anywhere = [bundle.precision(graph, "onnxruntime-cpu", "int8-pooled") for graph in graphs]
+    assert asked == ["int8", "int8-pooled", "fp32", "fp32"]
+    assert anywhere == ["int8-any", "int8-any-pooled", "fp32", "fp32"]
+    assert usual == ["int8", "fp32", "fp32", "fp32"]
+    with pytest.raises(BundleError, match="no fp32-pooled audio graph; its precisions are: fp32, int8-pooled"):
+        bundle.precision("audio", "onnxruntime-cpu", "fp32-pooled")
+    with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8-pooled"):
+        bundle.precision("audio", "onnxruntime-cuda", "int8-pooled")
+
+
+@given(engine=st.sampled_from(sorted(ENGINE_PRECISIONS)), there=st.sets(st.sampled_from(get_args(Precision))))
+def test_pooled_sound_is_no_default(engine: str, there: set[str]) -> None:
+    chosen = preferred(engine, there)
+    assert chosen not in POOLED
+    assert chosen or not (there - POOLED.keys()) & set(ENGINE_PRECISIONS[engine])

@@ -128,6 +128,14 @@ def test_precisions_are_those_that_any_server_computes_exactly(tmp_path: Path) -
     }
     assert [each for (graph, *_), each in chosen.items() if graph == "vision"] == ["fp16", "fp16", "fp32", "int8-any"]
     assert {each for (graph, *_), each in chosen.items() if graph == "head"} == {"fp32"}
+    manifest["graphs"]["audio"]["int8-any-pooled"] = "audio.onnx"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    pooled = Bundle.open(folder)
+    assert [repository_precision(pooled, graph, "cpu", "int8-pooled") for graph in ("vision", "audio", "head")] == [
+        "int8-any",
+        "int8-any-pooled",
+        "fp32",
+    ]
     with pytest.raises(UsageError, match="onnxruntime-cuda does not run int8"):
         repository_precision(bundle, "vision", "gpu", "int8")
     with pytest.raises(UsageError, match="bf16 is not exact on every CPU"):
