@@ -108,7 +108,7 @@ class Session:
             self._encoder = Encoder(self._backend, self.stats.timings)
             opened.callback(self._encoder.close)
             plan = self._plan(economy or Economy(), rule)
-            self.stats.economy = EconomyCounts(work_of(self.bundle.manifest.model.config))
+            self.stats.economy = EconomyCounts(work_of(self.bundle.manifest.model.config, self._backend.info.precision))
             self._economy = EconomicEncoder(
                 self._encoder.look, self._encoder.listen, plan, rule, vocabulary.names, self.stats.economy
             )

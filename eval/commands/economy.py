@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ovavel.eval.economy.compare import Comparison, StreamResult
     from ovavel.eval.economy.report import EconomyReport
     from ovavel.eval.economy.streams import Stream
-    from ovavel.runtime.backends import Backend
+    from ovavel.runtime.backends import Backend, BackendInfo
     from ovavel.runtime.bundle.bundle import Bundle
     from ovavel.runtime.bundle.manifest import EconomyGate
     from ovavel.runtime.types import EconomyMode
@@ -200,12 +200,17 @@ class CompareEconomy:
             lag=LAG,
             comparisons=tuple(comparisons),
             streams=tuple(results),
-            gate=self._gate(bundle, results, comparisons, rule),
+            gate=self._gate(bundle, backend.info, results, comparisons, rule),
             damaged=tuple(clip for stream in streams for clip in stream.damaged),
         )
 
     def _gate(
-        self, bundle: Bundle, results: list[StreamResult], comparisons: list[Comparison], rule: str
+        self,
+        bundle: Bundle,
+        info: BackendInfo,
+        results: list[StreamResult],
+        comparisons: list[Comparison],
+        rule: str,
     ) -> EconomyGate | None:
         from ovavel.eval.economy.compare import cost
         from ovavel.eval.economy.gate import make_gate
@@ -216,7 +221,7 @@ class CompareEconomy:
         judged = [each for each in comparisons if each.mode == "auto"]
         if not judged:
             return None
-        work = work_of(bundle.manifest.model.config)
+        work = work_of(bundle.manifest.model.config, info.precision)
         hours = [hour for result in results if result.mode == "auto" for hour in result.hours]
         what = (f"{each.streams} × {each.group}" if each.streams > 1 else each.group for each in judged)
         return make_gate(

@@ -6,13 +6,28 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.bundle.precision import POOLED
 from ovavel.runtime.errors import BundleError
 
-__all__ = ["EXTRA_KEYS", "PATCH", "TOKENS", "Work", "flops", "is_known", "tower_sizes", "work_of"]
+__all__ = [
+    "ENCODERS",
+    "EXTRA_KEYS",
+    "PATCH",
+    "POOLED_TOKENS",
+    "TOKENS",
+    "Work",
+    "flops",
+    "is_known",
+    "tower_sizes",
+    "work_of",
+]
 
 # N tokens, K keys that each of them looks at, W width of a tower, D embedding size
 
+ENCODERS: tuple[Graph, ...] = ("vision", "audio")
 TOKENS = {"vision": 257, "audio": 229}
+POOLED_TOKENS = 121
+"""Of sound, in a precision that pools it."""
 EXTRA_KEYS = {"vision": 0, "audio": 1}
 PATCH = {"vision": 3 * 14 * 14, "audio": 16 * 16}
 
@@ -28,12 +43,15 @@ class Work(NamedTuple):
         return self.vision_gflop * pictures + self.audio_gflop * sounds
 
 
-def work_of(config: Mapping[str, Any]) -> Work | None:
-    """Return the operations of both encoders, whose sizes are `config`; None where they are not an ImageBind's."""
+def work_of(config: Mapping[str, Any], precision: Mapping[Graph, str]) -> Work | None:
+    """Return the operations of both encoders in `precision`; None where `config` is not an ImageBind's size."""
+    if not is_known(config):
+        return None
     try:
-        return Work(flops(config, "vision") / 1e9, flops(config, "audio") / 1e9) if is_known(config) else None
+        work = {graph: flops(config, graph, precision.get(graph, "fp32")) / 1e9 for graph in ENCODERS}
     except BundleError:
         return None
+    return Work(work["vision"], work["audio"])
 
 
 def is_known(config: Mapping[str, Any]) -> bool:
@@ -41,16 +59,18 @@ def is_known(config: Mapping[str, Any]) -> bool:
     return "embedding_size" in config
 
 
-def flops(config: Mapping[str, Any], graph: Graph) -> float:
+def flops(config: Mapping[str, Any], graph: Graph, precision: str = "fp32") -> float:
     """Operations of an encoder on one window: of its matrix products, an addition and a multiplication each.
 
-    In the last block only the class token asks; its keys and values are those of all tokens.
+    In the last block only the class token asks; its keys and values are those of all tokens. `precision` matters where
+    it pools the tokens of sound.
 
     Raises:
         BundleError: `config` is not the size of an ImageBind.
     """
     width, blocks, size = tower_sizes(config, graph)
-    tokens, keys = TOKENS[graph], TOKENS[graph] + EXTRA_KEYS[graph]
+    tokens = POOLED_TOKENS if graph == "audio" and precision in POOLED else TOKENS[graph]
+    keys = tokens + EXTRA_KEYS[graph]
 
     def block(asking: int) -> float:
         project = 2 * tokens * width * 3 * width

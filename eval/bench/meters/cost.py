@@ -8,11 +8,9 @@ from typing import Any
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
-from ovavel.runtime.economy.work import EXTRA_KEYS, PATCH, TOKENS, flops, is_known, tower_sizes
+from ovavel.runtime.economy.work import ENCODERS, EXTRA_KEYS, PATCH, TOKENS, flops, is_known, tower_sizes
 
 __all__ = ["ENCODERS", "flops", "is_known", "parameters", "weight_bytes"]
-
-ENCODERS: tuple[Graph, ...] = ("vision", "audio")
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
 

@@ -19,6 +19,7 @@ from ovavel.eval.bench.meters.gemm import gemm_model
 from ovavel.eval.bench.report import Floor, Rates
 from ovavel.runtime.backends import BackendInfo
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.precision import POOLED
 from ovavel.runtime.plugins import plugins
 
 __all__ = ["FLOOR_RULE", "IntegerPeak", "best_rate", "floor", "measure_integer_peak", "measure_rates"]
@@ -105,14 +106,15 @@ def floor(bundle: Bundle, info: BackendInfo, rates: Rates, stages_p50_ms: Mappin
     Returns:
         The comparison; None if a rate or a sense is missing, or the operations of these encoders are unknown.
     """
-    # The form for every CPU takes the same products.
-    precisions = {graph: info.precision[graph].removesuffix("-any") for graph in ENCODERS}
+    # The form for every CPU takes the same products, and pooled sound fewer of the same kind.
+    formats = {graph: POOLED.get(each, each) for graph, each in info.precision.items()}
+    precisions = {graph: formats[graph].removesuffix("-any") for graph in ENCODERS}
     known = rates.bytes_per_s and set(precisions.values()) <= set(rates.flops_per_s)
     config = bundle.manifest.model.config
     if not known or not set(ENCODERS) <= set(stages_p50_ms) or not is_known(config):
         return None
     size = sum(weight_bytes(bundle, graph, info) for graph in ENCODERS)
-    work = {graph: flops(config, graph) for graph in ENCODERS}
+    work = {graph: flops(config, graph, info.precision[graph]) for graph in ENCODERS}
     memory_ms = size / rates.bytes_per_s * 1e3
     compute_ms = sum(work[graph] / rates.flops_per_s[precision] for graph, precision in precisions.items()) * 1e3
     floor_ms = max(memory_ms, compute_ms)

@@ -76,7 +76,7 @@ class Economies:
         """For the cameras of `site`, which decide with `bundle` through `encoder`. None: every picture is encoded."""
         self._site, self._bundle, self._rule = site, bundle, rule_of(bundle)
         self._head, self._concurrent = persistent_head(encoder), encoder.ready.info.concurrent
-        self._work = work_of(bundle.manifest.model.config)
+        self._work = work_of(bundle.manifest.model.config, encoder.ready.info.precision)
         self.encoder = SharedEncoder(encoder)
         """Encodes for all runs."""
         self._made: dict[Economy, EconomyPlan] = {}  # for the present names: what it tries does not depend on a camera

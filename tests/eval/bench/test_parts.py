@@ -29,6 +29,7 @@ from ovavel.runtime.bundle.graphs import Graph
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.types import RATE_HZ, Window
 from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, ImageBind, ImageBindConfig
+from ovavel.training.models.imagebind.pooled import PooledTower
 
 
 @given(limit=st.integers(0, 3000), guess=st.integers(-5, 4000), most=st.integers(1, 2500))
@@ -58,6 +59,16 @@ def test_operations_and_weights_are_those_that_pytorch_counts(config: ImageBindC
                 tower(torch.zeros(1, *shape))
             assert flops(config.to_dict(), graph) == counter.get_total_flops()
             assert parameters(config.to_dict(), graph) == sum(p.numel() for p in tower.parameters())
+
+
+def test_pooled_sound_takes_the_operations_that_pytorch_counts() -> None:
+    config = ImageBindConfig.huge()
+    with torch.device("meta"):
+        tower = PooledTower(ImageBind(config, ("audio",)).towers["audio"].eval())  # type: ignore[arg-type]
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            tower(torch.zeros(1, *LOG_MEL))
+    assert flops(config.to_dict(), "audio", "int8-any-pooled") == counter.get_total_flops()
+    assert flops(config.to_dict(), "vision", "int8-any-pooled") == flops(config.to_dict(), "vision")
 
 
 def test_a_manifest_without_sizes_is_reported() -> None:
