@@ -31,6 +31,7 @@ from ovavel.runtime.archive.search.scan import scan
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.precision import is_pooled
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.types import LAG, Segment
 
@@ -79,10 +80,11 @@ def measure(
     vocabulary, classes = bundle.vocabulary, [bundle.vocabulary.index(name) for name in names]
     clips, seconds = truth.shape
     rule = bundle.manifest.fusion.decides
+    model = model_of(bundle, pooled=is_pooled(backend.info.precision))
     live = np.zeros((clips, seconds, len(vocabulary)), np.float32)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ArchiveWriter(Path(folder), "clips", model_of(bundle), every=6000) as writer,
+        ArchiveWriter(Path(folder), "clips", model, every=6000) as writer,
     ):
         vectors = ContextVectors(backend.head, backend.encoders.sizes, lag=LAG)
         localizer = Localizer(backend.head, vocabulary, lag=LAG, rule=rule)

@@ -69,7 +69,8 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What made the vectors. Only vectors of one model are compared with each other, or with its texts."""
 
     id: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-    """Hash of what decides which space the vectors lie in: encoders, weights and head; neither names nor precision."""
+    """Hash of what decides which space the vectors lie in: encoders, weights and head; neither names nor precision,
+    but whether sound is pooled."""
     name: str
     head: str
     """Kind of the head."""
@@ -118,23 +119,25 @@ class ContextSecond:
         return WRITTEN | (NO_VISION if self.vision is None else 0) | (NO_AUDIO if self.audio is None else 0)
 
 
-def model_of(bundle: Bundle) -> Model:
-    """Say what makes the vectors of `bundle`.
+def model_of(bundle: Bundle, *, pooled: bool = False) -> Model:
+    """Say what makes the vectors of `bundle`, `pooled`: in a precision that pools the tokens of sound.
 
     A bundle keeps its id when its vocabulary, calibration or gates change, and in another precision, whose vectors
-    differ by rounding.
+    differ by rounding. Pooled sound has an id of its own: its vectors differ by more.
     """
     manifest, encoders = bundle.manifest, bundle.manifest.encoders
     model = manifest.model
-    facts = (
+    facts: tuple[object, ...] = (
         msgspec.to_builtins(encoders),
         model.weights_sha256,
         model.config,
         (model.head, model.head_layers, model.head_sha256, manifest.fusion.audio_scale),
     )
+    if pooled:
+        facts = (*facts, "pooled sound")
     return Model(
         id=hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()[:16],
-        name=model.name,
+        name=f"{model.name} with pooled sound" if pooled else model.name,
         head=model.head,
         audio_size=encoders.audio.embedding_size,
         vision_size=encoders.vision.embedding_size,

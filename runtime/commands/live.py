@@ -128,10 +128,12 @@ class Live:
         economy = self.economy.settings(bundle, self.fusion, every_picture=every_picture)
         source = self._source()
         try:
-            sinks, writer = self._sinks(messages.put), self.archive.writer(bundle, source)
+            self.archive.check(source)
+            sinks = self._sinks(messages.put)
             with shown_progress() as progress:
                 verified = self.engine.open(bundle, progress)
             with closing(verified.backend):
+                writer = self.archive.writer(bundle, verified.backend)
                 if changed := changed_since_first_use(bundle, verified.backend.info):
                     messages.put(changed)
                 if bundle.manifest.calibration and not bundle.manifest.calibration.fits(bundle.vocabulary.names):

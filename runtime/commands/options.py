@@ -265,12 +265,14 @@ class ArchiveOptions:
         from ovavel.runtime.archive.sink import ArchiveSink
         from ovavel.runtime.archive.times import parse_time
         from ovavel.runtime.archive.writer import ArchiveWriter
+        from ovavel.runtime.bundle.precision import is_pooled
         from ovavel.runtime.sources.creation import creation_time
 
         start = parse_time(self.start, "--start") if self.start else creation_time(file, access)
         if start is None:
             raise MediaError(f"{file} does not say when it was recorded, and the archive needs that: give --start")
-        writer = ArchiveWriter(self.archive, self.camera or file.stem, model_of(bundle), every=_ARCHIVED_AT_ONCE)
+        model = model_of(bundle, pooled=is_pooled(backend.info.precision))
+        writer = ArchiveWriter(self.archive, self.camera or file.stem, model, every=_ARCHIVED_AT_ONCE)
         return ArchiveSink(writer, backend, lag=lag, start=start)
 
 
@@ -284,23 +286,28 @@ class LiveArchiveOptions:
     archive_camera: Maybe[str] = None
     """Name of the camera in the archive."""
 
-    def writer(self, bundle: Bundle, source: Source) -> ArchiveWriter | None:
-        """What writes the seconds of `source`; None without an archive.
-
-        Raises:
-            UsageError: the options make no sense, or the camera's name cannot be used.
-            OutputError: the folder cannot be used.
-        """
+    def check(self, source: Source) -> None:
+        """Refuse options that make no sense, or not for `source`. Raises UsageError."""
         if (self.archive is None) != (self.archive_camera is None):
             raise UsageError("--archive and --archive-camera go together: give the folder and the camera's name")
+        if self.archive and not source.live:
+            raise UsageError("--archive files what is seen now; for a recording use 'ovavel localize --archive'")
+
+    def writer(self, bundle: Bundle, backend: Backend) -> ArchiveWriter | None:
+        """What writes the seconds that `backend` encodes; None without an archive.
+
+        Raises:
+            UsageError: the camera's name cannot be used.
+            OutputError: the folder cannot be used.
+        """
         if self.archive is None or self.archive_camera is None:
             return None
-        if not source.live:
-            raise UsageError("--archive files what is seen now; for a recording use 'ovavel localize --archive'")
         from ovavel.runtime.archive.layout import model_of
         from ovavel.runtime.archive.writer import ArchiveWriter
+        from ovavel.runtime.bundle.precision import is_pooled
 
-        return ArchiveWriter(self.archive, self.archive_camera, model_of(bundle))
+        model = model_of(bundle, pooled=is_pooled(backend.info.precision))
+        return ArchiveWriter(self.archive, self.archive_camera, model)
 
 
 def check_bundle_backends(*names: str) -> None:

@@ -22,6 +22,7 @@ from ovavel.runtime.archive.contexts import Context, ContextVectors
 from ovavel.runtime.archive.layout import ContextSecond, model_of
 from ovavel.runtime.archive.writer import ArchiveWriter
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.bundle.precision import is_pooled
 from ovavel.runtime.errors import OutputError, OvavelError
 from ovavel.runtime.types import Segment
 from ovavel.service.archive.retention import ArchiveRetention
@@ -110,7 +111,8 @@ class Archivist:
             check: raises OutputError where the folder is not that of the store any more.
         """
         self._encoder, self._site, self._check = encoder, site, check
-        self._model, self._sizes = model_of(bundle), bundle.manifest.encoders.sizes
+        self._sizes = bundle.manifest.encoders.sizes
+        self._model = model_of(bundle, pooled=is_pooled(encoder.ready.info.precision))
         self.folder: Path = store.folder
         """What `ovavel search --archive` takes."""
         self.retention = ArchiveRetention(store, evidence)

@@ -50,6 +50,7 @@ def _searched(looking: Looking) -> Iterator[Answered]:
         from_s=looking.from_s,
         to_s=looking.to_s,
         limit=looking.limit,
+        pooled=looking.pooled,
     )
     search = Search(archive, bundle, question)
     for answer in search.answers():

@@ -31,6 +31,8 @@ class Looking(Struct, frozen=True, kw_only=True, tag=True):
     """Unix time after the last second."""
     limit: int
     """Hits for each phrase, at most."""
+    pooled: bool
+    """Whether to search what was archived with pooled sound, as `Question.pooled`."""
 
 
 class Margins(Struct, frozen=True, kw_only=True):
@@ -65,6 +67,8 @@ class Trying(Struct, frozen=True, kw_only=True, tag=True):
     """Unix time of the first second."""
     to_s: int
     """Unix time after the last second."""
+    pooled: bool
+    """Whether to decide on what was archived with pooled sound; the rest is of another model."""
 
 
 class Answered(Struct, frozen=True, kw_only=True, tag=True):

@@ -35,7 +35,7 @@ def tried(trying: Trying) -> Iterator[Compared]:
     )
     known = [camera for camera in archive.cameras() if camera in trying.cameras]
     days = archive.days(known, from_s=trying.from_s, to_s=trying.to_s) if known else []
-    model = model_of(bundle).id
+    model = model_of(bundle, pooled=trying.pooled).id
     ours = [day for day in days if day.model.id == model]
     if not ours:
         raise InputError("the archive has nothing of these cameras at that time, or of another model alone")

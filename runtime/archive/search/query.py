@@ -54,6 +54,8 @@ class Question:
     """Unix time after the last second."""
     limit: int = 50
     """Hits for each phrase, at most."""
+    pooled: bool = False
+    """Look at what was archived with pooled sound, instead of the rest: the two are not compared with each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ class Search:
             UsageError: it makes no sense.
             InputError: there is no such camera, no such second, or nothing of this bundle's model.
         """
-        self._archive, self._question, self._model = archive, question, model_of(bundle)
+        self._archive, self._question, self._model = archive, question, model_of(bundle, pooled=question.pooled)
         if (question.texts is None) == (question.like is None):
             raise UsageError("look for phrases or for what is like a second, one of them")
         self._days = archive.days(question.cameras, model=self._model.id, from_s=question.from_s, to_s=question.to_s)
@@ -182,10 +184,14 @@ class Search:
         """Say why there is nothing to search, where that is a mistake. Raises InputError."""
         others = self._archive.days(self._question.cameras)
         if others and all(day.model.id != self._model.id for day in others):
+            other = model_of(bundle, pooled=not self._question.pooled).id
+            advice = "take the bundle that wrote it"
+            if any(day.model.id == other for day in others):
+                advice = "leave out --pooled" if self._question.pooled else "add --pooled"
             names = ", ".join(sorted({f"{day.model.name} ({day.model.id})" for day in others}))
             raise InputError(
                 f"the archive {self._archive.root} holds vectors of {names}, and the bundle {bundle.path} is "
-                f"{self._model.name} ({self._model.id}): take the bundle that wrote it"
+                f"{self._model.name} ({self._model.id}): {advice}"
             )
 
 

@@ -29,6 +29,10 @@ class SpanOptions:
     to: Maybe[str] = None
     """Only before this time."""
 
+    pooled: bool = False
+    """Take what was archived in a precision with pooled sound, such as int8-pooled, instead of the rest: the two are
+    not compared with each other."""
+
     @property
     def span_s(self) -> tuple[int | None, int | None]:
         """Unix times of the first second and after the last one; None: no limit.

@@ -59,9 +59,12 @@ class Relabel:
 
         (first_s, last_s), rules = self.span.span_s, self.events.rules
         archive, bundle = Archive(self.span.archive), Bundle.open(self.bundle)
-        days = archive.days(self.span.camera, model=model_of(bundle).id, from_s=first_s, to_s=last_s)
+        model = model_of(bundle, pooled=self.span.pooled)
+        days = archive.days(self.span.camera, model=model.id, from_s=first_s, to_s=last_s)
         if not days:
-            raise InputError(f"the archive {archive.root} has nothing of the bundle {bundle.path} at that time")
+            raise InputError(
+                f"the archive {archive.root} has nothing of {model.name} of the bundle {bundle.path} at that time"
+            )
         vocabulary, manifest = self._vocabulary(bundle), bundle.manifest
         texts = len(vocabulary.background_texts)
         rule = live_rule(manifest.fusion.decides, manifest.fusion.decision, self.fusion, vocabulary.names, texts)

@@ -113,6 +113,7 @@ class Search:
             from_s=first_s,
             to_s=last_s,
             limit=self.limit,
+            pooled=self.span.pooled,
         )
 
     def _follow(self, answers: Iterator[Answer], found: _Found, console: OutputConsole) -> bool:

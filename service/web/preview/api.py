@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from ovavel.runtime.archive.changes import Difference, Kind
 from ovavel.runtime.archive.decisions import check_each_second
+from ovavel.runtime.bundle.precision import is_pooled
 from ovavel.runtime.errors import UsageError
 from ovavel.runtime.pipeline.rules.apply import live_rule
 from ovavel.service.archive.messages import Compared, Margins, Trying
@@ -142,6 +143,7 @@ class PreviewAPI:
             fusion=tried.fusion,
             from_s=max(0, to_s - round(tried.days * _DAY_S)),
             to_s=to_s,
+            pooled=is_pooled(service.encoder.ready.info.precision),
         )
 
     def _settings(self, camera: Camera, tried: TriedSettings) -> tuple[Margins, Margins]:

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from ovavel.runtime.archive.search.hits import Hit
 from ovavel.runtime.archive.search.ranking import Evidence
+from ovavel.runtime.bundle.precision import is_pooled
 from ovavel.service.archive.messages import Answered, Looking
 from ovavel.service.store.database import rows
 from ovavel.service.watch.service import Service
@@ -111,6 +112,7 @@ class SearchAPI:
             from_s=None if asked.from_us is None else asked.from_us // _US,
             to_s=None if asked.to_us is None else -(-asked.to_us // _US),
             limit=asked.limit,
+            pooled=is_pooled(service.encoder.ready.info.precision),
         )
 
     def _found(self, answer: Answered) -> Found:

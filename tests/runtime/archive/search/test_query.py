@@ -10,7 +10,7 @@ import pytest
 from support.archives import DAY, archive_clip, made_up_model, unit, write_seconds
 from support.demo_copies import BUNDLE, EVENTS
 
-from ovavel.runtime.archive.layout import ContextSecond
+from ovavel.runtime.archive.layout import ContextSecond, model_of
 from ovavel.runtime.archive.reader import Archive
 from ovavel.runtime.archive.search.phrases import embed_phrases
 from ovavel.runtime.archive.search.query import Answer, Question, Search
@@ -91,6 +91,20 @@ def test_a_time_span_limits_the_seconds(archive: Archive, bundle: Bundle) -> Non
     answer = last(archive, bundle, Question(texts=texts, from_s=START + 14, to_s=START + 16))
     assert answer.seconds == 2
     assert [(hit.peak_s - START) for hit in answer.hits if 14 <= hit.peak_s - START < 16]
+
+
+def test_pooled_sound_is_a_model_of_its_own(tmp_path: Path, archive: Archive, bundle: Bundle) -> None:
+    texts, vector = embed_phrases(bundle, [DOG]), unit(np.ones(64))
+    full, pooled = model_of(bundle), model_of(bundle, pooled=True)
+    assert full.id != pooled.id
+    with pytest.raises(InputError, match="leave out --pooled"):
+        Search(archive, bundle, Question(texts=texts, pooled=True))
+    write_seconds(tmp_path, "yard", pooled, [ContextSecond(utc_s=DAY, vision=vector, audio=vector)])
+    with pytest.raises(InputError, match=r"with pooled sound \(\w+\), and the bundle .*: add --pooled"):
+        Search(Archive(tmp_path), bundle, Question(texts=texts))
+    write_seconds(tmp_path, "yard", full, [ContextSecond(utc_s=DAY + s, vision=vector, audio=vector) for s in (1, 2)])
+    both = Archive(tmp_path)
+    assert [last(both, bundle, Question(texts=texts, pooled=each)).seconds for each in (False, True)] == [2, 1]
 
 
 def test_what_cannot_be_answered_is_refused(tmp_path: Path, archive: Archive, bundle: Bundle) -> None:

@@ -234,6 +234,7 @@ def test_vectors_of_another_model_are_counted(tmp_path: Path) -> None:
         fusion=None,
         from_s=DAY + 5,
         to_s=DAY + 100,
+        pooled=False,
     )
     vector = unit(np.ones(64))
     other = [ContextSecond(utc_s=DAY + at, vision=vector, audio=vector) for at in range(10)]
