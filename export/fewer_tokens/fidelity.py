@@ -3,6 +3,7 @@
 The demo's encoders watch days of the demo world, in full and with fewer tokens. Embeddings are compared by 1 - cosine,
 and decisions second by second, each sense with the other one in full, by the bundle's head and rule. "The second
 before" keeps the embedding of the last second in place of computing one: what a method has to be far better than.
+With `--int8`, sound is also run as it is exported in int8, in full and pooled.
 
 Shapes: T seconds of a day, D embedding size.
 """
@@ -11,30 +12,37 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 from numpy.random import default_rng
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovavel.eval.demo.assets import Assets
 from ovavel.eval.demo.world.day import Day
 from ovavel.eval.demo.world.plan import DayKind
 from ovavel.export.fewer_tokens.towers import POOLINGS, ChangedTokens, FewerTokens
+from ovavel.export.graphs import save_variant, traced
+from ovavel.export.inputs import calibration_inputs
+from ovavel.export.precision.activations import observe_activations
 from ovavel.export.precision.linears import array, find_linears, producer
 from ovavel.runtime.backends import Backend, open_backend
 from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.hashed import read_graph
+from ovavel.runtime.bundle.precision import Precision
 from ovavel.runtime.errors import ExportError
 from ovavel.runtime.pipeline.localizer import Localizer
 from ovavel.runtime.pipeline.preprocess import find_preparation
 from ovavel.runtime.types import LAG, WINDOW_S, Segment, Sense
 from ovavel.training.models.imagebind.model import Block, ImageBind, ImageBindConfig, PatchTower
+from ovavel.training.models.imagebind.pooled import PooledTower
 
 __all__ = ["decided", "main", "read_tower"]
 
@@ -51,13 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=300, help="of each day, from six in the morning")
     parser.add_argument("--budgets", nargs="*", type=int, default=[64, 128], help="of changed tokens")
     parser.add_argument("--merged", nargs="*", type=int, default=[32, 56], help="tokens merged in a block")
+    parser.add_argument("--int8", action="store_true", help="run sound as it is exported in int8, too")
     options = parser.parse_args(arguments)
     bundle = Assets.open().bundle
     towers = {sense: read_tower(bundle, sense) for sense in _SENSES}
+    exported: dict[str, Encode] = {}
+    if options.int8:
+        pooled = PooledTower(towers["audio"]).eval()
+        exported = {"int8": _exported(towers["audio"], "int8"), "int8-pooled": _exported(pooled, "int8-pooled")}
     found: dict[tuple[Sense, str], list[tuple[NDArray[np.float64], NDArray[np.bool_]]]] = {}
     with closing(open_backend(bundle, device="cpu", graphs=("head",))) as backend, torch.inference_mode():
         for day in (Day(kind, seed, options.seconds) for kind in options.days for seed in options.seeds):
             ways = {sense: _ways(sense, towers[sense], options.budgets, options.merged) for sense in _SENSES}
+            ways["audio"] |= exported
             seen = _watch(bundle, day, ways)
             full = {sense: seen[sense].pop("full") for sense in _SENSES}
             labels = decided(bundle, backend, full["vision"], full["audio"])
@@ -117,7 +131,19 @@ def _ways(sense: Sense, tower: PatchTower, budgets: Sequence[int], merged: Seque
     ways |= {f"merged, {count} a block": FewerTokens(tower, count) for count in merged}
     if sense == "audio":
         ways |= {f"half: {kind}": FewerTokens(tower, pool=kind) for kind in POOLINGS}
+        ways["half: repeats, mean"] = PooledTower(tower)
     return ways
+
+
+def _exported(tower: nn.Module, precision: Precision) -> Encode:
+    """The graph of an encoder of sound in `precision`, run by ONNX Runtime."""
+    encoders = Assets.open().bundle.manifest.encoders
+    model = traced("audio", tower, encoders=encoders)
+    seen = observe_activations(tower, calibration_inputs("audio", encoders))
+    with tempfile.TemporaryDirectory() as folder:
+        path, *_ = save_variant(model, "audio", Path(folder), precision, seen)
+        session = open_session(read_graph(path), None, 1)
+    return lambda prepared: torch.from_numpy(session.run(None, {encoders.audio.input: prepared.numpy()})[0])
 
 
 def _watch(

@@ -3,7 +3,7 @@
 Some blocks of an encoder's size, with random weights, run in ONNX Runtime on one core, in turns with the same blocks on
 all tokens. Processor time is compared, which other work on the machine disturbs little. The share of operations is that
 of the whole encoder. Where tokens are merged, the blocks begin with so many that they have as many as its blocks on
-average.
+average. Pooled sound is measured as it is exported: the whole encoder, on seconds that the real preparation has made.
 """
 
 from __future__ import annotations
@@ -20,26 +20,38 @@ from typing import Any
 import numpy as np
 import onnx_ir
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovavel.eval.bench.machine import describe_machine
 from ovavel.export.fewer_tokens.towers import ChangedTokens, FewerTokens, State, gated_blocks, merged_blocks, start
-from ovavel.export.graphs import traced_module
-from ovavel.export.precision.activations import Activation
+from ovavel.export.graphs import save_variant, traced, traced_module
+from ovavel.export.inputs import calibration_inputs
+from ovavel.export.precision.activations import Activation, observe_activations
 from ovavel.export.precision.linears import array, find_linears
 from ovavel.export.precision.quantize import QuantizeRecipe, quantize
 from ovavel.runtime.backends.onnxruntime.sessions import open_session
 from ovavel.runtime.bundle.graphs import SENSES
 from ovavel.runtime.bundle.hashed import read_graph
-from ovavel.runtime.economy.work import TOKENS
+from ovavel.runtime.bundle.precision import Precision
+from ovavel.runtime.economy.work import TOKENS, flops
 from ovavel.runtime.types import Sense
-from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, Block, ImageBind, ImageBindConfig, read_config
+from ovavel.training.models.imagebind.model import (
+    FRAME,
+    LOG_MEL,
+    Block,
+    ImageBind,
+    ImageBindConfig,
+    PatchTower,
+    read_config,
+)
+from ovavel.training.models.imagebind.pooled import PooledTower
 
 __all__ = ["Way", "main", "open_blocks", "traced_way", "ways"]
 
-_HALF_TOKENS = 121
-_PRECISIONS = ("fp32", "int8")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+_POOLED_PRECISIONS: tuple[Precision, ...] = ("fp32-pooled", "int8-pooled")
 
 
 class _Merged(nn.Module):
@@ -92,7 +104,6 @@ def ways(
         found = {"all tokens": Way(blocks=_Merged(blocks, 0, None), encoder=tower, x=x, state=[])}
         changed = {budget: ChangedTokens(tower, budget) for budget in budgets if sense == "vision"}
         fewer = {count: FewerTokens(tower, count) for count in merged}
-        half = FewerTokens(tower, pool="repeats, mean") if sense == "audio" else None
     for budget, encoder in changed.items():
         state = start(x, timed)
         found[f"changed tokens, {budget}"] = Way(blocks=_Gated(blocks, budget), encoder=encoder, x=x, state=state)
@@ -100,10 +111,6 @@ def ways(
         few = x[:, : x.shape[1] - count * (size.blocks - timed) // 2]
         stack = _Merged(blocks, count, 1 + torch.rand_like(few[:, :, :1]))
         found[f"merged, {count} a block"] = Way(blocks=stack, encoder=merging, x=few, state=[])
-    if half:
-        few = x[:, :_HALF_TOKENS]
-        sizes = torch.full_like(few[:, :, :1], 2.0)
-        found["half"] = Way(blocks=_Merged(blocks, 0, sizes), encoder=half, x=few, state=[])
     return found
 
 
@@ -174,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for sense in options.senses:
         found = ways(config, sense, options.budgets, options.merged, options.blocks)
         _measure(sense, found, (config.vision if sense == "vision" else config.audio).blocks, options)
+        if sense == "audio":
+            _measure_pooled(sense, config, options.turns)
     return 0
 
 
@@ -192,6 +201,37 @@ def _measure(sense: Sense, found: Mapping[str, Way], blocks: int, options: argpa
                 ratio, took_ms = np.median(times[:, 0] / times[:, 1]), 1e3 * np.median(times, axis=0)
             print(f"; {precision} {ratio:.2f} times as fast ({took_ms[1]:.0f} of {took_ms[0]:.0f} ms)", end="")
         print(flush=True)
+
+
+def _measure_pooled(sense: Sense, config: ImageBindConfig, turns: int) -> None:
+    torch.manual_seed(0)
+    tower = ImageBind(config, (sense,)).towers[sense].eval().requires_grad_(requires_grad=False)
+    inputs = calibration_inputs(sense, config.encoders)
+    sizes = config.to_dict()
+    share = flops(sizes, sense, "fp32-pooled") / flops(sizes, sense)
+    print(f"{sense} pooled, whole encoder: {share:.1%} of the operations", end="")
+    assert isinstance(tower, PatchTower)
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = {}
+        for forms, module in ((_PRECISIONS, tower), (_POOLED_PRECISIONS, PooledTower(tower).eval())):
+            model, seen = traced(sense, module, encoders=config.encoders), observe_activations(module, inputs)
+            for form in forms:
+                path, *_ = save_variant(model, sense, Path(folder), form, seen)
+                sessions[form] = open_session(read_graph(path), None, 1)
+        for form, pooled in zip(_PRECISIONS, _POOLED_PRECISIONS, strict=True):
+            pair = sessions[form], sessions[pooled]
+            times = np.array(
+                [[_encoded_s(each, inputs[turn % len(inputs)]) for each in pair] for turn in range(1 + turns)]
+            )
+            ratio, took_ms = np.median(times[1:, 0] / times[1:, 1]), 1e3 * np.median(times[1:], axis=0)
+            print(f"; {form} {ratio:.2f} times as fast ({took_ms[1]:.0f} of {took_ms[0]:.0f} ms)", end="")
+    print(flush=True)
+
+
+def _encoded_s(session: Any, prepared: NDArray[np.float32]) -> float:
+    start_s = time.process_time()
+    session.run(None, {session.get_inputs()[0].name: prepared})
+    return time.process_time() - start_s
 
 
 def _operations(sense: Sense, way: Way) -> int:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovavel.training.models.imagebind.model import Attention, Block, PatchTower
@@ -31,9 +30,10 @@ __all__ = [
 
 State: TypeAlias = list[Tensor]
 """Buffers of the gates, three for each block and one for the last: what the results were computed from, and these."""
-Pooling: TypeAlias = Literal["neighbours, first", "neighbours, mean", "repeats, first", "repeats, mean"]
+Pooling: TypeAlias = Literal["neighbours, first", "neighbours, mean", "repeats, first"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-"""How halves of the tokens of sound are made: what stands for each other, and what is kept of it."""
+"""How halves of the tokens of sound are made: what stands for each other, and what is kept of it. The mean of
+repeats is `PooledTower`."""
 
 _MEL_ROWS, _MEL_COLUMNS, _HALF = 12, 19, 10
 """Patches of a log-mel, (bins, time). The second is in it twice: a patch and the tenth after it hold the same."""
@@ -85,7 +85,9 @@ class FewerTokens(nn.Module):
         *blocks, last = self.tower.blocks
         x, sizes = merged_blocks(blocks, x, sizes, self.merged)  # type: ignore[arg-type]
         assert isinstance(last, Block)
-        x = x[:, :1] + last.attention.out(_attend(last.attention, last.attention.qkv(last.norm_1(x)), sizes, asking=1))
+        x = x[:, :1] + last.attention.out(
+            _attend(last.attention, last.attention.qkv(last.norm_1(x)), sizes, first_only=True)
+        )
         return _embedding(self.tower, x + _perceptron(last, last.norm_2(x)))
 
 
@@ -116,7 +118,7 @@ def gated_blocks(
         s1, r1 = state[-2:]
         s1, r1 = _gated(last.attention.qkv, last.norm_1(x), s1, r1, budget)
         after += [s1, r1]
-        x = x[:, :1] + last.attention.out(_attend(last.attention, r1, asking=1))
+        x = x[:, :1] + last.attention.out(_attend(last.attention, r1, first_only=True))
         x = x + _perceptron(last, last.norm_2(x))
     return x, after
 
@@ -192,15 +194,9 @@ def _perceptron(block: Block, x: Tensor) -> Tensor:
     return block.fc2(block.activation(block.fc1(x)))  # type: ignore[no-any-return]
 
 
-def _attend(attention: Attention, qkv: Tensor, sizes: Tensor | None = None, asking: int | None = None) -> Tensor:
-    """Attend, (1, N, 3 W) → (1, N, W); a token of size s weighs as s tokens. The first `asking` tokens are queries."""
-    q, k, v = qkv.chunk(3, dim=2)
-    q = q[:, :asking]
-    if attention.extra_key is not None and attention.extra_value is not None:
-        k, v = torch.cat((k, attention.extra_key), dim=1), torch.cat((v, attention.extra_value), dim=1)
-        sizes = sizes if sizes is None else torch.cat((sizes, torch.ones_like(sizes[:, :1])), dim=1)
-    q, k, v = (part.reshape(1, part.shape[1], attention.heads, -1).transpose(1, 2) for part in (q, k, v))
-    if sizes is None:
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5 + sizes.log()[:, None].transpose(2, 3)
-    return torch.matmul(scores.softmax(dim=3), v).transpose(1, 2).flatten(2)
+def _attend(attention: Attention, qkv: Tensor, sizes: Tensor | None = None, *, first_only: bool = False) -> Tensor:
+    """Attend, (1, N, 3 W) → (1, N, W); a token of size s weighs as s tokens."""
+    if sizes is not None and attention.extra_key is not None:
+        sizes = torch.cat((sizes, torch.ones_like(sizes[:, :1])), dim=1)
+    bias = None if sizes is None else sizes.log().transpose(1, 2)[:, None]
+    return attention.mixed(qkv, first_only=first_only, key_bias=bias)
