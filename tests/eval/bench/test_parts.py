@@ -26,6 +26,7 @@ from ovavel.eval.bench.scenarios.live import largest_passing
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
 from ovavel.runtime.bundle.graphs import Graph
+from ovavel.runtime.economy.work import work_of
 from ovavel.runtime.errors import BundleError
 from ovavel.runtime.types import RATE_HZ, Window
 from ovavel.training.models.imagebind.model import FRAME, LOG_MEL, ImageBind, ImageBindConfig
@@ -69,6 +70,11 @@ def test_pooled_sound_takes_the_operations_that_pytorch_counts() -> None:
             tower(torch.zeros(1, *LOG_MEL))
     assert flops(config.to_dict(), "audio", "int8-any-pooled") == counter.get_total_flops()
     assert flops(config.to_dict(), "vision", "int8-any-pooled") == flops(config.to_dict(), "vision")
+    full, pooled = (work_of(config.to_dict(), {"vision": "int8", "audio": audio}) for audio in ("int8", "int8-pooled"))
+    assert full
+    assert pooled
+    assert pooled.audio_gflop == counter.get_total_flops() / 1e9 < full.audio_gflop
+    assert pooled.vision_gflop == full.vision_gflop
 
 
 def test_a_manifest_without_sizes_is_reported() -> None:

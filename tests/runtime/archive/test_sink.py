@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -20,7 +23,9 @@ from ovavel.runtime.archive.sink import ArchiveSink, LiveArchiveSink
 from ovavel.runtime.archive.writer import ArchiveWriter, DayFiles
 from ovavel.runtime.backends import open_backend
 from ovavel.runtime.bundle.bundle import Bundle
+from ovavel.runtime.commands.options import ArchiveOptions, LiveArchiveOptions
 from ovavel.runtime.errors import OutputError
+from ovavel.runtime.sources.access import Access
 from ovavel.runtime.types import Segment, Update, Window
 
 
@@ -71,6 +76,23 @@ def test_a_live_source_follows_the_machine_where_its_clock_strays(tmp_path: Path
         rows = [each.utc_s - DAY for each in files.seconds(0, 100)]
     assert rows == ([0, 1, 2, 3, 11, 12] if live else [0, 1, 2, 3, 4, 5])
     assert said == []
+
+
+@pytest.mark.parametrize("audio", ["int8", "int8-any-pooled"])
+def test_what_is_archived_is_of_the_model_that_runs(tmp_path: Path, audio: str) -> None:
+    bundle, vector = Bundle.open(BUNDLE), unit(np.ones(64))
+    with closing(open_backend(bundle, graphs=("head",))) as head:
+        info = replace(head.info, precision={"vision": "int8", "audio": audio, "head": "fp32"})
+        backend: Any = SimpleNamespace(info=info, head=head.head, encoders=head.encoders)
+        live = LiveArchiveOptions(archive=tmp_path / "live", archive_camera="yard").writer(bundle, backend)
+        recorded = ArchiveOptions(archive=tmp_path / "recorded", start="2026-11-29")
+        sink = recorded.sink(Path("yard.mp4"), bundle, backend, 0, Access())
+        assert live
+        assert sink
+        with closing(sink):
+            sink.write(update(0, vector))
+    (day,) = Archive(tmp_path / "recorded").days()
+    assert day.model == live.model == model_of(bundle, pooled=audio.endswith("pooled"))
 
 
 def test_a_live_archive_that_cannot_be_written_for_a_while_is_reported_and_counted(tmp_path: Path) -> None:
